@@ -1,0 +1,1 @@
+//! What RFC 9111 says, as pure functions.

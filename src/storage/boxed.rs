@@ -1,0 +1,154 @@
+//! A storage whose type is chosen when the program runs.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_core::Stream;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+
+use super::{Key, Record, Retain, Stamp, Storage};
+use crate::error::Result;
+use crate::time::Timestamp;
+
+/// Any [`Storage`] behind one type, for programs that choose theirs when they run. Each operation costs one box;
+/// [`read_now`](Storage::read_now) costs none.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// use tower_response_cache::storage::{BoxStorage, MemoryStorage};
+///
+/// let storage = BoxStorage::new(MemoryStorage::new());
+/// let layer = tower_response_cache::CacheLayer::new(storage);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct BoxStorage(Arc<dyn DynStorage>);
+
+impl BoxStorage {
+    /// Boxes a storage.
+    pub fn new(storage: impl Storage) -> Self {
+        Self(Arc::new(storage))
+    }
+}
+
+impl fmt::Debug for BoxStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxStorage")
+    }
+}
+
+/// [`Storage`] with its futures and streams boxed.
+trait DynStorage: Send + Sync {
+    fn read(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>>>;
+    fn write(&self, key: Key, record: Record) -> BoxFuture<'_, Result<()>>;
+    fn delete(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
+    fn clear(&self) -> BoxFuture<'_, Result<()>>;
+    fn keys(&self) -> BoxStream<'_, Result<Key>>;
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>>;
+    fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
+    fn size(&self) -> BoxFuture<'_, Result<u64>>;
+    fn values(&self) -> BoxStream<'_, Result<(Key, Record)>>;
+    fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> BoxFuture<'_, Result<bool>>;
+    fn retain<'a>(&'a self, keys: &'a [Key], retain: Retain) -> BoxFuture<'a, Result<u64>>;
+    fn delete_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64>>;
+    fn delete_expired(&self, now: Timestamp) -> BoxFuture<'_, Result<u64>>;
+    fn max_record_len(&self) -> usize;
+}
+
+impl<S: Storage> DynStorage for S {
+    fn read(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>>> {
+        Storage::read(self, key).boxed()
+    }
+    fn write(&self, key: Key, record: Record) -> BoxFuture<'_, Result<()>> {
+        Storage::write(self, key, record).boxed()
+    }
+    fn delete(&self, key: Key) -> BoxFuture<'_, Result<bool>> {
+        Storage::delete(self, key).boxed()
+    }
+    fn clear(&self) -> BoxFuture<'_, Result<()>> {
+        Storage::clear(self).boxed()
+    }
+    fn keys(&self) -> BoxStream<'_, Result<Key>> {
+        Storage::keys(self).boxed()
+    }
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        Storage::read_now(self, key)
+    }
+    fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>> {
+        Storage::contains(self, key).boxed()
+    }
+    fn size(&self) -> BoxFuture<'_, Result<u64>> {
+        Storage::size(self).boxed()
+    }
+    fn values(&self) -> BoxStream<'_, Result<(Key, Record)>> {
+        Storage::values(self).boxed()
+    }
+    fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> BoxFuture<'_, Result<bool>> {
+        Storage::write_if(self, key, seen, record).boxed()
+    }
+    fn retain<'a>(&'a self, keys: &'a [Key], retain: Retain) -> BoxFuture<'a, Result<u64>> {
+        Storage::retain(self, keys, retain).boxed()
+    }
+    fn delete_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64>> {
+        Storage::delete_many(self, keys).boxed()
+    }
+    fn delete_expired(&self, now: Timestamp) -> BoxFuture<'_, Result<u64>> {
+        Storage::delete_expired(self, now).boxed()
+    }
+    fn max_record_len(&self) -> usize {
+        Storage::max_record_len(self)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Storage for BoxStorage {
+    fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send {
+        self.0.read(key)
+    }
+    fn write(&self, key: Key, record: Record) -> impl Future<Output = Result<()>> + Send {
+        self.0.write(key, record)
+    }
+    fn delete(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
+        self.0.delete(key)
+    }
+    fn clear(&self) -> impl Future<Output = Result<()>> + Send {
+        self.0.clear()
+    }
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.0.keys()
+    }
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        self.0.read_now(key)
+    }
+    fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
+        self.0.contains(key)
+    }
+    fn size(&self) -> impl Future<Output = Result<u64>> + Send {
+        self.0.size()
+    }
+    fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
+        self.0.values()
+    }
+    fn write_if(
+        &self,
+        key: Key,
+        seen: Option<Stamp>,
+        record: Record,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        self.0.write_if(key, seen, record)
+    }
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        self.0.retain(keys, retain).await
+    }
+    async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
+        self.0.delete_many(keys).await
+    }
+    fn delete_expired(&self, now: Timestamp) -> impl Future<Output = Result<u64>> + Send {
+        self.0.delete_expired(now)
+    }
+    fn max_record_len(&self) -> usize {
+        self.0.max_record_len()
+    }
+}

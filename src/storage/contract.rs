@@ -1,0 +1,231 @@
+//! The trait that every storage implements, and its contract.
+
+use std::future::Future;
+
+use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::exclusive::exclusive;
+use super::{Key, Record, Stamp};
+use crate::error::Result;
+use crate::time::Timestamp;
+
+/// How [`Storage::retain`] moves the time until which records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retain {
+    /// Keep at least until then: never shortens.
+    AtLeast(Timestamp),
+    /// Keep at most until then: never lengthens.
+    AtMost(Timestamp),
+}
+
+impl Retain {
+    /// The time that a record kept until `time` is kept until afterwards.
+    #[must_use]
+    pub fn apply(self, time: Timestamp) -> Timestamp {
+        match self {
+            Self::AtLeast(least) => time.max(least),
+            Self::AtMost(most) => time.min(most),
+        }
+    }
+}
+
+/// Where responses are kept: a map from [`Key`] to [`Record`] that knows nothing about HTTP.
+///
+/// Five operations are required; a backend of one's own writes just these. The others are provided, and every
+/// built-in storage overrides them with what its engine does better.
+///
+/// # Contract
+/// The cache relies on these clauses; the suite in `testing` has at least one test for each.
+///
+/// 1. **Exact.** `read` gives the record that was written: payload, stamp and time, byte for byte, at any length up to
+///    [`max_record_len`](Storage::max_record_len). Where nothing is, it gives `None`.
+/// 2. **Fresh.** A `read` that begins after a `write` or `delete` has returned sees it, from every clone and, where
+///    processes share the store, from every process.
+/// 3. **Atomic.** `write` replaces the whole record: a reader sees the old one or the new one.
+/// 4. **Compare and write.** `write_if` writes when the record there has the stamp `seen` (`None`: when nothing is
+///    there) and says true; else it changes nothing and says false. It also says true when the record there already
+///    has the new record's stamp. Of many that raced with the same `seen`, one is told true. What `read` hides,
+///    `write_if` counts as absent.
+/// 5. **Delete** is idempotent and says whether a record was there. `delete_many` counts those that were.
+/// 6. **Clear** removes this cache's records and touches no neighbour's, whatever either is called.
+/// 7. **Listings.** `keys` gives every key that is there from its beginning to its end, none twice, and does not fail
+///    for changes made meanwhile. `values` gives the records that are [listed](super::Kind::is_listed) (heads and
+///    variants), `size` is their number. Chunks of bodies are in `keys` only.
+/// 8. **Retention.** A record stays at least until its time; [`Timestamp::NEVER`] has no end. An expired record may
+///    be given or hidden, alike by `read`, `read_now` and `write_if`. A bounded store may evict before the time.
+/// 9. **Moving retention.** `retain` moves the time and leaves payload and stamp; `AtLeast` never shortens,
+///    `AtMost` never lengthens; absent records are skipped; it says how many were there. `read` shows the new time.
+/// 10. **Expiry.** `delete_expired(now)` removes the records whose time is before or at `now`, of every kind, nothing
+///     else, and says how many.
+/// 11. **Clones** are handles of one store.
+/// 12. **Cancellation.** A future may be dropped at every await: the operation has happened or has not, nothing in
+///     between, and the storage goes on.
+/// 13. **Limits.** A record longer than `max_record_len` is refused as [`TooLarge`](crate::ErrorKind::TooLarge), and
+///     what was there stays.
+/// 14. **Damage.** Bytes that are not a record, or of another version, count as absent; they are no error.
+/// 15. **Names.** A store that is shared by name takes hostile names (glob signs, quotes, Unicode) as they are, or
+///     refuses them when it is built.
+/// 16. **`read_now`** gives `None`, or what `read` would give.
+///
+/// # Writing one
+/// See `examples/custom_storage.rs`. Methods may be written as `async fn`. Futures must be `Send`.
+///
+/// # Wrappers
+/// A wrapper must forward every method, `read_now` and the provided ones included: what it leaves out falls back to the
+/// provided version, which is slower and keeps clause 4 among the tasks of one process only.
+pub trait Storage: Clone + Send + Sync + 'static {
+    /// The record at this key.
+    ///
+    /// # Errors
+    /// When the store cannot be asked. An absent or damaged record is `Ok(None)`.
+    fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send;
+
+    /// Writes a record, in place of one that is there.
+    ///
+    /// # Errors
+    /// When the store did not take it, or takes none of that length.
+    fn write(&self, key: Key, record: Record) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes a record; says whether one was there.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn delete(&self, key: Key) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Removes all records of this cache.
+    ///
+    /// # Errors
+    /// When the store cannot be asked; some may be removed by then.
+    fn clear(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// The keys of all records.
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send;
+
+    /// What [`read`](Storage::read) would give, if that needs no waiting; `None`: ask `read`.
+    ///
+    /// Provided: `None`.
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        let _ = key;
+        None
+    }
+
+    /// Whether a record is there.
+    ///
+    /// # Errors
+    /// As [`read`](Storage::read).
+    fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
+        async move { Ok(self.read(key).await?.is_some()) }
+    }
+
+    /// How many heads and variants are there. Chunks do not count.
+    ///
+    /// # Errors
+    /// As [`keys`](Storage::keys).
+    fn size(&self) -> impl Future<Output = Result<u64>> + Send {
+        async move {
+            let keys = self.keys();
+            keys.try_fold(0, |count, key| async move { Ok(count + u64::from(key.kind.is_listed())) }).await
+        }
+    }
+
+    /// The heads and variants with their keys.
+    fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
+        self.keys().try_filter(|key| std::future::ready(key.kind.is_listed())).filter_map(
+            move |key| async move {
+                match key {
+                    Ok(key) => self.read(key).await.map(|record| Some((key, record?))).transpose(),
+                    Err(error) => Some(Err(error)),
+                }
+            },
+        )
+    }
+
+    /// Writes a record if the one that is there has the stamp `seen` (`None`: if none is there); says whether it is
+    /// written.
+    ///
+    /// Provided: read, compare and write under a lock of this process.
+    ///
+    /// # Errors
+    /// As [`read`](Storage::read) and [`write`](Storage::write). After an error the record may still be written.
+    fn write_if(
+        &self,
+        key: Key,
+        seen: Option<Stamp>,
+        record: Record,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        async move {
+            let _guard = exclusive(key).await;
+            let there = self.read(key).await?.map(|there| there.stamp());
+            if there == Some(record.stamp()) {
+                return Ok(true);
+            }
+            if there != seen {
+                return Ok(false);
+            }
+            self.write(key, record).await.map(|()| true)
+        }
+    }
+
+    /// Moves the time until which records are kept; says how many of them were there.
+    ///
+    /// Provided: read and write under a lock of this process.
+    ///
+    /// # Errors
+    /// As [`read`](Storage::read) and [`write`](Storage::write); some may be moved by then.
+    fn retain(&self, keys: &[Key], retain: Retain) -> impl Future<Output = Result<u64>> + Send {
+        async move {
+            let mut there = 0;
+            for &key in keys {
+                let _guard = exclusive(key).await;
+                if let Some(record) = self.read(key).await? {
+                    there += 1;
+                    let time = retain.apply(record.retain_until());
+                    if time != record.retain_until() {
+                        self.write(key, record.with_retain_until(time)).await?;
+                    }
+                }
+            }
+            Ok(there)
+        }
+    }
+
+    /// Removes records; says how many of them were there.
+    ///
+    /// # Errors
+    /// As [`delete`](Storage::delete); some may be removed by then.
+    fn delete_many(&self, keys: &[Key]) -> impl Future<Output = Result<u64>> + Send {
+        async move {
+            let mut deleted = 0;
+            for &key in keys {
+                deleted += u64::from(self.delete(key).await?);
+            }
+            Ok(deleted)
+        }
+    }
+
+    /// Removes the records whose time is before or at `now`; says how many.
+    ///
+    /// Provided: reads every record.
+    ///
+    /// # Errors
+    /// As [`keys`](Storage::keys) and [`delete`](Storage::delete); some may be removed by then.
+    fn delete_expired(&self, now: Timestamp) -> impl Future<Output = Result<u64>> + Send {
+        async move {
+            let keys: Vec<Key> = self.keys().try_collect().await?;
+            let mut deleted = 0;
+            for key in keys {
+                let _guard = exclusive(key).await;
+                if self.read(key).await?.is_some_and(|record| record.retain_until() <= now) {
+                    deleted += u64::from(self.delete(key).await?);
+                }
+            }
+            Ok(deleted)
+        }
+    }
+
+    /// The greatest [length](Record::to_bytes) of a record that the store takes. Provided: no limit.
+    fn max_record_len(&self) -> usize {
+        usize::MAX
+    }
+}

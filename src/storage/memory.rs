@@ -1,0 +1,7 @@
+//! x
+/// x
+#[derive(Debug, Clone)]
+pub struct MemoryStorage;
+/// x
+#[derive(Debug, Clone)]
+pub struct MemoryStorageBuilder;

@@ -1,0 +1,221 @@
+//! What a storage keeps: bytes, how long, and a stamp.
+//!
+//! Promises: a record is one pointer and a time, cheap to clone; a record read from bytes is exactly the record that
+//! was written, or an error, whatever bytes are given; what was decoded once is not decoded again.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
+
+/// Tells one write from another: random, and new with each record that is made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp([u8; 16]);
+
+impl Stamp {
+    /// The length of a stamp in bytes.
+    pub const LEN: usize = 16;
+
+    /// A stamp that no other record has.
+    pub fn random() -> Self {
+        Self(random_id())
+    }
+
+    /// The stamp as bytes.
+    pub const fn to_bytes(self) -> [u8; Self::LEN] {
+        self.0
+    }
+
+    /// The stamp of these bytes.
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// 128 random bits from the system, or (where it has none to give) from the hasher's seeds, the time and a counter.
+pub(crate) fn random_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    if getrandom::fill(&mut id).is_err() {
+        use std::hash::{BuildHasher, RandomState};
+        for half in id.chunks_mut(8) {
+            let moment = (std::time::SystemTime::now(), std::thread::current().id());
+            half.copy_from_slice(&RandomState::new().hash_one(moment).to_be_bytes());
+        }
+    }
+    id
+}
+
+/// The decoded form of a record, which it keeps beside its bytes, or instead of them until a store asks for them.
+pub(crate) trait Decoded: Any + Send + Sync {
+    /// Appends the payload's bytes.
+    fn encode(&self, out: &mut BytesMut);
+    /// How many bytes [`encode`](Decoded::encode) writes, or nearly: what a bounded store counts.
+    fn weight(&self) -> usize;
+}
+
+/// What a storage keeps under a [`Key`](super::Key): a payload that it does not look into, the time until which it
+/// must keep it, and a [`Stamp`].
+///
+/// A storage either keeps the record as it is (in memory), or its [bytes](Record::to_bytes). The bytes hold the time
+/// that the record was written with; a storage that moves the time later keeps it beside the bytes and gives it back
+/// by [`with_retain_until`](Record::with_retain_until).
+///
+/// ```
+/// use tower_response_cache::{Timestamp, storage::Record};
+///
+/// let record = Record::new("payload", Timestamp::from_secs(60));
+/// let read = Record::from_bytes(record.to_bytes()).unwrap();
+/// assert_eq!(read.payload(), "payload");
+/// assert_eq!(read.stamp(), record.stamp());
+/// assert_eq!(read.retain_until(), Timestamp::from_secs(60));
+/// ```
+#[derive(Clone)]
+pub struct Record {
+    shared: Arc<Shared>,
+    retain_until: Timestamp,
+}
+
+struct Shared {
+    stamp: Stamp,
+    payload: Option<Bytes>,
+    decoded: OnceLock<Arc<dyn Decoded>>,
+}
+
+/// The first byte of a record's bytes.
+const VERSION: u8 = 1;
+/// Version, checksum, stamp, retain_until; the payload follows.
+const HEADER: usize = 1 + 4 + Stamp::LEN + 8;
+
+impl Record {
+    /// How many bytes [`to_bytes`](Record::to_bytes) adds to the payload.
+    pub const OVERHEAD: usize = HEADER;
+
+    /// A new record, with a stamp of its own.
+    pub fn new(payload: impl Into<Bytes>, retain_until: Timestamp) -> Self {
+        let shared =
+            Shared { stamp: Stamp::random(), payload: Some(payload.into()), decoded: OnceLock::new() };
+        Self { shared: Arc::new(shared), retain_until }
+    }
+
+    /// A new record that is not encoded before a store asks for its bytes.
+    #[allow(dead_code)]
+    pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, retain_until: Timestamp) -> Self {
+        let shared = Shared { stamp: Stamp::random(), payload: None, decoded: OnceLock::from(decoded) };
+        Self { shared: Arc::new(shared), retain_until }
+    }
+
+    /// The stamp of this write.
+    pub fn stamp(&self) -> Stamp {
+        self.shared.stamp
+    }
+
+    /// Until when a storage must keep the record; [`Timestamp::NEVER`]: it does not expire.
+    pub fn retain_until(&self) -> Timestamp {
+        self.retain_until
+    }
+
+    /// The same record (payload and stamp), kept until another time.
+    #[must_use]
+    pub fn with_retain_until(mut self, retain_until: Timestamp) -> Self {
+        self.retain_until = retain_until;
+        self
+    }
+
+    /// The payload: what the stamp and the time stand beside.
+    pub fn payload(&self) -> Bytes {
+        match (&self.shared.payload, self.shared.decoded.get()) {
+            (Some(payload), _) => payload.clone(),
+            (None, Some(decoded)) => {
+                let mut out = BytesMut::with_capacity(decoded.weight());
+                decoded.encode(&mut out);
+                out.freeze()
+            }
+            (None, None) => Bytes::new(),
+        }
+    }
+
+    /// About how many bytes the record takes: the payload and its envelope.
+    pub fn weight(&self) -> usize {
+        HEADER
+            + match (&self.shared.payload, self.shared.decoded.get()) {
+                (Some(payload), _) => payload.len(),
+                (None, Some(decoded)) => decoded.weight(),
+                (None, None) => 0,
+            }
+    }
+
+    /// The whole record as bytes: a version, a checksum, the stamp, the time and the payload.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.weight());
+        out.put_u8(VERSION);
+        out.put_u32(0);
+        out.put_slice(&self.shared.stamp.0);
+        out.put_u64(self.retain_until.as_millis());
+        match (&self.shared.payload, self.shared.decoded.get()) {
+            (Some(payload), _) => out.put_slice(payload),
+            (None, Some(decoded)) => decoded.encode(&mut out),
+            (None, None) => {}
+        }
+        let checksum = crc32fast::hash(&out[5..]);
+        out[1..5].copy_from_slice(&checksum.to_be_bytes());
+        out.freeze()
+    }
+
+    /// The record of these bytes, without copying the payload.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for bytes of another version, damaged or cut short. A storage gives that as an absent
+    /// record, not as an error.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self> {
+        let bytes = bytes.into();
+        let corrupt = |what| Error::new(ErrorKind::Corrupt, what);
+        let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err(corrupt("the record is cut short"));
+        };
+        if header[0] != VERSION {
+            return Err(corrupt("the record is of another version"));
+        }
+        let read = |from: usize| -> [u8; 8] { std::array::from_fn(|i| header[from + i]) };
+        let checksum = (u64::from_be_bytes(read(1)) >> 32) as u32;
+        if crc32fast::hash(&bytes[5..]) != checksum {
+            return Err(corrupt("the record's checksum is wrong"));
+        }
+        let stamp = Stamp(std::array::from_fn(|i| header[5 + i]));
+        let retain_until = Timestamp::from_millis(u64::from_be_bytes(read(5 + Stamp::LEN)));
+        let shared = Shared { stamp, payload: Some(bytes.slice(HEADER..)), decoded: OnceLock::new() };
+        Ok(Self { shared: Arc::new(shared), retain_until })
+    }
+
+    /// The decoded form, if the record has one of this type.
+    #[allow(dead_code)]
+    pub(crate) fn decoded<T: Decoded>(&self) -> Option<&T> {
+        let decoded: &dyn Any = self.shared.decoded.get()?.as_ref();
+        decoded.downcast_ref()
+    }
+
+    /// Keeps the decoded form for the record and all its clones.
+    #[allow(dead_code)]
+    pub(crate) fn set_decoded(&self, decoded: Arc<dyn Decoded>) {
+        let _ = self.shared.decoded.set(decoded); // somebody else was first: the same form
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("stamp", &self.shared.stamp)
+            .field("retain_until", &self.retain_until)
+            .field("weight", &self.weight())
+            .finish()
+    }
+}
