@@ -10,12 +10,25 @@
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
 //! | `testing` | | the storage contract's suite |
 
+mod body;
+mod builder;
+mod control;
+mod entry;
 mod error;
-pub mod policy;
+mod key;
+mod layer;
+mod policy;
+mod service;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
 
+pub use self::body::{BodyError, BodyErrorKind, CacheBody};
+pub use self::builder::CacheLayerBuilder;
+pub use self::control::{CacheStatus, MissReason, Outcome, Stored};
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::layer::CacheLayer;
+pub use self::policy::{NotStored, StaleReason, ValidateReason};
+pub use self::service::{Cache, CacheFuture};
 pub use self::time::{Clock, MockClock, Timestamp};

@@ -1,1 +1,32 @@
-//! What RFC 9111 says, as pure functions.
+//! What RFC 9111 and its neighbours say, as pure functions: what may be stored, for how long it is fresh, whether it
+//! answers a request, what a 304 changes, and what an unsafe request makes doubtful.
+//!
+//! Promises: no I/O, no clock, no state; nothing panics, whatever bytes the fields hold; where a field is malformed or
+//! contradicts itself, the answer is less caching, never more. What is not known is not stored.
+
+mod conditions;
+mod dates;
+mod decide;
+mod directives;
+mod freshness;
+mod invalidate;
+mod options;
+mod range;
+mod store;
+mod validate;
+mod vary;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
+pub use self::decide::{StaleReason, ValidateReason};
+pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
+pub(crate) use self::directives::RequestDirectives;
+pub(crate) use self::freshness::Freshness;
+pub(crate) use self::invalidate::{invalidated, invalidates};
+pub(crate) use self::options::Options;
+pub use self::store::NotStored;
+pub(crate) use self::store::{ensure_date, storable, stored_headers};
+pub(crate) use self::validate::{add_validators, freshen, selects_304, strip_conditions};
+pub(crate) use self::vary::{selecting_names, selecting_value};

@@ -1,0 +1,75 @@
+//! The table: a row per request, printed as it is answered, and totals.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Uri;
+use tower_response_cache::CacheStatus;
+
+pub struct Row {
+    pub url: String,
+    pub code: u16,
+    pub bytes: usize,
+    pub status: Option<CacheStatus>,
+    pub took: Duration,
+}
+
+pub struct Table {
+    width: usize,
+    rows: Vec<Row>,
+}
+
+impl Table {
+    pub fn begin(urls: &[Uri]) -> Self {
+        let width = urls.iter().map(|url| url.to_string().chars().count()).max().unwrap_or(3).clamp(3, 60);
+        println!(
+            "\n{:width$}  {:>6}  {:>9}  {:11}  {:>6}  {:>6}  {:>9}",
+            "URL", "status", "bytes", "served from", "age s", "ttl s", "ms"
+        );
+        Self { width, rows: Vec::new() }
+    }
+
+    pub fn add(&mut self, row: Row) {
+        let width = self.width;
+        let url = shorten(&row.url, width);
+        let age =
+            row.status.and_then(|status| status.age()).map_or("-".into(), |age| age.as_secs().to_string());
+        let ttl = row.status.and_then(|status| status.ttl()).map_or("-".into(), |ttl| ttl.to_string());
+        println!(
+            "{url:width$}  {:>6}  {:>9}  {:11}  {age:>6}  {ttl:>6}  {:>9.3}",
+            row.code,
+            row.bytes,
+            row.word(),
+            row.took.as_secs_f64() * 1000.0
+        );
+        self.rows.push(row);
+    }
+
+    pub fn end(self) {
+        let mut totals: BTreeMap<&str, (usize, usize, Duration)> = BTreeMap::new();
+        for row in &self.rows {
+            let (count, bytes, took) = totals.entry(row.word()).or_default();
+            (*count, *bytes, *took) = (*count + 1, *bytes + row.bytes, *took + row.took);
+        }
+        println!("\n{} requests", self.rows.len());
+        for (word, (count, bytes, took)) in totals {
+            let mean = took.as_secs_f64() * 1000.0 / count as f64;
+            println!("  {word:11}  {count:>4}  {bytes:>9} bytes  {mean:>9.3} ms each");
+        }
+    }
+}
+
+impl Row {
+    fn word(&self) -> &'static str {
+        self.status.as_ref().map_or("-", CacheStatus::word)
+    }
+}
+
+/// The URL's end is what tells it apart.
+fn shorten(url: &str, width: usize) -> String {
+    let len = url.chars().count();
+    if len <= width {
+        return url.to_owned();
+    }
+    std::iter::once('…').chain(url.chars().skip(len - width + 1)).collect()
+}

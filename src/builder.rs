@@ -1,0 +1,192 @@
+//! The settings of a [`CacheLayer`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http::{Uri, response};
+
+use crate::layer::CacheLayer;
+use crate::service::{Config, Core};
+use crate::storage::Storage;
+use crate::time::Clock;
+
+/// Settings of a [`CacheLayer`], from [`CacheLayer::builder`].
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// use std::time::Duration;
+/// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+///
+/// let layer = CacheLayer::builder(MemoryStorage::new())
+///     .shared()
+///     .status_field("my-proxy")
+///     .operation_timeout(Duration::from_millis(200))
+///     .build();
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct CacheLayerBuilder<S> {
+    storage: S,
+    config: Config,
+}
+
+impl<S: Storage> CacheLayerBuilder<S> {
+    pub(crate) fn new(storage: S) -> Self {
+        Self { storage, config: Config::default() }
+    }
+
+    /// A shared cache, for many users: a proxy or a server (RFC 9111 §1). `s-maxage` counts, `private` and responses
+    /// to Authorization are not stored unless the response allows it, nor is a response with Set-Cookie.
+    /// Default: private, where requests with different Authorization or Cookie never share a response.
+    pub fn shared(mut self) -> Self {
+        self.config.policy.shared = true;
+        self
+    }
+
+    /// In a shared cache, stores responses with Set-Cookie too. The risk: whoever is served such a response gets the
+    /// cookie that was made for somebody else. Default: they are not stored.
+    pub fn store_set_cookie(mut self) -> Self {
+        self.config.policy.store_set_cookie = true;
+        self
+    }
+
+    /// In a private cache, does not tell requests apart by their Cookie. Authorization still counts. Default: it does.
+    pub fn ignore_cookie(mut self) -> Self {
+        self.config.policy.ignore_cookie = true;
+        self
+    }
+
+    /// How long a response without a lifetime of its own is fresh: so many percent of the time since it was last
+    /// modified (RFC 9111 §4.2.2); 0: not at all. Default: 10.
+    pub fn heuristic_percent(mut self, percent: u8) -> Self {
+        self.config.policy.heuristic_percent = percent;
+        self
+    }
+
+    /// The longest lifetime that is guessed. Default: 1 day.
+    pub fn max_heuristic(mut self, longest: Duration) -> Self {
+        self.config.policy.max_heuristic = longest;
+        self
+    }
+
+    /// How long a stale response with a validator is kept, so that it can still be revalidated. Default: 7 days.
+    pub fn revalidate_window(mut self, window: Duration) -> Self {
+        self.config.policy.revalidate_window = window;
+        self
+    }
+
+    /// Keeps this cache's entries apart from those of others in the same store. Default: none.
+    pub fn partition(mut self, name: impl Into<String>) -> Self {
+        self.config.partition = name.into();
+        self
+    }
+
+    /// What keys are hashed with. Processes that share a store need the same. Set your own where somebody who can
+    /// list the store's keys must not find out by trying whether a URL is stored. Default: a constant of this crate.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.config.secret = secret.into();
+        self
+    }
+
+    /// The scheme of requests whose URI has none, as on a server. Default: `http`.
+    pub fn default_scheme(mut self, scheme: Scheme) -> Self {
+        self.config.default_scheme = scheme;
+        self
+    }
+
+    /// How long one operation of the storage may take; then the request goes on without it. Default: 500 ms.
+    pub fn operation_timeout(mut self, longest: Duration) -> Self {
+        self.config.deadline = longest;
+        self
+    }
+
+    /// How long reading the next piece of a stored body may take, once the body has begun; then the body ends with an
+    /// error. Default: 10 s.
+    pub fn body_timeout(mut self, longest: Duration) -> Self {
+        self.config.body_deadline = longest;
+        self
+    }
+
+    /// The longest body that is stored, in bytes; longer ones pass through. A storage may have a lower bound of its
+    /// own. Default: 512 MiB.
+    pub fn max_entry_bytes(mut self, longest: u64) -> Self {
+        self.config.max_entry_bytes = longest;
+        self
+    }
+
+    /// Bodies longer than this are stored in chunks of this many bytes. Default: 128 KiB.
+    pub fn chunk_bytes(mut self, len: usize) -> Self {
+        self.config.chunk_len = len.max(1);
+        self
+    }
+
+    /// Takes the place of a new entry in the storage before its request goes out: one small write for each cold fetch,
+    /// for stores that evict hard. Without it one hole is left: an entry that is evicted within ten minutes of its
+    /// invalidation, while a fetch that found nothing has been under way since before that. Default: off.
+    pub fn strict(mut self) -> Self {
+        self.config.strict = true;
+        self
+    }
+
+    /// Answers 503 when the storage cannot be asked. Default: the request goes to the inner service.
+    pub fn fail_closed(mut self) -> Self {
+        self.config.fail_closed = true;
+        self
+    }
+
+    /// Reads a body to its end, and stores it, even if its caller drops it. A task drives each such body. Default: a
+    /// body that is dropped is not stored.
+    pub fn finish_on_drop(mut self) -> Self {
+        self.config.finish_on_drop = true;
+        self
+    }
+
+    /// Whether [`CacheStatus`](crate::CacheStatus) is put into the response's extensions (three allocations); the body
+    /// has it in any case. Default: true.
+    pub fn status_in_extensions(mut self, yes: bool) -> Self {
+        self.config.extensions = yes;
+        self
+    }
+
+    /// Adds a Cache-Status field (RFC 9211) to each response, under this name of the cache. Default: none is added.
+    pub fn status_field(mut self, name: impl Into<String>) -> Self {
+        self.config.status_field = Some(name.into());
+        self
+    }
+
+    /// How to tell which URI a response finally came from, where a layer below the cache follows redirects. A response
+    /// of another URI than the request's is not stored. Default: only what the feature `follow-redirect` reads.
+    pub fn final_uri(
+        mut self,
+        final_uri: impl Fn(&response::Parts) -> Option<Uri> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.final_uri = Some(Arc::new(final_uri));
+        self
+    }
+
+    /// How many entries may be refreshed in the background at once; 0: none. Default: 64.
+    pub fn max_refreshes(mut self, most: usize) -> Self {
+        self.config.max_refreshes = most;
+        self
+    }
+
+    /// How long one background refresh may take. Default: 30 s.
+    pub fn refresh_timeout(mut self, longest: Duration) -> Self {
+        self.config.refresh_timeout = longest;
+        self
+    }
+
+    /// Where the time comes from. Default: [`Clock::system`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.config.clock = clock;
+        self
+    }
+
+    /// The layer.
+    #[must_use]
+    pub fn build(self) -> CacheLayer<S> {
+        CacheLayer::from_core(Core::new(self.storage, self.config))
+    }
+}

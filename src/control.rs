@@ -1,0 +1,202 @@
+//! What the cache tells about a response: [`CacheStatus`].
+//!
+//! Promises: every response that went through the cache has one; it is `Copy` and allocates nothing; its text form is
+//! the value of a `Cache-Status` member (RFC 9211).
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::policy::{NotStored, StaleReason, ValidateReason};
+
+/// What the cache did about one request, and why. It is in the extensions of every response, and in
+/// [`CacheBody::status`](crate::CacheBody::status).
+///
+/// ```
+/// use tower_response_cache::CacheStatus;
+///
+/// fn report<B>(response: &http::Response<B>) {
+///     if let Some(status) = response.extensions().get::<CacheStatus>() {
+///         println!("{status}"); // hit; ttl=42
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStatus {
+    pub(crate) outcome: Outcome,
+    pub(crate) stored: Stored,
+    pub(crate) age: Option<Duration>,
+    pub(crate) ttl: Option<i64>,
+    pub(crate) origin_status: Option<u16>,
+}
+
+/// Where the response came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// From the storage, fresh.
+    Hit,
+    /// From the storage, though stale.
+    Stale(StaleReason),
+    /// From the storage, after the origin confirmed it (304).
+    Revalidated(ValidateReason),
+    /// From the origin: nothing stored could be used.
+    Miss(MissReason),
+    /// From the origin: the request is none that a cache answers.
+    Bypass,
+    /// From the cache itself (504): the request wants only what is stored, and that is not there.
+    Refused,
+    /// From the cache itself (503): the store failed, and the cache is set to fail closed.
+    Failed,
+}
+
+/// Why nothing stored could be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MissReason {
+    /// Nothing is stored for this URI.
+    Absent,
+    /// What is stored answers other requests (Vary, or other credentials).
+    Vary,
+    /// It was invalidated, or is being written.
+    Invalidated,
+    /// It is too old even to be revalidated.
+    Expired,
+    /// It had to be revalidated, and the origin sent a new response.
+    Replaced(ValidateReason),
+    /// The stored body was gone.
+    BodyGone,
+    /// The store failed, was too slow, or is left alone for a while since it did.
+    Storage,
+    /// The request's method is not safe: it goes to the origin.
+    Method,
+}
+
+/// What became of the response in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stored {
+    /// It is stored once its body has come to a clean end.
+    Storing,
+    /// What was stored is freshened.
+    Freshened,
+    /// It comes from the store, which is unchanged.
+    Unchanged,
+    /// It is not stored, for this reason.
+    No(NotStored),
+    /// It is not stored: it answers another URI, since redirects were followed below the cache.
+    Redirected,
+    /// It is not stored: it is longer than an entry may be.
+    TooLarge,
+    /// It is not stored: the store could not be asked before.
+    Storage,
+    /// It is not stored: there is no runtime that could wait for the store.
+    NoRuntime,
+    /// It is not stored: this cache was told not to keep what may depend on fields added below it.
+    ClientHeaders,
+}
+
+impl CacheStatus {
+    pub(crate) fn new(outcome: Outcome, stored: Stored) -> Self {
+        Self { outcome, stored, age: None, ttl: None, origin_status: None }
+    }
+
+    /// Where the response came from.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What became of the response in the store.
+    pub fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    /// True when the response came from the storage without asking the origin, fresh or stale.
+    pub fn is_hit(&self) -> bool {
+        matches!(self.outcome, Outcome::Hit | Outcome::Stale(_))
+    }
+
+    /// True when the response came from the storage though it is stale.
+    pub fn is_stale(&self) -> bool {
+        matches!(self.outcome, Outcome::Stale(_))
+    }
+
+    /// True when the origin confirmed the stored response.
+    pub fn is_revalidated(&self) -> bool {
+        matches!(self.outcome, Outcome::Revalidated(_))
+    }
+
+    /// True when the response is the origin's.
+    pub fn is_miss(&self) -> bool {
+        matches!(self.outcome, Outcome::Miss(_) | Outcome::Bypass)
+    }
+
+    /// The age of a stored response (RFC 9111 §4.2.3); `None` for one that is not from the storage.
+    pub fn age(&self) -> Option<Duration> {
+        self.age
+    }
+
+    /// How many seconds the response stays fresh, negative once it is stale; `None` where that is not known.
+    pub fn ttl(&self) -> Option<i64> {
+        self.ttl
+    }
+
+    /// One word: `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
+    pub fn word(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Hit => "hit",
+            Outcome::Stale(_) => "stale",
+            Outcome::Revalidated(_) => "revalidated",
+            Outcome::Miss(_) => "miss",
+            Outcome::Bypass => "bypass",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for CacheStatus {
+    /// The parameters of RFC 9211 §2: `hit`, or `fwd=…` with its reason, then `ttl`, `stored` and a `detail`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outcome {
+            Outcome::Hit | Outcome::Stale(_) => f.write_str("hit")?,
+            Outcome::Revalidated(reason) => write!(f, "fwd={}", forward(reason))?,
+            Outcome::Miss(reason) => f.write_str(match reason {
+                MissReason::Absent | MissReason::Invalidated | MissReason::Storage => "fwd=uri-miss",
+                MissReason::Vary => "fwd=vary-miss",
+                MissReason::Expired | MissReason::BodyGone => "fwd=miss",
+                MissReason::Method => "fwd=method",
+                MissReason::Replaced(ValidateReason::Request) => "fwd=request",
+                MissReason::Replaced(_) => "fwd=stale",
+            })?,
+            Outcome::Bypass => f.write_str("fwd=bypass")?,
+            Outcome::Refused | Outcome::Failed => {}
+        }
+        if let Some(status) = self.origin_status {
+            write!(f, "; fwd-status={status}")?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, "; ttl={ttl}")?;
+        }
+        if matches!(self.stored, Stored::Storing | Stored::Freshened) {
+            f.write_str("; stored")?;
+        }
+        match (self.outcome, self.stored) {
+            (Outcome::Refused, _) => f.write_str("detail=only-if-cached"),
+            (Outcome::Failed, _) => f.write_str("detail=storage-failed"),
+            (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
+            (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
+            (_, Stored::Redirected) => f.write_str("; detail=redirected"),
+            (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
+            (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
+            (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
+            (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {
+                f.write_str("; detail=storage-failed")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn forward(reason: ValidateReason) -> &'static str {
+    if reason == ValidateReason::Request { "request" } else { "stale" }
+}

@@ -1,0 +1,202 @@
+//! Records of an entry as bytes: a version, the length of the description, the description (postcard), the body.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::head::{Head, Slot, StoredBody, StoredResponse, Variant};
+use crate::storage::{Decoded, Record};
+use crate::time::Timestamp;
+
+const VERSION: u8 = 1;
+
+/// The form on disk. Fields are only ever added with a new version.
+#[derive(Serialize, Deserialize)]
+enum SlotForm<'a> {
+    #[serde(borrow)]
+    Head(HeadForm<'a>),
+    #[serde(borrow)]
+    Variant(KeyedForm<'a>),
+    Fence(Timestamp, bool),
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyedForm<'a> {
+    key_text: &'a str,
+    #[serde(borrow)]
+    variant: VariantForm<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeadForm<'a> {
+    key_text: &'a str,
+    #[serde(borrow)]
+    names: Vec<&'a str>,
+    generation: [u8; 16],
+    fence: Timestamp,
+    #[serde(borrow)]
+    inline: VariantForm<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VariantForm<'a> {
+    until: Timestamp,
+    selection: [u8; 16],
+    status: u16,
+    #[serde(borrow)]
+    headers: Fields<'a>,
+    #[serde(borrow)]
+    trailers: Option<Fields<'a>>,
+    initial_age_ms: u64,
+    request_time: Timestamp,
+    response_time: Timestamp,
+    /// `None`: the body is the rest of the record.
+    chunked: Option<([u8; 16], u32, u64)>,
+}
+
+type Fields<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// A record of this slot, encoded when a store asks for its bytes.
+pub(crate) fn record(slot: Slot, retain_until: Timestamp) -> Record {
+    Record::from_decoded(Arc::new(slot), retain_until)
+}
+
+/// The slot of a record, decoded once; `None` for what is not ours, damaged or of another version.
+pub(crate) fn decode(record: &Record) -> Option<&Slot> {
+    if let Some(slot) = record.decoded() {
+        return Some(slot);
+    }
+    record.set_decoded(Arc::new(from_payload(&record.payload())?));
+    record.decoded()
+}
+
+impl Decoded for Slot {
+    fn encode(&self, out: &mut BytesMut) {
+        let (form, body) = form_of(self);
+        // Serializing into memory fails for no such form; if it did, the empty description would decode to nothing.
+        let description = postcard::to_stdvec(&form).unwrap_or_default();
+        out.put_u8(VERSION);
+        out.put_u32(u32::try_from(description.len()).unwrap_or(u32::MAX));
+        out.put_slice(&description);
+        out.put_slice(body);
+    }
+
+    fn weight(&self) -> usize {
+        let variant = match self {
+            Self::Head(head) => &head.inline,
+            Self::Variant { variant, .. } => variant,
+            Self::Fence { .. } => return 32,
+        };
+        let fields = |map: &HeaderMap| -> usize {
+            map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+        };
+        let response = &variant.response;
+        let body = if let StoredBody::Inline(body) = &response.body { body.len() } else { 0 };
+        256 + fields(&response.headers) + response.trailers.as_ref().map_or(0, fields) + body
+    }
+}
+
+fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
+    match slot {
+        Slot::Head(head) => {
+            let (inline, body) = variant_form(&head.inline);
+            let names = head.names.iter().map(HeaderName::as_str).collect();
+            let form = HeadForm {
+                key_text: &head.key_text,
+                names,
+                generation: head.generation,
+                fence: head.fence,
+                inline,
+            };
+            (SlotForm::Head(form), body)
+        }
+        Slot::Variant { key_text, variant } => {
+            let (form, body) = variant_form(variant);
+            (SlotForm::Variant(KeyedForm { key_text, variant: form }), body)
+        }
+        Slot::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
+    }
+}
+
+fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
+    fn fields(map: &HeaderMap) -> Fields<'_> {
+        map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+    }
+    let response = &variant.response;
+    let (chunked, body): (_, &[u8]) = match &response.body {
+        StoredBody::Inline(body) => (None, body),
+        StoredBody::Chunked { id, chunk_len, len } => (Some((*id, *chunk_len, *len)), &[]),
+    };
+    let form = VariantForm {
+        until: variant.until,
+        selection: variant.selection,
+        status: response.status.as_u16(),
+        headers: fields(&response.headers),
+        trailers: response.trailers.as_ref().map(fields),
+        initial_age_ms: response.initial_age_ms,
+        request_time: response.request_time,
+        response_time: response.response_time,
+        chunked,
+    };
+    (form, body)
+}
+
+fn from_payload(payload: &Bytes) -> Option<Slot> {
+    let mut rest = payload.clone();
+    if rest.try_get_u8().ok()? != VERSION {
+        return None;
+    }
+    let len = rest.try_get_u32().ok()? as usize;
+    if len > rest.len() {
+        return None;
+    }
+    let description = rest.split_to(len);
+    let form: SlotForm<'_> = postcard::from_bytes(&description).ok()?;
+    Some(match form {
+        SlotForm::Head(form) => Slot::Head(Head {
+            key_text: form.key_text.into(),
+            names: form.names.into_iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
+            generation: form.generation,
+            fence: form.fence,
+            inline: variant(form.inline, &description, rest)?,
+        }),
+        SlotForm::Variant(form) => {
+            let variant = variant(form.variant, &description, rest)?;
+            Slot::Variant { key_text: form.key_text.into(), variant }
+        }
+        SlotForm::Fence(until, placeholder) => Slot::Fence { until, placeholder },
+    })
+}
+
+fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Variant> {
+    // Values share the record's bytes: one allocation for all of them.
+    let fields = |fields: Fields<'_>| -> Option<HeaderMap> {
+        let mut map = HeaderMap::with_capacity(fields.len());
+        for (name, value) in fields {
+            let value = HeaderValue::from_maybe_shared(description.slice_ref(value)).ok()?;
+            map.try_append(name.parse::<HeaderName>().ok()?, value).ok()?;
+        }
+        Some(map)
+    };
+    let body = match form.chunked {
+        None => StoredBody::Inline(body),
+        Some((_, 0, _)) => return None,
+        Some((id, chunk_len, len)) => StoredBody::Chunked { id, chunk_len, len },
+    };
+    let response = StoredResponse {
+        status: StatusCode::from_u16(form.status).ok()?,
+        headers: fields(form.headers)?,
+        initial_age_ms: form.initial_age_ms,
+        request_time: form.request_time,
+        response_time: form.response_time,
+        body,
+        trailers: match form.trailers {
+            Some(trailers) => Some(fields(trailers)?),
+            None => None,
+        },
+        freshness: OnceLock::new(),
+    };
+    Some(Variant { until: form.until, selection: form.selection, response })
+}

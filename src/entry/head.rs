@@ -1,0 +1,110 @@
+//! The decoded forms of the records of an entry.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::policy::{self, Freshness};
+use crate::storage::{Key, Kind};
+use crate::time::Timestamp;
+
+/// What may stand in the place of a head or a variant.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    /// The head of an entry, with its first variant inline.
+    Head(Head),
+    /// A further variant.
+    Variant { key_text: Box<str>, variant: Variant },
+    /// An invalidation, or (`placeholder`) a body that somebody writes. Cannot be served; it is there to be compared.
+    Fence { until: Timestamp, placeholder: bool },
+}
+
+/// The head of an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    /// The effective URI, compared on every lookup: a hash alone is never believed.
+    pub(crate) key_text: Box<str>,
+    /// The fields that tell variants apart, sorted.
+    pub(crate) names: Vec<HeaderName>,
+    /// Random; variants of another generation cannot be reached.
+    pub(crate) generation: [u8; 16],
+    /// Until when the place must not be empty: carried over from a tombstone that stood here.
+    pub(crate) fence: Timestamp,
+    /// The first variant.
+    pub(crate) inline: Variant,
+}
+
+/// One stored response and which requests it answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Variant {
+    /// Until when it may be used, at most.
+    pub(crate) until: Timestamp,
+    /// The hash of the selecting values.
+    pub(crate) selection: [u8; 16],
+    pub(crate) response: StoredResponse,
+}
+
+/// A response as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredResponse {
+    pub(crate) status: StatusCode,
+    /// With an Age of zero in place of the one that came: it is overwritten when served.
+    pub(crate) headers: HeaderMap,
+    /// Corrected initial age (RFC 9111 §4.2.3), in milliseconds.
+    pub(crate) initial_age_ms: u64,
+    pub(crate) request_time: Timestamp,
+    pub(crate) response_time: Timestamp,
+    pub(crate) body: StoredBody,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// Computed when first asked for, with the policy options of the cache of this number.
+    pub(crate) freshness: OnceLock<(u64, Freshness)>,
+}
+
+/// A body: in the record itself, or in chunks.
+#[derive(Clone, Debug)]
+pub(crate) enum StoredBody {
+    Inline(Bytes),
+    Chunked { id: [u8; 16], chunk_len: u32, len: u64 },
+}
+
+impl StoredBody {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Chunked { len, .. } => *len,
+        }
+    }
+
+    /// The keys of the chunks.
+    pub(crate) fn chunks(&self, head: Key) -> Vec<Key> {
+        match *self {
+            Self::Inline(_) => Vec::new(),
+            Self::Chunked { id, chunk_len, len } => {
+                let parts = u32::try_from(len.div_ceil(u64::from(chunk_len.max(1)))).unwrap_or(u32::MAX);
+                (0..parts).map(|part| head.sibling(Kind::Chunk, id, part)).collect()
+            }
+        }
+    }
+}
+
+impl StoredResponse {
+    /// The response's freshness by these options; `cache` numbers the cache whose options they are.
+    pub(crate) fn freshness(&self, cache: u64, options: &policy::Options) -> Freshness {
+        match self.freshness.get() {
+            Some((of, freshness)) if *of == cache => freshness.clone(),
+            _ => {
+                let mut freshness = Freshness::new(
+                    self.status,
+                    &self.headers,
+                    self.request_time,
+                    self.response_time,
+                    options,
+                );
+                freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
+                let _ = self.freshness.set((cache, freshness.clone())); // another cache's stays, if it was first
+                freshness
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What an entry consists of, and how it becomes records and back: the only place that does so.
+//!
+//! An entry is a **head** (the selecting names, a generation, and the first variant with its body if that is small),
+//! further **variants**, and **chunks** of large bodies. In the head's place there may also be a **tombstone** (an
+//! invalidation) or a **placeholder** (somebody writes chunks); neither can be served.
+//!
+//! Promises: what is decoded is what was encoded, header bytes, order and repetition included; any other bytes decode
+//! to nothing, never to an error or a panic; the body of a decoded record is a slice of the record's bytes.
+
+mod codec;
+mod head;
+mod retention;
+
+pub(crate) use self::codec::{decode, record};
+pub(crate) use self::head::{Head, Slot, StoredBody, StoredResponse, Variant};
+pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE};

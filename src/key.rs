@@ -1,0 +1,183 @@
+//! Which stored entry a request is about: its effective URI, and the hash of it.
+//!
+//! Promises: equal URIs (letter case of scheme and host, default port, empty path, fragment) have equal keys; parts are
+//! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
+//! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use http::{HeaderName, Uri, header, request, uri::Scheme};
+use sha2::{Digest, Sha256};
+
+use crate::storage::{Key, Kind};
+
+/// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
+#[derive(Clone, Debug)]
+pub(crate) struct EffectiveUri<'a> {
+    scheme: &'a str,
+    host: Cow<'a, str>,
+    port: Option<u16>,
+    path_and_query: &'a str,
+}
+
+impl<'a> EffectiveUri<'a> {
+    /// Of a request: the URI's authority, else the Host field. `None`: the request names no host, or a malformed one.
+    pub(crate) fn of(parts: &'a request::Parts, default_scheme: &'a Scheme) -> Option<Self> {
+        let uri = asked_uri(parts);
+        if uri.authority().or(parts.uri.authority()).is_some() {
+            let whole = if uri.authority().is_some() { uri } else { &parts.uri };
+            let scheme = whole.scheme().unwrap_or(default_scheme);
+            return Self::new(scheme, whole.host()?, whole.authority()?.port_u16(), uri);
+        }
+        let mut hosts = parts.headers.get_all(header::HOST).iter();
+        let host = hosts.next()?.to_str().ok()?;
+        if hosts.next().is_some() || host.contains(['@', '/', '?', '#', ' ']) {
+            return None;
+        }
+        // An IPv6 address has colons of its own, inside brackets.
+        let (host, port) = match host.rfind(':') {
+            Some(colon) if !host[colon..].contains(']') => (&host[..colon], &host[colon + 1..]),
+            _ => (host, ""),
+        };
+        let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
+        Self::new(uri.scheme().unwrap_or(default_scheme), host, port, uri)
+    }
+
+    /// Of an absolute URI; `None` for any other.
+    pub(crate) fn of_uri(uri: &'a Uri) -> Option<Self> {
+        Self::new(uri.scheme()?, uri.host()?, uri.authority()?.port_u16(), uri)
+    }
+
+    fn new(scheme: &'a Scheme, host: &'a str, port: Option<u16>, uri: &'a Uri) -> Option<Self> {
+        let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str());
+        if host.is_empty() || !(path_and_query.starts_with('/') || path_and_query.starts_with('?')) {
+            return None; // `*` and other forms that are about no resource
+        }
+        let default_port = match scheme.as_str() {
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => None,
+        };
+        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        };
+        let port = port.filter(|port| Some(*port) != default_port);
+        Some(Self { scheme: scheme.as_str(), host, port, path_and_query })
+    }
+
+    /// The path and query with the slash that an empty path stands for.
+    fn path(&self) -> [&str; 2] {
+        [if self.path_and_query.starts_with('/') { "" } else { "/" }, self.path_and_query]
+    }
+
+    /// The URI as text.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = format!("{}://{}", self.scheme, self.host);
+        if let Some(port) = self.port {
+            let _ = write!(text, ":{port}");
+        }
+        text.extend(self.path());
+        text
+    }
+
+    /// Whether this is the URI of that [text](EffectiveUri::to_text).
+    pub(crate) fn is_text(&self, text: &str) -> bool {
+        let rest = text.strip_prefix(self.scheme).and_then(|rest| rest.strip_prefix("://"));
+        let Some(mut rest) = rest.and_then(|rest| rest.strip_prefix(&*self.host)) else { return false };
+        if let Some(port) = self.port {
+            let digits =
+                rest.strip_prefix(':').map(|rest| rest.split_at(rest.find('/').unwrap_or(rest.len())));
+            let Some((digits, path)) = digits else { return false };
+            if digits.parse() != Ok(port) {
+                return false;
+            }
+            rest = path;
+        }
+        let [slash, path] = self.path();
+        rest.strip_prefix(slash) == Some(path)
+    }
+}
+
+#[cfg(feature = "axum")]
+fn asked_uri(parts: &request::Parts) -> &Uri {
+    // Nested routers strip the prefix that they matched from the URI; this is what the client asked for.
+    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
+}
+
+#[cfg(not(feature = "axum"))]
+fn asked_uri(parts: &request::Parts) -> &Uri {
+    &parts.uri
+}
+
+/// Makes keys: SHA-256 over a secret, the cache's partition and the parts of what is named, 128 bits of it.
+#[derive(Clone)]
+pub(crate) struct Keyer {
+    seeded: Sha256,
+}
+
+impl Keyer {
+    pub(crate) fn new(secret: &[u8], partition: &str) -> Self {
+        let mut seeded = Sha256::new();
+        part(&mut seeded, secret);
+        part(&mut seeded, partition.as_bytes());
+        Self { seeded }
+    }
+
+    /// The key of the head of an entry.
+    pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
+        let mut hash = self.seeded.clone();
+        part(&mut hash, uri.scheme.as_bytes());
+        part(&mut hash, uri.host.as_bytes());
+        hash.update(uri.port.unwrap_or(0).to_be_bytes());
+        let [slash, path] = uri.path();
+        hash.update(((slash.len() + path.len()) as u64).to_be_bytes());
+        hash.update(slash.as_bytes());
+        hash.update(path.as_bytes());
+        Key::head(truncate(hash))
+    }
+
+    /// The hash of the values that a request has for the selecting fields. Zero when it has none of them, which
+    /// needs no hashing.
+    pub(crate) fn selection(
+        &self,
+        names: &[HeaderName],
+        value: impl Fn(&HeaderName) -> Option<Vec<u8>>,
+    ) -> [u8; 16] {
+        let mut hash: Option<Sha256> = None;
+        for name in names {
+            if let Some(value) = value(name) {
+                let hash = hash.get_or_insert_with(|| self.seeded.clone());
+                part(hash, name.as_str().as_bytes());
+                part(hash, &value);
+            }
+        }
+        hash.map_or([0; 16], truncate)
+    }
+
+    /// The key of a further variant.
+    pub(crate) fn variant(&self, head: Key, generation: [u8; 16], selection: [u8; 16]) -> Key {
+        let mut hash = self.seeded.clone();
+        part(&mut hash, &generation);
+        part(&mut hash, &selection);
+        head.sibling(Kind::Variant, truncate(hash), 0)
+    }
+}
+
+impl std::fmt::Debug for Keyer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keyer")
+    }
+}
+
+fn part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}
+
+fn truncate(hash: Sha256) -> [u8; 16] {
+    let digest = hash.finalize();
+    std::array::from_fn(|i| digest[i])
+}

@@ -1,0 +1,112 @@
+//! Whether a stored response answers a request (RFC 9111 §4), also stale (§4.2.4, RFC 5861).
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::directives::RequestDirectives;
+use super::freshness::Freshness;
+use super::options::Options;
+use crate::time::Timestamp;
+
+/// What to do with a stored response that was selected for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Serve,
+    ServeStale(StaleReason),
+    Validate(ValidateReason),
+    /// The request wants only what is stored, and that must not be served.
+    Refuse,
+}
+
+/// Why a stale response was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// The request allows it: `max-stale` (RFC 9111 §5.2.1.2).
+    MaxStale,
+    /// The response allows it while it is refreshed in the background: `stale-while-revalidate` (RFC 5861 §3).
+    WhileRevalidate,
+    /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4).
+    OnError,
+}
+
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MaxStale => "max-stale",
+            Self::WhileRevalidate => "stale-while-revalidate",
+            Self::OnError => "stale-if-error",
+        })
+    }
+}
+
+/// Why a stored response had to be validated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ValidateReason {
+    /// It is stale.
+    Stale,
+    /// It says `no-cache` (RFC 9111 §5.2.2.4).
+    NoCache,
+    /// The request wants it so: `no-cache`, `max-age` or `min-fresh` (RFC 9111 §5.2.1).
+    Request,
+}
+
+pub(crate) fn decide(
+    asked: &RequestDirectives,
+    stored: &Freshness,
+    now: Timestamp,
+    _options: &Options,
+) -> Verdict {
+    match reusable(asked, stored, now) {
+        Verdict::Validate(_) if asked.only_if_cached => Verdict::Refuse,
+        verdict => verdict,
+    }
+}
+
+fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
+    let age = stored.age(now);
+    if stored.no_cache {
+        return Verdict::Validate(ValidateReason::NoCache);
+    }
+    let too_old = asked.max_age.is_some_and(|most| age > most);
+    let too_short = asked.min_fresh.is_some_and(|least| stored.lifetime.saturating_sub(age) < least);
+    if asked.no_cache || too_old || too_short {
+        return Verdict::Validate(ValidateReason::Request);
+    }
+    if stored.is_fresh(now) {
+        return Verdict::Serve;
+    }
+    let staleness = stored.staleness(now);
+    if stored.must_revalidate {
+        return Verdict::Validate(ValidateReason::Stale);
+    }
+    if asked.max_stale.is_some_and(|most| staleness <= most) {
+        return Verdict::ServeStale(StaleReason::MaxStale);
+    }
+    if stored.stale_while_revalidate > Duration::ZERO && staleness <= stored.stale_while_revalidate {
+        return Verdict::ServeStale(StaleReason::WhileRevalidate);
+    }
+    Verdict::Validate(ValidateReason::Stale)
+}
+
+/// Whether a stored response may be served since the origin failed (RFC 5861 §4).
+pub(crate) fn stale_on_error(
+    asked: &RequestDirectives,
+    stored: &Freshness,
+    now: Timestamp,
+    _options: &Options,
+) -> bool {
+    if stored.no_cache || stored.must_revalidate || asked.no_cache {
+        return false;
+    }
+    let window = stored.stale_if_error.max(asked.stale_if_error.unwrap_or_default());
+    window > Duration::ZERO && stored.staleness(now) <= window
+}
+
+/// The responses that count as failures of the origin (RFC 5861 §4).
+pub(crate) fn is_error_status(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}

@@ -1,0 +1,33 @@
+//! The settings that the policy knows.
+
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// A cache for many users (RFC 9111 §1).
+    pub(crate) shared: bool,
+    /// In a shared cache: responses with Set-Cookie are stored too.
+    pub(crate) store_set_cookie: bool,
+    /// Guessed lifetime: this share of the time since the last modification; 0: nothing is guessed.
+    pub(crate) heuristic_percent: u8,
+    pub(crate) max_heuristic: Duration,
+    /// A stale response with a validator is kept for so long.
+    pub(crate) revalidate_window: Duration,
+    /// In a private cache: Authorization and Cookie tell requests apart.
+    pub(crate) vary_on_credentials: bool,
+    pub(crate) ignore_cookie: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shared: false,
+            store_set_cookie: false,
+            heuristic_percent: 10,
+            max_heuristic: Duration::from_secs(24 * 60 * 60),
+            revalidate_window: Duration::from_secs(7 * 24 * 60 * 60),
+            vary_on_credentials: true,
+            ignore_cookie: false,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What may be stored (RFC 9111 §3), and which of its fields (§3.1).
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::dates;
+use super::directives::{RequestDirectives, ResponseDirectives, split_list};
+use super::freshness::{Freshness, explicit};
+use super::options::Options;
+use crate::time::Timestamp;
+
+/// Why a response was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotStored {
+    /// Responses to this method are not stored; only those to GET are.
+    MethodNotCacheable,
+    /// The request says `no-store`.
+    RequestNoStore,
+    /// The response says `no-store`.
+    ResponseNoStore,
+    /// The response is `private`, and the cache is shared.
+    Private,
+    /// The request had Authorization, the cache is shared, and the response does not allow it (RFC 9111 §3.5).
+    Authorization,
+    /// `Vary: *`, or a Vary field that cannot be read: no other request is known to match.
+    VaryAny,
+    /// The response sets a cookie, and the cache is shared.
+    SetCookie,
+    /// A status that is stored only with a lifetime of its own, and that has none.
+    StatusNotCacheable,
+    /// A 206 is not stored.
+    PartialContent,
+    /// Nothing tells how long it is fresh, and it could not be validated.
+    NoFreshness,
+    /// It is stale already, and could not be validated.
+    Stale,
+}
+
+impl fmt::Display for NotStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MethodNotCacheable => "method",
+            Self::RequestNoStore => "request-no-store",
+            Self::ResponseNoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::VaryAny => "vary-any",
+            Self::SetCookie => "set-cookie",
+            Self::StatusNotCacheable => "status",
+            Self::PartialContent => "partial-content",
+            Self::NoFreshness => "no-freshness",
+            Self::Stale => "stale",
+        })
+    }
+}
+
+/// The statuses whose lifetime may be guessed (RFC 9110 §15.1), without 206.
+pub(crate) fn is_heuristic(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// Whether a response may be stored (RFC 9111 §3), and is of any use then.
+pub(crate) fn storable(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    freshness: &Freshness,
+    options: &Options,
+) -> Result<(), NotStored> {
+    if method != Method::GET {
+        return Err(NotStored::MethodNotCacheable);
+    }
+    if RequestDirectives::of(request).no_store {
+        return Err(NotStored::RequestNoStore);
+    }
+    match status.as_u16() {
+        206 => return Err(NotStored::PartialContent),
+        ..200 | 304 | 600.. => return Err(NotStored::StatusNotCacheable),
+        _ => {}
+    }
+    let said = ResponseDirectives::of(response);
+    if said.no_store {
+        return Err(NotStored::ResponseNoStore);
+    }
+    if options.shared {
+        if said.private {
+            return Err(NotStored::Private);
+        }
+        let allowed = said.public || said.must_revalidate || said.s_maxage.is_some();
+        if request.contains_key(header::AUTHORIZATION) && !allowed {
+            return Err(NotStored::Authorization);
+        }
+        if response.contains_key(header::SET_COOKIE) && !options.store_set_cookie {
+            return Err(NotStored::SetCookie);
+        }
+    }
+    let has_lifetime = explicit(response, &said, freshness.response_time, options).is_some();
+    if !has_lifetime && !said.public && !is_heuristic(status) {
+        return Err(NotStored::StatusNotCacheable);
+    }
+    let usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
+    if usable || freshness.has_validator || freshness.retain_until(options) > freshness.response_time {
+        return Ok(());
+    }
+    Err(if has_lifetime { NotStored::Stale } else { NotStored::NoFreshness })
+}
+
+/// Fields that are about one connection and not about the response (RFC 9111 §3.1, RFC 9110 §7.6.1).
+pub(crate) fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The names that a Connection field lists.
+pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    lines
+        .flat_map(|line| split_list(line.as_bytes()))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect()
+}
+
+/// The fields of a response that are stored, as they came: with repetitions, and in order within a name.
+pub(crate) fn stored_headers(response: &HeaderMap) -> HeaderMap {
+    let named = connection_names(response);
+    let mut stored = HeaderMap::with_capacity(response.len() + 2);
+    for (name, value) in response {
+        if !is_of_connection(name) && !named.contains(name) {
+            stored.append(name.clone(), value.clone());
+        }
+    }
+    stored
+}
+
+/// Adds the time of receipt where a response has no Date (RFC 9110 §6.6.1).
+pub(crate) fn ensure_date(headers: &mut HeaderMap, response_time: Timestamp) {
+    if !headers.contains_key(header::DATE)
+        && let Some(date) = dates::format(response_time)
+    {
+        headers.insert(header::DATE, date);
+    }
+}

@@ -1,0 +1,173 @@
+//! The service itself, and the short way of a hit that needs no waiting.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response, request};
+use http_body::Body;
+use tower_service::Service;
+
+use super::core::Core;
+use super::fetcher::ServiceFetcher;
+use super::flow::{First, Route};
+use super::lookup::usable_head;
+use super::respond::{Asked, stored_status};
+use crate::body::CacheBody;
+use crate::control::{Outcome, Stored};
+use crate::key::EffectiveUri;
+use crate::policy::{self, RequestDirectives, Verdict};
+use crate::storage::{Key, Storage};
+
+/// A service that answers from a storage where it may, and asks the inner service where it must. Made by
+/// [`CacheLayer`](crate::CacheLayer).
+///
+/// It is always ready: a hit is served even while the inner service is not. A miss makes its own clone of the inner
+/// service ready. The error is the inner service's, untouched: the storage never fails a request.
+///
+/// The request's body must be `Default` (repeated and background requests have an empty one). hyper's `Incoming` is
+/// not: box it above the cache.
+pub struct Cache<Inner, S: Storage> {
+    inner: Inner,
+    core: Arc<Core<S>>,
+}
+
+impl<Inner, S: Storage> Cache<Inner, S> {
+    pub(crate) fn new(inner: Inner, core: Arc<Core<S>>) -> Self {
+        Self { inner, core }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl<Inner: Clone, S: Storage> Clone for Cache<Inner, S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), core: Arc::clone(&self.core) }
+    }
+}
+
+impl<Inner: fmt::Debug, S: Storage> fmt::Debug for Cache<Inner, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<Inner, S, ReqB, ResB> Service<Request<ReqB>> for Cache<Inner, S>
+where
+    Inner:
+        Service<Request<ReqB>, Response = Response<ResB>, Future: Send, Error: Send> + Clone + Send + 'static,
+    S: Storage,
+    ReqB: Body + Default + Send + 'static,
+    ResB: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    type Response = Response<CacheBody<ResB>>;
+    type Error = Inner::Error;
+    type Future = CacheFuture<ResB, Inner::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Inner::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        match self.core.route(&parts, !body.is_end_stream() && body.size_hint().exact() != Some(0)) {
+            Route::Bypass => {
+                let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
+                CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body)))
+            }
+            Route::Unsafe => {
+                let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
+                CacheFuture::boxed(core.change(fetcher, parts, body))
+            }
+            Route::Lookup(head) => match self.core.answer_now(&parts, head) {
+                Ok(response) => CacheFuture::ready(response),
+                Err(first) => {
+                    let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
+                    CacheFuture::boxed(core.run(fetcher, parts, body, head, first))
+                }
+            },
+        }
+    }
+}
+
+impl<S: Storage> Core<S> {
+    /// The usual hit, without waiting and without a box: the head is at hand, its inline variant is the request's,
+    /// fresh, and small. Else what was read, so that it is not read again.
+    fn answer_now<B>(&self, parts: &request::Parts, head: Key) -> Result<Response<CacheBody<B>>, First> {
+        if !self.pending.is_empty() || !self.owed.is_empty() {
+            return Err(None);
+        }
+        let read = self.store.read_now(head);
+        let Some(Ok(Some(record))) = &read else { return Err(read) };
+        let now = self.config.clock.now();
+        let response = (|| {
+            let uri = EffectiveUri::of(parts, &self.config.default_scheme)?;
+            let variant = &usable_head(record, &uri, now).map(|head| (head, &head.inline));
+            let (head, variant) = (*variant)?;
+            let stored = &variant.response;
+            if variant.until <= now
+                || !self.owed.believes(stored.response_time)
+                || self.selection(&head.names, &parts.headers) != variant.selection
+            {
+                return None;
+            }
+            let freshness = stored.freshness(self.number, &self.config.policy);
+            let asked = RequestDirectives::of(&parts.headers);
+            let Verdict::Serve = policy::decide(&asked, &freshness, now, &self.config.policy) else {
+                return None;
+            };
+            let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
+            self.answer_inline(Asked { method: &parts.method, headers: &parts.headers }, stored, status)
+        })();
+        response.ok_or(read)
+    }
+}
+
+/// The future of a [`Cache`]: ready at once for a hit in memory, boxed for everything else.
+pub struct CacheFuture<ResB, E>(State<ResB, E>);
+
+type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
+
+enum State<ResB, E> {
+    Ready(Option<Response<CacheBody<ResB>>>),
+    Boxed(Boxed<ResB, E>),
+}
+
+impl<ResB, E> CacheFuture<ResB, E> {
+    fn ready(response: Response<CacheBody<ResB>>) -> Self {
+        Self(State::Ready(Some(response)))
+    }
+
+    fn boxed(future: impl Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send + 'static) -> Self {
+        Self(State::Boxed(Box::pin(future)))
+    }
+}
+
+/// Nothing is pinned in place: the ready response is only moved out, and the rest is in a box.
+impl<ResB, E> Unpin for CacheFuture<ResB, E> {}
+
+impl<ResB, E> Future for CacheFuture<ResB, E> {
+    type Output = Result<Response<CacheBody<ResB>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Boxed(future) => future.as_mut().poll(cx),
+            State::Ready(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => Poll::Pending, // polled after it was ready: there is nothing more to come
+            },
+        }
+    }
+}
+
+impl<ResB, E> fmt::Debug for CacheFuture<ResB, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CacheFuture")
+    }
+}

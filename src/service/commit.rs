@@ -1,0 +1,250 @@
+//! Stores a response where a lookup looked: the writing half of the protocol between processes.
+//!
+//! Promises: a head or variant is written only by comparing with what the lookup saw, once, with no second look;
+//! chunks come before the record that names them, behind a placeholder where nothing usable stood; who loses the
+//! comparison removes its own chunks, and who does not know leaves them to their time.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName};
+
+use super::core::Core;
+use super::lookup::{Place, variant_in};
+use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
+use crate::error::Result;
+use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
+use crate::time::Timestamp;
+
+/// Where and how one response is to be stored. Settled when its head has come; the body follows.
+pub(crate) struct Plan<S> {
+    pub(crate) core: Arc<Core<S>>,
+    place: Place,
+    target: Target,
+    selection: [u8; 16],
+    until: Timestamp,
+    response: StoredResponse,
+    /// The name of the body, if it is stored in chunks.
+    body_id: [u8; 16],
+    /// Stands in the head's place while chunks are written, where no usable head stood.
+    placeholder: Option<Record>,
+}
+
+enum Target {
+    Head { names: Vec<HeaderName>, generation: [u8; 16], same_generation: bool },
+    Variant { key: Key, seen: Option<Record> },
+}
+
+impl<S: Storage> Plan<S> {
+    /// `response` is complete but for its body and trailers.
+    pub(crate) fn new(
+        core: Arc<Core<S>>,
+        place: Place,
+        names: Vec<HeaderName>,
+        request: &HeaderMap,
+        response: StoredResponse,
+        until: Timestamp,
+    ) -> Self {
+        let selection = core.selection(&names, request);
+        let head = place.usable.as_ref().and_then(|record| match decode(record)? {
+            Slot::Head(head) if head.names == names => Some(head),
+            _ => None,
+        });
+        let target = match (head, &place.variant) {
+            (Some(head), Some((key, seen))) if head.inline.selection != selection => {
+                Target::Variant { key: *key, seen: seen.clone() }
+            }
+            (Some(head), _) if head.inline.selection == selection => {
+                Target::Head { names, generation: head.generation, same_generation: true }
+            }
+            _ => Target::Head { names, generation: random_id(), same_generation: false },
+        };
+        let placeholder = place.usable.is_none().then(|| {
+            let slot = Slot::Fence { until: place.fence, placeholder: true };
+            entry::record(slot, (until + GRACE).max(place.fence))
+        });
+        Self { core, place, target, selection, until, response, body_id: random_id(), placeholder }
+    }
+
+    fn place_key(&self) -> Key {
+        match &self.target {
+            Target::Head { .. } => self.place.head,
+            Target::Variant { key, .. } => *key,
+        }
+    }
+
+    fn chunk_key(&self, part: u32) -> Key {
+        self.place.head.sibling(Kind::Chunk, self.body_id, part)
+    }
+
+    /// What the record is compared with.
+    fn seen(&self, chunked: bool) -> Option<Stamp> {
+        match &self.target {
+            Target::Variant { seen, .. } => seen.as_ref().map(Record::stamp),
+            Target::Head { .. } if chunked && self.placeholder.is_some() => {
+                self.placeholder.as_ref().map(Record::stamp)
+            }
+            Target::Head { .. } => self.place.seen,
+        }
+    }
+
+    /// The record of the whole response.
+    fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
+        let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
+        let variant = Variant { until: self.until, selection: self.selection, response };
+        let key_text = self.place.key_text.clone();
+        match &self.target {
+            Target::Variant { .. } => entry::record(Slot::Variant { key_text, variant }, self.until),
+            Target::Head { names, generation, same_generation } => {
+                let fence = self.place.fence;
+                let replaced = self.place.usable.as_ref().filter(|_| *same_generation);
+                let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
+                let (names, generation) = (names.clone(), *generation);
+                let head = Head { key_text, names, generation, fence, inline: variant };
+                entry::record(Slot::Head(head), self.until.max(fence).max(retain))
+            }
+        }
+    }
+
+    /// Announces the record of a whole small body, before its caller has the last byte.
+    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Record {
+        let record = self.record(StoredBody::Inline(body), trailers);
+        self.core.pending.insert(self.place_key(), self.seen(false), record.clone());
+        record
+    }
+
+    /// Announces the record of a body in chunks.
+    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Record {
+        let chunk_len = self.chunk_len() as u32;
+        let record = self.record(StoredBody::Chunked { id: self.body_id, chunk_len, len }, trailers);
+        self.core.pending.insert(self.place_key(), self.seen(true), record.clone());
+        record
+    }
+
+    pub(crate) fn chunk_len(&self) -> usize {
+        self.core.config.chunk_len.min(self.core.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+    }
+
+    /// Writes the record that was announced.
+    pub(crate) async fn commit(&self, record: Record, chunks: u32) -> bool {
+        let (key, chunked) = (self.place_key(), chunks > 0);
+        let written = if self.may_store() {
+            self.core.store.write_if(key, self.seen(chunked), record.clone()).await
+        } else {
+            Ok(false)
+        };
+        if let Ok(true) = written {
+            self.keep_reachable(&record).await;
+        }
+        self.core.pending.remove(key, record.stamp());
+        match written {
+            Ok(true) => {
+                self.release_replaced().await;
+                true
+            }
+            Ok(false) => {
+                tracing::debug!("not stored: something else was written since the lookup");
+                self.discard(chunks).await;
+                false
+            }
+            Err(error) => {
+                tracing::debug!(kind = ?error.kind(), "not stored: the storage failed");
+                false // the write may still land, so its chunks stay until their time
+            }
+        }
+    }
+
+    /// Announces what a 304 freshened: the same body under new fields.
+    pub(crate) fn announce_freshened(&self, body: StoredBody, trailers: Option<HeaderMap>) -> (Key, Record) {
+        let record = self.record(body, trailers);
+        self.core.pending.insert(self.place_key(), self.seen(false), record.clone());
+        (self.place_key(), record)
+    }
+
+    /// Writes what was freshened, if nothing came in between; else nothing more.
+    pub(crate) async fn commit_freshened(&self, record: Record) {
+        if self.may_store() {
+            let written = self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await;
+            if let Ok(true) = written {
+                self.keep_reachable(&record).await;
+            }
+        }
+        self.withdraw(&record);
+    }
+
+    /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an
+    /// invalidation is not stored.
+    fn may_store(&self) -> bool {
+        let late = self.core.config.clock.now() > self.place.at + LOOKUP_LIMIT;
+        !(late && self.place.seen.is_none()) && self.core.owed.debt(self.place.head).is_none()
+    }
+
+    /// A variant can be reached only through its head: the head stays at least as long.
+    async fn keep_reachable(&self, record: &Record) {
+        let Target::Variant { .. } = self.target else { return };
+        let until = record.retain_until();
+        if self.place.usable.as_ref().is_some_and(|head| head.retain_until() < until) {
+            let _ = self.core.store.retain(&[self.place.head], Retain::AtLeast(until)).await;
+        }
+    }
+
+    /// The body that this one took the place of may go, once its readers have had time.
+    async fn release_replaced(&self) {
+        let replaced = match &self.target {
+            Target::Head { .. } => self.place.usable.as_ref(),
+            Target::Variant { seen, .. } => seen.as_ref(),
+        };
+        if let Some(variant) = replaced.and_then(variant_in) {
+            let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
+            let _ = self.core.store.retain(&variant.response.body.chunks(self.place.head), most).await;
+        }
+    }
+
+    /// Puts the placeholder where nothing usable stood; false: give up.
+    pub(crate) async fn hold_place(&self) -> bool {
+        let Some(placeholder) = &self.placeholder else { return true };
+        if !matches!(self.target, Target::Head { .. }) {
+            return true;
+        }
+        let held = self.core.store.write_if(self.place.head, self.place.seen, placeholder.clone()).await;
+        matches!(held, Ok(true))
+    }
+
+    /// The record of a chunk, announced for whoever reads the body before the store has it.
+    pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> Record {
+        let record = Record::new(data, self.until + GRACE);
+        self.core.pending.insert(self.chunk_key(part), None, record.clone());
+        record
+    }
+
+    pub(crate) async fn write_chunk(&self, part: u32, record: Record) -> bool {
+        let (key, stamp) = (self.chunk_key(part), record.stamp());
+        let written: Result<()> = self.core.store.write(key, record).await;
+        self.core.pending.remove(key, stamp);
+        written.is_ok()
+    }
+
+    /// Removes the chunks that nobody will name.
+    pub(crate) async fn discard(&self, chunks: u32) {
+        if chunks > 0 {
+            let keys: Vec<Key> = (0..chunks).map(|part| self.chunk_key(part)).collect();
+            let _ = self.core.store.delete_many(&keys).await; // else they go at their own time
+        }
+    }
+
+    /// Withdraws what was announced.
+    pub(crate) fn withdraw(&self, record: &Record) {
+        self.core.pending.remove(self.place_key(), record.stamp());
+    }
+
+    pub(crate) fn withdraw_chunk(&self, part: u32, record: &Record) {
+        self.core.pending.remove(self.chunk_key(part), record.stamp());
+    }
+}
+
+/// Joins frames into one exact buffer: a slice would keep alive the whole read buffer that it came in.
+pub(crate) fn join(frames: &[Bytes]) -> Bytes {
+    let mut whole = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+    frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+    whole.freeze()
+}

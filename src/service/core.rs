@@ -1,0 +1,63 @@
+//! What all services and clones of one layer share.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::config::Config;
+use super::guard::Guarded;
+use super::owed::Owed;
+use super::pending::Pending;
+use super::tasks::Tasks;
+use crate::key::Keyer;
+use crate::storage::{Key, Storage};
+
+pub(crate) struct Core<S> {
+    pub(crate) config: Config,
+    pub(crate) keyer: Keyer,
+    pub(crate) store: Guarded<S>,
+    pub(crate) pending: Pending,
+    pub(crate) owed: Owed,
+    pub(crate) tasks: Tasks,
+    /// Tells this cache's policy options from another's in what a shared record keeps decoded.
+    pub(crate) number: u64,
+    /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
+    refreshing: Mutex<HashSet<Key>>,
+}
+
+impl<S: Storage> Core<S> {
+    pub(crate) fn new(store: S, config: Config) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            keyer: Keyer::new(&config.secret, &config.partition),
+            store: Guarded::new(store, config.clock.clone(), config.deadline, config.body_deadline),
+            pending: Pending::default(),
+            owed: Owed::default(),
+            tasks: Tasks::default(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            refreshing: Mutex::default(),
+            config,
+        })
+    }
+
+    /// The right to refresh this record in the background; `None`: somebody does, or too many are.
+    pub(crate) fn begin_refresh(self: &Arc<Self>, key: Key) -> Option<Refreshing<S>> {
+        let mut refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if refreshing.len() >= self.config.max_refreshes || !refreshing.insert(key) {
+            return None;
+        }
+        Some(Refreshing { core: Arc::clone(self), key })
+    }
+}
+
+/// Held while a record is refreshed.
+pub(crate) struct Refreshing<S: Storage> {
+    core: Arc<Core<S>>,
+    key: Key,
+}
+
+impl<S: Storage> Drop for Refreshing<S> {
+    fn drop(&mut self) {
+        self.core.refreshing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}

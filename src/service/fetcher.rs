@@ -1,0 +1,60 @@
+//! How the flow reaches the origin.
+
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+/// Sends requests to the origin. It need not be `'static`: only what runs in the background must be.
+pub(crate) trait Fetcher: Send {
+    type RequestBody: Default + Send;
+    type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
+    type Error: Send;
+    /// The same for work that outlives the request.
+    type Background: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error>
+        + 'static;
+
+    fn fetch(
+        &mut self,
+        request: Request<Self::RequestBody>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+
+    /// `None`: this one cannot outlive its request, so nothing is refreshed in the background.
+    fn background(&self) -> Option<Self::Background>;
+}
+
+/// A tower service as a fetcher: a clone that nobody has polled, made ready for each request.
+#[derive(Clone)]
+pub(crate) struct ServiceFetcher<T, B> {
+    inner: T,
+    request: std::marker::PhantomData<fn(B)>,
+}
+
+impl<T, B> ServiceFetcher<T, B> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner, request: std::marker::PhantomData }
+    }
+}
+
+impl<T, ReqB, ResB> Fetcher for ServiceFetcher<T, ReqB>
+where
+    T: Service<Request<ReqB>, Response = Response<ResB>, Future: Send, Error: Send> + Clone + Send + 'static,
+    ReqB: Default + Send + 'static,
+    ResB: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    type RequestBody = ReqB;
+    type Body = ResB;
+    type Error = T::Error;
+    type Background = Self;
+
+    async fn fetch(&mut self, request: Request<ReqB>) -> Result<Response<ResB>, T::Error> {
+        poll_fn(|cx| self.inner.poll_ready(cx)).await?;
+        self.inner.call(request).await
+    }
+
+    fn background(&self) -> Option<Self> {
+        Some(Self::new(self.inner.clone()))
+    }
+}

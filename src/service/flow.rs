@@ -1,0 +1,196 @@
+//! The way of a request: look up, decide, and serve, validate or fetch.
+//!
+//! Promises: decides nothing itself (that is the policy's) and keeps to what it is told; the inner error reaches the
+//! caller untouched; whatever the store does, the request goes on.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, Uri, header, request};
+
+use super::core::Core;
+use super::fetcher::Fetcher;
+use super::keep::Exchange;
+use super::lookup::{Found, Place, variant_in};
+use super::respond::{Asked, stored_status};
+use crate::body::CacheBody;
+use crate::control::{CacheStatus, MissReason, Outcome, Stored};
+use crate::entry::{self, Slot};
+use crate::error::Result as StoreResult;
+use crate::key::EffectiveUri;
+use crate::policy::{self, RequestDirectives, StaleReason, Verdict};
+use crate::storage::{Key, Record, Storage};
+
+pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
+
+/// Which way a request takes.
+pub(crate) enum Route {
+    /// No cache answers or stores it.
+    Bypass,
+    /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
+    Unsafe,
+    /// The cache may answer.
+    Lookup(Key),
+}
+
+/// Where the head was read already: what the store said.
+pub(crate) type First = Option<StoreResult<Option<Record>>>;
+
+impl<S: Storage> Core<S> {
+    /// `has_content`: the request has a body.
+    pub(crate) fn route(&self, parts: &request::Parts, has_content: bool) -> Route {
+        if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
+            return Route::Bypass;
+        }
+        let safe = matches!(parts.method, Method::GET | Method::HEAD);
+        let has_content = has_content
+            || parts.headers.contains_key(header::TRANSFER_ENCODING)
+            || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
+        if (safe && has_content) || matches!(parts.method, Method::OPTIONS | Method::TRACE) {
+            return Route::Bypass;
+        }
+        let Some(uri) = EffectiveUri::of(parts, &self.config.default_scheme) else { return Route::Bypass };
+        let head = self.keyer.head(&uri);
+        if safe { Route::Lookup(head) } else { Route::Unsafe }
+    }
+
+    /// Sends a request that is none of the cache's business.
+    pub(crate) async fn bypass<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        request: Request<F::RequestBody>,
+    ) -> Answered<F> {
+        let response = fetcher.fetch(request).await?;
+        let status = CacheStatus::new(Outcome::Bypass, Stored::No(policy::NotStored::MethodNotCacheable));
+        let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
+        Ok(self.finish(response.map(CacheBody::inner), status))
+    }
+
+    /// Sends an unsafe request, and invalidates what its success makes doubtful.
+    pub(crate) async fn change<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+    ) -> Answered<F> {
+        let method = parts.method.clone();
+        let text = EffectiveUri::of(&parts, &self.config.default_scheme).map(|uri| uri.to_text());
+        let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let uri = text.and_then(|text| text.parse::<Uri>().ok());
+        if let Some(uri) = uri
+            && policy::invalidates(&method, response.status())
+            && let Some(effective) = EffectiveUri::of_uri(&uri)
+        {
+            let named = policy::invalidated(&uri, response.headers());
+            self.invalidate_all(&effective, &named).await;
+        }
+        let status = CacheStatus::new(
+            Outcome::Miss(MissReason::Method),
+            Stored::No(policy::NotStored::MethodNotCacheable),
+        );
+        let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
+        Ok(self.finish(response.map(CacheBody::inner), status))
+    }
+
+    /// Answers a request that may be answered from the store.
+    pub(crate) async fn run<F: Fetcher>(
+        self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        head: Key,
+        first: First,
+    ) -> Answered<F> {
+        let (place, found) = {
+            let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
+                return self.bypass(fetcher, Request::from_parts(parts, body)).await;
+            };
+            self.lookup(head, &uri, &parts.headers, first).await
+        };
+        let asked = RequestDirectives::of(&parts.headers);
+        let reason = match found {
+            Found::Candidate(key, record) => {
+                return self.run_stored(fetcher, parts, body, place, key, record, &asked).await;
+            }
+            Found::Failed if self.config.fail_closed => {
+                return Ok(self.refuse(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed));
+            }
+            Found::Failed => None,
+            Found::Nothing(reason) => Some(reason),
+        };
+        if asked.only_if_cached {
+            return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
+        }
+        let place = if reason.is_some() { self.claim(place).await } else { None };
+        self.fetch(fetcher, parts, body, place, reason.unwrap_or(MissReason::Storage)).await
+    }
+
+    /// A response is stored for the request: serve it, or ask the origin about it.
+    #[allow(clippy::too_many_arguments)]
+    async fn run_stored<F: Fetcher>(
+        self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        key: Key,
+        record: Record,
+        asked: &RequestDirectives,
+    ) -> Answered<F> {
+        let now = self.config.clock.now();
+        let Some(variant) = variant_in(&record) else {
+            return self.fetch(fetcher, parts, body, Some(place), MissReason::Absent).await;
+        };
+        let freshness = variant.response.freshness(self.number, &self.config.policy);
+        let outcome = match policy::decide(asked, &freshness, now, &self.config.policy) {
+            Verdict::Refuse => return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
+            Verdict::Validate(reason) => {
+                return self.revalidate(fetcher, parts, body, place, (key, record), reason).await;
+            }
+            Verdict::Serve => Outcome::Hit,
+            Verdict::ServeStale(reason) => {
+                if reason == StaleReason::WhileRevalidate {
+                    self.refresh_later(&fetcher, &parts, &place, key, &record);
+                }
+                Outcome::Stale(reason)
+            }
+        };
+        let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+        let question = Asked { method: &parts.method, headers: &parts.headers };
+        match self.answer(question, key, &record, status).await {
+            Some(response) => Ok(response),
+            None if asked.only_if_cached => Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
+            None => self.fetch(fetcher, parts, body, Some(place), MissReason::BodyGone).await,
+        }
+    }
+
+    /// In strict mode, a place where nothing stood is taken before the request goes out.
+    async fn claim(&self, mut place: Place) -> Option<Place> {
+        if self.config.strict && place.seen.is_none() {
+            let now = self.config.clock.now();
+            let slot = Slot::Fence { until: now, placeholder: true };
+            let placeholder = entry::record(slot, now + entry::TOMBSTONE);
+            let stamp = placeholder.stamp();
+            match self.store.write_if(place.head, None, placeholder).await {
+                Ok(true) => place.seen = Some(stamp),
+                _ => return None,
+            }
+        }
+        Some(place)
+    }
+
+    /// Asks the origin, and stores what it says where the lookup looked.
+    pub(crate) async fn fetch<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Option<Place>,
+        reason: MissReason,
+    ) -> Answered<F> {
+        let asked = parts.clone();
+        let requested = self.config.clock.now();
+        let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let times = Exchange { requested, responded: self.config.clock.now() };
+        Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason)))
+    }
+}

@@ -1,0 +1,161 @@
+//! The store behind deadlines and a breaker.
+//!
+//! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
+//! is all that is used); a store that failed several times in a row is left alone for a while and then asked by one
+//! caller at a time; each change of that state is one event.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
+use crate::time::{Clock, Timestamp};
+
+/// So many failures in a row, and the store is left alone.
+const FAILURES: u32 = 5;
+/// For so long; then one caller tries.
+const PAUSE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Guarded<S> {
+    store: S,
+    clock: Clock,
+    deadline: Duration,
+    body_deadline: Duration,
+    failures: AtomicU32,
+    /// In milliseconds since the epoch; meaningful once there are failures enough.
+    open_until: AtomicU64,
+}
+
+impl<S: Storage> Guarded<S> {
+    pub(crate) fn new(store: S, clock: Clock, deadline: Duration, body_deadline: Duration) -> Self {
+        let (failures, open_until) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { store, clock, deadline, body_deadline, failures, open_until }
+    }
+
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// What the store answers at once, while it is known to be well.
+    pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        if self.failures.load(Ordering::Relaxed) > 0 { None } else { self.store.read_now(key) }
+    }
+
+    pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.run(self.deadline, self.store.read(key)).await
+    }
+
+    /// Reads a chunk of a body whose head is already with the caller.
+    pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
+        self.run(self.body_deadline, self.store.read(key)).await
+    }
+
+    pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.fits(&record)?;
+        self.run(self.deadline, self.store.write(key, record)).await
+    }
+
+    /// A write without comparing, to a place where others compare.
+    pub(crate) async fn overwrite(&self, key: Key, record: Record) -> Result<()> {
+        let write = async {
+            let _guard = exclusive(key).await;
+            self.store.write(key, record).await
+        };
+        self.run(self.deadline, write).await
+    }
+
+    pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.fits(&record)?;
+        self.run(self.deadline, self.store.write_if(key, seen, record)).await
+    }
+
+    pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        self.run(self.deadline, self.store.retain(keys, retain)).await
+    }
+
+    pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
+        self.run(self.deadline, self.store.delete_many(keys)).await
+    }
+
+    fn fits(&self, record: &Record) -> Result<()> {
+        if record.weight() <= self.store.max_record_len() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::TooLarge, "the record is longer than the store takes"))
+    }
+
+    async fn run<T>(&self, deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.admit()?;
+        let result = within(deadline, operation).await;
+        match &result {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Other) =>
+            {
+                self.failed(error);
+            }
+            _ => self.succeeded(),
+        }
+        result
+    }
+
+    /// An error while the store is left alone, except for one caller now and then.
+    fn admit(&self) -> Result<()> {
+        if self.failures.load(Ordering::Relaxed) < FAILURES {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let until = self.open_until.load(Ordering::Relaxed);
+        // A clock that was set back must not close the store for longer than the pause.
+        let closed = now.as_millis() < until && Timestamp::from_millis(until) <= now + PAUSE;
+        let next = (now + PAUSE).as_millis();
+        if closed
+            || self.open_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store failed lately and is left alone for a while",
+            ));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &Error) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        tracing::debug!(kind = ?error.kind(), "a storage operation failed");
+        if failures >= FAILURES {
+            self.failures.store(FAILURES, Ordering::Relaxed); // it never wraps
+            self.open_until.store((self.clock.now() + PAUSE).as_millis(), Ordering::Relaxed);
+        }
+        if failures == FAILURES {
+            tracing::warn!(kind = ?error.kind(), "the storage keeps failing: requests go on without it");
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) > 0 && self.failures.swap(0, Ordering::Relaxed) >= FAILURES {
+            tracing::info!("the storage answers again");
+        }
+    }
+}
+
+/// The operation's result, or a timeout. An operation that is ready at once costs no timer.
+async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut operation = pin!(operation);
+    let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;
+    if let Poll::Ready(result) = first {
+        return result;
+    }
+    if tokio::runtime::Handle::try_current().is_err() {
+        return operation.await;
+    }
+    match tokio::time::timeout(deadline, operation).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "the store did not answer within the deadline")),
+    }
+}

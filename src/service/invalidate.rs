@@ -1,0 +1,91 @@
+//! Invalidation: a tombstone in the head's place.
+//!
+//! Promises: once it has returned true, no response whose fetch began before is served by any process; as long as the
+//! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::lookup::variant_in;
+use crate::entry::{self, GRACE, Slot, TOMBSTONE};
+use crate::key::EffectiveUri;
+use crate::storage::{Key, Retain, Storage};
+
+impl<S: Storage> Core<S> {
+    /// Invalidates an entry; false: the store has not taken it yet.
+    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key) -> bool {
+        self.owed.add(head, self.config.clock.now());
+        let core = Arc::clone(self);
+        // A caller that goes away must not leave it half done, so it goes on beside it if it can.
+        match self.tasks.drive(async move { core.settle(head).await }) {
+            super::tasks::Driven::Done(true) => return true,
+            super::tasks::Driven::Spawned(task) => {
+                if task.await.unwrap_or(false) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        self.settle_later();
+        false
+    }
+
+    /// Writes the tombstone that a head is owed.
+    pub(crate) async fn settle(&self, head: Key) -> bool {
+        let Some(debt) = self.owed.debt(head) else { return true };
+        // Only to learn which chunks may go: what is there is overwritten whatever it is.
+        let there = self.store.read(head).await.ok().flatten();
+        let now = self.config.clock.now();
+        let until = now + TOMBSTONE;
+        let tombstone = entry::record(Slot::Fence { until, placeholder: false }, until);
+        if self.store.overwrite(head, tombstone).await.is_err() {
+            return false;
+        }
+        self.owed.settle(head, debt);
+        if let Some(variant) = there.as_ref().and_then(variant_in) {
+            let chunks = variant.response.body.chunks(head);
+            let _ = self.store.retain(&chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
+        }
+        true
+    }
+
+    /// Carries out what is owed once the store is back. One task for all; it is not waited for by `idle`.
+    fn settle_later(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.owed.begin_settling() {
+            return;
+        }
+        let core = Arc::downgrade(self);
+        runtime.spawn(async move {
+            let mut pause = Duration::from_millis(100);
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(core) = core.upgrade() else { return };
+                match core.owed.any() {
+                    None => {
+                        core.owed.end_settling();
+                        if core.owed.is_empty() || !core.owed.begin_settling() {
+                            return;
+                        }
+                    }
+                    Some((head, _)) if core.settle(head).await => pause = Duration::from_millis(1),
+                    Some(_) => pause = (pause * 2).clamp(Duration::from_millis(100), Duration::from_secs(2)),
+                }
+            }
+        });
+    }
+
+    /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names.
+    pub(crate) async fn invalidate_all(self: &Arc<Self>, uri: &EffectiveUri<'_>, named: &[http::Uri]) {
+        let head = self.keyer.head(uri);
+        self.invalidate(head).await;
+        for other in named {
+            if let Some(other) = EffectiveUri::of_uri(other).map(|uri| self.keyer.head(&uri))
+                && other != head
+            {
+                self.invalidate(other).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Finds what is stored for a request, and notes what stood there, which later writes compare with.
+//!
+//! Promises: what the lookup saw is never refreshed afterwards; a candidate was selected by this request's own values,
+//! belongs to this URI and has not expired; a failing store finds nothing and says so.
+
+use http::{HeaderMap, HeaderName};
+
+use super::core::Core;
+use crate::control::MissReason;
+use crate::entry::{Head, Slot, Variant, decode};
+use crate::error::Result;
+use crate::key::EffectiveUri;
+use crate::policy;
+use crate::storage::{Key, Record, Stamp, Storage};
+use crate::time::Timestamp;
+
+/// What stood where a response to this request would be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) head: Key,
+    pub(crate) key_text: Box<str>,
+    /// When the lookup was made.
+    pub(crate) at: Timestamp,
+    /// The stamp of whatever was in the head's place.
+    pub(crate) seen: Option<Stamp>,
+    /// Until when the head's place must not become empty.
+    pub(crate) fence: Timestamp,
+    /// The head, if there was one that can be used.
+    pub(crate) usable: Option<Record>,
+    /// Where the request's variant is, if it is not the head's inline one.
+    pub(crate) variant: Option<(Key, Option<Record>)>,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A stored response for this request: the record that holds it, and where that is.
+    Candidate(Key, Record),
+    Nothing(MissReason),
+    /// The store could not be asked. Nothing may be stored either: nobody knows what stands there.
+    Failed,
+}
+
+/// The stored response in a record that a lookup found.
+pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
+    match decode(record)? {
+        Slot::Head(head) => Some(&head.inline),
+        Slot::Variant { variant, .. } => Some(variant),
+        Slot::Fence { .. } => None,
+    }
+}
+
+/// The head in a record, if it can be used for this URI now.
+pub(crate) fn usable_head<'a>(
+    record: &'a Record,
+    uri: &EffectiveUri<'_>,
+    now: Timestamp,
+) -> Option<&'a Head> {
+    match decode(record)? {
+        Slot::Head(head) if record.retain_until() > now && uri.is_text(&head.key_text) => Some(head),
+        _ => None,
+    }
+}
+
+impl<S: Storage> Core<S> {
+    /// The hash of the request's values of the fields that tell variants apart.
+    pub(crate) fn selection(&self, names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
+        self.keyer.selection(names, |name| policy::selecting_value(name, request))
+    }
+
+    /// Reads a head or variant, or the one that this process is just writing in its place.
+    async fn read_slot(&self, key: Key, first: Option<Result<Option<Record>>>) -> Result<Option<Record>> {
+        // Asked before the store: what is written in between is then found there.
+        let underway = self.pending.get(key);
+        let there = match first {
+            Some(first) => first?,
+            None => self.store.read(key).await?,
+        };
+        Ok(underway.and_then(|underway| underway.against(there.as_ref())).or(there))
+    }
+
+    /// Finds the response for a request. `first` is the head, if it has been read already and nothing is pending.
+    pub(crate) async fn lookup(
+        &self,
+        head: Key,
+        uri: &EffectiveUri<'_>,
+        request: &HeaderMap,
+        first: Option<Result<Option<Record>>>,
+    ) -> (Place, Found) {
+        let now = self.config.clock.now();
+        let mut place = Place {
+            head,
+            key_text: uri.to_text().into(),
+            at: now,
+            seen: None,
+            fence: Timestamp::EPOCH,
+            usable: None,
+            variant: None,
+        };
+        if self.owed.debt(head).is_some() && !self.settle(head).await {
+            return (place, Found::Failed);
+        }
+        let Ok(there) = self.read_slot(head, first).await else { return (place, Found::Failed) };
+        let Some(record) = there else { return (place, Found::Nothing(MissReason::Absent)) };
+        place.seen = Some(record.stamp());
+        place.fence = match decode(&record) {
+            Some(Slot::Head(head)) => head.fence,
+            Some(Slot::Fence { until, .. }) => *until,
+            _ => record.retain_until().min(now + crate::entry::TOMBSTONE),
+        };
+        let Some(stored) = usable_head(&record, uri, now) else {
+            let reason = match decode(&record) {
+                Some(Slot::Fence { .. }) => MissReason::Invalidated,
+                Some(Slot::Head(_)) => MissReason::Expired,
+                _ => MissReason::Absent,
+            };
+            return (place, Found::Nothing(reason));
+        };
+        let selection = self.selection(&stored.names, request);
+        let (inline, generation) = (stored.inline.selection, stored.generation);
+        place.usable = Some(record.clone());
+        if selection == inline {
+            return (place, self.candidate(head, record, now));
+        }
+        let key = self.keyer.variant(head, generation, selection);
+        let Ok(there) = self.read_slot(key, None).await else { return (place, Found::Failed) };
+        place.variant = Some((key, there.clone()));
+        let is_it = |record: &Record| match decode(record) {
+            Some(Slot::Variant { key_text, variant }) => {
+                uri.is_text(key_text) && variant.selection == selection
+            }
+            _ => false,
+        };
+        match there.filter(is_it) {
+            Some(record) => (place, self.candidate(key, record, now)),
+            None => (place, Found::Nothing(MissReason::Vary)),
+        }
+    }
+
+    fn candidate(&self, key: Key, record: Record, now: Timestamp) -> Found {
+        match variant_in(&record) {
+            Some(variant) if variant.until > now && self.owed.believes(variant.response.response_time) => {
+                Found::Candidate(key, record)
+            }
+            _ => Found::Nothing(MissReason::Expired),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Makes responses: from a stored one, and those that the cache gives itself.
+//!
+//! Promises: stored fields come back as they were, with one Age; preconditions and a range are answered from the store
+//! (RFC 9110 §13, §14); the head goes out only when the first bytes of the body are at hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use super::core::Core;
+use super::lookup::variant_in;
+use super::reader::{ChunkReader, Chunked, Named};
+use crate::body::CacheBody;
+use crate::control::{CacheStatus, Outcome, Stored};
+use crate::entry::{StoredBody, StoredResponse};
+use crate::policy::{self, Answer, Freshness};
+use crate::storage::{Key, Record, Storage};
+use crate::time::Timestamp;
+
+/// What a request says that a stored response is answered by.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// Which bytes of the body are sent.
+enum Extent {
+    Nothing,
+    Bytes { start: u64, count: u64 },
+}
+
+impl<S: Storage> Core<S> {
+    /// The response from a body that is in the record itself; `None` for one in chunks.
+    pub(crate) fn answer_inline<B>(
+        &self,
+        asked: Asked<'_>,
+        stored: &StoredResponse,
+        status: CacheStatus,
+    ) -> Option<Response<CacheBody<B>>> {
+        let StoredBody::Inline(bytes) = &stored.body else { return None };
+        let (response, extent) = head(asked, stored, status.age.unwrap_or_default());
+        let body = match extent {
+            Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
+                CacheBody::whole(bytes.clone(), stored.trailers.clone())
+            }
+            Extent::Bytes { start, count } => {
+                CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None)
+            }
+            Extent::Nothing => CacheBody::empty(),
+        };
+        Some(self.finish(response.map(|()| body), status))
+    }
+
+    /// The response from a stored one; `None`: its body is gone.
+    pub(crate) async fn answer<B>(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        key: Key,
+        record: &Record,
+        status: CacheStatus,
+    ) -> Option<Response<CacheBody<B>>> {
+        let stored = &variant_in(record)?.response;
+        let StoredBody::Chunked { id, chunk_len, len } = stored.body else {
+            return self.answer_inline(asked, stored, status);
+        };
+        let (response, extent) = head(asked, stored, status.age.unwrap_or_default());
+        let body = match extent {
+            Extent::Nothing => CacheBody::empty(),
+            Extent::Bytes { start, count } => {
+                let named = Named { key, stamp: record.stamp() };
+                let body = Chunked { id, chunk_len, len };
+                let trailers = if count == len { stored.trailers.clone() } else { None };
+                let reader = ChunkReader::open(Arc::clone(self), named, body, start, count).await?;
+                CacheBody::stored(Box::new(reader), trailers)
+            }
+        };
+        Some(self.finish(response.map(|()| body), status))
+    }
+
+    /// A response of the cache's own, without a body.
+    pub(crate) fn refuse<B>(&self, code: StatusCode, outcome: Outcome) -> Response<CacheBody<B>> {
+        let mut response = Response::new(CacheBody::empty());
+        *response.status_mut() = code;
+        self.finish(response, CacheStatus::new(outcome, Stored::Unchanged))
+    }
+
+    /// Puts the status where the caller finds it.
+    pub(crate) fn finish<B>(
+        &self,
+        mut response: Response<CacheBody<B>>,
+        status: CacheStatus,
+    ) -> Response<CacheBody<B>> {
+        tracing::trace!(%status, "answered");
+        response.body_mut().set_status(status);
+        if self.config.extensions {
+            response.extensions_mut().insert(status);
+        }
+        if let Some(name) = &self.config.status_field
+            && let Ok(value) = HeaderValue::try_from(format!("{name}; {status}"))
+        {
+            response.headers_mut().append(HeaderName::from_static("cache-status"), value);
+        }
+        response
+    }
+}
+
+/// The status of an answer from the store.
+pub(crate) fn stored_status(
+    outcome: Outcome,
+    stored: Stored,
+    freshness: &Freshness,
+    now: Timestamp,
+) -> CacheStatus {
+    let (age, ttl) = (Some(freshness.age(now)), Some(freshness.ttl(now)));
+    CacheStatus { age, ttl, ..CacheStatus::new(outcome, stored) }
+}
+
+fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<()>, Extent) {
+    let len = stored.body.len();
+    let mut response = Response::new(());
+    let answer = policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len);
+    let extent = match answer {
+        Answer::NotModified => {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.headers_mut() = policy::not_modified_headers(&stored.headers);
+            Extent::Nothing
+        }
+        Answer::Range { start, end_inclusive } => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.headers_mut() = stored.headers.clone();
+            let count = end_inclusive - start + 1;
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+            content_range(response.headers_mut(), format!("bytes {start}-{end_inclusive}/{len}"));
+            Extent::Bytes { start, count }
+        }
+        Answer::Unsatisfiable => {
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            content_range(response.headers_mut(), format!("bytes */{len}"));
+            Extent::Nothing
+        }
+        Answer::Full => {
+            *response.status_mut() = stored.status;
+            *response.headers_mut() = stored.headers.clone();
+            Extent::Bytes { start: 0, count: len }
+        }
+    };
+    // Stored fields hold an Age already, so that this overwrites it in its place.
+    response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+    let extent = if asked.method == Method::HEAD { Extent::Nothing } else { extent };
+    (response, extent)
+}
+
+fn content_range(headers: &mut HeaderMap, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+}

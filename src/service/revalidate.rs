@@ -1,0 +1,176 @@
+//! Asks the origin about a stored response: a 304 freshens it, anything else takes its place, and when the origin fails
+//! the stale response may have to do (RFC 9111 §4.3, RFC 5861).
+
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+
+use super::commit::Plan;
+use super::core::Core;
+use super::fetcher::Fetcher;
+use super::flow::Answered;
+use super::keep::Exchange;
+use super::lookup::{Place, variant_in};
+use super::respond::{Asked, stored_status};
+use crate::body::CacheBody;
+use crate::control::{MissReason, Outcome, Stored};
+use crate::entry::{self, GRACE, Slot, StoredResponse, Variant};
+use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason};
+use crate::storage::{Key, Record, Retain, Storage};
+
+impl<S: Storage> Core<S> {
+    pub(crate) async fn revalidate<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        (key, record): (Key, Record),
+        reason: ValidateReason,
+    ) -> Answered<F> {
+        let Some(variant) = variant_in(&record) else {
+            return self.fetch(fetcher, parts, body, Some(place), MissReason::Absent).await;
+        };
+        let stored = &variant.response;
+        let freshness = stored.freshness(self.number, &self.config.policy);
+        let asked = parts.clone();
+        let mut parts = parts;
+        if freshness.has_validator {
+            policy::add_validators(&mut parts.headers, &stored.headers);
+        }
+        let requested = self.config.clock.now();
+        let result = fetcher.fetch(Request::from_parts(parts, body)).await;
+        let now = self.config.clock.now();
+        let times = Exchange { requested, responded: now };
+
+        let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
+        let directives = RequestDirectives::of(&asked.headers);
+        if failed && policy::stale_on_error(&directives, &freshness, now, &self.config.policy) {
+            let outcome = Outcome::Stale(StaleReason::OnError);
+            let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+            let question = Asked { method: &asked.method, headers: &asked.headers };
+            if let Some(response) = self.answer(question, key, &record, status).await {
+                return Ok(response);
+            }
+        }
+        let response = result?;
+        if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
+            let outcome = Outcome::Miss(MissReason::Replaced(reason));
+            return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
+        }
+        let not_modified = response.into_parts().0.headers;
+        if policy::selects_304(&stored.headers, &not_modified)
+            && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
+        {
+            return Ok(answer);
+        }
+        // The origin confirmed something that is not here: ask once more, with the caller's own conditions alone.
+        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::BodyGone).await
+    }
+
+    /// Freshens a stored response by a 304, and answers with it; `None`: its body is gone.
+    async fn freshen<B>(
+        self: &Arc<Self>,
+        asked: &request::Parts,
+        place: &Place,
+        variant: &Variant,
+        not_modified: &HeaderMap,
+        times: Exchange,
+        reason: ValidateReason,
+    ) -> Option<Response<CacheBody<B>>> {
+        let options = &self.config.policy;
+        let old = &variant.response;
+        let mut headers = old.headers.clone();
+        policy::freshen(&mut headers, not_modified);
+        policy::ensure_date(&mut headers, times.responded);
+        let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
+        headers.insert(header::AGE, HeaderValue::from_static("0"));
+        let until = freshness.retain_until(options);
+
+        let chunks = old.body.chunks(place.head);
+        let kept = self.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await;
+        if kept.is_ok_and(|kept| kept < chunks.len() as u64) && self.pending.is_empty() {
+            return None;
+        }
+        let response = StoredResponse {
+            headers,
+            initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
+            request_time: times.requested,
+            response_time: times.responded,
+            freshness: OnceLock::new(),
+            ..old.clone()
+        };
+        let storable = policy::storable(
+            &Method::GET,
+            &asked.headers,
+            old.status,
+            &response.headers,
+            &freshness,
+            options,
+        )
+        .and_then(|()| policy::selecting_names(&response.headers, options));
+        let question = Asked { method: &asked.method, headers: &asked.headers };
+        let mut status =
+            stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
+        status.origin_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+        match storable {
+            Ok(names) => {
+                let (body, trailers) = (old.body.clone(), old.trailers.clone());
+                let plan = Plan::new(Arc::clone(self), place.clone(), names, &asked.headers, response, until);
+                let (key, record) = plan.announce_freshened(body, trailers);
+                let freshened = record.clone();
+                self.tasks.drive(async move { plan.commit_freshened(freshened).await });
+                self.answer(question, key, &record, status).await
+            }
+            Err(why) => {
+                status.stored = Stored::No(why);
+                let (key_text, selection) = (place.key_text.clone(), variant.selection);
+                let variant = Variant { until, selection, response };
+                let record = entry::record(Slot::Variant { key_text, variant }, until);
+                self.answer(question, place.head, &record, status).await
+            }
+        }
+    }
+
+    /// Refreshes a record in the background, unless somebody does.
+    pub(crate) fn refresh_later<F: Fetcher>(
+        self: &Arc<Self>,
+        fetcher: &F,
+        parts: &request::Parts,
+        place: &Place,
+        key: Key,
+        record: &Record,
+    ) {
+        let Some(fetcher) = fetcher.background() else { return };
+        let Some(refreshing) = self.begin_refresh(key) else { return };
+        let mut parts = parts.clone();
+        parts.method = Method::GET;
+        policy::strip_conditions(&mut parts.headers);
+        let (core, place, record) = (Arc::clone(self), place.clone(), record.clone());
+        let timeout = self.config.refresh_timeout;
+        self.tasks.spawn(async move {
+            let _refreshing = refreshing;
+            let refresh = async {
+                let body = F::RequestBody::default();
+                let found = (key, record);
+                let answer = core.revalidate(fetcher, parts, body, place, found, ValidateReason::Stale).await;
+                if let Ok(response) = answer {
+                    drain(response.into_body()).await;
+                }
+            };
+            if tokio::time::timeout(timeout, refresh).await.is_err() {
+                tracing::debug!("a background refresh took too long and was given up");
+            }
+        });
+    }
+}
+
+/// Reads a body to its end, so that it is stored.
+async fn drain<B>(body: CacheBody<B>)
+where
+    CacheBody<B>: http_body::Body,
+{
+    use http_body::Body;
+    let mut body = Box::pin(body);
+    while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+}

@@ -1,7 +1,0 @@
-//! x
-/// x
-#[derive(Debug, Clone)]
-pub struct MemoryStorage;
-/// x
-#[derive(Debug, Clone)]
-pub struct MemoryStorageBuilder;

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches' build.
+# Installs what is missing where it may (nginx, from Debian); otherwise says so and goes on without those tests.
+# Usage: tests/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+log=$(mktemp)
+scratch=$(mktemp -d)
+trap 'rm -rf "$log" "$scratch"' EXIT
+began=$SECONDS
+
+step() {
+  printf '\n== %s\n' "$1"
+  shift
+  "$@" 2>&1 | tee -a "$log"
+}
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust first" >&2; exit 1; }
+if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  echo "== installing nginx"
+  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light) \
+    >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "nginx could not be installed"; }
+fi
+PATH="$PATH:/usr/sbin"
+if ! command -v nginx >/dev/null; then
+  echo "nginx was not found: the tests against it are skipped"
+fi
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+step "format" cargo fmt --check
+step "lints, all features" cargo clippy --all-features --all-targets -- -D warnings
+step "lints, no features" cargo clippy --no-default-features --lib -- -D warnings
+step "lints, default features" cargo clippy --lib -- -D warnings
+step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
+tree=$(cargo tree -e normal --prefix none)
+if grep -qE '^(rusqlite|tokio-rusqlite|libsqlite3-sys|reqwest|axum|hyper) ' <<<"$tree"; then
+  echo "the default features pull in a driver or an adapter" >&2
+  exit 1
+fi
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+step "unit, contract and integration tests" cargo test --all-features --lib --tests --examples
+step "doc tests" cargo test --all-features --doc
+step "unit tests, default features" cargo test --lib
+
+# --- examples --------------------------------------------------------------------------------------------------------
+quickstart() { cargo run -q --example quickstart --features sqlite -- --store "$scratch/quickstart.sqlite" "$@"; }
+step "quickstart, an empty store" quickstart --fresh
+step "quickstart, the same file again" quickstart
+quickstart >"$scratch/again"
+if grep -qE '  miss  ' "$scratch/again"; then
+  echo "the quickstart's later run asked for what its file holds" >&2
+  exit 1
+fi
+if quickstart "http://127.0.0.1:1/" >"$scratch/out" 2>"$scratch/err"; then
+  echo "the quickstart did not fail on a refused connection" >&2
+  exit 1
+fi
+[ "$(wc -l <"$scratch/err")" = 1 ] || { echo "the quickstart's error is not one line:"; cat "$scratch/err"; exit 1; }
+for example in examples/*.rs; do
+  name=$(basename "$example" .rs)
+  step "example $name" cargo run -q --all-features --example "$name"
+done
+
+# --- totals ----------------------------------------------------------------------------------------------------------
+sum() { grep -E '^test result:' "$log" | grep -oE "[0-9]+ $1" | awk '{n += $1} END {print n + 0}'; }
+printf '\n%s in %s s\n' "everything passed" "$((SECONDS - began))"
+printf '%s passed, %s failed, %s skipped\n' "$(sum passed)" "$(sum failed)" "$(sum ignored)"
