@@ -1,1 +1,2 @@
+//! A storage of one's own.
 fn main() {}

@@ -1,5 +1,7 @@
 //! The way of a request through the cache, on memory and a scripted origin.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

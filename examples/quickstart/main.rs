@@ -5,6 +5,8 @@
 //!
 //! With no URL it serves this repository's own files from a local server. A second run begins with hits from the file.
 
+#![allow(unreachable_pub)] // modules of a program: pub says what the others use
+
 mod arguments;
 mod client;
 mod origin;

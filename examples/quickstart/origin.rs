@@ -35,7 +35,7 @@ pub async fn start() -> std::io::Result<Origin> {
     let port = listener.local_addr()?.port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(serve(&request).await) });
+            let service = service_fn(|request| async move { Ok::<_, Infallible>(serve(&request).await) });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });

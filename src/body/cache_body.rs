@@ -167,7 +167,7 @@ where
             }
             Kind::Stored { source, .. } => SizeHint::with_exact(source.remaining()),
             Kind::Inner { body } | Kind::Kept { body, .. } => body.size_hint(),
-            Kind::Pumped { hint, .. } => hint.clone(),
+            Kind::Pumped { hint, .. } => *hint,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::lookup::variant_in;
+use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Retain, Storage};
@@ -18,14 +19,13 @@ impl<S: Storage> Core<S> {
         self.owed.add(head, self.config.clock.now());
         let core = Arc::clone(self);
         // A caller that goes away must not leave it half done, so it goes on beside it if it can.
-        match self.tasks.drive(async move { core.settle(head).await }) {
-            super::tasks::Driven::Done(true) => return true,
-            super::tasks::Driven::Spawned(task) => {
-                if task.await.unwrap_or(false) {
-                    return true;
-                }
-            }
-            _ => {}
+        let settled = match self.tasks.drive(async move { core.settle(head).await }) {
+            Driven::Done(settled) => settled,
+            Driven::Spawned(task) => task.await.unwrap_or(false),
+            Driven::NoRuntime => false,
+        };
+        if settled {
+            return true;
         }
         self.settle_later();
         false

@@ -42,6 +42,9 @@ struct Inner {
 
 /// SQLite's own limit on a value, less some room.
 const LONGEST: u64 = 900_000_000;
+/// Lists a page of rows after a key.
+type List<T> = fn(&Connection, Option<Key>, usize) -> Result<Vec<(Key, T)>>;
+
 /// So many keys, or values, are listed with one query.
 const PAGE_OF_KEYS: usize = 1024;
 const PAGE_OF_VALUES: usize = 64;
@@ -133,7 +136,7 @@ impl SqliteStorage {
     fn pages<T: Send + 'static>(
         &self,
         page: usize,
-        list: fn(&Connection, Option<Key>, usize) -> Result<Vec<(Key, T)>>,
+        list: List<T>,
     ) -> impl Stream<Item = Result<(Key, T)>> + Send {
         let pages = stream::try_unfold((self.clone(), Some(None)), move |(storage, after)| async move {
             let Some(after) = after else { return Ok::<_, Error>(None) };
