@@ -1,7 +1,64 @@
-//! x
-/// x
-#[derive(Debug, Clone)]
-pub struct SqliteStorage;
-/// x
-#[derive(Debug, Clone)]
-pub struct SqliteStorageBuilder;
+//! Responses in one SQLite file that many processes may share.
+//!
+//! # What it promises
+//! - Every write is one transaction that is committed before its caller is answered. Writes that wait at the same time
+//!   are committed together; one that fails does not fail the others. The journal is a write-ahead log with
+//!   `synchronous = NORMAL`: a process that dies loses nothing, a machine that loses power may lose the last writes,
+//!   and neither damages the file.
+//! - [`write_if`](super::Storage::write_if) compares inside the transaction that writes, so it is atomic among all
+//!   processes that have the file open.
+//! - "database is locked" reaches nobody: every operation waits for its turn up to the
+//!   [busy timeout](SqliteStorageBuilder::busy_timeout), and then fails with [`Timeout`](crate::ErrorKind::Timeout).
+//! - Nothing blocks the runtime: all of SQLite runs on threads of its own, opening and closing too. The one exception
+//!   is asked for by [`read_in_task`](SqliteStorageBuilder::read_in_task). When the last clone is dropped, the threads
+//!   end and the log is merged into the file.
+//! - The store is bounded ([`max_bytes`](SqliteStorageBuilder::max_bytes)): what has expired goes first, then the entries
+//!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
+//!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
+//!   of the bound. The file keeps the space of what went and fills it again; it grows a little above the bound (pages,
+//!   the log) and does not shrink (`VACUUM` while nobody uses it does that).
+//! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
+//!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
+//!   record that turns up later counts as absent.
+//! - A file that cannot be written (its mode, `mode=ro`, `immutable=1`, a read-only directory) serves what it has, and
+//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly).
+//!
+//! # The file
+//! `application_id` is 0x54775243, `user_version` the version of this layout (1).
+//!
+//! | table | a row for | columns |
+//! |---|---|---|
+//! | `records` | a record | `entry`, `kind`, `slot`, `part`: its key · `stamp` · `until`: milliseconds since the epoch, 2⁶³ − 1 is never; indexed · `size` · `content`: which row of `contents` |
+//! | `contents` | a record's [bytes](super::Record::to_bytes) | `id` · `value` |
+//! | `entries` | an entry | `entry` · `used`: when last, in microseconds, indexed · `size` · `records`: how many |
+//! | `totals` | the store | `bytes`: the sum of the sizes |
+//!
+//! Contents are apart, so that listing, expiry and moved retention never read or write a body. `size` is the length of
+//! the bytes and 128 for the row. Records of groups are neither counted nor evicted.
+//!
+//! # Connections
+//! One connection writes; [`readers`](SqliteStorageBuilder::readers) more read, each on a thread of its own. Where a
+//! second connection would see another database (`:memory:`), or would have to be told a secret (a ready
+//! [`connection`](SqliteStorageBuilder::connection)), all goes through one.
+//!
+//! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types always fit.
+
+mod builder;
+mod eviction;
+mod failure;
+mod inspect;
+mod location;
+mod open;
+mod operation;
+mod readers;
+mod recency;
+mod rows;
+mod store;
+mod table;
+mod writer;
+
+pub use rusqlite;
+pub use tokio_rusqlite;
+
+pub use self::builder::SqliteStorageBuilder;
+pub use self::store::SqliteStorage;

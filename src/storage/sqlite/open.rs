@@ -1,0 +1,204 @@
+//! Opening: looks first, then makes what is missing.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::patiently;
+use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect, survey};
+use super::location::Location;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Statements that a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 64;
+/// The log is cut back to this length once it is merged.
+const LOG: i64 = 64 << 20;
+/// Must be set before a database has its first page.
+const BEFORE_THE_FIRST_PAGE: [&str; 3] = ["page_size", "auto_vacuum", "encoding"];
+
+pub(super) struct Plan {
+    pub(super) location: Location,
+    pub(super) flags: OpenFlags,
+    pub(super) busy_timeout: Duration,
+    pub(super) pragmas: Vec<(String, String)>,
+    /// Connections for reading on threads, and in tasks.
+    pub(super) readers: usize,
+    pub(super) in_task: usize,
+}
+
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) readers: Vec<Connection>,
+    pub(super) in_task: Vec<Connection>,
+    pub(super) read_only: bool,
+}
+
+impl Plan {
+    /// Opens the file, and makes it if it is not there.
+    pub(super) fn open(mut self) -> Result<Opened> {
+        let one = self.location.takes_one_connection(self.flags);
+        if !one {
+            survey(&self.location).map_err(|refusal| refusal.at(&self.location))?;
+        }
+        if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+            self.location.make_parents()?;
+        }
+        let writer = self.open_writer()?;
+        let read_only = self.prepare(&writer, true)?;
+        let is_file = writer.path().is_some_and(|path| !path.is_empty());
+        let more = |count| if one || !is_file { 0 } else { count };
+        let reader = |wait| self.open_reader(wait).map_err(|error| Refusal::from(error).at(&self.location));
+        let readers = (0..more(self.readers)).map(|_| reader(self.busy_timeout)).collect::<Result<_>>()?;
+        // A task must not wait; what is busy goes to a thread.
+        let in_task = (0..more(self.in_task)).map(|_| reader(Duration::ZERO)).collect::<Result<_>>()?;
+        Ok(Opened { writer, readers, in_task, read_only })
+    }
+
+    /// Takes a ready connection, for everything.
+    pub(super) fn take(mut self, writer: Connection) -> Result<Opened> {
+        if let Some(path) = writer.path().filter(|path| !path.is_empty()) {
+            self.location = Location::Path(path.into());
+        }
+        if !writer.is_autocommit() {
+            return Err(Error::new(ErrorKind::Config, "the connection has a transaction open: end it first"));
+        }
+        inspect(&writer).map_err(|refusal| refusal.at(&self.location))?;
+        let read_only = self.prepare(&writer, false)?;
+        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only })
+    }
+
+    fn open_writer(&mut self) -> Result<Connection> {
+        let opened = self.location.open(self.flags).map_err(Refusal::from).and_then(|connection| {
+            connection.busy_timeout(self.busy_timeout)?;
+            patiently(self.busy_timeout, || connection.query_row("PRAGMA schema_version", [], |_| Ok(())))?;
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => Ok(connection),
+            // In a directory that cannot be written, SQLite has no place for the log's index.
+            Err(refusal) => match self.location.immutable() {
+                Some(immutable) if self.location.path().is_some_and(std::path::Path::is_file) => {
+                    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                    let connection = immutable.open(flags).map_err(|_| refusal.at(&self.location))?;
+                    (self.location, self.flags) = (immutable, flags);
+                    Ok(connection)
+                }
+                _ => Err(refusal.at(&self.location)),
+            },
+        }
+    }
+
+    /// Sets the writer up, and makes the tables; says whether the file is read-only.
+    fn prepare(&self, writer: &Connection, is_own: bool) -> Result<bool> {
+        let refused = |refusal: Refusal| refusal.at(&self.location);
+        writer.set_prepared_statement_cache_capacity(STATEMENTS);
+        writer.busy_timeout(self.busy_timeout).map_err(|error| refused(error.into()))?;
+        let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
+        let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
+        if read_only {
+            if found == Found::Nothing {
+                let message =
+                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            self.set_pragmas(writer, |_| true)?;
+            return Ok(true);
+        }
+        self.set_pragmas(writer, |name| BEFORE_THE_FIRST_PAGE.contains(&name))?;
+        let set = || {
+            if !self.names("journal_mode") {
+                // Whoever else is opening the file may be in the way, without SQLite's own waiting.
+                patiently(self.busy_timeout, || writer.pragma_update(None, "journal_mode", "WAL"))?;
+            }
+            writer.pragma_update(None, "synchronous", "NORMAL")?;
+            writer.pragma_update(None, "journal_size_limit", LOG)
+        };
+        if is_own {
+            set().map_err(|error| refused(error.into()))?;
+        }
+        self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
+        create(writer, self.busy_timeout).map_err(refused)?;
+        Ok(false)
+    }
+
+    fn open_reader(&self, wait: Duration) -> rusqlite::Result<Connection> {
+        let connection = self.location.open(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.busy_timeout(wait)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        for (name, value) in &self.pragmas {
+            if name != "journal_mode" && !BEFORE_THE_FIRST_PAGE.contains(&name.as_str()) {
+                connection.pragma_update(None, name, value)?;
+            }
+        }
+        // Opened for writing all the same: the last connection to close merges the log.
+        connection.pragma_update(None, "query_only", true)?;
+        patiently(self.busy_timeout, || connection.query_row("SELECT bytes FROM totals", [], |_| Ok(())))?;
+        Ok(connection)
+    }
+
+    fn names(&self, pragma: &str) -> bool {
+        self.pragmas.iter().any(|(name, _)| name == pragma)
+    }
+
+    fn set_pragmas(&self, connection: &Connection, which: impl Fn(&str) -> bool) -> Result<()> {
+        for (name, value) in self.pragmas.iter().filter(|(name, _)| which(name)) {
+            patiently(self.busy_timeout, || connection.pragma_update(None, name, value)).map_err(
+                |error| {
+                    Error::new(
+                        ErrorKind::Config,
+                        format!("the pragma {name} is refused: correct or remove it"),
+                    )
+                    .with_source(error)
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn patiently_inspect(connection: &Connection, patience: Duration) -> Result<Found, Refusal> {
+    let mut found = Err(Refusal::Damaged);
+    let waited = patiently(patience, || {
+        found = inspect(connection);
+        match std::mem::replace(&mut found, Err(Refusal::Damaged)) {
+            Err(Refusal::Sqlite(error)) => Err(error),
+            other => {
+                found = other;
+                Ok(())
+            }
+        }
+    });
+    waited.map_err(Refusal::from).and(found)
+}
+
+/// Makes the tables, unless another process was first.
+fn create(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
+    patiently(patience, || connection.execute_batch("BEGIN IMMEDIATE"))?;
+    let made = inspect(connection).and_then(|found| match found {
+        Found::Ours => Ok(()),
+        Found::Nothing => Ok(connection.execute_batch(&format!(
+            "CREATE TABLE records (
+                entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
+                stamp BLOB NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, content INTEGER NOT NULL,
+                PRIMARY KEY (entry, kind, slot, part)
+            ) WITHOUT ROWID;
+            CREATE INDEX records_until ON records (until);
+            CREATE TABLE contents (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
+            CREATE TABLE entries (
+                entry BLOB PRIMARY KEY, used INTEGER NOT NULL, size INTEGER NOT NULL, records INTEGER NOT NULL
+            ) WITHOUT ROWID;
+            CREATE INDEX entries_used ON entries (used);
+            CREATE TABLE totals (bytes INTEGER NOT NULL);
+            INSERT INTO totals VALUES (0);
+            PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = {VERSION};"
+        ))?),
+    });
+    match made {
+        Ok(()) => Ok(patiently(patience, || connection.execute_batch("COMMIT"))?),
+        Err(refusal) => {
+            connection.execute_batch("ROLLBACK")?;
+            Err(refusal)
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The store itself: each operation goes to the writer, or to the readers.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rusqlite::Connection;
+
+use super::builder::SqliteStorageBuilder;
+use super::open::Opened;
+use super::operation::{Operation, When};
+use super::readers::Readers;
+use super::recency::Recency;
+use super::rows;
+use super::table::{Encoded, ROW};
+use super::writer::{Writer, too_large};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::contract::{Retain, Storage};
+use crate::storage::key::{Key, Kind};
+use crate::storage::record::{Record, Stamp};
+use crate::time::{Clock, Timestamp};
+
+const LONGEST: u64 = 512 << 20;
+const KEYS_AT_ONCE: u32 = 512;
+const VALUES_AT_ONCE: u32 = 32;
+const EXPIRED_AT_ONCE: u32 = 1000;
+
+/// Responses in one SQLite file, which survive the process and which many processes may share. See the
+/// [module](crate::storage::sqlite) for what it promises.
+///
+/// ```
+/// use tower_response_cache::Timestamp;
+/// use tower_response_cache::storage::{Key, Record, SqliteStorage, Storage};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tower_response_cache::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("responses.sqlite");
+/// let storage = SqliteStorage::open(path).await?;
+/// let key = Key::head([7; 16]);
+/// storage.write(key, Record::new("payload", Timestamp::NEVER)).await?;
+/// assert!(storage.contains(key).await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStorage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    /// None where one connection does everything.
+    readers: Option<Readers>,
+    recency: Arc<Recency>,
+    max_record_len: usize,
+    read_only: bool,
+}
+
+impl SqliteStorage {
+    /// Opens the store at this path with the default settings; see [`builder`](SqliteStorage::builder).
+    ///
+    /// # Errors
+    /// As [`SqliteStorageBuilder::open`].
+    pub async fn open(cache_name: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder(cache_name).open().await
+    }
+
+    /// Opens a store with settings. The cache name is a path, where a leading `~/` is the home directory and the
+    /// directories are made; or SQLite's URI filename (`file:…?mode=ro`), taken as it is; or `:memory:`, a store that
+    /// ends with its last clone.
+    pub fn builder(cache_name: impl Into<PathBuf>) -> SqliteStorageBuilder {
+        SqliteStorageBuilder::new(cache_name.into())
+    }
+
+    /// True when the file cannot be written: hits are served, nothing is stored.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
+        let recency = Arc::new(Recency::new(clock));
+        let readers = match opened.readers.is_empty() && opened.in_task.is_empty() {
+            true => None,
+            false => Some(Readers::start(opened.readers, opened.in_task, patience)?),
+        };
+        let longest = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW).min(LONGEST);
+        let inner = Inner {
+            writer: Writer::new(opened.writer, Arc::clone(&recency), max_bytes, patience),
+            readers,
+            recency,
+            max_record_len: usize::try_from(longest).unwrap_or(usize::MAX),
+            read_only: opened.read_only,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    async fn change(&self, operation: Operation) -> Result<u64> {
+        if self.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "the cache's file is read-only: nothing is stored"));
+        }
+        self.writer.run(operation).await
+    }
+
+    async fn write(&self, key: Key, when: When, record: Record) -> Result<bool> {
+        let value = record.to_bytes();
+        if value.len() > self.max_record_len {
+            return Err(too_large());
+        }
+        let until = rows::until(record.retain_until());
+        let record = Encoded { stamp: record.stamp(), until, value };
+        Ok(self.change(Operation::Write { key, when, record }).await? > 0)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match &self.readers {
+            Some(readers) if readers.has_threads() => readers.ask(question).await,
+            _ => self.writer.ask(question).await,
+        }
+    }
+
+    /// Notes a hit; once in a while has the writer write them down.
+    fn used(&self, key: Key, found: &Result<Option<Record>>) {
+        if self.read_only || key.kind == Kind::Group || !matches!(found, Ok(Some(_))) {
+            return;
+        }
+        self.recency.touch(key.entry);
+        if self.recency.is_due() {
+            self.writer.write_uses();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing may merge the log: on the writer's thread, not in the task that drops the last clone.
+        let readers = self.readers.take();
+        if !self.read_only {
+            self.writer.write_uses();
+        }
+        let _ = self.writer.post(move |_| drop(readers)); // closed: then the readers are dropped here
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Storage for SqliteStorage {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        if let Some(found) = self.read_now(key) {
+            return found;
+        }
+        let found = self.inner.ask(move |connection| rows::read(connection, key)).await;
+        self.inner.used(key, &found);
+        found
+    }
+
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        let found = self.inner.readers.as_ref()?.now(|connection| rows::read(connection, key))?;
+        self.inner.used(key, &found);
+        Some(found)
+    }
+
+    async fn contains(&self, key: Key) -> Result<bool> {
+        self.inner.ask(move |connection| Ok(rows::read(connection, key)?.is_some())).await
+    }
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.inner.write(key, When::Always, record).await.map(drop)
+    }
+
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.inner.write(key, When::There(seen), record).await
+    }
+
+    async fn delete(&self, key: Key) -> Result<bool> {
+        Ok(self.inner.change(Operation::Delete(vec![key])).await? > 0)
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
+        self.inner.change(Operation::Delete(keys.to_vec())).await
+    }
+
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        self.inner.change(Operation::Retain(keys.to_vec(), retain)).await
+    }
+
+    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        let mut deleted = 0;
+        loop {
+            let some = self.inner.change(Operation::DeleteExpired(now, EXPIRED_AT_ONCE)).await?;
+            deleted += some;
+            if some < u64::from(EXPIRED_AT_ONCE) {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.inner.change(Operation::Clear).await.map(drop)
+    }
+
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        pages(move |after| {
+            self.inner.ask(move |connection| rows::keys_after(connection, after, KEYS_AT_ONCE))
+        })
+    }
+
+    fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
+        pages(move |after| {
+            self.inner.ask(move |connection| rows::values_after(connection, after, VALUES_AT_ONCE))
+        })
+    }
+
+    async fn size(&self) -> Result<u64> {
+        self.inner.ask(rows::size).await
+    }
+
+    fn max_record_len(&self) -> usize {
+        self.inner.max_record_len
+    }
+}
+
+/// A stream of pages, each asked for after the last key of the one before.
+fn pages<T: Send, F>(page: impl Fn(Option<Key>) -> F + Send) -> impl Stream<Item = Result<T>> + Send
+where
+    F: Future<Output = Result<rows::Page<T>>> + Send,
+{
+    stream::try_unfold(Some((page, None)), |state| async move {
+        let Some((page, after)) = state else { return Ok(None) };
+        let (rows, last) = page(after).await?;
+        let next = last.map(|last| (page, Some(last)));
+        Ok(Some((stream::iter(rows).map(Ok), next)))
+    })
+    .try_flatten()
+}
+
+impl fmt::Debug for SqliteStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStorage").field("read_only", &self.inner.read_only).finish_non_exhaustive()
+    }
+}

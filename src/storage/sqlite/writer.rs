@@ -1,0 +1,220 @@
+//! The one connection that writes, and its queue.
+//!
+//! Promises: operations that wait together are committed together, and answered after the commit; one that fails is
+//! undone alone; no transaction is left open, whoever stops waiting. What nobody waits for any more is not begun.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::eviction;
+use super::failure::{closed, failed, is_busy, patiently};
+use super::operation::{Operation, Outcome};
+use super::recency::Recency;
+use super::table::Table;
+use crate::error::{Error, ErrorKind, Result};
+
+const MOST_AT_ONCE: usize = 256;
+const MOST_BYTES_AT_ONCE: usize = 8 << 20;
+const USES_AT_ONCE: usize = 1024;
+
+pub(super) struct Writer {
+    connection: tokio_rusqlite::Connection,
+    desk: Arc<Desk>,
+}
+
+/// What the writer's thread and those who ask it share.
+struct Desk {
+    queue: Mutex<VecDeque<Job>>,
+    recency: Arc<Recency>,
+    max_bytes: i64,
+    patience: Duration,
+}
+
+struct Job {
+    operation: Operation,
+    reply: oneshot::Sender<Result<u64>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        recency: Arc<Recency>,
+        max_bytes: i64,
+        patience: Duration,
+    ) -> Self {
+        let desk = Desk { queue: Mutex::default(), recency, max_bytes, patience };
+        Self { connection: connection.into(), desk: Arc::new(desk) }
+    }
+
+    /// Carries out an operation; answers when it is committed.
+    pub(super) async fn run(&self, operation: Operation) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        self.desk.queue().push_back(Job { operation, reply });
+        let desk = Arc::clone(&self.desk);
+        self.post(move |connection| desk.work(connection))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Writes down the uses noted in memory, some time soon.
+    pub(super) fn write_uses(&self) {
+        let desk = Arc::clone(&self.desk);
+        let _ = self.post(move |connection| desk.write_uses(connection)); // closed: nothing to keep
+    }
+
+    /// Reads through this connection, in turn with the writes.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let patience = self.desk.patience;
+        let asked = self.connection.call_raw(move |connection| patiently(patience, || question(connection)));
+        asked.await.map_err(|_| closed())?.map_err(failed)
+    }
+
+    /// Sends work to the writer's thread; does not wait for it.
+    pub(super) fn post(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<()> {
+        // The first poll sends; what comes back tells only that the work is done.
+        match self.connection.call_raw(work).now_or_never() {
+            Some(Err(_)) => {
+                self.desk.queue().clear();
+                Err(closed())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Desk {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what waits, up to a bound, and carries it out in one transaction.
+    fn work(&self, connection: &mut Connection) {
+        let jobs = self.take();
+        if jobs.is_empty() {
+            return;
+        }
+        let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
+        let results = match self.commit(connection, &operations) {
+            Ok(results) => results,
+            // What failed may have been one of them: each alone, so that the others succeed.
+            Err(error) if jobs.len() > 1 && !is_busy(&error) => operations
+                .into_iter()
+                .map(|operation| {
+                    let mut results = self.commit(connection, &[operation]).map_err(failed)?;
+                    results.pop().unwrap_or_else(|| Err(closed()))
+                })
+                .collect(),
+            Err(error) => {
+                let error = failed(error);
+                jobs.iter().map(|_| Err(error.clone())).collect()
+            }
+        };
+        for (job, result) in jobs.into_iter().zip(results) {
+            let _ = job.reply.send(result); // nobody waits for it any more
+        }
+    }
+
+    fn take(&self) -> Vec<Job> {
+        let mut queue = self.queue();
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        while jobs.len() < MOST_AT_ONCE
+            && bytes < MOST_BYTES_AT_ONCE
+            && let Some(job) = queue.pop_front()
+        {
+            if !job.reply.is_closed() {
+                bytes += job.operation.weight();
+                jobs.push(job);
+            }
+        }
+        jobs
+    }
+
+    /// One transaction. Fails as a whole, or says for each operation what came of it.
+    fn commit(
+        &self,
+        connection: &Connection,
+        operations: &[&Operation],
+    ) -> rusqlite::Result<Vec<Result<u64>>> {
+        self.transaction(connection, |table| {
+            let used = self.recency.tick();
+            let limit = self.max_bytes / 2;
+            let mut results = Vec::with_capacity(operations.len());
+            for operation in operations {
+                if operations.len() == 1 {
+                    results.push(answer(operation.apply(table, used, limit)?));
+                    continue;
+                }
+                let total = table.total;
+                table.execute("SAVEPOINT one", [])?;
+                match operation.apply(table, used, limit) {
+                    Ok(outcome) => results.push(answer(outcome)),
+                    // SQLite has undone the whole transaction already.
+                    Err(error) if table.connection().is_autocommit() => return Err(error),
+                    Err(error) => {
+                        table.execute("ROLLBACK TO one", [])?;
+                        table.total = total;
+                        results.push(Err(failed(error)));
+                    }
+                }
+                table.execute("RELEASE one", [])?;
+            }
+            eviction::make_room(table, self.max_bytes, &self.recency)?;
+            Ok(results)
+        })
+    }
+
+    fn write_uses(&self, connection: &Connection) {
+        for uses in self.recency.take().chunks(USES_AT_ONCE) {
+            let written = self.transaction(connection, |table| {
+                uses.iter().try_for_each(|&(entry, used)| eviction::set_used(table, entry, used))
+            });
+            if let Err(error) = written {
+                tracing::debug!(error = %failed(error), "the times of last use are lost");
+                return;
+            }
+        }
+    }
+
+    fn transaction<T>(
+        &self,
+        connection: &Connection,
+        change: impl FnOnce(&mut Table<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+        let execute = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+        patiently(self.patience, || execute("BEGIN IMMEDIATE"))?;
+        let result = Table::load(connection).and_then(|mut table| {
+            let before = table.total;
+            let result = change(&mut table)?;
+            if table.total != before {
+                table.store()?;
+            }
+            patiently(self.patience, || execute("COMMIT"))?;
+            Ok(result)
+        });
+        if result.is_err() && !connection.is_autocommit() {
+            let _ = execute("ROLLBACK"); // tried again before the next transaction
+        }
+        result
+    }
+}
+
+fn answer(outcome: Outcome) -> Result<u64> {
+    match outcome {
+        Outcome::Count(count) => Ok(count),
+        Outcome::TooLarge => Err(too_large()),
+    }
+}
+
+pub(super) fn too_large() -> Error {
+    Error::new(ErrorKind::TooLarge, "the record or its entry would take more than half of the store's bound")
+}
