@@ -85,12 +85,13 @@ pub(super) fn survey(location: &Location) -> Result<Found, Refusal> {
         Some(Header::Foreign) => return Err(Refusal::Foreign),
         _ => {}
     }
-    // An immutable file gets no files beside it. While others write it, it may look damaged: look again with locks.
-    let at_rest = location.immutable().map(|location| look(&location, Location::open_read_only));
-    match at_rest {
-        Some(Ok(Found::Ours)) => return Ok(Found::Ours),
-        Some(Err(refusal @ (Refusal::Foreign | Refusal::Newer))) => return Err(refusal),
-        _ => {}
+    // As an immutable file it gets no files beside it. If others wrote it meanwhile, look again with locks.
+    let before = location.at_rest();
+    if let (Some(_), Some(immutable)) = (before, location.immutable()) {
+        let found = look(&immutable, Location::open_read_only);
+        if location.at_rest() == before && !matches!(found, Err(Refusal::Sqlite(_))) {
+            return found;
+        }
     }
     match look(location, Location::open_read_only) {
         Err(Refusal::Sqlite(error)) => match (error.sqlite_error_code(), header) {
@@ -117,6 +118,11 @@ fn look(
 
 /// Whose database this is.
 pub(super) fn inspect(connection: &Connection) -> Result<Found, Refusal> {
+    // One state of the file, while another process may be making it.
+    let _reading = match connection.is_autocommit() {
+        true => Some(connection.unchecked_transaction()?),
+        false => None,
+    };
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     if application != APPLICATION_ID {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -70,9 +71,7 @@ impl Location {
     /// holds a part of it, and for what is not a path.
     pub(super) fn immutable(&self) -> Option<Self> {
         let Self::Path(path) = self else { return None };
-        let mut log = path.clone().into_os_string();
-        log.push("-wal");
-        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return None;
         }
         let path = std::path::absolute(path).ok()?;
@@ -91,6 +90,14 @@ impl Location {
         }
         uri.push_str("?immutable=1");
         Some(Self::Uri(uri))
+    }
+
+    /// When the file was written last, and its length, if nobody has it open and no transaction was cut short.
+    pub(super) fn at_rest(&self) -> Option<(SystemTime, u64)> {
+        let Self::Path(path) = self else { return None };
+        let is_alone = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
+        let file = std::fs::metadata(path).ok().filter(|_| is_alone)?;
+        Some((file.modified().ok()?, file.len()))
     }
 
     /// True when a second connection would be to another database, or would share the first one's locks.
@@ -135,6 +142,13 @@ impl fmt::Display for Location {
             Self::Uri(uri) => f.write_str(uri.split(['?', '#']).next().unwrap_or_default()),
         }
     }
+}
+
+/// A file that SQLite keeps beside a database.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 fn parameters(uri: &str) -> impl Iterator<Item = &str> {

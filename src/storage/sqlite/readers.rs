@@ -3,6 +3,7 @@
 //! Promises: the threads end when this is dropped; a question whose asker is gone is not asked.
 
 use std::sync::{Mutex, TryLockError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,7 +18,7 @@ type Question = Box<dyn FnOnce(&Connection) + Send>;
 pub(super) struct Readers {
     queue: Sender<Question>,
     in_task: Vec<Mutex<Connection>>,
-    has_threads: bool,
+    threads: Vec<JoinHandle<()>>,
     patience: Duration,
 }
 
@@ -29,8 +30,7 @@ impl Readers {
         patience: Duration,
     ) -> Result<Self> {
         let (queue, questions) = crossbeam_channel::unbounded();
-        let has_threads = !threads.is_empty();
-        for connection in threads {
+        let start = |connection: Connection| {
             let questions = questions.clone();
             std::thread::Builder::new()
                 .name("sqlite-reader".to_owned())
@@ -38,14 +38,24 @@ impl Readers {
                 .map_err(|error| {
                     Error::new(ErrorKind::Unavailable, "no thread can be started to read the store")
                         .with_source(error)
-                })?;
-        }
+                })
+        };
+        let threads = threads.into_iter().map(start).collect::<Result<_>>()?;
         let in_task = in_task.into_iter().map(Mutex::new).collect();
-        Ok(Self { queue, in_task, has_threads, patience })
+        Ok(Self { queue, in_task, threads, patience })
     }
 
     pub(super) fn has_threads(&self) -> bool {
-        self.has_threads
+        !self.threads.is_empty()
+    }
+
+    /// Closes all connections; waits until they are. For a thread that may wait.
+    pub(super) fn close(self) {
+        let Self { queue, in_task, threads, .. } = self;
+        drop((queue, in_task));
+        for thread in threads {
+            let _ = thread.join(); // one that panicked is closed too
+        }
     }
 
     /// Asks on one of the threads.

@@ -141,12 +141,14 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Closing may merge the log: on the writer's thread, not in the task that drops the last clone.
-        let readers = self.readers.take();
         if !self.read_only {
             self.writer.write_uses();
         }
-        let _ = self.writer.post(move |_| drop(readers)); // closed: then the readers are dropped here
+        // On the writer's thread, not in the task that drops the last clone; and the writer last: of two connections
+        // that close at the same time, neither would merge the log.
+        if let Some(readers) = self.readers.take() {
+            let _ = self.writer.post(move |_| readers.close()); // closed: then they were dropped with the work
+        }
     }
 }
 

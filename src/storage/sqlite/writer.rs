@@ -101,13 +101,15 @@ impl Desk {
             return;
         }
         let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
-        let results = match self.commit(connection, &operations) {
+        let commit =
+            |operations: &[&Operation]| patiently(self.patience, || self.commit(connection, operations));
+        let results = match commit(&operations) {
             Ok(results) => results,
             // What failed may have been one of them: each alone, so that the others succeed.
             Err(error) if jobs.len() > 1 && !is_busy(&error) => operations
                 .into_iter()
                 .map(|operation| {
-                    let mut results = self.commit(connection, &[operation]).map_err(failed)?;
+                    let mut results = commit(&[operation]).map_err(failed)?;
                     results.pop().unwrap_or_else(|| Err(closed()))
                 })
                 .collect(),
@@ -136,7 +138,7 @@ impl Desk {
         jobs
     }
 
-    /// One transaction. Fails as a whole, or says for each operation what came of it.
+    /// One transaction, once. Fails as a whole, or says for each operation what came of it.
     fn commit(
         &self,
         connection: &Connection,
@@ -155,8 +157,8 @@ impl Desk {
                 table.execute("SAVEPOINT one", [])?;
                 match operation.apply(table, used, limit) {
                     Ok(outcome) => results.push(answer(outcome)),
-                    // SQLite has undone the whole transaction already.
-                    Err(error) if table.connection().is_autocommit() => return Err(error),
+                    // The whole transaction again: SQLite has undone it already, or another has to end first.
+                    Err(error) if table.connection().is_autocommit() || is_busy(&error) => return Err(error),
                     Err(error) => {
                         table.execute("ROLLBACK TO one", [])?;
                         table.total = total;
