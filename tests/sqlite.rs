@@ -42,11 +42,18 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Drops a storage and waits until its connections are closed: the last one removes the log.
+/// Drops a storage and waits until its connections are closed: the last one removes the log, then closes the file.
 async fn close(storage: SqliteStorage, path: &Path) {
     drop(storage);
     let log = PathBuf::from(format!("{}-wal", path.display()));
     until("the log is merged on closing", || !log.exists()).await;
+    until("all connections are closed", || open_files(path) == 0).await;
+}
+
+/// How many times this process has the file open, where the platform tells.
+fn open_files(path: &Path) -> usize {
+    let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
+    files.flatten().filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path)).count()
 }
 
 async fn keys(storage: &SqliteStorage) -> Vec<Key> {
@@ -444,6 +451,46 @@ async fn uses_are_written_down_once_in_a_while_and_on_closing() {
 }
 
 #[tokio::test]
+async fn a_lowered_bound_is_reached_by_writing() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let storage = SqliteStorage::open(&path).await.unwrap();
+    try_join_all((0..200).map(|n| storage.write(head(n), record(200_000)))).await.unwrap();
+    drop(storage);
+    let storage = SqliteStorage::builder(&path).max_bytes(1_000_000).open().await.unwrap();
+    for n in 201..205 {
+        storage.write(head(n), record(10)).await.unwrap();
+    }
+    let kept = keys(&storage).await;
+    assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_read_only_file_and_directory_serve_hits() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = directory();
+    let path = directory.path().join("a b%?#.sqlite");
+    let storage = SqliteStorage::open(&path).await.unwrap();
+    storage.write(head(1), record(10)).await.unwrap();
+    close(storage, &path).await;
+    let mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(&path, 0o444);
+    if std::fs::OpenOptions::new().append(true).open(&path).is_ok() {
+        return; // root writes whatever it likes
+    }
+    for of_directory in [0o755, 0o555] {
+        mode(directory.path(), of_directory);
+        let storage = SqliteStorage::builder(&path).read_in_task(true).open().await.unwrap();
+        assert!(storage.is_read_only());
+        assert!(storage.read(head(1)).await.unwrap().is_some());
+        assert_eq!(storage.write(head(2), record(10)).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+    mode(directory.path(), 0o755);
+}
+
+#[tokio::test]
 async fn groups_are_neither_counted_nor_evicted() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
     let group = Key { entry: [200; 16], kind: Kind::Group, slot: [0; 16], part: 0 };
@@ -574,17 +621,11 @@ async fn the_files_are_closed_when_the_last_clone_is_dropped() {
     let storage = SqliteStorage::builder(&path).readers(3).read_in_task(true).open().await.unwrap();
     let clone = storage.clone();
     storage.write(head(1), record(10)).await.unwrap();
-    let open = || {
-        let files = std::fs::read_dir("/proc/self/fd").unwrap();
-        files
-            .filter(|file| std::fs::read_link(file.as_ref().unwrap().path()).is_ok_and(|file| file == path))
-            .count()
-    };
-    assert!(open() >= 7);
+    assert!(open_files(&path) >= 7);
     drop(storage);
     assert!(clone.read(head(1)).await.unwrap().is_some());
     drop(clone);
-    until("all connections are closed", || open() == 0).await;
+    until("all connections are closed", || open_files(&path) == 0).await;
     assert_eq!(files(directory.path()).len(), 1);
 }
 

@@ -1,8 +1,8 @@
 //! Making room within the bound.
 //!
-//! Promises: afterwards the total is at most the bound; what has expired goes before what has not, then entries go
-//! whole, the one used longest ago first, uses noted in memory included. A little more goes than must, so that the next
-//! write need not make room again.
+//! Promises: afterwards the total is at most the bound, or much is freed (after the bound was lowered; the next
+//! transactions go on); what has expired goes before what has not, then entries go whole, the one used longest ago first,
+//! uses noted in memory included. A little more goes than must, so that the next write need not make room again.
 
 use rusqlite::params;
 
@@ -12,25 +12,35 @@ use super::table::Table;
 
 /// How many entries one transaction evicts beyond need: it holds up all other writers.
 const MOST_BEYOND_NEED: u32 = 256;
+/// How many bytes are much for one transaction, unless it wrote as much itself.
+const MUCH: i64 = 16 << 20;
 const AT_ONCE: u32 = 64;
 
-/// Evicts until the total is within the bound, and on to 95 % of it.
-pub(super) fn make_room(table: &mut Table<'_>, bound: i64, recency: &Recency) -> rusqlite::Result<()> {
+/// Evicts until the total, which was `before` when the transaction began, is within the bound, and on to 95 % of it.
+pub(super) fn make_room(
+    table: &mut Table<'_>,
+    before: i64,
+    bound: i64,
+    recency: &Recency,
+) -> rusqlite::Result<()> {
     if table.total <= bound {
         return Ok(());
     }
     let target = bound - bound / 20;
-    let now = rows::until(recency.clock().now());
-    while table.total > target && table.remove_expired(now.min(i64::MAX - 1), AT_ONCE)? > 0 {}
+    let enough = table.total - MUCH.max((table.total - before).saturating_mul(2));
+    // What never expires stays, whatever the clock says.
+    let now = rows::until(recency.clock().now()).min(i64::MAX - 1);
+    while table.total > target && table.total > enough && table.remove_expired(now, AT_ONCE)? > 0 {}
     let mut evicted = 0;
-    while table.total > bound || (table.total > target && evicted < MOST_BEYOND_NEED) {
+    loop {
         let oldest = oldest(table)?;
         if oldest.is_empty() {
-            break;
+            return Ok(());
         }
         for (entry, used) in oldest {
-            if table.total <= target {
-                break;
+            let is_enough = table.total <= bound && evicted >= MOST_BEYOND_NEED;
+            if table.total <= target || table.total <= enough || is_enough {
+                return Ok(());
             }
             match recency.since(entry, used) {
                 Some(used) => set_used(table, entry, used)?,
@@ -41,7 +51,6 @@ pub(super) fn make_room(table: &mut Table<'_>, bound: i64, recency: &Recency) ->
             }
         }
     }
-    Ok(())
 }
 
 /// Writes down when entries were used.

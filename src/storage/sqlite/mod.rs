@@ -16,12 +16,16 @@
 //!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
 //!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
 //!   of the bound. The file keeps the space of what went and fills it again; it grows a little above the bound (pages,
-//!   the log) and does not shrink (`VACUUM` while nobody uses it does that).
+//!   the log) and does not shrink (`VACUUM` while nobody uses it does that). Opened with a lower bound than before, it gets there
+//!   with its next writes.
 //! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
 //!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
 //!   record that turns up later counts as absent.
 //! - A file that cannot be written (its mode, `mode=ro`, `immutable=1`, a read-only directory) serves what it has, and
-//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly).
+//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly). A URI filename to a file in a read-only
+//!   directory needs `immutable=1`; a path finds that out.
+//! - A damaged record is absent for whatever reads it (`read`, `values`, `write_if`); what does not (`keys`, `size`,
+//!   `delete`, `retain`) still counts it, until it is written anew or expires.
 //!
 //! # The file
 //! `application_id` is 0x54775243, `user_version` the version of this layout (1).

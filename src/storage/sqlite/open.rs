@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 const STATEMENTS: usize = 64;
 /// The log is cut back to this length once it is merged.
 const LOG: i64 = 64 << 20;
+/// How many pages the log holds before it is merged. Measured against SQLite's 1000: writes are 1.2 times (128 KiB) to
+/// 1.4 times (1 KiB) as many.
+const MERGED_AFTER: i64 = 4000;
 /// Must be set before a database has its first page.
 const BEFORE_THE_FIRST_PAGE: [&str; 3] = ["page_size", "auto_vacuum", "encoding"];
 
@@ -111,6 +114,7 @@ impl Plan {
                 patiently(self.busy_timeout, || writer.pragma_update(None, "journal_mode", "WAL"))?;
             }
             writer.pragma_update(None, "synchronous", "NORMAL")?;
+            writer.pragma_update(None, "wal_autocheckpoint", MERGED_AFTER)?;
             writer.pragma_update(None, "journal_size_limit", LOG)
         };
         if is_own {

@@ -145,7 +145,7 @@ impl Desk {
         operations: &[&Operation],
     ) -> rusqlite::Result<Vec<Result<u64>>> {
         self.transaction(connection, |table| {
-            let used = self.recency.tick();
+            let (before, used) = (table.total, self.recency.tick());
             let limit = self.max_bytes / 2;
             let mut results = Vec::with_capacity(operations.len());
             for operation in operations {
@@ -167,7 +167,7 @@ impl Desk {
                 }
                 table.execute("RELEASE one", [])?;
             }
-            eviction::make_room(table, self.max_bytes, &self.recency)?;
+            eviction::make_room(table, before, self.max_bytes, &self.recency)?;
             Ok(results)
         })
     }
