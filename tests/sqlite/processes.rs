@@ -1,5 +1,4 @@
 //! One SQLite file, several processes: this test program starts itself again for each of them.
-#![cfg(feature = "sqlite")]
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -52,7 +51,7 @@ async fn one_that_counts() {
 async fn eight_processes_lose_no_write_and_meet_no_lock() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.sqlite");
-    let children: Vec<Child> = (0..PROCESSES).map(|_| start("one_that_counts", &path)).collect();
+    let children: Vec<Child> = (0..PROCESSES).map(|_| start("processes::one_that_counts", &path)).collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
@@ -75,7 +74,7 @@ async fn a_killed_process_leaves_a_whole_store() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.sqlite");
     for _ in 0..5 {
-        let mut child = start("one_that_is_killed", &path);
+        let mut child = start("processes::one_that_is_killed", &path);
         // In the middle of its work: once the log has grown.
         let log = directory.path().join("cache.sqlite-wal");
         let begun = std::time::Instant::now();
