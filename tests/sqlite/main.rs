@@ -4,6 +4,7 @@
 
 mod bound;
 mod files;
+mod model;
 mod opening;
 mod processes;
 mod sharing;
