@@ -1,174 +1,176 @@
-//! Settings, and what becomes of the name.
+//! How a store is opened.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
 
+use super::location::Location;
+use super::open::Plan;
 use super::store::SqliteStorage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Clock;
 
-/// Settings of a [`SqliteStorage`], from [`SqliteStorage::builder`].
+const MOST_READERS: usize = 64;
+
+/// Opens a [`SqliteStorage`].
 ///
-/// ```no_run
-/// # async fn example() -> tower_response_cache::Result<()> {
-/// use tower_response_cache::storage::SqliteStorage;
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::storage::{SqliteStorage, sqlite::rusqlite::OpenFlags};
 ///
-/// let storage = SqliteStorage::builder("~/.cache/app/http.sqlite")
-///     .max_bytes(256 * 1024 * 1024)
-///     .pragma("cache_size", "-8000")
+/// # async fn open() -> tower_response_cache::Result<SqliteStorage> {
+/// SqliteStorage::builder("file:/var/cache/app/responses.sqlite?cache=private")
+///     .open_flags(OpenFlags::default())
+///     .busy_timeout(Duration::from_secs(2))
+///     .pragma("cache_size", -16_000)
+///     .max_bytes(256 << 20)
 ///     .open()
-///     .await?;
-/// # Ok(()) }
+///     .await
+/// # }
 /// ```
 #[must_use]
 pub struct SqliteStorageBuilder {
-    pub(super) cache_name: PathBuf,
-    pub(super) flags: OpenFlags,
-    pub(super) busy_timeout: Duration,
-    pub(super) pragmas: Vec<(String, String)>,
-    pub(super) connection: Option<Connection>,
-    pub(super) readers: usize,
-    pub(super) read_in_task: bool,
-    pub(super) max_bytes: u64,
+    name: PathBuf,
+    flags: OpenFlags,
+    busy_timeout: Duration,
+    pragmas: Vec<(String, String)>,
+    connection: Option<Connection>,
+    readers: usize,
+    read_in_task: bool,
+    max_bytes: u64,
+    clock: Clock,
 }
 
 impl SqliteStorageBuilder {
     pub(super) fn new(cache_name: PathBuf) -> Self {
         Self {
-            cache_name,
-            flags: OpenFlags::SQLITE_OPEN_READ_WRITE
-                | OpenFlags::SQLITE_OPEN_CREATE
-                | OpenFlags::SQLITE_OPEN_URI
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            name: cache_name,
+            flags: OpenFlags::default(),
             busy_timeout: Duration::from_secs(5),
             pragmas: Vec::new(),
             connection: None,
             readers: 2,
             read_in_task: false,
-            max_bytes: 1024 * 1024 * 1024,
+            max_bytes: 1 << 30,
+            clock: Clock::system(),
         }
     }
 
-    /// The flags that every connection is opened with (rusqlite's own). Default: read and write, create, URI names.
+    /// SQLite's open flags. Default: read and write, create, URI filenames, no mutex (each connection has one user at a
+    /// time).
     pub fn open_flags(mut self, flags: OpenFlags) -> Self {
         self.flags = flags;
         self
     }
 
-    /// How long a connection waits for another's lock (SQLite's `busy_timeout`). Default: 5 s.
-    pub fn busy_timeout(mut self, longest: Duration) -> Self {
-        self.busy_timeout = longest;
+    /// How long an operation waits for its turn while other processes write. Default: 5 seconds.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
         self
     }
 
-    /// A pragma for every connection, set after this crate's own. Default: none.
-    pub fn pragma(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.pragmas.push((name.into(), value.into()));
+    /// Sets a pragma on every connection, after the store's own (`journal_mode = WAL`, `synchronous = NORMAL`,
+    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 64 MiB), so it overrides them. `page_size`, `auto_vacuum` and `encoding` have an effect
+    /// when the file is made. Default: no more.
+    pub fn pragma(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
+        self.pragmas.push((name.into().to_ascii_lowercase(), value.to_string()));
         self
     }
 
-    /// A connection that is open already, for reading and writing, in place of the file that the name would open.
-    /// Its own settings stay, its journal mode too. Default: none.
+    /// A ready connection (one with a key, a VFS or functions of its own). Everything goes through it, reads in turn
+    /// with writes, and the store sets no pragma but yours; the cache name, flags and readers have no effect. Default:
+    /// the store opens its own.
     pub fn connection(mut self, connection: Connection) -> Self {
         self.connection = Some(connection);
         self
     }
 
-    /// How many threads read. One connection that is all there is (`:memory:`) does everything. Default: 2.
-    pub fn readers(mut self, count: usize) -> Self {
-        self.readers = count.max(1);
+    /// How many connections read, each on a thread of its own; at most 64. With none, reads take turns with writes.
+    /// Default: 2.
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers;
         self
     }
 
-    /// Reads in the task that asks instead of handing over to a thread: lower latency by far, but a slow disk then
-    /// stalls the runtime's worker. Default: false.
-    pub fn read_in_task(mut self, yes: bool) -> Self {
-        self.read_in_task = yes;
+    /// Whether to read in the calling task, on as many further connections as there are
+    /// [readers](SqliteStorageBuilder::readers); when all are taken, a thread reads. Takes much less time for each read,
+    /// but a slow disk then stalls a worker of the runtime, for 10 ms and more. Default: false.
+    pub fn read_in_task(mut self, read_in_task: bool) -> Self {
+        self.read_in_task = read_in_task;
         self
     }
 
-    /// How many bytes of records are kept at most; an entry may take half of it. Default: 1 GiB.
-    pub fn max_bytes(mut self, most: u64) -> Self {
-        self.max_bytes = most;
+    /// How many bytes the records may take together; an entry takes at most half. Default: 1 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
         self
     }
 
-    /// Opens the store, and makes the file and its folders if they are missing.
+    /// The clock that tells what was used last, and what has expired when room is made. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store, on a thread of its own; makes the file and the directories above it if they are not there.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a name that SQLite cannot take, a folder that cannot be made, or a file of another
-    /// program; [`ErrorKind::Corrupt`] for one that is no SQLite file, damaged or of a later version;
-    /// [`ErrorKind::Unavailable`] where the file cannot be opened. The file is left as it was.
+    /// [`Config`](ErrorKind::Config): the name, a pragma or the bound is wrong, the path cannot be opened or made, or the
+    /// file was made by a newer version. [`Corrupt`](ErrorKind::Corrupt): the file is not a cache of this crate, or is
+    /// damaged. [`Timeout`](ErrorKind::Timeout): others kept it for longer than the busy timeout.
     pub async fn open(self) -> Result<SqliteStorage> {
-        let opened = tokio::task::spawn_blocking(move || SqliteStorage::open_blocking(self)).await;
-        opened.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Other, "opening the SQLite storage was interrupted").with_source(error))
-        })
+        let (reply, answer) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("sqlite-open".to_owned())
+            .spawn(move || {
+                let _ = reply.send(self.open_here()); // nobody waits: closed again, here
+            })
+            .map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "no thread can be started to open the store")
+                    .with_source(error)
+            })?;
+        answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the store was not opened")))
+    }
+
+    fn open_here(self) -> Result<SqliteStorage> {
+        // Beyond this rusqlite panics.
+        let busy_timeout = self.busy_timeout.min(Duration::from_millis(i32::MAX as u64));
+        let max_bytes = i64::try_from(self.max_bytes).unwrap_or(i64::MAX);
+        if max_bytes < 4096 {
+            return Err(Error::new(ErrorKind::Config, "max_bytes is below 4096: nothing could be stored"));
+        }
+        let readers = self.readers.min(MOST_READERS);
+        let location = match &self.connection {
+            Some(_) => Location::Memory,
+            None => Location::parse(&self.name, std::env::home_dir())?,
+        };
+        let plan = Plan {
+            location,
+            flags: self.flags,
+            busy_timeout,
+            pragmas: self.pragmas,
+            readers,
+            in_task: if self.read_in_task { readers.max(1) } else { 0 },
+        };
+        let opened = match self.connection {
+            Some(connection) => plan.take(connection)?,
+            None => plan.open()?,
+        };
+        SqliteStorage::new(opened, busy_timeout, max_bytes, self.clock)
     }
 }
 
 impl fmt::Debug for SqliteStorageBuilder {
+    /// Without the names of files and the values of pragmas, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStorageBuilder")
-            .field("cache_name", &self.cache_name)
+            .field("readers", &self.readers)
+            .field("read_in_task", &self.read_in_task)
+            .field("busy_timeout", &self.busy_timeout)
             .field("max_bytes", &self.max_bytes)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a name stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Name {
-    /// `:memory:`, or an empty name: one connection is the whole database.
-    Private(PathBuf),
-    /// `file:…`: SQLite's own URI, which says all by itself.
-    Uri(PathBuf),
-    File(PathBuf),
-}
-
-impl Name {
-    pub(super) fn parse(name: &Path) -> Result<Self> {
-        let Some(text) = name.to_str() else { return Ok(Self::File(name.to_owned())) };
-        if text.contains('\0') {
-            return Err(Error::new(ErrorKind::Config, "a NUL cannot be part of a file's name"));
-        }
-        if text.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "the name is empty: give a path, or :memory:"));
-        }
-        if text == ":memory:"
-            || (text.starts_with("file:") && text.contains("mode=memory"))
-            || text.starts_with("file::memory:")
-        {
-            return Ok(Self::Private(name.to_owned()));
-        }
-        if text.starts_with("file:") {
-            return Ok(Self::Uri(name.to_owned()));
-        }
-        let rest = text.strip_prefix("~/").or((text == "~").then_some(""));
-        match (rest, std::env::home_dir()) {
-            (Some(rest), Some(home)) => Ok(Self::File(home.join(rest))),
-            (Some(_), None) => {
-                Err(Error::new(ErrorKind::Config, "there is no home directory that ~ could mean"))
-            }
-            (None, _) => Ok(Self::File(name.to_owned())),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            Self::Private(path) | Self::Uri(path) | Self::File(path) => path,
-        }
-    }
-
-    pub(super) fn make_parents(&self) -> Result<()> {
-        let Self::File(path) = self else { return Ok(()) };
-        let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
-            return Ok(());
-        };
-        std::fs::create_dir_all(parent).map_err(|error| {
-            Error::new(ErrorKind::Config, "the folder of the SQLite file cannot be made").with_source(error)
-        })
     }
 }

@@ -1,36 +1,64 @@
-//! Records in a SQLite file, which any number of processes of one machine share.
+//! Responses in one SQLite file that many processes may share.
 //!
-//! Promises: every operation is one transaction, or part of one; whoever is answered finds what was written after the
-//! process is killed (a power failure may lose the last moments, and never the file); "database is locked" reaches
-//! nobody; a file that is not a store of ours, or damaged, is refused when it is opened and left untouched; the bound
-//! on size is kept by evicting whole entries, those not used lately first, and a hit writes nothing.
+//! # What it promises
+//! - Every write is one transaction that is committed before its caller is answered. Writes that wait at the same time
+//!   are committed together; one that fails does not fail the others. The journal is a write-ahead log with
+//!   `synchronous = NORMAL`: a process that dies loses nothing, a machine that loses power may lose the last writes,
+//!   and neither damages the file.
+//! - [`write_if`](super::Storage::write_if) compares inside the transaction that writes, so it is atomic among all
+//!   processes that have the file open.
+//! - "database is locked" reaches nobody: every operation waits for its turn up to the
+//!   [busy timeout](SqliteStorageBuilder::busy_timeout), and then fails with [`Timeout`](crate::ErrorKind::Timeout).
+//! - Nothing blocks the runtime: all of SQLite runs on threads of its own, opening and closing too. The one exception
+//!   is asked for by [`read_in_task`](SqliteStorageBuilder::read_in_task). When the last clone is dropped, the threads
+//!   end and the log is merged into the file.
+//! - The store is bounded ([`max_bytes`](SqliteStorageBuilder::max_bytes)): what has expired goes first, then the entries
+//!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
+//!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
+//!   of the bound. The file keeps the space of what went and fills it again; it grows a little above the bound (pages,
+//!   the log) and does not shrink (`VACUUM` while nobody uses it does that). Opened with a lower bound than before, it gets there
+//!   with its next writes.
+//! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
+//!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
+//!   record that turns up later counts as absent.
+//! - A file that cannot be written (its mode, `mode=ro`, `immutable=1`, a read-only directory) serves what it has, and
+//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly). A URI filename to a file in a read-only
+//!   directory needs `immutable=1`; a path finds that out.
+//! - A damaged record is absent for whatever reads it (`read`, `values`, `write_if`); what does not (`keys`, `size`,
+//!   `delete`, `retain`) still counts it, until it is written anew or expires.
 //!
-//! # Layout
-//! | table | column | what it is |
+//! # The file
+//! `application_id` is 0x54775243, `user_version` the version of this layout (1).
+//!
+//! | table | a row for | columns |
 //! |---|---|---|
-//! | `records` | `entry`, `kind`, `slot`, `part` | the [`Key`](super::Key), unique |
-//! | | `stamp` | the record's stamp: what `write_if` compares |
-//! | | `until` | retained until, in milliseconds since the epoch; 9223372036854775807: never |
-//! | | `size` | bytes that the record counts for |
-//! | | `value` | the [record's bytes](super::Record::to_bytes) |
-//! | `entries` | `entry` | the part of the key that an entry's records share |
-//! | | `bytes` | the sum of their sizes, kept by triggers |
-//! | | `used` | when one was last used, in milliseconds; brought up to date now and then |
-//! | `total` | `bytes` | the sum of all sizes, kept by triggers |
+//! | `records` | a record | `entry`, `kind`, `slot`, `part`: its key · `stamp` · `until`: milliseconds since the epoch, 2⁶³ − 1 is never; indexed · `size` · `content`: which row of `contents` |
+//! | `contents` | a record's [bytes](super::Record::to_bytes) | `id` · `value` |
+//! | `entries` | an entry | `entry` · `used`: when last, in microseconds, indexed · `size` · `records`: how many |
+//! | `totals` | the store | `bytes`: the sum of the sizes |
 //!
-//! `application_id` is 0x54524331, `user_version` the version of this layout.
+//! Contents are apart, so that listing, expiry and moved retention never read or write a body. `size` is the length of
+//! the bytes and 128 for the row. Records of groups are neither counted nor evicted.
 //!
-//! # Reading and writing
-//! One connection writes; what waits is committed in batches. Some threads read, from one queue. WAL, `synchronous =
-//! NORMAL`. The journal is what other processes need for sharing, so the folder must be writable; a file that cannot
-//! be written serves hits and stores nothing. Eviction frees pages for reuse; the file itself shrinks slowly.
+//! # Connections
+//! One connection writes; [`readers`](SqliteStorageBuilder::readers) more read, each on a thread of its own. Where a
+//! second connection would see another database (`:memory:`), or would have to be told a secret (a ready
+//! [`connection`](SqliteStorageBuilder::connection)), all goes through one.
+//!
+//! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types always fit.
 
 mod builder;
-mod evict;
+mod eviction;
 mod failure;
+mod inspect;
+mod location;
 mod open;
-mod reader;
+mod operation;
+mod readers;
+mod recency;
+mod rows;
 mod store;
+mod table;
 mod writer;
 
 pub use rusqlite;

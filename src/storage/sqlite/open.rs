@@ -1,184 +1,208 @@
-//! Opens connections, after making sure that the file is ours.
+//! Opening: looks first, then makes what is missing.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, MAIN_DB, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
-use super::builder::{Name, SqliteStorageBuilder};
-use super::failure::failed;
+use super::failure::patiently;
+use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect, survey};
+use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 
-/// "TRC1".
-const APPLICATION_ID: i32 = 0x5452_4331;
-const LAYOUT: i32 = 1;
+/// Statements that a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 64;
+/// The log is cut back to this length once it is merged.
+const LOG: i64 = 64 << 20;
+/// How many pages the log holds before it is merged. Measured against SQLite's 1000: writes are 1.2 times (128 KiB) to
+/// 1.4 times (1 KiB) as many.
+const MERGED_AFTER: i64 = 4000;
+/// Must be set before a database has its first page.
+const BEFORE_THE_FIRST_PAGE: [&str; 3] = ["page_size", "auto_vacuum", "encoding"];
 
-const SCHEMA: &str = "
-CREATE TABLE records (
-    entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
-    stamp BLOB NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL
-);
-CREATE UNIQUE INDEX records_key ON records (entry, kind, slot, part);
-CREATE INDEX records_until ON records (until);
-CREATE TABLE entries (entry BLOB PRIMARY KEY NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX entries_used ON entries (used);
-CREATE TABLE total (id INTEGER PRIMARY KEY CHECK (id = 1), bytes INTEGER NOT NULL);
-INSERT INTO total VALUES (1, 0);
-CREATE TRIGGER records_insert AFTER INSERT ON records BEGIN
-    INSERT INTO entries VALUES (new.entry, new.size, 0) ON CONFLICT DO UPDATE SET bytes = bytes + new.size;
-    UPDATE total SET bytes = bytes + new.size;
-END;
-CREATE TRIGGER records_update AFTER UPDATE OF size ON records WHEN new.size <> old.size BEGIN
-    UPDATE entries SET bytes = bytes + new.size - old.size WHERE entry = new.entry;
-    UPDATE total SET bytes = bytes + new.size - old.size;
-END;
-CREATE TRIGGER records_delete AFTER DELETE ON records BEGIN
-    UPDATE entries SET bytes = bytes - old.size WHERE entry = old.entry;
-    DELETE FROM entries WHERE entry = old.entry AND bytes <= 0;
-    UPDATE total SET bytes = bytes - old.size;
-END;";
+pub(super) struct Plan {
+    pub(super) location: Location,
+    pub(super) flags: OpenFlags,
+    pub(super) busy_timeout: Duration,
+    pub(super) pragmas: Vec<(String, String)>,
+    /// Connections for reading on threads, and in tasks.
+    pub(super) readers: usize,
+    pub(super) in_task: usize,
+}
 
-/// The connection that writes, ready for use, and whether it can.
-pub(super) fn open_writer(builder: &mut SqliteStorageBuilder, name: &Name) -> Result<(Connection, bool)> {
-    let given = builder.connection.take();
-    let own = given.is_none();
-    let mut connection = match given {
-        Some(connection) => connection,
-        None => {
-            if let Name::File(path) = name {
-                check_header(path)?;
-            }
-            connect(builder, name)?
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) readers: Vec<Connection>,
+    pub(super) in_task: Vec<Connection>,
+    pub(super) read_only: bool,
+}
+
+impl Plan {
+    /// Opens the file, and makes it if it is not there.
+    pub(super) fn open(mut self) -> Result<Opened> {
+        let one = self.location.takes_one_connection(self.flags);
+        if !one {
+            survey(&self.location).map_err(|refusal| refusal.at(&self.location))?;
         }
-    };
-    let read_only = connection.is_readonly(MAIN_DB).map_err(failed)?;
-    adopt_or_create(&mut connection, read_only)?;
-    if own && !read_only {
-        // Only now that it is ours: the journal mode is written into the file.
-        let _: String =
-            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
-        connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(failed)?;
+        if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+            self.location.make_parents()?;
+        }
+        let writer = self.open_writer()?;
+        let read_only = self.prepare(&writer, true)?;
+        let is_file = writer.path().is_some_and(|path| !path.is_empty());
+        let more = |count| if one || !is_file { 0 } else { count };
+        let reader = |wait| self.open_reader(wait).map_err(|error| Refusal::from(error).at(&self.location));
+        let readers = (0..more(self.readers)).map(|_| reader(self.busy_timeout)).collect::<Result<_>>()?;
+        // A task must not wait; what is busy goes to a thread.
+        let in_task = (0..more(self.in_task)).map(|_| reader(Duration::ZERO)).collect::<Result<_>>()?;
+        Ok(Opened { writer, readers, in_task, read_only })
     }
-    set_pragmas(&connection, &builder.pragmas)?;
-    Ok((connection, read_only))
+
+    /// Takes a ready connection, for everything.
+    pub(super) fn take(mut self, writer: Connection) -> Result<Opened> {
+        if let Some(path) = writer.path().filter(|path| !path.is_empty()) {
+            self.location = Location::Path(path.into());
+        }
+        if !writer.is_autocommit() {
+            return Err(Error::new(ErrorKind::Config, "the connection has a transaction open: end it first"));
+        }
+        inspect(&writer).map_err(|refusal| refusal.at(&self.location))?;
+        let read_only = self.prepare(&writer, false)?;
+        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only })
+    }
+
+    fn open_writer(&mut self) -> Result<Connection> {
+        let opened = self.location.open(self.flags).map_err(Refusal::from).and_then(|connection| {
+            connection.busy_timeout(self.busy_timeout)?;
+            patiently(self.busy_timeout, || connection.query_row("PRAGMA schema_version", [], |_| Ok(())))?;
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => Ok(connection),
+            // In a directory that cannot be written, SQLite has no place for the log's index.
+            Err(refusal) => match self.location.immutable() {
+                Some(immutable) if self.location.path().is_some_and(std::path::Path::is_file) => {
+                    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                    let connection = immutable.open(flags).map_err(|_| refusal.at(&self.location))?;
+                    (self.location, self.flags) = (immutable, flags);
+                    Ok(connection)
+                }
+                _ => Err(refusal.at(&self.location)),
+            },
+        }
+    }
+
+    /// Sets the writer up, and makes the tables; says whether the file is read-only.
+    fn prepare(&self, writer: &Connection, is_own: bool) -> Result<bool> {
+        let refused = |refusal: Refusal| refusal.at(&self.location);
+        writer.set_prepared_statement_cache_capacity(STATEMENTS);
+        writer.busy_timeout(self.busy_timeout).map_err(|error| refused(error.into()))?;
+        let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
+        let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
+        if read_only {
+            if found == Found::Nothing {
+                let message =
+                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            self.set_pragmas(writer, |_| true)?;
+            return Ok(true);
+        }
+        self.set_pragmas(writer, |name| BEFORE_THE_FIRST_PAGE.contains(&name))?;
+        let set = || {
+            if !self.names("journal_mode") {
+                // Whoever else is opening the file may be in the way, without SQLite's own waiting.
+                patiently(self.busy_timeout, || writer.pragma_update(None, "journal_mode", "WAL"))?;
+            }
+            writer.pragma_update(None, "synchronous", "NORMAL")?;
+            writer.pragma_update(None, "wal_autocheckpoint", MERGED_AFTER)?;
+            writer.pragma_update(None, "journal_size_limit", LOG)
+        };
+        if is_own {
+            set().map_err(|error| refused(error.into()))?;
+        }
+        self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
+        create(writer, self.busy_timeout).map_err(refused)?;
+        Ok(false)
+    }
+
+    fn open_reader(&self, wait: Duration) -> rusqlite::Result<Connection> {
+        let connection = self.location.open(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.busy_timeout(wait)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        for (name, value) in &self.pragmas {
+            if name != "journal_mode" && !BEFORE_THE_FIRST_PAGE.contains(&name.as_str()) {
+                connection.pragma_update(None, name, value)?;
+            }
+        }
+        // Opened for writing all the same: the last connection to close merges the log.
+        connection.pragma_update(None, "query_only", true)?;
+        patiently(self.busy_timeout, || connection.query_row("SELECT bytes FROM totals", [], |_| Ok(())))?;
+        Ok(connection)
+    }
+
+    fn names(&self, pragma: &str) -> bool {
+        self.pragmas.iter().any(|(name, _)| name == pragma)
+    }
+
+    fn set_pragmas(&self, connection: &Connection, which: impl Fn(&str) -> bool) -> Result<()> {
+        for (name, value) in self.pragmas.iter().filter(|(name, _)| which(name)) {
+            patiently(self.busy_timeout, || connection.pragma_update(None, name, value)).map_err(
+                |error| {
+                    Error::new(
+                        ErrorKind::Config,
+                        format!("the pragma {name} is refused: correct or remove it"),
+                    )
+                    .with_source(error)
+                },
+            )?;
+        }
+        Ok(())
+    }
 }
 
-/// A connection that reads.
-pub(super) fn open_reader(builder: &SqliteStorageBuilder, name: &Name) -> Result<Connection> {
-    let connection = connect(builder, name)?;
-    set_pragmas(&connection, &builder.pragmas)?;
-    Ok(connection)
-}
-
-fn connect(builder: &SqliteStorageBuilder, name: &Name) -> Result<Connection> {
-    let open = |flags| Connection::open_with_flags(name.path(), flags);
-    let read_only = |flags: OpenFlags| {
-        let others = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        (flags - others) | OpenFlags::SQLITE_OPEN_READ_ONLY
-    };
-    let connection = open(builder.flags).or_else(|error| {
-        // A file that may not be written is read.
-        if name.path().exists() { open(read_only(builder.flags)).map_err(|_| error) } else { Err(error) }
+fn patiently_inspect(connection: &Connection, patience: Duration) -> Result<Found, Refusal> {
+    let mut found = Err(Refusal::Damaged);
+    let waited = patiently(patience, || {
+        found = inspect(connection);
+        match std::mem::replace(&mut found, Err(Refusal::Damaged)) {
+            Err(Refusal::Sqlite(error)) => Err(error),
+            other => {
+                found = other;
+                Ok(())
+            }
+        }
     });
-    let connection = connection.map_err(|error| {
-        Error::new(
-            ErrorKind::Unavailable,
-            "the SQLite file cannot be opened or made: is its folder writable?",
-        )
-        .with_source(error)
-    })?;
-    connection.busy_timeout(builder.busy_timeout).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
+    waited.map_err(Refusal::from).and(found)
 }
 
-fn set_pragmas(connection: &Connection, pragmas: &[(String, String)]) -> Result<()> {
-    for (name, value) in pragmas {
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the name of a pragma is letters, digits and underscores",
-            ));
+/// Makes the tables, unless another process was first.
+fn create(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
+    patiently(patience, || connection.execute_batch("BEGIN IMMEDIATE"))?;
+    let made = inspect(connection).and_then(|found| match found {
+        Found::Ours => Ok(()),
+        Found::Nothing => Ok(connection.execute_batch(&format!(
+            "CREATE TABLE records (
+                entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
+                stamp BLOB NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, content INTEGER NOT NULL,
+                PRIMARY KEY (entry, kind, slot, part)
+            ) WITHOUT ROWID;
+            CREATE INDEX records_until ON records (until);
+            CREATE TABLE contents (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
+            CREATE TABLE entries (
+                entry BLOB PRIMARY KEY, used INTEGER NOT NULL, size INTEGER NOT NULL, records INTEGER NOT NULL
+            ) WITHOUT ROWID;
+            CREATE INDEX entries_used ON entries (used);
+            CREATE TABLE totals (bytes INTEGER NOT NULL);
+            INSERT INTO totals VALUES (0);
+            PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = {VERSION};"
+        ))?),
+    });
+    match made {
+        Ok(()) => Ok(patiently(patience, || connection.execute_batch("COMMIT"))?),
+        Err(refusal) => {
+            connection.execute_batch("ROLLBACK")?;
+            Err(refusal)
         }
-        connection
-            .pragma_update(None, name, value.as_str())
-            .map_err(|error| Error::new(ErrorKind::Config, "a pragma could not be set").with_source(error))?;
     }
-    Ok(())
-}
-
-/// Looks at the file's first bytes before SQLite does: opening another program's database could already change it.
-fn check_header(path: &Path) -> Result<()> {
-    let mut header = Vec::with_capacity(100);
-    let Ok(file) = File::open(path) else { return Ok(()) }; // missing, or SQLite says why it cannot be opened
-    if file.take(100).read_to_end(&mut header).is_err() || header.is_empty() {
-        return Ok(());
-    }
-    if !header.starts_with(b"SQLite format 3\0") || header.len() < 100 {
-        return Err(Error::new(ErrorKind::Corrupt, "the file is not a SQLite database: choose another path"));
-    }
-    let number =
-        |at: usize| header.get(at..at + 4).and_then(|bytes| Some(i32::from_be_bytes(bytes.try_into().ok()?)));
-    // A file that SQLite made and nobody has used yet has a schema of version 0.
-    let (unused, id, layout) = (number(40) == Some(0), number(68), number(60));
-    if !unused && id != Some(APPLICATION_ID) {
-        return Err(foreign());
-    }
-    if layout > Some(LAYOUT) {
-        return Err(later());
-    }
-    Ok(())
-}
-
-fn foreign() -> Error {
-    Error::new(ErrorKind::Config, "the file is another program's database: choose another path")
-}
-
-fn later() -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        "the file was made by a later version of this crate: update, or choose another path",
-    )
-}
-
-/// Makes the tables in an empty database; refuses one that is not ours.
-fn adopt_or_create(connection: &mut Connection, read_only: bool) -> Result<()> {
-    let check = |connection: &Connection| -> Result<bool> {
-        let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i32>(0)).map_err(failed);
-        let tables = number("SELECT count(*) FROM sqlite_master")?;
-        let (id, layout) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
-        match (tables, id) {
-            (0, _) => Ok(false),
-            (_, APPLICATION_ID) if layout > LAYOUT => Err(later()),
-            (_, APPLICATION_ID) => {
-                let whole = connection.query_row("SELECT bytes FROM total", [], |row| row.get::<_, i64>(0));
-                whole
-                    .and_then(|_| connection.prepare("SELECT stamp, until, value FROM records").map(|_| true))
-                    .map_err(|error| {
-                        Error::new(
-                            ErrorKind::Corrupt,
-                            "the SQLite file is damaged: delete it, and the cache begins anew",
-                        )
-                        .with_source(error)
-                    })
-            }
-            _ => Err(foreign()),
-        }
-    };
-    if check(connection)? {
-        return Ok(());
-    }
-    if read_only {
-        return Err(Error::new(ErrorKind::Config, "the SQLite file is empty and cannot be written"));
-    }
-    // Takes effect in a database that has no tables yet.
-    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(failed)?;
-    if !check(&transaction)? {
-        transaction.execute_batch(SCHEMA).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", LAYOUT).map_err(failed)?;
-    }
-    transaction.commit().map_err(failed)
 }

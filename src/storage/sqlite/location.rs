@@ -1,0 +1,164 @@
+//! Where the file is: a path, a URI filename or memory.
+//!
+//! Promises: what is shown in errors holds no parameter of a URI.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Error, ErrorKind, Result};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Location {
+    Memory,
+    Path(PathBuf),
+    Uri(String),
+}
+
+impl Location {
+    /// Reads a cache name. `~` is `home`.
+    pub(super) fn parse(name: &Path, home: Option<PathBuf>) -> Result<Self> {
+        let config = |message| Err(Error::new(ErrorKind::Config, message));
+        let bytes = name.as_os_str().as_encoded_bytes();
+        if bytes.is_empty() {
+            return config("the cache name is empty: give a path, or `:memory:`");
+        }
+        if bytes.contains(&0) {
+            return config("the cache name holds a NUL, which no path can");
+        }
+        if bytes == b":memory:" {
+            return Ok(Self::Memory);
+        }
+        if bytes.starts_with(b"file:") {
+            return match name.to_str() {
+                Some(uri) => Ok(Self::Uri(uri.to_owned())),
+                None => config("the cache name is a URI that is not UTF-8"),
+            };
+        }
+        if !bytes.starts_with(b"~") {
+            return Ok(Self::Path(name.to_owned()));
+        }
+        match (name.strip_prefix("~"), home) {
+            (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => Ok(Self::Path(home)),
+            (Ok(rest), Some(home)) => Ok(Self::Path(home.join(rest))),
+            (Ok(_), None) => config("the cache name begins with ~, but the home directory is not known"),
+            (Err(_), _) => config(
+                "the cache name begins with ~: only ~/ is understood; for a file of that name write ./~",
+            ),
+        }
+    }
+
+    pub(super) fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Memory => Connection::open_in_memory_with_flags(flags),
+            Self::Path(path) => Connection::open_with_flags(path, flags & !OpenFlags::SQLITE_OPEN_URI),
+            Self::Uri(uri) => Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI),
+        }
+    }
+
+    /// Opens what is there for reading only; creates nothing.
+    pub(super) fn open_read_only(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match self {
+            Self::Uri(uri) => Self::Uri(without_parameter(uri, "mode")).open(flags),
+            _ => self.open(flags),
+        }
+    }
+
+    /// The same file, as one that nobody changes: SQLite then makes no files beside it. `None` when a log beside it
+    /// holds a part of it, and for what is not a path.
+    pub(super) fn immutable(&self) -> Option<Self> {
+        let Self::Path(path) = self else { return None };
+        if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+            return None;
+        }
+        let path = std::path::absolute(path).ok()?;
+        let mut uri = String::from("file://");
+        let slashes = path.to_str()?.replace(std::path::MAIN_SEPARATOR, "/");
+        if !slashes.starts_with('/') {
+            uri.push('/');
+        }
+        for byte in slashes.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' => {
+                    uri.push(char::from(byte));
+                }
+                _ => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        uri.push_str("?immutable=1");
+        Some(Self::Uri(uri))
+    }
+
+    /// When the file was written last, and its length, if nobody has it open and no transaction was cut short.
+    pub(super) fn at_rest(&self) -> Option<(SystemTime, u64)> {
+        let Self::Path(path) = self else { return None };
+        let is_alone = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
+        let file = std::fs::metadata(path).ok().filter(|_| is_alone)?;
+        Some((file.modified().ok()?, file.len()))
+    }
+
+    /// True when a second connection would be to another database, or would share the first one's locks.
+    pub(super) fn takes_one_connection(&self, flags: OpenFlags) -> bool {
+        let shared = OpenFlags::SQLITE_OPEN_MEMORY | OpenFlags::SQLITE_OPEN_SHARED_CACHE;
+        flags.intersects(shared)
+            || match self {
+                Self::Memory => true,
+                Self::Path(_) => false,
+                Self::Uri(uri) => {
+                    uri.starts_with("file::memory:")
+                        || parameters(uri).any(|part| part == "mode=memory" || part == "cache=shared")
+                }
+            }
+    }
+
+    /// Makes the directories above a path.
+    pub(super) fn make_parents(&self) -> Result<()> {
+        let Self::Path(path) = self else { return Ok(()) };
+        let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(());
+        };
+        std::fs::create_dir_all(parent).map_err(|error| {
+            let message = format!("{}: the directory cannot be made: choose another", parent.display());
+            Error::new(ErrorKind::Config, message).with_source(error)
+        })
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str(":memory:"),
+            Self::Path(path) => path.display().fmt(f),
+            Self::Uri(uri) => f.write_str(uri.split(['?', '#']).next().unwrap_or_default()),
+        }
+    }
+}
+
+/// A file that SQLite keeps beside a database.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn parameters(uri: &str) -> impl Iterator<Item = &str> {
+    let uri = uri.split('#').next().unwrap_or_default();
+    uri.split_once('?').map(|(_, query)| query).unwrap_or_default().split('&')
+}
+
+fn without_parameter(uri: &str, name: &str) -> String {
+    let path = uri.split(['?', '#']).next().unwrap_or_default();
+    let kept: Vec<&str> =
+        parameters(uri).filter(|part| !part.is_empty() && part.split('=').next() != Some(name)).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}

@@ -1,0 +1,228 @@
+//! Writing: the rows of one transaction, and the sums kept beside them.
+//!
+//! Promises: `contents`, `entries` and the total always agree with `records`. Every function expects a transaction that
+//! its caller commits, or rolls back as a whole when the function fails.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows;
+use crate::storage::contract::Retain;
+use crate::storage::key::{Key, Kind};
+use crate::storage::record::Stamp;
+
+/// What a row takes beside its value, about: key, stamp, times, indexes, the row of its entry.
+pub(super) const ROW: u64 = 128;
+
+/// A record as it is written.
+pub(super) struct Encoded {
+    pub(super) stamp: Stamp,
+    pub(super) until: i64,
+    pub(super) value: bytes::Bytes,
+}
+
+/// The tables within a transaction.
+pub(super) struct Table<'a> {
+    connection: &'a Connection,
+    /// The sum of all sizes.
+    pub(super) total: i64,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn load(connection: &'a Connection) -> rusqlite::Result<Self> {
+        let mut statement = connection.prepare_cached("SELECT bytes FROM totals")?;
+        let total = statement.query_row([], |row| row.get(0))?;
+        Ok(Self { connection, total })
+    }
+
+    pub(super) fn connection(&self) -> &'a Connection {
+        self.connection
+    }
+
+    /// Writes the total back.
+    pub(super) fn store(&self) -> rusqlite::Result<()> {
+        self.execute("UPDATE totals SET bytes = ?1", params![self.total]).map(drop)
+    }
+
+    /// Writes a record; false when its entry would then take more than `limit`.
+    pub(super) fn put(
+        &mut self,
+        key: Key,
+        record: &Encoded,
+        used: i64,
+        limit: i64,
+    ) -> rusqlite::Result<bool> {
+        let there: Option<(i64, i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT size, content FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4",
+            )?
+            .query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let size = if is_counted(key.kind) {
+            i64::try_from(record.value.len() as u64 + ROW).unwrap_or(i64::MAX)
+        } else {
+            0
+        };
+        let more = size.saturating_sub(there.map_or(0, |(size, _)| size));
+        if is_counted(key.kind) {
+            if more > 0 && self.entry_size(key.entry)?.saturating_add(more) > limit {
+                return Ok(false);
+            }
+            self.execute(
+                "INSERT INTO entries (entry, used, size, records) VALUES (?1, ?2, ?3, ?4)
+                ON CONFLICT (entry) DO UPDATE SET used = max(used, excluded.used), size = size + excluded.size,
+                records = records + excluded.records",
+                params![key.entry, used, more, i64::from(there.is_none())],
+            )?;
+            self.total = self.total.saturating_add(more);
+        }
+        match there {
+            Some((_, content)) => {
+                self.execute(
+                    "INSERT INTO contents (id, value) VALUES (?1, ?2)
+                    ON CONFLICT (id) DO UPDATE SET value = excluded.value",
+                    params![content, &record.value[..]],
+                )?;
+                self.execute(
+                    "UPDATE records SET stamp = ?5, until = ?6, size = ?7
+                    WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4",
+                    params![
+                        key.entry,
+                        key.kind as u8,
+                        key.slot,
+                        key.part,
+                        record.stamp.to_bytes(),
+                        record.until,
+                        size
+                    ],
+                )?;
+            }
+            None => {
+                self.execute("INSERT INTO contents (value) VALUES (?1)", params![&record.value[..]])?;
+                self.execute(
+                    "INSERT INTO records (entry, kind, slot, part, stamp, until, size, content)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, last_insert_rowid())",
+                    params![
+                        key.entry,
+                        key.kind as u8,
+                        key.slot,
+                        key.part,
+                        record.stamp.to_bytes(),
+                        record.until,
+                        size
+                    ],
+                )?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes records; says how many were there.
+    pub(super) fn remove(&mut self, keys: &[Key]) -> rusqlite::Result<u64> {
+        let mut removed = 0;
+        let mut less: HashMap<[u8; 16], (i64, i64)> = HashMap::new();
+        for key in keys {
+            let there: Option<(i64, i64)> = self
+                .connection
+                .prepare_cached(
+                    "DELETE FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4
+                    RETURNING size, content",
+                )?
+                .query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let Some((size, content)) = there else { continue };
+            self.execute("DELETE FROM contents WHERE id = ?1", params![content])?;
+            removed += 1;
+            if is_counted(key.kind) {
+                let (bytes, records) = less.entry(key.entry).or_default();
+                *bytes = bytes.saturating_add(size);
+                *records += 1;
+            }
+        }
+        for (entry, (bytes, records)) in less {
+            self.execute(
+                "UPDATE entries SET size = size - ?2, records = records - ?3 WHERE entry = ?1",
+                params![entry, bytes, records],
+            )?;
+            self.execute("DELETE FROM entries WHERE entry = ?1 AND records <= 0", params![entry])?;
+            self.total = self.total.saturating_sub(bytes);
+        }
+        Ok(removed)
+    }
+
+    /// Removes the records whose time is over, the earliest first and at most `limit` of them; says how many.
+    pub(super) fn remove_expired(&mut self, now: i64, limit: u32) -> rusqlite::Result<u64> {
+        let keys = self.keys(
+            "SELECT entry, kind, slot, part FROM records WHERE until <= ?1 AND kind <= 4 ORDER BY until LIMIT ?2",
+            params![now, limit],
+        )?;
+        self.remove(&keys)
+    }
+
+    /// Removes an entry, all but its groups.
+    pub(super) fn remove_entry(&mut self, entry: [u8; 16]) -> rusqlite::Result<()> {
+        let keys = self.keys(
+            "SELECT entry, kind, slot, part FROM records WHERE entry = ?1 AND kind <> 4",
+            params![entry],
+        )?;
+        self.remove(&keys)?;
+        self.execute("DELETE FROM entries WHERE entry = ?1", params![entry]).map(drop)
+    }
+
+    /// Moves the times of records; says how many were there.
+    pub(super) fn retain(&self, keys: &[Key], retain: Retain) -> rusqlite::Result<u64> {
+        let mut there = 0;
+        for key in keys {
+            let until: Option<i64> = self
+                .connection
+                .prepare_cached(
+                    "SELECT until FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4",
+                )?
+                .query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| row.get(0))
+                .optional()?;
+            let Some(until) = until else { continue };
+            there += 1;
+            let moved = rows::until(retain.apply(rows::time(until)));
+            if moved != until {
+                self.execute(
+                    "UPDATE records SET until = ?5 WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4",
+                    params![key.entry, key.kind as u8, key.slot, key.part, moved],
+                )?;
+            }
+        }
+        Ok(there)
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&mut self) -> rusqlite::Result<()> {
+        self.connection.execute_batch("DELETE FROM contents; DELETE FROM records; DELETE FROM entries;")?;
+        self.total = 0;
+        Ok(())
+    }
+
+    pub(super) fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+
+    fn entry_size(&self, entry: [u8; 16]) -> rusqlite::Result<i64> {
+        let mut statement = self.connection.prepare_cached("SELECT size FROM entries WHERE entry = ?1")?;
+        Ok(statement.query_row([entry], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    fn keys(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Key>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let keys = statement.query_map(params, |row| Ok(rows::key(row, 0)))?;
+        keys.filter_map(|key| key.transpose()).collect()
+    }
+}
+
+/// Groups are never evicted: they weigh nothing.
+fn is_counted(kind: Kind) -> bool {
+    kind != Kind::Group
+}

@@ -1,0 +1,67 @@
+//! What SqliteStorage promises beyond the contract of storages: the file, its settings, its bound and its neighbours.
+#![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used)]
+
+mod bound;
+mod files;
+mod model;
+mod opening;
+mod processes;
+mod sharing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use tower_response_cache::Timestamp;
+use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
+
+pub(crate) fn head(n: u8) -> Key {
+    Key::head([n; 16])
+}
+
+pub(crate) fn chunk(n: u8, part: u32) -> Key {
+    head(n).sibling(Kind::Chunk, [1; 16], part)
+}
+
+pub(crate) fn record(len: usize) -> Record {
+    Record::new(vec![7; len], Timestamp::NEVER)
+}
+
+pub(crate) fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Every file below a directory, with its bytes.
+pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Waits until something that other threads do is done.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Drops a storage and waits until its connections are closed: the last one removes the log, then closes the file.
+pub(crate) async fn close(storage: SqliteStorage, path: &Path) {
+    drop(storage);
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    until("the log is merged on closing", || !log.exists()).await;
+    until("all connections are closed", || open_files(path) == 0).await;
+}
+
+/// How many times this process has the file open, where the platform tells.
+pub(crate) fn open_files(path: &Path) -> usize {
+    let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
+    files.flatten().filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path)).count()
+}
+
+pub(crate) async fn keys(storage: &SqliteStorage) -> Vec<Key> {
+    storage.keys().try_collect().await.unwrap()
+}
