@@ -1,1 +1,105 @@
-//! The contract suite.
+//! The storage contract as tests: for the built-in storages, and for yours.
+//!
+//! [`storage_contract!`] makes one test of each of the [`contract_cases`], so that no list is picked by hand. The
+//! numbers in the cases' docs are the clauses of [`Storage`](crate::storage::Storage).
+//!
+//! ```
+//! # #[cfg(feature = "memory")] {
+//! use tower_response_cache::storage::MemoryStorage;
+//! use tower_response_cache::testing::storage_contract;
+//!
+//! storage_contract!(memory, MemoryStorage::new); // a module `memory` with a test for each case
+//! # }
+//! ```
+//!
+//! A storage that several handles share by name has a [`Harness`] of its own, and is tested for its neighbours too. The
+//! tests need tokio with its macros and the multi-threaded runtime among the dev-dependencies.
+
+pub mod cases;
+mod harness;
+
+pub use self::harness::Harness;
+pub use crate::{contract_cases, storage_contract};
+
+/// Calls a macro of this crate with the list of all cases, in brackets, and then the arguments that follow its name.
+///
+/// ```
+/// let names = tower_response_cache::contract_cases!(case_names);
+/// assert!(names.contains(&"absent_is_none"));
+/// ```
+#[macro_export]
+macro_rules! contract_cases {
+    ($callback:ident $($arguments:tt)*) => {
+        $crate::$callback! {
+            [
+                absent_is_none,
+                bytes_come_back_exactly,
+                a_write_replaces_the_whole_record,
+                readers_see_the_old_record_or_the_new_one,
+                a_read_sees_what_was_written_before,
+                keys_of_one_entry_do_not_mix,
+                read_now_agrees_with_read,
+                write_if_wants_the_stamp_that_is_there,
+                write_if_for_an_empty_place,
+                write_if_says_true_to_its_own_record,
+                write_if_after_a_deletion,
+                many_compare_and_one_wins,
+                compared_increments_are_all_counted,
+                what_read_hides_write_if_counts_as_absent,
+                delete_is_idempotent,
+                delete_many_counts_what_was_there,
+                clear_removes_everything,
+                clear_spares_the_neighbours,
+                hostile_names_are_kept_apart_or_refused,
+                keys_lists_every_kind_once,
+                values_lists_heads_and_variants,
+                listings_bear_changes_meanwhile,
+                retention_is_exact,
+                never_has_no_end,
+                retain_moves_time_and_nothing_else,
+                retain_never_goes_the_other_way,
+                retain_counts_what_is_there,
+                retain_and_write_if_lose_neither,
+                delete_expired_takes_what_is_due_and_nothing_else,
+                clones_are_handles_of_one_store,
+                many_writers_lose_nothing,
+                dropped_futures_leave_old_or_new,
+                too_long_is_refused_and_the_old_one_stays,
+                a_reopened_store_has_what_was_written,
+                foreign_bytes_are_absent,
+            ]
+            $($arguments)*
+        }
+    };
+}
+
+/// A module with a test for each case of the storage contract: `storage_contract!(module_name, harness)`.
+///
+/// The harness is a closure that makes an empty storage, or a [`Harness`](crate::testing::Harness).
+#[macro_export]
+macro_rules! storage_contract {
+    ([$($case:ident),* $(,)?] @ $name:ident, $harness:expr) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    $crate::testing::cases::$case(&$harness).await
+                }
+            )*
+        }
+    };
+    ($name:ident, $harness:expr $(,)?) => {
+        $crate::contract_cases! { storage_contract @ $name, $harness }
+    };
+}
+
+/// The names of the cases: what [`contract_cases!`] gives a list to.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! case_names {
+    ([$($case:ident),* $(,)?]) => {
+        [$(stringify!($case)),*]
+    };
+}

@@ -137,9 +137,9 @@ impl MemoryStorage {
     /// Puts a record in or takes it out, while the caller holds the entry's turn; says what was there.
     fn set(&self, key: Key, record: Option<Record>) -> Result<Option<Record>> {
         let mut group = self.0.entries.peek(&key.entry).unwrap_or_default();
-        let writes = record.is_some();
+        let len = record.as_ref().map_or(0, Record::weight);
         let before = group.set(key, record);
-        if writes && group.weight() > self.0.max_entry {
+        if len > 0 && (group.weight() > self.0.max_entry || len > self.max_record_len()) {
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 "the entry would take more than half of the memory storage",

@@ -1,0 +1,133 @@
+//! Clauses 1, 2, 3, 14 and 16: what is read is what was written.
+
+use super::*;
+
+/// 1. Where nothing is, there is nothing.
+pub async fn absent_is_none<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    assert!(storage.read(head(1)).await.unwrap().is_none());
+    assert!(!storage.contains(head(1)).await.unwrap());
+    assert_eq!(storage.size().await.unwrap(), 0);
+}
+
+/// 1. Payload, stamp and time come back exactly, at the lengths where chunks begin and end, and at a large one.
+pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let chunk = 128 * 1024;
+    for len in [0, 1, 2, 255, 256, chunk - 1, chunk, chunk + 1, 5 * 1024 * 1024] {
+        if len + Record::OVERHEAD > storage.max_record_len() {
+            continue;
+        }
+        // Every byte value, in an order that no alignment repeats.
+        let bytes: Bytes = (0..len).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect::<Vec<_>>().into();
+        let written = Record::new(bytes.clone(), Timestamp::from_millis(4_000_000_000_123));
+        storage.write(head(1), written.clone()).await.unwrap();
+        let read = storage.read(head(1)).await.unwrap().expect("it was written");
+        assert!(read.payload() == bytes, "a payload of {len} bytes came back changed");
+        assert_eq!(read.stamp(), written.stamp());
+        assert_eq!(read.retain_until(), written.retain_until());
+        assert!(storage.contains(head(1)).await.unwrap());
+    }
+}
+
+/// 3. A longer, a shorter and an empty record each take the whole place.
+pub async fn a_write_replaces_the_whole_record<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for text in ["first", "a longer one", "x", ""] {
+        storage.write(head(1), record(text)).await.unwrap();
+        assert_eq!(payload(&storage, head(1)).await.unwrap(), text);
+    }
+    assert_eq!(storage.size().await.unwrap(), 1);
+}
+
+/// 3. While one writes, others read a whole record: never a mixture, never nothing.
+pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let whole = |letter: u8| vec![letter; 50_000];
+    storage.write(head(1), record(whole(b'a'))).await.unwrap();
+    let writer = async {
+        for letter in b'b'..b'z' {
+            storage.write(head(1), record(whole(letter))).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let reader = async {
+        for _ in 0..50 {
+            let bytes = payload(&storage, head(1)).await.expect("something is always there");
+            assert!(
+                bytes.len() == 50_000 && bytes.iter().all(|byte| *byte == bytes[0]),
+                "a mixture was read"
+            );
+            tokio::task::yield_now().await;
+        }
+    };
+    futures_util::join!(writer, reader);
+}
+
+/// 2. A read that begins after a write or a deletion has returned sees it.
+pub async fn a_read_sees_what_was_written_before<H: Harness>(harness: &H) {
+    let (storage, other) = {
+        let storage = open(harness).await;
+        (storage.clone(), storage)
+    };
+    for number in 0..20_u8 {
+        storage.write(head(1), record(vec![number])).await.unwrap();
+        assert_eq!(payload(&other, head(1)).await.unwrap(), vec![number]);
+        assert!(other.delete(head(1)).await.unwrap());
+        assert!(payload(&storage, head(1)).await.is_none());
+    }
+}
+
+/// 1. Keys that differ in one part only are different places.
+pub async fn keys_of_one_entry_do_not_mix<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let keys = [
+        head(1),
+        head(2),
+        head(1).sibling(Kind::Variant, [1; 16], 0),
+        head(1).sibling(Kind::Variant, [2; 16], 0),
+        chunk(1, 0),
+        chunk(1, 1),
+        chunk(1, u32::MAX),
+        chunk(2, 0),
+        head(1).sibling(Kind::Lease, [0; 16], 0),
+        head(1).sibling(Kind::Group, [0xff; 16], 0),
+    ];
+    for (number, key) in keys.iter().enumerate() {
+        storage.write(*key, record(vec![number as u8])).await.unwrap();
+    }
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(payload(&storage, *key).await.unwrap(), vec![number as u8]);
+    }
+}
+
+/// 16. An answer without waiting is the answer.
+pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    storage.write(head(1), record("here")).await.unwrap();
+    for (key, expected) in [(head(1), Some("here")), (head(2), None)] {
+        if let Some(now) = storage.read_now(key) {
+            assert_eq!(now.unwrap().map(|record| record.payload()), expected.map(Bytes::from));
+        }
+    }
+}
+
+/// 14. Bytes that are no record count as absent, for readers and for those who compare.
+pub async fn foreign_bytes_are_absent<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    storage.write(head(1), record("good")).await.unwrap();
+    if harness.damage(&storage, head(1)).await {
+        assert!(storage.read(head(1)).await.unwrap().is_none());
+        assert!(storage.write_if(head(1), None, record("new")).await.unwrap());
+        assert_eq!(payload(&storage, head(1)).await.unwrap(), "new");
+    }
+    let damaged = {
+        let mut bytes = record("text").to_bytes().to_vec();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        bytes
+    };
+    for bytes in [damaged, Vec::new(), b"not a record".to_vec(), vec![0xff; 64]] {
+        assert!(Record::from_bytes(bytes).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Clauses 8, 9 and 10: how long records are kept.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::storage::Retain;
+
+fn until(secs: u64) -> Timestamp {
+    Timestamp::from_secs(4_000_000_000 + secs)
+}
+
+/// 8. The time comes back to the millisecond.
+pub async fn retention_is_exact<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for millis in [4_000_000_000_001, 4_000_000_000_999, 9_000_000_000_000] {
+        let time = Timestamp::from_millis(millis);
+        storage.write(head(1), Record::new("x", time)).await.unwrap();
+        assert_eq!(storage.read(head(1)).await.unwrap().unwrap().retain_until(), time);
+    }
+}
+
+/// 8. Never is never: it comes back as such, and no expiry takes it.
+pub async fn never_has_no_end<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    storage.write(head(1), Record::new("x", Timestamp::NEVER)).await.unwrap();
+    assert!(storage.read(head(1)).await.unwrap().unwrap().retain_until().is_never());
+    assert_eq!(storage.delete_expired(until(1_000_000_000)).await.unwrap(), 0);
+    storage.retain(&[head(1)], Retain::AtLeast(until(1))).await.unwrap();
+    assert!(storage.read(head(1)).await.unwrap().unwrap().retain_until().is_never());
+    storage.retain(&[head(1)], Retain::AtMost(until(1))).await.unwrap();
+    storage.retain(&[head(1)], Retain::AtLeast(Timestamp::NEVER)).await.unwrap();
+    assert!(storage.read(head(1)).await.unwrap().unwrap().retain_until().is_never());
+}
+
+/// 9. Payload and stamp stay; the new time is what read shows.
+pub async fn retain_moves_time_and_nothing_else<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let written = Record::new("payload", until(100));
+    storage.write(head(1), written.clone()).await.unwrap();
+    for (retain, expected) in [(Retain::AtLeast(until(200)), 200), (Retain::AtMost(until(50)), 50)] {
+        assert_eq!(storage.retain(&[head(1)], retain).await.unwrap(), 1);
+        let read = storage.read(head(1)).await.unwrap().unwrap();
+        assert_eq!((read.retain_until(), read.stamp()), (until(expected), written.stamp()));
+        assert_eq!(read.payload(), "payload");
+    }
+    assert!(storage.write_if(head(1), Some(written.stamp()), record("next")).await.unwrap());
+}
+
+/// 9. At least never shortens, at most never lengthens.
+pub async fn retain_never_goes_the_other_way<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    storage.write(head(1), Record::new("x", until(100))).await.unwrap();
+    for retain in [Retain::AtLeast(until(10)), Retain::AtMost(until(1000)), Retain::AtMost(Timestamp::NEVER)]
+    {
+        assert_eq!(storage.retain(&[head(1)], retain).await.unwrap(), 1);
+        assert_eq!(storage.read(head(1)).await.unwrap().unwrap().retain_until(), until(100));
+    }
+}
+
+/// 9. Absent records are skipped, and the others counted.
+pub async fn retain_counts_what_is_there<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for part in 0..5 {
+        storage.write(chunk(1, part), Record::new("x", until(1))).await.unwrap();
+    }
+    let keys: Vec<Key> = (2..9).map(|part| chunk(1, part)).collect();
+    assert_eq!(storage.retain(&keys, Retain::AtLeast(until(9))).await.unwrap(), 3);
+    assert_eq!(storage.retain(&[], Retain::AtLeast(until(9))).await.unwrap(), 0);
+    assert!(storage.read(chunk(1, 7)).await.unwrap().is_none(), "an absent record is not made");
+    assert_eq!(storage.read(chunk(1, 1)).await.unwrap().unwrap().retain_until(), until(1));
+}
+
+/// 4, 9. One moves the time while another compares and writes: neither puts back what it read before.
+pub async fn retain_and_write_if_lose_neither<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for round in 0..20_u64 {
+        let first = Record::new("first", until(100));
+        storage.write(head(1), first.clone()).await.unwrap();
+        let second = Record::new("second", until(200 + round));
+        let (one, other) = (storage.clone(), storage.clone());
+        let (seen, record) = (Some(first.stamp()), second.clone());
+        let tasks = [
+            tokio::spawn(async move { u64::from(one.write_if(head(1), seen, record).await.unwrap()) }),
+            tokio::spawn(async move { other.retain(&[head(1)], Retain::AtLeast(until(150))).await.unwrap() }),
+        ];
+        let done: Vec<u64> = join_all(tasks).await.into_iter().map(|done| done.unwrap()).collect();
+        assert_eq!(done, [1, 1]);
+        let there = storage.read(head(1)).await.unwrap().unwrap();
+        assert_eq!(there.stamp(), second.stamp(), "the older record came back");
+        assert_eq!(there.retain_until(), until(200 + round));
+    }
+}
+
+/// 10. What is due goes, of every kind; what is due a millisecond later stays; the number is right.
+pub async fn delete_expired_takes_what_is_due_and_nothing_else<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let now = until(100);
+    let later = Timestamp::from_millis(now.as_millis() + 1);
+    let due = [head(1), chunk(2, 0), head(3).sibling(Kind::Variant, [1; 16], 0)];
+    for key in due {
+        storage.write(key, Record::new("due", now)).await.unwrap();
+    }
+    for (key, time) in [(head(4), later), (chunk(1, 0), later), (head(5), Timestamp::NEVER)] {
+        storage.write(key, Record::new("stays", time)).await.unwrap();
+    }
+    assert_eq!(storage.delete_expired(now).await.unwrap(), 3);
+    assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
+    for key in due {
+        assert!(storage.read(key).await.unwrap().is_none());
+    }
+    for key in [head(4), chunk(1, 0), head(5)] {
+        assert!(storage.contains(key).await.unwrap());
+    }
+}

@@ -1,0 +1,59 @@
+//! Clause 11, and what a store keeps beyond its handles.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+/// 11. A clone writes, another reads.
+pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let clone = storage.clone();
+    clone.write(head(1), record("shared")).await.unwrap();
+    assert_eq!(payload(&storage, head(1)).await.unwrap(), "shared");
+    drop(clone);
+    assert_eq!(payload(&storage, head(1)).await.unwrap(), "shared");
+}
+
+/// 2, 11. Sixteen tasks write hundreds of records at once; all of them are there.
+pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let tasks = (0..16_u8).map(|task| {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            for number in 0..20_u8 {
+                let key = chunk(task, u32::from(number));
+                storage.write(key, record(vec![task, number])).await.unwrap();
+                storage.write(head(task), record(vec![task])).await.unwrap();
+            }
+        })
+    });
+    join_all(tasks).await.into_iter().for_each(|done| done.unwrap());
+    for task in 0..16_u8 {
+        assert_eq!(payload(&storage, head(task)).await.unwrap(), vec![task]);
+        for number in 0..20_u8 {
+            assert_eq!(payload(&storage, chunk(task, u32::from(number))).await.unwrap(), vec![task, number]);
+        }
+    }
+    assert_eq!(storage.size().await.unwrap(), 16);
+}
+
+/// 11. Where it is promised: what was written is there when the store is opened again, by whatever handle.
+pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
+    let written = record(vec![5; 300_000]);
+    if harness.shares() {
+        let (one, other) = (harness.open("shared").await.unwrap(), harness.open("shared").await.unwrap());
+        one.write(head(1), written.clone()).await.unwrap();
+        assert_eq!(other.read(head(1)).await.unwrap().unwrap().stamp(), written.stamp());
+        one.clear().await.unwrap();
+    }
+    if harness.persists() {
+        {
+            let storage = harness.open("again").await.unwrap();
+            storage.write(head(1), written.clone()).await.unwrap();
+        }
+        let storage = harness.open("again").await.unwrap();
+        let read = storage.read(head(1)).await.unwrap().expect("the store persists");
+        assert_eq!((read.payload(), read.retain_until()), (written.payload(), written.retain_until()));
+        storage.clear().await.unwrap();
+    }
+}

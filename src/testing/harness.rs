@@ -1,0 +1,48 @@
+//! How the suite opens a storage.
+
+use std::future::Future;
+
+use crate::error::Result;
+use crate::storage::{Key, Storage};
+
+/// Opens storages for the contract's cases. A closure that makes an empty storage is one, for storages that are not
+/// shared by name.
+pub trait Harness: Sync {
+    /// The storage under test.
+    type Storage: Storage;
+
+    /// Opens the storage of this name. Where [`shares`](Harness::shares) is true, all names live side by side in one
+    /// store, and opening a name twice gives two handles of the same storage; else each is a storage of its own.
+    ///
+    /// # Errors
+    /// A name that the storage cannot take.
+    fn open(&self, name: &str) -> impl Future<Output = Result<Self::Storage>> + Send;
+
+    /// Whether names are shared. Provided: false.
+    fn shares(&self) -> bool {
+        false
+    }
+
+    /// Whether a storage that is opened again, after all handles were dropped, has its records. Provided: false.
+    fn persists(&self) -> bool {
+        false
+    }
+
+    /// Puts bytes that are no record in place of the one at this key, past the storage; false: this harness cannot.
+    fn damage(&self, storage: &Self::Storage, key: Key) -> impl Future<Output = bool> + Send {
+        let _ = (storage, key);
+        async { false }
+    }
+}
+
+impl<F, S> Harness for F
+where
+    F: Fn() -> S + Sync,
+    S: Storage,
+{
+    type Storage = S;
+
+    async fn open(&self, _name: &str) -> Result<S> {
+        Ok(self())
+    }
+}
