@@ -52,8 +52,9 @@ struct VariantForm<'a> {
     initial_age_ms: u64,
     request_time: Timestamp,
     response_time: Timestamp,
-    /// `None`: the body is the rest of the record.
-    chunked: Option<([u8; 16], u32, u64)>,
+    body_len: u64,
+    /// The name and the length of chunks; `None`: the body is the rest of the record.
+    chunked: Option<([u8; 16], u32)>,
 }
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
@@ -127,7 +128,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     let response = &variant.response;
     let (chunked, body): (_, &[u8]) = match &response.body {
         StoredBody::Inline(body) => (None, body),
-        StoredBody::Chunked { id, chunk_len, len } => (Some((*id, *chunk_len, *len)), &[]),
+        StoredBody::Chunked { id, chunk_len, .. } => (Some((*id, *chunk_len)), &[]),
     };
     let form = VariantForm {
         until: variant.until,
@@ -138,6 +139,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         initial_age_ms: response.initial_age_ms,
         request_time: response.request_time,
         response_time: response.response_time,
+        body_len: response.body.len(),
         chunked,
     };
     (form, body)
@@ -181,12 +183,12 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         Some(map)
     };
     let body = match form.chunked {
-        None => StoredBody::Inline(body),
-        Some((_, 0, _)) => return None,
-        Some((id, chunk_len, len)) => StoredBody::Chunked { id, chunk_len, len },
+        None if body.len() as u64 == form.body_len => StoredBody::Inline(body),
+        None | Some((_, 0)) => return None,
+        Some((id, chunk_len)) => StoredBody::Chunked { id, chunk_len, len: form.body_len },
     };
     let response = StoredResponse {
-        status: StatusCode::from_u16(form.status).ok()?,
+        status: StatusCode::from_u16(form.status).ok().filter(|status| !status.is_informational())?,
         headers: fields(form.headers)?,
         initial_age_ms: form.initial_age_ms,
         request_time: form.request_time,

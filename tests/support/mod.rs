@@ -1,6 +1,8 @@
 //! A scripted origin, and short ways to ask through a cache.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
+pub mod faulty;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;

@@ -1,0 +1,235 @@
+//! A storage that fails, hangs or lies never fails or stalls a request, and forgets no invalidation.
+#![allow(unreachable_pub, clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use tokio::time::Instant;
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
+use tower_response_cache::{MissReason, Outcome, Stored, Timestamp};
+
+use support::faulty::{Faulty, Mode};
+use support::{Fixture, Origin, get, response};
+
+const A: &str = "http://example.com/a";
+
+fn fixture(mode: Mode) -> (Fixture<Faulty>, Faulty) {
+    let storage = Faulty::new(mode);
+    let mut version = 0;
+    let origin = Origin::new(move |request| {
+        if request.method() == "POST" {
+            version += 1;
+        }
+        response(&[("cache-control", "max-age=6000")], format!("version {version}"))
+    });
+    (Fixture::with(origin, storage.clone(), |builder| builder), storage)
+}
+
+fn post() -> Request<Full<Bytes>> {
+    Request::post(A).body(Full::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_store_is_a_miss_and_says_so() {
+    let (cache, _) = fixture(Mode::Failing);
+    for _ in 0..20 {
+        let answer = cache.get(A).await;
+        assert_eq!((answer.code, &answer.body[..]), (StatusCode::OK, &b"version 0"[..]));
+        assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::Storage));
+        assert_eq!(answer.status.stored(), Stored::Storage);
+    }
+    assert_eq!(cache.origin.count(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_store_costs_its_deadline_and_then_nothing() {
+    let (cache, storage) = fixture(Mode::Hung);
+    let began = Instant::now();
+    assert_eq!(cache.get(A).await.body, "version 0");
+    assert!(began.elapsed() <= Duration::from_millis(600));
+    for _ in 0..100 {
+        assert_eq!(cache.get(A).await.body, "version 0");
+    }
+    // The breaker leaves it alone: it is not asked, and not waited for, for each of them.
+    assert!(began.elapsed() <= Duration::from_secs(5));
+    assert!(storage.operations() < 20, "{}", storage.operations());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_back_is_used_again() {
+    let (cache, storage) = fixture(Mode::Failing);
+    for _ in 0..10 {
+        cache.get(A).await;
+    }
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    assert_eq!(cache.get(A).await.word(), "miss");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_only_store_serves_hits_and_stores_nothing() {
+    let (cache, storage) = fixture(Mode::Well);
+    cache.get(A).await;
+    storage.set(Mode::ReadOnly);
+    for _ in 0..20 {
+        assert_eq!(cache.get(A).await.word(), "hit");
+        assert_eq!(cache.get("http://example.com/b").await.word(), "miss");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_closed_answers_503_and_asks_nobody() {
+    let origin = Origin::new(|_| response(&[], "v"));
+    let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed());
+    let answer = cache.get(A).await;
+    assert_eq!((answer.code, answer.word()), (StatusCode::SERVICE_UNAVAILABLE, "failed"));
+    assert_eq!(cache.origin.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_that_the_store_did_not_take_is_not_forgotten() {
+    for mode in [Mode::Failing, Mode::Hung, Mode::HungWrites] {
+        let (cache, storage) = fixture(Mode::Well);
+        cache.get(A).await;
+        assert_eq!(cache.get(A).await.word(), "hit");
+        storage.set(mode);
+        cache.ask(post()).await;
+        // The old response is still in the store, and must not come back: neither now nor when the store does.
+        assert_eq!(cache.get(A).await.body, "version 1");
+        storage.set(Mode::Well);
+        cache.clock.advance(Duration::from_secs(5));
+        assert_eq!(cache.get(A).await.body, "version 1");
+        let settled = cache.get(A).await;
+        assert_eq!((settled.word(), &settled.body[..]), ("hit", &b"version 1"[..]), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_is_carried_out_without_a_request() {
+    let (cache, storage) = fixture(Mode::Well);
+    cache.get(A).await;
+    storage.set(Mode::HungWrites);
+    cache.ask(post()).await;
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // Another process, with a cache of its own on the same store, finds the tombstone.
+    let other = Fixture::with(cache.origin.clone(), storage, |builder| builder);
+    other.clock.set(cache.clock.now());
+    assert_eq!(other.get(A).await.status.outcome(), Outcome::Miss(MissReason::Invalidated));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() {
+    let (cache, storage) = fixture(Mode::HungWrites);
+    cache.ask(post()).await;
+    assert_eq!(cache.get(A).await.status.stored(), Stored::Storage);
+    storage.set(Mode::Well);
+}
+
+#[tokio::test]
+async fn damaged_records_of_every_kind_are_a_miss() {
+    let storage = MemoryStorage::new();
+    let cache = Fixture::with(
+        Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789")),
+        storage.clone(),
+        |builder| builder,
+    );
+    cache.get(A).await;
+    let (key, record) = storage.values().try_next().await.unwrap().unwrap();
+    let good = record.payload();
+    let until = record.retain_until();
+    // Cut short at every length, and something else altogether.
+    let cut = (0..good.len()).map(|len| good.slice(..len));
+    let others = [Bytes::new(), Bytes::from_static(b"\x01\xff\xff\xff\xff"), Bytes::from(vec![0xff; 500])];
+    for bytes in cut.chain(others) {
+        let len = bytes.len();
+        storage.write(key, Record::new(bytes, until)).await.unwrap();
+        let answer = cache.get(A).await;
+        assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]), "cut at {len}");
+    }
+    // Changed at any byte: what a byte store reads back is no record.
+    let whole = record.to_bytes();
+    for at in 0..whole.len() {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 0x55;
+        assert!(Record::from_bytes(bytes).is_err(), "changed at {at}");
+    }
+    storage.write(key, Record::new(good.slice(..good.len() / 2), until)).await.unwrap();
+    assert_eq!(cache.get(A).await.word(), "miss");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+/// A large body in four chunks of four bytes.
+async fn chunked() -> (Fixture, MemoryStorage, Vec<Key>) {
+    let storage = MemoryStorage::new();
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+    cache.get(A).await;
+    cache.layer.idle().await;
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let mut chunks: Vec<Key> = keys.into_iter().filter(|key| key.kind == Kind::Chunk).collect();
+    chunks.sort();
+    assert_eq!(chunks.len(), 4);
+    assert_eq!(cache.get(A).await.word(), "hit");
+    (cache, storage, chunks)
+}
+
+#[tokio::test]
+async fn a_body_whose_first_chunk_is_gone_is_fetched_again() {
+    let (cache, storage, chunks) = chunked().await;
+    storage.delete(chunks[0]).await.unwrap();
+    let answer = cache.get(A).await;
+    assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::BodyGone));
+    assert_eq!(answer.body, "0123456789abcdef");
+}
+
+#[tokio::test]
+async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_out_of_use() {
+    use http_body_util::BodyExt;
+    for damage in [None, Some("ab"), Some("too long")] {
+        let (cache, storage, chunks) = chunked().await;
+        match damage {
+            None => assert!(storage.delete(chunks[2]).await.unwrap()),
+            Some(text) => {
+                let later = Timestamp::from_secs(4_000_000_000);
+                storage.write(chunks[2], Record::new(text, later)).await.unwrap();
+            }
+        }
+        let mut body = cache.send(get(A)).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "0123");
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "4567");
+        assert!(body.frame().await.unwrap().is_err(), "it must not end short, or go on with another body");
+        assert!(body.frame().await.is_none());
+        cache.layer.idle().await;
+        let again = cache.get(A).await;
+        assert_eq!((again.word(), &again.body[..]), ("miss", &b"0123456789abcdef"[..]));
+        assert_eq!(cache.get(A).await.word(), "hit");
+    }
+}
+
+#[tokio::test]
+async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
+    let storage = MemoryStorage::new();
+    let origin = Origin::new(|request| {
+        if request.headers().contains_key("if-none-match") {
+            return support::not_modified(&[("etag", "\"t\"")]);
+        }
+        response(&[("cache-control", "max-age=60"), ("etag", "\"t\"")], "0123456789abcdef")
+    });
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+    cache.get(A).await;
+    cache.layer.idle().await;
+    cache.clock.advance(Duration::from_secs(100));
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    storage.delete(*keys.iter().rfind(|key| key.kind == Kind::Chunk).unwrap()).await.unwrap();
+    let answer = cache.get(A).await;
+    assert_eq!((answer.code, &answer.body[..]), (StatusCode::OK, &b"0123456789abcdef"[..]));
+    assert_eq!(cache.origin.count(), 3);
+}

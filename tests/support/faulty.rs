@@ -1,0 +1,105 @@
+//! A storage that fails as a test wants it to.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::Stream;
+use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
+use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Well,
+    /// Every operation is an error.
+    Failing,
+    /// No operation ever answers.
+    Hung,
+    /// Changes are refused; reading works.
+    ReadOnly,
+    /// Changes never answer; reading works.
+    HungWrites,
+}
+
+#[derive(Clone)]
+pub struct Faulty {
+    pub inner: MemoryStorage,
+    mode: Arc<Mutex<Mode>>,
+    /// How many operations reached the store.
+    pub operations: Arc<AtomicUsize>,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl Faulty {
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            inner: MemoryStorage::new(),
+            mode: Arc::new(Mutex::new(mode)),
+            operations: Arc::default(),
+            wake: Arc::default(),
+        }
+    }
+
+    pub fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap() = mode;
+        self.wake.notify_waiters();
+    }
+
+    pub fn operations(&self) -> usize {
+        self.operations.load(Ordering::SeqCst)
+    }
+
+    async fn go(&self, changes: bool) -> Result<()> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let woken = self.wake.notified();
+            let mode = *self.mode.lock().unwrap();
+            match mode {
+                Mode::Well => return Ok(()),
+                Mode::ReadOnly if changes => return Err(Error::new(ErrorKind::ReadOnly, "scripted")),
+                Mode::ReadOnly => return Ok(()),
+                Mode::HungWrites if !changes => return Ok(()),
+                Mode::Failing => return Err(Error::new(ErrorKind::Unavailable, "scripted")),
+                Mode::Hung | Mode::HungWrites => woken.await,
+            }
+        }
+    }
+}
+
+impl Storage for Faulty {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.go(false).await?;
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.go(true).await?;
+        self.inner.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.go(true).await?;
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.go(true).await?;
+        self.inner.write_if(key, seen, record).await
+    }
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        self.go(true).await?;
+        self.inner.retain(keys, retain).await
+    }
+    async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
+        self.go(true).await?;
+        self.inner.delete_many(keys).await
+    }
+    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        self.inner.delete_expired(now).await
+    }
+    fn max_record_len(&self) -> usize {
+        self.inner.max_record_len()
+    }
+}
