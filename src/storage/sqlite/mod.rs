@@ -15,9 +15,9 @@
 //! - The store is bounded ([`max_bytes`](SqliteStorageBuilder::max_bytes)): what has expired goes first, then the entries
 //!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
 //!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
-//!   of the bound. The file keeps the space of what went and fills it again; it grows a little above the bound (pages,
-//!   the log) and does not shrink (`VACUUM` while nobody uses it does that). Opened with a lower bound than before, it gets there
-//!   with its next writes.
+//!   of the bound. The file keeps the space of what went and fills it again; it grows up to a third above the bound
+//!   (pages that are not full) and does not shrink (`VACUUM` while nobody uses it does that). Opened with a lower
+//!   bound than before, it gets there with its next writes.
 //! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
 //!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
 //!   record that turns up later counts as absent.
