@@ -1,1 +1,32 @@
+//! The policy's rules, each with the section that it is from.
 
+mod conditions;
+mod freshness;
+mod hostile;
+mod storing;
+mod validation;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::time::Timestamp;
+
+/// 2026-01-01T00:00:00Z.
+const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+fn fields(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        let name: HeaderName = name.parse().unwrap();
+        map.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    map
+}
+
+fn shared() -> Options {
+    Options { shared: true, ..Options::default() }
+}
+
+fn freshness(list: &[(&str, &str)], options: &Options) -> Freshness {
+    Freshness::new(http::StatusCode::OK, &fields(list), NOW, NOW, options)
+}

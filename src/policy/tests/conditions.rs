@@ -1,0 +1,91 @@
+//! Preconditions and ranges on what is stored (RFC 9110 §13, §14).
+
+use http::{Method, StatusCode};
+
+use super::*;
+
+fn ask(request: &[(&str, &str)]) -> Answer {
+    let stored = fields(&[
+        ("etag", "\"t\""),
+        ("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT"),
+        ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+    ]);
+    answer(&Method::GET, &fields(request), StatusCode::OK, &stored, 100)
+}
+
+#[test]
+fn preconditions_come_in_their_order() {
+    for (request, expected) in [
+        (vec![], Answer::Full),
+        (vec![("if-none-match", "\"t\"")], Answer::NotModified),
+        (vec![("if-none-match", "W/\"t\"")], Answer::NotModified), // weak comparison
+        (vec![("if-none-match", "\"a\", \"t\"")], Answer::NotModified),
+        (vec![("if-none-match", "\"a,\", \"t\"")], Answer::NotModified),
+        (vec![("if-none-match", "*")], Answer::NotModified),
+        (vec![("if-none-match", "\"a\"")], Answer::Full),
+        (vec![("if-none-match", "t")], Answer::Full),
+        (vec![("if-modified-since", "Wed, 31 Dec 2025 00:00:00 GMT")], Answer::NotModified),
+        (vec![("if-modified-since", "Tue, 30 Dec 2025 23:59:59 GMT")], Answer::Full),
+        (vec![("if-modified-since", "whenever")], Answer::Full),
+        // If-None-Match decides alone (§13.1.3).
+        (
+            vec![("if-none-match", "\"a\""), ("if-modified-since", "Wed, 31 Dec 2025 00:00:00 GMT")],
+            Answer::Full,
+        ),
+    ] {
+        assert_eq!(ask(&request), expected, "{request:?}");
+    }
+    let request = fields(&[("if-none-match", "*")]);
+    let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), 1);
+    assert_eq!(not_found, Answer::Full); // §13.2.1: only where the answer would be a success
+}
+
+#[test]
+fn single_ranges_are_answered_and_others_ignored() {
+    let part = |start, end_inclusive| Answer::Range { start, end_inclusive };
+    for (range, expected) in [
+        ("bytes=0-0", part(0, 0)),
+        ("Bytes=10-19", part(10, 19)),
+        ("bytes=90-", part(90, 99)),
+        ("bytes=90-1000", part(90, 99)),
+        ("bytes=90-99999999999999999999999", part(90, 99)),
+        ("bytes=-10", part(90, 99)),
+        ("bytes=-1000", part(0, 99)),
+        ("bytes=-0", Answer::Unsatisfiable),
+        ("bytes=100-", Answer::Unsatisfiable),
+        ("bytes=5-4", Answer::Full),
+        ("bytes=0-1,5-6", Answer::Full),
+        ("lines=0-1", Answer::Full),
+        ("bytes=", Answer::Full),
+        ("bytes=-", Answer::Full),
+        ("bytes=a-b", Answer::Full),
+        ("bytes=+1-2", Answer::Full),
+    ] {
+        assert_eq!(ask(&[("range", range)]), expected, "{range}");
+    }
+    let (range, head) = (fields(&[("range", "bytes=0-1")]), Method::HEAD);
+    assert_eq!(answer(&head, &range, StatusCode::OK, &HeaderMap::new(), 100), Answer::Full); // §14.2: GET only
+    assert_eq!(answer(&Method::GET, &range, StatusCode::OK, &HeaderMap::new(), 0), Answer::Unsatisfiable);
+}
+
+#[test]
+fn a_range_is_of_what_the_caller_has() {
+    let range = ("range", "bytes=0-1");
+    let part = Answer::Range { start: 0, end_inclusive: 1 };
+    for (condition, expected) in [
+        ("\"t\"", part),
+        ("W/\"t\"", Answer::Full), // §13.1.5: strong comparison
+        ("\"a\"", Answer::Full),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", part),
+        ("Wed, 31 Dec 2025 00:00:01 GMT", Answer::Full),
+        ("whenever", Answer::Full),
+    ] {
+        assert_eq!(ask(&[range, ("if-range", condition)]), expected, "{condition}");
+    }
+}
+
+#[test]
+fn a_304_carries_what_a_200_would_have_and_nothing_of_the_body() {
+    let stored = fields(&[("etag", "\"t\""), ("vary", "x"), ("content-length", "5"), ("set-cookie", "a=b")]);
+    assert_eq!(not_modified_headers(&stored), fields(&[("etag", "\"t\""), ("vary", "x")]));
+}

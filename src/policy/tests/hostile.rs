@@ -1,0 +1,129 @@
+//! Any bytes in any field: no panic, and no more caching than without them.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri, header};
+
+use super::*;
+
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % most as u64) as usize
+    }
+}
+
+const NAMES: [HeaderName; 16] = [
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    header::EXPIRES,
+    header::DATE,
+    header::AGE,
+    header::VARY,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::RANGE,
+    header::IF_RANGE,
+    header::CONNECTION,
+    header::LOCATION,
+    header::CONTENT_LOCATION,
+    header::SET_COOKIE,
+];
+
+const WORDS: [&str; 26] = [
+    "max-age",
+    "no-store",
+    "=",
+    ",",
+    "\"",
+    "\\",
+    "99999999999999999999",
+    "-1",
+    " ",
+    "*",
+    "W/",
+    "bytes",
+    "-",
+    "é",
+    "Thu, 01 Jan 2026 00:00:00 GMT",
+    "Thu, 99 Jan 9999 99:99:99 GMT",
+    "private",
+    "s-maxage=1",
+    "\t",
+    "/",
+    "..",
+    "?",
+    "http://",
+    "//",
+    "0",
+    "stale-while-revalidate=18446744073709551615",
+];
+
+fn headers(seeded: &mut Seeded) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for _ in 0..seeded.below(6) {
+        let mut value = Vec::new();
+        for _ in 0..seeded.below(8) {
+            if seeded.below(4) == 0 {
+                value.push(seeded.below(256) as u8);
+            } else {
+                value.extend_from_slice(WORDS[seeded.below(WORDS.len())].as_bytes());
+            }
+        }
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            map.append(NAMES[seeded.below(NAMES.len())].clone(), value);
+        }
+    }
+    map
+}
+
+#[test]
+fn no_bytes_in_any_field_make_it_panic_or_serve_what_is_forbidden() {
+    let mut seeded = Seeded(0x2545_F491_4F6C_DD1D);
+    let uri: Uri = "http://example.com/a/b".parse().unwrap();
+    for round in 0..50_000 {
+        let (request, response) = (headers(&mut seeded), headers(&mut seeded));
+        let options = Options { shared: round % 2 == 0, ..Options::default() };
+        let status = StatusCode::from_u16(100 + seeded.below(900) as u16).unwrap();
+        let times = [Timestamp::EPOCH, NOW, Timestamp::NEVER];
+        let (requested, responded) = (times[seeded.below(3)], times[seeded.below(3)]);
+        let freshness = Freshness::new(status, &response, requested, responded, &options);
+        let asked = RequestDirectives::of(&request);
+        for now in times {
+            let verdict = decide(&asked, &freshness, now, &options);
+            if freshness.no_cache || asked.no_cache {
+                assert!(!matches!(verdict, Verdict::Serve | Verdict::ServeStale(_)));
+            }
+            stale_on_error(&asked, &freshness, now, &options);
+            freshness.ttl(now);
+        }
+        freshness.retain_until(&options);
+        let _ = storable(&Method::GET, &request, status, &response, &freshness, &options);
+        if let Ok(names) = selecting_names(&response, &options) {
+            names.iter().for_each(|name| drop(selecting_value(name, &request)));
+        }
+        let mut stored = stored_headers(&response);
+        freshen(&mut stored, &request);
+        add_validators(&mut stored, &response);
+        selects_304(&response, &request);
+        for len in [0, 1, 10, u64::MAX] {
+            if let Answer::Range { start, end_inclusive } =
+                answer(&Method::GET, &request, StatusCode::OK, &response, len)
+            {
+                assert!(start <= end_inclusive && end_inclusive < len);
+            }
+        }
+        for named in invalidated(&uri, &response) {
+            assert_eq!(named.host(), Some("example.com"));
+        }
+        not_modified_headers(&response);
+    }
+    let far = Freshness::new(StatusCode::OK, &HeaderMap::new(), NOW, NOW, &Options::default());
+    assert!(!far.is_fresh(NOW + Duration::MAX));
+}

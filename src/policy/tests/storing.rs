@@ -1,0 +1,133 @@
+//! What is stored (RFC 9111 §3), which fields (§3.1), and by what it is selected (§4.1).
+
+use http::{Method, StatusCode, header};
+
+use super::*;
+
+fn decide_storing(
+    request: &[(&str, &str)],
+    status: u16,
+    response: &[(&str, &str)],
+    options: &Options,
+) -> Result<(), NotStored> {
+    let (response, status) = (fields(response), StatusCode::from_u16(status).unwrap());
+    let freshness = Freshness::new(status, &response, NOW, NOW, options);
+    storable(&Method::GET, &fields(request), status, &response, &freshness, options)
+}
+
+#[test]
+fn what_may_be_stored_and_why_not() {
+    use NotStored::*;
+    let cc = |value| vec![("cache-control", value)];
+    let (private, shared) = (Options::default(), shared());
+    let authorization = vec![("authorization", "a")];
+    for (request, status, response, options, expected) in [
+        (vec![], 200, cc("max-age=60"), &private, Ok(())),
+        (vec![], 200, vec![], &private, Err(NoFreshness)),
+        (vec![], 200, vec![("etag", "\"t\"")], &private, Ok(())), // it can be validated
+        (vec![], 200, vec![("etag", "t")], &private, Err(NoFreshness)), // that is no entity tag
+        (vec![], 200, cc("max-age=0"), &private, Err(Stale)),
+        (vec![], 200, cc("no-store"), &private, Err(ResponseNoStore)),
+        (vec![], 200, cc("max-age=60, No-Store"), &private, Err(ResponseNoStore)),
+        (cc("no-store"), 200, cc("max-age=60"), &private, Err(RequestNoStore)),
+        (vec![], 200, cc("private, max-age=60"), &private, Ok(())),
+        (vec![], 200, cc("private, max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("private=\"x\", max-age=60"), &shared, Err(Private)),
+        (authorization.clone(), 200, cc("max-age=60"), &private, Ok(())),
+        (authorization.clone(), 200, cc("max-age=60"), &shared, Err(Authorization)), // §3.5
+        (authorization.clone(), 200, cc("max-age=60, public"), &shared, Ok(())),
+        (authorization.clone(), 200, cc("max-age=60, must-revalidate"), &shared, Ok(())),
+        (authorization, 200, cc("s-maxage=60"), &shared, Ok(())),
+        (vec![], 200, vec![("cache-control", "max-age=60"), ("set-cookie", "a=b")], &shared, Err(SetCookie)),
+        (vec![], 200, vec![("cache-control", "max-age=60"), ("set-cookie", "a=b")], &private, Ok(())),
+        (vec![], 206, cc("max-age=60"), &private, Err(PartialContent)),
+        (vec![], 304, cc("max-age=60"), &private, Err(StatusNotCacheable)),
+        (vec![], 101, cc("max-age=60"), &private, Err(StatusNotCacheable)),
+        (vec![], 404, cc("max-age=60"), &private, Ok(())),
+        (vec![], 500, cc("max-age=60"), &private, Ok(())),
+        (vec![], 500, vec![("etag", "\"t\"")], &private, Err(StatusNotCacheable)),
+        (vec![], 302, vec![("etag", "\"t\"")], &private, Err(StatusNotCacheable)),
+        (vec![], 599, cc("max-age=60"), &private, Ok(())),
+        (vec![], 999, cc("max-age=60"), &private, Err(StatusNotCacheable)),
+    ] {
+        assert_eq!(decide_storing(&request, status, &response, options), expected, "{status} {response:?}");
+    }
+    let freshness = freshness(&[("cache-control", "max-age=60")], &private);
+    for method in [Method::HEAD, Method::POST, Method::PUT] {
+        let response = fields(&[("cache-control", "max-age=60")]);
+        let verdict = storable(&method, &HeaderMap::new(), StatusCode::OK, &response, &freshness, &private);
+        assert_eq!(verdict, Err(MethodNotCacheable));
+    }
+}
+
+#[test]
+fn set_cookie_is_stored_in_a_shared_cache_only_on_request() {
+    let options = Options { store_set_cookie: true, ..shared() };
+    let response = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
+    assert_eq!(decide_storing(&[], 200, &response, &options), Ok(()));
+}
+
+#[test]
+fn fields_of_the_connection_are_not_stored() {
+    let came = fields(&[
+        ("connection", "close, X-Named"),
+        ("connection", "x-other"),
+        ("x-named", "1"),
+        ("x-other", "2"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("proxy-authenticate", "Basic"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("x-kept", "3"),
+    ]);
+    let stored = stored_headers(&came);
+    let names: Vec<_> = stored.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(names, [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "3")]);
+}
+
+#[test]
+fn a_missing_date_is_added_and_one_that_came_stays() {
+    let mut headers = HeaderMap::new();
+    ensure_date(&mut headers, NOW);
+    assert_eq!(headers[header::DATE], "Thu, 01 Jan 2026 00:00:00 GMT");
+    let mut headers = fields(&[("date", "whenever")]);
+    ensure_date(&mut headers, NOW);
+    assert_eq!(headers[header::DATE], "whenever");
+}
+
+#[test]
+fn the_selecting_names_are_those_of_every_vary_line() {
+    let names = |vary: &[(&str, &str)], options: &Options| {
+        selecting_names(&fields(vary), options)
+            .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
+    };
+    let shared = shared();
+    assert_eq!(names(&[], &shared), Ok(String::new()));
+    assert_eq!(names(&[("vary", "B, a"), ("vary", "c ,, b")], &shared), Ok("a b c".to_owned()));
+    for any in ["*", "a, *", "* , a", "a b", "\"a\""] {
+        assert_eq!(names(&[("vary", any)], &shared), Err(NotStored::VaryAny), "{any}");
+    }
+    let private = Options::default();
+    assert_eq!(names(&[("vary", "x")], &private), Ok("authorization cookie x".to_owned()));
+    assert_eq!(names(&[("cache-control", "public")], &private), Ok(String::new()));
+    let no_cookie = Options { ignore_cookie: true, ..Options::default() };
+    assert_eq!(names(&[], &no_cookie), Ok("authorization".to_owned()));
+}
+
+#[test]
+fn values_of_the_same_meaning_are_one_and_others_are_not() {
+    let value = |name: &str, lines: &[&str]| {
+        let list: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+        selecting_value(&name.parse().unwrap(), &fields(&list))
+    };
+    assert_eq!(value("accept-language", &["en, DE"]), value("accept-language", &["en", "de"]));
+    assert_eq!(value("accept-encoding", &["gzip ,br"]), value("accept-encoding", &["GZIP, br"]));
+    assert_ne!(value("accept-encoding", &["gzip, br"]), value("accept-encoding", &["br, gzip"]));
+    assert_ne!(value("x-any", &["a"]), value("x-any", &["A"]));
+    assert_ne!(value("x-any", &["\"a, b\""]), value("x-any", &["\"a\", \"b\""]));
+    assert_ne!(value("x-any", &[""]), value("x-any", &[]));
+    assert_ne!(value("authorization", &["a, b"]), value("authorization", &["a", "b"]));
+    assert_eq!(value("x-any", &[]), None);
+}
