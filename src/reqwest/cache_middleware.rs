@@ -17,21 +17,21 @@ use crate::storage::Storage;
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
 ///
 /// ```
-/// # #[cfg(feature = "memory")]
-/// # fn run() -> Result<(), reqwest::reqwest_client::Error> {
+/// # #[cfg(feature = "memory")] {
 /// use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, reqwest_client, reqwest_middleware};
-/// # use tower_response_cache::reqwest;
 /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
 ///
 /// let layer = CacheLayer::new(MemoryStorage::new());
 /// // Redirects are followed above the cache, so that each hop is cached by its own rules.
-/// let client = reqwest_client::Client::builder().redirect(reqwest_client::redirect::Policy::none()).build()?;
+/// let client = reqwest_client::Client::builder()
+///     .redirect(reqwest_client::redirect::Policy::none())
+///     .build()
+///     .expect("a client");
 /// let client = reqwest_middleware::ClientBuilder::new(client)
 ///     .with(FollowRedirects::new())
 ///     .with(CacheMiddleware::new(layer.clone()))
 ///     .build();
 /// # drop(client);
-/// # Ok(())
 /// # }
 /// ```
 ///
