@@ -52,7 +52,7 @@ async fn fetch(client: &ClientWithMiddleware, url: &str) -> Result<(), Problem> 
 fn print(path: &str, code: StatusCode, status: Option<&CacheStatus>) {
     let (word, details) =
         status.map_or(("none", String::new()), |status| (status.word(), status.to_string()));
-    println!("{code:<24} {path:<8} {word:<12} {details}");
+    println!("{:<24} {path:<8} {word:<12} {details}", code.to_string());
 }
 
 /// A server whose `/old` and `/news` redirect to `/page`, the one for long and the other never to be kept.

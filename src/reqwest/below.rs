@@ -17,7 +17,7 @@ pub(super) struct Source(pub(super) Url);
 /// What is known of one request besides its parts.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    /// As the caller wrote it, fragment and all.
+    /// Without a fragment, which is never sent: so the client gives it back.
     pub(super) url: Url,
     /// Nobody said which fields are added below.
     pub(super) untold: bool,
@@ -34,7 +34,7 @@ impl Question {
 
     fn response(&self, response: Response) -> http::Response<Body> {
         let source = response.url().clone();
-        let unstorable = if !same_resource(&source, &self.url) {
+        let unstorable = if source != self.url {
             Some(Stored::Redirected)
         } else if self.untold && varies_on_credentials(response.headers()) {
             Some(Stored::ClientHeaders)
@@ -96,16 +96,6 @@ impl Fetcher for Refresher {
     fn background(&self) -> Option<Self> {
         Some(Self { client: self.client.clone(), question: self.question.clone() })
     }
-}
-
-/// Whether two URLs are the same but for what is never sent.
-fn same_resource(one: &Url, other: &Url) -> bool {
-    let sent = |url: &Url| {
-        let mut url = url.clone();
-        url.set_fragment(None);
-        url
-    };
-    one == other || sent(one) == sent(other)
 }
 
 fn varies_on_credentials(headers: &HeaderMap) -> bool {

@@ -123,7 +123,8 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let url = request.url().clone();
+        let mut url = request.url().clone();
+        url.set_fragment(None);
         if url.as_str().parse::<Uri>().is_err() {
             return next.run(request, extensions).await; // the client says what is wrong with it
         }

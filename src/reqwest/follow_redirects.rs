@@ -169,9 +169,6 @@ fn target(from: &Url, response: &Response) -> Option<Url> {
     if !matches!(target.scheme(), "http" | "https") {
         return None;
     }
-    if target.fragment().is_none() {
-        target.set_fragment(from.fragment());
-    }
     // An origin has no business to choose with whose credentials the next one is asked.
     target.set_username("").ok()?;
     target.set_password(None).ok()?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Channel, Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,17 +14,17 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+pub type Piece = Result<Bytes, std::io::Error>;
 pub type SentBody = BoxBody<Bytes, std::io::Error>;
 
-/// A response, and how it goes wrong.
+/// A response.
 pub struct Answer {
     response: Response<Bytes>,
-    breaks_off: bool,
     never: bool,
 }
 
 pub fn answer(body: impl Into<Bytes>) -> Answer {
-    Answer { response: Response::new(body.into()), breaks_off: false, never: false }
+    Answer { response: Response::new(body.into()), never: false }
 }
 
 pub fn redirect_to(code: u16, location: &str) -> Answer {
@@ -47,37 +47,17 @@ impl Answer {
         self
     }
 
-    /// The connection is closed after the body, though more was announced.
-    pub fn breaks_off(mut self) -> Self {
-        self.breaks_off = true;
-        self
-    }
-
     /// It never comes.
     pub fn never(mut self) -> Self {
         self.never = true;
         self
     }
 
-    pub fn piece(data: &'static str) -> Bytes {
-        Bytes::from_static(data.as_bytes())
-    }
-
     async fn into_response(self) -> Response<SentBody> {
         if self.never {
             std::future::pending::<()>().await;
         }
-        let (mut head, bytes) = self.response.into_parts();
-        if !self.breaks_off {
-            return Response::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed());
-        }
-        head.headers.insert("content-length", (bytes.len() + 10).into());
-        let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(2);
-        tokio::spawn(async move {
-            sender.send_data(bytes).await.unwrap();
-            sender.abort(std::io::Error::other("broken off"));
-        });
-        Response::from_parts(head, body.boxed())
+        self.response.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed())
     }
 }
 
@@ -107,14 +87,14 @@ impl Origin {
         .await
     }
 
-    /// Sends the pieces of one body as they come.
-    pub async fn piecewise(fields: &'static [(&'static str, &'static str)]) -> (Self, mpsc::Sender<Bytes>) {
-        let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    /// Sends the pieces of one body as they come; an error breaks it off.
+    pub async fn piecewise(fields: &'static [(&'static str, &'static str)]) -> (Self, mpsc::Sender<Piece>) {
+        let (sender, receiver) = mpsc::channel::<Piece>(1);
         let receiver = Arc::new(Mutex::new(Some(receiver)));
         let origin = Self::serve(move |_| {
             let receiver = receiver.lock().unwrap().take().expect("asked once");
             let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
-                Some((Ok(Frame::data(receiver.recv().await?)), receiver))
+                Some((receiver.recv().await?.map(Frame::data), receiver))
             });
             let mut response = Response::new(BodyExt::boxed(StreamBody::new(pieces)));
             for (name, value) in fields {
@@ -176,7 +156,8 @@ async fn connection<F>(
             Ok::<_, Infallible>(answer(Request::from_parts(head, body)).await)
         }
     });
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await; // the client may go away
+    let _ =
+        http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service).await; // the client may go away
 }
 
 /// A URL where nobody listens.
