@@ -262,6 +262,9 @@ async fn untold_of_the_clients_headers_nothing_that_varies_on_credentials_is_kep
         let kept = stored == Stored::Storing;
         assert_eq!(get(&client, &origin.url("/")).await.0.is_hit(), kept);
     }
+    let origin = greeting("cookie").await;
+    let told = CacheMiddleware::new(layer()).client_headers(&HeaderMap::new());
+    assert_eq!(get(&cached(plain(), told), &origin.url("/")).await.0.stored(), Stored::Storing);
 }
 
 #[tokio::test]

@@ -138,16 +138,14 @@ impl<S: Storage> Core<S> {
     }
 
     /// Refreshes a record in the background, unless somebody does.
-    pub(crate) fn refresh_later<F: Fetcher>(
+    pub(crate) fn refresh_later<F: Fetcher + 'static>(
         self: &Arc<Self>,
         fetcher: F,
         parts: &request::Parts,
         place: &Place,
         key: Key,
         record: &Record,
-    ) where
-        F: 'static,
-    {
+    ) {
         let Some(refreshing) = self.begin_refresh(key) else { return };
         let mut parts = parts.clone();
         parts.method = Method::GET;

@@ -141,10 +141,10 @@ impl Origin {
 
 async fn connection<F>(
     stream: TcpStream,
-    answer: impl Fn(Request<Bytes>) -> F + Clone,
+    answer: impl Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     asked: Arc<Mutex<Vec<Asked>>>,
 ) where
-    F: Future<Output = Response<SentBody>>,
+    F: Future<Output = Response<SentBody>> + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let (answer, asked) = (answer.clone(), Arc::clone(&asked));
@@ -157,7 +157,7 @@ async fn connection<F>(
         }
     });
     let _ =
-        http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service).await; // the client may go away
+        http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// A URL where nobody listens.
