@@ -91,7 +91,8 @@ pub enum Stored {
     Storage,
     /// It is not stored: there is no runtime that could wait for the store.
     NoRuntime,
-    /// It is not stored: this cache was told not to keep what may depend on fields added below it.
+    /// It is not stored: it varies on Cookie or Authorization, and the cache was not told which fields are added to
+    /// requests below it.
     ClientHeaders,
 }
 

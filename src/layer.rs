@@ -45,6 +45,11 @@ impl<S: Storage> CacheLayer<S> {
         Self { core }
     }
 
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn core(&self) -> &Arc<Core<S>> {
+        &self.core
+    }
+
     /// Waits until all that was begun is done: bodies that are being committed, background refreshes. Await it before
     /// a program ends, or what was read last may not be stored.
     pub async fn idle(&self) {

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `memory` | yes | `storage::MemoryStorage` |
 //! | `sqlite` | | `storage::SqliteStorage`, bundled SQLite |
-//! | `reqwest` | | the middleware for reqwest-middleware |
+//! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
 //! | `axum` | | reads axum's `OriginalUri`, for nested routers |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
 //! | `testing` | | the storage contract's suite |
@@ -18,6 +18,8 @@ mod error;
 mod key;
 mod layer;
 mod policy;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 mod service;
 pub mod storage;
 #[cfg(feature = "testing")]

@@ -27,8 +27,12 @@ pub(crate) struct Core<S> {
 
 impl<S: Storage> Core<S> {
     pub(crate) fn new(store: S, config: Config) -> Arc<Self> {
+        Arc::new(Self::unshared(store, config))
+    }
+
+    fn unshared(store: S, config: Config) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Self {
+        Self {
             keyer: Keyer::new(&config.secret, &config.partition),
             store: Guarded::new(store, config.clock.clone(), config.deadline, config.body_deadline),
             pending: Pending::default(),
@@ -37,7 +41,20 @@ impl<S: Storage> Core<S> {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             refreshing: Mutex::default(),
             config,
-        })
+        }
+    }
+
+    /// The same cache in a partition of its own: nothing is shared but the store and the count of what is under way.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn partitioned(&self, name: &str) -> Arc<Self> {
+        let mut config = self.config.clone();
+        if config.partition.is_empty() {
+            config.partition = name.to_owned();
+        } else {
+            config.partition = format!("{}\0{}{name}", config.partition.len(), config.partition);
+        }
+        let core = Self { tasks: self.tasks.clone(), ..Self::unshared(self.store.store().clone(), config) };
+        Arc::new(core)
     }
 
     /// The right to refresh this record in the background; `None`: somebody does, or too many are.

@@ -3,9 +3,11 @@
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
+
+use crate::control::Stored;
 
 /// Sends requests to the origin. It need not be `'static`: only what runs in the background must be.
 pub(crate) trait Fetcher: Send {
@@ -21,8 +23,20 @@ pub(crate) trait Fetcher: Send {
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
-    /// `None`: this one cannot outlive its request, so nothing is refreshed in the background.
+    /// `None`: this one cannot outlive its request. What would be refreshed in the background is then revalidated
+    /// before it is served.
     fn background(&self) -> Option<Self::Background>;
+}
+
+/// Put by a fetcher into the extensions of a response that must not be stored, with the reason: only the fetcher knows
+/// what happened below it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unstorable(pub(crate) Stored);
+
+impl Unstorable {
+    pub(crate) fn reason(extensions: &Extensions) -> Option<Stored> {
+        extensions.get::<Self>().map(|Self(reason)| *reason)
+    }
 }
 
 /// A tower service as a fetcher: a clone that nobody has polled, made ready for each request.

@@ -17,7 +17,7 @@ use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot};
 use crate::error::Result as StoreResult;
 use crate::key::EffectiveUri;
-use crate::policy::{self, RequestDirectives, StaleReason, Verdict};
+use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 
 pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
@@ -149,7 +149,15 @@ impl<S: Storage> Core<S> {
             Verdict::Serve => Outcome::Hit,
             Verdict::ServeStale(reason) => {
                 if reason == StaleReason::WhileRevalidate {
-                    self.refresh_later(&fetcher, &parts, &place, key, &record);
+                    match fetcher.background() {
+                        Some(beside) => self.refresh_later(beside, &parts, &place, key, &record),
+                        // Nobody would ever refresh it, so this request does, before it is answered.
+                        None if !asked.only_if_cached => {
+                            let (found, reason) = ((key, record), ValidateReason::Stale);
+                            return self.revalidate(fetcher, parts, body, place, found, reason).await;
+                        }
+                        None => {}
+                    }
                 }
                 Outcome::Stale(reason)
             }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::commit::Plan;
 use super::core::Core;
-use super::fetcher::Fetcher;
+use super::fetcher::{Fetcher, Unstorable};
 use super::lookup::Place;
 use super::recorder::Recorder;
 use crate::body::{CacheBody, Tee, into_bytes};
@@ -82,6 +82,9 @@ impl<S: Storage> Core<S> {
         if self.answers_elsewhere(place, head) {
             return Err(Stored::Redirected);
         }
+        if let Some(reason) = Unstorable::reason(&head.extensions) {
+            return Err(reason);
+        }
         policy::storable(&request.method, &request.headers, head.status, &head.headers, freshness, options)
             .map_err(Stored::No)?;
         let names = policy::selecting_names(&head.headers, options).map_err(Stored::No)?;
@@ -105,7 +108,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether a layer below followed redirects, so that the response is another URI's.
-    fn answers_elsewhere(&self, place: &Place, head: &http::response::Parts) -> bool {
+    pub(crate) fn answers_elsewhere(&self, place: &Place, head: &http::response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]
         if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
             && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(&place.key_text))

@@ -26,3 +26,7 @@ mod tasks;
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;
 pub(crate) use self::core::Core;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::fetcher::{Fetcher, Unstorable};
+#[cfg(feature = "reqwest")]
+pub(crate) use self::flow::Route;

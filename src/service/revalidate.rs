@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use super::commit::Plan;
 use super::core::Core;
-use super::fetcher::Fetcher;
+use super::fetcher::{Fetcher, Unstorable};
 use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
@@ -58,8 +58,13 @@ impl<S: Storage> Core<S> {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
         }
-        let not_modified = response.into_parts().0.headers;
-        if policy::selects_304(&stored.headers, &not_modified)
+        let not_modified = response.into_parts().0;
+        // A 304 from another URI says nothing about what is stored for this one.
+        let about_this = !self.answers_elsewhere(&place, &not_modified)
+            && Unstorable::reason(&not_modified.extensions).is_none();
+        let not_modified = not_modified.headers;
+        if about_this
+            && policy::selects_304(&stored.headers, &not_modified)
             && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
         {
             return Ok(answer);
@@ -133,15 +138,14 @@ impl<S: Storage> Core<S> {
     }
 
     /// Refreshes a record in the background, unless somebody does.
-    pub(crate) fn refresh_later<F: Fetcher>(
+    pub(crate) fn refresh_later<F: Fetcher + 'static>(
         self: &Arc<Self>,
-        fetcher: &F,
+        fetcher: F,
         parts: &request::Parts,
         place: &Place,
         key: Key,
         record: &Record,
     ) {
-        let Some(fetcher) = fetcher.background() else { return };
         let Some(refreshing) = self.begin_refresh(key) else { return };
         let mut parts = parts.clone();
         parts.method = Method::GET;

@@ -1,0 +1,107 @@
+//! How the cache reaches what stands below it: the rest of the chain, or a client of its own.
+//!
+//! Promises: a request goes out with the caller's URL, timeout and version; a response comes back with the URL that it
+//! finally came from, and with a note where that, or what it varies on, forbids to store it.
+
+use ::reqwest::{Body, Request, Response, Url};
+use ::reqwest_middleware::{ClientWithMiddleware, Error, Next};
+use http::{Extensions, HeaderMap, header};
+
+use crate::control::Stored;
+use crate::service::{Fetcher, Unstorable};
+
+/// The URL that a response came from.
+#[derive(Clone, Debug)]
+pub(super) struct Source(pub(super) Url);
+
+/// What is known of one request besides its parts.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// Without a fragment, which is never sent: so the client gives it back.
+    pub(super) url: Url,
+    /// Nobody said which fields are added below.
+    pub(super) untold: bool,
+}
+
+impl Question {
+    fn request(&self, request: http::Request<Option<Body>>) -> Result<Request, Error> {
+        let (parts, body) = request.into_parts();
+        let mut request = Request::try_from(http::Request::from_parts(parts, Body::default()))?;
+        *request.body_mut() = body;
+        *request.url_mut() = self.url.clone();
+        Ok(request)
+    }
+
+    fn response(&self, response: Response) -> http::Response<Body> {
+        let source = response.url().clone();
+        let unstorable = if source != self.url {
+            Some(Stored::Redirected)
+        } else if self.untold && varies_on_credentials(response.headers()) {
+            Some(Stored::ClientHeaders)
+        } else {
+            None
+        };
+        let mut response: http::Response<Body> = response.into();
+        response.extensions_mut().insert(Source(source));
+        if let Some(reason) = unstorable {
+            response.extensions_mut().insert(Unstorable(reason));
+        }
+        response
+    }
+}
+
+/// The rest of the chain of middlewares, for as long as the request lives.
+pub(super) struct Chain<'a> {
+    pub(super) next: Next<'a>,
+    pub(super) extensions: &'a mut Extensions,
+    pub(super) question: Question,
+    pub(super) refresher: Option<ClientWithMiddleware>,
+}
+
+impl Fetcher for Chain<'_> {
+    type RequestBody = Option<Body>;
+    type Body = Body;
+    type Error = Error;
+    type Background = Refresher;
+
+    async fn fetch(&mut self, request: http::Request<Option<Body>>) -> Result<http::Response<Body>, Error> {
+        let request = self.question.request(request)?;
+        let response = self.next.clone().run(request, self.extensions).await?;
+        Ok(self.question.response(response))
+    }
+
+    fn background(&self) -> Option<Refresher> {
+        let client = self.refresher.clone()?;
+        Some(Refresher { client, question: self.question.clone() })
+    }
+}
+
+/// A client that outlives the request.
+pub(super) struct Refresher {
+    client: ClientWithMiddleware,
+    question: Question,
+}
+
+impl Fetcher for Refresher {
+    type RequestBody = Option<Body>;
+    type Body = Body;
+    type Error = Error;
+    type Background = Self;
+
+    async fn fetch(&mut self, request: http::Request<Option<Body>>) -> Result<http::Response<Body>, Error> {
+        let response = self.client.execute(self.question.request(request)?).await?;
+        Ok(self.question.response(response))
+    }
+
+    fn background(&self) -> Option<Self> {
+        Some(Self { client: self.client.clone(), question: self.question.clone() })
+    }
+}
+
+fn varies_on_credentials(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::VARY).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|member| {
+        let member = member.trim_ascii();
+        member.eq_ignore_ascii_case(b"cookie") || member.eq_ignore_ascii_case(b"authorization")
+    })
+}

@@ -1,0 +1,192 @@
+//! The middleware itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
+use ::reqwest_middleware::{ClientWithMiddleware, Middleware, Next, Result};
+use http::uri::Authority;
+use http::{Extensions, HeaderMap, Uri, header, request};
+
+use super::below::{Chain, Question, Source};
+use crate::body::CacheBody;
+use crate::layer::CacheLayer;
+use crate::service::{Core, Route};
+use crate::storage::Storage;
+
+/// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, reqwest_client, reqwest_middleware};
+/// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+///
+/// let layer = CacheLayer::new(MemoryStorage::new());
+/// // Redirects are followed above the cache, so that each hop is cached by its own rules.
+/// let client = reqwest_client::Client::builder()
+///     .redirect(reqwest_client::redirect::Policy::none())
+///     .build()
+///     .expect("a client");
+/// let client = reqwest_middleware::ClientBuilder::new(client)
+///     .with(FollowRedirects::new())
+///     .with(CacheMiddleware::new(layer.clone()))
+///     .build();
+/// # drop(client);
+/// # }
+/// ```
+///
+/// What the cache did is in the response's extensions: [`CacheStatus`](crate::CacheStatus). Await
+/// [`CacheLayer::idle`] before the program ends.
+///
+/// # What the client adds below
+/// A client adds fields that the cache does not see: its default headers, a cookie jar, what a middleware below puts
+/// in. A response may depend on them, so the cache is told: of constant fields by
+/// [`client_headers`](CacheMiddleware::client_headers), of anything else by one name for all of it,
+/// [`partition`](CacheMiddleware::partition). Untold, it keeps no response that varies on Cookie or Authorization;
+/// [`Stored::ClientHeaders`](crate::Stored::ClientHeaders) says so. One that depends on them without saying it in Vary
+/// is kept: clients of different users should not share a store untold.
+///
+/// # Redirects
+/// A client that follows redirects itself gives the last hop's response for the first hop's URL. Such a response is
+/// not stored ([`Stored::Redirected`](crate::Stored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
+/// the cache. A response that some middleware below made without a URL counts as redirected as well.
+///
+/// # Stale while revalidate
+/// A chain of middlewares ends with its request, so nothing can be refreshed through it afterwards. By default a response
+/// within its `stale-while-revalidate` window is therefore revalidated by the request itself, before it is served. With
+/// [`refresh_with`](CacheMiddleware::refresh_with) it is served at once, and refreshed beside through the client given.
+///
+/// # Errors
+/// Those of the client and of the middlewares below, as they came. The storage never fails a request.
+pub struct CacheMiddleware<S: Storage> {
+    core: Arc<Core<S>>,
+    client_headers: HeaderMap,
+    told: bool,
+    refresher: Option<ClientWithMiddleware>,
+}
+
+impl<S: Storage> CacheMiddleware<S> {
+    /// A middleware over this layer. All middlewares and services of one layer are one cache.
+    pub fn new(layer: CacheLayer<S>) -> Self {
+        Self {
+            core: Arc::clone(layer.core()),
+            client_headers: HeaderMap::new(),
+            told: false,
+            refresher: None,
+        }
+    }
+
+    /// The fields that the client below adds to each request that has none of that name: its default headers. They
+    /// count as the request's own when the cache tells requests apart; an empty map says that nothing is added. They
+    /// are also put into the request that goes out, as the client would. Default: untold.
+    #[must_use]
+    pub fn client_headers(mut self, headers: &HeaderMap) -> Self {
+        self.client_headers.clone_from(headers);
+        self.told = true;
+        self
+    }
+
+    /// Keeps what is stored through this middleware apart from all else in the store, under this name, and takes
+    /// whatever the client adds below as belonging to it: one identity, say one user's cookie jar. It comes on top of
+    /// the layer's own partition. Default: untold.
+    #[must_use]
+    pub fn partition(mut self, name: impl AsRef<str>) -> Self {
+        self.core = self.core.partitioned(name.as_ref());
+        self.told = true;
+        self
+    }
+
+    /// The client by which a response is refreshed beside the requests (RFC 5861 §3): a plain one, or one with the
+    /// middlewares that stand below this cache. It should add the same fields as the client below. Default: none, and
+    /// the request itself revalidates.
+    #[must_use]
+    pub fn refresh_with(mut self, client: impl Into<ClientWithMiddleware>) -> Self {
+        self.refresher = Some(client.into());
+        self
+    }
+
+    /// Adds to a request what the client would.
+    fn complete(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.client_headers {
+            if let header::Entry::Vacant(vacant) = headers.entry(name) {
+                vacant.insert(value.clone());
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: Storage> Middleware for CacheMiddleware<S> {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let mut url = request.url().clone();
+        url.set_fragment(None);
+        if url.as_str().parse::<Uri>().is_err() {
+            return next.run(request, extensions).await; // the client says what is wrong with it
+        }
+        let (mut parts, body) = into_parts(request)?;
+        self.complete(&mut parts.headers);
+        name_host(&mut parts);
+        let question = Question { url: url.clone(), untold: !self.told };
+        let chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
+        let core = Arc::clone(&self.core);
+        let response = match core.route(&parts, has_content(body.as_ref())) {
+            Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
+            Route::Unsafe => core.change(chain, parts, body).await?,
+            Route::Lookup(head) => core.run(chain, parts, body, head, None).await?,
+        };
+        Ok(into_response(response, url))
+    }
+}
+
+impl<S: Storage> Clone for CacheMiddleware<S> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            client_headers: self.client_headers.clone(),
+            told: self.told,
+            refresher: self.refresher.clone(),
+        }
+    }
+}
+
+impl<S: Storage> fmt::Debug for CacheMiddleware<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheMiddleware").field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
+fn into_parts(mut request: Request) -> Result<(request::Parts, Option<Body>)> {
+    let body = request.body_mut().take();
+    let (parts, _) = http::Request::<Body>::try_from(request)?.into_parts();
+    Ok((parts, body))
+}
+
+fn has_content(body: Option<&Body>) -> bool {
+    body.is_some_and(|body| body.as_bytes() != Some(&[]))
+}
+
+/// A Host field of the caller's own names the site (RFC 9110 §7.1), and the URL only where it is reached.
+fn name_host(parts: &mut request::Parts) {
+    let Some(host) = parts.headers.get(header::HOST) else { return };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return };
+    let mut uri = parts.uri.clone().into_parts();
+    uri.authority = Some(authority);
+    if let Ok(uri) = Uri::from_parts(uri) {
+        parts.uri = uri;
+    }
+}
+
+fn into_response(response: http::Response<CacheBody<Body>>, asked: Url) -> Response {
+    let (mut head, body) = response.into_parts();
+    let url = head.extensions.remove::<Source>().map_or(asked, |Source(url)| url);
+    // Only a builder can be given a URL.
+    if let Ok(with_url) = http::Response::builder().url(url).body(()) {
+        head.extensions.extend(with_url.into_parts().0.extensions);
+    }
+    Response::from(http::Response::from_parts(head, Body::wrap(body)))
+}
