@@ -297,6 +297,7 @@ async fn what_no_cache_answers_passes_untouched() {
     let with_content = || Request::get(A).body(Full::from("q")).unwrap();
     assert_eq!(cache.ask(with_content()).await.word(), "bypass");
     assert_eq!(cache.ask(get_with(A, &[("upgrade", "websocket")])).await.word(), "bypass");
+    assert_eq!(cache.ask(get_with(A, &[("if-match", "\"t\"")])).await.word(), "bypass");
     assert_eq!(cache.ask(Request::options(A).body(Full::default()).unwrap()).await.word(), "bypass");
     assert_eq!(cache.ask(get("/no-host")).await.word(), "bypass");
     assert_eq!(cache.get(A).await.word(), "hit");

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 log=$(mktemp)
 scratch=$(mktemp -d)
 trap 'rm -rf "$log" "$scratch"' EXIT
+export RUST_BACKTRACE=0
 began=$SECONDS
 
 step() {

@@ -45,7 +45,10 @@ impl<S: Storage> Core<S> {
         let has_content = has_content
             || parts.headers.contains_key(header::TRANSFER_ENCODING)
             || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
-        if (safe && has_content) || matches!(parts.method, Method::OPTIONS | Method::TRACE) {
+        // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
+        let of_origin = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+        let of_origin = of_origin.iter().any(|name| parts.headers.contains_key(name));
+        if (safe && (has_content || of_origin)) || matches!(parts.method, Method::OPTIONS | Method::TRACE) {
             return Route::Bypass;
         }
         let Some(uri) = EffectiveUri::of(parts, &self.config.default_scheme) else { return Route::Bypass };

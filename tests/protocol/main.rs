@@ -12,13 +12,17 @@
 mod gate;
 mod world;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gate::Fate;
 use world::{Kind, World};
 
-/// A test runs on one thread, so that a schedule is the same each time it is run.
+/// A test runs on one thread, and alone (the processes of all tests share this one's locks on keys), so that a schedule
+/// is the same each time it is run.
 fn block_on<T>(test: impl Future<Output = T>) -> T {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
