@@ -22,7 +22,7 @@ use crate::storage::Storage;
 /// let service = ServiceBuilder::new()
 ///     .layer(CacheLayer::new(MemoryStorage::new()))
 ///     .service_fn(|_request: http::Request<http_body_util::Empty<bytes::Bytes>>| async {
-///         Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::from("hello")))
+///         Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::new(bytes::Bytes::from("hello"))))
 ///     });
 /// # }
 /// ```

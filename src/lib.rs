@@ -1,5 +1,56 @@
 //! An HTTP cache (RFC 9111) as a tower layer, with pluggable storage.
 //!
+//! [`CacheLayer<S>`](CacheLayer) wraps any tower service of `http::Request` and `http::Response` (a hyper client, a
+//! router, a proxy) and answers from a [`Storage`](storage::Storage) where the RFC says it may. Bodies stream, on their
+//! way in and out; a storage that fails or hangs is a miss; the inner service's error is untouched.
+//!
+//! ```
+//! # #[cfg(feature = "memory")] {
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+//! # use http::{Request, Response};
+//! # use http_body_util::{BodyExt, Empty, Full};
+//! # use bytes::Bytes;
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # let client = service_fn(|_: Request<Empty<Bytes>>| async {
+//! #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)
+//! # });
+//! let layer = CacheLayer::new(MemoryStorage::new());
+//! let service = layer.layer(client); // hyper-util's client, for one
+//!
+//! for served_from in ["miss", "hit"] {
+//!     let request = Request::get("https://example.com/").body(Empty::<Bytes>::new())?;
+//!     let response = service.clone().oneshot(request).await?;
+//!     assert_eq!(response.body().status().map(|status| status.word()), Some(served_from));
+//!     assert_eq!(response.into_body().collect().await.map_err(|_| ()).unwrap().to_bytes(), "hello");
+//! }
+//! layer.idle().await; // before the program ends
+//! # Ok::<_, http::Error>(())
+//! # }).unwrap();
+//! # }
+//! ```
+//!
+//! # What is cached, and why not
+//! Each response has a [`CacheStatus`], in its extensions and in its body: where it came from, and whether it is stored
+//! or [why not](NotStored). By default the cache is private, for one client program: requests with different
+//! Authorization or Cookie never share a response. [`shared`](CacheLayerBuilder::shared) makes it one for many users,
+//! for a proxy or before a server.
+//!
+//! A response is stored once its body has come to a clean end: the caller must read it
+//! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
+//! succeeds, what is stored for its URI is not served again, by any process that shares the store.
+//!
+//! # What it needs
+//! tokio, with its timer enabled; outside a runtime only a store that answers at once is used, and nothing is refreshed
+//! in the background. The request's body must be `Default`, since repeated and background requests have an empty one.
+//! hyper's `Incoming` is not: map it to a boxed body above the cache.
+//!
+//! # Several processes
+//! Processes may share a store (a SQLite file). Of two fetches at a time one is kept whole; an invalidation by one
+//! process holds for all once its call has returned. Without [`strict`](CacheLayerBuilder::strict) this has one hole: an
+//! entry that is evicted within ten minutes of its invalidation, while a fetch that found nothing has been under way
+//! since before it.
+//!
 //! # Features
 //! | feature | default | gives |
 //! |---|---|---|
