@@ -42,6 +42,8 @@ if grep -qE '^(rusqlite|tokio-rusqlite|libsqlite3-sys|reqwest|axum|hyper) ' <<<"
 fi
 
 # --- tests -----------------------------------------------------------------------------------------------------------
+export REQUIRE_NGINX=1
+command -v nginx >/dev/null || unset REQUIRE_NGINX
 step "unit, contract and integration tests" cargo test --all-features --lib --tests --examples
 step "doc tests" cargo test --all-features --doc
 step "unit tests, default features" cargo test --lib
