@@ -1,0 +1,189 @@
+//! What a hit costs, beside the bare inner service and the lower bound in the same run; only the ratios travel.
+//!
+//! `cargo bench --features sqlite --bench hit_path`
+#![allow(missing_docs)]
+
+mod origin;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group};
+use http::Response;
+use http_body::Body;
+use tokio::runtime::Runtime;
+use tower::{Layer, Service};
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::{MemoryStorage, SqliteStorage};
+
+use origin::{Ask, Bare, LowerBound, read};
+
+const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
+const SIZES: [(usize, &str); 3] = [(1024, "1KiB"), (64 * 1024, "64KiB"), (1024 * 1024, "1MiB")];
+const ROWS: usize = 200;
+
+fn measure<S, B>(
+    criterion: &mut Criterion,
+    runtime: &Runtime,
+    name: &str,
+    size: &str,
+    uris: &[String],
+    service: &S,
+) where
+    S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static,
+{
+    let mut group = criterion.benchmark_group(format!("{name}/{size}"));
+    group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    let uris: Arc<[String]> = uris.into();
+    group.bench_function("1 task", |bench| {
+        bench.to_async(runtime).iter_custom(|count| {
+            let (mut service, uris) = (service.clone(), Arc::clone(&uris));
+            async move {
+                let began = Instant::now();
+                for number in 0..count as usize {
+                    read(&mut service, &uris[number % uris.len()]).await;
+                }
+                began.elapsed()
+            }
+        });
+    });
+    group.bench_function("64 tasks", |bench| {
+        bench.to_async(runtime).iter_custom(|count| {
+            let (service, uris) = (service.clone(), Arc::clone(&uris));
+            async move {
+                let each = count.div_ceil(64).max(1);
+                let began = Instant::now();
+                let tasks: Vec<_> = (0..64)
+                    .map(|task| {
+                        let (mut service, uris) = (service.clone(), Arc::clone(&uris));
+                        tokio::spawn(async move {
+                            for number in 0..each as usize {
+                                read(&mut service, &uris[(number + task * 7) % uris.len()]).await;
+                            }
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    let _ = task.await;
+                }
+                // For as many as were asked for.
+                began.elapsed().mul_f64(count as f64 / (each * 64) as f64)
+            }
+        });
+    });
+    group.finish();
+}
+
+fn hits(criterion: &mut Criterion) {
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    else {
+        panic!("a runtime can be built")
+    };
+    let one = [URI.to_owned()];
+    let rows: Vec<String> = (0..ROWS).map(|number| format!("{URI}&row={number}")).collect();
+    for (len, size) in SIZES {
+        let bare = Bare::new(len);
+        measure(criterion, &runtime, "bare", size, &one, &bare);
+        measure(criterion, &runtime, "lower bound", size, &one, &LowerBound::new(URI, len));
+
+        let builder = || CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
+        for (name, layer) in [
+            ("memory", builder().build()),
+            ("memory, no extensions", builder().status_in_extensions(false).build()),
+            ("memory, in chunks of 128 KiB", CacheLayer::new(MemoryStorage::new())),
+        ] {
+            let mut service = layer.layer(bare.clone());
+            runtime.block_on(read(&mut service, URI));
+            measure(criterion, &runtime, name, size, &one, &service);
+        }
+
+        for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
+            let Ok(folder) = tempfile::tempdir() else { panic!("there is a temporary folder") };
+            let open = SqliteStorage::builder(folder.path().join("s")).read_in_task(in_task).open();
+            let Ok(storage) = runtime.block_on(open) else { panic!("the store opens") };
+            let layer = CacheLayer::new(storage);
+            let mut service = layer.layer(bare.clone());
+            runtime.block_on(async {
+                for uri in &rows {
+                    read(&mut service, uri).await;
+                }
+                layer.idle().await;
+            });
+            measure(criterion, &runtime, name, size, &rows, &service);
+        }
+
+        // A miss that is stored: each request is for another URI.
+        let layer = CacheLayer::new(MemoryStorage::new());
+        let many: Vec<String> = (0..50_000).map(|number| format!("{URI}&miss={number}")).collect();
+        let no_hits = NoHits { bare: bare.clone() };
+        measure(criterion, &runtime, "miss, not storable", size, &many, &layer.layer(no_hits));
+    }
+}
+
+/// Says that nothing of it may be stored, so that every request is a miss.
+#[derive(Clone)]
+struct NoHits {
+    bare: Bare,
+}
+
+impl Service<Ask> for NoHits {
+    type Response = <Bare as Service<Ask>>::Response;
+    type Error = <Bare as Service<Ask>>::Error;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        self.bare.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Ask) -> Self::Future {
+        let mut answer = self.bare.call(request).into_inner();
+        if let Ok(response) = &mut answer {
+            response.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-store"));
+        }
+        std::future::ready(answer)
+    }
+}
+
+criterion_group!(benches, hits);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    table();
+}
+
+/// The ratios, from what criterion has just written down.
+fn table() {
+    let root = std::env::var("CARGO_TARGET_DIR")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
+    let median = |name: &str, size: &str, tasks: &str| -> Option<f64> {
+        let group = format!("{name}/{size}").replace('/', "_");
+        let path = format!("{root}/criterion/{group}/{tasks}/new/estimates.json");
+        let text = std::fs::read_to_string(path).ok()?;
+        let rest = text.split_once("\"median\"")?.1.split_once("\"point_estimate\":")?.1;
+        rest.split([',', '}']).next()?.parse().ok()
+    };
+    println!("\n{:32} {:>6} {:>9} {:>12} {:>8} {:>8}", "", "size", "tasks", "median µs", "× bare", "× bound");
+    for name in [
+        "bare",
+        "lower bound",
+        "memory",
+        "memory, no extensions",
+        "memory, in chunks of 128 KiB",
+        "sqlite",
+        "sqlite, read in task",
+        "miss, not storable",
+    ] {
+        for (_, size) in SIZES {
+            for tasks in ["1 task", "64 tasks"] {
+                let Some(time) = median(name, size, tasks) else { continue };
+                let ratio =
+                    |of| median(of, size, tasks).map_or("-".into(), |base| format!("{:.2}", time / base));
+                let (bare, bound) = (ratio("bare"), ratio("lower bound"));
+                println!("{name:32} {size:>6} {tasks:>9} {:>12.3} {bare:>8} {bound:>8}", time / 1000.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What every way of answering is measured on: a service that has its response ready, with the fields of a usual one.
+#![allow(dead_code, unreachable_pub)]
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full};
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+use tower::Service;
+
+pub type Ask = Request<Empty<Bytes>>;
+
+pub fn fields() -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in [
+        (header::DATE, "Thu, 01 Jan 2026 00:00:00 GMT"),
+        (header::SERVER, "origin/1.0"),
+        (header::CONTENT_TYPE, "application/json; charset=utf-8"),
+        (header::CACHE_CONTROL, "max-age=31536000, public"),
+        (header::ETAG, "\"0123456789abcdef\""),
+        (header::LAST_MODIFIED, "Wed, 31 Dec 2025 00:00:00 GMT"),
+        (header::ACCEPT_RANGES, "bytes"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=63072000"),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
+    }
+    fields.remove(header::DATE); // its moment is the cache's, whenever this runs
+    fields
+}
+
+/// The floor: a service that clones its response.
+#[derive(Clone)]
+pub struct Bare {
+    fields: Arc<HeaderMap>,
+    body: Bytes,
+}
+
+impl Bare {
+    pub fn new(len: usize) -> Self {
+        Self { fields: Arc::new(fields()), body: vec![7; len].into() }
+    }
+}
+
+impl Service<Ask> for Bare {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Ask) -> Self::Future {
+        let mut response = Response::new(Full::new(self.body.clone()));
+        *response.headers_mut() = (*self.fields).clone();
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        ready(Ok(response))
+    }
+}
+
+/// The lower bound of any cache in memory: a map by URI, the fields cloned, an Age.
+#[derive(Clone)]
+pub struct LowerBound {
+    map: Arc<Cache<String, Arc<(HeaderMap, Bytes)>>>,
+}
+
+impl LowerBound {
+    pub fn new(uri: &str, len: usize) -> Self {
+        let map = Cache::new(1000);
+        let mut fields = fields();
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+        fields.insert(header::AGE, HeaderValue::from_static("0"));
+        map.insert(uri.to_owned(), Arc::new((fields, vec![7; len].into())));
+        Self { map: Arc::new(map) }
+    }
+}
+
+impl Service<Ask> for LowerBound {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Ask) -> Self::Future {
+        let uri = request.uri().to_string();
+        let Some(stored) = self.map.get(&uri) else { panic!("it was put in") };
+        let mut response = Response::new(Full::new(stored.1.clone()));
+        *response.headers_mut() = stored.0.clone();
+        response.headers_mut().insert(header::AGE, HeaderValue::from(42));
+        ready(Ok(response))
+    }
+}
+
+pub fn ask(uri: &str) -> Ask {
+    let request = Request::get(uri).header(header::ACCEPT, "*/*").header(header::USER_AGENT, "bench");
+    match request.body(Empty::new()) {
+        Ok(request) => request,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Asks, and reads the body to its end; says how long it was.
+pub async fn read<S, B>(service: &mut S, uri: &str) -> usize
+where
+    S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
+    B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
+{
+    let Ok(response) = service.call(ask(uri)).await else { panic!("it answers") };
+    let mut body = response.into_body();
+    let mut len = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        len += frame.data_ref().map_or(0, Bytes::len);
+    }
+    len
+}
