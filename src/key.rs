@@ -25,31 +25,34 @@ impl<'a> EffectiveUri<'a> {
     /// Of a request: the URI's authority, else the Host field. `None`: the request names no host, or a malformed one.
     pub(crate) fn of(parts: &'a request::Parts, default_scheme: &'a Scheme) -> Option<Self> {
         let uri = asked_uri(parts);
-        if uri.authority().or(parts.uri.authority()).is_some() {
-            let whole = if uri.authority().is_some() { uri } else { &parts.uri };
-            let scheme = whole.scheme().unwrap_or(default_scheme);
-            return Self::new(scheme, whole.host()?, whole.authority()?.port_u16(), uri);
+        let with_authority = |uri: &'a Uri| Some((uri.scheme(), uri.authority()?.as_str()));
+        if let Some((scheme, authority)) = with_authority(uri).or_else(|| with_authority(&parts.uri)) {
+            let scheme = scheme.unwrap_or(default_scheme);
+            return Self::new(scheme, without_user(authority), uri);
         }
         let mut hosts = parts.headers.get_all(header::HOST).iter();
         let host = hosts.next()?.to_str().ok()?;
         if hosts.next().is_some() || host.contains(['@', '/', '?', '#', ' ']) {
             return None;
         }
-        // An IPv6 address has colons of its own, inside brackets.
-        let (host, port) = match host.rfind(':') {
-            Some(colon) if !host[colon..].contains(']') => (&host[..colon], &host[colon + 1..]),
-            _ => (host, ""),
-        };
-        let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
-        Self::new(uri.scheme().unwrap_or(default_scheme), host, port, uri)
+        Self::new(uri.scheme().unwrap_or(default_scheme), host, uri)
     }
 
     /// Of an absolute URI; `None` for any other.
     pub(crate) fn of_uri(uri: &'a Uri) -> Option<Self> {
-        Self::new(uri.scheme()?, uri.host()?, uri.authority()?.port_u16(), uri)
+        Self::new(uri.scheme()?, without_user(uri.authority()?.as_str()), uri)
     }
 
-    fn new(scheme: &'a Scheme, host: &'a str, port: Option<u16>, uri: &'a Uri) -> Option<Self> {
+    /// `authority` is a host, with a port or without.
+    fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
+        // An IPv6 address has colons of its own, inside brackets.
+        let (host, port) = match authority.rfind([':', ']']) {
+            Some(at) if authority.as_bytes().get(at) == Some(&b':') => {
+                (&authority[..at], &authority[at + 1..])
+            }
+            _ => (authority, ""),
+        };
+        let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str());
         if host.is_empty() || !(path_and_query.starts_with('/') || path_and_query.starts_with('?')) {
             return None; // `*` and other forms that are about no resource
@@ -101,6 +104,10 @@ impl<'a> EffectiveUri<'a> {
     }
 }
 
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
 #[cfg(feature = "axum")]
 fn asked_uri(parts: &request::Parts) -> &Uri {
     // Nested routers strip the prefix that they matched from the URI; this is what the client asked for.
@@ -123,6 +130,9 @@ impl Keyer {
         let mut seeded = Sha256::new();
         part(&mut seeded, secret);
         part(&mut seeded, partition.as_bytes());
+        // Filled up to whole blocks, which are then hashed once and not for every key.
+        let len = 16 + secret.len() + partition.len();
+        seeded.update(&[0; 64][..(64 - len % 64) % 64]);
         Self { seeded }
     }
 

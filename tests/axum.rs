@@ -37,6 +37,20 @@ async fn nested_routers_with_equal_inner_paths_never_share_an_entry() {
 }
 
 #[tokio::test]
+async fn a_head_request_is_told_the_length_that_a_get_would_have() {
+    // No length of its own: the handler streams.
+    let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
+    let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build();
+    let app = axum::Router::new().route("/", handler).layer(layer);
+    assert_eq!(ask(&app, Request::get("/")).await.0, "miss");
+    let request = Request::head("/").header("host", "example.com").body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    assert!(response.extensions().get::<CacheStatus>().unwrap().is_hit());
+    assert_eq!(response.headers()["content-length"], "4");
+}
+
+#[tokio::test]
 async fn all_services_of_one_layer_are_one_cache() {
     let layer = CacheLayer::builder(MemoryStorage::new()).shared().build();
     let runs = Arc::new(AtomicUsize::new(0));

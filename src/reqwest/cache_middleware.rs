@@ -10,7 +10,9 @@ use http::{Extensions, HeaderMap, Uri, header, request};
 
 use super::below::{Chain, Question, Source};
 use crate::body::CacheBody;
+use crate::key::EffectiveUri;
 use crate::layer::CacheLayer;
+use crate::policy::Interest;
 use crate::service::{Core, Route};
 use crate::storage::Storage;
 
@@ -134,7 +136,11 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let question = Question { url: url.clone(), untold: !self.told };
         let chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
         let core = Arc::clone(&self.core);
-        let response = match core.route(&parts, has_content(body.as_ref())) {
+        let route = {
+            let uri = EffectiveUri::of(&parts, &core.config.default_scheme);
+            core.route(&parts, has_content(body.as_ref()), Interest::of(&parts.headers), uri.as_ref())
+        };
+        let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
             Route::Unsafe => core.change(chain, parts, body).await?,
             Route::Lookup(head) => core.run(chain, parts, body, head, None).await?,

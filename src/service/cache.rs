@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response, request};
+use http::{HeaderName, Request, Response, header, request};
 use http_body::Body;
 use tower_service::Service;
 
@@ -76,7 +76,10 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.core.route(&parts, !body.is_end_stream() && body.size_hint().exact() != Some(0)) {
+        let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
+        let asked = Asked::by(&parts);
+        let uri = EffectiveUri::of(&parts, &self.core.config.default_scheme);
+        match self.core.route(&parts, has_content, asked.interest, uri.as_ref()) {
             Route::Bypass => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body)))
@@ -85,7 +88,7 @@ where
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.change(fetcher, parts, body))
             }
-            Route::Lookup(head) => match self.core.answer_now(&parts, head) {
+            Route::Lookup(head) => match self.core.answer_now(&parts, asked, uri.as_ref(), head) {
                 Ok(response) => CacheFuture::ready(response),
                 Err(first) => {
                     let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
@@ -99,7 +102,13 @@ where
 impl<S: Storage> Core<S> {
     /// The usual hit, without waiting and without a box: the head is at hand, its inline variant is the request's,
     /// fresh, and small. Else what was read, so that it is not read again.
-    fn answer_now<B>(&self, parts: &request::Parts, head: Key) -> Result<Response<CacheBody<B>>, First> {
+    fn answer_now<B>(
+        &self,
+        parts: &request::Parts,
+        asked: Asked<'_>,
+        uri: Option<&EffectiveUri<'_>>,
+        head: Key,
+    ) -> Result<Response<CacheBody<B>>, First> {
         if !self.pending.is_empty() || !self.owed.is_empty() {
             return Err(None);
         }
@@ -107,23 +116,30 @@ impl<S: Storage> Core<S> {
         let Some(Ok(Some(record))) = &read else { return Err(read) };
         let now = self.config.clock.now();
         let response = (|| {
-            let uri = EffectiveUri::of(parts, &self.config.default_scheme)?;
-            let variant = &usable_head(record, &uri, now).map(|head| (head, &head.inline));
-            let (head, variant) = (*variant)?;
-            let stored = &variant.response;
-            if variant.until <= now
-                || !self.owed.believes(stored.response_time)
-                || self.selection(&head.names, &parts.headers) != variant.selection
-            {
+            let head = usable_head(record, uri?, now)?;
+            let (variant, stored) = (&head.inline, &head.inline.response);
+            if variant.until <= now || !self.owed.believes(stored.response_time) {
+                return None;
+            }
+            // Without credentials, a response that is selected by them alone needs no look-up.
+            let by_credentials =
+                |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
+            let plain = !asked.interest.credentials && head.names.iter().all(by_credentials);
+            let selection = if plain { [0; 16] } else { self.selection(&head.names, &parts.headers) };
+            if selection != variant.selection {
                 return None;
             }
             let freshness = stored.freshness(self.number, &self.config.policy);
-            let asked = RequestDirectives::of(&parts.headers);
-            let Verdict::Serve = policy::decide(&asked, &freshness, now, &self.config.policy) else {
+            let directives = if asked.interest.control {
+                RequestDirectives::of(&parts.headers)
+            } else {
+                Default::default()
+            };
+            let Verdict::Serve = policy::decide(&directives, &freshness, now, &self.config.policy) else {
                 return None;
             };
             let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
-            self.answer_inline(Asked { method: &parts.method, headers: &parts.headers }, stored, status)
+            self.answer_inline(asked, stored, status)
         })();
         response.ok_or(read)
     }

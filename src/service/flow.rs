@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Uri, header, request};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header, request};
 
 use super::core::Core;
 use super::fetcher::Fetcher;
@@ -17,7 +17,7 @@ use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot};
 use crate::error::Result as StoreResult;
 use crate::key::EffectiveUri;
-use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
+use crate::policy::{self, Interest, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 
 pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
@@ -36,24 +36,34 @@ pub(crate) enum Route {
 pub(crate) type First = Option<StoreResult<Option<Record>>>;
 
 impl<S: Storage> Core<S> {
-    /// `has_content`: the request has a body.
-    pub(crate) fn route(&self, parts: &request::Parts, has_content: bool) -> Route {
-        if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
-            return Route::Bypass;
-        }
+    /// `has_content`: the request has a body. `uri` is its effective URI.
+    pub(crate) fn route(
+        &self,
+        parts: &request::Parts,
+        has_content: bool,
+        interest: Interest,
+        uri: Option<&EffectiveUri<'_>>,
+    ) -> Route {
         let safe = matches!(parts.method, Method::GET | Method::HEAD);
-        let has_content = has_content
-            || parts.headers.contains_key(header::TRANSFER_ENCODING)
-            || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
-        // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
-        let of_origin = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
-        let of_origin = of_origin.iter().any(|name| parts.headers.contains_key(name));
-        if (safe && (has_content || of_origin)) || matches!(parts.method, Method::OPTIONS | Method::TRACE) {
+        if (safe && has_content) || matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE)
+        {
             return Route::Bypass;
         }
-        let Some(uri) = EffectiveUri::of(parts, &self.config.default_scheme) else { return Route::Bypass };
-        let head = self.keyer.head(&uri);
-        if safe { Route::Lookup(head) } else { Route::Unsafe }
+        if interest.control {
+            let has = |name: HeaderName| parts.headers.contains_key(name);
+            let has_content = has(header::TRANSFER_ENCODING)
+                || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
+            // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
+            let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
+            if has(header::UPGRADE) || (safe && (has_content || of_origin)) {
+                return Route::Bypass;
+            }
+        }
+        match uri {
+            None => Route::Bypass,
+            Some(uri) if safe => Route::Lookup(self.keyer.head(uri)),
+            Some(_) => Route::Unsafe,
+        }
     }
 
     /// Sends a request that is none of the cache's business.
@@ -166,7 +176,7 @@ impl<S: Storage> Core<S> {
             }
         };
         let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-        let question = Asked { method: &parts.method, headers: &parts.headers };
+        let question = Asked::by(&parts);
         match self.answer(question, key, &record, status).await {
             Some(response) => Ok(response),
             None if asked.only_if_cached => Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),

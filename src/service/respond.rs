@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::core::Core;
 use super::lookup::variant_in;
@@ -14,15 +14,22 @@ use super::reader::{ChunkReader, Chunked, Named};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
-use crate::policy::{self, Answer, Freshness};
+use crate::policy::{self, Answer, Freshness, Interest};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
 /// What a request says that a stored response is answered by.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    pub(crate) method: &'a Method,
-    pub(crate) headers: &'a HeaderMap,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    pub(crate) interest: Interest,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn by(parts: &'a request::Parts) -> Self {
+        Self { method: &parts.method, headers: &parts.headers, interest: Interest::of(&parts.headers) }
+    }
 }
 
 /// Which bytes of the body are sent.
@@ -120,7 +127,11 @@ pub(crate) fn stored_status(
 fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<()>, Extent) {
     let len = stored.body.len();
     let mut response = Response::new(());
-    let answer = policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len);
+    let answer = if asked.interest.control {
+        policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len)
+    } else {
+        Answer::Full
+    };
     let extent = match answer {
         Answer::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -149,8 +160,16 @@ fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<(
     };
     // Stored fields hold an Age already, so that this overwrites it in its place.
     response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
-    let extent = if asked.method == Method::HEAD { Extent::Nothing } else { extent };
-    (response, extent)
+    if asked.method != Method::HEAD {
+        return (response, extent);
+    }
+    // The body is left out, so that a server below could not tell its length from it.
+    if let Extent::Bytes { count, .. } = extent
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+    }
+    (response, Extent::Nothing)
 }
 
 fn content_range(headers: &mut HeaderMap, value: String) {

@@ -48,7 +48,7 @@ impl<S: Storage> Core<S> {
         if failed && policy::stale_on_error(&directives, &freshness, now, &self.config.policy) {
             let outcome = Outcome::Stale(StaleReason::OnError);
             let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-            let question = Asked { method: &asked.method, headers: &asked.headers };
+            let question = Asked::by(&asked);
             if let Some(response) = self.answer(question, key, &record, status).await {
                 return Ok(response);
             }
@@ -114,7 +114,7 @@ impl<S: Storage> Core<S> {
             options,
         )
         .and_then(|()| policy::selecting_names(&response.headers, options));
-        let question = Asked { method: &asked.method, headers: &asked.headers };
+        let question = Asked::by(asked);
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(StatusCode::NOT_MODIFIED.as_u16());

@@ -25,7 +25,7 @@ fn place(key: Key) -> Place {
 }
 
 fn is_head(key: Key) -> bool {
-    key == Key::head(key.entry)
+    key.kind == Kind::Head && key.part == 0 && key.slot == [0; 16]
 }
 
 fn weight(record: &Record) -> u64 {
@@ -35,6 +35,11 @@ fn weight(record: &Record) -> u64 {
 impl Group {
     pub(super) fn get(&self, key: Key) -> Option<&Record> {
         if is_head(key) { self.head.as_ref() } else { self.others.as_ref()?.get(&place(key)) }
+    }
+
+    /// The record, where the rest of the group is not needed.
+    pub(super) fn into_record(self, key: Key) -> Option<Record> {
+        if is_head(key) { self.head } else { self.get(key).cloned() }
     }
 
     /// Puts a record in, or takes it out; gives back what was there.

@@ -131,7 +131,7 @@ impl MemoryStorage {
     }
 
     fn get(&self, key: Key) -> Option<Record> {
-        self.0.entries.get(&key.entry)?.get(key).cloned()
+        self.0.entries.get(&key.entry)?.into_record(key)
     }
 
     /// Puts a record in or takes it out, while the caller holds the entry's turn; says what was there.
