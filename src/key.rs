@@ -54,7 +54,10 @@ impl<'a> EffectiveUri<'a> {
         };
         let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str());
-        if host.is_empty() || !(path_and_query.starts_with('/') || path_and_query.starts_with('?')) {
+        if host.is_empty()
+            || host.len() > usize::from(u16::MAX)
+            || !(path_and_query.starts_with('/') || path_and_query.starts_with('?'))
+        {
             return None; // `*` and other forms that are about no resource
         }
         let default_port = match scheme.as_str() {
@@ -139,13 +142,18 @@ impl Keyer {
     /// The key of the head of an entry.
     pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
         let mut hash = self.seeded.clone();
-        part(&mut hash, uri.scheme.as_bytes());
-        part(&mut hash, uri.host.as_bytes());
-        hash.update(uri.port.unwrap_or(0).to_be_bytes());
         let [slash, path] = uri.path();
-        hash.update(((slash.len() + path.len()) as u64).to_be_bytes());
-        hash.update(slash.as_bytes());
-        hash.update(path.as_bytes());
+        // The path comes last, so that its length follows from the others'. A short lead keeps a usual URI within one
+        // or two blocks.
+        let mut lead = [0; 6];
+        let numbers = [uri.scheme.len() as u16, uri.host.len() as u16, uri.port.unwrap_or(0)];
+        for (place, number) in lead.chunks_exact_mut(2).zip(numbers) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        hash.update(lead);
+        for piece in [uri.scheme, &uri.host, slash, path] {
+            hash.update(piece.as_bytes());
+        }
         Key::head(truncate(hash))
     }
 
@@ -191,3 +199,6 @@ fn truncate(hash: Sha256) -> [u8; 16] {
     let digest = hash.finalize();
     std::array::from_fn(|i| digest[i])
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,9 @@ impl<S: Storage> Core<S> {
             }
             Extent::Nothing => CacheBody::empty(),
         };
-        Some(self.finish(response.map(|()| body), status))
+        let mut response = response.map(|()| body);
+        self.mark(&mut response, status);
+        Some(response)
     }
 
     /// The response from a stored one; `None`: its body is gone.
@@ -99,6 +101,11 @@ impl<S: Storage> Core<S> {
         mut response: Response<CacheBody<B>>,
         status: CacheStatus,
     ) -> Response<CacheBody<B>> {
+        self.mark(&mut response, status);
+        response
+    }
+
+    fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
         tracing::trace!(%status, "answered");
         response.body_mut().set_status(status);
         if self.config.extensions {
@@ -109,7 +116,6 @@ impl<S: Storage> Core<S> {
         {
             response.headers_mut().append(HeaderName::from_static("cache-status"), value);
         }
-        response
     }
 }
 
@@ -124,6 +130,7 @@ pub(crate) fn stored_status(
     CacheStatus { age, ttl, ..CacheStatus::new(outcome, stored) }
 }
 
+#[inline]
 fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<()>, Extent) {
     let len = stored.body.len();
     let mut response = Response::new(());

@@ -1,0 +1,137 @@
+//! Equal URIs share a key, and no others do.
+
+use http::{HeaderName, Request, Uri, uri::Scheme};
+
+use super::*;
+
+fn keyer() -> Keyer {
+    Keyer::new(b"secret", "")
+}
+
+fn key(uri: &str) -> Key {
+    keyer().head(&EffectiveUri::of_uri(&uri.parse::<Uri>().unwrap()).unwrap())
+}
+
+const DISTINCT: [&str; 20] = [
+    "http://a/",
+    "https://a/",
+    "http://a/b",
+    "http://ab/",
+    "http://a:81/",
+    "http://a:8/1/",
+    "http://a:443/",
+    "https://a:80/",
+    "http://a/?",
+    "http://a/?b",
+    "http://a//",
+    "http://a/b/",
+    "http://a/B",
+    "http://a/%62",
+    "http://a.b/",
+    "http://[::1]/",
+    "http://[::1]:81/",
+    "http://[::1:81]/",
+    "http://a/b?c=http://a/b",
+    "x://a:80/",
+];
+
+#[test]
+fn different_uris_have_different_keys_and_texts() {
+    for one in DISTINCT {
+        let one_uri: Uri = one.parse().unwrap();
+        let one_effective = EffectiveUri::of_uri(&one_uri).unwrap();
+        for other in DISTINCT {
+            let other_uri: Uri = other.parse().unwrap();
+            let text = EffectiveUri::of_uri(&other_uri).unwrap().to_text();
+            assert_eq!(key(one) == key(other), one == other, "{one} {other}");
+            assert_eq!(one_effective.is_text(&text), one == other, "{one} {other}");
+        }
+    }
+}
+
+#[test]
+fn spellings_of_one_uri_have_one_key() {
+    for (one, other) in [
+        ("http://a/", "HTTP://A:80"),
+        ("https://a.example/b", "https://A.Example:443/b"),
+        ("http://[::1]/", "http://[::1]:80"),
+        ("http://a/", "http://user:password@a/"),
+        ("http://a/?q", "http://a?q"),
+    ] {
+        assert_eq!(key(one), key(other), "{one} {other}");
+        let text = EffectiveUri::of_uri(&other.parse().unwrap()).unwrap().to_text();
+        assert!(EffectiveUri::of_uri(&one.parse().unwrap()).unwrap().is_text(&text));
+        assert!(!text.contains("password"));
+    }
+}
+
+#[test]
+fn origin_form_takes_its_host_from_the_field_and_refuses_a_bad_one() {
+    let of = |uri: &str, hosts: &[&str]| {
+        let mut request = Request::get(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        EffectiveUri::of(&parts, &Scheme::HTTPS).map(|uri| uri.to_text())
+    };
+    assert_eq!(of("/b?c", &["A:443"]), Some("https://a/b?c".to_owned()));
+    assert_eq!(of("/b", &["[::1]:81"]), Some("https://[::1]:81/b".to_owned()));
+    assert_eq!(of("http://x/b", &["a"]), Some("http://x/b".to_owned())); // RFC 9112 §3.2.2
+    for hosts in [&[][..], &["a", "b"], &["a/b"], &["u@a"], &["a:x"], &[""], &["a b"]] {
+        assert_eq!(of("/b", hosts), None, "{hosts:?}");
+    }
+    assert_eq!(of("*", &["a"]), None);
+}
+
+#[test]
+fn secret_and_partition_are_part_of_every_key() {
+    let uri: Uri = "http://a/".parse().unwrap();
+    let of = |secret: &[u8], partition: &str| {
+        Keyer::new(secret, partition).head(&EffectiveUri::of_uri(&uri).unwrap())
+    };
+    let long = "p".repeat(200);
+    let keys = [
+        of(b"s", ""),
+        of(b"", "s"),
+        of(b"sp", ""),
+        of(b"s", "p"),
+        of(b"", "sp"),
+        of(b"s", &long),
+        of(b"s\0", ""),
+    ];
+    for (at, one) in keys.iter().enumerate() {
+        assert!(keys[at + 1..].iter().all(|other| other != one));
+    }
+    assert_eq!(of(b"s", "p"), of(b"s", "p"));
+}
+
+#[test]
+fn selections_tell_values_names_and_absence_apart() {
+    let names: [HeaderName; 2] = [HeaderName::from_static("x"), HeaderName::from_static("y")];
+    let of = |x: Option<&str>, y: Option<&str>| {
+        keyer().selection(&names, |name| {
+            let value = if name.as_str() == "x" { x } else { y };
+            value.map(|value| value.as_bytes().to_vec())
+        })
+    };
+    let all = [
+        of(None, None),
+        of(Some(""), None),
+        of(None, Some("")),
+        of(Some("a"), None),
+        of(None, Some("a")),
+        of(Some("a"), Some("b")),
+        of(Some("ab"), Some("")),
+        of(Some("ay"), Some("b")),
+    ];
+    assert_eq!(all[0], [0; 16]);
+    for (at, one) in all.iter().enumerate() {
+        assert!(all[at + 1..].iter().all(|other| other != one));
+    }
+    let generations = [
+        keyer().variant(key("http://a/"), [1; 16], [2; 16]),
+        keyer().variant(key("http://a/"), [2; 16], [2; 16]),
+    ];
+    assert_ne!(generations[0], generations[1]);
+}
