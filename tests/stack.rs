@@ -1,5 +1,5 @@
 //! In stacks with other layers, above the cache and below it.
-#![allow(unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Bodies on their way in and out: at once, whole or not at all.
-#![allow(unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! What every way of answering is measured on: a service that has its response ready, with the fields of a usual one.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::future_not_send)]
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
