@@ -104,7 +104,8 @@ impl<S: Storage> Core<S> {
         Ok(self.finish(response.map(CacheBody::inner), status))
     }
 
-    /// Answers a request that may be answered from the store.
+    /// Answers a request that may be answered from the store. What goes to the origin has a box of its own, so that the
+    /// one for the lookup stays small.
     pub(crate) async fn run<F: Fetcher>(
         self: Arc<Self>,
         fetcher: F,
@@ -115,7 +116,7 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let (place, found) = {
             let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
-                return self.bypass(fetcher, Request::from_parts(parts, body)).await;
+                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
             self.lookup(head, &uri, &parts.headers, first).await
         };
@@ -134,7 +135,7 @@ impl<S: Storage> Core<S> {
             return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
         }
         let place = if reason.is_some() { self.claim(place).await } else { None };
-        self.fetch(fetcher, parts, body, place, reason.unwrap_or(MissReason::Storage)).await
+        Box::pin(self.fetch(fetcher, parts, body, place, reason.unwrap_or(MissReason::Storage))).await
     }
 
     /// A response is stored for the request: serve it, or ask the origin about it.
@@ -151,13 +152,13 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let now = self.config.clock.now();
         let Some(variant) = variant_in(&record) else {
-            return self.fetch(fetcher, parts, body, Some(place), MissReason::Absent).await;
+            return Box::pin(self.fetch(fetcher, parts, body, Some(place), MissReason::Absent)).await;
         };
         let freshness = variant.response.freshness(self.number, &self.config.policy);
         let outcome = match policy::decide(asked, &freshness, now, &self.config.policy) {
             Verdict::Refuse => return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
             Verdict::Validate(reason) => {
-                return self.revalidate(fetcher, parts, body, place, (key, record), reason).await;
+                return Box::pin(self.revalidate(fetcher, parts, body, place, (key, record), reason)).await;
             }
             Verdict::Serve => Outcome::Hit,
             Verdict::ServeStale(reason) => {
@@ -167,7 +168,8 @@ impl<S: Storage> Core<S> {
                         // Nobody would ever refresh it, so this request does, before it is answered.
                         None if !asked.only_if_cached => {
                             let (found, reason) = ((key, record), ValidateReason::Stale);
-                            return self.revalidate(fetcher, parts, body, place, found, reason).await;
+                            return Box::pin(self.revalidate(fetcher, parts, body, place, found, reason))
+                                .await;
                         }
                         None => {}
                     }
@@ -180,7 +182,7 @@ impl<S: Storage> Core<S> {
         match self.answer(question, key, &record, status).await {
             Some(response) => Ok(response),
             None if asked.only_if_cached => Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
-            None => self.fetch(fetcher, parts, body, Some(place), MissReason::BodyGone).await,
+            None => Box::pin(self.fetch(fetcher, parts, body, Some(place), MissReason::BodyGone)).await,
         }
     }
 

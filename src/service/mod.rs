@@ -22,6 +22,8 @@ mod recorder;
 mod respond;
 mod revalidate;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;
