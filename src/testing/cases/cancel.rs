@@ -41,7 +41,7 @@ const OLD: Timestamp = Timestamp::from_secs(4_000_000_100);
 const MOST: u8 = 100;
 
 /// 12. Dropped after each number of polls until it comes to its end, an operation has happened or has not; a storage
-/// that held a lock, a connection or a place in a queue for it goes on.
+///     that held a lock, a connection or a place in a queue for it goes on.
 pub async fn dropped_futures_leave_old_or_new<H: Harness>(harness: &H) {
     for (operation, may_be_left) in OPERATIONS {
         let storage = open(harness).await;

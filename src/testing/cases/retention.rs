@@ -20,7 +20,7 @@ pub async fn retention_is_exact<H: Harness>(harness: &H) {
 }
 
 /// 8. Times that no calendar has are kept at least as long, and the earliest ones mislead nobody: a store whose numbers
-/// are signed, or seconds, must not turn the one into the other.
+///    are signed, or seconds, must not turn the one into the other.
 pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let last = i64::MAX as u64;
