@@ -7,6 +7,35 @@ use crate::storage::{Key, Storage};
 
 /// Opens storages for the contract's cases. A closure that makes an empty storage is one, for storages that are not
 /// shared by name.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] {
+/// use tower_response_cache::Result;
+/// use tower_response_cache::storage::SqliteStorage;
+/// use tower_response_cache::testing::{Harness, storage_contract};
+///
+/// /// Files side by side in one folder.
+/// struct Files(tempfile::TempDir);
+///
+/// impl Harness for Files {
+///     type Storage = SqliteStorage;
+///
+///     async fn open(&self, name: &str) -> Result<SqliteStorage> {
+///         SqliteStorage::open(self.0.path().join(name)).await
+///     }
+///
+///     fn shares(&self) -> bool {
+///         true
+///     }
+///
+///     fn persists(&self) -> bool {
+///         true
+///     }
+/// }
+///
+/// storage_contract!(files, Files(tempfile::tempdir().unwrap())); // each case makes a harness of its own
+/// # }
+/// ```
 pub trait Harness: Sync {
     /// The storage under test.
     type Storage: Storage;

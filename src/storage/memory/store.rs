@@ -9,14 +9,17 @@ use futures_util::stream;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::group::Group;
+use super::group::{Group, OVERHEAD};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 use crate::time::Timestamp;
 
 const STRIPES: usize = 32;
-/// An entry may take a whole shard and no more: half of the bound.
+/// An entry may take a shard and no more: nearly half of the bound.
 const SHARDS: u64 = 2;
+/// The share of a shard that holds what is used often, in percent. What is heavier is dropped by the cache, silently
+/// and with what it replaces, so entries stay below it by more than its rounding.
+const HOT: u64 = 97;
 
 /// Keeps records in this process. Clones are handles of the same store.
 ///
@@ -43,7 +46,8 @@ pub struct MemoryStorageBuilder {
 }
 
 impl MemoryStorageBuilder {
-    /// How many bytes are kept at most. An entry may take half of it. Default: 64 MiB.
+    /// How many bytes are kept at most. An entry may take 48 % of it. Below some kilobytes nothing is kept. Default:
+    /// 64 MiB.
     pub fn max_bytes(mut self, most: u64) -> Self {
         self.max_bytes = most;
         self
@@ -55,9 +59,13 @@ impl MemoryStorageBuilder {
         let most = self.max_bytes.max(SHARDS * 1024);
         let mut options = OptionsBuilder::new();
         // Shards are set, since one record heavier than a shard would be dropped silently, with what it replaces.
-        options.shards(SHARDS as usize).weight_capacity(most).estimated_items_capacity(
-            usize::try_from(most / 16_384).unwrap_or(usize::MAX).clamp(16, 1 << 20),
-        );
+        options
+            .shards(SHARDS as usize)
+            .hot_allocation(HOT as f64 / 100.0)
+            .weight_capacity(most)
+            .estimated_items_capacity(
+                usize::try_from(most / 16_384).unwrap_or(usize::MAX).clamp(16, 1 << 20),
+            );
         let entries = match options.build() {
             Ok(options) => {
                 Cache::with_options(options, GroupWeight, EntryHasher, DefaultLifecycle::default())
@@ -65,7 +73,7 @@ impl MemoryStorageBuilder {
             // It names all it needs, so that this is never reached.
             Err(_) => Cache::with(16, most, GroupWeight, EntryHasher, DefaultLifecycle::default()),
         };
-        let max_entry = entries.shard_capacity().min(most / 2);
+        let max_entry = entries.shard_capacity().min(most / SHARDS) / 100 * (HOT - 1);
         MemoryStorage(Arc::new(Inner { entries, turns: [const { Mutex::new(()) }; STRIPES], max_entry }))
     }
 }
@@ -134,17 +142,23 @@ impl MemoryStorage {
         self.0.entries.get(&key.entry)?.into_record(key)
     }
 
+    /// As `get`, but does not count as a use.
+    fn peek(&self, key: Key) -> Option<Record> {
+        self.0.entries.peek(&key.entry)?.into_record(key)
+    }
+
     /// Puts a record in or takes it out, while the caller holds the entry's turn; says what was there.
     fn set(&self, key: Key, record: Option<Record>) -> Result<Option<Record>> {
         let mut group = self.0.entries.peek(&key.entry).unwrap_or_default();
-        let len = record.as_ref().map_or(0, Record::weight);
-        let before = group.set(key, record);
-        if len > 0 && (group.weight() > self.0.max_entry || len > self.max_record_len()) {
+        if let Some(record) = &record
+            && group.weight_with(key, record) > self.0.max_entry
+        {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                "the entry would take more than half of the memory storage",
+                "the entry would take nearly half of the memory storage: raise its max_bytes to keep such entries",
             ));
         }
+        let before = group.set(key, record);
         if group.is_empty() {
             self.0.entries.remove(&key.entry);
         } else {
@@ -155,7 +169,7 @@ impl MemoryStorage {
 
     fn remove(&self, key: Key) -> Result<bool> {
         let _turn = self.turn(key);
-        if self.0.entries.peek(&key.entry).is_none_or(|group| group.get(key).is_none()) {
+        if self.peek(key).is_none() {
             return Ok(false);
         }
         self.set(key, None).map(|before| before.is_some())
@@ -163,8 +177,7 @@ impl MemoryStorage {
 
     fn compare_and_write(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         let _turn = self.turn(key);
-        let there = self.0.entries.peek(&key.entry);
-        let there = there.as_ref().and_then(|group| group.get(key)).map(Record::stamp);
+        let there = self.peek(key).map(|there| there.stamp());
         if there == Some(record.stamp()) {
             return Ok(true);
         }
@@ -178,12 +191,11 @@ impl MemoryStorage {
         let mut there = 0;
         for &key in keys {
             let _turn = self.turn(key);
-            let group = self.0.entries.peek(&key.entry);
-            if let Some(record) = group.as_ref().and_then(|group| group.get(key)) {
+            if let Some(record) = self.peek(key) {
                 there += 1;
                 let time = retain.apply(record.retain_until());
                 if time != record.retain_until() {
-                    self.set(key, Some(record.clone().with_retain_until(time)))?;
+                    self.set(key, Some(record.with_retain_until(time)))?;
                 }
             }
         }
@@ -193,7 +205,7 @@ impl MemoryStorage {
     fn all(&self) -> Vec<(Key, Record)> {
         let mut all = Vec::new();
         for (entry, group) in self.0.entries.iter() {
-            all.extend(group.records(entry).map(|(key, record)| (key, record.clone())));
+            all.extend(group.records(entry));
         }
         // An entry that moves inside the cache while it is listed may be met twice.
         all.sort_by_key(|(key, _)| *key);
@@ -249,7 +261,7 @@ impl Storage for MemoryStorage {
     }
 
     async fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.0.entries.peek(&key.entry).is_some_and(|group| group.get(key).is_some()))
+        Ok(self.peek(key).is_some())
     }
 
     async fn size(&self) -> Result<u64> {
@@ -277,9 +289,7 @@ impl Storage for MemoryStorage {
         let mut deleted = 0;
         for (key, _) in self.all() {
             let _turn = self.turn(key);
-            let there = self.0.entries.peek(&key.entry);
-            let there = there.as_ref().and_then(|group| group.get(key));
-            if there.is_some_and(|record| record.retain_until() <= now) {
+            if self.peek(key).is_some_and(|record| record.retain_until() <= now) {
                 deleted += u64::from(self.set(key, None)?.is_some());
             }
         }
@@ -287,6 +297,6 @@ impl Storage for MemoryStorage {
     }
 
     fn max_record_len(&self) -> usize {
-        usize::try_from(self.0.max_entry).unwrap_or(usize::MAX).saturating_sub(1024)
+        usize::try_from(self.0.max_entry.saturating_sub(OVERHEAD)).unwrap_or(usize::MAX)
     }
 }

@@ -1,6 +1,7 @@
 //! Clause 7: listings.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
 use futures_util::TryStreamExt;
 
@@ -69,4 +70,22 @@ pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
     }
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     changes.await.unwrap();
+}
+
+/// 7, 12. A listing that is read slowly, or left half-way, holds up no other operation.
+pub async fn a_listing_left_half_way_holds_nobody_up<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for number in 0..50 {
+        storage.write(head(number), record("x")).await.unwrap();
+    }
+    {
+        let (mut keys, mut values) = (pin!(storage.keys()), pin!(storage.values()));
+        assert!(keys.try_next().await.unwrap().is_some());
+        assert!(values.try_next().await.unwrap().is_some());
+        in_time("while a listing is read", goes_on(&storage, head(200))).await;
+    }
+    in_time("after a listing was left", goes_on(&storage, head(201))).await;
+    assert_eq!(keys(&storage).await.len(), 50);
+    storage.clear().await.unwrap();
+    assert_eq!(keys(&storage).await, []);
 }

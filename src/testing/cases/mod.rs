@@ -1,6 +1,7 @@
 //! The cases of the contract, one function each. A case panics where the storage breaks its clause.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a case fails
 
+mod cancel;
 mod change;
 mod compare;
 mod listing;
@@ -8,8 +9,12 @@ mod read;
 mod retention;
 mod sharing;
 
+use std::future::Future;
+use std::time::Duration;
+
 use bytes::Bytes;
 
+pub use self::cancel::*;
 pub use self::change::*;
 pub use self::compare::*;
 pub use self::listing::*;
@@ -17,7 +22,7 @@ pub use self::read::*;
 pub use self::retention::*;
 pub use self::sharing::*;
 use super::Harness;
-use crate::storage::{Key, Kind, Record, Storage};
+use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
 /// Far from now by any clock, so that nothing expires by itself.
@@ -42,4 +47,21 @@ fn record(payload: impl Into<Bytes>) -> Record {
 
 async fn payload<S: Storage>(storage: &S, key: Key) -> Option<Bytes> {
     storage.read(key).await.unwrap().map(|record| record.payload())
+}
+
+/// An operation that waits for ever fails its case, instead of holding up the suite.
+async fn in_time<T>(what: &str, operation: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(Duration::from_secs(60), operation).await;
+    done.unwrap_or_else(|_| panic!("the storage hangs {what}"))
+}
+
+/// The storage does what it is asked, at a place where nothing is; nothing is there afterwards.
+async fn goes_on<S: Storage>(storage: &S, key: Key) {
+    let (first, second) = (record("first"), record("second"));
+    storage.write(key, first.clone()).await.unwrap();
+    assert!(storage.write_if(key, Some(first.stamp()), second).await.unwrap());
+    assert_eq!(payload(storage, key).await.unwrap(), "second");
+    assert_eq!(storage.retain(&[key], Retain::AtLeast(LATER)).await.unwrap(), 1);
+    assert!(storage.delete(key).await.unwrap());
+    assert!(!storage.contains(key).await.unwrap());
 }

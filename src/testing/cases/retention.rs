@@ -19,6 +19,30 @@ pub async fn retention_is_exact<H: Harness>(harness: &H) {
     }
 }
 
+/// 8. Times that no calendar has are kept at least as long, and the earliest ones mislead nobody: a store whose numbers
+///    are signed, or seconds, must not turn the one into the other.
+pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let last = i64::MAX as u64;
+    let far = [last / 1000, last / 1000 + 1, last - 1, last, last + 1, u64::MAX - 1];
+    for (number, millis) in (0..).zip(far) {
+        let time = Timestamp::from_millis(millis);
+        storage.write(head(number), Record::new("far", time)).await.unwrap();
+        assert!(storage.read(head(number)).await.unwrap().unwrap().retain_until() >= time);
+    }
+    for (number, millis) in (100..).zip([0, 1, 999, 1000]) {
+        let time = Timestamp::from_millis(millis);
+        storage.write(head(number), Record::new("early", time)).await.unwrap();
+        let there = storage.read(head(number)).await.unwrap();
+        assert!(there.is_none_or(|there| there.retain_until() == time));
+    }
+    assert!(storage.delete_expired(until(0)).await.unwrap() <= 4);
+    assert_eq!(storage.size().await.unwrap(), far.len() as u64);
+    for number in 100..104 {
+        assert!(storage.read(head(number)).await.unwrap().is_none());
+    }
+}
+
 /// 8. Never is never: it comes back as such, and no expiry takes it.
 pub async fn never_has_no_end<H: Harness>(harness: &H) {
     let storage = open(harness).await;

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::storage::Retain;
 
 /// 11. A clone writes, another reads.
 pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
@@ -47,13 +48,22 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
         one.clear().await.unwrap();
     }
     if harness.persists() {
+        let deleted = head(1).sibling(Kind::Variant, [3; 16], 0);
+        let moved = LATER + Duration::from_millis(1);
         {
             let storage = harness.open("again").await.unwrap();
             storage.write(head(1), written.clone()).await.unwrap();
+            storage.write(deleted, record("gone")).await.unwrap();
+            storage.delete(deleted).await.unwrap();
+            storage.write(chunk(1, 0), record("kept longer")).await.unwrap();
+            storage.retain(&[chunk(1, 0)], Retain::AtLeast(moved)).await.unwrap();
         }
         let storage = harness.open("again").await.unwrap();
         let read = storage.read(head(1)).await.unwrap().expect("the store persists");
         assert_eq!((read.payload(), read.retain_until()), (written.payload(), written.retain_until()));
+        assert!(storage.read(deleted).await.unwrap().is_none(), "what was deleted came back");
+        assert_eq!(storage.read(chunk(1, 0)).await.unwrap().unwrap().retain_until(), moved);
+        assert!(storage.write_if(head(1), Some(written.stamp()), record("next")).await.unwrap());
         storage.clear().await.unwrap();
     }
 }
