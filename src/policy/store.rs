@@ -36,7 +36,12 @@ pub enum NotStored {
     NoFreshness,
     /// It is stale already, and could not be validated.
     Stale,
+    /// It has more fields than a response can sensibly have.
+    TooManyFields,
 }
+
+/// A map of fields has a limit of its own, beyond which it panics; this is far below it.
+pub(crate) const MOST_FIELDS: usize = 4096;
 
 impl fmt::Display for NotStored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,6 +57,7 @@ impl fmt::Display for NotStored {
             Self::PartialContent => "partial-content",
             Self::NoFreshness => "no-freshness",
             Self::Stale => "stale",
+            Self::TooManyFields => "too-many-fields",
         })
     }
 }
@@ -80,6 +86,9 @@ pub(crate) fn storable(
         206 => return Err(NotStored::PartialContent),
         ..200 | 304 | 600.. => return Err(NotStored::StatusNotCacheable),
         _ => {}
+    }
+    if response.len() > MOST_FIELDS {
+        return Err(NotStored::TooManyFields);
     }
     let said = ResponseDirectives::of(response);
     if said.no_store {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 use super::conditions::{weakly_equal, without_weakness};
 use super::dates;
 use super::freshness::entity_tag;
-use super::store::{connection_names, is_of_connection};
+use super::store::{MOST_FIELDS, connection_names, is_of_connection};
 
 const CONDITIONS: [HeaderName; 6] = [
     header::IF_NONE_MATCH,
@@ -59,6 +59,9 @@ pub(crate) fn selects_304(stored: &HeaderMap, not_modified: &HeaderMap) -> bool 
 /// Updates stored fields from a 304 (RFC 9111 §3.2): each field that it has replaces all lines of that name, except
 /// those that describe the stored bytes and those of the connection.
 pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap) {
+    if from.len() > MOST_FIELDS {
+        return; // together they could be more than a map of fields takes
+    }
     let named = connection_names(from);
     for name in from.keys() {
         let of_body =

@@ -6,8 +6,8 @@ use super::directives::{ResponseDirectives, split_list};
 use super::options::Options;
 use super::store::NotStored;
 
-/// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials,
-/// unless the response is public (one process often speaks for many users).
+/// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials
+/// (one process often speaks for many users), Cookie only where the response is not public.
 pub(crate) fn selecting_names(response: &HeaderMap, options: &Options) -> Result<Vec<HeaderName>, NotStored> {
     let mut names = Vec::new();
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
@@ -17,9 +17,9 @@ pub(crate) fn selecting_names(response: &HeaderMap, options: &Options) -> Result
             _ => return Err(NotStored::VaryAny),
         }
     }
-    if !options.shared && options.vary_on_credentials && !ResponseDirectives::of(response).public {
+    if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
-        if !options.ignore_cookie {
+        if !options.ignore_cookie && !ResponseDirectives::of(response).public {
             names.push(header::COOKIE);
         }
     }

@@ -114,7 +114,8 @@ impl<S: Storage> Core<S> {
         if let Some(name) = &self.config.status_field
             && let Ok(value) = HeaderValue::try_from(format!("{name}; {status}"))
         {
-            response.headers_mut().append(HeaderName::from_static("cache-status"), value);
+            // A response with as many fields as there can be goes without it.
+            let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
         }
     }
 }

@@ -61,6 +61,21 @@ fn what_may_be_stored_and_why_not() {
 }
 
 #[test]
+fn more_fields_than_a_map_takes_are_neither_stored_nor_merged() {
+    let mut many = fields(&[("cache-control", "max-age=60")]);
+    for number in 0..24_000 {
+        many.append("x-many", HeaderValue::from(number));
+    }
+    let options = Options::default();
+    let freshness = Freshness::new(StatusCode::OK, &many, NOW, NOW, &options);
+    let verdict = storable(&Method::GET, &HeaderMap::new(), StatusCode::OK, &many, &freshness, &options);
+    assert_eq!(verdict, Err(NotStored::TooManyFields));
+    let mut stored = fields(&[("etag", "\"t\"")]);
+    freshen(&mut stored, &many);
+    assert_eq!(stored, fields(&[("etag", "\"t\"")]));
+}
+
+#[test]
 fn set_cookie_is_stored_in_a_shared_cache_only_on_request() {
     let options = Options { store_set_cookie: true, ..shared() };
     let response = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
@@ -111,7 +126,7 @@ fn the_selecting_names_are_those_of_every_vary_line() {
     }
     let private = Options::default();
     assert_eq!(names(&[("vary", "x")], &private), Ok("authorization cookie x".to_owned()));
-    assert_eq!(names(&[("cache-control", "public")], &private), Ok(String::new()));
+    assert_eq!(names(&[("cache-control", "public")], &private), Ok("authorization".to_owned()));
     let no_cookie = Options { ignore_cookie: true, ..Options::default() };
     assert_eq!(names(&[], &no_cookie), Ok("authorization".to_owned()));
 }
