@@ -114,7 +114,7 @@ fn hits(criterion: &mut Criterion) {
             measure(criterion, &runtime, name, size, &rows, &service);
         }
 
-        // A miss that is stored: each request is for another URI.
+        // A miss that may not be stored: the way to the origin and back, without a store.
         let layer = CacheLayer::new(MemoryStorage::new());
         let many: Vec<String> = (0..50_000).map(|number| format!("{URI}&miss={number}")).collect();
         let no_hits = NoHits { bare: bare.clone() };
