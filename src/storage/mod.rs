@@ -28,7 +28,5 @@ pub use self::record::{Record, Stamp};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 
-#[allow(unused_imports)] // until the service stands on them
 pub(crate) use self::exclusive::exclusive;
-#[allow(unused_imports)]
 pub(crate) use self::record::{Decoded, random_id};

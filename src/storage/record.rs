@@ -108,7 +108,6 @@ impl Record {
     }
 
     /// A new record that is not encoded before a store asks for its bytes.
-    #[allow(dead_code)]
     pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, retain_until: Timestamp) -> Self {
         let shared = Shared { stamp: Stamp::random(), payload: None, decoded: OnceLock::from(decoded) };
         Self { shared: Arc::new(shared), retain_until }
@@ -197,14 +196,12 @@ impl Record {
     }
 
     /// The decoded form, if the record has one of this type.
-    #[allow(dead_code)]
     pub(crate) fn decoded<T: Decoded>(&self) -> Option<&T> {
         let decoded: &dyn Any = self.shared.decoded.get()?.as_ref();
         decoded.downcast_ref()
     }
 
     /// Keeps the decoded form for the record and all its clones.
-    #[allow(dead_code)]
     pub(crate) fn set_decoded(&self, decoded: Arc<dyn Decoded>) {
         let _ = self.shared.decoded.set(decoded); // somebody else was first: the same form
     }
