@@ -4,8 +4,11 @@
 //! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
 //! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
 
+mod recent;
+
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderName, Uri, header, request, uri::Scheme};
 use sha2::{Digest, Sha256};
@@ -46,10 +49,9 @@ impl<'a> EffectiveUri<'a> {
     /// `authority` is a host, with a port or without.
     fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
         // An IPv6 address has colons of its own, inside brackets.
-        let (host, port) = match authority.rfind([':', ']']) {
-            Some(at) if authority.as_bytes().get(at) == Some(&b':') => {
-                (&authority[..at], &authority[at + 1..])
-            }
+        let bytes = authority.as_bytes();
+        let (host, port) = match bytes.iter().rposition(|byte| matches!(byte, b':' | b']')) {
+            Some(at) if bytes[at] == b':' => (&authority[..at], &authority[at + 1..]),
             _ => (authority, ""),
         };
         let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
@@ -91,24 +93,45 @@ impl<'a> EffectiveUri<'a> {
 
     /// Whether this is the URI of that [text](EffectiveUri::to_text).
     pub(crate) fn is_text(&self, text: &str) -> bool {
-        let rest = text.strip_prefix(self.scheme).and_then(|rest| rest.strip_prefix("://"));
-        let Some(mut rest) = rest.and_then(|rest| rest.strip_prefix(&*self.host)) else { return false };
+        let rest = after(text.as_bytes(), self.scheme).and_then(|rest| after(rest, "://"));
+        let Some(mut rest) = rest.and_then(|rest| after(rest, &self.host)) else { return false };
         if let Some(port) = self.port {
-            let digits =
-                rest.strip_prefix(':').map(|rest| rest.split_at(rest.find('/').unwrap_or(rest.len())));
-            let Some((digits, path)) = digits else { return false };
-            if digits.parse() != Ok(port) {
-                return false;
+            let mut digits = [0; 6];
+            let mut start = digits.len();
+            let mut left = port;
+            while left > 0 || start == digits.len() {
+                start -= 1;
+                digits[start] = b'0' + (left % 10) as u8;
+                left /= 10;
             }
-            rest = path;
+            start -= 1;
+            digits[start] = b':';
+            match rest.strip_prefix(&digits[start..]) {
+                Some(path) => rest = path,
+                None => return false,
+            }
         }
         let [slash, path] = self.path();
-        rest.strip_prefix(slash) == Some(path)
+        after(rest, slash).and_then(|rest| after(rest, path)).is_some_and(<[u8]>::is_empty)
     }
 }
 
+/// What follows the prefix. Compared word by word: for texts as short as these, a call of memcmp costs several times
+/// the comparison.
+fn after<'a>(text: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    let (words, bytes) = start.as_chunks::<8>();
+    let (other_words, other_bytes) = prefix.as_bytes().as_chunks::<8>();
+    let same = words.iter().zip(other_words).all(|(one, other)| one == other)
+        && bytes.iter().zip(other_bytes).all(|(one, other)| one == other);
+    same.then_some(rest)
+}
+
 fn without_user(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    match authority.bytes().rposition(|byte| byte == b'@') {
+        Some(at) => &authority[at + 1..],
+        None => authority,
+    }
 }
 
 #[cfg(feature = "axum")]
@@ -126,6 +149,8 @@ fn asked_uri(parts: &request::Parts) -> &Uri {
 #[derive(Clone)]
 pub(crate) struct Keyer {
     seeded: Sha256,
+    /// Tells its keys from another's.
+    number: u64,
 }
 
 impl Keyer {
@@ -136,11 +161,16 @@ impl Keyer {
         // Filled up to whole blocks, which are then hashed once and not for every key.
         let len = 16 + secret.len() + partition.len();
         seeded.update(&[0; 64][..(64 - len % 64) % 64]);
-        Self { seeded }
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Self { seeded, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The key of the head of an entry.
     pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
+        recent::key(self.number, uri, || self.hash(uri))
+    }
+
+    fn hash(&self, uri: &EffectiveUri<'_>) -> Key {
         let mut hash = self.seeded.clone();
         let [slash, path] = uri.path();
         // The path comes last, so that its length follows from the others'. A short lead keeps a usual URI within one

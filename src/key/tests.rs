@@ -135,3 +135,31 @@ fn selections_tell_values_names_and_absence_apart() {
     ];
     assert_ne!(generations[0], generations[1]);
 }
+
+#[test]
+fn a_remembered_key_is_that_of_its_own_uri_and_cache() {
+    let caches = [keyer(), Keyer::new(b"secret", "other"), Keyer::new(b"other", "")];
+    // More than are remembered, so that they push each other out; asked for twice, so that some are found.
+    for _ in 0..2 {
+        for number in 0..1000 {
+            let uri: Uri = format!("http://a/{number}").parse().unwrap();
+            let uri = EffectiveUri::of_uri(&uri).unwrap();
+            for cache in &caches {
+                assert_eq!(cache.head(&uri), cache.hash(&uri));
+                assert_eq!(cache.head(&uri), cache.hash(&uri));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_port_is_its_own_text() {
+    for port in [0, 1, 9, 10, 81, 443, 8080, 65535] {
+        let uri: Uri = format!("http://a:{port}/b").parse().unwrap();
+        let uri = EffectiveUri::of_uri(&uri).unwrap();
+        assert_eq!(uri.to_text(), format!("http://a:{port}/b"));
+        assert!(uri.is_text(&uri.to_text()), "{port}");
+        assert!(!uri.is_text(&format!("http://a:{port}0/b")), "{port}");
+        assert!(!uri.is_text("http://a/b"), "{port}");
+    }
+}
