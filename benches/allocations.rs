@@ -1,52 +1,61 @@
-//! How many allocations a hit makes: apart from the times, which counting distorts.
+//! How many allocations a hit makes, request and reading the body included: apart from the times, which counting
+//! distorts. Fails if they are more than they should be, or if they grow with the body.
 //!
 //! `cargo bench --bench allocations`
 #![allow(missing_docs)]
 
 mod origin;
 
+use allocation_counter::{AllocationInfo, measure};
 use futures_util::FutureExt;
-use tower::Layer;
+use http::Response;
+use http_body::Body;
+use tower::{Layer, Service};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
-use origin::{Bare, LowerBound, read};
+use origin::{Ask, Bare, LowerBound, URI, read};
 
-#[global_allocator]
-static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
-
-const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
 const SIZES: [usize; 3] = [1024, 64 * 1024, 1024 * 1024];
 
+/// What the status in the response's extensions costs.
+const EXTENSIONS: u64 = 3;
+
+fn once<S, B>(service: &mut S, len: usize) -> AllocationInfo
+where
+    S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
+    B: Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin,
+{
+    // Once before: what is made once is not a hit's.
+    assert_eq!(read(service, URI).now_or_never(), Some(len));
+    assert_eq!(read(service, URI).now_or_never(), Some(len));
+    measure(|| {
+        read(service, URI).now_or_never();
+    })
+}
+
 fn main() {
-    divan::main();
-}
-
-#[divan::bench(args = SIZES)]
-fn bare(bencher: divan::Bencher<'_, '_>, len: usize) {
-    let mut service = Bare::new(len);
-    bencher.bench_local(|| read(&mut service, URI).now_or_never());
-}
-
-#[divan::bench(args = SIZES)]
-fn lower_bound(bencher: divan::Bencher<'_, '_>, len: usize) {
-    let mut service = LowerBound::new(URI, len);
-    bencher.bench_local(|| read(&mut service, URI).now_or_never());
-}
-
-#[divan::bench(args = SIZES)]
-fn memory(bencher: divan::Bencher<'_, '_>, len: usize) {
-    hit(bencher, len, true);
-}
-
-#[divan::bench(args = SIZES)]
-fn memory_no_extensions(bencher: divan::Bencher<'_, '_>, len: usize) {
-    hit(bencher, len, false);
-}
-
-fn hit(bencher: divan::Bencher<'_, '_>, len: usize, extensions: bool) {
-    let builder = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
-    let mut service = builder.status_in_extensions(extensions).build().layer(Bare::new(len));
-    assert_eq!(read(&mut service, URI).now_or_never(), Some(len));
-    bencher.bench_local(|| read(&mut service, URI).now_or_never());
+    println!("{:24} {:>8} {:>12} {:>8}", "", "body", "allocations", "bytes");
+    let mut rows = Vec::new();
+    for len in SIZES {
+        let hit = |extensions: bool| {
+            let builder = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
+            once(&mut builder.status_in_extensions(extensions).build().layer(Bare::new(len)), len)
+        };
+        let row = [
+            ("bare", once(&mut Bare::new(len), len)),
+            ("lower bound", once(&mut LowerBound::new(URI, len), len)),
+            ("memory, no extensions", hit(false)),
+            ("memory", hit(true)),
+        ];
+        for (name, info) in &row {
+            println!("{name:24} {len:>8} {:>12} {:>8}", info.count_total, info.bytes_total);
+        }
+        rows.push(row.map(|(_, info)| (info.count_total, info.bytes_total)));
+    }
+    for [bare, _, plain, full] in &rows {
+        assert!(plain.0 <= bare.0, "a hit makes more allocations than the bare service");
+        assert!(full.0 <= bare.0 + EXTENSIONS, "the status in the extensions makes more than it should");
+    }
+    assert!(rows.iter().all(|row| row[2..] == rows[0][2..]), "what a hit allocates grows with its body");
 }

@@ -6,7 +6,8 @@
 mod origin;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group};
@@ -17,18 +18,45 @@ use tower::{Layer, Service};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::{MemoryStorage, SqliteStorage};
 
-use origin::{Ask, Bare, LowerBound, read};
+use origin::{Ask, Bare, LowerBound, URI, read, read_held};
 
-const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
 const SIZES: [(usize, &str); 3] = [(1024, "1KiB"), (64 * 1024, "64KiB"), (1024 * 1024, "1MiB")];
 const ROWS: usize = 200;
+
+/// What is asked for.
+#[derive(Clone)]
+enum Asked {
+    /// Always the same.
+    Hot,
+    /// These in turn, and the response is held while other tasks run.
+    Rows(Arc<[String]>),
+    /// Never the same again: its number is written in each time, which is a small part of what a miss costs.
+    Cold(Arc<AtomicU64>),
+}
+
+impl Asked {
+    async fn read<S, B>(&self, service: &mut S, number: usize)
+    where
+        S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Send,
+        B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin + Send,
+    {
+        match self {
+            Self::Hot => read(service, URI).await,
+            Self::Rows(rows) => read_held(service, &rows[number % rows.len()], true).await,
+            Self::Cold(next) => {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                read(service, &format!("{URI}&miss={number}")).await
+            }
+        };
+    }
+}
 
 fn measure<S, B>(
     criterion: &mut Criterion,
     runtime: &Runtime,
     name: &str,
     size: &str,
-    uris: &[String],
+    asked: &Asked,
     service: &S,
 ) where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
@@ -36,14 +64,13 @@ fn measure<S, B>(
 {
     let mut group = criterion.benchmark_group(format!("{name}/{size}"));
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    let uris: Arc<[String]> = uris.into();
     group.bench_function("1 task", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
-            let (mut service, uris) = (service.clone(), Arc::clone(&uris));
+            let (mut service, asked) = (service.clone(), asked.clone());
             async move {
                 let began = Instant::now();
                 for number in 0..count as usize {
-                    read(&mut service, &uris[number % uris.len()]).await;
+                    asked.read(&mut service, number).await;
                 }
                 began.elapsed()
             }
@@ -51,16 +78,16 @@ fn measure<S, B>(
     });
     group.bench_function("64 tasks", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
-            let (service, uris) = (service.clone(), Arc::clone(&uris));
+            let (service, asked) = (service.clone(), asked.clone());
             async move {
                 let each = count.div_ceil(64).max(1);
                 let began = Instant::now();
                 let tasks: Vec<_> = (0..64)
                     .map(|task| {
-                        let (mut service, uris) = (service.clone(), Arc::clone(&uris));
+                        let (mut service, asked) = (service.clone(), asked.clone());
                         tokio::spawn(async move {
                             for number in 0..each as usize {
-                                read(&mut service, &uris[(number + task * 7) % uris.len()]).await;
+                                asked.read(&mut service, number + task * 7).await;
                             }
                         })
                     })
@@ -81,12 +108,12 @@ fn hits(criterion: &mut Criterion) {
     else {
         panic!("a runtime can be built")
     };
-    let one = [URI.to_owned()];
-    let rows: Vec<String> = (0..ROWS).map(|number| format!("{URI}&row={number}")).collect();
+    let rows: Arc<[String]> = (0..ROWS).map(|number| format!("{URI}&row={number}")).collect();
     for (len, size) in SIZES {
         let bare = Bare::new(len);
-        measure(criterion, &runtime, "bare", size, &one, &bare);
-        measure(criterion, &runtime, "lower bound", size, &one, &LowerBound::new(URI, len));
+        let hot = &Asked::Hot;
+        measure(criterion, &runtime, "bare", size, hot, &bare);
+        measure(criterion, &runtime, "lower bound", size, hot, &LowerBound::new(URI, len));
 
         let builder = || CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
         for (name, layer) in [
@@ -96,7 +123,7 @@ fn hits(criterion: &mut Criterion) {
         ] {
             let mut service = layer.layer(bare.clone());
             runtime.block_on(read(&mut service, URI));
-            measure(criterion, &runtime, name, size, &one, &service);
+            measure(criterion, &runtime, name, size, hot, &service);
         }
 
         for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
@@ -106,19 +133,27 @@ fn hits(criterion: &mut Criterion) {
             let layer = CacheLayer::new(storage);
             let mut service = layer.layer(bare.clone());
             runtime.block_on(async {
-                for uri in &rows {
+                for uri in rows.iter() {
                     read(&mut service, uri).await;
                 }
                 layer.idle().await;
             });
-            measure(criterion, &runtime, name, size, &rows, &service);
+            measure(criterion, &runtime, name, size, &Asked::Rows(Arc::clone(&rows)), &service);
         }
 
-        // A miss that may not be stored: the way to the origin and back, without a store.
+        // A miss: the way to the origin and back, stored or not.
+        let cold = &Asked::Cold(Arc::default());
         let layer = CacheLayer::new(MemoryStorage::new());
-        let many: Vec<String> = (0..50_000).map(|number| format!("{URI}&miss={number}")).collect();
-        let no_hits = NoHits { bare: bare.clone() };
-        measure(criterion, &runtime, "miss, not storable", size, &many, &layer.layer(no_hits));
+        measure(
+            criterion,
+            &runtime,
+            "miss, not storable",
+            size,
+            cold,
+            &layer.layer(NoHits { bare: bare.clone() }),
+        );
+        let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build();
+        measure(criterion, &runtime, "miss, stored", size, cold, &layer.layer(bare.clone()));
     }
 }
 
@@ -149,19 +184,21 @@ impl Service<Ask> for NoHits {
 criterion_group!(benches, hits);
 
 fn main() {
+    let began = SystemTime::now();
     benches();
     Criterion::default().configure_from_args().final_summary();
-    table();
+    table(began);
 }
 
-/// The ratios, from what criterion has just written down.
-fn table() {
+/// The ratios, from what criterion has written down since then.
+fn table(began: SystemTime) {
     let root = std::env::var("CARGO_TARGET_DIR")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
     let median = |name: &str, size: &str, tasks: &str| -> Option<f64> {
         let group = format!("{name}/{size}").replace('/', "_");
         let path = format!("{root}/criterion/{group}/{tasks}/new/estimates.json");
-        let text = std::fs::read_to_string(path).ok()?;
+        let written = std::fs::metadata(&path).and_then(|about| about.modified()).ok()?;
+        let text = std::fs::read_to_string(path).ok().filter(|_| written >= began)?;
         let rest = text.split_once("\"median\"")?.1.split_once("\"point_estimate\":")?.1;
         rest.split([',', '}']).next()?.parse().ok()
     };
@@ -175,6 +212,7 @@ fn table() {
         "sqlite",
         "sqlite, read in task",
         "miss, not storable",
+        "miss, stored",
     ] {
         for (_, size) in SIZES {
             for tasks in ["1 task", "64 tasks"] {

@@ -6,7 +6,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use quick_cache::sync::Cache;
@@ -15,10 +15,13 @@ use tower::Service;
 
 pub type Ask = Request<Empty<Bytes>>;
 
+/// What is asked for.
+pub const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
+
+/// No Date: its moment is the cache's, whenever this runs.
 pub fn fields() -> HeaderMap {
     let mut fields = HeaderMap::new();
     for (name, value) in [
-        (header::DATE, "Thu, 01 Jan 2026 00:00:00 GMT"),
         (header::SERVER, "origin/1.0"),
         (header::CONTENT_TYPE, "application/json; charset=utf-8"),
         (header::CACHE_CONTROL, "max-age=31536000, public"),
@@ -27,10 +30,10 @@ pub fn fields() -> HeaderMap {
         (header::ACCEPT_RANGES, "bytes"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::STRICT_TRANSPORT_SECURITY, "max-age=63072000"),
+        (header::CONTENT_LANGUAGE, "en"),
     ] {
         fields.insert(name, HeaderValue::from_static(value));
     }
-    fields.remove(header::DATE); // its moment is the cache's, whenever this runs
     fields
 }
 
@@ -64,7 +67,7 @@ impl Service<Ask> for Bare {
     }
 }
 
-/// The lower bound of any cache in memory: a map by URI, the fields cloned, an Age.
+/// The lower bound of any cache in memory: a map by path and query, the fields cloned, an Age.
 #[derive(Clone)]
 pub struct LowerBound {
     map: Arc<Cache<String, Arc<(HeaderMap, Bytes)>>>,
@@ -76,7 +79,8 @@ impl LowerBound {
         let mut fields = fields();
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
         fields.insert(header::AGE, HeaderValue::from_static("0"));
-        map.insert(uri.to_owned(), Arc::new((fields, vec![7; len].into())));
+        let Ok(uri) = uri.parse::<Uri>() else { panic!("it is a URI") };
+        map.insert(path(&uri).to_owned(), Arc::new((fields, vec![7; len].into())));
         Self { map: Arc::new(map) }
     }
 }
@@ -91,13 +95,16 @@ impl Service<Ask> for LowerBound {
     }
 
     fn call(&mut self, request: Ask) -> Self::Future {
-        let uri = request.uri().to_string();
-        let Some(stored) = self.map.get(&uri) else { panic!("it was put in") };
+        let Some(stored) = self.map.get(path(request.uri())) else { panic!("it was put in") };
         let mut response = Response::new(Full::new(stored.1.clone()));
         *response.headers_mut() = stored.0.clone();
         response.headers_mut().insert(header::AGE, HeaderValue::from(42));
         ready(Ok(response))
     }
+}
+
+fn path(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 pub fn ask(uri: &str) -> Ask {
@@ -114,7 +121,20 @@ where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
 {
+    read_held(service, uri, false).await
+}
+
+/// The same, but other tasks have their turn while the response is held: what one task reads and frees at once is
+/// flattered by its processor's cache.
+pub async fn read_held<S, B>(service: &mut S, uri: &str, held: bool) -> usize
+where
+    S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
+    B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
+{
     let Ok(response) = service.call(ask(uri)).await else { panic!("it answers") };
+    if held {
+        tokio::task::yield_now().await;
+    }
     let mut body = response.into_body();
     let mut len = 0;
     while let Some(Ok(frame)) = body.frame().await {

@@ -166,8 +166,15 @@ fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<(
             Extent::Bytes { start: 0, count: len }
         }
     };
-    // Stored fields hold an Age already, so that this overwrites it in its place.
-    response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+    // Stored fields hold one Age already. It is overwritten in its place: `insert` would first make room for another
+    // field, which a full map has to grow for.
+    let age = HeaderValue::from(age.as_secs());
+    match response.headers_mut().get_mut(header::AGE) {
+        Some(place) => *place = age,
+        None => {
+            response.headers_mut().insert(header::AGE, age);
+        }
+    }
     if asked.method != Method::HEAD {
         return (response, extent);
     }
