@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Empty};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt};
@@ -82,4 +83,40 @@ async fn a_large_body_comes_back_byte_for_byte() {
         assert!(response.into_body().collect().await.unwrap().to_bytes() == whole);
     }
     assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn trailers_cross_http2_and_come_back_from_the_store() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = hyper::service::service_fn(|_| async {
+            let trailers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                http::HeaderValue::from_static("0"),
+            )]);
+            let frames = [Frame::data(Bytes::from("data")), Frame::trailers(trailers)];
+            let body =
+                StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+            http::Response::builder().header("cache-control", "max-age=60").body(body)
+        });
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+            .await;
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let storage = SqliteStorage::open(folder.path().join("s")).await.unwrap();
+    let layer = CacheLayer::new(storage);
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<Bytes>>();
+    let service = layer.layer(client);
+    for word in ["miss", "hit"] {
+        let response = service.clone().oneshot(get(&uri)).await.unwrap();
+        assert_eq!(response.body().status().unwrap().word(), word);
+        let whole = response.into_body().collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["grpc-status"], "0", "{word}");
+        assert_eq!(whole.to_bytes(), "data", "{word}");
+        layer.idle().await;
+    }
+    server.abort();
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches' build.
+# Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches (each once).
 # Installs what is missing where it may (nginx, from Debian); otherwise says so and goes on without those tests.
 # Usage: tests/run.sh
 set -euo pipefail
@@ -47,6 +47,7 @@ command -v nginx >/dev/null || unset REQUIRE_NGINX
 step "unit, contract and integration tests" cargo test --all-features --lib --tests --examples
 step "doc tests" cargo test --all-features --doc
 step "unit tests, default features" cargo test --lib
+step "benches: each once, allocations counted" cargo test --all-features --benches
 
 # --- examples --------------------------------------------------------------------------------------------------------
 quickstart() { cargo run -q --example quickstart --features sqlite -- --store "$scratch/quickstart.sqlite" "$@"; }

@@ -1,7 +1,7 @@
 //! The protocol between processes that share a store: its invariants under every order of steps.
 //!
 //! Two and three caches of the real code run over one storage that stops at every operation. Short scenarios are run in
-//! all orders of their steps, long ones in seeded random orders with crashed, late, unheard and doubled operations,
+//! all orders of their steps, long ones in random random orders with crashed, late, unheard and doubled operations,
 //! eviction and expiry in between.
 //!
 //! I1 nothing fetched before a completed invalidation is served after it · I2 no mixed or short body · I3 no variant of
@@ -139,45 +139,33 @@ fn three_processes_in_every_order() {
     assert!(every_order(3, Kind::default(), begin, false) >= 10_000);
 }
 
-/// A small generator of numbers that are the same on every machine (xorshift).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % most.max(1) as u64) as usize
-    }
-}
-
 /// A long random life of three processes with every kind of misfortune.
 async fn random_life(seed: u64) -> Result<(), String> {
-    let mut seeded = Seeded(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = fastrand::Rng::with_seed(seed);
     let kind = Kind {
-        large: seeded.below(2) == 0,
-        vary: seeded.below(2) == 0,
-        names_change: seeded.below(4) == 0,
+        large: random.usize(..2) == 0,
+        vary: random.usize(..2) == 0,
+        names_change: random.usize(..4) == 0,
         // An eviction so soon after an invalidation is what only the strict mode is safe against.
         strict: true,
     };
     let world = World::new(3, kind);
     let mut alive = vec![0, 1, 2];
     for _ in 0..60 {
-        match seeded.below(20) {
-            0..4 => world.get(alive[seeded.below(alive.len())], ["1", "2"][seeded.below(2)]),
-            4 => world.post(alive[seeded.below(alive.len())]),
-            5 if seeded.below(8) == 0 && alive.len() > 1 => {
-                world.crash(alive.remove(seeded.below(alive.len())))
+        match random.usize(..20) {
+            0..4 => world.get(alive[random.usize(..alive.len())], ["1", "2"][random.usize(..2)]),
+            4 => world.post(alive[random.usize(..alive.len())]),
+            5 if random.usize(..8) == 0 && alive.len() > 1 => {
+                world.crash(alive.remove(random.usize(..alive.len())))
             }
-            6 if seeded.below(3) == 0 => world.clock.advance(Duration::from_secs(70)),
-            7 if seeded.below(4) == 0 => world.evict().await,
-            8 if world.gates.late() > 0 => world.gates.run_late(seeded.below(world.gates.late())).await,
+            6 if random.usize(..3) == 0 => world.clock.advance(Duration::from_secs(70)),
+            7 if random.usize(..4) == 0 => world.evict().await,
+            8 if world.gates.late() > 0 => world.gates.run_late(random.usize(..world.gates.late())).await,
             _ => {
                 let choices = world.gates.choices();
                 if !choices.is_empty() {
-                    let index = seeded.below(choices.len());
-                    let fate = match seeded.below(24) {
+                    let index = random.usize(..choices.len());
+                    let fate = match random.usize(..24) {
                         0 if choices[index].1 => Fate::DoneUnheard,
                         1 if choices[index].1 => Fate::Doubled,
                         2 if choices[index].1 => Fate::Late,

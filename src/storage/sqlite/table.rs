@@ -80,44 +80,36 @@ impl<'a> Table<'a> {
             )?;
             self.total = self.total.saturating_add(more);
         }
-        match there {
+        let content = match there {
             Some((_, content)) => {
                 self.execute(
                     "INSERT INTO contents (id, value) VALUES (?1, ?2)
                     ON CONFLICT (id) DO UPDATE SET value = excluded.value",
                     params![content, &record.value[..]],
                 )?;
-                self.execute(
-                    "UPDATE records SET stamp = ?5, until = ?6, size = ?7
-                    WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4",
-                    params![
-                        key.entry,
-                        key.kind as u8,
-                        key.slot,
-                        key.part,
-                        record.stamp.to_bytes(),
-                        record.until,
-                        size
-                    ],
-                )?;
+                content
             }
             None => {
                 self.execute("INSERT INTO contents (value) VALUES (?1)", params![&record.value[..]])?;
-                self.execute(
-                    "INSERT INTO records (entry, kind, slot, part, stamp, until, size, content)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, last_insert_rowid())",
-                    params![
-                        key.entry,
-                        key.kind as u8,
-                        key.slot,
-                        key.part,
-                        record.stamp.to_bytes(),
-                        record.until,
-                        size
-                    ],
-                )?;
+                self.connection.last_insert_rowid()
             }
-        }
+        };
+        self.execute(
+            "INSERT INTO records (entry, kind, slot, part, stamp, until, size, content)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            ON CONFLICT (entry, kind, slot, part) DO UPDATE
+            SET stamp = excluded.stamp, until = excluded.until, size = excluded.size",
+            params![
+                key.entry,
+                key.kind as u8,
+                key.slot,
+                key.part,
+                record.stamp.to_bytes(),
+                record.until,
+                size,
+                content
+            ],
+        )?;
         Ok(true)
     }
 
