@@ -28,7 +28,8 @@ pub enum StaleReason {
     MaxStale,
     /// The response allows it while it is refreshed in the background: `stale-while-revalidate` (RFC 5861 §3).
     WhileRevalidate,
-    /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4).
+    /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4), or it could not be reached, and the cache is
+    /// set to serve what it has then (RFC 9111 §4.2.4).
     OnError,
 }
 
@@ -54,12 +55,7 @@ pub enum ValidateReason {
     Request,
 }
 
-pub(crate) fn decide(
-    asked: &RequestDirectives,
-    stored: &Freshness,
-    now: Timestamp,
-    _options: &Options,
-) -> Verdict {
+pub(crate) fn decide(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
     match reusable(asked, stored, now) {
         Verdict::Validate(_) if asked.only_if_cached => Verdict::Refuse,
         verdict => verdict,
@@ -92,17 +88,27 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     Verdict::Validate(ValidateReason::Stale)
 }
 
-/// Whether a stored response may be served since the origin failed (RFC 5861 §4).
+/// Whether a stored response may be served since the origin failed (RFC 5861 §4), or could not even be reached
+/// (RFC 9111 §4.2.4).
 pub(crate) fn stale_on_error(
     asked: &RequestDirectives,
     stored: &Freshness,
     now: Timestamp,
-    _options: &Options,
+    unreachable: bool,
+    options: &Options,
 ) -> bool {
     if stored.no_cache || stored.must_revalidate || asked.no_cache {
         return false;
     }
-    let window = stored.stale_if_error.max(asked.stale_if_error.unwrap_or_default());
+    let window = match stored.stale_if_error.max(asked.stale_if_error) {
+        Some(window) => window,
+        // A request that limits age or staleness has spoken as well.
+        None if [asked.max_age, asked.max_stale, asked.min_fresh].iter().any(Option::is_some) => {
+            return false;
+        }
+        None if unreachable && options.stale_on_failure => Duration::MAX,
+        None => return false,
+    };
     window > Duration::ZERO && stored.staleness(now) <= window
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Freshness {
     /// Must not be used stale: must-revalidate, and in a shared cache proxy-revalidate and s-maxage.
     pub(crate) must_revalidate: bool,
     pub(crate) stale_while_revalidate: Duration,
-    pub(crate) stale_if_error: Duration,
+    pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
 }
 
@@ -55,7 +55,7 @@ impl Freshness {
             must_revalidate: said.must_revalidate
                 || (options.shared && (said.proxy_revalidate || said.s_maxage.is_some())),
             stale_while_revalidate: said.stale_while_revalidate.unwrap_or_default(),
-            stale_if_error: said.stale_if_error.unwrap_or_default(),
+            stale_if_error: said.stale_if_error,
             has_validator: entity_tag(headers).is_some()
                 || dates::single(headers, &header::LAST_MODIFIED).is_some(),
         }
@@ -84,8 +84,12 @@ impl Freshness {
 
     /// Until when a store must keep it: while it is fresh, may be served stale, or can be revalidated.
     pub(crate) fn retain_until(&self, options: &Options) -> Timestamp {
-        let stale = self.stale_while_revalidate.max(self.stale_if_error);
-        let window = if self.has_validator { options.revalidate_window } else { Duration::ZERO };
+        let stale = self.stale_while_revalidate.max(self.stale_if_error.unwrap_or_default());
+        let window = if self.has_validator || options.stale_on_failure {
+            options.revalidate_window
+        } else {
+            Duration::ZERO
+        };
         let fresh = self.lifetime.saturating_sub(self.initial_age);
         self.response_time + fresh.saturating_add(stale.max(window))
     }

@@ -16,6 +16,8 @@ pub(crate) struct Options {
     /// In a private cache: Authorization and Cookie tell requests apart.
     pub(crate) vary_on_credentials: bool,
     pub(crate) ignore_cookie: bool,
+    /// When the origin cannot be reached, a stale response is served where no directive speaks about it.
+    pub(crate) stale_on_failure: bool,
 }
 
 impl Default for Options {
@@ -28,6 +30,7 @@ impl Default for Options {
             revalidate_window: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,
             ignore_cookie: false,
+            stale_on_failure: false,
         }
     }
 }

@@ -135,7 +135,7 @@ impl<S: Storage> Core<S> {
             } else {
                 Default::default()
             };
-            let Verdict::Serve = policy::decide(&directives, &freshness, now, &self.config.policy) else {
+            let Verdict::Serve = policy::decide(&directives, &freshness, now) else {
                 return None;
             };
             let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);

@@ -155,7 +155,7 @@ impl<S: Storage> Core<S> {
             return Box::pin(self.fetch(fetcher, parts, body, Some(place), MissReason::Absent)).await;
         };
         let freshness = variant.response.freshness(self.number, &self.config.policy);
-        let outcome = match policy::decide(asked, &freshness, now, &self.config.policy) {
+        let outcome = match policy::decide(asked, &freshness, now) {
             Verdict::Refuse => return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
             Verdict::Validate(reason) => {
                 return Box::pin(self.revalidate(fetcher, parts, body, place, (key, record), reason)).await;

@@ -45,7 +45,8 @@ impl<S: Storage> Core<S> {
 
         let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
         let directives = RequestDirectives::of(&asked.headers);
-        if failed && policy::stale_on_error(&directives, &freshness, now, &self.config.policy) {
+        let unreachable = result.is_err();
+        if failed && policy::stale_on_error(&directives, &freshness, now, unreachable, &self.config.policy) {
             let outcome = Outcome::Stale(StaleReason::OnError);
             let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
             let question = Asked::by(&asked);

@@ -76,7 +76,7 @@ fn age_has_every_correction() {
 fn verdict(request: &[(&str, &str)], response: &str, age: u64) -> Verdict {
     let options = Options::default();
     let stored = freshness(&[DATE, ("cache-control", response), ("etag", "\"t\"")], &options);
-    decide(&RequestDirectives::of(&fields(request)), &stored, NOW + Duration::from_secs(age), &options)
+    decide(&RequestDirectives::of(&fields(request)), &stored, NOW + Duration::from_secs(age))
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn stale_on_error_keeps_to_its_window_and_to_who_forbids_it() {
     let allowed = |request: &[(&str, &str)], response: &str, options: &Options, age: u64| {
         let stored = freshness(&[DATE, ("cache-control", response)], options);
         let asked = RequestDirectives::of(&fields(request));
-        stale_on_error(&asked, &stored, NOW + Duration::from_secs(age), options)
+        stale_on_error(&asked, &stored, NOW + Duration::from_secs(age), false, options)
     };
     let private = Options::default();
     assert!(allowed(&[], "max-age=10, stale-if-error=60", &private, 70));
