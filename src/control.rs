@@ -199,5 +199,9 @@ impl fmt::Display for CacheStatus {
 }
 
 fn forward(reason: ValidateReason) -> &'static str {
-    if reason == ValidateReason::Request { "request" } else { "stale" }
+    match reason {
+        ValidateReason::Request => "request",
+        ValidateReason::Vary => "vary-miss",
+        ValidateReason::Stale | ValidateReason::NoCache => "stale",
+    }
 }

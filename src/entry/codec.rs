@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::head::{Head, Slot, StoredBody, StoredResponse, Variant};
+use super::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
 use crate::storage::{Decoded, Record};
 use crate::time::Timestamp;
 
@@ -20,6 +20,8 @@ enum SlotForm<'a> {
     #[serde(borrow)]
     Variant(KeyedForm<'a>),
     Fence(Timestamp, bool),
+    #[serde(borrow)]
+    Index(Vec<([u8; 16], &'a [u8], &'a [u8])>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,6 +91,9 @@ impl Decoded for Slot {
             Self::Head(head) => &head.inline,
             Self::Variant { variant, .. } => variant,
             Self::Fence { .. } => return 32,
+            Self::Index(tags) => {
+                return 32 + tags.iter().map(|of| 24 + of.tag.len() + of.coding.len()).sum::<usize>();
+            }
         };
         let fields = |map: &HeaderMap| -> usize {
             map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
@@ -118,6 +123,10 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
             (SlotForm::Variant(KeyedForm { key_text, variant: form }), body)
         }
         Slot::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
+        Slot::Index(tags) => {
+            let forms = tags.iter().map(|of| (of.selection, of.tag.as_bytes(), &*of.coding));
+            (SlotForm::Index(forms.collect()), &[])
+        }
     }
 }
 
@@ -169,6 +178,12 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
             Slot::Variant { key_text: form.key_text.into(), variant }
         }
         SlotForm::Fence(until, placeholder) => Slot::Fence { until, placeholder },
+        SlotForm::Index(tags) => {
+            let tag = |(selection, tag, coding): (_, _, &[u8])| {
+                Some(Tagged { selection, tag: HeaderValue::from_bytes(tag).ok()?, coding: coding.into() })
+            };
+            Slot::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::policy::{self, Freshness};
 use crate::storage::{Key, Kind};
@@ -18,6 +18,17 @@ pub(crate) enum Slot {
     Variant { key_text: Box<str>, variant: Variant },
     /// An invalidation, or (`placeholder`) a body that somebody writes. Cannot be served; it is there to be compared.
     Fence { until: Timestamp, placeholder: bool },
+    /// The further variants of a generation that have an entity tag, oldest first.
+    Index(Vec<Tagged>),
+}
+
+/// A further variant, as the index names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tagged {
+    pub(crate) selection: [u8; 16],
+    pub(crate) tag: HeaderValue,
+    /// Its Content-Encoding; empty for none.
+    pub(crate) coding: Box<[u8]>,
 }
 
 /// The head of an entry.

@@ -12,5 +12,5 @@ mod head;
 mod retention;
 
 pub(crate) use self::codec::{decode, record};
-pub(crate) use self::head::{Head, Slot, StoredBody, StoredResponse, Variant};
+pub(crate) use self::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE};

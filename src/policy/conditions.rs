@@ -3,9 +3,10 @@
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::dates;
-use super::directives::split_list;
 use super::freshness::entity_tag;
+use super::list::split_list;
 use super::range::{Ranges, parse_range};
+use super::targeted::CDN_CACHE_CONTROL;
 use crate::time::Timestamp;
 
 /// How a stored response is sent.
@@ -17,13 +18,14 @@ pub(crate) enum Answer {
     Unsatisfiable,
 }
 
-/// `len` is the length of the stored body.
+/// `len` is the length of the stored body, `received` when the response was.
 pub(crate) fn answer(
     method: &Method,
     request: &HeaderMap,
     status: StatusCode,
     stored: &HeaderMap,
     len: u64,
+    received: Timestamp,
 ) -> Answer {
     let asks = |name: &HeaderName| request.contains_key(name);
     if status != StatusCode::OK
@@ -35,14 +37,14 @@ pub(crate) fn answer(
         if matches_none(request, stored) {
             return Answer::NotModified;
         }
-    } else if let Some(since) = dates::single(request, &header::IF_MODIFIED_SINCE) {
-        let modified = dates::single(stored, &header::LAST_MODIFIED);
-        if modified.or_else(|| dates::single(stored, &header::DATE)).is_some_and(|modified| modified <= since)
-        {
+    } else if let Some(since) = dates::single(request, &header::IF_MODIFIED_SINCE, received) {
+        let date = |name| dates::single(stored, name, received);
+        let modified = date(&header::LAST_MODIFIED).or_else(|| date(&header::DATE)).unwrap_or(received);
+        if modified <= since {
             return Answer::NotModified;
         }
     }
-    if method != Method::GET || !asks(&header::RANGE) || !same_as_before(request, stored) {
+    if method != Method::GET || !asks(&header::RANGE) || !same_as_before(request, stored, received) {
         return Answer::Full;
     }
     match parse_range(request, len) {
@@ -62,7 +64,7 @@ fn matches_none(request: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// If-Range: whether the range is of what the caller has (RFC 9110 §13.1.5), by strong comparison.
-fn same_as_before(request: &HeaderMap, stored: &HeaderMap) -> bool {
+fn same_as_before(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) -> bool {
     let mut lines = request.get_all(header::IF_RANGE).iter();
     let Some(condition) = lines.next() else { return true };
     if lines.next().is_some() {
@@ -74,9 +76,9 @@ fn same_as_before(request: &HeaderMap, stored: &HeaderMap) -> bool {
     }
     // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2).
     let (Some(asked), Some(modified), Some(date)) = (
-        dates::parse(condition),
-        dates::single(stored, &header::LAST_MODIFIED),
-        dates::single(stored, &header::DATE),
+        dates::parse(condition, received),
+        dates::single(stored, &header::LAST_MODIFIED, received),
+        dates::single(stored, &header::DATE, received),
     ) else {
         return false;
     };
@@ -95,7 +97,6 @@ pub(crate) fn without_weakness(tag: &[u8]) -> &[u8] {
 /// The fields of a 304 that is made from a stored response (RFC 9110 §15.4.5).
 pub(crate) fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let cdn = HeaderName::from_static("cdn-cache-control");
     let names = [
         header::CACHE_CONTROL,
         header::CONTENT_LOCATION,
@@ -104,7 +105,7 @@ pub(crate) fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
         header::EXPIRES,
         header::LAST_MODIFIED,
         header::VARY,
-        cdn,
+        CDN_CACHE_CONTROL,
     ];
     for name in names {
         for value in stored.get_all(&name) {

@@ -51,6 +51,9 @@ pub enum ValidateReason {
     Stale,
     /// It says `no-cache` (RFC 9111 §5.2.2.4).
     NoCache,
+    /// The request's own fields select none of what is stored, and the origin was asked which of it answers (RFC 9111
+    /// §4.1).
+    Vary,
     /// The request wants it so: `no-cache`, `max-age` or `min-fresh` (RFC 9111 §5.2.1).
     Request,
 }

@@ -1,11 +1,15 @@
 //! Cache-Control of requests and responses (RFC 9111 §5.2), in any letter case, over any number of lines.
+//!
+//! Promises: of several values of one directive the most restrictive counts; a malformed value counts as the most
+//! restrictive one; a line whose quotes are not closed allows nothing without validation.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 
-/// The greatest delta-seconds (RFC 9111 §1.2.2): larger ones count as this.
-const MOST: u64 = 1 << 31;
+use super::list::{Argument, MOST, delta_seconds, directives, is_balanced, split_list};
+use super::options::Options;
+use super::targeted;
 
 /// What a request asks of a cache (RFC 9111 §5.2.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,86 +31,114 @@ impl RequestDirectives {
             // Pragma counts only where there is no Cache-Control (RFC 9111 §5.4).
             let pragma = headers.get_all(header::PRAGMA).iter();
             asked.no_cache =
-                pragma.flat_map(|line| members(line.as_bytes())).any(|(name, _)| is(name, "no-cache"));
+                pragma.flat_map(|line| directives(line.as_bytes())).any(|(name, _)| is(name, "no-cache"));
             return asked;
         }
-        each(headers, &header::CACHE_CONTROL, |name, value| {
-            if is(name, "no-store") {
-                asked.no_store = true;
-            } else if is(name, "no-cache") {
-                asked.no_cache = true;
-            } else if is(name, "only-if-cached") {
-                asked.only_if_cached = true;
-            } else if is(name, "max-age") {
-                lower(&mut asked.max_age, seconds(value).unwrap_or_default());
-            } else if is(name, "max-stale") {
-                // Without a value: any staleness. Malformed: none.
-                lower(
-                    &mut asked.max_stale,
-                    match value {
-                        None => Duration::MAX,
-                        Some(_) => seconds(value).unwrap_or_default(),
-                    },
-                );
-            } else if is(name, "min-fresh") {
-                let least = seconds(value).unwrap_or(Duration::from_secs(MOST));
-                asked.min_fresh = Some(asked.min_fresh.unwrap_or_default().max(least));
-            } else if is(name, "stale-if-error") {
-                lower(&mut asked.stale_if_error, seconds(value).unwrap_or_default());
+        for line in headers.get_all(header::CACHE_CONTROL) {
+            asked.no_cache |= !is_balanced(line.as_bytes());
+            for (name, argument) in directives(line.as_bytes()) {
+                asked.apply(name, &argument);
             }
-        });
+        }
         asked
+    }
+
+    fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
+        if is(name, "no-store") {
+            self.no_store = true;
+        } else if is(name, "no-cache") {
+            self.no_cache = true;
+        } else if is(name, "only-if-cached") {
+            self.only_if_cached = true;
+        } else if is(name, "max-age") {
+            lower(&mut self.max_age, seconds(argument).unwrap_or_default());
+        } else if is(name, "max-stale") {
+            // Without a value: any staleness. Malformed: none.
+            let most = match argument {
+                Argument::Absent => Duration::MAX,
+                _ => seconds(argument).unwrap_or_default(),
+            };
+            lower(&mut self.max_stale, most);
+        } else if is(name, "min-fresh") {
+            let least = seconds(argument).unwrap_or(Duration::from_secs(MOST));
+            self.min_fresh = Some(self.min_fresh.unwrap_or_default().max(least));
+        } else if is(name, "stale-if-error") {
+            lower(&mut self.stale_if_error, seconds(argument).unwrap_or_default());
+        }
     }
 }
 
-/// What a response says to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246).
+/// What a response says to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246). `immutable` is not among it: it speaks to
+/// clients that reload, and a cache serves what is fresh in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {
     pub(crate) no_store: bool,
-    /// With or without field names: with them, the fields need validation, and so the whole does here.
+    /// Overrides no-store for statuses that the cache understands (§5.2.2.3).
+    pub(crate) must_understand: bool,
     pub(crate) no_cache: bool,
-    /// With or without field names.
+    /// Only these fields must not be used without validation (§5.2.2.4).
+    pub(crate) no_cache_fields: Vec<HeaderName>,
     pub(crate) private: bool,
+    /// Only these fields are for one user (§5.2.2.7).
+    pub(crate) private_fields: Vec<HeaderName>,
     pub(crate) public: bool,
     pub(crate) must_revalidate: bool,
     pub(crate) proxy_revalidate: bool,
-    pub(crate) immutable: bool,
     pub(crate) max_age: Option<Duration>,
     pub(crate) s_maxage: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
+    /// They come from a targeted field (RFC 9213), which speaks in place of Cache-Control and Expires.
+    pub(crate) targeted: bool,
 }
 
 impl ResponseDirectives {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
         let mut said = Self::default();
-        each(headers, &header::CACHE_CONTROL, |name, value| {
-            if is(name, "no-store") {
-                said.no_store = true;
-            } else if is(name, "no-cache") {
-                said.no_cache = true;
-            } else if is(name, "private") {
-                said.private = true;
-            } else if is(name, "public") {
-                said.public = true;
-            } else if is(name, "must-revalidate") {
-                said.must_revalidate = true;
-            } else if is(name, "proxy-revalidate") {
-                said.proxy_revalidate = true;
-            } else if is(name, "immutable") {
-                said.immutable = true;
-            } else if is(name, "max-age") {
-                // Malformed counts as stale (RFC 9111 §4.2.1); of several, the least.
-                lower(&mut said.max_age, seconds(value).unwrap_or_default());
-            } else if is(name, "s-maxage") {
-                lower(&mut said.s_maxage, seconds(value).unwrap_or_default());
-            } else if is(name, "stale-while-revalidate") {
-                lower(&mut said.stale_while_revalidate, seconds(value).unwrap_or_default());
-            } else if is(name, "stale-if-error") {
-                lower(&mut said.stale_if_error, seconds(value).unwrap_or_default());
+        if options.shared && targeted::directives(headers, |name, argument| said.apply(name, &argument)) {
+            said.targeted = true;
+            return said;
+        }
+        for line in headers.get_all(header::CACHE_CONTROL) {
+            said.no_cache |= !is_balanced(line.as_bytes());
+            for (name, argument) in directives(line.as_bytes()) {
+                said.apply(name, &argument);
             }
-        });
+        }
         said
+    }
+
+    fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
+        if is(name, "no-store") {
+            self.no_store = true;
+        } else if is(name, "must-understand") {
+            self.must_understand |= *argument == Argument::Absent;
+        } else if is(name, "no-cache") {
+            match fields(argument) {
+                Some(fields) if !fields.iter().any(is_essential) => self.no_cache_fields.extend(fields),
+                _ => self.no_cache = true,
+            }
+        } else if is(name, "private") {
+            match fields(argument) {
+                Some(fields) if !fields.iter().any(is_essential) => self.private_fields.extend(fields),
+                _ => self.private = true,
+            }
+        } else if is(name, "public") {
+            self.public |= *argument == Argument::Absent;
+        } else if is(name, "must-revalidate") {
+            self.must_revalidate = true;
+        } else if is(name, "proxy-revalidate") {
+            self.proxy_revalidate = true;
+        } else if is(name, "max-age") {
+            // Malformed counts as stale (RFC 9111 §4.2.1); of several, the least.
+            lower(&mut self.max_age, seconds(argument).unwrap_or_default());
+        } else if is(name, "s-maxage") {
+            lower(&mut self.s_maxage, seconds(argument).unwrap_or_default());
+        } else if is(name, "stale-while-revalidate") {
+            lower(&mut self.stale_while_revalidate, seconds(argument).unwrap_or_default());
+        } else if is(name, "stale-if-error") {
+            lower(&mut self.stale_if_error, seconds(argument).unwrap_or_default());
+        }
     }
 }
 
@@ -118,67 +150,34 @@ fn lower(least: &mut Option<Duration>, value: Duration) {
     *least = Some(least.map_or(value, |before| before.min(value)));
 }
 
-fn each(headers: &HeaderMap, field: &HeaderName, mut directive: impl FnMut(&[u8], Option<&[u8]>)) {
-    for line in headers.get_all(field) {
-        members(line.as_bytes()).for_each(|(name, value)| directive(name, value));
-    }
-}
-
 /// Digits, bare or quoted; `None` for anything else.
-fn seconds(value: Option<&[u8]>) -> Option<Duration> {
-    delta_seconds(value?).map(Duration::from_secs)
-}
-
-/// A whole number of seconds (RFC 9111 §1.2.2): saturates; `None` for anything but digits.
-pub(crate) fn delta_seconds(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+fn seconds(argument: &Argument<'_>) -> Option<Duration> {
+    match argument {
+        Argument::Value(digits) => delta_seconds(digits).map(Duration::from_secs),
+        _ => None,
     }
-    let value = digits
-        .iter()
-        .fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    Some(value.min(MOST))
 }
 
-/// The members of a list of `name [= value]`, values without their quotes. A comma in quotes separates nothing; what
-/// follows a quote that is not closed belongs to it.
-fn members(line: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-    split_list(line).map(|member| {
-        let Some(equals) = member.iter().position(|byte| *byte == b'=') else { return (member, None) };
-        let (name, value) = member.split_at(equals);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
-        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-        (name.trim_ascii(), Some(unquoted))
-    })
+/// The field names of a qualified directive; `None` where it has none, or what is none: then it is unqualified.
+fn fields(argument: &Argument<'_>) -> Option<Vec<HeaderName>> {
+    let Argument::Value(list) = argument else { return None };
+    let names: Option<Vec<_>> = split_list(list).map(|name| HeaderName::from_bytes(name).ok()).collect();
+    names.filter(|names| !names.is_empty())
 }
 
-/// The members of a comma-separated list (RFC 9110 §5.6.1), trimmed, empty ones left out.
-pub(crate) fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(line);
-    std::iter::from_fn(move || {
-        let from = rest?;
-        let (mut quoted, mut escaped) = (false, false);
-        let comma = from.iter().position(|byte| {
-            match (quoted, escaped, byte) {
-                (true, true, _) => escaped = false,
-                (true, false, b'\\') => escaped = true,
-                (_, _, b'"') => quoted = !quoted,
-                (false, _, b',') => return true,
-                _ => {}
-            }
-            false
-        });
-        let member = match comma {
-            Some(comma) => {
-                rest = from.get(comma + 1..);
-                from.get(..comma).unwrap_or_default()
-            }
-            None => {
-                rest = None;
-                from
-            }
-        };
-        Some(member.trim_ascii())
-    })
-    .filter(|member| !member.is_empty())
+/// The fields without which a response is another one, or cannot be judged: no response is served without them.
+fn is_essential(name: &HeaderName) -> bool {
+    [
+        header::AGE,
+        header::CACHE_CONTROL,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::DATE,
+        header::EXPIRES,
+        header::LOCATION,
+        header::VARY,
+    ]
+    .contains(name)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::dates;
-use super::directives::{ResponseDirectives, delta_seconds, split_list};
+use super::directives::ResponseDirectives;
+use super::list::{delta_seconds, split_list};
 use super::options::Options;
 use super::store::is_heuristic;
 use crate::time::Timestamp;
@@ -37,8 +38,8 @@ impl Freshness {
         response_time: Timestamp,
         options: &Options,
     ) -> Self {
-        let said = ResponseDirectives::of(headers);
-        let date = dates::single(headers, &header::DATE).unwrap_or(response_time);
+        let said = ResponseDirectives::of(headers, options);
+        let date = dates::single(headers, &header::DATE, response_time).unwrap_or(response_time);
         let from_the_future = date > response_time + CLOCK_SKEW;
         let lifetime = if from_the_future {
             Duration::ZERO
@@ -57,7 +58,7 @@ impl Freshness {
             stale_while_revalidate: said.stale_while_revalidate.unwrap_or_default(),
             stale_if_error: said.stale_if_error,
             has_validator: entity_tag(headers).is_some()
-                || dates::single(headers, &header::LAST_MODIFIED).is_some(),
+                || dates::single(headers, &header::LAST_MODIFIED, date).is_some(),
         }
     }
 
@@ -108,9 +109,12 @@ pub(crate) fn explicit(
     if said.max_age.is_some() {
         return said.max_age;
     }
+    if said.targeted {
+        return None; // then Expires says nothing (RFC 9213 §2.2)
+    }
     // An invalid date counts as past (§5.3), and so do two.
     headers.contains_key(header::EXPIRES).then(|| {
-        dates::single(headers, &header::EXPIRES).map_or(Duration::ZERO, |expires| expires.since(date))
+        dates::single(headers, &header::EXPIRES, date).map_or(Duration::ZERO, |expires| expires.since(date))
     })
 }
 
@@ -125,7 +129,7 @@ fn guessed(
     if !is_heuristic(status) && !said.public {
         return Duration::ZERO;
     }
-    let Some(modified) = dates::single(headers, &header::LAST_MODIFIED) else { return Duration::ZERO };
+    let Some(modified) = dates::single(headers, &header::LAST_MODIFIED, date) else { return Duration::ZERO };
     let since = date.since(modified);
     (since / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
 }

@@ -2,6 +2,11 @@
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
+use super::directives::ResponseDirectives;
+use super::freshness::explicit;
+use super::options::Options;
+use crate::time::Timestamp;
+
 /// Whether the response to this method invalidates what is stored: an unsafe (or unknown) one that did not fail.
 pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
@@ -20,6 +25,22 @@ pub(crate) fn invalidated(effective: &Uri, response: &HeaderMap) -> Vec<Uri> {
         .filter_map(|value| resolve(effective, value.to_str().ok()?.trim()))
         .filter(|uri| origin(uri).is_some() && origin(uri) == origin(effective))
         .collect()
+}
+
+/// Whether the answer to a POST answers later GETs of its URI too: it says that it is that resource's representation,
+/// and how long it is fresh (RFC 9110 §9.3.3).
+pub(crate) fn answers_get(method: &Method, effective: &Uri, response: &HeaderMap, options: &Options) -> bool {
+    let mut locations = response.get_all(header::CONTENT_LOCATION).iter();
+    let (Some(location), None) = (locations.next(), locations.next()) else { return false };
+    let said = ResponseDirectives::of(response, options);
+    let own = location.to_str().ok().and_then(|location| resolve(effective, location.trim()));
+    let same = own.is_some_and(|own| {
+        origin(&own).is_some()
+            && origin(&own) == origin(effective)
+            && own.path_and_query() == effective.path_and_query()
+    });
+    // The date from which a lifetime counts does not matter here.
+    method == Method::POST && same && explicit(response, &said, Timestamp::EPOCH, options).is_some()
 }
 
 fn origin(uri: &Uri) -> Option<(&str, String, u16)> {

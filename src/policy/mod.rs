@@ -11,9 +11,11 @@ mod directives;
 mod freshness;
 mod interest;
 mod invalidate;
+mod list;
 mod options;
 mod range;
 mod store;
+mod targeted;
 mod validate;
 mod vary;
 
@@ -26,9 +28,11 @@ pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
 pub(crate) use self::interest::Interest;
-pub(crate) use self::invalidate::{invalidated, invalidates};
+pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
 pub(crate) use self::store::{ensure_date, storable, stored_headers};
-pub(crate) use self::validate::{add_validators, freshen, selects_304, strip_conditions};
-pub(crate) use self::vary::{selecting_names, selecting_value};
+pub(crate) use self::validate::{
+    add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
+};
+pub(crate) use self::vary::{selecting_names, selecting_value, suits_coding};

@@ -5,8 +5,9 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::dates;
-use super::directives::{RequestDirectives, ResponseDirectives, split_list};
+use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{Freshness, explicit};
+use super::list::split_list;
 use super::options::Options;
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub enum NotStored {
     SetCookie,
     /// A status that is stored only with a lifetime of its own, and that has none.
     StatusNotCacheable,
+    /// The response says `must-understand`, and its status is none that the cache knows (RFC 9111 §5.2.2.3).
+    StatusNotUnderstood,
     /// A 206 is not stored.
     PartialContent,
     /// Nothing tells how long it is fresh, and it could not be validated.
@@ -54,6 +57,7 @@ impl fmt::Display for NotStored {
             Self::VaryAny => "vary-any",
             Self::SetCookie => "set-cookie",
             Self::StatusNotCacheable => "status",
+            Self::StatusNotUnderstood => "must-understand",
             Self::PartialContent => "partial-content",
             Self::NoFreshness => "no-freshness",
             Self::Stale => "stale",
@@ -65,6 +69,15 @@ impl fmt::Display for NotStored {
 /// The statuses whose lifetime may be guessed (RFC 9110 §15.1), without 206.
 pub(crate) fn is_heuristic(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// The final statuses that RFC 9110 §15 defines, whose rules for caches are kept here: all but 206 and 304, which are
+/// not stored.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505
+    )
 }
 
 /// Whether a response may be stored (RFC 9111 §3), and is of any use then.
@@ -90,8 +103,13 @@ pub(crate) fn storable(
     if response.len() > MOST_FIELDS {
         return Err(NotStored::TooManyFields);
     }
-    let said = ResponseDirectives::of(response);
-    if said.no_store {
+    let said = ResponseDirectives::of(response, options);
+    if said.must_understand {
+        // It overrides no-store where the status is understood, and forbids storing where it is not (§5.2.2.3).
+        if !is_understood(status) {
+            return Err(NotStored::StatusNotUnderstood);
+        }
+    } else if said.no_store {
         return Err(NotStored::ResponseNoStore);
     }
     if options.shared {
@@ -107,7 +125,8 @@ pub(crate) fn storable(
         }
     }
     let has_lifetime = explicit(response, &said, freshness.response_time, options).is_some();
-    if !has_lifetime && !said.public && !is_heuristic(status) {
+    let marked = said.public || (said.private && !options.shared);
+    if !has_lifetime && !marked && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
     }
     let usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
@@ -143,7 +162,7 @@ pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// The fields of a response that are stored, as they came: with repetitions, and in order within a name.
-pub(crate) fn stored_headers(response: &HeaderMap) -> HeaderMap {
+pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderMap {
     let named = connection_names(response);
     let mut stored = HeaderMap::with_capacity(response.len() + 2);
     for (name, value) in response {
@@ -151,7 +170,18 @@ pub(crate) fn stored_headers(response: &HeaderMap) -> HeaderMap {
             stored.append(name.clone(), value.clone());
         }
     }
+    strip_restricted(&mut stored, options);
     stored
+}
+
+/// Removes the fields that must not be used without validation, and in a shared cache those that are for one user
+/// (RFC 9111 §3.1, §5.2.2.4, §5.2.2.7).
+pub(super) fn strip_restricted(headers: &mut HeaderMap, options: &Options) {
+    let said = ResponseDirectives::of(headers, options);
+    let private = if options.shared { said.private_fields } else { Vec::new() };
+    for name in said.no_cache_fields.iter().chain(&private) {
+        headers.remove(name);
+    }
 }
 
 /// Adds the time of receipt where a response has no Date (RFC 9110 §6.6.1).

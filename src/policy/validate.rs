@@ -1,11 +1,13 @@
 //! Validation: what is asked, which stored response a 304 is about, and what it changes (RFC 9111 §4.3, §3.2).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::conditions::{weakly_equal, without_weakness};
 use super::dates;
 use super::freshness::entity_tag;
-use super::store::{MOST_FIELDS, connection_names, is_of_connection};
+use super::options::Options;
+use super::store::{MOST_FIELDS, connection_names, is_of_connection, strip_restricted};
+use crate::time::Timestamp;
 
 const CONDITIONS: [HeaderName; 6] = [
     header::IF_NONE_MATCH,
@@ -32,11 +34,27 @@ pub(crate) fn add_validators(request: &mut HeaderMap, stored: &HeaderMap) {
     {
         request.insert(header::IF_NONE_MATCH, tag.clone());
     }
-    if dates::single(stored, &header::LAST_MODIFIED).is_some()
+    if last_modified(stored).is_some()
         && let Some(modified) = stored.get(header::LAST_MODIFIED)
     {
         request.insert(header::IF_MODIFIED_SINCE, modified.clone());
     }
+}
+
+/// Makes a request without a stored response of its own ask whether one of the others is meant (RFC 9111 §4.1,
+/// §4.3.1). Several are asked about, so that no Last-Modified is sent.
+pub(crate) fn add_entity_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
+    strip_conditions(request);
+    let tags: Vec<&[u8]> = tags.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(list) = HeaderValue::from_bytes(&tags.join(&b", "[..])) {
+        request.insert(header::IF_NONE_MATCH, list);
+    }
+}
+
+/// The entity tag of a stored response, if it has a good one.
+pub(crate) fn entity_tag_of(stored: &HeaderMap) -> Option<&HeaderValue> {
+    entity_tag(stored)?;
+    stored.get(header::ETAG)
 }
 
 /// Whether a 304 confirms this stored response (RFC 9111 §4.3.4). The request asked about this one alone, so a 304
@@ -50,15 +68,38 @@ pub(crate) fn selects_304(stored: &HeaderMap, not_modified: &HeaderMap) -> bool 
             None => false,
         };
     }
-    match not_modified.get(header::LAST_MODIFIED).map(dates::parse) {
-        Some(date) => date.is_some() && date == dates::single(stored, &header::LAST_MODIFIED),
-        None => true,
+    if !not_modified.contains_key(header::LAST_MODIFIED) {
+        return true;
     }
+    let date = last_modified(not_modified);
+    date.is_some() && date == last_modified(stored)
 }
 
-/// Updates stored fields from a 304 (RFC 9111 §3.2): each field that it has replaces all lines of that name, except
+/// Whether the 200 to a HEAD is about this stored response: then it freshens it, and else the stored one counts as
+/// stale (RFC 9111 §4.3.5). `len` is the length of the stored body.
+pub(crate) fn head_confirms(stored: &HeaderMap, len: u64, head: &HeaderMap) -> bool {
+    let has = |name: HeaderName| head.contains_key(name);
+    let length = || head.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok();
+    let same_tag = || match (entity_tag(stored), entity_tag(head)) {
+        (Some(mine), Some(tag)) => mine == tag,
+        _ => false,
+    };
+    let same_date = || last_modified(head).is_some_and(|date| Some(date) == last_modified(stored));
+    let same_coding = stored.get(header::CONTENT_ENCODING) == head.get(header::CONTENT_ENCODING);
+    same_coding
+        && (!has(header::ETAG) || same_tag())
+        && (!has(header::LAST_MODIFIED) || same_date())
+        && (!has(header::CONTENT_LENGTH) || length() == Some(len))
+}
+
+/// For comparison alone: the century of a year of two digits does not matter.
+fn last_modified(headers: &HeaderMap) -> Option<Timestamp> {
+    dates::single(headers, &header::LAST_MODIFIED, Timestamp::EPOCH)
+}
+
+/// Updates stored fields from a 304 or the 200 to a HEAD (RFC 9111 §3.2): each field that it has replaces all lines of that name, except
 /// those that describe the stored bytes and those of the connection.
-pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap) {
+pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Options) {
     if from.len() > MOST_FIELDS {
         return; // together they could be more than a map of fields takes
     }
@@ -80,4 +121,5 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap) {
     if !from.contains_key(header::DATE) {
         stored.remove(header::DATE); // likewise; the time of receipt takes its place
     }
+    strip_restricted(stored, options);
 }

@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::directives::{ResponseDirectives, split_list};
+use super::directives::ResponseDirectives;
+use super::list::split_list;
 use super::options::Options;
 use super::store::NotStored;
 
@@ -19,7 +20,7 @@ pub(crate) fn selecting_names(response: &HeaderMap, options: &Options) -> Result
     }
     if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
-        if !options.ignore_cookie && !ResponseDirectives::of(response).public {
+        if !options.ignore_cookie && !ResponseDirectives::of(response, options).public {
             names.push(header::COOKIE);
         }
     }
@@ -40,17 +41,49 @@ pub(crate) fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<
             joined
         }));
     }
-    let any_case = [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET].contains(name);
-    let mut joined = Vec::new();
-    for member in std::iter::once(first).chain(lines).flat_map(|line| split_list(line.as_bytes())) {
-        if !joined.is_empty() {
-            joined.push(b',');
-        }
-        let start = joined.len();
-        joined.extend_from_slice(member);
-        if any_case {
-            joined.get_mut(start..).unwrap_or_default().make_ascii_lowercase();
-        }
+    let members = std::iter::once(first).chain(lines).flat_map(|line| split_list(line.as_bytes()));
+    if ![header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET].contains(name) {
+        return Some(members.collect::<Vec<_>>().join(&b','));
     }
-    Some(joined)
+    // Preferences: their order says nothing, and neither does letter case (RFC 9110 §12.4.2, §12.5).
+    let mut preferences: Vec<_> = members.map(preference).collect();
+    preferences.sort_unstable();
+    Some(preferences.join(&b','))
+}
+
+/// Whether a response in this coding may be what the origin would choose for a request, where it chooses by
+/// Accept-Encoding. Origins are known to confirm by a 304 what the caller could not read, or would not have been sent.
+pub(crate) fn suits_coding(names: &[HeaderName], coding: &[u8], request: &HeaderMap) -> bool {
+    if !names.contains(&header::ACCEPT_ENCODING) {
+        return true;
+    }
+    let lines = request.get_all(header::ACCEPT_ENCODING).iter();
+    let mut wanted = lines.flat_map(|line| split_list(line.as_bytes())).map(preference);
+    let coding = coding.trim_ascii();
+    if coding.is_empty() {
+        return wanted.all(|wanted| wanted == b"identity");
+    }
+    wanted.any(|wanted| {
+        let weight = wanted.strip_prefix(&*coding.to_ascii_lowercase());
+        weight.is_some_and(|weight| weight.is_empty() || (weight.starts_with(b";q=") && weight != b";q=0"))
+    })
+}
+
+/// One preference in the form that all its spellings share: `DE ; q=0.50` is `de;q=0.5`, and `q=1` says nothing.
+fn preference(member: &[u8]) -> Vec<u8> {
+    let mut plain = member.to_ascii_lowercase();
+    plain.retain(|byte| !matches!(byte, b' ' | b'\t'));
+    let weight = plain.windows(3).position(|bytes| bytes == b";q=");
+    let Some((name, weight)) = weight.and_then(|at| plain.split_at_checked(at)) else { return plain };
+    let number = weight.get(3..).unwrap_or_default();
+    if !number.contains(&b'.') || !number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
+        return if number == b"1" { name.to_vec() } else { plain };
+    }
+    let zeros = number.iter().rev().take_while(|byte| **byte == b'0').count();
+    let number = number.get(..number.len() - zeros).unwrap_or_default();
+    let number = number.strip_suffix(b".").unwrap_or(number);
+    match number {
+        b"1" => name.to_vec(),
+        _ => [name, b";q=", number].concat(),
+    }
 }

@@ -179,13 +179,15 @@ impl<S: Storage> Plan<S> {
         !(late && self.place.seen.is_none()) && self.core.owed.debt(self.place.head).is_none()
     }
 
-    /// A variant can be reached only through its head: the head stays at least as long.
+    /// A variant can be reached only through its head: the head stays at least as long, and its tag is noted.
     async fn keep_reachable(&self, record: &Record) {
         let Target::Variant { .. } = self.target else { return };
+        let Some(head) = &self.place.usable else { return };
         let until = record.retain_until();
-        if self.place.usable.as_ref().is_some_and(|head| head.retain_until() < until) {
+        if head.retain_until() < until {
             let _ = self.core.store.retain(&[self.place.head], Retain::AtLeast(until)).await;
         }
+        self.core.note_variant(head, self.place.head, record, until).await;
     }
 
     /// The body that this one took the place of may go, once its readers have had time.

@@ -85,16 +85,26 @@ impl<S: Storage> Core<S> {
         parts: request::Parts,
         body: F::RequestBody,
     ) -> Answered<F> {
-        let method = parts.method.clone();
         let text = EffectiveUri::of(&parts, &self.config.default_scheme).map(|uri| uri.to_text());
+        let mut asked = parts.clone();
+        let requested = self.config.clock.now();
         let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let times = Exchange { requested, responded: self.config.clock.now() };
         let uri = text.and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
-            && policy::invalidates(&method, response.status())
+            && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = EffectiveUri::of_uri(&uri)
         {
             let named = policy::invalidated(&uri, response.headers());
-            self.invalidate_all(&effective, &named).await;
+            let tombstone = self.invalidate_all(&effective, &named).await;
+            if let Some(seen) = tombstone
+                && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
+            {
+                asked.method = Method::GET;
+                let place = Place::behind(self.keyer.head(&effective), &effective, seen, times.responded);
+                let outcome = Outcome::Miss(MissReason::Method);
+                return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
+            }
         }
         let status = CacheStatus::new(
             Outcome::Miss(MissReason::Method),
@@ -133,6 +143,9 @@ impl<S: Storage> Core<S> {
         };
         if asked.only_if_cached {
             return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
+        }
+        if reason == Some(MissReason::Vary) && self.may_select(&parts) {
+            return Box::pin(self.select(fetcher, parts, body, place)).await;
         }
         let place = if reason.is_some() { self.claim(place).await } else { None };
         Box::pin(self.fetch(fetcher, parts, body, place, reason.unwrap_or(MissReason::Storage))).await

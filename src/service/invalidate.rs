@@ -1,6 +1,6 @@
 //! Invalidation: a tombstone in the head's place.
 //!
-//! Promises: once it has returned true, no response whose fetch began before is served by any process; as long as the
+//! Promises: once it is settled, no response whose fetch began before is served by any process; as long as the
 //! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
 
 use std::sync::Arc;
@@ -11,43 +11,54 @@ use super::lookup::variant_in;
 use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
 use crate::key::EffectiveUri;
-use crate::storage::{Key, Retain, Storage};
+use crate::storage::{Key, Retain, Stamp, Storage};
+
+/// How far an invalidation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settling {
+    /// This wrote the tombstone.
+    Written(Stamp),
+    /// Somebody else did.
+    Settled,
+    /// The store has not taken it.
+    Unsettled,
+}
 
 impl<S: Storage> Core<S> {
-    /// Invalidates an entry; false: the store has not taken it yet.
-    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key) -> bool {
+    /// Invalidates an entry. Unsettled: the store has not taken it yet.
+    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key) -> Settling {
         self.owed.add(head, self.config.clock.now());
         let core = Arc::clone(self);
         // A caller that goes away must not leave it half done, so it goes on beside it if it can.
         let settled = match self.tasks.drive(async move { core.settle(head).await }) {
             Driven::Done(settled) => settled,
-            Driven::Spawned(task) => task.await.unwrap_or(false),
-            Driven::NoRuntime => false,
+            Driven::Spawned(task) => task.await.unwrap_or(Settling::Unsettled),
+            Driven::NoRuntime => Settling::Unsettled,
         };
-        if settled {
-            return true;
+        if settled == Settling::Unsettled {
+            self.settle_later();
         }
-        self.settle_later();
-        false
+        settled
     }
 
     /// Writes the tombstone that a head is owed.
-    pub(crate) async fn settle(&self, head: Key) -> bool {
-        let Some(debt) = self.owed.debt(head) else { return true };
+    pub(crate) async fn settle(&self, head: Key) -> Settling {
+        let Some(debt) = self.owed.debt(head) else { return Settling::Settled };
         // Only to learn which chunks may go: what is there is overwritten whatever it is.
         let there = self.store.read(head).await.ok().flatten();
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = entry::record(Slot::Fence { until, placeholder: false }, until);
+        let stamp = tombstone.stamp();
         if self.store.overwrite(head, tombstone).await.is_err() {
-            return false;
+            return Settling::Unsettled;
         }
         self.owed.settle(head, debt);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
             let chunks = variant.response.body.chunks(head);
             let _ = self.store.retain(&chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
         }
-        true
+        Settling::Written(stamp)
     }
 
     /// Carries out what is owed once the store is back. One task for all; it is not waited for by `idle`.
@@ -69,23 +80,34 @@ impl<S: Storage> Core<S> {
                             return;
                         }
                     }
-                    Some((head, _)) if core.settle(head).await => pause = Duration::from_millis(1),
+                    Some((head, _)) if core.settle(head).await != Settling::Unsettled => {
+                        pause = Duration::from_millis(1)
+                    }
                     Some(_) => pause = (pause * 2).clamp(Duration::from_millis(100), Duration::from_secs(2)),
                 }
             }
         });
     }
 
-    /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names.
-    pub(crate) async fn invalidate_all(self: &Arc<Self>, uri: &EffectiveUri<'_>, named: &[http::Uri]) {
+    /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names. The
+    /// stamp of the tombstone that this wrote for its own URI.
+    pub(crate) async fn invalidate_all(
+        self: &Arc<Self>,
+        uri: &EffectiveUri<'_>,
+        named: &[http::Uri],
+    ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        self.invalidate(head).await;
+        let own = self.invalidate(head).await;
         for other in named {
             if let Some(other) = EffectiveUri::of_uri(other).map(|uri| self.keyer.head(&uri))
                 && other != head
             {
                 self.invalidate(other).await;
             }
+        }
+        match own {
+            Settling::Written(stamp) => Some(stamp),
+            Settling::Settled | Settling::Unsettled => None,
         }
     }
 }

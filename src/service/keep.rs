@@ -91,7 +91,7 @@ impl<S: Storage> Core<S> {
         if content_length(&head.headers).is_some_and(|len| len > self.config.max_entry_bytes) {
             return Err(Stored::TooLarge);
         }
-        let mut headers = policy::stored_headers(&head.headers);
+        let mut headers = policy::stored_headers(&head.headers, options);
         policy::ensure_date(&mut headers, times.responded);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let response = StoredResponse {

@@ -6,8 +6,9 @@
 use http::{HeaderMap, HeaderName};
 
 use super::core::Core;
+use super::invalidate::Settling;
 use crate::control::MissReason;
-use crate::entry::{Head, Slot, Variant, decode};
+use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy;
@@ -31,6 +32,14 @@ pub(crate) struct Place {
     pub(crate) variant: Option<(Key, Option<Record>)>,
 }
 
+impl Place {
+    /// Where this cache has just put a tombstone.
+    pub(crate) fn behind(head: Key, uri: &EffectiveUri<'_>, seen: Stamp, at: Timestamp) -> Self {
+        let (key_text, fence) = (uri.to_text().into(), at + TOMBSTONE);
+        Self { head, key_text, at, seen: Some(seen), fence, usable: None, variant: None }
+    }
+}
+
 /// What a lookup found.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -46,7 +55,7 @@ pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
     match decode(record)? {
         Slot::Head(head) => Some(&head.inline),
         Slot::Variant { variant, .. } => Some(variant),
-        Slot::Fence { .. } => None,
+        Slot::Fence { .. } | Slot::Index(_) => None,
     }
 }
 
@@ -97,7 +106,7 @@ impl<S: Storage> Core<S> {
             usable: None,
             variant: None,
         };
-        if self.owed.debt(head).is_some() && !self.settle(head).await {
+        if self.owed.debt(head).is_some() && self.settle(head).await == Settling::Unsettled {
             return (place, Found::Failed);
         }
         let Ok(there) = self.read_slot(head, first).await else { return (place, Found::Failed) };
@@ -106,7 +115,7 @@ impl<S: Storage> Core<S> {
         place.fence = match decode(&record) {
             Some(Slot::Head(head)) => head.fence,
             Some(Slot::Fence { until, .. }) => *until,
-            _ => record.retain_until().min(now + crate::entry::TOMBSTONE),
+            _ => record.retain_until().min(now + TOMBSTONE),
         };
         let Some(stored) = usable_head(&record, uri, now) else {
             let reason = match decode(&record) {

@@ -24,6 +24,7 @@ mod revalidate;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;

@@ -136,7 +136,7 @@ fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<(
     let len = stored.body.len();
     let mut response = Response::new(());
     let answer = if asked.interest.control {
-        policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len)
+        policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len, stored.response_time)
     } else {
         Answer::Full
     };

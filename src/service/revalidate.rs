@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 
 use super::commit::Plan;
 use super::core::Core;
@@ -55,6 +55,9 @@ impl<S: Storage> Core<S> {
             }
         }
         let response = result?;
+        if asked.method == Method::HEAD && response.status() == StatusCode::OK {
+            return self.after_head::<F>(&asked, place, variant, response, times, reason).await;
+        }
         if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
@@ -63,9 +66,8 @@ impl<S: Storage> Core<S> {
         // A 304 from another URI says nothing about what is stored for this one.
         let about_this = !self.answers_elsewhere(&place, &not_modified)
             && Unstorable::reason(&not_modified.extensions).is_none();
-        let not_modified = not_modified.headers;
         if about_this
-            && policy::selects_304(&stored.headers, &not_modified)
+            && policy::selects_304(&stored.headers, &not_modified.headers)
             && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
         {
             return Ok(answer);
@@ -74,20 +76,45 @@ impl<S: Storage> Core<S> {
         self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::BodyGone).await
     }
 
-    /// Freshens a stored response by a 304, and answers with it; `None`: its body is gone.
-    async fn freshen<B>(
+    /// The 200 to a HEAD freshens what is stored, or tells that it is not what the origin has now (RFC 9111 §4.3.5).
+    async fn after_head<F: Fetcher>(
+        self: &Arc<Self>,
+        asked: &request::Parts,
+        place: Place,
+        variant: &Variant,
+        response: Response<F::Body>,
+        times: Exchange,
+        reason: ValidateReason,
+    ) -> Answered<F> {
+        let (head, body) = response.into_parts();
+        let about_this =
+            !self.answers_elsewhere(&place, &head) && Unstorable::reason(&head.extensions).is_none();
+        let stored = &variant.response;
+        if about_this && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
+            if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason).await {
+                return Ok(answer);
+            }
+        } else if about_this {
+            self.invalidate(place.head).await;
+        }
+        let outcome = Outcome::Miss(MissReason::Replaced(reason));
+        Ok(self.keep::<F>(asked, Some(place), Response::from_parts(head, body), times, outcome))
+    }
+
+    /// Freshens a stored response by a 304 or the 200 to a HEAD, and answers with it; `None`: its body is gone.
+    pub(crate) async fn freshen<B>(
         self: &Arc<Self>,
         asked: &request::Parts,
         place: &Place,
         variant: &Variant,
-        not_modified: &HeaderMap,
+        from: &response::Parts,
         times: Exchange,
         reason: ValidateReason,
     ) -> Option<Response<CacheBody<B>>> {
         let options = &self.config.policy;
         let old = &variant.response;
         let mut headers = old.headers.clone();
-        policy::freshen(&mut headers, not_modified);
+        policy::freshen(&mut headers, &from.headers, options);
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
@@ -114,11 +141,17 @@ impl<S: Storage> Core<S> {
             &freshness,
             options,
         )
-        .and_then(|()| policy::selecting_names(&response.headers, options));
+        .and_then(|()| policy::selecting_names(&response.headers, options))
+        .map_err(Stored::No)
+        // Another request's variant: its chunks go with it, so that a second record must not name them.
+        .and_then(|names| {
+            let own = self.selection(&names, &asked.headers) == variant.selection;
+            if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
+        });
         let question = Asked::by(asked);
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
-        status.origin_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+        status.origin_status = Some(from.status.as_u16());
         match storable {
             Ok(names) => {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
@@ -129,7 +162,7 @@ impl<S: Storage> Core<S> {
                 self.answer(question, key, &record, status).await
             }
             Err(why) => {
-                status.stored = Stored::No(why);
+                status.stored = why;
                 let (key_text, selection) = (place.key_text.clone(), variant.selection);
                 let variant = Variant { until, selection, response };
                 let record = entry::record(Slot::Variant { key_text, variant }, until);

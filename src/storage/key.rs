@@ -42,6 +42,8 @@ pub enum Kind {
     Lease = 3,
     /// The value of a group or tag.
     Group = 4,
+    /// The entity tags of an entry's further variants.
+    Index = 5,
 }
 
 impl Kind {
@@ -52,7 +54,7 @@ impl Kind {
 
     /// The kind of this number, as [`Key::to_bytes`] writes it.
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group]
+        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }

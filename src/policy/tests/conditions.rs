@@ -10,7 +10,7 @@ fn ask(request: &[(&str, &str)]) -> Answer {
         ("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT"),
         ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
     ]);
-    answer(&Method::GET, &fields(request), StatusCode::OK, &stored, 100)
+    answer(&Method::GET, &fields(request), StatusCode::OK, &stored, 100, NOW)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn preconditions_come_in_their_order() {
         assert_eq!(ask(&request), expected, "{request:?}");
     }
     let request = fields(&[("if-none-match", "*")]);
-    let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), 1);
+    let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), 1, NOW);
     assert_eq!(not_found, Answer::Full); // §13.2.1: only where the answer would be a success
 }
 
@@ -64,8 +64,11 @@ fn single_ranges_are_answered_and_others_ignored() {
         assert_eq!(ask(&[("range", range)]), expected, "{range}");
     }
     let (range, head) = (fields(&[("range", "bytes=0-1")]), Method::HEAD);
-    assert_eq!(answer(&head, &range, StatusCode::OK, &HeaderMap::new(), 100), Answer::Full); // §14.2: GET only
-    assert_eq!(answer(&Method::GET, &range, StatusCode::OK, &HeaderMap::new(), 0), Answer::Unsatisfiable);
+    assert_eq!(answer(&head, &range, StatusCode::OK, &HeaderMap::new(), 100, NOW), Answer::Full); // §14.2: GET only
+    assert_eq!(
+        answer(&Method::GET, &range, StatusCode::OK, &HeaderMap::new(), 0, NOW),
+        Answer::Unsatisfiable
+    );
 }
 
 #[test]

@@ -90,7 +90,11 @@ fn what_is_served_validated_or_refused() {
         (vec![], "max-age=60", 59, Serve),
         (vec![], "max-age=60", 60, Validate(Stale)), // §4.2: fresh while the lifetime is greater
         (vec![], "max-age=60, no-cache", 0, Validate(NoCache)),
-        (vec![], "max-age=60, No-Cache=\"x\"", 0, Validate(NoCache)),
+        (vec![], "max-age=60, No-Cache=\"x\"", 0, Serve), // without that field
+        (vec![], "max-age=60, no-cache=\"content-type\"", 0, Validate(NoCache)), // it is nothing without that one
+        (vec![], "max-age=60, no-cache=\"x", 0, Validate(NoCache)),
+        (vec![], "max-age=60, no-cache=\"\"", 0, Validate(NoCache)),
+        (vec![], "max-age=60, x=\"", 0, Validate(NoCache)), // who knows what is in that quote
         (asks("no-cache"), "max-age=60", 0, Validate(Request)),
         (vec![("pragma", "no-cache")], "max-age=60", 0, Validate(Request)), // §5.4
         (vec![("pragma", "no-cache"), ("cache-control", "x")], "max-age=60", 0, Serve),

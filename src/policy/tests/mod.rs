@@ -1,9 +1,11 @@
 //! The policy's rules, each with the section that it is from.
 
 mod conditions;
+mod dates;
 mod freshness;
 mod hostile;
 mod storing;
+mod targeted;
 mod validation;
 
 use http::{HeaderMap, HeaderName, HeaderValue};

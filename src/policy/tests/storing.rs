@@ -32,7 +32,15 @@ fn what_may_be_stored_and_why_not() {
         (cc("no-store"), 200, cc("max-age=60"), &private, Err(RequestNoStore)),
         (vec![], 200, cc("private, max-age=60"), &private, Ok(())),
         (vec![], 200, cc("private, max-age=60"), &shared, Err(Private)),
-        (vec![], 200, cc("private=\"x\", max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("private=\"x\", max-age=60"), &shared, Ok(())), // without that field
+        (vec![], 200, cc("private=\"\", max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("private=\"a b\", max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("private = \"x\", max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("private=\"x\", private, max-age=60"), &shared, Err(Private)),
+        (vec![], 200, cc("no-store, must-understand, max-age=60"), &shared, Ok(())),
+        (vec![], 599, cc("must-understand, max-age=60"), &shared, Err(StatusNotUnderstood)),
+        (vec![], 200, cc("no-store, must-understand=1, max-age=60"), &shared, Err(ResponseNoStore)),
+        (vec![], 599, vec![("cache-control", "private"), ("etag", "\"t\"")], &private, Ok(())),
         (authorization.clone(), 200, cc("max-age=60"), &private, Ok(())),
         (authorization.clone(), 200, cc("max-age=60"), &shared, Err(Authorization)), // §3.5
         (authorization.clone(), 200, cc("max-age=60, public"), &shared, Ok(())),
@@ -71,7 +79,7 @@ fn more_fields_than_a_map_takes_are_neither_stored_nor_merged() {
     let verdict = storable(&Method::GET, &HeaderMap::new(), StatusCode::OK, &many, &freshness, &options);
     assert_eq!(verdict, Err(NotStored::TooManyFields));
     let mut stored = fields(&[("etag", "\"t\"")]);
-    freshen(&mut stored, &many);
+    freshen(&mut stored, &many, &Options::default());
     assert_eq!(stored, fields(&[("etag", "\"t\"")]));
 }
 
@@ -97,7 +105,7 @@ fn fields_of_the_connection_are_not_stored() {
         ("set-cookie", "b=2"),
         ("x-kept", "3"),
     ]);
-    let stored = stored_headers(&came);
+    let stored = stored_headers(&came, &Options::default());
     let names: Vec<_> = stored.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(names, [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "3")]);
 }
@@ -139,7 +147,16 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     };
     assert_eq!(value("accept-language", &["en, DE"]), value("accept-language", &["en", "de"]));
     assert_eq!(value("accept-encoding", &["gzip ,br"]), value("accept-encoding", &["GZIP, br"]));
-    assert_ne!(value("accept-encoding", &["gzip, br"]), value("accept-encoding", &["br, gzip"]));
+    assert_eq!(value("accept-encoding", &["gzip, br"]), value("accept-encoding", &["br, gzip"]));
+    assert_eq!(
+        value("accept-language", &["de ; q = 0.50, en;q=1.000"]),
+        value("accept-language", &["EN", "de;q=0.5"])
+    );
+    assert_ne!(value("accept-language", &["de;q=0.5, en"]), value("accept-language", &["de, en;q=0.5"]));
+    assert_ne!(value("accept-language", &["de;q=0.5"]), value("accept-language", &["de;q=0.50x"]));
+    assert_ne!(value("accept-encoding", &["gzip;q=0"]), value("accept-encoding", &["gzip"]));
+    assert_eq!(value("accept-encoding", &["gzip;q=0"]), value("accept-encoding", &["gzip;q=0.000"]));
+    assert_ne!(value("accept", &["a/b, c/d"]), value("accept", &["c/d, a/b"]));
     assert_ne!(value("x-any", &["a"]), value("x-any", &["A"]));
     assert_ne!(value("x-any", &["\"a, b\""]), value("x-any", &["\"a\", \"b\""]));
     assert_ne!(value("x-any", &[""]), value("x-any", &[]));

@@ -73,7 +73,7 @@ fn a_304_replaces_adds_and_spares() {
         ("transfer-encoding", "chunked"),
         ("content-type", "text/html"),
     ]);
-    freshen(&mut stored, &update);
+    freshen(&mut stored, &update, &Options::default());
     let mut expected = fields(&[("x-old", "1"), ("x-many", "3"), ("x-many", "4"), ("x-new", "5")]);
     expected.extend(fields(&[
         ("content-length", "5"),
