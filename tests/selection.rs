@@ -1,0 +1,237 @@
+//! Stored responses that answer requests which did not make them: variants that the origin names by their entity tag,
+//! what a HEAD confirms, and answers to POST.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use http::{Request, StatusCode, header};
+use http_body_util::Full;
+use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::{MissReason, Outcome, Stored, ValidateReason};
+
+use support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
+
+const A: &str = "http://example.com/a";
+
+fn in_language(language: &str) -> Request<ReqBody> {
+    get_with(A, &[("accept-language", language)])
+}
+
+fn asked_tags(request: &Request<ReqBody>) -> Option<&str> {
+    request.headers().get(header::IF_NONE_MATCH).map(|tags| tags.to_str().unwrap())
+}
+
+/// Speaks German and English; any other language gets English.
+fn bilingual() -> Origin {
+    Origin::new(|request| {
+        let german = request.headers()["accept-language"] == "de";
+        let (tag, body) = if german { ("\"de\"", "guten Tag") } else { ("\"en\"", "good day") };
+        let fields = [("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", tag)];
+        match asked_tags(request) {
+            Some(tags) if tags.contains(tag) => not_modified(&fields),
+            _ => response(&fields, body),
+        }
+    })
+}
+
+#[tokio::test]
+async fn the_origin_names_the_variant_that_answers_a_new_request() {
+    let cache = Fixture::new(bilingual());
+    cache.ask(in_language("en")).await;
+    let german = cache.ask(in_language("de")).await;
+    assert_eq!(german.status.outcome(), Outcome::Miss(MissReason::Vary));
+    assert_eq!(cache.origin.last()["if-none-match"], "\"en\"");
+    // French: both are asked about, and the one that the 304 names is served and kept for French as well.
+    let french = cache.ask(in_language("fr")).await;
+    assert_eq!(cache.origin.last()["if-none-match"], "\"en\", \"de\"");
+    assert!(!cache.origin.last().contains_key("if-modified-since"));
+    assert_eq!(french.status.outcome(), Outcome::Revalidated(ValidateReason::Vary));
+    assert_eq!((french.code, &french.body[..]), (StatusCode::OK, &b"good day"[..]));
+    assert_eq!(cache.ask(in_language("fr")).await.word(), "hit");
+    assert_eq!(cache.ask(in_language("de")).await.body, "guten Tag");
+    assert_eq!(cache.origin.count(), 3);
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_is_served_by_name_but_never_belongs_to_two_records() {
+    let cache = Fixture::with(bilingual(), MemoryStorage::new(), |builder| builder.chunk_bytes(3));
+    cache.ask(in_language("en")).await;
+    cache.ask(in_language("de")).await;
+    for _ in 0..2 {
+        let french = cache.ask(in_language("fr")).await;
+        assert_eq!(french.status.outcome(), Outcome::Revalidated(ValidateReason::Vary));
+        assert_eq!((french.status.stored(), &french.body[..]), (Stored::Unchanged, &b"good day"[..]));
+    }
+    assert_eq!(cache.origin.count(), 4);
+    assert_eq!(cache.ask(in_language("en")).await.word(), "hit");
+}
+
+#[tokio::test]
+async fn a_304_for_a_variant_that_is_gone_is_asked_again_without_conditions() {
+    let mut asked = 0;
+    let cache = Fixture::new(Origin::new(move |request| {
+        asked += 1;
+        let fields = [("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", "\"1\"")];
+        match asked_tags(request) {
+            Some(_) => not_modified(&[("etag", "\"never heard of\"")]),
+            None => response(&fields, asked.to_string()),
+        }
+    }));
+    cache.ask(in_language("en")).await;
+    let other = cache.ask(in_language("de")).await;
+    assert_eq!((other.code, &other.body[..]), (StatusCode::OK, &b"3"[..]));
+    assert_eq!(cache.ask(in_language("de")).await.word(), "hit");
+}
+
+#[tokio::test]
+async fn a_callers_own_conditions_are_not_mixed_with_others() {
+    let cache = Fixture::new(bilingual());
+    cache.ask(in_language("en")).await;
+    let answer = cache.ask(get_with(A, &[("accept-language", "de"), ("if-none-match", "\"de\"")])).await;
+    assert_eq!(cache.origin.last()["if-none-match"], "\"de\"");
+    assert_eq!(answer.code, StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test]
+async fn no_variant_in_a_coding_that_was_not_asked_for_is_named() {
+    let cache = Fixture::new(Origin::new(|request| {
+        let gzip = request.headers().get("accept-encoding").is_some_and(|value| value == "gzip");
+        let fields = [("cache-control", "max-age=60"), ("vary", "accept-encoding"), ("etag", "\"same\"")];
+        // A careless origin: one tag for both codings.
+        if asked_tags(request).is_some() {
+            return not_modified(&fields);
+        }
+        let mut answer = response(&fields, if gzip { "packed" } else { "plain" });
+        if gzip {
+            answer.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+        }
+        answer
+    }));
+    assert_eq!(cache.ask(get_with(A, &[("accept-encoding", "gzip")])).await.body, "packed");
+    assert_eq!(cache.get(A).await.body, "plain");
+    assert_eq!(cache.ask(get_with(A, &[("accept-encoding", "br")])).await.body, "plain");
+    let both = cache.ask(get_with(A, &[("accept-encoding", "br, gzip")])).await;
+    assert_eq!((both.word(), &both.body[..]), ("revalidated", &b"packed"[..]));
+}
+
+#[tokio::test]
+async fn a_head_freshens_what_it_confirms_and_puts_out_of_use_what_it_does_not() {
+    for (tag, length, stays) in
+        [("\"1\"", "4", true), ("\"2\"", "4", false), ("\"1\"", "5", false), ("W/\"1\"", "4", false)]
+    {
+        let cache = Fixture::new(Origin::new(move |request| {
+            let head = request.method() == http::Method::HEAD;
+            let fields = [("etag", if head { tag } else { "\"1\"" }), ("cache-control", "max-age=60")];
+            let mut answer = response(&fields, if head { "" } else { "body" });
+            if head {
+                answer.headers_mut().insert("content-length", length.parse().unwrap());
+                answer.headers_mut().insert("x-new", "1".parse().unwrap());
+            }
+            answer
+        }));
+        cache.get(A).await;
+        cache.clock.advance(Duration::from_secs(61));
+        let head = cache.ask(Request::head(A).body(Full::default()).unwrap()).await;
+        assert_eq!((head.code, head.header("x-new"), head.body.len()), (StatusCode::OK, Some("1"), 0));
+        let after = cache.get(A).await;
+        if stays {
+            assert_eq!(
+                (after.word(), after.header("x-new"), &after.body[..]),
+                ("hit", Some("1"), &b"body"[..])
+            );
+        } else {
+            let invalidated = Outcome::Miss(MissReason::Invalidated);
+            assert_eq!(after.status.outcome(), invalidated, "{tag} {length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_post_that_is_its_uris_own_serves_later_gets() {
+    let post = || Request::post(A).body(Full::from("x")).unwrap();
+    for (fields, kept) in [
+        (&[("cache-control", "max-age=60"), ("content-location", "/a")][..], true),
+        (&[("cache-control", "max-age=60"), ("content-location", "http://EXAMPLE.com:80/a")], true),
+        (&[("cache-control", "max-age=60"), ("content-location", "/b")], false),
+        (&[("cache-control", "max-age=60"), ("content-location", "http://other.example/a")], false),
+        (&[("cache-control", "max-age=60")], false),
+        (&[("content-location", "/a"), ("etag", "\"1\"")], false),
+        (&[("cache-control", "no-store, max-age=60"), ("content-location", "/a")], false),
+    ] {
+        let cache = Fixture::new(Origin::new(move |request| {
+            let posted = request.method() == http::Method::POST;
+            response(fields, if posted { "posted" } else { "got" })
+        }));
+        cache.get(A).await;
+        let posted = cache.ask(post()).await;
+        assert_eq!(posted.status.outcome(), Outcome::Miss(MissReason::Method));
+        assert_eq!(posted.body, "posted", "a POST is never answered from the store");
+        let after = cache.get(A).await;
+        let expected = if kept { ("hit", "posted") } else { ("miss", "got") };
+        assert_eq!((after.word(), std::str::from_utf8(&after.body).unwrap()), expected, "{fields:?}");
+        assert_eq!(cache.ask(post()).await.word(), "miss");
+    }
+}
+
+#[tokio::test]
+async fn listed_fields_are_left_out_of_what_is_reused() {
+    let fields =
+        [("cache-control", "max-age=60, no-cache=\"x-a\", private=\"X-B\""), ("x-a", "1"), ("x-b", "2")];
+    let shared = Fixture::shared(Origin::new(move |_| response(&fields, "")));
+    let first = shared.get(A).await;
+    assert_eq!((first.header("x-a"), first.header("x-b")), (Some("1"), Some("2")));
+    let second = shared.get(A).await;
+    assert_eq!((second.word(), second.header("x-a"), second.header("x-b")), ("hit", None, None));
+    let private = Fixture::new(Origin::new(move |_| response(&fields, "")));
+    private.get(A).await;
+    let second = private.get(A).await;
+    assert_eq!((second.word(), second.header("x-a"), second.header("x-b")), ("hit", None, Some("2")));
+}
+
+#[tokio::test]
+async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody_forbids_it() {
+    for (directives, asked, served) in [
+        ("max-age=1", "", true),
+        ("max-age=1, must-revalidate", "", false),
+        ("max-age=1, no-cache", "", false),
+        ("max-age=1, stale-if-error=5", "", false), // it spoke: five seconds, and no more
+        ("max-age=1", "no-cache", false),
+        ("max-age=1", "max-stale=2", false),
+        ("s-maxage=1", "", false),
+    ] {
+        let (clock, mock) = tower_response_cache::Clock::mock();
+        let layer = tower_response_cache::CacheLayer::builder(MemoryStorage::new())
+            .clock(clock)
+            .shared()
+            .stale_on_failure()
+            .build();
+        let mut up = true;
+        let inner = tower::service_fn(move |_: Request<ReqBody>| {
+            let answer =
+                if up { Ok(response(&[("cache-control", directives)], "stored")) } else { Err("down") };
+            up = false;
+            std::future::ready(answer)
+        });
+        let inner = tower::util::BoxCloneSyncService::new(tower::buffer::Buffer::new(inner, 8));
+        let service = tower::Layer::layer(&layer, inner);
+        let ask = |request| tower::ServiceExt::oneshot(service.clone(), request);
+        support::Answer::read(ask(get(A)).await.unwrap()).await;
+        mock.advance(Duration::from_secs(3600));
+        let request = if asked.is_empty() { get(A) } else { get_with(A, &[("cache-control", asked)]) };
+        match ask(request).await {
+            Ok(response) => {
+                assert!(served, "{directives} {asked}");
+                let answer = support::Answer::read(response).await;
+                assert_eq!((answer.word(), &answer.body[..]), ("stale", &b"stored"[..]));
+                assert_eq!(answer.header("age"), Some("3600"));
+            }
+            Err(error) => {
+                assert!(!served, "{directives} {asked}");
+                assert_eq!(error.to_string(), "down");
+            }
+        }
+    }
+}
