@@ -45,6 +45,7 @@ fi
 export REQUIRE_NGINX=1
 command -v nginx >/dev/null || unset REQUIRE_NGINX
 step "unit, contract and integration tests" cargo test --all-features --lib --tests --examples
+step "fuzzing for a minute" env FUZZ_SECONDS=60 cargo test --all-features --test fuzz
 step "doc tests" cargo test --all-features --doc
 step "unit tests, default features" cargo test --lib
 step "benches: each once, allocations counted" cargo test --all-features --benches

@@ -279,7 +279,9 @@ impl Origin {
             self.shared.version.fetch_add(1, Ordering::SeqCst);
             return Response::new(Full::default());
         }
-        let tag = format!("\"{}\"", self.shared.version.load(Ordering::SeqCst));
+        let x = if self.kind.vary { request.headers()["x"].to_str().unwrap() } else { "" };
+        // Another representation has another tag (RFC 9110 §8.8.3).
+        let tag = format!("\"{}={x}\"", self.shared.version.load(Ordering::SeqCst));
         let mut response = Response::builder().header("cache-control", "max-age=60").header("etag", &tag);
         let number = {
             let mut fetches = self.shared.fetches.lock().unwrap();
@@ -293,11 +295,10 @@ impl Origin {
         if request
             .headers()
             .get(header::IF_NONE_MATCH)
-            .is_some_and(|asked| asked.as_bytes() == tag.as_bytes())
+            .is_some_and(|asked| asked.to_str().unwrap().split(", ").any(|asked| asked == tag))
         {
             return response.status(StatusCode::NOT_MODIFIED).body(Full::default()).unwrap();
         }
-        let x = if self.kind.vary { request.headers()["x"].to_str().unwrap() } else { "" };
         let length = if self.kind.large { 10 } else { 1 };
         response.body(Full::from(format!("{number}={x};").repeat(length))).unwrap()
     }

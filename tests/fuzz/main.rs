@@ -1,0 +1,117 @@
+//! Any requests, any answers and a store that turns bits over, through the whole cache: nothing panics, and whatever is
+//! served from the store is what the origin sent for that URI and allowed to be kept.
+//!
+//! Runs for a moment with the other tests; `FUZZ_SECONDS=60 cargo test --test fuzz` for longer. The target works with
+//! any engine that bolero drives (`cargo bolero test` runs it under libFuzzer).
+
+#![allow(unreachable_pub, clippy::unwrap_used)]
+
+mod bytes_storage;
+mod input;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tower::{BoxError, Layer, Service, ServiceExt};
+use tower_response_cache::{CacheLayer, Clock, Outcome};
+
+use bytes_storage::BytesStorage;
+use input::Input;
+
+/// What the origin sent, by its body.
+type Sent = Arc<Mutex<HashMap<Bytes, (String, StatusCode, HeaderMap)>>>;
+
+fn seconds() -> Duration {
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(2))
+}
+
+#[test]
+fn no_exchange_makes_it_panic_or_serve_what_was_not_sent() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    bolero::check!().with_test_time(seconds()).with_max_len(512).with_type::<Vec<u8>>().for_each(|bytes| {
+        runtime.block_on(life(Input::new(bytes)));
+    });
+}
+
+async fn life(mut input: Input<'_>) {
+    let (clock, mock) = Clock::mock();
+    let storage = BytesStorage::default();
+    let mut builder = CacheLayer::builder(storage.clone()).clock(clock).status_field("fuzz");
+    if input.flag() {
+        builder = builder.shared();
+    }
+    if input.flag() {
+        builder = builder.stale_on_failure();
+    }
+    if input.flag() {
+        builder = builder.chunk_bytes(3);
+    }
+    let shared_answers: Arc<Mutex<Vec<Option<Response<Full<Bytes>>>>>> = Arc::default();
+    let (sent, answers) = (Sent::default(), Arc::clone(&shared_answers));
+    let noted = Arc::clone(&sent);
+    let origin = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let answer = answers.lock().unwrap().pop().flatten();
+        if let Some(answer) = &answer {
+            let body = body_of(answer);
+            let what = (request.uri().to_string(), answer.status(), answer.headers().clone());
+            noted.lock().unwrap().insert(body, what);
+        }
+        std::future::ready(answer.ok_or_else(|| BoxError::from("down")))
+    });
+    let layer = builder.build();
+    let mut service = layer.layer(origin);
+    let mut number = 0;
+    while !input.is_empty() {
+        mock.advance(Duration::from_secs(input.seconds()));
+        if input.one_in(16) {
+            storage.damage(input.byte());
+        }
+        // A background refresh or a second try takes more than one.
+        let next: Vec<_> = (0..3)
+            .map(|_| {
+                number += 1;
+                (!input.one_in(8)).then(|| input.response(number))
+            })
+            .collect();
+        *shared_answers.lock().unwrap() = next;
+        let Some(request) = input.request() else { continue };
+        let (method, uri) = (request.method().clone(), request.uri().to_string());
+        let Ok(response) = service.ready().await.unwrap().call(request).await else { continue };
+        let status = *response.body().status().unwrap();
+        let (head, body) = response.into_parts();
+        let Ok(body) = body.collect().await else { continue };
+        if matches!(status.outcome(), Outcome::Hit | Outcome::Stale(_)) {
+            let whole = method == http::Method::GET && head.status != StatusCode::NOT_MODIFIED;
+            if whole
+                && ![StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE].contains(&head.status)
+            {
+                served(&uri, &head, &body.to_bytes(), &sent);
+            }
+            assert_eq!(head.headers.get_all(header::AGE).iter().count(), usize::from(head.status != 304));
+        }
+        layer.idle().await;
+    }
+}
+
+fn served(uri: &str, head: &http::response::Parts, body: &Bytes, sent: &Sent) {
+    let sent = sent.lock().unwrap();
+    let (from, status, fields) = sent.get(body).expect("it was sent, and whole");
+    assert_eq!((from.as_str(), *status), (uri, head.status), "it is the answer to another request");
+    for line in fields.get_all(header::CACHE_CONTROL) {
+        for alone in ["no-store", "no-cache"] {
+            assert!(!line.as_bytes().eq_ignore_ascii_case(alone.as_bytes()), "served despite {alone}");
+        }
+    }
+    // No 304 ever changes this one, so that it comes back as it went in.
+    assert!(head.headers.get_all("x-as-sent").iter().eq(fields.get_all("x-as-sent")));
+}
+
+fn body_of(response: &Response<Full<Bytes>>) -> Bytes {
+    use futures_util::FutureExt;
+    response.body().clone().collect().now_or_never().unwrap().unwrap().to_bytes()
+}
