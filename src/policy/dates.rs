@@ -86,7 +86,7 @@ fn moment(year: u64, month: &str, day: u64, time: &str) -> Option<Timestamp> {
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
     let mut parts = time.split(':').map(|part| digits(part, 2));
     let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let longest = match month {
         2 => 28 + u64::from(leap),
         4 | 6 | 9 | 11 => 30,
