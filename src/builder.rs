@@ -159,9 +159,10 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Adds a Cache-Status field (RFC 9211) to each response, under this name of the cache. Default: none is added.
+    /// Adds a Cache-Status field (RFC 9211) to each response, under this name of the cache. A name that is no token is
+    /// written as a string. Default: none is added.
     pub fn status_field(mut self, name: impl Into<String>) -> Self {
-        self.config.status_field = Some(name.into());
+        self.config.status_field = Some(structured_name(name.into()));
         self
     }
 
@@ -198,4 +199,21 @@ impl<S: Storage> CacheLayerBuilder<S> {
     pub fn build(self) -> CacheLayer<S> {
         CacheLayer::from_core(Core::new(self.storage, self.config))
     }
+}
+
+/// A name as a Structured Field has it (RFC 9651 §3.3.3, §3.3.4).
+fn structured_name(name: String) -> String {
+    if sfv::TokenRef::from_str(&name).is_ok() {
+        return name;
+    }
+    let mut string = String::from("\"");
+    for letter in name.chars() {
+        match letter {
+            '"' | '\\' => string.extend(['\\', letter]),
+            ' '..='~' => string.push(letter),
+            _ => string.push('?'),
+        }
+    }
+    string.push('"');
+    string
 }

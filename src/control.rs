@@ -159,6 +159,8 @@ impl fmt::Display for CacheStatus {
     /// The parameters of RFC 9211 §2: `hit`, or `fwd=…` with its reason, then `ttl`, `stored` and a `detail`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
+            // The origin was asked, so that this is no hit (RFC 9211 §2.1).
+            Outcome::Stale(StaleReason::OnError) => f.write_str("fwd=stale")?,
             Outcome::Hit | Outcome::Stale(_) => f.write_str("hit")?,
             Outcome::Revalidated(reason) => write!(f, "fwd={}", forward(reason))?,
             Outcome::Miss(reason) => f.write_str(match reason {

@@ -40,6 +40,8 @@
 //! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
 //! succeeds, what is stored for its URI is not served again, by any process that shares the store.
 //!
+//! [What RFC 9111 demands](conformance), sentence by sentence, with the function and the test that keep it.
+//!
 //! # What it needs
 //! tokio, with its timer enabled; outside a runtime only a store that answers at once is used, and nothing is refreshed
 //! in the background. The request's body must be `Default`, since repeated and background requests have an empty one.
@@ -63,6 +65,7 @@
 
 mod body;
 mod builder;
+pub mod conformance;
 mod control;
 mod entry;
 mod error;

@@ -315,4 +315,10 @@ async fn a_status_field_is_added_on_request() {
         Some("ours; fwd=uri-miss; fwd-status=200; ttl=60; stored")
     );
     assert_eq!(cache.get(A).await.header("cache-status"), Some("ours; hit; ttl=60"));
+    let origin = Origin::new(|_| response(&[("cache-control", "no-store")], "v"));
+    let storage = tower_response_cache::storage::MemoryStorage::new();
+    let cache = Fixture::with(origin, storage, |builder| builder.status_field("my \"cache\" é"));
+    let status = cache.get(A).await;
+    let expected = "\"my \\\"cache\\\" ?\"; fwd=uri-miss; fwd-status=200; detail=no-store";
+    assert_eq!(status.header("cache-status"), Some(expected));
 }

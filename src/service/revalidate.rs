@@ -48,7 +48,8 @@ impl<S: Storage> Core<S> {
         let unreachable = result.is_err();
         if failed && policy::stale_on_error(&directives, &freshness, now, unreachable, &self.config.policy) {
             let outcome = Outcome::Stale(StaleReason::OnError);
-            let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+            let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+            status.origin_status = result.as_ref().ok().map(|response| response.status().as_u16());
             let question = Asked::by(&asked);
             if let Some(response) = self.answer(question, key, &record, status).await {
                 return Ok(response);

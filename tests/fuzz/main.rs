@@ -24,6 +24,8 @@ use input::Input;
 
 /// What the origin sent, by its body.
 type Sent = Arc<Mutex<HashMap<Bytes, (String, StatusCode, HeaderMap)>>>;
+/// What it will answer, the last first; `None`: it is down.
+type Answers = Arc<Mutex<Vec<Option<Response<Full<Bytes>>>>>>;
 
 fn seconds() -> Duration {
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
@@ -51,11 +53,10 @@ async fn life(mut input: Input<'_>) {
     if input.flag() {
         builder = builder.chunk_bytes(3);
     }
-    let shared_answers: Arc<Mutex<Vec<Option<Response<Full<Bytes>>>>>> = Arc::default();
-    let (sent, answers) = (Sent::default(), Arc::clone(&shared_answers));
-    let noted = Arc::clone(&sent);
+    let (sent, answers) = (Sent::default(), Answers::default());
+    let (noted, next) = (Arc::clone(&sent), Arc::clone(&answers));
     let origin = tower::service_fn(move |request: Request<Full<Bytes>>| {
-        let answer = answers.lock().unwrap().pop().flatten();
+        let answer = next.lock().unwrap().pop().flatten();
         if let Some(answer) = &answer {
             let body = body_of(answer);
             let what = (request.uri().to_string(), answer.status(), answer.headers().clone());
@@ -72,13 +73,13 @@ async fn life(mut input: Input<'_>) {
             storage.damage(input.byte());
         }
         // A background refresh or a second try takes more than one.
-        let next: Vec<_> = (0..3)
+        let prepared: Vec<_> = (0..3)
             .map(|_| {
                 number += 1;
                 (!input.one_in(8)).then(|| input.response(number))
             })
             .collect();
-        *shared_answers.lock().unwrap() = next;
+        *answers.lock().unwrap() = prepared;
         let Some(request) = input.request() else { continue };
         let (method, uri) = (request.method().clone(), request.uri().to_string());
         let Ok(response) = service.ready().await.unwrap().call(request).await else { continue };
