@@ -235,3 +235,38 @@ async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody
         }
     }
 }
+
+#[tokio::test]
+async fn what_was_superseded_by_a_response_that_is_not_kept_is_not_served_again() {
+    for newer in ["no-store", "max-age=0"] {
+        let mut count = 0;
+        let cache = Fixture::new(Origin::new(move |_| {
+            count += 1;
+            response(&[("cache-control", if count == 2 { newer } else { "max-age=60" })], count.to_string())
+        }));
+        assert_eq!(cache.get(A).await.body, "1");
+        assert_eq!(cache.ask(get_with(A, &[("cache-control", "no-cache")])).await.body, "2");
+        let third = cache.get(A).await;
+        assert_eq!((third.word(), &third.body[..]), ("miss", &b"3"[..]), "{newer}");
+        assert_eq!(cache.get(A).await.word(), "hit");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_is_unavailable_counts_as_unreachable_and_one_that_fails_does_not() {
+    for (code, word) in [(502, "stale"), (503, "stale"), (504, "stale"), (500, "miss"), (404, "miss")] {
+        let mut count = 0;
+        let origin = Origin::new(move |_| {
+            count += 1;
+            let mut answer = response(&[("cache-control", "max-age=1")], "body");
+            if count > 1 {
+                *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+            }
+            answer
+        });
+        let cache = Fixture::with(origin, MemoryStorage::new(), |builder| builder.stale_on_failure());
+        cache.get(A).await;
+        cache.clock.advance(Duration::from_secs(9));
+        assert_eq!(cache.get(A).await.word(), word, "{code}");
+    }
+}

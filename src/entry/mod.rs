@@ -10,6 +10,8 @@
 mod codec;
 mod head;
 mod retention;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::codec::{decode, record};
 pub(crate) use self::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};

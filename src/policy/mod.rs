@@ -24,7 +24,7 @@ mod tests;
 
 pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
-pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
+pub(crate) use self::decide::{Verdict, decide, is_error_status, is_unavailable, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
 pub(crate) use self::interest::Interest;

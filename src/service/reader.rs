@@ -13,7 +13,6 @@ use bytes::Bytes;
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::entry::{self, GRACE, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Key, Kind, Stamp, Storage};
 
@@ -113,15 +112,9 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
-    /// The body is damaged: what names it becomes a placeholder, unless somebody has replaced it.
+    /// The body is damaged, so what names it is of no use.
     fn put_out_of_use(&self) {
-        let (core, named) = (Arc::clone(&self.core), self.named);
-        self.core.tasks.spawn(async move {
-            let now = core.config.clock.now();
-            let slot = Slot::Fence { until: now + entry::TOMBSTONE, placeholder: true };
-            let placeholder = entry::record(slot, now + GRACE);
-            let _ = core.store.write_if(named.key, Some(named.stamp), placeholder).await;
-        });
+        self.core.put_out_of_use(self.named.key, self.named.stamp);
     }
 }
 

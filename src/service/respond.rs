@@ -3,9 +3,11 @@
 //! Promises: stored fields come back as they were, with one Age; preconditions and a range are answered from the store
 //! (RFC 9110 §13, §14); the head goes out only when the first bytes of the body are at hand.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::core::Core;
@@ -112,12 +114,19 @@ impl<S: Storage> Core<S> {
             response.extensions_mut().insert(status);
         }
         if let Some(name) = &self.config.status_field
-            && let Ok(value) = HeaderValue::try_from(format!("{name}; {status}"))
+            && let Ok(value) = status_value(name, status)
         {
             // A response with as many fields as there can be goes without it.
             let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
         }
     }
+}
+
+/// A member of Cache-Status, in one allocation for all but the longest.
+fn status_value(name: &str, status: CacheStatus) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut text = String::with_capacity(name.len() + 64);
+    let _ = write!(text, "{name}; {status}");
+    HeaderValue::try_from(text)
 }
 
 /// The status of an answer from the store.

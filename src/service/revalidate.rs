@@ -13,10 +13,10 @@ use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
-use crate::control::{MissReason, Outcome, Stored};
-use crate::entry::{self, GRACE, Slot, StoredResponse, Variant};
+use crate::control::{CacheStatus, MissReason, Outcome, Stored};
+use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
 use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason};
-use crate::storage::{Key, Record, Retain, Storage};
+use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
     pub(crate) async fn revalidate<F: Fetcher>(
@@ -45,7 +45,7 @@ impl<S: Storage> Core<S> {
 
         let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
         let directives = RequestDirectives::of(&asked.headers);
-        let unreachable = result.is_err();
+        let unreachable = result.as_ref().map_or(true, |response| policy::is_unavailable(response.status()));
         if failed && policy::stale_on_error(&directives, &freshness, now, unreachable, &self.config.policy) {
             let outcome = Outcome::Stale(StaleReason::OnError);
             let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
@@ -61,7 +61,14 @@ impl<S: Storage> Core<S> {
         }
         if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
-            return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
+            let superseded = asked.method == Method::GET && response.status().is_success();
+            let answer = self.keep::<F>(&asked, Some(place), response, times, outcome);
+            // What came is newer and is not kept: who has seen it must not get the old one again.
+            let stored = answer.body().status().map(CacheStatus::stored);
+            if superseded && matches!(stored, Some(Stored::No(_) | Stored::TooLarge)) {
+                self.put_out_of_use(key, record.stamp());
+            }
+            return Ok(answer);
         }
         let not_modified = response.into_parts().0;
         // A 304 from another URI says nothing about what is stored for this one.
@@ -170,6 +177,17 @@ impl<S: Storage> Core<S> {
                 self.answer(question, place.head, &record, status).await
             }
         }
+    }
+
+    /// Puts a placeholder in a record's place, unless somebody has replaced it.
+    pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp) {
+        let core = Arc::clone(self);
+        self.tasks.drive(async move {
+            let now = core.config.clock.now();
+            let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
+            let placeholder = entry::record(slot, now + GRACE);
+            let _ = core.store.write_if(key, Some(stamp), placeholder).await;
+        });
     }
 
     /// Refreshes a record in the background, unless somebody does.

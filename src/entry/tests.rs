@@ -1,0 +1,96 @@
+//! What is written is what is read, whatever is in it; and what was not written is not read.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+
+use super::*;
+use crate::storage::Record;
+use crate::time::Timestamp;
+
+fn fields() -> impl Strategy<Value = HeaderMap> {
+    let byte = prop_oneof![Just(b'\t'), 32..=126_u8, 128..=255_u8];
+    vec(("[a-z0-9!#$%&\'*+.^_`|~-]{1,12}", vec(byte, 0..40)), 0..12).prop_map(|fields| {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            // A name that comes again is another line of it.
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a token");
+            map.append(name, HeaderValue::from_bytes(&value).expect("a value"));
+        }
+        map
+    })
+}
+
+fn moment() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![any::<u64>().prop_map(Timestamp::from_millis), Just(Timestamp::NEVER), Just(Timestamp::EPOCH)]
+}
+
+fn body() -> impl Strategy<Value = StoredBody> {
+    let chunked = (any::<[u8; 16]>(), 1..u32::MAX, any::<u64>());
+    prop_oneof![
+        vec(any::<u8>(), 0..300).prop_map(|bytes| StoredBody::Inline(Bytes::from(bytes))),
+        chunked.prop_map(|(id, chunk_len, len)| StoredBody::Chunked { id, chunk_len, len }),
+    ]
+}
+
+prop_compose! {
+    fn variant()(
+        status in 200..1000_u16,
+        (headers, trailers) in (fields(), of(fields())),
+        (request_time, response_time, until) in (moment(), moment(), moment()),
+        (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
+    ) -> Variant {
+        let response = StoredResponse {
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers, initial_age_ms, request_time, response_time, body, trailers,
+            freshness: OnceLock::new(),
+        };
+        Variant { until, selection, response }
+    }
+}
+
+fn slot() -> impl Strategy<Value = Slot> {
+    let text = || ".{0,60}".prop_map(String::into_boxed_str);
+    let names = vec("[a-z-]{1,20}", 0..5).prop_map(|names| {
+        names.iter().map(|name| name.parse().expect("a name")).collect::<Vec<HeaderName>>()
+    });
+    let head = (text(), names, any::<[u8; 16]>(), moment(), variant()).prop_map(
+        |(key_text, names, generation, fence, inline)| Head { key_text, names, generation, fence, inline },
+    );
+    let tagged =
+        (any::<[u8; 16]>(), "\"[a-z]{0,9}\"", vec(any::<u8>(), 0..9)).prop_map(|(selection, tag, coding)| {
+            Tagged { selection, tag: tag.parse().expect("a tag"), coding: coding.into() }
+        });
+    prop_oneof![
+        head.prop_map(Slot::Head),
+        (text(), variant()).prop_map(|(key_text, variant)| Slot::Variant { key_text, variant }),
+        (moment(), any::<bool>()).prop_map(|(until, placeholder)| Slot::Fence { until, placeholder }),
+        vec(tagged, 0..5).prop_map(Slot::Index),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_slot_is_read_as_it_was_written(slot in slot(), until in moment()) {
+        let expected = format!("{slot:?}");
+        let bytes = record(slot, until).to_bytes();
+        let read = Record::from_bytes(bytes.clone()).expect("its own bytes");
+        prop_assert_eq!(format!("{:?}", decode(&read).expect("its own form")), expected);
+        prop_assert_eq!(read.to_bytes(), bytes);
+    }
+
+    #[test]
+    fn a_payload_that_was_not_written_is_not_a_slot_or_panics(bytes in vec(any::<u8>(), 0..200), version in any::<bool>()) {
+        let bytes = if version { [&[1], &bytes[..]].concat() } else { bytes };
+        let foreign = Record::new(bytes, Timestamp::NEVER);
+        if let Some(slot) = decode(&foreign) {
+            let again = format!("{slot:?}");
+            let copy = Record::from_bytes(foreign.to_bytes()).expect("its own bytes");
+            prop_assert_eq!(format!("{:?}", decode(&copy).expect("the same")), again);
+        }
+    }
+}
