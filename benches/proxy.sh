@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a hit costs in the reverse proxy: requests a second of a bare hyper server, and of the proxy when it has the same
-# bytes stored in memory. Each server has one core to itself and wrk another; the two are measured in turns, and the best
+# bytes, head and body, stored in memory. Each server has one core to itself and wrk another; the two are measured in turns, and the best
 # of the rounds counts. Installs wrk from Debian's packages where it may.
 # Usage: benches/proxy.sh [SECONDS a cell, default 5] [ROUNDS, default 2]
 set -euo pipefail
@@ -48,7 +48,7 @@ measure() {
 larger() { awk -v a="$1" -v b="$2" 'BEGIN {print (a > b ? a : b)}'; }
 
 printf '%-8s %14s %14s %8s\n' body 'bare, req/s' 'proxy, req/s' ratio
-for size in 1024 65536 1048576; do
+for size in ${SIZES:-1024 65536 1048576}; do
   start bare --bare "$size"
   bare_url=$url
   start proxy --origin "${bare_url%/}"
@@ -59,7 +59,7 @@ for size in 1024 65536 1048576; do
   bare=0
   proxy=0
   for _ in $(seq "$rounds"); do
-    bare=$(larger "$(measure "$bare_url")" "$bare")
+    bare=$(larger "$(measure "${bare_url}as-a-hit")" "$bare")
     proxy=$(larger "$(measure "$proxy_url")" "$proxy")
   done
   stop_servers

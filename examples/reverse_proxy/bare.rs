@@ -1,10 +1,11 @@
 //! A server of the same bytes for every request: the origin of the bench, and what the proxy's hits are compared with.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, VIA};
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
@@ -26,13 +27,21 @@ impl Bare {
 
 impl Respond for Bare {
     type Body = UnsyncBoxBody<Bytes, Infallible>; // never made
+    type Future = Ready<Result<Answer<Self::Body>, Infallible>>;
 
-    async fn respond(self: Arc<Self>, _: Request<Incoming>, _: Arc<Interims>) -> Answer<Self::Body> {
+    fn respond(&self, request: Request<Incoming>, _: &Arc<Interims>) -> Self::Future {
         let mut response = Response::new(Either::Right(Full::new(self.body.clone())));
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(ETAG, HeaderValue::from_static("\"0123456789abcdef\""));
-        response
+        if request.uri().path() == "/as-a-hit" {
+            // What the proxy's hits have beside: so both send the same bytes.
+            headers.insert(VIA, HeaderValue::from_static("1.1 tower-response-cache"));
+            headers.insert(AGE, HeaderValue::from_static("10"));
+            let status = HeaderValue::from_static("tower-response-cache; hit; ttl=3590");
+            headers.insert("cache-status", status);
+        }
+        ready(Ok(response))
     }
 }

@@ -32,12 +32,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What answers requests.
 pub trait Respond: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
+    type Future: Future<Output = Result<Answer<Self::Body>, Infallible>> + Send;
 
-    fn respond(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        interims: Arc<Interims>,
-    ) -> impl Future<Output = Answer<Self::Body>> + Send;
+    /// `interims` are the connection's.
+    fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Self::Future;
 }
 
 pub async fn serve<R: Respond>(
@@ -72,10 +70,7 @@ async fn connection<R: Respond>(stream: TcpStream, responder: Arc<R>, mut stoppe
     let _ = stream.set_nodelay(true); // slower without, but right
     let interims = Arc::<Interims>::default();
     let wire = Wire::new(TokioIo::new(stream), Arc::clone(&interims));
-    let service = service_fn(move |request| {
-        let answer = Arc::clone(&responder).respond(request, Arc::clone(&interims));
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(move |request| responder.respond(request, &interims));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let mut serving = pin!(http.serve_connection(wire, service));
