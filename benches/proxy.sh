@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a hit costs in the reverse proxy: requests a second of a bare hyper server, and of the proxy when it has the same
-# bytes, head and body, stored in memory. Each server has one core to itself and wrk another; the two are measured in turns, and the best
-# of the rounds counts. Installs wrk from Debian's packages where it may.
-# Usage: benches/proxy.sh [SECONDS a cell, default 5] [ROUNDS, default 2]
+# bytes, head and body, stored in memory. Each server has one core to itself and wrk another; the two are measured in
+# turns, and the best of the rounds counts. Installs wrk from Debian's packages where it may.
+# Usage: benches/proxy.sh [SECONDS a cell, default 5] [ROUNDS, default 2]; SIZES="1024 …": other bodies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-5}

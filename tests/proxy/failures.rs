@@ -60,13 +60,13 @@ async fn an_origin_that_is_late_is_504_or_what_is_stale() {
 #[tokio::test]
 async fn a_slow_upload_does_not_make_the_origin_late() {
     let mut origin = RawOrigin::start().await;
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_secs(1);
     let proxy = Proxy::start(origin.port, timeout).await;
     let mut client = proxy.connect().await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n").await;
-    for _ in 0..12 {
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n").await;
+    for _ in 0..8 {
         client.send("x").await;
-        tokio::time::sleep(timeout / 6).await; // all of it takes twice the timeout
+        tokio::time::sleep(timeout / 5).await; // all of it takes longer than the timeout
     }
     origin.answer(ok("", "done")).await;
     assert_eq!(client.response().await.text(), "done");

@@ -29,3 +29,4 @@ mod interims;
 mod peer;
 mod program;
 mod world;
+mod writes;

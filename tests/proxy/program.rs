@@ -2,14 +2,30 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 
 fn program() -> Command {
-    // Examples are built beside the folder of the tests.
+    static PATH: LazyLock<PathBuf> = LazyLock::new(built);
+    Command::new(&*PATH)
+}
+
+/// Examples are built beside the folder of the tests, but `cargo test --test proxy` builds none.
+fn built() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let folder: PathBuf = tests.parent().unwrap().parent().unwrap().join("examples");
-    Command::new(folder.join("reverse_proxy"))
+    let folder = tests.parent().unwrap().parent().unwrap();
+    let program = folder.join("examples/reverse_proxy");
+    let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/reverse_proxy");
+    let files = source.read_dir().unwrap().map(|file| modified(&file.unwrap().path()));
+    if modified(&program) < files.max().flatten() {
+        let release = folder.ends_with("release").then_some("--release");
+        let arguments = ["build", "--quiet", "--example", "reverse_proxy", "--features", "sqlite"];
+        let cargo = Command::new(env!("CARGO")).args(arguments).args(release).status().unwrap();
+        assert!(cargo.success(), "the program was not built");
+    }
+    program
 }
 
 fn ended(arguments: &[&str]) -> (i32, Output) {
