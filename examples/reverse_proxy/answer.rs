@@ -1,0 +1,20 @@
+//! The responses of this proxy itself.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::{Either, Full};
+
+/// A body from elsewhere, or one of this proxy.
+pub type Answer<B> = Response<Either<B, Full<Bytes>>>;
+
+/// A response with its reason as plain text.
+pub fn plain<B>(status: StatusCode, reason: &str) -> Answer<B> {
+    let text = format!("{} {reason}\n", status.as_str());
+    let mut response = Response::new(Either::Right(Full::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,63 @@
+//! What host a request is about.
+//!
+//! Promises: a request goes on with exactly one Host field that names a host, or not at all (RFC 9112 §3.2). An
+//! authority in the request's target overrides Host; a request of HTTP/1.0 that names none is about the origin's own.
+
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::{Uri, Version};
+
+/// Checks the host, and sets Host where it is not what counts. An error: 400.
+pub fn settle(
+    uri: &Uri,
+    version: Version,
+    headers: &mut HeaderMap,
+    own: &HeaderValue,
+) -> Result<(), &'static str> {
+    let mut lines = headers.get_all(HOST).iter();
+    let (first, more) = (lines.next(), lines.next().is_some());
+    match first {
+        _ if more => return Err("the request has several Host fields"),
+        Some(host) if !is_host(host.as_bytes()) => return Err("the request's Host is malformed"),
+        None if version != Version::HTTP_10 => return Err("the request has no Host"),
+        _ => {}
+    }
+    let named = first.is_some();
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => {
+            if !named {
+                headers.insert(HOST, own.clone());
+            }
+            Ok(())
+        }
+        (Some("http" | "https"), Some(authority)) if is_host(authority.as_str().as_bytes()) => {
+            let host = HeaderValue::from_str(authority.as_str());
+            headers.insert(HOST, host.map_err(|_| "the request's target names no host")?);
+            Ok(())
+        }
+        _ => Err("the request's target is malformed"),
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2), the host not empty.
+fn is_host(text: &[u8]) -> bool {
+    let (host, port) = match text.iter().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(at) if text[at] == b':' => (&text[..at], &text[at + 1..]),
+        _ => (text, &[][..]),
+    };
+    let in_brackets = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    let well_formed = match in_brackets {
+        Some(literal) => {
+            !literal.is_empty()
+                && literal
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'-'))
+        }
+        None => !host.is_empty() && host.iter().all(|byte| in_name(*byte)),
+    };
+    well_formed && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// Of a registered name: unreserved, a percent sign, or a sub-delimiter (RFC 3986 §3.2.2).
+fn in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+}

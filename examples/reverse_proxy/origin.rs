@@ -1,0 +1,169 @@
+//! The origin, as the service below the cache.
+//!
+//! Promises: every request goes to the one origin, its path and query byte for byte and with its own Host; connections
+//! are kept and used again; an origin that cannot be reached, breaks off or is late is an error, so that the cache may
+//! serve what it has.
+
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Parts, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout_at};
+use tower::Service;
+
+use crate::fields;
+use crate::interim;
+use crate::upload::{Progress, Upload};
+
+#[derive(Clone)]
+pub struct Origin(Arc<Inner>);
+
+struct Inner {
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    timeout: Duration,
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Unreachable,
+    Broken,
+    Late,
+}
+
+impl Failure {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Unreachable | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the origin cannot be reached",
+            Self::Broken => "the origin sent no valid response",
+            Self::Late => "the origin did not answer in time",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Origin {
+    /// `url` has a scheme and an authority; `timeout` is for the head of a response.
+    pub fn new(url: &Uri, timeout: Duration) -> Result<Self, String> {
+        let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
+            return Err(format!("{url} is not an absolute URL"));
+        };
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| format!("{url}: {error}"))?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .set_host(false)
+            .build(connector.wrap_connector(http));
+        let (scheme, authority) = (scheme.clone(), authority.clone());
+        Ok(Self(Arc::new(Inner { client, scheme, authority, host, timeout })))
+    }
+
+    /// The Host of requests that name none.
+    pub fn host(&self) -> HeaderValue {
+        self.0.host.clone()
+    }
+}
+
+impl Service<Request<Upload>> for Origin {
+    type Response = Response<Incoming>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Upload>) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.ask(request).await })
+    }
+}
+
+impl Inner {
+    async fn ask(&self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+        self.direct(&mut request)?;
+        if let Some(ticket) = interim::ticket().await {
+            hyper::ext::on_informational(&mut request, move |interim| {
+                ticket.send(interim.status(), interim.headers());
+            });
+        }
+        let progress = request.body().progress();
+        let mut response = self.in_time(progress, self.client.request(request)).await?;
+        if response.status().is_informational() {
+            return Err(Failure::Broken); // 101, though no upgrade was asked for
+        }
+        let version = response.version();
+        *response.version_mut() = Version::HTTP_11;
+        fields::strip_response(response.headers_mut());
+        fields::append_via(response.headers_mut(), version);
+        Ok(response)
+    }
+
+    /// Turns what the client asked into what the origin is asked.
+    fn direct(&self, request: &mut Request<Upload>) -> Result<(), Failure> {
+        let mut parts = Parts::default();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        parts.path_and_query = request.uri().path_and_query().cloned().or_else(|| "/".parse().ok());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failure::Unreachable)?;
+
+        let version = std::mem::replace(request.version_mut(), Version::HTTP_11);
+        let (empty, len) = (request.body().is_end_stream(), request.body().size_hint().exact());
+        let headers = request.headers_mut();
+        fields::strip_request(headers);
+        fields::append_via(headers, version);
+        fields::frame(headers, empty, len);
+        headers.entry(HOST).or_insert_with(|| self.host.clone());
+        Ok(())
+    }
+
+    async fn in_time(
+        &self,
+        progress: Option<Progress>,
+        response: ResponseFuture,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut response = pin!(response);
+        let mut since = Instant::now();
+        loop {
+            match timeout_at(since + self.timeout, response.as_mut()).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) if error.is_connect() => return Err(Failure::Unreachable),
+                Ok(Err(_)) => return Err(Failure::Broken),
+                Err(_) => match progress.as_ref().map(Progress::latest) {
+                    Some(latest) if latest > since => since = latest,
+                    _ => return Err(Failure::Late),
+                },
+            }
+        }
+    }
+}
