@@ -70,7 +70,8 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     if stored.no_cache {
         return Verdict::Validate(ValidateReason::NoCache);
     }
-    let too_old = asked.max_age.is_some_and(|most| age > most);
+    let unchanging = stored.immutable && stored.is_fresh(now);
+    let too_old = asked.max_age.is_some_and(|most| age > most) && !unchanging;
     let too_short = asked.min_fresh.is_some_and(|least| stored.lifetime.saturating_sub(age) < least);
     if asked.no_cache || too_old || too_short {
         return Verdict::Validate(ValidateReason::Request);
@@ -85,7 +86,12 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     if asked.max_stale.is_some_and(|most| staleness <= most) {
         return Verdict::ServeStale(StaleReason::MaxStale);
     }
-    if stored.stale_while_revalidate > Duration::ZERO && staleness <= stored.stale_while_revalidate {
+    // A request that limits the age wants nothing stale, unless it says so (RFC 9111 §5.2.1.1).
+    let wants_fresh = asked.max_age.is_some() || asked.max_stale.is_some();
+    if !wants_fresh
+        && stored.stale_while_revalidate > Duration::ZERO
+        && staleness <= stored.stale_while_revalidate
+    {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);
     }
     Verdict::Validate(ValidateReason::Stale)

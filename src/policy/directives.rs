@@ -68,8 +68,7 @@ impl RequestDirectives {
     }
 }
 
-/// What a response says to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246). `immutable` is not among it: it speaks to
-/// clients that reload, and a cache serves what is fresh in any case.
+/// What a response says to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {
     pub(crate) no_store: bool,
@@ -84,6 +83,8 @@ pub(crate) struct ResponseDirectives {
     pub(crate) public: bool,
     pub(crate) must_revalidate: bool,
     pub(crate) proxy_revalidate: bool,
+    /// It does not change while it is fresh (RFC 8246).
+    pub(crate) immutable: bool,
     pub(crate) max_age: Option<Duration>,
     pub(crate) s_maxage: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
@@ -129,6 +130,8 @@ impl ResponseDirectives {
             self.must_revalidate = true;
         } else if is(name, "proxy-revalidate") {
             self.proxy_revalidate = true;
+        } else if is(name, "immutable") {
+            self.immutable = true;
         } else if is(name, "max-age") {
             // Malformed counts as stale (RFC 9111 §4.2.1); of several, the least.
             lower(&mut self.max_age, seconds(argument).unwrap_or_default());

@@ -25,6 +25,8 @@ pub(crate) struct Freshness {
     pub(crate) no_cache: bool,
     /// Must not be used stale: must-revalidate, and in a shared cache proxy-revalidate and s-maxage.
     pub(crate) must_revalidate: bool,
+    /// Does not change while it is fresh: a reload (`max-age=0`) needs no validation (RFC 8246 §2.1).
+    pub(crate) immutable: bool,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
@@ -55,6 +57,7 @@ impl Freshness {
             no_cache: said.no_cache,
             must_revalidate: said.must_revalidate
                 || (options.shared && (said.proxy_revalidate || said.s_maxage.is_some())),
+            immutable: said.immutable,
             stale_while_revalidate: said.stale_while_revalidate.unwrap_or_default(),
             stale_if_error: said.stale_if_error,
             has_validator: entity_tag(headers).is_some()

@@ -101,6 +101,11 @@ fn what_is_served_validated_or_refused() {
         (asks("max-age=10"), "max-age=60", 10, Serve),
         (asks("max-age=10"), "max-age=60", 11, Validate(Request)),
         (asks("max-age=0"), "max-age=60", 1, Validate(Request)),
+        (asks("max-age=0"), "max-age=60, immutable", 1, Serve), // RFC 8246 §2.1
+        (asks("max-age=0"), "max-age=60, Immutable=1", 60, Validate(Request)),
+        (asks("no-cache"), "max-age=60, immutable", 1, Validate(Request)),
+        (asks("max-age=100"), "max-age=60, stale-while-revalidate=10", 61, Validate(Stale)),
+        (asks("max-stale=1"), "max-age=60, stale-while-revalidate=10", 62, Validate(Stale)),
         (asks("min-fresh=10"), "max-age=60", 50, Serve),
         (asks("min-fresh=10"), "max-age=60", 51, Validate(Request)),
         (asks("max-stale"), "max-age=60", 9999, ServeStale(MaxStale)),
