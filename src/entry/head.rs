@@ -1,5 +1,6 @@
 //! The decoded forms of the records of an entry.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -101,9 +102,9 @@ impl StoredBody {
 
 impl StoredResponse {
     /// The response's freshness by these options; `cache` numbers the cache whose options they are.
-    pub(crate) fn freshness(&self, cache: u64, options: &policy::Options) -> Freshness {
+    pub(crate) fn freshness(&self, cache: u64, options: &policy::Options) -> Cow<'_, Freshness> {
         match self.freshness.get() {
-            Some((of, freshness)) if *of == cache => freshness.clone(),
+            Some((of, freshness)) if *of == cache => Cow::Borrowed(freshness),
             _ => {
                 let mut freshness = Freshness::new(
                     self.status,
@@ -114,7 +115,7 @@ impl StoredResponse {
                 );
                 freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
                 let _ = self.freshness.set((cache, freshness.clone())); // another cache's stays, if it was first
-                freshness
+                Cow::Owned(freshness)
             }
         }
     }

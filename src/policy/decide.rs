@@ -70,16 +70,17 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     if stored.no_cache {
         return Verdict::Validate(ValidateReason::NoCache);
     }
-    let unchanging = stored.immutable && stored.is_fresh(now);
+    let fresh = stored.lifetime > age;
+    let unchanging = stored.immutable && fresh;
     let too_old = asked.max_age.is_some_and(|most| age > most) && !unchanging;
     let too_short = asked.min_fresh.is_some_and(|least| stored.lifetime.saturating_sub(age) < least);
     if asked.no_cache || too_old || too_short {
         return Verdict::Validate(ValidateReason::Request);
     }
-    if stored.is_fresh(now) {
+    if fresh {
         return Verdict::Serve;
     }
-    let staleness = stored.staleness(now);
+    let staleness = age - stored.lifetime;
     if stored.must_revalidate {
         return Verdict::Validate(ValidateReason::Stale);
     }

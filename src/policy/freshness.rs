@@ -70,10 +70,6 @@ impl Freshness {
         self.initial_age.saturating_add(now.since(self.response_time))
     }
 
-    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
-        self.lifetime > self.age(now)
-    }
-
     /// For how long it has been stale.
     pub(crate) fn staleness(&self, now: Timestamp) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
@@ -81,8 +77,12 @@ impl Freshness {
 
     /// Whole seconds until it is stale; negative once it is.
     pub(crate) fn ttl(&self, now: Timestamp) -> i64 {
+        self.ttl_at(self.age(now))
+    }
+
+    /// The same, for who knows the age.
+    pub(crate) fn ttl_at(&self, age: Duration) -> i64 {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        let age = self.age(now);
         if self.lifetime >= age { seconds(self.lifetime - age) } else { -seconds(age - self.lifetime) }
     }
 

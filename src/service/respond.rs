@@ -136,8 +136,8 @@ pub(crate) fn stored_status(
     freshness: &Freshness,
     now: Timestamp,
 ) -> CacheStatus {
-    let (age, ttl) = (Some(freshness.age(now)), Some(freshness.ttl(now)));
-    CacheStatus { age, ttl, ..CacheStatus::new(outcome, stored) }
+    let age = freshness.age(now);
+    CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
 #[inline]
