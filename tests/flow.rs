@@ -298,6 +298,8 @@ async fn what_no_cache_answers_passes_untouched() {
     assert_eq!(cache.ask(with_content()).await.word(), "bypass");
     assert_eq!(cache.ask(get_with(A, &[("upgrade", "websocket")])).await.word(), "bypass");
     assert_eq!(cache.ask(get_with(A, &[("if-match", "\"t\"")])).await.word(), "bypass");
+    let unmodified = [("if-unmodified-since", "Thu, 01 Jan 2026 00:00:00 GMT")];
+    assert_eq!(cache.ask(get_with(A, &unmodified)).await.word(), "bypass");
     assert_eq!(cache.ask(Request::options(A).body(Full::default()).unwrap()).await.word(), "bypass");
     assert_eq!(cache.ask(get("/no-host")).await.word(), "bypass");
     assert_eq!(cache.get(A).await.word(), "hit");

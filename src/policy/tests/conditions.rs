@@ -92,3 +92,16 @@ fn a_304_carries_what_a_200_would_have_and_nothing_of_the_body() {
     let stored = fields(&[("etag", "\"t\""), ("vary", "x"), ("content-length", "5"), ("set-cookie", "a=b")]);
     assert_eq!(not_modified_headers(&stored), fields(&[("etag", "\"t\""), ("vary", "x")]));
 }
+
+#[test]
+fn where_nothing_tells_the_last_change_the_date_does_and_then_the_time_of_receipt() {
+    let ask = |stored: &[(&str, &str)], since: &str| {
+        let request = fields(&[("if-modified-since", since)]);
+        answer(&Method::GET, &request, StatusCode::OK, &fields(stored), 1, NOW)
+    };
+    let date = [("date", "Wed, 31 Dec 2025 00:00:00 GMT")];
+    assert_eq!(ask(&date, "Wed, 31 Dec 2025 00:00:00 GMT"), Answer::NotModified);
+    assert_eq!(ask(&date, "Tue, 30 Dec 2025 23:59:59 GMT"), Answer::Full);
+    assert_eq!(ask(&[], "Thu, 01 Jan 2026 00:00:00 GMT"), Answer::NotModified);
+    assert_eq!(ask(&[], "Wed, 31 Dec 2025 23:59:59 GMT"), Answer::Full);
+}
