@@ -90,8 +90,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Serves a stale response when the inner service fails with an error or answers 502, 503 or 504, if neither the response nor the request says
-    /// anything about it: a cache that is disconnected may (RFC 9111 §4.2.4, §4.3.3). Responses are then kept for the
+    /// Serves a stale response when the inner service fails with an error, if neither the response nor the request says
+    /// anything about it: a cache that is disconnected may (RFC 9111 §4.2.4). Responses are then kept for the
     /// revalidation window even without a validator. `must-revalidate`, `no-cache` and their like still forbid it, and
     /// `stale-if-error` still says for how long. Default: the error reaches the caller.
     pub fn stale_on_failure(mut self) -> Self {

@@ -122,12 +122,6 @@ pub(crate) fn stale_on_error(
     window > Duration::ZERO && stored.staleness(now) <= window
 }
 
-/// The responses that say that somebody before the origin did not reach it, or that it cannot answer for now: a cache may
-/// act as if there were none (RFC 9111 §4.3.3).
-pub(crate) fn is_unavailable(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502..=504)
-}
-
 /// The responses that count as failures of the origin (RFC 5861 §4).
 pub(crate) fn is_error_status(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)

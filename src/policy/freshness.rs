@@ -65,8 +65,12 @@ impl Freshness {
         }
     }
 
-    /// `current_age` (§4.2.3).
+    /// `current_age` (§4.2.3). What was received in the future, by this clock, is of no known age: it counts as older
+    /// than any lifetime.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
+        if self.response_time > now + CLOCK_SKEW {
+            return self.lifetime.saturating_add(self.initial_age);
+        }
         self.initial_age.saturating_add(now.since(self.response_time))
     }
 

@@ -24,14 +24,14 @@ mod tests;
 
 pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
-pub(crate) use self::decide::{Verdict, decide, is_error_status, is_unavailable, stale_on_error};
+pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
 pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
-pub(crate) use self::store::{ensure_date, storable, stored_headers};
+pub(crate) use self::store::{ensure_date, restricted, storable, stored_headers};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
 };

@@ -177,11 +177,18 @@ pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderM
 /// Removes the fields that must not be used without validation, and in a shared cache those that are for one user
 /// (RFC 9111 §3.1, §5.2.2.4, §5.2.2.7).
 pub(super) fn strip_restricted(headers: &mut HeaderMap, options: &Options) {
-    let said = ResponseDirectives::of(headers, options);
-    let private = if options.shared { said.private_fields } else { Vec::new() };
-    for name in said.no_cache_fields.iter().chain(&private) {
+    for name in restricted(headers, options) {
         headers.remove(name);
     }
+}
+
+/// The names of those fields.
+pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
+    let mut said = ResponseDirectives::of(headers, options);
+    if options.shared {
+        said.no_cache_fields.append(&mut said.private_fields);
+    }
+    said.no_cache_fields
 }
 
 /// Adds the time of receipt where a response has no Date (RFC 9110 §6.6.1).

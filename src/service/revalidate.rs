@@ -45,7 +45,7 @@ impl<S: Storage> Core<S> {
 
         let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
         let directives = RequestDirectives::of(&asked.headers);
-        let unreachable = result.as_ref().map_or(true, |response| policy::is_unavailable(response.status()));
+        let unreachable = result.is_err();
         if failed && policy::stale_on_error(&directives, &freshness, now, unreachable, &self.config.policy) {
             let outcome = Outcome::Stale(StaleReason::OnError);
             let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
@@ -109,8 +109,27 @@ impl<S: Storage> Core<S> {
         Ok(self.keep::<F>(asked, Some(place), Response::from_parts(head, body), times, outcome))
     }
 
-    /// Freshens a stored response by a 304 or the 200 to a HEAD, and answers with it; `None`: its body is gone.
+    /// Freshens a stored response by a 304 or the 200 to a HEAD, and answers with it; `None`: its body is gone. Fields
+    /// that must not be used without validation are in the answer as they came, and not in what is stored.
     pub(crate) async fn freshen<B>(
+        self: &Arc<Self>,
+        asked: &request::Parts,
+        place: &Place,
+        variant: &Variant,
+        from: &response::Parts,
+        times: Exchange,
+        reason: ValidateReason,
+    ) -> Option<Response<CacheBody<B>>> {
+        let mut response = self.freshen_stored(asked, place, variant, from, times, reason).await?;
+        for name in policy::restricted(response.headers(), &self.config.policy) {
+            for value in from.headers.get_all(&name) {
+                let _ = response.headers_mut().try_append(name.clone(), value.clone());
+            }
+        }
+        Some(response)
+    }
+
+    async fn freshen_stored<B>(
         self: &Arc<Self>,
         asked: &request::Parts,
         place: &Place,

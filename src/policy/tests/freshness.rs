@@ -155,3 +155,20 @@ fn it_is_kept_while_it_is_of_any_use() {
     assert_eq!(kept(&[DATE, ("cache-control", "max-age=60, stale-if-error=100")]), 160);
     assert_eq!(kept(&[DATE, ("cache-control", "max-age=60"), ("etag", "\"t\"")]), 60 + 7 * 24 * 3600);
 }
+
+#[test]
+fn what_comes_from_a_later_time_than_now_is_stale() {
+    // Another machine's clock is ahead, or this one's was set back.
+    for (ahead, expected) in [
+        (0, Verdict::Serve),
+        (5, Verdict::Serve),
+        (6, Verdict::Validate(ValidateReason::Stale)),
+        (3600, Verdict::Validate(ValidateReason::Stale)),
+    ] {
+        let received = NOW + Duration::from_secs(ahead);
+        let response = fields(&[("cache-control", "max-age=60")]);
+        let options = Options::default();
+        let stored = Freshness::new(http::StatusCode::OK, &response, received, received, &options);
+        assert_eq!(decide(&RequestDirectives::default(), &stored, NOW), expected, "{ahead}");
+    }
+}
