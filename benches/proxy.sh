@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a hit costs in the reverse proxy: requests a second of a bare hyper server, and of the proxy when it has the same
 # bytes, head and body, stored in memory. Each server has one core to itself and wrk another; the two are measured in
-# turns, and the best of the rounds counts. Installs wrk from Debian's packages where it may.
+# turns, and the best of the rounds counts. Beside it, the processor time that one request took, which says the same on a
+# machine that has other work to do. Installs wrk from Debian's packages where it may.
 # Usage: benches/proxy.sh [SECONDS a cell, default 5] [ROUNDS, default 2]; SIZES="1024 …": other bodies
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,30 +40,41 @@ start() {
   url=$(sed -n 's/^listening on //p' "$scratch/$name")/
 }
 
+ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
+
+# measure PROCESS URL: prints requests a second, and microseconds of processor time a request.
 measure() {
-  taskset -c 1 wrk -t1 -c32 -d"${seconds}s" "$1" >"$scratch/wrk"
+  local before after
+  before=$(ticks "$1")
+  taskset -c 1 wrk -t1 -c32 -d"${seconds}s" "$2" >"$scratch/wrk"
+  after=$(ticks "$1")
   if grep -qE 'Non-2xx|Socket errors' "$scratch/wrk"; then cat "$scratch/wrk" >&2; exit 1; fi
-  awk '/^Requests\/sec/ {print $2}' "$scratch/wrk"
+  awk -v ticks=$((after - before)) -v rate="$(getconf CLK_TCK)" \
+    '/ requests in / {count = $1} /^Requests\/sec/ {print $2, ticks * 1e6 / rate / count}' "$scratch/wrk"
 }
 
-larger() { awk -v a="$1" -v b="$2" 'BEGIN {print (a > b ? a : b)}'; }
+# The best of both columns.
+best() { awk 'NR == 1 {a = $1; b = $2} {if ($1 > a) a = $1; if ($2 < b) b = $2} END {print a, b}' "$1"; }
 
-printf '%-8s %14s %14s %8s\n' body 'bare, req/s' 'proxy, req/s' ratio
+printf '%-8s | %12s %12s %6s | %12s %12s %6s\n' \
+  body 'bare, req/s' 'proxy, req/s' ratio 'bare, us cpu' 'proxy, us cpu' ratio
 for size in ${SIZES:-1024 65536 1048576}; do
   start bare --bare "$size"
   bare_url=$url
+  bare_id=${servers[-1]}
   start proxy --origin "${bare_url%/}"
   proxy_url=$url
+  proxy_id=${servers[-1]}
   curl -fsS -o "$scratch/body" "$proxy_url"
   curl -fsS -o "$scratch/body" -D "$scratch/head" "$proxy_url"
   grep -qi '^cache-status:.*; hit' "$scratch/head" || { echo "the response is not stored" >&2; exit 1; }
-  bare=0
-  proxy=0
+  : >"$scratch/bare.rounds"
+  : >"$scratch/proxy.rounds"
   for _ in $(seq "$rounds"); do
-    bare=$(larger "$(measure "${bare_url}as-a-hit")" "$bare")
-    proxy=$(larger "$(measure "$proxy_url")" "$proxy")
+    measure "$bare_id" "${bare_url}as-a-hit" >>"$scratch/bare.rounds"
+    measure "$proxy_id" "$proxy_url" >>"$scratch/proxy.rounds"
   done
   stop_servers
-  awk -v size="$size" -v bare="$bare" -v proxy="$proxy" \
-    'BEGIN {printf "%4d KiB %14.0f %14.0f %8.2f\n", size / 1024, bare, proxy, proxy / bare}'
+  echo "$size $(best "$scratch/bare.rounds") $(best "$scratch/proxy.rounds")" | awk '{
+    printf "%4d KiB | %12.0f %12.0f %6.2f | %12.2f %13.2f %6.2f\n", $1 / 1024, $2, $4, $4 / $2, $3, $5, $3 / $5 }'
 done

@@ -53,9 +53,12 @@ pub struct Ticket {
 /// The ticket of the request that this task serves, if its client may get interim responses.
 pub async fn ticket() -> Option<Ticket> {
     let client = CLIENT.try_with(Option::clone).ok().flatten()?;
-    poll_fn(|cx| Poll::Ready(client.lock().waker = Some(cx.waker().clone()))).await;
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let mut state = client.lock();
+    state.waker = Some(waker);
+    let request = state.request;
+    drop(state);
     client.asked.store(true, Ordering::Release);
-    let request = client.lock().request;
     Some(Ticket { client, request })
 }
 

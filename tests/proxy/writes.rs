@@ -146,5 +146,5 @@ async fn what_waits_is_bounded() {
     drop(connection.wire);
     let mut sent = String::new();
     connection.client.read_to_string(&mut sent).await.unwrap();
-    assert!(sent.len() <= 64 * 1024 && sent.len() > 60 * 1024 && sent.len() % HEAD.len() == 0);
+    assert!(sent.len() <= 64 * 1024 && sent.len() > 60 * 1024 && sent.len().is_multiple_of(HEAD.len()));
 }
