@@ -168,7 +168,7 @@ fn what_comes_from_a_later_time_than_now_is_stale() {
         let received = NOW + Duration::from_secs(ahead);
         let response = fields(&[("cache-control", "max-age=60")]);
         let options = Options::default();
-        let stored = Freshness::new(http::StatusCode::OK, &response, received, received, &options);
+        let stored = Freshness::new(StatusCode::OK, &response, received, received, &options);
         assert_eq!(decide(&RequestDirectives::default(), &stored, NOW), expected, "{ahead}");
     }
 }
