@@ -165,12 +165,14 @@ impl Keyer {
         Self { seeded, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// The key of the head of an entry.
-    pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
-        recent::key(self.number, uri, || self.hash(uri))
+    /// Most likely the key of the head of an entry, without hashing for a URI that was asked for lately. To be read by,
+    /// and for nothing else: what is found is compared with the URI.
+    pub(crate) fn guess(&self, uri: &EffectiveUri<'_>) -> Key {
+        recent::guess(self.number, uri, || self.head(uri))
     }
 
-    fn hash(&self, uri: &EffectiveUri<'_>) -> Key {
+    /// The key of the head of an entry.
+    pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
         let mut hash = self.seeded.clone();
         let [slash, path] = uri.path();
         // The path comes last, so that its length follows from the others'. A short lead keeps a usual URI within one

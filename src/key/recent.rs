@@ -1,7 +1,8 @@
-//! The keys of the URIs that this thread was asked for last, since hashing is a good part of what a hit costs.
+//! Guesses at the keys of the URIs that this thread was asked for last, since hashing is a good part of what a hit costs.
 //!
-//! Promises: a key is found only for the very URI and keyer that it was made for (texts are compared, not hashes of
-//! them); memory is bounded, whatever is asked.
+//! Promises: a guess is what was computed for a URI whose cheap hash is the same, hence nearly always the right key; who
+//! reads by it compares the URI with what was found, as after any look-up, and computes the key before doing anything
+//! else with it. Memory is bounded and small; nothing is allocated.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
@@ -13,41 +14,33 @@ use crate::storage::Key;
 
 /// How many keys a thread remembers.
 const PLACES: usize = 128;
-/// Longer URIs are hashed each time.
-const LONGEST: usize = 512;
 
+#[derive(Clone, Copy)]
 struct Recent {
     keyer: u64,
-    text: Box<str>,
-    key: Key,
+    cheap: u64,
+    entry: [u8; 16],
 }
 
 thread_local! {
-    /// One place for each value of a cheap hash: the last URI that came there.
-    static RECENT: RefCell<Vec<Option<Recent>>> = const { RefCell::new(Vec::new()) };
+    /// One place for each remainder of the cheap hash: the last URI that came there.
+    static RECENT: RefCell<[Option<Recent>; PLACES]> = const { RefCell::new([None; PLACES]) };
 }
 
-/// The key of a URI: the one remembered, or the one that `hash` makes, which is then remembered.
-pub(super) fn key(keyer: u64, uri: &EffectiveUri<'_>, hash: impl FnOnce() -> Key) -> Key {
-    if uri.path_and_query.len() + uri.host.len() > LONGEST {
-        return hash();
-    }
-    let mut cheap = FixedState::default().build_hasher();
-    cheap.write(uri.path_and_query.as_bytes());
-    cheap.write(uri.host.as_bytes());
-    let place = cheap.finish() as usize % PLACES;
-    RECENT.with_borrow_mut(|recent| {
-        if let Some(Some(known)) = recent.get(place)
-            && known.keyer == keyer
-            && uri.is_text(&known.text)
-        {
-            return known.key;
+/// What is remembered for such a URI, or else what `compute` makes, which is then remembered.
+pub(super) fn guess(keyer: u64, uri: &EffectiveUri<'_>, compute: impl FnOnce() -> Key) -> Key {
+    let mut hash = FixedState::default().build_hasher();
+    hash.write(uri.path_and_query.as_bytes());
+    hash.write(uri.host.as_bytes());
+    hash.write_u16(uri.port.unwrap_or_default());
+    hash.write_u8(uri.scheme.len() as u8);
+    let cheap = hash.finish();
+    RECENT.with_borrow_mut(|recent| match &mut recent[cheap as usize % PLACES] {
+        Some(known) if known.keyer == keyer && known.cheap == cheap => Key::head(known.entry),
+        place => {
+            let key = compute();
+            *place = Some(Recent { keyer, cheap, entry: key.entry });
+            key
         }
-        let key = hash();
-        if recent.is_empty() {
-            recent.resize_with(PLACES, || None);
-        }
-        recent[place] = Some(Recent { keyer, text: uri.to_text().into(), key });
-        key
     })
 }

@@ -143,7 +143,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
             Route::Unsafe => core.change(chain, parts, body).await?,
-            Route::Lookup(head) => core.run(chain, parts, body, head, None).await?,
+            Route::Lookup => core.run(chain, parts, body, None).await?,
         };
         Ok(into_response(response, url))
     }

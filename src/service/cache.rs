@@ -20,7 +20,7 @@ use crate::body::CacheBody;
 use crate::control::{Outcome, Stored};
 use crate::key::EffectiveUri;
 use crate::policy::{self, RequestDirectives, Verdict};
-use crate::storage::{Key, Storage};
+use crate::storage::Storage;
 
 /// A service that answers from a storage where it may, and asks the inner service where it must. Made by
 /// [`CacheLayer`](crate::CacheLayer).
@@ -88,11 +88,11 @@ where
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.change(fetcher, parts, body))
             }
-            Route::Lookup(head) => match self.core.answer_now(&parts, asked, uri.as_ref(), head) {
+            Route::Lookup => match self.core.answer_now(&parts, asked, uri.as_ref()) {
                 Ok(response) => CacheFuture::ready(response),
                 Err(first) => {
                     let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                    CacheFuture::boxed(core.run(fetcher, parts, body, head, first))
+                    CacheFuture::boxed(core.run(fetcher, parts, body, first))
                 }
             },
         }
@@ -107,16 +107,17 @@ impl<S: Storage> Core<S> {
         parts: &request::Parts,
         asked: Asked<'_>,
         uri: Option<&EffectiveUri<'_>>,
-        head: Key,
     ) -> Result<Response<CacheBody<B>>, First> {
         if !self.pending.is_empty() || !self.owed.is_empty() {
             return Err(None);
         }
-        let read = self.store.read_now(head);
-        let Some(Ok(Some(record))) = &read else { return Err(read) };
+        let Some(uri) = uri else { return Err(None) };
+        let at = self.keyer.guess(uri);
+        let read = self.store.read_now(at);
+        let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
         let now = self.config.clock.now();
         let response = (|| {
-            let head = usable_head(record, uri?, now)?;
+            let head = usable_head(record, uri, now)?;
             let (variant, stored) = (&head.inline, &head.inline.response);
             if variant.until <= now || !self.owed.believes(stored.response_time) {
                 return None;
@@ -141,7 +142,7 @@ impl<S: Storage> Core<S> {
             let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
             self.answer_inline(asked, stored, status)
         })();
-        response.ok_or(read)
+        response.ok_or_else(|| read.map(|read| (at, read)))
     }
 }
 

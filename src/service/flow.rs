@@ -29,11 +29,11 @@ pub(crate) enum Route {
     /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
     Unsafe,
     /// The cache may answer.
-    Lookup(Key),
+    Lookup,
 }
 
-/// Where the head was read already: what the store said.
-pub(crate) type First = Option<StoreResult<Option<Record>>>;
+/// What was read already: where, and what the store said.
+pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
 
 impl<S: Storage> Core<S> {
     /// `has_content`: the request has a body. `uri` is its effective URI.
@@ -61,7 +61,7 @@ impl<S: Storage> Core<S> {
         }
         match uri {
             None => Route::Bypass,
-            Some(uri) if safe => Route::Lookup(self.keyer.head(uri)),
+            Some(_) if safe => Route::Lookup,
             Some(_) => Route::Unsafe,
         }
     }
@@ -121,13 +121,14 @@ impl<S: Storage> Core<S> {
         fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
-        head: Key,
         first: First,
     ) -> Answered<F> {
         let (place, found) = {
             let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
+            let head = self.keyer.head(&uri);
+            let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
             self.lookup(head, &uri, &parts.headers, first).await
         };
         let asked = RequestDirectives::of(&parts.headers);
