@@ -5,6 +5,7 @@
 //! and `reader` (bodies on their way in and out), `invalidate`; and what they stand on: `guard` (deadlines and the
 //! breaker before the store), `pending`, `owed`, `tasks`.
 
+mod age;
 mod cache;
 mod commit;
 mod config;

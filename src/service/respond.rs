@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
+use super::age::age_value;
 use super::core::Core;
 use super::lookup::variant_in;
 use super::reader::{ChunkReader, Chunked, Named};
@@ -177,7 +178,7 @@ fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<(
     };
     // Stored fields hold one Age already. It is overwritten in its place: `insert` would first make room for another
     // field, which a full map has to grow for.
-    let age = HeaderValue::from(age.as_secs());
+    let age = age_value(age.as_secs());
     match response.headers_mut().get_mut(header::AGE) {
         Some(place) => *place = age,
         None => {
