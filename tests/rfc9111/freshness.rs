@@ -38,7 +38,7 @@ fn lifetime() {
         case("Expires minus Date", "§4.2.1")
             .get("").ok("date: {0} | expires: {60}").after(59).get("").hit().after(1).get("").not_reused(),
         case("Expires minus Date where the origin's clock is ahead", "§4.2.1")
-            .get("").ok("date: {20} | expires: {80}").after(59).get("").hit().after(1).get("").not_reused(),
+            .get("").ok("date: {4} | expires: {64}").after(59).get("").hit().after(1).get("").not_reused(),
         case("Expires without Date counts from its receipt", "§4.2.1")
             .get("").ok("expires: {60}").after(59).get("").hit().after(1).get("").not_reused(),
         case("Expires equal to Date", "§4.2.1")
@@ -102,7 +102,7 @@ fn age() {
         case("the greater of Age and apparent age: Date", "§4.2.3")
             .get("").ok("cache-control: max-age=60 | date: {-50} | age: 20").get("").hit().shows("age: 50"),
         case("a Date in the future is no negative age", "§4.2.3")
-            .get("").ok("cache-control: max-age=60 | date: {20}").after(59).get("").hit().shows("age: 59")
+            .get("").ok("cache-control: max-age=60 | date: {4}").after(59).get("").hit().shows("age: 59")
             .after(1).get("").not_reused(),
         case("a Date far in the future is none to rely on: never without validation", "§4.2.3")
             .get("").ok(r#"cache-control: max-age=60 | date: {5000} | etag: "a""#).get("").revalidated(Stale),
