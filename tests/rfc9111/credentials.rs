@@ -8,19 +8,20 @@ use super::table::{case, run};
 
 #[test]
 fn in_a_shared_cache() {
+    let mut cases = Vec::new();
     let allowing = ["public, max-age=60", "must-revalidate, max-age=60", "s-maxage=60", "s-maxage=60, max-age=0"];
-    run(allowing.map(|control| {
+    cases.extend(allowing.map(|control| {
         case(format!("{control} allows it"), "§3.5").shared()
             .get("authorization: a").ok(&format!("cache-control: {control}")).stores()
             .get("authorization: b").hit().get("").hit()
     }));
     let silent = ["max-age=60", "max-age=60, proxy-revalidate", "max-age=60, no-cache=\"x-a\"", "max-age=60, immutable"];
-    run(silent.map(|control| {
+    cases.extend(silent.map(|control| {
         case(format!("{control} does not allow it"), "§3.5").shared()
             .get("authorization: a").ok(&format!("cache-control: {control}")).stores_not(NotStored::Authorization)
             .get("authorization: a").miss(Absent)
     }));
-    run([
+    cases.extend([
         case("Expires does not allow it", "§3.5").shared()
             .get("authorization: a").ok("expires: {60}").stores_not(NotStored::Authorization),
         case("public without a lifetime of its own", "§3.5").shared()
@@ -34,6 +35,7 @@ fn in_a_shared_cache() {
         case("Cookie does not count in a shared cache", "§3").shared()
             .get("cookie: a=1").ok("cache-control: max-age=60").stores().get("cookie: a=2").hit(),
     ]);
+    run(cases);
 }
 
 #[test]

@@ -186,11 +186,6 @@ impl Case {
         self.want(Want::NotReused)
     }
 
-    /// The origin's answer, to a request that is stored or not.
-    pub fn from_origin_or_bypass(self) -> Self {
-        self.want(Want::NotReused)
-    }
-
     pub fn bypass(self) -> Self {
         self.want(Want::Outcome(Outcome::Bypass))
     }

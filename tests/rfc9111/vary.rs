@@ -67,12 +67,13 @@ fn normalised_fields() {
 
 #[test]
 fn any() {
-    run(["*", "*, x-a", "x-a, *", ", *", "x-a | vary: *", "* | vary: x-a", "x-a,*,x-b"].map(|vary| {
+    let mut cases = Vec::new();
+    cases.extend(["*", "*, x-a", "x-a, *", ", *", "x-a | vary: *", "* | vary: x-a", "x-a,*,x-b"].map(|vary| {
         case(format!("Vary: {vary}"), "§4.1")
             .get("x-a: 1").ok(&format!("cache-control: max-age=60 | vary: {vary}")).stores_not(NotStored::VaryAny)
             .get("x-a: 1").from_origin()
     }));
-    run([
+    cases.extend([
         case("Vary that cannot be read", "§4.1")
             .get("").ok("cache-control: max-age=60 | vary: x a").stores_not(NotStored::VaryAny).get("").miss(Absent),
         case("Vary: * in a 304 leaves nothing to reuse", "§4.1")
@@ -80,6 +81,7 @@ fn any() {
             .after(11).get("").not_modified(r#"etag: "a" | vary: * | cache-control: max-age=60"#)
             .get("").not_reused(),
     ]);
+    run(cases);
 }
 
 #[test]
