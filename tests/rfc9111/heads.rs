@@ -10,17 +10,17 @@ fn stored(name: &str) -> Case {
 
 #[test]
 fn heads() {
-    let forwarded = |name, answer: &str| stored(name).after(50).send("HEAD", "cache-control: no-cache").ok(answer);
+    let asked_with_head = |name, answer: &str| stored(name).after(50).send("HEAD", "cache-control: no-cache").ok(answer);
     run([
         stored("served from a stored GET").send("HEAD", "").hit().gives("").shows("content-length: 10 | x-a: 1"),
         case("not stored by itself", "§4.3.5").send("HEAD", "").ok("cache-control: max-age=60").stores_nothing()
-            .get("").from_origin(),
-        forwarded("the same validators and length freshen",
+            .get("").forwarded(),
+        asked_with_head("the same validators and length freshen",
             r#"cache-control: max-age=60 | etag: "a" | content-length: 10 | x-a: 2"#)
             .after(20).get("").hit().shows("x-a: 2"),
-        forwarded("another tag makes it stale", r#"cache-control: max-age=60 | etag: "b" | content-length: 10"#)
+        asked_with_head("another tag makes it stale", r#"cache-control: max-age=60 | etag: "b" | content-length: 10"#)
             .get("").not_reused(),
-        forwarded("another length makes it stale", r#"cache-control: max-age=60 | etag: "a" | content-length: 11"#)
+        asked_with_head("another length makes it stale", r#"cache-control: max-age=60 | etag: "a" | content-length: 11"#)
             .get("").not_reused(),
         stored("HEAD with no-cache is validated").send("HEAD", "cache-control: no-cache").revalidated(Request),
     ]);

@@ -35,8 +35,8 @@ fn what_the_response_names() {
                 .get("").at("/b")
         };
         [
-            post("/b").from_origin(), post("b").from_origin(), post("http://example.com/b").from_origin(),
-            post("http://example.com:80/b").from_origin(), post("//example.com/b").from_origin(),
+            post("/b").forwarded(), post("b").forwarded(), post("http://example.com/b").forwarded(),
+            post("http://example.com:80/b").forwarded(), post("//example.com/b").forwarded(),
             post("https://example.com/b").hit(), post("http://example.com:8080/b").hit(),
             post("http://example.org/b").hit(), post("/c").hit(), post("").hit(),
         ]
@@ -46,6 +46,6 @@ fn what_the_response_names() {
         stored("a GET names nothing").get("").at("/c").ok("location: /b").get("").at("/b").hit(),
         case("all variants", "§4.4")
             .get("x-a: 1").ok("cache-control: max-age=60 | vary: x-a").get("x-a: 2").ok("cache-control: max-age=60 | vary: x-a")
-            .send("DELETE", "").answer(204, "").get("x-a: 1").from_origin().get("x-a: 2").from_origin(),
+            .send("DELETE", "").answer(204, "").get("x-a: 1").forwarded().get("x-a: 2").forwarded(),
     ]));
 }

@@ -6,7 +6,7 @@ use super::table::{case, run};
 fn methods() {
     let others = ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"].map(|method| {
         case(format!("{method} is not stored"), "§3")
-            .send(method, "").ok("cache-control: max-age=60 | content-location: /a").stores_nothing().get("").from_origin()
+            .send(method, "").ok("cache-control: max-age=60 | content-location: /a").stores_nothing().get("").forwarded()
     });
     run(others.into_iter().chain([
         case("POST with freshness and its own Content-Location serves a later GET", "RFC 9110 §9.3.3")
@@ -14,11 +14,11 @@ fn methods() {
         case("a relative Content-Location", "RFC 9110 §9.3.3")
             .send("POST", "").ok("cache-control: max-age=60 | content-location: /a").stores().get("").hit(),
         case("POST with another Content-Location", "RFC 9110 §9.3.3")
-            .send("POST", "").ok("cache-control: max-age=60 | content-location: /b").stores_nothing().get("").from_origin(),
+            .send("POST", "").ok("cache-control: max-age=60 | content-location: /b").stores_nothing().get("").forwarded(),
         case("POST without Content-Location", "RFC 9110 §9.3.3")
-            .send("POST", "").ok("cache-control: max-age=60").stores_nothing().get("").from_origin(),
+            .send("POST", "").ok("cache-control: max-age=60").stores_nothing().get("").forwarded(),
         case("POST without explicit freshness", "RFC 9110 §9.3.3")
-            .send("POST", "").ok("content-location: /a | last-modified: {-1000}").stores_nothing().get("").from_origin(),
+            .send("POST", "").ok("content-location: /a | last-modified: {-1000}").stores_nothing().get("").forwarded(),
         case("a later POST is never answered from the store", "RFC 9110 §9.3.3")
             .send("POST", "").ok("cache-control: max-age=60 | content-location: /a").send("POST", "").ok("").asked_times(1),
     ]));

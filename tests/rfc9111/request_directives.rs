@@ -79,7 +79,7 @@ fn no_store_and_pragma() {
         stored("no-store does not forbid what is stored", "§5.2.1.5").get("cache-control: no-store").hit(),
         stored("no-store: the new response is not stored", "§5.2.1.5")
             .after(41).get("cache-control: no-store").ok("cache-control: max-age=60").body("new")
-            .from_origin().gives("new").stores_nothing()
+            .forwarded().gives("new").stores_nothing()
             .get("").not_reused(),
         stored("Pragma", "§5.4").get("pragma: no-cache").revalidated(Request),
         stored("Pragma in capitals", "§5.4").get("pragma: NO-CACHE").revalidated(Request),

@@ -17,7 +17,7 @@ fn not_without_permission() {
     let mut cases = Vec::new();
     cases.extend([
         case("stale is not served by itself", "§4.2.4")
-            .get("").ok("cache-control: max-age=10").after(11).get("").from_origin(),
+            .get("").ok("cache-control: max-age=10").after(11).get("").forwarded(),
         case("nor when the origin is down", "§4.2.4")
             .get("").ok(r#"cache-control: max-age=10 | etag: "a""#).after(11).get("").down().error(),
         case("nor when it fails", "§4.3.3")
@@ -47,7 +47,7 @@ fn not_without_permission() {
         let case = case(format!("{directive} forbids it though the origin fails"), "§4.2.4");
         if shared { case.shared() } else { case }
             .get("").ok(&format!(r#"cache-control: max-age=10, {directive}, stale-if-error=100 | etag: "a""#))
-            .after(11).get("").answer(503, "").code(503).from_origin()
+            .after(11).get("").answer(503, "").code(503).forwarded()
     }));
     run(cases);
 }
@@ -134,13 +134,13 @@ fn when_the_origin_fails() {
     }));
     cases.extend([404, 410, 501, 505, 400, 429].map(|status| {
         case(format!("{status} is no failure"), "RFC 5861 §4")
-            .get("").ok(stored).after(30).get("").answer(status, "cache-control: no-store").code(status).from_origin()
+            .get("").ok(stored).after(30).get("").answer(status, "cache-control: no-store").code(status).forwarded()
     }));
     cases.extend([
         case("the origin is down", "RFC 5861 §4").get("").ok(stored).after(30).get("").down().stale(OnError),
         case("beyond its bound: the error", "RFC 5861 §4").get("").ok(stored).after(31).get("").down().error(),
         case("beyond its bound: the failure", "RFC 5861 §4")
-            .get("").ok(stored).after(31).get("").answer(503, "").code(503).from_origin(),
+            .get("").ok(stored).after(31).get("").answer(503, "").code(503).forwarded(),
         case("the request's", "RFC 5861 §4")
             .get("").ok(without).after(30).get("cache-control: stale-if-error=20").answer(500, "").stale(OnError),
         case("the request's, beyond its bound", "RFC 5861 §4")
@@ -158,7 +158,7 @@ fn when_the_origin_fails() {
             .get("").ok("cache-control: max-age=10").after(10_000).get("").down().stale(OnError),
         case("stale_on_failure: a failure that answers is the answer", "§4.2.4")
             .with(|builder| builder.stale_on_failure())
-            .get("").ok(without).after(11).get("").answer(503, "").code(503).from_origin(),
+            .get("").ok(without).after(11).get("").answer(503, "").code(503).forwarded(),
         case("stale_on_failure: stale-if-error still bounds it", "RFC 5861 §4")
             .with(|builder| builder.stale_on_failure())
             .get("").ok(stored).after(31).get("").down().error(),

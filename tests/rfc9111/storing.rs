@@ -47,7 +47,7 @@ fn directives_decide_what_is_stored() {
             .get("").ok(r#"cache-control: no-cache, max-age=60 | etag: "a""#).stores()
             .get("").revalidated(NoCache).asked(r#"if-none-match: "a""#),
         case("no-cache without a validator is of no use", "§5.2.2.4")
-            .get("").ok("cache-control: no-cache").stores_nothing().get("").from_origin(),
+            .get("").ok("cache-control: no-cache").stores_nothing().get("").forwarded(),
         case("neither freshness nor a validator", "§3")
             .get("").ok("").stores_not(NotStored::NoFreshness),
         case("a validator without freshness", "§3")
@@ -99,7 +99,7 @@ fn statuses() {
         case("304 to a client's condition is not stored", "§3")
             .get(r#"if-none-match: "a""#).not_modified(r#"etag: "a" | cache-control: max-age=60"#)
             .code(304).stores_nothing()
-            .get("").from_origin(),
+            .get("").forwarded(),
     ]);
     run(cases);
 }

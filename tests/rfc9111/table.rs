@@ -177,7 +177,7 @@ impl Case {
     }
 
     /// The origin's answer, for any reason.
-    pub fn from_origin(self) -> Self {
+    pub fn forwarded(self) -> Self {
         self.want(Want::Word("miss"))
     }
 
