@@ -74,6 +74,8 @@ fn slot() -> impl Strategy<Value = Slot> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_slot_is_read_as_it_was_written(slot in slot(), until in moment()) {
         let expected = format!("{slot:?}");

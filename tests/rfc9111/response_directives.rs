@@ -91,7 +91,8 @@ fn immutable() {
     run([
         stored("fresh").after(59).get("").hit(),
         stored("it does not outlive its lifetime").after(60).get("").revalidated(Stale),
-        stored("max-age=0 of a request still counts").after(1).get("cache-control: max-age=0").revalidated(Request),
+        stored("a reload needs no validation").after(1).get("cache-control: max-age=0").hit(),
+        stored("once stale it does").after(60).get("cache-control: max-age=0").revalidated(Request),
         stored("no-cache of a request still counts").get("cache-control: no-cache").revalidated(Request),
         case("it is no lifetime", "RFC 8246 §2").get("").ok("cache-control: immutable").stores_nothing(),
     ]);
