@@ -120,24 +120,6 @@ impl<S: Storage> Core<S> {
         times: Exchange,
         reason: ValidateReason,
     ) -> Option<Response<CacheBody<B>>> {
-        let mut response = self.freshen_stored(asked, place, variant, from, times, reason).await?;
-        for name in policy::restricted(response.headers(), &self.config.policy) {
-            for value in from.headers.get_all(&name) {
-                let _ = response.headers_mut().try_append(name.clone(), value.clone());
-            }
-        }
-        Some(response)
-    }
-
-    async fn freshen_stored<B>(
-        self: &Arc<Self>,
-        asked: &request::Parts,
-        place: &Place,
-        variant: &Variant,
-        from: &response::Parts,
-        times: Exchange,
-        reason: ValidateReason,
-    ) -> Option<Response<CacheBody<B>>> {
         let options = &self.config.policy;
         let old = &variant.response;
         let mut headers = old.headers.clone();
@@ -175,27 +157,32 @@ impl<S: Storage> Core<S> {
             let own = self.selection(&names, &asked.headers) == variant.selection;
             if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
         });
-        let question = Asked::by(asked);
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
-        match storable {
+        let (at, record) = match storable {
             Ok(names) => {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
                 let plan = Plan::new(Arc::clone(self), place.clone(), names, &asked.headers, response, until);
-                let (key, record) = plan.announce_freshened(body, trailers);
+                let (at, record) = plan.announce_freshened(body, trailers);
                 let freshened = record.clone();
                 self.tasks.drive(async move { plan.commit_freshened(freshened).await });
-                self.answer(question, key, &record, status).await
+                (at, record)
             }
             Err(why) => {
                 status.stored = why;
                 let (key_text, selection) = (place.key_text.clone(), variant.selection);
                 let variant = Variant { until, selection, response };
-                let record = entry::record(Slot::Variant { key_text, variant }, until);
-                self.answer(question, place.head, &record, status).await
+                (place.head, entry::record(Slot::Variant { key_text, variant }, until))
+            }
+        };
+        let mut answer = self.answer(Asked::by(asked), at, &record, status).await?;
+        for name in policy::restricted(answer.headers(), options) {
+            for value in from.headers.get_all(&name) {
+                let _ = answer.headers_mut().try_append(name.clone(), value.clone());
             }
         }
+        Some(answer)
     }
 
     /// Puts a placeholder in a record's place, unless somebody has replaced it.
