@@ -259,3 +259,23 @@ async fn what_was_superseded_by_a_response_that_is_not_kept_is_not_served_again(
         assert_eq!(cache.get(A).await.word(), "hit");
     }
 }
+
+#[tokio::test]
+async fn no_variant_that_credentials_selected_is_named_to_others() {
+    let cache = Fixture::new(Origin::new(|request| {
+        let user = request.headers().get("authorization").map_or("nobody", |user| user.to_str().unwrap());
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"one tag for all\"")];
+        // A careless origin: the tag is of a version, whoever asks.
+        if asked_tags(request).is_some() { not_modified(&fields) } else { response(&fields, user.to_owned()) }
+    }));
+    let first_with = |user: Option<&'static str>| match user {
+        Some(user) => get_with(A, &[("authorization", user)]),
+        None => get(A),
+    };
+    for order in [[Some("a"), Some("b"), None], [None, Some("b"), Some("a")], [Some("a"), None, Some("b")]] {
+        for user in order {
+            assert_eq!(cache.ask(first_with(user)).await.body, user.unwrap_or("nobody"));
+        }
+        cache.ask(Request::post(A).body(Full::default()).unwrap()).await;
+    }
+}

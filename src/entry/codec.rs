@@ -10,7 +10,7 @@ use super::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
 use crate::storage::{Decoded, Record};
 use crate::time::Timestamp;
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -46,6 +46,7 @@ struct HeadForm<'a> {
 struct VariantForm<'a> {
     until: Timestamp,
     selection: [u8; 16],
+    personal: bool,
     status: u16,
     #[serde(borrow)]
     headers: Fields<'a>,
@@ -142,6 +143,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     let form = VariantForm {
         until: variant.until,
         selection: variant.selection,
+        personal: variant.personal,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
         trailers: response.trailers.as_ref().map(fields),
@@ -215,5 +217,5 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         },
         freshness: OnceLock::new(),
     };
-    Some(Variant { until: form.until, selection: form.selection, response })
+    Some(Variant { until: form.until, selection: form.selection, personal: form.personal, response })
 }

@@ -54,6 +54,8 @@ pub(crate) struct Variant {
     pub(crate) until: Timestamp,
     /// The hash of the selecting values.
     pub(crate) selection: [u8; 16],
+    /// Credentials were among those values: it is never offered to a request with others.
+    pub(crate) personal: bool,
     pub(crate) response: StoredResponse,
 }
 

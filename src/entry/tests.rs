@@ -42,14 +42,14 @@ prop_compose! {
         status in 200..1000_u16,
         (headers, trailers) in (fields(), of(fields())),
         (request_time, response_time, until) in (moment(), moment(), moment()),
-        (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
+        (initial_age_ms, selection, personal, body) in (any::<u64>(), any::<[u8; 16]>(), any::<bool>(), body()),
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
             headers, initial_age_ms, request_time, response_time, body, trailers,
             freshness: OnceLock::new(),
         };
-        Variant { until, selection, response }
+        Variant { until, selection, personal, response }
     }
 }
 
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn a_payload_that_was_not_written_is_not_a_slot_or_panics(bytes in vec(any::<u8>(), 0..200), version in any::<bool>()) {
-        let bytes = if version { [&[1], &bytes[..]].concat() } else { bytes };
+        let bytes = if version { [&[codec::VERSION], &bytes[..]].concat() } else { bytes };
         let foreign = Record::new(bytes, Timestamp::NEVER);
         if let Some(slot) = decode(&foreign) {
             let again = format!("{slot:?}");

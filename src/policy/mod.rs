@@ -35,4 +35,4 @@ pub(crate) use self::store::{ensure_date, restricted, storable, stored_headers};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
 };
-pub(crate) use self::vary::{selecting_names, selecting_value, suits_coding};
+pub(crate) use self::vary::{is_personal, selecting_names, selecting_value, suits_coding};

@@ -51,6 +51,12 @@ pub(crate) fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<
     Some(preferences.join(&b','))
 }
 
+/// Whether credentials are among the values that select a response to this request.
+pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
+    let credentials = [header::AUTHORIZATION, header::COOKIE];
+    credentials.iter().any(|name| names.contains(name) && request.contains_key(name))
+}
+
 /// Whether a response in this coding may be what the origin would choose for a request, where it chooses by
 /// Accept-Encoding. Origins are known to confirm by a 304 what the caller could not read, or would not have been sent.
 pub(crate) fn suits_coding(names: &[HeaderName], coding: &[u8], request: &HeaderMap) -> bool {

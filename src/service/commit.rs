@@ -13,6 +13,7 @@ use super::core::Core;
 use super::lookup::{Place, variant_in};
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
+use crate::policy;
 use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
@@ -22,6 +23,7 @@ pub(crate) struct Plan<S> {
     place: Place,
     target: Target,
     selection: [u8; 16],
+    personal: bool,
     until: Timestamp,
     response: StoredResponse,
     /// The name of the body, if it is stored in chunks.
@@ -46,6 +48,7 @@ impl<S: Storage> Plan<S> {
         until: Timestamp,
     ) -> Self {
         let selection = core.selection(&names, request);
+        let personal = policy::is_personal(&names, request);
         let head = place.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if head.names == names => Some(head),
             _ => None,
@@ -63,7 +66,7 @@ impl<S: Storage> Plan<S> {
             let slot = Slot::Fence { until: place.fence, placeholder: true };
             entry::record(slot, (until + GRACE).max(place.fence))
         });
-        Self { core, place, target, selection, until, response, body_id: random_id(), placeholder }
+        Self { core, place, target, selection, personal, until, response, body_id: random_id(), placeholder }
     }
 
     fn place_key(&self) -> Key {
@@ -91,7 +94,8 @@ impl<S: Storage> Plan<S> {
     /// The record of the whole response.
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
-        let variant = Variant { until: self.until, selection: self.selection, response };
+        let (until, selection, personal) = (self.until, self.selection, self.personal);
+        let variant = Variant { until, selection, personal, response };
         let key_text = self.place.key_text.clone();
         match &self.target {
             Target::Variant { .. } => entry::record(Slot::Variant { key_text, variant }, self.until),

@@ -171,8 +171,9 @@ impl<S: Storage> Core<S> {
             }
             Err(why) => {
                 status.stored = why;
-                let (key_text, selection) = (place.key_text.clone(), variant.selection);
-                let variant = Variant { until, selection, response };
+                let (selection, personal) = (variant.selection, variant.personal);
+                let (key_text, variant) =
+                    (place.key_text.clone(), Variant { until, selection, personal, response });
                 (place.head, entry::record(Slot::Variant { key_text, variant }, until))
             }
         };

@@ -2,7 +2,8 @@
 //! (RFC 9111 §4.1, §4.3.1, §4.3.4).
 //!
 //! Promises: what a 304 names is served only if it is still there under that very tag; a list that is incomplete or gone
-//! costs a whole answer from the origin and nothing else; its length is bounded.
+//! costs a whole answer from the origin and nothing else; its length is bounded; what was selected by credentials is never
+//! offered to others.
 
 use std::sync::Arc;
 
@@ -81,10 +82,15 @@ impl<S: Storage> Core<S> {
     async fn known(&self, place: &Place, request: &HeaderMap) -> Vec<Known> {
         let Some(Slot::Head(head)) = place.usable.as_ref().and_then(decode) else { return Vec::new() };
         let mut known = Vec::new();
+        // Origins are known to give one tag to what they send to several users.
+        if policy::is_personal(&head.names, request) {
+            return known;
+        }
         let suits = |coding: &[u8]| policy::suits_coding(&head.names, coding, request);
         let inline = &head.inline.response.headers;
         if let Some(tag) = policy::entity_tag_of(inline)
             && suits(coding(inline))
+            && !head.inline.personal
         {
             known.push(Known { tag: tag.clone(), at: place.head });
         }
@@ -129,6 +135,9 @@ impl<S: Storage> Core<S> {
     /// Notes the entity tag of a variant that was just stored. Losing this costs nothing but a longer answer.
     pub(crate) async fn note_variant(&self, head: &Record, place: Key, variant: &Record, until: Timestamp) {
         let (Some(Slot::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else { return };
+        if variant.personal {
+            return;
+        }
         let Some(tag) = policy::entity_tag_of(&variant.response.headers) else { return };
         let key = place.sibling(Kind::Index, head.generation, 0);
         let Ok(there) = self.store.read(key).await else { return };
