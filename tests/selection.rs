@@ -245,6 +245,20 @@ async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody
 }
 
 #[tokio::test]
+async fn a_304_that_forbids_storing_takes_the_stored_response_out_of_use() {
+    let cache = Fixture::new(Origin::new(|request| {
+        let asked = asked_tags(request).is_some();
+        let fields = [("cache-control", if asked { "no-store" } else { "max-age=60" }), ("etag", "\"1\"")];
+        if asked { not_modified(&fields) } else { response(&fields, "body") }
+    }));
+    cache.get(A).await;
+    let confirmed = cache.ask(get_with(A, &[("cache-control", "no-cache")])).await;
+    assert_eq!((confirmed.word(), &confirmed.body[..]), ("revalidated", &b"body"[..]));
+    assert_eq!(confirmed.status.stored(), Stored::No(tower_response_cache::NotStored::ResponseNoStore));
+    assert_eq!(cache.get(A).await.word(), "miss");
+}
+
+#[tokio::test]
 async fn what_was_superseded_by_a_response_that_is_not_kept_is_not_served_again() {
     for newer in ["no-store", "max-age=0"] {
         let mut count = 0;

@@ -63,9 +63,7 @@ impl<S: Storage> Core<S> {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             let superseded = asked.method == Method::GET && response.status().is_success();
             let answer = self.keep::<F>(&asked, Some(place), response, times, outcome);
-            // What came is newer and is not kept: who has seen it must not get the old one again.
-            let stored = answer.body().status().map(CacheStatus::stored);
-            if superseded && matches!(stored, Some(Stored::No(_) | Stored::TooLarge)) {
+            if superseded && is_not_kept(&answer) {
                 self.put_out_of_use(key, record.stamp());
             }
             return Ok(answer);
@@ -78,6 +76,9 @@ impl<S: Storage> Core<S> {
             && policy::selects_304(&stored.headers, &not_modified.headers)
             && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
         {
+            if is_not_kept(&answer) {
+                self.put_out_of_use(key, record.stamp());
+            }
             return Ok(answer);
         }
         // The origin confirmed something that is not here: ask once more, with the caller's own conditions alone.
@@ -227,6 +228,13 @@ impl<S: Storage> Core<S> {
             }
         });
     }
+}
+
+/// Whether what came is newer than what is stored, and may not take its place: who has seen it must not get the old one
+/// again.
+fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
+    let stored = answer.body().status().map(CacheStatus::stored);
+    matches!(stored, Some(Stored::No(_) | Stored::TooLarge))
 }
 
 /// Reads a body to its end, so that it is stored.
