@@ -87,6 +87,26 @@ async fn a_304_for_a_variant_that_is_gone_is_asked_again_without_conditions() {
 }
 
 #[tokio::test]
+async fn a_304_whose_tag_is_none_names_no_variant() {
+    for tag in ["unquoted", "\"one\" \"two\"", ""] {
+        let cache = Fixture::new(Origin::new(move |request| {
+            let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
+            let own = format!("\"{language}\"");
+            let fields =
+                [("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", own.as_str())];
+            if asked_tags(request).is_some() {
+                not_modified(&[("etag", tag)])
+            } else {
+                response(&fields, language)
+            }
+        }));
+        for language in ["en", "de", "fr"] {
+            assert_eq!(cache.ask(in_language(language)).await.body, language, "{tag}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_callers_own_conditions_are_not_mixed_with_others() {
     let cache = Fixture::new(bilingual());
     cache.ask(in_language("en")).await;

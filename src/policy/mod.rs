@@ -34,5 +34,6 @@ pub use self::store::NotStored;
 pub(crate) use self::store::{ensure_date, restricted, storable, stored_headers};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
+    tag_selects,
 };
 pub(crate) use self::vary::{is_personal, selecting_names, selecting_value, suits_coding};

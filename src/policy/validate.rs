@@ -29,9 +29,7 @@ pub(crate) fn strip_conditions(request: &mut HeaderMap) {
 /// conditions and range are answered from the result.
 pub(crate) fn add_validators(request: &mut HeaderMap, stored: &HeaderMap) {
     strip_conditions(request);
-    if entity_tag(stored).is_some()
-        && let Some(tag) = stored.get(header::ETAG)
-    {
+    if let Some(tag) = entity_tag_of(stored) {
         request.insert(header::IF_NONE_MATCH, tag.clone());
     }
     if last_modified(stored).is_some()
@@ -51,22 +49,23 @@ pub(crate) fn add_entity_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
     }
 }
 
-/// The entity tag of a stored response, if it has a good one.
-pub(crate) fn entity_tag_of(stored: &HeaderMap) -> Option<&HeaderValue> {
-    entity_tag(stored)?;
-    stored.get(header::ETAG)
+/// The entity tag of a response, if it has a good one.
+pub(crate) fn entity_tag_of(response: &HeaderMap) -> Option<&HeaderValue> {
+    entity_tag(response)?;
+    response.get(header::ETAG)
+}
+
+/// Whether a 304 with this entity tag is about a stored response with that one: a strong one selects by strong
+/// comparison (RFC 9111 §4.3.4).
+pub(crate) fn tag_selects(of_304: &[u8], stored: &[u8]) -> bool {
+    if without_weakness(of_304) == of_304 { stored == of_304 } else { weakly_equal(stored, of_304) }
 }
 
 /// Whether a 304 confirms this stored response (RFC 9111 §4.3.4). The request asked about this one alone, so a 304
 /// without any validator is about it too.
 pub(crate) fn selects_304(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     if let Some(tag) = entity_tag(not_modified) {
-        return match entity_tag(stored) {
-            // A strong one selects by strong comparison.
-            Some(mine) if without_weakness(tag) == tag => mine == tag,
-            Some(mine) => weakly_equal(mine, tag),
-            None => false,
-        };
+        return entity_tag(stored).is_some_and(|mine| tag_selects(tag, mine));
     }
     if !not_modified.contains_key(header::LAST_MODIFIED) {
         return true;
@@ -97,8 +96,8 @@ fn last_modified(headers: &HeaderMap) -> Option<Timestamp> {
     dates::single(headers, &header::LAST_MODIFIED, Timestamp::EPOCH)
 }
 
-/// Updates stored fields from a 304 or the 200 to a HEAD (RFC 9111 §3.2): each field that it has replaces all lines of that name, except
-/// those that describe the stored bytes and those of the connection.
+/// Updates stored fields from a 304 or the 200 to a HEAD (RFC 9111 §3.2): each field that it has replaces all lines of
+/// that name, except those that describe the stored bytes and those of the connection.
 pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Options) {
     if from.len() > MOST_FIELDS {
         return; // together they could be more than a map of fields takes

@@ -107,6 +107,12 @@ impl<S: Storage> Core<S> {
         Ok(Storable { names, response, until: freshness.retain_until(options) })
     }
 
+    /// Whether a response tells something of what is stored here: not one from another URI, and not one of which the
+    /// fetcher says that nothing may be kept.
+    pub(crate) fn is_about(&self, place: &Place, head: &http::response::Parts) -> bool {
+        !self.answers_elsewhere(place, head) && Unstorable::reason(&head.extensions).is_none()
+    }
+
     /// Whether a layer below followed redirects, so that the response is another URI's.
     pub(crate) fn answers_elsewhere(&self, place: &Place, head: &http::response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, 
 
 use super::commit::Plan;
 use super::core::Core;
-use super::fetcher::{Fetcher, Unstorable};
+use super::fetcher::Fetcher;
 use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
@@ -69,10 +69,7 @@ impl<S: Storage> Core<S> {
             return Ok(answer);
         }
         let not_modified = response.into_parts().0;
-        // A 304 from another URI says nothing about what is stored for this one.
-        let about_this = !self.answers_elsewhere(&place, &not_modified)
-            && Unstorable::reason(&not_modified.extensions).is_none();
-        if about_this
+        if self.is_about(&place, &not_modified)
             && policy::selects_304(&stored.headers, &not_modified.headers)
             && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
         {
@@ -96,8 +93,7 @@ impl<S: Storage> Core<S> {
         reason: ValidateReason,
     ) -> Answered<F> {
         let (head, body) = response.into_parts();
-        let about_this =
-            !self.answers_elsewhere(&place, &head) && Unstorable::reason(&head.extensions).is_none();
+        let about_this = self.is_about(&place, &head);
         let stored = &variant.response;
         if about_this && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
             if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason).await {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request};
 
 use super::core::Core;
-use super::fetcher::{Fetcher, Unstorable};
+use super::fetcher::Fetcher;
 use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
@@ -65,9 +65,7 @@ impl<S: Storage> Core<S> {
             return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
         }
         let head = response.into_parts().0;
-        let about_this =
-            !self.answers_elsewhere(&place, &head) && Unstorable::reason(&head.extensions).is_none();
-        if about_this
+        if self.is_about(&place, &head)
             && let Some(record) = self.named(&known, &head.headers).await
             && let Some(variant) = variant_in(&record)
             && let Some(answer) =
@@ -108,11 +106,10 @@ impl<S: Storage> Core<S> {
 
     /// The record of the response that a 304 names, if that is still there.
     async fn named(&self, known: &[Known], not_modified: &HeaderMap) -> Option<Record> {
-        let tag = not_modified.get(header::ETAG)?;
+        let tag = policy::entity_tag_of(not_modified)?;
         let now = self.config.clock.now();
         for known in known {
-            if !policy::selects_304(&HeaderMap::from_iter([(header::ETAG, known.tag.clone())]), not_modified)
-            {
+            if !policy::tag_selects(tag.as_bytes(), known.tag.as_bytes()) {
                 continue;
             }
             let record = match self.pending.get(known.at) {
@@ -128,7 +125,7 @@ impl<S: Storage> Core<S> {
                 return Some(record);
             }
         }
-        tracing::debug!(len = tag.len(), "a 304 names a response that is not stored any more");
+        tracing::debug!("a 304 names a response that is not stored any more");
         None
     }
 

@@ -103,6 +103,7 @@ pub async fn keys_of_one_entry_do_not_mix<H: Harness>(harness: &H) {
         chunk(2, 0),
         head(1).sibling(Kind::Lease, [0; 16], 0),
         head(1).sibling(Kind::Group, [0xff; 16], 0),
+        head(1).sibling(Kind::Index, [1; 16], 0),
     ];
     for (number, key) in keys.iter().enumerate() {
         storage.write(*key, record(vec![number as u8])).await.unwrap();
