@@ -5,12 +5,15 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::Stream;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
-use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{MissReason, Outcome, Stored, ValidateReason};
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
+use tower_response_cache::{MissReason, Outcome, Result, Stored, ValidateReason};
 
 use support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
@@ -312,4 +315,62 @@ async fn no_variant_that_credentials_selected_is_named_to_others() {
         }
         cache.ask(Request::post(A).body(Full::default()).unwrap()).await;
     }
+}
+
+/// A store that, once told so, loses what is written about which variants there are.
+#[derive(Clone)]
+struct Forgetful {
+    inner: MemoryStorage,
+    forgets: Arc<AtomicBool>,
+}
+
+impl Storage for Forgetful {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.inner.read(key).await
+    }
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        if key.kind == Kind::Index && self.forgets.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.inner.write(key, record).await
+    }
+
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test]
+async fn a_variant_that_has_another_tag_by_now_is_not_served_for_its_old_one() {
+    let forgets = Arc::new(AtomicBool::new(false));
+    let storage = Forgetful { inner: MemoryStorage::new(), forgets: Arc::clone(&forgets) };
+    let mut version = 0;
+    let origin = Origin::new(move |request| {
+        version += 1;
+        let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
+        let tag = format!("\"{version}\"");
+        let fields = [("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", tag.as_str())];
+        // For French, what was German once.
+        match asked_tags(request) {
+            Some(tags) if language == "fr" && tags.contains("\"2\"") => not_modified(&[("etag", "\"2\"")]),
+            _ => response(&fields, format!("{language} {version}")),
+        }
+    });
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.ask(in_language("en")).await;
+    cache.ask(in_language("de")).await;
+    forgets.store(true, Ordering::SeqCst);
+    cache.clock.advance(Duration::from_secs(61));
+    assert_eq!(cache.ask(in_language("de")).await.body, "de 3");
+    let french = cache.ask(in_language("fr")).await;
+    assert_eq!((french.word(), &french.body[..]), ("miss", &b"fr 5"[..]));
 }
