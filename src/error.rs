@@ -37,8 +37,10 @@ pub enum ErrorKind {
     Timeout,
     /// A record is longer than the store takes ([`Storage::max_record_len`](crate::storage::Storage::max_record_len)).
     TooLarge,
-    /// The store takes no writes (a read-only file).
+    /// The store takes no writes (a read-only file, a replica, a user without the right to write). It may still be read.
     ReadOnly,
+    /// The store has no room for more (a full disk, a server out of memory). It may still be read.
+    Full,
     /// The store holds something that is not this crate's, or is damaged.
     Corrupt,
     /// A setting is wrong: nothing was opened.

@@ -26,7 +26,7 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
             (ErrorKind::Corrupt, "the cache's file is damaged: remove it while nobody uses it")
         }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, "the record is longer than SQLite takes"),
-        Some(ErrorCode::DiskFull) => (ErrorKind::Unavailable, "the disk of the cache's file is full"),
+        Some(ErrorCode::DiskFull) => (ErrorKind::Full, "the disk of the cache's file is full"),
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
             (ErrorKind::Unavailable, "the cache's file could not be read or written")
         }
