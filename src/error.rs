@@ -33,6 +33,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// The store cannot be reached, or failed in a way that may pass.
     Unavailable,
+    /// The store refuses our credentials, or they give no right to what was asked.
+    Denied,
     /// The store did not answer within the deadline.
     Timeout,
     /// A record is longer than the store takes ([`Storage::max_record_len`](crate::storage::Storage::max_record_len)).

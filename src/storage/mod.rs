@@ -7,24 +7,36 @@
 //! |---|---|---|---|
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
+//! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
 //! | [`BoxStorage`] | – | any of them, chosen when the program runs | as the storage inside |
+//!
+//! [`connect`] opens any of them by one address.
 
+#[cfg_attr(not(all(feature = "memory", feature = "sqlite", feature = "redis")), allow(dead_code))]
+// their options
+mod address;
 mod boxed;
+mod connect;
 mod contract;
 mod exclusive;
 mod key;
 #[cfg(feature = "memory")]
 mod memory;
 mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use self::boxed::BoxStorage;
+pub use self::connect::connect;
 pub use self::contract::{Retain, Storage};
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]
 pub use self::memory::{MemoryStorage, MemoryStorageBuilder};
 pub use self::record::{Record, Stamp};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 

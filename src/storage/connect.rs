@@ -1,0 +1,115 @@
+//! A store from one address.
+
+use super::BoxStorage;
+use super::address::{Address, config};
+use crate::error::Result;
+
+/// Opens the storage at an address:
+///
+/// | address | storage | options |
+/// |---|---|---|
+/// | `memory:` | `MemoryStorage` | `max_bytes` |
+/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout` |
+/// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | `RedisStorage` on one server | `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`) |
+/// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
+/// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
+/// | `redis+unix://PATH` | on a socket | the same and `db`, `user`, `pass` |
+///
+/// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`). Options follow a question mark, as
+/// in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
+/// Times are in seconds. Without `cache_name` it is `http-cache`. A server that cannot be reached now is no error,
+/// since requests go on without it.
+///
+/// # Errors
+/// [`Config`](crate::ErrorKind::Config): the scheme is unknown, its storage needs a feature that is off, or an option is
+/// unknown or wrong; the message names it and never repeats a value. Whatever opening the storage fails with.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tower_response_cache::Result<()> {
+/// use tower_response_cache::{CacheLayer, storage};
+///
+/// let layer = CacheLayer::new(storage::connect("memory:?max_bytes=1000000").await?);
+/// let error = storage::connect("memory:?size=3").await.unwrap_err();
+/// assert_eq!(error.to_string(), "this store has no option size: it has max_bytes");
+/// # Ok(())
+/// # }
+/// # main().unwrap();
+/// # }
+/// ```
+pub async fn connect(address: &str) -> Result<BoxStorage> {
+    let Some(parsed) = Address::parse(address) else {
+        return Err(config("the store's address has no scheme: for a file write sqlite://PATH"));
+    };
+    let parsed = parsed?;
+    match parsed.scheme {
+        "memory" => memory(parsed),
+        "sqlite" => sqlite(parsed).await,
+        scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
+        _ => Err(config("no store has this scheme: there are memory, sqlite and redis")),
+    }
+}
+
+#[cfg(feature = "memory")]
+fn memory(address: Address<'_>) -> Result<BoxStorage> {
+    let Address { place, mut options, .. } = address;
+    if !place.is_empty() && place != "//" {
+        return Err(config("the store memory: has no place"));
+    }
+    let mut builder = super::MemoryStorage::builder();
+    if let Some(bytes) = options.number("max_bytes")? {
+        builder = builder.max_bytes(bytes);
+    }
+    options.finish("max_bytes")?;
+    Ok(BoxStorage::new(builder.build()))
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
+    let Address { place, mut options, .. } = address;
+    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
+    if path.is_empty() {
+        return Err(config("the store sqlite: needs a path"));
+    }
+    let mut builder = super::SqliteStorage::builder(path.into_owned());
+    if let Some(bytes) = options.number("max_bytes")? {
+        builder = builder.max_bytes(bytes);
+    }
+    if let Some(readers) = options.number("readers")? {
+        builder = builder.readers(readers);
+    }
+    if let Some(timeout) = options.seconds("busy_timeout")? {
+        builder = builder.busy_timeout(timeout);
+    }
+    if let Some(in_task) = options.flag("read_in_task")? {
+        builder = builder.read_in_task(in_task);
+    }
+    options.finish("max_bytes, readers, read_in_task and busy_timeout")?;
+    builder.open().await.map(BoxStorage::new)
+}
+
+#[cfg(feature = "redis")]
+async fn redis(address: &str) -> Result<BoxStorage> {
+    super::RedisStorage::connect(address).await.map(BoxStorage::new)
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory(_: Address<'_>) -> Result<BoxStorage> {
+    Err(off("memory"))
+}
+
+#[cfg(not(feature = "sqlite"))]
+async fn sqlite(_: Address<'_>) -> Result<BoxStorage> {
+    Err(off("sqlite"))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &str) -> Result<BoxStorage> {
+    Err(off("redis"))
+}
+
+#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "redis")))]
+fn off(feature: &str) -> crate::Error {
+    config(format!("this store needs the feature {feature} of this crate, which is off"))
+}
