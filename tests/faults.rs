@@ -84,6 +84,46 @@ async fn a_read_only_store_serves_hits_and_stores_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
+    let (cache, storage) = fixture(Mode::Well);
+    cache.get(A).await;
+    storage.set(Mode::Full);
+    for _ in 0..20 {
+        assert_eq!(cache.get(A).await.word(), "hit");
+        assert_eq!(cache.get("http://example.com/b").await.word(), "miss");
+    }
+    cache.ask(post()).await;
+    assert_eq!(cache.get(A).await.body, "version 1");
+    // There is no room for the mark of the invalidation, so others must not find the response either.
+    assert_eq!(storage.inner.size().await.unwrap(), 0);
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    assert_eq!(cache.get(A).await.body, "version 1");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
+    let storage = Faulty::new(Mode::Well);
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+    for part in [0, 1, 3] {
+        cache.get(A).await;
+        assert_eq!(cache.get(A).await.word(), "hit");
+        let keys: Vec<Key> = storage.inner.keys().try_collect().await.unwrap();
+        let lost = keys.into_iter().find(|key| key.kind == Kind::Chunk && key.part == part).unwrap();
+        storage.inner.delete(lost).await.unwrap();
+        // What is wanted is there.
+        let range = if part == 3 { "bytes=0-11" } else { "bytes=8-15" };
+        let ranged = cache.ask(support::get_with(A, &[("range", range)])).await;
+        assert_eq!((ranged.word(), ranged.code), ("hit", StatusCode::PARTIAL_CONTENT));
+        let answer = cache.get(A).await;
+        assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789abcdef"[..]), "part {part}");
+        storage.inner.clear().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn fail_closed_answers_503_and_asks_nobody() {
     let origin = Origin::new(|_| response(&[], "v"));
     let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed());

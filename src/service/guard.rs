@@ -2,11 +2,11 @@
 //!
 //! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
 //! is all that is used); a store that failed several times in a row is left alone for a while and then asked by one
-//! caller at a time; each change of that state is one event.
+//! caller at a time; one that takes no writes is still read; each change of such a state is one event.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,12 +27,16 @@ pub(crate) struct Guarded<S> {
     failures: AtomicU32,
     /// In milliseconds since the epoch; meaningful once there are failures enough.
     open_until: AtomicU64,
+    /// Whether the last writes were refused, and when the last one was, in milliseconds since the epoch.
+    refuses: AtomicBool,
+    refused_at: AtomicU64,
 }
 
 impl<S: Storage> Guarded<S> {
     pub(crate) fn new(store: S, clock: Clock, deadline: Duration, body_deadline: Duration) -> Self {
         let (failures, open_until) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self { store, clock, deadline, body_deadline, failures, open_until }
+        let (refuses, refused_at) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { store, clock, deadline, body_deadline, failures, open_until, refuses, refused_at }
     }
 
     pub(crate) fn store(&self) -> &S {
@@ -53,9 +57,17 @@ impl<S: Storage> Guarded<S> {
         self.run(self.body_deadline, self.store.read(key)).await
     }
 
+    /// Whether the rest of a body is there.
+    pub(crate) async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        self.run(self.deadline, self.store.contains_all(keys)).await
+    }
+
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.fits(&record)?;
-        self.run(self.deadline, self.store.write(key, record)).await
+        self.run_write(self.store.write(key, record), |()| true).await
     }
 
     /// A write without comparing, to a place where others compare.
@@ -64,12 +76,12 @@ impl<S: Storage> Guarded<S> {
             let _guard = exclusive(key).await;
             self.store.write(key, record).await
         };
-        self.run(self.deadline, write).await
+        self.run_write(write, |()| true).await
     }
 
     pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.fits(&record)?;
-        self.run(self.deadline, self.store.write_if(key, seen, record)).await
+        self.run_write(self.store.write_if(key, seen, record), |written| *written).await
     }
 
     pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
@@ -90,12 +102,41 @@ impl<S: Storage> Guarded<S> {
         Err(Error::new(ErrorKind::TooLarge, "the record is longer than the store takes"))
     }
 
+    /// Runs a write, and notes whether the store takes any.
+    async fn run_write<T>(
+        &self,
+        operation: impl Future<Output = Result<T>>,
+        is_written: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
+        let result = self.run(self.deadline, operation).await;
+        match &result {
+            Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Full) => {
+                self.refused_at.store(self.clock.now().as_millis(), Ordering::Relaxed);
+                if !self.refuses.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the storage takes no writes: it is read, and nothing new is stored");
+                }
+            }
+            Ok(done) if self.refuses.load(Ordering::Relaxed) && is_written(done) => {
+                // A store that is nearly full takes one record and refuses the next.
+                let since = self.clock.now().as_millis().abs_diff(self.refused_at.load(Ordering::Relaxed));
+                if u128::from(since) >= PAUSE.as_millis() && self.refuses.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the storage takes writes again");
+                }
+            }
+            _ => {}
+        }
+        result
+    }
+
     async fn run<T>(&self, deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
         self.admit()?;
         let result = within(deadline, operation).await;
         match &result {
             Err(error)
-                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Other) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Timeout | ErrorKind::Other
+                ) =>
             {
                 self.failed(error);
             }
@@ -133,7 +174,7 @@ impl<S: Storage> Guarded<S> {
             self.open_until.store((self.clock.now() + PAUSE).as_millis(), Ordering::Relaxed);
         }
         if failures == FAILURES {
-            tracing::warn!(kind = ?error.kind(), "the storage keeps failing: requests go on without it");
+            tracing::warn!(%error, "the storage keeps failing: requests go on without it");
         }
     }
 

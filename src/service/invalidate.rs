@@ -10,6 +10,7 @@ use super::core::Core;
 use super::lookup::variant_in;
 use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
+use crate::error::ErrorKind;
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Retain, Stamp, Storage};
 
@@ -50,7 +51,13 @@ impl<S: Storage> Core<S> {
         let until = now + TOMBSTONE;
         let tombstone = entry::record(Slot::Fence { until, placeholder: false }, until);
         let stamp = tombstone.stamp();
-        if self.store.overwrite(head, tombstone).await.is_err() {
+        let mut written = self.store.overwrite(head, tombstone.clone()).await;
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
+            // What is removed makes room, and others do not find it while the tombstone has none.
+            let _ = self.store.delete_many(&[head]).await;
+            written = self.store.overwrite(head, tombstone).await;
+        }
+        if written.is_err() {
             return Settling::Unsettled;
         }
         self.owed.settle(head, debt);

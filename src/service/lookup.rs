@@ -106,7 +106,8 @@ impl<S: Storage> Core<S> {
             usable: None,
             variant: None,
         };
-        if self.owed.debt(head).is_some() && self.settle(head).await == Settling::Unsettled {
+        // Boxed, so that the usual lookup needs no room for it.
+        if self.owed.debt(head).is_some() && Box::pin(self.settle(head)).await == Settling::Unsettled {
             return (place, Found::Failed);
         }
         let Ok(there) = self.read_slot(head, first).await else { return (place, Found::Failed) };

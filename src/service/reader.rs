@@ -1,6 +1,6 @@
 //! Reads a stored body from its chunks: the [`Source`] behind a [`CacheBody`](crate::CacheBody).
 //!
-//! Promises: the first chunk is there before the response's head goes out; the next one is read while the caller has
+//! Promises: the first chunk is read, and all others are there, before the response's head goes out; the next one is read while the caller has
 //! the last; a chunk that is missing or of another length ends the body with an error, never short; then the record
 //! that names it is put out of use.
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::future::join;
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
@@ -61,10 +62,18 @@ impl<S: Storage> ChunkReader<S> {
         if count == 0 {
             return Some(reader);
         }
-        let first = match reader.read_next() {
-            Some(reading) => reading.await,
-            None => return None,
-        };
+        let rest = reader.rest()?;
+        let reading = reader.read_next()?;
+        // Boxed, so that the lookups of small bodies need no room for it.
+        let (first, whole) = join(reading, Box::pin(reader.core.store.contains_all(&rest))).await;
+        match whole {
+            Ok(true) => {}
+            Ok(false) => {
+                reader.put_out_of_use();
+                return None;
+            }
+            Err(_) => return None,
+        }
         match reader.accept(first) {
             Ok(piece) => {
                 reader.ready = Some(piece);
@@ -72,6 +81,14 @@ impl<S: Storage> ChunkReader<S> {
             }
             Err(_) => None,
         }
+    }
+
+    /// The chunks that are wanted after the first. Those that this process is still writing are there for it.
+    fn rest(&self) -> Option<Vec<Key>> {
+        let last = (self.skip as u64).checked_add(self.remaining - 1)? / u64::from(self.body.chunk_len);
+        let last = self.next.checked_add(u32::try_from(last).ok()?)?;
+        let keys = (self.next + 1..=last).map(|part| self.named.key.sibling(Kind::Chunk, self.body.id, part));
+        Some(keys.filter(|key| self.core.pending.get(*key).is_none()).collect())
     }
 
     fn read_next(&mut self) -> Option<Reading> {

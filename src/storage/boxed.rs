@@ -48,6 +48,7 @@ trait DynStorage: Send + Sync {
     fn keys(&self) -> BoxStream<'_, Result<Key>>;
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>>;
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
+    fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>>;
     fn size(&self) -> BoxFuture<'_, Result<u64>>;
     fn values(&self) -> BoxStream<'_, Result<(Key, Record)>>;
     fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> BoxFuture<'_, Result<bool>>;
@@ -78,6 +79,9 @@ impl<S: Storage> DynStorage for S {
     }
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>> {
         Storage::contains(self, key).boxed()
+    }
+    fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>> {
+        Storage::contains_all(self, keys).boxed()
     }
     fn size(&self) -> BoxFuture<'_, Result<u64>> {
         Storage::size(self).boxed()
@@ -124,6 +128,9 @@ impl Storage for BoxStorage {
     }
     fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
         self.0.contains(key)
+    }
+    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        self.0.contains_all(keys).await
     }
     fn size(&self) -> impl Future<Output = Result<u64>> + Send {
         self.0.size()

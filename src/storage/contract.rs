@@ -67,6 +67,8 @@ impl Retain {
 /// 15. **Names.** A store that is shared by name takes hostile names (glob signs, quotes, Unicode) as they are, or
 ///     refuses them when it is built.
 /// 16. **`read_now`** gives `None`, or what `read` would give.
+/// 17. **Parts.** Where the store may drop some records of an entry and leave others, `contains_all` says false when one
+///     of those it is asked for is missing. It says true when all are there.
 ///
 /// # Writing one
 /// See `examples/custom_storage.rs`. Methods may be written as `async fn`. Futures must be `Send`.
@@ -116,6 +118,24 @@ pub trait Storage: Clone + Send + Sync + 'static {
     /// As [`read`](Storage::read).
     fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
         async move { Ok(self.read(key).await?.is_some()) }
+    }
+
+    /// Whether none of these records is missing: asked before a body of several is served. A storage that never drops a
+    /// part of an entry by itself may say true without looking.
+    ///
+    /// Provided: asks [`contains`](Storage::contains) for each.
+    ///
+    /// # Errors
+    /// As [`read`](Storage::read).
+    fn contains_all(&self, keys: &[Key]) -> impl Future<Output = Result<bool>> + Send {
+        async move {
+            for &key in keys {
+                if !self.contains(key).await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
     }
 
     /// How many heads and variants are there. Chunks do not count.

@@ -49,6 +49,7 @@ macro_rules! contract_cases {
                 delete_is_idempotent,
                 delete_many_counts_what_was_there,
                 many_keys_at_once_are_all_counted,
+                contains_all_is_true_of_what_is_there,
                 clear_removes_everything,
                 clear_spares_the_neighbours,
                 hostile_names_are_kept_apart_or_refused,

@@ -16,6 +16,8 @@ pub enum Mode {
     Hung,
     /// Changes are refused; reading works.
     ReadOnly,
+    /// There is no room for more; reading and deleting work.
+    Full,
     /// Changes never answer; reading works.
     HungWrites,
 }
@@ -48,13 +50,21 @@ impl Faulty {
         self.operations.load(Ordering::SeqCst)
     }
 
+    /// An error while the store has no room.
+    fn has_room(&self) -> Result<()> {
+        match *self.mode.lock().unwrap() {
+            Mode::Full => Err(Error::new(ErrorKind::Full, "scripted")),
+            _ => Ok(()),
+        }
+    }
+
     async fn go(&self, changes: bool) -> Result<()> {
         self.operations.fetch_add(1, Ordering::SeqCst);
         loop {
             let woken = self.wake.notified();
             let mode = *self.mode.lock().unwrap();
             match mode {
-                Mode::Well => return Ok(()),
+                Mode::Well | Mode::Full => return Ok(()),
                 Mode::ReadOnly if changes => return Err(Error::new(ErrorKind::ReadOnly, "scripted")),
                 Mode::ReadOnly => return Ok(()),
                 Mode::HungWrites if !changes => return Ok(()),
@@ -72,6 +82,7 @@ impl Storage for Faulty {
     }
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.go(true).await?;
+        self.has_room()?;
         self.inner.write(key, record).await
     }
     async fn delete(&self, key: Key) -> Result<bool> {
@@ -86,6 +97,7 @@ impl Storage for Faulty {
     }
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.go(true).await?;
+        self.has_room()?;
         self.inner.write_if(key, seen, record).await
     }
     async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {

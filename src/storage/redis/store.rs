@@ -178,6 +178,12 @@ impl Storage for RedisStorage {
         Ok(self.inner.read(key).await?.is_some())
     }
 
+    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        let there =
+            self.inner.sum(keys, Manner::READ, |group| self.inner.named(cmd("EXISTS"), group)).await?;
+        Ok(there == keys.len() as u64)
+    }
+
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         let value = fits(&record)?;
         let name = self.inner.naming.name(key);

@@ -18,9 +18,10 @@ enum Left {
     Moved,
 }
 
-const OPERATIONS: [(&str, &[Left]); 14] = [
+const OPERATIONS: [(&str, &[Left]); 15] = [
     ("read", &[Left::Old]),
     ("contains", &[Left::Old]),
+    ("contains_all", &[Left::Old]),
     ("keys", &[Left::Old]),
     ("values", &[Left::Old]),
     ("size", &[Left::Old]),
@@ -65,6 +66,7 @@ async fn run<S: Storage>(storage: &S, operation: &str, key: Key, old: &Record, n
     match operation {
         "read" => drop(storage.read(key).await.unwrap()),
         "contains" => assert!(storage.contains(key).await.unwrap()),
+        "contains_all" => assert!(storage.contains_all(&[key]).await.unwrap()),
         "keys" => drop(storage.keys().try_collect::<Vec<_>>().await.unwrap()),
         "values" => drop(storage.values().try_collect::<Vec<_>>().await.unwrap()),
         "size" => assert!(storage.size().await.unwrap() > 0),

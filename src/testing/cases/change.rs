@@ -47,6 +47,20 @@ pub async fn many_keys_at_once_are_all_counted<H: Harness>(harness: &H) {
     assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
+/// 17. All there is true, none asked for too; what is missing may be told, and never fails.
+pub async fn contains_all_is_true_of_what_is_there<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let keys: Vec<Key> = (0..600).map(|part| chunk(1, part)).collect();
+    let written = join_all(keys.iter().map(|key| storage.write(*key, record("x")))).await;
+    written.into_iter().for_each(|written| written.unwrap());
+    assert!(storage.contains_all(&keys).await.unwrap());
+    assert!(storage.contains_all(&[keys[7], keys[7]]).await.unwrap());
+    assert!(storage.contains_all(&[]).await.unwrap());
+    storage.delete(keys[300]).await.unwrap();
+    let told = storage.contains_all(&keys).await.unwrap();
+    assert_eq!(told, storage.contains_all(&[keys[300]]).await.unwrap());
+}
+
 /// 6. Clearing removes every record, and the storage goes on.
 pub async fn clear_removes_everything<H: Harness>(harness: &H) {
     let storage = open(harness).await;
