@@ -1,18 +1,18 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use http::Uri;
 
 pub const USAGE: &str = "\
-usage: quickstart [--store PATH] [--fresh] [URL …]
+usage: quickstart [--store STORE] [--fresh] [URL …]
 
-  --store PATH  the SQLite file; default: tower-response-cache/quickstart.sqlite in the user's cache directory
-  --fresh       empty the store first
-  URL           http or https; default: this repository's own files, from a local server";
+  --store STORE  where responses are kept: the path of a SQLite file, memory, or an address such as
+                 redis://localhost/0?cache_name=app (needs the feature redis);
+                 default: tower-response-cache/quickstart.sqlite in the user's cache directory
+  --fresh        empty the store first
+  URL            http or https; default: this repository's own files, from a local server";
 
 pub struct Arguments {
-    pub store: PathBuf,
+    pub store: String,
     pub fresh: bool,
     pub urls: Vec<Uri>,
 }
@@ -26,7 +26,7 @@ impl Arguments {
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--fresh" => fresh = true,
-                "--store" => store = Some(words.next().ok_or("--store needs a path")?),
+                "--store" => store = Some(words.next().ok_or("--store needs a path or an address")?),
                 option if option.starts_with("--store=") => {
                     store = Some(option["--store=".len()..].to_owned())
                 }
@@ -37,11 +37,13 @@ impl Arguments {
             }
         }
         let store = match store {
-            Some(path) if path.is_empty() => return Err("--store needs a path".to_owned()),
-            Some(path) => PathBuf::from(path),
+            Some(store) if store.is_empty() => return Err("--store needs a path or an address".to_owned()),
+            Some(store) => store,
             None => dirs::cache_dir()
-                .ok_or("this platform names no cache directory: give --store PATH")?
-                .join("tower-response-cache/quickstart.sqlite"),
+                .and_then(|folder| {
+                    folder.join("tower-response-cache/quickstart.sqlite").to_str().map(str::to_owned)
+                })
+                .ok_or("this platform names no cache directory: give --store PATH")?,
         };
         Ok(Some(Self { store, fresh, urls }))
     }

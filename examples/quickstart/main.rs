@@ -1,15 +1,17 @@
-//! Watches an HTTP client stop asking: fetches each URL three times through hyper with the cache on a SQLite file, and
-//! prints where each response came from.
+//! Watches an HTTP client stop asking: fetches each URL three times through hyper with the cache on a SQLite file (or
+//! another store), and prints where each response came from.
 //!
-//! `cargo run --example quickstart --features sqlite -- [--store PATH] [--fresh] [URL …]`
+//! `cargo run --example quickstart --features sqlite -- [--store STORE] [--fresh] [URL …]`
 //!
-//! With no URL it serves this repository's own files from a local server. A second run begins with hits from the file.
+//! With no URL it serves this repository's own files from a local server. A second run begins with hits from the store.
 
 #![allow(unreachable_pub)] // modules of a program: pub says what the others use
 
 mod arguments;
 mod client;
 mod origin;
+#[path = "../store/mod.rs"]
+mod store;
 mod table;
 
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::CacheLayer;
-use tower_response_cache::storage::{SqliteStorage, Storage};
+use tower_response_cache::storage::{Key, Storage};
 
 use crate::arguments::Arguments;
 use crate::table::{Row, Table};
@@ -43,17 +45,15 @@ async fn run() -> Result<(), String> {
         println!("{}", arguments::USAGE);
         return Ok(());
     };
-    let path = arguments.store.display();
-    let storage = SqliteStorage::open(arguments.store.clone())
-        .await
-        .map_err(|error| format!("cannot open the store {path}: {}", causes(&error)))?;
+    let place = store::shown(&arguments.store);
+    let cannot = |what: &str, error| format!("cannot {what} the store {place}: {}", causes(&error));
+    let storage = store::open(&arguments.store).await.map_err(|error| cannot("open", error))?;
+    // A cache goes on without a store that is down; here a person wants to know.
+    storage.contains(Key::head([0; 16])).await.map_err(|error| cannot("reach", error))?;
     if arguments.fresh {
-        storage
-            .clear()
-            .await
-            .map_err(|error| format!("cannot empty the store {path}: {}", causes(&error)))?;
+        storage.clear().await.map_err(|error| cannot("empty", error))?;
     }
-    println!("store: {path}");
+    println!("store: {place}");
 
     let mut urls = arguments.urls;
     let mut own_port = None;

@@ -1,17 +1,17 @@
 //! The command line.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 
 pub const USAGE: &str = "\
-usage: reverse_proxy --origin URL [--listen ADDR] [--store memory|PATH] [--threads N] [--timeout SECONDS]
+usage: reverse_proxy --origin URL [--listen ADDR] [--store STORE] [--threads N] [--timeout SECONDS]
                      [--shared|--private]
 
   --origin URL       where requests go: http or https, a host and perhaps a port
   --listen ADDR      where clients come; port 0: any free one; default: 127.0.0.1:8080
-  --store PATH       keep responses in this SQLite file; default: in memory
+  --store STORE      where responses are kept: memory, the path of a SQLite file, or an address such as
+                     redis://localhost/0?cache_name=app (needs the feature redis); default: memory
   --threads N        worker threads; default: as many as there are cores
   --timeout SECONDS  how long the origin may take to begin its response; default: 60
   --shared           a cache for many users (the default)
@@ -20,7 +20,7 @@ usage: reverse_proxy --origin URL [--listen ADDR] [--store memory|PATH] [--threa
 pub struct Arguments {
     pub mode: Mode,
     pub listen: String,
-    pub store: Store,
+    pub store: String,
     pub threads: Option<usize>,
     pub timeout: Duration,
     pub shared: bool,
@@ -33,18 +33,12 @@ pub enum Mode {
     Bare(usize),
 }
 
-#[derive(Clone)]
-pub enum Store {
-    Memory,
-    File(PathBuf),
-}
-
 impl Arguments {
     /// `None`: help was asked for.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut origin, mut bare) = (None, None);
         let mut listen = "127.0.0.1:8080".to_owned();
-        let mut store = Store::Memory;
+        let mut store = "memory".to_owned();
         let mut threads = None;
         let mut timeout = Duration::from_secs(60);
         let mut shared = true;
@@ -68,10 +62,7 @@ impl Arguments {
                 "--private" => shared = false,
                 "--listen" => listen = value()?,
                 "--origin" => origin = Some(parse_origin(&value()?)?),
-                "--store" => {
-                    let place = value()?;
-                    store = if place == "memory" { Store::Memory } else { Store::File(PathBuf::from(place)) };
-                }
+                "--store" => store = value()?,
                 "--threads" => threads = Some(parse_threads(&value()?)?),
                 "--timeout" => timeout = parse_seconds(&value()?)?,
                 "--bare" => {

@@ -17,6 +17,8 @@ mod host;
 mod interim;
 mod origin;
 mod server;
+#[path = "../store/mod.rs"]
+mod store;
 mod upload;
 mod wire;
 
@@ -29,9 +31,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::Layer;
-use tower_response_cache::storage::{MemoryStorage, SqliteStorage, Storage};
+use tower_response_cache::storage::{MemoryStorage, Storage};
 
-use crate::arguments::{Arguments, Mode, Store};
+use crate::arguments::{Arguments, Mode};
 use crate::front::Front;
 use crate::origin::Origin;
 
@@ -50,6 +52,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // What the store suffers is told in events: when it fails, when it is back.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::level_filters::LevelFilter::INFO)
+        .init();
     match runtime(arguments.threads).and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -75,16 +83,17 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let listener = listener.map_err(|error| format!("cannot listen on {place}: {error}"))?;
     match &arguments.mode {
         Mode::Bare(len) => bare(listener, *len).await,
-        Mode::Proxy(_) => match arguments.store.clone() {
-            Store::Memory => proxy(listener, arguments, MemoryStorage::new()).await,
-            Store::File(path) => {
-                let opened = SqliteStorage::open(path.clone()).await;
-                let storage = opened.map_err(|error| {
-                    format!("cannot open the store {}: {}", path.display(), causes(&error))
-                })?;
-                proxy(listener, arguments, storage).await
-            }
-        },
+        // As it is, not in a box: the fastest of stores.
+        Mode::Proxy(_) if arguments.store == "memory" => {
+            proxy(listener, arguments, MemoryStorage::new()).await
+        }
+        Mode::Proxy(_) => {
+            let opened = store::open(&arguments.store).await;
+            let storage = opened.map_err(|error| {
+                format!("cannot open the store {}: {}", store::shown(&arguments.store), causes(&error))
+            })?;
+            proxy(listener, arguments, storage).await
+        }
     }
 }
 

@@ -3,8 +3,6 @@
 //! Promises: no message and no source holds an address, a name or a credential. The server's own texts are left out,
 //! since some of them repeat the arguments that they complain about.
 
-use std::error::Error as StdError;
-
 use deadpool_redis::redis::{ErrorKind as DriverKind, RedisError, ServerErrorKind};
 
 use crate::error::{Error, ErrorKind};
@@ -12,11 +10,7 @@ use crate::error::{Error, ErrorKind};
 /// The error of an operation. A server that lets nobody write refuses writes alone.
 pub(super) fn failed(error: &RedisError, writes: bool) -> Error {
     let (kind, message) = meaning(error, writes);
-    let failure = Error::new(kind, message);
-    match io_kind(error) {
-        Some(kind) => failure.with_source(std::io::Error::from(kind)),
-        None => failure.with_source(format!("redis: {}", word(error))),
-    }
+    Error::new(kind, message).with_source(format!("redis: {}", word(error)))
 }
 
 fn meaning(error: &RedisError, writes: bool) -> (ErrorKind, &'static str) {
@@ -69,19 +63,14 @@ fn meaning(error: &RedisError, writes: bool) -> (ErrorKind, &'static str) {
 }
 
 /// What the driver or the server calls it: a fixed word.
-fn word(error: &RedisError) -> String {
+fn word(error: &RedisError) -> &str {
     match error.code() {
-        Some(code)
-            if !code.is_empty() && code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) =>
-        {
-            code.to_owned()
-        }
-        _ => error.category().to_owned(),
+        Some(code) if code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => code,
+        _ if error.is_connection_refusal() => "connection refused",
+        _ if error.is_timeout() => "timed out",
+        _ if error.is_connection_dropped() => "connection ended",
+        _ => error.category(),
     }
-}
-
-fn io_kind(error: &RedisError) -> Option<std::io::ErrorKind> {
-    error.source()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
 }
 
 /// True when the connection is of no use any more, and another may be.
