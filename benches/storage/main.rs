@@ -1,0 +1,151 @@
+//! Hits and stores per second by storage and size, each beside the raw driver that moves the same bytes: only the ratios
+//! travel.
+//!
+//! `cargo bench --all-features --bench storage [NAME …]`
+//!
+//! A hit is a request through the layer, its body read and held while other tasks have their turn; the raw driver reads a
+//! value of the same length. A store is a miss whose response is written; the raw driver writes such a value. Requests go
+//! through 200 URLs in turn. The two are measured in turns, five times each; the medians are shown. Redis is the one at
+//! `TEST_REDIS_URL`, or is started for it.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
+
+#[path = "../origin/mod.rs"]
+mod origin;
+mod rate;
+mod raw;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tower::Layer;
+use tower_response_cache::storage::{MemoryStorage, RedisStorage, SqliteStorage, Storage};
+use tower_response_cache::{Cache, CacheLayer};
+
+use origin::{Bare, URI, read, read_held};
+use rate::{Plan, Rates, compare};
+use raw::{Raw, RawMemory, RawRedis, RawSqlite};
+
+pub const ROWS: usize = 200;
+const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")];
+
+/// The layer over one storage, and what it is compared with.
+struct Pair<S: Storage, R> {
+    layer: CacheLayer<S>,
+    service: Cache<Bare, S>,
+    raw: R,
+    rows: Arc<[String]>,
+    cold: Arc<AtomicU64>,
+    body: Bytes,
+}
+
+impl<S: Storage, R: Raw> Pair<S, R> {
+    async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
+        let layer = CacheLayer::new(storage);
+        let service = layer.layer(Bare::new(len));
+        let rows: Arc<[String]> = (0..ROWS).map(|row| format!("{URI}&row={row}")).collect();
+        let body = Bytes::from(vec![7; len]);
+        for (number, uri) in rows.iter().enumerate() {
+            read(&mut service.clone(), uri).await;
+            raw.set(number as u64, body.clone()).await;
+        }
+        layer.idle().await;
+        Arc::new(Self { layer, service, raw, rows, cold: Arc::default(), body })
+    }
+}
+
+async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: Arc<Pair<S, R>>) {
+    for tasks in [1, 64] {
+        let shared = || Arc::clone(&pair);
+        let own = shared();
+        let ours = move |number: usize| {
+            let pair = Arc::clone(&own);
+            async move {
+                let uri = &pair.rows[number % ROWS];
+                let len = read_held(&mut pair.service.clone(), uri, true).await;
+                assert_eq!(len, pair.body.len());
+            }
+        };
+        let own = shared();
+        let raw = move |number: usize| {
+            let pair = Arc::clone(&own);
+            async move {
+                let value = pair.raw.get((number % ROWS) as u64).await;
+                tokio::task::yield_now().await;
+                assert_eq!(value.len(), pair.body.len());
+            }
+        };
+        row(name, "hit", size, tasks, &compare(plan, tasks, ours, raw, || async {}).await);
+        let own = shared();
+        let ours = move |_: usize| {
+            let pair = Arc::clone(&own);
+            async move {
+                // A ring, so that what is measured is not a store that grows without end.
+                let number = pair.cold.fetch_add(1, Ordering::Relaxed);
+                let uri = format!("{URI}&cold={}&round={}", number % 1000, number / 1000);
+                read(&mut pair.service.clone(), &uri).await;
+            }
+        };
+        let own = shared();
+        let raw = move |number: usize| {
+            let pair = Arc::clone(&own);
+            async move { pair.raw.set(1000 + (number % 1000) as u64, pair.body.clone()).await }
+        };
+        let settle = || {
+            let layer = pair.layer.clone();
+            async move { layer.idle().await }
+        };
+        row(name, "store", size, tasks, &compare(plan, tasks, ours, raw, settle).await);
+    }
+}
+
+fn row(name: &str, what: &str, size: &str, tasks: usize, rates: &Rates) {
+    println!(
+        "{name:22} {what:6} {size:>7} {tasks:>6} {:>11.0} {:>11.0} {:>7.2}",
+        rates.ours,
+        rates.raw,
+        rates.ours / rates.raw
+    );
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let plan = if arguments.iter().any(|word| word == "--bench") { Plan::LONG } else { Plan::ONCE };
+    let names: Vec<&str> =
+        arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| name.contains(wanted));
+    let head = ["", "", "size", "tasks", "ours /s", "raw /s", "ratio"];
+    println!(
+        "{:22} {:6} {:>7} {:>6} {:>11} {:>11} {:>7}",
+        head[0], head[1], head[2], head[3], head[4], head[5], head[6]
+    );
+    let server = raw::redis_url();
+    for (len, size) in SIZES {
+        if wanted("memory") {
+            let storage = MemoryStorage::builder().max_bytes(2 << 30).build();
+            measure("memory", size, plan, Pair::new(storage, RawMemory::new(), len).await).await;
+        }
+        for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
+            if wanted(name) {
+                let folder = tempfile::tempdir().unwrap();
+                let builder = SqliteStorage::builder(folder.path().join("ours")).read_in_task(in_task);
+                let raw = RawSqlite::open(&folder.path().join("raw")).await;
+                measure(name, size, plan, Pair::new(builder.open().await.unwrap(), raw, len).await).await;
+            }
+        }
+        match &server {
+            Ok(url) if wanted("redis") => {
+                let name = format!("bench-{}", fastrand::u64(..));
+                let storage = RedisStorage::builder(url.as_str()).cache_name(&name).connect().await.unwrap();
+                let raw = RawRedis::connect(url, &format!("{name}-raw")).await;
+                let pair = Pair::new(storage.clone(), raw, len).await;
+                measure("redis", size, plan, Arc::clone(&pair)).await;
+                storage.clear().await.unwrap();
+                pair.raw.clear().await;
+            }
+            Err(reason) if wanted("redis") => println!("redis: {reason}"),
+            _ => {}
+        }
+    }
+}
