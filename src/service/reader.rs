@@ -1,9 +1,10 @@
 //! Reads a stored body from its chunks: the [`Source`] behind a [`CacheBody`](crate::CacheBody).
 //!
-//! Promises: the first chunk is read, and all others are there, before the response's head goes out; the next one is read while the caller has
-//! the last; a chunk that is missing or of another length ends the body with an error, never short; then the record
-//! that names it is put out of use.
+//! Promises: the first chunk is read, and all others are there, before the response's head goes out; the next ones are
+//! read while the caller has the last, a bounded number of them; a chunk that is missing or of another length ends the
+//! body with an error, never short; then the record that names it is put out of use.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use futures_util::future::join;
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::{Key, Kind, Stamp, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
@@ -26,16 +27,30 @@ pub(crate) struct Named {
     pub(crate) stamp: Stamp,
 }
 
+/// How many chunks are asked for before they are wanted, where the store takes its time: what a reader holds at most.
+const AHEAD: usize = 4;
+
 pub(crate) struct ChunkReader<S> {
     core: Arc<Core<S>>,
     named: Named,
     body: Chunked,
-    next: u32,
+    /// The chunk that comes next.
+    part: u32,
+    /// The last one that is wanted.
+    last: u32,
     /// How many bytes of the next chunk come before what is wanted.
     skip: usize,
     remaining: u64,
+    /// The next chunk's wanted part, if it is there already.
     ready: Option<Bytes>,
-    ahead: Option<Exclusive<Reading>>,
+    /// Those behind it, in order.
+    ahead: VecDeque<Ahead>,
+}
+
+/// A chunk that was asked for.
+enum Ahead {
+    Reading(Exclusive<Reading>),
+    Read(Result<Option<Bytes>>),
 }
 
 /// A chunked body, as its record describes it.
@@ -56,16 +71,19 @@ impl<S: Storage> ChunkReader<S> {
         count: u64,
     ) -> Option<Self> {
         let chunk_len = u64::from(body.chunk_len);
-        let next = u32::try_from(start / chunk_len).ok()?;
+        let part = u32::try_from(start / chunk_len).ok()?;
+        let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
-        let mut reader = Self { core, named, body, next, skip, remaining: count, ready: None, ahead: None };
+        let (ready, ahead) = (None, VecDeque::new());
+        let mut reader = Self { core, named, body, part, last, skip, remaining: count, ready, ahead };
         if count == 0 {
             return Some(reader);
         }
-        let rest = reader.rest()?;
-        let reading = reader.read_next()?;
+        let rest: Vec<Key> = (part + 1..=last).map(|part| reader.key(part)).collect();
+        let rest: Vec<Key> = rest.into_iter().filter(|key| reader.core.pending.get(*key).is_none()).collect();
+        let first = reader.read(part);
         // Boxed, so that the lookups of small bodies need no room for it.
-        let (first, whole) = join(reading, Box::pin(reader.core.store.contains_all(&rest))).await;
+        let (first, whole) = join(first, Box::pin(reader.core.store.contains_all(&rest))).await;
         match whole {
             Ok(true) => {}
             Ok(false) => {
@@ -83,30 +101,37 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
-    /// The chunks that are wanted after the first. Those that this process is still writing are there for it.
-    fn rest(&self) -> Option<Vec<Key>> {
-        let last = (self.skip as u64).checked_add(self.remaining - 1)? / u64::from(self.body.chunk_len);
-        let last = self.next.checked_add(u32::try_from(last).ok()?)?;
-        let keys = (self.next + 1..=last).map(|part| self.named.key.sibling(Kind::Chunk, self.body.id, part));
-        Some(keys.filter(|key| self.core.pending.get(*key).is_none()).collect())
+    fn key(&self, part: u32) -> Key {
+        self.named.key.sibling(Kind::Chunk, self.body.id, part)
     }
 
-    fn read_next(&mut self) -> Option<Reading> {
-        let key = self.named.key.sibling(Kind::Chunk, self.body.id, self.next);
-        self.next = self.next.checked_add(1)?;
-        let core = Arc::clone(&self.core);
-        Some(Box::pin(async move {
+    fn read(&self, part: u32) -> Reading {
+        let (key, core) = (self.key(part), Arc::clone(&self.core));
+        Box::pin(async move {
             if let Some(underway) = core.pending.get(key) {
                 return Ok(Some(underway.record.payload()));
             }
             Ok(core.store.read_chunk(key).await?.map(|record| record.payload()))
-        }))
+        })
+    }
+
+    /// Asks for the chunks after the one that the caller gets now. Each is polled once, so that the store works on it
+    /// meanwhile. A store that answers at once is not asked further ahead.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        while self.ahead.len() < AHEAD && !matches!(self.ahead.back(), Some(Ahead::Read(_))) {
+            let next = u64::from(self.part) + self.ahead.len() as u64;
+            let Some(part) = u32::try_from(next).ok().filter(|part| *part <= self.last) else { return };
+            let mut reading = self.read(part);
+            self.ahead.push_back(match reading.as_mut().poll(cx) {
+                Poll::Pending => Ahead::Reading(Exclusive::new(reading)),
+                Poll::Ready(read) => Ahead::Read(read),
+            });
+        }
     }
 
     /// The wanted part of a chunk that was read.
     fn accept(&mut self, read: Result<Option<Bytes>>) -> Result<Bytes, BodyError> {
-        let part = self.next - 1;
-        let before = u64::from(part) * u64::from(self.body.chunk_len);
+        let before = u64::from(self.part) * u64::from(self.body.chunk_len);
         let expected = self.body.len.saturating_sub(before).min(u64::from(self.body.chunk_len));
         match read {
             Ok(Some(chunk)) if chunk.len() as u64 == expected && self.skip < chunk.len() => {
@@ -115,6 +140,7 @@ impl<S: Storage> ChunkReader<S> {
                     .min(self.skip.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX)));
                 let piece = chunk.slice(self.skip..end);
                 self.skip = 0;
+                self.part = self.part.saturating_add(1);
                 Ok(piece)
             }
             Ok(Some(_)) => {
@@ -141,40 +167,28 @@ impl<S: Storage> Source for ChunkReader<S> {
             return Poll::Ready(None);
         }
         let piece = match self.ready.take() {
-            Some(piece) => Ok(piece),
+            Some(piece) => piece,
             None => {
-                if self.ahead.is_none() {
-                    self.ahead = self.read_next().map(Exclusive::new);
+                if self.ahead.is_empty() {
+                    self.read_ahead(cx);
                 }
-                let Some(ahead) = &mut self.ahead else {
-                    return Poll::Ready(Some(Err(BodyError::new(BodyErrorKind::Length, None::<Error>))));
+                let read = match self.ahead.front_mut() {
+                    Some(Ahead::Reading(reading)) => ready!(reading.get_mut().as_mut().poll(cx)),
+                    Some(Ahead::Read(read)) => std::mem::replace(read, Ok(None)),
+                    None => {
+                        return Poll::Ready(Some(Err(BodyError::new(BodyErrorKind::Length, None::<Error>))));
+                    }
                 };
-                let read = ready!(ahead.get_mut().as_mut().poll(cx));
-                self.ahead = None;
-                self.accept(read)
+                self.ahead.pop_front();
+                match self.accept(read) {
+                    Ok(piece) => piece,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
             }
-        };
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(error) => return Poll::Ready(Some(Err(error))),
         };
         self.remaining = self.remaining.saturating_sub(piece.len() as u64);
-        if self.remaining > 0
-            && let Some(mut reading) = self.read_next()
-        {
-            // Polled once, so that the store works on it while the caller has this piece.
-            match reading.as_mut().poll(cx) {
-                Poll::Pending => self.ahead = Some(Exclusive::new(reading)),
-                Poll::Ready(read) => match self.accept(read) {
-                    Ok(next) => self.ready = Some(next),
-                    Err(error) => {
-                        // The piece in hand is good: the error comes after it.
-                        self.ahead = Some(Exclusive::new(Box::pin(async move {
-                            Err(Error::new(ErrorKind::Other, "the stored body is damaged").with_source(error))
-                        })));
-                    }
-                },
-            }
+        if self.remaining > 0 {
+            self.read_ahead(cx);
         }
         Poll::Ready(Some(Ok(piece)))
     }
