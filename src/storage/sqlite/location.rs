@@ -74,6 +74,12 @@ impl Location {
         if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return None;
         }
+        self.without_log()
+    }
+
+    /// The same file, as if no log were beside it.
+    pub(super) fn without_log(&self) -> Option<Self> {
+        let Self::Path(path) = self else { return None };
         let path = std::path::absolute(path).ok()?;
         let mut uri = String::from("file://");
         let slashes = path.to_str()?.replace(std::path::MAIN_SEPARATOR, "/");
@@ -145,7 +151,7 @@ impl fmt::Display for Location {
 }
 
 /// A file that SQLite keeps beside a database.
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()

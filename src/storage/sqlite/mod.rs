@@ -51,6 +51,7 @@ mod builder;
 mod eviction;
 mod failure;
 mod inspect;
+mod layout;
 mod location;
 mod open;
 mod operation;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::patiently;
-use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect, survey};
+use super::inspect::{Found, Refusal, inspect, survey};
+use super::layout::upgrade;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -99,10 +100,14 @@ impl Plan {
         let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
         let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
         if read_only {
-            if found == Found::Nothing {
-                let message =
-                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
-                return Err(Error::new(ErrorKind::Config, message));
+            match found {
+                Found::Ours => {}
+                Found::Older(_) => return Err(refused(Refusal::OlderReadOnly)),
+                Found::Nothing => {
+                    let message =
+                        format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                    return Err(Error::new(ErrorKind::Config, message));
+                }
             }
             self.set_pragmas(writer, |_| true)?;
             return Ok(true);
@@ -121,7 +126,7 @@ impl Plan {
             set().map_err(|error| refused(error.into()))?;
         }
         self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
-        create(writer, self.busy_timeout).map_err(refused)?;
+        upgrade(writer, self.busy_timeout).map_err(refused)?;
         Ok(false)
     }
 
@@ -173,36 +178,4 @@ fn patiently_inspect(connection: &Connection, patience: Duration) -> Result<Foun
         }
     });
     waited.map_err(Refusal::from).and(found)
-}
-
-/// Makes the tables, unless another process was first.
-fn create(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
-    patiently(patience, || connection.execute_batch("BEGIN IMMEDIATE"))?;
-    let made = inspect(connection).and_then(|found| match found {
-        Found::Ours => Ok(()),
-        Found::Nothing => Ok(connection.execute_batch(&format!(
-            "CREATE TABLE records (
-                entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
-                stamp BLOB NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, content INTEGER NOT NULL,
-                PRIMARY KEY (entry, kind, slot, part)
-            ) WITHOUT ROWID;
-            CREATE INDEX records_until ON records (until);
-            CREATE TABLE contents (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
-            CREATE TABLE entries (
-                entry BLOB PRIMARY KEY, used INTEGER NOT NULL, size INTEGER NOT NULL, records INTEGER NOT NULL
-            ) WITHOUT ROWID;
-            CREATE INDEX entries_used ON entries (used);
-            CREATE TABLE totals (bytes INTEGER NOT NULL);
-            INSERT INTO totals VALUES (0);
-            PRAGMA application_id = {APPLICATION_ID};
-            PRAGMA user_version = {VERSION};"
-        ))?),
-    });
-    match made {
-        Ok(()) => Ok(patiently(patience, || connection.execute_batch("COMMIT"))?),
-        Err(refusal) => {
-            connection.execute_batch("ROLLBACK")?;
-            Err(refusal)
-        }
-    }
 }
