@@ -50,6 +50,29 @@ impl Location {
         }
     }
 
+    /// A cache name as a file in the system's temporary directory.
+    pub(super) fn temporary(name: &Path, directory: &Path) -> Result<Self> {
+        use std::path::Component;
+        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        match Self::parse(name, None) {
+            Ok(Self::Path(path)) if path.components().all(is_inside) && path.file_name().is_some() => {
+                Ok(Self::Path(directory.join(path)))
+            }
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                "with use_temp the cache name is a relative path, without `~` and `..`",
+            )),
+        }
+    }
+
+    /// The same file, whatever the working directory is later.
+    pub(super) fn absolute(self) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
+            other => other,
+        }
+    }
+
     pub(super) fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match self {
             Self::Memory => Connection::open_in_memory_with_flags(flags),
