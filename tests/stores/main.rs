@@ -9,6 +9,7 @@
 mod end_to_end;
 mod places;
 mod processes;
+mod redis;
 #[path = "../servers/mod.rs"]
 mod servers;
 #[path = "../support/mod.rs"]
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             trials.extend(processes::trials(kind));
         }
     }
+    trials.extend(redis::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(servers);
     conclusion.exit_code()
