@@ -104,7 +104,9 @@ async fn processes_killed_two_hundred_times_leave_whole_entries() {
         // Two at once, so that one of them goes on with what the other has left.
         let mut children = [0, 1].map(|number| start("killed::one_that_is_killed", &path, number));
         for child in &mut children {
-            let mut written = child.stdout.take().unwrap().bytes().filter(|byte| matches!(byte, Ok(b'+')));
+            let mut written = std::io::BufReader::new(child.stdout.take().unwrap())
+                .bytes()
+                .filter(|byte| matches!(byte, Ok(b'+')));
             let entries = fastrand::usize(1..20);
             assert_eq!(written.by_ref().take(entries).count(), entries, "it ended by itself");
             // Anywhere within the next entry.
