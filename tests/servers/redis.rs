@@ -47,6 +47,16 @@ impl Redis {
         reply
     }
 
+    /// The same for whichever server is there.
+    pub fn ask(port: u16, words: &[&str]) -> String {
+        command(port, words).unwrap()
+    }
+
+    /// The names on the server there that match.
+    pub fn names(port: u16, pattern: &str) -> Vec<String> {
+        command(port, &["KEYS", pattern]).unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
     pub fn keys(&self, pattern: &str) -> Vec<String> {
         let mut keys: Vec<String> =
             self.ok(&["KEYS", pattern]).split_whitespace().map(str::to_owned).collect();
