@@ -32,7 +32,7 @@ pub struct Proxy {
     port: u16,
     link: watch::Sender<Link>,
     accepted: Arc<Mutex<u64>>,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Proxy {
@@ -40,17 +40,20 @@ impl Proxy {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let (link, seen) = watch::channel(Link::default());
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        // The test's own runtime is the current one.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let own = listener.local_addr().unwrap().port();
         let accepted = Arc::<Mutex<u64>>::default();
         let count = Arc::clone(&accepted);
         runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
                 *count.lock().unwrap() += 1;
                 tokio::spawn(carry(client, SocketAddr::from(([127, 0, 0, 1], port)), seen.clone()));
             }
         });
-        Self { port: own, link, accepted, _runtime: runtime }
+        Self { port: own, link, accepted, runtime: Some(runtime) }
     }
 
     pub fn port(&self) -> u16 {
@@ -77,6 +80,14 @@ impl Proxy {
     /// Cuts all connections that are there.
     pub fn cut(&self) {
         self.set(|link| link.generation += 1);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background(); // to wait for its threads is forbidden in a task
+        }
     }
 }
 

@@ -110,6 +110,8 @@ pub struct Sentinels {
     pub master: Redis,
     pub replica: Redis,
     sentinels: Vec<Redis>,
+    /// The files that the sentinels keep their state in.
+    _files: tempfile::TempDir,
 }
 
 impl Sentinels {
@@ -120,11 +122,11 @@ impl Sentinels {
         until("the replica follows", || {
             replica.command(&["INFO", "replication"]).contains("master_link_status:up")
         });
-        let file = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let files = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut sentinels = Vec::new();
         for number in 0..3 {
             // A sentinel writes its state into the file that it was started with.
-            let path = file.path().join(format!("{number}.conf"));
+            let path = files.path().join(format!("{number}.conf"));
             let text = format!(
                 "sentinel monitor main {HOST} {port} 2\nsentinel down-after-milliseconds main 500\n\
                  sentinel failover-timeout main 3000\n"
@@ -145,9 +147,7 @@ impl Sentinels {
                 after("num-other-sentinels") == Some("2") && after("num-slaves") == Some("1")
             })
         });
-        // They keep rewriting their files through names beside them.
-        let _ = file.keep();
-        Ok(Self { master, replica, sentinels })
+        Ok(Self { master, replica, sentinels, _files: files })
     }
 
     pub fn address(&self, name: &str) -> String {
