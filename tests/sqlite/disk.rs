@@ -50,10 +50,10 @@ async fn a_file_at_its_own_limit_is_full_and_nothing_else() {
 }
 
 /// A file system of some megabytes, where this machine lets a test have one.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let folder = directory();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(folder.path());
@@ -64,7 +64,14 @@ impl SmallDisk {
             .then_some(Self(folder))
     }
 
-    fn path(&self) -> &Path {
+    /// `ro` or `rw`.
+    pub(crate) fn remount(&self, how: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{how}")]).arg(self.path());
+        mount.status().is_ok_and(|done| done.success())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }
