@@ -1,0 +1,235 @@
+//! Which fetches are under way, so that a request for the same follows instead of making another.
+//!
+//! Promises: at most one flight for a place and for what stood there; who follows is woken when the head has come or the
+//! leader is gone, however that happens; a flight is in the map for as long as somebody may join it, and no longer.
+//!
+//! Why nobody misses a response that was just stored: it is announced first, then its flight leaves the map, and the
+//! count of such departures grows with that. Who looked in the store before, and finds no flight after, finds the count
+//! changed, and looks once more.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+
+use super::download::Download;
+use super::wakers::Wakers;
+use crate::storage::{Key, Record, Stamp, Storage};
+
+/// What stood in a place when somebody looked.
+pub(crate) type Seen = Option<Stamp>;
+
+pub(crate) struct Flights<S: Storage> {
+    map: Mutex<HashMap<Key, (u64, Weak<Flight<S>>)>>,
+    next: AtomicU64,
+    departures: AtomicU64,
+}
+
+/// One fetch.
+pub(crate) struct Flight<S: Storage> {
+    registration: Registration<S>,
+    /// What its leader saw in the place, and what it has put there itself.
+    seen: Mutex<Vec<Seen>>,
+    course: Mutex<Option<Landed<S>>>,
+    wakers: Arc<Wakers>,
+}
+
+/// What came of a fetch, for those who follow.
+pub(crate) enum Landed<S: Storage> {
+    /// A response that is being stored; it may answer others.
+    Streaming(Arc<Download<S>>),
+    /// The stored response was freshened.
+    Freshened(Key, Record),
+    /// Something was stored: look.
+    Look,
+    /// The origin could not be reached, or answered with an error (of this status).
+    Failed(Option<u16>),
+    /// The response is for its caller alone.
+    Private,
+    /// Nobody fetches any more.
+    Abandoned,
+}
+
+/// Where a flight is in the map; removes it when dropped.
+pub(crate) struct Registration<S: Storage> {
+    flights: Arc<Flights<S>>,
+    at: Key,
+    number: u64,
+}
+
+/// How a request goes on.
+pub(crate) enum Entry<S: Storage> {
+    Lead(Lead<S>),
+    Follow(Arc<Flight<S>>),
+    /// By itself.
+    Alone,
+}
+
+/// The duty to fetch and to say what came of it. Dropped without a word, it says that nobody fetches any more.
+pub(crate) struct Lead<S: Storage> {
+    flight: Arc<Flight<S>>,
+    landed: bool,
+    /// Something may have been stored since this request looked.
+    pub(crate) looks_again: bool,
+    /// The request went out without its caller's conditions and range: they are answered from the response.
+    pub(crate) narrows: bool,
+}
+
+impl<S: Storage> Default for Flights<S> {
+    fn default() -> Self {
+        Self { map: Mutex::default(), next: AtomicU64::new(0), departures: AtomicU64::new(0) }
+    }
+}
+
+impl<S: Storage> Clone for Landed<S> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Streaming(download) => Self::Streaming(Arc::clone(download)),
+            Self::Freshened(key, record) => Self::Freshened(*key, record.clone()),
+            Self::Look => Self::Look,
+            Self::Failed(status) => Self::Failed(*status),
+            Self::Private => Self::Private,
+            Self::Abandoned => Self::Abandoned,
+        }
+    }
+}
+
+impl<S: Storage> Flights<S> {
+    /// Taken before one looks in the store.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures.load(Ordering::SeqCst)
+    }
+
+    /// Joins the flight for a place, or becomes its leader. `departures` as they were before this request looked, and
+    /// `seen` what it saw then.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        at: Key,
+        seen: Seen,
+        departures: u64,
+        may_lead: bool,
+    ) -> Entry<S> {
+        // Let go of only after the lock: it may be the last of its flight, which then leaves the map.
+        let there;
+        let lead = {
+            let mut map = self.lock();
+            there = map.get(&at).and_then(|(_, flight)| flight.upgrade());
+            match &there {
+                Some(flight) if flight.has_seen(seen) => None,
+                _ if !may_lead => return Entry::Alone,
+                _ => {
+                    let number = self.next.fetch_add(1, Ordering::SeqCst);
+                    let flight = Arc::new(Flight {
+                        registration: Registration { flights: Arc::clone(self), at, number },
+                        seen: Mutex::new(vec![seen]),
+                        course: Mutex::new(None),
+                        wakers: Arc::default(),
+                    });
+                    map.insert(at, (number, Arc::downgrade(&flight)));
+                    let looks_again = self.departures() != departures;
+                    Some(Lead { flight, landed: false, looks_again, narrows: false })
+                }
+            }
+        };
+        match (lead, there) {
+            (Some(lead), _) => Entry::Lead(lead),
+            (None, Some(flight)) => Entry::Follow(flight),
+            (None, None) => Entry::Alone,
+        }
+    }
+
+    fn remove(&self, at: Key, number: u64) {
+        let mut map = self.lock();
+        if map.get(&at).is_some_and(|(there, _)| *there == number) {
+            map.remove(&at);
+            self.departures.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (u64, Weak<Flight<S>>)>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl<S: Storage> Flight<S> {
+    /// Waits until the head has come.
+    pub(crate) async fn landed(&self) -> Landed<S> {
+        let slot = self.wakers.slot();
+        poll_fn(|cx| {
+            slot.wait(cx.waker());
+            match &*self.course() {
+                Some(landed) => Poll::Ready(landed.clone()),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Whether nothing was written to its place since the leader looked, but by the leader.
+    fn has_seen(&self, seen: Seen) -> bool {
+        self.seen().contains(&seen)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn course(&self) -> MutexGuard<'_, Option<Landed<S>>> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Storage> Lead<S> {
+    /// The leader is about to put this in the place.
+    pub(crate) fn puts(&self, seen: Seen) {
+        self.flight.seen().push(seen);
+    }
+
+    /// What keeps the flight in the map while others may come.
+    pub(crate) fn registration(&self) -> Registration<S> {
+        let Registration { flights, at, number } = &self.flight.registration;
+        Registration { flights: Arc::clone(flights), at: *at, number: *number }
+    }
+
+    /// Says what came of it.
+    pub(crate) fn land(mut self, landed: Landed<S>) -> Arc<Flight<S>> {
+        self.end(landed);
+        Arc::clone(&self.flight)
+    }
+
+    fn end(&mut self, landed: Landed<S>) {
+        self.landed = true;
+        let others_may_come = matches!(landed, Landed::Streaming(_));
+        *self.flight.course() = Some(landed);
+        if !others_may_come {
+            self.flight.registration.remove();
+        }
+        self.flight.wakers.wake_all();
+    }
+}
+
+impl<S: Storage> Drop for Lead<S> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.end(Landed::Abandoned);
+        }
+    }
+}
+
+impl<S: Storage> Registration<S> {
+    fn remove(&self) {
+        self.flights.remove(self.at, self.number);
+    }
+}
+
+impl<S: Storage> Drop for Registration<S> {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
