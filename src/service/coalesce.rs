@@ -9,9 +9,11 @@
 //! follow but not lead, for it may get nothing; HEAD likewise. What validates a stored response sends the cache's own
 //! conditions, so that all may lead, and each is answered from the result by its own.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Method, Response, header, request};
 use tokio::time::{Instant, timeout_at};
 
@@ -25,7 +27,7 @@ use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
 use crate::control::{MissReason, Outcome, Stored};
 use crate::key::EffectiveUri;
-use crate::policy::{self, RequestDirectives, ValidateReason, Verdict};
+use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 
 /// A request that looked so often gives up following.
@@ -53,24 +55,24 @@ impl<S: Storage> Core<S> {
         mut fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
-        place: Option<Place>,
+        place: Place,
         need: Need,
         departures: u64,
     ) -> Answered<F> {
-        let (Some(mut place), Some(mut part)) = (place, self.part(&parts, &need)) else {
-            return Box::pin(self.go(fetcher, parts, body, None, need, None)).await;
+        let Some(mut part) = self.part(&parts, &need) else {
+            return self.go(fetcher, parts, body, place, need, None).await;
         };
-        let (mut need, mut departures) = (need, departures);
+        let (mut place, mut need, mut departures) = (place, need, departures);
         let until = Instant::now() + self.config.flight_timeout;
         let (mut at, mut seen) = spot(&place, &need);
         for _ in 0..ROUNDS {
-            let mut lead = match self.flights.enter(at, seen, departures, part.may_lead) {
+            let mut led = match self.flights.enter(at, seen, departures, part.may_lead) {
                 Entry::Alone => break,
-                Entry::Lead(lead) => {
+                Entry::Lead(flight, lead) => {
                     if !lead.looks_again {
-                        return self.lead(fetcher, parts, body, place, need, lead, &part).await;
+                        return self.lead(fetcher, parts, body, place, need, (flight, lead), &part).await;
                     }
-                    Some(lead)
+                    Some((flight, lead))
                 }
                 Entry::Follow(flight) => {
                     let landed = timeout_at(until, flight.landed()).await.unwrap_or(Landed::Failed(None));
@@ -98,17 +100,17 @@ impl<S: Storage> Core<S> {
             };
             let Some(now) = self.part(&parts, &need) else { break };
             let (spot, stamp) = spot(&place, &need);
-            if let Some(lead) = lead.take()
+            if let Some(led) = led.take()
                 && (spot, stamp, now.may_lead) == (at, seen, true)
             {
-                return self.lead(fetcher, parts, body, place, need, lead, &now).await;
+                return self.lead(fetcher, parts, body, place, need, led, &now).await;
             }
             (at, seen, part) = (spot, stamp, now);
             if Instant::now() >= until {
                 break;
             }
         }
-        Box::pin(self.go(fetcher, parts, body, Some(place), need, None)).await
+        self.go(fetcher, parts, body, place, need, None).await
     }
 
     /// Which part a request may take; `None`: it goes by itself.
@@ -133,6 +135,8 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// Fetches, so that others can follow, and go on with it where that is possible.
+    #[allow(clippy::too_many_arguments)]
     async fn lead<F: Fetcher>(
         self: Arc<Self>,
         fetcher: F,
@@ -140,11 +144,27 @@ impl<S: Storage> Core<S> {
         body: F::RequestBody,
         place: Place,
         need: Need,
-        mut lead: Lead<S>,
+        (flight, mut lead): (Arc<Flight<S>>, Lead<S>),
         part: &Part,
     ) -> Answered<F> {
         lead.narrows = part.narrows;
-        Box::pin(self.go(fetcher, parts, body, Some(place), need, Some(lead))).await
+        let fetcher = match fetcher.detach() {
+            Ok(detached) => detached,
+            Err(fetcher) => return self.go(fetcher, parts, body, place, need, Some(lead)).await,
+        };
+        let outcome = Arc::new(Mutex::new(None));
+        let brought = Arc::clone(&outcome);
+        let fetch = async move {
+            let answer = AssertUnwindSafe(self.go(fetcher, parts, body, place, need, Some(lead)));
+            let answer = answer.catch_unwind().await;
+            *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        };
+        let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match flight.lead(Box::pin(fetch), take).await {
+            Ok(answer) => answer,
+            // Whoever was just driving it, the panic is the leader's.
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Fetches.
@@ -153,28 +173,22 @@ impl<S: Storage> Core<S> {
         fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
-        place: Option<Place>,
+        place: Place,
         need: Need,
         lead: Option<Lead<S>>,
     ) -> Answered<F> {
-        match (need, place) {
-            (Need::Validate(key, record, reason), Some(place)) => {
-                self.revalidate(fetcher, parts, body, place, (key, record), reason, lead).await
+        match need {
+            Need::Validate(key, record, reason) => {
+                Box::pin(self.revalidate(fetcher, parts, body, place, (key, record), reason, lead)).await
             }
-            (Need::Select, Some(place)) => self.select(fetcher, parts, body, place, lead).await,
-            (need, place) => {
-                let reason = match need {
-                    Need::Fetch(reason) => reason,
-                    Need::Select | Need::Validate(..) => MissReason::Absent,
-                };
-                let place = match place {
-                    Some(place) if reason != MissReason::Storage => self.claim(place).await,
-                    _ => None,
-                };
+            Need::Select => Box::pin(self.select(fetcher, parts, body, place, lead)).await,
+            Need::Fetch(reason) => {
+                // Where the store failed, nobody knows what stands there: nothing may be stored.
+                let place = if reason == MissReason::Storage { None } else { self.claim(place).await };
                 if let (Some(lead), Some(place)) = (&lead, &place) {
                     lead.puts(place.seen);
                 }
-                self.fetch(fetcher, parts, body, place, reason, lead).await
+                Box::pin(self.fetch(fetcher, parts, body, place, reason, lead)).await
             }
         }
     }
@@ -192,7 +206,8 @@ impl<S: Storage> Core<S> {
             Landed::Private => Followed::Alone,
             Landed::Failed(code) => {
                 if let Need::Validate(key, record, _) = need
-                    && let Some(response) = self.answer_stale(parts, *key, record, code).await
+                    && let Some(response) =
+                        self.answer_stale(parts, *key, record, code, StaleReason::OnError).await
                 {
                     return Followed::Answered(response);
                 }

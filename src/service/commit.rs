@@ -70,7 +70,18 @@ impl<S: Storage> Plan<S> {
             let slot = Slot::Fence { until: place.fence, placeholder: true };
             entry::record(slot, (until + GRACE).max(place.fence))
         });
-        Self { core, place, target, selection, personal, until, response, body_id: random_id(), placeholder, followed: AtomicBool::new(false) }
+        Self {
+            core,
+            place,
+            target,
+            selection,
+            personal,
+            until,
+            response,
+            body_id: random_id(),
+            placeholder,
+            followed: AtomicBool::new(false),
+        }
     }
 
     /// The response without its body.

@@ -272,7 +272,12 @@ impl Places {
     /// A number for a reader that begins at this place.
     pub(crate) fn enter(&mut self, place: u64) -> usize {
         self.readers += 1;
-        match self.places.iter().position(|place| *place == Place::Free).filter(|_| self.readers <= self.places.len()) {
+        match self
+            .places
+            .iter()
+            .position(|place| *place == Place::Free)
+            .filter(|_| self.readers <= self.places.len())
+        {
             Some(free) => {
                 self.places[free] = Place::At(place);
                 free

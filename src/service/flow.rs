@@ -54,6 +54,8 @@ pub(crate) enum Need {
 
 /// For so long after it failed, the origin is not asked again while stale responses do.
 const PAUSE: Duration = Duration::from_secs(1);
+/// For so long, one request asks it beside the others, which are answered at once.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// What was read already: where, and what the store said.
 pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
@@ -158,9 +160,7 @@ impl<S: Storage> Core<S> {
         };
         match self.serve(&mut fetcher, &parts, &place, found).await {
             Served::Answered(response) => Ok(response),
-            Served::Needs(need) => {
-                Box::pin(self.obtain(fetcher, parts, body, Some(place), need, departures)).await
-            }
+            Served::Needs(need) => Box::pin(self.obtain(fetcher, parts, body, place, need, departures)).await,
         }
     }
 
@@ -213,7 +213,8 @@ impl<S: Storage> Core<S> {
             }
             Verdict::Validate(reason) => {
                 if let Some(since) = self.failing.since(key)
-                    && let Some(response) = self.answer_failing(fetcher, parts, place, key, &record, since).await
+                    && let Some(response) =
+                        self.answer_failing(fetcher, parts, place, key, &record, since).await
                 {
                     return Served::Answered(response);
                 }
@@ -254,12 +255,16 @@ impl<S: Storage> Core<S> {
         record: &Record,
         since: Timestamp,
     ) -> Option<Response<CacheBody<F::Body>>> {
-        let pauses = self.config.clock.now().since(since) < PAUSE;
+        let ago = self.config.clock.now().since(since);
+        if ago >= LATELY {
+            return None;
+        }
+        let pauses = ago < PAUSE;
         let beside = fetcher.background();
         if !pauses && beside.is_none() {
             return None; // this one asks
         }
-        let response = self.answer_stale(parts, key, record, None).await?;
+        let response = self.answer_stale(parts, key, record, None, StaleReason::Failing).await?;
         if let Some(beside) = beside.filter(|_| !pauses) {
             self.refresh_later(beside, parts, place, key, record);
         }

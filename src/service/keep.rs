@@ -88,7 +88,7 @@ impl<S: Storage> Core<S> {
         let registration = lead.as_ref().map(Lead::registration);
         let incoming = Box::pin(CacheBody::inner(body));
         let download = Download::new(Arc::clone(&plan), recorder, incoming, expected, registration);
-        let flight = lead.map(|lead| {
+        let flight = lead.and_then(|lead| {
             lead.puts(plan.puts());
             lead.land(Landed::Streaming(Arc::clone(&download)))
         });

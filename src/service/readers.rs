@@ -76,7 +76,19 @@ impl<S: Storage> Reader<S> {
         first: bool,
     ) -> Self {
         let slot = download.wakers.slot();
-        Self { download, flight, slot, number, place, until, first, drains: false, done: false, chunk: None, timer: None }
+        Self {
+            download,
+            flight,
+            slot,
+            number,
+            place,
+            until,
+            first,
+            drains: false,
+            done: false,
+            chunk: None,
+            timer: None,
+        }
     }
 
     /// Reads to the end, so that it is stored.
@@ -205,9 +217,9 @@ impl<S: Storage> Source for Reader<S> {
                 More::Wait => return Poll::Pending,
                 More::Stuck(until) => {
                     drop(state);
-                    let timer = self.timer.get_or_insert_with(|| {
-                        Exclusive::new(Box::pin(tokio::time::sleep_until(until)))
-                    });
+                    let timer = self
+                        .timer
+                        .get_or_insert_with(|| Exclusive::new(Box::pin(tokio::time::sleep_until(until))));
                     let timer = timer.get_mut();
                     if timer.deadline() != until {
                         timer.as_mut().reset(until);

@@ -102,7 +102,9 @@ impl<S: Storage> Recorder<S> {
     /// Notes how much has come; false: it is more than may be stored, and storing has ended.
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(plan) = &self.plan else { return false };
-        if total <= plan.core.config.max_entry_bytes && !self.expected.is_some_and(|expected| total > expected) {
+        if total <= plan.core.config.max_entry_bytes
+            && !self.expected.is_some_and(|expected| total > expected)
+        {
             return true;
         }
         tracing::debug!("not stored: the body is longer than an entry may be, or than it announced");

@@ -98,8 +98,7 @@ impl<S: Storage> Core<S> {
                 let named = Named { key, stamp: record.stamp() };
                 let body = Chunked { id, chunk_len, len };
                 let trailers = if count == len { stored.trailers.clone() } else { None };
-                let reader =
-                    ChunkReader::open(Arc::clone(self), named, body, start, count, trailers).await?;
+                let reader = ChunkReader::open(Arc::clone(self), named, body, start, count, trailers).await?;
                 CacheBody::from_source(Box::new(reader))
             }
         };

@@ -54,7 +54,8 @@ impl<S: Storage> Core<S> {
             if let Some(lead) = lead.take() {
                 lead.land(Landed::Failed(code));
             }
-            if let Some(response) = self.answer_stale(&asked, key, &record, code).await {
+            if let Some(response) = self.answer_stale(&asked, key, &record, code, StaleReason::OnError).await
+            {
                 self.failing.add(key, now);
                 return Ok(response);
             }
@@ -97,6 +98,7 @@ impl<S: Storage> Core<S> {
         key: Key,
         record: &Record,
         code: Option<u16>,
+        reason: StaleReason,
     ) -> Option<Response<CacheBody<B>>> {
         let freshness = variant_in(record)?.response.freshness(self.number, &self.config.policy);
         let directives = RequestDirectives::of(&asked.headers);
@@ -104,8 +106,7 @@ impl<S: Storage> Core<S> {
         if !policy::stale_on_error(&directives, &freshness, now, code.is_none(), &self.config.policy) {
             return None;
         }
-        let outcome = Outcome::Stale(StaleReason::OnError);
-        let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+        let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
         status.origin_status = code;
         self.answer(Asked::by(asked), key, record, status).await
     }
@@ -124,7 +125,8 @@ impl<S: Storage> Core<S> {
         let about_this = self.is_about(&place, &head);
         let stored = &variant.response;
         if about_this && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
-            if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason, &mut None).await {
+            if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason, &mut None).await
+            {
                 return Ok(answer);
             }
         } else if about_this {
@@ -251,7 +253,8 @@ impl<S: Storage> Core<S> {
         let timeout = self.config.refresh_timeout;
         self.tasks.spawn(async move {
             let _refreshing = refreshing;
-            let Entry::Lead(lead) = core.flights.enter(key, Some(record.stamp()), departures, true) else {
+            let Entry::Lead(_flight, lead) = core.flights.enter(key, Some(record.stamp()), departures, true)
+            else {
                 return; // somebody asks already
             };
             let refresh = async {

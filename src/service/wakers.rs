@@ -42,6 +42,11 @@ impl Wakers {
         }
     }
 
+    pub(crate) fn wake_one(&self) {
+        let waker = self.lock().wakers.iter_mut().find_map(Option::take);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
