@@ -139,6 +139,9 @@ impl<S: Storage> Core<S> {
             let Verdict::Serve = policy::decide(&directives, &freshness, now) else {
                 return None;
             };
+            if self.may_refresh_early(&freshness, now) {
+                return None;
+            }
             let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
             self.answer_inline(asked, stored, status)
         })();

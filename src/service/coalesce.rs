@@ -59,7 +59,7 @@ impl<S: Storage> Core<S> {
         need: Need,
         departures: u64,
     ) -> Answered<F> {
-        let Some(mut part) = self.part(&parts, &need) else {
+        let Some(mut part) = self.part(&parts, &place, &need) else {
             return self.go(fetcher, parts, body, place, need, None).await;
         };
         let (mut place, mut need, mut departures) = (place, need, departures);
@@ -98,7 +98,7 @@ impl<S: Storage> Core<S> {
                 Served::Answered(response) => return Ok(response),
                 Served::Needs(need) => need,
             };
-            let Some(now) = self.part(&parts, &need) else { break };
+            let Some(now) = self.part(&parts, &place, &need) else { break };
             let (spot, stamp) = spot(&place, &need);
             if let Some(led) = led.take()
                 && (spot, stamp, now.may_lead) == (at, seen, true)
@@ -114,8 +114,11 @@ impl<S: Storage> Core<S> {
     }
 
     /// Which part a request may take; `None`: it goes by itself.
-    fn part(&self, parts: &request::Parts, need: &Need) -> Option<Part> {
-        if !self.config.coalesce || tokio::runtime::Handle::try_current().is_err() {
+    fn part(&self, parts: &request::Parts, place: &Place, need: &Need) -> Option<Part> {
+        if !self.config.coalesce
+            || self.alone.since(place.head).is_some()
+            || tokio::runtime::Handle::try_current().is_err()
+        {
             return None;
         }
         let has = |name| parts.headers.contains_key(name);

@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) flight_timeout: Duration,
     /// A range that is not stored is answered from the whole, which is fetched.
     pub(crate) fetch_whole: bool,
+    pub(crate) refresh_early: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +66,7 @@ impl Default for Config {
             coalesce: true,
             flight_timeout: Duration::from_secs(10),
             fetch_whole: false,
+            refresh_early: Duration::ZERO,
         }
     }
 }

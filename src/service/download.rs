@@ -186,9 +186,14 @@ impl<S: Storage> Download<S> {
 }
 
 impl<S: Storage> State<S> {
-    /// True while all that has come can be read, from the beginning.
+    /// True while it is being stored.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.keeping, Keeping::Recording(_)) && self.end.is_none()
+    }
+
+    /// Whether who comes now can read it from the beginning: while it is being stored, and afterwards if it is short.
+    pub(crate) fn takes_readers(&self) -> bool {
+        self.is_open() || (matches!(self.keeping, Keeping::Stored) && self.window.start() == 0)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -174,7 +174,7 @@ impl<S: Storage> Flights<S> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
+    /// How many are under way.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }

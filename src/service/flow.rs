@@ -220,7 +220,14 @@ impl<S: Storage> Core<S> {
                 }
                 return Served::Needs(Need::Validate(key, record, reason));
             }
-            Verdict::Serve => Outcome::Hit,
+            Verdict::Serve => {
+                if self.draws_refresh(&freshness, now)
+                    && let Some(beside) = fetcher.background()
+                {
+                    self.refresh_later(beside, parts, place, key, &record);
+                }
+                Outcome::Hit
+            }
             Verdict::ServeStale(reason) => {
                 if reason == StaleReason::WhileRevalidate {
                     match fetcher.background() {

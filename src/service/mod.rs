@@ -2,7 +2,7 @@
 //!
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
 //! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `revalidate`, `keep` and
-//! `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way out),
+//! `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way out), `early`,
 //! `invalidate`; and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
 //! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
@@ -13,6 +13,7 @@ mod commit;
 mod config;
 mod core;
 mod download;
+mod early;
 mod fetcher;
 mod flights;
 mod flow;

@@ -58,7 +58,7 @@ impl<S: Storage> Reader<S> {
     ) -> Option<Self> {
         let number = {
             let mut state = download.lock();
-            if !state.is_open() {
+            if !state.takes_readers() {
                 return None;
             }
             state.places.enter(from)
