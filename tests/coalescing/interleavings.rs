@@ -1,3 +1,212 @@
-//! Every order in which three requests, the store and the origin can go on, and in which one request can be dropped.
+//! Every order in which several requests, the store and the origin can go on, and in which one request can be dropped.
 //!
-//! What is polled is only what was woken, so that a lost wake-up shows as a request that never ends.
+//! A request is polled only when it was woken, so that a lost wake-up shows as a request that never ends. Each run
+//! replays a list of choices and then takes the first open one; the last choice that had another way is changed for the
+//! next run, until there is none.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use futures_util::Stream;
+use tokio::sync::oneshot;
+use tower_response_cache::Result;
+use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
+
+use super::task::Task;
+use super::upstream::{Got, Sender, World};
+
+/// A store whose operations each wait until they are let through.
+#[derive(Clone)]
+struct Gated {
+    inner: MemoryStorage,
+    gates: Arc<Mutex<Vec<oneshot::Sender<()>>>>,
+}
+
+impl Gated {
+    fn new() -> Self {
+        Self { inner: MemoryStorage::new(), gates: Arc::default() }
+    }
+
+    async fn pass(&self) {
+        let (open, opened) = oneshot::channel();
+        self.gates.lock().unwrap().push(open);
+        let _ = opened.await;
+    }
+
+    /// How many operations wait.
+    fn waiting(&self) -> usize {
+        let mut gates = self.gates.lock().unwrap();
+        gates.retain(|gate| !gate.is_closed());
+        gates.len()
+    }
+
+    fn open(&self, number: usize) {
+        let _ = self.gates.lock().unwrap().remove(number).send(());
+    }
+}
+
+impl Storage for Gated {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.pass().await;
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.pass().await;
+        self.inner.write(key, record).await
+    }
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.pass().await;
+        self.inner.write_if(key, seen, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        self.inner.retain(keys, retain).await
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Poll(usize),
+    Drop(usize),
+    /// An operation of the store goes through.
+    Open(usize),
+    /// The origin sends the head, the body, or its end.
+    Head,
+    Data,
+    End,
+}
+
+struct Run {
+    world: World<Gated>,
+    store: Gated,
+    tasks: Vec<Option<Task<io::Result<Got>>>>,
+    bodies: Vec<(Sender, bool)>,
+    may_drop: bool,
+}
+
+impl Run {
+    fn new(callers: usize, may_drop: bool) -> Self {
+        let store = Gated::new();
+        let world = World::on(store.clone(), |builder| builder);
+        let tasks = world.herd(callers, &[]).into_iter().map(Some).collect();
+        Self { world, store, tasks, bodies: Vec::new(), may_drop }
+    }
+
+    fn steps(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let tasks = self.tasks.iter().enumerate().filter_map(|(number, task)| Some((number, task.as_ref()?)));
+        for (number, task) in tasks {
+            if task.is_woken() {
+                steps.push(Step::Poll(number));
+            }
+            if self.may_drop && !task.is_done() {
+                steps.push(Step::Drop(number));
+            }
+        }
+        steps.extend((0..self.store.waiting()).map(Step::Open));
+        if self.world.upstream.waiting() > 0 {
+            steps.push(Step::Head);
+        }
+        self.bodies.retain(|(sender, _)| !sender.is_dropped());
+        if let Some((_, sent)) = self.bodies.first() {
+            steps.push(if *sent { Step::End } else { Step::Data });
+        }
+        steps
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Poll(number) => self.tasks[number].as_mut().unwrap().poll(),
+            Step::Drop(number) => {
+                self.tasks[number] = None;
+                self.may_drop = false;
+            }
+            Step::Open(number) => self.store.open(number),
+            Step::Head => {
+                let call = self.world.upstream.call();
+                if !call.is_dropped() {
+                    self.bodies.push((call.head(200, &[("cache-control", "max-age=60")]), false));
+                }
+            }
+            Step::Data => {
+                self.bodies[0].0.data("body");
+                self.bodies[0].1 = true;
+            }
+            Step::End => drop(self.bodies.remove(0)),
+        }
+        // What was spawned goes on.
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing can go on any more, but by dropping.
+    fn check(mut self, most_calls: usize, trace: &[Step]) {
+        for task in self.tasks.iter_mut().flatten() {
+            let got = task.run().unwrap_or_else(|| panic!("a request never ends: {trace:?}")).unwrap();
+            assert_eq!(got.body.unwrap(), "body", "{trace:?}");
+        }
+        let calls = self.world.upstream.count();
+        assert!(calls <= most_calls, "{calls} calls: {trace:?}");
+        assert!(format!("{:?}", self.world.layer).contains("flights: 0"), "a flight is left: {trace:?}");
+    }
+}
+
+/// Goes through all orders; how many there are.
+async fn all(callers: usize, may_drop: bool, most_calls: impl Fn(bool) -> usize) -> usize {
+    let mut choices: Vec<usize> = Vec::new();
+    let mut runs = 0;
+    loop {
+        let mut run = Run::new(callers, may_drop);
+        let (mut widths, mut trace) = (Vec::new(), Vec::new());
+        loop {
+            let steps = run.steps();
+            if steps.iter().all(|step| matches!(step, Step::Drop(_))) {
+                break;
+            }
+            let depth = widths.len();
+            if depth == choices.len() {
+                choices.push(0);
+            }
+            widths.push(steps.len());
+            trace.push(steps[choices[depth]]);
+            run.take(steps[choices[depth]]).await;
+        }
+        let dropped = trace.iter().any(|step| matches!(step, Step::Drop(_)));
+        run.check(most_calls(dropped), &trace);
+        runs += 1;
+        choices.truncate(widths.len());
+        while let Some(last) = choices.pop() {
+            if last + 1 < widths[choices.len()] {
+                choices.push(last + 1);
+                break;
+            }
+        }
+        if choices.is_empty() {
+            return runs;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_make_one_fetch_in_every_order() {
+    let runs = all(2, false, |_| 1).await;
+    println!("{runs} orders of two requests");
+    assert!(runs > 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_dropped_at_any_time_leaves_the_other_well_in_every_order() {
+    // Who comes after the only one who waited was dropped begins anew.
+    let runs = all(2, true, |dropped| 1 + usize::from(dropped)).await;
+    println!("{runs} orders of two requests of which one is dropped");
+    assert!(runs > 1000);
+}
