@@ -14,6 +14,7 @@ use crate::error::Result;
 /// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
 /// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
 /// | `redis+unix://PATH` | on a socket | the same and `db`, `user`, `pass` |
+/// | `dynamodb://[TABLE]` | `DynamoDbStorage`, with the environment's credentials | `cache_name` (the table, if the place does not name it), `region`, `endpoint`, `create_if_missing`, `eventually_consistent`, `connect_timeout`, `response_timeout` |
 ///
 /// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`). Options follow a question mark, as
 /// in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
@@ -47,7 +48,8 @@ pub async fn connect(address: &str) -> Result<BoxStorage> {
         "memory" => memory(parsed),
         "sqlite" => sqlite(parsed).await,
         scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
-        _ => Err(config("no store has this scheme: there are memory, sqlite and redis")),
+        "dynamodb" => dynamodb(address).await,
+        _ => Err(config("no store has this scheme: there are memory, sqlite, redis and dynamodb")),
     }
 }
 
@@ -94,6 +96,11 @@ async fn redis(address: &str) -> Result<BoxStorage> {
     super::RedisStorage::connect(address).await.map(BoxStorage::new)
 }
 
+#[cfg(feature = "dynamodb")]
+async fn dynamodb(address: &str) -> Result<BoxStorage> {
+    super::DynamoDbStorage::connect(address).await.map(BoxStorage::new)
+}
+
 #[cfg(not(feature = "memory"))]
 fn memory(_: Address<'_>) -> Result<BoxStorage> {
     Err(off("memory"))
@@ -109,7 +116,12 @@ async fn redis(_: &str) -> Result<BoxStorage> {
     Err(off("redis"))
 }
 
-#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "redis")))]
+#[cfg(not(feature = "dynamodb"))]
+async fn dynamodb(_: &str) -> Result<BoxStorage> {
+    Err(off("dynamodb"))
+}
+
+#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "redis", feature = "dynamodb")))]
 fn off(feature: &str) -> crate::Error {
     config(format!("this store needs the feature {feature} of this crate, which is off"))
 }

@@ -8,16 +8,22 @@
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
 //! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
+//! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
 //! | [`BoxStorage`] | – | any of them, chosen when the program runs | as the storage inside |
 //!
 //! [`connect`] opens any of them by one address.
 
-#[cfg_attr(not(all(feature = "memory", feature = "sqlite", feature = "redis")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "memory", feature = "sqlite", feature = "redis", feature = "dynamodb")),
+    allow(dead_code)
+)]
 // their options
 mod address;
 mod boxed;
 mod connect;
 mod contract;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 mod exclusive;
 mod key;
 #[cfg(feature = "memory")]
@@ -31,6 +37,8 @@ pub mod sqlite;
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
 pub use self::contract::{Retain, Storage};
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder};
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]
 pub use self::memory::{MemoryStorage, MemoryStorageBuilder};
