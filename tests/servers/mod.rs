@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 pub mod child;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 pub mod link;
 pub mod redis;
 

@@ -2,6 +2,8 @@
 //! than the deadline, no body is wrong, no invalidation is forgotten, and the store is used again by itself.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod events;
 mod outages;
 mod redis;
@@ -20,9 +22,15 @@ use libtest_mimic::{Arguments, Completion, Trial};
 type Tried = Result<(), String>;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "dynamodb")]
+    if let Some(code) = servers::dynamodb::with_credentials() {
+        return code;
+    }
     let mut tests = outages::tests("redis", redis::Alone::start);
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
+    #[cfg(feature = "dynamodb")]
+    tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
     world::print_table();
     conclusion.exit_code()

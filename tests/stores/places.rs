@@ -6,6 +6,8 @@ use tower_response_cache::Result;
 use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
 use tower_response_cache::testing::Harness;
 
+#[cfg(feature = "dynamodb")]
+use crate::servers::dynamodb::{self, DynamoDb};
 use crate::servers::find;
 use crate::servers::redis::{Cluster, Redis, Sentinels};
 
@@ -15,6 +17,8 @@ pub struct Servers {
     redis: Vec<Redis>,
     cluster: Option<Cluster>,
     sentinels: Option<Sentinels>,
+    #[cfg(feature = "dynamodb")]
+    dynamodb: Option<DynamoDb>,
 }
 
 /// One kind of store.
@@ -26,6 +30,9 @@ pub struct Kind {
     address: Address,
     /// Where its server's nodes are, if they are ours.
     ports: Vec<u16>,
+    /// Where its DynamoDB is, if it is one.
+    #[cfg(feature = "dynamodb")]
+    endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +64,14 @@ const RIGHTS: [&str; 13] = [
 impl Servers {
     /// All kinds; starts what they need. A person's own servers come in place of ours.
     pub fn start(&mut self) -> Vec<Kind> {
-        let kind = |name, address| Kind { name, missing: None, address, ports: Vec::new() };
+        let kind = |name, address| Kind {
+            name,
+            missing: None,
+            address,
+            ports: Vec::new(),
+            #[cfg(feature = "dynamodb")]
+            endpoint: None,
+        };
         let mut kinds = vec![kind("memory", Address::Memory), kind("sqlite", Address::Sqlite)];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
@@ -70,7 +84,7 @@ impl Servers {
                     (url, ports, None)
                 }
             };
-            kinds.push(Kind { name, missing, address: Address::Server(url), ports });
+            kinds.push(Kind { missing, ports, ..kind(name, Address::Server(url)) });
         };
         server("redis", "TEST_REDIS_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
@@ -100,6 +114,17 @@ impl Servers {
             let port = sentinels.master.port;
             (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
         });
+        #[cfg(feature = "dynamodb")]
+        {
+            let endpoint = std::env::var("TEST_DYNAMODB_ENDPOINT").or_else(|_| {
+                let started =
+                    DynamoDb::start().map_err(|reason| format!("{reason}, and no TEST_DYNAMODB_ENDPOINT"));
+                started.map(|started| self.dynamodb.insert(started).endpoint())
+            });
+            let address = Address::Server(endpoint.as_deref().map_or(String::new(), dynamodb::address));
+            let missing = endpoint.as_ref().err().cloned();
+            kinds.push(Kind { missing, endpoint: endpoint.ok(), ..kind("dynamodb", address) });
+        }
         kinds
     }
 }
@@ -146,6 +171,14 @@ impl Place {
 
     /// Leaves nothing behind on a server.
     pub async fn clean(&self) {
+        #[cfg(feature = "dynamodb")]
+        if let Some(endpoint) = &self.kind.endpoint {
+            let client = dynamodb::client(endpoint);
+            for table in dynamodb::tables(&client, &self.prefix).await {
+                client.delete_table().table_name(table).send().await.unwrap();
+            }
+            return;
+        }
         if matches!(self.kind.address, Address::Server(_)) {
             let opened = std::mem::take(&mut *self.opened.lock().unwrap());
             for address in opened {
@@ -186,6 +219,13 @@ impl Harness for Place {
     async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
         let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut damaged = false;
+        #[cfg(feature = "dynamodb")]
+        if let Some(endpoint) = &self.kind.endpoint {
+            let client = dynamodb::client(endpoint);
+            for table in dynamodb::tables(&client, &self.prefix).await {
+                damaged |= dynamodb::damage(&client, &table, &entry).await;
+            }
+        }
         for port in &self.kind.ports {
             for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
                 assert!(!Redis::ask(*port, &["SETRANGE", &name, "60", "damage"]).starts_with('-'));
