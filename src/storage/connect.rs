@@ -9,7 +9,7 @@ use crate::error::Result;
 /// | address | storage | options |
 /// |---|---|---|
 /// | `memory:` | `MemoryStorage` | `max_bytes` |
-/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout` |
+/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp` |
 /// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | `RedisStorage` on one server | `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`) |
 /// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
 /// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
@@ -87,7 +87,10 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
     if let Some(in_task) = options.flag("read_in_task")? {
         builder = builder.read_in_task(in_task);
     }
-    options.finish("max_bytes, readers, read_in_task and busy_timeout")?;
+    if let Some(use_temp) = options.flag("use_temp")? {
+        builder = builder.use_temp(use_temp);
+    }
+    options.finish("max_bytes, readers, read_in_task, busy_timeout and use_temp")?;
     builder.open().await.map(BoxStorage::new)
 }
 

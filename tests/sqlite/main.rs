@@ -11,6 +11,7 @@ mod migration;
 mod model;
 mod opening;
 mod processes;
+mod read_only;
 mod replaced;
 mod sharing;
 mod upkeep;

@@ -18,15 +18,18 @@
 //!
 //! # What to know
 //! - **Bounds.** The store has none of its own: set `maxmemory` and a policy on the server. Under `allkeys-lru` (or
-//!   `allkeys-lfu`) the server drops single records; a body that lacks a part is then a miss. An invalidation is a
-//!   record too: where the server drops records within minutes, use the layer's
-//!   [`strict`](crate::CacheLayerBuilder::strict). Under `noeviction` a full server goes on serving what it has;
-//!   everything new is refused as [`Full`](crate::ErrorKind::Full). `volatile-*` policies never drop what never expires.
+//!   `allkeys-lfu`) the server drops single records; a body that lacks a part is then a miss, and one that loses a
+//!   part while it is read ends in an error, never short. An invalidation is a record too: where the server drops
+//!   records within minutes, use the layer's [`strict`](crate::CacheLayerBuilder::strict). Under
+//!   `noeviction` a full server goes on serving what it has; everything new is refused as
+//!   [`Full`](crate::ErrorKind::Full). `volatile-*` policies never drop what never expires.
 //! - **Durability** is the server's. What it forgets in a restart is a miss. A failover may lose the last writes, and an
 //!   invalidation among them; so may a restart without `appendonly`. Replicas are never read.
 //! - **Rights** that a user needs (`ACL SETUSER`): `~<cache_name>:*` with `+get +set +unlink +exists +getrange +eval
 //!   +scan +ping`, and within the scripts `+setrange +persist +pexpire`; in a cluster also `+cluster`; under sentinels
 //!   `+role`.
+//! - **A cluster's node that is down** makes its entries misses. The cache leaves the whole store alone for two seconds
+//!   after five failures in a row, which then come from that node.
 //! - **A command's answer** may take [`response_timeout`](RedisStorageBuilder::response_timeout); the cache's own
 //!   deadlines are shorter, and are what its callers wait at most.
 //!

@@ -83,8 +83,8 @@ impl SqliteStorageBuilder {
     }
 
     /// Sets a pragma on every connection, after the store's own (`journal_mode = WAL`, `synchronous = NORMAL`,
-    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 32 MiB, `auto_vacuum = INCREMENTAL`), so it overrides them. `page_size`, `auto_vacuum` and `encoding` have an effect
-    /// when the file is made. Default: no more.
+    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 32 MiB, `auto_vacuum = INCREMENTAL`), so it overrides them.
+    /// `page_size`, `auto_vacuum` and `encoding` have an effect when the file is made. Default: no more.
     pub fn pragma(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
         self.pragmas.push((name.into().to_ascii_lowercase(), value.to_string()));
         self

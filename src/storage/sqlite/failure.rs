@@ -2,11 +2,16 @@
 //!
 //! Promises: no message, and no source of an error, says that the database is locked.
 
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{ErrorCode, ffi};
+use rusqlite::{Connection, ErrorCode, ffi};
 
+use super::location::beside;
 use crate::error::{Error, ErrorKind};
+
+const READ_ONLY: &str = "the cache's file cannot be written";
 
 const SHORTEST: Duration = Duration::from_micros(250);
 const LONGEST: Duration = Duration::from_millis(4);
@@ -34,9 +39,7 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         return Error::new(ErrorKind::Full, message).with_source(error);
     }
     let (kind, message) = match error.sqlite_error_code() {
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            (ErrorKind::ReadOnly, "the cache's file cannot be written")
-        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (ErrorKind::ReadOnly, READ_ONLY),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Corrupt, "the cache's file is damaged: remove it, and a new one is made")
         }
@@ -47,6 +50,27 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         _ => (ErrorKind::Other, "sqlite failed"),
     };
     Error::new(kind, message).with_source(error)
+}
+
+/// The error of a change: as [`failed`], and says so where writing is forbidden since the file was opened, which SQLite
+/// calls an error of input and output.
+pub(super) fn failed_change(error: rusqlite::Error, connection: &Connection) -> Error {
+    let is_forbidden = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+        && connection.path().is_some_and(|path| is_write_forbidden(Path::new(path)));
+    match is_forbidden {
+        true => Error::new(ErrorKind::ReadOnly, READ_ONLY).with_source(error),
+        false => failed(error),
+    }
+}
+
+/// True when the file or its log cannot be opened for writing.
+fn is_write_forbidden(path: &Path) -> bool {
+    [path, &beside(path, "-wal")].into_iter().any(|path| {
+        let opened = std::fs::OpenOptions::new().append(true).open(path);
+        opened.is_err_and(|error| {
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        })
+    })
 }
 
 /// The store had no turn for us within the busy timeout.

@@ -16,8 +16,19 @@
 //!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
 //!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
 //!   of the bound. The file keeps the space of what went and fills it again; it grows up to a third above the bound
-//!   (pages that are not full) and does not shrink (`VACUUM` while nobody uses it does that). Opened with a lower
-//!   bound than before, it gets there with its next writes.
+//!   (pages that are not full) and shrinks by [`vacuum`](SqliteStorage::vacuum) alone. Opened with a lower bound than
+//!   before, it gets there with its next writes.
+//! - The log is merged as it grows and cut beyond 32 MiB, as soon as all readers pause together. If somebody never does
+//!   (another program with an open transaction), records above 4 KiB are refused as [`Full`](crate::ErrorKind::Full)
+//!   beyond 256 MiB of log; invalidations are still written.
+//! - A disk that is full, or a file at its `max_page_count`, refuses what is new as [`Full`](crate::ErrorKind::Full) and
+//!   serves what it has; when there is room it goes on by itself.
+//! - Removing the file (and the `-wal` and `-shm` beside it), or putting another in its place, is fine at any time: what
+//!   was in it is a miss within a second, a new file is made by the next write or the one in its place used, and
+//!   processes share it again. What cannot be used there is an error until it is gone. Writing over the file in place
+//!   gives errors and misses until it is removed. (Where the system tells files apart: Unix; elsewhere an open file
+//!   cannot be removed.)
+//! - A file of an older layout is brought up to date when it is opened, in one transaction; a read-only one is refused.
 //! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
 //!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
 //!   record that turns up later counts as absent.

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::eviction;
-use super::failure::{closed, failed, is_busy, is_full, patiently};
+use super::failure::{closed, failed, failed_change, is_busy, is_full, patiently};
 use super::log::{Log, WAIT, cut};
 use super::operation::{Operation, Outcome};
 use super::recency::Recency;
@@ -161,13 +161,14 @@ impl Desk {
             // What failed may have been one of them: each alone, so that the others succeed.
             Err(error) if operations.len() > 1 && !is_busy(&error) => {
                 let alone = |operation: &&Operation| {
-                    let mut results = commit(&[operation]).map_err(failed)?;
+                    let mut results =
+                        commit(&[operation]).map_err(|error| failed_change(error, connection))?;
                     results.pop().unwrap_or_else(|| Err(closed()))
                 };
                 operations.iter().map(alone).collect()
             }
             Err(error) => {
-                let error = failed(error);
+                let error = failed_change(error, connection);
                 operations.iter().map(|_| Err(error.clone())).collect()
             }
         }
