@@ -10,6 +10,14 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::error::{Error, ErrorKind};
 
+const THROTTLED: [&str; 5] = [
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "SlowDown",
+];
+
 /// The error of an operation. A user without the right to write is refused writes alone.
 pub(super) fn failed<E, R>(error: &SdkError<E, R>, writes: bool) -> Error
 where
@@ -23,6 +31,11 @@ where
 /// Whether the table that was asked for is not there.
 pub(super) fn is_no_table<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("ResourceNotFoundException")
+}
+
+/// Whether there is no capacity for the request now.
+pub(super) fn is_throttled<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.code().is_some_and(|code| THROTTLED.contains(&code))
 }
 
 fn meaning<E, R>(error: &SdkError<E, R>, writes: bool) -> (ErrorKind, &'static str)
@@ -60,12 +73,17 @@ fn of_service(refusal: &impl ProvideErrorMetadata, writes: bool) -> (ErrorKind, 
         "ResourceInUseException" => {
             (ErrorKind::Unavailable, "the table in dynamodb is being made or changed")
         }
-        "ProvisionedThroughputExceededException"
-        | "RequestLimitExceeded"
-        | "LimitExceededException"
-        | "Throttling"
-        | "ThrottlingException" => {
+        code if THROTTLED.contains(&code) => {
             (ErrorKind::Unavailable, "dynamodb takes no more requests now: the table's capacity is used up")
+        }
+        "LimitExceededException" => {
+            (ErrorKind::Unavailable, "dynamodb has as many tables, or makes as many at once, as it may")
+        }
+        "TransactionConflictException" | "ReplicatedWriteConflictException" => {
+            (ErrorKind::Unavailable, "somebody else changes the record in dynamodb at this moment")
+        }
+        "InaccessibleEncryptionCredentialsException" => {
+            (ErrorKind::Denied, "the key that the table in dynamodb is encrypted with cannot be used")
         }
         "AccessDeniedException" | "AccessDenied" if writes => {
             (ErrorKind::ReadOnly, "the user has no right to write to dynamodb: see the rights in the docs")
@@ -82,7 +100,11 @@ fn of_service(refusal: &impl ProvideErrorMetadata, writes: bool) -> (ErrorKind, 
         | "MissingAuthenticationToken"
         | "InvalidClientTokenId"
         | "ExpiredTokenException"
-        | "ExpiredToken" => (ErrorKind::Denied, "dynamodb refuses the credentials"),
+        | "ExpiredToken"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed" => {
+            (ErrorKind::Denied, "dynamodb refuses the credentials, or this machine's clock is wrong")
+        }
         "ItemCollectionSizeLimitExceededException" => {
             (ErrorKind::Full, "dynamodb has no more room for this entry")
         }
@@ -135,8 +157,5 @@ pub(super) fn unprocessed() -> Error {
 }
 
 pub(super) fn no_runtime() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "making a table in dynamodb needs a tokio runtime, and this one has ended",
-    )
+    Error::new(ErrorKind::Unavailable, "the tokio runtime has ended in which dynamodb was asked")
 }

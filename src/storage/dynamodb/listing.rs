@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, WriteRequest};
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -18,8 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::key::Key;
 use crate::time::Timestamp;
 
-/// What a batch may read, and what it may write.
-const READS: usize = 100;
+/// What a batch may write.
 pub(super) const WRITES: usize = 25;
 /// How often in a row nothing may have been done.
 const TRIES: u32 = 6;
@@ -81,35 +80,6 @@ impl Table {
             let next = page.last_evaluated_key.filter(|key| !key.is_empty()).map(Some);
             Ok(Some((page.items.unwrap_or_default(), next)))
         })
-    }
-
-    /// How many of these different keys are there.
-    pub(super) async fn count(&self, keys: &[Key]) -> Result<usize> {
-        let mut there = 0;
-        for batch in keys.chunks(READS) {
-            let mut left: Vec<Item> = batch.iter().map(|&key| self.naming.key(key)).collect();
-            let mut wait = Wait::default();
-            while !left.is_empty() {
-                let before = left.len();
-                let answer = self.run(false, |client, naming| {
-                    let wanted = KeysAndAttributes::builder()
-                        .set_keys(Some(left.clone()))
-                        .consistent_read(self.consistent)
-                        .projection_expression("#p")
-                        .expression_attribute_names("#p", &naming.partition)
-                        .build();
-                    let request = client.batch_get_item();
-                    let wanted = wanted.map(|wanted| HashMap::from([(naming.table.clone(), wanted)]));
-                    request.set_request_items(wanted.ok()).send()
-                });
-                let answer = answer.await?;
-                there += answer.responses.unwrap_or_default().values().map(Vec::len).sum::<usize>();
-                let rest = answer.unprocessed_keys.unwrap_or_default().into_values();
-                left = rest.flat_map(|rest| rest.keys).collect();
-                wait.after(before - left.len().min(before), left.is_empty()).await?;
-            }
-        }
-        Ok(there)
     }
 
     /// Deletes at most [`WRITES`] different records, whether they are there or not.

@@ -55,6 +55,7 @@
 //! The driver's crates are re-exported as [`aws_sdk_dynamodb`] and [`aws_config`], so that their types always fit.
 
 mod builder;
+mod credentials;
 mod failure;
 mod item;
 mod listing;
@@ -62,6 +63,7 @@ mod naming;
 mod source;
 mod store;
 mod table;
+mod underway;
 
 pub use aws_config;
 pub use aws_sdk_dynamodb;

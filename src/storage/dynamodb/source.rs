@@ -7,11 +7,17 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, SharedHttpClient};
 use aws_sdk_dynamodb::{Client, Config};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+use super::credentials::Patient;
+
+/// How long a request may take where nobody says it.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Where DynamoDB is and who asks: what [`DynamoDbStorage::builder`](super::DynamoDbStorage::builder) takes.
 ///
@@ -44,7 +50,7 @@ impl From<String> for DynamoDbSource {
 
 impl From<&SdkConfig> for DynamoDbSource {
     fn from(config: &SdkConfig) -> Self {
-        Config::new(config).into()
+        settings(config).into()
     }
 }
 
@@ -78,6 +84,7 @@ impl fmt::Debug for DynamoDbSource {
 }
 
 /// What a client is made of, once somebody needs it.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) config: Option<Box<Builder>>,
     pub(super) region: Option<String>,
@@ -95,7 +102,7 @@ impl Source {
                 if let Some(region) = &self.region {
                     loader = loader.region(Region::new(region.clone())); // so that nobody is asked for one
                 }
-                Config::new(&loader.load().await).to_builder()
+                settings(&loader.load().await).to_builder()
             }
         };
         if let Some(region) = &self.region {
@@ -107,7 +114,7 @@ impl Source {
         let config = builder.clone().build();
         let mut timeouts = TimeoutConfig::builder()
             .connect_timeout(self.connect_timeout.unwrap_or(Duration::from_secs(1)))
-            .operation_timeout(self.response_timeout.unwrap_or(Duration::from_secs(10)))
+            .operation_timeout(self.response_timeout.unwrap_or(LONGEST))
             .build();
         if let (Some(theirs), Some(_)) = (config.timeout_config(), &self.config) {
             let mut said = TimeoutConfig::builder();
@@ -122,6 +129,20 @@ impl Source {
         }
         Client::from_conf(builder.build())
     }
+}
+
+/// The driver's settings of these.
+fn settings(config: &SdkConfig) -> Config {
+    let patient =
+        config.credentials_provider().map(|provider| SharedCredentialsProvider::new(Patient::new(provider)));
+    let mut builder = config.to_builder();
+    builder.set_credentials_provider(patient);
+    Config::new(&builder.build())
+}
+
+/// How long this client's requests may take.
+pub(super) fn longest(client: &Client) -> Duration {
+    client.config().timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(LONGEST)
 }
 
 fn https() -> SharedHttpClient {

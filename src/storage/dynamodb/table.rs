@@ -6,7 +6,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -15,35 +14,38 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
     TimeToLiveSpecification, TimeToLiveStatus,
 };
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use super::failure::{failed, is_no_table, no_runtime};
+use super::failure::{failed, is_no_table, is_throttled, no_runtime};
 use super::naming::Naming;
-use super::source::Source;
+use super::source::{Source, longest};
+use super::underway::Underway;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::record::random_id;
 
 /// How often a table that is being made is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// AWS makes a table in some seconds.
 const MAKE: Duration = Duration::from_secs(120);
 
-type Making = Shared<BoxFuture<'static, Result<()>>>;
+/// A partition's capacity is counted by the second, so nobody waits much longer for it.
+const PAUSES: [u64; 6] = [25, 50, 100, 200, 400, 800];
 
 pub(super) struct Table {
     source: Source,
     client: OnceCell<Client>,
+    connecting: Underway<Client>,
     pub(super) naming: Naming,
     pub(super) consistent: bool,
     create_if_missing: bool,
-    making: Mutex<Option<Making>>,
+    making: Underway<Result<()>>,
 }
 
 impl Table {
     pub(super) fn new(source: Source, naming: Naming, consistent: bool, create_if_missing: bool) -> Self {
-        let (client, making) = (OnceCell::new(), Mutex::new(None));
-        Self { source, client, naming, consistent, create_if_missing, making }
+        let (client, connecting, making) = (OnceCell::new(), Underway::default(), Underway::default());
+        Self { source, client, connecting, naming, consistent, create_if_missing, making }
     }
 
     /// Asks DynamoDB. The inner error is a condition that was not met, which only the operation understands.
@@ -58,11 +60,11 @@ impl Table {
         R: fmt::Debug + Send + 'static,
         F: Future<Output = Result<O, SdkError<E, R>>> + Send,
     {
-        let client = self.client.get_or_init(|| self.source.client()).await;
-        let mut answer = request(client, &self.naming).await;
+        let client = self.client().await?;
+        let mut answer = patiently(client, || request(client, &self.naming)).await;
         if self.create_if_missing && answer.as_ref().is_err_and(is_no_table) {
             self.make(client).await?;
-            answer = request(client, &self.naming).await;
+            answer = patiently(client, || request(client, &self.naming)).await;
         }
         match answer {
             Ok(answer) => Ok(Ok(answer)),
@@ -91,18 +93,55 @@ impl Table {
         self.ask(writes, request).await?.map_err(strange)
     }
 
-    fn make(&self, client: &Client) -> Making {
-        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*making {
-            Some(making) if making.peek().is_none() => making.clone(),
-            _ => {
-                let (client, naming) = (client.clone(), self.naming.clone());
-                let task = tokio::spawn(async move { create(&client, &naming).await });
-                let begun = async move { task.await.unwrap_or_else(|_| Err(no_runtime())) }.boxed().shared();
-                making.insert(begun).clone()
-            }
-        }
+    /// What the environment says may take a while to find out.
+    async fn client(&self) -> Result<&Client> {
+        let connect = || async {
+            let connecting = self.connecting.join(|| {
+                let source = self.source.clone();
+                async move { source.client().await }
+            });
+            connecting.await.ok_or_else(no_runtime)
+        };
+        self.client.get_or_try_init(connect).await
     }
+
+    async fn make(&self, client: &Client) -> Result<()> {
+        let making = self.making.join(|| {
+            let (client, naming) = (client.clone(), self.naming.clone());
+            async move { create(&client, &naming).await }
+        });
+        making.await.unwrap_or_else(|| Err(no_runtime()))
+    }
+}
+
+/// Asks again while DynamoDB has no capacity, within the time of one request. The driver's own few retries end sooner
+/// than a second, for which capacity is counted.
+async fn patiently<O, E, R, F>(client: &Client, request: impl Fn() -> F) -> Result<O, SdkError<E, R>>
+where
+    E: ProvideErrorMetadata,
+    F: Future<Output = Result<O, SdkError<E, R>>>,
+{
+    let end = Instant::now() + longest(client);
+    let mut answer = request().await;
+    let mut tried = 0;
+    while answer.as_ref().is_err_and(is_throttled) {
+        let pause = PAUSES[tried.min(PAUSES.len() - 1)];
+        let pause = Instant::now() + Duration::from_millis(pause / 2 + jitter(pause / 2));
+        if pause >= end {
+            break;
+        }
+        tokio::time::sleep_until(pause).await;
+        // Whoever is not answered by the end is told why it waited.
+        let Ok(again) = tokio::time::timeout_at(end, request()).await else { break };
+        (answer, tried) = (again, tried + 1);
+    }
+    answer
+}
+
+/// Less than this, so that those that were refused together do not come back together.
+fn jitter(below: u64) -> u64 {
+    let [byte, ..] = random_id();
+    below * u64::from(byte) / 256
 }
 
 async fn create(client: &Client, naming: &Naming) -> Result<()> {
