@@ -3,10 +3,11 @@
 //!
 //! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
 //! `TEST_REDIS_SENTINEL_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched under random cache
-//! names only. A store whose
-//! server is missing is shown as ignored, with the reason; where `CI` is set that fails.
+//! names only. A store whose server is missing is shown as ignored, with the reason; where `CI` is set that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod end_to_end;
 mod places;
 mod processes;
@@ -74,6 +75,10 @@ fn main() -> ExitCode {
         trials.extend(end_to_end::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));
+        }
+        #[cfg(feature = "dynamodb")]
+        if kind.name == "dynamodb" {
+            trials.extend(dynamodb::trials(kind));
         }
     }
     trials.extend(redis::trials());

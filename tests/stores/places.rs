@@ -32,7 +32,7 @@ pub struct Kind {
     ports: Vec<u16>,
     /// Where its DynamoDB is, if it is one.
     #[cfg(feature = "dynamodb")]
-    endpoint: Option<String>,
+    pub endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +155,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// What the store of this name is called on a server.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// The address of the store of this name: another process opens the same by it.
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
@@ -164,7 +169,7 @@ impl Place {
             }
             Address::Server(url) => {
                 let mark = if url.contains('?') { '&' } else { '?' };
-                format!("{url}{mark}cache_name={}", escaped(&format!("{}{name}", self.prefix)))
+                format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
     }

@@ -18,6 +18,8 @@ const THROTTLED: [&str; 5] = [
     "SlowDown",
 ];
 
+const NO_CREDENTIALS: &str = "no credentials for dynamodb were found that can be used";
+
 /// The error of an operation. A user without the right to write is refused writes alone.
 pub(super) fn failed<E, R>(error: &SdkError<E, R>, writes: bool) -> Error
 where
@@ -54,7 +56,8 @@ where
             Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
                 (ErrorKind::Unavailable, "what provides the credentials for dynamodb cannot be asked")
             }
-            Some(_) => (ErrorKind::Denied, "no credentials for dynamodb were found that can be used"),
+            Some(_) => (ErrorKind::Denied, NO_CREDENTIALS),
+            None if is_unsigned(error) => (ErrorKind::Denied, NO_CREDENTIALS),
             None if matches!(error, SdkError::ConstructionFailure(_)) => {
                 (ErrorKind::Config, "dynamodb needs a region, and an endpoint that is one if any")
             }
@@ -114,9 +117,8 @@ fn of_service(refusal: &impl ProvideErrorMetadata, writes: bool) -> (ErrorKind, 
         "ValidationException" if says("size has exceeded") => {
             (ErrorKind::TooLarge, "the record is longer than dynamodb takes")
         }
-        "ValidationException"
-            if says("key element") || says("Missing the key") || says("Type mismatch for key") =>
-        {
+        // Each request words it in its own way.
+        "ValidationException" if says("key") => {
             (ErrorKind::Config, "the table in dynamodb has other keys than the store was told of")
         }
         _ => (ErrorKind::Other, "dynamodb answered with an error"),
@@ -141,14 +143,21 @@ fn word<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
 }
 
 fn credentials<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a CredentialsError> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Whether nothing provides credentials at all, for which the driver has no public type.
+fn is_unsigned(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| cause.to_string().contains("auth scheme"))
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
+    std::iter::from_fn(move || {
+        let this = cause?;
+        cause = this.source();
+        Some(this)
+    })
 }
 
 /// An answer that came in time lacks what was asked for, again and again.
@@ -158,4 +167,8 @@ pub(super) fn unprocessed() -> Error {
 
 pub(super) fn no_runtime() -> Error {
     Error::new(ErrorKind::Unavailable, "the tokio runtime has ended in which dynamodb was asked")
+}
+
+pub(super) fn strange() -> Error {
+    Error::new(ErrorKind::Other, "dynamodb speaks of a condition that was not made")
 }

@@ -8,23 +8,31 @@
 //!   works without the expiry too.
 //! - Listings and clearing read the table in pages of 1 MB; only `values` loads any, and no body's.
 //! - Nothing waits for ever: a request has [`response_timeout`](DynamoDbStorageBuilder::response_timeout), retries
-//!   included. Throttled requests and the unprocessed part of batches are tried again, later each time.
+//!   included. Throttled requests are tried again within it, and the unprocessed part of batches, later each time.
+//! - What takes longer than an operation may (to get credentials, to make a table, to move the times of a long body's
+//!   chunks) goes on without who began it, and serves those who come later.
 //! - Neither errors nor events hold addresses, names, credentials or DynamoDB's own texts.
 //!
 //! # What to know
 //! - **Price.** DynamoDB bills by length: 4 KB for a unit of reading (half of one where
 //!   [`eventually_consistent`](DynamoDbStorageBuilder::eventually_consistent)), 1 KB for one of writing. Moving a
-//!   record's time costs as much as writing it; before a body of several chunks is served, looking whether all are there
-//!   costs as much as reading them. Listings, `size`, `clear` and `delete_expired` are billed for the whole table.
+//!   record's time costs as much as writing it. Listings, `size`, `clear` and `delete_expired` are billed for the whole
+//!   table.
+//! - **Speed.** The records of a URL share a partition, from which AWS gives 12 MB in a second (24 where eventually
+//!   consistent) and to which it takes 1 MB in a second, or more once it has split it. A body that comes faster than it
+//!   can be stored is not stored.
+//! - **Parts.** A body's chunks outlive what names them, so they are taken to be there and not looked for, which would
+//!   cost as much as reading them. Where some are missing all the same (deleted by hand, or their times were not moved
+//!   because the process ended) the body ends in an error, never short, and is fetched anew the next time.
 //! - **Bounds.** The store has none of its own, and DynamoDB evicts nothing: what has no end stays until it is deleted.
 //! - **One record** is at most 390 KiB long, since an item may be 400 KB; longer bodies are kept in chunks.
 //! - **The table** is one cache's. It is made by
 //!   [`create_if_missing`](DynamoDbStorageBuilder::create_if_missing), or is there already: with two keys of type string
 //!   and, for the expiry, time to live on the attribute below. Items of others in it are left alone by all operations.
 //! - **Global tables** compare in each region alone: an invalidation in one is seen late in another.
-//! - **Rights** that a user needs on the table: `dynamodb:GetItem`, `BatchGetItem`, `PutItem`, `UpdateItem`,
-//!   `DeleteItem`, and for listings and clearing `Scan` and `BatchWriteItem`. To make it: `CreateTable`,
-//!   `DescribeTable`, `UpdateTimeToLive` and `DescribeTimeToLive`. Who may only read is served hits.
+//! - **Rights** that a user needs on the table: `dynamodb:GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, and for
+//!   listings and clearing `Scan` and `BatchWriteItem`. To make it: `CreateTable`, `DescribeTable`, `UpdateTimeToLive`
+//!   and `DescribeTimeToLive`. Who may only read is served hits.
 //!
 //! # The table
 //! | attribute | type | |

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::builder::DynamoDbStorageBuilder;
-use super::failure::no_runtime;
+use super::failure::{no_runtime, strange};
 use super::item::{self, Item};
 use super::listing::{WRITES, Wanted};
 use super::naming::{STAMP, UNTIL};
@@ -220,7 +220,10 @@ impl Storage for DynamoDbStorage {
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         let item = item::encode(&self.table.naming, key, &record)?;
-        self.put(&item, Condition::None).await.map(drop)
+        match self.put(&item, Condition::None).await? {
+            Put::Done => Ok(()),
+            Put::Refused(_) => Err(strange()),
+        }
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {

@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::types::{
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::failure::{failed, is_no_table, is_throttled, no_runtime};
+use super::failure::{failed, is_no_table, is_throttled, no_runtime, strange};
 use super::naming::Naming;
 use super::source::{Source, longest};
 use super::underway::Underway;
@@ -89,8 +89,7 @@ impl Table {
         R: fmt::Debug + Send + 'static,
         F: Future<Output = Result<O, SdkError<E, R>>> + Send,
     {
-        let strange = |_| Error::new(ErrorKind::Other, "dynamodb speaks of a condition that was not made");
-        self.ask(writes, request).await?.map_err(strange)
+        self.ask(writes, request).await?.map_err(|_| strange())
     }
 
     /// What the environment says may take a while to find out.
