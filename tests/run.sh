@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches (each once).
-# Installs what is missing where it may (nginx, from Debian); otherwise says so and goes on without those tests.
+# Installs what is missing where it may (nginx and Redis, from Debian); otherwise says so and goes on without those tests.
+# Servers are started by the tests themselves, on free ports and with temporary data, and end with them.
 # Usage: tests/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,15 +20,22 @@ step() {
 
 # --- tools -----------------------------------------------------------------------------------------------------------
 command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust first" >&2; exit 1; }
-if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-  echo "== installing nginx"
-  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light) \
-    >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "nginx could not be installed"; }
-fi
 PATH="$PATH:/usr/sbin"
-if ! command -v nginx >/dev/null; then
-  echo "nginx was not found: the tests against it are skipped"
+wanted=()
+command -v nginx >/dev/null || wanted+=(nginx-light)
+command -v redis-server >/dev/null || wanted+=(redis-server)
+if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  echo "== installing ${wanted[*]}"
+  # A policy of 101 keeps Debian from starting what it installs.
+  policy=/usr/sbin/policy-rc.d
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=$policy; }
+  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${wanted[@]}") \
+    >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "${wanted[*]} could not be installed"; }
+  [ -z "${made:-}" ] || rm -f "$made"
 fi
+for program in nginx redis-server; do
+  command -v $program >/dev/null || echo "$program was not found: the tests against it are skipped"
+done
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 step "format" cargo fmt --check

@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --all-features --bench storage [NAME …]`
 //!
-//! A hit is a request through the layer, its body read and held while other tasks have their turn; the raw driver reads a
-//! value of the same length. A store is a miss whose response is written; the raw driver writes such a value. Requests go
+//! A read is one record from the storage, without a cache above it. A hit is a request through the layer, its body read
+//! and held while other tasks have their turn; the raw driver reads a value of the same length. A store is a miss whose response is written; the raw driver writes such a value. Requests go
 //! through 200 URLs in turn. The two are measured in turns, five times each; the medians are shown. Redis is the one at
 //! `TEST_REDIS_URL`, or is started for it.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
@@ -16,11 +16,12 @@ mod raw;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tower::Layer;
-use tower_response_cache::storage::{MemoryStorage, RedisStorage, SqliteStorage, Storage};
-use tower_response_cache::{Cache, CacheLayer};
+use tower_response_cache::storage::{Key, MemoryStorage, Record, RedisStorage, SqliteStorage, Storage};
+use tower_response_cache::{Cache, CacheLayer, Timestamp};
 
 use origin::{Bare, URI, read, read_held};
 use rate::{Plan, Rates, compare};
@@ -29,8 +30,13 @@ use raw::{Raw, RawMemory, RawRedis, RawSqlite};
 pub const ROWS: usize = 200;
 const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")];
 
+fn record_key(number: usize) -> Key {
+    Key::head([number as u8; 16])
+}
+
 /// The layer over one storage, and what it is compared with.
 struct Pair<S: Storage, R> {
+    storage: S,
     layer: CacheLayer<S>,
     service: Cache<Bare, S>,
     raw: R,
@@ -41,22 +47,45 @@ struct Pair<S: Storage, R> {
 
 impl<S: Storage, R: Raw> Pair<S, R> {
     async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
-        let layer = CacheLayer::new(storage);
+        let layer = CacheLayer::new(storage.clone());
         let service = layer.layer(Bare::new(len));
         let rows: Arc<[String]> = (0..ROWS).map(|row| format!("{URI}&row={row}")).collect();
         let body = Bytes::from(vec![7; len]);
         for (number, uri) in rows.iter().enumerate() {
             read(&mut service.clone(), uri).await;
             raw.set(number as u64, body.clone()).await;
+            let until = Timestamp::from(std::time::SystemTime::now()) + Duration::from_secs(3600);
+            storage.write(record_key(number), Record::new(body.clone(), until)).await.unwrap();
         }
         layer.idle().await;
-        Arc::new(Self { layer, service, raw, rows, cold: Arc::default(), body })
+        Arc::new(Self { storage, layer, service, raw, rows, cold: Arc::default(), body })
     }
 }
 
 async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: Arc<Pair<S, R>>) {
     for tasks in [1, 64] {
         let shared = || Arc::clone(&pair);
+        let raw_get = {
+            let own = shared();
+            move |number: usize| {
+                let pair = Arc::clone(&own);
+                async move {
+                    let value = pair.raw.get((number % ROWS) as u64).await;
+                    tokio::task::yield_now().await;
+                    assert_eq!(value.len(), pair.body.len());
+                }
+            }
+        };
+        let own = shared();
+        let read_one = move |number: usize| {
+            let pair = Arc::clone(&own);
+            async move {
+                let record = pair.storage.read(record_key(number % ROWS)).await.unwrap().unwrap();
+                tokio::task::yield_now().await;
+                assert_eq!(record.payload().len(), pair.body.len());
+            }
+        };
+        row(name, "read", size, tasks, &compare(plan, tasks, read_one, raw_get.clone(), || async {}).await);
         let own = shared();
         let ours = move |number: usize| {
             let pair = Arc::clone(&own);
@@ -66,16 +95,7 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
                 assert_eq!(len, pair.body.len());
             }
         };
-        let own = shared();
-        let raw = move |number: usize| {
-            let pair = Arc::clone(&own);
-            async move {
-                let value = pair.raw.get((number % ROWS) as u64).await;
-                tokio::task::yield_now().await;
-                assert_eq!(value.len(), pair.body.len());
-            }
-        };
-        row(name, "hit", size, tasks, &compare(plan, tasks, ours, raw, || async {}).await);
+        row(name, "hit", size, tasks, &compare(plan, tasks, ours, raw_get, || async {}).await);
         let own = shared();
         let ours = move |_: usize| {
             let pair = Arc::clone(&own);

@@ -2,7 +2,8 @@
 //!
 //! Promises: a head or variant is written only by comparing with what the lookup saw, once, with no second look;
 //! chunks come before the record that names them, behind a placeholder where nothing usable stood; who loses the
-//! comparison removes its own chunks, and who does not know leaves them to their time.
+//! comparison removes its own chunks, unless somebody reads them already, and who does not know leaves them to their
+//! time.
 
 use std::sync::{Arc, OnceLock};
 
@@ -140,7 +141,7 @@ impl<S: Storage> Plan<S> {
         if let Ok(true) = written {
             self.keep_reachable(&record).await;
         }
-        self.core.pending.remove(key, record.stamp());
+        let asked = self.core.pending.remove(key, record.stamp());
         match written {
             Ok(true) => {
                 self.release_replaced().await;
@@ -148,7 +149,11 @@ impl<S: Storage> Plan<S> {
             }
             Ok(false) => {
                 tracing::debug!("not stored: something else was written since the lookup");
-                self.discard(chunks).await;
+                // Who was given the record while it was under way reads the body to its end.
+                match asked {
+                    true => self.release(&self.chunk_keys(chunks)).await,
+                    false => self.discard(chunks).await,
+                }
                 false
             }
             Err(error) => {
@@ -201,9 +206,17 @@ impl<S: Storage> Plan<S> {
             Target::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
-            let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
-            let _ = self.core.store.retain(&variant.response.body.chunks(self.place.head), most).await;
+            self.release(&variant.response.body.chunks(self.place.head)).await;
         }
+    }
+
+    async fn release(&self, chunks: &[Key]) {
+        let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
+        let _ = self.core.store.retain(chunks, most).await; // else they go at their own time
+    }
+
+    fn chunk_keys(&self, chunks: u32) -> Vec<Key> {
+        (0..chunks).map(|part| self.chunk_key(part)).collect()
     }
 
     /// Puts the placeholder where nothing usable stood; false: give up.
@@ -233,8 +246,7 @@ impl<S: Storage> Plan<S> {
     /// Removes the chunks that nobody will name.
     pub(crate) async fn discard(&self, chunks: u32) {
         if chunks > 0 {
-            let keys: Vec<Key> = (0..chunks).map(|part| self.chunk_key(part)).collect();
-            let _ = self.core.store.delete_many(&keys).await; // else they go at their own time
+            let _ = self.core.store.delete_many(&self.chunk_keys(chunks)).await; // else they go at their own time
         }
     }
 

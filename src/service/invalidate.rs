@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
+
 use super::core::Core;
 use super::lookup::variant_in;
 use super::tasks::Driven;
@@ -45,8 +47,9 @@ impl<S: Storage> Core<S> {
     /// Writes the tombstone that a head is owed.
     pub(crate) async fn settle(&self, head: Key) -> Settling {
         let Some(debt) = self.owed.debt(head) else { return Settling::Settled };
-        // Only to learn which chunks may go: what is there is overwritten whatever it is.
-        let there = self.store.read(head).await.ok().flatten();
+        // Only to learn which chunks may go: what is there is overwritten whatever it is. A store that does not answer
+        // is not asked twice, since somebody waits.
+        let Ok(there) = self.store.read(head).await else { return Settling::Unsettled };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = entry::record(Slot::Fence { until, placeholder: false }, until);
@@ -104,14 +107,11 @@ impl<S: Storage> Core<S> {
         named: &[http::Uri],
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        let own = self.invalidate(head).await;
-        for other in named {
-            if let Some(other) = EffectiveUri::of_uri(other).map(|uri| self.keyer.head(&uri))
-                && other != head
-            {
-                self.invalidate(other).await;
-            }
-        }
+        let others = named.iter().filter_map(EffectiveUri::of_uri).map(|uri| self.keyer.head(&uri));
+        let others: Vec<Key> = others.filter(|other| *other != head).collect();
+        // At the same time: a store that hangs costs one deadline.
+        let others = join_all(others.into_iter().map(|other| self.invalidate(other)));
+        let (own, _) = join(self.invalidate(head), others).await;
         match own {
             Settling::Written(stamp) => Some(stamp),
             Settling::Settled | Settling::Unsettled => None,

@@ -21,6 +21,8 @@ pub(crate) struct Pending {
 pub(crate) struct Underway {
     pub(crate) record: Record,
     seen: Option<Stamp>,
+    /// Somebody may be reading the body that it names.
+    asked: bool,
 }
 
 impl Underway {
@@ -37,22 +39,29 @@ impl Pending {
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<Underway> {
-        if self.is_empty() { None } else { self.lock().get(&key).cloned() }
+        if self.is_empty() {
+            return None;
+        }
+        let mut map = self.lock();
+        let underway = map.get_mut(&key)?;
+        underway.asked = true;
+        Some(underway.clone())
     }
 
     pub(crate) fn insert(&self, key: Key, seen: Option<Stamp>, record: Record) {
         let mut map = self.lock();
-        map.insert(key, Underway { record, seen });
+        map.insert(key, Underway { record, seen, asked: false });
         self.len.store(map.len(), Ordering::SeqCst);
     }
 
-    /// The store has answered for this record; one that took its place here stays.
-    pub(crate) fn remove(&self, key: Key, stamp: Stamp) {
+    /// The store has answered for this record; one that took its place here stays. Whether it may have been given to
+    /// anybody: one whose place was taken may have been.
+    pub(crate) fn remove(&self, key: Key, stamp: Stamp) -> bool {
         let mut map = self.lock();
-        if map.get(&key).is_some_and(|underway| underway.record.stamp() == stamp) {
-            map.remove(&key);
-        }
+        let own = map.get(&key).is_some_and(|underway| underway.record.stamp() == stamp);
+        let asked = if own { map.remove(&key).is_some_and(|underway| underway.asked) } else { true };
         self.len.store(map.len(), Ordering::SeqCst);
+        asked
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Underway>> {

@@ -53,6 +53,14 @@ enum Ahead {
     Read(Result<Option<Bytes>>),
 }
 
+/// How long a chunk is waited for.
+#[derive(Clone, Copy)]
+enum Patience {
+    Lookup,
+    /// The body has begun: there is no way back.
+    Body,
+}
+
 /// A chunked body, as its record describes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunked {
@@ -81,7 +89,8 @@ impl<S: Storage> ChunkReader<S> {
         }
         let rest: Vec<Key> = (part + 1..=last).map(|part| reader.key(part)).collect();
         let rest: Vec<Key> = rest.into_iter().filter(|key| reader.core.pending.get(*key).is_none()).collect();
-        let first = reader.read(part);
+        // There is still a way back, so it has no more time than a lookup.
+        let first = reader.read(part, Patience::Lookup);
         // Boxed, so that the lookups of small bodies need no room for it.
         let (first, whole) = join(first, Box::pin(reader.core.store.contains_all(&rest))).await;
         match whole {
@@ -105,13 +114,17 @@ impl<S: Storage> ChunkReader<S> {
         self.named.key.sibling(Kind::Chunk, self.body.id, part)
     }
 
-    fn read(&self, part: u32) -> Reading {
+    fn read(&self, part: u32, patience: Patience) -> Reading {
         let (key, core) = (self.key(part), Arc::clone(&self.core));
         Box::pin(async move {
             if let Some(underway) = core.pending.get(key) {
                 return Ok(Some(underway.record.payload()));
             }
-            Ok(core.store.read_chunk(key).await?.map(|record| record.payload()))
+            let read = match patience {
+                Patience::Lookup => core.store.read(key).await?,
+                Patience::Body => core.store.read_chunk(key).await?,
+            };
+            Ok(read.map(|record| record.payload()))
         })
     }
 
@@ -121,7 +134,7 @@ impl<S: Storage> ChunkReader<S> {
         while self.ahead.len() < AHEAD && !matches!(self.ahead.back(), Some(Ahead::Read(_))) {
             let next = u64::from(self.part) + self.ahead.len() as u64;
             let Some(part) = u32::try_from(next).ok().filter(|part| *part <= self.last) else { return };
-            let mut reading = self.read(part);
+            let mut reading = self.read(part, Patience::Body);
             self.ahead.push_back(match reading.as_mut().poll(cx) {
                 Poll::Pending => Ahead::Reading(Exclusive::new(reading)),
                 Poll::Ready(read) => Ahead::Read(read),

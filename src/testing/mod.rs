@@ -21,16 +21,22 @@ mod harness;
 pub use self::harness::Harness;
 pub use crate::{contract_cases, storage_contract};
 
-/// Calls a macro of this crate with the list of all cases, in brackets, and then the arguments that follow its name.
+/// Calls a macro with the list of all cases, in brackets, and then the arguments that follow its name: `own NAME` is a
+/// macro of yours, `NAME` one of this crate. So that a test harness of another kind runs all of them too.
 ///
 /// ```
-/// let names = tower_response_cache::contract_cases!(case_names);
-/// assert!(names.contains(&"absent_is_none"));
+/// macro_rules! count {
+///     ([$($case:ident),* $(,)?]) => { [$(stringify!($case)),*].len() };
+/// }
+/// assert!(tower_response_cache::contract_cases!(own count) > 30);
 /// ```
 #[macro_export]
 macro_rules! contract_cases {
-    ($callback:ident $($arguments:tt)*) => {
-        $crate::$callback! {
+    (own $callback:ident $($arguments:tt)*) => {
+        $crate::contract_cases! { @list [$callback] $($arguments)* }
+    };
+    (@list [$($callback:tt)+] $($arguments:tt)*) => {
+        $($callback)+! {
             [
                 absent_is_none,
                 bytes_come_back_exactly,
@@ -75,6 +81,9 @@ macro_rules! contract_cases {
             ]
             $($arguments)*
         }
+    };
+    ($callback:ident $($arguments:tt)*) => {
+        $crate::contract_cases! { @list [$crate::$callback] $($arguments)* }
     };
 }
 

@@ -3,11 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod bound;
+mod disk;
 mod files;
+mod killed;
+mod log;
+mod migration;
 mod model;
 mod opening;
 mod processes;
+mod replaced;
 mod sharing;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use tower_response_cache::Timestamp;
+use tower_response_cache::storage::sqlite::rusqlite::Connection;
 use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
 
 pub(crate) fn head(n: u8) -> Key {
@@ -60,6 +67,13 @@ pub(crate) async fn close(storage: SqliteStorage, path: &Path) {
 pub(crate) fn open_files(path: &Path) -> usize {
     let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
     files.flatten().filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path)).count()
+}
+
+/// Asserts that SQLite finds nothing wrong with a file.
+pub(crate) fn integrity(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
 }
 
 pub(crate) async fn keys(storage: &SqliteStorage) -> Vec<Key> {

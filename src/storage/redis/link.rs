@@ -1,7 +1,7 @@
 //! A connection to Redis, whichever way it is reached, and the pool's manager that makes them.
 //!
 //! Promises: every connection has the timeouts of the settings (the managers that come with the pool give none to
-//! clusters and sentinels); a connection to a master that was demoted is not handed out again.
+//! clusters and sentinels); one that does not answer, or leads to a master that was demoted, is not handed out again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,6 +106,9 @@ impl Manager for LinkManager {
                 "the connection may lead to a server that is no master any more",
             ));
         }
-        pooled.link.run(&cmd("PING")).await.map(drop).map_err(RecycleError::Backend)
+        match tokio::time::timeout(self.connect_timeout, pooled.link.run(&cmd("PING"))).await {
+            Ok(answer) => answer.map(drop).map_err(RecycleError::Backend),
+            Err(_) => Err(RecycleError::message("the connection does not answer")),
+        }
     }
 }

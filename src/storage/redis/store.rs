@@ -141,6 +141,16 @@ impl Inner {
         self.sum(keys, Manner::ONCE, |group| self.named(cmd("UNLINK"), group)).await
     }
 
+    /// Writes where nothing at all is.
+    async fn write_new(&self, name: &str, record: &Record, value: &[u8]) -> Result<bool> {
+        let expiry = self.expiry(record.retain_until());
+        if expiry == Expiry::Past {
+            return Ok(false);
+        }
+        let answer = self.run(set(name, value, expiry).arg("NX"), Manner::WRITE).await?;
+        Ok(answer == Value::Okay)
+    }
+
     /// Compares with the stamp that is in the bytes there, whatever they are.
     async fn compare(&self, name: &str, seen: Option<Stamp>, record: &Record, value: &[u8]) -> Result<bool> {
         let seen = seen.map(Stamp::to_bytes);
@@ -154,6 +164,15 @@ impl Inner {
     fn listing(&self) -> Listing<'_> {
         Listing::new(&self.links, &self.naming, self.is_cluster)
     }
+}
+
+fn set(name: &str, value: &[u8], expiry: Expiry) -> Cmd {
+    let mut command = cmd("SET");
+    command.arg(name).arg(value);
+    if let Expiry::In(millis) = expiry {
+        command.arg("PX").arg(millis);
+    }
+    command
 }
 
 fn fits(record: &Record) -> Result<bytes::Bytes> {
@@ -189,8 +208,7 @@ impl Storage for RedisStorage {
         let name = self.inner.naming.name(key);
         let command = match self.inner.expiry(record.retain_until()) {
             Expiry::Past => cmd("UNLINK").arg(name).take(),
-            Expiry::Never => cmd("SET").arg(name).arg(&value[..]).take(),
-            Expiry::In(millis) => cmd("SET").arg(name).arg(&value[..]).arg("PX").arg(millis).take(),
+            expiry => set(&name, &value, expiry),
         };
         self.inner.run(&command, Manner::WRITE).await.map(drop)
     }
@@ -198,6 +216,10 @@ impl Storage for RedisStorage {
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         let value = fits(&record)?;
         let name = self.inner.naming.name(key);
+        // An empty place, the usual case of a miss, needs no script.
+        if seen.is_none() && self.inner.write_new(&name, &record, &value).await? {
+            return Ok(true);
+        }
         if self.inner.compare(&name, seen, &record, &value).await? {
             return Ok(true);
         }

@@ -34,6 +34,7 @@ const MOST_READERS: usize = 64;
 #[must_use]
 pub struct SqliteStorageBuilder {
     name: PathBuf,
+    use_temp: bool,
     flags: OpenFlags,
     busy_timeout: Duration,
     pragmas: Vec<(String, String)>,
@@ -48,6 +49,7 @@ impl SqliteStorageBuilder {
     pub(super) fn new(cache_name: PathBuf) -> Self {
         Self {
             name: cache_name,
+            use_temp: false,
             flags: OpenFlags::default(),
             busy_timeout: Duration::from_secs(5),
             pragmas: Vec::new(),
@@ -57,6 +59,14 @@ impl SqliteStorageBuilder {
             max_bytes: 1 << 30,
             clock: Clock::system(),
         }
+    }
+
+    /// Whether the file is in the system's temporary directory ([`std::env::temp_dir`]), under the cache name, which is
+    /// then a relative path. It may be gone after a restart of the machine. Where users share that directory, others
+    /// may read the file, or make one of that name first: then name a directory of your own instead. Default: false.
+    pub fn use_temp(mut self, use_temp: bool) -> Self {
+        self.use_temp = use_temp;
+        self
     }
 
     /// SQLite's open flags. Default: read and write, create, URI filenames, no mutex (each connection has one user at a
@@ -73,7 +83,7 @@ impl SqliteStorageBuilder {
     }
 
     /// Sets a pragma on every connection, after the store's own (`journal_mode = WAL`, `synchronous = NORMAL`,
-    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 64 MiB), so it overrides them. `page_size`, `auto_vacuum` and `encoding` have an effect
+    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 32 MiB, `auto_vacuum = INCREMENTAL`), so it overrides them. `page_size`, `auto_vacuum` and `encoding` have an effect
     /// when the file is made. Default: no more.
     pub fn pragma(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
         self.pragmas.push((name.into().to_ascii_lowercase(), value.to_string()));
@@ -145,6 +155,7 @@ impl SqliteStorageBuilder {
         let readers = self.readers.min(MOST_READERS);
         let location = match &self.connection {
             Some(_) => Location::Memory,
+            None if self.use_temp => Location::temporary(&self.name, &std::env::temp_dir())?,
             None => Location::parse(&self.name, std::env::home_dir())?,
         };
         let plan = Plan {

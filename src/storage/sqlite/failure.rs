@@ -4,13 +4,24 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{Error, ErrorKind};
 
+const SHORTEST: Duration = Duration::from_micros(250);
+const LONGEST: Duration = Duration::from_millis(4);
+
 /// True when another connection was in the way, and the same may succeed later.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    let busy = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::FileLockingProtocolFailed];
+    error.sqlite_error_code().is_some_and(|code| busy.contains(&code))
+}
+
+/// True when there was no room on the disk.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    // The log's index is lengthened by a call that does not tell why it failed; there is one reason known.
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || extended == Some(ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// The error of an operation, as its caller gets it.
@@ -18,15 +29,18 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
     if is_busy(&error) {
         return busy();
     }
+    if is_full(&error) {
+        let message = "the disk of the cache's file, or the file by its own limit, is full";
+        return Error::new(ErrorKind::Full, message).with_source(error);
+    }
     let (kind, message) = match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             (ErrorKind::ReadOnly, "the cache's file cannot be written")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            (ErrorKind::Corrupt, "the cache's file is damaged: remove it while nobody uses it")
+            (ErrorKind::Corrupt, "the cache's file is damaged: remove it, and a new one is made")
         }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, "the record is longer than SQLite takes"),
-        Some(ErrorCode::DiskFull) => (ErrorKind::Full, "the disk of the cache's file is full"),
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
             (ErrorKind::Unavailable, "the cache's file could not be read or written")
         }
@@ -52,12 +66,13 @@ pub(super) fn patiently<T>(
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
     let begun = Instant::now();
-    let mut pause = Duration::from_millis(1);
+    let mut pause = SHORTEST;
     loop {
         match attempt() {
             Err(error) if is_busy(&error) && begun.elapsed() < patience => {
                 std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
+                // Soon short again: who has waited long must not ask less often than who has just come.
+                pause = if pause < LONGEST { pause * 2 } else { SHORTEST };
             }
             result => return result,
         }

@@ -2,18 +2,14 @@
 //!
 //! Promises: nothing is written; a file that is refused is the same afterwards, byte for byte.
 
-use std::io::Read;
-use std::path::Path;
-
 use rusqlite::{Connection, ErrorCode};
 
+use super::layout::VERSION;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 
 /// "TwRC".
 pub(super) const APPLICATION_ID: i32 = 0x5477_5243;
-/// The version of the tables.
-pub(super) const VERSION: i32 = 1;
 /// Up to this length a file is checked whole.
 const CHECKED_WHOLE: i64 = 64 << 20;
 
@@ -23,6 +19,8 @@ const TABLES: [&str; 4] = ["contents", "entries", "records", "totals"];
 pub(super) enum Found {
     /// No file, or an empty database: ours to make.
     Nothing,
+    /// Ours, of an earlier version.
+    Older(usize),
     Ours,
 }
 
@@ -31,6 +29,8 @@ pub(super) enum Refusal {
     Sqlite(rusqlite::Error),
     Foreign,
     Newer,
+    /// An older version that cannot be brought to this one.
+    OlderReadOnly,
     Damaged,
 }
 
@@ -57,6 +57,11 @@ impl Refusal {
                 "was made by a newer version of this crate: upgrade, or name another file",
                 None,
             ),
+            Self::OlderReadOnly => (
+                ErrorKind::Config,
+                "was made by an older version of this crate and cannot be written: open it once where it can be",
+                None,
+            ),
             Self::Damaged => {
                 (ErrorKind::Corrupt, "is damaged: it is left as it is; remove it, or name another file", None)
             }
@@ -79,7 +84,7 @@ impl Refusal {
 
 /// Looks at a file, without making or changing any.
 pub(super) fn survey(location: &Location) -> Result<Found, Refusal> {
-    let header = location.path().map(Header::read);
+    let header = location.path().map(|_| Header::read(location));
     match header {
         Some(Header::Absent | Header::Empty) => return Ok(Found::Nothing),
         Some(Header::Foreign) => return Err(Refusal::Foreign),
@@ -133,7 +138,12 @@ pub(super) fn inspect(connection: &Connection) -> Result<Found, Refusal> {
     match version {
         VERSION => Ok(Found::Ours),
         version if version > VERSION => Err(Refusal::Newer),
-        _ => Err(Refusal::Damaged),
+        0 => {
+            let tables: i64 =
+                connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+            if tables == 0 { Ok(Found::Older(0)) } else { Err(Refusal::Damaged) }
+        }
+        version => usize::try_from(version).map(Found::Older).map_err(|_| Refusal::Damaged),
     }
 }
 
@@ -162,7 +172,7 @@ fn check(connection: &Connection) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the first bytes of a file say, read without SQLite, which might make files beside it.
+/// Whose a file says it is, by its first page alone.
 #[derive(Clone, Copy)]
 enum Header {
     Absent,
@@ -175,21 +185,24 @@ enum Header {
 }
 
 impl Header {
-    fn read(path: &Path) -> Self {
-        let mut header = Vec::new();
-        match std::fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut header)) {
-            Ok(0) => return Self::Empty,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::Absent,
-            Err(_) => return Self::Unreadable,
+    /// Reads it as SQLite reads an immutable file, which makes no files beside it. Not as a plain file: closing one
+    /// would end the locks that this process has on it through other connections.
+    fn read(location: &Location) -> Self {
+        match location.path().map(std::fs::metadata) {
+            Some(Ok(file)) if file.len() == 0 => return Self::Empty,
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return Self::Absent,
+            _ => {}
         }
-        if !header.starts_with(b"SQLite format 3\0") {
-            return Self::Foreign;
-        }
-        match header.get(68..72).and_then(|id| id.try_into().ok()).map(i32::from_be_bytes) {
-            Some(APPLICATION_ID) => Self::Ours,
-            Some(0) => Self::Unknown,
-            _ => Self::Foreign,
+        let Some(alone) = location.without_log() else { return Self::Unreadable };
+        let id = alone.open_read_only().and_then(|connection| {
+            connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))
+        });
+        match id {
+            Ok(APPLICATION_ID) => Self::Ours,
+            Ok(0) => Self::Unknown,
+            Ok(_) => Self::Foreign,
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Self::Foreign,
+            Err(_) => Self::Unreadable,
         }
     }
 }

@@ -50,6 +50,29 @@ impl Location {
         }
     }
 
+    /// A cache name as a file in the system's temporary directory.
+    pub(super) fn temporary(name: &Path, directory: &Path) -> Result<Self> {
+        use std::path::Component;
+        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        match Self::parse(name, None) {
+            Ok(Self::Path(path)) if path.components().all(is_inside) && path.file_name().is_some() => {
+                Ok(Self::Path(directory.join(path)))
+            }
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                "with use_temp the cache name is a relative path, without `~` and `..`",
+            )),
+        }
+    }
+
+    /// The same file, whatever the working directory is later.
+    pub(super) fn absolute(self) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
+            other => other,
+        }
+    }
+
     pub(super) fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match self {
             Self::Memory => Connection::open_in_memory_with_flags(flags),
@@ -74,6 +97,12 @@ impl Location {
         if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return None;
         }
+        self.without_log()
+    }
+
+    /// The same file, as if no log were beside it.
+    pub(super) fn without_log(&self) -> Option<Self> {
+        let Self::Path(path) = self else { return None };
         let path = std::path::absolute(path).ok()?;
         let mut uri = String::from("file://");
         let slashes = path.to_str()?.replace(std::path::MAIN_SEPARATOR, "/");
@@ -145,7 +174,7 @@ impl fmt::Display for Location {
 }
 
 /// A file that SQLite keeps beside a database.
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()

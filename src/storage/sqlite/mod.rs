@@ -51,14 +51,18 @@ mod builder;
 mod eviction;
 mod failure;
 mod inspect;
+mod layout;
 mod location;
+mod log;
 mod open;
 mod operation;
 mod readers;
 mod recency;
 mod rows;
+mod source;
 mod store;
 mod table;
+mod vacuum;
 mod writer;
 
 pub use rusqlite;

@@ -1,24 +1,27 @@
 //! Opening: looks first, then makes what is missing.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::patiently;
-use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect, survey};
+use super::inspect::{Found, Refusal, inspect, survey};
+use super::layout::upgrade;
 use super::location::Location;
+use super::log::LONG;
+use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Statements that a connection keeps prepared: more than there are.
 const STATEMENTS: usize = 64;
-/// The log is cut back to this length once it is merged.
-const LOG: i64 = 64 << 20;
 /// How many pages the log holds before it is merged. Measured against SQLite's 1000: writes are 1.2 times (128 KiB) to
 /// 1.4 times (1 KiB) as many.
 const MERGED_AFTER: i64 = 4000;
 /// Must be set before a database has its first page.
 const BEFORE_THE_FIRST_PAGE: [&str; 3] = ["page_size", "auto_vacuum", "encoding"];
 
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) location: Location,
     pub(super) flags: OpenFlags,
@@ -34,27 +37,38 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) in_task: Vec<Connection>,
     pub(super) read_only: bool,
+    pub(super) source: Source,
 }
 
 impl Plan {
     /// Opens the file, and makes it if it is not there.
     pub(super) fn open(mut self) -> Result<Opened> {
+        self.location = self.location.absolute();
+        let again = self.clone();
         let one = self.location.takes_one_connection(self.flags);
         if !one {
             survey(&self.location).map_err(|refusal| refusal.at(&self.location))?;
         }
+        let (writer, read_only) = self.open_first()?;
+        let file = writer.path().filter(|path| !one && !path.is_empty()).map(PathBuf::from);
+        let more = |count| if file.is_some() { count } else { 0 };
+        let readers =
+            (0..more(self.readers)).map(|_| self.open_reader(self.busy_timeout)).collect::<Result<_>>()?;
+        // A task must not wait; what is busy goes to a thread.
+        let in_task =
+            (0..more(self.in_task)).map(|_| self.open_reader(Duration::ZERO)).collect::<Result<_>>()?;
+        let path = again.location.path().map(PathBuf::from).or(file.clone()).filter(|_| file.is_some());
+        Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
+    }
+
+    /// Opens the connection that makes the file if it is not there; says whether it can only read.
+    pub(super) fn open_first(&mut self) -> Result<(Connection, bool)> {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
         }
         let writer = self.open_writer()?;
         let read_only = self.prepare(&writer, true)?;
-        let is_file = writer.path().is_some_and(|path| !path.is_empty());
-        let more = |count| if one || !is_file { 0 } else { count };
-        let reader = |wait| self.open_reader(wait).map_err(|error| Refusal::from(error).at(&self.location));
-        let readers = (0..more(self.readers)).map(|_| reader(self.busy_timeout)).collect::<Result<_>>()?;
-        // A task must not wait; what is busy goes to a thread.
-        let in_task = (0..more(self.in_task)).map(|_| reader(Duration::ZERO)).collect::<Result<_>>()?;
-        Ok(Opened { writer, readers, in_task, read_only })
+        Ok((writer, read_only))
     }
 
     /// Takes a ready connection, for everything.
@@ -67,7 +81,8 @@ impl Plan {
         }
         inspect(&writer).map_err(|refusal| refusal.at(&self.location))?;
         let read_only = self.prepare(&writer, false)?;
-        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only })
+        let source = Source::new(self, None);
+        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only, source })
     }
 
     fn open_writer(&mut self) -> Result<Connection> {
@@ -99,33 +114,47 @@ impl Plan {
         let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
         let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
         if read_only {
-            if found == Found::Nothing {
-                let message =
-                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
-                return Err(Error::new(ErrorKind::Config, message));
+            match found {
+                Found::Ours => {}
+                Found::Older(_) => return Err(refused(Refusal::OlderReadOnly)),
+                Found::Nothing => {
+                    let message =
+                        format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                    return Err(Error::new(ErrorKind::Config, message));
+                }
             }
             self.set_pragmas(writer, |_| true)?;
             return Ok(true);
         }
         self.set_pragmas(writer, |name| BEFORE_THE_FIRST_PAGE.contains(&name))?;
         let set = || {
+            if !self.names("auto_vacuum") {
+                // So that its space can be given back in small steps; a file that has pages stays as it is.
+                writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            }
             if !self.names("journal_mode") {
                 // Whoever else is opening the file may be in the way, without SQLite's own waiting.
                 patiently(self.busy_timeout, || writer.pragma_update(None, "journal_mode", "WAL"))?;
             }
             writer.pragma_update(None, "synchronous", "NORMAL")?;
             writer.pragma_update(None, "wal_autocheckpoint", MERGED_AFTER)?;
-            writer.pragma_update(None, "journal_size_limit", LOG)
+            writer.pragma_update(None, "journal_size_limit", LONG)
         };
         if is_own {
             set().map_err(|error| refused(error.into()))?;
         }
         self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
-        create(writer, self.busy_timeout).map_err(refused)?;
+        upgrade(writer, self.busy_timeout).map_err(refused)?;
+        // Its turns are waited for outside of SQLite, whose own waiting lets newcomers overtake.
+        writer.busy_timeout(Duration::ZERO).map_err(|error| refused(error.into()))?;
         Ok(false)
     }
 
-    fn open_reader(&self, wait: Duration) -> rusqlite::Result<Connection> {
+    pub(super) fn open_reader(&self, wait: Duration) -> Result<Connection> {
+        self.connect_reader(wait).map_err(|error| Refusal::from(error).at(&self.location))
+    }
+
+    fn connect_reader(&self, wait: Duration) -> rusqlite::Result<Connection> {
         let connection = self.location.open(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.busy_timeout(wait)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -173,36 +202,4 @@ fn patiently_inspect(connection: &Connection, patience: Duration) -> Result<Foun
         }
     });
     waited.map_err(Refusal::from).and(found)
-}
-
-/// Makes the tables, unless another process was first.
-fn create(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
-    patiently(patience, || connection.execute_batch("BEGIN IMMEDIATE"))?;
-    let made = inspect(connection).and_then(|found| match found {
-        Found::Ours => Ok(()),
-        Found::Nothing => Ok(connection.execute_batch(&format!(
-            "CREATE TABLE records (
-                entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
-                stamp BLOB NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, content INTEGER NOT NULL,
-                PRIMARY KEY (entry, kind, slot, part)
-            ) WITHOUT ROWID;
-            CREATE INDEX records_until ON records (until);
-            CREATE TABLE contents (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
-            CREATE TABLE entries (
-                entry BLOB PRIMARY KEY, used INTEGER NOT NULL, size INTEGER NOT NULL, records INTEGER NOT NULL
-            ) WITHOUT ROWID;
-            CREATE INDEX entries_used ON entries (used);
-            CREATE TABLE totals (bytes INTEGER NOT NULL);
-            INSERT INTO totals VALUES (0);
-            PRAGMA application_id = {APPLICATION_ID};
-            PRAGMA user_version = {VERSION};"
-        ))?),
-    });
-    match made {
-        Ok(()) => Ok(patiently(patience, || connection.execute_batch("COMMIT"))?),
-        Err(refusal) => {
-            connection.execute_batch("ROLLBACK")?;
-            Err(refusal)
-        }
-    }
 }

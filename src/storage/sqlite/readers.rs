@@ -2,7 +2,7 @@
 //!
 //! Promises: the threads end when this is dropped; a question whose asker is gone is not asked.
 
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,15 +11,23 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::failure::{closed, failed, is_busy, patiently};
+use super::source::{Role, Source, Watch};
 use crate::error::{Error, ErrorKind, Result};
 
-type Question = Box<dyn FnOnce(&Connection) + Send>;
+type Question = Box<dyn FnOnce(Result<&Connection>) + Send>;
 
 pub(super) struct Readers {
     queue: Sender<Question>,
-    in_task: Vec<Mutex<Connection>>,
+    in_task: Vec<Arc<Mutex<Reader>>>,
     threads: Vec<JoinHandle<()>>,
     patience: Duration,
+}
+
+struct Reader {
+    connection: Connection,
+    watch: Watch,
+    source: Arc<Source>,
+    role: Role,
 }
 
 impl Readers {
@@ -28,20 +36,30 @@ impl Readers {
         threads: Vec<Connection>,
         in_task: Vec<Connection>,
         patience: Duration,
+        source: &Arc<Source>,
     ) -> Result<Self> {
+        let reader = |wait| {
+            move |connection: Connection| Reader {
+                watch: source.watch(&connection),
+                connection,
+                source: Arc::clone(source),
+                role: Role::Reader(wait),
+            }
+        };
         let (queue, questions) = crossbeam_channel::unbounded();
-        let start = |connection: Connection| {
+        let start = |mut reader: Reader| {
             let questions = questions.clone();
             std::thread::Builder::new()
                 .name("sqlite-reader".to_owned())
-                .spawn(move || answer(&connection, &questions))
+                .spawn(move || answer(&mut reader, &questions))
                 .map_err(|error| {
                     Error::new(ErrorKind::Unavailable, "no thread can be started to read the store")
                         .with_source(error)
                 })
         };
-        let threads = threads.into_iter().map(start).collect::<Result<_>>()?;
-        let in_task = in_task.into_iter().map(Mutex::new).collect();
+        let threads = threads.into_iter().map(reader(patience)).map(start).collect::<Result<_>>()?;
+        let in_task = in_task.into_iter().map(reader(Duration::ZERO));
+        let in_task = in_task.map(|reader| Arc::new(Mutex::new(reader))).collect();
         Ok(Self { queue, in_task, threads, patience })
     }
 
@@ -67,29 +85,64 @@ impl Readers {
         let patience = self.patience;
         let question: Question = Box::new(move |connection| {
             if !reply.is_closed() {
-                let _ = reply.send(patiently(patience, || question(connection))); // nobody waits any more
+                let found = connection
+                    .and_then(|connection| patiently(patience, || question(connection)).map_err(failed));
+                let _ = reply.send(found); // nobody waits any more
             }
         });
         self.queue.send(question).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?.map_err(failed)
+        answer.await.map_err(|_| closed())?
     }
 
     /// Asks in this task, if a connection is free and nothing is in its way.
     pub(super) fn now<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<Result<T>> {
-        let free = self.in_task.iter().find_map(|connection| match connection.try_lock() {
-            Ok(connection) => Some(connection),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        let (slot, mut free) = self.in_task.iter().find_map(|slot| match slot.try_lock() {
+            Ok(reader) => Some((slot, reader)),
+            Err(TryLockError::Poisoned(poisoned)) => Some((slot, poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         })?;
-        match question(&free) {
+        if !free.is_current() {
+            renew_elsewhere(slot, free);
+            return None;
+        }
+        match question(&free.connection) {
             Err(error) if is_busy(&error) => None,
             result => Some(result.map_err(failed)),
         }
     }
 }
 
-fn answer(connection: &Connection, questions: &Receiver<Question>) {
-    while let Ok(question) = questions.recv() {
-        question(connection);
+impl Reader {
+    /// Whether the file still has its name, as far as can be told at once.
+    fn is_current(&mut self) -> bool {
+        self.source.is_fresh(&self.watch) || self.source.looks_same(&mut self.watch)
     }
+
+    fn renewed(&mut self) -> Result<&Connection> {
+        if !self.source.is_fresh(&self.watch) {
+            self.source.renew(&mut self.connection, &mut self.watch, self.role)?;
+        }
+        Ok(&self.connection)
+    }
+}
+
+fn answer(reader: &mut Reader, questions: &Receiver<Question>) {
+    while let Ok(question) = questions.recv() {
+        question(reader.renewed());
+    }
+}
+
+/// Has a connection of tasks renewed by a thread, since that may take long.
+fn renew_elsewhere(slot: &Arc<Mutex<Reader>>, free: MutexGuard<'_, Reader>) {
+    let is_tried = free.source.is_refused(&free.watch);
+    drop(free);
+    if is_tried {
+        return;
+    }
+    let slot = Arc::clone(slot);
+    let renew = move || {
+        let _ = slot.lock().unwrap_or_else(PoisonError::into_inner).renewed(); // told by the thread that reads
+    };
+    // Without a thread it is not renewed, and the threads that read answer.
+    let _ = std::thread::Builder::new().name("sqlite-open".to_owned()).spawn(renew);
 }

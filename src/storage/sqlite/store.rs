@@ -14,9 +14,9 @@ use super::open::Opened;
 use super::operation::{Operation, When};
 use super::readers::Readers;
 use super::recency::Recency;
-use super::rows;
 use super::table::{Encoded, ROW};
 use super::writer::{Writer, too_large};
+use super::{log, rows, vacuum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::{Key, Kind};
@@ -81,15 +81,41 @@ impl SqliteStorage {
         self.inner.read_only
     }
 
+    /// Gives the file's free space back to the disk; says by how many bytes the file is shorter. What was evicted,
+    /// deleted or replaced leaves such space, which later writes fill again: worth while after a
+    /// [`clear`](Storage::clear) or under a lower bound, not as a habit.
+    ///
+    /// Goes in small steps, each in turn with other writes, of other processes too. A file that was not made by this
+    /// crate with its own settings (`auto_vacuum = NONE`) is written anew at once instead, while others wait.
+    ///
+    /// # Errors
+    /// [`ReadOnly`](ErrorKind::ReadOnly): the file cannot be written. [`Timeout`](ErrorKind::Timeout): a step found no
+    /// turn. [`Full`](ErrorKind::Full): moving needs some room for the log. What was given back by then stays so.
+    pub async fn vacuum(&self) -> Result<u64> {
+        self.inner.may_change()?;
+        let mut freed = 0;
+        loop {
+            let step = self.inner.writer.ask(vacuum::step).await?;
+            freed += step.freed;
+            if step.is_last {
+                break;
+            }
+        }
+        // The file is shortened when the log is merged. Readers in the way: then the next merge does it.
+        self.inner.writer.ask(|connection| log::cut(connection, log::WAIT)).await?;
+        Ok(freed)
+    }
+
     pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
         let recency = Arc::new(Recency::new(clock));
+        let source = Arc::new(opened.source);
         let readers = match opened.readers.is_empty() && opened.in_task.is_empty() {
             true => None,
-            false => Some(Readers::start(opened.readers, opened.in_task, patience)?),
+            false => Some(Readers::start(opened.readers, opened.in_task, patience, &source)?),
         };
         let longest = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW).min(LONGEST);
         let inner = Inner {
-            writer: Writer::new(opened.writer, Arc::clone(&recency), max_bytes, patience),
+            writer: Writer::new(opened.writer, Arc::clone(&recency), max_bytes, patience, source),
             readers,
             recency,
             max_record_len: usize::try_from(longest).unwrap_or(usize::MAX),
@@ -100,10 +126,15 @@ impl SqliteStorage {
 }
 
 impl Inner {
-    async fn change(&self, operation: Operation) -> Result<u64> {
-        if self.read_only {
-            return Err(Error::new(ErrorKind::ReadOnly, "the cache's file is read-only: nothing is stored"));
+    fn may_change(&self) -> Result<()> {
+        match self.read_only {
+            true => Err(Error::new(ErrorKind::ReadOnly, "the cache's file is read-only: nothing is stored")),
+            false => Ok(()),
         }
+    }
+
+    async fn change(&self, operation: Operation) -> Result<u64> {
+        self.may_change()?;
         self.writer.run(operation).await
     }
 

@@ -12,15 +12,19 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::eviction;
-use super::failure::{closed, failed, is_busy, patiently};
+use super::failure::{closed, failed, is_busy, is_full, patiently};
+use super::log::{Log, WAIT, cut};
 use super::operation::{Operation, Outcome};
 use super::recency::Recency;
+use super::source::{Role, Source, Watch};
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 
 const MOST_AT_ONCE: usize = 256;
 const MOST_BYTES_AT_ONCE: usize = 8 << 20;
 const USES_AT_ONCE: usize = 1024;
+/// What is this short is written whatever the length of the log: invalidations are.
+const SMALL: usize = 4096;
 
 pub(super) struct Writer {
     connection: tokio_rusqlite::Connection,
@@ -33,11 +37,25 @@ struct Desk {
     recency: Arc<Recency>,
     max_bytes: i64,
     patience: Duration,
+    source: Arc<Source>,
+    /// Used by the writer's thread alone.
+    state: Mutex<State>,
+}
+
+struct State {
+    watch: Watch,
+    log: Log,
 }
 
 struct Job {
     operation: Operation,
     reply: oneshot::Sender<Result<u64>>,
+}
+
+impl Job {
+    fn answer(self, result: Result<u64>) {
+        let _ = self.reply.send(result); // nobody waits for it any more
+    }
 }
 
 impl Writer {
@@ -46,8 +64,10 @@ impl Writer {
         recency: Arc<Recency>,
         max_bytes: i64,
         patience: Duration,
+        source: Arc<Source>,
     ) -> Self {
-        let desk = Desk { queue: Mutex::default(), recency, max_bytes, patience };
+        let state = Mutex::new(State { watch: source.watch(&connection), log: Log::default() });
+        let desk = Desk { queue: Mutex::default(), recency, max_bytes, patience, source, state };
         Self { connection: connection.into(), desk: Arc::new(desk) }
     }
 
@@ -66,14 +86,17 @@ impl Writer {
         let _ = self.post(move |connection| desk.write_uses(connection)); // closed: nothing to keep
     }
 
-    /// Reads through this connection, in turn with the writes.
+    /// Asks through this connection, in turn with the writes.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let patience = self.desk.patience;
-        let asked = self.connection.call_raw(move |connection| patiently(patience, || question(connection)));
-        asked.await.map_err(|_| closed())?.map_err(failed)
+        let desk = Arc::clone(&self.desk);
+        let asked = self.connection.call_raw(move |connection| {
+            desk.renew(connection)?;
+            patiently(desk.patience, || question(connection)).map_err(failed)
+        });
+        asked.await.map_err(|_| closed())?
     }
 
     /// Sends work to the writer's thread; does not wait for it.
@@ -94,32 +117,59 @@ impl Desk {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that the connection is to the file that has the name.
+    fn renew(&self, connection: &mut Connection) -> Result<()> {
+        self.source.renew(connection, &mut self.state().watch, Role::Writer)
+    }
+
     /// Takes what waits, up to a bound, and carries it out in one transaction.
     fn work(&self, connection: &mut Connection) {
-        let jobs = self.take();
+        let mut jobs = self.take();
         if jobs.is_empty() {
             return;
         }
+        if let Err(error) = self.renew(connection) {
+            return jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
+        }
+        if self.state().log.is_stuck() && self.state().log.keep_short(connection, self.patience) {
+            let (long, short) = jobs.into_iter().partition(|job| job.operation.weight() > SMALL);
+            jobs = short;
+            Vec::into_iter(long).for_each(|job: Job| job.answer(Err(log_is_full())));
+        }
         let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
+        let results = self.carry_out(connection, &operations);
+        for (job, result) in jobs.into_iter().zip(results) {
+            job.answer(result);
+        }
+        self.state().log.keep_short(connection, self.patience);
+    }
+
+    fn carry_out(&self, connection: &Connection, operations: &[&Operation]) -> Vec<Result<u64>> {
         let commit =
             |operations: &[&Operation]| patiently(self.patience, || self.commit(connection, operations));
-        let results = match commit(&operations) {
+        let result = commit(operations).or_else(|error| match is_full(&error) {
+            // What is merged leaves its place in the log to be written again.
+            true if cut(connection, WAIT.min(self.patience)).is_ok_and(|is_cut| is_cut) => commit(operations),
+            _ => Err(error),
+        });
+        match result {
             Ok(results) => results,
             // What failed may have been one of them: each alone, so that the others succeed.
-            Err(error) if jobs.len() > 1 && !is_busy(&error) => operations
-                .into_iter()
-                .map(|operation| {
+            Err(error) if operations.len() > 1 && !is_busy(&error) => {
+                let alone = |operation: &&Operation| {
                     let mut results = commit(&[operation]).map_err(failed)?;
                     results.pop().unwrap_or_else(|| Err(closed()))
-                })
-                .collect(),
+                };
+                operations.iter().map(alone).collect()
+            }
             Err(error) => {
                 let error = failed(error);
-                jobs.iter().map(|_| Err(error.clone())).collect()
+                operations.iter().map(|_| Err(error.clone())).collect()
             }
-        };
-        for (job, result) in jobs.into_iter().zip(results) {
-            let _ = job.reply.send(result); // nobody waits for it any more
         }
     }
 
@@ -172,7 +222,10 @@ impl Desk {
         })
     }
 
-    fn write_uses(&self, connection: &Connection) {
+    fn write_uses(&self, connection: &mut Connection) {
+        if self.renew(connection).is_err() {
+            return; // there is nothing to write them to
+        }
         for uses in self.recency.take().chunks(USES_AT_ONCE) {
             let written = self.transaction(connection, |table| {
                 uses.iter().try_for_each(|&(entry, used)| eviction::set_used(table, entry, used))
@@ -219,4 +272,11 @@ fn answer(outcome: Outcome) -> Result<u64> {
 
 pub(super) fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, "the record or its entry would take more than half of the store's bound")
+}
+
+fn log_is_full() -> Error {
+    Error::new(
+        ErrorKind::Full,
+        "the log cannot be merged, for somebody reads from it all the time: end that reader",
+    )
 }

@@ -1,0 +1,44 @@
+//! What a real server does to the cache when it dies, hangs, forgets or refuses: no request fails, none waits longer
+//! than the deadline, no body is wrong, no invalidation is forgotten, and the store is used again by itself.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
+
+mod events;
+mod outages;
+mod redis;
+mod redis_nodes;
+#[path = "../servers/mod.rs"]
+mod servers;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// What a test of a server comes to; `Err`: why there is no server.
+type Tried = Result<(), String>;
+
+fn main() -> ExitCode {
+    let mut tests = outages::tests("redis", redis::Alone::start);
+    tests.extend(redis::tests());
+    tests.extend(redis_nodes::tests());
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
+    world::print_table();
+    conclusion.exit_code()
+}
+
+/// A test in a runtime of its own, whose events are counted apart.
+fn test<F>(name: impl Into<String>, body: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Tried>,
+{
+    Trial::ignorable_test(name, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        match runtime.block_on(body()) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(reason) if servers::must_be_there() => Err(reason.into()),
+            Err(reason) => Ok(Completion::ignored_with(reason)),
+        }
+    })
+}

@@ -1,0 +1,323 @@
+//! The layer on a store, from a request to the bytes that are kept, and back.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use libtest_mimic::Trial;
+use tower_response_cache::CacheLayerBuilder;
+use tower_response_cache::storage::{BoxStorage, Kind as Record, Storage};
+use tower_response_cache::testing::Harness;
+
+use crate::places::{Kind, Place};
+use crate::support::{self, Fixture, Origin, get, get_with, not_modified, response};
+use crate::trial;
+
+const A: &str = "http://example.com/a";
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials(kind: &Kind) -> Vec<Trial> {
+            vec![$(trial("layer", kind, stringify!($name), |place| Box::pin($name(place)))),*]
+        }
+    };
+}
+
+cases![
+    a_response_is_stored_served_and_confirmed,
+    a_changed_response_takes_the_stored_ones_place,
+    variants_live_side_by_side,
+    a_body_in_chunks_comes_back_whole_and_in_part,
+    trailers_and_a_head_request_are_answered_from_the_store,
+    a_body_that_ends_early_leaves_nothing,
+    an_unsafe_request_invalidates_for_every_cache_on_the_store,
+    a_fetch_under_way_is_not_stored_after_an_invalidation,
+    a_reader_that_has_begun_finishes_the_body_that_was_replaced,
+    what_is_stored_can_be_listed_and_cleared,
+    a_stale_response_is_served_while_the_origin_is_down,
+    many_at_once_get_the_right_bodies,
+    credentials_do_not_mix,
+];
+
+type Cache = Fixture<BoxStorage>;
+
+/// A cache whose clock begins now: a server drops what has expired by its own.
+async fn cache_with(
+    place: &Place,
+    origin: Origin,
+    settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
+) -> Cache {
+    let storage = place.open("store").await.unwrap();
+    let cache = Fixture::with(origin, storage, settings);
+    cache.clock.set(SystemTime::now().into());
+    cache
+}
+
+async fn cache(place: &Place, origin: Origin) -> Cache {
+    cache_with(place, origin, |builder| builder).await
+}
+
+fn post(uri: &str) -> Request<Full<Bytes>> {
+    Request::post(uri).body(Full::default()).unwrap()
+}
+
+/// The next request finds what was stored, in the store.
+async fn settled(cache: &Cache) {
+    cache.layer.idle().await;
+}
+
+async fn a_response_is_stored_served_and_confirmed(place: &Place) {
+    let origin = Origin::new(|request| match support::has_tag(request, "\"1\"") {
+        true => not_modified(&[("cache-control", "max-age=60"), ("etag", "\"1\"")]),
+        false => response(&[("cache-control", "max-age=60"), ("etag", "\"1\"")], "body"),
+    });
+    let cache = cache(place, origin).await;
+    assert_eq!(cache.get(A).await.word(), "miss");
+    settled(&cache).await;
+    for _ in 0..3 {
+        let hit = cache.get(A).await;
+        assert_eq!((hit.word(), &hit.body[..]), ("hit", &b"body"[..]));
+    }
+    let same = cache.ask(get_with(A, &[("if-none-match", "\"1\"")])).await;
+    assert_eq!((same.word(), same.code), ("hit", StatusCode::NOT_MODIFIED));
+    cache.clock.advance(Duration::from_secs(61));
+    let confirmed = cache.get(A).await;
+    assert_eq!((confirmed.word(), &confirmed.body[..]), ("revalidated", &b"body"[..]));
+    settled(&cache).await;
+    assert_eq!(cache.get(A).await.word(), "hit");
+    assert_eq!(cache.origin.count(), 2);
+}
+
+async fn a_changed_response_takes_the_stored_ones_place(place: &Place) {
+    let mut version = 0;
+    let cache = cache(
+        place,
+        Origin::new(move |_| {
+            version += 1;
+            response(&[("cache-control", "max-age=60")], format!("version {version}"))
+        }),
+    )
+    .await;
+    for expected in ["version 1", "version 2", "version 3"] {
+        assert_eq!(cache.get(A).await.body, expected);
+        settled(&cache).await;
+        assert_eq!(cache.get(A).await.body, expected);
+        cache.clock.advance(Duration::from_secs(61));
+    }
+}
+
+async fn variants_live_side_by_side(place: &Place) {
+    let origin = Origin::new(|request| {
+        let language =
+            request.headers().get("accept-language").map_or("none", |value| value.to_str().unwrap());
+        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], format!("in {language}"))
+    });
+    let cache = cache(place, origin).await;
+    for expected in ["miss", "hit", "hit"] {
+        for language in ["en", "de", "fr"] {
+            let answer = cache.ask(get_with(A, &[("accept-language", language)])).await;
+            assert_eq!((answer.word(), answer.body), (expected, format!("in {language}").into()));
+            settled(&cache).await;
+        }
+    }
+    cache.ask(post(A)).await;
+    assert_eq!(cache.ask(get_with(A, &[("accept-language", "de")])).await.word(), "miss");
+}
+
+/// So many bytes that tell where they stand.
+fn counted(len: usize, seed: u8) -> Bytes {
+    (0..len).map(|at| (at / 251) as u8 ^ at as u8 ^ seed).collect::<Vec<u8>>().into()
+}
+
+async fn a_body_in_chunks_comes_back_whole_and_in_part(place: &Place) {
+    let whole = counted(5_000_000, 1);
+    let body = whole.clone();
+    let cache =
+        cache(place, Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()))).await;
+    assert_eq!(cache.get(A).await.word(), "miss");
+    settled(&cache).await;
+    let hit = cache.get(A).await;
+    assert!(hit.word() == "hit" && hit.body == whole);
+    for (range, from, to) in
+        [("bytes=0-9", 0, 10), ("bytes=131071-131073", 131_071, 131_074), ("bytes=-5", 4_999_995, 5_000_000)]
+    {
+        let part = cache.ask(get_with(A, &[("range", range)])).await;
+        assert_eq!((part.word(), part.code), ("hit", StatusCode::PARTIAL_CONTENT), "{range}");
+        assert_eq!(part.body, whole.slice(from..to), "{range}");
+    }
+    assert_eq!(cache.origin.count(), 1);
+    if !place.kind.is_shared() {
+        return; // another handle would be another store
+    }
+    let keys: Vec<_> = place.open("store").await.unwrap().keys().try_collect().await.unwrap();
+    assert_eq!(
+        keys.iter().filter(|key| key.kind == Record::Chunk).count(),
+        5_000_000_usize.div_ceil(128 * 1024)
+    );
+}
+
+async fn trailers_and_a_head_request_are_answered_from_the_store(place: &Place) {
+    let cache =
+        cache(place, Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789"))).await;
+    cache.get(A).await;
+    settled(&cache).await;
+    let head = cache.ask(Request::builder().method(Method::HEAD).uri(A).body(Full::default()).unwrap()).await;
+    assert_eq!((head.word(), head.header("content-length"), head.body.len()), ("hit", Some("10"), 0));
+}
+
+async fn a_body_that_ends_early_leaves_nothing(place: &Place) {
+    let body = counted(1_000_000, 2);
+    let cache =
+        cache(place, Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()))).await;
+    let longer = counted(1_000_000, 3);
+    let lying = Origin::new(move |_| {
+        response(&[("cache-control", "max-age=60"), ("content-length", "2000000")], longer.clone())
+    });
+    let liar = cache_with(place, lying, |builder| builder).await;
+    drop(cache.send(get(A)).await);
+    let _ = liar.send(get("http://example.com/b")).await.into_body().collect().await;
+    settled(&cache).await;
+    settled(&liar).await;
+    assert_eq!(place.open("store").await.unwrap().size().await.unwrap(), 0);
+    assert_eq!(cache.get(A).await.word(), "miss");
+}
+
+async fn an_unsafe_request_invalidates_for_every_cache_on_the_store(place: &Place) {
+    if !place.kind.is_shared() {
+        return;
+    }
+    let origin = || Origin::new(|_| response(&[("cache-control", "max-age=60")], "body"));
+    let (one, other) = (cache(place, origin()).await, cache(place, origin()).await);
+    for uri in [A, "http://example.com/b"] {
+        one.get(uri).await;
+        settled(&one).await;
+        assert_eq!(other.get(uri).await.word(), "hit");
+        one.ask(post(uri)).await;
+        assert_eq!(other.get(uri).await.word(), "miss");
+        settled(&other).await;
+        assert_eq!(one.get(uri).await.word(), "hit");
+    }
+}
+
+async fn a_fetch_under_way_is_not_stored_after_an_invalidation(place: &Place) {
+    for len in [10, 500_000] {
+        let uri = format!("http://example.com/{len}");
+        let body = counted(len, 4);
+        let cache =
+            cache(place, Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone())))
+                .await;
+        let under_way = cache.send(get(&uri)).await;
+        cache.ask(post(&uri)).await;
+        assert_eq!(under_way.into_body().collect().await.unwrap().to_bytes().len(), len);
+        settled(&cache).await;
+        assert_eq!(cache.get(&uri).await.word(), "miss", "{len} bytes");
+        settled(&cache).await;
+        assert_eq!(cache.get(&uri).await.word(), "hit", "{len} bytes: the next fetch can store");
+    }
+}
+
+async fn a_reader_that_has_begun_finishes_the_body_that_was_replaced(place: &Place) {
+    let mut seed = 0;
+    let cache = cache(
+        place,
+        Origin::new(move |_| {
+            seed += 1;
+            response(&[("cache-control", "max-age=60")], counted(1_500_000, seed))
+        }),
+    )
+    .await;
+    cache.get(A).await;
+    settled(&cache).await;
+    let mut old = cache.send(get(A)).await.into_body();
+    let mut read = old.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
+    cache.clock.advance(Duration::from_secs(61));
+    assert_eq!(cache.get(A).await.body, counted(1_500_000, 2));
+    settled(&cache).await;
+    cache.ask(post(A)).await;
+    read.extend_from_slice(&old.collect().await.unwrap().to_bytes());
+    assert!(read == counted(1_500_000, 1), "two bodies were mixed");
+}
+
+async fn what_is_stored_can_be_listed_and_cleared(place: &Place) {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], counted(300_000, 5)));
+    let cache = cache(place, origin).await;
+    for number in 0..5 {
+        cache.get(&format!("http://example.com/{number}")).await;
+    }
+    settled(&cache).await;
+    let storage = place.open("store").await.unwrap();
+    // A store that is not shared gives another one for the same name.
+    if place.kind.is_shared() {
+        assert_eq!(storage.size().await.unwrap(), 5);
+        let values: Vec<_> = storage.values().try_collect().await.unwrap();
+        assert!(values.len() == 5 && values.iter().all(|(key, _)| key.kind == Record::Head));
+        storage.clear().await.unwrap();
+        let keys: Vec<_> = storage.keys().try_collect().await.unwrap();
+        assert_eq!(keys, []);
+        assert_eq!(cache.get("http://example.com/1").await.word(), "miss");
+    }
+}
+
+async fn a_stale_response_is_served_while_the_origin_is_down(place: &Place) {
+    let mut asked = 0;
+    let origin = Origin::new(move |_| {
+        asked += 1;
+        let mut answer = response(&[("cache-control", "max-age=10, stale-if-error=600")], "body");
+        if asked > 1 {
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        answer
+    });
+    let cache = cache(place, origin).await;
+    cache.get(A).await;
+    settled(&cache).await;
+    cache.clock.advance(Duration::from_secs(60));
+    let stale = cache.get(A).await;
+    assert_eq!((stale.code, &stale.body[..]), (StatusCode::OK, &b"body"[..]));
+    cache.clock.advance(Duration::from_secs(3600));
+    assert_eq!(cache.get(A).await.code, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+async fn many_at_once_get_the_right_bodies(place: &Place) {
+    let origin = Origin::new(|request| {
+        let number: usize = request.uri().path()[1..].parse().unwrap();
+        response(&[("cache-control", "max-age=60")], counted(number * 40_000, number as u8))
+    });
+    let cache = cache(place, origin).await;
+    for _ in 0..3 {
+        let asked = (0..200_usize).map(|number| {
+            let (service, number) = (cache.service.clone(), number % 10);
+            tokio::spawn(async move {
+                let request = get(&format!("http://example.com/{number}"));
+                let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                assert!(body == counted(number * 40_000, number as u8), "a wrong body for {number}");
+            })
+        });
+        for task in asked.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        settled(&cache).await;
+    }
+    assert_eq!(cache.get("http://example.com/9").await.word(), "hit");
+}
+
+async fn credentials_do_not_mix(place: &Place) {
+    let origin = Origin::new(|request| {
+        let who = request.headers().get("authorization").map_or("nobody", |value| value.to_str().unwrap());
+        response(&[("cache-control", "max-age=60")], format!("for {who}"))
+    });
+    let cache = cache(place, origin).await;
+    for _ in 0..2 {
+        for who in ["one", "other"] {
+            let answer = cache.ask(get_with(A, &[("authorization", who)])).await;
+            assert_eq!(answer.body, format!("for {who}"));
+            settled(&cache).await;
+        }
+        assert_eq!(cache.get(A).await.body, "for nobody");
+        settled(&cache).await;
+    }
+    assert_eq!(cache.origin.count(), 3);
+}

@@ -1,0 +1,197 @@
+//! The stores that everything here runs on, and how each is opened.
+
+use std::sync::Mutex;
+
+use tower_response_cache::Result;
+use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
+use tower_response_cache::testing::Harness;
+
+use crate::servers::find;
+use crate::servers::redis::{Cluster, Redis, Sentinels};
+
+/// Servers that were started for this run; they end with it.
+#[derive(Default)]
+pub struct Servers {
+    redis: Vec<Redis>,
+    cluster: Option<Cluster>,
+    sentinels: Option<Sentinels>,
+}
+
+/// One kind of store.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    pub name: &'static str,
+    /// Why it cannot be tested here.
+    pub missing: Option<String>,
+    address: Address,
+    /// Where its server's nodes are, if they are ours.
+    ports: Vec<u16>,
+}
+
+#[derive(Clone, Debug)]
+enum Address {
+    Memory,
+    Sqlite,
+    /// An address that takes a cache name.
+    Server(String),
+}
+
+/// The password of the user that has the rights which the docs name and no others.
+const USER: (&str, &str) = ("app", "word-of-app");
+const RIGHTS: [&str; 13] = [
+    "+get",
+    "+set",
+    "+unlink",
+    "+exists",
+    "+getrange",
+    "+eval",
+    "+scan",
+    "+ping",
+    "+setrange",
+    "+persist",
+    "+pexpire",
+    "~*",
+    "resetchannels",
+];
+
+impl Servers {
+    /// All kinds; starts what they need. A person's own servers come in place of ours.
+    pub fn start(&mut self) -> Vec<Kind> {
+        let kind = |name, address| Kind { name, missing: None, address, ports: Vec::new() };
+        let mut kinds = vec![kind("memory", Address::Memory), kind("sqlite", Address::Sqlite)];
+        let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
+            let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
+                (Ok(url), _) => (url, Vec::new(), None),
+                (Err(_), Err(reason)) => {
+                    (String::new(), Vec::new(), Some(format!("{reason}, and no {variable}")))
+                }
+                (Err(_), Ok(_)) => {
+                    let (url, ports) = start();
+                    (url, ports, None)
+                }
+            };
+            kinds.push(Kind { name, missing, address: Address::Server(url), ports });
+        };
+        server("redis", "TEST_REDIS_URL", &mut || {
+            let redis = Redis::start(&[]).unwrap();
+            let port = redis.port;
+            self.redis.push(redis);
+            (format!("redis://127.0.0.1:{port}/0"), vec![port])
+        });
+        server("redis_with_few_rights", "TEST_REDIS_USER_URL", &mut || {
+            let redis = Redis::start(&[]).unwrap();
+            let port = redis.port;
+            let (user, password) = USER;
+            let secret = format!(">{password}");
+            redis.ok(&[&["ACL", "SETUSER", user, "on", &secret], &RIGHTS[..]].concat());
+            redis.ok(&["ACL", "SETUSER", "default", "off"]);
+            self.redis.push(redis);
+            (format!("redis://{user}:{password}@127.0.0.1:{port}/0"), Vec::new())
+        });
+        server("redis_cluster", "TEST_REDIS_CLUSTER_URL", &mut || {
+            let cluster = self.cluster.insert(Cluster::start().unwrap());
+            let ports: Vec<u16> = cluster.0.iter().map(|node| node.port).collect();
+            let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+            (format!("redis+cluster://{}", hosts.join(",")), ports)
+        });
+        server("redis_under_sentinels", "TEST_REDIS_SENTINEL_URL", &mut || {
+            let sentinels = self.sentinels.insert(Sentinels::start().unwrap());
+            let address = sentinels.address("");
+            let port = sentinels.master.port;
+            (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
+        });
+        kinds
+    }
+}
+
+impl Kind {
+    /// A place that no other test has.
+    pub fn place(&self) -> Place {
+        Place {
+            kind: self.clone(),
+            folder: tempfile::tempdir().unwrap(),
+            prefix: format!("test-{:016x}-", fastrand::u64(..)),
+            opened: Mutex::default(),
+        }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        !matches!(self.address, Address::Memory)
+    }
+}
+
+/// Stores side by side under names of their own.
+#[derive(Debug)]
+pub struct Place {
+    pub kind: Kind,
+    folder: tempfile::TempDir,
+    prefix: String,
+    opened: Mutex<Vec<String>>,
+}
+
+impl Place {
+    /// The address of the store of this name: another process opens the same by it.
+    pub fn address(&self, name: &str) -> String {
+        match &self.kind.address {
+            Address::Memory => "memory:".to_owned(),
+            Address::Sqlite => {
+                format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
+            }
+            Address::Server(url) => {
+                let mark = if url.contains('?') { '&' } else { '?' };
+                format!("{url}{mark}cache_name={}", escaped(&format!("{}{name}", self.prefix)))
+            }
+        }
+    }
+
+    /// Leaves nothing behind on a server.
+    pub async fn clean(&self) {
+        if matches!(self.kind.address, Address::Server(_)) {
+            let opened = std::mem::take(&mut *self.opened.lock().unwrap());
+            for address in opened {
+                connect(&address).await.unwrap().clear().await.unwrap();
+            }
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+impl Harness for Place {
+    type Storage = BoxStorage;
+
+    async fn open(&self, name: &str) -> Result<BoxStorage> {
+        let address = self.address(name);
+        let storage = connect(&address).await?;
+        let mut opened = self.opened.lock().unwrap();
+        if !opened.contains(&address) {
+            opened.push(address);
+        }
+        Ok(storage)
+    }
+
+    fn shares(&self) -> bool {
+        self.kind.is_shared()
+    }
+
+    fn persists(&self) -> bool {
+        self.kind.is_shared()
+    }
+
+    async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
+        let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut damaged = false;
+        for port in &self.kind.ports {
+            for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
+                assert!(!Redis::ask(*port, &["SETRANGE", &name, "60", "damage"]).starts_with('-'));
+                damaged = true;
+            }
+        }
+        damaged
+    }
+}

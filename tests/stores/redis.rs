@@ -1,0 +1,210 @@
+//! What `RedisStorage` promises beyond the contract: round trips, native expiry, and every way to be given a server.
+
+use std::time::{Duration, SystemTime};
+
+use libtest_mimic::{Failed, Trial};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use tower_response_cache::storage::redis::deadpool_redis::{Config, PoolConfig, Runtime};
+use tower_response_cache::storage::redis::redis as driver;
+use tower_response_cache::storage::{Key, Kind, Record, RedisServer, RedisStorage, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use crate::servers::redis::{Cluster, Redis, Sentinels};
+use crate::servers::{find, must_be_there};
+use crate::support::{Fixture, Origin, get_with, response};
+
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials() -> Vec<Trial> {
+            vec![$(one(stringify!($name), || Box::pin($name()))),*]
+        }
+    };
+}
+
+trials![
+    a_hit_is_one_command_and_of_a_further_variant_two,
+    expiry_is_the_servers_own_and_never_has_none,
+    ready_clients_pools_and_settings_are_taken,
+    tls_is_spoken_where_the_address_or_the_client_says_so,
+    a_pool_of_one_is_not_kept_from_its_owner,
+];
+
+fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
+    let title = format!("redis::{name}");
+    match (find("redis-server"), must_be_there()) {
+        (Err(reason), true) => Trial::test(title, move || Err(Failed::from(reason))),
+        (Err(reason), false) => Trial::test(title, || Ok(())).with_ignored_flag(true).with_kind(reason),
+        (Ok(_), _) => Trial::test(title, move || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?
+                .block_on(body());
+            Ok(())
+        }),
+    }
+}
+
+fn url(redis: &Redis) -> String {
+    format!("redis://127.0.0.1:{}/0?cache_name=app", redis.port)
+}
+
+/// How many commands the server carried out, but for those that ask so.
+fn commands(redis: &Redis) -> u64 {
+    let stats = redis.ok(&["INFO", "stats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+async fn a_hit_is_one_command_and_of_a_further_variant_two() {
+    let redis = Redis::start(&[]).unwrap();
+    let origin = Origin::new(|request| {
+        let language = request.headers()["accept-language"].to_str().unwrap();
+        let body = language.repeat(512);
+        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], body)
+    });
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    for (language, each) in [("en", 1), ("de", 2)] {
+        let ask = || cache.ask(get_with("http://example.com/a", &[("accept-language", language)]));
+        assert_eq!(ask().await.word(), "miss");
+        cache.layer.idle().await;
+        assert_eq!(ask().await.word(), "hit");
+        let before = commands(&redis);
+        for _ in 0..100 {
+            assert_eq!(ask().await.word(), "hit");
+        }
+        // The one that asks is counted by the next.
+        assert_eq!(commands(&redis) - before - 1, 100 * each, "{language}");
+    }
+}
+
+async fn expiry_is_the_servers_own_and_never_has_none() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    let now: Timestamp = SystemTime::now().into();
+    let head = Key::head([7; 16]);
+    let name = format!("app:{{{}}}:head", "07".repeat(16));
+    storage.write(head, Record::new("x", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(redis.command(&["PTTL", &name]), "-1");
+    storage
+        .retain(&[head], tower_response_cache::storage::Retain::AtMost(now + Duration::from_secs(600)))
+        .await
+        .unwrap();
+    let left: u64 = redis.command(&["PTTL", &name]).parse().unwrap();
+    assert!((590_000..=600_000).contains(&left), "{left}");
+    assert!(
+        redis
+            .ok(&["GETRANGE", &name, "0", "19"])
+            .ends_with(&(now + Duration::from_secs(600)).as_millis().to_string())
+    );
+    storage.retain(&[head], tower_response_cache::storage::Retain::AtLeast(Timestamp::NEVER)).await.unwrap();
+    assert_eq!(redis.command(&["PTTL", &name]), "-1");
+    let chunk = head.sibling(Kind::Chunk, [1; 16], 3);
+    storage.write(chunk, Record::new("x", now + Duration::from_millis(50))).await.unwrap();
+    let name = format!("app:{{{}}}:chunk:{}:3", "07".repeat(16), "01".repeat(16));
+    assert!(redis.command(&["PTTL", &name]).parse::<i64>().unwrap() <= 50);
+    let began = std::time::Instant::now();
+    while storage.read(chunk).await.unwrap().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the server keeps it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn works(what: &str, server: impl Into<RedisServer>) {
+    let storage = RedisStorage::builder(server).cache_name(what).connect().await.unwrap();
+    storage.check().await.unwrap();
+    storage.write(Key::head([1; 16]), Record::new("kept", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(storage.read(Key::head([1; 16])).await.unwrap().unwrap().payload(), "kept", "{what}");
+    assert_eq!(storage.size().await.unwrap(), 1, "{what}");
+}
+
+async fn ready_clients_pools_and_settings_are_taken() {
+    let redis = Redis::start(&["--unixsocket", "redis.sock"]).unwrap();
+    let plain = format!("redis://127.0.0.1:{}/0", redis.port);
+    works("an-address", plain.as_str()).await;
+    works("a-database", format!("redis://127.0.0.1:{}/3", redis.port)).await;
+    works("the-third-protocol", format!("{plain}?protocol=resp3")).await;
+    works("a-socket", format!("redis+unix://{}/redis.sock?db=4", redis.server.folder().display())).await;
+    works("a-client", driver::Client::open(plain.as_str()).unwrap()).await;
+    works(
+        "settings of a connection",
+        driver::IntoConnectionInfo::into_connection_info(plain.as_str()).unwrap(),
+    )
+    .await;
+    let mut config = Config::from_url(plain.as_str());
+    config.pool = Some(PoolConfig::new(1));
+    works("settings-of-a-pool", config.clone()).await;
+    works("a-pool", config.create_pool(Some(Runtime::Tokio1)).unwrap()).await;
+    assert_eq!(redis.keys("a-pool:*").len(), 1);
+
+    let cluster = Cluster::start().unwrap();
+    let nodes = cluster.0.iter().map(|node| format!("redis://127.0.0.1:{}", node.port));
+    works("a-client-of-a-cluster", driver::cluster::ClusterClient::new(nodes.collect::<Vec<_>>()).unwrap())
+        .await;
+
+    let sentinels = Sentinels::start().unwrap();
+    let address = sentinels.address("x");
+    let sentinel =
+        format!("redis://{}", address["redis+sentinel://".len()..].split(['/', ',']).next().unwrap());
+    let client = driver::sentinel::SentinelClient::build(
+        vec![sentinel],
+        "main",
+        None,
+        driver::sentinel::SentinelServerType::Master,
+    );
+    works("a-client-of-sentinels", client.unwrap()).await;
+    assert_eq!(sentinels.master.keys("a-client-of-sentinels:*").len(), 1);
+}
+
+async fn a_pool_of_one_is_not_kept_from_its_owner() {
+    let redis = Redis::start(&[]).unwrap();
+    let mut config = Config::from_url(url(&redis).split('?').next().unwrap());
+    config.pool = Some(PoolConfig::new(1));
+    let pool = config.create_pool(Some(Runtime::Tokio1)).unwrap();
+    let storage = RedisStorage::builder(pool.clone()).connections(4).connect().await.unwrap();
+    storage.write(Key::head([1; 16]), Record::new("x", Timestamp::NEVER)).await.unwrap();
+    let mut connection = tokio::time::timeout(Duration::from_secs(10), pool.get()).await.unwrap().unwrap();
+    let answer: String = driver::cmd("PING").query_async(&mut connection).await.unwrap();
+    assert_eq!(answer, "PONG");
+    assert!(storage.contains(Key::head([1; 16])).await.unwrap(), "while its owner has it too");
+}
+
+async fn tls_is_spoken_where_the_address_or_the_client_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let own = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&own, &authority).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (root, chain, key) = (
+        file("ca.pem", authority.pem()),
+        file("server.pem", certificate.pem()),
+        file("key.pem", own.serialize_pem()),
+    );
+    let port = crate::servers::child::free_port().to_string();
+    let settings = [
+        ["--tls-port", &port],
+        ["--tls-cert-file", &chain],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &root],
+        ["--tls-auth-clients", "no"],
+    ];
+    let _redis = Redis::start(&settings.concat()).unwrap();
+    let certificates =
+        driver::TlsCertificates { client_tls: None, root_cert: Some(authority.pem().into_bytes()) };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = driver::Client::build_with_tls(format!("rediss://localhost:{port}"), certificates).unwrap();
+    works("by-TLS", client).await;
+    // Nobody vouches for it, so an address alone does not trust it: it is never spoken to in plain text instead.
+    let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
+    let refused = stranger.check().await.unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
+}
