@@ -5,6 +5,8 @@
 
 pub mod child;
 pub mod link;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod redis;
 
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! The storage contract, and the layer from end to end, on every store; and what two processes do to one another through
 //! one.
 //!
-//! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL` and
-//! `TEST_REDIS_SENTINEL_URL` put others in their place: they are touched under random cache names only. A store whose
+//! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
+//! `TEST_REDIS_SENTINEL_URL` and `TEST_MONGODB_URL` put others in their place: they are touched under random cache names only. A store whose
 //! server is missing is shown as ignored, with the reason; where `CI` is set that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 

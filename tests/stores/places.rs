@@ -3,10 +3,14 @@
 use std::sync::Mutex;
 
 use tower_response_cache::Result;
+use tower_response_cache::storage::mongodb::driver::Client;
+use tower_response_cache::storage::mongodb::driver::bson::spec::BinarySubtype;
+use tower_response_cache::storage::mongodb::driver::bson::{Binary, Document, doc};
 use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
 use tower_response_cache::testing::Harness;
 
 use crate::servers::find;
+use crate::servers::mongodb::MongoDb;
 use crate::servers::redis::{Cluster, Redis, Sentinels};
 
 /// Servers that were started for this run; they end with it.
@@ -15,6 +19,7 @@ pub struct Servers {
     redis: Vec<Redis>,
     cluster: Option<Cluster>,
     sentinels: Option<Sentinels>,
+    mongodb: Option<MongoDb>,
 }
 
 /// One kind of store.
@@ -100,6 +105,14 @@ impl Servers {
             let port = sentinels.master.port;
             (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
         });
+        let (url, missing) = match std::env::var("TEST_MONGODB_URL") {
+            Ok(url) => (url, None),
+            Err(_) => match MongoDb::start() {
+                Ok(server) => (self.mongodb.insert(server).url(), None),
+                Err(reason) => (String::new(), Some(format!("{reason}, and no TEST_MONGODB_URL"))),
+            },
+        };
+        kinds.push(Kind { name: "mongodb", missing, address: Address::Server(url), ports: Vec::new() });
         kinds
     }
 }
@@ -144,8 +157,26 @@ impl Place {
         }
     }
 
+    /// A client of the MongoDB that this place is on, past the storage.
+    async fn mongodb(&self) -> Option<Client> {
+        match &self.kind.address {
+            Address::Server(url) if url.starts_with("mongodb") => {
+                Some(Client::with_uri_str(url).await.unwrap())
+            }
+            _ => None,
+        }
+    }
+
     /// Leaves nothing behind on a server.
     pub async fn clean(&self) {
+        if let Some(client) = self.mongodb().await {
+            for name in client.list_database_names().await.unwrap() {
+                if name.starts_with(&self.prefix) {
+                    client.database(&name).drop().await.unwrap();
+                }
+            }
+            return;
+        }
         if matches!(self.kind.address, Address::Server(_)) {
             let opened = std::mem::take(&mut *self.opened.lock().unwrap());
             for address in opened {
@@ -186,6 +217,17 @@ impl Harness for Place {
     async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
         let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut damaged = false;
+        if let Some(client) = self.mongodb().await {
+            let value = Binary { subtype: BinarySubtype::Generic, bytes: b"damage".to_vec() };
+            for name in client.list_database_names().await.unwrap() {
+                if name.starts_with(&self.prefix) {
+                    let records = client.database(&name).collection::<Document>("records");
+                    let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };
+                    let update = doc! { "$set": { "value": value.clone() } };
+                    damaged |= records.update_many(of_entry, update).await.unwrap().matched_count > 0;
+                }
+            }
+        }
         for port in &self.kind.ports {
             for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
                 assert!(!Redis::ask(*port, &["SETRANGE", &name, "60", "damage"]).starts_with('-'));
