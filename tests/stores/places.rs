@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 
 use tower_response_cache::Result;
-use tower_response_cache::storage::mongodb::driver::Client;
 use tower_response_cache::storage::mongodb::driver::bson::spec::BinarySubtype;
 use tower_response_cache::storage::mongodb::driver::bson::{Binary, Document, doc};
+use tower_response_cache::storage::mongodb::driver::{Client, Database};
 use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
 use tower_response_cache::testing::Harness;
 
@@ -39,6 +39,11 @@ enum Address {
     Sqlite,
     /// An address that takes a cache name.
     Server(String),
+    /// The same; ours ends with its data.
+    MongoDb {
+        url: String,
+        is_ours: bool,
+    },
 }
 
 /// The password of the user that has the rights which the docs name and no others.
@@ -105,14 +110,19 @@ impl Servers {
             let port = sentinels.master.port;
             (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
         });
-        let (url, missing) = match std::env::var("TEST_MONGODB_URL") {
-            Ok(url) => (url, None),
+        let (url, is_ours, missing) = match std::env::var("TEST_MONGODB_URL") {
+            Ok(url) => (url, false, None),
             Err(_) => match MongoDb::start() {
-                Ok(server) => (self.mongodb.insert(server).url(), None),
-                Err(reason) => (String::new(), Some(format!("{reason}, and no TEST_MONGODB_URL"))),
+                Ok(server) => (self.mongodb.insert(server).url(), true, None),
+                Err(reason) => (String::new(), true, Some(format!("{reason}, and no TEST_MONGODB_URL"))),
             },
         };
-        kinds.push(Kind { name: "mongodb", missing, address: Address::Server(url), ports: Vec::new() });
+        kinds.push(Kind {
+            name: "mongodb",
+            missing,
+            address: Address::MongoDb { url, is_ours },
+            ports: Vec::new(),
+        });
         kinds
     }
 }
@@ -150,32 +160,27 @@ impl Place {
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
             }
-            Address::Server(url) => {
+            Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
                 format!("{url}{mark}cache_name={}", escaped(&format!("{}{name}", self.prefix)))
             }
         }
     }
 
-    /// A client of the MongoDB that this place is on, past the storage.
-    async fn mongodb(&self) -> Option<Client> {
-        match &self.kind.address {
-            Address::Server(url) if url.starts_with("mongodb") => {
-                Some(Client::with_uri_str(url).await.unwrap())
-            }
-            _ => None,
-        }
+    /// The databases of this place's stores, past the storage.
+    pub async fn mongodb(&self) -> Vec<Database> {
+        let Address::MongoDb { url, .. } = &self.kind.address else { return Vec::new() };
+        let client = Client::with_uri_str(url).await.unwrap();
+        let names = client.list_database_names().await.unwrap();
+        names.iter().filter(|name| name.starts_with(&self.prefix)).map(|name| client.database(name)).collect()
     }
 
     /// Leaves nothing behind on a server.
     pub async fn clean(&self) {
-        if let Some(client) = self.mongodb().await {
-            for name in client.list_database_names().await.unwrap() {
-                if name.starts_with(&self.prefix) {
-                    client.database(&name).drop().await.unwrap();
-                }
+        if matches!(self.kind.address, Address::MongoDb { is_ours: false, .. }) {
+            for database in self.mongodb().await {
+                database.drop().await.unwrap();
             }
-            return;
         }
         if matches!(self.kind.address, Address::Server(_)) {
             let opened = std::mem::take(&mut *self.opened.lock().unwrap());
@@ -217,16 +222,12 @@ impl Harness for Place {
     async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
         let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut damaged = false;
-        if let Some(client) = self.mongodb().await {
+        for database in self.mongodb().await {
             let value = Binary { subtype: BinarySubtype::Generic, bytes: b"damage".to_vec() };
-            for name in client.list_database_names().await.unwrap() {
-                if name.starts_with(&self.prefix) {
-                    let records = client.database(&name).collection::<Document>("records");
-                    let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };
-                    let update = doc! { "$set": { "value": value.clone() } };
-                    damaged |= records.update_many(of_entry, update).await.unwrap().matched_count > 0;
-                }
-            }
+            let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };
+            let update = doc! { "$set": { "value": value } };
+            let records = database.collection::<Document>("records");
+            damaged |= records.update_many(of_entry, update).await.unwrap().matched_count > 0;
         }
         for port in &self.kind.ports {
             for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
