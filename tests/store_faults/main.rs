@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod events;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod outages;
 mod redis;
 mod redis_nodes;
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     let mut tests = outages::tests("redis", redis::Alone::start);
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
+    #[cfg(feature = "mongodb")]
+    tests.extend(outages::tests("mongodb", mongodb::Alone::start));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
     world::print_table();
     conclusion.exit_code()
