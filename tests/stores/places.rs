@@ -153,6 +153,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// What the store of this name is called.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// The address of the store of this name: another process opens the same by it.
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
@@ -162,13 +167,19 @@ impl Place {
             }
             Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
-                format!("{url}{mark}cache_name={}", escaped(&format!("{}{name}", self.prefix)))
+                format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
     }
 
-    /// The databases of this place's stores, past the storage.
-    pub async fn mongodb(&self) -> Vec<Database> {
+    /// The database of the store of this name, past the storage.
+    pub async fn mongodb_named(&self, name: &str) -> Database {
+        let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
+        Client::with_uri_str(url).await.unwrap().database(&self.name(name))
+    }
+
+    /// The databases that are there.
+    async fn mongodb(&self) -> Vec<Database> {
         let Address::MongoDb { url, .. } = &self.kind.address else { return Vec::new() };
         let client = Client::with_uri_str(url).await.unwrap();
         let names = client.list_database_names().await.unwrap();

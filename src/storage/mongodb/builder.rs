@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use ::mongodb::options::WriteConcern;
+use ::mongodb::options::{Acknowledgment, WriteConcern};
 
 use super::link::Link;
 use super::server::MongoDbServer;
@@ -76,7 +76,7 @@ impl MongoDbStorageBuilder {
 
     /// The database: caches with different names do not see each other. At most 63 bytes, without `/\. "$*<>:|?`, and
     /// none of the server's own (`admin`, `local`, `config`). Default: the database in the address or the driver's
-    /// options, else `http-cache`.
+    /// options or the ready client, else `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
         self.settings.cache_name = Some(name.into());
         self
@@ -114,7 +114,7 @@ impl MongoDbStorageBuilder {
     /// The store. Nothing is asked of the server before the first operation, so one that is down is noticed then.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the address, an option, the cache name, the collection or a timeout is wrong.
+    /// [`Config`](ErrorKind::Config): the address, an option, the cache name, the collection, a timeout or the write concern is wrong.
     pub fn build(mut self) -> Result<MongoDbStorage> {
         let target = self.server.0.target(&mut self.settings)?;
         let settings = self.settings;
@@ -122,9 +122,14 @@ impl MongoDbStorageBuilder {
         if response.is_zero() {
             return Err(config("the response timeout must be above zero"));
         }
+        let concern = settings.write_concern.or_else(|| target.write_concern().cloned());
+        let concern = concern.unwrap_or_else(WriteConcern::majority);
+        if concern.w == Some(Acknowledgment::Nodes(0)) {
+            return Err(config("mongodb must acknowledge what is written: its write concern cannot be 0"));
+        }
         let database = database(settings.cache_name.unwrap_or_else(|| "http-cache".to_owned()))?;
         let collection = collection(settings.collection.unwrap_or_else(|| "records".to_owned()))?;
-        Ok(MongoDbStorage::new(Link::new(target, database, collection, settings.write_concern, response)))
+        Ok(MongoDbStorage::new(Link::new(target, database, collection, concern, response)))
     }
 
     /// The store, once the server was asked. A server that cannot be reached now is no error, since requests go on

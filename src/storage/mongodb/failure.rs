@@ -52,7 +52,7 @@ fn meaning(error: &DriverError, writes: bool) -> (ErrorKind, &'static str) {
             (ErrorKind::Denied, "the user has no right to read from mongodb: see the rights in the docs")
         }
         (_, Some(14031 | 12501)) => (ErrorKind::Full, "mongodb has no room on its disk and takes no more"),
-        (_, Some(50 | 64 | 262)) => (ErrorKind::Timeout, "mongodb did not answer in time"),
+        (_, Some(24 | 46 | 50 | 64 | 202 | 262)) => (ErrorKind::Timeout, "mongodb did not answer in time"),
         (_, Some(79 | 100)) => {
             (ErrorKind::Config, "mongodb has not the members that the write concern asks for")
         }

@@ -3,7 +3,7 @@
 //! Promises: the client is made by the first operation, on its runtime; one that could not be made is tried again by
 //! the next; no operation outlasts the response timeout; reads go to the primary and see what was written before.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,21 +13,25 @@ use ::mongodb::options::{
     WriteConcern,
 };
 use ::mongodb::{Client, Collection};
+use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
+use super::abandoned::Abandoned;
 use super::failure::{failed, late};
 use super::indexes::Indexes;
 use super::server::Target;
 use crate::error::{ErrorKind, Result};
+use crate::storage::key::Key;
 
 pub(super) struct Link {
     target: Target,
     database: String,
     collection: String,
-    write_concern: Option<WriteConcern>,
+    write_concern: WriteConcern,
     response: Duration,
     records: OnceCell<Collection<Document>>,
     indexes: Arc<Indexes>,
+    abandoned: Arc<Abandoned>,
 }
 
 impl Link {
@@ -35,76 +39,84 @@ impl Link {
         target: Target,
         database: String,
         collection: String,
-        write_concern: Option<WriteConcern>,
+        write_concern: WriteConcern,
         response: Duration,
     ) -> Self {
-        let (records, indexes) = (OnceCell::new(), Arc::default());
-        Self { target, database, collection, write_concern, response, records, indexes }
+        let (records, indexes, abandoned) = (OnceCell::new(), Arc::default(), Arc::default());
+        Self { target, database, collection, write_concern, response, records, indexes, abandoned }
     }
 
-    /// Carries out a command that changes nothing.
-    pub(super) async fn read<T, F>(&self, command: impl FnOnce(Collection<Document>) -> F + Send) -> Result<T>
-    where
-        F: IntoFuture<Output = ::mongodb::error::Result<T>>,
-        F::IntoFuture: Send,
-    {
-        self.run(false, command).await?.map_err(|error| failed(&error, false))
-    }
-
-    /// Carries out one that may.
-    pub(super) async fn write<T, F>(
+    /// Carries out a command that looks at these keys (none: all) and changes nothing.
+    pub(super) async fn read<T, F>(
         &self,
+        keys: &[Key],
         command: impl FnOnce(Collection<Document>) -> F + Send,
     ) -> Result<T>
     where
-        F: IntoFuture<Output = ::mongodb::error::Result<T>>,
-        F::IntoFuture: Send,
+        F: Future<Output = ::mongodb::error::Result<T>> + Send,
     {
-        self.try_write(command).await?.map_err(|error| failed(&error, true))
+        let answer = self
+            .within(async {
+                self.abandoned.wait(keys).await;
+                Ok(command(self.records().await?.clone()).await)
+            })
+            .await;
+        self.noted(false, answer)?.map_err(|error| failed(&error, false))
+    }
+
+    /// Carries out one that may change them.
+    pub(super) async fn write<T, F>(
+        &self,
+        keys: &[Key],
+        command: impl FnOnce(Collection<Document>) -> F + Send,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = ::mongodb::error::Result<T>> + Send + 'static,
+    {
+        self.try_write(keys, command).await?.map_err(|error| failed(&error, true))
     }
 
     /// The same, for whom the driver's error says something.
     pub(super) async fn try_write<T, F>(
         &self,
+        keys: &[Key],
         command: impl FnOnce(Collection<Document>) -> F + Send,
     ) -> Result<::mongodb::error::Result<T>>
     where
-        F: IntoFuture<Output = ::mongodb::error::Result<T>>,
-        F::IntoFuture: Send,
-    {
-        let records = self.within(self.records()).await??;
-        self.indexes.ensure(records, self.response);
-        self.run(true, command).await
-    }
-
-    async fn run<T, F>(
-        &self,
-        writes: bool,
-        command: impl FnOnce(Collection<Document>) -> F + Send,
-    ) -> Result<::mongodb::error::Result<T>>
-    where
-        F: IntoFuture<Output = ::mongodb::error::Result<T>>,
-        F::IntoFuture: Send,
+        T: Send + 'static,
+        F: Future<Output = ::mongodb::error::Result<T>> + Send + 'static,
     {
         let answer = self
-            .within(async { Ok(command(self.records().await?.clone()).into_future().await) })
-            .await
-            .and_then(|answer: Result<_>| answer);
-        let is_away = match &answer {
-            Err(_) => true,
-            Ok(Err(error)) => {
-                matches!(failed(error, writes).kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
-            }
-            Ok(Ok(_)) => false,
+            .within(async {
+                self.abandoned.wait(keys).await;
+                let records = self.records().await?;
+                self.indexes.ensure(records, self.response);
+                Ok(self.abandoned.keep(keys, command(records.clone()).boxed()).await)
+            })
+            .await;
+        self.noted(true, answer)
+    }
+
+    /// A server that is away may come back without its indexes.
+    fn noted<T>(
+        &self,
+        writes: bool,
+        answer: Result<::mongodb::error::Result<T>>,
+    ) -> Result<::mongodb::error::Result<T>> {
+        let kind = match &answer {
+            Ok(Ok(_)) => return answer,
+            Ok(Err(error)) => failed(error, writes).kind(),
+            Err(error) => error.kind(),
         };
-        if is_away {
-            self.indexes.forget(); // it may come back without its data
+        if matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout) {
+            self.indexes.forget();
         }
         answer
     }
 
-    async fn within<T>(&self, future: impl Future<Output = T>) -> Result<T> {
-        tokio::time::timeout(self.response, future).await.map_err(|_| late())
+    async fn within<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.response, future).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn records(&self) -> Result<&Collection<Document>> {
@@ -122,8 +134,7 @@ impl Link {
             })
         };
         let client = opened.await.map_err(|error| failed(&error, false))?;
-        let write = self.write_concern.as_ref().or(client.write_concern()).cloned();
-        let write = write.unwrap_or_else(WriteConcern::majority);
+        let write = self.write_concern.clone();
         let mut options = CollectionOptions::default();
         options.read_concern = Some(match write.w {
             None | Some(Acknowledgment::Majority) => ReadConcern::majority(),

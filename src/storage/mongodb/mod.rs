@@ -50,6 +50,7 @@
 //!
 //! The driver is re-exported as [`driver`], so that its types always fit.
 
+mod abandoned;
 mod builder;
 mod document;
 mod failure;

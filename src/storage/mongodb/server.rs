@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ::mongodb::Client;
-use ::mongodb::options::{ClientOptions, ConnectionString};
+use ::mongodb::options::{ClientOptions, ConnectionString, WriteConcern};
 
 use super::builder::Settings;
 use crate::error::{Error, Result};
@@ -91,7 +91,20 @@ impl Kind {
                 options.server_selection_timeout.get_or_insert(SELECTION);
                 Ok(Target::Options(options))
             }
-            Self::Client(client) => Ok(Target::Client(client)),
+            Self::Client(client) => {
+                settings.path(client.default_database().map(|database| database.name().to_owned()));
+                Ok(Target::Client(client))
+            }
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn write_concern(&self) -> Option<&WriteConcern> {
+        match self {
+            Self::Address(address) => address.write_concern.as_ref(),
+            Self::Options(options) => options.write_concern.as_ref(),
+            Self::Client(client) => client.write_concern(),
         }
     }
 }

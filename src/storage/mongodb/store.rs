@@ -76,12 +76,14 @@ impl MongoDbStorage {
 
     async fn find(&self, key: Key) -> Result<Option<Document>> {
         let filter = place(key);
-        self.link.read(|records| async move { records.find_one(filter).await }).await
+        self.link.read(&[key], |records| async move { records.find_one(filter).await }).await
     }
 
-    async fn replace(&self, filter: Document, document: Document) -> Result<bool> {
-        let replaced =
-            self.link.write(|records| async move { records.replace_one(filter, document).await }).await?;
+    async fn replace(&self, key: Key, filter: Document, document: Document) -> Result<bool> {
+        let replaced = self
+            .link
+            .write(&[key], |records| async move { records.replace_one(filter, document).await })
+            .await?;
         Ok(replaced.matched_count > 0)
     }
 
@@ -89,7 +91,7 @@ impl MongoDbStorage {
     async fn write_new(&self, key: Key, record: &Record, document: Document) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             let new = document.clone();
-            match self.link.try_write(|records| async move { records.insert_one(new).await }).await? {
+            match self.link.try_write(&[key], |records| async move { records.insert_one(new).await }).await? {
                 Ok(_) => return Ok(true),
                 Err(error) if is_duplicate(&error) => {}
                 Err(error) => return Err(failed(&error, true)),
@@ -99,7 +101,7 @@ impl MongoDbStorage {
             if let Some(there) = document::decode(there) {
                 return Ok(there.stamp() == record.stamp());
             }
-            if self.replace(same, document.clone()).await? {
+            if self.replace(key, same, document.clone()).await? {
                 return Ok(true);
             }
         }
@@ -121,7 +123,7 @@ impl MongoDbStorage {
                 filter.insert("_id", doc! { "$gt": after });
                 let documents: Vec<Document> = self
                     .link
-                    .read(|records| async move {
+                    .read(&[], |records| async move {
                         let found = records.find(filter).projection(projection).sort(doc! { "_id": 1 });
                         found.limit(page).batch_size(page as u32).await?.try_collect().await
                     })
@@ -170,7 +172,7 @@ impl Storage for MongoDbStorage {
         for group in keys.chunks(TOGETHER) {
             let filter = places(group);
             let there =
-                self.link.read(|records| async move { records.count_documents(filter).await }).await?;
+                self.link.read(group, |records| async move { records.count_documents(filter).await }).await?;
             if there != group.len() as u64 {
                 return Ok(false);
             }
@@ -182,10 +184,12 @@ impl Storage for MongoDbStorage {
         let document = encode(key, &record)?;
         for attempt in 1.. {
             let (filter, new) = (place(key), document.clone());
-            let written = self
-                .link
-                .try_write(|records| async move { records.replace_one(filter, new).upsert(true).await })
-                .await?;
+            let written =
+                self.link
+                    .try_write(&[key], |records| async move {
+                        records.replace_one(filter, new).upsert(true).await
+                    })
+                    .await?;
             match written {
                 Ok(_) => break,
                 // Two that found nothing there both insert: the second finds the first one's now.
@@ -201,12 +205,13 @@ impl Storage for MongoDbStorage {
         let Some(seen) = seen else { return self.write_new(key, &record, document).await };
         let mut filter = place(key);
         filter.insert("stamp", document::stamp(seen));
-        if self.replace(filter, document).await? {
+        if self.replace(key, filter, document).await? {
             return Ok(true);
         }
         let mut filter = place(key);
         filter.insert("stamp", document::stamp(record.stamp()));
-        let there = self.link.read(|records| async move { records.count_documents(filter).await }).await?;
+        let there =
+            self.link.read(&[key], |records| async move { records.count_documents(filter).await }).await?;
         Ok(there > 0)
     }
 
@@ -218,7 +223,8 @@ impl Storage for MongoDbStorage {
         let mut deleted = 0;
         for group in keys.chunks(TOGETHER) {
             let filter = places(group);
-            let result = self.link.write(|records| async move { records.delete_many(filter).await }).await?;
+            let result =
+                self.link.write(group, |records| async move { records.delete_many(filter).await }).await?;
             deleted += result.deleted_count;
         }
         Ok(deleted)
@@ -228,8 +234,10 @@ impl Storage for MongoDbStorage {
         let mut there = 0;
         for group in keys.chunks(TOGETHER) {
             let (filter, update) = (places(group), document::moved(retain));
-            let result =
-                self.link.write(|records| async move { records.update_many(filter, update).await }).await?;
+            let result = self
+                .link
+                .write(group, |records| async move { records.update_many(filter, update).await })
+                .await?;
             there += result.matched_count;
         }
         Ok(there)
@@ -237,12 +245,12 @@ impl Storage for MongoDbStorage {
 
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
         let due = document::due(now);
-        let result = self.link.write(|records| async move { records.delete_many(due).await }).await?;
+        let result = self.link.write(&[], |records| async move { records.delete_many(due).await }).await?;
         Ok(result.deleted_count)
     }
 
     async fn clear(&self) -> Result<()> {
-        self.link.write(|records| async move { records.delete_many(doc! {}).await }).await.map(drop)
+        self.link.write(&[], |records| async move { records.delete_many(doc! {}).await }).await.map(drop)
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
@@ -260,7 +268,7 @@ impl Storage for MongoDbStorage {
 
     async fn size(&self) -> Result<u64> {
         let listed = doc! { "kind": { "$in": LISTED.to_vec() } };
-        self.link.read(|records| async move { records.count_documents(listed).await }).await
+        self.link.read(&[], |records| async move { records.count_documents(listed).await }).await
     }
 
     fn max_record_len(&self) -> usize {
