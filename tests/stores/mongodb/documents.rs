@@ -201,7 +201,7 @@ async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
     }
     let month = Duration::from_secs(30 * 24 * 3600);
     cache.clock.advance(month);
-    assert_eq!(storage.size().await.unwrap(), 2, "it is there");
+    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
     assert_eq!(cache.get(uri).await.word(), "miss");
     cache.layer.idle().await;
     let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();
