@@ -11,6 +11,9 @@
 //! - Times are exact to the millisecond. What never expires is dropped by nobody.
 //! - Nothing waits longer than the [`response_timeout`](MongoDbStorageBuilder::response_timeout), whatever hangs. A
 //!   server that comes back is used again without the store being opened anew.
+//! - An operation whose future is dropped is carried through, and who comes after it to the same keys in this process
+//!   waits for it: half a second from its beginning at most. After that, or where the connection breaks, a command that
+//!   the server already has may still be carried out.
 //! - Listings go in pages by an index and leave no cursor open.
 //! - Neither errors nor events hold addresses, names, credentials or the server's own texts.
 //!
@@ -22,6 +25,8 @@
 //!   [`delete_expired`](super::Storage::delete_expired).
 //! - **Rights** that a user needs on the database: `readWrite` (or `find`, `insert`, `update`, `remove` and `createIndex`).
 //!   A user named in the address is looked for in the address's database unless it says `authSource`.
+//! - **Sharding.** Nothing needs it. A collection may be sharded by `_id`, `{_id: 1}` or `{_id: "hashed"}`, and by nothing
+//!   else, since every command names its records by `_id`. No transaction is used.
 //! - **Runtime.** The driver's tasks live on the tokio runtime of the first operation.
 //!
 //! # The documents
