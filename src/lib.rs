@@ -48,10 +48,10 @@
 //! hyper's `Incoming` is not: map it to a boxed body above the cache.
 //!
 //! # Several processes
-//! Processes may share a store (a SQLite file, Redis, MongoDB). Of two fetches at a time one is kept whole; an invalidation by one
-//! process holds for all once its call has returned. Without [`strict`](CacheLayerBuilder::strict) this has one hole: an
-//! entry that is evicted within ten minutes of its invalidation, while a fetch that found nothing has been under way
-//! since before it.
+//! Processes may share a store (a SQLite file, Redis, MongoDB). Of two fetches at a time one is kept whole; an
+//! invalidation by one process holds for all once its call has returned. Without
+//! [`strict`](CacheLayerBuilder::strict) this has one hole: an entry that is evicted within ten minutes of its
+//! invalidation, while a fetch that found nothing has been under way since before it.
 //!
 //! # Features
 //! | feature | default | gives |

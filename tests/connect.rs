@@ -108,6 +108,8 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
 #[tokio::test]
 async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
     // Nobody listens on port 1.
+    let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
+    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
     for address in [
         "redis://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
         "rediss://app:secret@127.0.0.1:1/0?connect_timeout=0.2",

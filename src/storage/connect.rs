@@ -42,6 +42,10 @@ use crate::error::Result;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<BoxStorage> {
+    // Its driver's options may be there several times.
+    if address.starts_with("mongodb:") || address.starts_with("mongodb+srv:") {
+        return mongodb(address).await;
+    }
     let Some(parsed) = Address::parse(address) else {
         return Err(config("the store's address has no scheme: for a file write sqlite://PATH"));
     };
@@ -50,7 +54,6 @@ pub async fn connect(address: &str) -> Result<BoxStorage> {
         "memory" => memory(parsed),
         "sqlite" => sqlite(parsed).await,
         scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
-        "mongodb" | "mongodb+srv" => mongodb(address).await,
         _ => Err(config("no store has this scheme: there are memory, sqlite, redis and mongodb")),
     }
 }
