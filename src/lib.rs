@@ -60,8 +60,7 @@
 //! | `sqlite` | | `storage::SqliteStorage`, bundled SQLite |
 //! | `redis` | | `storage::RedisStorage`: one server, a cluster, or under sentinels |
 //! | `redis-tls` | | the same by TLS too (`rediss://`), with the system's roots |
-//! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster |
-//! | `mongodb-tls` | | the same by TLS too (`tls=true`, `mongodb+srv://`) |
+//! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS (`tls=true`, `mongodb+srv://`) |
 //! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
 //! | `axum` | | reads axum's `OriginalUri`, for nested routers |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |

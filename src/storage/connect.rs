@@ -15,11 +15,10 @@ use crate::error::Result;
 /// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
 /// | `redis+unix://PATH` | on a socket | the same and `db`, `user`, `pass` |
 /// | `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME]` | `MongoDbStorage` on a server, a replica set or a sharded cluster | `cache_name`, `collection`, `connect_timeout`, `response_timeout` and all of the driver's, such as `replicaSet` |
-/// | `mongodb+srv://[USER[:PASSWORD]@]HOST[/CACHE_NAME]` | on the servers that DNS lists for this name (feature `mongodb-tls`) | the same |
+/// | `mongodb+srv://[USER[:PASSWORD]@]HOST[/CACHE_NAME]` | on the servers that DNS lists for this name | the same |
 ///
 /// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`); to MongoDB
-/// with its option `tls=true` (feature `mongodb-tls`). Options follow a question mark, as
-/// in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
+/// with its option `tls=true`. Options follow a question mark, as in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
 /// Times are in seconds. Without `cache_name` it is `http-cache`. A server that cannot be reached now is no error,
 /// since requests go on without it.
 ///
