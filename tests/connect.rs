@@ -3,7 +3,9 @@
 
 use std::error::Error as StdError;
 
-use tower_response_cache::storage::{BoxStorage, Key, Record, RedisStorage, Storage, connect};
+use tower_response_cache::storage::{
+    BoxStorage, Key, MongoDbStorage, Record, RedisStorage, Storage, connect,
+};
 use tower_response_cache::{Error, ErrorKind, Timestamp};
 
 async fn keeps(storage: &BoxStorage) {
@@ -80,6 +82,19 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
         ("redis+cluster://:secret@a,,b", "cannot be used"),
         ("redis+cluster://:secret@a/x", "cannot be used"),
         ("redis://0.0.0.0", "cannot be used"),
+        ("mongodb:localhost", "mongodb://HOST"),
+        ("mongodb://", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost:port/app", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?w=secret&w=-1", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?serverSelectionTimeoutMS=secret", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/?cache_name=", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a.secret", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a&cache_name=b", "cache_name is there twice"),
+        ("mongodb://app:secret@localhost/Admin", "mongodb's own databases"),
+        ("mongodb://app:secret@localhost/app?collection=$secret", "collection"),
+        ("mongodb://app:secret@localhost/app?collection=system.secret", "collection"),
+        ("mongodb://app:secret@localhost/app?response_timeout=0", "response_timeout"),
+        ("mongodb://app:secret@localhost/app?connect_timeout=secret", "connect_timeout"),
     ];
     are_named(&wrong).await;
 }
@@ -97,6 +112,8 @@ async fn are_named(wrong: &[(&str, &str)]) {
 #[tokio::test]
 async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
     // Nobody listens on port 1.
+    let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
+    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
     for address in [
         "redis://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
         "rediss://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
@@ -115,6 +132,19 @@ async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
         assert!(!format!("{typed:?}").contains("secret"));
         assert!(typed.check().await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_mongodb_that_is_down_is_no_error_before_it_is_asked() {
+    let address = "mongodb://app:secret@127.0.0.1:1/app?authSource=admin&serverSelectionTimeoutMS=200";
+    let storage = connect(address).await.unwrap();
+    let error = storage.read(Key::head([1; 16])).await.unwrap_err();
+    let told = told(&error);
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{told}");
+    assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{told}");
+    let typed = MongoDbStorage::builder(address);
+    assert!(!format!("{typed:?}").contains("secret"));
+    assert!(!format!("{:?}", typed.build().unwrap()).contains("secret"));
 }
 
 #[tokio::test]

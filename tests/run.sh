@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches (each once).
-# Installs what is missing where it may (nginx, Redis, Java and Maven, from Debian); otherwise says so and goes on without those tests.
+# Installs what is missing where it may (nginx, Redis, Java and Maven, from Debian); otherwise says so and goes on without
+# those tests.
 # Servers are started by the tests themselves, on free ports and with temporary data, and end with them.
 # Usage: tests/run.sh
 set -euo pipefail

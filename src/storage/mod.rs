@@ -8,13 +8,20 @@
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
 //! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
+//! | `MongoDbStorage` | `mongodb` | a MongoDB server, a replica set or a sharded cluster | many machines |
 //! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
 //! | [`BoxStorage`] | – | any of them, chosen when the program runs | as the storage inside |
 //!
 //! [`connect`] opens any of them by one address.
 
 #[cfg_attr(
-    not(all(feature = "memory", feature = "sqlite", feature = "redis", feature = "dynamodb")),
+    not(all(
+        feature = "memory",
+        feature = "sqlite",
+        feature = "redis",
+        feature = "mongodb",
+        feature = "dynamodb"
+    )),
     allow(dead_code)
 )]
 // their options
@@ -28,6 +35,8 @@ mod exclusive;
 mod key;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -42,6 +51,8 @@ pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]
 pub use self::memory::{MemoryStorage, MemoryStorageBuilder};
+#[cfg(feature = "mongodb")]
+pub use self::mongodb::{MongoDbServer, MongoDbStorage, MongoDbStorageBuilder};
 pub use self::record::{Record, Stamp};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};

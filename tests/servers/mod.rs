@@ -7,6 +7,8 @@ pub mod child;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 pub mod link;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod redis;
 
 use std::path::PathBuf;

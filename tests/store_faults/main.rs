@@ -5,6 +5,8 @@
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod events;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod outages;
 mod redis;
 mod redis_nodes;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     let mut tests = outages::tests("redis", redis::Alone::start);
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
+    #[cfg(feature = "mongodb")]
+    tests.extend(outages::tests("mongodb", mongodb::Alone::start));
     #[cfg(feature = "dynamodb")]
     tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);

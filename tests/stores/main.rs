@@ -2,13 +2,15 @@
 //! one.
 //!
 //! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
-//! `TEST_REDIS_SENTINEL_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched under random cache
-//! names only. A store whose server is missing is shown as ignored, with the reason; where `CI` is set that fails.
+//! `TEST_REDIS_SENTINEL_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched
+//! under random cache names only. A store whose server is missing is shown as ignored, with the reason; where `CI` is set
+//! that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod end_to_end;
+mod mongodb;
 mod places;
 mod processes;
 mod redis;
@@ -75,6 +77,9 @@ fn main() -> ExitCode {
         trials.extend(end_to_end::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));
+        }
+        if kind.name == "mongodb" {
+            trials.extend(mongodb::trials(kind));
         }
         #[cfg(feature = "dynamodb")]
         if kind.name == "dynamodb" {

@@ -3,12 +3,16 @@
 use std::sync::Mutex;
 
 use tower_response_cache::Result;
+use tower_response_cache::storage::mongodb::driver::bson::spec::BinarySubtype;
+use tower_response_cache::storage::mongodb::driver::bson::{Binary, Document, doc};
+use tower_response_cache::storage::mongodb::driver::{Client, Database};
 use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
 use tower_response_cache::testing::Harness;
 
 #[cfg(feature = "dynamodb")]
 use crate::servers::dynamodb::{self, DynamoDb};
 use crate::servers::find;
+use crate::servers::mongodb::MongoDb;
 use crate::servers::redis::{Cluster, Redis, Sentinels};
 
 /// Servers that were started for this run; they end with it.
@@ -17,6 +21,7 @@ pub struct Servers {
     redis: Vec<Redis>,
     cluster: Option<Cluster>,
     sentinels: Option<Sentinels>,
+    mongodb: Option<MongoDb>,
     #[cfg(feature = "dynamodb")]
     dynamodb: Option<DynamoDb>,
 }
@@ -41,6 +46,11 @@ enum Address {
     Sqlite,
     /// An address that takes a cache name.
     Server(String),
+    /// The same; ours ends with its data.
+    MongoDb {
+        url: String,
+        is_ours: bool,
+    },
 }
 
 /// The password of the user that has the rights which the docs name and no others.
@@ -114,6 +124,14 @@ impl Servers {
             let port = sentinels.master.port;
             (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
         });
+        let (url, is_ours, missing) = match std::env::var("TEST_MONGODB_URL") {
+            Ok(url) => (url, false, None),
+            Err(_) => match MongoDb::start() {
+                Ok(server) => (self.mongodb.insert(server).url(), true, None),
+                Err(reason) => (String::new(), true, Some(format!("{reason}, and no TEST_MONGODB_URL"))),
+            },
+        };
+        kinds.push(Kind { missing, ..kind("mongodb", Address::MongoDb { url, is_ours }) });
         #[cfg(feature = "dynamodb")]
         {
             let endpoint = std::env::var("TEST_DYNAMODB_ENDPOINT").or_else(|_| {
@@ -155,7 +173,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// What the store of this name is called on a server.
+    /// What the store of this name is called.
     pub fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -167,11 +185,25 @@ impl Place {
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
             }
-            Address::Server(url) => {
+            Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
                 format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
+    }
+
+    /// The database of the store of this name, past the storage.
+    pub async fn mongodb_named(&self, name: &str) -> Database {
+        let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
+        Client::with_uri_str(url).await.unwrap().database(&self.name(name))
+    }
+
+    /// The databases that are there.
+    async fn mongodb(&self) -> Vec<Database> {
+        let Address::MongoDb { url, .. } = &self.kind.address else { return Vec::new() };
+        let client = Client::with_uri_str(url).await.unwrap();
+        let names = client.list_database_names().await.unwrap();
+        names.iter().filter(|name| name.starts_with(&self.prefix)).map(|name| client.database(name)).collect()
     }
 
     /// Leaves nothing behind on a server.
@@ -183,6 +215,11 @@ impl Place {
                 client.delete_table().table_name(table).send().await.unwrap();
             }
             return;
+        }
+        if matches!(self.kind.address, Address::MongoDb { is_ours: false, .. }) {
+            for database in self.mongodb().await {
+                database.drop().await.unwrap();
+            }
         }
         if matches!(self.kind.address, Address::Server(_)) {
             let opened = std::mem::take(&mut *self.opened.lock().unwrap());
@@ -230,6 +267,13 @@ impl Harness for Place {
             for table in dynamodb::tables(&client, &self.prefix).await {
                 damaged |= dynamodb::damage(&client, &table, &entry).await;
             }
+        }
+        for database in self.mongodb().await {
+            let value = Binary { subtype: BinarySubtype::Generic, bytes: b"damage".to_vec() };
+            let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };
+            let update = doc! { "$set": { "value": value } };
+            let records = database.collection::<Document>("records");
+            damaged |= records.update_many(of_entry, update).await.unwrap().matched_count > 0;
         }
         for port in &self.kind.ports {
             for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
