@@ -48,10 +48,10 @@
 //! hyper's `Incoming` is not: map it to a boxed body above the cache.
 //!
 //! # Several processes
-//! Processes may share a store (a SQLite file, Redis). Of two fetches at a time one is kept whole; an invalidation by one
-//! process holds for all once its call has returned. Without [`strict`](CacheLayerBuilder::strict) this has one hole: an
-//! entry that is evicted within ten minutes of its invalidation, while a fetch that found nothing has been under way
-//! since before it.
+//! Processes may share a store (a SQLite file, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole; an
+//! invalidation by one process holds for all once its call has returned. Without
+//! [`strict`](CacheLayerBuilder::strict) this has one hole: an entry that is evicted within ten minutes of its
+//! invalidation, while a fetch that found nothing has been under way since before it.
 //!
 //! # Features
 //! | feature | default | gives |
@@ -60,6 +60,8 @@
 //! | `sqlite` | | `storage::SqliteStorage`, bundled SQLite |
 //! | `redis` | | `storage::RedisStorage`: one server, a cluster, or under sentinels |
 //! | `redis-tls` | | the same by TLS too (`rediss://`), with the system's roots |
+//! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS (`tls=true`, `mongodb+srv://`) |
+//! | `dynamodb` | | `storage::DynamoDbStorage`: a table of AWS DynamoDB |
 //! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
 //! | `axum` | | reads axum's `OriginalUri`, for nested routers |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |

@@ -3,7 +3,9 @@
 
 use std::error::Error as StdError;
 
-use tower_response_cache::storage::{BoxStorage, Key, Record, RedisStorage, Storage, connect};
+use tower_response_cache::storage::{
+    BoxStorage, Key, MongoDbStorage, Record, RedisStorage, Storage, connect,
+};
 use tower_response_cache::{Error, ErrorKind, Timestamp};
 
 async fn keeps(storage: &BoxStorage) {
@@ -80,7 +82,24 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
         ("redis+cluster://:secret@a,,b", "cannot be used"),
         ("redis+cluster://:secret@a/x", "cannot be used"),
         ("redis://0.0.0.0", "cannot be used"),
+        ("mongodb:localhost", "mongodb://HOST"),
+        ("mongodb://", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost:port/app", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?w=secret&w=-1", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?serverSelectionTimeoutMS=secret", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/?cache_name=", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a.secret", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a&cache_name=b", "cache_name is there twice"),
+        ("mongodb://app:secret@localhost/Admin", "mongodb's own databases"),
+        ("mongodb://app:secret@localhost/app?collection=$secret", "collection"),
+        ("mongodb://app:secret@localhost/app?collection=system.secret", "collection"),
+        ("mongodb://app:secret@localhost/app?response_timeout=0", "response_timeout"),
+        ("mongodb://app:secret@localhost/app?connect_timeout=secret", "connect_timeout"),
     ];
+    are_named(&wrong).await;
+}
+
+async fn are_named(wrong: &[(&str, &str)]) {
     for (address, named) in wrong {
         let error = connect(address).await.expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config, "{address}");
@@ -93,6 +112,8 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
 #[tokio::test]
 async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
     // Nobody listens on port 1.
+    let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
+    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
     for address in [
         "redis://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
         "rediss://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
@@ -114,9 +135,74 @@ async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
 }
 
 #[tokio::test]
+async fn a_mongodb_that_is_down_is_no_error_before_it_is_asked() {
+    let address = "mongodb://app:secret@127.0.0.1:1/app?authSource=admin&serverSelectionTimeoutMS=200";
+    let storage = connect(address).await.unwrap();
+    let error = storage.read(Key::head([1; 16])).await.unwrap_err();
+    let told = told(&error);
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{told}");
+    assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{told}");
+    let typed = MongoDbStorage::builder(address);
+    assert!(!format!("{typed:?}").contains("secret"));
+    assert!(!format!("{:?}", typed.build().unwrap()).contains("secret"));
+}
+
+#[tokio::test]
 async fn what_the_program_says_comes_before_the_address() {
     let name = "redis://127.0.0.1:1/?cache_name=a%7B&connections=3";
     assert!(RedisStorage::builder(name).build().is_err());
     assert!(RedisStorage::builder(name).cache_name("fine").build().is_ok());
     assert!(RedisStorage::builder(name).cache_name("fine").connections(0).build().is_err());
+}
+
+#[cfg(feature = "dynamodb")]
+mod dynamodb {
+    use tower_response_cache::storage::DynamoDbStorage;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
+        are_named(&[
+            ("dynamodb:app", "dynamodb://TABLE?region=REGION"),
+            ("dynamodb://a%20secret", "3 to 255 letters"),
+            ("dynamodb://ab", "3 to 255 letters"),
+            ("dynamodb://app/secret", "3 to 255 letters"),
+            ("dynamodb://id:secret@app", "3 to 255 letters"),
+            ("dynamodb://app?cache_name=secret", "named twice"),
+            ("dynamodb://app?table=secret", "no option table: it has cache_name, region"),
+            ("dynamodb://app?region=a&region=b", "region is there twice"),
+            ("dynamodb://app?region=", "eu-central-1"),
+            ("dynamodb://app?region=secret%2Fx", "eu-central-1"),
+            ("dynamodb://app?region=a&endpoint=secret", "http://localhost:8000"),
+            ("dynamodb://app?region=a&endpoint=ftp%3A%2F%2Fsecret", "http://localhost:8000"),
+            ("dynamodb://app?region=a&endpoint=http%3A%2F%2Fid%3Asecret%40host", "without a user"),
+            ("dynamodb://app?create_if_missing=secret", "create_if_missing"),
+            ("dynamodb://app?eventually_consistent=secret", "eventually_consistent"),
+            ("dynamodb://app?connect_timeout=0", "connect_timeout"),
+            ("dynamodb://app?response_timeout=secret", "response_timeout"),
+            ("dynamodb://app#secret", "3 to 255 letters"),
+        ])
+        .await;
+    }
+
+    #[test]
+    fn every_option_is_taken_and_what_the_program_says_comes_first() {
+        let options = "region=eu-central-1&endpoint=http%3A%2F%2Flocalhost%3A8000&create_if_missing=true\
+                       &eventually_consistent=true&connect_timeout=0.5&response_timeout=2";
+        for address in [
+            "dynamodb://app".to_owned(),
+            "dynamodb://".to_owned(),
+            format!("dynamodb://app?{options}"),
+            format!("dynamodb://?cache_name=app&{options}"),
+        ] {
+            assert!(DynamoDbStorage::builder(&*address).build().is_ok(), "{address}");
+        }
+        assert!(DynamoDbStorage::builder("dynamodb://a").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://a").cache_name("fine").build().is_ok());
+        assert!(DynamoDbStorage::builder("dynamodb://app").region("not one").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").endpoint("localhost").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").key_names("value", "b").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").expiry_name("entry").build().is_err());
+    }
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches (each once).
-# Installs what is missing where it may (nginx and Redis, from Debian); otherwise says so and goes on without those tests.
+# Installs what is missing where it may (nginx, Redis, Java and Maven, from Debian); otherwise says so and goes on without
+# those tests.
 # Servers are started by the tests themselves, on free ports and with temporary data, and end with them.
 # Usage: tests/run.sh
 set -euo pipefail
@@ -24,6 +25,8 @@ PATH="$PATH:/usr/sbin"
 wanted=()
 command -v nginx >/dev/null || wanted+=(nginx-light)
 command -v redis-server >/dev/null || wanted+=(redis-server)
+command -v java >/dev/null || wanted+=(default-jre-headless)
+command -v mvn >/dev/null || wanted+=(maven)
 if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   echo "== installing ${wanted[*]}"
   # A policy of 101 keeps Debian from starting what it installs.
@@ -33,7 +36,7 @@ if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 
     >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "${wanted[*]} could not be installed"; }
   [ -z "${made:-}" ] || rm -f "$made"
 fi
-for program in nginx redis-server; do
+for program in nginx redis-server java mvn; do
   command -v $program >/dev/null || echo "$program was not found: the tests against it are skipped"
 done
 

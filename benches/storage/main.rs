@@ -4,11 +4,17 @@
 //! `cargo bench --all-features --bench storage [NAME …]`
 //!
 //! A read is one record from the storage, without a cache above it. A hit is a request through the layer, its body read
-//! and held while other tasks have their turn; the raw driver reads a value of the same length. A store is a miss whose response is written; the raw driver writes such a value. Requests go
-//! through 200 URLs in turn. The two are measured in turns, five times each; the medians are shown. Redis is the one at
-//! `TEST_REDIS_URL`, or is started for it.
+//! and held while other tasks have their turn; the raw driver reads a value of the same length. A store is a miss whose
+//! response is written; the raw driver writes such a value. Requests go through 200 URLs in turn. The two are measured in
+//! turns, five times each; the medians are shown. Redis is the one at `TEST_REDIS_URL`, MongoDB that at
+//! `TEST_MONGODB_URL`, DynamoDB that at `TEST_DYNAMODB_ENDPOINT`, where values of at most 256 KiB are measured, since an
+//! item has at most 400.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 #[path = "../origin/mod.rs"]
 mod origin;
 mod rate;
@@ -47,7 +53,8 @@ struct Pair<S: Storage, R> {
 
 impl<S: Storage, R: Raw> Pair<S, R> {
     async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
-        let layer = CacheLayer::new(storage.clone());
+        // A store that is left alone because it is slow would be measured as a fast one.
+        let layer = CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build();
         let service = layer.layer(Bare::new(len));
         let rows: Arc<[String]> = (0..ROWS).map(|row| format!("{URI}&row={row}")).collect();
         let body = Bytes::from(vec![7; len]);
@@ -165,6 +172,28 @@ async fn main() {
                 pair.raw.clear().await;
             }
             Err(reason) if wanted("redis") => println!("redis: {reason}"),
+            _ => {}
+        }
+        #[cfg(feature = "mongodb")]
+        match mongodb::url() {
+            Ok(url) if wanted("mongodb") => {
+                let (storage, raw) = mongodb::open(&url).await;
+                let pair = Pair::new(storage, raw, len).await;
+                measure("mongodb", size, plan, Arc::clone(&pair)).await;
+                pair.raw.drop_database().await;
+            }
+            Err(reason) if wanted("mongodb") => println!("mongodb: {reason}"),
+            _ => {}
+        }
+        #[cfg(feature = "dynamodb")]
+        match dynamodb::endpoint() {
+            Ok(endpoint) if wanted("dynamodb") && len <= dynamodb::LONGEST => {
+                let (storage, raw) = dynamodb::open(&endpoint).await;
+                let pair = Pair::new(storage, raw, len).await;
+                measure("dynamodb", size, plan, Arc::clone(&pair)).await;
+                pair.raw.delete().await;
+            }
+            Err(reason) if wanted("dynamodb") => println!("dynamodb: {reason}"),
             _ => {}
         }
     }

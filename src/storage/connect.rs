@@ -14,9 +14,12 @@ use crate::error::Result;
 /// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
 /// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
 /// | `redis+unix://PATH` | on a socket | the same and `db`, `user`, `pass` |
+/// | `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME]` | `MongoDbStorage` on a server, a replica set or a sharded cluster | `cache_name`, `collection`, `connect_timeout`, `response_timeout` and all of the driver's, such as `replicaSet` |
+/// | `mongodb+srv://[USER[:PASSWORD]@]HOST[/CACHE_NAME]` | on the servers that DNS lists for this name | the same |
+/// | `dynamodb://[TABLE]` | `DynamoDbStorage`, with the environment's credentials | `cache_name` (the table, if the place does not name it), `region`, `endpoint`, `create_if_missing`, `eventually_consistent`, `connect_timeout`, `response_timeout` |
 ///
-/// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`). Options follow a question mark, as
-/// in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
+/// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`); to MongoDB
+/// with its option `tls=true`. Options follow a question mark, as in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
 /// Times are in seconds. Without `cache_name` it is `http-cache`. A server that cannot be reached now is no error,
 /// since requests go on without it.
 ///
@@ -39,6 +42,10 @@ use crate::error::Result;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<BoxStorage> {
+    // Its driver's options may be there several times.
+    if address.starts_with("mongodb:") || address.starts_with("mongodb+srv:") {
+        return mongodb(address).await;
+    }
     let Some(parsed) = Address::parse(address) else {
         return Err(config("the store's address has no scheme: for a file write sqlite://PATH"));
     };
@@ -47,7 +54,8 @@ pub async fn connect(address: &str) -> Result<BoxStorage> {
         "memory" => memory(parsed),
         "sqlite" => sqlite(parsed).await,
         scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
-        _ => Err(config("no store has this scheme: there are memory, sqlite and redis")),
+        "dynamodb" => dynamodb(address).await,
+        _ => Err(config("no store has this scheme: there are memory, sqlite, redis, mongodb and dynamodb")),
     }
 }
 
@@ -97,6 +105,16 @@ async fn redis(address: &str) -> Result<BoxStorage> {
     super::RedisStorage::connect(address).await.map(BoxStorage::new)
 }
 
+#[cfg(feature = "mongodb")]
+async fn mongodb(address: &str) -> Result<BoxStorage> {
+    super::MongoDbStorage::connect(address).await.map(BoxStorage::new)
+}
+
+#[cfg(feature = "dynamodb")]
+async fn dynamodb(address: &str) -> Result<BoxStorage> {
+    super::DynamoDbStorage::connect(address).await.map(BoxStorage::new)
+}
+
 #[cfg(not(feature = "memory"))]
 fn memory(_: Address<'_>) -> Result<BoxStorage> {
     Err(off("memory"))
@@ -112,7 +130,23 @@ async fn redis(_: &str) -> Result<BoxStorage> {
     Err(off("redis"))
 }
 
-#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "redis")))]
+#[cfg(not(feature = "mongodb"))]
+async fn mongodb(_: &str) -> Result<BoxStorage> {
+    Err(off("mongodb"))
+}
+
+#[cfg(not(feature = "dynamodb"))]
+async fn dynamodb(_: &str) -> Result<BoxStorage> {
+    Err(off("dynamodb"))
+}
+
+#[cfg(not(all(
+    feature = "memory",
+    feature = "sqlite",
+    feature = "redis",
+    feature = "mongodb",
+    feature = "dynamodb"
+)))]
 fn off(feature: &str) -> crate::Error {
     config(format!("this store needs the feature {feature} of this crate, which is off"))
 }

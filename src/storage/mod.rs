@@ -8,20 +8,35 @@
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
 //! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
+//! | `MongoDbStorage` | `mongodb` | a MongoDB server, a replica set or a sharded cluster | many machines |
+//! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
 //! | [`BoxStorage`] | – | any of them, chosen when the program runs | as the storage inside |
 //!
 //! [`connect`] opens any of them by one address.
 
-#[cfg_attr(not(all(feature = "memory", feature = "sqlite", feature = "redis")), allow(dead_code))]
+#[cfg_attr(
+    not(all(
+        feature = "memory",
+        feature = "sqlite",
+        feature = "redis",
+        feature = "mongodb",
+        feature = "dynamodb"
+    )),
+    allow(dead_code)
+)]
 // their options
 mod address;
 mod boxed;
 mod connect;
 mod contract;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 mod exclusive;
 mod key;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -31,9 +46,13 @@ pub mod sqlite;
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
 pub use self::contract::{Retain, Storage};
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder};
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]
 pub use self::memory::{MemoryStorage, MemoryStorageBuilder};
+#[cfg(feature = "mongodb")]
+pub use self::mongodb::{MongoDbServer, MongoDbStorage, MongoDbStorageBuilder};
 pub use self::record::{Record, Stamp};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};

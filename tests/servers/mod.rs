@@ -4,7 +4,11 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 pub mod child;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 pub mod link;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod redis;
 
 use std::path::PathBuf;

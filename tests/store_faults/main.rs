@@ -2,7 +2,11 @@
 //! than the deadline, no body is wrong, no invalidation is forgotten, and the store is used again by itself.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod events;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod outages;
 mod redis;
 mod redis_nodes;
@@ -20,9 +24,17 @@ use libtest_mimic::{Arguments, Completion, Trial};
 type Tried = Result<(), String>;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "dynamodb")]
+    if let Some(code) = servers::dynamodb::with_credentials() {
+        return code;
+    }
     let mut tests = outages::tests("redis", redis::Alone::start);
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
+    #[cfg(feature = "mongodb")]
+    tests.extend(outages::tests("mongodb", mongodb::Alone::start));
+    #[cfg(feature = "dynamodb")]
+    tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
     world::print_table();
     conclusion.exit_code()

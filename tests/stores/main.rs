@@ -1,12 +1,16 @@
 //! The storage contract, and the layer from end to end, on every store; and what two processes do to one another through
 //! one.
 //!
-//! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL` and
-//! `TEST_REDIS_SENTINEL_URL` put others in their place: they are touched under random cache names only. A store whose
-//! server is missing is shown as ignored, with the reason; where `CI` is set that fails.
+//! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
+//! `TEST_REDIS_SENTINEL_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched
+//! under random cache names only. A store whose server is missing is shown as ignored, with the reason; where `CI` is set
+//! that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod end_to_end;
+mod mongodb;
 mod places;
 mod processes;
 mod redis;
@@ -59,6 +63,10 @@ fn main() -> ExitCode {
     if let Some(role) = std::env::var_os("STORES_ROLE") {
         return processes::play(&role.into_string().unwrap());
     }
+    #[cfg(feature = "dynamodb")]
+    if let Some(code) = servers::dynamodb::with_credentials() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let mut servers = Servers::default();
     // A list of names needs no servers.
@@ -69,6 +77,13 @@ fn main() -> ExitCode {
         trials.extend(end_to_end::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));
+        }
+        if kind.name == "mongodb" {
+            trials.extend(mongodb::trials(kind));
+        }
+        #[cfg(feature = "dynamodb")]
+        if kind.name == "dynamodb" {
+            trials.extend(dynamodb::trials(kind));
         }
     }
     trials.extend(redis::trials());

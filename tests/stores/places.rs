@@ -3,10 +3,16 @@
 use std::sync::Mutex;
 
 use tower_response_cache::Result;
+use tower_response_cache::storage::mongodb::driver::bson::spec::BinarySubtype;
+use tower_response_cache::storage::mongodb::driver::bson::{Binary, Document, doc};
+use tower_response_cache::storage::mongodb::driver::{Client, Database};
 use tower_response_cache::storage::{BoxStorage, Key, Storage, connect};
 use tower_response_cache::testing::Harness;
 
+#[cfg(feature = "dynamodb")]
+use crate::servers::dynamodb::{self, DynamoDb};
 use crate::servers::find;
+use crate::servers::mongodb::MongoDb;
 use crate::servers::redis::{Cluster, Redis, Sentinels};
 
 /// Servers that were started for this run; they end with it.
@@ -15,6 +21,9 @@ pub struct Servers {
     redis: Vec<Redis>,
     cluster: Option<Cluster>,
     sentinels: Option<Sentinels>,
+    mongodb: Option<MongoDb>,
+    #[cfg(feature = "dynamodb")]
+    dynamodb: Option<DynamoDb>,
 }
 
 /// One kind of store.
@@ -26,6 +35,9 @@ pub struct Kind {
     address: Address,
     /// Where its server's nodes are, if they are ours.
     ports: Vec<u16>,
+    /// Where its DynamoDB is, if it is one.
+    #[cfg(feature = "dynamodb")]
+    pub endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +46,11 @@ enum Address {
     Sqlite,
     /// An address that takes a cache name.
     Server(String),
+    /// The same; ours ends with its data.
+    MongoDb {
+        url: String,
+        is_ours: bool,
+    },
 }
 
 /// The password of the user that has the rights which the docs name and no others.
@@ -57,7 +74,14 @@ const RIGHTS: [&str; 13] = [
 impl Servers {
     /// All kinds; starts what they need. A person's own servers come in place of ours.
     pub fn start(&mut self) -> Vec<Kind> {
-        let kind = |name, address| Kind { name, missing: None, address, ports: Vec::new() };
+        let kind = |name, address| Kind {
+            name,
+            missing: None,
+            address,
+            ports: Vec::new(),
+            #[cfg(feature = "dynamodb")]
+            endpoint: None,
+        };
         let mut kinds = vec![kind("memory", Address::Memory), kind("sqlite", Address::Sqlite)];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
@@ -70,7 +94,7 @@ impl Servers {
                     (url, ports, None)
                 }
             };
-            kinds.push(Kind { name, missing, address: Address::Server(url), ports });
+            kinds.push(Kind { missing, ports, ..kind(name, Address::Server(url)) });
         };
         server("redis", "TEST_REDIS_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
@@ -100,6 +124,25 @@ impl Servers {
             let port = sentinels.master.port;
             (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
         });
+        let (url, is_ours, missing) = match std::env::var("TEST_MONGODB_URL") {
+            Ok(url) => (url, false, None),
+            Err(_) => match MongoDb::start() {
+                Ok(server) => (self.mongodb.insert(server).url(), true, None),
+                Err(reason) => (String::new(), true, Some(format!("{reason}, and no TEST_MONGODB_URL"))),
+            },
+        };
+        kinds.push(Kind { missing, ..kind("mongodb", Address::MongoDb { url, is_ours }) });
+        #[cfg(feature = "dynamodb")]
+        {
+            let endpoint = std::env::var("TEST_DYNAMODB_ENDPOINT").or_else(|_| {
+                let started =
+                    DynamoDb::start().map_err(|reason| format!("{reason}, and no TEST_DYNAMODB_ENDPOINT"));
+                started.map(|started| self.dynamodb.insert(started).endpoint())
+            });
+            let address = Address::Server(endpoint.as_deref().map_or(String::new(), dynamodb::address));
+            let missing = endpoint.as_ref().err().cloned();
+            kinds.push(Kind { missing, endpoint: endpoint.ok(), ..kind("dynamodb", address) });
+        }
         kinds
     }
 }
@@ -130,6 +173,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// What the store of this name is called.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// The address of the store of this name: another process opens the same by it.
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
@@ -137,15 +185,42 @@ impl Place {
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
             }
-            Address::Server(url) => {
+            Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
-                format!("{url}{mark}cache_name={}", escaped(&format!("{}{name}", self.prefix)))
+                format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
     }
 
+    /// The database of the store of this name, past the storage.
+    pub async fn mongodb_named(&self, name: &str) -> Database {
+        let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
+        Client::with_uri_str(url).await.unwrap().database(&self.name(name))
+    }
+
+    /// The databases that are there.
+    async fn mongodb(&self) -> Vec<Database> {
+        let Address::MongoDb { url, .. } = &self.kind.address else { return Vec::new() };
+        let client = Client::with_uri_str(url).await.unwrap();
+        let names = client.list_database_names().await.unwrap();
+        names.iter().filter(|name| name.starts_with(&self.prefix)).map(|name| client.database(name)).collect()
+    }
+
     /// Leaves nothing behind on a server.
     pub async fn clean(&self) {
+        #[cfg(feature = "dynamodb")]
+        if let Some(endpoint) = &self.kind.endpoint {
+            let client = dynamodb::client(endpoint);
+            for table in dynamodb::tables(&client, &self.prefix).await {
+                client.delete_table().table_name(table).send().await.unwrap();
+            }
+            return;
+        }
+        if matches!(self.kind.address, Address::MongoDb { is_ours: false, .. }) {
+            for database in self.mongodb().await {
+                database.drop().await.unwrap();
+            }
+        }
         if matches!(self.kind.address, Address::Server(_)) {
             let opened = std::mem::take(&mut *self.opened.lock().unwrap());
             for address in opened {
@@ -186,6 +261,20 @@ impl Harness for Place {
     async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
         let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut damaged = false;
+        #[cfg(feature = "dynamodb")]
+        if let Some(endpoint) = &self.kind.endpoint {
+            let client = dynamodb::client(endpoint);
+            for table in dynamodb::tables(&client, &self.prefix).await {
+                damaged |= dynamodb::damage(&client, &table, &entry).await;
+            }
+        }
+        for database in self.mongodb().await {
+            let value = Binary { subtype: BinarySubtype::Generic, bytes: b"damage".to_vec() };
+            let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };
+            let update = doc! { "$set": { "value": value } };
+            let records = database.collection::<Document>("records");
+            damaged |= records.update_many(of_entry, update).await.unwrap().matched_count > 0;
+        }
         for port in &self.kind.ports {
             for name in Redis::names(*port, &format!("{}*{entry}*", self.prefix)) {
                 assert!(!Redis::ask(*port, &["SETRANGE", &name, "60", "damage"]).starts_with('-'));

@@ -26,14 +26,14 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
 }
 
 /// One process: a cache on the store at an address, whose origin answers with what the line says.
-struct Peer {
+pub struct Peer {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Peer {
-    fn start(address: &str) -> Self {
+    pub fn start(address: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env("STORES_ROLE", address)
             .stdin(Stdio::piped())
@@ -44,18 +44,18 @@ impl Peer {
         Self { child, input, output }
     }
 
-    fn say(&mut self, line: &str) {
+    pub fn say(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
     }
 
-    fn hear(&mut self) -> String {
+    pub fn hear(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// `get PATH VERSION LENGTH`, `post PATH`, `begin PATH VERSION LENGTH` (the head alone), `finish`.
-    fn ask(&mut self, line: &str) -> String {
+    pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
     }

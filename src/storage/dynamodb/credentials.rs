@@ -1,0 +1,103 @@
+//! Credentials that take longer to get than an operation may.
+//!
+//! Promises: getting them goes on when the operation that began it is given up, so that a slow provider delays the store
+//! and does not keep it away for ever.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+
+use super::underway::Underway;
+
+pub(super) struct Patient {
+    provider: SharedCredentialsProvider,
+    asked: Underway<Result<Credentials, Arc<CredentialsError>>>,
+}
+
+impl Patient {
+    pub(super) fn new(provider: SharedCredentialsProvider) -> Self {
+        Self { provider, asked: Underway::default() }
+    }
+
+    async fn provide(&self) -> Result<Credentials, CredentialsError> {
+        let asked = self.asked.join(|| {
+            let provider = self.provider.clone();
+            async move { provider.provide_credentials().await.map_err(Arc::new) }
+        });
+        match asked.await {
+            Some(Ok(credentials)) => Ok(credentials),
+            Some(Err(error)) => Err(again(&error)),
+            None => Err(CredentialsError::provider_error("the runtime has ended")),
+        }
+    }
+}
+
+/// An error like this one, which cannot be cloned. Its text is not repeated by the store.
+fn again(error: &CredentialsError) -> CredentialsError {
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => CredentialsError::not_loaded("none were found"),
+        CredentialsError::ProviderTimedOut(_) => CredentialsError::provider_timed_out(Duration::ZERO),
+        CredentialsError::InvalidConfiguration(_) => {
+            CredentialsError::invalid_configuration("they cannot be used")
+        }
+        _ => CredentialsError::provider_error("the provider failed"),
+    }
+}
+
+impl ProvideCredentials for Patient {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.provide())
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.provider.fallback_on_interrupt()
+    }
+}
+
+impl fmt::Debug for Patient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Patient")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Slow(Arc<Semaphore>);
+
+    impl ProvideCredentials for Slow {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(async {
+                self.0.acquire().await.unwrap().forget();
+                Ok(Credentials::new("id", "secret", None, None, "test"))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_given_up_operation_began_serves_the_next() {
+        let gate = Arc::new(Semaphore::new(0));
+        let patient = Patient::new(SharedCredentialsProvider::new(Slow(Arc::clone(&gate))));
+        for _ in 0..3 {
+            assert!(patient.provide_credentials().now_or_never().is_none());
+        }
+        gate.add_permits(1);
+        assert_eq!(patient.provide_credentials().await.unwrap().access_key_id(), "id");
+        assert!(!format!("{patient:?}").contains("secret"));
+    }
+}

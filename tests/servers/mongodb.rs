@@ -1,0 +1,73 @@
+//! A server that speaks MongoDB's protocol, by Java; Maven fetches it once, into the folder of the build.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::child::{Server, free_port};
+use super::find;
+
+/// One server.
+pub struct MongoDb {
+    pub server: Server,
+    pub port: u16,
+}
+
+impl MongoDb {
+    /// Starts one; `Err`: why none can be had.
+    pub fn start() -> Result<Self, String> {
+        let (java, jars, port) = (find("java")?, jars()?, free_port());
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/mongodb/TestMongo.java");
+        let arguments = [
+            "-cp".to_owned(),
+            format!("{}/*", jars.display()),
+            program.display().to_string(),
+            port.to_string(),
+            "data.h2".to_owned(),
+        ];
+        let server = Server::start(java, arguments, move || listens(port));
+        Ok(Self { server, port })
+    }
+
+    pub fn url(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/", self.port)
+    }
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).is_ok()
+}
+
+/// The folder with the server's archives.
+fn jars() -> Result<PathBuf, String> {
+    static FETCHED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FETCHED.get_or_init(fetch).clone()
+}
+
+fn fetch() -> Result<PathBuf, String> {
+    // Beside the folder that cargo gives to tests, which is within the target directory.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mongo-java-server-1.47.0");
+    let done = folder.join("done");
+    if done.exists() {
+        return Ok(folder);
+    }
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/mongodb/pom.xml");
+    let status = Command::new(find("mvn")?)
+        .args(["-q", "-f"])
+        .arg(project)
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-DoutputDirectory={}", folder.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => {
+            std::fs::write(done, "").map_err(|_| "mongo-java-server cannot be kept".to_owned())?;
+            Ok(folder)
+        }
+        _ => Err("mongo-java-server cannot be fetched by Maven".to_owned()),
+    }
+}

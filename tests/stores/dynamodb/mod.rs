@@ -1,0 +1,65 @@
+//! What `DynamoDbStorage` promises beyond the contract.
+
+mod front;
+mod items;
+mod requests;
+mod table;
+
+use std::error::Error as StdError;
+
+use libtest_mimic::Trial;
+use tower_response_cache::Error;
+use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::Client;
+use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use tower_response_cache::storage::{DynamoDbStorage, DynamoDbStorageBuilder};
+
+use crate::places::{Kind, Place};
+use crate::servers::dynamodb::{client, config};
+
+pub fn trials(kind: &Kind) -> Vec<Trial> {
+    [table::trials(kind), items::trials(kind), requests::trials(kind)].into_iter().flatten().collect()
+}
+
+fn endpoint(place: &Place) -> &str {
+    place.kind.endpoint.as_deref().unwrap()
+}
+
+fn raw(place: &Place) -> Client {
+    client(endpoint(place))
+}
+
+/// A store of this name, not opened yet.
+fn builder(place: &Place, name: &str) -> DynamoDbStorageBuilder {
+    DynamoDbStorage::builder(config(endpoint(place))).cache_name(place.name(name))
+}
+
+async fn store(place: &Place, name: &str) -> DynamoDbStorage {
+    builder(place, name).create_if_missing(true).connect().await.unwrap()
+}
+
+/// A table by somebody else's hand, without time to live.
+async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -> String {
+    let name = place.name(name);
+    let mut table = raw(place).create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
+    for ((attribute, of), role) in keys.iter().zip([KeyType::Hash, KeyType::Range]) {
+        let definition =
+            AttributeDefinition::builder().attribute_name(*attribute).attribute_type(of.clone()).build();
+        let key = KeySchemaElement::builder().attribute_name(*attribute).key_type(role).build();
+        table = table.attribute_definitions(definition.unwrap()).key_schema(key.unwrap());
+    }
+    table.send().await.unwrap();
+    name
+}
+
+/// An error and everything that caused it, as a program would show it.
+fn told(error: &Error) -> String {
+    let mut text = format!("{error:?} {error:#?} {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" {cause:?} {cause}"));
+        source = cause.source();
+    }
+    text
+}

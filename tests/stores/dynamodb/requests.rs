@@ -1,0 +1,191 @@
+//! What is asked of DynamoDB: how often, how consistently, and again where it has no capacity.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use libtest_mimic::Trial;
+use tower_response_cache::storage::{
+    DynamoDbStorage, DynamoDbStorageBuilder, Key, Kind, Record, Retain, Storage,
+};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use super::front::{Answer, Front};
+use super::{endpoint, store, told};
+use crate::places::{self, Place};
+use crate::servers::dynamodb::config;
+use crate::support::{Fixture, Origin, get_with, response};
+use crate::trial;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials(kind: &places::Kind) -> Vec<Trial> {
+            vec![$(trial("requests", kind, stringify!($name), |place| Box::pin($name(place)))),*]
+        }
+    };
+}
+
+cases![
+    a_hit_is_one_request_and_of_a_further_variant_two,
+    reads_are_consistent_unless_they_need_not_be,
+    what_is_throttled_is_asked_again_within_its_time,
+    what_is_throttled_for_ever_ends_in_time,
+    what_a_batch_leaves_undone_is_asked_again,
+    refusals_are_told_apart_and_their_texts_are_not_repeated,
+    times_are_moved_though_nobody_waits_any_more,
+];
+
+const HEAD: Key = Key::head([7; 16]);
+const THROTTLED: [&str; 3] =
+    ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"];
+
+fn record() -> Record {
+    Record::new("x", Timestamp::from_secs(4_000_000_000))
+}
+
+/// A store whose requests are seen, on a table that is there.
+async fn seen(
+    place: &Place,
+    settings: impl FnOnce(DynamoDbStorageBuilder) -> DynamoDbStorageBuilder,
+) -> (Front, DynamoDbStorage) {
+    store(place, "seen").await;
+    let front = Front::of(endpoint(place)).await;
+    let builder = DynamoDbStorage::builder(config(&front.endpoint)).cache_name(place.name("seen"));
+    let storage = settings(builder).connect().await.unwrap();
+    front.asked();
+    (front, storage)
+}
+
+async fn a_hit_is_one_request_and_of_a_further_variant_two(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    let origin = Origin::new(|request| {
+        let language = request.headers()["accept-language"].to_str().unwrap();
+        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], language.repeat(512))
+    });
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    for (language, each) in [("en", 1), ("de", 2)] {
+        let ask = || cache.ask(get_with("http://example.com/a", &[("accept-language", language)]));
+        assert_eq!(ask().await.word(), "miss");
+        cache.layer.idle().await;
+        assert_eq!(ask().await.word(), "hit");
+        front.asked();
+        for _ in 0..20 {
+            assert_eq!(ask().await.word(), "hit");
+        }
+        let asked = front.asked();
+        assert_eq!(asked.len(), 20 * each, "{language}");
+        assert!(asked.iter().all(|(operation, _)| operation == "GetItem"), "{language}");
+    }
+}
+
+async fn reads_are_consistent_unless_they_need_not_be(place: &Place) {
+    let is_consistent = |asked: &(String, String)| asked.1.contains(r#""ConsistentRead":true"#);
+    let (front, storage) = seen(place, |builder| builder).await;
+    storage.read(HEAD).await.unwrap();
+    storage.size().await.unwrap();
+    assert!(front.asked().iter().all(is_consistent));
+    let (front, storage) = seen(place, |builder| builder.eventually_consistent(true)).await;
+    storage.read(HEAD).await.unwrap();
+    storage.size().await.unwrap();
+    assert!(!front.asked().iter().any(is_consistent));
+    // A chunk that what names it was seen before: a body under way would end for it.
+    let chunk = HEAD.sibling(Kind::Chunk, [1; 16], 0);
+    assert!(storage.read(chunk).await.unwrap().is_none());
+    let asked: Vec<bool> = front.asked().iter().map(is_consistent).collect();
+    assert_eq!(asked, [false, true]);
+}
+
+async fn what_is_throttled_is_asked_again_within_its_time(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    for name in THROTTLED {
+        // More often than the driver itself would ask.
+        let no = [Answer::Error(name); 7];
+        front.answers(&no);
+        storage.write(HEAD, record()).await.unwrap();
+        front.answers(&no);
+        assert!(storage.read(HEAD).await.unwrap().is_some());
+        front.answers(&no);
+        assert_eq!(storage.retain(&[HEAD], Retain::AtLeast(Timestamp::NEVER)).await.unwrap(), 1);
+        front.answers(&no);
+        assert_eq!(storage.size().await.unwrap(), 1);
+        front.answers(&no);
+        assert!(storage.delete(HEAD).await.unwrap());
+    }
+}
+
+async fn what_is_throttled_for_ever_ends_in_time(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder.response_timeout(Duration::from_millis(700))).await;
+    front.always(Answer::Error(THROTTLED[0]));
+    let begun = Instant::now();
+    let error = storage.read(HEAD).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
+    front.always(Answer::HandOn);
+    assert!(storage.read(HEAD).await.unwrap().is_none());
+}
+
+async fn what_a_batch_leaves_undone_is_asked_again(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    for part in 0..30 {
+        storage.write(HEAD.sibling(Kind::Chunk, [1; 16], part), record()).await.unwrap();
+    }
+    front.answers(&[Answer::HandOn, Answer::Unprocessed, Answer::Unprocessed, Answer::Unprocessed]);
+    front.asked();
+    storage.clear().await.unwrap();
+    let asked = front.asked();
+    let batches = asked.iter().filter(|(operation, _)| operation == "BatchWriteItem").count();
+    assert_eq!((batches, asked.len()), (2 + 3, 1 + 2 + 3), "{asked:?}");
+    for part in 0..30 {
+        assert!(!storage.contains(HEAD.sibling(Kind::Chunk, [1; 16], part)).await.unwrap());
+    }
+    storage.write(HEAD, record()).await.unwrap();
+    front.answers(&[Answer::HandOn]);
+    front.always(Answer::Unprocessed);
+    let error = storage.clear().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    front.always(Answer::HandOn);
+    storage.clear().await.unwrap();
+}
+
+async fn refusals_are_told_apart_and_their_texts_are_not_repeated(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    let kinds = [
+        ("AccessDeniedException", ErrorKind::Denied, ErrorKind::ReadOnly),
+        ("UnrecognizedClientException", ErrorKind::Denied, ErrorKind::Denied),
+        ("ExpiredTokenException", ErrorKind::Denied, ErrorKind::Denied),
+        ("ResourceNotFoundException", ErrorKind::Config, ErrorKind::Config),
+        ("ItemCollectionSizeLimitExceededException", ErrorKind::Full, ErrorKind::Full),
+        ("TransactionConflictException", ErrorKind::Unavailable, ErrorKind::Unavailable),
+        ("InternalServerError", ErrorKind::Unavailable, ErrorKind::Unavailable),
+        ("ValidationException", ErrorKind::Other, ErrorKind::Other),
+        ("ConditionalCheckFailedException", ErrorKind::Other, ErrorKind::Other),
+        ("SomethingNew", ErrorKind::Other, ErrorKind::Other),
+    ];
+    for (name, reading, writing) in kinds {
+        front.always(Answer::Error(name));
+        let (read, written) = (storage.read(HEAD).await, storage.write(HEAD, record()).await);
+        for (error, kind) in [(read.map(drop).unwrap_err(), reading), (written.unwrap_err(), writing)] {
+            assert_eq!(error.kind(), kind, "{name}");
+            let told = told(&error);
+            assert!(told.contains(name) || name.starts_with("Cond"), "{told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
+    }
+}
+
+async fn times_are_moved_though_nobody_waits_any_more(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    let chunks: Vec<Key> = (0..40).map(|part| HEAD.sibling(Kind::Chunk, [1; 16], part)).collect();
+    for chunk in &chunks {
+        storage.write(*chunk, record()).await.unwrap();
+    }
+    front.answers(&[Answer::Error(THROTTLED[0]); 40]);
+    let moved = storage.retain(&chunks, Retain::AtLeast(Timestamp::NEVER));
+    assert!(tokio::time::timeout(Duration::from_millis(20), moved).await.is_err());
+    let begun = Instant::now();
+    for chunk in chunks {
+        while storage.read(chunk).await.unwrap().unwrap().retain_until() != Timestamp::NEVER {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a chunk was left behind");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What is in the collection: as the docs say, and beside what others keep there.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::TryStreamExt;
+use libtest_mimic::Trial;
+use tower_response_cache::storage::mongodb::driver::bson::spec::BinarySubtype;
+use tower_response_cache::storage::mongodb::driver::bson::{Binary, Bson, DateTime, Document, doc};
+use tower_response_cache::storage::mongodb::driver::options::IndexOptions;
+use tower_response_cache::storage::mongodb::driver::{Collection, IndexModel};
+use tower_response_cache::storage::{Kind as RecordKind, Record, Retain, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use super::{HEAD, open};
+use crate::places::{Kind, Place};
+use crate::support::{Fixture, Origin, response};
+use crate::trial;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials(kind: &Kind) -> Vec<Trial> {
+            vec![$(trial("documents", kind, stringify!($name), |place| Box::pin($name(place)))),*]
+        }
+    };
+}
+
+cases![
+    a_document_is_what_the_docs_say,
+    an_index_expires_records_at_their_time,
+    an_equal_index_of_another_name_is_adopted,
+    of_many_first_writers_one_is_told_so,
+    first_writes_without_comparing_all_end_well,
+    the_longest_record_fits_and_a_longer_one_is_refused,
+    documents_of_others_are_no_records,
+    what_is_over_and_not_yet_dropped_is_a_miss,
+];
+
+fn binary(bytes: impl Into<Vec<u8>>) -> Bson {
+    Binary { subtype: BinarySubtype::Generic, bytes: bytes.into() }.into()
+}
+
+async fn a_document_is_what_the_docs_say(place: &Place) {
+    let (storage, records) = open(place, "docs").await;
+    let record = Record::new("payload", Timestamp::from_millis(4_000_000_000_001));
+    storage.write(HEAD, record.clone()).await.unwrap();
+    let id = format!("{}00{}", "07".repeat(16), "00".repeat(20));
+    let expected = doc! {
+        "_id": &id,
+        "kind": "head",
+        "stamp": binary(record.stamp().to_bytes()),
+        "until": "00000004000000000001",
+        "expires": DateTime::from_millis(4_000_000_000_001),
+        "value": binary(record.to_bytes()),
+    };
+    let there = async || records.find_one(doc! { "_id": &id }).await.unwrap().unwrap();
+    assert_eq!(there().await, expected);
+    storage.retain(&[HEAD], Retain::AtLeast(Timestamp::NEVER)).await.unwrap();
+    let mut never = expected.clone();
+    never.insert("until", u64::MAX.to_string());
+    never.insert("expires", Bson::MaxKey);
+    assert_eq!(there().await, never, "what never ends has no date");
+    storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
+    assert_eq!(there().await, expected, "and has one again");
+
+    let kinds =
+        [RecordKind::Variant, RecordKind::Chunk, RecordKind::Lease, RecordKind::Group, RecordKind::Index];
+    for kind in kinds {
+        storage.write(HEAD.sibling(kind, [0xa; 16], 3), record.clone()).await.unwrap();
+    }
+    let of_entry = doc! { "_id": { "$regex": format!("^{}", "07".repeat(16)) } };
+    let all: Vec<Document> =
+        records.find(of_entry).sort(doc! { "_id": 1 }).await.unwrap().try_collect().await.unwrap();
+    let kinds: Vec<&str> = all.iter().map(|document| document.get_str("kind").unwrap()).collect();
+    assert_eq!(kinds, ["head", "variant", "chunk", "lease", "group", "index"]);
+}
+
+/// How the index on the time is called and when it expires records, as soon as there is one.
+async fn expiry(records: &Collection<Document>) -> Vec<(Option<String>, Option<Duration>)> {
+    let begun = Instant::now();
+    loop {
+        let all: Vec<IndexModel> = match records.list_indexes().await {
+            Ok(indexes) => indexes.try_collect().await.unwrap(),
+            Err(_) => Vec::new(),
+        };
+        if all.iter().any(|index| index.keys == doc! { "kind": 1, "_id": 1 }) {
+            let all = all.into_iter().filter(|index| index.keys == doc! { "expires": 1 });
+            let options = all.map(|index| index.options.unwrap_or_default());
+            return options.map(|options| (options.name, options.expire_after)).collect();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "there are no indexes");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn an_index_expires_records_at_their_time(place: &Place) {
+    let (storage, records) = open(place, "indexes").await;
+    storage.write(HEAD, Record::new("x", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(expiry(&records).await, [(Some("expires_1".to_owned()), Some(Duration::ZERO))]);
+}
+
+async fn an_equal_index_of_another_name_is_adopted(place: &Place) {
+    let (storage, records) = open(place, "adopted").await;
+    let options = IndexOptions::builder().name("theirs".to_owned()).expire_after(Duration::ZERO).build();
+    let index = IndexModel::builder().keys(doc! { "expires": 1 }).options(options).build();
+    records.create_index(index).await.unwrap();
+    storage.write(HEAD, Record::new("x", Timestamp::NEVER)).await.unwrap();
+    let all = expiry(&records).await;
+    assert!(all.contains(&(Some("theirs".to_owned()), Some(Duration::ZERO))), "{all:?}");
+    assert_eq!(storage.size().await.unwrap(), 1);
+}
+
+async fn of_many_first_writers_one_is_told_so(place: &Place) {
+    let (storage, _) = open(place, "race").await;
+    for round in 0..10 {
+        let key = HEAD.sibling(RecordKind::Variant, [round; 16], 0);
+        let writers = (0..16).map(|number| {
+            let storage = storage.clone();
+            let record = Record::new(format!("writer {number}"), Timestamp::NEVER);
+            tokio::spawn(async move { (storage.write_if(key, None, record.clone()).await.unwrap(), record) })
+        });
+        let mut won = Vec::new();
+        for writer in writers.collect::<Vec<_>>() {
+            let (is_written, record) = writer.await.unwrap();
+            won.extend(is_written.then_some(record.stamp()));
+        }
+        let there = storage.read(key).await.unwrap().unwrap();
+        assert_eq!(won, [there.stamp()]);
+    }
+}
+
+async fn first_writes_without_comparing_all_end_well(place: &Place) {
+    let (storage, _) = open(place, "overwrite").await;
+    for round in 0..10 {
+        let key = HEAD.sibling(RecordKind::Variant, [round; 16], 0);
+        let writers = (0..16).map(|_| {
+            let storage = storage.clone();
+            tokio::spawn(async move { storage.write(key, Record::new("x", Timestamp::NEVER)).await.unwrap() })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        assert!(storage.contains(key).await.unwrap());
+    }
+}
+
+async fn the_longest_record_fits_and_a_longer_one_is_refused(place: &Place) {
+    let (storage, _) = open(place, "long").await;
+    let key = HEAD.sibling(RecordKind::Chunk, [0xff; 16], u32::MAX);
+    let longest = storage.max_record_len() - Record::OVERHEAD;
+    storage.write(key, Record::new(vec![1; longest], Timestamp::NEVER)).await.unwrap();
+    for len in [longest + 1, 17 << 20] {
+        let record = Record::new(vec![2; len], Timestamp::NEVER);
+        assert_eq!(storage.write(key, record.clone()).await.unwrap_err().kind(), ErrorKind::TooLarge);
+        let refused = storage.write_if(HEAD, None, record).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    }
+    assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), vec![1; longest]);
+}
+
+async fn documents_of_others_are_no_records(place: &Place) {
+    let (storage, records) = open(place, "others").await;
+    let id = HEAD.to_string();
+    let good = Record::new("good", Timestamp::NEVER);
+    let foreign =
+        [doc! { "_id": 7 }, doc! { "_id": "text", "kind": "head" }, doc! { "_id": { "a": 1 }, "value": 3 }];
+    records.insert_many(&foreign).await.unwrap();
+    let odd = [
+        doc! {},
+        doc! { "kind": "head", "stamp": 1, "until": 5, "value": "text" },
+        doc! { "kind": 3, "stamp": binary([]), "until": "5", "value": binary([]) },
+        doc! { "kind": "head", "stamp": binary(good.stamp().to_bytes()), "until": "x".repeat(20), "value": binary(good.to_bytes()) },
+        doc! { "kind": "head", "stamp": binary(good.stamp().to_bytes()), "until": "9".repeat(20), "value": binary(good.to_bytes()) },
+        doc! { "kind": "head", "stamp": binary([1; 16]), "until": u64::MAX.to_string(), "value": binary(good.to_bytes()) },
+    ];
+    for (at, odd) in odd.into_iter().enumerate() {
+        let mut document = doc! { "_id": &id };
+        document.extend(odd);
+        records.replace_one(doc! { "_id": &id }, document).upsert(true).await.unwrap();
+        assert!(storage.read(HEAD).await.unwrap().is_none(), "{at}");
+        assert!(!storage.contains(HEAD).await.unwrap(), "{at}");
+        assert_eq!(storage.values().try_collect::<Vec<_>>().await.unwrap().len(), 0, "{at}");
+        let record = Record::new("ours", Timestamp::NEVER);
+        assert!(!storage.write_if(HEAD, Some(record.stamp()), record.clone()).await.unwrap(), "{at}");
+        assert!(storage.write_if(HEAD, None, record).await.unwrap(), "{at}");
+        assert_eq!(storage.read(HEAD).await.unwrap().unwrap().payload(), "ours", "{at}");
+    }
+    assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), [HEAD]);
+    assert_eq!(storage.delete_expired(Timestamp::from_secs(10)).await.unwrap(), 0);
+}
+
+async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
+    let (storage, _) = open(place, "unswept").await;
+    let body = vec![7; 300_000];
+    let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    let uri = "http://example.com/a";
+    for expected in ["miss", "hit"] {
+        assert_eq!(cache.get(uri).await.word(), expected);
+        cache.layer.idle().await;
+    }
+    let month = Duration::from_secs(30 * 24 * 3600);
+    cache.clock.advance(month);
+    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
+    assert_eq!(cache.get(uri).await.word(), "miss");
+    cache.layer.idle().await;
+    let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();
+    let over: Timestamp = (SystemTime::now() + 3 * month).into();
+    assert_eq!(storage.delete_expired(over).await.unwrap(), keys.len() as u64);
+    assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+}

@@ -1,0 +1,215 @@
+//! Every way to be given a server, what is asked of it, and what is said when it refuses.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use libtest_mimic::Trial;
+use tower_response_cache::storage::mongodb::driver::Client;
+use tower_response_cache::storage::mongodb::driver::bson::{Document, doc};
+use tower_response_cache::storage::mongodb::driver::event::EventHandler;
+use tower_response_cache::storage::mongodb::driver::event::command::CommandEvent;
+use tower_response_cache::storage::mongodb::driver::options::{
+    Acknowledgment, ClientOptions, Credential, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use tower_response_cache::storage::{Key, MongoDbServer, MongoDbStorage, Record, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use super::HEAD;
+use crate::places::{Kind, Place};
+use crate::support::{Fixture, Origin, get_with, response};
+use crate::trial;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials(kind: &Kind) -> Vec<Trial> {
+            vec![$(trial("servers", kind, stringify!($name), |place| Box::pin($name(place)))),*]
+        }
+    };
+}
+
+cases![
+    addresses_options_and_ready_clients_are_taken,
+    the_drivers_options_stay_as_they_were_set,
+    a_hit_is_one_command_and_of_a_further_variant_two,
+    clear_touches_no_other_collection_or_database,
+    no_error_holds_an_address_or_a_password,
+    writes_that_nobody_acknowledges_are_refused,
+];
+
+async fn works(name: &str, server: impl Into<MongoDbServer>) {
+    let storage = MongoDbStorage::builder(server).cache_name(name).connect().await.unwrap();
+    storage.check().await.unwrap();
+    storage.write(HEAD, Record::new("kept", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(storage.read(HEAD).await.unwrap().unwrap().payload(), "kept", "{name}");
+}
+
+async fn addresses_options_and_ready_clients_are_taken(place: &Place) {
+    let address = place.address("unused");
+    let url = address.rsplit_once(['?', '&']).unwrap().0;
+    let name = |name| place.name(name);
+    works(&name("address"), url).await;
+    let options = ClientOptions::parse(url).await.unwrap();
+    works(&name("options"), options.clone()).await;
+    works(&name("client"), Client::with_options(options.clone()).unwrap()).await;
+    for name in ["address", "options", "client"] {
+        let records = place.mongodb_named(name).await.collection::<Document>("records");
+        assert_eq!(records.count_documents(doc! {}).await.unwrap(), 1, "{name}");
+    }
+    // What the driver's settings name is the cache's name, where the program gives none.
+    let mut named = options;
+    named.default_database = Some(name("default"));
+    let storages = [
+        MongoDbStorage::builder(named.clone()),
+        MongoDbStorage::builder(Client::with_options(named).unwrap()),
+    ];
+    for (number, storage) in storages.into_iter().enumerate() {
+        let storage = storage.build().unwrap();
+        storage.write(Key::head([number as u8; 16]), Record::new("x", Timestamp::NEVER)).await.unwrap();
+    }
+    let records = place.mongodb_named("default").await.collection::<Document>("records");
+    assert_eq!(records.count_documents(doc! {}).await.unwrap(), 2);
+}
+
+type Commands = Arc<Mutex<Vec<Document>>>;
+
+/// Options that note the commands which they send to this database.
+async fn noting(place: &Place, name: &str) -> (ClientOptions, Commands) {
+    let mut options =
+        ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();
+    let (commands, database) = (Commands::default(), place.name(name));
+    let seen = Arc::clone(&commands);
+    options.command_event_handler = Some(EventHandler::callback(move |event| {
+        if let CommandEvent::Started(event) = event
+            && event.db == database
+            && event.command_name != "createIndexes"
+        {
+            seen.lock().unwrap().push(event.command);
+        }
+    }));
+    (options, commands)
+}
+
+async fn the_drivers_options_stay_as_they_were_set(place: &Place) {
+    let (mut options, commands) = noting(place, "options").await;
+    options.app_name = Some("shop".to_owned());
+    options.selection_criteria =
+        Some(SelectionCriteria::ReadPreference(ReadPreference::SecondaryPreferred {
+            options: Default::default(),
+        }));
+    let journaled = WriteConcern::builder().w(Acknowledgment::Nodes(1)).journal(true).build();
+    let cases = [
+        (None, None, doc! { "w": "majority" }, "majority"),
+        (Some(journaled.clone()), None, doc! { "w": 1, "j": true }, "local"),
+        (Some(journaled), Some(WriteConcern::majority()), doc! { "w": "majority" }, "majority"),
+    ];
+    for (theirs, said, write, read) in cases {
+        options.write_concern = theirs;
+        let mut builder = MongoDbStorage::builder(options.clone()).cache_name(place.name("options"));
+        if let Some(said) = said {
+            builder = builder.write_concern(said);
+        }
+        let storage = builder.build().unwrap();
+        commands.lock().unwrap().clear();
+        storage.write(HEAD, Record::new("x", Timestamp::NEVER)).await.unwrap();
+        storage.read(HEAD).await.unwrap();
+        let commands = std::mem::take(&mut *commands.lock().unwrap());
+        assert_eq!(commands[0].get_document("writeConcern").unwrap(), &write);
+        assert_eq!(commands[1].get_document("readConcern").unwrap(), &doc! { "level": read });
+        assert_eq!(commands.len(), 2);
+    }
+}
+
+async fn a_hit_is_one_command_and_of_a_further_variant_two(place: &Place) {
+    let (options, commands) = noting(place, "commands").await;
+    let origin = Origin::new(|request| {
+        let language = request.headers()["accept-language"].to_str().unwrap();
+        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], language.repeat(512))
+    });
+    let storage =
+        MongoDbStorage::builder(options).cache_name(place.name("commands")).connect().await.unwrap();
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    for (language, each) in [("en", 1), ("de", 2)] {
+        let ask = || cache.ask(get_with("http://example.com/a", &[("accept-language", language)]));
+        assert_eq!(ask().await.word(), "miss");
+        cache.layer.idle().await;
+        assert_eq!(ask().await.word(), "hit");
+        commands.lock().unwrap().clear();
+        for _ in 0..20 {
+            assert_eq!(ask().await.word(), "hit");
+        }
+        let commands = std::mem::take(&mut *commands.lock().unwrap());
+        assert!(commands.iter().all(|command| command.contains_key("find")), "{commands:?}");
+        assert_eq!(commands.len(), 20 * each, "{language}");
+    }
+}
+
+async fn clear_touches_no_other_collection_or_database(place: &Place) {
+    let named = |name: &str, collection| {
+        MongoDbStorage::builder(place.address(name)).collection(collection).build().unwrap()
+    };
+    let stores = [named("a", "records"), named("a", "others"), named("ab", "records")];
+    for store in &stores {
+        store.write(HEAD, Record::new("x", Timestamp::NEVER)).await.unwrap();
+    }
+    stores[0].clear().await.unwrap();
+    let mut there = Vec::new();
+    for store in &stores {
+        there.push(store.contains(HEAD).await.unwrap());
+    }
+    assert_eq!(there, [false, true, true]);
+}
+
+/// All that an error says, in any way.
+fn texts(error: &tower_response_cache::Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push_str(&format!(" {inner} {inner:?}"));
+        source = inner.source();
+    }
+    text
+}
+
+async fn no_error_holds_an_address_or_a_password(place: &Place) {
+    let (secret, host) = ("word-of-app", "cache.invalid");
+    let silent = |text: &str| {
+        assert!(!text.contains(secret) && !text.contains(host) && !text.contains("someone"), "{text}")
+    };
+    let unusable = [
+        format!("mongodb://someone:{secret}@{host}/app?w=-1"),
+        format!("mongodb://someone:{secret}@{host}:port/app"),
+        format!("mongodb://someone:{secret}@{host}/a.b"),
+        format!("mongodb://someone:{secret}@{host}/app?response_timeout=word-of-app"),
+        format!("mongodb+srv://someone:{secret}@{host}:1/app"),
+    ];
+    for url in unusable {
+        let error = MongoDbStorage::builder(url.as_str()).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        silent(&texts(&error));
+        silent(&format!("{:?} {:?}", MongoDbStorage::builder(url.as_str()), MongoDbServer::from(url)));
+    }
+    let away = MongoDbStorage::builder(format!("mongodb://someone:{secret}@{host}/app")).build().unwrap();
+    let error = away.check().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
+    silent(&format!("{} {away:?}", texts(&error)));
+
+    let mut options =
+        ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();
+    options.credential =
+        Some(Credential::builder().username("someone".to_owned()).password(secret.to_owned()).build());
+    options.server_selection_timeout = Some(Duration::from_secs(5));
+    let refused =
+        MongoDbStorage::builder(options).cache_name(place.name("refused")).connect().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{refused:?}");
+    silent(&texts(&refused));
+}
+
+async fn writes_that_nobody_acknowledges_are_refused(place: &Place) {
+    let mark = place.address("app");
+    let refused = MongoDbStorage::builder(format!("{mark}&w=0")).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+    let none = WriteConcern::builder().w(Acknowledgment::Nodes(0)).build();
+    let refused = MongoDbStorage::builder(mark.as_str()).write_concern(none).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+}
