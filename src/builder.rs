@@ -146,6 +146,17 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Lets one process fetch for all that share the store: who is about to fetch takes a lease, a record in the store, for
+    /// at most so long. The others wait for what it stores, for as long as the lease lasts and
+    /// [`flight_timeout`](Self::flight_timeout) allows, and refresh nothing meanwhile in the background, so that what may be
+    /// served stale is. It should be longer than the origin takes for a whole response. The lease of a process that dies
+    /// runs out; where the store does not answer, each fetches. It costs a read and two small writes for each fetch, and
+    /// needs [`coalesce`](Self::coalesce). Default: each process fetches for itself.
+    pub fn lease(mut self, longest: Duration) -> Self {
+        self.config.lease = Some(longest);
+        self
+    }
+
     /// The scheme of requests whose URI has none, as on a server. Default: `http`.
     pub fn default_scheme(mut self, scheme: Scheme) -> Self {
         self.config.default_scheme = scheme;

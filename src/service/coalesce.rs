@@ -22,6 +22,7 @@ use super::download::Download;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Flight, Landed, Lead, Seen};
 use super::flow::{Answered, Need, Served};
+use super::lease::Leased;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
@@ -65,28 +66,41 @@ impl<S: Storage> Core<S> {
         let (mut place, mut need, mut departures) = (place, need, departures);
         let until = Instant::now() + self.config.flight_timeout;
         let (mut at, mut seen) = spot(&place, &need);
+        // What this request leads, and the lease that it has for it.
+        let (mut led, mut lease) = (None, None);
         for _ in 0..ROUNDS {
-            let mut led = match self.flights.enter(at, seen, departures, part.may_lead) {
-                Entry::Alone => break,
-                Entry::Lead(flight, lead) => {
-                    if !lead.looks_again {
-                        return self.lead(fetcher, parts, body, place, need, (flight, lead), &part).await;
-                    }
-                    Some((flight, lead))
-                }
-                Entry::Follow(flight) => {
-                    let landed = timeout_at(until, flight.landed()).await.unwrap_or(Landed::Failed(None));
-                    match self.follow(&parts, &need, flight, landed).await {
-                        Followed::Answered(response) => return Ok(response),
-                        Followed::Elsewhere(key) => {
-                            at = key;
-                            continue;
+            if led.is_none() {
+                match self.flights.enter(at, seen, departures, part.may_lead) {
+                    Entry::Alone => break,
+                    Entry::Lead(flight, lead) => led = Some((flight, lead)),
+                    Entry::Follow(flight) => {
+                        let landed = timeout_at(until, flight.landed()).await.unwrap_or(Landed::Failed(None));
+                        match self.follow(&parts, &need, flight, landed).await {
+                            Followed::Answered(response) => return Ok(response),
+                            Followed::Elsewhere(key) => {
+                                at = key;
+                                continue;
+                            }
+                            Followed::Alone => break,
+                            Followed::Looks => {}
                         }
-                        Followed::Alone => break,
-                        Followed::Looks => None,
                     }
                 }
-            };
+            }
+            if led.as_mut().is_some_and(|(_, lead)| !std::mem::take(&mut lead.looks_again)) {
+                let leased = match lease.take() {
+                    Some(lease) => Leased::Fetch(Some(lease)),
+                    None => self.lease(at, seen, until).await,
+                };
+                match (leased, led.take()) {
+                    (Leased::Fetch(lease), Some((flight, mut lead))) => {
+                        (lead.lease, lead.narrows) = (lease, part.narrows);
+                        return self.lead(fetcher, parts, body, place, need, (flight, lead)).await;
+                    }
+                    (Leased::Look(taken), leads) => (lease, led) = (taken, leads),
+                    (Leased::Fetch(_), None) => {}
+                }
+            }
             departures = self.flights.departures();
             let found = {
                 let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else { break };
@@ -100,16 +114,15 @@ impl<S: Storage> Core<S> {
             };
             let Some(now) = self.part(&parts, &place, &need) else { break };
             let (spot, stamp) = spot(&place, &need);
-            if let Some(led) = led.take()
-                && (spot, stamp, now.may_lead) == (at, seen, true)
-            {
-                return self.lead(fetcher, parts, body, place, need, led, &now).await;
+            if (spot, stamp, now.may_lead) != (at, seen, true) {
+                (led, lease) = (None, None); // what it leads is another place's
             }
             (at, seen, part) = (spot, stamp, now);
             if Instant::now() >= until {
                 break;
             }
         }
+        drop((led, lease));
         self.go(fetcher, parts, body, place, need, None).await
     }
 
@@ -147,10 +160,8 @@ impl<S: Storage> Core<S> {
         body: F::RequestBody,
         place: Place,
         need: Need,
-        (flight, mut lead): (Arc<Flight<S>>, Lead<S>),
-        part: &Part,
+        (flight, lead): (Arc<Flight<S>>, Lead<S>),
     ) -> Answered<F> {
-        lead.narrows = part.narrows;
         let fetcher = match fetcher.detach() {
             Ok(detached) => detached,
             Err(fetcher) => return self.go(fetcher, parts, body, place, need, Some(lead)).await,

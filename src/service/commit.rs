@@ -6,12 +6,13 @@
 //! time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 use super::core::Core;
+use super::lease::Lease;
 use super::lookup::{Place, variant_in};
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
@@ -34,6 +35,8 @@ pub(crate) struct Plan<S: Storage> {
     placeholder: Option<Record>,
     /// Others read the body than the one it was fetched for.
     followed: AtomicBool,
+    /// No other process fetches the same, until this is stored or will not be.
+    lease: Mutex<Option<Lease<S>>>,
 }
 
 enum Target {
@@ -50,6 +53,7 @@ impl<S: Storage> Plan<S> {
         request: &HeaderMap,
         response: StoredResponse,
         until: Timestamp,
+        lease: Option<Lease<S>>,
     ) -> Self {
         let selection = core.selection(&names, request);
         let personal = policy::is_personal(&names, request);
@@ -81,6 +85,7 @@ impl<S: Storage> Plan<S> {
             body_id: random_id(),
             placeholder,
             followed: AtomicBool::new(false),
+            lease: Mutex::new(lease),
         }
     }
 
@@ -203,6 +208,7 @@ impl<S: Storage> Plan<S> {
             self.keep_reachable(&record).await;
         }
         let asked = self.core.pending.remove(key, record.stamp());
+        self.give_back_lease();
         match written {
             Ok(true) => {
                 self.release_replaced().await;
@@ -322,8 +328,14 @@ impl<S: Storage> Plan<S> {
         }
     }
 
+    /// It is stored, or will not be: others may fetch.
+    pub(crate) fn give_back_lease(&self) {
+        drop(self.lease.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Withdraws what was announced.
     pub(crate) fn withdraw(&self, record: &Record) {
+        self.give_back_lease();
         self.core.pending.remove(self.place_key(), record.stamp());
     }
 

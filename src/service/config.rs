@@ -40,6 +40,8 @@ pub(crate) struct Config {
     /// A range that is not stored is answered from the whole, which is fetched.
     pub(crate) fetch_whole: bool,
     pub(crate) refresh_early: Duration,
+    /// Processes that share the store take turns; how long one may have it.
+    pub(crate) lease: Option<Duration>,
 }
 
 impl Default for Config {
@@ -67,6 +69,7 @@ impl Default for Config {
             flight_timeout: Duration::from_secs(10),
             fetch_whole: false,
             refresh_early: Duration::ZERO,
+            lease: None,
         }
     }
 }

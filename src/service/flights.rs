@@ -17,14 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::download::Download;
+use super::lease::Lease;
 use super::wakers::{Slot, Wakers};
 use crate::storage::{Key, Record, Stamp, Storage};
 
 /// What stood in a place when somebody looked.
 pub(crate) type Seen = Option<Stamp>;
 
+type Map<S> = HashMap<Key, (u64, Weak<Flight<S>>)>;
+
 pub(crate) struct Flights<S: Storage> {
-    map: Mutex<HashMap<Key, (u64, Weak<Flight<S>>)>>,
+    map: Mutex<Map<S>>,
     next: AtomicU64,
     departures: AtomicU64,
 }
@@ -94,6 +97,8 @@ pub(crate) struct Lead<S: Storage> {
     pub(crate) looks_again: bool,
     /// The request went out without its caller's conditions and range: they are answered from the response.
     pub(crate) narrows: bool,
+    /// No other process fetches the same.
+    pub(crate) lease: Option<Lease<S>>,
 }
 
 impl<S: Storage> Default for Flights<S> {
@@ -150,6 +155,7 @@ impl<S: Storage> Flights<S> {
                         landed: false,
                         looks_again,
                         narrows: false,
+                        lease: None,
                     };
                     Some((flight, lead))
                 }
@@ -170,7 +176,7 @@ impl<S: Storage> Flights<S> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (u64, Weak<Flight<S>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Map<S>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -46,7 +46,7 @@ impl<S: Storage> Core<S> {
         response: Response<F::Body>,
         times: Exchange,
         outcome: Outcome,
-        lead: Option<Lead<S>>,
+        mut lead: Option<Lead<S>>,
     ) -> Response<CacheBody<F::Body>> {
         let (head, body) = response.into_parts();
         let freshness =
@@ -58,7 +58,9 @@ impl<S: Storage> Core<S> {
                 Err(reason) => (reason, None),
                 Ok(storable) => {
                     let Storable { names, response, until } = storable;
-                    let plan = Plan::new(Arc::clone(self), place, names, &request.headers, response, until);
+                    let lease = lead.as_mut().and_then(|lead| lead.lease.take());
+                    let core = Arc::clone(self);
+                    let plan = Plan::new(core, place, names, &request.headers, response, until, lease);
                     (Stored::Storing, Some(plan))
                 }
             },

@@ -102,8 +102,7 @@ impl<S: Storage> Recorder<S> {
     /// Notes how much has come; false: it is more than may be stored, and storing has ended.
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(plan) = &self.plan else { return false };
-        if total <= plan.core.config.max_entry_bytes
-            && !self.expected.is_some_and(|expected| total > expected)
+        if total <= plan.core.config.max_entry_bytes && self.expected.is_none_or(|expected| total <= expected)
         {
             return true;
         }
@@ -122,6 +121,7 @@ impl<S: Storage> Recorder<S> {
         let (Some(plan), parts, writing) = (self.plan.take(), self.parts, self.writing.take()) else {
             return;
         };
+        plan.give_back_lease();
         if parts == 0 {
             return;
         }

@@ -20,6 +20,7 @@ use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateRea
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn revalidate<F: Fetcher>(
         self: Arc<Self>,
         mut fetcher: F,
@@ -193,7 +194,9 @@ impl<S: Storage> Core<S> {
         let (at, record) = match storable {
             Ok(names) => {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
-                let plan = Plan::new(Arc::clone(self), place.clone(), names, &asked.headers, response, until);
+                let lease = lead.as_mut().and_then(|lead| lead.lease.take());
+                let (core, at) = (Arc::clone(self), place.clone());
+                let plan = Plan::new(core, at, names, &asked.headers, response, until, lease);
                 let (at, record) = plan.announce_freshened(body, trailers);
                 if let Some(lead) = lead.take() {
                     self.alone.forget(place.head);
@@ -253,10 +256,18 @@ impl<S: Storage> Core<S> {
         let timeout = self.config.refresh_timeout;
         self.tasks.spawn(async move {
             let _refreshing = refreshing;
-            let Entry::Lead(_flight, lead) = core.flights.enter(key, Some(record.stamp()), departures, true)
+            let Entry::Lead(_flight, mut lead) =
+                core.flights.enter(key, Some(record.stamp()), departures, true)
             else {
                 return; // somebody asks already
             };
+            if let Some(time) = core.config.lease {
+                match core.take_lease(key, time).await {
+                    Ok(None) => return, // another process asks
+                    Ok(lease) => lead.lease = lease,
+                    Err(()) => {}
+                }
+            }
             let refresh = async {
                 let body = F::RequestBody::default();
                 let (found, reason) = ((key, record), ValidateReason::Stale);

@@ -9,6 +9,7 @@ mod bodies;
 mod cold;
 mod interleavings;
 mod leaders;
+mod lease;
 mod ranges;
 mod stale;
 mod stored;
