@@ -88,13 +88,18 @@ where
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.change(fetcher, parts, body))
             }
-            Route::Lookup => match self.core.answer_now(&parts, asked, uri.as_ref()) {
-                Ok(response) => CacheFuture::ready(response),
-                Err(first) => {
-                    let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                    CacheFuture::boxed(core.run(fetcher, parts, body, first))
+            Route::Lookup => {
+                // Before the lookup: what lands after this is looked for once more.
+                let departures = self.core.flights.departures();
+                match self.core.answer_now(&parts, asked, uri.as_ref()) {
+                    Ok(response) => CacheFuture::ready(response),
+                    Err(first) => {
+                        let (core, fetcher) =
+                            (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
+                        CacheFuture::boxed(core.run(fetcher, parts, body, first, departures))
+                    }
                 }
-            },
+            }
         }
     }
 }

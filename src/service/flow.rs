@@ -139,7 +139,7 @@ impl<S: Storage> Core<S> {
         Ok(self.finish(response.map(CacheBody::inner), status))
     }
 
-    /// Answers a request that may be answered from the store. What goes to the origin has a box of its own, so that the
+    /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What goes to the origin has a box of its own, so that the
     /// one for the lookup stays small.
     pub(crate) async fn run<F: Fetcher>(
         self: Arc<Self>,
@@ -147,9 +147,8 @@ impl<S: Storage> Core<S> {
         parts: request::Parts,
         body: F::RequestBody,
         first: First,
+        departures: u64,
     ) -> Answered<F> {
-        // Before the lookup: what lands after this is looked for once more.
-        let departures = self.flights.departures();
         let (place, found) = {
             let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;

@@ -78,6 +78,21 @@ async fn a_304_that_cannot_be_shared_sends_the_others_to_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_does_not_fetch() {
+    use tower::Service;
+    let world = World::new();
+    let mut service = world.service.clone();
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    let called = service.call(super::support::get("http://example.com/"));
+    world.upstream.call().answer(200, STORED, "stored");
+    settle(&mut first).await;
+    world.layer.idle().await;
+    assert_eq!(called.await.unwrap().body().status().unwrap().word(), "hit");
+    assert_eq!(world.upstream.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_leader_looks_once_more_before_it_fetches() {
     use super::support::faulty::{Faulty, Mode};
     let store = Faulty::new(Mode::Well);
