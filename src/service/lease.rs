@@ -40,23 +40,28 @@ impl<S: Storage> Core<S> {
         let Some(time) = self.config.lease else { return Leased::Fetch(None) };
         let until = until.min(Instant::now() + time);
         let mut pause = SOON;
-        let mut waited = false;
         loop {
-            match self.take_lease(at, time).await {
-                Ok(Some(lease)) if waited => return Leased::Look(Some(lease)),
-                Ok(Some(lease)) => return Leased::Fetch(Some(lease)),
-                Ok(None) if Instant::now() < until => {}
-                Ok(None) | Err(()) => return Leased::Fetch(None),
+            let lease = match self.take_lease(at, time).await {
+                Ok(lease) if lease.is_some() || Instant::now() < until => lease,
+                Ok(_) | Err(()) => return Leased::Fetch(None),
+            };
+            if lease.is_none() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LATE);
             }
-            waited = true;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LATE);
-            match self.store.read(at).await {
-                Ok(there) if there.as_ref().map(Record::stamp) == seen => {}
-                Ok(_) => return Leased::Look(None),
-                Err(_) => return Leased::Fetch(None),
+            // Whoever had the lease until just now may have stored something after this request had looked.
+            match self.is_still(at, seen).await {
+                Ok(false) => return Leased::Look(lease),
+                Ok(true) if lease.is_none() => {}
+                Ok(true) | Err(()) => return Leased::Fetch(lease),
             }
         }
+    }
+
+    /// Whether nothing was written to a place since it was seen.
+    pub(crate) async fn is_still(&self, at: Key, seen: Seen) -> Result<bool, ()> {
+        let there = self.store.read(at).await.map_err(drop)?;
+        Ok(there.as_ref().map(Record::stamp) == seen)
     }
 
     /// Takes the lease of a place if nobody has it. An error: the store cannot tell.

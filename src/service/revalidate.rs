@@ -267,6 +267,9 @@ impl<S: Storage> Core<S> {
                     Ok(lease) => lead.lease = lease,
                     Err(()) => {}
                 }
+                if !core.is_still(key, Some(record.stamp())).await.unwrap_or(true) {
+                    return; // another process has asked
+                }
             }
             let refresh = async {
                 let body = F::RequestBody::default();

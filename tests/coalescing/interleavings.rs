@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
@@ -78,32 +79,61 @@ enum Step {
     Drop(usize),
     /// An operation of the store goes through.
     Open(usize),
-    /// The origin sends the head, the body, or its end.
-    Head,
+    /// The origin sends a head, the body, or its end.
+    Head(usize),
     Data,
     End,
+    /// Time passes: once while something else can happen too.
+    Wait,
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Callers {
+    /// So many requests of one cache.
+    OfOne(usize),
+    /// So many caches, with a request each and a lease. They share nothing but the store, so that each is polled at once.
+    Each(usize),
 }
 
 struct Run {
-    world: World<Gated>,
+    worlds: Vec<World<Gated>>,
     store: Gated,
     tasks: Vec<Option<Task<io::Result<Got>>>>,
     bodies: Vec<(Sender, bool)>,
     may_drop: bool,
+    waits: usize,
 }
 
 impl Run {
-    fn new(callers: usize, may_drop: bool) -> Self {
+    fn new(callers: Callers, may_drop: bool) -> Self {
         let store = Gated::new();
-        let world = World::on(store.clone(), |builder| builder);
-        let tasks = world.herd(callers, &[]).into_iter().map(Some).collect();
-        Self { world, store, tasks, bodies: Vec::new(), may_drop }
+        let (worlds, tasks): (Vec<_>, Vec<_>) = match callers {
+            Callers::OfOne(many) => {
+                let world = World::on(store.clone(), |builder| builder);
+                let tasks = world.herd(many, &[]);
+                (vec![world], tasks)
+            }
+            Callers::Each(many) => {
+                let world = |_| World::on(store.clone(), |builder| builder.lease(Duration::from_secs(9)));
+                (0..many)
+                    .map(world)
+                    .map(|world| (world.ask(&[]), world))
+                    .map(|(task, world)| (world, task))
+                    .unzip()
+            }
+        };
+        let tasks = tasks.into_iter().map(Some).collect();
+        Self { worlds, store, tasks, bodies: Vec::new(), may_drop, waits: 0 }
     }
 
     fn steps(&mut self) -> Vec<Step> {
         let mut steps = Vec::new();
         let tasks = self.tasks.iter().enumerate().filter_map(|(number, task)| Some((number, task.as_ref()?)));
         for (number, task) in tasks {
+            if task.is_woken() && self.worlds.len() > 1 {
+                return vec![Step::Poll(number)];
+            }
             if task.is_woken() {
                 steps.push(Step::Poll(number));
             }
@@ -112,12 +142,16 @@ impl Run {
             }
         }
         steps.extend((0..self.store.waiting()).map(Step::Open));
-        if self.world.upstream.waiting() > 0 {
-            steps.push(Step::Head);
-        }
+        let asked = self.worlds.iter().enumerate().filter(|(_, world)| world.upstream.waiting() > 0);
+        steps.extend(asked.map(|(number, _)| Step::Head(number)));
         self.bodies.retain(|(sender, _)| !sender.is_dropped());
         if let Some((_, sent)) = self.bodies.first() {
             steps.push(if *sent { Step::End } else { Step::Data });
+        }
+        let is_open = |task: &Option<Task<_>>| task.as_ref().is_some_and(|task| !task.is_done());
+        let most_waits = if steps.iter().all(|step| matches!(step, Step::Drop(_))) { 50 } else { 1 };
+        if self.worlds.len() > 1 && self.tasks.iter().any(is_open) && self.waits < most_waits {
+            steps.push(Step::Wait);
         }
         steps
     }
@@ -130,8 +164,8 @@ impl Run {
                 self.may_drop = false;
             }
             Step::Open(number) => self.store.open(number),
-            Step::Head => {
-                let call = self.world.upstream.call();
+            Step::Head(number) => {
+                let call = self.worlds[number].upstream.call();
                 if !call.is_dropped() {
                     self.bodies.push((call.head(200, &[("cache-control", "max-age=60")]), false));
                 }
@@ -141,6 +175,10 @@ impl Run {
                 self.bodies[0].1 = true;
             }
             Step::End => drop(self.bodies.remove(0)),
+            Step::Wait => {
+                self.waits += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
         // What was spawned goes on.
         for _ in 0..2 {
@@ -154,14 +192,16 @@ impl Run {
             let got = task.run().unwrap_or_else(|| panic!("a request never ends: {trace:?}")).unwrap();
             assert_eq!(got.body.unwrap(), "body", "{trace:?}");
         }
-        let calls = self.world.upstream.count();
+        let calls: usize = self.worlds.iter().map(|world| world.upstream.count()).sum();
         assert!(calls <= most_calls, "{calls} calls: {trace:?}");
-        assert!(format!("{:?}", self.world.layer).contains("flights: 0"), "a flight is left: {trace:?}");
+        for world in &self.worlds {
+            assert!(format!("{:?}", world.layer).contains("flights: 0"), "a flight is left: {trace:?}");
+        }
     }
 }
 
 /// Goes through all orders; how many there are.
-async fn all(callers: usize, may_drop: bool, most_calls: impl Fn(bool) -> usize) -> usize {
+async fn all(callers: Callers, may_drop: bool, most_calls: impl Fn(bool) -> usize) -> usize {
     let mut choices: Vec<usize> = Vec::new();
     let mut runs = 0;
     loop {
@@ -198,7 +238,7 @@ async fn all(callers: usize, may_drop: bool, most_calls: impl Fn(bool) -> usize)
 
 #[tokio::test(start_paused = true)]
 async fn two_requests_make_one_fetch_in_every_order() {
-    let runs = all(2, false, |_| 1).await;
+    let runs = all(Callers::OfOne(2), false, |_| 1).await;
     println!("{runs} orders of two requests");
     assert!(runs > 100);
 }
@@ -206,7 +246,21 @@ async fn two_requests_make_one_fetch_in_every_order() {
 #[tokio::test(start_paused = true)]
 async fn one_of_two_dropped_at_any_time_leaves_the_other_well_in_every_order() {
     // Who comes after the only one who waited was dropped begins anew.
-    let runs = all(2, true, |dropped| 1 + usize::from(dropped)).await;
+    let runs = all(Callers::OfOne(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two requests of which one is dropped");
+    assert!(runs > 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_with_a_lease_make_one_fetch_in_every_order() {
+    let runs = all(Callers::Each(2), false, |_| 1).await;
+    println!("{runs} orders of two processes");
+    assert!(runs > 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_processes_with_a_lease_dropped_at_any_time_leaves_the_other_well_in_every_order() {
+    let runs = all(Callers::Each(2), true, |dropped| 1 + usize::from(dropped)).await;
+    println!("{runs} orders of two processes of which one gives up");
     assert!(runs > 1000);
 }
