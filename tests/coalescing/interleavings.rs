@@ -186,6 +186,22 @@ impl Run {
         }
     }
 
+    /// Takes steps until nothing can go on any more, each chosen among so many.
+    async fn through(mut self, most_calls: impl Fn(bool) -> usize, mut choose: impl FnMut(usize) -> usize) {
+        let mut trace = Vec::new();
+        loop {
+            let steps = self.steps();
+            if steps.iter().all(|step| matches!(step, Step::Drop(_))) {
+                break;
+            }
+            let step = steps[choose(steps.len())];
+            trace.push(step);
+            self.take(step).await;
+        }
+        let dropped = trace.iter().any(|step| matches!(step, Step::Drop(_)));
+        self.check(most_calls(dropped), &trace);
+    }
+
     /// Nothing can go on any more, but by dropping.
     fn check(mut self, most_calls: usize, trace: &[Step]) {
         for task in self.tasks.iter_mut().flatten() {
@@ -205,23 +221,16 @@ async fn all(callers: Callers, may_drop: bool, most_calls: impl Fn(bool) -> usiz
     let mut choices: Vec<usize> = Vec::new();
     let mut runs = 0;
     loop {
-        let mut run = Run::new(callers, may_drop);
-        let (mut widths, mut trace) = (Vec::new(), Vec::new());
-        loop {
-            let steps = run.steps();
-            if steps.iter().all(|step| matches!(step, Step::Drop(_))) {
-                break;
-            }
+        let mut widths = Vec::new();
+        let choose = |width| {
             let depth = widths.len();
             if depth == choices.len() {
                 choices.push(0);
             }
-            widths.push(steps.len());
-            trace.push(steps[choices[depth]]);
-            run.take(steps[choices[depth]]).await;
-        }
-        let dropped = trace.iter().any(|step| matches!(step, Step::Drop(_)));
-        run.check(most_calls(dropped), &trace);
+            widths.push(width);
+            choices[depth]
+        };
+        Run::new(callers, may_drop).through(&most_calls, choose).await;
         runs += 1;
         choices.truncate(widths.len());
         while let Some(last) = choices.pop() {
@@ -263,4 +272,19 @@ async fn one_of_two_processes_with_a_lease_dropped_at_any_time_leaves_the_other_
     let runs = all(Callers::Each(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two processes of which one gives up");
     assert!(runs > 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_of_them_in_thousands_of_random_orders() {
+    let seed = std::env::var("ORDERS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("ORDERS_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for callers in [Callers::OfOne(3), Callers::OfOne(5), Callers::Each(3)] {
+        for _ in 0..2000 {
+            let may_drop = random.bool();
+            let most_calls = |dropped| 1 + usize::from(dropped);
+            Run::new(callers, may_drop).through(most_calls, |width| random.usize(..width)).await;
+        }
+    }
 }
