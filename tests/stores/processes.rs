@@ -104,7 +104,7 @@ pub fn play(address: &str) -> ExitCode {
             let (version, len) = (field("x-version"), field("x-length").parse().unwrap());
             response(&[("cache-control", "max-age=600")], body(request.uri().path(), &version, len))
         });
-        let service: Boxed = Boxed::new(tower::Layer::layer(&layer, origin));
+        let service: Boxed = Boxed::new(layer.layer(origin));
         let mut under_way = None;
         for line in std::io::stdin().lock().lines() {
             let line = line.unwrap();
@@ -116,7 +116,7 @@ pub fn play(address: &str) -> ExitCode {
                 let request = Request::builder().method(method).uri(uri);
                 request.header("x-version", version).header("x-length", len).body(Full::default()).unwrap()
             };
-            let send = |request| tower::ServiceExt::oneshot(service.clone(), request);
+            let send = |request| ServiceExt::oneshot(service.clone(), request);
             let answer = match words[0] {
                 "get" => {
                     let answer = Answer::read(send(request("GET", &words)).await.unwrap()).await;
