@@ -99,6 +99,64 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// How long a stale response is served at once, while it is refreshed in the background (RFC 5861 §3), where the
+    /// response says nothing about that. `must-revalidate`, `no-cache` and their like still forbid it. Default: not at
+    /// all.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.config.policy.stale_while_revalidate = window;
+        self
+    }
+
+    /// How long a stale response stands in for an inner service that fails with an error or answers 500, 502, 503 or 504
+    /// (RFC 5861 §4), where neither the response nor the request says anything about that. After a failure, requests are
+    /// answered so at once, and one at a time asks the inner service, for up to 10 seconds after the last failure.
+    /// `must-revalidate`, `no-cache` and their like still forbid it. Default: not at all.
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.config.policy.stale_if_error = Some(window);
+        self
+    }
+
+    /// Refreshes a response in the background before it expires, so that what is asked for often is never stale: each
+    /// hit in its last stretch may begin the refresh, at random, on average so long before the end (and earlier the more
+    /// hits there are); never in the first half of its lifetime. Default: not at all.
+    pub fn refresh_early(mut self, mean: Duration) -> Self {
+        self.config.refresh_early = mean;
+        self
+    }
+
+    /// Whether requests for the same share one fetch (RFC 9111 §4, "collapsed requests"). Those that follow are
+    /// answered while the response is still coming, each at its own pace; what is for one caller alone is fetched by each.
+    /// It needs a tokio runtime. Default: true.
+    pub fn coalesce(mut self, yes: bool) -> Self {
+        self.config.coalesce = yes;
+        self
+    }
+
+    /// How long a request waits for the head of a response that another one fetches; then it fetches by itself. Default:
+    /// 10 s.
+    pub fn flight_timeout(mut self, longest: Duration) -> Self {
+        self.config.flight_timeout = longest;
+        self
+    }
+
+    /// Fetches the whole where a request wants a range of what is not stored, stores it, and answers from it. Default:
+    /// such a request goes out as it is, and the part that comes is not stored.
+    pub fn fetch_whole(mut self) -> Self {
+        self.config.fetch_whole = true;
+        self
+    }
+
+    /// Lets one process fetch for all that share the store: who is about to fetch takes a lease, a record in the store, for
+    /// at most so long. The others wait for what it stores, for as long as the lease lasts and
+    /// [`flight_timeout`](Self::flight_timeout) allows, and refresh nothing meanwhile in the background, so that what may be
+    /// served stale is. It should be longer than the origin takes for a whole response. The lease of a process that dies
+    /// runs out; where the store does not answer, each fetches. It costs a read and two small writes for each fetch, and
+    /// needs [`coalesce`](Self::coalesce). Default: each process fetches for itself.
+    pub fn lease(mut self, longest: Duration) -> Self {
+        self.config.lease = Some(longest);
+        self
+    }
+
     /// The scheme of requests whose URI has none, as on a server. Default: `http`.
     pub fn default_scheme(mut self, scheme: Scheme) -> Self {
         self.config.default_scheme = scheme;

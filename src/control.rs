@@ -27,6 +27,7 @@ pub struct CacheStatus {
     pub(crate) age: Option<Duration>,
     pub(crate) ttl: Option<i64>,
     pub(crate) origin_status: Option<u16>,
+    pub(crate) collapsed: bool,
 }
 
 /// Where the response came from.
@@ -98,7 +99,7 @@ pub enum Stored {
 
 impl CacheStatus {
     pub(crate) fn new(outcome: Outcome, stored: Stored) -> Self {
-        Self { outcome, stored, age: None, ttl: None, origin_status: None }
+        Self { outcome, stored, age: None, ttl: None, origin_status: None, collapsed: false }
     }
 
     /// Where the response came from.
@@ -139,6 +140,11 @@ impl CacheStatus {
     /// How many seconds the response stays fresh, negative once it is stale; `None` where that is not known.
     pub fn ttl(&self) -> Option<i64> {
         self.ttl
+    }
+
+    /// True when another request's fetch answered this one as well (RFC 9211 §2.7).
+    pub fn is_collapsed(&self) -> bool {
+        self.collapsed
     }
 
     /// One word: `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
@@ -182,6 +188,9 @@ impl fmt::Display for CacheStatus {
         }
         if matches!(self.stored, Stored::Storing | Stored::Freshened) {
             f.write_str("; stored")?;
+        }
+        if self.collapsed {
+            f.write_str("; collapsed")?;
         }
         match (self.outcome, self.stored) {
             (Outcome::Refused, _) => f.write_str("detail=only-if-cached"),

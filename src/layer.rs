@@ -70,7 +70,10 @@ impl<S: Storage> Clone for CacheLayer<S> {
 
 impl<S: Storage> fmt::Debug for CacheLayer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheLayer").field("config", &self.core.config).finish_non_exhaustive()
+        f.debug_struct("CacheLayer")
+            .field("config", &self.core.config)
+            .field("flights", &self.core.flights.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -40,6 +40,22 @@
 //! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
 //! succeeds, what is stored for its URI is not served again, by any process that shares the store.
 //!
+//! # Many callers at once
+//! Requests for the same that come while it is fetched share that fetch ([`coalesce`](CacheLayerBuilder::coalesce)).
+//! They get the head when it is known that the response is for them too, and then the body while it is still coming,
+//! each at its own pace; one that reads slowly, stops or goes away holds up nobody. What is for one caller alone is
+//! fetched by each, at once, and from then on nobody waits for another there until a response comes that can be shared.
+//! A request with a range fetches for itself ([`fetch_whole`](CacheLayerBuilder::fetch_whole) changes that), as does one
+//! with `no-cache`. [`lease`](CacheLayerBuilder::lease) makes it one fetch for all processes that share a store.
+//!
+//! Where it is allowed, a stale response is served instead of a late one:
+//! [`stale_while_revalidate`](CacheLayerBuilder::stale_while_revalidate) and
+//! [`stale_if_error`](CacheLayerBuilder::stale_if_error) say so for responses that do not, and
+//! [`refresh_early`](CacheLayerBuilder::refresh_early) refreshes what is asked for often before it is stale.
+//!
+//! A tower service below the cache should not depend on which task polls it (by task-local variables): a fetch is
+//! driven by whoever waits for it.
+//!
 //! [What RFC 9111 demands](conformance), sentence by sentence, with the function and the test that keep it.
 //!
 //! # What it needs
@@ -48,8 +64,8 @@
 //! hyper's `Incoming` is not: map it to a boxed body above the cache.
 //!
 //! # Several processes
-//! Processes may share a store (a SQLite file, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole; an
-//! invalidation by one process holds for all once its call has returned. Without
+//! Processes may share a store (a SQLite file, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole;
+//! an invalidation by one process holds for all once its call has returned. Without
 //! [`strict`](CacheLayerBuilder::strict) this has one hole: an entry that is evicted within ten minutes of its
 //! invalidation, while a fetch that found nothing has been under way since before it.
 //!

@@ -21,6 +21,8 @@ pub enum BodyErrorKind {
     Storage,
     /// The body was not as long as was announced.
     Length,
+    /// The response could not be stored while several callers read it, and this one was too slow for the others.
+    TooSlow,
 }
 
 impl BodyError {
@@ -42,7 +44,8 @@ impl fmt::Display for BodyError {
         f.write_str(match self.kind {
             BodyErrorKind::Inner => "the response's body failed",
             BodyErrorKind::Storage => "the rest of the stored body could not be read",
-            BodyErrorKind::Length => "the stored body is not as long as its record says",
+            BodyErrorKind::Length => "the body is not as long as was announced",
+            BodyErrorKind::TooSlow => "this reader was too slow for the others that share its download",
         })
     }
 }

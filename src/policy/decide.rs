@@ -31,6 +31,8 @@ pub enum StaleReason {
     /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4), or it could not be reached, and the cache is
     /// set to serve what it has then (RFC 9111 §4.2.4).
     OnError,
+    /// As before, and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
+    Failing,
 }
 
 impl fmt::Display for StaleReason {
@@ -38,7 +40,7 @@ impl fmt::Display for StaleReason {
         f.write_str(match self {
             Self::MaxStale => "max-stale",
             Self::WhileRevalidate => "stale-while-revalidate",
-            Self::OnError => "stale-if-error",
+            Self::OnError | Self::Failing => "stale-if-error",
         })
     }
 }

@@ -58,8 +58,8 @@ impl Freshness {
             must_revalidate: said.must_revalidate
                 || (options.shared && (said.proxy_revalidate || said.s_maxage.is_some())),
             immutable: said.immutable,
-            stale_while_revalidate: said.stale_while_revalidate.unwrap_or_default(),
-            stale_if_error: said.stale_if_error,
+            stale_while_revalidate: said.stale_while_revalidate.unwrap_or(options.stale_while_revalidate),
+            stale_if_error: said.stale_if_error.or(options.stale_if_error),
             has_validator: entity_tag(headers).is_some()
                 || dates::single(headers, &header::LAST_MODIFIED, date).is_some(),
         }

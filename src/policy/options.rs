@@ -18,6 +18,9 @@ pub(crate) struct Options {
     pub(crate) ignore_cookie: bool,
     /// When the origin cannot be reached, a stale response is served where no directive speaks about it.
     pub(crate) stale_on_failure: bool,
+    /// The windows of RFC 5861, for responses that say nothing about them.
+    pub(crate) stale_while_revalidate: Duration,
+    pub(crate) stale_if_error: Option<Duration>,
 }
 
 impl Default for Options {
@@ -31,6 +34,8 @@ impl Default for Options {
             vary_on_credentials: true,
             ignore_cookie: false,
             stale_on_failure: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: None,
         }
     }
 }

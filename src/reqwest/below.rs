@@ -62,12 +62,17 @@ impl Fetcher for Chain<'_> {
     type RequestBody = Option<Body>;
     type Body = Body;
     type Error = Error;
+    type Detached = Refresher;
     type Background = Refresher;
 
     async fn fetch(&mut self, request: http::Request<Option<Body>>) -> Result<http::Response<Body>, Error> {
         let request = self.question.request(request)?;
         let response = self.next.clone().run(request, self.extensions).await?;
         Ok(self.question.response(response))
+    }
+
+    fn detach(self) -> Result<Refresher, Self> {
+        Err(self) // the rest of the chain is the request's
     }
 
     fn background(&self) -> Option<Refresher> {
@@ -86,11 +91,16 @@ impl Fetcher for Refresher {
     type RequestBody = Option<Body>;
     type Body = Body;
     type Error = Error;
+    type Detached = Self;
     type Background = Self;
 
     async fn fetch(&mut self, request: http::Request<Option<Body>>) -> Result<http::Response<Body>, Error> {
         let response = self.client.execute(self.question.request(request)?).await?;
         Ok(self.question.response(response))
+    }
+
+    fn detach(self) -> Result<Self, Self> {
+        Ok(self)
     }
 
     fn background(&self) -> Option<Self> {

@@ -143,7 +143,10 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
             Route::Unsafe => core.change(chain, parts, body).await?,
-            Route::Lookup => core.run(chain, parts, body, None).await?,
+            Route::Lookup => {
+                let departures = core.flights.departures();
+                core.run(chain, parts, body, None, departures).await?
+            }
         };
         Ok(into_response(response, url))
     }

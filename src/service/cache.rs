@@ -88,13 +88,18 @@ where
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.change(fetcher, parts, body))
             }
-            Route::Lookup => match self.core.answer_now(&parts, asked, uri.as_ref()) {
-                Ok(response) => CacheFuture::ready(response),
-                Err(first) => {
-                    let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                    CacheFuture::boxed(core.run(fetcher, parts, body, first))
+            Route::Lookup => {
+                // Before the lookup: what lands after this is looked for once more.
+                let departures = self.core.flights.departures();
+                match self.core.answer_now(&parts, asked, uri.as_ref()) {
+                    Ok(response) => CacheFuture::ready(response),
+                    Err(first) => {
+                        let (core, fetcher) =
+                            (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
+                        CacheFuture::boxed(core.run(fetcher, parts, body, first, departures))
+                    }
                 }
-            },
+            }
         }
     }
 }
@@ -139,6 +144,9 @@ impl<S: Storage> Core<S> {
             let Verdict::Serve = policy::decide(&directives, &freshness, now) else {
                 return None;
             };
+            if self.may_refresh_early(&freshness, now) {
+                return None;
+            }
             let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
             self.answer_inline(asked, stored, status)
         })();

@@ -5,12 +5,14 @@
 //! comparison removes its own chunks, unless somebody reads them already, and who does not know leaves them to their
 //! time.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 use super::core::Core;
+use super::lease::Lease;
 use super::lookup::{Place, variant_in};
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
@@ -19,7 +21,7 @@ use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
 /// Where and how one response is to be stored. Settled when its head has come; the body follows.
-pub(crate) struct Plan<S> {
+pub(crate) struct Plan<S: Storage> {
     pub(crate) core: Arc<Core<S>>,
     place: Place,
     target: Target,
@@ -31,6 +33,10 @@ pub(crate) struct Plan<S> {
     body_id: [u8; 16],
     /// Stands in the head's place while chunks are written, where no usable head stood.
     placeholder: Option<Record>,
+    /// Others read the body than the one it was fetched for.
+    followed: AtomicBool,
+    /// No other process fetches the same, until this is stored or will not be.
+    lease: Mutex<Option<Lease<S>>>,
 }
 
 enum Target {
@@ -47,6 +53,7 @@ impl<S: Storage> Plan<S> {
         request: &HeaderMap,
         response: StoredResponse,
         until: Timestamp,
+        lease: Option<Lease<S>>,
     ) -> Self {
         let selection = core.selection(&names, request);
         let personal = policy::is_personal(&names, request);
@@ -67,7 +74,66 @@ impl<S: Storage> Plan<S> {
             let slot = Slot::Fence { until: place.fence, placeholder: true };
             entry::record(slot, (until + GRACE).max(place.fence))
         });
-        Self { core, place, target, selection, personal, until, response, body_id: random_id(), placeholder }
+        Self {
+            core,
+            place,
+            target,
+            selection,
+            personal,
+            until,
+            response,
+            body_id: random_id(),
+            placeholder,
+            followed: AtomicBool::new(false),
+            lease: Mutex::new(lease),
+        }
+    }
+
+    /// The response without its body.
+    pub(crate) fn response(&self) -> &StoredResponse {
+        &self.response
+    }
+
+    /// The fields that tell variants apart.
+    pub(crate) fn names(&self) -> &[HeaderName] {
+        match &self.target {
+            Target::Head { names, .. } => names,
+            Target::Variant { .. } => match self.place.usable.as_ref().and_then(decode) {
+                Some(Slot::Head(head)) => &head.names,
+                _ => &[],
+            },
+        }
+    }
+
+    /// The hash of the request's values of those fields.
+    pub(crate) fn selection(&self) -> [u8; 16] {
+        self.selection
+    }
+
+    /// Where another variant of the entry goes.
+    pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
+        let generation = match &self.target {
+            Target::Head { generation, .. } => *generation,
+            Target::Variant { .. } => match self.place.usable.as_ref().and_then(decode) {
+                Some(Slot::Head(head)) => head.generation,
+                _ => self.body_id,
+            },
+        };
+        self.core.keyer.variant(self.place.head, generation, selection)
+    }
+
+    pub(crate) fn head(&self) -> Key {
+        self.place.head
+    }
+
+    /// What this writes into its place while the body comes.
+    pub(crate) fn puts(&self) -> Option<Stamp> {
+        self.placeholder.as_ref().map(Record::stamp)
+    }
+
+    /// Somebody reads the body who may need its chunks, whatever becomes of the record that names them.
+    pub(crate) fn note_followed(&self) {
+        self.followed.store(true, Ordering::SeqCst);
     }
 
     fn place_key(&self) -> Key {
@@ -142,6 +208,7 @@ impl<S: Storage> Plan<S> {
             self.keep_reachable(&record).await;
         }
         let asked = self.core.pending.remove(key, record.stamp());
+        self.give_back_lease();
         match written {
             Ok(true) => {
                 self.release_replaced().await;
@@ -236,6 +303,15 @@ impl<S: Storage> Plan<S> {
         record
     }
 
+    /// A chunk, from the store if it is no longer under way to it.
+    pub(crate) async fn read_chunk(&self, part: u32) -> Result<Option<Record>> {
+        let key = self.chunk_key(part);
+        match self.core.pending.get(key) {
+            Some(underway) => Ok(Some(underway.record)),
+            None => self.core.store.read_chunk(key).await,
+        }
+    }
+
     pub(crate) async fn write_chunk(&self, part: u32, record: Record) -> bool {
         let (key, stamp) = (self.chunk_key(part), record.stamp());
         let written: Result<()> = self.core.store.write(key, record).await;
@@ -243,26 +319,27 @@ impl<S: Storage> Plan<S> {
         written.is_ok()
     }
 
-    /// Removes the chunks that nobody will name.
+    /// Removes the chunks that nobody will name; those that somebody may be reading in a while.
     pub(crate) async fn discard(&self, chunks: u32) {
-        if chunks > 0 {
+        if chunks > 0 && self.followed.load(Ordering::SeqCst) {
+            self.release(&self.chunk_keys(chunks)).await;
+        } else if chunks > 0 {
             let _ = self.core.store.delete_many(&self.chunk_keys(chunks)).await; // else they go at their own time
         }
     }
 
+    /// It is stored, or will not be: others may fetch.
+    pub(crate) fn give_back_lease(&self) {
+        drop(self.lease.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Withdraws what was announced.
     pub(crate) fn withdraw(&self, record: &Record) {
+        self.give_back_lease();
         self.core.pending.remove(self.place_key(), record.stamp());
     }
 
     pub(crate) fn withdraw_chunk(&self, part: u32, record: &Record) {
         self.core.pending.remove(self.chunk_key(part), record.stamp());
     }
-}
-
-/// Joins frames into one exact buffer: a slice would keep alive the whole read buffer that it came in.
-pub(crate) fn join(frames: &[Bytes]) -> Bytes {
-    let mut whole = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
-    frames.iter().for_each(|frame| whole.extend_from_slice(frame));
-    whole.freeze()
 }

@@ -34,6 +34,14 @@ pub(crate) struct Config {
     pub(crate) final_uri: Option<FinalUri>,
     pub(crate) max_refreshes: usize,
     pub(crate) refresh_timeout: Duration,
+    /// Requests for the same share one fetch; how long one waits for another's.
+    pub(crate) coalesce: bool,
+    pub(crate) flight_timeout: Duration,
+    /// A range that is not stored is answered from the whole, which is fetched.
+    pub(crate) fetch_whole: bool,
+    pub(crate) refresh_early: Duration,
+    /// Processes that share the store take turns; how long one may have it.
+    pub(crate) lease: Option<Duration>,
 }
 
 impl Default for Config {
@@ -57,6 +65,11 @@ impl Default for Config {
             final_uri: None,
             max_refreshes: 64,
             refresh_timeout: Duration::from_secs(30),
+            coalesce: true,
+            flight_timeout: Duration::from_secs(10),
+            fetch_whole: false,
+            refresh_early: Duration::ZERO,
+            lease: None,
         }
     }
 }

@@ -5,20 +5,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::Config;
+use super::flights::Flights;
 use super::guard::Guarded;
+use super::noted::Noted;
 use super::owed::Owed;
 use super::pending::Pending;
 use super::tasks::Tasks;
 use crate::key::Keyer;
 use crate::storage::{Key, Storage};
 
-pub(crate) struct Core<S> {
+pub(crate) struct Core<S: Storage> {
     pub(crate) config: Config,
     pub(crate) keyer: Keyer,
     pub(crate) store: Guarded<S>,
     pub(crate) pending: Pending,
     pub(crate) owed: Owed,
     pub(crate) tasks: Tasks,
+    pub(crate) flights: Arc<Flights<S>>,
+    /// Entries whose responses were for their callers alone: these do not wait for each other.
+    pub(crate) alone: Noted,
+    /// Entries whose origin failed while a stale response would do.
+    pub(crate) failing: Noted,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
@@ -38,6 +45,9 @@ impl<S: Storage> Core<S> {
             pending: Pending::default(),
             owed: Owed::default(),
             tasks: Tasks::default(),
+            flights: Arc::default(),
+            alone: Noted::default(),
+            failing: Noted::default(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             refreshing: Mutex::default(),
             config,

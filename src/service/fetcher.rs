@@ -11,9 +11,11 @@ use crate::control::Stored;
 
 /// Sends requests to the origin. It need not be `'static`: only what runs in the background must be.
 pub(crate) trait Fetcher: Send {
-    type RequestBody: Default + Send;
+    type RequestBody: Default + Send + 'static;
     type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
-    type Error: Send;
+    type Error: Send + 'static;
+    /// The same for a fetch that others may go on with.
+    type Detached: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error> + 'static;
     /// The same for work that outlives the request.
     type Background: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error>
         + 'static;
@@ -22,6 +24,11 @@ pub(crate) trait Fetcher: Send {
         &mut self,
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+
+    /// `Err`: this one cannot leave its request, so that nobody else can go on with its fetch.
+    fn detach(self) -> Result<Self::Detached, Self>
+    where
+        Self: Sized;
 
     /// `None`: this one cannot outlive its request. What would be refreshed in the background is then revalidated
     /// before it is served.
@@ -61,11 +68,16 @@ where
     type RequestBody = ReqB;
     type Body = ResB;
     type Error = T::Error;
+    type Detached = Self;
     type Background = Self;
 
     async fn fetch(&mut self, request: Request<ReqB>) -> Result<Response<ResB>, T::Error> {
         poll_fn(|cx| self.inner.poll_ready(cx)).await?;
         self.inner.call(request).await
+    }
+
+    fn detach(self) -> Result<Self, Self> {
+        Ok(self)
     }
 
     fn background(&self) -> Option<Self> {

@@ -4,11 +4,13 @@
 //! caller untouched; whatever the store does, the request goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header, request};
 
 use super::core::Core;
 use super::fetcher::Fetcher;
+use super::flights::{Landed, Lead};
 use super::keep::Exchange;
 use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
@@ -19,6 +21,7 @@ use crate::error::Result as StoreResult;
 use crate::key::EffectiveUri;
 use crate::policy::{self, Interest, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
+use crate::time::Timestamp;
 
 pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
 
@@ -31,6 +34,28 @@ pub(crate) enum Route {
     /// The cache may answer.
     Lookup,
 }
+
+/// How far the store's answer goes.
+pub(crate) enum Served<B> {
+    Answered(Response<CacheBody<B>>),
+    Needs(Need),
+}
+
+/// What a request needs from the origin.
+#[derive(Clone)]
+pub(crate) enum Need {
+    /// A response: nothing stored can be used.
+    Fetch(MissReason),
+    /// A response, or word which of the stored ones it is.
+    Select,
+    /// Word about the stored response in this record.
+    Validate(Key, Record, ValidateReason),
+}
+
+/// For so long after it failed, the origin is not asked again while stale responses do.
+const PAUSE: Duration = Duration::from_secs(1);
+/// For so long, one request asks it beside the others, which are answered at once.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// What was read already: where, and what the store said.
 pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
@@ -103,7 +128,7 @@ impl<S: Storage> Core<S> {
                 asked.method = Method::GET;
                 let place = Place::behind(self.keyer.head(&effective), &effective, seen, times.responded);
                 let outcome = Outcome::Miss(MissReason::Method);
-                return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
+                return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, None));
             }
         }
         let status = CacheStatus::new(
@@ -114,14 +139,15 @@ impl<S: Storage> Core<S> {
         Ok(self.finish(response.map(CacheBody::inner), status))
     }
 
-    /// Answers a request that may be answered from the store. What goes to the origin has a box of its own, so that the
+    /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What goes to the origin has a box of its own, so that the
     /// one for the lookup stays small.
     pub(crate) async fn run<F: Fetcher>(
         self: Arc<Self>,
-        fetcher: F,
+        mut fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
         first: First,
+        departures: u64,
     ) -> Answered<F> {
         let (place, found) = {
             let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
@@ -131,59 +157,83 @@ impl<S: Storage> Core<S> {
             let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
             self.lookup(head, &uri, &parts.headers, first).await
         };
+        match self.serve(&mut fetcher, &parts, &place, found).await {
+            Served::Answered(response) => Ok(response),
+            Served::Needs(need) => Box::pin(self.obtain(fetcher, parts, body, place, need, departures)).await,
+        }
+    }
+
+    /// Answers from what a lookup found, if that may be; else says what is needed from the origin.
+    pub(crate) async fn serve<F: Fetcher>(
+        self: &Arc<Self>,
+        fetcher: &mut F,
+        parts: &request::Parts,
+        place: &Place,
+        found: Found,
+    ) -> Served<F::Body> {
         let asked = RequestDirectives::of(&parts.headers);
         let reason = match found {
             Found::Candidate(key, record) => {
-                return self.run_stored(fetcher, parts, body, place, key, record, &asked).await;
+                return self.serve_stored(fetcher, parts, place, key, record, &asked).await;
             }
             Found::Failed if self.config.fail_closed => {
-                return Ok(self.refuse(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed));
+                return Served::Answered(self.refuse(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed));
             }
-            Found::Failed => None,
-            Found::Nothing(reason) => Some(reason),
+            Found::Failed => MissReason::Storage,
+            Found::Nothing(reason) => reason,
         };
         if asked.only_if_cached {
-            return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
+            return Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
         }
-        if reason == Some(MissReason::Vary) && self.may_select(&parts) {
-            return Box::pin(self.select(fetcher, parts, body, place)).await;
-        }
-        let place = if reason.is_some() { self.claim(place).await } else { None };
-        Box::pin(self.fetch(fetcher, parts, body, place, reason.unwrap_or(MissReason::Storage))).await
+        Served::Needs(match reason {
+            MissReason::Vary if self.may_select(parts) => Need::Select,
+            reason => Need::Fetch(reason),
+        })
     }
 
     /// A response is stored for the request: serve it, or ask the origin about it.
-    #[allow(clippy::too_many_arguments)]
-    async fn run_stored<F: Fetcher>(
-        self: Arc<Self>,
-        fetcher: F,
-        parts: request::Parts,
-        body: F::RequestBody,
-        place: Place,
+    async fn serve_stored<F: Fetcher>(
+        self: &Arc<Self>,
+        fetcher: &mut F,
+        parts: &request::Parts,
+        place: &Place,
         key: Key,
         record: Record,
         asked: &RequestDirectives,
-    ) -> Answered<F> {
+    ) -> Served<F::Body> {
         let now = self.config.clock.now();
         let Some(variant) = variant_in(&record) else {
-            return Box::pin(self.fetch(fetcher, parts, body, Some(place), MissReason::Absent)).await;
+            return Served::Needs(Need::Fetch(MissReason::Absent));
         };
         let freshness = variant.response.freshness(self.number, &self.config.policy);
         let outcome = match policy::decide(asked, &freshness, now) {
-            Verdict::Refuse => return Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
-            Verdict::Validate(reason) => {
-                return Box::pin(self.revalidate(fetcher, parts, body, place, (key, record), reason)).await;
+            Verdict::Refuse => {
+                return Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
             }
-            Verdict::Serve => Outcome::Hit,
+            Verdict::Validate(reason) => {
+                if let Some(since) = self.failing.since(key)
+                    && let Some(response) =
+                        self.answer_failing(fetcher, parts, place, key, &record, since).await
+                {
+                    return Served::Answered(response);
+                }
+                return Served::Needs(Need::Validate(key, record, reason));
+            }
+            Verdict::Serve => {
+                if self.draws_refresh(&freshness, now)
+                    && let Some(beside) = fetcher.background()
+                {
+                    self.refresh_later(beside, parts, place, key, &record);
+                }
+                Outcome::Hit
+            }
             Verdict::ServeStale(reason) => {
                 if reason == StaleReason::WhileRevalidate {
                     match fetcher.background() {
-                        Some(beside) => self.refresh_later(beside, &parts, &place, key, &record),
+                        Some(beside) => self.refresh_later(beside, parts, place, key, &record),
                         // Nobody would ever refresh it, so this request does, before it is answered.
                         None if !asked.only_if_cached => {
-                            let (found, reason) = ((key, record), ValidateReason::Stale);
-                            return Box::pin(self.revalidate(fetcher, parts, body, place, found, reason))
-                                .await;
+                            return Served::Needs(Need::Validate(key, record, ValidateReason::Stale));
                         }
                         None => {}
                     }
@@ -192,16 +242,43 @@ impl<S: Storage> Core<S> {
             }
         };
         let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-        let question = Asked::by(&parts);
-        match self.answer(question, key, &record, status).await {
-            Some(response) => Ok(response),
-            None if asked.only_if_cached => Ok(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused)),
-            None => Box::pin(self.fetch(fetcher, parts, body, Some(place), MissReason::BodyGone)).await,
+        match self.answer(Asked::by(parts), key, &record, status).await {
+            Some(response) => Served::Answered(response),
+            None if asked.only_if_cached => {
+                Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused))
+            }
+            None => Served::Needs(Need::Fetch(MissReason::BodyGone)),
         }
     }
 
+    /// The origin failed lately while a stale response would do: it still does, and one at a time asks the origin again.
+    async fn answer_failing<F: Fetcher>(
+        self: &Arc<Self>,
+        fetcher: &mut F,
+        parts: &request::Parts,
+        place: &Place,
+        key: Key,
+        record: &Record,
+        since: Timestamp,
+    ) -> Option<Response<CacheBody<F::Body>>> {
+        let ago = self.config.clock.now().since(since);
+        if ago >= LATELY {
+            return None;
+        }
+        let pauses = ago < PAUSE;
+        let beside = fetcher.background();
+        if !pauses && beside.is_none() {
+            return None; // this one asks
+        }
+        let response = self.answer_stale(parts, key, record, None, StaleReason::Failing).await?;
+        if let Some(beside) = beside.filter(|_| !pauses) {
+            self.refresh_later(beside, parts, place, key, record);
+        }
+        Some(response)
+    }
+
     /// In strict mode, a place where nothing stood is taken before the request goes out.
-    async fn claim(&self, mut place: Place) -> Option<Place> {
+    pub(crate) async fn claim(&self, mut place: Place) -> Option<Place> {
         if self.config.strict && place.seen.is_none() {
             let now = self.config.clock.now();
             let slot = Slot::Fence { until: now, placeholder: true };
@@ -223,11 +300,31 @@ impl<S: Storage> Core<S> {
         body: F::RequestBody,
         place: Option<Place>,
         reason: MissReason,
+        mut lead: Option<Lead<S>>,
     ) -> Answered<F> {
         let asked = parts.clone();
+        let mut parts = parts;
+        if lead.as_ref().is_some_and(|lead| lead.narrows) {
+            policy::strip_conditions(&mut parts.headers);
+        }
         let requested = self.config.clock.now();
-        let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
-        Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason)))
+        Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason), lead))
     }
+}
+
+/// Asks the origin; if that fails, those who follow are told.
+pub(crate) async fn ask<F: Fetcher, S: Storage>(
+    fetcher: &mut F,
+    request: Request<F::RequestBody>,
+    lead: &mut Option<Lead<S>>,
+) -> Result<Response<F::Body>, F::Error> {
+    let result = fetcher.fetch(request).await;
+    if result.is_err()
+        && let Some(lead) = lead.take()
+    {
+        lead.land(Landed::Failed(None));
+    }
+    result
 }

@@ -1,23 +1,26 @@
 //! Passes a response on, and stores it on its way if it may be stored.
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
 use http_body::Body;
-use tokio::sync::mpsc;
 
 use super::commit::Plan;
 use super::core::Core;
+use super::download::Download;
 use super::fetcher::{Fetcher, Unstorable};
+use super::flights::{Landed, Lead};
 use super::lookup::Place;
+use super::readers::Reader;
 use super::recorder::Recorder;
-use crate::body::{CacheBody, Tee, into_bytes};
+use super::respond::Asked;
+use super::window::Window;
+use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness};
-use crate::storage::Storage;
+use crate::storage::{Key, Storage};
 use crate::time::Timestamp;
 
 /// When a request went out and when the head of its response came.
@@ -43,17 +46,21 @@ impl<S: Storage> Core<S> {
         response: Response<F::Body>,
         times: Exchange,
         outcome: Outcome,
+        mut lead: Option<Lead<S>>,
     ) -> Response<CacheBody<F::Body>> {
         let (head, body) = response.into_parts();
         let freshness =
             Freshness::new(head.status, &head.headers, times.requested, times.responded, &self.config.policy);
+        let at = place.as_ref().map(|place| place.head);
         let (stored, plan) = match place {
             None => (Stored::Storage, None),
             Some(place) => match self.storable(request, &place, &head, times, &freshness) {
                 Err(reason) => (reason, None),
                 Ok(storable) => {
                     let Storable { names, response, until } = storable;
-                    let plan = Plan::new(Arc::clone(self), place, names, &request.headers, response, until);
+                    let lease = lead.as_mut().and_then(|lead| lead.lease.take());
+                    let core = Arc::clone(self);
+                    let plan = Plan::new(core, place, names, &request.headers, response, until, lease);
                     (Stored::Storing, Some(plan))
                 }
             },
@@ -63,11 +70,48 @@ impl<S: Storage> Core<S> {
         if plan.is_some() {
             status.ttl = Some(freshness.ttl(times.responded));
         }
-        let body = match plan {
-            None => CacheBody::inner(body),
-            Some(plan) => self.record::<F>(plan, &head.headers, body),
+        let Some(plan) = plan else {
+            if let (Some(head), Some(lead)) = (at, lead) {
+                self.keep_nothing(head, &status, lead);
+            }
+            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
         };
-        self.finish(Response::from_parts(head, body), status)
+        let expected = content_length(&head.headers).or_else(|| body.size_hint().exact());
+        let awaits_trailers = head.headers.contains_key(header::TRAILER);
+        let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
+        self.alone.forget(plan.head());
+        let plan = Arc::new(plan);
+        let mut recorder = Recorder::new(Arc::clone(&plan), expected, awaits_trailers);
+        if body.is_end_stream() {
+            recorder.finish(&Window::default(), None);
+            lead.map(|lead| lead.land(Landed::Look));
+            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
+        }
+        let registration = lead.as_ref().map(Lead::registration);
+        let incoming = Box::pin(CacheBody::inner(body));
+        let download = Download::new(Arc::clone(&plan), recorder, incoming, expected, registration);
+        let flight = lead.and_then(|lead| {
+            lead.puts(plan.puts());
+            lead.land(Landed::Streaming(Arc::clone(&download)))
+        });
+        let reader = Reader::first(Arc::clone(&download), flight.clone());
+        if narrows
+            && let Some(flight) = flight
+            && let Some(response) = self.answer_from(Asked::by(request), download, flight, status)
+        {
+            // The origin sends all of it, and the next request has use for that.
+            self.tasks.spawn(reader.drain());
+            return response;
+        }
+        self.finish(Response::from_parts(head, CacheBody::from_source(Box::new(reader))), status)
+    }
+
+    /// Tells those who follow that the response is not for them; from now on nobody waits for another's of this entry,
+    /// until one comes that can be shared.
+    fn keep_nothing(&self, head: Key, status: &CacheStatus, lead: Lead<S>) {
+        self.alone.add(head, self.config.clock.now());
+        let failed = status.origin_status.filter(|code| *code >= 500);
+        lead.land(if failed.is_some() { Landed::Failed(failed) } else { Landed::Private });
     }
 
     fn storable(
@@ -123,44 +167,6 @@ impl<S: Storage> Core<S> {
         }
         let uri = self.config.final_uri.as_ref().and_then(|final_uri| final_uri(head));
         uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(&place.key_text)))
-    }
-
-    fn record<F: Fetcher>(
-        self: &Arc<Self>,
-        plan: Plan<S>,
-        headers: &HeaderMap,
-        body: F::Body,
-    ) -> CacheBody<F::Body> {
-        let expected = content_length(headers).or_else(|| body.size_hint().exact());
-        let mut recorder = Recorder::new(plan, expected, headers.contains_key(header::TRAILER));
-        if body.is_end_stream() {
-            recorder.finish();
-            return CacheBody::inner(body);
-        }
-        if self.config.finish_on_drop && tokio::runtime::Handle::try_current().is_ok() {
-            return self.pump(CacheBody::kept(body, Box::new(recorder)));
-        }
-        CacheBody::kept(body, Box::new(recorder))
-    }
-
-    /// Lets a task drive the body, so that it is stored even if the caller drops it.
-    fn pump<B>(&self, body: CacheBody<B>) -> CacheBody<B>
-    where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    {
-        let hint = body.size_hint();
-        let (sender, frames) = mpsc::channel(1);
-        self.tasks.spawn(async move {
-            let mut body = Box::pin(body);
-            while let Some(frame) = std::future::poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx)).await {
-                let failed = frame.is_err();
-                let _ = sender.send(into_bytes(frame)).await; // nobody listens any more: it is read for the store
-                if failed {
-                    return;
-                }
-            }
-        });
-        CacheBody::pumped(frames, hint)
     }
 }
 

@@ -1,24 +1,32 @@
 //! The flow of a request through the cache: [`Cache`], the service that [`CacheLayer`](crate::CacheLayer) makes.
 //!
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
-//! the way: `flow` (the order of steps), `lookup`, `respond`, `revalidate`, `keep` and `commit` (storing), `recorder`
-//! and `reader` (bodies on their way in and out), `invalidate`; and what they stand on: `guard` (deadlines and the
-//! breaker before the store), `pending`, `owed`, `tasks`.
+//! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `lease`, `revalidate`, `keep` and
+//! `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way out), `early`,
+//! `invalidate`; and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
+//! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
 mod age;
 mod cache;
+mod coalesce;
 mod commit;
 mod config;
 mod core;
+mod download;
+mod early;
 mod fetcher;
+mod flights;
 mod flow;
 mod guard;
 mod invalidate;
 mod keep;
+mod lease;
 mod lookup;
+mod noted;
 mod owed;
 mod pending;
 mod reader;
+mod readers;
 mod recorder;
 mod respond;
 mod revalidate;
@@ -26,6 +34,8 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod variants;
+mod wakers;
+mod window;
 
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::join;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
@@ -30,7 +32,7 @@ pub(crate) struct Named {
 /// How many chunks are asked for before they are wanted, where the store takes its time: what a reader holds at most.
 const AHEAD: usize = 4;
 
-pub(crate) struct ChunkReader<S> {
+pub(crate) struct ChunkReader<S: Storage> {
     core: Arc<Core<S>>,
     named: Named,
     body: Chunked,
@@ -45,6 +47,9 @@ pub(crate) struct ChunkReader<S> {
     ready: Option<Bytes>,
     /// Those behind it, in order.
     ahead: VecDeque<Ahead>,
+    trailers: Option<Box<HeaderMap>>,
+    /// An error was given: nothing comes after it.
+    failed: bool,
 }
 
 /// A chunk that was asked for.
@@ -77,13 +82,25 @@ impl<S: Storage> ChunkReader<S> {
         body: Chunked,
         start: u64,
         count: u64,
+        trailers: Option<HeaderMap>,
     ) -> Option<Self> {
         let chunk_len = u64::from(body.chunk_len);
         let part = u32::try_from(start / chunk_len).ok()?;
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
-        let (ready, ahead) = (None, VecDeque::new());
-        let mut reader = Self { core, named, body, part, last, skip, remaining: count, ready, ahead };
+        let mut reader = Self {
+            core,
+            named,
+            body,
+            part,
+            last,
+            skip,
+            remaining: count,
+            ready: None,
+            ahead: VecDeque::new(),
+            trailers: trailers.map(Box::new),
+            failed: false,
+        };
         if count == 0 {
             return Some(reader);
         }
@@ -174,11 +191,8 @@ impl<S: Storage> ChunkReader<S> {
     }
 }
 
-impl<S: Storage> Source for ChunkReader<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        if self.remaining == 0 {
-            return Poll::Ready(None);
-        }
+impl<S: Storage> ChunkReader<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
         let piece = match self.ready.take() {
             Some(piece) => piece,
             None => {
@@ -188,25 +202,38 @@ impl<S: Storage> Source for ChunkReader<S> {
                 let read = match self.ahead.front_mut() {
                     Some(Ahead::Reading(reading)) => ready!(reading.get_mut().as_mut().poll(cx)),
                     Some(Ahead::Read(read)) => std::mem::replace(read, Ok(None)),
-                    None => {
-                        return Poll::Ready(Some(Err(BodyError::new(BodyErrorKind::Length, None::<Error>))));
-                    }
+                    None => return Poll::Ready(Err(BodyError::new(BodyErrorKind::Length, None::<Error>))),
                 };
                 self.ahead.pop_front();
-                match self.accept(read) {
-                    Ok(piece) => piece,
-                    Err(error) => return Poll::Ready(Some(Err(error))),
-                }
+                self.accept(read)?
             }
         };
         self.remaining = self.remaining.saturating_sub(piece.len() as u64);
         if self.remaining > 0 {
             self.read_ahead(cx);
         }
-        Poll::Ready(Some(Ok(piece)))
+        Poll::Ready(Ok(piece))
+    }
+}
+
+impl<S: Storage> Source for ChunkReader<S> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        if self.remaining == 0 {
+            return Poll::Ready(self.trailers.take().map(|map| Ok(Frame::trailers(*map))));
+        }
+        let piece = ready!(self.poll_piece(cx));
+        self.failed = piece.is_err();
+        Poll::Ready(Some(piece.map(Frame::data)))
     }
 
-    fn remaining(&self) -> u64 {
-        self.remaining
+    fn is_end_stream(&self) -> bool {
+        self.failed || (self.remaining == 0 && self.trailers.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
     }
 }

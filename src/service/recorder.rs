@@ -1,31 +1,26 @@
-//! Stores a body while it passes: the [`Tee`] behind a [`CacheBody`](crate::CacheBody).
+//! Stores a body while it is downloaded.
 //!
-//! Promises: a body that is dropped, fails, or is not as long as announced stores nothing and leaves no chunks; at most
-//! one chunk and what came in one frame are held; a store that is too slow or fails ends the storing, not the body.
+//! Promises: a body that is dropped, fails, or is not as long as announced stores nothing, and leaves no chunks that
+//! nobody reads; at most one chunk is held besides what the store is just taking; a store that is too slow or fails ends
+//! the storing, not the body.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::HeaderMap;
 use tokio::task::JoinHandle;
 
-use super::commit::{Plan, join};
+use super::commit::Plan;
 use super::tasks::Driven;
-use crate::body::Tee;
+use super::window::Window;
 use crate::storage::Storage;
 
 pub(crate) struct Recorder<S: Storage> {
     /// `None`: storing was given up, or is finished.
     plan: Option<Arc<Plan<S>>>,
-    frames: Vec<Bytes>,
-    gathered: usize,
-    total: u64,
     expected: Option<u64>,
-    most: u64,
-    trailers: Option<HeaderMap>,
     /// The response announced trailers: its length alone does not make it whole.
     awaits_trailers: bool,
     /// Chunks that were handed to the store.
@@ -35,49 +30,57 @@ pub(crate) struct Recorder<S: Storage> {
 }
 
 impl<S: Storage> Recorder<S> {
-    pub(crate) fn new(plan: Plan<S>, expected: Option<u64>, awaits_trailers: bool) -> Self {
-        let most = plan.core.config.max_entry_bytes;
-        Self {
-            plan: Some(Arc::new(plan)),
-            frames: Vec::new(),
-            gathered: 0,
-            total: 0,
-            expected,
-            most,
-            trailers: None,
-            awaits_trailers,
-            parts: 0,
-            writing: None,
+    pub(crate) fn new(plan: Arc<Plan<S>>, expected: Option<u64>, awaits_trailers: bool) -> Self {
+        Self { plan: Some(plan), expected, awaits_trailers, parts: 0, writing: None }
+    }
+
+    /// Ready when another frame may come: a store slower than the body slows it down, within a deadline. False: storing
+    /// has ended.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, window: &mut Window) -> Poll<bool> {
+        loop {
+            if let Some(writing) = &mut self.writing {
+                match Pin::new(writing).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(written) => {
+                        self.writing = None;
+                        if !written.unwrap_or(false) {
+                            self.give_up();
+                        }
+                    }
+                }
+            }
+            let Some(plan) = self.plan.clone() else { return Poll::Ready(false) };
+            let handed_over = self.handed_over(&plan);
+            window.release(handed_over);
+            if window.end() - handed_over <= plan.chunk_len() as u64 {
+                return Poll::Ready(true);
+            }
+            if !self.begin_chunk(&plan, window) {
+                self.give_up();
+            }
         }
     }
 
-    /// Takes so many of the gathered bytes as one exact buffer.
-    fn take(&mut self, len: usize) -> Bytes {
-        let (mut taken, mut room) = (Vec::new(), len);
-        while room > 0 && !self.frames.is_empty() {
-            if self.frames[0].len() <= room {
-                let frame = self.frames.remove(0);
-                room -= frame.len();
-                taken.push(frame);
-            } else {
-                taken.push(self.frames[0].split_to(room));
-                room = 0;
-            }
-        }
-        self.gathered -= len - room;
-        join(&taken)
+    /// Where the part of the body ends that the store was given.
+    fn handed_over(&self, plan: &Plan<S>) -> u64 {
+        u64::from(self.parts) * plan.chunk_len() as u64
+    }
+
+    /// The next chunk, announced.
+    fn next_chunk(&mut self, plan: &Plan<S>, window: &Window) -> (u32, crate::storage::Record) {
+        let data = window.copy(self.handed_over(plan), plan.chunk_len());
+        let part = self.parts;
+        self.parts += 1;
+        (part, plan.announce_chunk(part, data))
     }
 
     /// Hands the next chunk to the store; false: storing has to end.
-    fn begin_chunk(&mut self, plan: &Arc<Plan<S>>) -> bool {
-        let data = self.take(plan.chunk_len());
-        let (part, first) = (self.parts, self.parts == 0);
-        self.parts += 1;
-        let record = plan.announce_chunk(part, data);
+    fn begin_chunk(&mut self, plan: &Arc<Plan<S>>, window: &Window) -> bool {
+        let (part, record) = self.next_chunk(plan, window);
         let writer = Arc::clone(plan);
         let announced = record.clone();
         let step = async move {
-            if first && !writer.hold_place().await {
+            if part == 0 && !writer.hold_place().await {
                 writer.withdraw_chunk(part, &record);
                 return false;
             }
@@ -96,13 +99,29 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
+    /// Notes how much has come; false: it is more than may be stored, and storing has ended.
+    pub(crate) fn accepts(&mut self, total: u64) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        if total <= plan.core.config.max_entry_bytes && self.expected.is_none_or(|expected| total <= expected)
+        {
+            return true;
+        }
+        tracing::debug!("not stored: the body is longer than an entry may be, or than it announced");
+        self.give_up();
+        false
+    }
+
+    /// Whether this is all that the response announced.
+    pub(crate) fn is_whole(&self, total: u64) -> bool {
+        !self.awaits_trailers && self.expected == Some(total)
+    }
+
     /// Ends the storing, and removes the chunks that were written for it.
-    fn give_up(&mut self) {
-        self.frames = Vec::new();
-        self.gathered = 0;
+    pub(crate) fn give_up(&mut self) {
         let (Some(plan), parts, writing) = (self.plan.take(), self.parts, self.writing.take()) else {
             return;
         };
+        plan.give_back_lease();
         if parts == 0 {
             return;
         }
@@ -115,82 +134,34 @@ impl<S: Storage> Recorder<S> {
             plan.discard(parts).await;
         });
     }
-}
 
-impl<S: Storage> Tee for Recorder<S> {
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(writing) = &mut self.writing {
-                match Pin::new(writing).poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(written) => {
-                        self.writing = None;
-                        if !written.unwrap_or(false) {
-                            self.give_up();
-                        }
-                    }
-                }
-            }
-            let Some(plan) = self.plan.clone() else { return Poll::Ready(()) };
-            if self.gathered <= plan.chunk_len() {
-                return Poll::Ready(());
-            }
-            if !self.begin_chunk(&plan) {
-                self.give_up();
-            }
-        }
-    }
-
-    fn data(&mut self, data: &Bytes) {
-        self.total = self.total.saturating_add(data.len() as u64);
-        if self.plan.is_none() || data.is_empty() {
-            return;
-        }
-        if self.total > self.most || self.expected.is_some_and(|expected| self.total > expected) {
-            tracing::debug!("not stored: the body is longer than an entry may be, or than it announced");
-            return self.give_up();
-        }
-        self.gathered += data.len();
-        self.frames.push(data.clone());
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        self.trailers = Some(trailers.clone());
-    }
-
-    fn is_whole(&self) -> bool {
-        !self.awaits_trailers && self.expected == Some(self.total)
-    }
-
-    fn finish(&mut self) {
-        if self.expected.is_some_and(|expected| expected != self.total) {
+    /// The body ended cleanly: what it was is stored. False: it is not what was announced.
+    pub(crate) fn finish(&mut self, window: &Window, trailers: Option<HeaderMap>) -> bool {
+        if self.expected.is_some_and(|expected| expected != window.end()) {
             tracing::debug!("not stored: the body is not as long as it announced");
-            return self.give_up();
+            self.give_up();
+            return false;
         }
-        let Some(plan) = self.plan.take() else { return };
+        let Some(plan) = self.plan.take() else { return false };
         let core = Arc::clone(&plan.core);
-        let chunk_len = plan.chunk_len();
-        let trailers = self.trailers.take();
-        if self.parts == 0 && self.gathered <= chunk_len {
-            let body = join(&self.frames);
-            let record = plan.announce_inline(body, trailers);
+        let total = window.end();
+        if self.parts == 0 && total <= plan.chunk_len() as u64 {
+            let record = plan.announce_inline(window.copy(0, total as usize), trailers);
             let announced = record.clone();
             let committer = Arc::clone(&plan);
             if let Driven::NoRuntime = core.tasks.drive(async move { committer.commit(record, 0).await }) {
                 plan.withdraw(&announced);
             }
-            return;
+            return true;
         }
         // What is left is announced at once and written in order, behind the chunk that is on its way.
         let writing = self.writing.take();
         let mut rest = Vec::new();
-        while self.gathered > 0 {
-            let data = self.take(chunk_len);
-            rest.push((self.parts, plan.announce_chunk(self.parts, data)));
-            self.parts += 1;
+        while self.handed_over(&plan) < total {
+            rest.push(self.next_chunk(&plan, window));
         }
         let (parts, hold) = (self.parts, rest.first().is_some_and(|(part, _)| *part == 0));
-        let record = plan.announce_chunked(self.total, trailers);
+        let record = plan.announce_chunked(total, trailers);
         let (announced, announced_rest) = (record.clone(), rest.clone());
         let committer = Arc::clone(&plan);
         let step = async move {
@@ -217,6 +188,7 @@ impl<S: Storage> Tee for Recorder<S> {
             plan.withdraw(&announced);
             announced_rest.iter().for_each(|(part, chunk)| plan.withdraw_chunk(*part, chunk));
         }
+        true
     }
 }
 

@@ -12,8 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 use super::age::age_value;
 use super::core::Core;
+use super::download::Download;
+use super::flights::Flight;
 use super::lookup::variant_in;
 use super::reader::{ChunkReader, Chunked, Named};
+use super::readers::Reader;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
@@ -38,7 +41,12 @@ impl<'a> Asked<'a> {
 /// Which bytes of the body are sent.
 enum Extent {
     Nothing,
-    Bytes { start: u64, count: u64 },
+    Bytes {
+        start: u64,
+        count: u64,
+    },
+    /// All of it, however long that is.
+    Whole,
 }
 
 impl<S: Storage> Core<S> {
@@ -50,8 +58,9 @@ impl<S: Storage> Core<S> {
         status: CacheStatus,
     ) -> Option<Response<CacheBody<B>>> {
         let StoredBody::Inline(bytes) = &stored.body else { return None };
-        let (response, extent) = head(asked, stored, status.age.unwrap_or_default());
+        let (response, extent) = head(asked, stored, Some(stored.body.len()), status.age.unwrap_or_default());
         let body = match extent {
+            Extent::Whole => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
             Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
                 CacheBody::whole(bytes.clone(), stored.trailers.clone())
             }
@@ -77,18 +86,43 @@ impl<S: Storage> Core<S> {
         let StoredBody::Chunked { id, chunk_len, len } = stored.body else {
             return self.answer_inline(asked, stored, status);
         };
-        let (response, extent) = head(asked, stored, status.age.unwrap_or_default());
+        let (response, extent) = head(asked, stored, Some(len), status.age.unwrap_or_default());
+        let extent = match extent {
+            Extent::Whole => Some((0, len)),
+            Extent::Bytes { start, count } => Some((start, count)),
+            Extent::Nothing => None,
+        };
         let body = match extent {
-            Extent::Nothing => CacheBody::empty(),
-            Extent::Bytes { start, count } => {
+            None => CacheBody::empty(),
+            Some((start, count)) => {
                 let named = Named { key, stamp: record.stamp() };
                 let body = Chunked { id, chunk_len, len };
                 let trailers = if count == len { stored.trailers.clone() } else { None };
-                let reader = ChunkReader::open(Arc::clone(self), named, body, start, count).await?;
-                CacheBody::stored(Box::new(reader), trailers)
+                let reader = ChunkReader::open(Arc::clone(self), named, body, start, count, trailers).await?;
+                CacheBody::from_source(Box::new(reader))
             }
         };
         Some(self.finish(response.map(|()| body), status))
+    }
+
+    /// The response from one that is still on its way; `None`: it is too late to begin.
+    pub(crate) fn answer_from<B>(
+        &self,
+        asked: Asked<'_>,
+        download: Arc<Download<S>>,
+        flight: Arc<Flight<S>>,
+        status: CacheStatus,
+    ) -> Option<Response<CacheBody<B>>> {
+        let len = download.expected;
+        let (response, extent) = head(asked, download.plan.response(), len, status.age.unwrap_or_default());
+        let (start, until) = match extent {
+            Extent::Nothing => return Some(self.finish(response.map(|()| CacheBody::empty()), status)),
+            Extent::Whole => (0, None),
+            Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
+            Extent::Bytes { start, count } => (start, Some(start + count)),
+        };
+        let reader = Reader::join(download, flight, start, until)?;
+        Some(self.finish(response.map(|()| CacheBody::from_source(Box::new(reader))), status))
     }
 
     /// A response of the cache's own, without a body.
@@ -141,14 +175,30 @@ pub(crate) fn stored_status(
     CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
+/// `len`: of the body; `None`: it is not known yet, and a range of it cannot be told.
 #[inline]
-fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<()>, Extent) {
-    let len = stored.body.len();
+fn head(
+    asked: Asked<'_>,
+    stored: &StoredResponse,
+    len: Option<u64>,
+    age: Duration,
+) -> (Response<()>, Extent) {
     let mut response = Response::new(());
-    let answer = if asked.interest.control {
-        policy::answer(asked.method, asked.headers, stored.status, &stored.headers, len, stored.response_time)
-    } else {
-        Answer::Full
+    let answer = |headers, len| {
+        policy::answer(asked.method, headers, stored.status, &stored.headers, len, stored.response_time)
+    };
+    let answer = match len {
+        _ if !asked.interest.control => Answer::Full,
+        Some(len) => answer(asked.headers, len),
+        None => {
+            let mut headers = asked.headers.clone();
+            headers.remove(header::RANGE);
+            answer(&headers, 0)
+        }
+    };
+    let (whole, len) = match len {
+        Some(len) => (Extent::Bytes { start: 0, count: len }, len),
+        None => (Extent::Whole, 0),
     };
     let extent = match answer {
         Answer::NotModified => {
@@ -173,7 +223,7 @@ fn head(asked: Asked<'_>, stored: &StoredResponse, age: Duration) -> (Response<(
         Answer::Full => {
             *response.status_mut() = stored.status;
             *response.headers_mut() = stored.headers.clone();
-            Extent::Bytes { start: 0, count: len }
+            whole
         }
     };
     // Stored fields hold one Age already. It is overwritten in its place: `insert` would first make room for another

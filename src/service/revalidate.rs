@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, 
 use super::commit::Plan;
 use super::core::Core;
 use super::fetcher::Fetcher;
+use super::flights::{Entry, Landed, Lead};
 use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
@@ -19,6 +20,7 @@ use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateRea
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn revalidate<F: Fetcher>(
         self: Arc<Self>,
         mut fetcher: F,
@@ -27,9 +29,10 @@ impl<S: Storage> Core<S> {
         place: Place,
         (key, record): (Key, Record),
         reason: ValidateReason,
+        lead: Option<Lead<S>>,
     ) -> Answered<F> {
         let Some(variant) = variant_in(&record) else {
-            return self.fetch(fetcher, parts, body, Some(place), MissReason::Absent).await;
+            return self.fetch(fetcher, parts, body, Some(place), MissReason::Absent, lead).await;
         };
         let stored = &variant.response;
         let freshness = stored.freshness(self.number, &self.config.policy);
@@ -37,6 +40,8 @@ impl<S: Storage> Core<S> {
         let mut parts = parts;
         if freshness.has_validator {
             policy::add_validators(&mut parts.headers, &stored.headers);
+        } else if lead.is_some() {
+            policy::strip_conditions(&mut parts.headers);
         }
         let requested = self.config.clock.now();
         let result = fetcher.fetch(Request::from_parts(parts, body)).await;
@@ -44,16 +49,19 @@ impl<S: Storage> Core<S> {
         let times = Exchange { requested, responded: now };
 
         let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
-        let directives = RequestDirectives::of(&asked.headers);
-        let unreachable = result.is_err();
-        if failed && policy::stale_on_error(&directives, &freshness, now, unreachable, &self.config.policy) {
-            let outcome = Outcome::Stale(StaleReason::OnError);
-            let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-            status.origin_status = result.as_ref().ok().map(|response| response.status().as_u16());
-            let question = Asked::by(&asked);
-            if let Some(response) = self.answer(question, key, &record, status).await {
+        let code = result.as_ref().ok().map(|response| response.status().as_u16());
+        let mut lead = lead;
+        if failed {
+            if let Some(lead) = lead.take() {
+                lead.land(Landed::Failed(code));
+            }
+            if let Some(response) = self.answer_stale(&asked, key, &record, code, StaleReason::OnError).await
+            {
+                self.failing.add(key, now);
                 return Ok(response);
             }
+        } else {
+            self.failing.forget(key);
         }
         let response = result?;
         if asked.method == Method::HEAD && response.status() == StatusCode::OK {
@@ -62,7 +70,7 @@ impl<S: Storage> Core<S> {
         if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             let superseded = asked.method == Method::GET && response.status().is_success();
-            let answer = self.keep::<F>(&asked, Some(place), response, times, outcome);
+            let answer = self.keep::<F>(&asked, Some(place), response, times, outcome, lead);
             if superseded && is_not_kept(&answer) {
                 self.put_out_of_use(key, record.stamp());
             }
@@ -71,7 +79,8 @@ impl<S: Storage> Core<S> {
         let not_modified = response.into_parts().0;
         if self.is_about(&place, &not_modified)
             && policy::selects_304(&stored.headers, &not_modified.headers)
-            && let Some(answer) = self.freshen(&asked, &place, variant, &not_modified, times, reason).await
+            && let Some(answer) =
+                self.freshen(&asked, &place, variant, &not_modified, times, reason, &mut lead).await
         {
             if is_not_kept(&answer) {
                 self.put_out_of_use(key, record.stamp());
@@ -79,7 +88,28 @@ impl<S: Storage> Core<S> {
             return Ok(answer);
         }
         // The origin confirmed something that is not here: ask once more, with the caller's own conditions alone.
-        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::BodyGone).await
+        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::BodyGone, lead).await
+    }
+
+    /// The stale response, where the origin failed (with this status; `None`: it could not be reached) and that allows
+    /// it; `None`: it is not allowed, or its body is gone.
+    pub(crate) async fn answer_stale<B>(
+        self: &Arc<Self>,
+        asked: &request::Parts,
+        key: Key,
+        record: &Record,
+        code: Option<u16>,
+        reason: StaleReason,
+    ) -> Option<Response<CacheBody<B>>> {
+        let freshness = variant_in(record)?.response.freshness(self.number, &self.config.policy);
+        let directives = RequestDirectives::of(&asked.headers);
+        let now = self.config.clock.now();
+        if !policy::stale_on_error(&directives, &freshness, now, code.is_none(), &self.config.policy) {
+            return None;
+        }
+        let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
+        status.origin_status = code;
+        self.answer(Asked::by(asked), key, record, status).await
     }
 
     /// The 200 to a HEAD freshens what is stored, or tells that it is not what the origin has now (RFC 9111 §4.3.5).
@@ -96,18 +126,21 @@ impl<S: Storage> Core<S> {
         let about_this = self.is_about(&place, &head);
         let stored = &variant.response;
         if about_this && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
-            if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason).await {
+            if let Some(answer) = self.freshen(asked, &place, variant, &head, times, reason, &mut None).await
+            {
                 return Ok(answer);
             }
         } else if about_this {
             self.invalidate(place.head).await;
         }
         let outcome = Outcome::Miss(MissReason::Replaced(reason));
-        Ok(self.keep::<F>(asked, Some(place), Response::from_parts(head, body), times, outcome))
+        Ok(self.keep::<F>(asked, Some(place), Response::from_parts(head, body), times, outcome, None))
     }
 
     /// Freshens a stored response by a 304 or the 200 to a HEAD, and answers with it; `None`: its body is gone. Fields
-    /// that must not be used without validation are in the answer as they came, and not in what is stored.
+    /// that must not be used without validation are in the answer as they came, and not in what is stored. Those who
+    /// follow are told, unless there is nothing to tell.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn freshen<B>(
         self: &Arc<Self>,
         asked: &request::Parts,
@@ -116,6 +149,7 @@ impl<S: Storage> Core<S> {
         from: &response::Parts,
         times: Exchange,
         reason: ValidateReason,
+        lead: &mut Option<Lead<S>>,
     ) -> Option<Response<CacheBody<B>>> {
         let options = &self.config.policy;
         let old = &variant.response;
@@ -160,14 +194,24 @@ impl<S: Storage> Core<S> {
         let (at, record) = match storable {
             Ok(names) => {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
-                let plan = Plan::new(Arc::clone(self), place.clone(), names, &asked.headers, response, until);
+                let lease = lead.as_mut().and_then(|lead| lead.lease.take());
+                let (core, at) = (Arc::clone(self), place.clone());
+                let plan = Plan::new(core, at, names, &asked.headers, response, until, lease);
                 let (at, record) = plan.announce_freshened(body, trailers);
+                if let Some(lead) = lead.take() {
+                    self.alone.forget(place.head);
+                    lead.land(Landed::Freshened(at, record.clone()));
+                }
                 let freshened = record.clone();
                 self.tasks.drive(async move { plan.commit_freshened(freshened).await });
                 (at, record)
             }
             Err(why) => {
                 status.stored = why;
+                if let Some(lead) = lead.take() {
+                    self.alone.add(place.head, times.responded);
+                    lead.land(Landed::Private);
+                }
                 let (selection, personal) = (variant.selection, variant.personal);
                 let (key_text, variant) =
                     (place.key_text.clone(), Variant { until, selection, personal, response });
@@ -208,13 +252,29 @@ impl<S: Storage> Core<S> {
         parts.method = Method::GET;
         policy::strip_conditions(&mut parts.headers);
         let (core, place, record) = (Arc::clone(self), place.clone(), record.clone());
+        let departures = self.flights.departures();
         let timeout = self.config.refresh_timeout;
         self.tasks.spawn(async move {
             let _refreshing = refreshing;
+            let Entry::Lead(_flight, mut lead) =
+                core.flights.enter(key, Some(record.stamp()), departures, true)
+            else {
+                return; // somebody asks already
+            };
+            if let Some(time) = core.config.lease {
+                match core.take_lease(key, time).await {
+                    Ok(None) => return, // another process asks
+                    Ok(lease) => lead.lease = lease,
+                    Err(()) => {}
+                }
+                if !core.is_still(key, Some(record.stamp())).await.unwrap_or(true) {
+                    return; // another process has asked
+                }
+            }
             let refresh = async {
                 let body = F::RequestBody::default();
-                let found = (key, record);
-                let answer = core.revalidate(fetcher, parts, body, place, found, ValidateReason::Stale).await;
+                let (found, reason) = ((key, record), ValidateReason::Stale);
+                let answer = core.revalidate(fetcher, parts, body, place, found, reason, Some(lead)).await;
                 if let Ok(response) = answer {
                     drain(response.into_body()).await;
                 }

@@ -32,7 +32,7 @@ fn the_box_of_a_lookup_is_small() {
     let core = Core::new(MemoryStorage::new(), Config::default());
     let parts = Request::get("http://example.com/").body(()).unwrap().into_parts().0;
     let fetcher = ServiceFetcher::<_, Empty<Bytes>>::new(Origin);
-    let future = core.run(fetcher, parts, Empty::new(), None);
+    let future = core.run(fetcher, parts, Empty::new(), None, 0);
     let size = size_of_val(&future);
     assert!(size <= 3072, "{size} bytes");
 }

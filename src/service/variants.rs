@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request}
 
 use super::core::Core;
 use super::fetcher::Fetcher;
-use super::flow::Answered;
+use super::flights::Lead;
+use super::flow::{Answered, ask};
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use crate::control::{MissReason, Outcome};
@@ -48,32 +49,33 @@ impl<S: Storage> Core<S> {
         parts: request::Parts,
         body: F::RequestBody,
         place: Place,
+        mut lead: Option<Lead<S>>,
     ) -> Answered<F> {
         let known = self.known(&place, &parts.headers).await;
         if known.is_empty() {
-            return self.fetch(fetcher, parts, body, Some(place), MissReason::Vary).await;
+            return self.fetch(fetcher, parts, body, Some(place), MissReason::Vary, lead).await;
         }
         let asked = parts.clone();
         let mut parts = parts;
         let tags: Vec<_> = known.iter().map(|known| known.tag.clone()).collect();
         policy::add_entity_tags(&mut parts.headers, &tags);
         let requested = self.config.clock.now();
-        let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
         if response.status() != StatusCode::NOT_MODIFIED {
             let outcome = Outcome::Miss(MissReason::Vary);
-            return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome));
+            return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, lead));
         }
         let head = response.into_parts().0;
         if self.is_about(&place, &head)
             && let Some(record) = self.named(&known, &head.headers).await
             && let Some(variant) = variant_in(&record)
             && let Some(answer) =
-                self.freshen(&asked, &place, variant, &head, times, ValidateReason::Vary).await
+                self.freshen(&asked, &place, variant, &head, times, ValidateReason::Vary, &mut lead).await
         {
             return Ok(answer);
         }
-        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::Vary).await
+        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::Vary, lead).await
     }
 
     /// The entity tags of what is stored for the entry and may be what the request is answered by.

@@ -1,13 +1,18 @@
 //! Two processes, one store: this program starts itself again, and the two talk by lines.
 
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use libtest_mimic::Trial;
-use tower_response_cache::storage::connect;
+use tower::{Layer, ServiceExt};
+use tower_response_cache::storage::{BoxStorage, connect};
 use tower_response_cache::testing::Harness;
 use tower_response_cache::{CacheLayer, Clock};
 
@@ -22,6 +27,7 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
             Box::pin(fetching(place))
         }),
         trial("processes", kind, "many_requests_break_no_invariant", |place| Box::pin(invariants(place))),
+        trial("processes", kind, "with_a_lease_two_herds_make_one_fetch", |place| Box::pin(herds(place))),
     ]
 }
 
@@ -54,7 +60,8 @@ impl Peer {
         line.trim_end().to_owned()
     }
 
-    /// `get PATH VERSION LENGTH`, `post PATH`, `begin PATH VERSION LENGTH` (the head alone), `finish`.
+    /// `get PATH VERSION LENGTH`, `post PATH`, `begin PATH VERSION LENGTH` (the head alone), `finish`, `herd PATH MANY`
+    /// (how often the origin was asked).
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
@@ -86,13 +93,18 @@ pub fn play(address: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let storage = connect(address).await.unwrap();
+        let leasing = CacheLayer::builder(storage.clone())
+            .lease(Duration::from_secs(30))
+            .flight_timeout(Duration::from_secs(30))
+            .operation_timeout(Duration::from_secs(10))
+            .build();
         let layer = CacheLayer::builder(storage).clock(Clock::system()).build();
         let origin = Origin::new(|request| {
             let field = |name| request.headers()[name].to_str().unwrap().to_owned();
             let (version, len) = (field("x-version"), field("x-length").parse().unwrap());
             response(&[("cache-control", "max-age=600")], body(request.uri().path(), &version, len))
         });
-        let service: Boxed = Boxed::new(tower::Layer::layer(&layer, origin));
+        let service: Boxed = Boxed::new(layer.layer(origin));
         let mut under_way = None;
         for line in std::io::stdin().lock().lines() {
             let line = line.unwrap();
@@ -104,13 +116,14 @@ pub fn play(address: &str) -> ExitCode {
                 let request = Request::builder().method(method).uri(uri);
                 request.header("x-version", version).header("x-length", len).body(Full::default()).unwrap()
             };
-            let send = |request| tower::ServiceExt::oneshot(service.clone(), request);
+            let send = |request| ServiceExt::oneshot(service.clone(), request);
             let answer = match words[0] {
                 "get" => {
                     let answer = Answer::read(send(request("GET", &words)).await.unwrap()).await;
                     layer.idle().await;
                     format!("{} {}", answer.word(), version_of(words[1], &answer.body))
                 }
+                "herd" => herd(&leasing, words[1], words[2].parse().unwrap()).await,
                 "post" => {
                     send(request("POST", &words)).await.unwrap();
                     "done".to_owned()
@@ -132,6 +145,29 @@ pub fn play(address: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// So many callers at once, of an origin that takes its time.
+async fn herd(layer: &CacheLayer<BoxStorage>, path: &str, many: usize) -> String {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let origin = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok::<_, Infallible>(response(&[("cache-control", "max-age=600")], vec![7; 300_000]))
+        }
+    });
+    let service = layer.layer(origin);
+    let asks = (0..many).map(|_| {
+        let request = Request::get(format!("http://example.com{path}")).body(Full::default()).unwrap();
+        let response = service.clone().oneshot(request);
+        async { response.await.unwrap().into_body().collect().await.unwrap().to_bytes().len() }
+    });
+    let lengths = futures_util::future::join_all(asks).await;
+    assert!(lengths.iter().all(|len| *len == 300_000));
+    layer.idle().await;
+    format!("{} fetches", asked.load(Ordering::SeqCst))
+}
+
 async fn peers(place: &Place) -> (Peer, Peer) {
     drop(place.open("store").await.unwrap()); // so that it is cleaned afterwards
     let address = place.address("store");
@@ -146,6 +182,17 @@ async fn shared(place: &Place) {
         assert_eq!(other.ask(&format!("post /{len}")), "done");
         assert_eq!(one.ask(&format!("get /{len} 3 {len}")), "miss 3");
         assert_eq!(other.ask(&format!("get /{len} 4 {len}")), "hit 3");
+    }
+}
+
+async fn herds(place: &Place) {
+    let (mut one, mut other) = peers(place).await;
+    for round in 0..3 {
+        one.say(&format!("herd /herd{round} 50"));
+        other.say(&format!("herd /herd{round} 50"));
+        let mut fetches = [one.hear(), other.hear()];
+        fetches.sort();
+        assert_eq!(fetches, ["0 fetches", "1 fetches"]);
     }
 }
 

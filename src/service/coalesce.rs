@@ -1,0 +1,314 @@
+//! One fetch for many: how a request that needs the origin follows another's fetch, or leads one.
+//!
+//! Promises: a response answers a request here if it would from the store, and only if it was made for the same place,
+//! where nothing was written since; who cannot use it goes on at once, and waits for nobody a second time but a new
+//! leader; waiting is bounded; whoever leads looks in the store once more if something may have been stored since it
+//! looked.
+//!
+//! On a cold key, a request with a range fetches for itself, for it gets only a part, and one with preconditions may
+//! follow but not lead, for it may get nothing; HEAD likewise. What validates a stored response sends the cache's own
+//! conditions, so that all may lead, and each is answered from the result by its own.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{Method, Response, header, request};
+use tokio::time::{Instant, timeout_at};
+
+use super::core::Core;
+use super::download::Download;
+use super::fetcher::Fetcher;
+use super::flights::{Entry, Flight, Landed, Lead, Seen};
+use super::flow::{Answered, Need, Served};
+use super::lease::Leased;
+use super::lookup::{Place, variant_in};
+use super::respond::{Asked, stored_status};
+use crate::body::CacheBody;
+use crate::control::{MissReason, Outcome, Stored};
+use crate::key::EffectiveUri;
+use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
+use crate::storage::{Key, Record, Storage};
+
+/// A request that looked so often gives up following.
+const ROUNDS: usize = 8;
+
+/// Whether a response that has just come answers a request that follows it.
+enum Fit {
+    Yes,
+    /// It is another variant; the request's own would be here.
+    Other(Key),
+    No,
+}
+
+/// Who may take which part.
+struct Part {
+    may_lead: bool,
+    /// The range and the conditions are answered from the whole response.
+    narrows: bool,
+}
+
+impl<S: Storage> Core<S> {
+    /// Gets from the origin what a request needs: by a fetch of its own, or by another's.
+    pub(crate) async fn obtain<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        departures: u64,
+    ) -> Answered<F> {
+        let Some(mut part) = self.part(&parts, &place, &need) else {
+            return self.go(fetcher, parts, body, place, need, None).await;
+        };
+        let (mut place, mut need, mut departures) = (place, need, departures);
+        let until = Instant::now() + self.config.flight_timeout;
+        let (mut at, mut seen) = spot(&place, &need);
+        // What this request leads, and the lease that it has for it.
+        let (mut led, mut lease) = (None, None);
+        for _ in 0..ROUNDS {
+            if led.is_none() {
+                match self.flights.enter(at, seen, departures, part.may_lead) {
+                    Entry::Alone => break,
+                    Entry::Lead(flight, lead) => led = Some((flight, lead)),
+                    Entry::Follow(flight) => {
+                        let landed = timeout_at(until, flight.landed()).await.unwrap_or(Landed::Failed(None));
+                        match self.follow(&parts, &need, flight, landed).await {
+                            Followed::Answered(response) => return Ok(response),
+                            Followed::Elsewhere(key) => {
+                                at = key;
+                                continue;
+                            }
+                            Followed::Alone => break,
+                            Followed::Looks => {}
+                        }
+                    }
+                }
+            }
+            if led.as_mut().is_some_and(|(_, lead)| !std::mem::take(&mut lead.looks_again)) {
+                let leased = match lease.take() {
+                    Some(lease) => Leased::Fetch(Some(lease)),
+                    None => self.lease(at, seen, until).await,
+                };
+                match (leased, led.take()) {
+                    (Leased::Fetch(lease), Some((flight, mut lead))) => {
+                        (lead.lease, lead.narrows) = (lease, part.narrows);
+                        return self.lead(fetcher, parts, body, place, need, (flight, lead)).await;
+                    }
+                    (Leased::Look(taken), leads) => (lease, led) = (taken, leads),
+                    (Leased::Fetch(_), None) => {}
+                }
+            }
+            departures = self.flights.departures();
+            let found = {
+                let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else { break };
+                let (again, found) = self.lookup(place.head, &uri, &parts.headers, None).await;
+                place = again;
+                found
+            };
+            need = match self.serve(&mut fetcher, &parts, &place, found).await {
+                Served::Answered(response) => return Ok(response),
+                Served::Needs(need) => need,
+            };
+            let Some(now) = self.part(&parts, &place, &need) else { break };
+            let (spot, stamp) = spot(&place, &need);
+            if (spot, stamp, now.may_lead) != (at, seen, true) {
+                (led, lease) = (None, None); // what it leads is another place's
+            }
+            (at, seen, part) = (spot, stamp, now);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        drop((led, lease));
+        self.go(fetcher, parts, body, place, need, None).await
+    }
+
+    /// Which part a request may take; `None`: it goes by itself.
+    fn part(&self, parts: &request::Parts, place: &Place, need: &Need) -> Option<Part> {
+        if !self.config.coalesce
+            || self.alone.since(place.head).is_some()
+            || tokio::runtime::Handle::try_current().is_err()
+        {
+            return None;
+        }
+        let has = |name| parts.headers.contains_key(name);
+        let (is_get, has_range) = (parts.method == Method::GET, has(header::RANGE));
+        let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
+        let directives = RequestDirectives::of(&parts.headers);
+        match need {
+            Need::Fetch(MissReason::Storage) => None,
+            // Nothing that was asked for before may answer it.
+            _ if directives.no_cache => None,
+            Need::Validate(_, _, ValidateReason::NoCache) => None,
+            Need::Validate(..) => Some(Part { may_lead: is_get && !directives.no_store, narrows: true }),
+            Need::Fetch(_) | Need::Select if has_range && !self.config.fetch_whole => None,
+            Need::Fetch(_) | Need::Select => {
+                Some(Part { may_lead: is_get && !conditional && !directives.no_store, narrows: has_range })
+            }
+        }
+    }
+
+    /// Fetches, so that others can follow, and go on with it where that is possible.
+    #[allow(clippy::too_many_arguments)]
+    async fn lead<F: Fetcher>(
+        self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        (flight, lead): (Arc<Flight<S>>, Lead<S>),
+    ) -> Answered<F> {
+        let fetcher = match fetcher.detach() {
+            Ok(detached) => detached,
+            Err(fetcher) => return self.go(fetcher, parts, body, place, need, Some(lead)).await,
+        };
+        let outcome = Arc::new(Mutex::new(None));
+        let brought = Arc::clone(&outcome);
+        let fetch = async move {
+            let answer = AssertUnwindSafe(self.go(fetcher, parts, body, place, need, Some(lead)));
+            let answer = answer.catch_unwind().await;
+            *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        };
+        let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match flight.lead(Box::pin(fetch), take).await {
+            Ok(answer) => answer,
+            // Whoever was just driving it, the panic is the leader's.
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Fetches.
+    async fn go<F: Fetcher>(
+        self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        lead: Option<Lead<S>>,
+    ) -> Answered<F> {
+        match need {
+            Need::Validate(key, record, reason) => {
+                Box::pin(self.revalidate(fetcher, parts, body, place, (key, record), reason, lead)).await
+            }
+            Need::Select => Box::pin(self.select(fetcher, parts, body, place, lead)).await,
+            Need::Fetch(reason) => {
+                // Where the store failed, nobody knows what stands there: nothing may be stored.
+                let place = if reason == MissReason::Storage { None } else { self.claim(place).await };
+                if let (Some(lead), Some(place)) = (&lead, &place) {
+                    lead.puts(place.seen);
+                }
+                Box::pin(self.fetch(fetcher, parts, body, place, reason, lead)).await
+            }
+        }
+    }
+
+    /// What another's fetch is good for.
+    async fn follow<B>(
+        self: &Arc<Self>,
+        parts: &request::Parts,
+        need: &Need,
+        flight: Arc<Flight<S>>,
+        landed: Landed<S>,
+    ) -> Followed<B> {
+        match landed {
+            Landed::Look | Landed::Abandoned => Followed::Looks,
+            Landed::Private => Followed::Alone,
+            Landed::Failed(code) => {
+                if let Need::Validate(key, record, _) = need
+                    && let Some(response) =
+                        self.answer_stale(parts, *key, record, code, StaleReason::OnError).await
+                {
+                    return Followed::Answered(response);
+                }
+                Followed::Alone
+            }
+            Landed::Streaming(download) => match self.fits(parts, &download) {
+                Fit::Other(key) => Followed::Elsewhere(key),
+                Fit::No => Followed::Alone,
+                Fit::Yes => {
+                    let now = self.config.clock.now();
+                    let freshness = download.plan.response().freshness(self.number, &self.config.policy);
+                    let outcome = Outcome::Miss(match need {
+                        Need::Fetch(reason) => *reason,
+                        Need::Select => MissReason::Vary,
+                        Need::Validate(_, _, reason) => MissReason::Replaced(*reason),
+                    });
+                    let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+                    status.origin_status = Some(download.plan.response().status.as_u16());
+                    status.collapsed = true;
+                    match self.answer_from(Asked::by(parts), download, flight, status) {
+                        Some(response) => Followed::Answered(response),
+                        None => Followed::Looks,
+                    }
+                }
+            },
+            Landed::Freshened(key, record) => {
+                let Need::Validate(at, old, reason) = need else { return Followed::Looks };
+                let (Some(variant), Some(old)) = (variant_in(&record), variant_in(old)) else {
+                    return Followed::Looks;
+                };
+                if key != *at || variant.selection != old.selection {
+                    return Followed::Looks;
+                }
+                let now = self.config.clock.now();
+                let freshness = variant.response.freshness(self.number, &self.config.policy);
+                let asked = since_asked(RequestDirectives::of(&parts.headers));
+                if policy::decide(&asked, &freshness, now) != Verdict::Serve {
+                    return Followed::Alone;
+                }
+                let outcome = Outcome::Revalidated(*reason);
+                let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+                status.collapsed = true;
+                match self.answer(Asked::by(parts), key, &record, status).await {
+                    Some(response) => Followed::Answered(response),
+                    None => Followed::Looks,
+                }
+            }
+        }
+    }
+
+    fn fits(&self, parts: &request::Parts, download: &Download<S>) -> Fit {
+        let plan = &download.plan;
+        let selection = self.selection(plan.names(), &parts.headers);
+        if selection != plan.selection() {
+            return Fit::Other(plan.sibling(selection));
+        }
+        let freshness = plan.response().freshness(self.number, &self.config.policy);
+        let asked = since_asked(RequestDirectives::of(&parts.headers));
+        match policy::decide(&asked, &freshness, self.config.clock.now()) {
+            Verdict::Serve => Fit::Yes,
+            _ => Fit::No,
+        }
+    }
+}
+
+/// What came of following.
+enum Followed<B> {
+    Answered(Response<CacheBody<B>>),
+    Elsewhere(Key),
+    Alone,
+    Looks,
+}
+
+/// The place of a flight, and what was seen there.
+fn spot(place: &Place, need: &Need) -> (Key, Seen) {
+    match need {
+        Need::Validate(key, record, _) => (*key, Some(record.stamp())),
+        Need::Fetch(_) | Need::Select => match &place.variant {
+            Some((key, there)) => (*key, there.as_ref().map(Record::stamp)),
+            None => (place.head, place.seen),
+        },
+    }
+}
+
+/// A request that wants nothing older than itself (`max-age=0`) takes what came after it had asked, however long the
+/// origin took.
+fn since_asked(mut asked: RequestDirectives) -> RequestDirectives {
+    asked.max_age = asked.max_age.filter(|most| *most >= Duration::from_secs(1));
+    asked
+}

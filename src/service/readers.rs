@@ -1,0 +1,273 @@
+//! Those who read a [`Download`]: the one that the response came to, and those who follow.
+//!
+//! Promises: a reader that lags behind what is in memory reads the store; it never ends short; one that is dropped holds
+//! up nobody, and the last one ends the download, unless the cache is set to finish it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::time::Sleep;
+
+use super::download::{Download, More};
+use super::flights::Flight;
+use super::wakers::Slot;
+use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
+use crate::error::{Error, Result};
+use crate::storage::{Record, Storage};
+
+type Reading = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
+
+pub(crate) struct Reader<S: Storage> {
+    download: Arc<Download<S>>,
+    /// Keeps the flight where others find it.
+    flight: Option<Arc<Flight<S>>>,
+    slot: Slot,
+    number: usize,
+    place: u64,
+    /// Where what is wanted ends; `None`: with the body, trailers and all.
+    until: Option<u64>,
+    /// The response came to this one: it gets what the inner service gave, be it too short.
+    first: bool,
+    /// It reads only for the store.
+    drains: bool,
+    done: bool,
+    /// The chunk that is read from the store.
+    chunk: Option<Exclusive<Reading>>,
+    /// Set while the others wait for the slowest of them.
+    timer: Option<Exclusive<Pin<Box<Sleep>>>>,
+}
+
+impl<S: Storage> Reader<S> {
+    /// For the one that the response came to.
+    pub(crate) fn first(download: Arc<Download<S>>, flight: Option<Arc<Flight<S>>>) -> Self {
+        let number = download.lock().places.enter(0);
+        Self::new(download, flight, number, 0, None, true)
+    }
+
+    /// For one who wants the bytes from a place to another; `None`: it is too late to begin.
+    pub(crate) fn join(
+        download: Arc<Download<S>>,
+        flight: Arc<Flight<S>>,
+        from: u64,
+        until: Option<u64>,
+    ) -> Option<Self> {
+        let number = {
+            let mut state = download.lock();
+            if !state.takes_readers() {
+                return None;
+            }
+            state.places.enter(from)
+        };
+        download.plan.note_followed();
+        Some(Self::new(download, Some(flight), number, from, until, false))
+    }
+
+    fn new(
+        download: Arc<Download<S>>,
+        flight: Option<Arc<Flight<S>>>,
+        number: usize,
+        place: u64,
+        until: Option<u64>,
+        first: bool,
+    ) -> Self {
+        let slot = download.wakers.slot();
+        Self {
+            download,
+            flight,
+            slot,
+            number,
+            place,
+            until,
+            first,
+            drains: false,
+            done: false,
+            chunk: None,
+            timer: None,
+        }
+    }
+
+    /// Reads to the end, so that it is stored.
+    pub(crate) async fn drain(mut self) {
+        while let Some(Ok(_)) = poll_fn(|cx| self.poll_frame(cx)).await {}
+    }
+
+    /// Begins to read the chunk that holds this reader's place.
+    fn read_chunk(&mut self) {
+        let plan = Arc::clone(&self.download.plan);
+        let part = self.place / plan.chunk_len() as u64;
+        let reading = async move {
+            let Ok(part) = u32::try_from(part) else { return Ok(None) };
+            plan.read_chunk(part).await
+        };
+        self.chunk = Some(Exclusive::new(Box::pin(reading)));
+    }
+
+    /// What is wanted of a chunk that was read.
+    fn accept(&mut self, read: Result<Option<Record>>) -> Result<Bytes, BodyError> {
+        let chunk = match read {
+            Ok(Some(record)) => record.payload(),
+            Ok(None) => return Err(BodyError::new(BodyErrorKind::Storage, None::<Error>)),
+            Err(error) => return Err(BodyError::new(BodyErrorKind::Storage, Some(error))),
+        };
+        let skip = (self.place % self.download.plan.chunk_len() as u64) as usize;
+        if skip >= chunk.len() {
+            return Err(BodyError::new(BodyErrorKind::Length, None::<Error>));
+        }
+        Ok(chunk.slice(skip..))
+    }
+
+    /// Gives what is wanted of these bytes to the caller.
+    fn give(&mut self, mut data: Bytes) -> Bytes {
+        if let Some(until) = self.until {
+            data.truncate(usize::try_from(until - self.place).unwrap_or(usize::MAX));
+        }
+        self.place += data.len() as u64;
+        data
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.end();
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn end(&mut self) {
+        self.done = true;
+        if self.download.lock().moved(self.number, None) {
+            self.download.wakers.wake_all();
+        }
+    }
+}
+
+impl<S: Storage> Source for Reader<S> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if self.until.is_some_and(|until| self.place >= until) {
+            self.end();
+            return Poll::Ready(None);
+        }
+        loop {
+            if let Some(reading) = &mut self.chunk {
+                let read = ready!(reading.get_mut().as_mut().poll(cx));
+                self.chunk = None;
+                return match self.accept(read) {
+                    Ok(data) => {
+                        let data = self.give(data);
+                        if self.download.lock().moved(self.number, Some(self.place)) {
+                            self.download.wakers.wake_all();
+                        }
+                        Poll::Ready(Some(Ok(Frame::data(data))))
+                    }
+                    Err(error) => self.fail(error),
+                };
+            }
+            let download = Arc::clone(&self.download);
+            let mut state = download.lock();
+            if state.places.is_cut(self.number) {
+                drop(state);
+                return self.fail(BodyError::new(BodyErrorKind::TooSlow, None::<Error>));
+            }
+            if let Some(data) = state.window.at(self.place) {
+                let data = self.give(data);
+                let others_wait = state.moved(self.number, Some(self.place));
+                drop(state);
+                if others_wait {
+                    download.wakers.wake_all();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            let total = state.window.end();
+            if self.place < total {
+                drop(state);
+                self.read_chunk();
+                continue;
+            }
+            match &state.end {
+                None => {}
+                Some(Err(error)) => {
+                    let error = error.clone();
+                    drop(state);
+                    return self.fail(error);
+                }
+                Some(Ok(())) => {
+                    let is_short = self.until.is_some() || download.expected.is_some_and(|len| len != total);
+                    let trailers = state.trailers.clone();
+                    drop(state);
+                    if is_short && !self.first {
+                        return self.fail(BodyError::new(BodyErrorKind::Length, None::<Error>));
+                    }
+                    self.end();
+                    return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
+                }
+            }
+            self.slot.wait(cx.waker());
+            match download.poll_more(&mut state, download.plan.core.config.body_deadline) {
+                More::Come => {
+                    drop(state);
+                    self.slot.leave();
+                    self.timer = None;
+                    download.wakers.wake_all();
+                }
+                More::Wait => return Poll::Pending,
+                More::Stuck(until) => {
+                    drop(state);
+                    let timer = self
+                        .timer
+                        .get_or_insert_with(|| Exclusive::new(Box::pin(tokio::time::sleep_until(until))));
+                    let timer = timer.get_mut();
+                    if timer.deadline() != until {
+                        timer.as_mut().reset(until);
+                    }
+                    ready!(timer.as_mut().poll(cx));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+            || match self.until {
+                Some(until) => self.place >= until,
+                None => self.download.is_end(self.place),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.until {
+            _ if self.done => SizeHint::with_exact(0),
+            Some(until) => SizeHint::with_exact(until - self.place),
+            None => self.download.size_hint(self.place),
+        }
+    }
+}
+
+impl<S: Storage> Drop for Reader<S> {
+    fn drop(&mut self) {
+        let mut state = self.download.lock();
+        let others_wait = state.moved(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
+        let left = state.places.leave(self.number);
+        let core = Arc::clone(&self.download.plan.core);
+        let finish = left == 0
+            && !self.drains
+            && core.config.finish_on_drop
+            && state.is_open()
+            && Handle::try_current().is_ok();
+        let number = finish.then(|| state.places.enter(self.place));
+        drop(state);
+        if others_wait && left > 0 {
+            self.download.wakers.wake_all();
+        }
+        if let Some(number) = number {
+            let (download, flight) = (Arc::clone(&self.download), self.flight.clone());
+            let mut reader = Self::new(download, flight, number, self.place, None, true);
+            reader.drains = true;
+            core.tasks.spawn(reader.drain());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Every request dropped at each of its awaits, with others beside it.
+
+use std::time::Duration;
+
+use super::support::faulty::{Faulty, Mode};
+use super::task::{Task, settle};
+use super::upstream::World;
+
+const FIELDS: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
+
+/// Drops the leader, or one who follows, after each number of polls; the origin answers one frame a step.
+async fn drop_one(leader: bool, stale: bool) -> usize {
+    let mut drops = 0;
+    for polls in 0.. {
+        let world = World::on(Faulty::new(Mode::Well), |builder| builder.chunk_bytes(3));
+        if stale {
+            world.store(FIELDS, "before", Duration::from_secs(11)).await;
+        }
+        let mut tasks = world.herd(3, &[]);
+        let victim = if leader { 0 } else { 1 };
+        let (mut left, mut calls, mut senders) = (polls, 0, Vec::new());
+        let mut dropped = false;
+        for _ in 0..200 {
+            for number in 0..3 {
+                if number == victim && left == 0 && !dropped && !tasks[number].is_done() {
+                    dropped = true;
+                    drops += 1;
+                    tasks[number] = Task::new(std::future::pending());
+                    tasks[number].poll();
+                } else if tasks[number].is_woken() {
+                    tasks[number].poll();
+                    left -= usize::from(number == victim && left > 0);
+                }
+            }
+            tokio::task::yield_now().await;
+            if world.upstream.waiting() > 0 {
+                calls += 1;
+                senders.push((world.upstream.call().head(200, FIELDS), 0));
+            }
+            senders.retain_mut(|(sender, sent)| {
+                if *sent < 4 {
+                    sender.data(["01", "23", "45", "67"][*sent]);
+                }
+                *sent += 1;
+                *sent < 5
+            });
+        }
+        for number in (0..3).filter(|number| *number != victim || !dropped) {
+            let got = tasks[number].run().expect("it is answered").unwrap();
+            assert_eq!(got.body.unwrap(), "01234567", "leader: {leader}, polls: {polls}");
+        }
+        assert_eq!(calls, 1, "leader: {leader}, polls: {polls}");
+        drop(tasks);
+        world.layer.idle().await;
+        assert!(format!("{:?}", world.layer).contains("flights: 0"));
+        let mut later = [world.ask(&[])];
+        settle(&mut later).await;
+        assert_eq!(later[0].run().unwrap().unwrap().status.word(), "hit");
+        if !dropped {
+            return drops;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_dropped_at_any_await_costs_the_others_nothing() {
+    assert!(drop_one(true, false).await > 4);
+    assert!(drop_one(true, true).await > 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_dropped_at_any_await_costs_the_others_nothing() {
+    assert!(drop_one(false, false).await > 4);
+    assert!(drop_one(false, true).await > 4);
+}

@@ -1,0 +1,315 @@
+//! A body that several read while it comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tower_response_cache::{BodyErrorKind, CacheBody};
+
+use super::support::faulty::{Faulty, Mode};
+use super::support::get;
+use super::task::{Task, settle};
+use super::upstream::{Answered, Given, Sender, World};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
+
+type Body = CacheBody<Given>;
+
+fn body(task: &mut Task<Answered>) -> Body {
+    task.run().unwrap().unwrap().into_body()
+}
+
+/// The next frame's bytes, which are there; empty: the end.
+fn next(body: &mut Body) -> Bytes {
+    try_next(body).expect("a frame is there").unwrap()
+}
+
+fn try_next(body: &mut Body) -> Option<Result<Bytes, tower_response_cache::BodyError>> {
+    use futures_util::FutureExt;
+    let frame = tokio::task::unconstrained(body.frame()).now_or_never()?;
+    Some(frame.transpose().map(|frame| frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default()))
+}
+
+/// So many callers, of whom the first leads, and the body that they read.
+async fn readers<S: tower_response_cache::storage::Storage>(
+    world: &World<S>,
+    many: usize,
+) -> (Sender, Vec<Body>) {
+    readers_of(world, many, FRESH).await
+}
+
+async fn readers_of<S: tower_response_cache::storage::Storage>(
+    world: &World<S>,
+    many: usize,
+    fields: &[(&str, &str)],
+) -> (Sender, Vec<Body>) {
+    let mut tasks: Vec<_> = (0..many).map(|_| world.send(get("http://example.com/"))).collect();
+    settle(&mut tasks).await;
+    let sender = world.upstream.call().head(200, fields);
+    settle(&mut tasks).await;
+    assert_eq!(world.upstream.count(), 1);
+    (sender, tasks.iter_mut().map(body).collect())
+}
+
+async fn join<S: tower_response_cache::storage::Storage>(world: &World<S>) -> Body {
+    let mut task = [world.send(get("http://example.com/"))];
+    settle(&mut task).await;
+    let response = task[0].run().unwrap().unwrap();
+    assert!(response.body().status().unwrap().is_collapsed());
+    response.into_body()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_frame_reaches_everybody_when_it_comes() {
+    let world = World::new();
+    let (sender, mut bodies) = readers(&world, 3).await;
+    for frame in ["one", "two", "three"] {
+        assert!(bodies.iter_mut().all(|body| try_next(body).is_none()));
+        sender.data(frame);
+        assert!(bodies.iter_mut().all(|body| next(body) == frame));
+    }
+    drop(sender);
+    assert!(bodies.iter_mut().all(|body| next(body).is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_though_another_drives_or_has_gone() {
+    let world = World::new();
+    let (sender, bodies) = readers(&world, 4).await;
+    let collect = |body: Body| Task::new(async move { body.collect().await.unwrap().to_bytes() });
+    let mut tasks: Vec<_> = bodies.into_iter().map(collect).collect();
+    settle(&mut tasks).await;
+    drop(tasks.remove(3)); // the last one that polled the origin's body
+    sender.data("body");
+    drop(sender);
+    settle(&mut tasks).await;
+    assert!(tasks.iter_mut().all(|task| task.run().unwrap() == "body"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_responses_in_one_task_are_read_in_either_order() {
+    for first in [0, 1] {
+        let world = World::with(|builder| builder.chunk_bytes(1000));
+        let (sender, mut bodies) = readers(&world, 2).await;
+        let mut whole = Vec::new();
+        for number in 0..100_u8 {
+            sender.data(vec![number; 100]);
+            whole.extend([number; 100]);
+        }
+        drop(sender);
+        let (one, other) = (bodies.remove(first), bodies.remove(0));
+        assert_eq!(one.collect().await.unwrap().to_bytes(), whole);
+        assert_eq!(other.collect().await.unwrap().to_bytes(), whole);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stops_or_drops_its_body_stalls_nobody_and_it_is_stored() {
+    for drops in [false, true] {
+        let world = World::with(|builder| builder.chunk_bytes(64));
+        let (sender, mut bodies) = readers(&world, 2).await;
+        let leader = bodies.remove(0);
+        let leader = if drops { None } else { Some(leader) };
+        for _ in 0..50 {
+            sender.data(vec![7; 50]);
+        }
+        drop(sender);
+        assert_eq!(bodies.remove(0).collect().await.unwrap().to_bytes(), vec![7; 2500]);
+        world.layer.idle().await;
+        assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
+        if let Some(leader) = leader {
+            assert_eq!(leader.collect().await.unwrap().to_bytes(), vec![7; 2500]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_late_gets_it_from_the_beginning_and_then_along_with_the_others() {
+    let world = World::with(|builder| builder.chunk_bytes(10));
+    let (sender, mut bodies) = readers(&world, 1).await;
+    for _ in 0..10 {
+        sender.data("0123456789abc");
+        assert_eq!(next(&mut bodies[0]).len(), 13);
+    }
+    let mut late = join(&world).await;
+    let mut got = Vec::new();
+    while let Some(frame) = try_next(&mut late) {
+        got.extend(frame.unwrap());
+    }
+    assert_eq!(got, "0123456789abc".repeat(10).as_bytes());
+    sender.data("live");
+    assert_eq!((next(&mut late), next(&mut bodies[0])), ("live".into(), "live".into()));
+    drop(sender);
+    assert!(next(&mut late).is_empty());
+    assert_eq!(world.upstream.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
+    let world = World::with(|builder| builder.chunk_bytes(10));
+    let (sender, mut bodies) = readers(&world, 2).await;
+    sender.data(vec![1; 100]);
+    next(&mut bodies[0]);
+    assert!(!sender.is_dropped());
+    drop(bodies);
+    assert!(sender.is_dropped());
+    world.layer.idle().await;
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
+    let world = World::with(|builder| builder.chunk_bytes(10).finish_on_drop());
+    let (sender, bodies) = readers(&world, 2).await;
+    drop(bodies);
+    sender.data(vec![1; 100]);
+    drop(sender);
+    world.layer.idle().await;
+    assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
+    let world = World::with(|builder| builder.chunk_bytes(10));
+    let (sender, mut bodies) = readers(&world, 3).await;
+    sender.data(vec![1; 25]);
+    next(&mut bodies[0]);
+    sender.fail();
+    for mut body in bodies {
+        let error = std::iter::from_fn(|| try_next(&mut body)).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), BodyErrorKind::Inner);
+    }
+    world.layer.idle().await;
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1, "nothing is stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_shorter_than_announced_is_an_error_for_those_who_follow() {
+    let world = World::new();
+    let fields = &[("cache-control", "max-age=60"), ("content-length", "10")];
+    let (sender, mut bodies) = readers_of(&world, 2, fields).await;
+    sender.data("short");
+    drop(sender);
+    assert_eq!(next(&mut bodies[1]), "short");
+    assert_eq!(try_next(&mut bodies[1]).unwrap().unwrap_err().kind(), BodyErrorKind::Length);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_reach_everybody() {
+    let world = World::new();
+    let (sender, bodies) = readers(&world, 2).await;
+    sender.data("body");
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", "42".parse().unwrap());
+    sender.trailers(trailers.clone());
+    drop(sender);
+    for body in bodies {
+        assert_eq!(body.collect().await.unwrap().trailers(), Some(&trailers));
+    }
+}
+
+/// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
+#[tokio::test(start_paused = true)]
+async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
+    let world = World::with(|builder| builder.chunk_bytes(1000).max_entry_bytes(10_000));
+    let (sender, bodies) = readers(&world, 3).await;
+    let mut whole = Vec::new();
+    for number in 0..1000_u32 {
+        let frame = vec![number as u8; 1000];
+        whole.extend_from_slice(&frame);
+        sender.data(frame);
+    }
+    drop(sender);
+    let collect = |body: Body| Task::new(async move { body.collect().await.map(|body| body.to_bytes()) });
+    let mut tasks: Vec<_> = bodies.into_iter().map(collect).collect();
+    settle(&mut tasks).await;
+    assert!(tasks.iter_mut().all(|task| task.run().unwrap().unwrap() == whole));
+    world.layer.idle().await;
+    assert_eq!(world.upstream.count(), 1);
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1, "nothing is stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
+    let world = World::with(|builder| {
+        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+    });
+    let (sender, mut bodies) = readers(&world, 2).await;
+    for _ in 0..1000 {
+        sender.data(vec![1; 1000]);
+    }
+    drop(sender);
+    let (mut slow, fast) = (bodies.remove(1), bodies.remove(0));
+    let begun = tokio::time::Instant::now();
+    assert_eq!(fast.collect().await.unwrap().to_bytes().len(), 1_000_000);
+    assert!((3..4).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let error = loop {
+        if let Err(error) = next_or(&mut slow).await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), BodyErrorKind::TooSlow);
+}
+
+async fn next_or(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {
+    body.frame().await.expect("an error comes before the end").map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_in_the_middle_ends_the_storing_and_no_body() {
+    let store = Faulty::new(Mode::Well);
+    let world = World::on(store.clone(), |builder| builder.chunk_bytes(1000));
+    let (sender, mut bodies) = readers(&world, 2).await;
+    sender.data(vec![1; 1500]);
+    assert!(bodies.iter_mut().all(|body| next(body).len() == 1500));
+    store.set(Mode::Full);
+    for _ in 0..20 {
+        sender.data(vec![2; 500]);
+        assert!(bodies.iter_mut().all(|body| next(body).len() == 500));
+    }
+    drop(sender);
+    assert!(bodies.iter_mut().all(|body| next(body).is_empty()));
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1);
+}
+
+/// Bytes that count how many of them are alive.
+struct Counted(Vec<u8>, Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_holds_what_is_not_stored_yet_and_nothing_else() {
+    let world = World::with(|builder| builder.chunk_bytes(1000));
+    let (sender, mut bodies) = readers(&world, 2).await;
+    let alive = Arc::new(AtomicUsize::new(0));
+    for number in 0..200_u8 {
+        alive.fetch_add(1, Ordering::SeqCst);
+        sender.data(Bytes::from_owner(Counted(vec![number; 500], Arc::clone(&alive))));
+        assert_eq!(next(&mut bodies[0]).len(), 500);
+        assert!(alive.load(Ordering::SeqCst) <= 4, "the other has read nothing, and holds up no memory");
+    }
+    drop(sender);
+    next(&mut bodies[0]);
+    let whole: Vec<u8> = (0..200).flat_map(|number| vec![number; 500]).collect();
+    assert_eq!(bodies.remove(1).collect().await.unwrap().to_bytes(), whole);
+}

@@ -1,0 +1,217 @@
+//! Herds on what is not stored.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tower::ServiceExt;
+use tower_response_cache::Stored;
+
+use super::support::get;
+use super::task::{Task, settle};
+use super::upstream::{World, got};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_on_a_cold_key_makes_one_fetch() {
+    let world = World::new();
+    let mut herd = world.herd(1000, &[]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.count(), 1);
+    world.upstream.call().answer(200, FRESH, "body");
+    settle(&mut herd).await;
+    let got = got(&mut herd);
+    assert!(got.iter().all(|got| got.body.as_ref().unwrap() == "body" && got.status.is_miss()));
+    assert_eq!(got.iter().filter(|got| got.status.is_collapsed()).count(), 999);
+    assert_eq!(got.iter().filter(|got| got.status.stored() == Stored::Storing).count(), 1);
+    assert_eq!(world.upstream.count(), 1);
+    world.layer.idle().await;
+    let mut later = [world.ask(&[])];
+    settle(&mut later).await;
+    assert_eq!(later[0].run().unwrap().unwrap().status.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_waits_the_next_time() {
+    for fields in [&[("cache-control", "no-store")][..], &[("cache-control", "private")], &[]] {
+        let world = World::with(|builder| builder.shared());
+        let mut herd = world.herd(20, &[]);
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 1);
+        world.upstream.call().answer(200, fields, "mine");
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 19, "the others fetch concurrently");
+        (0..19).for_each(|_| world.upstream.call().answer(200, fields, "mine"));
+        settle(&mut herd).await;
+        assert!(got(&mut herd).iter().all(|got| !got.status.is_collapsed()));
+        let mut next = world.herd(20, &[]);
+        settle(&mut next).await;
+        assert_eq!(world.upstream.waiting(), 20, "nobody waits");
+        // Storing was never off: one that may be stored is, and from then on they share again.
+        (0..20).for_each(|_| world.upstream.call().answer(200, FRESH, "ours"));
+        settle(&mut next).await;
+        world.layer.idle().await;
+        world.clock.advance(Duration::from_secs(100));
+        let mut shared = world.herd(20, &[]);
+        settle(&mut shared).await;
+        assert_eq!(world.upstream.waiting(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_to_nobody_and_remembered_by_nobody() {
+    let world = World::new();
+    let mut herd = world.herd(3, &[]);
+    settle(&mut herd).await;
+    world.upstream.call().fail();
+    settle(&mut herd).await;
+    assert!(herd[0].run().unwrap().is_err());
+    assert_eq!(world.upstream.waiting(), 2, "each asks for itself, at once");
+    world.upstream.call().answer(200, FRESH, "one");
+    world.upstream.call().answer(200, FRESH, "two");
+    settle(&mut herd).await;
+    assert!(herd[1..].iter_mut().all(|task| task.run().unwrap().is_ok()));
+    let world = World::new();
+    let mut next = world.herd(2, &[]);
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_variant_is_fetched_once() {
+    let world = World::new();
+    let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
+    let mut herd: Vec<_> = ["de", "en", "de", "fr", "en", "de"]
+        .map(|language| world.ask(&[("accept-language", language)]))
+        .into();
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1, "nobody knows yet that they differ");
+    world.upstream.call().answer(200, varying, "de");
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 2, "one more for each language");
+    world.upstream.call().answer(200, varying, "en");
+    world.upstream.call().answer(200, varying, "fr");
+    settle(&mut herd).await;
+    let bodies: Vec<String> = got(&mut herd).into_iter().map(|got| got.body.unwrap()).collect();
+    assert_eq!(bodies, ["de", "en", "de", "fr", "en", "de"]);
+    assert_eq!(world.upstream.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_never_share_in_a_private_cache() {
+    let world = World::new();
+    let mut herd: Vec<_> = ["a", "b", "a"].map(|user| world.ask(&[("cookie", user)])).into();
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    world.upstream.call().answer(200, FRESH, "for a");
+    settle(&mut herd).await;
+    let call = world.upstream.call();
+    assert_eq!((call.headers["cookie"].to_str().unwrap(), world.upstream.waiting()), ("b", 0));
+    call.answer(200, FRESH, "for b");
+    settle(&mut herd).await;
+    let bodies: Vec<String> = got(&mut herd).into_iter().map(|got| got.body.unwrap()).collect();
+    assert_eq!(bodies, ["for a", "for b", "for a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_wants_nothing_older_than_itself_is_fetched_for_itself() {
+    let world = World::new();
+    let mut herd =
+        [world.ask(&[]), world.ask(&[("cache-control", "no-cache")]), world.ask(&[("pragma", "no-cache")])];
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 3);
+    // A plain reload takes what comes after it has asked, though the origin took its time.
+    let world = World::new();
+    let mut herd = [world.ask(&[]), world.ask(&[("cache-control", "max-age=0")])];
+    settle(&mut herd).await;
+    world.clock.advance(Duration::from_millis(300));
+    assert_eq!(world.upstream.waiting(), 1);
+    world.upstream.call().answer(200, FRESH, "new");
+    settle(&mut herd).await;
+    assert!(got(&mut herd)[1].status.is_collapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_be_validated_each_time_is_not_shared() {
+    for directive in ["no-cache", "max-age=0", "max-age=0, must-revalidate"] {
+        let world = World::new();
+        let fields = &[("cache-control", directive), ("etag", "\"a\"")];
+        let mut herd = world.herd(3, &[]);
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 1);
+        world.upstream.call().answer(200, fields, "once");
+        settle(&mut herd).await;
+        while world.upstream.waiting() > 0 {
+            world.upstream.call().answer(200, fields, "again");
+            settle(&mut herd).await;
+        }
+        let bodies: Vec<String> = got(&mut herd).into_iter().map(|got| got.body.unwrap()).collect();
+        assert_eq!(bodies, ["once", "again", "again"], "{directive}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_no_cache_answers_never_wait_for_each_other() {
+    let world = World::new();
+    let mut posts: Vec<_> = (0..5)
+        .map(|_| {
+            let mut request = get("http://example.com/");
+            *request.method_mut() = http::Method::POST;
+            world.send(request)
+        })
+        .collect();
+    settle(&mut posts).await;
+    assert_eq!(world.upstream.waiting(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_preconditions_one_follows_and_does_not_lead() {
+    let world = World::new();
+    let mut first = vec![world.ask(&[("if-none-match", "\"a\"")])];
+    settle(&mut first).await;
+    let mut herd = [world.ask(&[]), world.ask(&[("if-none-match", "\"a\"")])];
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 2, "the first by itself, and one for the others");
+    world.upstream.call().answer(304, &[("etag", "\"a\"")], "");
+    world.upstream.call().answer(200, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], "body");
+    settle(&mut first).await;
+    settle(&mut herd).await;
+    assert_eq!(first[0].run().unwrap().unwrap().code, 304);
+    let got = got(&mut herd);
+    assert_eq!((got[0].code, got[1].code), (200, StatusCode::NOT_MODIFIED.as_u16()));
+    assert!(got[1].body.as_ref().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_follows_a_get() {
+    let world = World::new();
+    let mut leader = [world.ask(&[])];
+    settle(&mut leader).await;
+    let mut request = get("http://example.com/");
+    *request.method_mut() = http::Method::HEAD;
+    let mut head = [world.send(request)];
+    settle(&mut head).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    world.upstream.call().answer(200, &[("cache-control", "max-age=60"), ("content-length", "4")], "body");
+    settle(&mut head).await;
+    let response = head[0].run().unwrap().unwrap();
+    assert_eq!(response.headers()["content-length"], "4");
+    assert_eq!(super::upstream::read(response).await.body.unwrap(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_off_each_fetches() {
+    let world = World::with(|builder| builder.coalesce(false));
+    let mut herd = world.herd(5, &[]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 5);
+}
+
+#[test]
+fn outside_a_runtime_each_fetches() {
+    let world = World::new();
+    let mut tasks: Vec<_> =
+        (0..2).map(|_| Task::new(world.service.clone().oneshot(get("http://example.com/")))).collect();
+    tasks.iter_mut().for_each(|task| assert!(task.run().is_none()));
+    assert_eq!(world.upstream.waiting(), 2);
+}

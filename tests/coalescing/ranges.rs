@@ -1,0 +1,72 @@
+//! Requests for a part.
+
+use super::task::settle;
+use super::upstream::{World, got};
+
+const WHOLE: &[(&str, &str)] =
+    &[("cache-control", "max-age=60"), ("content-length", "10"), ("etag", "\"a\"")];
+
+#[tokio::test(start_paused = true)]
+async fn on_a_cold_key_a_range_is_fetched_by_itself() {
+    let world = World::new();
+    let mut herd =
+        [world.ask(&[]), world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=2-4")])];
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 3);
+    let part = &[("cache-control", "max-age=60"), ("content-range", "bytes 2-4/10")];
+    world.upstream.call().answer(200, WHOLE, "0123456789");
+    world.upstream.call().answer(206, part, "234");
+    world.upstream.call().answer(206, part, "234");
+    settle(&mut herd).await;
+    let got = got(&mut herd);
+    assert_eq!([got[0].code, got[1].code, got[2].code], [200, 206, 206]);
+    assert!(got.iter().all(|got| !got.status.is_collapsed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_fetch_whole_a_range_is_answered_from_the_whole_which_is_stored() {
+    let world = World::with(|builder| builder.fetch_whole());
+    let mut herd =
+        [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=-3")]), world.ask(&[])];
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    let call = world.upstream.call();
+    assert!(!call.headers.contains_key("range"));
+    call.answer(200, WHOLE, "0123456789");
+    settle(&mut herd).await;
+    let got = got(&mut herd);
+    let bodies: Vec<_> = got.iter().map(|got| (got.code, got.body.as_ref().unwrap().as_str())).collect();
+    assert_eq!(bodies, [(206, "234"), (206, "789"), (200, "0123456789")]);
+    assert_eq!(got[0].headers["content-range"], "bytes 2-4/10");
+    world.layer.idle().await;
+    let hit = world.ask(&[("range", "bytes=0-0")]).run().unwrap().unwrap();
+    assert_eq!((hit.status.word(), hit.body.unwrap()), ("hit", "0".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_fetch_whole_and_no_length_the_whole_is_the_answer() {
+    let world = World::with(|builder| builder.fetch_whole());
+    let mut herd = [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=2-4")])];
+    settle(&mut herd).await;
+    world.upstream.call().answer(200, &[("cache-control", "max-age=60")], "0123456789");
+    settle(&mut herd).await;
+    assert!(got(&mut herd).iter().all(|got| (got.code, got.body.as_deref().unwrap()) == (200, "0123456789")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_far_into_a_body_that_comes_waits_for_its_bytes_and_no_longer() {
+    let world = World::with(|builder| builder.fetch_whole().chunk_bytes(3));
+    let mut herd = [world.ask(&[]), world.ask(&[("range", "bytes=4-6")])];
+    settle(&mut herd).await;
+    let sender = world.upstream.call().head(200, WHOLE);
+    sender.data("01234");
+    settle(&mut herd).await;
+    assert!(herd[1].run().is_none());
+    sender.data("56");
+    settle(&mut herd).await;
+    assert_eq!(herd[1].run().unwrap().unwrap().body.unwrap(), "456");
+    sender.data("789");
+    drop(sender);
+    settle(&mut herd).await;
+    assert_eq!(herd[0].run().unwrap().unwrap().body.unwrap(), "0123456789");
+}

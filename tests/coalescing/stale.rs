@@ -1,0 +1,156 @@
+//! Stale responses instead of late ones (RFC 5861).
+
+use std::time::Duration;
+
+use tower_response_cache::StaleReason;
+
+use super::task::settle;
+use super::upstream::{Call, World, got};
+
+const SECOND: Duration = Duration::from_secs(1);
+const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
+
+fn confirm(call: Call) {
+    call.answer(304, VALID, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_is_revalidated_all_are_answered_at_once_and_one_refresh_is_made() {
+    let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut herd = world.herd(100, &[]);
+    settle(&mut herd).await;
+    assert!(got(&mut herd).iter().all(|got| got.status.is_stale() && got.body.as_ref().unwrap() == "stored"));
+    assert_eq!(world.upstream.waiting(), 1);
+    confirm(world.upstream.call());
+    world.layer.idle().await;
+    assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_in_the_foreground_joins_the_refresh() {
+    let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut stale = [world.ask(&[])];
+    settle(&mut stale).await;
+    // It limits the age, so that it gets nothing stale.
+    let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
+    settle(&mut strict).await;
+    assert!(strict[0].run().is_none() && world.upstream.waiting() == 1);
+    confirm(world.upstream.call());
+    settle(&mut strict).await;
+    assert!(got(&mut strict)[0].status.is_collapsed());
+    assert_eq!(world.upstream.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_joins_what_is_asked_in_the_foreground() {
+    let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
+    settle(&mut strict).await;
+    let mut stale = [world.ask(&[])];
+    settle(&mut stale).await;
+    assert!(got(&mut stale)[0].status.is_stale());
+    assert_eq!(world.upstream.waiting(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_in_the_response_goes_before_the_setting_and_must_revalidate_before_both() {
+    for (directives, stale) in [
+        ("max-age=10", true),
+        ("max-age=10, stale-while-revalidate=0", false),
+        ("max-age=10, must-revalidate", false),
+    ] {
+        let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
+        world.store(&[("cache-control", directives), ("etag", "\"a\"")], "stored", 11 * SECOND).await;
+        let mut task = [world.ask(&[])];
+        settle(&mut task).await;
+        assert_eq!(task[0].is_done(), stale, "{directives}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_origin_fails_all_who_wait_get_the_stale_response() {
+    for code in [None, Some(500), Some(502), Some(503), Some(504)] {
+        let world = World::with(|builder| builder.stale_if_error(60 * SECOND));
+        world.store(VALID, "stored", 11 * SECOND).await;
+        let mut herd = world.herd(100, &[]);
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 1);
+        match code {
+            None => world.upstream.call().fail(),
+            Some(code) => world.upstream.call().answer(code, &[], "down"),
+        }
+        settle(&mut herd).await;
+        assert!(got(&mut herd).iter().all(|got| got.body.as_ref().unwrap() == "stored"));
+        assert_eq!(world.upstream.count(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
+    let world = World::with(|builder| builder.stale_if_error(3600 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    world.upstream.call().fail();
+    settle(&mut first).await;
+    assert_eq!(
+        got(&mut first)[0].status.outcome(),
+        tower_response_cache::Outcome::Stale(StaleReason::OnError)
+    );
+    for round in 0..5 {
+        let mut herd = world.herd(50, &[]);
+        settle(&mut herd).await;
+        let got = got(&mut herd);
+        assert!(got.iter().all(|got| got.body.as_ref().unwrap() == "stored"), "{round}");
+        assert_eq!(world.upstream.waiting(), 0, "it failed a moment ago");
+        world.clock.advance(2 * SECOND);
+        let mut herd = world.herd(50, &[]);
+        settle(&mut herd).await;
+        assert!(herd.iter().all(|task| task.is_done()));
+        assert_eq!(world.upstream.waiting(), 1, "one asks");
+        world.upstream.call().fail();
+        world.layer.idle().await;
+    }
+    world.clock.advance(2 * SECOND);
+    let mut herd = world.herd(5, &[]);
+    settle(&mut herd).await;
+    confirm(world.upstream.call());
+    world.layer.idle().await;
+    assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_allowed() {
+    let world = World::with(|builder| builder.stale_if_error(3600 * SECOND).flight_timeout(3 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut leader = world.ask(&[]);
+    assert!(leader.run().is_none());
+    let request = super::support::get("http://example.com/");
+    let response = tower::ServiceExt::oneshot(world.service.clone(), request).await.unwrap();
+    assert!(response.body().status().unwrap().is_stale());
+    assert_eq!(world.upstream.waiting(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_often_is_refreshed_before_it_expires() {
+    let world = World::with(|builder| builder.refresh_early(SECOND));
+    world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 49 * SECOND).await;
+    let hits = |many: usize| (0..many).map(|_| world.ask(&[]).run().unwrap().unwrap().status.word());
+    assert!(hits(1000).all(|word| word == "hit"));
+    assert_eq!(world.upstream.waiting(), 0, "not in the first half");
+    world.clock.advance(50 * SECOND);
+    assert!(hits(1000).all(|word| word == "hit"));
+    tokio::task::yield_now().await;
+    assert_eq!(
+        world.upstream.waiting(),
+        1,
+        "one second before the end it is as good as certain, and one at a time"
+    );
+    world.upstream.call().answer(304, &[("cache-control", "max-age=100"), ("etag", "\"a\"")], "");
+    world.layer.idle().await;
+    world.clock.advance(10 * SECOND);
+    assert!(hits(1000).all(|word| word == "hit"), "it has begun anew");
+}

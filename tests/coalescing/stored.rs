@@ -1,0 +1,113 @@
+//! Herds on what is stored and has to be validated.
+
+use std::time::Duration;
+
+use super::task::settle;
+use super::upstream::{World, got};
+
+const STORED: &[(&str, &str)] =
+    &[("cache-control", "max-age=10"), ("etag", "\"a\""), ("content-length", "6")];
+const LATER: Duration = Duration::from_secs(11);
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_on_a_stale_entry_makes_one_validation() {
+    let world = World::new();
+    world.store(STORED, "stored", LATER).await;
+    let mut herd = world.herd(300, &[]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    let call = world.upstream.call();
+    assert_eq!(call.headers["if-none-match"], "\"a\"");
+    call.answer(304, &[("cache-control", "max-age=10"), ("etag", "\"a\"")], "");
+    settle(&mut herd).await;
+    let got = got(&mut herd);
+    assert!(got.iter().all(|got| got.status.is_revalidated() && got.body.as_ref().unwrap() == "stored"));
+    assert_eq!(got.iter().filter(|got| got.status.is_collapsed()).count(), 299);
+    assert_eq!(world.upstream.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_may_lead_a_validation_and_each_is_answered_by_its_own_conditions() {
+    let asks: [&[(&str, &str)]; 4] = [
+        &[("if-none-match", "\"a\"")],
+        &[("range", "bytes=0-2")],
+        &[("if-none-match", "\"old\"")],
+        &[("cache-control", "max-age=0")],
+    ];
+    for leader in 0..4 {
+        for changed in [false, true] {
+            let world = World::new();
+            world.store(STORED, "stored", LATER).await;
+            let mut herd: Vec<_> = (0..4).map(|number| world.ask(asks[(leader + number) % 4])).collect();
+            settle(&mut herd).await;
+            assert_eq!(world.upstream.waiting(), 1);
+            let call = world.upstream.call();
+            assert!(call.headers["if-none-match"] == "\"a\"" && !call.headers.contains_key("range"));
+            match changed {
+                false => call.answer(304, &[("cache-control", "max-age=10"), ("etag", "\"a\"")], ""),
+                true => call.answer(
+                    200,
+                    &[("cache-control", "max-age=10"), ("etag", "\"b\""), ("content-length", "6")],
+                    "change",
+                ),
+            }
+            settle(&mut herd).await;
+            let mut got = got(&mut herd);
+            got.rotate_right(leader);
+            let got: Vec<_> = got.iter().map(|got| (got.code, got.body.as_deref().unwrap())).collect();
+            match changed {
+                false => assert_eq!(got, [(304, ""), (206, "sto"), (200, "stored"), (200, "stored")]),
+                true => assert_eq!(got, [(200, "change"), (206, "cha"), (200, "change"), (200, "change")]),
+            }
+            assert_eq!(world.upstream.count(), 2);
+            world.layer.idle().await;
+            assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_that_cannot_be_shared_sends_the_others_to_the_origin() {
+    let world = World::new();
+    world.store(STORED, "stored", LATER).await;
+    let mut herd = world.herd(3, &[]);
+    settle(&mut herd).await;
+    world.upstream.call().answer(304, &[("cache-control", "no-store"), ("etag", "\"a\"")], "");
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_does_not_fetch() {
+    use tower::Service;
+    let world = World::new();
+    let mut service = world.service.clone();
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    let called = service.call(super::support::get("http://example.com/"));
+    world.upstream.call().answer(200, STORED, "stored");
+    settle(&mut first).await;
+    world.layer.idle().await;
+    assert_eq!(called.await.unwrap().body().status().unwrap().word(), "hit");
+    assert_eq!(world.upstream.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_looks_once_more_before_it_fetches() {
+    use super::support::faulty::{Faulty, Mode};
+    let store = Faulty::new(Mode::Well);
+    let world = World::on(store.clone(), |builder| builder);
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    // The second has looked, and found nothing; before it goes on, the first is stored.
+    store.set(Mode::Hung);
+    let mut second = [world.ask(&[])];
+    settle(&mut second).await;
+    world.upstream.call().answer(200, STORED, "stored");
+    settle(&mut first).await;
+    assert_eq!(got(&mut first)[0].body.as_ref().unwrap(), "stored");
+    store.set(Mode::Well);
+    settle(&mut second).await;
+    assert_eq!(got(&mut second)[0].status.word(), "hit");
+    assert_eq!(world.upstream.count(), 1);
+}
