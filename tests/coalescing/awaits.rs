@@ -21,14 +21,14 @@ async fn drop_one(leader: bool, stale: bool) -> usize {
         let (mut left, mut calls, mut senders) = (polls, 0, Vec::new());
         let mut dropped = false;
         for _ in 0..200 {
-            for number in 0..3 {
-                if number == victim && left == 0 && !dropped && !tasks[number].is_done() {
+            for (number, task) in tasks.iter_mut().enumerate() {
+                if number == victim && left == 0 && !dropped && !task.is_done() {
                     dropped = true;
                     drops += 1;
-                    tasks[number] = Task::new(std::future::pending());
-                    tasks[number].poll();
-                } else if tasks[number].is_woken() {
-                    tasks[number].poll();
+                    *task = Task::new(std::future::pending());
+                    task.poll();
+                } else if task.is_woken() {
+                    task.poll();
                     left -= usize::from(number == victim && left > 0);
                 }
             }
