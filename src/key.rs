@@ -4,6 +4,7 @@
 //! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
 //! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
 
+mod identity;
 mod recent;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderName, Uri, header, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::identity::Identity;
 use crate::storage::{Key, Kind};
 
 /// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
@@ -21,7 +23,7 @@ pub(crate) struct EffectiveUri<'a> {
     scheme: &'a str,
     host: Cow<'a, str>,
     port: Option<u16>,
-    path_and_query: &'a str,
+    path_and_query: Cow<'a, str>,
 }
 
 impl<'a> EffectiveUri<'a> {
@@ -55,7 +57,7 @@ impl<'a> EffectiveUri<'a> {
             _ => (authority, ""),
         };
         let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
-        let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path_and_query = Cow::Borrowed(uri.path_and_query().map_or("/", |path| path.as_str()));
         if host.is_empty()
             || host.len() > usize::from(u16::MAX)
             || !(path_and_query.starts_with('/') || path_and_query.starts_with('?'))
@@ -78,7 +80,7 @@ impl<'a> EffectiveUri<'a> {
 
     /// The path and query with the slash that an empty path stands for.
     fn path(&self) -> [&str; 2] {
-        [if self.path_and_query.starts_with('/') { "" } else { "/" }, self.path_and_query]
+        [if self.path_and_query.starts_with('/') { "" } else { "/" }, &self.path_and_query]
     }
 
     /// The URI as text.

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_layer::Layer;
 
 use crate::builder::CacheLayerBuilder;
-use crate::service::{Cache, Core};
+use crate::error::Result;
+use crate::rules::Rules;
+use crate::service::{Cache, Config, Core};
 use crate::storage::Storage;
 
 /// Wraps a tower HTTP service with a cache that keeps responses in a [`Storage`].
@@ -33,7 +36,7 @@ pub struct CacheLayer<S: Storage> {
 impl<S: Storage> CacheLayer<S> {
     /// A private cache (for one client program) with the default settings.
     pub fn new(storage: S) -> Self {
-        Self::builder(storage).build()
+        Self::from_core(Core::new(storage, Config::default()))
     }
 
     /// A cache with settings.
@@ -56,9 +59,42 @@ impl<S: Storage> CacheLayer<S> {
         self.core.tasks.idle().await;
     }
 
+    /// The rules that hold now.
+    pub fn rules(&self) -> Rules {
+        Rules::clone(&self.core.rules())
+    }
+
+    /// Changes the rules while the cache runs. They hold for what is stored or validated from then on; a response that is
+    /// stored keeps the lifetime that it was given.
+    ///
+    /// # Errors
+    /// The rules contradict themselves: those from before go on.
+    pub fn set_rules(&self, rules: Rules) -> Result<()> {
+        self.core.set_rules(rules)
+    }
+
+    /// Switches the cache off, for all its services, until the guard is dropped: requests go straight to the inner
+    /// service, and their responses are not stored. Of several guards the last one ends it. What a successful unsafe
+    /// request makes doubtful is still invalidated. [`scope::disabled`](crate::scope::disabled) does it for one task.
+    pub fn disable(&self) -> DisabledGuard {
+        self.core.disablers.fetch_add(1, Ordering::Relaxed);
+        DisabledGuard(Arc::clone(&self.core.disablers))
+    }
+
     /// The storage.
     pub fn storage(&self) -> &S {
         self.core.store.store()
+    }
+}
+
+/// Keeps a cache [switched off](CacheLayer::disable) for as long as it lives.
+#[derive(Debug)]
+#[must_use = "the cache is switched on again when this is dropped"]
+pub struct DisabledGuard(Arc<AtomicUsize>);
+
+impl Drop for DisabledGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -94,6 +94,7 @@ mod layer;
 mod policy;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+mod rules;
 mod service;
 pub mod storage;
 #[cfg(feature = "testing")]
@@ -102,9 +103,10 @@ mod time;
 
 pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;
-pub use self::control::{CacheStatus, MissReason, Outcome, Stored};
+pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::layer::CacheLayer;
-pub use self::policy::{NotStored, StaleReason, ValidateReason};
+pub use self::layer::{CacheLayer, DisabledGuard};
+pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};
+pub use self::rules::{Forbidden, Rule, Rules, UrlPattern};
 pub use self::service::{Cache, CacheFuture};
 pub use self::time::{Clock, MockClock, Timestamp};

@@ -24,7 +24,7 @@ async fn ask(app: &axum::Router, request: http::request::Builder) -> (&'static s
 
 #[tokio::test]
 async fn nested_routers_with_equal_inner_paths_never_share_an_entry() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let app = axum_server::app(&layer, &runs);
     for word in ["miss", "hit"] {
@@ -41,7 +41,7 @@ async fn a_head_request_is_told_the_length_that_a_get_would_have() {
     // No length of its own: the handler streams.
     let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
     let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
     let app = axum::Router::new().route("/", handler).layer(layer);
     assert_eq!(ask(&app, Request::get("/")).await.0, "miss");
     let request = Request::head("/").header("host", "example.com").body(Body::empty()).unwrap();
@@ -52,7 +52,7 @@ async fn a_head_request_is_told_the_length_that_a_get_would_have() {
 
 #[tokio::test]
 async fn all_services_of_one_layer_are_one_cache() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let (one, other) = (axum_server::app(&layer, &runs), axum_server::app(&layer, &runs));
     assert_eq!(ask(&one, Request::get("/cats/list")).await.0, "miss");

@@ -51,7 +51,7 @@ async fn a_refused_connection_is_the_clients_own_error() {
 async fn frames_arrive_while_the_origin_still_sends_and_a_broken_body_is_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let storage = SqliteStorage::open(folder.path().join("s")).await.unwrap();
-    let layer = CacheLayer::builder(storage.clone()).chunk_bytes(4).build();
+    let layer = CacheLayer::builder(storage.clone()).chunk_bytes(4).build().unwrap();
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let mut body = layer.layer(plain()).oneshot(get(origin.url("/"))).await.unwrap().into_body();
     for piece in ["first", "second"] {

@@ -104,7 +104,7 @@ impl Fixture {
         let storage = SqliteStorage::open(nginx.folder.path().join("store.sqlite")).await.unwrap();
         let (clock, mock) = Clock::mock();
         mock.set(std::time::SystemTime::now().into());
-        let layer = CacheLayer::builder(storage).clock(clock).build();
+        let layer = CacheLayer::builder(storage).clock(clock).build().unwrap();
         let service = layer.layer(Client::builder(TokioExecutor::new()).build_http());
         Some(Self { nginx, clock: mock, service })
     }

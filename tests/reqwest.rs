@@ -327,7 +327,7 @@ async fn counting() -> (Origin, tower_response_cache::MockClock, CacheLayer<Memo
     })
     .await;
     let (clock, mock) = Clock::mock();
-    (origin, mock, CacheLayer::builder(MemoryStorage::new()).clock(clock).build())
+    (origin, mock, CacheLayer::builder(MemoryStorage::new()).clock(clock).build().unwrap())
 }
 
 #[tokio::test]

@@ -238,7 +238,8 @@ async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody
             .clock(clock)
             .shared()
             .stale_on_failure()
-            .build();
+            .build()
+            .unwrap();
         let mut up = true;
         let inner = tower::service_fn(move |_: Request<ReqBody>| {
             let answer =

@@ -63,7 +63,7 @@ async fn each_frame_reaches_the_caller_when_it_arrives() {
         let origin = origin(&[("cache-control", "max-age=60")], move || {
             body.lock().unwrap().take().unwrap().boxed_unsync()
         });
-        let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(chunk_bytes).build();
+        let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(chunk_bytes).build().unwrap();
         let mut sender = sender;
         let mut body = layer.layer(origin).oneshot(get(A)).await.unwrap().into_body();
         for text in ["one", "two", "three"] {
@@ -118,7 +118,7 @@ async fn a_body_that_is_dropped_or_fails_or_lies_about_its_length_stores_nothing
     for (what, fields, body) in cases {
         for chunk_bytes in [2, 1024] {
             let storage = MemoryStorage::new();
-            let layer = CacheLayer::builder(storage.clone()).chunk_bytes(chunk_bytes).build();
+            let layer = CacheLayer::builder(storage.clone()).chunk_bytes(chunk_bytes).build().unwrap();
             let service = layer.layer(origin(fields, body));
             let mut read = service.clone().oneshot(get(A)).await.unwrap().into_body();
             let mut length = 0;
@@ -144,7 +144,7 @@ async fn a_body_that_is_dropped_or_fails_or_lies_about_its_length_stores_nothing
     // Dropped after the first frame.
     for chunk_bytes in [1, 1024] {
         let storage = MemoryStorage::new();
-        let layer = CacheLayer::builder(storage.clone()).chunk_bytes(chunk_bytes).build();
+        let layer = CacheLayer::builder(storage.clone()).chunk_bytes(chunk_bytes).build().unwrap();
         let service = layer.layer(origin(plain, || frames(vec![data("abc"), data("def")])));
         let mut body = service.clone().oneshot(get(A)).await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();
@@ -167,7 +167,7 @@ async fn trailers_are_replayed() {
         &[("cache-control", "max-age=60"), ("content-length", "6"), ("trailer", "x-sum")][..],
     ] {
         for chunk_bytes in [2, 1024] {
-            let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(chunk_bytes).build();
+            let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(chunk_bytes).build().unwrap();
             let service = layer.layer(origin(fields, body));
             for word in ["miss", "hit"] {
                 let answer = Answer::read(service.clone().oneshot(get(A)).await.unwrap()).await;
@@ -240,7 +240,7 @@ async fn a_store_that_hangs_in_the_middle_of_a_body_slows_it_for_the_deadline_on
 
 #[test]
 fn it_works_outside_a_runtime_on_a_store_that_answers_at_once() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(4).build();
+    let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(4).build().unwrap();
     let service =
         layer.layer(origin(&[("cache-control", "max-age=60")], || frames(vec![data("0123456789")])));
     futures_util::FutureExt::now_or_never(async {
@@ -267,7 +267,7 @@ async fn a_request_dropped_at_every_await_leaves_the_cache_usable() {
     });
     let folder = tempfile::tempdir().unwrap();
     let storage = tower_response_cache::storage::SqliteStorage::open(folder.path().join("s")).await.unwrap();
-    let layer = CacheLayer::builder(storage.clone()).chunk_bytes(3).build();
+    let layer = CacheLayer::builder(storage.clone()).chunk_bytes(3).build().unwrap();
     let service = layer.layer(origin);
     let mut whole = 0;
     for polls in 0..200 {

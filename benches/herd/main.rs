@@ -118,7 +118,7 @@ async fn measure(store: &str, many: usize, folder: &std::path::Path) {
         }
         let (clock, mock): (Clock, MockClock) = Clock::mock();
         let storage = storage(store, folder, many * 2 + number).await;
-        let layer = CacheLayer::builder(storage).clock(clock).build();
+        let layer = CacheLayer::builder(storage).clock(clock).build().unwrap();
         let service = layer.layer(origin);
         let first = herd(service.clone(), &asked, many).await;
         layer.idle().await;

@@ -54,7 +54,8 @@ struct Pair<S: Storage, R> {
 impl<S: Storage, R: Raw> Pair<S, R> {
     async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
         // A store that is left alone because it is slow would be measured as a fast one.
-        let layer = CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build();
+        let layer =
+            CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build().unwrap();
         let service = layer.layer(Bare::new(len));
         let rows: Arc<[String]> = (0..ROWS).map(|row| format!("{URI}&row={row}")).collect();
         let body = Bytes::from(vec![7; len]);

@@ -25,7 +25,7 @@ use crate::server::Respond;
 use crate::upload::Upload;
 
 /// The cache with the settings of a proxy.
-pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> CacheLayer<S> {
+pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
     let builder = CacheLayer::builder(storage)
         .store_set_cookie()
         .stale_on_failure()

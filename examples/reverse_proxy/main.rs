@@ -101,7 +101,7 @@ async fn proxy<S: Storage>(listener: TcpListener, arguments: Arguments, storage:
     let Mode::Proxy(url) = arguments.mode else { return Ok(()) };
     let origin = Origin::new(&url, arguments.timeout)?;
     let host = origin.host();
-    let layer = front::cache_layer(storage, arguments.shared);
+    let layer = front::cache_layer(storage, arguments.shared).map_err(|error| error.to_string())?;
     let front = Arc::new(Front::new(layer.layer(origin), host));
     let stop = stop_signal()?;
     announce(&listener)?;

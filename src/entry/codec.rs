@@ -1,16 +1,18 @@
 //! Records of an entry as bytes: a version, the length of the description, the description (postcard), the body.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
+use crate::policy::Given;
 use crate::storage::{Decoded, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -55,6 +57,8 @@ struct VariantForm<'a> {
     initial_age_ms: u64,
     request_time: Timestamp,
     response_time: Timestamp,
+    /// The lifetime that a rule gave, in milliseconds (all of them: for ever), and whether it overrides.
+    given: Option<(u64, bool)>,
     body_len: u64,
     /// The name and the length of chunks; `None`: the body is the rest of the record.
     chunked: Option<([u8; 16], u32)>,
@@ -150,6 +154,9 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         initial_age_ms: response.initial_age_ms,
         request_time: response.request_time,
         response_time: response.response_time,
+        given: response
+            .given
+            .map(|given| (u64::try_from(given.lifetime.as_millis()).unwrap_or(u64::MAX), given.overrides)),
         body_len: response.body.len(),
         chunked,
     };
@@ -210,6 +217,10 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         initial_age_ms: form.initial_age_ms,
         request_time: form.request_time,
         response_time: form.response_time,
+        given: form.given.map(|(millis, overrides)| {
+            let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
+            Given { lifetime, overrides }
+        }),
         body,
         trailers: match form.trailers {
             Some(trailers) => Some(fields(trailers)?),

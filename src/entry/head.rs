@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::policy::{self, Freshness};
+use crate::policy::{self, Freshness, Given};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
@@ -69,6 +69,8 @@ pub(crate) struct StoredResponse {
     pub(crate) initial_age_ms: u64,
     pub(crate) request_time: Timestamp,
     pub(crate) response_time: Timestamp,
+    /// The lifetime that a rule gave it.
+    pub(crate) given: Option<Given>,
     pub(crate) body: StoredBody,
     pub(crate) trailers: Option<HeaderMap>,
     /// Computed when first asked for, with the policy options of the cache of this number.
@@ -116,6 +118,7 @@ impl StoredResponse {
                     options,
                 );
                 freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
+                let freshness = freshness.with(self.given);
                 let _ = self.freshness.set((cache, freshness.clone())); // another cache's stays, if it was first
                 Cow::Owned(freshness)
             }

@@ -1,6 +1,7 @@
 //! What is written is what is read, whatever is in it; and what was not written is not read.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -9,6 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::Given;
 use crate::storage::Record;
 use crate::time::Timestamp;
 
@@ -43,10 +45,15 @@ prop_compose! {
         (headers, trailers) in (fields(), of(fields())),
         (request_time, response_time, until) in (moment(), moment(), moment()),
         (initial_age_ms, selection, personal, body) in (any::<u64>(), any::<[u8; 16]>(), any::<bool>(), body()),
+        given in of((any::<u64>(), any::<bool>())),
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
             headers, initial_age_ms, request_time, response_time, body, trailers,
+            given: given.map(|(millis, overrides)| {
+                let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
+                Given { lifetime, overrides }
+            }),
             freshness: OnceLock::new(),
         };
         Variant { until, selection, personal, response }

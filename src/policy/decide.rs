@@ -31,7 +31,9 @@ pub enum StaleReason {
     /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4), or it could not be reached, and the cache is
     /// set to serve what it has then (RFC 9111 §4.2.4).
     OnError,
-    /// As before, and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
+    /// The program asked for what is stored, however stale: [`CacheMode`](crate::CacheMode).
+    Forced,
+    /// As with [`OnError`](Self::OnError), and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
     Failing,
 }
 
@@ -39,6 +41,7 @@ impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MaxStale => "max-stale",
+            Self::Forced => "force-cache",
             Self::WhileRevalidate => "stale-while-revalidate",
             Self::OnError | Self::Failing => "stale-if-error",
         })
@@ -69,6 +72,10 @@ pub(crate) fn decide(asked: &RequestDirectives, stored: &Freshness, now: Timesta
 
 fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
     let age = stored.age(now);
+    if asked.force {
+        let fresh = stored.lifetime > age && !stored.no_cache;
+        return if fresh { Verdict::Serve } else { Verdict::ServeStale(StaleReason::Forced) };
+    }
     if stored.no_cache {
         return Verdict::Validate(ValidateReason::NoCache);
     }
@@ -89,12 +96,10 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     if asked.max_stale.is_some_and(|most| staleness <= most) {
         return Verdict::ServeStale(StaleReason::MaxStale);
     }
+    let window = stored.stale_while_revalidate.max(asked.stale_while_revalidate.unwrap_or_default());
     // A request that limits the age wants nothing stale, unless it says so (RFC 9111 §5.2.1.1).
     let wants_fresh = asked.max_age.is_some() || asked.max_stale.is_some();
-    if !wants_fresh
-        && stored.stale_while_revalidate > Duration::ZERO
-        && staleness <= stored.stale_while_revalidate
-    {
+    if !wants_fresh && window > Duration::ZERO && staleness <= window {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);
     }
     Verdict::Validate(ValidateReason::Stale)

@@ -22,6 +22,12 @@ pub(crate) struct RequestDirectives {
     pub(crate) max_stale: Option<Duration>,
     pub(crate) min_fresh: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
+    /// What a program may ask for beside the fields: the origin's response, whatever is stored.
+    pub(crate) reload: bool,
+    /// What is stored, however stale.
+    pub(crate) force: bool,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) read_only: bool,
 }
 
 impl RequestDirectives {

@@ -9,6 +9,7 @@ use super::directives::ResponseDirectives;
 use super::list::{delta_seconds, split_list};
 use super::options::Options;
 use super::store::is_heuristic;
+use super::terms::Given;
 use crate::time::Timestamp;
 
 /// A Date that is further in the future than this is not believed.
@@ -65,6 +66,15 @@ impl Freshness {
         }
     }
 
+    /// With the lifetime that a rule gave.
+    pub(crate) fn with(mut self, given: Option<Given>) -> Self {
+        if let Some(given) = given {
+            self.lifetime = self.initial_age.saturating_add(given.lifetime);
+            self.no_cache &= !given.overrides;
+        }
+        self
+    }
+
     /// `current_age` (§4.2.3). What was received in the future, by this clock, is of no known age: it counts as older
     /// than any lifetime.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
@@ -86,7 +96,8 @@ impl Freshness {
 
     /// The same, for who knows the age.
     pub(crate) fn ttl_at(&self, age: Duration) -> i64 {
-        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        // As many digits as an integer of a Structured Field may have (RFC 9651 §3.3.1): for ever.
+        let seconds = |time: Duration| time.as_secs().min(999_999_999_999_999) as i64;
         if self.lifetime >= age { seconds(self.lifetime - age) } else { -seconds(age - self.lifetime) }
     }
 

@@ -1,6 +1,6 @@
 //! A first look at a request, in one pass over its field names.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 /// What kinds of fields a request has that a cache has to look at. Most have none, and are then answered without a
 /// look-up in their fields.
@@ -16,8 +16,17 @@ impl Interest {
     pub(crate) fn of(request: &HeaderMap) -> Self {
         let mut interest = Self::default();
         for name in request.keys() {
-            match name.as_str() {
-                "cache-control"
+            interest.control |= Self::is_control(name);
+            interest.credentials |= *name == header::AUTHORIZATION || *name == header::COOKIE;
+        }
+        interest
+    }
+
+    /// Whether a field is about the cache's work and not about what is asked for.
+    pub(crate) fn is_control(name: &HeaderName) -> bool {
+        matches!(
+            name.as_str(),
+            "cache-control"
                 | "pragma"
                 | "if-none-match"
                 | "if-modified-since"
@@ -27,13 +36,7 @@ impl Interest {
                 | "range"
                 | "content-length"
                 | "transfer-encoding"
-                | "upgrade" => {
-                    interest.control = true;
-                }
-                "authorization" | "cookie" => interest.credentials = true,
-                _ => {}
-            }
-        }
-        interest
+                | "upgrade"
+        )
     }
 }

@@ -16,6 +16,7 @@ mod options;
 mod range;
 mod store;
 mod targeted;
+mod terms;
 mod validate;
 mod vary;
 
@@ -31,9 +32,13 @@ pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
-pub(crate) use self::store::{ensure_date, restricted, storable, stored_headers};
+pub(crate) use self::store::{Exchanged, ensure_date, restricted, storable, stored_headers};
+pub use self::terms::Ttl;
+pub(crate) use self::terms::{Despite, Given, Terms};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,
 };
-pub(crate) use self::vary::{is_personal, selecting_names, selecting_value, suits_coding};
+pub(crate) use self::vary::{
+    ALL_FIELDS, CONTENT, is_personal, selecting_names, selecting_value, suits_coding,
+};

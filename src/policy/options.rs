@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// A cache for many users (RFC 9111 §1).
@@ -21,6 +23,9 @@ pub(crate) struct Options {
     /// The windows of RFC 5861, for responses that say nothing about them.
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
+    /// Fields that tell requests apart whatever Vary says, and those that never do.
+    pub(crate) key_fields: Vec<HeaderName>,
+    pub(crate) ignored_fields: Vec<HeaderName>,
 }
 
 impl Default for Options {
@@ -36,6 +41,8 @@ impl Default for Options {
             stale_on_failure: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
+            key_fields: Vec::new(),
+            ignored_fields: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{Freshness, explicit};
 use super::list::split_list;
 use super::options::Options;
+use super::terms::{Given, Terms};
 use crate::time::Timestamp;
 
 /// Why a response was not stored.
@@ -39,6 +40,14 @@ pub enum NotStored {
     NoFreshness,
     /// It is stale already, and could not be validated.
     Stale,
+    /// A rule of the user says so: [`Ttl::DoNotStore`](crate::Ttl::DoNotStore).
+    Rule,
+    /// A filter of the user says so.
+    Filtered,
+    /// The body is shorter than the user wants stored.
+    TooSmall,
+    /// The cache only reads.
+    ReadOnly,
     /// It has more fields than a response can sensibly have.
     TooManyFields,
 }
@@ -61,6 +70,10 @@ impl fmt::Display for NotStored {
             Self::PartialContent => "partial-content",
             Self::NoFreshness => "no-freshness",
             Self::Stale => "stale",
+            Self::Rule => "rule",
+            Self::Filtered => "filtered",
+            Self::TooSmall => "too-small",
+            Self::ReadOnly => "read-only",
             Self::TooManyFields => "too-many-fields",
         })
     }
@@ -80,20 +93,33 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
+/// A response and the request that it answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Exchanged<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) request: &'a HeaderMap,
+    pub(crate) status: StatusCode,
+    pub(crate) response: &'a HeaderMap,
+}
+
 /// Whether a response may be stored (RFC 9111 §3), and is of any use then.
 pub(crate) fn storable(
-    method: &Method,
-    request: &HeaderMap,
-    status: StatusCode,
-    response: &HeaderMap,
+    exchanged: Exchanged<'_>,
+    asked: &RequestDirectives,
     freshness: &Freshness,
+    given: Option<Given>,
+    terms: &Terms,
     options: &Options,
 ) -> Result<(), NotStored> {
+    let Exchanged { method, request, status, response } = exchanged;
     if method != Method::GET {
         return Err(NotStored::MethodNotCacheable);
     }
-    if RequestDirectives::of(request).no_store {
+    if asked.no_store {
         return Err(NotStored::RequestNoStore);
+    }
+    if terms.status == Some(false) {
+        return Err(NotStored::StatusNotCacheable);
     }
     match status.as_u16() {
         206 => return Err(NotStored::PartialContent),
@@ -109,22 +135,25 @@ pub(crate) fn storable(
         if !is_understood(status) {
             return Err(NotStored::StatusNotUnderstood);
         }
-    } else if said.no_store {
+    } else if said.no_store && !terms.despite.no_store {
         return Err(NotStored::ResponseNoStore);
     }
     if options.shared {
-        if said.private {
+        if said.private && !terms.despite.private {
             return Err(NotStored::Private);
         }
-        let allowed = said.public || said.must_revalidate || said.s_maxage.is_some();
-        if request.contains_key(header::AUTHORIZATION) && !allowed {
+        if request.contains_key(header::AUTHORIZATION)
+            && !allows_authorization(&said)
+            && !terms.despite.authorization
+        {
             return Err(NotStored::Authorization);
         }
         if response.contains_key(header::SET_COOKIE) && !options.store_set_cookie {
             return Err(NotStored::SetCookie);
         }
     }
-    let has_lifetime = explicit(response, &said, freshness.response_time, options).is_some();
+    let has_lifetime =
+        given.is_some() || explicit(response, &said, freshness.response_time, options).is_some();
     let marked = said.public || (said.private && !options.shared);
     if !has_lifetime && !marked && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
@@ -134,6 +163,11 @@ pub(crate) fn storable(
         return Ok(());
     }
     Err(if has_lifetime { NotStored::Stale } else { NotStored::NoFreshness })
+}
+
+/// Whether a response to a request with Authorization may be stored for others (RFC 9111 §3.5).
+pub(super) fn allows_authorization(said: &ResponseDirectives) -> bool {
+    said.public || said.must_revalidate || said.s_maxage.is_some()
 }
 
 /// Fields that are about one connection and not about the response (RFC 9111 §3.1, RFC 9110 §7.6.1).

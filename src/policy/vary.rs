@@ -3,18 +3,30 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
+use super::interest::Interest;
 use super::list::split_list;
 use super::options::Options;
-use super::store::NotStored;
+use super::store::{NotStored, allows_authorization, is_of_connection};
+use super::terms::Despite;
+
+/// Stands among the names for all fields of a request that are not about the connection or the cache.
+pub(crate) const ALL_FIELDS: HeaderName = HeaderName::from_static("*");
+/// Stands among the names for the method and content of a request that is not a GET.
+pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
 
 /// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials
 /// (one process often speaks for many users), Cookie only where the response is not public.
-pub(crate) fn selecting_names(response: &HeaderMap, options: &Options) -> Result<Vec<HeaderName>, NotStored> {
+pub(crate) fn selecting_names(
+    response: &HeaderMap,
+    options: &Options,
+    despite: Despite,
+) -> Result<Vec<HeaderName>, NotStored> {
     let mut names = Vec::new();
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
         // `*` is a token as well, so that it would make a field name.
         match HeaderName::from_bytes(member) {
             Ok(name) if member != b"*" => names.push(name),
+            _ if despite.vary_any => {}
             _ => return Err(NotStored::VaryAny),
         }
     }
@@ -24,13 +36,29 @@ pub(crate) fn selecting_names(response: &HeaderMap, options: &Options) -> Result
             names.push(header::COOKIE);
         }
     }
+    // What is stored though it was for one user's credentials is still for that user alone.
+    if options.shared
+        && despite.authorization
+        && !allows_authorization(&ResponseDirectives::of(response, options))
+    {
+        names.push(header::AUTHORIZATION);
+    }
+    names.retain(|name| !options.ignored_fields.contains(name));
+    names.extend(options.key_fields.iter().cloned());
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     Ok(names)
 }
 
 /// The request's value of a selecting field, in a form that requests of the same meaning share; `None`: it has none.
-pub(crate) fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn selecting_value(
+    name: &HeaderName,
+    request: &HeaderMap,
+    ignored: &[HeaderName],
+) -> Option<Vec<u8>> {
+    if *name == ALL_FIELDS {
+        return Some(all_fields(request, ignored));
+    }
     let mut lines = request.get_all(name).iter();
     let first = lines.next()?;
     // Credentials are no lists: their lines are told from one line with a comma.
@@ -51,10 +79,33 @@ pub(crate) fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<
     Some(preferences.join(&b','))
 }
 
+/// All fields of a request, in an order of their own, each with its length.
+fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
+    let counts = |name: &&HeaderName| {
+        !ignored.contains(name)
+            && !is_of_connection(name)
+            && !Interest::is_control(name)
+            && *name != header::HOST
+    };
+    let mut names: Vec<_> = request.keys().filter(counts).collect();
+    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    let mut all = Vec::new();
+    for name in names {
+        let value = selecting_value(name, request, ignored).unwrap_or_default();
+        for piece in [name.as_str().as_bytes(), &value] {
+            all.extend_from_slice(&(piece.len() as u64).to_be_bytes());
+            all.extend_from_slice(piece);
+        }
+    }
+    all
+}
+
 /// Whether credentials are among the values that select a response to this request.
 pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
     let credentials = [header::AUTHORIZATION, header::COOKIE];
-    credentials.iter().any(|name| names.contains(name) && request.contains_key(name))
+    credentials
+        .iter()
+        .any(|name| (names.contains(name) || names.contains(&ALL_FIELDS)) && request.contains_key(name))
 }
 
 /// Whether a response in this coding may be what the origin would choose for a request, where it chooses by

@@ -10,7 +10,7 @@ use http::{Extensions, HeaderMap, Uri, header, request};
 
 use super::below::{Chain, Question, Source};
 use crate::body::CacheBody;
-use crate::key::EffectiveUri;
+use crate::control::CacheOptions;
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
 use crate::service::{Core, Route};
@@ -136,9 +136,19 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let question = Question { url: url.clone(), untold: !self.told };
         let chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
         let core = Arc::clone(&self.core);
+        if let Some(options) = chain.extensions.get::<CacheOptions>() {
+            parts.extensions.insert(options.clone());
+        }
+        let bypasses = core.enter(&mut parts);
         let route = {
-            let uri = EffectiveUri::of(&parts, &core.config.default_scheme);
-            core.route(&parts, has_content(body.as_ref()), Interest::of(&parts.headers), uri.as_ref())
+            let uri = core.identify(&parts);
+            core.route(
+                &parts,
+                has_content(body.as_ref()),
+                Interest::of(&parts.headers),
+                uri.as_ref(),
+                bypasses,
+            )
         };
         let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,

@@ -19,7 +19,7 @@ use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
 use crate::control::{Outcome, Stored};
 use crate::key::EffectiveUri;
-use crate::policy::{self, RequestDirectives, Verdict};
+use crate::policy::{self, Verdict};
 use crate::storage::Storage;
 
 /// A service that answers from a storage where it may, and asks the inner service where it must. Made by
@@ -75,11 +75,12 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let bypasses = self.core.enter(&mut parts);
         let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
         let asked = Asked::by(&parts);
-        let uri = EffectiveUri::of(&parts, &self.core.config.default_scheme);
-        match self.core.route(&parts, has_content, asked.interest, uri.as_ref()) {
+        let uri = self.core.identify(&parts);
+        match self.core.route(&parts, has_content, asked.interest, uri.as_ref(), bypasses) {
             Route::Bypass => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body)))
@@ -113,7 +114,7 @@ impl<S: Storage> Core<S> {
         asked: Asked<'_>,
         uri: Option<&EffectiveUri<'_>>,
     ) -> Result<Response<CacheBody<B>>, First> {
-        if !self.pending.is_empty() || !self.owed.is_empty() {
+        if !self.pending.is_empty() || !self.owed.is_empty() || !self.config.async_filters.is_empty() {
             return Err(None);
         }
         let Some(uri) = uri else { return Err(None) };
@@ -122,7 +123,7 @@ impl<S: Storage> Core<S> {
         let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
         let now = self.config.clock.now();
         let response = (|| {
-            let head = usable_head(record, uri, now)?;
+            let head = usable_head(record, uri, now).filter(|head| self.tells_apart(head))?;
             let (variant, stored) = (&head.inline, &head.inline.response);
             if variant.until <= now || !self.owed.believes(stored.response_time) {
                 return None;
@@ -131,16 +132,15 @@ impl<S: Storage> Core<S> {
             let by_credentials =
                 |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
             let plain = !asked.interest.credentials && head.names.iter().all(by_credentials);
-            let selection = if plain { [0; 16] } else { self.selection(&head.names, &parts.headers) };
+            let selection = if plain { [0; 16] } else { self.selection(&head.names, parts) };
             if selection != variant.selection {
                 return None;
             }
             let freshness = stored.freshness(self.number, &self.config.policy);
-            let directives = if asked.interest.control {
-                RequestDirectives::of(&parts.headers)
-            } else {
-                Default::default()
-            };
+            let directives = self.directives_of(parts, asked.interest);
+            if directives.reload {
+                return None;
+            }
             let Verdict::Serve = policy::decide(&directives, &freshness, now) else {
                 return None;
             };

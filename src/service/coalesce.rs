@@ -27,7 +27,6 @@ use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
 use crate::control::{MissReason, Outcome, Stored};
-use crate::key::EffectiveUri;
 use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 
@@ -103,8 +102,8 @@ impl<S: Storage> Core<S> {
             }
             departures = self.flights.departures();
             let found = {
-                let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else { break };
-                let (again, found) = self.lookup(place.head, &uri, &parts.headers, None).await;
+                let Some(uri) = self.identify(&parts) else { break };
+                let (again, found) = self.lookup(place.head, &uri, &parts, None).await;
                 place = again;
                 found
             };
@@ -137,7 +136,7 @@ impl<S: Storage> Core<S> {
         let has = |name| parts.headers.contains_key(name);
         let (is_get, has_range) = (parts.method == Method::GET, has(header::RANGE));
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
-        let directives = RequestDirectives::of(&parts.headers);
+        let directives = self.directives(parts);
         match need {
             Need::Fetch(MissReason::Storage) => None,
             // Nothing that was asked for before may answer it.
@@ -198,7 +197,11 @@ impl<S: Storage> Core<S> {
             Need::Select => Box::pin(self.select(fetcher, parts, body, place, lead)).await,
             Need::Fetch(reason) => {
                 // Where the store failed, nobody knows what stands there: nothing may be stored.
-                let place = if reason == MissReason::Storage { None } else { self.claim(place).await };
+                let place = match reason {
+                    MissReason::Storage => None,
+                    _ if self.directives(&parts).read_only => Some(place),
+                    _ => self.claim(place).await,
+                };
                 if let (Some(lead), Some(place)) = (&lead, &place) {
                     lead.puts(place.seen);
                 }
@@ -257,7 +260,7 @@ impl<S: Storage> Core<S> {
                 }
                 let now = self.config.clock.now();
                 let freshness = variant.response.freshness(self.number, &self.config.policy);
-                let asked = since_asked(RequestDirectives::of(&parts.headers));
+                let asked = since_asked(self.directives(parts));
                 if policy::decide(&asked, &freshness, now) != Verdict::Serve {
                     return Followed::Alone;
                 }
@@ -274,12 +277,12 @@ impl<S: Storage> Core<S> {
 
     fn fits(&self, parts: &request::Parts, download: &Download<S>) -> Fit {
         let plan = &download.plan;
-        let selection = self.selection(plan.names(), &parts.headers);
+        let selection = self.selection(plan.names(), parts);
         if selection != plan.selection() {
             return Fit::Other(plan.sibling(selection));
         }
         let freshness = plan.response().freshness(self.number, &self.config.policy);
-        let asked = since_asked(RequestDirectives::of(&parts.headers));
+        let asked = since_asked(self.directives(parts));
         match policy::decide(&asked, &freshness, self.config.clock.now()) {
             Verdict::Serve => Fit::Yes,
             _ => Fit::No,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, request};
 
 use super::core::Core;
 use super::lease::Lease;
@@ -50,13 +50,13 @@ impl<S: Storage> Plan<S> {
         core: Arc<Core<S>>,
         place: Place,
         names: Vec<HeaderName>,
-        request: &HeaderMap,
+        request: &request::Parts,
         response: StoredResponse,
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
         let selection = core.selection(&names, request);
-        let personal = policy::is_personal(&names, request);
+        let personal = policy::is_personal(&names, &request.headers);
         let head = place.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if head.names == names => Some(head),
             _ => None,

@@ -1,17 +1,27 @@
 //! The settings of a cache, as the builder leaves them.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use http::{Uri, response};
+use http::{HeaderName, Uri, header, request, response};
 
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Identity;
 use crate::policy;
+use crate::rules::Rules;
 use crate::time::Clock;
 
 /// Tells the URI that a response finally came from, where a layer below followed redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
+
+/// Says whether the cache is asked about a request.
+pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+pub(crate) type AsyncRequestFilter =
+    Arc<dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -25,6 +35,7 @@ pub(crate) struct Config {
     /// For one chunk of a body that has begun: there is no way back.
     pub(crate) body_deadline: Duration,
     pub(crate) max_entry_bytes: u64,
+    pub(crate) min_entry_bytes: u64,
     pub(crate) chunk_len: usize,
     pub(crate) strict: bool,
     pub(crate) fail_closed: bool,
@@ -42,6 +53,15 @@ pub(crate) struct Config {
     pub(crate) refresh_early: Duration,
     /// Processes that share the store take turns; how long one may have it.
     pub(crate) lease: Option<Duration>,
+    /// What counts as the same request.
+    pub(crate) identity: Identity,
+    /// To begin with.
+    pub(crate) rules: Rules,
+    pub(crate) filters: Vec<RequestFilter>,
+    pub(crate) async_filters: Vec<AsyncRequestFilter>,
+    pub(crate) ignore_request_directives: bool,
+    pub(crate) read_only: bool,
+    pub(crate) only_if_cached: bool,
 }
 
 impl Default for Config {
@@ -56,6 +76,7 @@ impl Default for Config {
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
             max_entry_bytes: 512 * 1024 * 1024,
+            min_entry_bytes: 0,
             chunk_len: 128 * 1024,
             strict: false,
             fail_closed: false,
@@ -70,6 +91,13 @@ impl Default for Config {
             fetch_whole: false,
             refresh_early: Duration::ZERO,
             lease: None,
+            identity: Identity::default(),
+            rules: Rules::default(),
+            filters: Vec::new(),
+            async_filters: Vec::new(),
+            ignore_request_directives: false,
+            read_only: false,
+            only_if_cached: false,
         }
     }
 }
@@ -82,5 +110,38 @@ impl fmt::Debug for Config {
             .field("deadline", &self.deadline)
             .field("strict", &self.strict)
             .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// What contradicts itself.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.rules.check()?;
+        let policy = &self.policy;
+        let is_keyed = |name: &HeaderName| policy.key_fields.contains(name);
+        let contradictions = [
+            (self.min_entry_bytes > self.max_entry_bytes, "min_entry_bytes is more than max_entry_bytes"),
+            (self.lease.is_some() && !self.coalesce, "lease needs coalesce, which is switched off"),
+            (
+                self.lease.is_some() && self.read_only,
+                "lease is for processes that store what they fetch, and read_only stores nothing",
+            ),
+            (
+                !self.refresh_early.is_zero() && self.max_refreshes == 0,
+                "refresh_early needs background refreshes, and max_refreshes is 0",
+            ),
+            (
+                policy.ignored_fields.iter().any(is_keyed),
+                "a field is named both by key_headers and by ignore_headers",
+            ),
+            (
+                policy.ignore_cookie && is_keyed(&header::COOKIE),
+                "ignore_cookie and key_headers contradict each other about Cookie",
+            ),
+        ];
+        match contradictions.into_iter().find(|(holds, _)| *holds) {
+            Some((_, message)) => Err(Error::new(ErrorKind::Config, message)),
+            None => Ok(()),
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What all services and clones of one layer share.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::config::Config;
 use super::flights::Flights;
@@ -12,10 +12,15 @@ use super::owed::Owed;
 use super::pending::Pending;
 use super::tasks::Tasks;
 use crate::key::Keyer;
+use crate::rules::Rules;
 use crate::storage::{Key, Storage};
 
 pub(crate) struct Core<S: Storage> {
     pub(crate) config: Config,
+    /// May change while the cache runs.
+    pub(crate) rules: Arc<RwLock<Arc<Rules>>>,
+    /// How many have switched the cache off.
+    pub(crate) disablers: Arc<AtomicUsize>,
     pub(crate) keyer: Keyer,
     pub(crate) store: Guarded<S>,
     pub(crate) pending: Pending,
@@ -49,6 +54,8 @@ impl<S: Storage> Core<S> {
             alone: Noted::default(),
             failing: Noted::default(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
+            disablers: Arc::default(),
             refreshing: Mutex::default(),
             config,
         }
@@ -63,8 +70,17 @@ impl<S: Storage> Core<S> {
         } else {
             config.partition = format!("{}\0{}{name}", config.partition.len(), config.partition);
         }
-        let core = Self { tasks: self.tasks.clone(), ..Self::unshared(self.store.store().clone(), config) };
+        let core = Self {
+            tasks: self.tasks.clone(),
+            rules: Arc::clone(&self.rules),
+            disablers: Arc::clone(&self.disablers),
+            ..Self::unshared(self.store.store().clone(), config)
+        };
         Arc::new(core)
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.disablers.load(Ordering::Relaxed) > 0
     }
 
     /// The right to refresh this record in the background; `None`: somebody does, or too many are.

@@ -68,6 +68,7 @@ impl<S: Storage> Core<S> {
         has_content: bool,
         interest: Interest,
         uri: Option<&EffectiveUri<'_>>,
+        bypasses: bool,
     ) -> Route {
         let safe = matches!(parts.method, Method::GET | Method::HEAD);
         if (safe && has_content) || matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE)
@@ -86,6 +87,9 @@ impl<S: Storage> Core<S> {
         }
         match uri {
             None => Route::Bypass,
+            Some(_) if safe && (bypasses || !self.config.filters.iter().all(|filter| filter(parts))) => {
+                Route::Bypass
+            }
             Some(_) if safe => Route::Lookup,
             Some(_) => Route::Unsafe,
         }
@@ -110,23 +114,24 @@ impl<S: Storage> Core<S> {
         parts: request::Parts,
         body: F::RequestBody,
     ) -> Answered<F> {
-        let text = EffectiveUri::of(&parts, &self.config.default_scheme).map(|uri| uri.to_text());
         let mut asked = parts.clone();
         let requested = self.config.clock.now();
         let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
+        let text = EffectiveUri::of(&asked, &self.config.default_scheme).map(|uri| uri.to_text());
         let uri = text.and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
             && policy::invalidates(&asked.method, response.status())
-            && let Some(effective) = EffectiveUri::of_uri(&uri)
+            && let Some(effective) = self.identify(&asked)
         {
             let named = policy::invalidated(&uri, response.headers());
-            let tombstone = self.invalidate_all(&effective, &named).await;
+            let tombstone = self.invalidate_all(&effective, &named, &asked).await;
             if let Some(seen) = tombstone
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
             {
-                asked.method = Method::GET;
                 let place = Place::behind(self.keyer.head(&effective), &effective, seen, times.responded);
+                asked.method = Method::GET;
+                let response = self.admit(&asked, response).await;
                 let outcome = Outcome::Miss(MissReason::Method);
                 return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, None));
             }
@@ -150,12 +155,15 @@ impl<S: Storage> Core<S> {
         departures: u64,
     ) -> Answered<F> {
         let (place, found) = {
-            let Some(uri) = EffectiveUri::of(&parts, &self.config.default_scheme) else {
+            let Some(uri) = self.identify(&parts) else {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
+            if !self.admits(&parts).await {
+                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
+            }
             let head = self.keyer.head(&uri);
             let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
-            self.lookup(head, &uri, &parts.headers, first).await
+            self.lookup(head, &uri, &parts, first).await
         };
         match self.serve(&mut fetcher, &parts, &place, found).await {
             Served::Answered(response) => Ok(response),
@@ -171,8 +179,9 @@ impl<S: Storage> Core<S> {
         place: &Place,
         found: Found,
     ) -> Served<F::Body> {
-        let asked = RequestDirectives::of(&parts.headers);
+        let asked = self.directives(parts);
         let reason = match found {
+            Found::Candidate(..) if asked.reload && !asked.only_if_cached => MissReason::Reload,
             Found::Candidate(key, record) => {
                 return self.serve_stored(fetcher, parts, place, key, record, &asked).await;
             }
@@ -221,6 +230,7 @@ impl<S: Storage> Core<S> {
             }
             Verdict::Serve => {
                 if self.draws_refresh(&freshness, now)
+                    && !asked.read_only
                     && let Some(beside) = fetcher.background()
                 {
                     self.refresh_later(beside, parts, place, key, &record);
@@ -229,7 +239,7 @@ impl<S: Storage> Core<S> {
             }
             Verdict::ServeStale(reason) => {
                 if reason == StaleReason::WhileRevalidate {
-                    match fetcher.background() {
+                    match fetcher.background().filter(|_| !asked.read_only) {
                         Some(beside) => self.refresh_later(beside, parts, place, key, &record),
                         // Nobody would ever refresh it, so this request does, before it is answered.
                         None if !asked.only_if_cached => {
@@ -310,6 +320,7 @@ impl<S: Storage> Core<S> {
         let requested = self.config.clock.now();
         let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
+        let response = self.admit(&asked, response).await;
         Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason), lead))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
+use http::request;
 
 use super::core::Core;
 use super::lookup::variant_in;
@@ -105,9 +106,11 @@ impl<S: Storage> Core<S> {
         self: &Arc<Self>,
         uri: &EffectiveUri<'_>,
         named: &[http::Uri],
+        asked: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        let others = named.iter().filter_map(EffectiveUri::of_uri).map(|uri| self.keyer.head(&uri));
+        let others = named.iter().filter_map(|uri| self.config.identity.of_uri(uri, asked));
+        let others = others.map(|uri| self.keyer.head(&uri));
         let others: Vec<Key> = others.filter(|other| *other != head).collect();
         // At the same time: a store that hangs costs one deadline.
         let others = join_all(others.into_iter().map(|other| self.invalidate(other)));

@@ -10,6 +10,7 @@ use super::core::Core;
 use super::download::Download;
 use super::fetcher::{Fetcher, Unstorable};
 use super::flights::{Landed, Lead};
+use super::judge::Judged;
 use super::lookup::Place;
 use super::readers::Reader;
 use super::recorder::Recorder;
@@ -19,7 +20,7 @@ use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness};
+use crate::policy::{self, Freshness, NotStored};
 use crate::storage::{Key, Storage};
 use crate::time::Timestamp;
 
@@ -35,6 +36,7 @@ struct Storable {
     names: Vec<HeaderName>,
     response: StoredResponse,
     until: Timestamp,
+    freshness: Freshness,
 }
 
 impl<S: Storage> Core<S> {
@@ -51,25 +53,25 @@ impl<S: Storage> Core<S> {
         let (head, body) = response.into_parts();
         let freshness =
             Freshness::new(head.status, &head.headers, times.requested, times.responded, &self.config.policy);
+        let mut ttl = None;
         let at = place.as_ref().map(|place| place.head);
         let (stored, plan) = match place {
             None => (Stored::Storage, None),
-            Some(place) => match self.storable(request, &place, &head, times, &freshness) {
+            Some(place) => match self.storable(request, &place, &head, times, freshness) {
                 Err(reason) => (reason, None),
                 Ok(storable) => {
-                    let Storable { names, response, until } = storable;
+                    let Storable { names, response, until, freshness } = storable;
+                    ttl = Some(freshness.ttl(times.responded));
                     let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                     let core = Arc::clone(self);
-                    let plan = Plan::new(core, place, names, &request.headers, response, until, lease);
+                    let plan = Plan::new(core, place, names, request, response, until, lease);
                     (Stored::Storing, Some(plan))
                 }
             },
         };
         let mut status = CacheStatus::new(outcome, stored);
         status.origin_status = Some(head.status.as_u16());
-        if plan.is_some() {
-            status.ttl = Some(freshness.ttl(times.responded));
-        }
+        status.ttl = ttl;
         let Some(plan) = plan else {
             if let (Some(head), Some(lead)) = (at, lead) {
                 self.keep_nothing(head, &status, lead);
@@ -120,7 +122,7 @@ impl<S: Storage> Core<S> {
         place: &Place,
         head: &http::response::Parts,
         times: Exchange,
-        freshness: &Freshness,
+        freshness: Freshness,
     ) -> Result<Storable, Stored> {
         let options = &self.config.policy;
         if self.answers_elsewhere(place, head) {
@@ -129,11 +131,12 @@ impl<S: Storage> Core<S> {
         if let Some(reason) = Unstorable::reason(&head.extensions) {
             return Err(reason);
         }
-        policy::storable(&request.method, &request.headers, head.status, &head.headers, freshness, options)
-            .map_err(Stored::No)?;
-        let names = policy::selecting_names(&head.headers, options).map_err(Stored::No)?;
-        if content_length(&head.headers).is_some_and(|len| len > self.config.max_entry_bytes) {
-            return Err(Stored::TooLarge);
+        let judged = self.judge(request, &request.method, head.status, &head.headers, freshness);
+        let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+        match content_length(&head.headers) {
+            Some(len) if len > self.config.max_entry_bytes => return Err(Stored::TooLarge),
+            Some(len) if len < self.config.min_entry_bytes => return Err(Stored::No(NotStored::TooSmall)),
+            _ => {}
         }
         let mut headers = policy::stored_headers(&head.headers, options);
         policy::ensure_date(&mut headers, times.responded);
@@ -144,11 +147,12 @@ impl<S: Storage> Core<S> {
             initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
             request_time: times.requested,
             response_time: times.responded,
+            given,
             body: StoredBody::Inline(bytes::Bytes::new()),
             trailers: None,
             freshness: OnceLock::new(),
         };
-        Ok(Storable { names, response, until: freshness.retain_until(options) })
+        Ok(Storable { names, response, until: freshness.retain_until(options), freshness })
     }
 
     /// Whether a response tells something of what is stored here: not one from another URI, and not one of which the
@@ -161,12 +165,12 @@ impl<S: Storage> Core<S> {
     pub(crate) fn answers_elsewhere(&self, place: &Place, head: &http::response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]
         if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
-            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(&place.key_text))
+            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(place.uri_text()))
         {
             return true;
         }
         let uri = self.config.final_uri.as_ref().and_then(|final_uri| final_uri(head));
-        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(&place.key_text)))
+        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(place.uri_text())))
     }
 }
 

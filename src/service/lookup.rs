@@ -3,7 +3,7 @@
 //! Promises: what the lookup saw is never refreshed afterwards; a candidate was selected by this request's own values,
 //! belongs to this URI and has not expired; a failing store finds nothing and says so.
 
-use http::{HeaderMap, HeaderName};
+use http::request;
 
 use super::core::Core;
 use super::invalidate::Settling;
@@ -11,7 +11,6 @@ use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
 use crate::error::Result;
 use crate::key::EffectiveUri;
-use crate::policy;
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
@@ -20,6 +19,8 @@ use crate::time::Timestamp;
 pub(crate) struct Place {
     pub(crate) head: Key,
     pub(crate) key_text: Box<str>,
+    /// The URI, where the key is another text.
+    pub(crate) uri: Option<Box<str>>,
     /// When the lookup was made.
     pub(crate) at: Timestamp,
     /// The stamp of whatever was in the head's place.
@@ -33,10 +34,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The effective URI of the request.
+    pub(crate) fn uri_text(&self) -> &str {
+        self.uri.as_deref().unwrap_or(&self.key_text)
+    }
+
     /// Where this cache has just put a tombstone.
     pub(crate) fn behind(head: Key, uri: &EffectiveUri<'_>, seen: Stamp, at: Timestamp) -> Self {
         let (key_text, fence) = (uri.to_text().into(), at + TOMBSTONE);
-        Self { head, key_text, at, seen: Some(seen), fence, usable: None, variant: None }
+        Self { head, key_text, uri: None, at, seen: Some(seen), fence, usable: None, variant: None }
     }
 }
 
@@ -72,11 +78,6 @@ pub(crate) fn usable_head<'a>(
 }
 
 impl<S: Storage> Core<S> {
-    /// The hash of the request's values of the fields that tell variants apart.
-    pub(crate) fn selection(&self, names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
-        self.keyer.selection(names, |name| policy::selecting_value(name, request))
-    }
-
     /// Reads a head or variant, or the one that this process is just writing in its place.
     async fn read_slot(&self, key: Key, first: Option<Result<Option<Record>>>) -> Result<Option<Record>> {
         // Asked before the store: what is written in between is then found there.
@@ -93,13 +94,14 @@ impl<S: Storage> Core<S> {
         &self,
         head: Key,
         uri: &EffectiveUri<'_>,
-        request: &HeaderMap,
+        request: &request::Parts,
         first: Option<Result<Option<Record>>>,
     ) -> (Place, Found) {
         let now = self.config.clock.now();
         let mut place = Place {
             head,
             key_text: uri.to_text().into(),
+            uri: self.plain_text(uri, request),
             at: now,
             seen: None,
             fence: Timestamp::EPOCH,
@@ -118,7 +120,7 @@ impl<S: Storage> Core<S> {
             Some(Slot::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
-        let Some(stored) = usable_head(&record, uri, now) else {
+        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.tells_apart(head)) else {
             let reason = match decode(&record) {
                 Some(Slot::Fence { .. }) => MissReason::Invalidated,
                 Some(Slot::Head(_)) => MissReason::Expired,

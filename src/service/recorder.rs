@@ -142,6 +142,11 @@ impl<S: Storage> Recorder<S> {
             self.give_up();
             return false;
         }
+        if self.plan.as_ref().is_some_and(|plan| window.end() < plan.core.config.min_entry_bytes) {
+            tracing::debug!("not stored: the body is shorter than an entry is to be");
+            self.give_up();
+            return false;
+        }
         let Some(plan) = self.plan.take() else { return false };
         let core = Arc::clone(&plan.core);
         let total = window.end();

@@ -10,13 +10,14 @@ use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Landed, Lead};
 use super::flow::Answered;
+use super::judge::Judged;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
-use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason};
+use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
@@ -70,6 +71,7 @@ impl<S: Storage> Core<S> {
         if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             let superseded = asked.method == Method::GET && response.status().is_success();
+            let response = self.admit(&asked, response).await;
             let answer = self.keep::<F>(&asked, Some(place), response, times, outcome, lead);
             if superseded && is_not_kept(&answer) {
                 self.put_out_of_use(key, record.stamp());
@@ -102,7 +104,7 @@ impl<S: Storage> Core<S> {
         reason: StaleReason,
     ) -> Option<Response<CacheBody<B>>> {
         let freshness = variant_in(record)?.response.freshness(self.number, &self.config.policy);
-        let directives = RequestDirectives::of(&asked.headers);
+        let directives = self.directives(asked);
         let now = self.config.clock.now();
         if !policy::stale_on_error(&directives, &freshness, now, code.is_none(), &self.config.policy) {
             return None;
@@ -157,8 +159,14 @@ impl<S: Storage> Core<S> {
         policy::freshen(&mut headers, &from.headers, options);
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
+        let judged = self.judge(asked, &Method::GET, old.status, &headers, freshness);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        let until = freshness.retain_until(options);
+        let (until, initial_age, given) = match &judged {
+            Ok(Judged { freshness, given, .. }) => {
+                (freshness.retain_until(options), freshness.initial_age, *given)
+            }
+            Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
+        };
 
         let chunks = old.body.chunks(place.head);
         let kept = self.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await;
@@ -167,27 +175,23 @@ impl<S: Storage> Core<S> {
         }
         let response = StoredResponse {
             headers,
-            initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
+            initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
+            given,
             request_time: times.requested,
             response_time: times.responded,
             freshness: OnceLock::new(),
             ..old.clone()
         };
-        let storable = policy::storable(
-            &Method::GET,
-            &asked.headers,
-            old.status,
-            &response.headers,
-            &freshness,
-            options,
-        )
-        .and_then(|()| policy::selecting_names(&response.headers, options))
-        .map_err(Stored::No)
-        // Another request's variant: its chunks go with it, so that a second record must not name them.
-        .and_then(|names| {
-            let own = self.selection(&names, &asked.headers) == variant.selection;
-            if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
-        });
+        let (freshness, storable) = match judged {
+            Ok(judged) => (judged.freshness, Ok(judged.names)),
+            Err((freshness, reason)) => (freshness, Err(Stored::No(reason))),
+        };
+        let storable = storable
+            // Another request's variant: its chunks go with it, so that a second record must not name them.
+            .and_then(|names| {
+                let own = self.selection(&names, asked) == variant.selection;
+                if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
+            });
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
@@ -196,7 +200,7 @@ impl<S: Storage> Core<S> {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
                 let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                 let (core, at) = (Arc::clone(self), place.clone());
-                let plan = Plan::new(core, at, names, &asked.headers, response, until, lease);
+                let plan = Plan::new(core, at, names, asked, response, until, lease);
                 let (at, record) = plan.announce_freshened(body, trailers);
                 if let Some(lead) = lead.take() {
                     self.alone.forget(place.head);
@@ -290,7 +294,8 @@ impl<S: Storage> Core<S> {
 /// again.
 fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
     let stored = answer.body().status().map(CacheStatus::stored);
-    matches!(stored, Some(Stored::No(_) | Stored::TooLarge))
+    matches!(stored, Some(Stored::No(reason)) if reason != NotStored::ReadOnly)
+        || stored == Some(Stored::TooLarge)
 }
 
 /// Reads a body to its end, so that it is stored.

@@ -168,7 +168,7 @@ impl<S: Storage> World<S> {
     pub fn on(storage: S, settings: impl FnOnce(CacheLayerBuilder<S>) -> CacheLayerBuilder<S>) -> Self {
         let (clock, mock) = Clock::mock();
         let upstream = Upstream::default();
-        let layer = settings(CacheLayer::builder(storage).clock(clock)).build();
+        let layer = settings(CacheLayer::builder(storage).clock(clock)).build().unwrap();
         let service = layer.layer(upstream.clone());
         Self { upstream, layer, service, clock: mock }
     }

@@ -64,7 +64,7 @@ async fn life(mut input: Input<'_>) {
         }
         std::future::ready(answer.ok_or_else(|| BoxError::from("down")))
     });
-    let layer = builder.build();
+    let layer = builder.build().unwrap();
     let mut service = layer.layer(origin);
     let mut number = 0;
     while !input.is_empty() {

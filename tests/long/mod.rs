@@ -84,7 +84,7 @@ fn ask() -> Request<Empty<Bytes>> {
 }
 
 async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Duration {
-    let layer = builder.build();
+    let layer = builder.build().unwrap();
     let service = layer.layer(service_fn(origin));
     let first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
     if part == "hit" {

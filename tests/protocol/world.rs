@@ -83,7 +83,7 @@ impl World {
                 let builder = builder
                     .operation_timeout(Duration::from_secs(3600))
                     .body_timeout(Duration::from_secs(3600));
-                if kind.strict { builder.strict().build() } else { builder.build() }
+                if kind.strict { builder.strict().build().unwrap() } else { builder.build().unwrap() }
             })
             .collect();
         let caches = layers.iter().enumerate().map(|(process, layer)| {

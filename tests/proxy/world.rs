@@ -32,7 +32,7 @@ impl Proxy {
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
         let origin = Origin::new(&url, timeout).unwrap();
         let host = origin.host();
-        let layer = cache_layer(MemoryStorage::new(), true);
+        let layer = cache_layer(MemoryStorage::new(), true).unwrap();
         let front = std::sync::Arc::new(Front::new(layer.layer(origin), host));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };

@@ -276,7 +276,7 @@ async fn play(case: &Case) -> Vec<String> {
     }
     let dates = Dates { start: mock.now().into(), clock: mock };
     let origin = Origin { dates: dates.clone(), answers: Arc::default(), asked: Arc::default() };
-    let service = builder.build().layer(origin.clone());
+    let service = builder.build().unwrap().layer(origin.clone());
     let mut wrong = Vec::new();
     for (at, step) in case.steps.iter().enumerate() {
         dates.clock.advance(step.pause);

@@ -97,8 +97,9 @@ pub fn play(address: &str) -> ExitCode {
             .lease(Duration::from_secs(30))
             .flight_timeout(Duration::from_secs(30))
             .operation_timeout(Duration::from_secs(10))
-            .build();
-        let layer = CacheLayer::builder(storage).clock(Clock::system()).build();
+            .build()
+            .unwrap();
+        let layer = CacheLayer::builder(storage).clock(Clock::system()).build().unwrap();
         let origin = Origin::new(|request| {
             let field = |name| request.headers()[name].to_str().unwrap().to_owned();
             let (version, len) = (field("x-version"), field("x-length").parse().unwrap());

@@ -92,7 +92,7 @@ impl<S: Storage> Fixture<S> {
         ) -> tower_response_cache::CacheLayerBuilder<S>,
     ) -> Self {
         let (clock, mock) = Clock::mock();
-        let layer = settings(CacheLayer::builder(storage).clock(clock)).build();
+        let layer = settings(CacheLayer::builder(storage).clock(clock)).build().unwrap();
         let service = BoxCloneSyncService::new(layer.layer(origin.clone()));
         Self { layer, origin, clock: mock, service }
     }

@@ -32,3 +32,16 @@ fn shared() -> Options {
 fn freshness(list: &[(&str, &str)], options: &Options) -> Freshness {
     Freshness::new(http::StatusCode::OK, &fields(list), NOW, NOW, options)
 }
+
+/// Without rules.
+fn storable(
+    method: &http::Method,
+    request: &HeaderMap,
+    status: http::StatusCode,
+    response: &HeaderMap,
+    freshness: &Freshness,
+    options: &Options,
+) -> Result<(), NotStored> {
+    let exchanged = Exchanged { method, request, status, response };
+    super::storable(exchanged, &RequestDirectives::of(request), freshness, None, &Terms::default(), options)
+}

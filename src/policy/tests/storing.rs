@@ -123,7 +123,7 @@ fn a_missing_date_is_added_and_one_that_came_stays() {
 #[test]
 fn the_selecting_names_are_those_of_every_vary_line() {
     let names = |vary: &[(&str, &str)], options: &Options| {
-        selecting_names(&fields(vary), options)
+        selecting_names(&fields(vary), options, Despite::default())
             .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
     };
     let shared = shared();
@@ -143,7 +143,7 @@ fn the_selecting_names_are_those_of_every_vary_line() {
 fn values_of_the_same_meaning_are_one_and_others_are_not() {
     let value = |name: &str, lines: &[&str]| {
         let list: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
-        selecting_value(&name.parse().unwrap(), &fields(&list))
+        selecting_value(&name.parse().unwrap(), &fields(&list), &[])
     };
     assert_eq!(value("accept-language", &["en, DE"]), value("accept-language", &["en", "de"]));
     assert_eq!(value("accept-encoding", &["gzip ,br"]), value("accept-encoding", &["GZIP, br"]));

@@ -64,6 +64,8 @@ pub enum MissReason {
     Expired,
     /// It had to be revalidated, and the origin sent a new response.
     Replaced(ValidateReason),
+    /// The request wants the origin's response: [`CacheMode::Reload`](crate::CacheMode).
+    Reload,
     /// The stored body was gone.
     BodyGone,
     /// The store failed, was too slow, or is left alone for a while since it did.
@@ -174,7 +176,7 @@ impl fmt::Display for CacheStatus {
                 MissReason::Vary => "fwd=vary-miss",
                 MissReason::Expired | MissReason::BodyGone => "fwd=miss",
                 MissReason::Method => "fwd=method",
-                MissReason::Replaced(ValidateReason::Request) => "fwd=request",
+                MissReason::Reload | MissReason::Replaced(ValidateReason::Request) => "fwd=request",
                 MissReason::Replaced(_) => "fwd=stale",
             })?,
             Outcome::Bypass => f.write_str("fwd=bypass")?,

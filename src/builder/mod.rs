@@ -1,11 +1,15 @@
 //! The settings of a [`CacheLayer`].
 
+mod rules;
+mod sameness;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{Uri, response};
 
+use crate::error::Result;
 use crate::layer::CacheLayer;
 use crate::service::{Config, Core};
 use crate::storage::Storage;
@@ -22,8 +26,9 @@ use crate::time::Clock;
 ///     .shared()
 ///     .status_field("my-proxy")
 ///     .operation_timeout(Duration::from_millis(200))
-///     .build();
+///     .build()?;
 /// # }
+/// # Ok::<_, tower_response_cache::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -252,10 +257,28 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Answers from what is stored, and stores or freshens nothing: for a store that somebody else fills. What a
+    /// successful unsafe request makes doubtful is still invalidated. [`scope::read_only`](crate::scope::read_only) does
+    /// it for a task. Default: off.
+    pub fn read_only(mut self) -> Self {
+        self.config.read_only = true;
+        self
+    }
+
+    /// Answers from what is stored or by 504, as if each request said `only-if-cached` (RFC 9111 §5.2.1.7): for work
+    /// offline. [`scope::only_if_cached`](crate::scope::only_if_cached) does it for a task. Default: off.
+    pub fn only_if_cached(mut self) -> Self {
+        self.config.only_if_cached = true;
+        self
+    }
+
     /// The layer.
-    #[must_use]
-    pub fn build(self) -> CacheLayer<S> {
-        CacheLayer::from_core(Core::new(self.storage, self.config))
+    ///
+    /// # Errors
+    /// A setting is malformed, or contradicts another: the message says which.
+    pub fn build(self) -> Result<CacheLayer<S>> {
+        self.config.check()?;
+        Ok(CacheLayer::from_core(Core::new(self.storage, self.config)))
     }
 }
 

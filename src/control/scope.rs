@@ -1,0 +1,76 @@
+//! Scopes: how all requests that a task makes within a future use the cache.
+//!
+//! Promises: a scope holds for the future that it wraps and for nothing else, and ends with it, also when that is
+//! dropped; an inner scope adds to the outer one and never lifts it. What a future spawns is a task of its own, outside
+//! the scope.
+//!
+//! ```
+//! use tower_response_cache::scope;
+//!
+//! # async fn requests() {}
+//! # async fn run() {
+//! scope::disabled(async {
+//!     requests().await; // straight to the origin
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! The scope of a request is the one in which its service was called.
+
+use std::future::Future;
+
+tokio::task_local! {
+    static SCOPE: Scope;
+}
+
+/// What holds in a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) disabled: bool,
+    pub(crate) read_only: bool,
+    pub(crate) only_if_cached: bool,
+}
+
+impl Scope {
+    const NONE: Self = Self { disabled: false, read_only: false, only_if_cached: false };
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            disabled: self.disabled || other.disabled,
+            read_only: self.read_only || other.read_only,
+            only_if_cached: self.only_if_cached || other.only_if_cached,
+        }
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Of the future that is being polled.
+    pub(crate) fn current() -> Self {
+        SCOPE.try_with(|scope| *scope).unwrap_or(Self::NONE)
+    }
+}
+
+/// Within this future, requests go straight to the origin, and their responses are not stored. What a successful unsafe
+/// request makes doubtful is still invalidated, so that nothing wrong is served afterwards.
+pub fn disabled<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    within(Scope { disabled: true, ..Scope::NONE }, future)
+}
+
+/// Within this future, what is stored answers, and nothing new is stored or freshened. What a successful unsafe request
+/// makes doubtful is still invalidated.
+pub fn read_only<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    within(Scope { read_only: true, ..Scope::NONE }, future)
+}
+
+/// Within this future, requests are answered from what is stored or by 504, as with `only-if-cached` (RFC 9111
+/// §5.2.1.7). Unsafe requests go to the origin all the same.
+pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    within(Scope { only_if_cached: true, ..Scope::NONE }, future)
+}
+
+fn within<F: Future>(scope: Scope, future: F) -> impl Future<Output = F::Output> {
+    SCOPE.scope(Scope::current().and(scope), future)
+}

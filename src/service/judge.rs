@@ -1,0 +1,155 @@
+//! What the rules, the request and the layer say together about a request and its response.
+//!
+//! Promises: a request without options, in a layer without rules, costs nothing here; whoever stores or freshens a
+//! response asks here first, so that nothing is stored by one way that the other would refuse.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
+
+use super::core::Core;
+use super::fetcher::Unstorable;
+use crate::control::{CacheOptions, Scope, Stored};
+use crate::entry::Head;
+use crate::error::Result;
+use crate::key::EffectiveUri;
+use crate::policy::{self, Freshness, Given, Interest, NotStored, RequestDirectives};
+use crate::rules::Rules;
+use crate::storage::Storage;
+
+/// What is settled about a response that may be stored.
+pub(super) struct Judged {
+    pub(super) freshness: Freshness,
+    pub(super) given: Option<Given>,
+    /// The fields that select it.
+    pub(super) names: Vec<HeaderName>,
+}
+
+impl<S: Storage> Core<S> {
+    /// Which entry a request is about.
+    pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {
+        let name = options(parts).and_then(CacheOptions::key_text);
+        self.config.identity.of(parts, name, &self.config.default_scheme)
+    }
+
+    /// The URI of a request, where its key is another text.
+    pub(super) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
+        if self.config.identity.is_plain() && !key.is_named() {
+            return None;
+        }
+        Some(EffectiveUri::of(parts, &self.config.default_scheme)?.to_text().into())
+    }
+
+    /// Takes the scope into the request, since others may go on with it; true: the cache is not to be asked.
+    pub(crate) fn enter(&self, parts: &mut request::Parts) -> bool {
+        let scope = Scope::current();
+        if !scope.is_none() {
+            let within = options(parts).cloned().unwrap_or_default().within(scope);
+            parts.extensions.insert(within);
+        }
+        let Some(options) = options(parts).cloned() else { return self.is_disabled() };
+        options.tell(&mut parts.headers);
+        options.bypasses() || self.is_disabled()
+    }
+
+    /// Whether the filters that have to wait want the cache to be asked about a request.
+    pub(super) fn admits(&self, parts: &request::Parts) -> impl Future<Output = bool> + Send + use<S> {
+        let waiting: Vec<_> = self.config.async_filters.iter().map(|filter| filter(parts)).collect();
+        async move {
+            for answer in waiting {
+                if !answer.await {
+                    return false;
+                }
+            }
+            true
+        }
+    }
+
+    /// What a request asks of the cache, by its fields and by its options.
+    pub(crate) fn directives(&self, parts: &request::Parts) -> RequestDirectives {
+        self.directives_of(parts, Interest { control: true, credentials: true })
+    }
+
+    /// The same for who knows what kinds of fields it has.
+    pub(crate) fn directives_of(&self, parts: &request::Parts, interest: Interest) -> RequestDirectives {
+        let mut asked = match interest.control && !self.config.ignore_request_directives {
+            true => RequestDirectives::of(&parts.headers),
+            false => RequestDirectives::default(),
+        };
+        asked.only_if_cached |= self.config.only_if_cached;
+        asked.read_only |= self.config.read_only;
+        if let Some(options) = options(parts) {
+            options.apply(&mut asked);
+        }
+        asked
+    }
+
+    /// The hash of the request's values of the fields that tell variants apart.
+    pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
+        let ignored = &self.config.policy.ignored_fields;
+        self.keyer.selection(names, |name| policy::selecting_value(name, &request.headers, ignored))
+    }
+
+    /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
+    pub(crate) fn tells_apart(&self, head: &Head) -> bool {
+        self.config.policy.key_fields.iter().all(|name| head.names.contains(name))
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
+        rules.check()?;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        Ok(())
+    }
+
+    /// Asks the filters about a response; what they refuse is marked.
+    pub(super) async fn admit<B>(&self, request: &request::Parts, response: Response<B>) -> Response<B> {
+        let rules = self.rules();
+        if !rules.has_filters() {
+            return response;
+        }
+        let (mut head, body) = response.into_parts();
+        let answer = rules.admit(request, &head);
+        if !answer.await {
+            head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
+        }
+        Response::from_parts(head, body)
+    }
+
+    /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.
+    pub(super) fn judge(
+        &self,
+        request: &request::Parts,
+        method: &Method,
+        status: StatusCode,
+        headers: &HeaderMap,
+        freshness: Freshness,
+    ) -> std::result::Result<Judged, (Freshness, NotStored)> {
+        let options = &self.config.policy;
+        let asked = self.directives(request);
+        let own = self::options(request).and_then(CacheOptions::given_ttl);
+        let url = || EffectiveUri::of(request, &self.config.default_scheme).map(|uri| uri.to_text());
+        let terms = self.rules().terms(own, || url().unwrap_or_default(), status, headers);
+        let exchanged = policy::Exchanged { method, request: &request.headers, status, response: headers };
+        let given = match terms.settle(status, headers, &freshness, options) {
+            Ok(given) => given,
+            Err(reason) => return Err((freshness, reason)),
+        };
+        let freshness = freshness.with(given);
+        let names = policy::storable(exchanged, &asked, &freshness, given, &terms, options)
+            .and_then(|()| policy::selecting_names(headers, options, terms.despite));
+        match names {
+            Ok(_) if asked.read_only => Err((freshness, NotStored::ReadOnly)),
+            Ok(names) => Ok(Judged { freshness, given, names }),
+            Err(reason) => Err((freshness, reason)),
+        }
+    }
+}
+
+fn options(parts: &request::Parts) -> Option<&CacheOptions> {
+    parts.extensions.get()
+}
