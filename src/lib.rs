@@ -107,6 +107,6 @@ pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcom
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};
-pub use self::rules::{Forbidden, Rule, Rules, UrlPattern};
+pub use self::rules::{Forbidden, IntoUrlPattern, Rule, Rules, UrlPattern};
 pub use self::service::{Cache, CacheFuture};
 pub use self::time::{Clock, MockClock, Timestamp};

@@ -8,5 +8,5 @@ mod rule;
 mod set;
 
 pub use self::pattern::UrlPattern;
-pub use self::rule::Rule;
+pub use self::rule::{IntoUrlPattern, Rule};
 pub use self::set::{Forbidden, Rules};

@@ -39,14 +39,10 @@ impl Rule {
 
     /// Only responses of URLs of this pattern: a glob as text, or a [`UrlPattern`]. A malformed glob is an error when
     /// the cache is built. Default: any URL.
-    pub fn url<P>(mut self, pattern: P) -> Self
-    where
-        P: TryInto<UrlPattern>,
-        P::Error: Into<Error>,
-    {
-        match pattern.try_into() {
+    pub fn url(mut self, pattern: impl IntoUrlPattern) -> Self {
+        match pattern.into_url_pattern() {
             Ok(pattern) => self.url = Some(pattern),
-            Err(error) => self.mistake = Some(error.into()),
+            Err(error) => self.mistake = Some(error),
         }
         self
     }
@@ -139,6 +135,40 @@ fn is_of_type(wanted: &str, headers: &HeaderMap) -> bool {
         Some("*/") => true,
         Some(kind) => given.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)),
         None => given.eq_ignore_ascii_case(wanted),
+    }
+}
+
+/// What a rule takes as a pattern of URLs: a glob as text, or a [`UrlPattern`].
+pub trait IntoUrlPattern {
+    /// The pattern.
+    ///
+    /// # Errors
+    /// The text is no glob.
+    fn into_url_pattern(self) -> Result<UrlPattern>;
+}
+
+impl IntoUrlPattern for UrlPattern {
+    fn into_url_pattern(self) -> Result<UrlPattern> {
+        Ok(self)
+    }
+}
+
+impl IntoUrlPattern for &str {
+    fn into_url_pattern(self) -> Result<UrlPattern> {
+        UrlPattern::glob(self)
+    }
+}
+
+impl IntoUrlPattern for String {
+    fn into_url_pattern(self) -> Result<UrlPattern> {
+        UrlPattern::glob(&self)
+    }
+}
+
+#[cfg(feature = "regex")]
+impl IntoUrlPattern for regex::Regex {
+    fn into_url_pattern(self) -> Result<UrlPattern> {
+        Ok(self.into())
     }
 }
 

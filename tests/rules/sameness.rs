@@ -1,0 +1,159 @@
+//! What counts as the same request.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use http::{HeaderName, Request, header};
+use tower_response_cache::CacheLayerBuilder;
+use tower_response_cache::storage::{MemoryStorage, Storage};
+
+use super::support::{Fixture, Origin, ReqBody, get_with, response};
+
+fn fixture(
+    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
+) -> Fixture {
+    on(MemoryStorage::new(), settings)
+}
+
+fn on(
+    storage: MemoryStorage,
+    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
+) -> Fixture {
+    let origin = Origin::new(|request| {
+        let location = request.headers().get("x-location").map(|value| value.to_str().unwrap().to_owned());
+        let mut response = response(&[("cache-control", "max-age=60")], request.uri().to_string());
+        if let Some(location) = location {
+            response.headers_mut().insert("location", location.parse().unwrap());
+        }
+        response
+    });
+    Fixture::with(origin, storage, settings)
+}
+
+async fn words<const N: usize>(fixture: &Fixture, uris: [&str; N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    for (word, uri) in words.iter_mut().zip(uris) {
+        *word = fixture.get(uri).await.word();
+    }
+    words
+}
+
+fn post(uri: &str, fields: &[(&str, &str)]) -> Request<ReqBody> {
+    let builder =
+        fields.iter().fold(Request::post(uri), |builder, (name, value)| builder.header(*name, *value));
+    builder.body(ReqBody::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ignored_parameters_and_their_order_do_not_count_and_the_origin_is_asked_as_the_caller_wrote() {
+    let fixture = fixture(|builder| builder.ignore_query(["token", "utm source"]).sort_query());
+    let uris = [
+        "http://a/?b=1&token=x&a=2",
+        "http://a/?a=2&b=1&token=y",
+        "http://a/?utm+source=z&a=2&b=1",
+        "http://a/?a=2&b=2",
+        "http://a/?Token=x&a=2&b=1",
+    ];
+    assert_eq!(words(&fixture, uris).await, ["miss", "hit", "hit", "miss", "miss"]);
+    assert_eq!(fixture.get(uris[1]).await.body, uris[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ignored_is_in_nothing_that_is_stored() {
+    let storage = MemoryStorage::new();
+    let fixture = on(storage.clone(), |builder| {
+        builder.ignore_query(["token"]).key_headers(["x-key".parse().unwrap()])
+    });
+    fixture.ask(get_with("http://a/?token=sesame&b=1", &[("x-key", "sesame")])).await;
+    fixture.layer.idle().await;
+    let mut records = std::pin::pin!(storage.values());
+    let mut seen = 0;
+    while let Some(record) = records.next().await {
+        let bytes = record.unwrap().1.to_bytes();
+        // The body is what the origin chose to say.
+        let place = |text: &[u8]| bytes.windows(text.len()).position(|part| part == text);
+        let end = place(b"http://a/?token=sesame&b=1").unwrap();
+        assert!(place(b"http://a/?b=1").is_some() && place(b"sesame").unwrap() > end);
+        seen += 1;
+    }
+    assert_eq!(seen, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsafe_request_invalidates_by_the_same_key() {
+    let fixture = fixture(|builder| builder.ignore_query(["token"]));
+    assert_eq!(words(&fixture, ["http://a/x?token=1", "http://a/y?token=1"]).await, ["miss"; 2]);
+    fixture.ask(post("http://a/x?token=2", &[("x-location", "/y?token=3")])).await;
+    assert_eq!(words(&fixture, ["http://a/x", "http://a/y"]).await, ["miss"; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_in_the_key_tell_requests_apart_whatever_vary_says() {
+    let tenant = || HeaderName::from_static("x-tenant");
+    let storage = MemoryStorage::new();
+    let untold = on(storage.clone(), |builder| builder);
+    untold.get("http://a/").await;
+    let fixture = on(storage, |builder| builder.key_headers([tenant()]));
+    let of = |who: &str| get_with("http://a/", &[("x-tenant", who)]);
+    // What was stored when the field was not in the key answers nobody: whose it is, is not known.
+    assert_eq!(fixture.get("http://a/").await.word(), "miss");
+    for (who, expected) in [("a", "miss"), ("b", "miss"), ("a", "hit"), ("b", "hit")] {
+        assert_eq!(fixture.ask(of(who)).await.word(), expected, "{who}");
+    }
+    assert_eq!(fixture.get("http://a/").await.word(), "hit");
+    fixture.ask(post("http://a/", &[("x-tenant", "c")])).await;
+    assert_eq!(fixture.ask(of("a")).await.word(), "miss", "an invalidation is for all of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_fields_in_the_key_but_for_those_about_the_cache_and_those_ignored() {
+    let fixture =
+        fixture(|builder| builder.key_all_headers().ignore_headers([HeaderName::from_static("x-trace")]));
+    for (fields, expected) in [
+        (&[("x-a", "1")][..], "miss"),
+        (&[("x-a", "1"), ("x-trace", "7")], "hit"),
+        (&[("x-a", "1"), ("cache-control", "max-age=60")], "hit"),
+        (&[("x-a", "2")], "miss"),
+        (&[("x-a", "1"), ("x-b", "1")], "miss"),
+        (&[("x-b", "1"), ("x-a", "1")], "hit"),
+        (&[("x-a", "1"), ("x-a", "2")], "miss"),
+        (&[], "miss"),
+    ] {
+        assert_eq!(fixture.ask(get_with("http://a/", fields)).await.word(), expected, "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ignored_field_does_not_count_even_if_vary_names_it() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60"), ("vary", "x-a, x-b")], "body"));
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        builder.ignore_headers([HeaderName::from_static("x-a"), header::AUTHORIZATION])
+    });
+    for (fields, expected) in [
+        (&[("x-a", "1"), ("authorization", "a")][..], "miss"),
+        (&[("x-a", "2"), ("authorization", "b")], "hit"),
+        (&[("x-b", "1")], "miss"),
+    ] {
+        assert_eq!(fixture.ask(get_with("http://a/", fields)).await.word(), expected, "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
+    let fixture = fixture(|builder| {
+        builder
+            .key(|request| Some(request.uri.path().strip_prefix("/mirror/")?.split_once('/')?.1.to_owned()))
+    });
+    let uris = [
+        "http://a/mirror/1/file",
+        "http://b/mirror/2/file",
+        "http://a/mirror/1/other",
+        "http://a/file",
+        "http://b/file",
+    ];
+    assert_eq!(words(&fixture, uris).await, ["miss", "hit", "miss", "miss", "miss"]);
+    fixture.ask(post("http://c/mirror/9/file", &[("x-location", "/mirror/3/other")])).await;
+    assert_eq!(words(&fixture, uris).await, ["miss", "hit", "miss", "hit", "hit"]);
+    fixture.clock.advance(Duration::from_secs(61));
+    assert_eq!(words(&fixture, uris).await, ["miss", "hit", "miss", "miss", "miss"]);
+}
