@@ -2,10 +2,8 @@
 //!
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
 //! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `lease`, `revalidate`,
-//! `keep` and
-//! `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way out),
-//! `early`,
-//! `invalidate`; and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
+//! `keep` and `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way
+//! out), `early`, `invalidate`; and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
 //! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
 mod age;
