@@ -137,8 +137,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// How long a request waits for the head of a response that another one fetches; then it fetches by itself. Default:
-    /// 10 s.
+    /// How long requests wait for the head of a response that another one fetches. Then one of them fetches as well, and
+    /// the others wait for that, once more so long; after that each fetches by itself. A body of which nothing came for
+    /// so long is joined by nobody any more. Default: 10 s.
     pub fn flight_timeout(mut self, longest: Duration) -> Self {
         self.config.flight_timeout = longest;
         self
@@ -175,7 +176,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
     }
 
     /// How long reading the next piece of a stored body may take, once the body has begun; then the body ends with an
-    /// error. Default: 10 s.
+    /// error. So does the body of a reader who holds up others for so long, where a response that several read cannot be
+    /// stored to its end. Default: 10 s.
     pub fn body_timeout(mut self, longest: Duration) -> Self {
         self.config.body_deadline = longest;
         self

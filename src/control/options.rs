@@ -138,6 +138,12 @@ impl CacheOptions {
         self
     }
 
+    /// What counts for whoever is answered by a refresh later on: how long its response is fresh, and under which name it
+    /// is stored.
+    pub(crate) fn for_a_refresh(&self) -> Self {
+        Self { ttl: self.ttl, key: self.key.clone(), ..Self::default() }
+    }
+
     /// Adds what is wanted to what a request says.
     pub(crate) fn apply(&self, asked: &mut RequestDirectives) {
         asked.no_store |= self.no_store;

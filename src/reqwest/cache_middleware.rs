@@ -58,6 +58,12 @@ use crate::storage::Storage;
 /// within its `stale-while-revalidate` window is therefore revalidated by the request itself, before it is served. With
 /// [`refresh_with`](CacheMiddleware::refresh_with) it is served at once, and refreshed beside through the client given.
 ///
+/// # Many callers at once
+/// They share one fetch, as with a service. But the rest of the chain is its request's own: where the task that fetches
+/// is not polled, those who wait for the head cannot go on in its place, and wait for
+/// [`flight_timeout`](crate::CacheLayerBuilder::flight_timeout) at most. So two requests for the same should not be awaited
+/// one after the other in one task while both are under way. Once the head is there, each reads on by itself.
+///
 /// # Errors
 /// Those of the client and of the middlewares below, as they came. The storage never fails a request.
 pub struct CacheMiddleware<S: Storage> {

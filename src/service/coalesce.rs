@@ -9,26 +9,32 @@
 //! follow but not lead, for it may get nothing; HEAD likewise. What validates a stored response sends the cache's own
 //! conditions, so that all may lead, and each is answered from the result by its own.
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Method, Response, header, request};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
+use super::commit::Plan;
 use super::core::Core;
 use super::download::Download;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Flight, Landed, Lead, Seen};
 use super::flow::{Answered, Need, Served};
 use super::lease::Leased;
-use super::lookup::{Place, variant_in};
+use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
+use super::tasks::after;
 use crate::body::CacheBody;
 use crate::control::{MissReason, Outcome, Stored};
+use crate::entry::StoredResponse;
 use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
+use crate::time::Timestamp;
 
 /// A request that looked so often gives up following.
 const ROUNDS: usize = 8;
@@ -59,70 +65,83 @@ impl<S: Storage> Core<S> {
         need: Need,
         departures: u64,
     ) -> Answered<F> {
-        let Some(mut part) = self.part(&parts, &place, &need) else {
-            return self.go(fetcher, parts, body, place, need, None).await;
-        };
         let (mut place, mut need, mut departures) = (place, need, departures);
-        let until = Instant::now() + self.config.flight_timeout;
-        let (mut at, mut seen) = spot(&place, &need);
-        // What this request leads, and the lease that it has for it.
-        let (mut led, mut lease) = (None, None);
+        let asked_at = self.config.clock.now();
+        let (mut until, mut has_waited) = (after(self.config.flight_timeout), false);
         for _ in 0..ROUNDS {
-            if led.is_none() {
-                match self.flights.enter(at, seen, departures, part.may_lead) {
-                    Entry::Alone => break,
-                    Entry::Lead(flight, lead) => led = Some((flight, lead)),
-                    Entry::Follow(flight) => {
-                        let landed = timeout_at(until, flight.landed()).await.unwrap_or(Landed::Failed(None));
-                        match self.follow(&parts, &need, flight, landed).await {
-                            Followed::Answered(response) => return Ok(response),
-                            Followed::Elsewhere(key) => {
-                                at = key;
-                                continue;
-                            }
-                            Followed::Alone => break,
-                            Followed::Looks => {}
-                        }
-                    }
+            let Some(part) = self.part(&parts, &place, &need) else { break };
+            let (at, seen) = spot(&place, &need);
+            match self.flights.enter(at, seen, departures, part.may_lead) {
+                Entry::Alone => break,
+                Entry::Lead(flight, mut lead) => {
+                    lead.narrows = part.narrows;
+                    return self.lead(fetcher, parts, body, place, need, (flight, lead)).await;
                 }
-            }
-            if led.as_mut().is_some_and(|(_, lead)| !std::mem::take(&mut lead.looks_again)) {
-                let leased = match lease.take() {
-                    Some(lease) => Leased::Fetch(Some(lease)),
-                    None => self.lease(at, seen, until).await,
-                };
-                match (leased, led.take()) {
-                    (Leased::Fetch(lease), Some((flight, mut lead))) => {
-                        (lead.lease, lead.narrows) = (lease, part.narrows);
-                        return self.lead(fetcher, parts, body, place, need, (flight, lead)).await;
+                Entry::Follow(flight) => {
+                    let followed = match timeout_at(until, flight.landed()).await {
+                        Ok(landed) => self.follow(&parts, &need, flight, landed, asked_at).await,
+                        Err(_) => {
+                            let (slow, failed) = (Arc::clone(&flight), Landed::Failed(None));
+                            match self.follow(&parts, &need, flight, failed, asked_at).await {
+                                Followed::Answered(response) => return Ok(response),
+                                _ if has_waited => break,
+                                _ => {}
+                            }
+                            // It takes too long: one of those who waited fetches as well, and the others follow that.
+                            slow.retire();
+                            (until, has_waited) = (after(self.config.flight_timeout), true);
+                            Followed::Looks
+                        }
+                    };
+                    match followed {
+                        Followed::Answered(response) => return Ok(response),
+                        Followed::Elsewhere(key, plan) => {
+                            place = plan.beside(place, key);
+                            need = Need::Fetch(MissReason::Vary);
+                            continue;
+                        }
+                        Followed::Alone => break,
+                        Followed::Looks => {}
                     }
-                    (Leased::Look(taken), leads) => (lease, led) = (taken, leads),
-                    (Leased::Fetch(_), None) => {}
                 }
             }
             departures = self.flights.departures();
-            let found = {
-                let Some(uri) = self.identify(&parts) else { break };
-                let (again, found) = self.lookup(place.head, &uri, &parts, None).await;
-                place = again;
-                found
-            };
-            need = match self.serve(&mut fetcher, &parts, &place, found).await {
-                Served::Answered(response) => return Ok(response),
-                Served::Needs(need) => need,
-            };
-            let Some(now) = self.part(&parts, &place, &need) else { break };
-            let (spot, stamp) = spot(&place, &need);
-            if (spot, stamp, now.may_lead) != (at, seen, true) {
-                (led, lease) = (None, None); // what it leads is another place's
-            }
-            (at, seen, part) = (spot, stamp, now);
-            if Instant::now() >= until {
-                break;
+            match self.look_again(&mut fetcher, &parts, place).await {
+                Again::Answered(response) => return Ok(response),
+                Again::Needs(there, what) => (place, need) = (there, what),
             }
         }
-        drop((led, lease));
         self.go(fetcher, parts, body, place, need, None).await
+    }
+
+    /// The same for who calls it from within: its future is of no type that has a name.
+    fn obtain_boxed<'a, F: Fetcher + 'a>(
+        self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        departures: u64,
+    ) -> Pin<Box<dyn Future<Output = Answered<F>> + Send + 'a>> {
+        Box::pin(self.obtain(fetcher, parts, body, place, need, departures))
+    }
+
+    /// Looks in the store once more, where something may have been stored meanwhile.
+    async fn look_again<F: Fetcher>(
+        self: &Arc<Self>,
+        fetcher: &mut F,
+        parts: &request::Parts,
+        place: Place,
+    ) -> Again<F::Body> {
+        let (place, found) = match self.identify(parts) {
+            Some(uri) => self.lookup(place.head, &uri, parts, None).await,
+            None => (place, Found::Nothing(MissReason::Absent)),
+        };
+        match self.serve(fetcher, parts, &place, found).await {
+            Served::Answered(response) => Again::Answered(response),
+            Served::Needs(need) => Again::Needs(place, need),
+        }
     }
 
     /// Which part a request may take; `None`: it goes by itself.
@@ -150,7 +169,8 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Fetches, so that others can follow, and go on with it where that is possible.
+    /// Fetches, so that others can follow, and go on with it where that is possible: with all of it, from the lease to
+    /// the head, so that nothing waits for a leader that is not polled.
     #[allow(clippy::too_many_arguments)]
     async fn lead<F: Fetcher>(
         self: Arc<Self>,
@@ -163,12 +183,12 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let fetcher = match fetcher.detach() {
             Ok(detached) => detached,
-            Err(fetcher) => return self.go(fetcher, parts, body, place, need, Some(lead)).await,
+            Err(fetcher) => return self.led(fetcher, parts, body, place, need, lead).await,
         };
         let outcome = Arc::new(Mutex::new(None));
         let brought = Arc::clone(&outcome);
         let fetch = async move {
-            let answer = AssertUnwindSafe(self.go(fetcher, parts, body, place, need, Some(lead)));
+            let answer = AssertUnwindSafe(self.led(fetcher, parts, body, place, need, lead));
             let answer = answer.catch_unwind().await;
             *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         };
@@ -177,6 +197,50 @@ impl<S: Storage> Core<S> {
             Ok(answer) => answer,
             // Whoever was just driving it, the panic is the leader's.
             Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// The way of a leader: looks again if something may have been stored since it looked, and for as long as another
+    /// process fetches; then fetches.
+    async fn led<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        mut lead: Lead<S>,
+    ) -> Answered<F> {
+        let (mut place, mut need) = (place, need);
+        let (at, seen) = spot(&place, &need);
+        // Half of what those who follow wait, so that they need not fetch beside this one.
+        let until = after(self.config.flight_timeout / 2);
+        loop {
+            if lead.lease.is_some() {
+                return self.go(fetcher, parts, body, place, need, Some(lead)).await;
+            }
+            if !std::mem::take(&mut lead.looks_again) {
+                match self.lease(at, seen, until).await {
+                    Leased::Fetch(lease) => {
+                        lead.lease = lease;
+                        return self.go(fetcher, parts, body, place, need, Some(lead)).await;
+                    }
+                    Leased::Look(lease) => lead.lease = lease,
+                }
+            }
+            let departures = self.flights.departures();
+            (place, need) = match self.look_again(&mut fetcher, &parts, place).await {
+                Again::Answered(response) => {
+                    lead.land(Landed::Look);
+                    return Ok(response);
+                }
+                Again::Needs(place, need) => (place, need),
+            };
+            let leads = self.part(&parts, &place, &need).is_some_and(|part| part.may_lead);
+            if !leads || spot(&place, &need) != (at, seen) {
+                drop(lead); // what it leads is another place's
+                return self.obtain_boxed(fetcher, parts, body, place, need, departures).await;
+            }
         }
     }
 
@@ -217,7 +281,8 @@ impl<S: Storage> Core<S> {
         need: &Need,
         flight: Arc<Flight<S>>,
         landed: Landed<S>,
-    ) -> Followed<B> {
+        asked_at: Timestamp,
+    ) -> Followed<S, B> {
         match landed {
             Landed::Look | Landed::Abandoned => Followed::Looks,
             Landed::Private => Followed::Alone,
@@ -230,8 +295,8 @@ impl<S: Storage> Core<S> {
                 }
                 Followed::Alone
             }
-            Landed::Streaming(download) => match self.fits(parts, &download) {
-                Fit::Other(key) => Followed::Elsewhere(key),
+            Landed::Streaming(download) => match self.fits(parts, &download, asked_at) {
+                Fit::Other(key) => Followed::Elsewhere(key, Arc::clone(&download.plan)),
                 Fit::No => Followed::Alone,
                 Fit::Yes => {
                     let now = self.config.clock.now();
@@ -244,9 +309,12 @@ impl<S: Storage> Core<S> {
                     let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
                     status.origin_status = Some(download.plan.response().status.as_u16());
                     status.collapsed = true;
-                    match self.answer_from(Asked::by(parts), download, flight, status) {
+                    match self.answer_from(Asked::by(parts), download, Arc::clone(&flight), status) {
                         Some(response) => Followed::Answered(response),
-                        None => Followed::Looks,
+                        None => {
+                            flight.retire(); // it has ended, or nothing comes of it
+                            Followed::Looks
+                        }
                     }
                 }
             },
@@ -260,7 +328,7 @@ impl<S: Storage> Core<S> {
                 }
                 let now = self.config.clock.now();
                 let freshness = variant.response.freshness(self.number, &self.config.policy);
-                let asked = since_asked(self.directives(parts));
+                let asked = since_asked(self.directives(parts), &variant.response, asked_at);
                 if policy::decide(&asked, &freshness, now) != Verdict::Serve {
                     return Followed::Alone;
                 }
@@ -275,14 +343,14 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    fn fits(&self, parts: &request::Parts, download: &Download<S>) -> Fit {
+    fn fits(&self, parts: &request::Parts, download: &Download<S>, asked_at: Timestamp) -> Fit {
         let plan = &download.plan;
         let selection = self.selection(plan.names(), parts);
         if selection != plan.selection() {
             return Fit::Other(plan.sibling(selection));
         }
         let freshness = plan.response().freshness(self.number, &self.config.policy);
-        let asked = since_asked(self.directives(parts));
+        let asked = since_asked(self.directives(parts), plan.response(), asked_at);
         match policy::decide(&asked, &freshness, self.config.clock.now()) {
             Verdict::Serve => Fit::Yes,
             _ => Fit::No,
@@ -291,11 +359,18 @@ impl<S: Storage> Core<S> {
 }
 
 /// What came of following.
-enum Followed<B> {
+enum Followed<S: Storage, B> {
     Answered(Response<CacheBody<B>>),
-    Elsewhere(Key),
+    /// Its own variant is beside the one that this plan stores.
+    Elsewhere(Key, Arc<Plan<S>>),
     Alone,
     Looks,
+}
+
+/// What came of looking again.
+enum Again<B> {
+    Answered(Response<CacheBody<B>>),
+    Needs(Place, Need),
 }
 
 /// The place of a flight, and what was seen there.
@@ -309,9 +384,19 @@ fn spot(place: &Place, need: &Need) -> (Key, Seen) {
     }
 }
 
-/// A request that wants nothing older than itself (`max-age=0`) takes what came after it had asked, however long the
-/// origin took.
-fn since_asked(mut asked: RequestDirectives) -> RequestDirectives {
-    asked.max_age = asked.max_age.filter(|most| *most >= Duration::from_secs(1));
+/// A request that limits the age of what it takes (`max-age=0`) is content with what was made for it: what came after it
+/// had asked, however long the origin took, if it was not old by then.
+fn since_asked(
+    mut asked: RequestDirectives,
+    came: &StoredResponse,
+    asked_at: Timestamp,
+) -> RequestDirectives {
+    // Dates have no more than seconds.
+    const SECOND: Duration = Duration::from_secs(1);
+    let age = Duration::from_millis(came.initial_age_ms);
+    let age = age.saturating_sub(came.response_time.since(came.request_time)).saturating_sub(SECOND);
+    if came.response_time >= asked_at && asked.max_age.is_some_and(|most| age <= most) {
+        asked.max_age = None;
+    }
     asked
 }

@@ -126,6 +126,27 @@ impl<S: Storage> Plan<S> {
         self.place.head
     }
 
+    /// The place of another variant of the entry, as it will be once this is stored. Nothing is found there before that,
+    /// or if it is not stored.
+    pub(crate) fn beside(&self, mut place: Place, key: Key) -> Place {
+        place.usable = match &self.target {
+            Target::Head { names, generation, .. } => {
+                let inline = Variant {
+                    until: self.until,
+                    selection: self.selection,
+                    personal: self.personal,
+                    response: self.response.clone(),
+                };
+                let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
+                let head = Head { key_text, names: names.clone(), generation: *generation, fence, inline };
+                Some(entry::record(Slot::Head(head), self.until.max(fence)))
+            }
+            Target::Variant { .. } => self.place.usable.clone(),
+        };
+        place.variant = Some((key, None));
+        place
+    }
+
     /// What this writes into its place while the body comes.
     pub(crate) fn puts(&self) -> Option<Stamp> {
         self.placeholder.as_ref().map(Record::stamp)

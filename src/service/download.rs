@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::commit::Plan;
 use super::flights::Registration;
 use super::recorder::Recorder;
+use super::tasks::after;
 use super::wakers::Wakers;
 use super::window::Window;
 use crate::body::{BodyError, BodyErrorKind};
@@ -51,8 +52,10 @@ pub(crate) struct State<S: Storage> {
     pub(crate) end: Option<Result<(), BodyError>>,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) places: Places,
-    /// Since when the slowest reader has held up the others.
-    stuck: Option<Instant>,
+    /// Since when the slowest reader has held up the others, and where it is.
+    stuck: Option<(Instant, u64)>,
+    /// When the origin was heard last.
+    heard: Instant,
     /// Others may still come and read from the beginning.
     registration: Option<Registration<S>>,
 }
@@ -109,6 +112,7 @@ impl<S: Storage> Download<S> {
             trailers: None,
             places: Places::default(),
             stuck: None,
+            heard: Instant::now(),
             registration,
         };
         let waker = Waker::from(Arc::clone(&wakers));
@@ -136,12 +140,18 @@ impl<S: Storage> Download<S> {
                 Poll::Ready(false) => state.end_keeping(Keeping::Live),
             }
         }
-        if matches!(state.keeping, Keeping::Stored) {
-            state.makes_room(); // what comes beyond the announced length
-        }
-        if matches!(state.keeping, Keeping::Live) && !state.makes_room() {
-            let since = *state.stuck.get_or_insert_with(Instant::now);
-            let until = since + patience;
+        let has_room = match state.keeping {
+            Keeping::Recording(_) => true,
+            // What comes beyond the announced length is in no store either.
+            Keeping::Stored => {
+                state.makes_room() || self.expected.is_none_or(|expected| state.window.end() <= expected)
+            }
+            Keeping::Live => state.makes_room(),
+        };
+        if !has_room {
+            let slowest = state.places.slowest().unwrap_or_default();
+            let (since, _) = *state.stuck.get_or_insert_with(|| (Instant::now(), slowest));
+            let until = after(patience).min(since.checked_add(patience).unwrap_or_else(|| after(patience)));
             if Instant::now() < until && Handle::try_current().is_ok() {
                 return More::Stuck(until);
             }
@@ -191,14 +201,17 @@ impl<S: Storage> State<S> {
         matches!(self.keeping, Keeping::Recording(_)) && self.end.is_none()
     }
 
-    /// Whether who comes now can read it from the beginning: while it is being stored, and afterwards if it is short.
-    pub(crate) fn takes_readers(&self) -> bool {
-        self.is_open() || (matches!(self.keeping, Keeping::Stored) && self.window.start() == 0)
+    /// Whether who comes now can read it from the beginning: while it is being stored and was heard of within this time, and afterwards if it is short.
+    pub(crate) fn takes_readers(&self, patience: Duration) -> bool {
+        (self.is_open() && self.heard.elapsed() < patience)
+            || (matches!(self.keeping, Keeping::Stored) && self.window.start() == 0)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(body) = &mut self.body else { return Poll::Ready(()) };
-        match ready!(body.as_mut().poll_frame(cx)) {
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        self.heard = Instant::now();
+        match frame {
             Some(Ok(frame)) => {
                 let has_ended = body.is_end_stream();
                 match frame.into_data() {
@@ -226,8 +239,14 @@ impl<S: Storage> State<S> {
         Poll::Ready(())
     }
 
+    /// There is no body.
+    pub(crate) fn finish_empty(&mut self) {
+        self.finish();
+        self.end_with(Ok(()));
+    }
+
     /// The body is whole: what it was is stored.
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
         if let Keeping::Recording(recorder) = &mut self.keeping {
             let is_kept = recorder.finish(&self.window, self.trailers.clone());
             self.end_keeping(if is_kept { Keeping::Stored } else { Keeping::Live });
@@ -269,7 +288,13 @@ impl<S: Storage> State<S> {
         {
             *place = to.map_or(Place::Done, Place::At);
         }
-        self.stuck.take().is_some()
+        // Where it was the slowest who went on, there is room now, and whoever is the slowest then has its own time.
+        let goes_on =
+            self.stuck.is_some_and(|(_, at)| self.places.slowest().is_none_or(|slowest| slowest > at));
+        if goes_on {
+            self.stuck = None;
+        }
+        goes_on
     }
 }
 

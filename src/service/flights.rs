@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -34,18 +34,20 @@ pub(crate) struct Flights<S: Storage> {
 
 /// One fetch.
 pub(crate) struct Flight<S: Storage> {
-    _registration: Registration<S>,
+    registration: Registration<S>,
     /// What its leader saw in the place, and what it has put there itself.
     seen: Mutex<Vec<Seen>>,
     course: Mutex<Option<Landed<S>>>,
     /// The fetch, if it can leave its request.
     drive: Mutex<Option<Drive>>,
+    /// Somebody wanted to go on with the fetch while another was at it.
+    contended: AtomicBool,
     wakers: Arc<Wakers>,
 }
 
 pub(crate) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Somebody who waits for a flight. Whoever stops waiting wakes another, who may have to go on with the fetch.
+/// Somebody who waits for a flight. Whoever stops waiting wakes the others, who may have to go on with the fetch.
 struct Waiting<'a> {
     wakers: &'a Wakers,
     slot: Slot,
@@ -97,6 +99,8 @@ pub(crate) struct Lead<S: Storage> {
     pub(crate) looks_again: bool,
     /// The request went out without its caller's conditions and range: they are answered from the response.
     pub(crate) narrows: bool,
+    /// It fetches for the store alone.
+    pub(crate) is_background: bool,
     /// No other process fetches the same.
     pub(crate) lease: Option<Lease<S>>,
 }
@@ -141,10 +145,11 @@ impl<S: Storage> Flights<S> {
                     let number = self.next.fetch_add(1, Ordering::SeqCst);
                     let position = Position { flights: Arc::clone(self), at, number };
                     let flight = Arc::new(Flight {
-                        _registration: Registration(position.clone()),
+                        registration: Registration(position.clone()),
                         seen: Mutex::new(vec![seen]),
                         course: Mutex::new(None),
                         drive: Mutex::new(None),
+                        contended: AtomicBool::new(false),
                         wakers: Arc::default(),
                     });
                     map.insert(at, (number, Arc::downgrade(&flight)));
@@ -155,6 +160,7 @@ impl<S: Storage> Flights<S> {
                         landed: false,
                         looks_again,
                         narrows: false,
+                        is_background: false,
                         lease: None,
                     };
                     Some((flight, lead))
@@ -201,7 +207,7 @@ impl<S: Storage> Flight<S> {
     async fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
         let mut waiting = Waiting { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
         poll_fn(|cx| {
-            waiting.slot.wait(cx.waker());
+            drop(waiting.slot.wait(cx.waker()));
             if let Some(ready) = ready() {
                 waiting.is_over = true;
                 return Poll::Ready(ready);
@@ -218,16 +224,31 @@ impl<S: Storage> Flight<S> {
         .await
     }
 
-    /// Goes on with the fetch, on behalf of all who wait, unless somebody is just doing that.
+    /// Goes on with the fetch, on behalf of all who wait, unless somebody is just doing that: then whoever is at it wakes
+    /// all once more, since a wake-up may have come before this one was there to hear it.
     fn poll_drive(&self) {
-        let Ok(mut drive) = self.drive.try_lock() else { return };
+        let mut drive = match self.drive.try_lock() {
+            Ok(drive) => drive,
+            Err(_) => {
+                self.contended.store(true, Ordering::SeqCst);
+                let Ok(drive) = self.drive.try_lock() else { return };
+                drive
+            }
+        };
         let Some(fetch) = drive.as_mut() else { return };
         let waker = Waker::from(Arc::clone(&self.wakers));
-        if fetch.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            *drive = None;
-            drop(drive);
+        let is_over = fetch.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let over = if is_over { drive.take() } else { None };
+        drop(drive);
+        drop(over);
+        if self.contended.swap(false, Ordering::SeqCst) || is_over {
             self.wakers.wake_all();
         }
+    }
+
+    /// Nobody comes to it any more; who waits goes on waiting.
+    pub(crate) fn retire(&self) {
+        self.registration.0.remove();
     }
 
     /// Whether nothing was written to its place since the leader looked, but by the leader.
@@ -248,7 +269,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.slot.leave();
-            self.wakers.wake_one();
+            self.wakers.wake_all(); // any of them may have stopped as well
         }
     }
 }

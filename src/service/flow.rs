@@ -144,8 +144,8 @@ impl<S: Storage> Core<S> {
         Ok(self.finish(response.map(CacheBody::inner), status))
     }
 
-    /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What goes to the origin has a box of its own, so that the
-    /// one for the lookup stays small.
+    /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What
+    /// goes to the origin has a box of its own, so that the one for the lookup stays small.
     pub(crate) async fn run<F: Fetcher>(
         self: Arc<Self>,
         mut fetcher: F,
@@ -269,7 +269,7 @@ impl<S: Storage> Core<S> {
         place: &Place,
         key: Key,
         record: &Record,
-        since: Timestamp,
+        (since, code): (Timestamp, Option<u16>),
     ) -> Option<Response<CacheBody<F::Body>>> {
         let ago = self.config.clock.now().since(since);
         if ago >= LATELY {
@@ -280,7 +280,7 @@ impl<S: Storage> Core<S> {
         if !pauses && beside.is_none() {
             return None; // this one asks
         }
-        let response = self.answer_stale(parts, key, record, None, StaleReason::Failing).await?;
+        let response = self.answer_stale(parts, key, record, code, StaleReason::Failing).await?;
         if let Some(beside) = beside.filter(|_| !pauses) {
             self.refresh_later(beside, parts, place, key, record);
         }

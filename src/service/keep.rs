@@ -15,12 +15,11 @@ use super::lookup::Place;
 use super::readers::Reader;
 use super::recorder::Recorder;
 use super::respond::Asked;
-use super::window::Window;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored};
+use crate::policy::{self, Freshness, NotStored, RequestDirectives, Verdict};
 use crate::storage::{Key, Storage};
 use crate::time::Timestamp;
 
@@ -73,30 +72,34 @@ impl<S: Storage> Core<S> {
         status.origin_status = Some(head.status.as_u16());
         status.ttl = ttl;
         let Some(plan) = plan else {
-            if let (Some(head), Some(lead)) = (at, lead) {
-                self.keep_nothing(head, &status, lead);
+            match (at, lead) {
+                (Some(head), Some(lead)) => self.keep_nothing(head, &status, lead),
+                // Nobody knows what stands there, so that nothing is to be found there by who follows.
+                (None, Some(lead)) => drop(lead.land(Landed::Private)),
+                (_, None) => {}
             }
             return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
         };
         let expected = content_length(&head.headers).or_else(|| body.size_hint().exact());
         let awaits_trailers = head.headers.contains_key(header::TRAILER);
         let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
-        self.alone.forget(plan.head());
+        let freshness = plan.response().freshness(self.number, &self.config.policy);
+        self.note_use(plan.head(), &freshness, times.responded);
         let plan = Arc::new(plan);
-        let mut recorder = Recorder::new(Arc::clone(&plan), expected, awaits_trailers);
-        if body.is_end_stream() {
-            recorder.finish(&Window::default(), None);
-            lead.map(|lead| lead.land(Landed::Look));
-            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
-        }
+        let recorder = Recorder::new(Arc::clone(&plan), expected, awaits_trailers);
+        let is_empty = body.is_end_stream();
+        let is_background = lead.as_ref().is_some_and(|lead| lead.is_background);
         let registration = lead.as_ref().map(Lead::registration);
         let incoming = Box::pin(CacheBody::inner(body));
         let download = Download::new(Arc::clone(&plan), recorder, incoming, expected, registration);
+        if is_empty {
+            download.lock().finish_empty();
+        }
         let flight = lead.and_then(|lead| {
             lead.puts(plan.puts());
             lead.land(Landed::Streaming(Arc::clone(&download)))
         });
-        let reader = Reader::first(Arc::clone(&download), flight.clone());
+        let reader = Reader::first(Arc::clone(&download), flight.clone(), is_background);
         if narrows
             && let Some(flight) = flight
             && let Some(response) = self.answer_from(Asked::by(request), download, flight, status)
@@ -111,9 +114,23 @@ impl<S: Storage> Core<S> {
     /// Tells those who follow that the response is not for them; from now on nobody waits for another's of this entry,
     /// until one comes that can be shared.
     fn keep_nothing(&self, head: Key, status: &CacheStatus, lead: Lead<S>) {
-        self.alone.add(head, self.config.clock.now());
-        let failed = status.origin_status.filter(|code| *code >= 500);
-        lead.land(if failed.is_some() { Landed::Failed(failed) } else { Landed::Private });
+        match status.origin_status.filter(|code| *code >= 500) {
+            // That says nothing about the responses to come.
+            failed @ Some(_) => drop(lead.land(Landed::Failed(failed))),
+            None => {
+                self.alone.add(head, self.config.clock.now(), None);
+                lead.land(Landed::Private);
+            }
+        }
+    }
+
+    /// Notes whether a response that is stored can answer those who wait for it: not one that is stale at once, or has to
+    /// be validated for each.
+    pub(super) fn note_use(&self, head: Key, freshness: &Freshness, now: Timestamp) {
+        match policy::decide(&RequestDirectives::default(), freshness, now) {
+            Verdict::Serve => self.alone.forget(head),
+            _ => self.alone.add(head, now, None),
+        }
     }
 
     fn storable(

@@ -12,11 +12,15 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::flights::Seen;
+use super::tasks::after;
 use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
 /// How often a process that waits looks whether the other has stored something: at first, and at last.
 const SOON: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_millis(100);
+
+/// By so much clocks may differ. What is further away was written by one that is wrong, or is none of ours.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// Held while this process fetches.
 pub(crate) struct Lease<S: Storage> {
@@ -38,7 +42,7 @@ impl<S: Storage> Core<S> {
     /// is over.
     pub(crate) async fn lease(self: &Arc<Self>, at: Key, seen: Seen, until: Instant) -> Leased<S> {
         let Some(time) = self.config.lease else { return Leased::Fetch(None) };
-        let until = until.min(Instant::now() + time);
+        let until = until.min(after(time));
         let mut pause = SOON;
         loop {
             let lease = match self.take_lease(at, time).await {
@@ -73,10 +77,9 @@ impl<S: Storage> Core<S> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
         let there = self.store.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
-        if there
-            .as_ref()
-            .is_some_and(|there| there.retain_until() > now && there.retain_until() <= now + time)
-        {
+        if there.as_ref().is_some_and(|there| {
+            there.retain_until() > now && there.retain_until() <= now + time.saturating_mul(2) + SKEW
+        }) {
             return Ok(None);
         }
         let record = Record::new(Bytes::new(), now + time);

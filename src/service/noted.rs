@@ -21,15 +21,16 @@ pub(crate) struct Noted {
 
 #[derive(Debug, Default)]
 struct Keys {
-    since: HashMap<Key, Timestamp>,
+    since: HashMap<Key, (Timestamp, Option<u16>)>,
     /// In the order in which they were noted; some may be forgotten since.
     order: VecDeque<Key>,
 }
 
 impl Noted {
-    pub(crate) fn add(&self, key: Key, now: Timestamp) {
+    /// With the status that the origin answered with, if that matters.
+    pub(crate) fn add(&self, key: Key, now: Timestamp, code: Option<u16>) {
         let mut keys = self.lock();
-        if keys.since.insert(key, now).is_none() {
+        if keys.since.insert(key, (now, code)).is_none() {
             keys.order.push_back(key);
         }
         while keys.order.len() > MOST
@@ -50,8 +51,8 @@ impl Noted {
         }
     }
 
-    /// Since when the key is noted.
-    pub(crate) fn since(&self, key: Key) -> Option<Timestamp> {
+    /// Since when the key is noted, and with which status.
+    pub(crate) fn since(&self, key: Key) -> Option<(Timestamp, Option<u16>)> {
         if self.len.load(Ordering::SeqCst) == 0 { None } else { self.lock().since.get(&key).copied() }
     }
 

@@ -11,10 +11,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout_at};
 
 use super::download::{Download, More};
 use super::flights::Flight;
+use super::tasks::after;
 use super::wakers::Slot;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
@@ -43,10 +44,12 @@ pub(crate) struct Reader<S: Storage> {
 }
 
 impl<S: Storage> Reader<S> {
-    /// For the one that the response came to.
-    pub(crate) fn first(download: Arc<Download<S>>, flight: Option<Arc<Flight<S>>>) -> Self {
+    /// For the one that the response came to. `drains`: it reads for the store alone, and nobody goes on for it.
+    pub(crate) fn first(download: Arc<Download<S>>, flight: Option<Arc<Flight<S>>>, drains: bool) -> Self {
         let number = download.lock().places.enter(0);
-        Self::new(download, flight, number, 0, None, true)
+        let mut reader = Self::new(download, flight, number, 0, None, true);
+        reader.drains = drains;
+        reader
     }
 
     /// For one who wants the bytes from a place to another; `None`: it is too late to begin.
@@ -58,7 +61,7 @@ impl<S: Storage> Reader<S> {
     ) -> Option<Self> {
         let number = {
             let mut state = download.lock();
-            if !state.takes_readers() {
+            if !state.takes_readers(download.plan.core.config.flight_timeout) {
                 return None;
             }
             state.places.enter(from)
@@ -91,9 +94,14 @@ impl<S: Storage> Reader<S> {
         }
     }
 
-    /// Reads to the end, so that it is stored.
+    /// Reads for as long as it is being stored, and the origin is not silent for too long.
     pub(crate) async fn drain(mut self) {
-        while let Some(Ok(_)) = poll_fn(|cx| self.poll_frame(cx)).await {}
+        self.drains = true;
+        let patience = self.download.plan.core.config.refresh_timeout;
+        while self.download.lock().is_open() {
+            let next = poll_fn(|cx| self.poll_frame(cx));
+            let Ok(Some(Ok(_))) = timeout_at(after(patience), next).await else { return };
+        }
     }
 
     /// Begins to read the chunk that holds this reader's place.
@@ -168,6 +176,7 @@ impl<S: Storage> Source for Reader<S> {
                 };
             }
             let download = Arc::clone(&self.download);
+            let before; // outlives the lock, see `Slot::wait`
             let mut state = download.lock();
             if state.places.is_cut(self.number) {
                 drop(state);
@@ -206,7 +215,7 @@ impl<S: Storage> Source for Reader<S> {
                     return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
                 }
             }
-            self.slot.wait(cx.waker());
+            before = self.slot.wait(cx.waker());
             match download.poll_more(&mut state, download.plan.core.config.body_deadline) {
                 More::Come => {
                     drop(state);
@@ -224,6 +233,7 @@ impl<S: Storage> Source for Reader<S> {
                     if timer.deadline() != until {
                         timer.as_mut().reset(until);
                     }
+                    drop(before);
                     ready!(timer.as_mut().poll(cx));
                 }
             }
@@ -265,8 +275,7 @@ impl<S: Storage> Drop for Reader<S> {
         }
         if let Some(number) = number {
             let (download, flight) = (Arc::clone(&self.download), self.flight.clone());
-            let mut reader = Self::new(download, flight, number, self.place, None, true);
-            reader.drains = true;
+            let reader = Self::new(download, flight, number, self.place, None, true);
             core.tasks.spawn(reader.drain());
         }
     }

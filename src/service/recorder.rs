@@ -107,6 +107,8 @@ impl<S: Storage> Recorder<S> {
             return true;
         }
         tracing::debug!("not stored: the body is longer than an entry may be, or than it announced");
+        // Who comes next need not wait to learn that.
+        plan.core.alone.add(plan.head(), plan.core.config.clock.now(), None);
         self.give_up();
         false
     }

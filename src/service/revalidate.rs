@@ -15,7 +15,7 @@ use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
-use crate::control::{CacheStatus, MissReason, Outcome, Stored};
+use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
@@ -58,7 +58,7 @@ impl<S: Storage> Core<S> {
             }
             if let Some(response) = self.answer_stale(&asked, key, &record, code, StaleReason::OnError).await
             {
-                self.failing.add(key, now);
+                self.failing.add(key, now, code);
                 return Ok(response);
             }
         } else {
@@ -203,7 +203,7 @@ impl<S: Storage> Core<S> {
                 let plan = Plan::new(core, at, names, asked, response, until, lease);
                 let (at, record) = plan.announce_freshened(body, trailers);
                 if let Some(lead) = lead.take() {
-                    self.alone.forget(place.head);
+                    self.note_use(place.head, &freshness, times.responded);
                     lead.land(Landed::Freshened(at, record.clone()));
                 }
                 let freshened = record.clone();
@@ -213,7 +213,7 @@ impl<S: Storage> Core<S> {
             Err(why) => {
                 status.stored = why;
                 if let Some(lead) = lead.take() {
-                    self.alone.add(place.head, times.responded);
+                    self.alone.add(place.head, times.responded, None);
                     lead.land(Landed::Private);
                 }
                 let (selection, personal) = (variant.selection, variant.personal);
@@ -242,6 +242,14 @@ impl<S: Storage> Core<S> {
         });
     }
 
+    /// Whether the stored response could be stored as an answer to this request: else a refresh with its credentials
+    /// would end it.
+    fn may_store_for(&self, parts: &request::Parts, record: &Record) -> bool {
+        let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
+        let freshness = stored.freshness(self.number, &self.config.policy).into_owned();
+        self.judge(parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
+    }
+
     /// Refreshes a record in the background, unless somebody does.
     pub(crate) fn refresh_later<F: Fetcher + 'static>(
         self: &Arc<Self>,
@@ -255,6 +263,15 @@ impl<S: Storage> Core<S> {
         let mut parts = parts.clone();
         parts.method = Method::GET;
         policy::strip_conditions(&mut parts.headers);
+        // What its caller says of the response that it wants is no matter of those to come.
+        parts.headers.remove(header::CACHE_CONTROL);
+        parts.headers.remove(header::PRAGMA);
+        if let Some(options) = parts.extensions.get_mut::<CacheOptions>() {
+            *options = options.for_a_refresh();
+        }
+        if !self.may_store_for(&parts, record) {
+            return;
+        }
         let (core, place, record) = (Arc::clone(self), place.clone(), record.clone());
         let departures = self.flights.departures();
         let timeout = self.config.refresh_timeout;
@@ -265,15 +282,17 @@ impl<S: Storage> Core<S> {
             else {
                 return; // somebody asks already
             };
+            lead.is_background = true;
+            let looks_again = lead.looks_again || core.config.lease.is_some();
             if let Some(time) = core.config.lease {
                 match core.take_lease(key, time).await {
                     Ok(None) => return, // another process asks
                     Ok(lease) => lead.lease = lease,
                     Err(()) => {}
                 }
-                if !core.is_still(key, Some(record.stamp())).await.unwrap_or(true) {
-                    return; // another process has asked
-                }
+            }
+            if looks_again && !core.is_still(key, Some(record.stamp())).await.unwrap_or(true) {
+                return; // somebody has asked since this was read
             }
             let refresh = async {
                 let body = F::RequestBody::default();

@@ -6,10 +6,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks(Arc<Running>);
@@ -18,6 +20,12 @@ pub(crate) struct Tasks(Arc<Running>);
 struct Running {
     count: AtomicUsize,
     none_left: Notify,
+}
+
+/// The moment after so long a time; for the longest ones, one that is never waited for.
+pub(crate) fn after(time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + time.min(FAR)
 }
 
 /// How far a piece of work has come.

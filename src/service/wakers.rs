@@ -42,11 +42,6 @@ impl Wakers {
         }
     }
 
-    pub(crate) fn wake_one(&self) {
-        let waker = self.lock().wakers.iter_mut().find_map(Option::take);
-        waker.into_iter().for_each(Waker::wake);
-    }
-
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,30 +58,32 @@ impl Wake for Wakers {
 }
 
 impl Slot {
-    /// Notes who waits here.
-    pub(crate) fn wait(&self, waker: &Waker) {
+    /// Notes who waits here. Who waited before is given back, to be let go of where no lock is held: that may end a
+    /// task, with all that it has.
+    #[must_use]
+    pub(crate) fn wait(&self, waker: &Waker) -> Option<Waker> {
         let mut slots = self.wakers.lock();
-        if let Some(place) = slots.wakers.get_mut(self.number)
-            && !place.as_ref().is_some_and(|there| there.will_wake(waker))
-        {
-            *place = Some(waker.clone());
+        let place = slots.wakers.get_mut(self.number)?;
+        if place.as_ref().is_some_and(|there| there.will_wake(waker)) {
+            return None;
         }
+        place.replace(waker.clone())
     }
 
     /// Nobody waits here for now.
     pub(crate) fn leave(&self) {
-        if let Some(place) = self.wakers.lock().wakers.get_mut(self.number) {
-            *place = None;
-        }
+        let waker = self.wakers.lock().wakers.get_mut(self.number).and_then(Option::take);
+        drop(waker);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut slots = self.wakers.lock();
-        if let Some(place) = slots.wakers.get_mut(self.number) {
-            *place = None;
-        }
-        slots.free.push(self.number);
+        let waker = {
+            let mut slots = self.wakers.lock();
+            slots.free.push(self.number);
+            slots.wakers.get_mut(self.number).and_then(Option::take)
+        };
+        drop(waker); // not under the lock, see `wait`
     }
 }

@@ -7,6 +7,7 @@ mod support;
 mod awaits;
 mod bodies;
 mod cold;
+mod hazards;
 mod interleavings;
 mod leaders;
 mod lease;

@@ -1,0 +1,593 @@
+//! What has gone wrong, or nearly: leaders and readers that stop at bad moments, wishes of one request that reach another,
+//! clocks that differ, limits without end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::MemoryStorage;
+
+use super::support::faulty::{Faulty, Mode};
+use super::support::{get, get_with};
+use super::task::{Task, settle};
+use super::upstream::{World, got};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
+const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn who_limits_the_age_takes_nothing_that_came_before_it_asked() {
+    let world = World::new();
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    let sender = world.upstream.call().head(200, FRESH);
+    sender.data("ol");
+    settle(&mut first).await;
+    world.clock.advance(30 * SECOND);
+    let mut reload = [world.ask(&[("cache-control", "max-age=0")])];
+    settle(&mut reload).await;
+    assert_eq!(world.upstream.waiting(), 1, "30 s old, from the store it would be validated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_limits_the_age_takes_nothing_that_was_old_when_it_came() {
+    let world = World::new();
+    let mut herd = [world.ask(&[]), world.ask(&[("cache-control", "max-age=0")])];
+    settle(&mut herd).await;
+    world.upstream.call().answer(200, &[("cache-control", "max-age=60"), ("age", "50")], "x");
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1, "age 50 for max-age=0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_knows_nothing_of_the_wishes_of_the_request_that_began_it() {
+    let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut stale = [world.ask(&[("cache-control", "no-store")])];
+    settle(&mut stale).await;
+    assert!(got(&mut stale)[0].status.is_stale());
+    world.upstream.call().answer(304, VALID, "");
+    world.layer.idle().await;
+    let mut next = world.herd(5, &[]);
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 0, "the refresh was kept: entry is gone, and coalescing is off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variant_beside_another_is_fetched_once() {
+    let world = World::new();
+    let mut request = get("http://example.com/");
+    *request.method_mut() = http::Method::POST;
+    let mut post = [world.send(request)];
+    settle(&mut post).await;
+    world.upstream.call().answer(204, &[], "");
+    settle(&mut post).await;
+    drop(post[0].run());
+    let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
+    let mut herd: Vec<_> = ["de", "en"].map(|language| world.ask(&[("accept-language", language)])).into();
+    settle(&mut herd).await;
+    let de = world.upstream.call().head(200, varying);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1, "en is asked for");
+    de.data("de");
+    drop(de);
+    settle(&mut herd).await;
+    world.layer.idle().await;
+    let mut late = [world.ask(&[("accept-language", "en")])];
+    settle(&mut late).await;
+    assert_eq!(world.upstream.waiting(), 1, "and once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_variant_of_a_cold_herd_is_stored() {
+    let world = World::new();
+    let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
+    let mut herd: Vec<_> =
+        ["de", "en", "fr"].map(|language| world.ask(&[("accept-language", language)])).into();
+    settle(&mut herd).await;
+    let de = world.upstream.call().head(200, varying);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 2);
+    let (en, fr) = (world.upstream.call().head(200, varying), world.upstream.call().head(200, varying));
+    for (sender, body) in [(de, "de"), (en, "en"), (fr, "fr")] {
+        sender.data(body);
+        drop(sender);
+        settle(&mut herd).await;
+    }
+    world.layer.idle().await;
+    let mut next: Vec<_> =
+        ["de", "en", "fr"].map(|language| world.ask(&[("accept-language", language)])).into();
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 0, "all are stored");
+}
+
+#[derive(Default, Clone)]
+struct Empty;
+impl http_body::Body for Empty {
+    type Data = bytes::Bytes;
+    type Error = std::io::Error;
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>> {
+        std::task::Poll::Ready(None)
+    }
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, std::io::Error>(
+                http::Response::builder()
+                    .status(301)
+                    .header("cache-control", "max-age=60")
+                    .body(Empty)
+                    .unwrap(),
+            )
+        }
+    });
+    let service = CacheLayer::builder(Faulty::new(Mode::ReadOnly)).build().layer(origin);
+    let begun = tokio::time::Instant::now();
+    let herd: Vec<_> =
+        (0..20).map(|_| tokio::spawn(service.clone().oneshot(get("http://example.com/")))).collect();
+    for one in herd {
+        one.await.unwrap().unwrap();
+    }
+    assert!(
+        begun.elapsed() <= 2 * SECOND,
+        "{:?} and {} fetches",
+        begun.elapsed(),
+        count.load(Ordering::SeqCst)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_place_cannot_be_claimed_nobody_waits_twice() {
+    let world = World::on(Faulty::new(Mode::ReadOnly), |builder| builder.strict());
+    let mut herd = world.herd(20, &[]);
+    settle(&mut herd).await;
+    let mut rounds = 0;
+    while world.upstream.waiting() > 0 {
+        rounds += 1;
+        while world.upstream.waiting() > 0 {
+            world.upstream.call().answer(200, FRESH, "x");
+        }
+        settle(&mut herd).await;
+    }
+    assert!(rounds <= 2, "{rounds} rounds, {} fetches", world.upstream.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_timeout_may_be_without_end() {
+    let world = World::with(|builder| builder.flight_timeout(Duration::MAX));
+    let mut herd = world.herd(2, &[]);
+    settle(&mut herd).await;
+}
+#[tokio::test(start_paused = true)]
+async fn a_lease_may_be_without_end() {
+    let world = World::with(|builder| builder.lease(Duration::MAX));
+    let mut herd = world.herd(2, &[]);
+    settle(&mut herd).await;
+}
+#[tokio::test(start_paused = true)]
+async fn a_body_timeout_may_be_without_end() {
+    let world =
+        World::with(|builder| builder.body_timeout(Duration::MAX).max_entry_bytes(1000).chunk_bytes(100));
+    let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
+    settle(&mut herd).await;
+    let sender = world.upstream.call().head(200, FRESH);
+    settle(&mut herd).await;
+    for _ in 0..1000 {
+        sender.data(vec![1; 1000]);
+    }
+    let fast = herd[0].run().unwrap().unwrap().into_body();
+    let _slow = herd[1].run().unwrap().unwrap().into_body();
+    let mut task = [Task::new(async move {
+        let _ = fast.collect().await;
+    })];
+    settle(&mut task).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_leader_takes_too_long_one_more_fetches() {
+    let world = World::with(|builder| builder.flight_timeout(3 * SECOND));
+    let service = world.service.clone();
+    let herd: Vec<_> =
+        (0..100).map(|_| tokio::spawn(service.clone().oneshot(get("http://example.com/")))).collect();
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(world.upstream.count() <= 2, "{}", world.upstream.count());
+    drop(herd);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_fetch_is_not_joined_for_ever() {
+    let world = World::with(|builder| builder.flight_timeout(10 * SECOND).shared());
+    let service = world.service.clone();
+    let ask = || tokio::spawn(service.clone().oneshot(get("http://example.com/")));
+    let leader = ask();
+    tokio::time::sleep(SECOND).await;
+    let _hung = world.upstream.call();
+    let mut others = vec![ask()];
+    tokio::time::sleep(SECOND).await;
+    leader.abort();
+    let upstream = world.upstream.clone();
+    let pump = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SECOND / 10).await;
+            while upstream.waiting() > 0 {
+                upstream.call().answer(200, &[("cache-control", "private")], "x");
+            }
+        }
+    });
+    for _ in 0..20 {
+        tokio::time::sleep(6 * SECOND).await;
+        others.push(ask());
+    }
+    // Two minutes later.
+    let begun = tokio::time::Instant::now();
+    ask().await.unwrap().unwrap();
+    pump.abort();
+    assert!(begun.elapsed() <= 2 * SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ends_in_time_also_where_bodies_are_finished() {
+    let world = World::with(|builder| {
+        builder.stale_while_revalidate(3600 * SECOND).finish_on_drop().refresh_timeout(5 * SECOND)
+    });
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut stale = [world.ask(&[])];
+    settle(&mut stale).await;
+    let sender = world.upstream.call().head(200, VALID);
+    sender.data("ne");
+    tokio::time::sleep(6 * SECOND).await;
+    tokio::time::sleep(6 * SECOND).await;
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert!(sender.is_dropped(), "still read; another refresh began: {}", world.upstream.waiting());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_for_the_store_alone_ends_with_the_storing() {
+    let world = World::with(|builder| builder.chunk_bytes(100).max_entry_bytes(1000));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut first = [world.ask(&[("if-none-match", "\"b\"")])];
+    settle(&mut first).await;
+    let sender = world.upstream.call().head(200, &[("cache-control", "max-age=10"), ("etag", "\"b\"")]);
+    settle(&mut first).await;
+    assert_eq!(got(&mut first)[0].code, 304);
+    for _ in 0..100 {
+        sender.data(vec![1; 1000]);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(sender.is_dropped(), "nobody reads it, and it is not stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_behind_a_chunk_that_was_not_written_finishes() {
+    let store = Faulty::new(Mode::Well);
+    let world = World::on(store.clone(), |builder| builder.chunk_bytes(1000));
+    let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
+    settle(&mut herd).await;
+    let sender = world.upstream.call().head(200, FRESH);
+    settle(&mut herd).await;
+    let mut bodies: Vec<_> = herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
+    sender.data(vec![1; 1500]);
+    for body in &mut bodies {
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1500);
+    }
+    store.set(Mode::HungWrites);
+    for _ in 0..6 {
+        sender.data(vec![2; 500]);
+    }
+    drop(sender);
+    let leader = bodies.remove(0);
+    let follower = bodies.remove(0);
+    assert_eq!(follower.collect().await.unwrap().to_bytes().len(), 3000);
+    let read = leader.collect().await.map(|body| body.to_bytes().len());
+    assert_eq!(read.unwrap(), 3000, "the slower one: nothing but storing has failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_holds_though_clocks_differ_a_little() {
+    let store = MemoryStorage::new();
+    let [one, other] = [(); 2].map(|()| World::on(store.clone(), |builder| builder.lease(10 * SECOND)));
+    one.clock.advance(Duration::from_millis(5));
+    let (mut first, mut second) = ([one.ask(&[])], [other.ask(&[])]);
+    settle(&mut first).await;
+    settle(&mut second).await;
+    assert_eq!((one.upstream.count(), other.upstream.count()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_says_nothing_about_the_responses_to_come() {
+    let world = World::new();
+    let mut herd = world.herd(3, &[]);
+    settle(&mut herd).await;
+    while world.upstream.waiting() > 0 {
+        world.upstream.call().answer(503, &[], "busy");
+        settle(&mut herd).await;
+    }
+    let mut next = world.herd(20, &[]);
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 1, "nothing says that it is for one caller alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_turns_out_too_large_is_remembered() {
+    let world = World::with(|builder| builder.chunk_bytes(100).max_entry_bytes(1000));
+    let mut first = [world.ask(&[])];
+    settle(&mut first).await;
+    let sender = world.upstream.call().head(200, FRESH);
+    sender.data(vec![b'x'; 5000]);
+    drop(sender);
+    settle(&mut first).await;
+    assert_eq!(got(&mut first).len(), 1);
+    let mut next = world.herd(5, &[]);
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stops_before_it_fetches_stalls_nobody() {
+    let store = Faulty::new(Mode::Well);
+    let world = World::on(store.clone(), |builder| builder.lease(10 * SECOND));
+    // It asks for the lease, whose write hangs for a moment.
+    store.set(Mode::HungWrites);
+    let mut leader = world.ask(&[]);
+    assert!(leader.run().is_none());
+    let begun = tokio::time::Instant::now();
+    let follower = tokio::spawn(world.service.clone().oneshot(get("http://example.com/")));
+    tokio::task::yield_now().await;
+    store.set(Mode::Well);
+    while world.upstream.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.upstream.call().answer(200, FRESH, "x");
+    follower.await.unwrap().unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_the_fetch_being_polled_is_woken() {
+    type Hook = Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+    let hook: Hook = Arc::default();
+    let inner = Arc::clone(&hook);
+    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+        let hook = Arc::clone(&inner);
+        let mut polls = 0;
+        std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls < 2 {
+                return std::task::Poll::Pending;
+            }
+            if polls == 2 {
+                cx.waker().wake_by_ref(); // it goes on at once
+                if let Some(hook) = hook.lock().unwrap().take() {
+                    hook();
+                }
+                return std::task::Poll::Pending;
+            }
+            std::task::Poll::Ready(Ok::<_, std::io::Error>(
+                http::Response::builder()
+                    .header("cache-control", "max-age=60")
+                    .body(http_body_util::Full::new(bytes::Bytes::from("x")))
+                    .unwrap(),
+            ))
+        })
+    });
+    let service = CacheLayer::new(MemoryStorage::new()).layer(origin);
+    let mut leader = Task::new(service.clone().oneshot(get("http://example.com/")));
+    leader.poll();
+    let follower =
+        Arc::new(std::sync::Mutex::new(Task::new(service.clone().oneshot(get("http://example.com/")))));
+    // Polled only by hand below, since the follower's own first poll would be the second of the fetch.
+    let theirs = Arc::clone(&follower);
+    let runtime = tokio::runtime::Handle::current();
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        std::thread::spawn(move || {
+            let _in = runtime.enter();
+            let mut follower = theirs.lock().unwrap();
+            follower.poll(); // another thread of the runtime, meanwhile
+        })
+        .join()
+        .unwrap();
+    }));
+    leader.poll(); // and never again
+    let follower = follower.lock().unwrap();
+    assert!(!follower.is_done());
+    // What the wake-up in the poll woke: nobody was noted then but the leader, if the follower came after it.
+    assert!(follower.is_woken(), "nobody will ever poll the fetch again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_came_is_no_unreachable_origin_afterwards() {
+    let world = World::with(|builder| builder.stale_on_failure());
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut one = [world.ask(&[("cache-control", "stale-if-error=60")])];
+    settle(&mut one).await;
+    world.upstream.call().answer(503, &[], "busy");
+    settle(&mut one).await;
+    assert!(got(&mut one)[0].status.is_stale());
+    let mut plain = [world.ask(&[])];
+    settle(&mut plain).await;
+    assert_eq!(world.upstream.waiting(), 1, "the origin was reached, so that nothing allows the stale one");
+}
+
+#[test]
+fn a_waker_is_let_go_of_where_no_lock_is_held() {
+    let (done, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
+            settle(&mut herd).await;
+            let _sender = world.upstream.call().head(200, FRESH);
+            settle(&mut herd).await;
+            let mut bodies: Vec<_> =
+                herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
+            // A task whose waker is all that keeps it, as in plain executors; it owns the other body.
+            struct Holder(#[allow(dead_code)] std::sync::Mutex<Box<dyn std::any::Any + Send>>);
+            impl std::task::Wake for Holder {
+                fn wake(self: Arc<Self>) {}
+            }
+            let owner = Arc::new(Holder(std::sync::Mutex::new(Box::new(bodies.remove(1)))));
+            let waker = std::task::Waker::from(owner);
+            let mut body = Box::pin(bodies.remove(0));
+            let poll = |body: &mut std::pin::Pin<
+                Box<tower_response_cache::CacheBody<super::upstream::Given>>,
+            >,
+                        waker: &std::task::Waker| {
+                let _ =
+                    http_body::Body::poll_frame(body.as_mut(), &mut std::task::Context::from_waker(waker));
+            };
+            poll(&mut body, &waker);
+            drop(waker);
+            poll(&mut body, std::task::Waker::noop());
+        });
+        let _ = done.send(());
+    });
+    assert!(end.recv_timeout(Duration::from_secs(3)).is_ok(), "deadlock");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_at_once_is_waited_for_once() {
+    let world = World::new();
+    let zero = &[("cache-control", "max-age=0"), ("etag", "\"a\"")];
+    for round in 0..3 {
+        let mut herd = world.herd(10, &[]);
+        settle(&mut herd).await;
+        let at_once = world.upstream.waiting();
+        let mut rounds = 0;
+        while world.upstream.waiting() > 0 {
+            rounds += 1;
+            while world.upstream.waiting() > 0 {
+                let call = world.upstream.call();
+                if call.headers.contains_key("if-none-match") {
+                    call.answer(304, zero, "")
+                } else {
+                    call.answer(200, zero, "x")
+                }
+            }
+            settle(&mut herd).await;
+        }
+        got(&mut herd);
+        assert!(
+            round == 0 || at_once == 10 || world.upstream.count() <= 12,
+            "round {round}: {at_once} at once, then {rounds} rounds, {} in all",
+            world.upstream.count()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_is_left_behind_though_another_trickles() {
+    for stops in [false, true] {
+        let world =
+            World::with(|builder| builder.chunk_bytes(1000).max_entry_bytes(1000).body_timeout(3 * SECOND));
+        let mut herd: Vec<_> = (0..3).map(|_| world.send(get("http://example.com/"))).collect();
+        settle(&mut herd).await;
+        let sender = world.upstream.call().head(200, FRESH);
+        settle(&mut herd).await;
+        for _ in 0..1000 {
+            sender.data(vec![1; 1000]);
+        }
+        let mut bodies: Vec<_> =
+            herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
+        let (mut fast, mut trickle, stopped) = (bodies.remove(0), bodies.remove(0), bodies.remove(0));
+        let stopped = stops.then_some(stopped);
+        let read = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&read);
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = fast.frame().await {
+                count.fetch_add(frame.into_data().unwrap().len(), Ordering::SeqCst);
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(2 * SECOND).await;
+                if !matches!(trickle.frame().await, Some(Ok(_))) {
+                    return;
+                }
+            }
+        });
+        tokio::time::sleep(100 * SECOND).await;
+        assert!(
+            read.load(Ordering::SeqCst) > 290_000,
+            "stopped: {}, fast has {}",
+            stopped.is_some(),
+            read.load(Ordering::SeqCst)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_with_somebodys_credentials_does_not_end_a_shared_entry() {
+    let world = World::with(|builder| builder.shared().stale_while_revalidate(60 * SECOND));
+    world.store(VALID, "stored", 11 * SECOND).await;
+    let mut stale = [world.ask(&[("authorization", "me")])];
+    settle(&mut stale).await;
+    assert!(got(&mut stale)[0].status.is_stale());
+    world.layer.idle().await;
+    let mut next = world.herd(5, &[]);
+    settle(&mut next).await;
+    assert!(world.upstream.waiting() <= 1, "{}", world.upstream.waiting());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_does_not_end_a_fresh_entry() {
+    let world = World::with(|builder| builder.refresh_early(SECOND));
+    world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 99 * SECOND).await;
+    for _ in 0..1000 {
+        world.ask(&[("cache-control", "no-store")]).run().unwrap().unwrap();
+    }
+    tokio::task::yield_now().await;
+    world.upstream.call().answer(304, &[("cache-control", "max-age=100"), ("etag", "\"a\"")], "");
+    world.layer.idle().await;
+    let mut next = [world.ask(&[])];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 0, "it is fresh for another second at least");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_long_silence_newcomers_fetch_anew() {
+    let world = World::new();
+    let mut leader = [world.send(get("http://example.com/"))];
+    settle(&mut leader).await;
+    let sender = world.upstream.call().head(200, FRESH);
+    sender.data("a");
+    settle(&mut leader).await;
+    let _held = leader[0].run().unwrap().unwrap(); // its caller does nothing with it
+    tokio::time::sleep(3600 * SECOND).await;
+    let late = tokio::spawn({
+        let service = world.service.clone();
+        async move {
+            service
+                .oneshot(get("http://example.com/"))
+                .await
+                .unwrap()
+                .into_body()
+                .collect()
+                .await
+                .map(|body| body.to_bytes())
+        }
+    });
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(late.is_finished() || world.upstream.waiting() == 1, "an hour old, and it hangs");
+    drop(sender);
+}
