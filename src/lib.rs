@@ -94,6 +94,10 @@ mod layer;
 mod policy;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+// Not asked by the service yet, and therefore not public either.
+#[cfg_attr(not(test), allow(dead_code))]
+#[allow(unreachable_pub, unused_imports)]
+mod rules;
 mod service;
 pub mod storage;
 #[cfg(feature = "testing")]
