@@ -92,9 +92,9 @@ impl FromStr for UrlPattern {
     }
 }
 
-/// Searched for in the whole URL, in its normalised form: scheme and host in lower case, no default port, at least `/` as
-/// the path, the query if there is one, neither user nor fragment. `^` and `$` are the URL's begin and end; without them
-/// a part of it is enough, so that `example\.com/` is found in `https://evil.org/?example.com/` too.
+/// Searched for in the whole URL, in its normalised form: scheme and host in lower case, no default port, at least `/`
+/// as the path, the query if there is one, neither user nor fragment. `^` and `$` are the URL's begin and end; without
+/// them a part of it is enough, so that `example\.com/` is found in `https://evil.org/?example.com/` too.
 #[cfg(feature = "regex")]
 impl From<regex::Regex> for UrlPattern {
     fn from(regex: regex::Regex) -> Self {

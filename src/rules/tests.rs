@@ -296,7 +296,11 @@ fn escaped(url: &str) -> String {
 
 proptest! {
     #[test]
-    fn nothing_panics(pattern in "[a*./:?%é\\[\\]@# h-]{0,24}", url in "(https?://)?[a*./:?%é\\[\\]@]{0,24}", any in any::<String>()) {
+    fn nothing_panics(
+        pattern in "[a*./:?%é\\[\\]@# h-]{0,24}",
+        url in "(https?://)?[a*./:?%é\\[\\]@]{0,24}",
+        any in any::<String>(),
+    ) {
         for pattern in [&pattern, &any] {
             if let Ok(pattern) = UrlPattern::glob(pattern) {
                 pattern.matches(&url);
@@ -322,7 +326,11 @@ proptest! {
     }
 
     #[test]
-    fn a_star_stands_for_any_text_of_its_segment(before in "[g-h]{0,4}", gone in "[g-h%é]{0,6}", after in "[g-h]{0,4}") {
+    fn a_star_stands_for_any_text_of_its_segment(
+        before in "[g-h]{0,4}",
+        gone in "[g-h%é]{0,6}",
+        after in "[g-h]{0,4}",
+    ) {
         let url = format!("https://x/{before}{gone}{after}/y?{before}{gone}{after}");
         let star = format!("{before}*{after}");
         let pattern = format!("/{star}/y?{star}");
