@@ -237,6 +237,7 @@ fn multipart_forms_are_compared_by_their_parts() {
             &[b"--B\r\n\r\nx\r\n--B--"],
             // Parts that readers name in different ways count.
             &[&token("token\\")],
+            &[&token("to\\ken")],
             &[&token("token\"; name=\"y")],
             &[&token("token\"; name*=\"y")],
             &[&token("token\"; filename=\"\\")],
@@ -351,6 +352,7 @@ fn other_types_and_codings_are_told_apart_by_their_bytes() {
         "text/plain",
         "application/x-ndjson",
         "application/jsonx",
+        "application/x x+json",
         "application/json, text/plain",
         "application/json; charset=utf-7",
         "",
