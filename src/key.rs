@@ -4,6 +4,8 @@
 //! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
 //! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
 
+#[cfg(feature = "content-keys")]
+mod content;
 mod identity;
 mod recent;
 
