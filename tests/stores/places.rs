@@ -44,6 +44,7 @@ pub struct Kind {
 enum Address {
     Memory,
     Sqlite,
+    Directory,
     /// An address that takes a cache name.
     Server(String),
     /// The same; ours ends with its data.
@@ -82,7 +83,11 @@ impl Servers {
             #[cfg(feature = "dynamodb")]
             endpoint: None,
         };
-        let mut kinds = vec![kind("memory", Address::Memory), kind("sqlite", Address::Sqlite)];
+        let mut kinds = vec![
+            kind("memory", Address::Memory),
+            kind("sqlite", Address::Sqlite),
+            kind("directory", Address::Directory),
+        ];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
                 (Ok(url), _) => (url, Vec::new(), None),
@@ -184,6 +189,9 @@ impl Place {
             Address::Memory => "memory:".to_owned(),
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
+            }
+            Address::Directory => {
+                format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
             }
             Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
