@@ -276,6 +276,12 @@ impl Harness for Place {
                 damaged |= dynamodb::damage(&client, &table, &entry).await;
             }
         }
+        if matches!(self.kind.address, Address::Directory) {
+            for store in std::fs::read_dir(self.folder.path()).unwrap() {
+                let head = store.unwrap().path().join(&entry[..2]).join(&entry).join("head");
+                damaged |= head.exists() && std::fs::write(head, "damage").is_ok();
+            }
+        }
         for database in self.mongodb().await {
             let value = Binary { subtype: BinarySubtype::Generic, bytes: b"damage".to_vec() };
             let of_entry = doc! { "_id": { "$regex": format!("^{entry}") } };

@@ -93,9 +93,18 @@ impl Bound {
         }
     }
 
-    /// Notes what was counted.
-    pub(super) fn counted(&self, total: u64) {
-        *self.counts() = Counts { total: Some(total), ..Counts::default() };
+    /// A count begins: what is written from now on may be missed by it.
+    pub(super) fn count_begins(&self) {
+        self.counts().written = 0;
+    }
+
+    /// Notes what was counted; says whether something was written meanwhile.
+    pub(super) fn counted(&self, total: u64) -> bool {
+        let mut counts = self.counts();
+        // Counted twice rather than not at all.
+        counts.total = Some(total.saturating_add(counts.written));
+        counts.sizes.clear();
+        counts.written > 0
     }
 
     /// Whether it is time to count, and to make room.

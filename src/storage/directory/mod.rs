@@ -27,8 +27,8 @@
 //! - Only what is named exactly as below is ours: other files and folders are neither read, listed, counted nor removed,
 //!   not even by [`clear`](super::Storage::clear), wherever they are. A folder that holds one stays.
 //! - Removing files or the directory is fine at any time: what was in it is a miss, and the next change makes the
-//!   directory again. A body of which a part was removed is a miss too. Removing `.work` while processes write lets two
-//!   of them change the same record at once; so may copying records into a directory that is in use, but for that.
+//!   directory again. A body of which a part was removed is a miss too. But what a person does there takes no lock: a
+//!   comparison may miss it, and while `.work` is removed two processes may change the same record at once.
 //! - A directory that cannot be written serves what it has, and answers every change with
 //!   [`ReadOnly`](crate::ErrorKind::ReadOnly); a full disk refuses what is new as [`Full`](crate::ErrorKind::Full).
 //! - What is made is private to the user, on Unix: folders have the mode 0700, files 0600. A directory that is there

@@ -16,6 +16,8 @@ use crate::storage::Key;
 
 /// After so long nobody still writes a file.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
+/// How long a listing waits for those who change what it lists.
+const LOOK: Duration = Duration::from_millis(250);
 /// How often a folder is made that somebody else removes.
 const TRIES: u32 = 5;
 
@@ -80,15 +82,16 @@ impl Place {
         lock.ok_or_else(busy)
     }
 
-    /// The same for one who only looks; `None` where there is no such lock: nobody ever changed the shard, or may.
+    /// The same for one who only looks; `None` where there is no such lock, since nobody ever changed the shard, or where
+    /// somebody keeps it.
     pub(super) fn lock_to_look(&self, shard: u8) -> Option<Lock> {
-        lock::take_existing(&self.work(&naming::lock(shard)), self.patience).ok()?
+        lock::take_existing(&self.work(&naming::lock(shard)), self.patience.min(LOOK)).ok()?
     }
 
-    /// The right to make room; `None` while another has it.
+    /// The right to make room, once nobody else does; `None` if that takes too long.
     pub(super) fn lock_sweep(&self) -> Option<Lock> {
         let path = self.work(naming::SWEEP);
-        self.in_work(|| lock::take(&path, Duration::ZERO)).ok()?
+        self.in_work(|| lock::take(&path, self.patience)).ok()?
     }
 
     /// A file with these bytes, which has no name that anybody reads yet.

@@ -53,8 +53,8 @@ struct Inner {
     workers: Workers,
     records: Arc<Records>,
     recency: Arc<Recency>,
-    /// True while a sweep is asked for or under way.
-    is_sweeping: Arc<AtomicBool>,
+    /// True while a sweep is asked for that has not begun.
+    is_sweep_asked: Arc<AtomicBool>,
 }
 
 impl DirectoryStorage {
@@ -82,7 +82,7 @@ impl DirectoryStorage {
             workers,
             records: Arc::new(records),
             recency: Arc::new(Recency::new()),
-            is_sweeping: Arc::default(),
+            is_sweep_asked: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -123,14 +123,15 @@ impl Inner {
 
     /// Has room made, if it is time, while nobody waits for it.
     fn keep_within_bound(&self) {
-        if !self.records.bound.is_due() || self.is_sweeping.swap(true, Ordering::AcqRel) {
+        if !self.records.bound.is_due() || self.is_sweep_asked.swap(true, Ordering::AcqRel) {
             return;
         }
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
-        let is_sweeping = Arc::clone(&self.is_sweeping);
+        let is_sweep_asked = Arc::clone(&self.is_sweep_asked);
         drop(self.workers.upkeep(move || {
+            // First, so that who writes from now on asks for another.
+            is_sweep_asked.store(false, Ordering::Release);
             upkeep::sweep(&records, &recency);
-            is_sweeping.store(false, Ordering::Release);
             Ok(())
         }));
     }

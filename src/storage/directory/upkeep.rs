@@ -21,11 +21,17 @@ struct Candidate {
     size: u64,
 }
 
-/// Counts what is there, and evicts if it is too much. One process at a time; the others rely on it.
+/// Counts what is there if it is time, and evicts if it is too much, until nothing more is to do.
 pub(super) fn sweep(records: &Records, recency: &Recency) {
-    let Some(most) = records.bound.max_bytes() else { return };
-    let Some(_alone) = records.place.lock_sweep() else { return };
+    while records.bound.is_due() && sweep_once(records, recency) {}
+}
+
+/// One process at a time; says whether something was written meanwhile, which it may have missed.
+fn sweep_once(records: &Records, recency: &Recency) -> bool {
+    let Some(most) = records.bound.max_bytes() else { return false };
+    let Some(_alone) = records.place.lock_sweep() else { return false };
     records.place.remove_abandoned();
+    records.bound.count_begins();
     let mut candidates = Vec::new();
     let mut total: u64 = 0;
     for shard in 0..=u8::MAX {
@@ -49,7 +55,7 @@ pub(super) fn sweep(records: &Records, recency: &Recency) {
             }
         }
     }
-    records.bound.counted(total);
+    records.bound.counted(total)
 }
 
 /// Removes an entry, all but its groups, if it was not used since; says whether.
@@ -91,6 +97,7 @@ pub(super) fn clear(records: &Records) -> Result<()> {
             let _ = fs::remove_dir_all(aside); // swept later
         }
     }
+    records.bound.count_begins();
     records.bound.counted(0);
     records.place.remove_abandoned();
     Ok(())
