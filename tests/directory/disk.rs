@@ -16,7 +16,7 @@ impl SmallDisk {
         let folder = directory();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(folder.path()).stderr(Stdio::null());
-        mount.status().is_ok_and(|done| done.success()).then_some(Self(folder))
+        mount.status().is_ok_and(|done| done.success()).then(|| Self(folder))
     }
 
     /// `ro` or `rw`.
