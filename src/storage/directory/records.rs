@@ -35,18 +35,7 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn read(&self, key: Key) -> Result<Option<Record>> {
         let path = self.place.record(key);
-        let mut before = None;
-        for _ in 0..LOOKS {
-            let Some(bytes) = found(fs::read(&path)).map_err(failed_read)? else { return Ok(None) };
-            let begin = bytes.first_chunk::<{ Envelope::LEN }>().copied();
-            match Record::from_bytes(bytes) {
-                Ok(record) => return Ok(Some(record)),
-                // Its time was moved between two of our bytes, or it is damaged: then it stays as it is.
-                Err(_) if begin.is_none() || begin == before => break,
-                Err(_) => before = begin,
-            }
-        }
-        Ok(None)
+        look(|| found(fs::read(&path))).map_err(failed_read)
     }
 
     /// Whether files are there for all of these, without reading them.
@@ -166,6 +155,22 @@ impl Records {
     }
 }
 
+/// The record of the bytes that this gives, which may change from one time to the next.
+fn look(mut bytes: impl FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<Option<Record>> {
+    let mut before = None;
+    for _ in 0..LOOKS {
+        let Some(bytes) = bytes()? else { return Ok(None) };
+        let begin = bytes.first_chunk::<{ Envelope::LEN }>().copied();
+        match Record::from_bytes(bytes) {
+            Ok(record) => return Ok(Some(record)),
+            // Its time was moved between two of our bytes, or it is damaged: then it stays as it is.
+            Err(_) if begin.is_none() || begin == before => break,
+            Err(_) => before = begin,
+        }
+    }
+    Ok(None)
+}
+
 /// The bytes before a file's payload; `None`: it is no record of this version.
 fn envelope(file: &mut File) -> io::Result<Option<Envelope>> {
     let mut bytes = [0; Envelope::LEN];
@@ -183,4 +188,32 @@ fn too_large() -> Error {
         ErrorKind::TooLarge,
         "the entry would take more than half of the directory's bound: raise its max_bytes to keep such entries",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again_and_what_stays_damaged_is_not() {
+        let record = Record::new("payload", Timestamp::from_secs(1));
+        let (old, new) = (record.to_bytes(), record.with_retain_until(Timestamp::from_secs(2)).to_bytes());
+        let torn = |at: usize| [&new[..at], &old[at..]].concat();
+        let look = |all: &[Vec<u8>]| {
+            let mut looks = 0;
+            let found = look(|| {
+                looks += 1;
+                Ok(all.get(looks - 1).or(all.last()).cloned())
+            });
+            (found.unwrap().map(|record| record.to_bytes()), looks)
+        };
+        assert_eq!(look(&[old.to_vec()]), (Some(old.clone()), 1));
+        assert_eq!(look(&[torn(3), new.to_vec()]), (Some(new.clone()), 2));
+        assert_eq!(look(&[torn(3), torn(5), torn(28), new.to_vec()]), (Some(new.clone()), 4));
+        assert_eq!(look(&[torn(5)]), (None, 2));
+        assert_eq!(look(&[vec![1; 28]]), (None, 1));
+        assert_eq!(look(&[vec![]]), (None, 1));
+        let endless: Vec<Vec<u8>> = (0..100_u8).map(|n| vec![n; 40]).collect();
+        assert_eq!(look(&endless), (None, LOOKS as usize));
+    }
 }
