@@ -72,15 +72,17 @@ async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
         return;
     };
     let root = disk.path().join("cache");
-    let writer = DirectoryStorage::open(&root).await.unwrap();
+    // With a bound, a count might have a file open while the test forbids that.
+    let writer = DirectoryStorage::builder(&root).unbounded().open().await.unwrap();
     fill(&writer).await;
-    let before = files(&root);
+    let records = || files(&root).into_iter().filter(|(path, _)| !path.starts_with(root.join(".work")));
+    let before: Vec<_> = records().collect();
     assert!(disk.remount("ro"));
     let reader = DirectoryStorage::open(&root).await.unwrap();
     for storage in [&writer, &reader] {
         everything_is_read_and_nothing_changed(storage).await;
     }
-    assert_eq!(files(&root), before);
+    assert_eq!(records().collect::<Vec<_>>(), before);
     let error = DirectoryStorage::open(disk.path().join("other")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(disk.remount("rw"));

@@ -65,7 +65,8 @@ async fn a_folder_in_the_place_of_a_record_is_absent_and_no_panic() {
 async fn unfinished_files_are_never_read_and_go_when_they_are_old() {
     let directory = directory();
     let root = directory.path();
-    let storage = DirectoryStorage::open(root).await.unwrap();
+    // With a bound, a count removes them too.
+    let storage = DirectoryStorage::builder(root).unbounded().open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
     let work = root.join(".work");
     let [young, old, mine] = ["new-young", "new-old", "mine"].map(|name| work.join(name));

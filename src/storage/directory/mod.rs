@@ -18,10 +18,10 @@
 //! - Moving the time of a record writes its first bytes in place, and not its payload.
 //! - The store is bounded, about ([`max_bytes`](DirectoryStorageBuilder::max_bytes)): a thread counts what is there,
 //!   after the first write and then whenever a sixteenth of the bound was written, and removes the entries used least
-//!   recently, whole, down to 95 % of the bound. Until that is done the bound may be exceeded, by as much as all
-//!   processes write meanwhile. A hit writes nothing: its time is remembered in memory, and written down as the time at
-//!   which the head's file was changed, every five minutes and when the store is closed. What has expired does not go
-//!   before the rest; [`delete_expired`](super::Storage::delete_expired) looks at the first bytes of every file.
+//!   recently, whole, down to 95 % of the bound. Each process that writes may exceed the bound by a sixteenth, and by
+//!   what it writes until that is done. A hit writes nothing: its time is remembered in memory, and written down as the
+//!   time at which the head's file was changed, every five minutes and when the store is closed. What has expired does
+//!   not go before the rest; [`delete_expired`](super::Storage::delete_expired) looks at the first bytes of every file.
 //! - [`unbounded`](DirectoryStorageBuilder::unbounded) is for recorded responses: nothing is evicted, and no hit
 //!   changes a file or its times.
 //! - Only what is named exactly as below is ours: other files and folders are neither read, listed, counted nor removed,
