@@ -107,6 +107,11 @@ impl Bound {
         counts.written > 0
     }
 
+    /// Much went: the next write has all counted anew.
+    pub(super) fn forget(&self) {
+        *self.counts() = Counts::default();
+    }
+
     /// Whether it is time to count, and to make room.
     pub(super) fn is_due(&self) -> bool {
         let Some(most) = self.max_bytes else { return false };

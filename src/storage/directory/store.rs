@@ -222,8 +222,19 @@ impl Storage for DirectoryStorage {
     }
 
     async fn clear(&self) -> Result<()> {
+        // In turn with what was asked for before, and with what will be: all before the first wait.
+        let shards = (0..=u8::MAX).map(|shard| {
+            let records = Arc::clone(&self.inner.records);
+            done(self.inner.workers.change(shard, move || upkeep::clear(&records, shard)))
+        });
+        let shards: Vec<_> = shards.collect();
+        let cleared = join_all(shards).await.into_iter().collect();
         let records = Arc::clone(&self.inner.records);
-        done(self.inner.workers.upkeep(move || upkeep::clear(&records))).await
+        let removed = self.inner.workers.upkeep(move || {
+            records.place.remove_abandoned();
+            Ok(())
+        });
+        done(removed).await.and(cleared)
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {

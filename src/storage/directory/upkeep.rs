@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::failure::failed_change;
@@ -77,33 +78,25 @@ fn evict(records: &Records, recency: &Recency, candidate: &Candidate) -> Result<
     Ok(true)
 }
 
-/// Removes all records, shard by shard.
-pub(super) fn clear(records: &Records) -> Result<()> {
-    for shard in 0..=u8::MAX {
-        if listing::entries(&records.place, shard).map_err(failed_change)?.is_empty() {
-            continue;
-        }
-        let lock = records.place.lock(shard)?;
-        let mut asides = Vec::new();
-        for entry in listing::entries(&records.place, shard).map_err(failed_change)? {
-            let files = listing::files(&records.place, entry).map_err(failed_change)?;
-            match files.iter().all(|file| file.key.is_some()).then(|| set_aside(records, entry)) {
-                Some(Ok(aside)) => asides.push(aside),
-                _ => remove_one_by_one(records, entry, |_| true)?,
-            }
-        }
-        drop(lock);
-        for aside in asides {
-            let _ = fs::remove_dir_all(aside); // swept later
+/// Removes all records of a shard. Entries that are set aside are removed with what is abandoned.
+pub(super) fn clear(records: &Records, shard: u8) -> Result<()> {
+    if listing::entries(&records.place, shard).map_err(failed_change)?.is_empty() {
+        return Ok(());
+    }
+    let _lock = records.place.lock(shard)?;
+    records.bound.forget();
+    for entry in listing::entries(&records.place, shard).map_err(failed_change)? {
+        let files = listing::files(&records.place, entry).map_err(failed_change)?;
+        let is_ours = files.iter().all(|file| file.key.is_some());
+        if !is_ours || set_aside(records, entry).is_err() {
+            remove_one_by_one(records, entry, |_| true)?;
         }
     }
-    records.bound.count_begins();
-    records.bound.counted(0);
-    records.place.remove_abandoned();
     Ok(())
 }
 
-fn set_aside(records: &Records, entry: [u8; 16]) -> io::Result<std::path::PathBuf> {
+/// The shard is locked.
+fn set_aside(records: &Records, entry: [u8; 16]) -> io::Result<PathBuf> {
     let aside = records.place.set_aside(entry)?;
     let _ = fs::remove_dir(records.place.shard(entry[0])); // others are in it
     records.place.settle(&records.place.shard(entry[0]))?;
