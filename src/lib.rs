@@ -64,7 +64,7 @@
 //! hyper's `Incoming` is not: map it to a boxed body above the cache.
 //!
 //! # Several processes
-//! Processes may share a store (a SQLite file, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole;
+//! Processes may share a store (a SQLite file, a directory, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole;
 //! an invalidation by one process holds for all once its call has returned. Without
 //! [`strict`](CacheLayerBuilder::strict) this has one hole: an entry that is evicted within ten minutes of its
 //! invalidation, while a fetch that found nothing has been under way since before it.
@@ -74,6 +74,7 @@
 //! |---|---|---|
 //! | `memory` | yes | `storage::MemoryStorage` |
 //! | `sqlite` | | `storage::SqliteStorage`, bundled SQLite |
+//! | `directory` | | `storage::DirectoryStorage`: files in a directory, to look into, copy or commit |
 //! | `redis` | | `storage::RedisStorage`: one server, a cluster, or under sentinels |
 //! | `redis-tls` | | the same by TLS too (`rediss://`), with the system's roots |
 //! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS (`tls=true`, `mongodb+srv://`) |

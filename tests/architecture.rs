@@ -103,7 +103,7 @@ fn policy_does_no_io_and_knows_no_time_of_its_own() {
 
 #[test]
 fn backends_do_not_import_each_other() {
-    let backends = ["memory", "sqlite", "boxed"];
+    let backends = ["memory", "sqlite", "directory", "boxed"];
     for (_, path, text) in all() {
         let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap().trim_end_matches(".rs")).collect();
         let Some(own) = backends.iter().find(|backend| parts.contains(backend)) else { continue };

@@ -26,7 +26,7 @@ fn told(error: &Error) -> String {
 }
 
 #[tokio::test]
-async fn memory_and_sqlite_are_opened_with_their_options() {
+async fn memory_sqlite_and_a_directory_are_opened_with_their_options() {
     keeps(&connect("memory:").await.unwrap()).await;
     keeps(&connect("memory:?max_bytes=100000").await.unwrap()).await;
     keeps(&connect("sqlite::memory:").await.unwrap()).await;
@@ -39,6 +39,18 @@ async fn memory_and_sqlite_are_opened_with_their_options() {
         assert!(path.exists());
     }
     assert_eq!(connect(&format!("sqlite:{escaped}")).await.unwrap().size().await.unwrap(), 1);
+    let path = folder.path().join("a b?.responses");
+    let escaped = path.to_str().unwrap().replace(' ', "%20").replace('?', "%3F");
+    let options = "max_bytes=1000000&fsync=true&threads=1&lock_timeout=0.5";
+    for address in [
+        format!("directory://{escaped}?{options}"),
+        format!("directory:{escaped}?unbounded"),
+        format!("directory:{escaped}"),
+    ] {
+        keeps(&connect(&address).await.unwrap()).await;
+        assert!(path.join("09").exists());
+    }
+    assert_eq!(connect(&format!("directory:{escaped}")).await.unwrap().size().await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -63,6 +75,15 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
         ("sqlite:x?readers=-1&y=secret", "readers"),
         ("sqlite:x?busy_timeout=soon", "busy_timeout"),
         ("sqlite:x?read_in_task=perhaps", "read_in_task"),
+        ("directory:", "needs a path"),
+        ("directory://", "needs a path"),
+        ("directory:x?max_bytes=secret", "max_bytes"),
+        ("directory:x?max_bytes=100", "max_bytes"),
+        ("directory:x?max_bytes=100000&unbounded", "exclude each other"),
+        ("directory:x?fsync=perhaps", "fsync"),
+        ("directory:x?threads=-1", "threads"),
+        ("directory:x?lock_timeout=0", "lock_timeout"),
+        ("directory:x?readers=1&y=secret", "no option readers: it has max_bytes, unbounded"),
         ("redis:localhost", "redis://"),
         ("redis+other://localhost", "redis://"),
         ("redis://", "cannot be used"),

@@ -5,7 +5,8 @@
 mod custom_storage;
 
 use tower_response_cache::Result;
-use tower_response_cache::storage::{BoxStorage, Key, MemoryStorage, SqliteStorage};
+use tower_response_cache::storage::directory::DirectoryStorageBuilder;
+use tower_response_cache::storage::{BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage};
 use tower_response_cache::testing::{Harness, contract_cases, storage_contract};
 
 use custom_storage::MapStorage;
@@ -19,6 +20,10 @@ storage_contract!(sqlite, Sqlite::new(false));
 storage_contract!(sqlite_in_task, Sqlite::new(true));
 storage_contract!(boxed_sqlite, Boxed(Sqlite::new(false)));
 storage_contract!(sqlite_in_memory, InMemory);
+storage_contract!(directory, Directory::new(|builder| builder));
+storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded().threads(1)));
+storage_contract!(small_directory, Directory::new(|builder| builder.max_bytes(32 << 20).threads(8)));
+storage_contract!(synced_directory, Directory::new(|builder| builder.fsync(true)));
 
 /// SQLite files side by side in one folder.
 struct Sqlite {
@@ -75,6 +80,44 @@ impl Harness for Boxed {
     }
 
     fn persists(&self) -> bool {
+        true
+    }
+}
+
+/// Directories side by side in one folder.
+struct Directory {
+    folder: tempfile::TempDir,
+    set: fn(DirectoryStorageBuilder) -> DirectoryStorageBuilder,
+}
+
+impl Directory {
+    fn new(set: fn(DirectoryStorageBuilder) -> DirectoryStorageBuilder) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), set }
+    }
+}
+
+impl Harness for Directory {
+    type Storage = DirectoryStorage;
+
+    async fn open(&self, name: &str) -> Result<DirectoryStorage> {
+        // So that `..` is a name beside the others too.
+        let path = self.folder.path().join(format!("in-{name}"));
+        (self.set)(DirectoryStorage::builder(path)).open().await
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn persists(&self) -> bool {
+        true
+    }
+
+    async fn damage(&self, storage: &DirectoryStorage, key: Key) -> bool {
+        let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = storage.path().join(&entry[..2]).join(&entry).join("head");
+        assert!(file.exists());
+        std::fs::write(file, "not a record, but as long as one or longer").unwrap();
         true
     }
 }

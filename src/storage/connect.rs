@@ -10,6 +10,7 @@ use crate::error::Result;
 /// |---|---|---|
 /// | `memory:` | `MemoryStorage` | `max_bytes` |
 /// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp` |
+/// | `directory://PATH`, `directory:PATH` | `DirectoryStorage`; the path is relative, or begins with `/` or `~/` | `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout` |
 /// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | `RedisStorage` on one server | `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`) |
 /// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
 /// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
@@ -53,9 +54,12 @@ pub async fn connect(address: &str) -> Result<BoxStorage> {
     match parsed.scheme {
         "memory" => memory(parsed),
         "sqlite" => sqlite(parsed).await,
+        "directory" => directory(parsed).await,
         scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
         "dynamodb" => dynamodb(address).await,
-        _ => Err(config("no store has this scheme: there are memory, sqlite, redis, mongodb and dynamodb")),
+        _ => Err(config(
+            "no store has this scheme: there are memory, sqlite, directory, redis, mongodb and dynamodb",
+        )),
     }
 }
 
@@ -100,6 +104,37 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
     builder.open().await.map(BoxStorage::new)
 }
 
+#[cfg(feature = "directory")]
+async fn directory(address: Address<'_>) -> Result<BoxStorage> {
+    let Address { place, mut options, .. } = address;
+    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
+    if path.is_empty() {
+        return Err(config("the store directory: needs a path"));
+    }
+    let mut builder = super::DirectoryStorage::builder(path.into_owned());
+    let most = options.number("max_bytes")?;
+    if let Some(bytes) = most {
+        builder = builder.max_bytes(bytes);
+    }
+    if options.flag("unbounded")? == Some(true) {
+        if most.is_some() {
+            return Err(config("the options max_bytes and unbounded exclude each other"));
+        }
+        builder = builder.unbounded();
+    }
+    if let Some(fsync) = options.flag("fsync")? {
+        builder = builder.fsync(fsync);
+    }
+    if let Some(threads) = options.number("threads")? {
+        builder = builder.threads(threads);
+    }
+    if let Some(timeout) = options.seconds("lock_timeout")? {
+        builder = builder.lock_timeout(timeout);
+    }
+    options.finish("max_bytes, unbounded, fsync, threads and lock_timeout")?;
+    builder.open().await.map(BoxStorage::new)
+}
+
 #[cfg(feature = "redis")]
 async fn redis(address: &str) -> Result<BoxStorage> {
     super::RedisStorage::connect(address).await.map(BoxStorage::new)
@@ -125,6 +160,11 @@ async fn sqlite(_: Address<'_>) -> Result<BoxStorage> {
     Err(off("sqlite"))
 }
 
+#[cfg(not(feature = "directory"))]
+async fn directory(_: Address<'_>) -> Result<BoxStorage> {
+    Err(off("directory"))
+}
+
 #[cfg(not(feature = "redis"))]
 async fn redis(_: &str) -> Result<BoxStorage> {
     Err(off("redis"))
@@ -143,6 +183,7 @@ async fn dynamodb(_: &str) -> Result<BoxStorage> {
 #[cfg(not(all(
     feature = "memory",
     feature = "sqlite",
+    feature = "directory",
     feature = "redis",
     feature = "mongodb",
     feature = "dynamodb"

@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
+//! | `DirectoryStorage` | `directory` | files in a directory | processes of one machine |
 //! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
 //! | `MongoDbStorage` | `mongodb` | a MongoDB server, a replica set or a sharded cluster | many machines |
 //! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
@@ -18,6 +19,7 @@
     not(all(
         feature = "memory",
         feature = "sqlite",
+        feature = "directory",
         feature = "redis",
         feature = "mongodb",
         feature = "dynamodb"
@@ -29,8 +31,12 @@ mod address;
 mod boxed;
 mod connect;
 mod contract;
+#[cfg(feature = "directory")]
+pub mod directory;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+#[cfg(feature = "directory")]
+mod envelope;
 mod exclusive;
 mod key;
 #[cfg(feature = "memory")]
@@ -46,6 +52,8 @@ pub mod sqlite;
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
 pub use self::contract::{Retain, Storage};
+#[cfg(feature = "directory")]
+pub use self::directory::{DirectoryStorage, DirectoryStorageBuilder};
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder};
 pub use self::key::{Key, Kind, ParseKeyError};

@@ -92,9 +92,9 @@ struct Shared {
 }
 
 /// The first byte of a record's bytes.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// Version, checksum, stamp, retain_until; the payload follows.
-const HEADER: usize = 1 + 4 + Stamp::LEN + 8;
+pub(super) const HEADER: usize = 1 + 4 + Stamp::LEN + 8;
 
 impl Record {
     /// How many bytes [`to_bytes`](Record::to_bytes) adds to the payload.

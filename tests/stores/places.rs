@@ -44,6 +44,7 @@ pub struct Kind {
 enum Address {
     Memory,
     Sqlite,
+    Directory,
     /// An address that takes a cache name.
     Server(String),
     /// The same; ours ends with its data.
@@ -82,7 +83,11 @@ impl Servers {
             #[cfg(feature = "dynamodb")]
             endpoint: None,
         };
-        let mut kinds = vec![kind("memory", Address::Memory), kind("sqlite", Address::Sqlite)];
+        let mut kinds = vec![
+            kind("memory", Address::Memory),
+            kind("sqlite", Address::Sqlite),
+            kind("directory", Address::Directory),
+        ];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
                 (Ok(url), _) => (url, Vec::new(), None),
@@ -185,6 +190,9 @@ impl Place {
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
             }
+            Address::Directory => {
+                format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
+            }
             Address::Server(url) | Address::MongoDb { url, .. } => {
                 let mark = if url.contains('?') { '&' } else { '?' };
                 format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
@@ -266,6 +274,12 @@ impl Harness for Place {
             let client = dynamodb::client(endpoint);
             for table in dynamodb::tables(&client, &self.prefix).await {
                 damaged |= dynamodb::damage(&client, &table, &entry).await;
+            }
+        }
+        if matches!(self.kind.address, Address::Directory) {
+            for store in std::fs::read_dir(self.folder.path()).unwrap() {
+                let head = store.unwrap().path().join(&entry[..2]).join(&entry).join("head");
+                damaged |= head.exists() && std::fs::write(head, "damage").is_ok();
             }
         }
         for database in self.mongodb().await {

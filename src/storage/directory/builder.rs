@@ -1,0 +1,148 @@
+//! How a store is opened.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::bound::LEAST;
+use super::place::Place;
+use super::store::DirectoryStorage;
+use super::workers::{Workers, done};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Opens a [`DirectoryStorage`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::storage::DirectoryStorage;
+///
+/// # async fn open() -> tower_response_cache::Result<DirectoryStorage> {
+/// DirectoryStorage::builder("tests/recorded")
+///     .unbounded()
+///     .lock_timeout(Duration::from_secs(2))
+///     .open()
+///     .await
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct DirectoryStorageBuilder {
+    path: PathBuf,
+    max_bytes: Option<u64>,
+    fsync: bool,
+    threads: usize,
+    lock_timeout: Duration,
+}
+
+impl DirectoryStorageBuilder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            max_bytes: Some(1 << 30),
+            fsync: false,
+            threads: 2,
+            lock_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// How many bytes the files may take together, about, each counted in whole blocks of 4 KiB; an entry takes at most
+    /// half. What is more goes soon after it was written, not before: see the
+    /// [module](crate::storage::directory). At least 16 KiB. Default: 1 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps everything until it is deleted or expires, for recorded responses. Nothing but writing changes a file then.
+    /// Default: bounded by [`max_bytes`](DirectoryStorageBuilder::max_bytes).
+    pub fn unbounded(mut self) -> Self {
+        self.max_bytes = None;
+        self
+    }
+
+    /// Whether every change is on the disk before its caller is answered, so that a machine that loses power loses
+    /// nothing; each then takes as long as the disk does, many times longer. Without it the last changes may be lost:
+    /// what was cut short counts as absent. A process that dies loses nothing either way. Default: false.
+    pub fn fsync(mut self, fsync: bool) -> Self {
+        self.fsync = fsync;
+        self
+    }
+
+    /// How many threads read, and how many write: so many of each, from 1 to 64. Changes of one entry are made by one of
+    /// them, in their order. Default: 2.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// How long a change waits for its turn while other processes change the same part of the directory (one of 256).
+    /// Default: 5 seconds.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Opens the store, on a thread of its own; makes the directory and those above it if they are not there.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): the path or the bound is wrong, or there is no directory and none can be made.
+    /// [`Unavailable`](ErrorKind::Unavailable): no thread can be started.
+    pub async fn open(self) -> Result<DirectoryStorage> {
+        if self.max_bytes.is_some_and(|most| most < LEAST) {
+            let message = "max_bytes is below 16384: nothing could be stored";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let path = expand(&self.path, std::env::home_dir())?;
+        let workers = Workers::start(self.threads)?;
+        let (fsync, patience) = (self.fsync, self.lock_timeout);
+        let open = move || {
+            // The same directory, whatever the working directory is later.
+            let place = Place::open(std::path::absolute(&path).unwrap_or(path), fsync, patience)?;
+            place.remove_abandoned();
+            Ok(place)
+        };
+        let place = done(workers.upkeep(open)).await?;
+        Ok(DirectoryStorage::new(workers, place, self.max_bytes))
+    }
+}
+
+/// The path with `~` as `home`.
+fn expand(path: &Path, home: Option<PathBuf>) -> Result<PathBuf> {
+    let config = |message| Err(Error::new(ErrorKind::Config, message));
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.is_empty() {
+        return config("the directory's path is empty");
+    }
+    if bytes.contains(&0) {
+        return config("the directory's path holds a NUL, which no path can");
+    }
+    if !bytes.starts_with(b"~") {
+        return Ok(path.to_owned());
+    }
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => Ok(home),
+        (Ok(rest), Some(home)) => Ok(home.join(rest)),
+        (Ok(_), None) => config("the directory's path begins with ~, but the home directory is not known"),
+        (Err(_), _) => config(
+            "the directory's path begins with ~: only ~/ is understood; for a directory of that name write ./~",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_directory_is_understood_and_nothing_else_is_changed() {
+        let expand = |path: &str| expand(Path::new(path), Some("/home/me".into()));
+        assert_eq!(expand("~/a/b").unwrap(), Path::new("/home/me/a/b"));
+        assert_eq!(expand("~").unwrap(), Path::new("/home/me"));
+        for same in ["a", "/a/~", "./~", "..", "a b?*"] {
+            assert_eq!(expand(same).unwrap(), Path::new(same));
+        }
+        for wrong in ["", "~you/a", "a\0b"] {
+            assert_eq!(expand(wrong).unwrap_err().kind(), ErrorKind::Config);
+        }
+        assert!(super::expand(Path::new("~/a"), None).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! When entries were last used, kept in memory so that a hit writes nothing.
+//!
+//! Promises: the map holds at most 65,536 entries; further ones are not noted until it has been written down, as the
+//! time at which the head's file was changed. Where there is no bound nothing is noted, and files stay as they are.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::place::Place;
+use crate::storage::Key;
+
+const MOST: usize = 65_536;
+/// How often the map is written down.
+const EVERY: Duration = Duration::from_secs(5 * 60);
+
+pub(super) struct Recency {
+    touched: Mutex<HashMap<[u8; 16], SystemTime>>,
+    written: Mutex<Instant>,
+}
+
+impl Recency {
+    pub(super) fn new() -> Self {
+        Self { touched: Mutex::default(), written: Mutex::new(Instant::now()) }
+    }
+
+    /// Notes that an entry is used now.
+    pub(super) fn touch(&self, entry: [u8; 16]) {
+        let mut touched = self.touched();
+        if touched.len() < MOST || touched.contains_key(&entry) {
+            touched.insert(entry, SystemTime::now());
+        }
+    }
+
+    /// When an entry was used, if that is noted.
+    pub(super) fn used(&self, entry: [u8; 16]) -> Option<SystemTime> {
+        self.touched().get(&entry).copied()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.touched().is_empty()
+    }
+
+    /// True once every five minutes.
+    pub(super) fn is_due(&self) -> bool {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = written.elapsed() >= EVERY;
+        if is_due {
+            *written = Instant::now();
+        }
+        is_due
+    }
+
+    /// Writes down all that is noted.
+    pub(super) fn write_down(&self, place: &Place) {
+        let touched = std::mem::take(&mut *self.touched());
+        for (entry, used) in touched {
+            // Gone, or not ours to change: then it is as old as its files say.
+            let Ok(head) = OpenOptions::new().write(true).open(place.record(Key::head(entry))) else {
+                continue;
+            };
+            let changed = head.metadata().and_then(|head| head.modified());
+            if changed.is_ok_and(|changed| changed < used) {
+                let _ = head.set_modified(used);
+            }
+        }
+    }
+
+    fn touched(&self) -> MutexGuard<'_, HashMap<[u8; 16], SystemTime>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
