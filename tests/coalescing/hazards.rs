@@ -11,7 +11,7 @@ use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
 use super::support::faulty::{Faulty, Mode};
-use super::support::{get, get_with};
+use super::support::get;
 use super::task::{Task, settle};
 use super::upstream::{World, got};
 
@@ -138,7 +138,7 @@ async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() 
             )
         }
     });
-    let service = CacheLayer::builder(Faulty::new(Mode::ReadOnly)).build().layer(origin);
+    let service = CacheLayer::builder(Faulty::new(Mode::ReadOnly)).build().unwrap().layer(origin);
     let begun = tokio::time::Instant::now();
     let herd: Vec<_> =
         (0..20).map(|_| tokio::spawn(service.clone().oneshot(get("http://example.com/")))).collect();
