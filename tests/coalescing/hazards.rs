@@ -11,7 +11,7 @@ use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
 use super::support::faulty::{Faulty, Mode};
-use super::support::{get, get_with};
+use super::support::get;
 use super::task::{Task, settle};
 use super::upstream::{World, got};
 
