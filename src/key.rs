@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderName, Uri, header, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "content-keys")]
+pub(crate) use self::content::{Ignored, digest};
 pub(crate) use self::identity::Identity;
 use crate::storage::{Key, Kind};
 

@@ -109,5 +109,7 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};
 pub use self::rules::{Forbidden, IntoUrlPattern, Rule, Rules, UrlPattern};
+#[cfg(feature = "content-keys")]
+pub use self::service::ReplayedContent;
 pub use self::service::{Cache, CacheFuture};
 pub use self::time::{Clock, MockClock, Timestamp};

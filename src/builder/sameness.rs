@@ -1,11 +1,21 @@
 //! The settings that say which requests are the same.
 
+#[cfg(feature = "content-keys")]
+use std::error::Error;
 use std::sync::Arc;
 
-use http::{HeaderName, request};
+use http::{HeaderName, Method, request};
+#[cfg(feature = "content-keys")]
+use http_body::Body;
 
 use super::CacheLayerBuilder;
+#[cfg(feature = "content-keys")]
+use crate::error::Result;
+#[cfg(feature = "content-keys")]
+use crate::key::Ignored;
 use crate::policy;
+#[cfg(feature = "content-keys")]
+use crate::service::ReplayedContent;
 use crate::storage::Storage;
 
 /// What counts as the same request.
@@ -44,6 +54,55 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// value is served for another; with Authorization, to another user. Default: all that Vary names count.
     pub fn ignore_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.config.policy.ignored_fields.extend(names);
+        self
+    }
+
+    /// The methods of requests that the cache answers. All but GET and HEAD need the feature `content-keys`: their
+    /// requests are told apart by method and content, in the form that all spellings of one meaning share (JSON whose
+    /// members stand in another order, a form whose fields do, another multipart boundary), and invalidate nothing, since
+    /// you say that they read. Their responses need a lifetime, of their own or by a rule; only for QUERY and its kin
+    /// (SEARCH, REPORT, PROPFIND) one may be guessed. A content that is longer than
+    /// [`max_content_bytes`](Self::max_content_bytes), or of a body type that cannot be made anew
+    /// ([`replay_content`](Self::replay_content)), goes to the inner service, and its response is not stored; so does a
+    /// request with conditions or a range. Default: GET and HEAD.
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.config.methods = methods.into_iter().collect();
+        let of_itself = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
+        self.config.policy.key_fields.retain(|name| *name != policy::CONTENT);
+        if !self.config.methods.iter().all(of_itself) {
+            self.config.policy.key_fields.push(policy::CONTENT);
+        }
+        self
+    }
+
+    /// The longest content that is read for the key, in bytes. Default: 256 KiB.
+    #[cfg(feature = "content-keys")]
+    pub fn max_content_bytes(mut self, most: u64) -> Self {
+        self.config.contents.most = most;
+        self
+    }
+
+    /// Leaves these fields of contents out of the key: by name at every depth of a JSON document, in a form and in
+    /// multipart (`token`), or at one place of a JSON document (`auth.token`, `items.*.id`; a dot in a name is written
+    /// `\\.`). They are in nothing that is stored. The request goes out as it is. Default: all count.
+    ///
+    /// # Errors
+    /// A name or path is malformed.
+    #[cfg(feature = "content-keys")]
+    pub fn ignore_content<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
+        self.config.contents.ignored = Ignored::new(names)?;
+        Ok(self)
+    }
+
+    /// How a request's body of this type is made from what the cache has read of it. Default: `Full<Bytes>`,
+    /// `UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>`, axum's `Body` (feature `axum`) and reqwest's (feature
+    /// `reqwest`, where it is in memory) are known.
+    #[cfg(feature = "content-keys")]
+    pub fn replay_content<B>(mut self, make: impl Fn(ReplayedContent) -> B + Send + Sync + 'static) -> Self
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.config.contents.replay(make);
         self
     }
 

@@ -97,6 +97,8 @@ fn is_understood(status: StatusCode) -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Exchanged<'a> {
     pub(crate) method: &'a Method,
+    /// The user made the method cacheable, by the request's content.
+    pub(crate) by_content: bool,
     pub(crate) request: &'a HeaderMap,
     pub(crate) status: StatusCode,
     pub(crate) response: &'a HeaderMap,
@@ -111,8 +113,8 @@ pub(crate) fn storable(
     terms: &Terms,
     options: &Options,
 ) -> Result<(), NotStored> {
-    let Exchanged { method, request, status, response } = exchanged;
-    if method != Method::GET {
+    let Exchanged { method, by_content, request, status, response } = exchanged;
+    if method != Method::GET && !by_content {
         return Err(NotStored::MethodNotCacheable);
     }
     if asked.no_store {
@@ -154,6 +156,10 @@ pub(crate) fn storable(
     }
     let has_lifetime =
         given.is_some() || explicit(response, &said, freshness.response_time, options).is_some();
+    // No lifetime is guessed for what is no plain reading (RFC 9110 §9.3.3).
+    if by_content && !is_reading(method) && !has_lifetime {
+        return Err(NotStored::NoFreshness);
+    }
     let marked = said.public || (said.private && !options.shared);
     if !has_lifetime && !marked && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
@@ -163,6 +169,11 @@ pub(crate) fn storable(
         return Ok(());
     }
     Err(if has_lifetime { NotStored::Stale } else { NotStored::NoFreshness })
+}
+
+/// Whether a method with content only reads: QUERY and its kin.
+pub(crate) fn is_reading(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "QUERY" | "SEARCH" | "REPORT" | "PROPFIND")
 }
 
 /// Whether a response to a request with Authorization may be stored for others (RFC 9111 §3.5).

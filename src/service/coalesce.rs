@@ -25,6 +25,7 @@ use super::download::Download;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Flight, Landed, Lead, Seen};
 use super::flow::{Answered, Need, Served};
+use super::judge::is_by_content;
 use super::lease::Leased;
 use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
@@ -153,7 +154,7 @@ impl<S: Storage> Core<S> {
             return None;
         }
         let has = |name| parts.headers.contains_key(name);
-        let (is_get, has_range) = (parts.method == Method::GET, has(header::RANGE));
+        let (is_get, has_range) = (parts.method == Method::GET || is_by_content(parts), has(header::RANGE));
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
         let directives = self.directives(parts);
         match need {

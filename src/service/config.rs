@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use http::{HeaderName, Uri, header, request, response};
+use http::{HeaderName, Method, Uri, header, request, response};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Identity;
@@ -57,6 +57,10 @@ pub(crate) struct Config {
     pub(crate) identity: Identity,
     /// To begin with.
     pub(crate) rules: Rules,
+    /// What the cache answers; all but GET and HEAD by their content.
+    pub(crate) methods: Vec<Method>,
+    #[cfg(feature = "content-keys")]
+    pub(crate) contents: super::content::Contents,
     pub(crate) filters: Vec<RequestFilter>,
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
     pub(crate) ignore_request_directives: bool,
@@ -93,6 +97,9 @@ impl Default for Config {
             lease: None,
             identity: Identity::default(),
             rules: Rules::default(),
+            methods: vec![Method::GET, Method::HEAD],
+            #[cfg(feature = "content-keys")]
+            contents: Default::default(),
             filters: Vec::new(),
             async_filters: Vec::new(),
             ignore_request_directives: false,
@@ -133,6 +140,18 @@ impl Config {
             (
                 policy.ignored_fields.iter().any(is_keyed),
                 "a field is named both by key_headers and by ignore_headers",
+            ),
+            (self.methods.is_empty(), "methods names none"),
+            (
+                self.methods
+                    .iter()
+                    .any(|method| [Method::CONNECT, Method::TRACE, Method::OPTIONS].contains(method)),
+                "methods names one whose responses are never stored: CONNECT, TRACE or OPTIONS",
+            ),
+            (
+                cfg!(not(feature = "content-keys"))
+                    && self.methods.iter().any(|method| ![Method::GET, Method::HEAD].contains(method)),
+                "methods other than GET and HEAD need the feature content-keys",
             ),
             (
                 policy.ignore_cookie && is_keyed(&header::COOKIE),

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 
 use http::{Extensions, Request, Response};
 use http_body::Body;
@@ -25,6 +26,11 @@ pub(crate) trait Fetcher: Send {
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
+    /// The body of a request that is repeated.
+    fn again(&self) -> Self::RequestBody {
+        Self::RequestBody::default()
+    }
+
     /// `Err`: this one cannot leave its request, so that nobody else can go on with its fetch.
     fn detach(self) -> Result<Self::Detached, Self>
     where
@@ -47,15 +53,23 @@ impl Unstorable {
 }
 
 /// A tower service as a fetcher: a clone that nobody has polled, made ready for each request.
-#[derive(Clone)]
 pub(crate) struct ServiceFetcher<T, B> {
     inner: T,
-    request: std::marker::PhantomData<fn(B)>,
+    again: Option<Again<B>>,
 }
+
+/// Makes the body of a request again.
+type Again<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 impl<T, B> ServiceFetcher<T, B> {
     pub(crate) fn new(inner: T) -> Self {
-        Self { inner, request: std::marker::PhantomData }
+        Self { inner, again: None }
+    }
+
+    /// For requests with content.
+    #[cfg(feature = "content-keys")]
+    pub(crate) fn again_with(inner: T, again: Again<B>) -> Self {
+        Self { inner, again: Some(again) }
     }
 }
 
@@ -76,11 +90,15 @@ where
         self.inner.call(request).await
     }
 
+    fn again(&self) -> ReqB {
+        self.again.as_ref().map_or_else(ReqB::default, |again| again())
+    }
+
     fn detach(self) -> Result<Self, Self> {
         Ok(self)
     }
 
     fn background(&self) -> Option<Self> {
-        Some(Self::new(self.inner.clone()))
+        Some(Self { inner: self.inner.clone(), again: self.again.clone() })
     }
 }

@@ -87,6 +87,7 @@ impl<S: Storage> Core<S> {
         }
         match uri {
             None => Route::Bypass,
+            Some(_) if safe && !self.config.methods.contains(&parts.method) => Route::Bypass,
             Some(_) if safe && (bypasses || !self.config.filters.iter().all(|filter| filter(parts))) => {
                 Route::Bypass
             }

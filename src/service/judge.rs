@@ -26,6 +26,16 @@ pub(super) struct Judged {
     pub(super) names: Vec<HeaderName>,
 }
 
+/// What the content of a request is that is told apart by it, among its extensions.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "content-keys"), allow(dead_code))]
+pub(super) struct ContentKey(pub(super) [u8; 32]);
+
+/// Whether a request is told apart by its method and content.
+pub(crate) fn is_by_content(request: &request::Parts) -> bool {
+    request.extensions.get::<ContentKey>().is_some()
+}
+
 impl<S: Storage> Core<S> {
     /// Which entry a request is about.
     pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {
@@ -88,7 +98,13 @@ impl<S: Storage> Core<S> {
     /// The hash of the request's values of the fields that tell variants apart.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
         let ignored = &self.config.policy.ignored_fields;
-        self.keyer.selection(names, |name| policy::selecting_value(name, &request.headers, ignored))
+        self.keyer.selection(names, |name| {
+            if *name == policy::CONTENT {
+                let ContentKey(digest) = request.extensions.get()?;
+                return Some([request.method.as_str().as_bytes(), b" ", digest].concat());
+            }
+            policy::selecting_value(name, &request.headers, ignored)
+        })
     }
 
     /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
@@ -134,7 +150,10 @@ impl<S: Storage> Core<S> {
         let own = self::options(request).and_then(CacheOptions::given_ttl);
         let url = || EffectiveUri::of(request, &self.config.default_scheme).map(|uri| uri.to_text());
         let terms = self.rules().terms(own, || url().unwrap_or_default(), status, headers);
-        let exchanged = policy::Exchanged { method, request: &request.headers, status, response: headers };
+        let by_content = is_by_content(request);
+        let method = if by_content { &request.method } else { method };
+        let request = &request.headers;
+        let exchanged = policy::Exchanged { method, by_content, request, status, response: headers };
         let given = match terms.settle(status, headers, &freshness, options) {
             Ok(given) => given,
             Err(reason) => return Err((freshness, reason)),

@@ -11,6 +11,8 @@ mod cache;
 mod coalesce;
 mod commit;
 mod config;
+#[cfg(feature = "content-keys")]
+mod content;
 mod core;
 mod download;
 mod early;
@@ -40,6 +42,8 @@ mod window;
 
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;
+#[cfg(feature = "content-keys")]
+pub use self::content::ReplayedContent;
 pub(crate) use self::core::Core;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::{Fetcher, Unstorable};

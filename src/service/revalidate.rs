@@ -10,7 +10,7 @@ use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Landed, Lead};
 use super::flow::Answered;
-use super::judge::Judged;
+use super::judge::{Judged, is_by_content};
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
@@ -39,7 +39,9 @@ impl<S: Storage> Core<S> {
         let freshness = stored.freshness(self.number, &self.config.policy);
         let asked = parts.clone();
         let mut parts = parts;
-        if freshness.has_validator {
+        // A condition on what is no plain reading is one on the origin's state (RFC 9110 §13.2.1).
+        let validates = freshness.has_validator && policy::is_reading(&parts.method);
+        if validates {
             policy::add_validators(&mut parts.headers, &stored.headers);
         } else if lead.is_some() {
             policy::strip_conditions(&mut parts.headers);
@@ -68,9 +70,9 @@ impl<S: Storage> Core<S> {
         if asked.method == Method::HEAD && response.status() == StatusCode::OK {
             return self.after_head::<F>(&asked, place, variant, response, times, reason).await;
         }
-        if response.status() != StatusCode::NOT_MODIFIED || !freshness.has_validator {
+        if response.status() != StatusCode::NOT_MODIFIED || !validates {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
-            let superseded = asked.method == Method::GET && response.status().is_success();
+            let superseded = asked.method != Method::HEAD && response.status().is_success();
             let response = self.admit(&asked, response).await;
             let answer = self.keep::<F>(&asked, Some(place), response, times, outcome, lead);
             if superseded && is_not_kept(&answer) {
@@ -90,7 +92,10 @@ impl<S: Storage> Core<S> {
             return Ok(answer);
         }
         // The origin confirmed something that is not here: ask once more, with the caller's own conditions alone.
-        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::BodyGone, lead).await
+        {
+            let again = fetcher.again();
+            self.fetch(fetcher, asked, again, Some(place), MissReason::BodyGone, lead).await
+        }
     }
 
     /// The stale response, where the origin failed (with this status; `None`: it could not be reached) and that allows
@@ -261,7 +266,9 @@ impl<S: Storage> Core<S> {
     ) {
         let Some(refreshing) = self.begin_refresh(key) else { return };
         let mut parts = parts.clone();
-        parts.method = Method::GET;
+        if !is_by_content(&parts) {
+            parts.method = Method::GET;
+        }
         policy::strip_conditions(&mut parts.headers);
         // What its caller says of the response that it wants is no matter of those to come.
         parts.headers.remove(header::CACHE_CONTROL);
@@ -295,7 +302,7 @@ impl<S: Storage> Core<S> {
                 return; // somebody has asked since this was read
             }
             let refresh = async {
-                let body = F::RequestBody::default();
+                let body = fetcher.again();
                 let (found, reason) = ((key, record), ValidateReason::Stale);
                 let answer = core.revalidate(fetcher, parts, body, place, found, reason, Some(lead)).await;
                 if let Ok(response) = answer {

@@ -76,7 +76,10 @@ impl<S: Storage> Core<S> {
         {
             return Ok(answer);
         }
-        self.fetch(fetcher, asked, F::RequestBody::default(), Some(place), MissReason::Vary, lead).await
+        {
+            let again = fetcher.again();
+            self.fetch(fetcher, asked, again, Some(place), MissReason::Vary, lead).await
+        }
     }
 
     /// The entity tags of what is stored for the entry and may be what the request is answered by.

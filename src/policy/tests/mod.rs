@@ -42,6 +42,6 @@ fn storable(
     freshness: &Freshness,
     options: &Options,
 ) -> Result<(), NotStored> {
-    let exchanged = Exchanged { method, request, status, response };
+    let exchanged = Exchanged { method, by_content: false, request, status, response };
     super::storable(exchanged, &RequestDirectives::of(request), freshness, None, &Terms::default(), options)
 }

@@ -1,0 +1,272 @@
+//! Requests with content (POST, QUERY) that the user made cacheable: the content is read, so that it can tell requests
+//! apart, and sent on.
+//!
+//! Promises: the origin gets every byte, and the error where the content fails; what is too long, or of a type that cannot
+//! be made anew, goes to the origin untouched, and its response is not stored; such a request invalidates nothing.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, Request, header, request};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use tower_service::Service;
+
+use super::core::Core;
+use super::fetcher::{Fetcher, ServiceFetcher};
+use super::flow::Answered;
+use super::judge::ContentKey;
+use crate::body::Exclusive;
+use crate::key::{self, Ignored};
+use crate::storage::Storage;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// The content of a request that the cache has read, to be sent on: what was read, and what is still to come where that
+/// was too long.
+pub struct ReplayedContent {
+    read: Bytes,
+    rest: Option<Exclusive<UnsyncBoxBody<Bytes, BoxError>>>,
+}
+
+impl ReplayedContent {
+    pub(crate) fn whole(read: Bytes) -> Self {
+        Self { read, rest: None }
+    }
+
+    /// What was read. That is all of it where the request's body has an exact length, as
+    /// [`Full`] has.
+    pub fn into_bytes(self) -> Bytes {
+        self.read
+    }
+}
+
+impl fmt::Debug for ReplayedContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayedContent").field("read", &self.read.len()).finish_non_exhaustive()
+    }
+}
+
+impl Body for ReplayedContent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !self.read.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest.get_mut()).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.rest {
+            Some(_) => SizeHint::new(),
+            None => SizeHint::with_exact(self.read.len() as u64),
+        }
+    }
+}
+
+/// Reads a body of one type, and makes one again.
+struct Replayer<B> {
+    read: Box<dyn Fn(B, u64) -> Reading<B> + Send + Sync>,
+    make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync>,
+}
+
+type Reading<B> = Pin<Box<dyn Future<Output = Read<B>> + Send>>;
+
+/// What came of reading.
+enum Read<B> {
+    Whole(Bytes),
+    /// Too long, or it failed: it is sent on as it came.
+    Sent(B),
+}
+
+/// How contents are read.
+#[derive(Clone)]
+pub(crate) struct Contents {
+    /// The longest that is read.
+    pub(crate) most: u64,
+    pub(crate) ignored: Ignored,
+    /// By the type of the body.
+    replayers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        let mut contents =
+            Self { most: 256 * 1024, ignored: Ignored::default(), replayers: HashMap::default() };
+        contents.replay(|content| Full::new(content.into_bytes()));
+        contents.replay(UnsyncBoxBody::<Bytes, BoxError>::new);
+        #[cfg(feature = "axum")]
+        contents.replay(axum::body::Body::new);
+        contents
+    }
+}
+
+impl Contents {
+    pub(crate) fn replay<B>(&mut self, make: impl Fn(ReplayedContent) -> B + Send + Sync + 'static)
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync> = Arc::new(make);
+        let maker = Arc::clone(&make);
+        let read = move |body, most| -> Reading<B> { Box::pin(read(body, most, Arc::clone(&maker))) };
+        self.replayers.insert(TypeId::of::<B>(), Arc::new(Replayer { read: Box::new(read), make }));
+    }
+
+    fn replayer<B: 'static>(&self) -> Option<&Replayer<B>> {
+        self.replayers.get(&TypeId::of::<B>())?.downcast_ref()
+    }
+}
+
+/// Reads a body up to a length.
+async fn read<B>(body: B, most: u64, make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync>) -> Read<B>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    if body.size_hint().lower() > most {
+        return Read::Sent(body);
+    }
+    let mut body = Box::pin(body);
+    let mut read = BytesMut::new();
+    let unread = loop {
+        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            None => return Read::Whole(read.freeze()),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => {
+                    let data = data.copy_to_bytes(data.remaining());
+                    if read.len() as u64 + data.len() as u64 > most {
+                        break Ok(Frame::data(data));
+                    }
+                    read.extend_from_slice(&data);
+                }
+                // Trailers are none of what a key is made of, and are sent on.
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => break Ok(Frame::trailers(trailers)),
+                    Err(_) => continue,
+                },
+            },
+            Some(Err(error)) => break Err(error.into()),
+        }
+    };
+    let rest = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+    let rest = Ahead { first: Some(unread), rest: rest.map_err(Into::into) };
+    let rest = Some(Exclusive::new(UnsyncBoxBody::new(rest)));
+    Read::Sent(make(ReplayedContent { read: read.freeze(), rest }))
+}
+
+/// A frame that was taken from a body, and the rest of it.
+struct Ahead<B> {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    rest: B,
+}
+
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Ahead<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+}
+
+impl<S: Storage> Core<S> {
+    /// Whether a request is one whose content has to be read: of a method that the user made cacheable, and without
+    /// conditions, which are on the origin's state.
+    pub(crate) fn reads_content(&self, parts: &request::Parts) -> bool {
+        let of_itself = matches!(parts.method, Method::GET | Method::HEAD);
+        !of_itself && self.config.methods.contains(&parts.method)
+    }
+
+    /// Takes the content into the request as what tells it apart.
+    pub(crate) fn take_content(&self, parts: &mut request::Parts, content: &Bytes) {
+        let joined = |name| {
+            let lines: Vec<_> = parts.headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+            match lines.len() {
+                0 => None,
+                _ => http::HeaderValue::from_bytes(&lines.join(&b", "[..])).ok(),
+            }
+        };
+        let (media_type, coding) = (joined(header::CONTENT_TYPE), joined(header::CONTENT_ENCODING));
+        let ignored = &self.config.contents.ignored;
+        let digest = key::digest(media_type.as_ref(), coding.as_ref(), content, ignored);
+        parts.extensions.insert(ContentKey(digest));
+    }
+
+    /// Whether a request with content is answered by the cache.
+    pub(crate) fn answers_content(&self, parts: &request::Parts) -> bool {
+        let conditions = [
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_UNMODIFIED_SINCE,
+            header::RANGE,
+            header::UPGRADE,
+        ];
+        !conditions.iter().any(|name| parts.headers.contains_key(name))
+            && self.config.filters.iter().all(|filter| filter(parts))
+    }
+
+    /// Reads the content of a request, and answers it by that.
+    pub(super) async fn run_with_content<T, B>(
+        self: Arc<Self>,
+        inner: T,
+        mut parts: request::Parts,
+        body: B,
+        bypasses: bool,
+    ) -> Answered<ServiceFetcher<T, B>>
+    where
+        ServiceFetcher<T, B>: Fetcher<RequestBody = B>,
+        T: Service<Request<B>> + Clone + Send + 'static,
+        B: Send + 'static,
+    {
+        let replayer = self.config.contents.replayer::<B>();
+        if replayer.is_none() {
+            tracing::warn!("requests with content are not cached: their body's type needs replay_content");
+        }
+        let Some(replayer) = replayer.filter(|_| !bypasses && self.answers_content(&parts)) else {
+            return self.bypass(ServiceFetcher::new(inner), Request::from_parts(parts, body)).await;
+        };
+        let content = match (replayer.read)(body, self.config.contents.most).await {
+            Read::Whole(content) => content,
+            Read::Sent(body) => {
+                return self.bypass(ServiceFetcher::new(inner), Request::from_parts(parts, body)).await;
+            }
+        };
+        self.take_content(&mut parts, &content);
+        let make = Arc::clone(&replayer.make);
+        let body = make(ReplayedContent::whole(content.clone()));
+        let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
+        let departures = self.flights.departures();
+        self.run(ServiceFetcher::again_with(inner, again), parts, body, None, departures).await
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents").field("most", &self.most).finish_non_exhaustive()
+    }
+}
