@@ -59,6 +59,20 @@ impl<S: Storage> Core<S> {
     /// Gets from the origin what a request needs: by a fetch of its own, or by another's.
     pub(crate) async fn obtain<F: Fetcher>(
         self: Arc<Self>,
+        fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+        place: Place,
+        need: Need,
+        departures: u64,
+    ) -> Answered<F> {
+        self.obtain_within(ROUNDS, fetcher, parts, body, place, need, departures).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn obtain_within<F: Fetcher>(
+        self: Arc<Self>,
+        rounds: usize,
         mut fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
@@ -67,16 +81,31 @@ impl<S: Storage> Core<S> {
         departures: u64,
     ) -> Answered<F> {
         let (mut place, mut need, mut departures) = (place, need, departures);
+        // The place that the lookup gave, while this request is beside another variant that is not stored yet.
+        let mut looked = None;
         let asked_at = self.config.clock.now();
         let (mut until, mut has_waited) = (after(self.config.flight_timeout), false);
-        for _ in 0..ROUNDS {
+        for round in 0..rounds {
             let Some(part) = self.part(&parts, &place, &need) else { break };
             let (at, seen) = spot(&place, &need);
             match self.flights.enter(at, seen, departures, part.may_lead) {
                 Entry::Alone => break,
                 Entry::Lead(flight, mut lead) => {
                     lead.narrows = part.narrows;
-                    return self.lead(fetcher, parts, body, place, need, (flight, lead)).await;
+                    let left = rounds - round - 1;
+                    match looked.take() {
+                        None => {
+                            let lead = (flight, lead);
+                            return self.lead(left, fetcher, parts, body, place, need, lead).await;
+                        }
+                        // A lookup would find nothing here before the other variant is stored.
+                        Some(_) if !lead.looks_again || self.is_vacant(at).await => {
+                            (lead.looks_again, lead.is_beside) = (false, true);
+                            let lead = (flight, lead);
+                            return self.lead(left, fetcher, parts, body, place, need, lead).await;
+                        }
+                        Some(before) => place = before,
+                    }
                 }
                 Entry::Follow(flight) => {
                     let followed = match timeout_at(until, flight.landed()).await {
@@ -97,6 +126,7 @@ impl<S: Storage> Core<S> {
                     match followed {
                         Followed::Answered(response) => return Ok(response),
                         Followed::Elsewhere(key, plan) => {
+                            looked = Some(place.clone());
                             place = plan.beside(place, key);
                             need = Need::Fetch(MissReason::Vary);
                             continue;
@@ -107,6 +137,7 @@ impl<S: Storage> Core<S> {
                 }
             }
             departures = self.flights.departures();
+            looked = None;
             match self.look_again(&mut fetcher, &parts, place).await {
                 Again::Answered(response) => return Ok(response),
                 Again::Needs(there, what) => (place, need) = (there, what),
@@ -116,8 +147,10 @@ impl<S: Storage> Core<S> {
     }
 
     /// The same for who calls it from within: its future is of no type that has a name.
+    #[allow(clippy::too_many_arguments)]
     fn obtain_boxed<'a, F: Fetcher + 'a>(
         self: Arc<Self>,
+        rounds: usize,
         fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
@@ -125,7 +158,12 @@ impl<S: Storage> Core<S> {
         need: Need,
         departures: u64,
     ) -> Pin<Box<dyn Future<Output = Answered<F>> + Send + 'a>> {
-        Box::pin(self.obtain(fetcher, parts, body, place, need, departures))
+        Box::pin(self.obtain_within(rounds, fetcher, parts, body, place, need, departures))
+    }
+
+    /// Whether nothing is in a place, or on its way there.
+    async fn is_vacant(&self, at: Key) -> bool {
+        self.pending.get(at).is_none() && matches!(self.store.read(at).await, Ok(None))
     }
 
     /// Looks in the store once more, where something may have been stored meanwhile.
@@ -175,6 +213,7 @@ impl<S: Storage> Core<S> {
     #[allow(clippy::too_many_arguments)]
     async fn lead<F: Fetcher>(
         self: Arc<Self>,
+        rounds: usize,
         fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
@@ -184,12 +223,12 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let fetcher = match fetcher.detach() {
             Ok(detached) => detached,
-            Err(fetcher) => return self.led(fetcher, parts, body, place, need, lead).await,
+            Err(fetcher) => return self.led(rounds, fetcher, parts, body, place, need, lead).await,
         };
         let outcome = Arc::new(Mutex::new(None));
         let brought = Arc::clone(&outcome);
         let fetch = async move {
-            let answer = AssertUnwindSafe(self.led(fetcher, parts, body, place, need, lead));
+            let answer = AssertUnwindSafe(self.led(rounds, fetcher, parts, body, place, need, lead));
             let answer = answer.catch_unwind().await;
             *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         };
@@ -203,8 +242,10 @@ impl<S: Storage> Core<S> {
 
     /// The way of a leader: looks again if something may have been stored since it looked, and for as long as another
     /// process fetches; then fetches.
+    #[allow(clippy::too_many_arguments)]
     async fn led<F: Fetcher>(
         self: Arc<Self>,
+        rounds: usize,
         mut fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
@@ -217,7 +258,7 @@ impl<S: Storage> Core<S> {
         // Half of what those who follow wait, so that they need not fetch beside this one.
         let until = after(self.config.flight_timeout / 2);
         loop {
-            if lead.lease.is_some() {
+            if lead.lease.is_some() || lead.is_beside {
                 return self.go(fetcher, parts, body, place, need, Some(lead)).await;
             }
             if !std::mem::take(&mut lead.looks_again) {
@@ -240,7 +281,7 @@ impl<S: Storage> Core<S> {
             let leads = self.part(&parts, &place, &need).is_some_and(|part| part.may_lead);
             if !leads || spot(&place, &need) != (at, seen) {
                 drop(lead); // what it leads is another place's
-                return self.obtain_boxed(fetcher, parts, body, place, need, departures).await;
+                return self.obtain_boxed(rounds, fetcher, parts, body, place, need, departures).await;
             }
         }
     }

@@ -101,6 +101,8 @@ pub(crate) struct Lead<S: Storage> {
     pub(crate) narrows: bool,
     /// It fetches for the store alone.
     pub(crate) is_background: bool,
+    /// Its place is one beside a variant that is not stored yet, where no lookup comes to.
+    pub(crate) is_beside: bool,
     /// No other process fetches the same.
     pub(crate) lease: Option<Lease<S>>,
 }
@@ -161,6 +163,7 @@ impl<S: Storage> Flights<S> {
                         looks_again,
                         narrows: false,
                         is_background: false,
+                        is_beside: false,
                         lease: None,
                     };
                     Some((flight, lead))
