@@ -1,0 +1,296 @@
+//! Requests with content that the user made cacheable.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::{
+    CacheLayer, CacheLayerBuilder, CacheOptions, MissReason, NotStored, Outcome, Stored,
+};
+
+use super::support::{Answer, Fixture, Origin, ReqBody, response};
+
+const URI: &str = "http://example.com/graphql";
+const JSON: &str = "application/json";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn query() -> Method {
+    Method::from_bytes(b"QUERY").unwrap()
+}
+
+fn methods(builder: CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage> {
+    builder.methods([Method::GET, Method::HEAD, Method::POST, query()])
+}
+
+/// An origin that says with which method it was asked for what, and for the how manieth time.
+fn echo(fields: &'static [(&'static str, &'static str)]) -> (Fixture, Arc<AtomicUsize>) {
+    with(fields, methods)
+}
+
+fn with(
+    fields: &'static [(&'static str, &'static str)],
+    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
+) -> (Fixture, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let origin = Origin::new(move |request| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let content = request.body().clone().collect();
+        let content = futures_util::FutureExt::now_or_never(content).unwrap().unwrap().to_bytes();
+        response(fields, format!("{} {}", request.method(), String::from_utf8_lossy(&content)))
+    });
+    (Fixture::with(origin, MemoryStorage::new(), settings), calls)
+}
+
+fn send(method: Method, media_type: &str, content: &'static str) -> Request<ReqBody> {
+    Request::builder()
+        .method(method)
+        .uri(URI)
+        .header("content-type", media_type)
+        .body(content.into())
+        .unwrap()
+}
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_meaning_share_a_response_and_the_origin_gets_what_was_written() {
+    let (fixture, _) = echo(FRESH);
+    let form = "application/x-www-form-urlencoded";
+    let multi = |boundary: &'static str| format!("multipart/form-data; boundary={boundary}");
+    let part = |name: &str| {
+        format!("--{name}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--{name}--\r\n")
+    };
+    let (one, other): (&'static str, &'static str) = (part("x").leak(), part("yy").leak());
+    for (method, media_type, content, expected) in [
+        (Method::POST, JSON, r#"{"a": 1, "b": [1, 2]}"#, "miss"),
+        (Method::POST, JSON, r#"{"b":[1,2],"a":1}"#, "hit"),
+        (Method::POST, JSON, r#"{"b":[2,1],"a":1}"#, "miss"),
+        (query(), JSON, r#"{"b":[1,2],"a":1}"#, "miss"), // another method
+        (query(), JSON, r#"{"a":1,"b":[1,2]}"#, "hit"),
+        (Method::POST, form, "a=1&b=2", "miss"),
+        (Method::POST, form, "b=2&a=1", "hit"),
+        (Method::POST, "text/plain", "b=2&a=1", "miss"),
+        (Method::POST, "text/plain", "a=1&b=2", "miss"),
+        (Method::POST, &multi("x"), one, "miss"),
+        (Method::POST, &multi("yy"), other, "hit"),
+        (Method::POST, "text/plain", "", "miss"),
+    ] {
+        let answer = fixture.ask(send(method.clone(), media_type, content)).await;
+        assert_eq!(answer.word(), expected, "{method} {media_type} {content}");
+        if expected == "miss" {
+            assert_eq!(answer.body, format!("{method} {content}"));
+        }
+    }
+    assert_eq!(fixture.get(URI).await.word(), "miss", "a GET is none of them");
+    assert_eq!(fixture.get(URI).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ignored_fields_of_the_content_do_not_count_at_any_depth() {
+    let (fixture, _) =
+        with(FRESH, |builder| methods(builder).ignore_content(["token", "meta.time"]).unwrap());
+    for (content, expected) in [
+        (r#"{"q":1,"token":"a"}"#, "miss"),
+        (r#"{"token":"b","q":1}"#, "hit"),
+        (r#"{"q":1}"#, "hit"),
+        (r#"{"q":1,"meta":{"time":1}}"#, "miss"),
+        (r#"{"q":1,"meta":{"time":2}}"#, "hit"),
+        (r#"{"q":1,"time":2}"#, "miss"),
+        (r#"{"q":{"token":1,"x":2}}"#, "miss"),
+        (r#"{"q":{"x":2}}"#, "hit"),
+    ] {
+        assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected, "{content}");
+    }
+    assert!(CacheLayer::builder(MemoryStorage::new()).ignore_content(["a..b"]).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_cacheable_invalidates_nothing_and_others_go_with_the_entry() {
+    let (fixture, _) = echo(FRESH);
+    fixture.get(URI).await;
+    fixture.ask(send(Method::POST, JSON, "{}")).await;
+    assert_eq!(fixture.get(URI).await.word(), "hit");
+    fixture.ask(send(Method::PUT, JSON, "{}")).await;
+    assert_eq!(fixture.get(URI).await.word(), "miss");
+    assert_eq!(fixture.ask(send(Method::POST, JSON, "{}")).await.word(), "miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_needs_a_lifetime_and_is_asked_again_without_conditions_a_query_is_validated() {
+    let silent: &[_] = &[("etag", "\"a\""), ("last-modified", "Wed, 01 Jan 2025 00:00:00 GMT")];
+    let (fixture, _) = echo(silent);
+    let answer = fixture.ask(send(Method::POST, JSON, "{}")).await;
+    assert_eq!(answer.status.stored(), Stored::No(NotStored::NoFreshness));
+    assert_eq!(fixture.ask(send(query(), JSON, "{}")).await.status.stored(), Stored::Storing);
+
+    for (method, conditional) in [(Method::POST, false), (query(), true)] {
+        let (fixture, _) = echo(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
+        fixture.ask(send(method.clone(), JSON, "{\"a\":1}")).await;
+        fixture.clock.advance(61 * SECOND);
+        let answer = fixture.ask(send(method.clone(), JSON, "{\"a\":1}")).await;
+        assert!(matches!(answer.status.outcome(), Outcome::Miss(MissReason::Replaced(_))));
+        assert_eq!(fixture.origin.last().contains_key("if-none-match"), conditional, "{method}");
+        assert_eq!(answer.body, format!("{method} {{\"a\":1}}"));
+        assert_eq!(fixture.ask(send(method, JSON, "{\"a\":1}")).await.word(), "hit");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_beside_sends_the_content_again() {
+    let (fixture, calls) = with(FRESH, |builder| methods(builder).stale_while_revalidate(60 * SECOND));
+    fixture.ask(send(Method::POST, JSON, "{\"a\":1}")).await;
+    fixture.clock.advance(61 * SECOND);
+    assert_eq!(fixture.ask(send(Method::POST, JSON, "{\"a\":1}")).await.word(), "stale");
+    fixture.layer.idle().await;
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    let answer = fixture.ask(send(Method::POST, JSON, "{\"a\":1}")).await;
+    assert_eq!((answer.word(), &answer.body[..]), ("hit", &b"POST {\"a\":1}"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_the_same_at_once_shares_a_fetch() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let origin = service_fn(move |request: Request<ReqBody>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            tokio::time::sleep(SECOND).await;
+            Ok::<_, Infallible>(
+                Response::builder().header("cache-control", "max-age=60").body(request.into_body()).unwrap(),
+            )
+        }
+    });
+    let layer = methods(CacheLayer::builder(MemoryStorage::new())).build().unwrap();
+    let service = layer.layer(origin);
+    let ask = |content| service.clone().oneshot(send(Method::POST, JSON, content));
+    let herd =
+        futures_util::future::join_all((0..20).map(|number| ask(["{\"a\":1}", "{\"a\":2}"][number % 2])));
+    for (number, answer) in herd.await.into_iter().enumerate() {
+        let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, ["{\"a\":1}", "{\"a\":2}"][number % 2]);
+    }
+    // Those of the second content wait for the first to learn that theirs is another.
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_scopes_and_options_hold_for_them_too() {
+    let (fixture, _) = echo(FRESH);
+    let mut conditional = send(Method::POST, JSON, "{}");
+    conditional.headers_mut().insert("if-match", "\"a\"".parse().unwrap());
+    assert_eq!(fixture.ask(conditional).await.word(), "bypass");
+    let disabled = tower_response_cache::scope::disabled(fixture.ask(send(Method::POST, JSON, "{}")));
+    assert_eq!(disabled.await.word(), "bypass");
+    let mut offline = send(Method::POST, JSON, "{}");
+    offline.headers_mut().insert("cache-control", "only-if-cached".parse().unwrap());
+    assert_eq!(fixture.ask(offline).await.code, 504);
+    fixture.ask(send(Method::POST, JSON, "{}")).await;
+    let mut reload = send(Method::POST, JSON, "{}");
+    reload.extensions_mut().insert(CacheOptions::new().hard_refresh());
+    assert_eq!(fixture.ask(reload).await.word(), "miss");
+    assert_eq!(fixture.ask(send(Method::POST, JSON, "{}")).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn methods_that_are_left_out_are_not_answered() {
+    let (fixture, _) = with(FRESH, |builder| builder.methods([Method::POST]));
+    for _ in 0..2 {
+        assert_eq!(fixture.get(URI).await.word(), "bypass");
+    }
+    fixture.ask(send(Method::POST, JSON, "{}")).await;
+    assert_eq!(fixture.ask(send(Method::POST, JSON, "{}")).await.word(), "hit");
+    for method in [Method::CONNECT, Method::TRACE, Method::OPTIONS] {
+        assert!(CacheLayer::builder(MemoryStorage::new()).methods([method]).build().is_err());
+    }
+    assert!(CacheLayer::builder(MemoryStorage::new()).methods([]).build().is_err());
+}
+
+type Boxed = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A body in pieces, of no announced length, that may fail at its end.
+fn pieces(pieces: &'static [&'static str], fails: bool) -> Boxed {
+    let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+    let end = fails.then(|| Err("the content failed".into()));
+    BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames.chain(end).collect::<Vec<_>>())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_or_fails_reaches_the_origin_as_it_came() {
+    let origin = service_fn(|request: Request<Boxed>| async move {
+        let collected = request.into_body().collect().await;
+        let seen = match collected {
+            Ok(content) => String::from_utf8(content.to_bytes().to_vec()).unwrap(),
+            Err(error) => format!("error: {error}"),
+        };
+        Ok::<_, Infallible>(response(FRESH, seen))
+    });
+    let layer = methods(CacheLayer::builder(MemoryStorage::new())).max_content_bytes(6).build().unwrap();
+    let service = layer.layer(origin);
+    let ask = |body: Boxed| {
+        let request = Request::post(URI).body(body).unwrap();
+        let service = service.clone();
+        async move { Answer::read(service.oneshot(request).await.unwrap()).await }
+    };
+    for (parts, fails, words, seen) in [
+        (&["abc", "def"][..], false, ["miss", "hit"], "abcdef"),
+        (&["abc", "def", "g"], false, ["bypass"; 2], "abcdefg"),
+        (&["abcdefgh", "i"], false, ["bypass"; 2], "abcdefghi"),
+        (&["abc"], true, ["bypass"; 2], "error: the content failed"),
+        (&[], true, ["bypass"; 2], "error: the content failed"),
+        (&[], false, ["miss", "hit"], ""),
+    ] {
+        for word in words {
+            let answer = ask(pieces(parts, fails)).await;
+            assert_eq!(
+                (answer.word(), std::str::from_utf8(&answer.body).unwrap()),
+                (word, seen),
+                "{parts:?}"
+            );
+        }
+    }
+}
+
+/// A body type that nobody knows.
+#[derive(Default)]
+struct Own(Full<Bytes>);
+
+impl Body for Own {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_type_of_ones_own_is_passed_on_until_the_cache_is_told_how_to_make_it() {
+    let origin = || {
+        service_fn(|request: Request<Own>| async move {
+            Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
+        })
+    };
+    let builder = || methods(CacheLayer::builder(MemoryStorage::new()));
+    let untold = builder().build().unwrap();
+    let told = builder().replay_content(|content| Own(Full::new(content.into_bytes()))).build().unwrap();
+    for (layer, words) in [(untold, ["bypass"; 2]), (told, ["miss", "hit"])] {
+        let service = layer.layer(origin());
+        for word in words {
+            let request = Request::post(URI).body(Own("abc".into())).unwrap();
+            let answer = Answer::read(service.clone().oneshot(request).await.unwrap()).await;
+            assert_eq!((answer.word(), &answer.body[..]), (word, &b"abc"[..]));
+        }
+    }
+}
