@@ -11,7 +11,7 @@ use http::{Uri, response};
 
 use crate::error::Result;
 use crate::layer::CacheLayer;
-use crate::service::{Config, Core};
+use crate::service::{Config, Core, Tape};
 use crate::storage::Storage;
 use crate::time::Clock;
 
@@ -274,12 +274,46 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Records: asks the origin for each request, and keeps its response, whatever that says, for ever: for
+    /// [`replay`](Self::replay) in tests, or for work offline. A storage for that is a
+    /// `DirectoryStorage` (feature `directory`, `unbounded`), whose files a person can look into, or a SQLite file.
+    ///
+    /// Requests are told apart by method, URI and content (all but GET need the feature `content-keys`), and by what
+    /// [`key_headers`](Self::key_headers) names; [`ignore_query`](Self::ignore_query) and the like leave out what changes
+    /// from run to run, and what is secret. Of several responses to the same request the last one is kept. Conditions
+    /// and ranges of requests do not go out, so that each response is a whole one; those of HEAD are not kept, but
+    /// answered from those of GET. What a response says is stored as it is, cookies and all: look for secrets before
+    /// a recording is shared. Default: off.
+    pub fn record(mut self) -> Self {
+        self.config.tape = Some(Tape::Record);
+        self
+    }
+
+    /// Replays what was [recorded](Self::record), and never asks the origin. What is not recorded is answered by 504, with
+    /// a text that names it. Conditions and ranges are answered from what is recorded; there is no Age. Default: off.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let storage = MemoryStorage::new(); // rather a directory, or a file
+    /// let recording = CacheLayer::builder(storage.clone()).record().build()?;
+    /// let replaying = CacheLayer::builder(storage).replay().build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn replay(mut self) -> Self {
+        self.config.tape = Some(Tape::Replay);
+        self
+    }
+
     /// The layer.
     ///
     /// # Errors
     /// A setting is malformed, or contradicts another: the message says which.
-    pub fn build(self) -> Result<CacheLayer<S>> {
+    pub fn build(mut self) -> Result<CacheLayer<S>> {
         self.config.check()?;
+        self.config.settle();
         Ok(CacheLayer::from_core(Core::new(self.storage, self.config)))
     }
 }

@@ -67,11 +67,6 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// request with conditions or a range. Default: GET and HEAD.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.config.methods = methods.into_iter().collect();
-        let of_itself = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
-        self.config.policy.key_fields.retain(|name| *name != policy::CONTENT);
-        if !self.config.methods.iter().all(of_itself) {
-            self.config.policy.key_fields.push(policy::CONTENT);
-        }
         self
     }
 

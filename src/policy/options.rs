@@ -18,6 +18,8 @@ pub(crate) struct Options {
     /// In a private cache: Authorization and Cookie tell requests apart.
     pub(crate) vary_on_credentials: bool,
     pub(crate) ignore_cookie: bool,
+    /// Vary does not tell requests apart.
+    pub(crate) ignore_vary: bool,
     /// When the origin cannot be reached, a stale response is served where no directive speaks about it.
     pub(crate) stale_on_failure: bool,
     /// The windows of RFC 5861, for responses that say nothing about them.
@@ -38,6 +40,7 @@ impl Default for Options {
             revalidate_window: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,
             ignore_cookie: false,
+            ignore_vary: false,
             stale_on_failure: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,

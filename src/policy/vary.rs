@@ -25,6 +25,7 @@ pub(crate) fn selecting_names(
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
         // `*` is a token as well, so that it would make a field name.
         match HeaderName::from_bytes(member) {
+            _ if options.ignore_vary => {}
             Ok(name) if member != b"*" => names.push(name),
             _ if despite.vary_any => {}
             _ => return Err(NotStored::VaryAny),

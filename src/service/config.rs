@@ -66,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) ignore_request_directives: bool,
     pub(crate) read_only: bool,
     pub(crate) only_if_cached: bool,
+    pub(crate) tape: Option<Tape>,
 }
 
 impl Default for Config {
@@ -105,6 +106,7 @@ impl Default for Config {
             ignore_request_directives: false,
             read_only: false,
             only_if_cached: false,
+            tape: None,
         }
     }
 }
@@ -120,7 +122,36 @@ impl fmt::Debug for Config {
     }
 }
 
+/// Whether responses are recorded, or replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tape {
+    Record,
+    Replay,
+}
+
 impl Config {
+    /// What follows from other settings, whichever came first.
+    pub(crate) fn settle(&mut self) {
+        if self.tape.is_some() {
+            self.rules = std::mem::take(&mut self.rules).for_a_tape();
+            self.policy.shared = false;
+            self.policy.vary_on_credentials = false;
+            self.policy.ignore_vary = true;
+            self.ignore_request_directives = true;
+            self.coalesce = false;
+            if cfg!(feature = "content-keys") {
+                self.methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "QUERY"]
+                    .iter()
+                    .filter_map(|name| name.parse().ok())
+                    .collect();
+            }
+        }
+        let of_itself = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
+        if !self.methods.iter().all(of_itself) {
+            self.policy.key_fields.push(policy::CONTENT);
+        }
+    }
+
     /// What contradicts itself.
     pub(crate) fn check(&self) -> Result<()> {
         self.rules.check()?;
@@ -142,6 +173,10 @@ impl Config {
                 "a field is named both by key_headers and by ignore_headers",
             ),
             (self.methods.is_empty(), "methods names none"),
+            (
+                self.tape == Some(Tape::Record) && (self.read_only || self.only_if_cached),
+                "record asks the origin and stores, which read_only and only_if_cached forbid",
+            ),
             (
                 self.methods
                     .iter()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header, request};
 
+use super::config::Tape;
 use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::{Landed, Lead};
@@ -102,6 +103,9 @@ impl<S: Storage> Core<S> {
         mut fetcher: F,
         request: Request<F::RequestBody>,
     ) -> Answered<F> {
+        if self.config.tape == Some(Tape::Replay) {
+            return Ok(self.refuse_request(&request.into_parts().0));
+        }
         let response = fetcher.fetch(request).await?;
         let status = CacheStatus::new(Outcome::Bypass, Stored::No(policy::NotStored::MethodNotCacheable));
         let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
@@ -115,6 +119,9 @@ impl<S: Storage> Core<S> {
         parts: request::Parts,
         body: F::RequestBody,
     ) -> Answered<F> {
+        if self.config.tape == Some(Tape::Replay) {
+            return Ok(self.refuse_request(&parts));
+        }
         let mut asked = parts.clone();
         let requested = self.config.clock.now();
         let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
@@ -193,7 +200,7 @@ impl<S: Storage> Core<S> {
             Found::Nothing(reason) => reason,
         };
         if asked.only_if_cached {
-            return Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
+            return Served::Answered(self.refuse_request(parts));
         }
         Served::Needs(match reason {
             MissReason::Vary if self.may_select(parts) => Need::Select,
@@ -218,7 +225,7 @@ impl<S: Storage> Core<S> {
         let freshness = variant.response.freshness(self.number, &self.config.policy);
         let outcome = match policy::decide(asked, &freshness, now) {
             Verdict::Refuse => {
-                return Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused));
+                return Served::Answered(self.refuse_request(parts));
             }
             Verdict::Validate(reason) => {
                 if let Some(since) = self.failing.since(key)
@@ -255,9 +262,7 @@ impl<S: Storage> Core<S> {
         let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
         match self.answer(Asked::by(parts), key, &record, status).await {
             Some(response) => Served::Answered(response),
-            None if asked.only_if_cached => {
-                Served::Answered(self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused))
-            }
+            None if asked.only_if_cached => Served::Answered(self.refuse_request(parts)),
             None => Served::Needs(Need::Fetch(MissReason::BodyGone)),
         }
     }

@@ -6,8 +6,9 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request};
 
+use super::config::Tape;
 use super::core::Core;
 use super::fetcher::Unstorable;
 use crate::control::{CacheOptions, Scope, Stored};
@@ -58,6 +59,10 @@ impl<S: Storage> Core<S> {
             let within = options(parts).cloned().unwrap_or_default().within(scope);
             parts.extensions.insert(within);
         }
+        if self.config.tape == Some(Tape::Record) {
+            policy::strip_conditions(&mut parts.headers);
+            parts.headers.remove(header::RANGE);
+        }
         let Some(options) = options(parts).cloned() else { return self.is_disabled() };
         options.tell(&mut parts.headers);
         options.bypasses() || self.is_disabled()
@@ -87,6 +92,11 @@ impl<S: Storage> Core<S> {
             true => RequestDirectives::of(&parts.headers),
             false => RequestDirectives::default(),
         };
+        match self.config.tape {
+            Some(Tape::Record) => (asked.reload, asked.no_cache) = (true, true),
+            Some(Tape::Replay) => (asked.force, asked.only_if_cached) = (true, true),
+            None => {}
+        }
         asked.only_if_cached |= self.config.only_if_cached;
         asked.read_only |= self.config.read_only;
         if let Some(options) = options(parts) {

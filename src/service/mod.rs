@@ -41,7 +41,7 @@ mod wakers;
 mod window;
 
 pub use self::cache::{Cache, CacheFuture};
-pub(crate) use self::config::Config;
+pub(crate) use self::config::{Config, Tape};
 #[cfg(feature = "content-keys")]
 pub use self::content::ReplayedContent;
 pub(crate) use self::core::Core;

@@ -11,6 +11,7 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::age::age_value;
+use super::config::Tape;
 use super::core::Core;
 use super::download::Download;
 use super::flights::Flight;
@@ -132,6 +133,25 @@ impl<S: Storage> Core<S> {
         self.finish(response, CacheStatus::new(outcome, Stored::Unchanged))
     }
 
+    /// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
+    pub(crate) fn refuse_request<B>(&self, parts: &request::Parts) -> Response<CacheBody<B>> {
+        let mut response = self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
+        if self.config.tape == Some(Tape::Replay) {
+            let uri = self.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
+            let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
+            tracing::warn!(method = %parts.method, uri, "not among the recorded responses");
+            let status = response.body().status().copied();
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+            *response.body_mut() = CacheBody::whole(text.into(), None);
+            if let Some(status) = status {
+                response.body_mut().set_status(status);
+            }
+        }
+        response
+    }
+
     /// Puts the status where the caller finds it.
     pub(crate) fn finish<B>(
         &self,
@@ -145,6 +165,10 @@ impl<S: Storage> Core<S> {
     fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
         tracing::trace!(%status, "answered");
         response.body_mut().set_status(status);
+        if self.config.tape == Some(Tape::Replay) {
+            // Else it would be another one with each replay.
+            response.headers_mut().remove(header::AGE);
+        }
         if self.config.extensions {
             response.extensions_mut().insert(status);
         }

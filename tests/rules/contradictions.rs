@@ -11,7 +11,9 @@ type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<Memory
 #[test]
 fn each_contradiction_is_named_and_what_is_none_is_built() {
     const SECOND: Duration = Duration::from_secs(1);
-    let wrong: [(Settings, &str); 13] = [
+    let wrong: [(Settings, &str); 15] = [
+        (|b| b.record().read_only(), "record"),
+        (|b| b.only_if_cached().record(), "record"),
         (|b| b.min_ttl(2 * SECOND).max_ttl(SECOND), "min_ttl"),
         (|b| b.rule(Rule::new().url("a.example")), "says nothing"),
         (|b| b.rule(Rule::new().url("a b").override_ttl(SECOND)), "pattern"),

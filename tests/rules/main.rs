@@ -11,4 +11,5 @@ mod kept;
 mod options;
 mod sameness;
 mod scopes;
+mod tape;
 mod ttl;

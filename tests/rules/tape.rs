@@ -1,0 +1,126 @@
+//! Responses that are recorded, and replayed without the origin.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use tower_response_cache::storage::{DirectoryStorage, SqliteStorage, Storage};
+use tower_response_cache::{CacheLayerBuilder, Clock};
+
+use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with};
+
+fn ask(method: &str, uri: &str, content: &'static str) -> Request<ReqBody> {
+    let builder = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    builder.body(content.into()).unwrap()
+}
+
+/// An origin that forbids whatever it can.
+fn forbidding() -> Origin {
+    let mut count = 0;
+    Origin::new(move |request| {
+        count += 1;
+        let status = request.uri().path().trim_start_matches('/').parse().unwrap_or(200);
+        let response = Response::builder().status(status).header("cache-control", "no-store, private");
+        let response = response.header("vary", "*").header("set-cookie", "a=b").header("etag", "\"a\"");
+        let said = format!("{} {} {count}", request.method(), request.uri());
+        response.body(Bytes::from(said).into()).unwrap()
+    })
+}
+
+fn on<S: Storage>(
+    storage: S,
+    settings: impl FnOnce(CacheLayerBuilder<S>) -> CacheLayerBuilder<S>,
+) -> Fixture<S> {
+    Fixture::with(forbidding(), storage, settings)
+}
+
+fn told(answer: &Answer) -> (u16, String) {
+    (answer.code.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
+}
+
+async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
+    let asked = || {
+        [
+            get("http://a/200?token=secret&b=1"),
+            get("http://a/404"),
+            get("http://a/500"),
+            get("http://a/302"),
+            ask("POST", "http://a/", r#"{"a":1,"b":2}"#),
+            ask("POST", "http://a/", r#"{"a":2}"#),
+            ask("DELETE", "http://a/", ""),
+        ]
+    };
+    let recorder = on(storage, |builder| builder.record().ignore_query(["token"]));
+    let mut recorded = Vec::new();
+    for round in 0..2 {
+        recorded.clear();
+        for request in asked() {
+            let answer = recorder.ask(request).await;
+            assert_eq!(answer.word(), "miss", "each asks the origin, in round {round}");
+            recorded.push(told(&answer));
+        }
+    }
+    recorder.layer.idle().await;
+    drop(recorder);
+
+    // Years later.
+    let replayer = on(reopened(), |builder| builder.replay().ignore_query(["token"]));
+    replayer.clock.advance(Duration::from_secs(10 * 365 * 24 * 3600));
+    for (request, expected) in asked().into_iter().zip(recorded) {
+        let answer = replayer.ask(request).await;
+        assert_eq!(told(&answer), expected, "the last recorded one");
+        assert!(answer.status.is_hit() && answer.header("age").is_none());
+        assert_eq!(answer.header("set-cookie"), Some("a=b"));
+    }
+    // However it is asked for.
+    assert_eq!(replayer.get("http://a/200?b=1&token=other").await.code, 200);
+    assert_eq!(
+        replayer.ask(get_with("http://a/404", &[("cache-control", "no-cache"), ("cookie", "x")])).await.code,
+        404
+    );
+    assert_eq!(replayer.ask(get_with("http://a/200?b=1", &[("if-none-match", "\"a\"")])).await.code, 304);
+    assert_eq!(replayer.ask(ask("POST", "http://a/", r#"{"b": 2, "a": 1}"#)).await.code, 200);
+    // What is missing is named, and is not asked for.
+    for (request, name) in [
+        (get("http://a/missing?token=secret"), "GET http://a/missing is not"),
+        (ask("POST", "http://a/", r#"{"a":3}"#), "POST http://a/ is not"),
+        (ask("PUT", "http://a/x", ""), "PUT http://a/x is not"),
+        (ask("OPTIONS", "http://a/x", ""), "OPTIONS http://a/x is not"),
+        (ask("PURGE", "http://a/x", ""), "PURGE http://a/x is not"),
+    ] {
+        let (code, text) = told(&replayer.ask(request).await);
+        assert!(code == 504 && text.starts_with(name), "{code} {text}");
+    }
+    assert_eq!(replayer.origin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_directory_of_recorded_responses_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tape");
+    let first = DirectoryStorage::builder(&path).unbounded().open().await.unwrap();
+    let again = DirectoryStorage::builder(&path).unbounded().open().await.unwrap();
+    tape(first, || again.clone()).await;
+}
+
+#[tokio::test]
+async fn a_file_of_recorded_responses_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tape.sqlite");
+    let first = SqliteStorage::open(&path).await.unwrap();
+    let again = SqliteStorage::open(&path).await.unwrap();
+    tape(first, || again.clone()).await;
+}
+
+#[tokio::test]
+async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirectoryStorage::builder(folder.path()).unbounded().open().await.unwrap();
+    let recorder = on(storage, |builder| builder.record().clock(Clock::system()));
+    let asked = [("if-none-match", "\"a\""), ("range", "bytes=0-1")];
+    let answer = recorder.ask(get_with("http://a/200", &asked)).await;
+    assert_eq!((answer.code.as_u16(), answer.word()), (200, "miss"));
+    let seen = recorder.origin.last();
+    assert!(asked.iter().all(|(name, _)| !seen.contains_key(*name)));
+    assert_eq!(recorder.ask(ask(Method::HEAD.as_str(), "http://a/200", "")).await.word(), "miss");
+}
