@@ -413,3 +413,43 @@ async fn each_piece_of_a_body_reaches_the_caller_before_the_next_is_sent() {
     let (status, _, body) = get(&client, &origin.url("/")).await;
     assert_eq!((status.word(), body.as_str()), ("hit", "onetwothree"));
 }
+
+#[tokio::test]
+async fn options_of_a_request_reach_the_cache() {
+    use tower_response_cache::{CacheMode, CacheOptions, scope};
+    let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
+    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let url = origin.url("/");
+    let with = |options: CacheOptions| client.get(&url).with_extension(options).send();
+    let word = |response: reqwest_middleware::Result<Response>| status(&response.unwrap()).word();
+    assert_eq!(word(with(CacheOptions::new().mode(CacheMode::OnlyIfCached)).await), "refused");
+    assert_eq!(get(&client, &url).await.0.word(), "miss");
+    assert_eq!(word(with(CacheOptions::new().mode(CacheMode::OnlyIfCached)).await), "hit");
+    assert_eq!(word(with(CacheOptions::new().hard_refresh()).await), "miss");
+    assert_eq!(word(with(CacheOptions::new().mode(CacheMode::NoStore)).await), "bypass");
+    assert_eq!(scope::disabled(get(&client, &url)).await.0.word(), "bypass");
+    assert_eq!(origin.count(), 4);
+}
+
+#[tokio::test]
+async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
+    let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
+    let layer =
+        CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).build().unwrap();
+    let client = cached(plain(), CacheMiddleware::new(layer));
+    let post = |content: &'static str| {
+        let request = client.post(origin.url("/")).header("content-type", "application/json");
+        request.body(content).send()
+    };
+    for (content, expected) in
+        [("{\"a\":1,\"b\":2}", "miss"), ("{\"b\": 2, \"a\": 1}", "hit"), ("{}", "miss"), ("", "miss")]
+    {
+        let response = post(content).await.unwrap();
+        assert_eq!(status(&response).word(), expected, "{content}");
+        assert_eq!(response.text().await.unwrap(), "hello");
+    }
+    let streamed =
+        client.post(origin.url("/")).body(Body::wrap(http_body_util::Full::new(Bytes::from("{}"))));
+    assert_eq!(status(&streamed.send().await.unwrap()).word(), "bypass");
+    assert_eq!(origin.count(), 4);
+}

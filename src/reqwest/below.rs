@@ -5,6 +5,7 @@
 
 use ::reqwest::{Body, Request, Response, Url};
 use ::reqwest_middleware::{ClientWithMiddleware, Error, Next};
+use bytes::Bytes;
 use http::{Extensions, HeaderMap, header};
 
 use crate::control::Stored;
@@ -21,9 +22,15 @@ pub(super) struct Question {
     pub(super) url: Url,
     /// Nobody said which fields are added below.
     pub(super) untold: bool,
+    /// What the request is told apart by, so that it can be sent again.
+    pub(super) content: Option<Bytes>,
 }
 
 impl Question {
+    fn again(&self) -> Option<Body> {
+        self.content.clone().map(Body::from)
+    }
+
     fn request(&self, request: http::Request<Option<Body>>) -> Result<Request, Error> {
         let (parts, body) = request.into_parts();
         let mut request = Request::try_from(http::Request::from_parts(parts, Body::default()))?;
@@ -71,6 +78,10 @@ impl Fetcher for Chain<'_> {
         Ok(self.question.response(response))
     }
 
+    fn again(&self) -> Option<Body> {
+        self.question.again()
+    }
+
     fn detach(self) -> Result<Refresher, Self> {
         Err(self) // the rest of the chain is the request's
     }
@@ -97,6 +108,10 @@ impl Fetcher for Refresher {
     async fn fetch(&mut self, request: http::Request<Option<Body>>) -> Result<http::Response<Body>, Error> {
         let response = self.client.execute(self.question.request(request)?).await?;
         Ok(self.question.response(response))
+    }
+
+    fn again(&self) -> Option<Body> {
+        self.question.again()
     }
 
     fn detach(self) -> Result<Self, Self> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{ClientWithMiddleware, Middleware, Next, Result};
+#[cfg(feature = "content-keys")]
+use bytes::Bytes;
 use http::uri::Authority;
 use http::{Extensions, HeaderMap, Uri, header, request};
 
@@ -139,13 +141,32 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let (mut parts, body) = into_parts(request)?;
         self.complete(&mut parts.headers);
         name_host(&mut parts);
-        let question = Question { url: url.clone(), untold: !self.told };
-        let chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
+        let question = Question { url: url.clone(), untold: !self.told, content: None };
+        #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
+        let mut chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
         let core = Arc::clone(&self.core);
         if let Some(options) = chain.extensions.get::<CacheOptions>() {
             parts.extensions.insert(options.clone());
         }
         let bypasses = core.enter(&mut parts);
+        #[cfg(feature = "content-keys")]
+        if core.reads_content(&parts) {
+            let content = match &body {
+                None => Some(Bytes::new()),
+                Some(body) => body.as_bytes().map(Bytes::copy_from_slice),
+            };
+            let response =
+                match content.filter(|_| !bypasses).filter(|content| core.is_by_content(&mut parts, content))
+                {
+                    None => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
+                    Some(content) => {
+                        chain.question.content = Some(content);
+                        let departures = core.flights.departures();
+                        core.run(chain, parts, body, None, departures).await?
+                    }
+                };
+            return Ok(into_response(response, url));
+        }
         let route = {
             let uri = core.identify(&parts);
             core.route(

@@ -201,8 +201,18 @@ impl<S: Storage> Core<S> {
         !of_itself && self.config.methods.contains(&parts.method)
     }
 
+    /// Takes the content into the request, if the cache answers it by that.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn is_by_content(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
+        let is = content.len() as u64 <= self.config.contents.most && self.answers_content(parts);
+        if is {
+            self.take_content(parts, content);
+        }
+        is
+    }
+
     /// Takes the content into the request as what tells it apart.
-    pub(crate) fn take_content(&self, parts: &mut request::Parts, content: &Bytes) {
+    fn take_content(&self, parts: &mut request::Parts, content: &Bytes) {
         let joined = |name| {
             let lines: Vec<_> = parts.headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
             match lines.len() {
@@ -217,7 +227,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether a request with content is answered by the cache.
-    pub(crate) fn answers_content(&self, parts: &request::Parts) -> bool {
+    fn answers_content(&self, parts: &request::Parts) -> bool {
         let conditions = [
             header::IF_MATCH,
             header::IF_NONE_MATCH,
