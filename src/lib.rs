@@ -40,6 +40,15 @@
 //! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
 //! succeeds, what is stored for its URI is not served again, by any process that shares the store.
 //!
+//! # What you know better
+//! [`Rules`] say what is kept and for how long where the origin says nothing or the wrong thing: by URL, status or media
+//! type, as default or override. [`CacheOptions`] among a request's extensions say it for that one, with the cache modes
+//! of the Fetch standard; [`scope`] for all requests of a task. What counts as the same request is set by
+//! [`ignore_query`](CacheLayerBuilder::ignore_query), [`key_headers`](CacheLayerBuilder::key_headers),
+//! [`key`](CacheLayerBuilder::key) and the like; [`methods`](CacheLayerBuilder::methods) makes POST and QUERY cacheable,
+//! by their content. [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep tests from the
+//! network. Those who come from aiohttp-client-cache or requests-cache find [each of their settings](counterparts).
+//!
 //! # Many callers at once
 //! Requests for the same that come while it is fetched share that fetch ([`coalesce`](CacheLayerBuilder::coalesce)).
 //! They get the head when it is known that the response is for them too, and then the body while it is still coming,
@@ -79,6 +88,8 @@
 //! | `redis-tls` | | the same by TLS too (`rediss://`), with the system's roots |
 //! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS (`tls=true`, `mongodb+srv://`) |
 //! | `dynamodb` | | `storage::DynamoDbStorage`: a table of AWS DynamoDB |
+//! | `content-keys` | | requests with content (POST, QUERY) told apart by what it means |
+//! | `regex` | | patterns of URLs made of a `regex::Regex` |
 //! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
 //! | `axum` | | reads axum's `OriginalUri`, for nested routers |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
@@ -88,6 +99,7 @@ mod body;
 mod builder;
 pub mod conformance;
 mod control;
+pub mod counterparts;
 mod entry;
 mod error;
 mod key;
