@@ -40,7 +40,14 @@ fn main() {
     for len in SIZES {
         let hit = |extensions: bool| {
             let builder = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
-            once(&mut builder.status_in_extensions(extensions).build().unwrap().layer(Bare::new(len)), len)
+            once(
+                &mut builder
+                    .status_in_extensions(extensions)
+                    .build()
+                    .expect("settings")
+                    .layer(Bare::new(len)),
+                len,
+            )
         };
         let row = [
             ("bare", once(&mut Bare::new(len), len)),

@@ -117,8 +117,8 @@ fn hits(criterion: &mut Criterion) {
 
         let builder = || CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
         for (name, layer) in [
-            ("memory", builder().build().unwrap()),
-            ("memory, no extensions", builder().status_in_extensions(false).build().unwrap()),
+            ("memory", builder().build().expect("settings")),
+            ("memory, no extensions", builder().status_in_extensions(false).build().expect("settings")),
             ("memory, in chunks of 128 KiB", CacheLayer::new(MemoryStorage::new())),
         ] {
             let mut service = layer.layer(bare.clone());
@@ -152,7 +152,8 @@ fn hits(criterion: &mut Criterion) {
             cold,
             &layer.layer(NoHits { bare: bare.clone() }),
         );
-        let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().unwrap();
+        let layer =
+            CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
         measure(criterion, &runtime, "miss, stored", size, cold, &layer.layer(bare.clone()));
     }
 }

@@ -83,7 +83,9 @@ fn every_setting_has_a_row_and_each_row_a_test_or_a_reason() {
             let named: Vec<&str> =
                 row[2].strip_prefix('`').and_then(|name| name.strip_suffix('`')).into_iter().collect();
             let exists = |name: &&str| {
-                tests.contains(&format!("fn {name}(")) || tests.contains(&format!("\"{name}\""))
+                tests.contains(&format!("fn {name}("))
+                    || tests.contains(&format!("fn {name}<"))
+                    || tests.contains(&format!("\"{name}\""))
             };
             assert!(named.iter().all(exists), "no such test: {}", row[2]);
             assert!(!named.is_empty() || row[2].len() > 20, "neither a test nor a reason: {row:?}");

@@ -52,7 +52,7 @@ impl From<Timestamp> for Ttl {
 
 impl Ttl {
     /// From when the response was received; `None`: it is not stored.
-    fn from_receipt(self, received: Timestamp) -> Option<Duration> {
+    fn lifetime(self, received: Timestamp) -> Option<Duration> {
         match self {
             Self::For(lifetime) => Some(lifetime),
             Self::Until(end) if end.is_never() => Some(Duration::MAX),
@@ -111,7 +111,7 @@ impl Terms {
         let marked = said.public || said.private;
         // An hour for everything is not meant for a gateway's error.
         let counts = self.status == Some(true) || speaks || marked || is_heuristic(status);
-        let give = |ttl: Ttl, overrides| match ttl.from_receipt(received) {
+        let give = |ttl: Ttl, overrides| match ttl.lifetime(received) {
             Some(lifetime) => Ok(counts.then_some(Given { lifetime, overrides })),
             None => Err(NotStored::Rule),
         };
