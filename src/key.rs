@@ -213,6 +213,14 @@ impl Keyer {
         hash.map_or([0; 16], truncate)
     }
 
+    /// The key of the value of a group; a tag's has no origin.
+    pub(crate) fn group(&self, origin: &str, name: &str) -> Key {
+        let mut hash = self.seeded.clone();
+        part(&mut hash, origin.as_bytes());
+        part(&mut hash, name.as_bytes());
+        Key::group(truncate(hash))
+    }
+
     /// The key of a further variant.
     pub(crate) fn variant(&self, head: Key, generation: [u8; 16], selection: [u8; 16]) -> Key {
         let mut hash = self.seeded.clone();

@@ -81,6 +81,28 @@ impl<S: Storage> CacheLayer<S> {
         DisabledGuard(Arc::clone(&self.core.disablers))
     }
 
+    /// Invalidates all responses that were stored with this tag ([`CacheOptions::tags`](crate::CacheOptions::tags),
+    /// [`Rule::tag`](crate::Rule::tag)): by one write, however many they are. Once this has returned, no response whose
+    /// fetch began before is served by any process that shares the store, if their clocks are within five seconds of each
+    /// other. Other processes store nothing with this tag for those five seconds.
+    ///
+    /// # Errors
+    /// The store has not taken it yet. This process already treats it as done, and tries again by itself.
+    pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
+        self.core.end_tag(name).await
+    }
+
+    /// Invalidates all responses of a group that the origin named by Cache-Groups (RFC 9875), as
+    /// [`invalidate_tag`](CacheLayer::invalidate_tag) does. A response to an unsafe request does the same by
+    /// Cache-Group-Invalidation. `origin` is a scheme and a host, with a port unless it is the scheme's:
+    /// `https://example.com`.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): the origin is none. Or as `invalidate_tag`.
+    pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
+        self.core.end_group(origin, name).await
+    }
+
     /// The storage.
     pub fn storage(&self) -> &S {
         self.core.store.store()

@@ -30,6 +30,7 @@ pub struct CacheOptions {
     mode: CacheMode,
     ttl: Option<Ttl>,
     key: Option<Arc<str>>,
+    tags: Vec<Arc<str>>,
     no_store: bool,
     max_stale: Option<Duration>,
     stale_while_revalidate: Option<Duration>,
@@ -83,6 +84,14 @@ impl CacheOptions {
         self
     }
 
+    /// Names that the response is stored with, if it is; all that were stored with one are
+    /// [invalidated](crate::CacheLayer::invalidate_tag) together. They add up with those of the
+    /// [rules](crate::Rule::tag), and stay with the response when it is revalidated. Default: none.
+    pub fn tags<T: Into<Arc<str>>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.tags.extend(names.into_iter().map(Into::into));
+        self
+    }
+
     /// Does not store the response; what is stored may answer. Default: it is stored.
     pub fn no_store(mut self) -> Self {
         self.no_store = true;
@@ -122,6 +131,10 @@ impl CacheOptions {
 
     pub(crate) fn key_text(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    pub(crate) fn tag_names(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().map(|name| &**name)
     }
 
     pub(crate) fn given_ttl(&self) -> Option<Ttl> {

@@ -7,12 +7,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
+use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
 use crate::policy::Given;
-use crate::storage::{Decoded, Record};
+use crate::storage::{Decoded, Key, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +24,7 @@ enum SlotForm<'a> {
     Fence(Timestamp, bool),
     #[serde(borrow)]
     Index(Vec<([u8; 16], &'a [u8], &'a [u8])>),
+    Group([u8; 16], Timestamp, [u8; 16]),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +60,9 @@ struct VariantForm<'a> {
     response_time: Timestamp,
     /// The lifetime that a rule gave, in milliseconds (all of them: for ever), and whether it overrides.
     given: Option<(u64, bool)>,
+    /// Name, whether it is a tag, the entry of its key, value.
+    #[serde(borrow)]
+    groups: Vec<(&'a str, bool, [u8; 16], [u8; 16])>,
     body_len: u64,
     /// The name and the length of chunks; `None`: the body is the rest of the record.
     chunked: Option<([u8; 16], u32)>,
@@ -96,6 +100,7 @@ impl Decoded for Slot {
             Self::Head(head) => &head.inline,
             Self::Variant { variant, .. } => variant,
             Self::Fence { .. } => return 32,
+            Self::Group(_) => return 64,
             Self::Index(tags) => {
                 return 32 + tags.iter().map(|of| 24 + of.tag.len() + of.coding.len()).sum::<usize>();
             }
@@ -105,7 +110,8 @@ impl Decoded for Slot {
         };
         let response = &variant.response;
         let body = if let StoredBody::Inline(body) = &response.body { body.len() } else { 0 };
-        256 + fields(&response.headers) + response.trailers.as_ref().map_or(0, fields) + body
+        let groups: usize = response.groups.iter().map(|group| 40 + group.name.len()).sum();
+        256 + groups + fields(&response.headers) + response.trailers.as_ref().map_or(0, fields) + body
     }
 }
 
@@ -132,6 +138,7 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
             let forms = tags.iter().map(|of| (of.selection, of.tag.as_bytes(), &*of.coding));
             (SlotForm::Index(forms.collect()), &[])
         }
+        Slot::Group(GroupValue { value, since, by }) => (SlotForm::Group(*value, *since, *by), &[]),
     }
 }
 
@@ -157,6 +164,11 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         given: response
             .given
             .map(|given| (u64::try_from(given.lifetime.as_millis()).unwrap_or(u64::MAX), given.overrides)),
+        groups: response
+            .groups
+            .iter()
+            .map(|group| (&*group.name, group.is_tag, group.key.entry, group.value))
+            .collect(),
         body_len: response.body.len(),
         chunked,
     };
@@ -193,6 +205,7 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
             };
             Slot::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
         }
+        SlotForm::Group(value, since, by) => Slot::Group(GroupValue { value, since, by }),
     })
 }
 
@@ -221,6 +234,16 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
             let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
             Given { lifetime, overrides }
         }),
+        groups: form
+            .groups
+            .into_iter()
+            .map(|(name, is_tag, entry, value)| Membership {
+                name: name.into(),
+                is_tag,
+                key: Key::group(entry),
+                value,
+            })
+            .collect(),
         body,
         trailers: match form.trailers {
             Some(trailers) => Some(fields(trailers)?),

@@ -1,7 +1,7 @@
 //! The decoded forms of the records of an entry.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -21,6 +21,31 @@ pub(crate) enum Slot {
     Fence { until: Timestamp, placeholder: bool },
     /// The further variants of a generation that have an entity tag, oldest first.
     Index(Vec<Tagged>),
+    /// The value of a group.
+    Group(GroupValue),
+}
+
+/// What a group of responses is at present. Its members are those that were stored with this very value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupValue {
+    /// Random, and another one after each invalidation.
+    pub(crate) value: [u8; 16],
+    /// When it was invalidated, by the clock of who did; the epoch: it was not.
+    pub(crate) since: Timestamp,
+    /// Who did.
+    pub(crate) by: [u8; 16],
+}
+
+/// That a response belongs to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) name: Box<str>,
+    /// The user named it; else the origin did, for itself.
+    pub(crate) is_tag: bool,
+    /// Where the group's value is.
+    pub(crate) key: Key,
+    /// The value that it had when the response was stored.
+    pub(crate) value: [u8; 16],
 }
 
 /// A further variant, as the index names it.
@@ -71,6 +96,8 @@ pub(crate) struct StoredResponse {
     pub(crate) response_time: Timestamp,
     /// The lifetime that a rule gave it.
     pub(crate) given: Option<Given>,
+    /// The groups that it belongs to.
+    pub(crate) groups: Arc<[Membership]>,
     pub(crate) body: StoredBody,
     pub(crate) trailers: Option<HeaderMap>,
     /// Computed when first asked for, with the policy options of the cache of this number.

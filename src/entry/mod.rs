@@ -14,5 +14,7 @@ mod retention;
 mod tests;
 
 pub(crate) use self::codec::{decode, record};
-pub(crate) use self::head::{Head, Slot, StoredBody, StoredResponse, Tagged, Variant};
+pub(crate) use self::head::{
+    GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant,
+};
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE};

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::Given;
-use crate::storage::Record;
+use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
 fn fields() -> impl Strategy<Value = HeaderMap> {
@@ -46,6 +46,7 @@ prop_compose! {
         (request_time, response_time, until) in (moment(), moment(), moment()),
         (initial_age_ms, selection, personal, body) in (any::<u64>(), any::<[u8; 16]>(), any::<bool>(), body()),
         given in of((any::<u64>(), any::<bool>())),
+        groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>()), 0..4),
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
@@ -54,6 +55,12 @@ prop_compose! {
                 let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
                 Given { lifetime, overrides }
             }),
+            groups: groups
+                .into_iter()
+                .map(|(name, is_tag, entry, value)| Membership {
+                    name: name.into(), is_tag, key: Key::group(entry), value,
+                })
+                .collect(),
             freshness: OnceLock::new(),
         };
         Variant { until, selection, personal, response }
@@ -77,6 +84,8 @@ fn slot() -> impl Strategy<Value = Slot> {
         (text(), variant()).prop_map(|(key_text, variant)| Slot::Variant { key_text, variant }),
         (moment(), any::<bool>()).prop_map(|(until, placeholder)| Slot::Fence { until, placeholder }),
         vec(tagged, 0..5).prop_map(Slot::Index),
+        (any::<[u8; 16]>(), moment(), any::<[u8; 16]>())
+            .prop_map(|(value, since, by)| Slot::Group(GroupValue { value, since, by })),
     ]
 }
 

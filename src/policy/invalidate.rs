@@ -5,16 +5,17 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use super::directives::ResponseDirectives;
 use super::freshness::explicit;
 use super::options::Options;
+use super::store::is_reading;
 use crate::time::Timestamp;
 
 /// Whether the response to this method invalidates what is stored: an unsafe (or unknown) one that did not fail.
 pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
-    let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
-        || method.as_str() == "QUERY"
-        || method.as_str() == "PROPFIND"
-        || method.as_str() == "REPORT"
-        || method.as_str() == "SEARCH";
-    !safe && (status.is_success() || status.is_redirection())
+    !is_safe(method) && (status.is_success() || status.is_redirection())
+}
+
+/// The methods that are known to be safe (RFC 9110 §9.2.1).
+pub(super) fn is_safe(method: &Method) -> bool {
+    is_reading(method) || matches!(*method, Method::OPTIONS | Method::TRACE)
 }
 
 /// The other URIs that a response names (Location, Content-Location), if they are of the same origin.

@@ -50,6 +50,10 @@ pub enum NotStored {
     ReadOnly,
     /// It has more fields than a response can sensibly have.
     TooManyFields,
+    /// It belongs to more groups (RFC 9875) and tags than 128.
+    TooManyGroups,
+    /// A group or tag of its was invalidated while it was fetched.
+    GroupInvalidated,
 }
 
 /// A map of fields has a limit of its own, beyond which it panics; this is far below it.
@@ -75,6 +79,8 @@ impl fmt::Display for NotStored {
             Self::TooSmall => "too-small",
             Self::ReadOnly => "read-only",
             Self::TooManyFields => "too-many-fields",
+            Self::TooManyGroups => "too-many-groups",
+            Self::GroupInvalidated => "group-invalidated",
         })
     }
 }
@@ -171,7 +177,7 @@ pub(crate) fn storable(
     Err(if has_lifetime { NotStored::Stale } else { NotStored::NoFreshness })
 }
 
-/// Whether a method with content only reads: QUERY and its kin.
+/// Whether a method only reads, with content or without: GET, QUERY and their kin.
 pub(crate) fn is_reading(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "QUERY" | "SEARCH" | "REPORT" | "PROPFIND")
 }

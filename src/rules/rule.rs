@@ -9,7 +9,7 @@ use super::pattern::UrlPattern;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Ttl;
 
-/// A rule for some responses: all of its conditions must hold. Of a list of rules, the first that matches wins.
+/// A rule for some responses: all of its conditions must hold. Of a list of rules, the first that matches says how long.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,6 +27,7 @@ pub struct Rule {
     content_type: Option<String>,
     pub(super) override_ttl: Option<Ttl>,
     pub(super) default_ttl: Option<Ttl>,
+    pub(super) tags: Vec<String>,
     /// A mistake in a condition, told when the cache is built.
     mistake: Option<Error>,
 }
@@ -73,6 +74,19 @@ impl Rule {
         self
     }
 
+    /// A name that they are stored with; all that were stored with it are
+    /// [invalidated](crate::CacheLayer::invalidate_tag) together. The tags of all rules that match add up; a rule with
+    /// tags alone does not keep a later one from saying how long. Default: none.
+    pub fn tag(mut self, name: impl Into<String>) -> Self {
+        self.tags.push(name.into());
+        self
+    }
+
+    /// Whether it says how long.
+    pub(super) fn gives_ttl(&self) -> bool {
+        self.override_ttl.is_some() || self.default_ttl.is_some()
+    }
+
     /// Whether it is about some URLs only.
     pub(super) fn looks_at_url(&self) -> bool {
         self.url.is_some()
@@ -93,8 +107,8 @@ impl Rule {
         if let Some(mistake) = &self.mistake {
             return Err(mistake.clone());
         }
-        if self.override_ttl.is_none() && self.default_ttl.is_none() {
-            return Err(config("a rule says nothing: give it an override_ttl or a default_ttl"));
+        if !self.gives_ttl() && self.tags.is_empty() {
+            return Err(config("a rule says nothing: give it an override_ttl, a default_ttl or a tag"));
         }
         if let Some(statuses) = &self.statuses {
             check_statuses(statuses)?;

@@ -184,7 +184,7 @@ impl Rules {
         headers: &HeaderMap,
     ) -> Terms {
         let url = if self.list.iter().any(Rule::looks_at_url) { url() } else { String::new() };
-        let rule = self.list.iter().find(|rule| rule.matches(&url, status, headers));
+        let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, status, headers));
         let listed = self.statuses.as_ref().map(|statuses| statuses.contains(&status.as_u16()));
         Terms {
             over: own.or(rule.and_then(|rule| rule.override_ttl)).or(self.override_ttl),
@@ -194,6 +194,22 @@ impl Rules {
             status: if rule.is_some_and(Rule::names_status) { Some(true) } else { listed },
             despite: self.despite,
         }
+    }
+
+    /// The tags that they give a response.
+    pub(crate) fn tags(
+        &self,
+        url: impl FnOnce() -> String,
+        status: StatusCode,
+        headers: &HeaderMap,
+        mut give: impl FnMut(&str),
+    ) {
+        if self.list.iter().all(|rule| rule.tags.is_empty()) {
+            return;
+        }
+        let url = url();
+        let matching = self.list.iter().filter(|rule| rule.matches(&url, status, headers));
+        matching.flat_map(|rule| &rule.tags).for_each(|name| give(name));
     }
 
     pub(crate) fn has_filters(&self) -> bool {

@@ -141,6 +141,9 @@ impl<S: Storage> Core<S> {
             if selection != variant.selection {
                 return None;
             }
+            if !stored.groups.is_empty() && self.belongs_now(&stored.groups, now) != Some(true) {
+                return None;
+            }
             let freshness = stored.freshness(self.number, &self.config.policy);
             let directives = self.directives_of(parts, asked.interest);
             if directives.reload {

@@ -337,7 +337,7 @@ impl<S: Storage> Core<S> {
                 }
                 Followed::Alone
             }
-            Landed::Streaming(download) => match self.fits(parts, &download, asked_at) {
+            Landed::Streaming(download) => match self.fits(parts, &download, asked_at).await {
                 Fit::Other(key) => Followed::Elsewhere(key, Arc::clone(&download.plan)),
                 Fit::No => Followed::Alone,
                 Fit::Yes => {
@@ -371,7 +371,9 @@ impl<S: Storage> Core<S> {
                 let now = self.config.clock.now();
                 let freshness = variant.response.freshness(self.number, &self.config.policy);
                 let asked = since_asked(self.directives(parts), &variant.response, asked_at);
-                if policy::decide(&asked, &freshness, now) != Verdict::Serve {
+                if policy::decide(&asked, &freshness, now) != Verdict::Serve
+                    || !self.belongs(&variant.response.groups).await.unwrap_or(false)
+                {
                     return Followed::Alone;
                 }
                 let outcome = Outcome::Revalidated(*reason);
@@ -385,7 +387,7 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    fn fits(&self, parts: &request::Parts, download: &Download<S>, asked_at: Timestamp) -> Fit {
+    async fn fits(&self, parts: &request::Parts, download: &Download<S>, asked_at: Timestamp) -> Fit {
         let plan = &download.plan;
         let selection = self.selection(plan.names(), parts);
         if selection != plan.selection() {
@@ -394,7 +396,7 @@ impl<S: Storage> Core<S> {
         let freshness = plan.response().freshness(self.number, &self.config.policy);
         let asked = since_asked(self.directives(parts), plan.response(), asked_at);
         match policy::decide(&asked, &freshness, self.config.clock.now()) {
-            Verdict::Serve => Fit::Yes,
+            Verdict::Serve if self.belongs(&plan.response().groups).await.unwrap_or(false) => Fit::Yes,
             _ => Fit::No,
         }
     }

@@ -221,6 +221,7 @@ impl<S: Storage> Plan<S> {
     pub(crate) async fn commit(&self, record: Record, chunks: u32) -> bool {
         let (key, chunked) = (self.place_key(), chunks > 0);
         let written = if self.may_store() {
+            self.keep_groups().await;
             self.core.store.write_if(key, self.seen(chunked), record.clone()).await
         } else {
             Ok(false)
@@ -261,6 +262,7 @@ impl<S: Storage> Plan<S> {
     /// Writes what was freshened, if nothing came in between; else nothing more.
     pub(crate) async fn commit_freshened(&self, record: Record) {
         if self.may_store() {
+            self.keep_groups().await;
             let written = self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await;
             if let Ok(true) = written {
                 self.keep_reachable(&record).await;
@@ -274,6 +276,14 @@ impl<S: Storage> Plan<S> {
     fn may_store(&self) -> bool {
         let late = self.core.config.clock.now() > self.place.at + LOOKUP_LIMIT;
         !(late && self.place.seen.is_none()) && self.core.owed.debt(self.place.head).is_none()
+    }
+
+    /// A response is in its groups only for as long as their values are there.
+    async fn keep_groups(&self) {
+        let groups: Vec<Key> = self.response.groups.iter().map(|group| group.key).collect();
+        if !groups.is_empty() {
+            let _ = self.core.store.retain(&groups, Retain::AtLeast(self.until)).await; // else it goes sooner
+        }
     }
 
     /// A variant can be reached only through its head: the head stays at least as long, and its tag is noted.

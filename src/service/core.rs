@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::config::Config;
 use super::flights::Flights;
+use super::groups::Changes;
 use super::guard::Guarded;
 use super::noted::Noted;
 use super::owed::Owed;
@@ -13,7 +14,7 @@ use super::pending::Pending;
 use super::tasks::Tasks;
 use crate::key::Keyer;
 use crate::rules::Rules;
-use crate::storage::{Key, Storage};
+use crate::storage::{Key, Storage, random_id};
 
 pub(crate) struct Core<S: Storage> {
     pub(crate) config: Config,
@@ -25,6 +26,8 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) store: Guarded<S>,
     pub(crate) pending: Pending,
     pub(crate) owed: Owed,
+    /// The groups that were invalidated here.
+    pub(crate) changes: Changes,
     pub(crate) tasks: Tasks,
     pub(crate) flights: Arc<Flights<S>>,
     /// Entries whose responses were for their callers alone: these do not wait for each other.
@@ -33,6 +36,8 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) failing: Noted,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
+    /// Tells this cache from others that share the store.
+    pub(crate) id: [u8; 16],
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
     refreshing: Mutex<HashSet<Key>>,
 }
@@ -49,10 +54,12 @@ impl<S: Storage> Core<S> {
             store: Guarded::new(store, config.clock.clone(), config.deadline, config.body_deadline),
             pending: Pending::default(),
             owed: Owed::default(),
+            changes: Changes::default(),
             tasks: Tasks::default(),
             flights: Arc::default(),
             alone: Noted::default(),
             failing: Noted::default(),
+            id: random_id(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             disablers: Arc::default(),

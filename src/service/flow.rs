@@ -123,11 +123,11 @@ impl<S: Storage> Core<S> {
             return Ok(self.refuse_request(&parts));
         }
         let mut asked = parts.clone();
-        let requested = self.config.clock.now();
+        let (requested, changes) = (self.config.clock.now(), self.changes.mark());
         let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
-        let text = EffectiveUri::of(&asked, &self.config.default_scheme).map(|uri| uri.to_text());
-        let uri = text.and_then(|text| text.parse::<Uri>().ok());
+        self.invalidate_named(&asked, response.headers()).await;
+        let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
             && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = self.identify(&asked)
@@ -137,9 +137,10 @@ impl<S: Storage> Core<S> {
             if let Some(seen) = tombstone
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
             {
-                let place = Place::behind(self.keyer.head(&effective), &effective, seen, times.responded);
+                let head = self.keyer.head(&effective);
+                let place = Place::behind(head, &effective, seen, times.responded, changes);
                 asked.method = Method::GET;
-                let response = self.admit(&asked, response).await;
+                let response = self.admit(&asked, Some(&place), requested, response).await;
                 let outcome = Outcome::Miss(MissReason::Method);
                 return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, None));
             }
@@ -326,7 +327,7 @@ impl<S: Storage> Core<S> {
         let requested = self.config.clock.now();
         let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
-        let response = self.admit(&asked, response).await;
+        let response = self.admit(&asked, place.as_ref(), requested, response).await;
         Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason), lead))
     }
 }

@@ -1,4 +1,4 @@
-//! Invalidation: a tombstone in the head's place.
+//! Invalidation: a tombstone in the head's place, or another value in a group's.
 //!
 //! Promises: once it is settled, no response whose fetch began before is served by any process; as long as the
 //! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
@@ -15,7 +15,7 @@ use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
 use crate::error::ErrorKind;
 use crate::key::EffectiveUri;
-use crate::storage::{Key, Retain, Stamp, Storage};
+use crate::storage::{Key, Kind, Retain, Stamp, Storage};
 
 /// How far an invalidation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl<S: Storage> Core<S> {
         settled
     }
 
-    /// Writes the tombstone that a head is owed.
+    /// Writes what a head is owed, a tombstone, or a group: another value.
     pub(crate) async fn settle(&self, head: Key) -> Settling {
         let Some(debt) = self.owed.debt(head) else { return Settling::Settled };
         // Only to learn which chunks may go: what is there is overwritten whatever it is. A store that does not answer
@@ -53,7 +53,10 @@ impl<S: Storage> Core<S> {
         let Ok(there) = self.store.read(head).await else { return Settling::Unsettled };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
-        let tombstone = entry::record(Slot::Fence { until, placeholder: false }, until);
+        let tombstone = match head.kind {
+            Kind::Group => self.group_ended(there.as_ref(), now),
+            _ => entry::record(Slot::Fence { until, placeholder: false }, until),
+        };
         let stamp = tombstone.stamp();
         let mut written = self.store.overwrite(head, tombstone.clone()).await;
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {

@@ -11,13 +11,15 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request}
 use super::config::Tape;
 use super::core::Core;
 use super::fetcher::Unstorable;
+use super::lookup::Place;
 use crate::control::{CacheOptions, Scope, Stored};
-use crate::entry::Head;
+use crate::entry::{Head, Membership};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, Given, Interest, NotStored, RequestDirectives};
 use crate::rules::Rules;
 use crate::storage::Storage;
+use crate::time::Timestamp;
 
 /// What is settled about a response that may be stored.
 pub(super) struct Judged {
@@ -31,6 +33,10 @@ pub(super) struct Judged {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "content-keys"), allow(dead_code))]
 pub(super) struct ContentKey(pub(super) [u8; 32]);
+
+/// The groups of a response, among its extensions until it is stored.
+#[derive(Clone)]
+pub(super) struct Joined(pub(super) Arc<[Membership]>);
 
 /// Whether a request is told apart by its method and content.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
@@ -49,7 +55,12 @@ impl<S: Storage> Core<S> {
         if self.config.identity.is_plain() && !key.is_named() {
             return None;
         }
-        Some(EffectiveUri::of(parts, &self.config.default_scheme)?.to_text().into())
+        self.plain_uri(parts).map(String::into_boxed_str)
+    }
+
+    /// The URI of a request, as text.
+    pub(super) fn plain_uri(&self, parts: &request::Parts) -> Option<String> {
+        Some(EffectiveUri::of(parts, &self.config.default_scheme)?.to_text())
     }
 
     /// Takes the scope into the request, since others may go on with it; true: the cache is not to be asked.
@@ -132,16 +143,30 @@ impl<S: Storage> Core<S> {
         Ok(())
     }
 
-    /// Asks the filters about a response; what they refuse is marked.
-    pub(super) async fn admit<B>(&self, request: &request::Parts, response: Response<B>) -> Response<B> {
-        let rules = self.rules();
-        if !rules.has_filters() {
-            return response;
-        }
+    /// Asks the filters about a response, and which groups it belongs to; what may not be stored is marked.
+    pub(super) async fn admit<B>(
+        self: &Arc<Self>,
+        request: &request::Parts,
+        place: Option<&Place>,
+        requested: Timestamp,
+        response: Response<B>,
+    ) -> Response<B> {
+        self.invalidate_named(request, response.headers()).await;
         let (mut head, body) = response.into_parts();
-        let answer = rules.admit(request, &head);
-        if !answer.await {
-            head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
+        let rules = self.rules();
+        if rules.has_filters() {
+            let answer = rules.admit(request, &head);
+            if !answer.await {
+                head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
+            }
+        }
+        if let Some(place) = place {
+            let joined = self.join(place, request, requested, (head.status, &head.headers), &[]).await;
+            match joined {
+                Ok(groups) if groups.is_empty() => {}
+                Ok(groups) => drop(head.extensions.insert(Joined(groups))),
+                Err(reason) => drop(head.extensions.insert(Unstorable(reason))),
+            }
         }
         Response::from_parts(head, body)
     }
@@ -158,8 +183,8 @@ impl<S: Storage> Core<S> {
         let options = &self.config.policy;
         let asked = self.directives(request);
         let own = self::options(request).and_then(CacheOptions::given_ttl);
-        let url = || EffectiveUri::of(request, &self.config.default_scheme).map(|uri| uri.to_text());
-        let terms = self.rules().terms(own, || url().unwrap_or_default(), status, headers);
+        let url = || self.plain_uri(request).unwrap_or_default();
+        let terms = self.rules().terms(own, url, status, headers);
         let by_content = is_by_content(request);
         let method = if by_content { &request.method } else { method };
         let request = &request.headers;

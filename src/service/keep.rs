@@ -10,14 +10,14 @@ use super::core::Core;
 use super::download::Download;
 use super::fetcher::{Fetcher, Unstorable};
 use super::flights::{Landed, Lead};
-use super::judge::Judged;
+use super::judge::{Joined, Judged};
 use super::lookup::Place;
 use super::readers::Reader;
 use super::recorder::Recorder;
 use super::respond::Asked;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
-use crate::entry::{StoredBody, StoredResponse};
+use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, RequestDirectives, Verdict};
 use crate::storage::{Key, Storage};
@@ -49,14 +49,15 @@ impl<S: Storage> Core<S> {
         outcome: Outcome,
         mut lead: Option<Lead<S>>,
     ) -> Response<CacheBody<F::Body>> {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        let groups = head.extensions.remove::<Joined>().map(|Joined(groups)| groups).unwrap_or_default();
         let freshness =
             Freshness::new(head.status, &head.headers, times.requested, times.responded, &self.config.policy);
         let mut ttl = None;
         let at = place.as_ref().map(|place| place.head);
         let (stored, plan) = match place {
             None => (Stored::Storage, None),
-            Some(place) => match self.storable(request, &place, &head, times, freshness) {
+            Some(place) => match self.storable(request, &place, (&head, groups), times, freshness) {
                 Err(reason) => (reason, None),
                 Ok(storable) => {
                     let Storable { names, response, until, freshness } = storable;
@@ -137,7 +138,7 @@ impl<S: Storage> Core<S> {
         &self,
         request: &request::Parts,
         place: &Place,
-        head: &http::response::Parts,
+        (head, groups): (&http::response::Parts, Arc<[Membership]>),
         times: Exchange,
         freshness: Freshness,
     ) -> Result<Storable, Stored> {
@@ -165,6 +166,7 @@ impl<S: Storage> Core<S> {
             request_time: times.requested,
             response_time: times.responded,
             given,
+            groups,
             body: StoredBody::Inline(bytes::Bytes::new()),
             trailers: None,
             freshness: OnceLock::new(),

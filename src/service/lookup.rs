@@ -6,6 +6,7 @@
 use http::request;
 
 use super::core::Core;
+use super::groups::Mark;
 use super::invalidate::Settling;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
@@ -23,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) uri: Option<Box<str>>,
     /// When the lookup was made.
     pub(crate) at: Timestamp,
+    /// Which groups had changed by then.
+    pub(crate) changes: Mark,
     /// The stamp of whatever was in the head's place.
     pub(crate) seen: Option<Stamp>,
     /// Until when the head's place must not become empty.
@@ -40,9 +43,15 @@ impl Place {
     }
 
     /// Where this cache has just put a tombstone.
-    pub(crate) fn behind(head: Key, uri: &EffectiveUri<'_>, seen: Stamp, at: Timestamp) -> Self {
+    pub(crate) fn behind(
+        head: Key,
+        uri: &EffectiveUri<'_>,
+        seen: Stamp,
+        at: Timestamp,
+        changes: Mark,
+    ) -> Self {
         let (key_text, fence) = (uri.to_text().into(), at + TOMBSTONE);
-        Self { head, key_text, uri: None, at, seen: Some(seen), fence, usable: None, variant: None }
+        Self { head, key_text, uri: None, at, changes, seen: Some(seen), fence, usable: None, variant: None }
     }
 }
 
@@ -61,7 +70,7 @@ pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
     match decode(record)? {
         Slot::Head(head) => Some(&head.inline),
         Slot::Variant { variant, .. } => Some(variant),
-        Slot::Fence { .. } | Slot::Index(_) => None,
+        Slot::Fence { .. } | Slot::Index(_) | Slot::Group(_) => None,
     }
 }
 
@@ -103,6 +112,7 @@ impl<S: Storage> Core<S> {
             key_text: uri.to_text().into(),
             uri: self.plain_text(uri, request),
             at: now,
+            changes: self.changes.mark(),
             seen: None,
             fence: Timestamp::EPOCH,
             usable: None,
@@ -132,7 +142,8 @@ impl<S: Storage> Core<S> {
         let (inline, generation) = (stored.inline.selection, stored.generation);
         place.usable = Some(record.clone());
         if selection == inline {
-            return (place, self.candidate(head, record, now));
+            let found = self.candidate(head, record, now).await;
+            return (place, found);
         }
         let key = self.keyer.variant(head, generation, selection);
         let Ok(there) = self.read_slot(key, None).await else { return (place, Found::Failed) };
@@ -144,17 +155,29 @@ impl<S: Storage> Core<S> {
             _ => false,
         };
         match there.filter(is_it) {
-            Some(record) => (place, self.candidate(key, record, now)),
+            Some(record) => {
+                let found = self.candidate(key, record, now).await;
+                (place, found)
+            }
             None => (place, Found::Nothing(MissReason::Vary)),
         }
     }
 
-    fn candidate(&self, key: Key, record: Record, now: Timestamp) -> Found {
-        match variant_in(&record) {
+    async fn candidate(&self, key: Key, record: Record, now: Timestamp) -> Found {
+        let belongs = match variant_in(&record) {
             Some(variant) if variant.until > now && self.owed.believes(variant.response.response_time) => {
-                Found::Candidate(key, record)
+                // Boxed, so that the usual lookup needs no room for it.
+                match &*variant.response.groups {
+                    [] => Ok(true),
+                    groups => Box::pin(self.belongs(groups)).await,
+                }
             }
-            _ => Found::Nothing(MissReason::Expired),
+            _ => return Found::Nothing(MissReason::Expired),
+        };
+        match belongs {
+            Ok(true) => Found::Candidate(key, record),
+            Ok(false) => Found::Nothing(MissReason::Invalidated),
+            Err(_) => Found::Failed,
         }
     }
 }

@@ -19,6 +19,7 @@ mod early;
 mod fetcher;
 mod flights;
 mod flow;
+mod groups;
 mod guard;
 mod invalidate;
 mod judge;

@@ -73,7 +73,7 @@ impl<S: Storage> Core<S> {
         if response.status() != StatusCode::NOT_MODIFIED || !validates {
             let outcome = Outcome::Miss(MissReason::Replaced(reason));
             let superseded = asked.method != Method::HEAD && response.status().is_success();
-            let response = self.admit(&asked, response).await;
+            let response = self.admit(&asked, Some(&place), requested, response).await;
             let answer = self.keep::<F>(&asked, Some(place), response, times, outcome, lead);
             if superseded && is_not_kept(&answer) {
                 self.put_out_of_use(key, record.stamp());
@@ -165,6 +165,7 @@ impl<S: Storage> Core<S> {
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
         let judged = self.judge(asked, &Method::GET, old.status, &headers, freshness);
+        let joined = self.join(place, asked, times.requested, (old.status, &headers), &old.groups).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let (until, initial_age, given) = match &judged {
             Ok(Judged { freshness, given, .. }) => {
@@ -182,6 +183,7 @@ impl<S: Storage> Core<S> {
             headers,
             initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
             given,
+            groups: joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone),
             request_time: times.requested,
             response_time: times.responded,
             freshness: OnceLock::new(),
@@ -192,6 +194,7 @@ impl<S: Storage> Core<S> {
             Err((freshness, reason)) => (freshness, Err(Stored::No(reason))),
         };
         let storable = storable
+            .and_then(|names| joined.map(|_| names))
             // Another request's variant: its chunks go with it, so that a second record must not name them.
             .and_then(|names| {
                 let own = self.selection(&names, asked) == variant.selection;

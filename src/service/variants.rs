@@ -64,7 +64,7 @@ impl<S: Storage> Core<S> {
         let times = Exchange { requested, responded: self.config.clock.now() };
         if response.status() != StatusCode::NOT_MODIFIED {
             let outcome = Outcome::Miss(MissReason::Vary);
-            let response = self.admit(&asked, response).await;
+            let response = self.admit(&asked, Some(&place), requested, response).await;
             return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, lead));
         }
         let head = response.into_parts().0;

@@ -69,6 +69,11 @@ impl Key {
         Self { entry, kind: Kind::Head, slot: [0; 16], part: 0 }
     }
 
+    /// The value of a group of responses.
+    pub(crate) const fn group(entry: [u8; 16]) -> Self {
+        Self { entry, kind: Kind::Group, slot: [0; 16], part: 0 }
+    }
+
     /// A record of the same entry.
     #[must_use]
     pub const fn sibling(self, kind: Kind, slot: [u8; 16], part: u32) -> Self {

@@ -96,6 +96,31 @@ fn a_fetch_and_an_invalidation_in_every_order() {
 }
 
 #[test]
+fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.post(1);
+    };
+    for large in [false, true] {
+        for prepare in [false, true] {
+            let kind = Kind { large, grouped: true, ..Kind::default() };
+            assert!(every_order(2, kind, begin, prepare) >= 70);
+        }
+    }
+}
+
+#[test]
+fn a_group_joined_ended_and_asked_for_by_three_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.post(1);
+        world.get(1, "2");
+    };
+    let kind = Kind { vary: true, grouped: true, ..Kind::default() };
+    assert!(every_order(2, kind, begin, true) >= 1_000);
+}
+
+#[test]
 fn two_overlapping_fetches_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
@@ -148,6 +173,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
         names_change: random.usize(..4) == 0,
         // An eviction so soon after an invalidation is what only the strict mode is safe against.
         strict: true,
+        grouped: random.usize(..3) == 0,
     };
     let world = World::new(3, kind);
     let mut alive = vec![0, 1, 2];

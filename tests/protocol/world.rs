@@ -19,6 +19,7 @@ use tower_response_cache::{Cache, CacheLayer, CacheStatus, Clock, MockClock};
 use super::gate::{Fate, GatedStorage, Gates};
 
 pub const URI: &str = "http://example.com/a";
+const OTHER: &str = "http://example.com/other";
 const CHUNK: usize = 24;
 
 /// What the origin is like.
@@ -32,6 +33,8 @@ pub struct Kind {
     pub names_change: bool,
     /// Caches take a place before they ask.
     pub strict: bool,
+    /// Responses belong to a group, and what invalidates them is a request for another URI that names it.
+    pub grouped: bool,
 }
 
 /// One fetch that reached the origin.
@@ -116,7 +119,8 @@ impl World {
         let world = self.clone();
         self.spawn(async move {
             let faults = world.shared.faults.lock().unwrap()[process];
-            let request = Request::post(URI).body(Full::default()).unwrap();
+            let uri = if world.kind.grouped { OTHER } else { URI };
+            let request = Request::post(uri).body(Full::default()).unwrap();
             let began = world.now();
             world.caches[process].clone().oneshot(request).await.unwrap();
             if world.shared.faults.lock().unwrap()[process] == faults {
@@ -194,6 +198,10 @@ impl World {
 
     /// All is quiet: what must hold then. `alive` are the processes that have not crashed.
     pub async fn conclude(&self, alive: &[usize]) -> Result<(), String> {
+        if self.kind.grouped {
+            // Others store nothing for so long, since their clocks may differ.
+            self.clock.advance(Duration::from_secs(6));
+        }
         for &process in alive {
             for x in ["1", "2"] {
                 self.get(process, x);
@@ -277,7 +285,11 @@ impl Origin {
     fn answer(&self, request: &Request<Full<Bytes>>, began: u64) -> Response<Full<Bytes>> {
         if request.method() == "POST" {
             self.shared.version.fetch_add(1, Ordering::SeqCst);
-            return Response::new(Full::default());
+            let mut response = Response::new(Full::default());
+            if self.kind.grouped {
+                response.headers_mut().insert("cache-group-invalidation", "\"g\"".parse().unwrap());
+            }
+            return response;
         }
         let x = if self.kind.vary { request.headers()["x"].to_str().unwrap() } else { "" };
         // Another representation has another tag (RFC 9110 §8.8.3).
@@ -288,6 +300,9 @@ impl Origin {
             fetches.push(Fetch { began });
             fetches.len() - 1
         };
+        if self.kind.grouped {
+            response = response.header("cache-groups", "\"g\"");
+        }
         if self.kind.vary {
             let vary = if self.kind.names_change && number % 2 == 1 { "x, y" } else { "x" };
             response = response.header("vary", vary);
