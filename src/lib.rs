@@ -95,6 +95,9 @@
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
 //! | `testing` | | the storage contract's suite |
 
+// On docs.rs each item says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod body;
 mod builder;
 pub mod conformance;

@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# What a maintainer runs before a release, beside tests/run.sh: the package, the docs as docs.rs builds them, the
+# features in their combinations, the oldest Rust and the oldest dependencies, licences and sources, and what changed in
+# the API.
+# CI does not run it. It publishes nothing. Everything is to be committed first.
+# Installs what is missing where it may (cargo-hack, cargo-deny and cargo-semver-checks, beside what is built; the
+# oldest Rust, by rustup); otherwise says so and skips that step. A step that fails stops no other.
+# Usage: tests/release.sh [BASELINE]
+#   BASELINE  the tag or commit to compare the API with; without it the newest tag v*
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust first" >&2; exit 1; }
+baseline=${1:-}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tools=$target/release-tools
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+PATH="$PATH:$tools/bin"
+export CARGO_TARGET_DIR=$target CARGO_TERM_COLOR=never
+# Nothing that is built here is debugged, or built again with a few lines changed; both would take gigabytes.
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
+began=$SECONDS
+passed=0 skipped=0 failed=()
+
+# Runs a command or function as a step and counts how it ended; 77 is what skip() ends it with.
+step() {
+  local name=$1 start=$SECONDS status
+  shift
+  printf '\n== %s\n' "$name"
+  set +e
+  (set -e; "$@") 2>&1
+  status=$?
+  set -e
+  case $status in
+    0) passed=$((passed + 1)); printf 'passed' ;;
+    77) skipped=$((skipped + 1)); printf 'skipped' ;;
+    *) failed+=("$name"); printf 'failed' ;;
+  esac
+  printf ' in %s s: %s\n' "$((SECONDS - start))" "$name"
+}
+
+skip() {
+  echo "skipped: $*"
+  exit 77
+}
+
+fail() {
+  echo "$*"
+  exit 1
+}
+
+# A subcommand of cargo, from crates.io if it is not here yet. Its build leaves nothing but the program.
+tool() {
+  command -v "$1" >/dev/null && return
+  echo "installing $1"
+  env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$tools" "$1" || skip "$1 could not be installed"
+}
+
+nightly() {
+  cargo +nightly --version >/dev/null 2>&1 || skip "there is no nightly Rust: rustup toolchain install nightly"
+}
+
+# --- the package -----------------------------------------------------------------------------------------------------
+# The largest file that may be packaged, in KiB.
+largest=256
+
+committed() {
+  local changes
+  changes=$(git status --porcelain)
+  [ -z "$changes" ] || fail "commit or remove this first, so that what is checked is what is released:"$'\n'"$changes"
+}
+
+publish() {
+  committed
+  cargo publish --dry-run
+}
+
+# Unpacks the package and looks at what came out.
+package() {
+  committed
+  cargo package --no-verify --quiet
+  local version archive root name size big=""
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | sed -n 1p)
+  archive=$target/package/tower-response-cache-$version.crate
+  tar -xzf "$archive" -C "$scratch"
+  root=$scratch/tower-response-cache-$version
+
+  # All that is kept in git but for CI, so also each test and each page that the docs name.
+  git ls-files | grep -v '^\.ci/' | sort >"$scratch/wanted"
+  cargo package --list | grep -vxE '\.cargo_vcs_info\.json|Cargo\.toml\.orig' | sort >"$scratch/packaged"
+  diff "$scratch/wanted" "$scratch/packaged" || fail "what is packaged (>) is not what is kept in git without .ci (<)"
+  for name in LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md Cargo.lock; do
+    [ -s "$root/$name" ] || fail "the package has no $name"
+  done
+  while read -r name; do
+    size=$(($(wc -c <"$root/$name") / 1024))
+    [ "$size" -lt "$largest" ] || big+=" $name ($size KiB)"
+  done <"$scratch/packaged"
+  [ -z "$big" ] || fail "files of $largest KiB and more are packaged:$big"
+  grep -qF "## $version" "$root/CHANGELOG.md" || echo "note: CHANGELOG.md has no section for $version yet"
+  printf '%s files, %s KiB, packed %s KiB\n' "$(wc -l <"$scratch/packaged")" \
+    "$(du -s --apparent-size -k "$root" | cut -f1)" "$(($(wc -c <"$archive") / 1024))"
+}
+
+# --- the docs --------------------------------------------------------------------------------------------------------
+docs_settings() {
+  cargo metadata --no-deps --format-version 1 --quiet | grep -oE '"docs":\{"rs":\{[^}]*\}\}' | tee "$scratch/docs-rs"
+  grep -q '"all-features":true' "$scratch/docs-rs" || fail "docs.rs is not told to take all features"
+  grep -q '"rustdoc-args":\["--cfg","docsrs"\]' "$scratch/docs-rs" || fail "docs.rs is not told --cfg docsrs"
+}
+
+docs() {
+  nightly
+  local pages=$target/doc/tower_response_cache feature missing=""
+  rm -rf "$pages"
+  DOCS_RS=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --lib --no-deps --all-features
+  for feature in memory sqlite directory redis mongodb dynamodb reqwest regex content-keys testing; do
+    grep -rqE "crate feature <code>$feature</code>" "$pages" || missing+=" $feature"
+  done
+  [ -z "$missing" ] || fail "no page says that it needs the feature:$missing"
+}
+
+# --- features, Rust and dependencies ---------------------------------------------------------------------------------
+# Hardly any code asks for three features at once. --keep-going names all that fail.
+features() {
+  tool cargo-hack
+  export RUSTFLAGS="-D warnings"
+  cargo hack check --lib --feature-powerset --depth 2 --exclude-features default --keep-going
+}
+
+# All, and all but one; with the one go those that turn it on.
+features_most() {
+  export RUSTFLAGS="-D warnings"
+  local all left kept wrong=""
+  all=$(sed -n '/^\[features\]/,/^\[dependencies\]/p' Cargo.toml | grep -E '^[a-z-]+ = ' | grep -v '^default = ')
+  cargo check --quiet --lib --all-features || wrong+=" none"
+  while read -r left _; do
+    echo "without $left"
+    kept=$(grep -vE "^$left = |\"$left\"" <<<"$all" | sed 's/ = .*//' | paste -sd,)
+    cargo check --quiet --lib --no-default-features --features "$kept" || wrong+=" $left"
+  done <<<"$all"
+  [ -z "$wrong" ] || fail "left out, and it does not compile or warns:$wrong"
+}
+
+oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+oldest_rust() {
+  if ! cargo "+$oldest" --version >/dev/null 2>&1; then
+    command -v rustup >/dev/null || skip "Rust $oldest is not here, nor rustup, which would fetch it"
+    timeout 300 rustup toolchain install "$oldest" --profile minimal --no-self-update >"$scratch/rustup.log" 2>&1 ||
+      skip "Rust $oldest is not here and cannot be fetched: rustup toolchain install $oldest --profile minimal"
+  fi
+  cargo "+$oldest" check --all-features
+}
+
+# What the dependencies themselves say, for where that Rust is not to be had.
+oldest_rust_of_dependencies() {
+  local newest
+  newest=$(cargo metadata --all-features --format-version 1 --quiet | grep -oE '"rust_version":"[0-9.]+"' |
+    grep -oE '[0-9.]+' | sed 's/\.0$//' | sort -Vu | tail -n 1)
+  echo "the dependencies need Rust $newest, and Cargo.toml promises $oldest"
+  [ "$(printf '%s\n' "$newest" "$oldest" | sort -V | tail -n 1)" = "$oldest" ]
+}
+
+# The lower bounds in Cargo.toml are true: with the oldest version of each direct dependency the library compiles.
+oldest_dependencies() {
+  nightly
+  local copy=$scratch/oldest
+  mkdir "$copy"
+  git ls-files -z | tar --null --files-from - -c | tar -x -C "$copy"
+  cd "$copy"
+  cargo +nightly update --quiet -Z direct-minimal-versions
+  cargo check --lib --all-features
+}
+
+licences() {
+  tool cargo-deny
+  cargo deny --config tests/release/deny.toml check --hide-inclusion-graph bans licenses sources
+}
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+api() {
+  [ -n "$baseline" ] ||
+    baseline=$(git for-each-ref --count=1 --sort=-v:refname --format='%(refname:short)' 'refs/tags/v*')
+  [ -n "$baseline" ] || skip "there is no tag v* yet: name a commit to compare with, as in tests/release.sh HEAD~10"
+  git rev-parse --quiet --verify "$baseline^{commit}" >/dev/null || fail "there is no commit $baseline"
+  tool cargo-semver-checks
+  echo "compared with $baseline"
+  cargo semver-checks --all-features --baseline-rev "$baseline"
+}
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+step "publishing, dry run" publish
+step "what is packaged" package
+step "settings for docs.rs" docs_settings
+step "docs as docs.rs builds them" docs
+step "licences, duplicates and sources" licences
+step "features: none, each and in pairs" features
+step "features: all, and all but one" features_most
+step "Rust $oldest" oldest_rust
+step "Rust $oldest, by what the dependencies say" oldest_rust_of_dependencies
+step "oldest dependencies" oldest_dependencies
+step "changes of the API" api
+
+# --- totals ----------------------------------------------------------------------------------------------------------
+printf '\nin %s s\n' "$((SECONDS - began))"
+for name in "${failed[@]}"; do echo "failed: $name"; done
+printf '%s passed, %s failed, %s skipped\n' "$passed" "${#failed[@]}" "$skipped"
+[ ${#failed[@]} = 0 ]
