@@ -75,8 +75,7 @@ async fn main() -> Result<(), BoxError> {
         get(path).await?;
     }
     // All at once: one of them fetches.
-    let (first, second, third) = tokio::join!(get("/slow"), get("/slow"), get("/slow"));
-    (first?, second?, third?);
+    tokio::try_join!(get("/slow"), get("/slow"), get("/slow"))?;
     layer.idle().await;
 
     let scraped = get("/metrics").await?;

@@ -96,8 +96,11 @@ async fn fill(storage: impl Storage) {
     }
 }
 
-/// The rows of the page's table of metrics: type and labels by name.
-fn page() -> BTreeMap<String, (String, BTreeSet<String>)> {
+/// Type and labels by name.
+type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// The rows of the page's table of metrics.
+fn page() -> Metrics {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe.md");
     let page = std::fs::read_to_string(path).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| `http_cache_"));
@@ -111,8 +114,8 @@ fn page() -> BTreeMap<String, (String, BTreeSet<String>)> {
     .collect()
 }
 
-/// What was told: type and labels by name, and the values of each label.
-fn emitted(text: &str) -> (BTreeMap<String, (String, BTreeSet<String>)>, BTreeSet<(String, String)>) {
+/// What was told, and the values of each label.
+fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
     let (mut all, mut values) = (BTreeMap::new(), BTreeSet::new());
     let mut current = String::new();
     for line in text.lines() {

@@ -71,7 +71,7 @@ impl<B> CacheBody<B> {
     }
 
     fn of(kind: Kind<B>) -> Self {
-        Self { kind, status: None, tally: Tally::default() }
+        Self { kind, status: None, tally: Tally::none() }
     }
 
     pub(crate) fn empty() -> Self {

@@ -77,8 +77,8 @@ impl Meter {
     #[inline]
     pub(super) fn tally(&self, status: &CacheStatus) -> Tally {
         let source = match status.outcome {
-            _ if status.beside => return Tally::default(),
-            Outcome::Refused | Outcome::Failed => return Tally::default(),
+            _ if status.beside => return Tally::none(),
+            Outcome::Refused | Outcome::Failed => return Tally::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
             Outcome::Miss(_) | Outcome::Bypass => 1 + usize::from(status.collapsed),
         };
@@ -111,16 +111,14 @@ impl Drop for Level {
 }
 
 impl Tally {
+    /// Counts nothing.
+    pub(crate) fn none() -> Self {
+        Self(Counter::noop())
+    }
+
     #[inline]
     pub(crate) fn add(&self, bytes: usize) {
         self.0.increment(bytes as u64);
-    }
-}
-
-impl Default for Tally {
-    /// Counts nothing.
-    fn default() -> Self {
-        Self(Counter::noop())
     }
 }
 

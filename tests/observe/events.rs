@@ -1,10 +1,12 @@
 //! Spans and events, and what is never in them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Storage};
 use tower_response_cache::{CacheLayer, Timestamp};
 
@@ -92,6 +94,35 @@ async fn a_refresh_tells_how_it_began_and_ended() {
     let span = listener.last("http_cache");
     assert_eq!(span.field("background"), Some("true"));
     assert_eq!(span.field("outcome"), Some("revalidated"));
+}
+
+#[tokio::test]
+async fn a_fetch_that_another_request_goes_on_with_stays_in_its_leaders_span() {
+    let (listener, _guard) = Listener::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let origin = {
+        let gate = Arc::clone(&gate);
+        tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let _turn = gate.acquire_owned().await;
+                tracing::debug!(target: "tower_response_cache_test", "the origin answers");
+                Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "a"))
+            }
+        })
+    };
+    let service = tower::Layer::layer(&CacheLayer::new(MemoryStorage::new()), origin);
+    let mut leader = std::pin::pin!(tower::ServiceExt::oneshot(service.clone(), get(A)));
+    assert!(futures_util::poll!(leader.as_mut()).is_pending());
+    let mut follower = std::pin::pin!(tower::ServiceExt::oneshot(service, get(A)));
+    assert!(futures_util::poll!(follower.as_mut()).is_pending());
+    gate.add_permits(1);
+    follower.await.unwrap(); // the leader is not polled
+    let spans = listener.all("http_cache");
+    assert_eq!((spans.len(), listener.last("the origin answers").within), (2, spans[0].span));
+    assert_eq!(spans[0].field("outcome"), None, "it was not polled yet");
+    leader.await.unwrap();
+    assert_eq!(listener.all("http_cache")[0].field("outcome"), Some("miss"));
 }
 
 #[tokio::test]

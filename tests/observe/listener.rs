@@ -9,6 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
 
 /// One event or span: its name or message, and its fields.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +18,8 @@ pub struct Told {
     fields: HashMap<&'static str, String>,
     /// The span that it happened in.
     pub within: Option<u64>,
-    span: Option<u64>,
+    /// The span that this is.
+    pub span: Option<u64>,
 }
 
 impl Told {
@@ -44,6 +46,7 @@ impl Visit for Told {
 pub struct Listener {
     told: Arc<Mutex<Vec<Told>>>,
     entered: Arc<Mutex<Vec<u64>>>,
+    kinds: Arc<Mutex<HashMap<u64, &'static Metadata<'static>>>>,
     next: Arc<AtomicU64>,
 }
 
@@ -79,6 +82,7 @@ impl Subscriber for Listener {
         let name = attributes.metadata().name().to_owned();
         let mut told = Told { name, span: Some(number), ..Told::default() };
         attributes.record(&mut told);
+        self.kinds.lock().unwrap().insert(number, attributes.metadata());
         self.told.lock().unwrap().push(told);
         Id::from_u64(number)
     }
@@ -96,6 +100,13 @@ impl Subscriber for Listener {
         let mut told = Told { within, ..Told::default() };
         event.record(&mut told);
         self.told.lock().unwrap().push(told);
+    }
+
+    fn current_span(&self) -> Current {
+        match self.entered.lock().unwrap().last() {
+            Some(number) => Current::new(Id::from_u64(*number), self.kinds.lock().unwrap()[number]),
+            None => Current::none(),
+        }
     }
 
     fn enter(&self, span: &Id) {
