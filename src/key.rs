@@ -87,6 +87,16 @@ impl<'a> EffectiveUri<'a> {
         [if self.path_and_query.starts_with('/') { "" } else { "/" }, &self.path_and_query]
     }
 
+    /// The host, without user information and port.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The path without the query.
+    pub(crate) fn path_alone(&self) -> &str {
+        self.path_and_query.split('?').next().unwrap_or_default()
+    }
+
     /// The URI as text.
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{}://{}", self.scheme, self.host);

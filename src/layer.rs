@@ -8,6 +8,7 @@ use tower_layer::Layer;
 
 use crate::builder::CacheLayerBuilder;
 use crate::error::Result;
+use crate::observe::statistics::Statistics;
 use crate::rules::Rules;
 use crate::service::{Cache, Config, Core};
 use crate::storage::Storage;
@@ -57,6 +58,11 @@ impl<S: Storage> CacheLayer<S> {
     /// a program ends, or what was read last may not be stored.
     pub async fn idle(&self) {
         self.core.tasks.idle().await;
+    }
+
+    /// What the cache has done since it was built, all its services together. Asking holds up nobody.
+    pub fn statistics(&self) -> Statistics {
+        self.core.observer.statistics()
     }
 
     /// The rules that hold now.

@@ -62,6 +62,8 @@
 //! [`stale_if_error`](CacheLayerBuilder::stale_if_error) say so for responses that do not, and
 //! [`refresh_early`](CacheLayerBuilder::refresh_early) refreshes what is asked for often before it is stale.
 //!
+//! What goes on is counted ([`CacheLayer::statistics`]) and told as [events and metrics](observe).
+//!
 //! A tower service below the cache should not depend on which task polls it (by task-local variables): a fetch is
 //! driven by whoever waits for it.
 //!
@@ -93,6 +95,7 @@
 //! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
 //! | `axum` | | reads axum's `OriginalUri`, for nested routers |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
+//! | `metrics` | | counters, gauges and times by the `metrics` facade, [for Prometheus and others](observe) |
 //! | `testing` | | the storage contract's suite |
 
 // On docs.rs each item says which feature it needs.
@@ -107,6 +110,7 @@ mod entry;
 mod error;
 mod key;
 mod layer;
+pub mod observe;
 mod policy;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
@@ -122,6 +126,7 @@ pub use self::builder::CacheLayerBuilder;
 pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::layer::{CacheLayer, DisabledGuard};
+pub use self::observe::statistics::Statistics;
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};
 pub use self::rules::{Forbidden, IntoUrlPattern, Rule, Rules, UrlPattern};
 #[cfg(feature = "content-keys")]

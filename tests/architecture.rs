@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module's floor; a module imports from lower floors only, or from those of its own floor that come before it.
-const FLOORS: [(&str, u32); 17] = [
+const FLOORS: [(&str, u32); 18] = [
     ("error", 0),
     ("time", 0),
     ("storage", 10),
@@ -13,6 +13,7 @@ const FLOORS: [(&str, u32); 17] = [
     ("key", 30),
     ("control", 31),
     ("rules", 32),
+    ("observe", 33),
     ("entry", 40),
     ("body", 41),
     ("testing", 45),

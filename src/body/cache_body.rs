@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::{BodyError, BodyErrorKind};
 use crate::control::CacheStatus;
+use crate::observe::Tally;
 
 /// Where a body comes from that is not the inner service's alone: the store, or a download that several may read.
 pub(crate) trait Source: Send + Sync {
@@ -39,6 +40,7 @@ pin_project! {
         #[pin]
         kind: Kind<B>,
         status: Option<CacheStatus>,
+        tally: Tally,
     }
 }
 
@@ -63,8 +65,13 @@ impl<B> CacheBody<B> {
         self.status = Some(status);
     }
 
+    /// Has the bytes counted that the caller gets.
+    pub(crate) fn set_tally(&mut self, tally: Tally) {
+        self.tally = tally;
+    }
+
     fn of(kind: Kind<B>) -> Self {
-        Self { kind, status: None }
+        Self { kind, status: None, tally: Tally::none() }
     }
 
     pub(crate) fn empty() -> Self {
@@ -97,14 +104,21 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.project().kind.project() {
+        let this = self.project();
+        let polled = match this.kind.project() {
             KindProj::Whole { data, trailers } => {
                 let frame = data.take().map(Frame::data);
                 Poll::Ready(frame.or_else(|| trailers.take().map(|map| Frame::trailers(*map))).map(Ok))
             }
             KindProj::Source { source } => source.poll_frame(cx),
             KindProj::Inner { body } => body.poll_frame(cx).map(|frame| frame.map(into_bytes)),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            this.tally.add(data.len());
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -88,6 +88,14 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// What this cache's metrics have as their label `cache`, so that several can be told apart in one program. Needs the
+    /// feature `metrics`. Default: `default`.
+    #[cfg(feature = "metrics")]
+    pub fn metrics_label(mut self, name: impl Into<String>) -> Self {
+        self.config.metrics_label = name.into();
+        self
+    }
+
     /// What keys are hashed with. Processes that share a store need the same. Set your own where somebody who can
     /// list the store's keys must not find out by trying whether a URL is stored. Default: a constant of this crate.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {

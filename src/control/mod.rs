@@ -4,6 +4,7 @@
 mod options;
 pub mod scope;
 mod status;
+mod words;
 
 pub use self::options::{CacheMode, CacheOptions};
 pub(crate) use self::scope::Scope;

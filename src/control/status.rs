@@ -28,6 +28,8 @@ pub struct CacheStatus {
     pub(crate) ttl: Option<i64>,
     pub(crate) origin_status: Option<u16>,
     pub(crate) collapsed: bool,
+    /// It was fetched for the store alone: no request gets it.
+    pub(crate) beside: bool,
 }
 
 /// Where the response came from.
@@ -101,7 +103,7 @@ pub enum Stored {
 
 impl CacheStatus {
     pub(crate) fn new(outcome: Outcome, stored: Stored) -> Self {
-        Self { outcome, stored, age: None, ttl: None, origin_status: None, collapsed: false }
+        Self { outcome, stored, age: None, ttl: None, origin_status: None, collapsed: false, beside: false }
     }
 
     /// Where the response came from.
@@ -151,15 +153,7 @@ impl CacheStatus {
 
     /// One word: `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
     pub fn word(&self) -> &'static str {
-        match self.outcome {
-            Outcome::Hit => "hit",
-            Outcome::Stale(_) => "stale",
-            Outcome::Revalidated(_) => "revalidated",
-            Outcome::Miss(_) => "miss",
-            Outcome::Bypass => "bypass",
-            Outcome::Refused => "refused",
-            Outcome::Failed => "failed",
-        }
+        self.outcome.words().0
     }
 }
 

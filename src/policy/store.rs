@@ -59,9 +59,9 @@ pub enum NotStored {
 /// A map of fields has a limit of its own, beyond which it panics; this is far below it.
 pub(crate) const MOST_FIELDS: usize = 4096;
 
-impl fmt::Display for NotStored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl NotStored {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
             Self::MethodNotCacheable => "method",
             Self::RequestNoStore => "request-no-store",
             Self::ResponseNoStore => "no-store",
@@ -81,7 +81,13 @@ impl fmt::Display for NotStored {
             Self::TooManyFields => "too-many-fields",
             Self::TooManyGroups => "too-many-groups",
             Self::GroupInvalidated => "group-invalidated",
-        })
+        }
+    }
+}
+
+impl fmt::Display for NotStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

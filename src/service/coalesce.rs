@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::{Method, Response, header, request};
 use tokio::time::timeout_at;
+use tracing::Instrument;
 
 use super::commit::Plan;
 use super::core::Core;
@@ -233,7 +234,8 @@ impl<S: Storage> Core<S> {
             *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         };
         let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match flight.lead(Box::pin(fetch), take).await {
+        // Others who go on with it do so within the leader's span.
+        match flight.lead(Box::pin(fetch.in_current_span()), take).await {
             Ok(answer) => answer,
             // Whoever was just driving it, the panic is the leader's.
             Err(panic) => resume_unwind(panic),

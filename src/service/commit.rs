@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::lookup::{Place, variant_in};
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
+use crate::observe::Count;
 use crate::policy;
 use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
@@ -220,7 +221,8 @@ impl<S: Storage> Plan<S> {
     /// Writes the record that was announced.
     pub(crate) async fn commit(&self, record: Record, chunks: u32) -> bool {
         let (key, chunked) = (self.place_key(), chunks > 0);
-        let written = if self.may_store() {
+        let may_store = self.may_store();
+        let written = if may_store {
             self.keep_groups().await;
             self.core.store.write_if(key, self.seen(chunked), record.clone()).await
         } else {
@@ -233,11 +235,12 @@ impl<S: Storage> Plan<S> {
         self.give_back_lease();
         match written {
             Ok(true) => {
+                self.core.observer.count(Count::Stored);
                 self.release_replaced().await;
                 true
             }
             Ok(false) => {
-                tracing::debug!("not stored: something else was written since the lookup");
+                self.core.note_unstored(if may_store { "superseded" } else { "invalidated" });
                 // Who was given the record while it was under way reads the body to its end.
                 match asked {
                     true => self.release(&self.chunk_keys(chunks)).await,
@@ -245,8 +248,8 @@ impl<S: Storage> Plan<S> {
                 }
                 false
             }
-            Err(error) => {
-                tracing::debug!(kind = ?error.kind(), "not stored: the storage failed");
+            Err(_) => {
+                self.core.note_unstored("storage-failed");
                 false // the write may still land, so its chunks stay until their time
             }
         }
@@ -263,10 +266,16 @@ impl<S: Storage> Plan<S> {
     pub(crate) async fn commit_freshened(&self, record: Record) {
         if self.may_store() {
             self.keep_groups().await;
-            let written = self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await;
-            if let Ok(true) = written {
-                self.keep_reachable(&record).await;
+            match self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await {
+                Ok(true) => {
+                    self.core.observer.count(Count::Freshened);
+                    self.keep_reachable(&record).await;
+                }
+                Ok(false) => self.core.note_unstored("superseded"),
+                Err(_) => self.core.note_unstored("storage-failed"),
             }
+        } else {
+            self.core.note_unstored("invalidated");
         }
         self.withdraw(&record);
     }

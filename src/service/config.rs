@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) policy: policy::Options,
     pub(crate) secret: Vec<u8>,
     pub(crate) partition: String,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics_label: String,
     pub(crate) default_scheme: Scheme,
     /// For one operation of the store.
     pub(crate) deadline: Duration,
@@ -77,6 +79,8 @@ impl Default for Config {
             // Any constant would do: it only has to be the same in every process.
             secret: b"tower-response-cache".to_vec(),
             partition: String::new(),
+            #[cfg(feature = "metrics")]
+            metrics_label: "default".to_owned(),
             default_scheme: Scheme::HTTP,
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
@@ -130,6 +134,14 @@ pub(crate) enum Tape {
 }
 
 impl Config {
+    /// Tells this cache's metrics from another's.
+    pub(crate) fn label(&self) -> &str {
+        #[cfg(feature = "metrics")]
+        return &self.metrics_label;
+        #[cfg(not(feature = "metrics"))]
+        ""
+    }
+
     /// What follows from other settings, whichever came first.
     pub(crate) fn settle(&mut self) {
         if self.tape.is_some() {

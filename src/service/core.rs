@@ -13,6 +13,7 @@ use super::owed::Owed;
 use super::pending::Pending;
 use super::tasks::Tasks;
 use crate::key::Keyer;
+use crate::observe::{Gauge, Level, Observer};
 use crate::rules::Rules;
 use crate::storage::{Key, Storage, random_id};
 
@@ -24,6 +25,7 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) disablers: Arc<AtomicUsize>,
     pub(crate) keyer: Keyer,
     pub(crate) store: Guarded<S>,
+    pub(crate) observer: Arc<Observer>,
     pub(crate) pending: Pending,
     pub(crate) owed: Owed,
     /// The groups that were invalidated here.
@@ -44,14 +46,16 @@ pub(crate) struct Core<S: Storage> {
 
 impl<S: Storage> Core<S> {
     pub(crate) fn new(store: S, config: Config) -> Arc<Self> {
-        Arc::new(Self::unshared(store, config))
+        let observer = Observer::new(config.label());
+        Arc::new(Self::unshared(store, config, observer))
     }
 
-    fn unshared(store: S, config: Config) -> Self {
+    fn unshared(store: S, config: Config, observer: Arc<Observer>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             keyer: Keyer::new(&config.secret, &config.partition),
-            store: Guarded::new(store, config.clock.clone(), config.deadline, config.body_deadline),
+            store: Guarded::new(store, &config, Arc::clone(&observer)),
+            observer,
             pending: Pending::default(),
             owed: Owed::default(),
             changes: Changes::default(),
@@ -68,7 +72,7 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// The same cache in a partition of its own: nothing is shared but the store and the count of what is under way.
+    /// The same cache in a partition of its own: nothing is shared but the store and what is counted.
     #[cfg(feature = "reqwest")]
     pub(crate) fn partitioned(&self, name: &str) -> Arc<Self> {
         let mut config = self.config.clone();
@@ -81,7 +85,7 @@ impl<S: Storage> Core<S> {
             tasks: self.tasks.clone(),
             rules: Arc::clone(&self.rules),
             disablers: Arc::clone(&self.disablers),
-            ..Self::unshared(self.store.store().clone(), config)
+            ..Self::unshared(self.store.store().clone(), config, Arc::clone(&self.observer))
         };
         Arc::new(core)
     }
@@ -96,7 +100,8 @@ impl<S: Storage> Core<S> {
         if refreshing.len() >= self.config.max_refreshes || !refreshing.insert(key) {
             return None;
         }
-        Some(Refreshing { core: Arc::clone(self), key })
+        let level = self.observer.raise(Gauge::Refreshes);
+        Some(Refreshing { core: Arc::clone(self), key, _level: level })
     }
 }
 
@@ -104,6 +109,7 @@ impl<S: Storage> Core<S> {
 pub(crate) struct Refreshing<S: Storage> {
     core: Arc<Core<S>>,
     key: Key,
+    _level: Level,
 }
 
 impl<S: Storage> Drop for Refreshing<S> {

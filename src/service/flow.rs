@@ -15,6 +15,7 @@ use super::flights::{Landed, Lead};
 use super::keep::Exchange;
 use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
+use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot};
@@ -103,28 +104,42 @@ impl<S: Storage> Core<S> {
         mut fetcher: F,
         request: Request<F::RequestBody>,
     ) -> Answered<F> {
+        let (parts, body) = request.into_parts();
         if self.config.tape == Some(Tape::Replay) {
-            return Ok(self.refuse_request(&request.into_parts().0));
+            return Ok(self.refuse_request(&parts));
         }
-        let response = fetcher.fetch(request).await?;
-        let status = CacheStatus::new(Outcome::Bypass, Stored::No(policy::NotStored::MethodNotCacheable));
-        let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
-        Ok(self.finish(response.map(CacheBody::inner), status))
+        traced(self.span(&parts), async {
+            let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
+            let status = CacheStatus::new(Outcome::Bypass, Stored::No(policy::NotStored::MethodNotCacheable));
+            let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
+            Ok(self.finish(response.map(CacheBody::inner), status))
+        })
+        .await
     }
 
     /// Sends an unsafe request, and invalidates what its success makes doubtful.
     pub(crate) async fn change<F: Fetcher>(
         self: Arc<Self>,
-        mut fetcher: F,
+        fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
     ) -> Answered<F> {
         if self.config.tape == Some(Tape::Replay) {
             return Ok(self.refuse_request(&parts));
         }
+        let span = self.span(&parts);
+        traced(span, self.send_change(fetcher, parts, body)).await
+    }
+
+    async fn send_change<F: Fetcher>(
+        self: Arc<Self>,
+        mut fetcher: F,
+        parts: request::Parts,
+        body: F::RequestBody,
+    ) -> Answered<F> {
         let mut asked = parts.clone();
         let (requested, changes) = (self.config.clock.now(), self.changes.mark());
-        let response = fetcher.fetch(Request::from_parts(parts, body)).await?;
+        let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
         self.invalidate_named(&asked, response.headers()).await;
         let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
@@ -176,7 +191,10 @@ impl<S: Storage> Core<S> {
         };
         match self.serve(&mut fetcher, &parts, &place, found).await {
             Served::Answered(response) => Ok(response),
-            Served::Needs(need) => Box::pin(self.obtain(fetcher, parts, body, place, need, departures)).await,
+            Served::Needs(need) => {
+                let span = self.span(&parts);
+                Box::pin(traced(span, self.obtain(fetcher, parts, body, place, need, departures))).await
+            }
         }
     }
 
@@ -325,24 +343,25 @@ impl<S: Storage> Core<S> {
             policy::strip_conditions(&mut parts.headers);
         }
         let requested = self.config.clock.now();
-        let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
+        let response = self.ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
         let response = self.admit(&asked, place.as_ref(), requested, response).await;
         Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason), lead))
     }
-}
 
-/// Asks the origin; if that fails, those who follow are told.
-pub(crate) async fn ask<F: Fetcher, S: Storage>(
-    fetcher: &mut F,
-    request: Request<F::RequestBody>,
-    lead: &mut Option<Lead<S>>,
-) -> Result<Response<F::Body>, F::Error> {
-    let result = fetcher.fetch(request).await;
-    if result.is_err()
-        && let Some(lead) = lead.take()
-    {
-        lead.land(Landed::Failed(None));
+    /// Asks the origin; if that fails, those who follow are told.
+    pub(crate) async fn ask<F: Fetcher>(
+        &self,
+        fetcher: &mut F,
+        request: Request<F::RequestBody>,
+        lead: &mut Option<Lead<S>>,
+    ) -> Result<Response<F::Body>, F::Error> {
+        let result = self.send(fetcher, request).await;
+        if result.is_err()
+            && let Some(lead) = lead.take()
+        {
+            lead.land(Landed::Failed(None));
+        }
+        result
     }
-    result
 }

@@ -186,6 +186,7 @@ impl<S: Storage> Core<S> {
 
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.note_invalidation("hand", None);
         settled(self.invalidate_group(self.keyer.group("", name)).await)
     }
 
@@ -196,6 +197,7 @@ impl<S: Storage> Core<S> {
             let expected = "not an origin: expected a scheme and a host, like https://example.com";
             return Err(Error::new(ErrorKind::Config, expected));
         };
+        self.note_invalidation("hand", None);
         settled(self.invalidate_group(self.keyer.group(origin(&uri.to_text()), name)).await)
     }
 
@@ -212,6 +214,7 @@ impl<S: Storage> Core<S> {
         }
         let Some(uri) = self.plain_uri(request) else { return };
         let groups = named.iter().map(|name| self.keyer.group(origin(&uri), name));
+        named.iter().for_each(|_| self.note_invalidation("group", None));
         join_all(groups.map(|group| self.invalidate_group(group))).await;
     }
 

@@ -7,10 +7,13 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use super::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::{Gauge, Level, Observer};
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
 use crate::time::{Clock, Timestamp};
 
@@ -30,13 +33,25 @@ pub(crate) struct Guarded<S> {
     /// Whether the last writes were refused, and when the last one was, in milliseconds since the epoch.
     refuses: AtomicBool,
     refused_at: AtomicU64,
+    observer: Arc<Observer>,
+    /// While the store is left alone.
+    left_alone: Mutex<Option<Level>>,
 }
 
 impl<S: Storage> Guarded<S> {
-    pub(crate) fn new(store: S, clock: Clock, deadline: Duration, body_deadline: Duration) -> Self {
-        let (failures, open_until) = (AtomicU32::new(0), AtomicU64::new(0));
-        let (refuses, refused_at) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { store, clock, deadline, body_deadline, failures, open_until, refuses, refused_at }
+    pub(crate) fn new(store: S, config: &Config, observer: Arc<Observer>) -> Self {
+        Self {
+            store,
+            clock: config.clock.clone(),
+            deadline: config.deadline,
+            body_deadline: config.body_deadline,
+            failures: AtomicU32::new(0),
+            open_until: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
+            refused_at: AtomicU64::new(0),
+            observer,
+            left_alone: Mutex::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> &S {
@@ -49,12 +64,12 @@ impl<S: Storage> Guarded<S> {
     }
 
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.run(self.deadline, self.store.read(key)).await
+        self.run("read", self.deadline, self.store.read(key)).await
     }
 
     /// Reads a chunk of a body whose head is already with the caller.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
-        self.run(self.body_deadline, self.store.read(key)).await
+        self.run("read_chunk", self.body_deadline, self.store.read(key)).await
     }
 
     /// Whether the rest of a body is there.
@@ -62,12 +77,12 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(true);
         }
-        self.run(self.deadline, self.store.contains_all(keys)).await
+        self.run("contains_all", self.deadline, self.store.contains_all(keys)).await
     }
 
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.fits(&record)?;
-        self.run_write(self.store.write(key, record), |()| true).await
+        self.run_write("write", self.store.write(key, record), |()| true).await
     }
 
     /// A write without comparing, to a place where others compare.
@@ -76,23 +91,23 @@ impl<S: Storage> Guarded<S> {
             let _guard = exclusive(key).await;
             self.store.write(key, record).await
         };
-        self.run_write(write, |()| true).await
+        self.run_write("overwrite", write, |()| true).await
     }
 
     pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.fits(&record)?;
-        self.run_write(self.store.write_if(key, seen, record), |written| *written).await
+        self.run_write("write_if", self.store.write_if(key, seen, record), |written| *written).await
     }
 
     pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
         if keys.is_empty() {
             return Ok(0);
         }
-        self.run(self.deadline, self.store.retain(keys, retain)).await
+        self.run("retain", self.deadline, self.store.retain(keys, retain)).await
     }
 
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        self.run(self.deadline, self.store.delete_many(keys)).await
+        self.run("delete_many", self.deadline, self.store.delete_many(keys)).await
     }
 
     fn fits(&self, record: &Record) -> Result<()> {
@@ -105,10 +120,11 @@ impl<S: Storage> Guarded<S> {
     /// Runs a write, and notes whether the store takes any.
     async fn run_write<T>(
         &self,
+        name: &'static str,
         operation: impl Future<Output = Result<T>>,
         is_written: impl FnOnce(&T) -> bool,
     ) -> Result<T> {
-        let result = self.run(self.deadline, operation).await;
+        let result = self.run(name, self.deadline, operation).await;
         match &result {
             Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Full) => {
                 self.refused_at.store(self.clock.now().as_millis(), Ordering::Relaxed);
@@ -128,9 +144,16 @@ impl<S: Storage> Guarded<S> {
         result
     }
 
-    async fn run<T>(&self, deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn run<T>(
+        &self,
+        name: &'static str,
+        deadline: Duration,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.admit()?;
+        let timer = self.observer.begin(name);
         let result = within(deadline, operation).await;
+        timer.end(&result);
         match &result {
             Err(error)
                 if matches!(
@@ -172,6 +195,8 @@ impl<S: Storage> Guarded<S> {
         if failures >= FAILURES {
             self.failures.store(FAILURES, Ordering::Relaxed); // it never wraps
             self.open_until.store((self.clock.now() + PAUSE).as_millis(), Ordering::Relaxed);
+            // Each time, for a recorder may have come since.
+            self.show(true);
         }
         if failures == FAILURES {
             tracing::warn!(%error, "the storage keeps failing: requests go on without it");
@@ -180,8 +205,15 @@ impl<S: Storage> Guarded<S> {
 
     fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) > 0 && self.failures.swap(0, Ordering::Relaxed) >= FAILURES {
+            self.show(false);
             tracing::info!("the storage answers again");
         }
+    }
+
+    fn show(&self, is_left_alone: bool) {
+        let mut level = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        *level = None;
+        *level = is_left_alone.then(|| self.observer.raise(Gauge::LeftAlone));
     }
 }
 

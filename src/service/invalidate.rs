@@ -112,9 +112,16 @@ impl<S: Storage> Core<S> {
         asked: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        let others = named.iter().filter_map(|uri| self.config.identity.of_uri(uri, asked));
-        let others = others.map(|uri| self.keyer.head(&uri));
-        let others: Vec<Key> = others.filter(|other| *other != head).collect();
+        self.note_invalidation("method", EffectiveUri::of(asked, &self.config.default_scheme).as_ref());
+        let others = named.iter().filter_map(|uri| {
+            let other = self.keyer.head(&self.config.identity.of_uri(uri, asked)?);
+            Some((other, uri)).filter(|_| other != head)
+        });
+        let others = others.map(|(other, uri)| {
+            self.note_invalidation("method", EffectiveUri::of_uri(uri).as_ref());
+            other
+        });
+        let others: Vec<Key> = others.collect();
         // At the same time: a store that hangs costs one deadline.
         let others = join_all(others.into_iter().map(|other| self.invalidate(other)));
         let (own, _) = join(self.invalidate(head), others).await;

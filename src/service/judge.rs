@@ -38,6 +38,10 @@ pub(super) struct ContentKey(pub(super) [u8; 32]);
 #[derive(Clone)]
 pub(super) struct Joined(pub(super) Arc<[Membership]>);
 
+/// Among the extensions of a request that the cache of this number makes for its store alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside(pub(super) u64);
+
 /// Whether a request is told apart by its method and content.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
     request.extensions.get::<ContentKey>().is_some()
@@ -90,6 +94,11 @@ impl<S: Storage> Core<S> {
             }
             true
         }
+    }
+
+    /// Whether this cache makes a request for the store alone: a refresh in the background.
+    pub(super) fn is_beside(&self, request: &request::Parts) -> bool {
+        request.extensions.get::<Beside>().is_some_and(|Beside(number)| *number == self.number)
     }
 
     /// What a request asks of the cache, by its fields and by its options.

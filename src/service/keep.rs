@@ -72,6 +72,7 @@ impl<S: Storage> Core<S> {
         let mut status = CacheStatus::new(outcome, stored);
         status.origin_status = Some(head.status.as_u16());
         status.ttl = ttl;
+        status.beside = self.is_beside(request);
         let Some(plan) = plan else {
             match (at, lead) {
                 (Some(head), Some(lead)) => self.keep_nothing(head, &status, lead),

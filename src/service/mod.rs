@@ -3,7 +3,7 @@
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
 //! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `lease`, `revalidate`,
 //! `judge` (what the rules say), `keep` and `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way
-//! out), `early`, `invalidate`; and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
+//! out), `early`, `invalidate`; `way` (what it tells of itself); and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
 //! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
 mod age;
@@ -39,6 +39,7 @@ mod tasks;
 mod tests;
 mod variants;
 mod wakers;
+mod way;
 mod window;
 
 pub use self::cache::{Cache, CacheFuture};

@@ -44,7 +44,7 @@ impl<S: Storage> Recorder<S> {
                     Poll::Ready(written) => {
                         self.writing = None;
                         if !written.unwrap_or(false) {
-                            self.give_up();
+                            self.give_up("storage-failed");
                         }
                     }
                 }
@@ -56,7 +56,7 @@ impl<S: Storage> Recorder<S> {
                 return Poll::Ready(true);
             }
             if !self.begin_chunk(&plan, window) {
-                self.give_up();
+                self.give_up("storage-failed");
             }
         }
     }
@@ -102,14 +102,14 @@ impl<S: Storage> Recorder<S> {
     /// Notes how much has come; false: it is more than may be stored, and storing has ended.
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(plan) = &self.plan else { return false };
-        if total <= plan.core.config.max_entry_bytes && self.expected.is_none_or(|expected| total <= expected)
-        {
-            return true;
-        }
-        tracing::debug!("not stored: the body is longer than an entry may be, or than it announced");
+        let reason = match self.expected {
+            _ if total > plan.core.config.max_entry_bytes => "too-large",
+            Some(expected) if total > expected => "length",
+            _ => return true,
+        };
         // Who comes next need not wait to learn that.
         plan.core.alone.add(plan.head(), plan.core.config.clock.now(), None);
-        self.give_up();
+        self.give_up(reason);
         false
     }
 
@@ -119,10 +119,11 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Ends the storing, and removes the chunks that were written for it.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self, reason: &'static str) {
         let (Some(plan), parts, writing) = (self.plan.take(), self.parts, self.writing.take()) else {
             return;
         };
+        plan.core.note_unstored(reason);
         plan.give_back_lease();
         if parts == 0 {
             return;
@@ -140,13 +141,11 @@ impl<S: Storage> Recorder<S> {
     /// The body ended cleanly: what it was is stored. False: it is not what was announced.
     pub(crate) fn finish(&mut self, window: &Window, trailers: Option<HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != window.end()) {
-            tracing::debug!("not stored: the body is not as long as it announced");
-            self.give_up();
+            self.give_up("length");
             return false;
         }
         if self.plan.as_ref().is_some_and(|plan| window.end() < plan.core.config.min_entry_bytes) {
-            tracing::debug!("not stored: the body is shorter than an entry is to be");
-            self.give_up();
+            self.give_up("too-small");
             return false;
         }
         let Some(plan) = self.plan.take() else { return false };
@@ -157,6 +156,7 @@ impl<S: Storage> Recorder<S> {
             let announced = record.clone();
             let committer = Arc::clone(&plan);
             if let Driven::NoRuntime = core.tasks.drive(async move { committer.commit(record, 0).await }) {
+                core.note_unstored("no-runtime");
                 plan.withdraw(&announced);
             }
             return true;
@@ -187,11 +187,13 @@ impl<S: Storage> Recorder<S> {
             if kept {
                 committer.commit(record, parts).await;
             } else {
+                committer.core.note_unstored("storage-failed");
                 committer.withdraw(&record);
                 committer.discard(parts).await;
             }
         };
         if let Driven::NoRuntime = core.tasks.drive(step) {
+            core.note_unstored("no-runtime");
             plan.withdraw(&announced);
             announced_rest.iter().for_each(|(part, chunk)| plan.withdraw_chunk(*part, chunk));
         }
@@ -201,6 +203,6 @@ impl<S: Storage> Recorder<S> {
 
 impl<S: Storage> Drop for Recorder<S> {
     fn drop(&mut self) {
-        self.give_up();
+        self.give_up("incomplete");
     }
 }

@@ -139,7 +139,10 @@ impl<S: Storage> Core<S> {
         if self.config.tape == Some(Tape::Replay) {
             let uri = self.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
             let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
-            tracing::warn!(method = %parts.method, uri, "not among the recorded responses");
+            tracing::warn!(
+                method = %parts.method, path = parts.uri.path(),
+                "not among the recorded responses: the answer names it"
+            );
             let status = response.body().status().copied();
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -163,8 +166,9 @@ impl<S: Storage> Core<S> {
     }
 
     fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
-        tracing::trace!(%status, "answered");
+        self.note_answer(&status);
         response.body_mut().set_status(status);
+        response.body_mut().set_tally(self.observer.tally(&status));
         if self.config.tape == Some(Tape::Replay) {
             // Else it would be another one with each replay.
             response.headers_mut().remove(header::AGE);

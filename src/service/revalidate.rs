@@ -10,13 +10,15 @@ use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::{Entry, Landed, Lead};
 use super::flow::Answered;
-use super::judge::{Judged, is_by_content};
+use super::judge::{Beside, Judged, is_by_content};
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
+use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
+use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
@@ -47,7 +49,7 @@ impl<S: Storage> Core<S> {
             policy::strip_conditions(&mut parts.headers);
         }
         let requested = self.config.clock.now();
-        let result = fetcher.fetch(Request::from_parts(parts, body)).await;
+        let result = self.send(&mut fetcher, Request::from_parts(parts, body)).await;
         let now = self.config.clock.now();
         let times = Exchange { requested, responded: now };
 
@@ -116,6 +118,7 @@ impl<S: Storage> Core<S> {
         }
         let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
         status.origin_status = code;
+        status.beside = self.is_beside(asked);
         self.answer(Asked::by(asked), key, record, status).await
     }
 
@@ -138,6 +141,8 @@ impl<S: Storage> Core<S> {
                 return Ok(answer);
             }
         } else if about_this {
+            let uri = EffectiveUri::of(asked, &self.config.default_scheme);
+            self.note_invalidation("head", uri.as_ref());
             self.invalidate(place.head).await;
         }
         let outcome = Outcome::Miss(MissReason::Replaced(reason));
@@ -203,6 +208,7 @@ impl<S: Storage> Core<S> {
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
+        status.beside = self.is_beside(asked);
         let (at, record) = match storable {
             Ok(names) => {
                 let (body, trailers) = (old.body.clone(), old.trailers.clone());
@@ -282,6 +288,7 @@ impl<S: Storage> Core<S> {
         if !self.may_store_for(&parts, record) {
             return;
         }
+        parts.extensions.insert(Beside(self.number));
         let (core, place, record) = (Arc::clone(self), place.clone(), record.clone());
         let departures = self.flights.departures();
         let timeout = self.config.refresh_timeout;
@@ -290,31 +297,36 @@ impl<S: Storage> Core<S> {
             let Entry::Lead(_flight, mut lead) =
                 core.flights.enter(key, Some(record.stamp()), departures, true)
             else {
-                return; // somebody asks already
+                return core.note_refresh("needless"); // somebody asks already
             };
+            tracing::debug!("a background refresh began");
             lead.is_background = true;
             let looks_again = lead.looks_again || core.config.lease.is_some();
             if let Some(time) = core.config.lease {
                 match core.take_lease(key, time).await {
-                    Ok(None) => return, // another process asks
+                    Ok(None) => return core.note_refresh("needless"), // another process asks
                     Ok(lease) => lead.lease = lease,
                     Err(()) => {}
                 }
             }
             if looks_again && !core.is_still(key, Some(record.stamp())).await.unwrap_or(true) {
-                return; // somebody has asked since this was read
+                return core.note_refresh("needless"); // somebody has asked since this was read
             }
+            let observed = Arc::clone(&core);
             let refresh = async {
                 let body = fetcher.again();
-                let (found, reason) = ((key, record), ValidateReason::Stale);
-                let answer = core.revalidate(fetcher, parts, body, place, found, reason, Some(lead)).await;
-                if let Ok(response) = answer {
-                    drain(response.into_body()).await;
-                }
+                let (found, reason, span) = ((key, record), ValidateReason::Stale, core.span(&parts));
+                let way = core.revalidate(fetcher, parts, body, place, found, reason, Some(lead));
+                let response = traced(span, way).await.ok()?;
+                let is_answer = !response.body().status().is_some_and(CacheStatus::is_stale);
+                drain(response.into_body()).await;
+                is_answer.then_some(())
             };
-            if tokio::time::timeout(timeout, refresh).await.is_err() {
-                tracing::debug!("a background refresh took too long and was given up");
-            }
+            observed.note_refresh(match tokio::time::timeout(timeout, refresh).await {
+                Ok(Some(())) => "done",
+                Ok(None) => "failed",
+                Err(_) => "timeout",
+            });
         });
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request}
 use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::Lead;
-use super::flow::{Answered, ask};
+use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use crate::control::{MissReason, Outcome};
@@ -60,7 +60,7 @@ impl<S: Storage> Core<S> {
         let tags: Vec<_> = known.iter().map(|known| known.tag.clone()).collect();
         policy::add_entity_tags(&mut parts.headers, &tags);
         let requested = self.config.clock.now();
-        let response = ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
+        let response = self.ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
         let times = Exchange { requested, responded: self.config.clock.now() };
         if response.status() != StatusCode::NOT_MODIFIED {
             let outcome = Outcome::Miss(MissReason::Vary);

@@ -37,6 +37,8 @@ pub mod directory;
 pub mod dynamodb;
 #[cfg(feature = "directory")]
 mod envelope;
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
+mod evictions;
 mod exclusive;
 mod key;
 #[cfg(feature = "memory")]

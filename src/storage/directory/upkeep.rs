@@ -14,6 +14,7 @@ use super::listing;
 use super::recency::Recency;
 use super::records::Records;
 use crate::error::Result;
+use crate::storage::evictions::evicted;
 use crate::storage::{Key, Kind};
 
 struct Candidate {
@@ -47,14 +48,17 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
     }
     if total > most {
         candidates.sort_unstable_by_key(|candidate| candidate.used);
+        let mut gone = 0;
         for candidate in candidates {
             if total <= most - most / 20 {
                 break;
             }
             if evict(records, recency, &candidate).unwrap_or(false) {
                 total = total.saturating_sub(candidate.size);
+                gone += 1;
             }
         }
+        evicted("directory", gone);
     }
     records.bound.counted(total)
 }

@@ -8,6 +8,7 @@
 //! Records of one entry are kept as one group. A head is read without a lock of ours, other records under a lock of their
 //! entry that is never held while anything waits; changes of an entry take turns.
 
+mod going;
 mod group;
 mod store;
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_core::Stream;
 use futures_util::stream;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
+use super::going::Evicting;
 use super::group::{Group, OVERHEAD};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
@@ -32,7 +33,7 @@ const HOT: u64 = 97;
 pub struct MemoryStorage(Arc<Inner>);
 
 struct Inner {
-    entries: Cache<[u8; 16], Group, GroupWeight, EntryHasher, DefaultLifecycle<[u8; 16], Group>>,
+    entries: Cache<[u8; 16], Group, GroupWeight, EntryHasher, Evicting>,
     /// Changes of one entry take turns, so that a group is read, changed and put back by one at a time.
     turns: [Mutex<()>; STRIPES],
     max_entry: u64,
@@ -67,11 +68,9 @@ impl MemoryStorageBuilder {
                 usize::try_from(most / 16_384).unwrap_or(usize::MAX).clamp(16, 1 << 20),
             );
         let entries = match options.build() {
-            Ok(options) => {
-                Cache::with_options(options, GroupWeight, EntryHasher, DefaultLifecycle::default())
-            }
+            Ok(options) => Cache::with_options(options, GroupWeight, EntryHasher, Evicting),
             // It names all it needs, so that this is never reached.
-            Err(_) => Cache::with(16, most, GroupWeight, EntryHasher, DefaultLifecycle::default()),
+            Err(_) => Cache::with(16, most, GroupWeight, EntryHasher, Evicting),
         };
         let max_entry = entries.shard_capacity().min(most / SHARDS) / 100 * (HOT - 1);
         MemoryStorage(Arc::new(Inner { entries, turns: [const { Mutex::new(()) }; STRIPES], max_entry }))

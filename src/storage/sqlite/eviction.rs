@@ -11,20 +11,21 @@ use super::rows;
 use super::table::Table;
 
 /// How many entries one transaction evicts beyond need: it holds up all other writers.
-const MOST_BEYOND_NEED: u32 = 256;
+const MOST_BEYOND_NEED: u64 = 256;
 /// How many bytes are much for one transaction, unless it wrote as much itself.
 const MUCH: i64 = 16 << 20;
 const AT_ONCE: u32 = 64;
 
-/// Evicts until the total, which was `before` when the transaction began, is within the bound, and on to 95 % of it.
+/// Evicts until the total, which was `before` when the transaction began, is within the bound, and on to 95 % of it; says
+/// how many entries went.
 pub(super) fn make_room(
     table: &mut Table<'_>,
     before: i64,
     bound: i64,
     recency: &Recency,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     if table.total <= bound {
-        return Ok(());
+        return Ok(0);
     }
     let target = bound - bound / 20;
     let enough = table.total - MUCH.max((table.total - before).saturating_mul(2));
@@ -35,12 +36,12 @@ pub(super) fn make_room(
     loop {
         let oldest = oldest(table)?;
         if oldest.is_empty() {
-            return Ok(());
+            return Ok(evicted);
         }
         for (entry, used) in oldest {
             let is_enough = table.total <= bound && evicted >= MOST_BEYOND_NEED;
             if table.total <= target || table.total <= enough || is_enough {
-                return Ok(());
+                return Ok(evicted);
             }
             match recency.since(entry, used) {
                 Some(used) => set_used(table, entry, used)?,

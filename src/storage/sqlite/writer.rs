@@ -19,6 +19,7 @@ use super::recency::Recency;
 use super::source::{Role, Source, Watch};
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::evictions::evicted;
 
 const MOST_AT_ONCE: usize = 256;
 const MOST_BYTES_AT_ONCE: usize = 8 << 20;
@@ -195,7 +196,8 @@ impl Desk {
         connection: &Connection,
         operations: &[&Operation],
     ) -> rusqlite::Result<Vec<Result<u64>>> {
-        self.transaction(connection, |table| {
+        let mut gone = 0;
+        let committed = self.transaction(connection, |table| {
             let (before, used) = (table.total, self.recency.tick());
             let limit = self.max_bytes / 2;
             let mut results = Vec::with_capacity(operations.len());
@@ -218,9 +220,13 @@ impl Desk {
                 }
                 table.execute("RELEASE one", [])?;
             }
-            eviction::make_room(table, before, self.max_bytes, &self.recency)?;
+            gone = eviction::make_room(table, before, self.max_bytes, &self.recency)?;
             Ok(results)
-        })
+        });
+        if committed.is_ok() {
+            evicted("sqlite", gone);
+        }
+        committed
     }
 
     fn write_uses(&self, connection: &mut Connection) {

@@ -1,0 +1,17 @@
+#![doc = include_str!("../observe.md")]
+
+mod counts;
+#[cfg(feature = "metrics")]
+mod meter;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_meter.rs"]
+mod meter;
+mod observer;
+pub(crate) mod statistics;
+mod stripes;
+
+pub(crate) use self::counts::{Count, Gauge};
+#[cfg(feature = "metrics")]
+pub use self::meter::describe_metrics;
+pub(crate) use self::meter::{Level, Tally};
+pub(crate) use self::observer::Observer;

@@ -1,0 +1,199 @@
+//! Spans and events, and what is never in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::sync::Semaphore;
+use tower_response_cache::storage::{Key, MemoryStorage, Record, Storage};
+use tower_response_cache::{CacheLayer, Timestamp};
+
+use crate::listener::Listener;
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::{Fixture, Origin, get, get_with, has_tag, not_modified, response};
+
+const A: &str = "http://example.com/a";
+
+fn post(uri: &str) -> Request<Full<Bytes>> {
+    Request::post(uri).body(Full::from("x")).unwrap()
+}
+
+#[tokio::test]
+async fn a_miss_a_hit_and_what_is_not_stored_tell_their_reasons() {
+    let (listener, _guard) = Listener::new();
+    let cache = Fixture::new(Origin::new(|request| match request.uri().path() {
+        "/a" => response(&[("cache-control", "max-age=60")], "a"),
+        _ => response(&[("cache-control", "no-store")], "b"),
+    }));
+    cache.get(A).await;
+    let miss = listener.last("answered");
+    let words = |told: &crate::listener::Told| {
+        ["outcome", "reason", "stored"].map(|name| told.field(name).unwrap().to_owned())
+    };
+    assert_eq!(words(&miss), ["miss", "absent", "storing"]);
+    assert_eq!((miss.field("ttl"), miss.field("collapsed")), (Some("60"), Some("false")));
+    let span = listener.last("http_cache");
+    assert_eq!(words(&span), ["miss", "absent", "storing"]);
+    let place = ["method", "host", "path", "background"].map(|name| span.field(name).unwrap());
+    assert_eq!(place, ["GET", "example.com", "/a", "false"]);
+    assert!(miss.within.is_some());
+
+    cache.clock.advance(Duration::from_secs(7));
+    cache.get(A).await;
+    let hit = listener.last("answered");
+    assert_eq!(words(&hit), ["hit", "none", "unchanged"]);
+    assert_eq!((hit.field("age"), hit.field("ttl"), hit.within), (Some("7"), Some("53"), None));
+    assert_eq!(listener.all("http_cache").len(), 1, "a hit has no span");
+
+    cache.get("http://example.com/b").await;
+    assert_eq!(words(&listener.last("answered")), ["miss", "absent", "no-store"]);
+    assert_eq!(words(&listener.last("http_cache"))[2], "no-store");
+}
+
+#[tokio::test]
+async fn an_invalidation_tells_its_cause_and_its_place() {
+    let (listener, _guard) = Listener::new();
+    let cache = Fixture::new(Origin::new(|request| match *request.method() {
+        http::Method::POST => response(&[("location", "/b?token=1")], ""),
+        _ => response(&[("cache-control", "max-age=60")], "a"),
+    }));
+    cache.get(A).await;
+    cache.ask(post(A)).await;
+    let told = listener.all("invalidated");
+    let places: Vec<_> =
+        told.iter().map(|told| ["cause", "host", "path"].map(|name| told.field(name).unwrap())).collect();
+    assert_eq!(places, [["method", "example.com", "/a"], ["method", "example.com", "/b"]]);
+    assert_eq!(listener.last("answered").field("reason"), Some("method"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_given_up_says_that_it_is_not_stored() {
+    let (listener, _guard) = Listener::new();
+    let cache =
+        Fixture::new(Origin::always(http::Response::builder().header("cache-control", "max-age=9"), "a"));
+    drop(cache.send(get(A)).await);
+    assert_eq!(listener.last("not stored").field("reason"), Some("incomplete"));
+}
+
+#[tokio::test]
+async fn a_refresh_tells_how_it_began_and_ended() {
+    let (listener, _guard) = Listener::new();
+    let fields = [("cache-control", "max-age=10, stale-while-revalidate=60"), ("etag", "\"v1\"")];
+    let cache = Fixture::new(Origin::new(move |request| match has_tag(request, "\"v1\"") {
+        true => not_modified(&fields),
+        false => response(&fields, "a"),
+    }));
+    cache.get(A).await;
+    cache.clock.advance(Duration::from_secs(11));
+    assert_eq!(cache.get(A).await.word(), "stale");
+    cache.layer.idle().await;
+    assert_eq!(listener.all("a background refresh began").len(), 1);
+    assert_eq!(listener.last("a background refresh ended").field("result"), Some("done"));
+    let span = listener.last("http_cache");
+    assert_eq!(span.field("background"), Some("true"));
+    assert_eq!(span.field("outcome"), Some("revalidated"));
+}
+
+#[tokio::test]
+async fn a_fetch_that_another_request_goes_on_with_stays_in_its_leaders_span() {
+    let (listener, _guard) = Listener::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let origin = {
+        let gate = Arc::clone(&gate);
+        tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let _turn = gate.acquire_owned().await;
+                tracing::debug!(target: "tower_response_cache_test", "the origin answers");
+                Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "a"))
+            }
+        })
+    };
+    let service = tower::Layer::layer(&CacheLayer::new(MemoryStorage::new()), origin);
+    let mut leader = std::pin::pin!(tower::ServiceExt::oneshot(service.clone(), get(A)));
+    assert!(futures_util::poll!(leader.as_mut()).is_pending());
+    let mut follower = std::pin::pin!(tower::ServiceExt::oneshot(service, get(A)));
+    assert!(futures_util::poll!(follower.as_mut()).is_pending());
+    gate.add_permits(1);
+    follower.await.unwrap(); // the leader is not polled
+    let spans = listener.all("http_cache");
+    assert_eq!((spans.len(), listener.last("the origin answers").within), (2, spans[0].span));
+    assert_eq!(spans[0].field("outcome"), None, "it was not polled yet");
+    leader.await.unwrap();
+    assert_eq!(listener.all("http_cache")[0].field("outcome"), Some("miss"));
+}
+
+#[tokio::test]
+async fn the_breaker_and_evictions_are_told() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Failing);
+    let origin = Origin::always(http::Response::builder(), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    for _ in 0..5 {
+        cache.get(A).await;
+    }
+    listener.last("the storage keeps failing: requests go on without it");
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    cache.get(A).await;
+    listener.last("the storage answers again");
+
+    let bounded = MemoryStorage::builder().max_bytes(64 * 1024).build();
+    for number in 0..64 {
+        let record = Record::new(vec![0_u8; 4096], Timestamp::NEVER);
+        bounded.write(Key::head([number; 16]), record).await.unwrap();
+    }
+    let entries: u64 = listener
+        .all("evicted")
+        .iter()
+        .map(|told| told.field("entries").unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(
+        (64 - bounded.size().await.unwrap(), listener.last("evicted").field("store")),
+        (entries, Some("memory"))
+    );
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_span_or_an_event() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::new(|request| match request.method().as_str() {
+        "POST" => response(&[("content-location", "http://s3cret:s3cret@example.com/c?s3cret")], ""),
+        _ if request.uri().path() == "/b" => response(&[("cache-control", "no-store")], "b"),
+        _ => response(
+            &[("cache-control", "max-age=9"), ("set-cookie", "s3cret"), ("etag", "\"s3cret\"")],
+            "s3cret",
+        ),
+    });
+    let cache = Fixture::with(origin.clone(), storage.clone(), |builder| builder);
+    let fields = [("authorization", "Bearer s3cret"), ("cookie", "id=s3cret"), ("x-key", "s3cret")];
+    let ask = async |path: &str| {
+        cache.ask(get_with(&format!("http://user:s3cret@example.com{path}?q=s3cret#s3cret"), &fields)).await;
+    };
+    for path in ["/a", "/a", "/b", ""] {
+        ask(path).await;
+    }
+    cache.clock.advance(Duration::from_secs(20));
+    ask("/a").await;
+    cache.ask(post("http://user:s3cret@example.com/a?s3cret")).await;
+    drop(cache.send(get("http://example.com/d?s3cret")).await);
+    cache.ask(Request::options("http://example.com/o?s3cret").body(Full::default()).unwrap()).await;
+    storage.set(Mode::Failing);
+    for _ in 0..6 {
+        ask("/a").await;
+    }
+    cache.layer.idle().await;
+
+    let replay = CacheLayer::builder(MemoryStorage::new()).replay().build().unwrap();
+    let service = tower::Layer::layer(&replay, origin);
+    tower::ServiceExt::oneshot(service, get("http://user:s3cret@example.com/a?s3cret")).await.unwrap();
+    listener.last("not among the recorded responses: the answer names it");
+
+    for name in ["http_cache", "answered", "invalidated", "not stored", "a storage operation failed"] {
+        assert!(!listener.all(name).is_empty(), "{name}");
+    }
+    assert!(!listener.text().contains("s3cret"), "{}", listener.text());
+}
