@@ -40,6 +40,10 @@
 //! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
 //! succeeds, what is stored for its URI is not served again, by any process that shares the store.
 //!
+//! Responses may be stored in groups, which end together by one write: those that the origin names by Cache-Groups
+//! (RFC 9875), ended by Cache-Group-Invalidation in the response to an unsafe request, and your own
+//! [tags](CacheOptions::tags), ended by [`invalidate_tag`](CacheLayer::invalidate_tag). They need one more read each.
+//!
 //! # What you know better
 //! [`Rules`] say what is kept and for how long where the origin says nothing or the wrong thing: by URL, status or media
 //! type, as default or override. [`CacheOptions`] among a request's extensions say it for that one, with the cache modes

@@ -40,6 +40,7 @@ cases![
     a_stale_response_is_served_while_the_origin_is_down,
     many_at_once_get_the_right_bodies,
     credentials_do_not_mix,
+    a_group_ends_for_every_cache_on_the_store,
 ];
 
 type Cache = Fixture<BoxStorage>;
@@ -325,4 +326,20 @@ async fn credentials_do_not_mix(place: &Place) {
         settled(&cache).await;
     }
     assert_eq!(cache.origin.count(), 3);
+}
+
+async fn a_group_ends_for_every_cache_on_the_store(place: &Place) {
+    let fields = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];
+    let origin = || Origin::new(move |_| response(&fields, "body"));
+    let (one, other) = (cache(place, origin()).await, cache(place, origin()).await);
+    one.get(A).await;
+    settled(&one).await;
+    assert_eq!(other.get(A).await.word(), "hit");
+    one.layer.invalidate_group("http://example.com", "g").await.unwrap();
+    assert_eq!(other.get(A).await.word(), "miss");
+    assert_eq!(one.get(A).await.word(), "miss");
+    settled(&one).await;
+    for cache in [&one, &other] {
+        assert_eq!(cache.get(A).await.word(), "hit");
+    }
 }
