@@ -12,8 +12,8 @@ pub async fn open(store: &str) -> Result<BoxStorage> {
     }
 }
 
-fn is_address(text: &str) -> bool {
-    text.contains("://") || ["memory:", "sqlite:"].iter().any(|scheme| text.starts_with(scheme))
+pub fn is_address(text: &str) -> bool {
+    text.contains("://") || ["memory:", "sqlite:", "directory:"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// The store as it may be printed: without user, password and options.

@@ -1,0 +1,70 @@
+//! What a listing keeps of an entry: no header values, which are the greater part of it and may be secret.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use tower_response_cache::{StoredEntry, Timestamp};
+
+use crate::text;
+
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub url: Box<str>,
+    key: Box<str>,
+    pub status: u16,
+    /// The Content-Type, with its parameters.
+    pub content_type: Option<Box<str>>,
+    pub body_bytes: u64,
+    /// With the records that the entry is made of.
+    pub stored_bytes: u64,
+    in_chunks: bool,
+    vary: Box<[Box<str>]>,
+    personal: bool,
+    #[serde(serialize_with = "moment")]
+    requested_at: Timestamp,
+    #[serde(serialize_with = "moment")]
+    pub stored_at: Timestamp,
+    /// Null: always fresh.
+    #[serde(serialize_with = "moment")]
+    pub expires_at: Timestamp,
+    #[serde(serialize_with = "moment")]
+    kept_until: Timestamp,
+    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    pub age: Duration,
+    fresh: bool,
+}
+
+impl Row {
+    pub fn of(entry: &StoredEntry) -> Self {
+        Self {
+            url: entry.url().into(),
+            key: entry.key().to_string().into(),
+            status: entry.status().as_u16(),
+            content_type: entry.content_type().map(Into::into),
+            body_bytes: entry.body_len(),
+            stored_bytes: entry.stored_len(),
+            in_chunks: entry.is_chunked(),
+            vary: entry.vary().iter().map(|name| name.as_str().into()).collect(),
+            personal: entry.is_personal(),
+            requested_at: entry.requested_at(),
+            stored_at: entry.stored_at(),
+            expires_at: entry.expires_at(),
+            kept_until: entry.kept_until(),
+            age: entry.age(),
+            fresh: entry.is_fresh(),
+        }
+    }
+}
+
+fn moment<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    text::moment(*time).serialize(to)
+}
+
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(time.as_secs())
+}
+
+/// `text/html` of a whole Content-Type.
+pub fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
