@@ -7,12 +7,7 @@ use crate::progress::{Progress, Shown};
 use crate::target::{Access, Target};
 use crate::text;
 
-pub async fn run(
-    target: &Target,
-    options: Copy,
-    sight: &Sight,
-    output: &mut Output,
-) -> Result<End, Failure> {
+pub async fn run(target: &Target, options: Copy, sight: &Sight, output: &mut Output) -> Result<End, Failure> {
     let to = Target::open(&options.to, Access::Make, sight).await?;
     let filter = options.conditions.filter();
     let shown = Shown(Progress::begin("copying", None));
@@ -26,7 +21,8 @@ pub async fn run(
     let responses = text::count(copied.responses, "response", "responses");
     output.line(format_args!("copied {responses}, {}", text::size(copied.bytes)))?;
     if copied.skipped > 0 {
-        output.line(format_args!("skipped {}: newer, or invalidated, there", text::grouped(copied.skipped)))?;
+        output
+            .line(format_args!("skipped {}: newer, or invalidated, there", text::grouped(copied.skipped)))?;
     }
     if copied.failed > 0 {
         let failed = text::grouped(copied.failed);

@@ -48,7 +48,12 @@ pub async fn purge(target: &Target, consent: Consent, output: &mut Output) -> Re
     Ok(End::Done)
 }
 
-async fn remove(target: &Target, filter: EntryFilter, found: u64, output: &mut Output) -> Result<(), Failure> {
+async fn remove(
+    target: &Target,
+    filter: EntryFilter,
+    found: u64,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let shown = Shown(Progress::begin("removing", Some(found)));
     let progress = shown.0.clone();
     let filter = filter.matching(move |_| {

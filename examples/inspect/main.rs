@@ -22,7 +22,7 @@ mod progress;
 mod row;
 mod show;
 mod stats;
-#[path = "../store/mod.rs"]
+#[path = "../store/address.rs"]
 mod store;
 mod table;
 mod target;

@@ -75,7 +75,8 @@ fn facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> {
     fact("fresh until", &text::when(entry.expires_at(), now))?;
     fact("kept until", &text::when(entry.kept_until(), now))?;
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
-    fact("vary", if names.is_empty() { "-" } else { names.join(", ") }.as_str())?;
+    let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
+    fact("vary", &vary)?;
     fact("personal", if entry.is_personal() { "yes" } else { "no" })?;
     Ok(fact("key", &entry.key().to_string())?)
 }

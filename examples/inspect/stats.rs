@@ -60,11 +60,7 @@ impl Count {
     }
 }
 
-pub async fn run(
-    target: &Target,
-    options: arguments::Stats,
-    output: &mut Output,
-) -> Result<End, Failure> {
+pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output) -> Result<End, Failure> {
     let mut stats = Stats::default();
     let (mut types, mut hosts) = (Names::default(), Names::default());
     let everything = EntryFilter::new();
@@ -103,15 +99,21 @@ impl Stats {
     fn print(&self, output: &mut Output) -> std::io::Result<()> {
         let now = Timestamp::from(SystemTime::now());
         let responses = text::count(self.all.responses, "response", "responses");
-        output.line(format_args!("{responses}: {} fresh, {} stale", text::grouped(self.fresh), text::grouped(self.stale)))?;
+        output.line(format_args!(
+            "{responses}: {} fresh, {} stale",
+            text::grouped(self.fresh),
+            text::grouped(self.stale)
+        ))?;
         let (bodies, stored) = (text::size(self.all.body_bytes), text::size(self.all.stored_bytes));
         output.line(format_args!("{bodies} in bodies, {stored} in the store"))?;
         if let (Some(oldest), Some(newest)) = (self.oldest, self.newest) {
             output.line(format_args!("oldest: {}", text::when(oldest, now)))?;
             output.line(format_args!("newest: {}", text::when(newest, now)))?;
         }
-        let by_status: Vec<_> = self.by_status.iter().map(|(code, count)| (code.to_string(), *count)).collect();
-        let named = |all: &[Named]| all.iter().map(|one| (text::plain(&one.name).into_owned(), one.count)).collect();
+        let by_status: Vec<_> =
+            self.by_status.iter().map(|(code, count)| (code.to_string(), *count)).collect();
+        let named =
+            |all: &[Named]| all.iter().map(|one| (text::plain(&one.name).into_owned(), one.count)).collect();
         section("by status", by_status, output)?;
         section("by type", named(&self.by_type[..self.by_type.len().min(2 * TOP)]), output)?;
         section("by host", named(&self.by_host), output)
@@ -122,11 +124,21 @@ fn section(title: &str, lines: Vec<(String, Count)>, output: &mut Output) -> std
     if lines.is_empty() {
         return Ok(());
     }
-    output.line(format_args!("\n{}  {}  {}", left(title, 40), right("RESPONSES", 10), right("IN BODIES", 11)))?;
+    output.line(format_args!(
+        "\n{}  {}  {}",
+        left(title, 40),
+        right("RESPONSES", 10),
+        right("IN BODIES", 11)
+    ))?;
     for (name, count) in lines {
         let name = text::shortened(&name, 38);
         let (responses, size) = (text::grouped(count.responses), text::size(count.body_bytes));
-        output.line(format_args!("  {}  {}  {}", left(&name, 38), right(&responses, 10), right(&size, 11)))?;
+        output.line(format_args!(
+            "  {}  {}  {}",
+            left(&name, 38),
+            right(&responses, 10),
+            right(&size, 11)
+        ))?;
     }
     Ok(())
 }

@@ -52,7 +52,11 @@ impl Table {
         self.line(cells, output)
     }
 
-    fn line(&self, [url, status, media, size, age, expires]: [Cow<'_, str>; 6], output: &mut Output) -> io::Result<()> {
+    fn line(
+        &self,
+        [url, status, media, size, age, expires]: [Cow<'_, str>; 6],
+        output: &mut Output,
+    ) -> io::Result<()> {
         output.line(format_args!(
             "{}  {}  {}  {}  {}  {}",
             left(&url, self.url),

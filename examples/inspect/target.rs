@@ -90,7 +90,9 @@ async fn open(address: &str, access: Access) -> Result<BoxStorage, Failure> {
         Some(("sqlite", rest)) => sqlite(rest, access).await,
         Some(("directory", rest)) => directory(rest, access).await,
         // Whoever looks makes no table.
-        Some(("dynamodb", _)) if access != Access::Make => connect(&without(&address, "create_if_missing")).await,
+        Some(("dynamodb", _)) if access != Access::Make => {
+            connect(&without(&address, "create_if_missing")).await
+        }
         _ => connect(&address).await,
     };
     opened.map_err(|error| Failure::store("open", &place, &error))
@@ -103,7 +105,7 @@ async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
     }
     let is_uri = path.starts_with("file:");
     if access != Access::Make && !is_uri {
-        let in_temporary = names(options, "use_temp").then(|| std::env::temp_dir().join(&path));
+        let in_temporary = names(options, "use_temp").then(|| std::env::temp_dir().join(&*path));
         let file = in_temporary.unwrap_or_else(|| expanded(&path));
         match std::fs::metadata(&file) {
             Ok(data) if data.len() == 0 => return Err(Error::new(ErrorKind::Config, "the file is empty")),
@@ -117,8 +119,11 @@ async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
         if is_uri && access != Access::Make {
             return Err(Error::new(ErrorKind::Config, "a file: URI takes no options here"));
         }
-        return connect(&format!("sqlite:{rest}{}", unless(options, &["max_bytes"], "max_bytes=9000000000000000000")))
-            .await;
+        return connect(&format!(
+            "sqlite:{rest}{}",
+            unless(options, &["max_bytes"], "max_bytes=9000000000000000000")
+        ))
+        .await;
     }
     let mut builder = SqliteStorage::builder(path.into_owned()).max_bytes(u64::MAX);
     let own = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -85,7 +85,7 @@ async fn a_copy_hits() {
 async fn damage_is_found() {
     let world = World::new().await;
     assert!(inspect(&world.store, &["verify"]).done().out.contains("no damage"));
-    let file = rusqlite(&world);
+    let file = rusqlite::Connection::open(world.path()).unwrap();
     let longest = "(SELECT max(length(value)) FROM contents)";
     let changed = file.execute(&format!("DELETE FROM contents WHERE length(value) = {longest}"), []);
     assert!(changed.unwrap() > 0);
@@ -93,8 +93,4 @@ async fn damage_is_found() {
     let found = inspect(&world.store, &["verify"]);
     assert_eq!((found.code, found.err.as_str()), (1, ""), "{found:?}");
     assert!(found.out.contains("damaged"), "{found:?}");
-}
-
-fn rusqlite(world: &World) -> tower_response_cache::storage::sqlite::rusqlite::Connection {
-    tower_response_cache::storage::sqlite::rusqlite::Connection::open(world.path()).unwrap()
 }
