@@ -38,6 +38,7 @@ pub struct Arguments {
 
 /// As which cache the program looks. By default across all partitions and secrets.
 #[derive(Args)]
+#[command(next_help_heading = "As which cache (default: as all)")]
 pub struct Sight {
     /// See only what the cache of this partition sees
     #[arg(long, global = true, value_name = "NAME")]
@@ -81,6 +82,7 @@ impl Command {
 
 /// Which entries. All that are given must hold.
 #[derive(Args)]
+#[command(next_help_heading = "Conditions (all that are given must hold)")]
 pub struct Conditions {
     /// URLs, such as 'example.com/**/*.png'
     #[arg(long, value_name = "GLOB")]
@@ -107,8 +109,6 @@ pub struct Conditions {
 
 #[derive(Args)]
 pub struct List {
-    #[command(flatten)]
-    pub conditions: Conditions,
     /// One JSON array, without header values
     #[arg(long)]
     pub json: bool,
@@ -121,6 +121,8 @@ pub struct List {
     /// The table in so many columns, also where the output is no terminal
     #[arg(long, value_name = "COLUMNS", conflicts_with = "json")]
     pub width: Option<usize>,
+    #[command(flatten)]
+    pub conditions: Conditions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -159,9 +161,9 @@ pub struct Delete {
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
     #[command(flatten)]
-    pub conditions: Conditions,
-    #[command(flatten)]
     pub consent: Consent,
+    #[command(flatten)]
+    pub conditions: Conditions,
 }
 
 #[derive(Args)]
@@ -190,6 +192,10 @@ impl Arguments {
                 Ok(()) => End::Done,
                 Err(error) => crate::Failure::Output(error).told(),
             },
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                say("a store and a command are needed; see --help");
+                End::Refused
+            }
             _ => {
                 say(&one_line(&error.render().to_string()));
                 End::Refused

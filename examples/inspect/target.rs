@@ -108,7 +108,12 @@ async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
         let in_temporary = names(options, "use_temp").then(|| std::env::temp_dir().join(&*path));
         let file = in_temporary.unwrap_or_else(|| expanded(&path));
         match std::fs::metadata(&file) {
-            Ok(data) if data.len() == 0 => return Err(Error::new(ErrorKind::Config, "the file is empty")),
+            Ok(data) if data.is_file() && data.len() == 0 => {
+                return Err(Error::new(ErrorKind::Config, "the file is empty"));
+            }
+            Ok(data) if data.is_dir() => {
+                return Err(Error::new(ErrorKind::Config, "it is a directory: write directory://PATH"));
+            }
             Ok(_) => {}
             Err(error) => {
                 return Err(Error::new(ErrorKind::Config, "the file is not there").with_source(error));
