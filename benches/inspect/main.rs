@@ -102,11 +102,15 @@ fn measure(program: &Path, store: &str, name: &str, copy: &str) {
 fn built() -> PathBuf {
     let bench = std::env::current_exe().unwrap();
     let folder = bench.parent().unwrap().parent().unwrap();
-    let release = folder.ends_with("release").then_some("--release");
-    let features = if cfg!(feature = "redis") { "sqlite,redis" } else { "sqlite" };
-    let arguments = ["build", "--quiet", "--example", "inspect", "--features", features];
-    assert!(Command::new(env!("CARGO")).args(arguments).args(release).status().unwrap().success());
-    folder.join("examples/inspect")
+    let program = folder.join("examples/inspect");
+    let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    if modified(&program) < modified(&bench) {
+        let release = folder.ends_with("release").then_some("--release");
+        let features = if cfg!(feature = "redis") { "sqlite,redis" } else { "sqlite" };
+        let arguments = ["build", "--quiet", "--example", "inspect", "--features", features];
+        assert!(Command::new(env!("CARGO")).args(arguments).args(release).status().unwrap().success());
+    }
+    program
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -90,13 +90,16 @@ async fn files_of_others_stay_as_they_are() {
 #[tokio::test]
 async fn whoever_looks_changes_no_byte() {
     let world = World::new().await;
-    let before = std::fs::read(world.path()).unwrap();
+    // A file that no connection of this process still has open.
+    let (store, path) = (world.other("sqlite", "closed.sqlite"), world.folder.path().join("closed.sqlite"));
+    inspect(&world.store, &["copy", &store]).done();
+    let before = std::fs::read(&path).unwrap();
     for command in
         [&["list"][..], &["stats"], &["verify"], &["purge", "--dry-run"], &["show", "https://shop.example/v"]]
     {
-        inspect(&world.store, command).done();
+        inspect(&store, command).done();
+        assert!(std::fs::read(&path).unwrap() == before, "{command:?}");
     }
-    assert_eq!(std::fs::read(world.path()).unwrap(), before);
 }
 
 #[test]
