@@ -8,14 +8,15 @@ use crate::target::{Access, Target};
 use crate::text;
 
 pub async fn run(target: &Target, options: Copy, sight: &Sight, output: &mut Output) -> Result<End, Failure> {
-    let to = Target::open(&options.to, Access::Make, sight).await?;
+    let to = Box::pin(Target::open(&options.to, Access::Make, sight)).await?;
     let filter = options.conditions.filter();
     let shown = Shown(Progress::begin("copying", None));
     let progress = shown.0.clone();
     let wanted = format!("copy to {} from", to.place);
-    let copied = target.handle.copy_to(&to.storage, &filter, move |copied| {
+    // Boxed: with all storages the compiler's depth would not do for it.
+    let copied = Box::pin(target.handle.copy_to(&to.storage, &filter, move |copied| {
         progress.at(copied.responses + copied.skipped + copied.failed);
-    });
+    }));
     let copied = copied.await.map_err(target.failed(&wanted))?;
     drop(shown);
     let responses = text::count(copied.responses, "response", "responses");

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Serialize, Serializer};
+use tower_response_cache::storage::Key;
 use tower_response_cache::{StoredEntry, Timestamp};
 
 use crate::text;
@@ -10,7 +12,8 @@ use crate::text;
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub url: Box<str>,
-    key: Box<str>,
+    #[serde(serialize_with = "shown")]
+    key: Key,
     pub status: u16,
     /// The Content-Type, with its parameters.
     pub content_type: Option<Box<str>>,
@@ -18,7 +21,9 @@ pub struct Row {
     /// With the records that the entry is made of.
     pub stored_bytes: u64,
     in_chunks: bool,
-    vary: Box<[Box<str>]>,
+    /// Joined, since many of these are kept at once.
+    #[serde(serialize_with = "words")]
+    vary: Box<str>,
     personal: bool,
     #[serde(serialize_with = "moment")]
     requested_at: Timestamp,
@@ -38,13 +43,13 @@ impl Row {
     pub fn of(entry: &StoredEntry) -> Self {
         Self {
             url: entry.url().into(),
-            key: entry.key().to_string().into(),
+            key: entry.key(),
             status: entry.status().as_u16(),
             content_type: entry.content_type().map(Into::into),
             body_bytes: entry.body_len(),
             stored_bytes: entry.stored_len(),
             in_chunks: entry.is_chunked(),
-            vary: entry.vary().iter().map(|name| name.as_str().into()).collect(),
+            vary: entry.vary().iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" ").into(),
             personal: entry.is_personal(),
             requested_at: entry.requested_at(),
             stored_at: entry.stored_at(),
@@ -54,6 +59,14 @@ impl Row {
             fresh: entry.is_fresh(),
         }
     }
+}
+
+fn shown<S: Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(key)
+}
+
+fn words<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(text.split_ascii_whitespace())
 }
 
 fn moment<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
