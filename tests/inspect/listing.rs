@@ -124,6 +124,8 @@ async fn who_stops_reading_ends_it_quietly() {
     let world = World::new().await;
     let urls: Vec<_> = (0..2000).map(|number| format!("https://shop.example/{number}")).collect();
     fill_partition(&world.path(), "", &urls).await;
+    let all = inspect(&world.store, &["list", "--json"]).done().json();
+    assert_eq!(all.as_array().unwrap().len(), 2006);
     for form in ["list", "list --json"] {
         let mut command = program();
         command.arg(&world.store).args(form.split(' '));

@@ -5,12 +5,16 @@
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../../examples/inspect/text.rs"]
+mod text;
 
 mod changing;
 mod endings;
 mod listing;
 mod program;
 mod showing;
+#[cfg(any(feature = "redis", feature = "directory"))]
 mod stores;
 mod terminal;
+mod texts;
 mod world;

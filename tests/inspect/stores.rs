@@ -1,6 +1,7 @@
 //! Other stores than a SQLite file.
 
 use crate::program::inspect;
+#[cfg(feature = "redis")]
 use crate::servers::{self, redis::Redis};
 use crate::world::{World, fill, word};
 
