@@ -1,0 +1,140 @@
+//! What the commands of `examples/inspect` take in time and memory on a SQLite file and on a Redis server with 100,000
+//! responses of 2 KiB.
+//!
+//! `cargo bench --features sqlite,redis --bench inspect`
+//!
+//! Redis is the one at `TEST_REDIS_URL`, else one that the bench starts, if it is installed. The peak is what GNU time
+//! says of the program; where it is not installed there is none.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
+
+#[path = "../../tests/servers/mod.rs"]
+mod servers;
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::connect;
+
+const TYPES: [&str; 4] = ["text/html; charset=utf-8", "application/json", "image/png", "text/css"];
+
+/// Stores so many responses, from a thousand hosts.
+async fn fill(store: &str, entries: usize) {
+    let layer = CacheLayer::new(connect(store).await.unwrap());
+    let body = Bytes::from(vec![b'x'; 2048]);
+    let origin = service_fn(move |request: Request<Full<Bytes>>| {
+        let body = body.clone();
+        async move {
+            let number = request.uri().path().len() + request.uri().host().unwrap().len();
+            let response = Response::builder()
+                .header("cache-control", "max-age=86400")
+                .header("content-type", TYPES[number % TYPES.len()])
+                .header("etag", "\"0123456789abcdef\"")
+                .header("date", httpdate::fmt_http_date(std::time::SystemTime::now()))
+                .header("server", "a server of some name/1.2.3");
+            Ok::<_, Infallible>(response.body(Full::new(body)).unwrap())
+        }
+    });
+    let service = layer.layer(origin);
+    let asked = stream::iter(0..entries).for_each_concurrent(64, |number| {
+        let url =
+            format!("https://host-{}.example/some/path/to/page-{number}.html?query={number}", number % 1000);
+        let answer = service.clone().oneshot(Request::get(url).body(Full::default()).unwrap());
+        async move {
+            answer.await.unwrap().into_body().collect().await.unwrap();
+        }
+    });
+    asked.await;
+    layer.idle().await;
+}
+
+/// Runs the program to its end; seconds, and the peak of its memory in MiB.
+fn run(program: &Path, arguments: &[&str], codes: &[i32]) -> (f64, Option<f64>) {
+    let time = servers::find("time").ok();
+    let mut command = match &time {
+        Some(time) => {
+            let mut command = Command::new(time);
+            command.args(["-f", "%M"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    let begun = Instant::now();
+    let output = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap();
+    let seconds = begun.elapsed().as_secs_f64();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{arguments:?}: {said}");
+    let peak = said.lines().last().and_then(|line| line.parse::<f64>().ok()).filter(|_| time.is_some());
+    (seconds, peak.map(|kilobytes| kilobytes / 1024.0))
+}
+
+fn measure(program: &Path, store: &str, name: &str, copy: &str) {
+    let commands: [&[&str]; 11] = [
+        &["list"],
+        &["list", "--width", "80"],
+        &["list", "--json"],
+        &["list", "--sort", "size"],
+        &["list", "--sort", "size", "--limit", "10"],
+        &["show", "https://host-7.example/some/path/to/page-7.html?query=7"],
+        &["stats"],
+        &["verify"],
+        &["copy", copy],
+        &["delete", "--url", "host-1*.example", "--yes"],
+        &["purge", "--yes"],
+    ];
+    for arguments in commands {
+        let (seconds, peak) = run(program, &[&[store], arguments].concat(), &[0]);
+        let what =
+            arguments.iter().filter(|word| !word.contains("://")).copied().collect::<Vec<_>>().join(" ");
+        let peak = peak.map_or_else(|| "-".to_owned(), |peak| format!("{peak:.1} MiB"));
+        println!("{name:8} {what:40} {seconds:>8.2} s {peak:>12}");
+    }
+}
+
+/// The program, built as this bench is.
+fn built() -> PathBuf {
+    let bench = std::env::current_exe().unwrap();
+    let folder = bench.parent().unwrap().parent().unwrap();
+    let program = folder.join("examples/inspect");
+    let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    if modified(&program) < modified(&bench) {
+        let release = folder.ends_with("release").then_some("--release");
+        let features = if cfg!(feature = "redis") { "sqlite,redis" } else { "sqlite" };
+        let arguments = ["build", "--quiet", "--example", "inspect", "--features", features];
+        assert!(Command::new(env!("CARGO")).args(arguments).args(release).status().unwrap().success());
+    }
+    program
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let is_long = std::env::args().any(|word| word == "--bench");
+    let entries = if is_long { 100_000 } else { 200 };
+    let program = built();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    println!("{:8} {entries} responses", "");
+    let store = file("store.sqlite");
+    fill(&store, entries).await;
+    measure(&program, &store, "sqlite", &file("copy.sqlite"));
+    #[cfg(feature = "redis")]
+    {
+        let named = std::env::var("TEST_REDIS_URL").ok();
+        let own = if named.is_none() { servers::redis::Redis::start(&[]).ok() } else { None };
+        let Some(url) = named.or_else(|| own.as_ref().map(|own| format!("redis://127.0.0.1:{}/0", own.port)))
+        else {
+            return println!("redis    is not installed");
+        };
+        let store = format!("{url}?cache_name=inspect-bench-{}", std::process::id());
+        fill(&store, entries).await;
+        measure(&program, &store, "redis", &format!("{store}-copy"));
+        run(&program, &[&format!("{store}-copy"), "purge", "--yes"], &[0]);
+    }
+}

@@ -1,0 +1,48 @@
+//! From the command line's conditions to a filter of the library.
+
+use std::collections::HashSet;
+
+use tower_response_cache::EntryFilter;
+
+use crate::arguments::Conditions;
+use crate::text::normal_url;
+
+impl Conditions {
+    pub fn filter(&self) -> EntryFilter {
+        let mut filter = EntryFilter::new();
+        if let Some(pattern) = &self.url {
+            filter = filter.url(pattern.clone());
+        }
+        if let Some((first, last)) = self.status {
+            filter = filter.status(first..=last);
+        }
+        if let Some(age) = self.older_than {
+            filter = filter.older_than(age);
+        }
+        if let Some(age) = self.younger_than {
+            filter = filter.younger_than(age);
+        }
+        if self.fresh {
+            filter = filter.fresh();
+        }
+        if self.stale {
+            filter = filter.stale();
+        }
+        if let Some(bytes) = self.larger_than {
+            filter = filter.larger_than(bytes);
+        }
+        filter
+    }
+
+    pub fn are_none(&self) -> bool {
+        let Self { url, status, older_than, younger_than, fresh, stale, larger_than } = self;
+        let times = older_than.or(*younger_than);
+        url.is_none() && status.is_none() && times.is_none() && !fresh && !stale && larger_than.is_none()
+    }
+}
+
+/// Just these URLs, in whatever usual form they were written.
+pub fn exactly(filter: EntryFilter, urls: &[String]) -> EntryFilter {
+    let wanted: HashSet<String> = urls.iter().flat_map(|url| [url.clone(), normal_url(url)]).collect();
+    filter.matching(move |entry| wanted.contains(entry.url()))
+}

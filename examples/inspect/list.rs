@@ -1,0 +1,141 @@
+//! `list`
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::pin::pin;
+use std::time::SystemTime;
+
+use futures_util::TryStreamExt;
+use tower_response_cache::Timestamp;
+
+use crate::arguments::{List, Order};
+use crate::end::{End, Failure};
+use crate::json::Array;
+use crate::output::Output;
+use crate::row::Row;
+use crate::table::{self, Table};
+use crate::target::Target;
+use crate::text;
+
+pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<End, Failure> {
+    let mut listing = Listing::begin(&options, output)?;
+    let filter = options.conditions.filter();
+    let mut entries = pin!(target.handle.entries(&filter));
+    let limit = options.limit.unwrap_or(usize::MAX);
+    match options.sort {
+        None => {
+            let mut left = limit;
+            while left > 0 {
+                let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? else { break };
+                listing.row(&Row::of(&entry), output)?;
+                left -= 1;
+            }
+        }
+        Some(order) => {
+            // The heap's top is the last of those that are kept.
+            let mut first: BinaryHeap<Sorted> = BinaryHeap::new();
+            while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
+                first.push(Sorted::new(Row::of(&entry), order));
+                if first.len() > limit {
+                    first.pop();
+                }
+            }
+            for sorted in first.into_sorted_vec() {
+                listing.row(&sorted.row, output)?;
+            }
+        }
+    }
+    listing.end(output)
+}
+
+/// The form of the output, and what its last line counts.
+struct Listing {
+    form: Form,
+    rows: u64,
+    bytes: u64,
+    stored: u64,
+}
+
+enum Form {
+    Json(Array),
+    Table(Table),
+    Plain,
+}
+
+impl Listing {
+    fn begin(options: &List, output: &mut Output) -> Result<Self, Failure> {
+        let form = match options.width.or_else(|| output.columns()) {
+            _ if options.json => Form::Json(Array::begin(output)?),
+            Some(columns) => Form::Table(Table::begin(columns, Timestamp::from(SystemTime::now()), output)?),
+            None => Form::Plain,
+        };
+        Ok(Self { form, rows: 0, bytes: 0, stored: 0 })
+    }
+
+    fn row(&mut self, row: &Row, output: &mut Output) -> Result<(), Failure> {
+        self.rows += 1;
+        self.bytes += row.body_bytes;
+        self.stored += row.stored_bytes;
+        match &mut self.form {
+            Form::Json(array) => array.push(row, output)?,
+            Form::Table(table) => table.row(row, output)?,
+            Form::Plain => table::plain(row, output)?,
+        }
+        Ok(())
+    }
+
+    fn end(self, output: &mut Output) -> Result<End, Failure> {
+        match self.form {
+            Form::Json(array) => array.end(output)?,
+            Form::Table(_) => output.line(format_args!(
+                "{}, {} in bodies, {} in the store",
+                text::count(self.rows, "response", "responses"),
+                text::size(self.bytes),
+                text::size(self.stored)
+            ))?,
+            Form::Plain => {}
+        }
+        Ok(if self.rows == 0 { End::Found } else { End::Done })
+    }
+}
+
+struct Sorted {
+    row: Row,
+    order: Order,
+}
+
+impl Sorted {
+    fn new(row: Row, order: Order) -> Self {
+        Self { row, order }
+    }
+
+    fn place(&self) -> (Reverse<u64>, u64, &str) {
+        let Row { url, body_bytes, stored_at, expires_at, .. } = &self.row;
+        match self.order {
+            Order::Url => (Reverse(0), 0, url),
+            Order::Size => (Reverse(*body_bytes), 0, url),
+            Order::Age => (Reverse(0), stored_at.as_millis(), url),
+            Order::Expires => (Reverse(0), expires_at.as_millis(), url),
+        }
+    }
+}
+
+impl Ord for Sorted {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialOrd for Sorted {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Sorted {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Sorted {}

@@ -1,0 +1,83 @@
+//! What a listing keeps of an entry: no header values, which are the greater part of it and may be secret.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use serde::{Serialize, Serializer};
+use tower_response_cache::storage::Key;
+use tower_response_cache::{StoredEntry, Timestamp};
+
+use crate::text;
+
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub url: Box<str>,
+    #[serde(serialize_with = "shown")]
+    key: Key,
+    pub status: u16,
+    /// The Content-Type, with its parameters.
+    pub content_type: Option<Box<str>>,
+    pub body_bytes: u64,
+    /// With the records that the entry is made of.
+    pub stored_bytes: u64,
+    in_chunks: bool,
+    /// Joined, since many of these are kept at once.
+    #[serde(serialize_with = "words")]
+    vary: Box<str>,
+    personal: bool,
+    #[serde(serialize_with = "moment")]
+    requested_at: Timestamp,
+    #[serde(serialize_with = "moment")]
+    pub stored_at: Timestamp,
+    /// Null: always fresh.
+    #[serde(serialize_with = "moment")]
+    pub expires_at: Timestamp,
+    #[serde(serialize_with = "moment")]
+    kept_until: Timestamp,
+    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    pub age: Duration,
+    fresh: bool,
+}
+
+impl Row {
+    pub fn of(entry: &StoredEntry) -> Self {
+        Self {
+            url: entry.url().into(),
+            key: entry.key(),
+            status: entry.status().as_u16(),
+            content_type: entry.content_type().map(Into::into),
+            body_bytes: entry.body_len(),
+            stored_bytes: entry.stored_len(),
+            in_chunks: entry.is_chunked(),
+            vary: entry.vary().iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" ").into(),
+            personal: entry.is_personal(),
+            requested_at: entry.requested_at(),
+            stored_at: entry.stored_at(),
+            expires_at: entry.expires_at(),
+            kept_until: entry.kept_until(),
+            age: entry.age(),
+            fresh: entry.is_fresh(),
+        }
+    }
+}
+
+fn shown<S: Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(key)
+}
+
+fn words<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(text.split_ascii_whitespace())
+}
+
+fn moment<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    text::moment(*time).serialize(to)
+}
+
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(time.as_secs())
+}
+
+/// `text/html` of a whole Content-Type.
+pub fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}

@@ -1,0 +1,166 @@
+//! `stats`
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::time::SystemTime;
+
+use futures_util::TryStreamExt;
+use http::Uri;
+use serde::{Serialize, Serializer};
+use tower_response_cache::{EntryFilter, StoredEntry, Timestamp};
+
+use crate::arguments;
+use crate::end::{End, Failure};
+use crate::output::Output;
+use crate::progress::{Progress, Shown};
+use crate::row::essence;
+use crate::target::Target;
+use crate::text::{self, left, right};
+
+/// Hosts that are named.
+const TOP: usize = 10;
+/// Names that are told apart, so that the memory stays bounded; further ones are counted together.
+const MOST_NAMES: usize = 50_000;
+const OTHERS: &str = "(others)";
+
+#[derive(Default, Serialize)]
+struct Stats {
+    #[serde(flatten)]
+    all: Count,
+    fresh: u64,
+    stale: u64,
+    #[serde(serialize_with = "moment")]
+    oldest: Option<Timestamp>,
+    #[serde(serialize_with = "moment")]
+    newest: Option<Timestamp>,
+    by_status: BTreeMap<u16, Count>,
+    by_type: Vec<Named>,
+    by_host: Vec<Named>,
+}
+
+#[derive(Clone, Copy, Default, Serialize)]
+struct Count {
+    responses: u64,
+    body_bytes: u64,
+    stored_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Named {
+    name: Box<str>,
+    #[serde(flatten)]
+    count: Count,
+}
+
+impl Count {
+    fn add(&mut self, entry: &StoredEntry) {
+        self.responses += 1;
+        self.body_bytes += entry.body_len();
+        self.stored_bytes += entry.stored_len();
+    }
+}
+
+pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output) -> Result<End, Failure> {
+    let mut stats = Stats::default();
+    let (mut types, mut hosts) = (Names::default(), Names::default());
+    let everything = EntryFilter::new();
+    let shown = Shown(Progress::begin("counting", None));
+    let mut entries = pin!(target.handle.entries(&everything));
+    while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
+        stats.add(&entry);
+        types.of(entry.content_type().map_or("(none)", essence)).add(&entry);
+        let uri = entry.url().parse::<Uri>().ok();
+        let host = uri.as_ref().and_then(|uri| uri.authority()).map_or("(none)", |host| host.as_str());
+        hosts.of(host).add(&entry);
+        shown.0.step();
+    }
+    drop(shown);
+    (stats.by_type, stats.by_host) = (types.greatest(), hosts.greatest());
+    stats.by_host.truncate(TOP);
+    if options.json {
+        serde_json::to_writer_pretty(&mut *output, &stats).map_err(std::io::Error::from)?;
+        output.line("")?;
+    } else {
+        stats.print(output)?;
+    }
+    Ok(End::Done)
+}
+
+impl Stats {
+    fn add(&mut self, entry: &StoredEntry) {
+        self.all.add(entry);
+        *(if entry.is_fresh() { &mut self.fresh } else { &mut self.stale }) += 1;
+        let stored = entry.stored_at();
+        self.oldest = Some(self.oldest.map_or(stored, |oldest| oldest.min(stored)));
+        self.newest = Some(self.newest.map_or(stored, |newest| newest.max(stored)));
+        self.by_status.entry(entry.status().as_u16()).or_default().add(entry);
+    }
+
+    fn print(&self, output: &mut Output) -> std::io::Result<()> {
+        let now = Timestamp::from(SystemTime::now());
+        let responses = text::count(self.all.responses, "response", "responses");
+        output.line(format_args!(
+            "{responses}: {} fresh, {} stale",
+            text::grouped(self.fresh),
+            text::grouped(self.stale)
+        ))?;
+        let (bodies, stored) = (text::size(self.all.body_bytes), text::size(self.all.stored_bytes));
+        output.line(format_args!("{bodies} in bodies, {stored} in the store"))?;
+        if let (Some(oldest), Some(newest)) = (self.oldest, self.newest) {
+            output.line(format_args!("oldest: {}", text::when(oldest, now)))?;
+            output.line(format_args!("newest: {}", text::when(newest, now)))?;
+        }
+        let by_status: Vec<_> =
+            self.by_status.iter().map(|(code, count)| (code.to_string(), *count)).collect();
+        let named =
+            |all: &[Named]| all.iter().map(|one| (text::plain(&one.name).into_owned(), one.count)).collect();
+        section("by status", by_status, output)?;
+        section("by type", named(&self.by_type[..self.by_type.len().min(2 * TOP)]), output)?;
+        section("by host", named(&self.by_host), output)
+    }
+}
+
+fn section(title: &str, lines: Vec<(String, Count)>, output: &mut Output) -> std::io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    output.line(format_args!(
+        "\n{}  {}  {}",
+        left(title, 40),
+        right("RESPONSES", 10),
+        right("IN BODIES", 11)
+    ))?;
+    for (name, count) in lines {
+        let name = text::shortened(&name, 38);
+        let (responses, size) = (text::grouped(count.responses), text::size(count.body_bytes));
+        output.line(format_args!(
+            "  {}  {}  {}",
+            left(&name, 38),
+            right(&responses, 10),
+            right(&size, 11)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Counts by name.
+#[derive(Default)]
+struct Names(HashMap<Box<str>, Count>);
+
+impl Names {
+    fn of(&mut self, name: &str) -> &mut Count {
+        let name = if self.0.contains_key(name) || self.0.len() < MOST_NAMES { name } else { OTHERS };
+        self.0.entry(name.into()).or_default()
+    }
+
+    /// Those with the most responses first.
+    fn greatest(self) -> Vec<Named> {
+        let mut all: Vec<_> = self.0.into_iter().map(|(name, count)| Named { name, count }).collect();
+        all.sort_by(|a, b| b.count.responses.cmp(&a.count.responses).then_with(|| a.name.cmp(&b.name)));
+        all
+    }
+}
+
+fn moment<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    time.and_then(text::moment).serialize(to)
+}
