@@ -52,6 +52,18 @@ impl<'a> EffectiveUri<'a> {
         Self::new(uri.scheme()?, without_user(uri.authority()?.as_str()), uri)
     }
 
+    /// Of its own [text](EffectiveUri::to_text), a name of the user's too; `None` for any other text.
+    pub(crate) fn of_text(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, path_and_query) = rest.split_at(rest.find('/')?);
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+            _ => (authority, None),
+        };
+        let of = Self { scheme, host: Cow::Borrowed(host), port, path_and_query: Cow::Borrowed(path_and_query) };
+        of.is_text(text).then_some(of)
+    }
+
     /// `authority` is a host, with a port or without.
     fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
         // An IPv6 address has colons of its own, inside brackets.

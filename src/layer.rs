@@ -49,7 +49,6 @@ impl<S: Storage> CacheLayer<S> {
         Self { core }
     }
 
-    #[cfg(feature = "reqwest")]
     pub(crate) fn core(&self) -> &Arc<Core<S>> {
         &self.core
     }

@@ -112,6 +112,7 @@ mod control;
 pub mod counterparts;
 mod entry;
 mod error;
+mod handle;
 mod key;
 mod layer;
 pub mod observe;
@@ -129,6 +130,9 @@ pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;
 pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope};
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::handle::{
+    CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed,
+};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};

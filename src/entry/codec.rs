@@ -30,6 +30,7 @@ enum SlotForm<'a> {
 #[derive(Serialize, Deserialize)]
 struct KeyedForm<'a> {
     key_text: &'a str,
+    generation: [u8; 16],
     #[serde(borrow)]
     variant: VariantForm<'a>,
 }
@@ -129,9 +130,9 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
             };
             (SlotForm::Head(form), body)
         }
-        Slot::Variant { key_text, variant } => {
+        Slot::Variant { key_text, generation, variant } => {
             let (form, body) = variant_form(variant);
-            (SlotForm::Variant(KeyedForm { key_text, variant: form }), body)
+            (SlotForm::Variant(KeyedForm { key_text, generation: *generation, variant: form }), body)
         }
         Slot::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
         Slot::Index(tags) => {
@@ -196,7 +197,7 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
         }),
         SlotForm::Variant(form) => {
             let variant = variant(form.variant, &description, rest)?;
-            Slot::Variant { key_text: form.key_text.into(), variant }
+            Slot::Variant { key_text: form.key_text.into(), generation: form.generation, variant }
         }
         SlotForm::Fence(until, placeholder) => Slot::Fence { until, placeholder },
         SlotForm::Index(tags) => {

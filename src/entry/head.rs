@@ -15,8 +15,8 @@ use crate::time::Timestamp;
 pub(crate) enum Slot {
     /// The head of an entry, with its first variant inline.
     Head(Head),
-    /// A further variant.
-    Variant { key_text: Box<str>, variant: Variant },
+    /// A further variant, of the head of this generation.
+    Variant { key_text: Box<str>, generation: [u8; 16], variant: Variant },
     /// An invalidation, or (`placeholder`) a body that somebody writes. Cannot be served; it is there to be compared.
     Fence { until: Timestamp, placeholder: bool },
     /// The further variants of a generation that have an entity tag, oldest first.

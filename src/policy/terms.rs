@@ -52,7 +52,7 @@ impl From<Timestamp> for Ttl {
 
 impl Ttl {
     /// From when the response was received; `None`: it is not stored.
-    fn lifetime(self, received: Timestamp) -> Option<Duration> {
+    pub(crate) fn lifetime(self, received: Timestamp) -> Option<Duration> {
         match self {
             Self::For(lifetime) => Some(lifetime),
             Self::Until(end) if end.is_never() => Some(Duration::MAX),

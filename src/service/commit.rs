@@ -42,7 +42,7 @@ pub(crate) struct Plan<S: Storage> {
 
 enum Target {
     Head { names: Vec<HeaderName>, generation: [u8; 16], same_generation: bool },
-    Variant { key: Key, seen: Option<Record> },
+    Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
 }
 
 impl<S: Storage> Plan<S> {
@@ -64,7 +64,7 @@ impl<S: Storage> Plan<S> {
         });
         let target = match (head, &place.variant) {
             (Some(head), Some((key, seen))) if head.inline.selection != selection => {
-                Target::Variant { key: *key, seen: seen.clone() }
+                Target::Variant { key: *key, generation: head.generation, seen: seen.clone() }
             }
             (Some(head), _) if head.inline.selection == selection => {
                 Target::Head { names, generation: head.generation, same_generation: true }
@@ -114,11 +114,7 @@ impl<S: Storage> Plan<S> {
     /// Where another variant of the entry goes.
     pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
         let generation = match &self.target {
-            Target::Head { generation, .. } => *generation,
-            Target::Variant { .. } => match self.place.usable.as_ref().and_then(decode) {
-                Some(Slot::Head(head)) => head.generation,
-                _ => self.body_id,
-            },
+            Target::Head { generation, .. } | Target::Variant { generation, .. } => *generation,
         };
         self.core.keyer.variant(self.place.head, generation, selection)
     }
@@ -187,7 +183,10 @@ impl<S: Storage> Plan<S> {
         let variant = Variant { until, selection, personal, response };
         let key_text = self.place.key_text.clone();
         match &self.target {
-            Target::Variant { .. } => entry::record(Slot::Variant { key_text, variant }, self.until),
+            Target::Variant { generation, .. } => {
+                let generation = *generation;
+                entry::record(Slot::Variant { key_text, generation, variant }, self.until)
+            }
             Target::Head { names, generation, same_generation } => {
                 let fence = self.place.fence;
                 let replaced = self.place.usable.as_ref().filter(|_| *same_generation);

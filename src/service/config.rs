@@ -71,13 +71,15 @@ pub(crate) struct Config {
     pub(crate) tape: Option<Tape>,
 }
 
+/// Any constant would do: it only has to be the same in every process.
+const USUAL_SECRET: &[u8] = b"tower-response-cache";
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             clock: Clock::system(),
             policy: policy::Options::default(),
-            // Any constant would do: it only has to be the same in every process.
-            secret: b"tower-response-cache".to_vec(),
+            secret: USUAL_SECRET.to_vec(),
             partition: String::new(),
             #[cfg(feature = "metrics")]
             metrics_label: "default".to_owned(),
@@ -140,6 +142,11 @@ impl Config {
         return &self.metrics_label;
         #[cfg(not(feature = "metrics"))]
         ""
+    }
+
+    /// Whether its keys are those of any other cache without a partition and a secret.
+    pub(crate) fn has_usual_keys(&self) -> bool {
+        self.partition.is_empty() && self.secret == USUAL_SECRET
     }
 
     /// What follows from other settings, whichever came first.

@@ -27,7 +27,7 @@ use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
 
 /// How far the clocks of processes that share a store may be apart.
-const SKEW: Duration = Duration::from_secs(5);
+pub(crate) const SKEW: Duration = Duration::from_secs(5);
 
 /// The groups that this process has invalidated, in order.
 #[derive(Debug, Default)]
@@ -154,7 +154,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether a response still belongs to the groups that it was stored with.
-    pub(super) async fn belongs(&self, groups: &[Membership]) -> Result<bool> {
+    pub(crate) async fn belongs(&self, groups: &[Membership]) -> Result<bool> {
         if groups.is_empty() {
             return Ok(true);
         }

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
+
 use super::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Gauge, Level, Observer};
@@ -117,6 +120,22 @@ impl<S: Storage> Guarded<S> {
         Err(Error::new(ErrorKind::TooLarge, "the record is longer than the store takes"))
     }
 
+    /// A listing of which no step takes longer than a chunk may take.
+    pub(crate) fn steps<T: Send, L: Stream<Item = Result<T>> + Send>(
+        &self,
+        listing: L,
+    ) -> impl Stream<Item = Result<T>> + Send + use<T, L, S> {
+        let deadline = self.body_deadline;
+        stream::unfold(Some(Box::pin(listing)), move |listing| async move {
+            let mut listing = listing?;
+            match within(deadline, async { Ok(listing.next().await) }).await {
+                Ok(Some(item)) => Some((item, Some(listing))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
     /// Runs a write, and notes whether the store takes any.
     async fn run_write<T>(
         &self,
@@ -218,7 +237,7 @@ impl<S: Storage> Guarded<S> {
 }
 
 /// The operation's result, or a timeout. An operation that is ready at once costs no timer.
-async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
     let mut operation = pin!(operation);
     let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {

@@ -149,7 +149,7 @@ impl<S: Storage> Core<S> {
         let Ok(there) = self.read_slot(key, None).await else { return (place, Found::Failed) };
         place.variant = Some((key, there.clone()));
         let is_it = |record: &Record| match decode(record) {
-            Some(Slot::Variant { key_text, variant }) => {
+            Some(Slot::Variant { key_text, variant, .. }) => {
                 uri.is_text(key_text) && variant.selection == selection
             }
             _ => false,
@@ -163,9 +163,16 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// Whether nothing is owed that ends a response.
+    pub(crate) fn is_believed(&self, key: Key, variant: &Variant) -> bool {
+        self.owed.believes(variant.response.response_time)
+            && self.owed.debt(key).is_none()
+            && self.owed.debt(Key::head(key.entry)).is_none()
+    }
+
     async fn candidate(&self, key: Key, record: Record, now: Timestamp) -> Found {
         let belongs = match variant_in(&record) {
-            Some(variant) if variant.until > now && self.owed.believes(variant.response.response_time) => {
+            Some(variant) if variant.until > now && self.is_believed(key, variant) => {
                 // Boxed, so that the usual lookup needs no room for it.
                 match &*variant.response.groups {
                     [] => Ok(true),

@@ -233,7 +233,8 @@ impl<S: Storage> Core<S> {
                 let (selection, personal) = (variant.selection, variant.personal);
                 let (key_text, variant) =
                     (place.key_text.clone(), Variant { until, selection, personal, response });
-                (place.head, entry::record(Slot::Variant { key_text, variant }, until))
+                // It is for this caller alone, and of no generation.
+                (place.head, entry::record(Slot::Variant { key_text, generation: [0; 16], variant }, until))
             }
         };
         let mut answer = self.answer(Asked::by(asked), at, &record, status).await?;

@@ -1,0 +1,160 @@
+//! Deleting what is stored, and giving it another lifetime.
+//!
+//! Promises: deleting is an invalidation, so that a fetch under way brings nothing back; it says how many responses it took; a
+//! lifetime is changed only where nobody changed the record meanwhile.
+
+use std::sync::OnceLock;
+
+use futures_util::{TryStreamExt, future};
+
+use super::entry::StoredEntry;
+use super::filter::EntryFilter;
+use super::find::unsettled;
+use super::{AT_ONCE, CacheHandle};
+use crate::entry::{self, GRACE, Head, Slot, StoredResponse, Variant, decode};
+use crate::error::{ErrorKind, Result};
+use crate::key::EffectiveUri;
+use crate::policy::{Given, Ttl};
+use crate::service::Settling;
+use crate::storage::{Key, Kind, Retain, Storage};
+
+impl<S: Storage> CacheHandle<S> {
+    /// Deletes the stored responses that a filter chooses; says how many. As with [`delete`](Self::delete), no process serves
+    /// them afterwards, and no fetch that is under way brings them back.
+    ///
+    /// Where fields tell several responses of a URL apart, the first of them takes the others with it: they are fetched
+    /// again. Others go alone.
+    ///
+    /// # Errors
+    /// As with [`entries`](Self::entries), or the store did not take a deletion; some may be deleted by then.
+    pub async fn delete_matching(&self, filter: &EntryFilter) -> Result<u64> {
+        self.entries(filter)
+            .map_ok(|entry| self.remove(entry))
+            .try_buffer_unordered(AT_ONCE)
+            .try_fold(0, |count, ()| future::ready(Ok(count + 1)))
+            .await
+    }
+
+    async fn remove(&self, entry: StoredEntry) -> Result<()> {
+        self.core.note_invalidation("hand", EffectiveUri::of_text(&entry.url).as_ref());
+        match self.core.invalidate(entry.key).await {
+            Settling::Written(_) | Settling::Settled => Ok(()),
+            Settling::Unsettled => Err(unsettled()),
+        }
+    }
+
+    /// Removes all records that are kept no longer, of whatever kind: [`Storage::delete_expired`]. How many records there
+    /// were, pieces of bodies among them. Nothing that could be served is lost. A store that expires records by itself
+    /// (Redis, MongoDB, DynamoDB) has few.
+    ///
+    /// # Errors
+    /// The store failed; some may be removed by then.
+    pub async fn delete_expired(&self) -> Result<u64> {
+        self.core.store.store().delete_expired(self.core.config.clock.now()).await
+    }
+
+    /// Deletes everything; says how many stored responses there were.
+    ///
+    /// A cache with a partition or a secret of its own deletes what is its own, as
+    /// [`delete_matching`](Self::delete_matching) does. Any other, or a handle
+    /// [`across_partitions`](Self::across_partitions), empties the store: what other caches keep there is gone as well, and
+    /// so are the traces of earlier invalidations, so that a fetch which is under way may still store its response. Where
+    /// that must not be, use `delete_matching(&EntryFilter::new())`.
+    ///
+    /// # Errors
+    /// The store failed; some may be deleted by then.
+    pub async fn clear(&self) -> Result<u64> {
+        let everything = EntryFilter::new();
+        if !self.everywhere && !self.core.config.has_usual_keys() {
+            return self.delete_matching(&everything).await;
+        }
+        let all = self.clone().across_partitions();
+        let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
+        self.core.note_invalidation("hand", None);
+        self.core.store.store().clear().await?;
+        Ok(count)
+    }
+
+    /// Gives the stored responses that a filter chooses another lifetime, counted from now; says how many have it. It
+    /// overrides what they said themselves, `no-cache` too, until they are fetched or confirmed by the origin again. They are
+    /// then kept for as long as the cache's settings say for that lifetime.
+    ///
+    /// [`Ttl::Revalidate`] makes them stale at once, [`Ttl::DoNotStore`] deletes them. One that somebody else changes
+    /// meanwhile, or whose body is gone, is left as it is.
+    ///
+    /// # Errors
+    /// As with [`entries`](Self::entries), or the store did not take a change; some may be changed by then.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tower_response_cache::{CacheLayer, EntryFilter, Ttl, storage::MemoryStorage};
+    ///
+    /// let handle = CacheLayer::new(MemoryStorage::new()).handle();
+    /// let news = EntryFilter::new().url("news.example.com");
+    /// handle.reset_expiry(&news, Duration::from_secs(60)).await?;
+    /// handle.reset_expiry(&news, Ttl::Revalidate).await?;
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub async fn reset_expiry(&self, filter: &EntryFilter, ttl: impl Into<Ttl> + Send) -> Result<u64> {
+        let ttl = ttl.into();
+        if ttl == Ttl::DoNotStore {
+            return self.delete_matching(filter).await;
+        }
+        self.entries(filter)
+            .map_ok(|entry| self.reset(entry, ttl))
+            .try_buffer_unordered(AT_ONCE)
+            .try_fold(0, |count, changed| future::ready(Ok(count + u64::from(changed))))
+            .await
+    }
+
+    async fn reset(&self, entry: StoredEntry, ttl: Ttl) -> Result<bool> {
+        let (now, policy) = (self.core.config.clock.now(), &self.core.config.policy);
+        let received = entry.stored_at();
+        let Some(mut lifetime) = ttl.lifetime(received) else { return Ok(false) };
+        if let Ttl::For(from_now) = ttl {
+            lifetime = now.since(received).saturating_add(from_now);
+        }
+        let StoredEntry { key, variant, record, .. } = entry;
+        let given = Some(Given { lifetime, overrides: true });
+        let response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
+        let until = response.freshness(self.core.number, policy).retain_until(policy);
+        let chunks = response.body.chunks(key);
+        // Before the record, which must never outlive its body.
+        let kept = self.core.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await?;
+        if kept < chunks.len() as u64 {
+            return Ok(false);
+        }
+        let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
+        self.core.store.retain(&groups, Retain::AtLeast(until)).await?;
+        let changed = Variant { until, response, ..variant };
+        let new = match decode(&record) {
+            Some(Slot::Head(head)) => {
+                // Without names there are no further variants to be reached through it.
+                let others = if head.names.is_empty() { until } else { record.retain_until() };
+                let retain = until.max(head.fence).max(others);
+                entry::record(Slot::Head(Head { inline: changed, ..head.clone() }), retain)
+            }
+            Some(Slot::Variant { key_text, generation, .. }) => {
+                let (key_text, generation) = (key_text.clone(), *generation);
+                entry::record(Slot::Variant { key_text, generation, variant: changed }, until)
+            }
+            _ => return Ok(false),
+        };
+        match self.core.store.write_if(key, Some(record.stamp()), new).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if key.kind == Kind::Variant {
+            self.core.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
+        }
+        // What is kept for a shorter time than before. Its readers have the grace.
+        self.core.store.retain(&chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,140 @@
+//! What is stored, one response after the other.
+//!
+//! Promises: what the cache could not answer from is not listed; nothing is listed twice in a store that nobody changes
+//! meanwhile; a few records are in memory at a time.
+
+use std::collections::HashSet;
+
+use futures_core::Stream;
+use futures_util::future::Either;
+use futures_util::{TryStreamExt, future, stream};
+use http::HeaderName;
+
+use super::entry::StoredEntry;
+use super::filter::EntryFilter;
+use super::{AT_ONCE, CacheHandle};
+use crate::entry::{Slot, Variant, decode};
+use crate::error::Result;
+use crate::key::EffectiveUri;
+use crate::storage::{Key, Kind, Record, Storage};
+
+/// How much is stored, from [`CacheHandle::size`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreSize {
+    /// URLs with at least their first response.
+    pub entries: u64,
+    /// Stored responses: several for a URL where fields tell requests apart.
+    pub responses: u64,
+    /// About how many bytes they take in the storage, heads and bodies.
+    pub bytes: u64,
+}
+
+impl<S: Storage> CacheHandle<S> {
+    /// The stored responses that a filter chooses, in no order. What is stored or deleted while they are listed may be among
+    /// them or not.
+    ///
+    /// The whole store is read once, a few records at a time. No step waits longer than
+    /// [`body_timeout`](crate::CacheLayerBuilder::body_timeout).
+    ///
+    /// # Errors
+    /// The filter has a malformed pattern, or the store could not be read; nothing follows an error of the listing itself.
+    pub fn entries(&self, filter: &EntryFilter) -> impl Stream<Item = Result<StoredEntry>> + Send + use<'_, S> {
+        if let Err(mistake) = filter.check() {
+            return Either::Left(stream::iter([Err(mistake)]));
+        }
+        let filter = filter.clone();
+        let records = self.core.store.steps(self.core.store.store().values());
+        let shown = records.map_ok(|(key, record)| self.shown(key, record)).try_buffered(AT_ONCE);
+        let chosen = move |entry: Option<StoredEntry>| entry.filter(|entry| filter.matches(entry));
+        Either::Right(shown.try_filter_map(move |entry| future::ready(Ok(chosen(entry)))))
+    }
+
+    /// The [URLs](StoredEntry::url) of the stored responses that a filter chooses, each once, in no order.
+    ///
+    /// Memory: some forty bytes for each URL whose responses are told apart by fields.
+    ///
+    /// # Errors
+    /// As with [`entries`](Self::entries).
+    pub fn urls(&self, filter: &EntryFilter) -> impl Stream<Item = Result<String>> + Send + use<'_, S> {
+        let mut seen = HashSet::new();
+        self.entries(filter).try_filter_map(move |entry| {
+            let is_first = entry.vary().is_empty() || seen.insert(entry.key.entry);
+            future::ready(Ok(is_first.then(|| entry.url.into_string())))
+        })
+    }
+
+    /// How much is stored. The whole store is read.
+    ///
+    /// # Errors
+    /// As with [`entries`](Self::entries).
+    pub async fn size(&self) -> Result<StoreSize> {
+        let everything = EntryFilter::new();
+        let all = self.entries(&everything);
+        all.try_fold(StoreSize::default(), |mut size, entry| {
+            size.entries += u64::from(entry.key.kind == Kind::Head);
+            size.responses += 1;
+            size.bytes += entry.stored_len();
+            future::ready(Ok(size))
+        })
+        .await
+    }
+
+    /// What is told of a head or variant; `None`: nothing that the cache could answer from.
+    async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
+        match decode(&record) {
+            Some(Slot::Head(head)) if self.is_own(key, &head.key_text) => {
+                self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline).await
+            }
+            Some(Slot::Variant { key_text, generation, variant })
+                if variant.until > self.core.config.clock.now() && self.is_own(key, key_text) =>
+            {
+                let head = self.core.store.read(Key::head(key.entry)).await?;
+                match head.as_ref().and_then(decode) {
+                    Some(Slot::Head(head)) if head.generation == *generation && head.key_text == *key_text => {
+                        self.entry((key, record.clone()), key_text, &head.names, variant).await
+                    }
+                    _ => Ok(None),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The response in a record, if the cache could answer from it now.
+    pub(super) async fn entry(
+        &self,
+        (key, record): (Key, Record),
+        text: &str,
+        names: &[HeaderName],
+        variant: &Variant,
+    ) -> Result<Option<StoredEntry>> {
+        let now = self.core.config.clock.now();
+        if variant.until <= now
+            || !self.core.is_believed(key, variant)
+            || !self.core.belongs(&variant.response.groups).await?
+        {
+            return Ok(None);
+        }
+        Ok(Some(self.entry_of((key, record), text, names, variant)))
+    }
+
+    /// The response in a record, as it is now.
+    pub(super) fn entry_of(
+        &self,
+        (key, record): (Key, Record),
+        text: &str,
+        names: &[HeaderName],
+        variant: &Variant,
+    ) -> StoredEntry {
+        let now = self.core.config.clock.now();
+        let freshness = variant.response.freshness(self.core.number, &self.core.config.policy).into_owned();
+        StoredEntry::new((key, record), text, names, variant, (freshness, now))
+    }
+
+    /// Whether this cache made the key of what has this text.
+    fn is_own(&self, key: Key, text: &str) -> bool {
+        self.everywhere
+            || EffectiveUri::of_text(text).is_some_and(|uri| self.core.keyer.head(&uri).entry == key.entry)
+    }
+}

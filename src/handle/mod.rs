@@ -1,0 +1,157 @@
+//! A hand on the cache: [`CacheHandle`] looks into the store of a running cache and changes what is there.
+//!
+//! Each file is one kind of question: `find` (one request or URL), `listing` (what is stored), `change` (deleting, and new
+//! lifetimes), `copy`, `survey` (what cannot be used), `warm`, `sweeper`; they are asked with an `EntryFilter` and answered
+//! with a `StoredEntry`.
+//!
+//! Promises: what it shows is what the cache could answer from; what it deletes is not brought back by a fetch that was under
+//! way, in any process; a store that hangs is an error in bounded time; memory does not grow with the bodies, nor, but for
+//! sixteen bytes or so each, with the number of entries.
+
+mod change;
+mod copy;
+mod entry;
+mod filter;
+mod find;
+mod listing;
+mod survey;
+mod sweeper;
+mod warm;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::copy::Copied;
+pub use self::entry::StoredEntry;
+pub use self::filter::EntryFilter;
+pub use self::listing::StoreSize;
+pub use self::survey::Verified;
+pub use self::sweeper::Sweeper;
+pub use self::warm::Warmed;
+use crate::error::Result;
+use crate::layer::CacheLayer;
+use crate::observe::statistics::Statistics;
+use crate::service::Core;
+use crate::storage::Storage;
+
+/// So many entries are read, copied or deleted at a time.
+const AT_ONCE: usize = 16;
+
+/// Looks into the store of a [`CacheLayer`], and changes what is there, while the cache runs. Cheap to clone.
+///
+/// - **One request or URL**: [`has`](Self::has), [`get`](Self::get), [`read`](Self::read), [`delete`](Self::delete) for what
+///   the cache would answer a request from; [`has_url`](Self::has_url), [`get_url`](Self::get_url),
+///   [`delete_url`](Self::delete_url).
+/// - **What is stored**: [`entries`](Self::entries) and [`urls`](Self::urls) as streams, by an [`EntryFilter`];
+///   [`size`](Self::size), [`verify`](Self::verify).
+/// - **Changing it**: [`delete_matching`](Self::delete_matching), [`delete_expired`](Self::delete_expired),
+///   [`clear`](Self::clear), [`reset_expiry`](Self::reset_expiry), [`invalidate_tag`](Self::invalidate_tag),
+///   [`prune`](Self::prune), [`sweep_every`](Self::sweep_every).
+/// - **Moving**: [`copy_to`](Self::copy_to) another storage, [`warm`](Self::warm) by requests.
+///
+/// An **entry** is what is stored for one URL: its first response, and further ones where Vary (or the cache's settings)
+/// tell requests apart. It is judged by the layer's settings: what this cache could not answer from (invalidated, kept no
+/// longer, being written) is not there for the handle either. What is stale but kept is.
+///
+/// Where several caches share a store, a handle sees its own cache's entries: those of the same
+/// [`partition`](crate::CacheLayerBuilder::partition) and [`secret`](crate::CacheLayerBuilder::secret).
+/// [`across_partitions`](Self::across_partitions) shows the others' too.
+///
+/// What is asked by hand counts nowhere in the [`statistics`](Self::statistics), but for invalidations. A cache that is
+/// [`read_only`](crate::CacheLayerBuilder::read_only) may still be changed by hand.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use http::{Request, Response};
+/// # use http_body_util::{BodyExt, Empty, Full};
+/// # use bytes::Bytes;
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// use futures_util::TryStreamExt;
+/// use tower_response_cache::{CacheLayer, EntryFilter, storage::MemoryStorage};
+/// # let client = service_fn(|_: Request<Empty<Bytes>>| async {
+/// #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)
+/// # });
+///
+/// let layer = CacheLayer::new(MemoryStorage::new());
+/// let handle = layer.handle();
+/// # for path in ["/a", "/b/1", "/b/2"] {
+/// #     let request = Request::get(format!("https://example.com{path}")).body(Empty::<Bytes>::new()).unwrap();
+/// #     layer.layer(client).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+/// # }
+/// // … requests go through the layer's services …
+///
+/// let everything = EntryFilter::new();
+/// let mut entries: Vec<_> = handle.entries(&everything).try_collect().await?;
+/// entries.sort_by(|one, other| one.url().cmp(other.url()));
+/// assert_eq!(entries[0].url(), "https://example.com/a");
+/// assert_eq!((entries[0].status().as_u16(), entries[0].body_len()), (200, 5));
+///
+/// assert!(handle.has_url("https://example.com/a").await?);
+/// assert_eq!(handle.delete_url("https://example.com/a").await?, 1);
+/// assert_eq!(handle.delete_matching(&EntryFilter::new().url("example.com/b/*")).await?, 2);
+/// assert_eq!(handle.size().await?.responses, 0);
+/// # Ok::<_, tower_response_cache::Error>(())
+/// # }).unwrap();
+/// # }
+/// ```
+pub struct CacheHandle<S: Storage> {
+    core: Arc<Core<S>>,
+    /// Also what other caches keep in the store.
+    everywhere: bool,
+}
+
+impl<S: Storage> CacheLayer<S> {
+    /// A hand on this cache: to see what is stored, and to change it.
+    pub fn handle(&self) -> CacheHandle<S> {
+        CacheHandle { core: Arc::clone(self.core()), everywhere: false }
+    }
+}
+
+impl<S: Storage> CacheHandle<S> {
+    /// The same hand on all that is in the store, also what caches with another partition or secret keep there. What asks
+    /// by a request or a URL stays with this cache's own.
+    #[must_use]
+    pub fn across_partitions(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
+    /// As [`CacheLayer::invalidate_tag`].
+    ///
+    /// # Errors
+    /// The store has not taken it yet.
+    pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
+        self.core.end_tag(name).await
+    }
+
+    /// As [`CacheLayer::invalidate_group`].
+    ///
+    /// # Errors
+    /// The origin is none, or the store has not taken it yet.
+    pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
+        self.core.end_group(origin, name).await
+    }
+
+    /// As [`CacheLayer::statistics`].
+    pub fn statistics(&self) -> Statistics {
+        self.core.observer.statistics()
+    }
+
+    /// The storage itself, which knows nothing of responses.
+    pub fn storage(&self) -> &S {
+        self.core.store.store()
+    }
+}
+
+impl<S: Storage> Clone for CacheHandle<S> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), everywhere: self.everywhere }
+    }
+}
+
+impl<S: Storage> fmt::Debug for CacheHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheHandle").field("across_partitions", &self.everywhere).finish_non_exhaustive()
+    }
+}

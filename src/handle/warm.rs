@@ -1,0 +1,103 @@
+//! Fetches ahead what will be asked for.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use futures_util::{StreamExt, stream};
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::CacheHandle;
+use crate::control::{CacheStatus, Outcome, Stored};
+use crate::storage::Storage;
+
+/// What became of the requests of [`CacheHandle::warm`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warmed {
+    /// Fetched, and stored.
+    pub stored: u64,
+    /// There already, fresh or stale.
+    pub hits: u64,
+    /// There already, and confirmed by the origin.
+    pub revalidated: u64,
+    /// Answered, but not stored: [`CacheStatus::stored`] tells why, where you send the request yourself.
+    pub not_stored: u64,
+    /// The service failed, or the body did.
+    pub failed: u64,
+}
+
+impl<S: Storage> CacheHandle<S> {
+    /// Sends requests through a service that this cache is a part of, reads the bodies to their end, and waits until they are
+    /// stored. `at_once`: how many requests are under way at a time, at least one.
+    ///
+    /// What the requests say counts as always: their fields, Cache-Control and
+    /// [`CacheOptions`](crate::CacheOptions). Fields that tell responses apart (Accept, Accept-Encoding, Authorization …)
+    /// should be those of the requests to come.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use http::{Request, Response};
+    /// # use http_body_util::{Empty, Full};
+    /// # use bytes::Bytes;
+    /// # use tower::{Layer, service_fn};
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    /// # let client = service_fn(|_: Request<Empty<Bytes>>| async {
+    /// #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)
+    /// # });
+    ///
+    /// let layer = CacheLayer::new(MemoryStorage::new());
+    /// let service = layer.layer(client); // and layers above it, if you like
+    /// let requests = ["/a", "/b"].map(|path| {
+    ///     Request::get(format!("https://example.com{path}")).body(Empty::<Bytes>::new()).unwrap()
+    /// });
+    /// let warmed = layer.handle().warm(service, requests, 8).await;
+    /// assert_eq!((warmed.stored, warmed.failed), (2, 0));
+    /// # });
+    /// # }
+    /// ```
+    pub async fn warm<Svc, ReqB, ResB>(
+        &self,
+        service: Svc,
+        requests: impl IntoIterator<Item = Request<ReqB>>,
+        at_once: usize,
+    ) -> Warmed
+    where
+        Svc: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
+        ResB: Body,
+    {
+        let mut warmed = Warmed::default();
+        let answers = stream::iter(requests).map(|request| answer(service.clone(), request));
+        let mut answers = pin!(answers.buffer_unordered(at_once.max(1)));
+        while let Some(answer) = answers.next().await {
+            *(match answer {
+                None => &mut warmed.failed,
+                Some(status) => match status.map(|status| (status.outcome(), status.stored())) {
+                    Some((Outcome::Hit | Outcome::Stale(_), _)) => &mut warmed.hits,
+                    Some((Outcome::Revalidated(_), _)) => &mut warmed.revalidated,
+                    Some((_, Stored::Storing)) => &mut warmed.stored,
+                    _ => &mut warmed.not_stored,
+                },
+            }) += 1;
+        }
+        self.core.tasks.idle().await;
+        warmed
+    }
+}
+
+/// Reads a response to its end. `None`: it failed; `Some(None)`: no cache had a hand in it.
+async fn answer<Svc, ReqB, ResB>(mut service: Svc, request: Request<ReqB>) -> Option<Option<CacheStatus>>
+where
+    Svc: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+{
+    poll_fn(|cx| service.poll_ready(cx)).await.ok()?;
+    let (head, body) = service.call(request).await.ok()?.into_parts();
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        frame.ok()?;
+    }
+    Some(head.extensions.get().copied())
+}
