@@ -60,7 +60,8 @@ impl<'a> EffectiveUri<'a> {
             Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
             _ => (authority, None),
         };
-        let of = Self { scheme, host: Cow::Borrowed(host), port, path_and_query: Cow::Borrowed(path_and_query) };
+        let of =
+            Self { scheme, host: Cow::Borrowed(host), port, path_and_query: Cow::Borrowed(path_and_query) };
         of.is_text(text).then_some(of)
     }
 

@@ -130,9 +130,7 @@ pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;
 pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::handle::{
-    CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed,
-};
+pub use self::handle::{CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};

@@ -81,8 +81,11 @@ fn slot() -> impl Strategy<Value = Slot> {
         });
     prop_oneof![
         head.prop_map(Slot::Head),
-        (text(), any::<[u8; 16]>(), variant())
-            .prop_map(|(key_text, generation, variant)| Slot::Variant { key_text, generation, variant }),
+        (text(), any::<[u8; 16]>(), variant()).prop_map(|(key_text, generation, variant)| Slot::Variant {
+            key_text,
+            generation,
+            variant
+        }),
         (moment(), any::<bool>()).prop_map(|(until, placeholder)| Slot::Fence { until, placeholder }),
         vec(tagged, 0..5).prop_map(Slot::Index),
         (any::<[u8; 16]>(), moment(), any::<[u8; 16]>())

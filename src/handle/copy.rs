@@ -12,7 +12,9 @@ use futures_util::TryStreamExt;
 use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{self, GRACE, GroupValue, Head, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode};
+use crate::entry::{
+    self, GRACE, GroupValue, Head, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::{SKEW, variant_in, within};
 use crate::storage::{Key, Kind, Record, Retain, Storage};
@@ -151,9 +153,8 @@ impl<S: Storage, T: Storage> Destination<'_, S, T> {
             let is_kept = there.retain_until() > begun;
             let stands = match decode(there) {
                 Some(Slot::Fence { .. }) => is_kept,
-                _ => variant_in(there).is_some_and(|there| {
-                    is_kept && there.response.response_time >= entry.stored_at()
-                }),
+                _ => variant_in(there)
+                    .is_some_and(|there| is_kept && there.response.response_time >= entry.stored_at()),
             };
             if stands {
                 return Ok(Outcome::Skipped);

@@ -39,7 +39,10 @@ impl<S: Storage> CacheHandle<S> {
     ///
     /// # Errors
     /// The filter has a malformed pattern, or the store could not be read; nothing follows an error of the listing itself.
-    pub fn entries(&self, filter: &EntryFilter) -> impl Stream<Item = Result<StoredEntry>> + Send + use<'_, S> {
+    pub fn entries(
+        &self,
+        filter: &EntryFilter,
+    ) -> impl Stream<Item = Result<StoredEntry>> + Send + use<'_, S> {
         if let Err(mistake) = filter.check() {
             return Either::Left(stream::iter([Err(mistake)]));
         }
@@ -91,7 +94,9 @@ impl<S: Storage> CacheHandle<S> {
             {
                 let head = self.core.store.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
-                    Some(Slot::Head(head)) if head.generation == *generation && head.key_text == *key_text => {
+                    Some(Slot::Head(head))
+                        if head.generation == *generation && head.key_text == *key_text =>
+                    {
                         self.entry((key, record.clone()), key_text, &head.names, variant).await
                     }
                     _ => Ok(None),

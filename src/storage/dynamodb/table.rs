@@ -61,10 +61,12 @@ impl Table {
         F: Future<Output = Result<O, SdkError<E, R>>> + Send,
     {
         let client = self.client().await?;
-        let mut answer = patiently(client, || request(client, &self.naming)).await;
+        // The driver's futures are large, and the cache holds one within another.
+        let ask = || Box::pin(patiently(client, || request(client, &self.naming)));
+        let mut answer = ask().await;
         if self.create_if_missing && answer.as_ref().is_err_and(is_no_table) {
             self.make(client).await?;
-            answer = patiently(client, || request(client, &self.naming)).await;
+            answer = ask().await;
         }
         match answer {
             Ok(answer) => Ok(Ok(answer)),

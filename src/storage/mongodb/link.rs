@@ -115,8 +115,9 @@ impl Link {
         answer
     }
 
-    async fn within<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.response, future).await.unwrap_or_else(|_| Err(late()))
+    async fn within<T>(&self, future: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        // The driver's futures are large, and the cache holds one within another.
+        tokio::time::timeout(self.response, Box::pin(future)).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn records(&self) -> Result<&Collection<Document>> {

@@ -82,7 +82,8 @@ impl RedisStorage {
 
 impl Inner {
     async fn run(&self, command: &Cmd, manner: Manner) -> Result<Value> {
-        self.links.run(command, manner).await
+        // The driver's futures are large, and the cache holds one within another.
+        Box::pin(self.links.run(command, manner)).await
     }
 
     /// How many of something a command says that there were.
