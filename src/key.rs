@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 #[cfg(feature = "content-keys")]
 pub(crate) use self::content::{Ignored, digest};
 pub(crate) use self::identity::Identity;
+use self::identity::NAMED;
 use crate::storage::{Key, Kind};
 
 /// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
@@ -62,7 +63,7 @@ impl<'a> EffectiveUri<'a> {
         };
         let of =
             Self { scheme, host: Cow::Borrowed(host), port, path_and_query: Cow::Borrowed(path_and_query) };
-        of.is_text(text).then_some(of)
+        (of.is_text(text) && host.is_empty() == (scheme == NAMED)).then_some(of)
     }
 
     /// `authority` is a host, with a port or without.

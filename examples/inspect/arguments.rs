@@ -105,6 +105,9 @@ pub struct Conditions {
     /// With a body longer than so much, such as 1MiB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub larger_than: Option<u64>,
+    /// Stored with this tag
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
 }
 
 #[derive(Args)]

@@ -31,13 +31,17 @@ impl Conditions {
         if let Some(bytes) = self.larger_than {
             filter = filter.larger_than(bytes);
         }
+        if let Some(name) = &self.tag {
+            filter = filter.tag(name);
+        }
         filter
     }
 
     pub fn are_none(&self) -> bool {
-        let Self { url, status, older_than, younger_than, fresh, stale, larger_than } = self;
+        let Self { url, status, older_than, younger_than, fresh, stale, larger_than, tag } = self;
         let times = older_than.or(*younger_than);
-        url.is_none() && status.is_none() && times.is_none() && !fresh && !stale && larger_than.is_none()
+        let others = larger_than.is_none() && tag.is_none();
+        url.is_none() && status.is_none() && times.is_none() && !fresh && !stale && others
     }
 }
 

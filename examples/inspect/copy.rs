@@ -15,12 +15,15 @@ pub async fn run(target: &Target, options: Copy, sight: &Sight, output: &mut Out
     let wanted = format!("copy to {} from", to.place);
     // Boxed: with all storages the compiler's depth would not do for it.
     let copied = Box::pin(target.handle.copy_to(&to.storage, &filter, move |copied| {
-        progress.at(copied.responses + copied.skipped + copied.failed);
+        progress.at(copied.responses + copied.unchanged + copied.skipped + copied.failed);
     }));
     let copied = copied.await.map_err(target.failed(&wanted))?;
     drop(shown);
     let responses = text::count(copied.responses, "response", "responses");
     output.line(format_args!("copied {responses}, {}", text::size(copied.bytes)))?;
+    if copied.unchanged > 0 {
+        output.line(format_args!("already there: {}", text::grouped(copied.unchanged)))?;
+    }
     if copied.skipped > 0 {
         output
             .line(format_args!("skipped {}: newer, or invalidated, there", text::grouped(copied.skipped)))?;

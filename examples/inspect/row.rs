@@ -37,6 +37,7 @@ pub struct Row {
     #[serde(rename = "age_seconds", serialize_with = "seconds")]
     pub age: Duration,
     fresh: bool,
+    tags: Box<[Box<str>]>,
 }
 
 impl Row {
@@ -57,6 +58,7 @@ impl Row {
             kept_until: entry.kept_until(),
             age: entry.age(),
             fresh: entry.is_fresh(),
+            tags: entry.tags().map(Into::into).collect(),
         }
     }
 }

@@ -77,6 +77,13 @@ fn facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> {
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
     let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
     fact("vary", &vary)?;
+    let tags: Vec<_> = entry.tags().map(text::plain).collect();
+    let groups: Vec<_> = entry.groups().map(text::plain).collect();
+    for (name, names) in [("tags", tags), ("groups", groups)] {
+        if !names.is_empty() {
+            fact(name, &names.join(", "))?;
+        }
+    }
     fact("personal", if entry.is_personal() { "yes" } else { "no" })?;
     Ok(fact("key", &entry.key().to_string())?)
 }

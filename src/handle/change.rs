@@ -47,6 +47,8 @@ impl<S: Storage> CacheHandle<S> {
     /// were, pieces of bodies among them. Nothing that could be served is lost. A store that expires records by itself
     /// (Redis, MongoDB, DynamoDB) has few.
     ///
+    /// It takes the time that the store needs: there is no deadline.
+    ///
     /// # Errors
     /// The store failed; some may be removed by then.
     pub async fn delete_expired(&self) -> Result<u64> {

@@ -4,8 +4,10 @@
 //! overwritten; a response keeps its age, and what invalidated its group there does not let it in; a few responses, and one
 //! chunk of each, are in memory at a time.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::TryStreamExt;
 
@@ -23,11 +25,13 @@ use crate::storage::{Key, Kind, Record, Retain, Storage};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {
-    /// Those that are there now as they are here: written, or there already.
+    /// Those that were written.
     pub responses: u64,
-    /// The bytes of the bodies that were written.
+    /// The bytes of their bodies.
     pub bytes: u64,
-    /// Those left out, since what is there is newer or has been invalidated.
+    /// Those that were there already, as they are here.
+    pub unchanged: u64,
+    /// Those left out, since what is there is newer or was invalidated.
     pub skipped: u64,
     /// Those that cannot be copied: a part of the body is gone here, or they are too large for the other storage.
     pub failed: u64,
@@ -45,7 +49,7 @@ impl<S: Storage> CacheHandle<S> {
     /// finds them. Both may be in use meanwhile. `progress` is called after each response.
     ///
     /// A response that is the second or a later one of its URL takes the first one with it, through which it is found. A copy
-    /// that was cut short can be begun again: what is there already is not written again, but its body is.
+    /// that was cut short can be begun again: what is there already is not written again.
     ///
     /// # Errors
     /// As with [`entries`](Self::entries), or the other storage failed; some are copied by then.
@@ -70,7 +74,7 @@ impl<S: Storage> CacheHandle<S> {
         mut progress: impl FnMut(&Copied) + Send,
     ) -> Result<Copied> {
         let mut copied = Copied::default();
-        let to = Destination { handle: self, to };
+        let to = Destination { handle: self, to, ahead: Mutex::default() };
         let all = self.entries(filter).map_ok(|entry| to.take_with_head(entry));
         let mut all = pin!(all.try_buffer_unordered(AT_ONCE));
         while let Some((outcome, bytes)) = all.try_next().await? {
@@ -79,7 +83,7 @@ impl<S: Storage> CacheHandle<S> {
                     copied.responses += 1;
                     copied.bytes += bytes;
                 }
-                Outcome::There => copied.responses += 1,
+                Outcome::There => copied.unchanged += 1,
                 Outcome::Skipped => copied.skipped += 1,
                 Outcome::Failed => copied.failed += 1,
             }
@@ -92,6 +96,8 @@ impl<S: Storage> CacheHandle<S> {
 struct Destination<'a, S: Storage, T: Storage> {
     handle: &'a CacheHandle<S>,
     to: &'a T,
+    /// Heads that others took along, before it was their turn.
+    ahead: Mutex<HashSet<Key>>,
 }
 
 impl<S: Storage, T: Storage> Destination<'_, S, T> {
@@ -104,13 +110,21 @@ impl<S: Storage, T: Storage> Destination<'_, S, T> {
     async fn take_with_head(&self, entry: StoredEntry) -> Result<(Outcome, u64)> {
         let bytes = entry.body_len();
         if entry.key.kind == Kind::Head {
-            return Ok((self.take(entry).await?, bytes));
+            let key = entry.key;
+            return Ok(match self.take(entry).await? {
+                Outcome::There if self.ahead().remove(&key) => (Outcome::Written, bytes),
+                outcome => (outcome, bytes),
+            });
         }
         let head = Key::head(entry.key.entry);
         let Some(generation) = generation_of(&entry.record) else { return Ok((Outcome::Failed, 0)) };
         if !self.has_head(head, generation, &entry.url).await? {
             match self.handle.head_at(head, generation).await? {
-                Some(first) => drop(self.take(first).await?),
+                Some(first) => {
+                    if matches!(self.take(first).await?, Outcome::Written) {
+                        self.ahead().insert(head);
+                    }
+                }
                 None => return Ok((Outcome::Failed, 0)),
             }
             if !self.has_head(head, generation, &entry.url).await? {
@@ -124,6 +138,10 @@ impl<S: Storage, T: Storage> Destination<'_, S, T> {
             self.take_index(key.sibling(Kind::Index, generation, 0)).await?;
         }
         Ok((outcome, bytes))
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn has_head(&self, head: Key, generation: [u8; 16], text: &str) -> Result<bool> {

@@ -5,7 +5,8 @@
 //! with a `StoredEntry`.
 //!
 //! Promises: what it shows is what the cache could answer from; what it deletes is not brought back by a fetch that was under
-//! way, in any process; a store that hangs is an error in bounded time; memory does not grow with the bodies, nor, but for
+//! way, in any process; a store that hangs is an error in bounded time, but for what the store does to all of its records at
+//! once (expiring, clearing), which takes the time that it takes; memory does not grow with the bodies, nor, but for
 //! sixteen bytes or so each, with the number of entries.
 
 mod change;

@@ -52,7 +52,9 @@ impl<S: Storage> CacheHandle<S> {
         let mut verified = Verified::default();
         let mut survey = self.survey().await?;
         let records = self.core.store.steps(self.core.store.store().values());
-        let read = records.map_ok(|(key, record)| self.read_whole(key, record)).try_buffered(AT_ONCE);
+        let varied = std::mem::take(&mut survey.varied);
+        let read =
+            records.map_ok(|(key, record)| self.read_whole(&varied, key, record)).try_buffered(AT_ONCE);
         let mut read = pin!(read);
         while let Some((key, record, state)) = read.try_next().await? {
             survey.name(key, &record);
@@ -83,7 +85,8 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     /// Gives an end, in an hour, to records that nothing names and that would otherwise stay for long or for ever: pieces of
-    /// bodies whose writing was cut short, and responses whose head was replaced. Says how many. All caches that share the
+    /// bodies whose writing was cut short, responses whose head was replaced, and heads through which nothing is found any
+    /// more. Says how many. All caches that share the
     /// store are looked at.
     ///
     /// Needed now and then where responses are kept for ever; others have an end anyway. The body of a response that is
@@ -94,8 +97,9 @@ impl<S: Storage> CacheHandle<S> {
     pub async fn prune(&self) -> Result<u64> {
         let mut survey = self.survey().await?;
         let records = self.core.store.steps(self.core.store.store().values());
+        let varied = &std::mem::take(&mut survey.varied);
         let read = records.map_ok(|(key, record)| async move {
-            let is_orphan = self.is_orphan(key, &record).await?;
+            let is_orphan = self.is_orphan(varied, key, &record).await?;
             Ok((key, record, is_orphan))
         });
         let mut read = pin!(read.try_buffered(AT_ONCE));
@@ -125,6 +129,9 @@ impl<S: Storage> CacheHandle<S> {
         let mut survey = Survey::default();
         let mut keys = pin!(self.core.store.steps(self.core.store.store().keys()));
         while let Some(key) = keys.try_next().await? {
+            if key.kind == Kind::Variant {
+                survey.varied.insert(number(&key.entry));
+            }
             match key.kind {
                 Kind::Head | Kind::Variant => drop(survey.listed.insert(number(&key.to_bytes()))),
                 Kind::Chunk => drop(survey.bodies.insert(number(&key.slot))),
@@ -159,12 +166,20 @@ impl<S: Storage> CacheHandle<S> {
         until > self.core.config.clock.now() + GRACE
     }
 
-    /// Whether it is a response that can never be found.
-    async fn is_orphan(&self, key: Key, record: &Record) -> Result<bool> {
-        let Some(Slot::Variant { key_text, generation, .. }) = decode(record) else { return Ok(false) };
+    /// Whether it is a response that can never be found, or a head that leads to none.
+    async fn is_orphan(&self, varied: &HashSet<u64>, key: Key, record: &Record) -> Result<bool> {
         if !self.is_far(record.retain_until()) {
             return Ok(false);
         }
+        let now = self.core.config.clock.now();
+        let (key_text, generation) = match decode(record) {
+            Some(Slot::Variant { key_text, generation, .. }) => (key_text, generation),
+            Some(Slot::Head(head)) => {
+                let is_over = head.inline.until <= now && head.fence <= now;
+                return Ok(is_over && !varied.contains(&number(&key.entry)));
+            }
+            _ => return Ok(false),
+        };
         let head = self.core.store.read(Key::head(key.entry)).await?;
         Ok(match head.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => head.generation != *generation || head.key_text != *key_text,
@@ -172,11 +187,16 @@ impl<S: Storage> CacheHandle<S> {
         })
     }
 
-    async fn read_whole(&self, key: Key, record: Record) -> Result<(Key, Record, State)> {
+    async fn read_whole(
+        &self,
+        varied: &HashSet<u64>,
+        key: Key,
+        record: Record,
+    ) -> Result<(Key, Record, State)> {
         let state = match decode(&record) {
             None => State::Undecodable,
+            Some(_) if self.is_orphan(varied, key, &record).await? => State::Orphan,
             Some(Slot::Head(head)) => self.body_state(key, &head.inline).await?,
-            Some(Slot::Variant { .. }) if self.is_orphan(key, &record).await? => State::Orphan,
             Some(Slot::Variant { variant, .. }) => self.body_state(key, variant).await?,
             Some(Slot::Fence { .. } | Slot::Index(_) | Slot::Group(_)) => State::NoResponse,
         };
@@ -222,6 +242,8 @@ enum Rest {
 struct Survey {
     listed: HashSet<u64>,
     bodies: HashSet<u64>,
+    /// Entries with more than a head.
+    varied: HashSet<u64>,
     /// Entries whose body somebody is writing.
     held: HashSet<[u8; 16]>,
 }

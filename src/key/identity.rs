@@ -16,6 +16,9 @@ use super::EffectiveUri;
 /// Names what a request is about; `None`: its URI does.
 pub(crate) type Naming = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
 
+/// The scheme of the user's names.
+pub(super) const NAMED: &str = "cache-key";
+
 /// How the identity of a request is made.
 #[derive(Clone, Default)]
 pub(crate) struct Identity {
@@ -103,7 +106,7 @@ impl EffectiveUri<'_> {
     /// What the user names: the scheme, and the empty host that no URI has here, keep it apart from all URIs.
     fn named(name: &str) -> Self {
         let path_and_query = Cow::Owned(format!("/{name}"));
-        Self { scheme: "cache-key", host: Cow::Borrowed(""), port: None, path_and_query }
+        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query }
     }
 
     /// Whether it is a name of the user's.

@@ -36,6 +36,33 @@ const DISTINCT: [&str; 20] = [
 ];
 
 #[test]
+fn a_uri_can_be_read_back_from_its_text() {
+    for text in DISTINCT {
+        let uri = text.parse::<Uri>().unwrap();
+        let text = EffectiveUri::of_uri(&uri).unwrap().to_text();
+        assert_eq!(keyer().head(&EffectiveUri::of_text(&text).unwrap()), key(&text), "{text}");
+    }
+    for text in ["cache-key:///", "cache-key:///a b/http://c"] {
+        let named = EffectiveUri::of_text(text).unwrap();
+        assert!(named.is_named() && named.to_text() == text);
+    }
+    for text in [
+        "",
+        "a",
+        "http:",
+        "http://",
+        "http://a",
+        "http:///a",
+        "http://a:/",
+        "http://a:x/",
+        "http://a:080/",
+        "cache-key://a/",
+    ] {
+        assert!(EffectiveUri::of_text(text).is_none(), "{text}");
+    }
+}
+
+#[test]
 fn different_uris_have_different_keys_and_texts() {
     for one in DISTINCT {
         let one_uri: Uri = one.parse().unwrap();

@@ -48,6 +48,7 @@ async fn json_has_what_was_stored_and_no_secret() {
     assert!(all[0]["content_type"].is_null());
     assert_eq!((&all[2]["body_bytes"], &all[2]["in_chunks"]), (&2_097_152.into(), &true.into()));
     assert_eq!((&all[3]["fresh"], &all[1]["fresh"]), (&false.into(), &true.into()));
+    assert_eq!((&all[1]["tags"][0], all[2]["tags"].as_array().unwrap().len()), (&"shop".into(), 0));
     assert_eq!(all[4]["vary"][0], "accept-language");
     let (stored, expires) = (all[1]["stored_at"].as_str().unwrap(), all[1]["expires_at"].as_str().unwrap());
     let moment = |text: &str| humantime::parse_rfc3339(text).unwrap();
@@ -64,7 +65,7 @@ async fn json_of_nothing_is_an_empty_array() {
 #[tokio::test]
 async fn each_condition_keeps_its_own() {
     let world = World::new().await;
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 13] = [
         (&["--url", "shop.example/*.html"], &["b.html", "old.html"]),
         (&["--url", "other.example"], &["missing"]),
         (&["--status", "404"], &["missing"]),
@@ -75,6 +76,7 @@ async fn each_condition_keeps_its_own() {
         (&["--stale"], &["old.html"]),
         (&["--fresh"], &["a.json", "b.html", "missing", "v", "v"]),
         (&["--larger-than", "1MiB"], &["b.html"]),
+        (&["--tag", "shop"], &["a.json"]),
         (&["--sort", "size", "--limit", "1"], &["b.html"]),
         (&["--sort", "age", "--limit", "1"], &["old.html"]),
     ];

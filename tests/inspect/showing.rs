@@ -13,6 +13,7 @@ async fn all_that_is_known_is_shown_and_secrets_are_withheld() {
         "  status        200 OK",
         "  type          application/json",
         "  body          10 bytes (10 B)",
+        "  tags          shop",
         "    etag: \"a\"",
         "    set-cookie: (withheld)",
         "    x-api-key: (withheld)",

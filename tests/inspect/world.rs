@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use tower_response_cache::CacheOptions;
 use tower_response_cache::storage::{BoxStorage, SqliteStorage, connect};
 
 use crate::support::{Fixture, Origin, get, get_with, response};
@@ -80,8 +81,10 @@ pub async fn fill(store: &str) {
     cache.clock.set((SystemTime::now() - Duration::from_secs(3 * 3600)).into());
     cache.get("https://shop.example/old.html").await;
     cache.clock.set(SystemTime::now().into());
-    for url in ["https://shop.example/a.json", "https://shop.example/b.html", "https://other.example/missing"]
-    {
+    let mut tagged = get("https://shop.example/a.json");
+    tagged.extensions_mut().insert(CacheOptions::new().tags(["shop"]));
+    cache.ask(tagged).await;
+    for url in ["https://shop.example/b.html", "https://other.example/missing"] {
         cache.get(url).await;
     }
     for language in ["en", "de"] {

@@ -109,6 +109,7 @@ impl Storage for Faulty {
         self.inner.delete_many(keys).await
     }
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        self.go(true).await?;
         self.inner.delete_expired(now).await
     }
     fn max_record_len(&self) -> usize {

@@ -1,0 +1,233 @@
+//! Copying to another storage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{Stream, TryStreamExt};
+use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
+use tower_response_cache::{CacheOptions, Copied, EntryFilter, Error, ErrorKind, Result, Timestamp};
+
+use crate::support::get;
+use crate::{A, SECOND, in_a_file, in_language, world};
+
+const LARGE: &str = "http://example.com/large?len=400000";
+const SEVERAL: &str = "http://example.com/?vary=accept-language";
+
+fn everything() -> EntryFilter {
+    EntryFilter::new()
+}
+
+fn memory() -> BoxStorage {
+    BoxStorage::new(MemoryStorage::new())
+}
+
+fn counts(copied: &Copied) -> [u64; 4] {
+    assert_eq!(copied.unchanged, 0);
+    [copied.responses, copied.bytes, copied.skipped, copied.failed]
+}
+
+fn tagged(uri: &str, tag: &'static str) -> http::Request<crate::support::ReqBody> {
+    let mut request = get(uri);
+    request.extensions_mut().insert(CacheOptions::new().tags([tag]));
+    request
+}
+
+#[tokio::test]
+async fn what_was_copied_there_and_back_is_served_as_it_was() {
+    let (file, _folder) = in_a_file().await;
+    let (first, last) = (memory(), memory());
+    let source = world(&first);
+    source.fill(&[A, LARGE]).await;
+    for language in ["en", "de", "fr"] {
+        source.settled(in_language(SEVERAL, language)).await;
+    }
+    source.settled(tagged("http://example.com/tagged", "news")).await;
+    source.clock.advance(20 * SECOND);
+    let mut calls = Vec::new();
+    let copied = source.handle().copy_to(&file, &everything(), |so_far| calls.push(*so_far)).await.unwrap();
+    assert_eq!(counts(&copied), [6, 400_000 + 5 * 4, 0, 0]);
+    assert_eq!((calls.len(), calls.last()), (6, Some(&copied)));
+    let middle = world(&file);
+    middle.clock.advance(20 * SECOND);
+    assert_eq!(middle.handle().copy_to(&last, &everything(), |_| {}).await.unwrap().responses, 6);
+    let target = world(&last);
+    target.clock.advance(20 * SECOND);
+    for uri in [A, LARGE, "http://example.com/tagged"] {
+        let answer = target.get(uri).await;
+        assert_eq!((answer.word(), answer.header("age")), ("hit", Some("20")), "{uri}");
+    }
+    for language in ["en", "de", "fr"] {
+        let answer = target.ask(in_language(SEVERAL, language)).await;
+        assert_eq!(
+            (answer.word(), answer.header("etag").unwrap()),
+            ("hit", format!("\"{language}\"").as_str())
+        );
+    }
+    assert_eq!(target.get(LARGE).await.body.len(), 400_000);
+    assert_eq!(target.origin.count(), 0);
+    target.handle().invalidate_tag("news").await.unwrap();
+    assert_eq!(target.get("http://example.com/tagged").await.word(), "miss");
+    assert!(target.handle().verify(|_| {}).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_copy_can_be_repeated() {
+    let (from, to) = (memory(), memory());
+    let source = world(&from);
+    source.fill(&[A, LARGE]).await;
+    assert_eq!(
+        counts(&source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap()),
+        [2, 400_004, 0, 0]
+    );
+    let again = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
+    assert_eq!((again.unchanged, again.responses, again.bytes, again.skipped), (2, 0, 0, 0));
+    assert!(world(&to).handle().verify(|_| {}).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn what_is_newer_there_or_was_deleted_there_stands_and_what_is_older_goes() {
+    let (from, to) = (memory(), memory());
+    let (source, target) = (world(&from), world(&to));
+    target.fill(&["http://example.com/older?len=300000"]).await;
+    target.clock.advance(SECOND);
+    source.clock.advance(SECOND);
+    source.fill(&[A, "http://example.com/newer", "http://example.com/older?len=300000"]).await;
+    target.clock.advance(SECOND);
+    source.clock.advance(SECOND);
+    target.fill(&["http://example.com/newer"]).await;
+    target.handle().delete_url(A).await.unwrap();
+    let copied = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [1, 300_000, 2, 0]);
+    assert!(!target.handle().has_url(A).await.unwrap());
+    let age = async |uri| target.handle().get_url(uri).await.unwrap().unwrap().age();
+    assert_eq!(age("http://example.com/newer").await, 0 * SECOND);
+    assert_eq!(age("http://example.com/older?len=300000").await, SECOND);
+    assert_eq!(target.get("http://example.com/older?len=300000").await.body.len(), 300_000);
+}
+
+#[tokio::test]
+async fn a_further_response_takes_the_one_that_it_is_found_through() {
+    let (from, to) = (memory(), memory());
+    let source = world(&from);
+    for language in ["en", "de"] {
+        source.settled(in_language(SEVERAL, language)).await;
+    }
+    let german = everything().matching(|entry| entry.headers()["etag"] == "\"de\"");
+    let copied = source.handle().copy_to(&to, &german, |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [1, 4, 0, 0]);
+    let target = world(&to);
+    assert_eq!(target.ask(in_language(SEVERAL, "de")).await.word(), "hit");
+    // Where another head is, and it is newer, it cannot be found.
+    let other = memory();
+    let rival = world(&other);
+    rival.clock.advance(SECOND);
+    rival.settled(in_language(SEVERAL, "fr")).await;
+    assert_eq!(counts(&source.handle().copy_to(&other, &german, |_| {}).await.unwrap()), [0, 0, 1, 0]);
+    assert_eq!(rival.ask(in_language(SEVERAL, "fr")).await.word(), "hit");
+}
+
+#[tokio::test]
+async fn a_group_that_was_ended_there_lets_nobody_in_from_before() {
+    let (from, to) = (memory(), memory());
+    let (source, target) = (world(&from), world(&to));
+    target.settled(tagged("http://example.com/other", "living")).await;
+    source.settled(tagged(A, "ended")).await;
+    source.settled(tagged("http://example.com/b", "living")).await;
+    target.clock.advance(SECOND);
+    source.clock.advance(SECOND);
+    target.handle().invalidate_tag("ended").await.unwrap();
+    let copied = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [1, 4, 1, 0]);
+    assert_eq!(
+        (target.get("http://example.com/b").await.word(), target.get(A).await.word()),
+        ("hit", "miss")
+    );
+    target.handle().invalidate_tag("living").await.unwrap();
+    assert_eq!(target.get("http://example.com/b").await.word(), "miss");
+}
+
+#[tokio::test]
+async fn what_is_incomplete_here_is_left_out_and_counted() {
+    let (from, to) = (memory(), memory());
+    let source = world(&from);
+    source.fill(&[A, LARGE]).await;
+    let keys: Vec<Key> = from.keys().try_collect().await.unwrap();
+    let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk && key.part == 1).unwrap();
+    from.delete(chunk).await.unwrap();
+    let copied = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [1, 4, 0, 1]);
+    assert!(!world(&to).handle().has_url(LARGE).await.unwrap());
+}
+
+/// A storage that takes short records only, or none.
+#[derive(Clone)]
+struct Narrow {
+    inner: MemoryStorage,
+    longest: usize,
+    reads: Arc<AtomicU64>,
+}
+
+impl Narrow {
+    fn check(&self, record: &Record) -> Result<()> {
+        match record.to_bytes().len() > self.longest {
+            true if self.longest == 0 => Err(Error::new(ErrorKind::Full, "scripted")),
+            true => Err(Error::new(ErrorKind::TooLarge, "scripted")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Storage for Narrow {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.read(key).await
+    }
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.check(&record)?;
+        self.inner.write(key, record).await
+    }
+
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.check(&record)?;
+        self.inner.write_if(key, seen, record).await
+    }
+
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        self.inner.retain(keys, retain).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_there_is_left_out_and_a_store_that_fails_is_an_error() {
+    let source = world(&memory());
+    source.fill(&[A, LARGE, "http://example.com/middle?len=5000"]).await;
+    let narrow = |longest| Narrow { inner: MemoryStorage::new(), longest, reads: Arc::default() };
+    let copied = source.handle().copy_to(&narrow(2_000), &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [1, 4, 0, 2]);
+    let full = source.handle().copy_to(&narrow(0), &everything(), |_| {}).await;
+    assert_eq!(full.unwrap_err().kind(), ErrorKind::Full);
+}
+
+#[tokio::test]
+async fn foreign_bytes_there_are_replaced() {
+    let (from, to) = (memory(), memory());
+    let source = world(&from);
+    source.fill(&[A]).await;
+    let head = source.handle().get_url(A).await.unwrap().unwrap().key();
+    to.write(head, Record::new("foreign", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(counts(&source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap()), [1, 4, 0, 0]);
+    assert_eq!(world(&to).get(A).await.word(), "hit");
+}

@@ -1,0 +1,124 @@
+//! Fetching ahead, and sweeping.
+
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::storage::{BoxStorage, MemoryStorage, Storage};
+use tower_response_cache::{CacheLayer, Clock};
+
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::{Fixture, ReqBody, get, response};
+use crate::{A, SECOND, origin, world};
+
+#[tokio::test]
+async fn warming_stores_what_is_asked_for_and_tells_what_came_of_it() {
+    let world = world(&BoxStorage::new(MemoryStorage::new()));
+    world.fill(&[A, "http://example.com/stale?age=1"]).await;
+    world.clock.advance(2 * SECOND);
+    let uris = [
+        A,
+        "http://example.com/stale?age=1",
+        "http://example.com/new",
+        "http://example.com/large?len=400000",
+        "http://example.com/never?control=no-store",
+    ];
+    for at_once in [0, 1, 100] {
+        let world = &world;
+        let warmed = world.handle().warm(world.service.clone(), uris.map(get), at_once).await;
+        let (hits, stored) = if at_once == 0 { (1, 2) } else { (4, 0) };
+        assert_eq!((warmed.hits, warmed.stored, warmed.not_stored, warmed.failed), (hits, stored, 1, 0));
+        assert_eq!(warmed.revalidated, if at_once == 0 { 1 } else { 0 });
+    }
+    assert_eq!(world.get("http://example.com/large?len=400000").await.word(), "hit");
+}
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_were_allowed_and_failures_are_counted() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (level, peak) = (Arc::clone(&now), Arc::clone(&most));
+    let client = service_fn(move |request: Request<ReqBody>| {
+        let (level, peak) = (Arc::clone(&level), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(level.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            level.fetch_sub(1, Ordering::SeqCst);
+            match request.uri().path() {
+                "/3" => Err(std::io::Error::other("scripted")),
+                _ => Ok(response(&[("cache-control", "max-age=60")], "body")),
+            }
+        }
+    });
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let requests = (0..20).map(|number| get(&format!("http://example.com/{number}")));
+    let warmed = layer.handle().warm(layer.layer(client), requests, 4).await;
+    assert_eq!((warmed.stored, warmed.failed), (19, 1));
+    assert_eq!((most.load(Ordering::SeqCst), now.load(Ordering::SeqCst)), (4, 0));
+    assert_eq!(layer.handle().size().await.unwrap().entries, 19);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweeper_removes_what_has_expired_until_it_is_dropped() {
+    let memory = MemoryStorage::new();
+    let world = world(&BoxStorage::new(memory.clone()));
+    let fill = async || {
+        world.fill(&["http://example.com/loose?loose=1&age=1"]).await;
+        world.clock.advance(2 * SECOND);
+    };
+    fill().await;
+    let sweeper = world.handle().sweep_every(10 * SECOND);
+    tokio::time::sleep(9 * SECOND).await;
+    assert_eq!(memory.size().await.unwrap(), 1);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(memory.size().await.unwrap(), 0);
+    fill().await;
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(memory.size().await.unwrap(), 0, "again and again");
+    assert!(sweeper.is_running());
+    drop(sweeper);
+    fill().await;
+    tokio::time::sleep(100 * SECOND).await;
+    assert_eq!(memory.size().await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweeper_bears_a_failing_store_and_ends_with_the_cache() {
+    let faulty = Faulty::new(Mode::Failing);
+    let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
+    let sweeper = fixture.layer.handle().sweep_every(Duration::ZERO);
+    tokio::time::sleep(SECOND).await;
+    let failed = faulty.operations();
+    assert!((5..=10).contains(&failed), "{failed}: no more often than ten times a second");
+    faulty.set(Mode::Well);
+    tokio::time::sleep(SECOND).await;
+    assert!(sweeper.is_running() && faulty.operations() > failed);
+    drop(fixture);
+    tokio::time::sleep(SECOND).await;
+    assert!(!sweeper.is_running());
+}
+
+#[test]
+fn outside_a_runtime_nothing_is_swept_and_nothing_panics() {
+    let (clock, _) = Clock::mock();
+    let layer = CacheLayer::builder(MemoryStorage::new()).clock(clock).build().unwrap();
+    assert!(!layer.handle().sweep_every(SECOND).is_running());
+}
+
+#[tokio::test]
+async fn a_service_above_the_cache_may_have_another_body() {
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let client = service_fn(|_: Request<ReqBody>| async {
+        Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=60")], "body"))
+    });
+    let service =
+        tower::util::MapResponseLayer::new(|response: http::Response<_>| response.map(BodyExt::boxed));
+    let service = service.layer(layer.layer(client));
+    assert_eq!(layer.handle().warm(service.clone(), [get(A)], 1).await.stored, 1);
+    let body = service.oneshot(Request::get(A).body(Full::default()).unwrap()).await.unwrap().into_body();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "body");
+}
