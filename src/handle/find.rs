@@ -1,5 +1,7 @@
 //! What is stored for one request, or for one URL.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri, request};
 use http_body_util::Empty;
@@ -24,16 +26,23 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store could not be asked within the
     /// [operation timeout](crate::CacheLayerBuilder::operation_timeout).
-    pub async fn has<B>(&self, request: &Request<B>) -> Result<bool> {
-        Ok(self.candidate(parts_of(request)).await?.is_some())
+    pub fn has<'h, B>(
+        &'h self,
+        request: &Request<B>,
+    ) -> impl Future<Output = Result<bool>> + Send + use<'h, S, B> {
+        let parts = parts_of(request);
+        async move { Ok(self.candidate(parts).await?.is_some()) }
     }
 
     /// What is stored for this request, as with [`has`](Self::has).
     ///
     /// # Errors
     /// As with [`has`](Self::has).
-    pub async fn get<B>(&self, request: &Request<B>) -> Result<Option<StoredEntry>> {
-        self.candidate(parts_of(request)).await
+    pub fn get<'h, B>(
+        &'h self,
+        request: &Request<B>,
+    ) -> impl Future<Output = Result<Option<StoredEntry>>> + Send + use<'h, S, B> {
+        self.candidate(parts_of(request))
     }
 
     /// The stored response to this request with its body, however stale it is: no origin is asked. Which one it is, is as with
@@ -41,10 +50,16 @@ impl<S: Storage> CacheHandle<S> {
     ///
     /// # Errors
     /// As with [`has`](Self::has). The body may fail later, where the store does.
-    pub async fn read<B>(&self, request: &Request<B>) -> Result<Option<Response<CacheBody<Empty<Bytes>>>>> {
-        match self.candidate(parts_of(request)).await? {
-            Some(entry) => self.read_entry(&entry).await,
-            None => Ok(None),
+    pub fn read<'h, B>(
+        &'h self,
+        request: &Request<B>,
+    ) -> impl Future<Output = Result<Option<Response<CacheBody<Empty<Bytes>>>>>> + Send + use<'h, S, B> {
+        let parts = parts_of(request);
+        async move {
+            match self.candidate(parts).await? {
+                Some(entry) => self.read_entry(&entry).await,
+                None => Ok(None),
+            }
         }
     }
 
@@ -67,11 +82,16 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store has not taken it yet. This process already treats it as done, and
     /// tries again by itself.
-    pub async fn delete<B>(&self, request: &Request<B>) -> Result<u64> {
+    pub fn delete<'h, B>(
+        &'h self,
+        request: &Request<B>,
+    ) -> impl Future<Output = Result<u64>> + Send + use<'h, S, B> {
         let parts = parts_of(request);
-        match self.core.identify(&parts) {
-            Some(uri) => self.delete_entry(&uri).await,
-            None => Ok(0),
+        async move {
+            match self.core.identify(&parts) {
+                Some(uri) => self.delete_entry(&uri).await,
+                None => Ok(0),
+            }
         }
     }
 

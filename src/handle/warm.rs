@@ -58,6 +58,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # });
     /// # }
     /// ```
+    #[allow(clippy::future_not_send)] // it is where the service and the requests are
     pub async fn warm<Svc, ReqB, ResB>(
         &self,
         service: Svc,
@@ -88,6 +89,7 @@ impl<S: Storage> CacheHandle<S> {
 }
 
 /// Reads a response to its end. `None`: it failed; `Some(None)`: no cache had a hand in it.
+#[allow(clippy::future_not_send)]
 async fn answer<Svc, ReqB, ResB>(mut service: Svc, request: Request<ReqB>) -> Option<Option<CacheStatus>>
 where
     Svc: Service<Request<ReqB>, Response = Response<ResB>>,

@@ -100,7 +100,7 @@ async fn what_is_newer_there_or_was_deleted_there_stands_and_what_is_older_goes(
     assert_eq!(counts(&copied), [1, 300_000, 2, 0]);
     assert!(!target.handle().has_url(A).await.unwrap());
     let age = async |uri| target.handle().get_url(uri).await.unwrap().unwrap().age();
-    assert_eq!(age("http://example.com/newer").await, 0 * SECOND);
+    assert_eq!(age("http://example.com/newer").await, std::time::Duration::ZERO);
     assert_eq!(age("http://example.com/older?len=300000").await, SECOND);
     assert_eq!(target.get("http://example.com/older?len=300000").await.body.len(), 300_000);
 }

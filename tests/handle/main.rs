@@ -23,15 +23,15 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::{BoxStorage, MemoryStorage, SqliteStorage};
 use tower_response_cache::{CacheHandle, CacheLayerBuilder, EntryFilter, StoredEntry};
 
-pub const A: &str = "http://example.com/a";
-pub const SECOND: Duration = Duration::from_secs(1);
+const A: &str = "http://example.com/a";
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Stores of two kinds, with what they live in.
-pub async fn stores() -> Vec<(BoxStorage, Option<tempfile::TempDir>)> {
+async fn stores() -> Vec<(BoxStorage, Option<tempfile::TempDir>)> {
     vec![(BoxStorage::new(MemoryStorage::new()), None), in_a_file().await]
 }
 
-pub async fn in_a_file() -> (BoxStorage, Option<tempfile::TempDir>) {
+async fn in_a_file() -> (BoxStorage, Option<tempfile::TempDir>) {
     let folder = tempfile::tempdir().unwrap();
     let file = SqliteStorage::open(folder.path().join("cache.sqlite")).await.unwrap();
     (BoxStorage::new(file), Some(folder))
@@ -39,7 +39,7 @@ pub async fn in_a_file() -> (BoxStorage, Option<tempfile::TempDir>) {
 
 /// The query says what is answered: `status`, `len` of the body, `age` for which it is fresh, `vary`, `type`, `groups`;
 /// `loose`: without a validator; `control`: Cache-Control.
-pub fn origin() -> Origin {
+fn origin() -> Origin {
     Origin::new(|request| {
         let said = |name: &str| {
             let pairs = request.uri().query().unwrap_or_default().split('&');
@@ -73,26 +73,26 @@ pub fn origin() -> Origin {
     })
 }
 
-pub type World = Fixture<BoxStorage>;
+type World = Fixture<BoxStorage>;
 
-pub fn world(storage: &BoxStorage) -> World {
+fn world(storage: &BoxStorage) -> World {
     world_with(storage, |builder| builder)
 }
 
-pub fn world_with(
+fn world_with(
     storage: &BoxStorage,
     settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
 ) -> World {
     Fixture::with(origin(), storage.clone(), settings)
 }
 
-pub fn in_language(uri: &str, language: &str) -> Request<ReqBody> {
+fn in_language(uri: &str, language: &str) -> Request<ReqBody> {
     get_with(uri, &[(header::ACCEPT_LANGUAGE.as_str(), language)])
 }
 
 impl World {
     /// A response whose body has begun: what ends it when it is dropped, and what reads it to its end.
-    pub async fn begun(&self, uri: &str) -> (Sender<Bytes>, impl Future<Output = ()> + Send + use<>) {
+    async fn begun(&self, uri: &str) -> (Sender<Bytes>, impl Future<Output = ()> + Send + use<>) {
         let (mut piece, body) = Channel::<Bytes, Infallible>::new(4);
         let body = std::sync::Arc::new(std::sync::Mutex::new(Some(body)));
         let client = tower::service_fn(move |_: Request<ReqBody>| {
@@ -108,29 +108,29 @@ impl World {
     }
 
     /// Asks, and waits until the answer is stored.
-    pub async fn fill(&self, uris: &[&str]) {
+    async fn fill(&self, uris: &[&str]) {
         for uri in uris {
             self.settled(support::get(uri)).await;
         }
     }
 
-    pub async fn settled(&self, request: Request<ReqBody>) -> Answer {
+    async fn settled(&self, request: Request<ReqBody>) -> Answer {
         let answer = self.ask(request).await;
         self.layer.idle().await;
         answer
     }
 
-    pub fn handle(&self) -> CacheHandle<BoxStorage> {
+    fn handle(&self) -> CacheHandle<BoxStorage> {
         self.layer.handle()
     }
 
     /// The paths and queries of what is listed, sorted.
-    pub async fn listed(&self, filter: &EntryFilter) -> Vec<String> {
+    async fn listed(&self, filter: &EntryFilter) -> Vec<String> {
         listed(&self.handle(), filter).await
     }
 }
 
-pub async fn listed(handle: &CacheHandle<BoxStorage>, filter: &EntryFilter) -> Vec<String> {
+async fn listed(handle: &CacheHandle<BoxStorage>, filter: &EntryFilter) -> Vec<String> {
     let entries: Vec<StoredEntry> = handle.entries(filter).try_collect().await.unwrap();
     let mut paths: Vec<_> =
         entries.iter().map(|entry| entry.url().replace("http://example.com", "")).collect();

@@ -8,9 +8,9 @@ use futures_util::TryStreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use libtest_mimic::Trial;
-use tower_response_cache::CacheLayerBuilder;
-use tower_response_cache::storage::{BoxStorage, Kind as Record, Storage};
+use tower_response_cache::storage::{BoxStorage, Kind as Record, MemoryStorage, Storage};
 use tower_response_cache::testing::Harness;
+use tower_response_cache::{CacheLayer, CacheLayerBuilder, Clock, EntryFilter};
 
 use crate::places::{Kind, Place};
 use crate::support::{self, Fixture, Origin, get, get_with, not_modified, response};
@@ -37,6 +37,7 @@ cases![
     a_fetch_under_way_is_not_stored_after_an_invalidation,
     a_reader_that_has_begun_finishes_the_body_that_was_replaced,
     what_is_stored_can_be_listed_and_cleared,
+    the_handle_shows_changes_copies_and_checks,
     a_stale_response_is_served_while_the_origin_is_down,
     many_at_once_get_the_right_bodies,
     credentials_do_not_mix,
@@ -260,6 +261,61 @@ async fn what_is_stored_can_be_listed_and_cleared(place: &Place) {
         assert_eq!(keys, []);
         assert_eq!(cache.get("http://example.com/1").await.word(), "miss");
     }
+}
+
+async fn the_handle_shows_changes_copies_and_checks(place: &Place) {
+    let origin = Origin::new(|request| {
+        let (language, path) = (request.headers().get("accept-language"), request.uri().path());
+        let language = language.map_or("none", |value| value.to_str().unwrap());
+        let len = if path == "/large" { 300_000 } else { 10 };
+        let tag = format!("\"{language}\"");
+        let fields = [("cache-control", "max-age=600"), ("vary", "accept-language"), ("etag", &tag)];
+        response(&fields, counted(len, 5))
+    });
+    let cache = cache(place, origin).await;
+    const LARGE: &str = "http://example.com/large";
+    for uri in [A, LARGE] {
+        cache.get(uri).await;
+        settled(&cache).await;
+    }
+    for language in ["en", "de"] {
+        cache.ask(get_with(A, &[("accept-language", language)])).await;
+        settled(&cache).await;
+    }
+    let (handle, everything) = (cache.layer.handle(), EntryFilter::new());
+    let size = handle.size().await.unwrap();
+    assert_eq!((size.entries, size.responses), (2, 4));
+    let mut urls: Vec<_> = handle.urls(&everything).try_collect().await.unwrap();
+    urls.sort();
+    assert_eq!(urls, [A, LARGE]);
+    let large = handle.read(&get(LARGE)).await.unwrap().unwrap().into_body();
+    assert_eq!(large.collect().await.unwrap().to_bytes(), counted(300_000, 5));
+    assert_eq!(handle.reset_expiry(&everything.clone().url(A), Duration::from_secs(5)).await.unwrap(), 3);
+    assert_eq!(handle.get_url(A).await.unwrap().unwrap().ttl(), 5);
+    let found = handle.verify(|_| {}).await.unwrap();
+    assert!(found.is_sound() && found.orphans == 0 && found.responses == 4, "{found:?}");
+    assert_eq!(handle.prune().await.unwrap(), 0);
+    // To memory, and from there to another store of this kind.
+    let memory = MemoryStorage::new();
+    assert_eq!(handle.copy_to(&memory, &everything, |_| {}).await.unwrap().responses, 4);
+    let back = Box::pin(place.open("copy")).await.unwrap();
+    let (clock, time) = Clock::mock();
+    time.set(cache.clock.now());
+    let between = CacheLayer::builder(memory).clock(clock).build().unwrap();
+    assert_eq!(between.handle().copy_to(&back, &everything, |_| {}).await.unwrap().responses, 4);
+    let copy = Fixture::with(Origin::new(|_| unreachable!("it is not asked")), back, |builder| builder);
+    copy.clock.set(cache.clock.now());
+    assert_eq!(copy.get(LARGE).await.body, counted(300_000, 5));
+    for language in ["en", "de"] {
+        let answer = copy.ask(get_with(A, &[("accept-language", language)])).await;
+        assert_eq!(answer.header("etag").unwrap(), format!("\"{language}\""));
+    }
+    let german = everything.clone().matching(|entry| entry.headers()["etag"] == "\"de\"");
+    assert_eq!(handle.delete_matching(&german).await.unwrap(), 1);
+    assert_eq!(handle.size().await.unwrap().responses, 3);
+    assert_eq!(handle.delete_url(A).await.unwrap(), 1);
+    assert_eq!(handle.clear().await.unwrap(), 1);
+    assert_eq!(cache.layer.storage().keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
 async fn a_stale_response_is_served_while_the_origin_is_down(place: &Place) {
