@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// As their signatures have them.
-const AIOHTTP: [&str; 14] = [
+const AIOHTTP: [&str; 18] = [
     "`cache`",
     "`cache_name`",
     "`expire_after`",
@@ -21,8 +21,12 @@ const AIOHTTP: [&str; 14] = [
     "request: `refresh`",
     "session: `disabled`",
     "request: `expire_after`",
+    "`delete_expired_responses`",
+    "`has_url`",
+    "`delete_url`",
+    "`get_urls`",
 ];
-const REQUESTS: [&str; 22] = [
+const REQUESTS: [&str; 31] = [
     "`cache_name`",
     "`backend`",
     "`serializer`",
@@ -45,6 +49,15 @@ const REQUESTS: [&str; 22] = [
     "`disabled`",
     "`refresh`",
     "`force_refresh`",
+    "`contains`",
+    "`get_response`",
+    "`filter`",
+    "`urls`",
+    "cache: `delete`",
+    "`remove_expired_responses`",
+    "`reset_expiration`",
+    "`update`",
+    "`recreate_keys`",
 ];
 
 fn sources(folder: &Path) -> String {

@@ -13,7 +13,8 @@ use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
 /// A stored response, as it was when the handle read it. It holds the response's head, and its body only where that is
-/// small enough to be stored with the head; [`read_entry`](crate::CacheHandle::read_entry) gives the body.
+/// small enough to be stored with the head; [`read_entry`](crate::CacheHandle::read_entry) gives the body. How often it was
+/// served is not kept: a hit writes nothing.
 #[derive(Clone)]
 pub struct StoredEntry {
     pub(super) key: Key,
