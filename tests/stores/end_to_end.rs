@@ -387,7 +387,13 @@ async fn credentials_do_not_mix(place: &Place) {
 async fn a_group_ends_for_every_cache_on_the_store(place: &Place) {
     let fields = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];
     let origin = || Origin::new(move |_| response(&fields, "body"));
-    let (one, other) = (cache(place, origin()).await, cache(place, origin()).await);
+    let one = cache(place, origin()).await;
+    // Another handle of the same store, also where that is not shared by its name.
+    let other = match place.kind.is_shared() {
+        true => cache(place, origin()).await,
+        false => Fixture::with(origin(), one.layer.storage().clone(), |builder| builder),
+    };
+    other.clock.set(one.clock.now());
     one.get(A).await;
     settled(&one).await;
     assert_eq!(other.get(A).await.word(), "hit");
