@@ -129,6 +129,7 @@
 //! | [`storage`] | each storage: what it promises, what to know, how its records look |
 //! | [`observe`] | every metric, span and event |
 //! | [`conformance`] | what RFC 9111 demands, sentence by sentence, with the function and the test that keep it |
+//! | [`migrating`] | for those who come from aiohttp-client-cache, requests-cache or http-cache: the same program, the names, what differs |
 //! | [`counterparts`] | each setting of aiohttp-client-cache and requests-cache, and ours |
 //!
 //! For tests and work offline, [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep
@@ -147,6 +148,7 @@ mod entry;
 mod error;
 mod key;
 mod layer;
+pub mod migrating;
 pub mod observe;
 mod policy;
 #[cfg(feature = "reqwest")]
