@@ -73,7 +73,7 @@
 //!   need one more read each.
 //!
 //! Why a response was not stored, or not found, is in its [`CacheStatus`]: [`Stored`] and [`NotStored`] give the one
-//! reason, [`MissReason`] the other.
+//! reason, [`MissReason`] the other. [Each word](questions#why-is-my-response-not-cached), with what to do about it.
 //!
 //! # How to see it
 //! | where | what |
@@ -126,6 +126,7 @@
 //! # Pages
 //! | page | |
 //! |---|---|
+//! | [`questions`] | what people ask of an HTTP cache: why it does not store, the stack, several processes, failures, security … |
 //! | [`storage`] | each storage: what it promises, what to know, how its records look |
 //! | [`observe`] | every metric, span and event |
 //! | [`conformance`] | what RFC 9111 demands, sentence by sentence, with the function and the test that keep it |
@@ -151,6 +152,7 @@ mod layer;
 pub mod migrating;
 pub mod observe;
 mod policy;
+pub mod questions;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod rules;
