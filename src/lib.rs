@@ -61,9 +61,10 @@
 //!   [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)).
 //! - Never those that say `no-store` or `Vary: *`, parts (206), or what another URI answered, since redirects were
 //!   followed below the cache. Errors and temporary redirects only if they say how long they are fresh.
-//! - By default the cache is private, for one client program: requests with different Authorization or Cookie never
-//!   share a response. [`shared`](CacheLayerBuilder::shared) makes it one for many users, for a proxy or before a server;
-//!   then nothing is stored that is `private`, answers Authorization without leave, or sets a cookie.
+//! - By default the cache is private, for one client program: requests with different Authorization never share a
+//!   response, nor do those with different Cookie, unless the response is `public`.
+//!   [`shared`](CacheLayerBuilder::shared) makes it one for many users, for a proxy or before a server; then nothing is
+//!   stored that is `private`, answers Authorization without leave, or sets a cookie.
 //! - [`Rules`] say otherwise where you know better than the origin: by URL, status or media type, as default or override.
 //!   [`CacheOptions`] among a request's extensions say it for that one, with the cache modes of the Fetch standard;
 //!   [`scope`] for all requests of a task.
