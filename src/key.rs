@@ -184,12 +184,14 @@ pub(crate) struct Keyer {
 }
 
 impl Keyer {
-    pub(crate) fn new(secret: &[u8], partition: &str) -> Self {
+    /// `shared`: a cache for many users must not find what one for a single user keeps.
+    pub(crate) fn new(secret: &[u8], partition: &str, shared: bool) -> Self {
         let mut seeded = Sha256::new();
         part(&mut seeded, secret);
         part(&mut seeded, partition.as_bytes());
+        seeded.update([u8::from(shared)]);
         // Filled up to whole blocks, which are then hashed once and not for every key.
-        let len = 16 + secret.len() + partition.len();
+        let len = 17 + secret.len() + partition.len();
         seeded.update(&[0; 64][..(64 - len % 64) % 64]);
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self { seeded, number: NUMBER.fetch_add(1, Ordering::Relaxed) }

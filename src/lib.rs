@@ -4,6 +4,7 @@
 //! router, a proxy) and answers from a [`Storage`](storage::Storage) where the RFC says it may. Bodies stream, on their
 //! way in and out; a storage that fails or hangs is a miss; the inner service's error is untouched.
 //!
+//! # Three lines
 //! ```
 //! # #[cfg(feature = "memory")] {
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -30,28 +31,61 @@
 //! # }
 //! ```
 //!
+//! It needs tokio, with its timer enabled; outside a runtime only a store that answers at once is used, and nothing is
+//! refreshed in the background. The request's body must be `Default`, since repeated and background requests have an
+//! empty one. hyper's `Incoming` is not: map it to a boxed body above the cache. A tower service below the cache should
+//! not depend on which task polls it (by task-local variables): a fetch is driven by whoever waits for it.
+//!
+//! # Which storage
+//! | storage | feature | take it | it needs | shared by |
+//! |---|---|---|---|---|
+//! | `MemoryStorage` | `memory` | for the fastest hits; it is empty when the program starts | nothing; 64 MiB of memory by default | its clones, in one process |
+//! | `SqliteStorage` | `sqlite` | to keep responses over restarts, or for several processes on one machine | a path; a C compiler when it is built (SQLite is bundled) | all who open the file, on one machine |
+//! | `DirectoryStorage` | `directory` | for recorded responses that a person looks into, copies or commits | a directory, on a file system with locks | all who use the directory, on one machine |
+//! | `RedisStorage` | `redis` | for many machines | Redis 6 or later, Valkey or Dragonfly, bounded by a `maxmemory` of its own | all who use the cache name |
+//! | `MongoDbStorage` | `mongodb` | for many machines that have a MongoDB already | MongoDB 4.4 or later | all who use the database and collection |
+//! | `DynamoDbStorage` | `dynamodb` | for many machines and no server to run | a table of AWS DynamoDB, its rights and its price | all who use the table |
+//! | [`BoxStorage`](storage::BoxStorage) | | to choose when the program runs: [`connect`](storage::connect) opens any of them by one address | as the one inside | as the one inside |
+//! | your own | | for anything else: five methods, no HTTP and no serialization ([`Storage`](storage::Storage)) | the suite of the feature `testing` | as you make it |
+//!
+//! Memory, SQLite and the directory bound themselves and evict what was used least lately; on the others the bound is
+//! the server's. [`storage`] says what each promises.
+//!
 //! # What is cached, and why not
-//! Each response has a [`CacheStatus`], in its extensions and in its body: where it came from, and whether it is stored
-//! or [why not](NotStored). By default the cache is private, for one client program: requests with different
-//! Authorization or Cookie never share a response. [`shared`](CacheLayerBuilder::shared) makes it one for many users,
-//! for a proxy or before a server.
+//! - Responses to GET, which answer HEAD too; with the feature `content-keys` also those to POST, QUERY and other
+//!   [methods](CacheLayerBuilder::methods) that you name, by their content.
+//! - Those that say how long they are fresh (`max-age`, Expires; in a shared cache `s-maxage` and CDN-Cache-Control
+//!   first); without that those whose lifetime may be guessed from Last-Modified, and those with an entity tag or
+//!   Last-Modified, which are validated before each use.
+//! - Once the body has come to a clean end: the caller must read it (or set
+//!   [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)).
+//! - Never those that say `no-store` or `Vary: *`, parts (206), or what another URI answered, since redirects were
+//!   followed below the cache. Errors and temporary redirects only if they say how long they are fresh.
+//! - By default the cache is private, for one client program: requests with different Authorization never share a
+//!   response, nor do those with different Cookie, unless the response is `public`.
+//!   [`shared`](CacheLayerBuilder::shared) makes it one for many users, for a proxy or before a server; then nothing is
+//!   stored that is `private`, answers Authorization without leave, or sets a cookie.
+//! - [`Rules`] say otherwise where you know better than the origin: by URL, status or media type, as default or override.
+//!   [`CacheOptions`] among a request's extensions say it for that one, with the cache modes of the Fetch standard;
+//!   [`scope`] for all requests of a task.
+//! - After an unsafe request (POST, PUT, DELETE …) that succeeds, what is stored for its URI is not served again, by any
+//!   process that shares the store. Groups end together by one write: your own [tags](CacheOptions::tags) by
+//!   [`invalidate_tag`](CacheLayer::invalidate_tag), and those that the origin names by Cache-Groups (RFC 9875). They
+//!   need one more read each.
 //!
-//! A response is stored once its body has come to a clean end: the caller must read it
-//! (or set [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)). After an unsafe request (POST, PUT, DELETE …) that
-//! succeeds, what is stored for its URI is not served again, by any process that shares the store.
+//! Why a response was not stored, or not found, is in its [`CacheStatus`]: [`Stored`] and [`NotStored`] give the one
+//! reason, [`MissReason`] the other. [Each word](questions#why-is-my-response-not-cached), with what to do about it.
 //!
-//! Responses may be stored in groups, which end together by one write: those that the origin names by Cache-Groups
-//! (RFC 9875), ended by Cache-Group-Invalidation in the response to an unsafe request, and your own
-//! [tags](CacheOptions::tags), ended by [`invalidate_tag`](CacheLayer::invalidate_tag). They need one more read each.
-//!
-//! # What you know better
-//! [`Rules`] say what is kept and for how long where the origin says nothing or the wrong thing: by URL, status or media
-//! type, as default or override. [`CacheOptions`] among a request's extensions say it for that one, with the cache modes
-//! of the Fetch standard; [`scope`] for all requests of a task. What counts as the same request is set by
-//! [`ignore_query`](CacheLayerBuilder::ignore_query), [`key_headers`](CacheLayerBuilder::key_headers),
-//! [`key`](CacheLayerBuilder::key) and the like; [`methods`](CacheLayerBuilder::methods) makes POST and QUERY cacheable,
-//! by their content. [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep tests from the
-//! network. Those who come from aiohttp-client-cache or requests-cache find [each of their settings](counterparts).
+//! # How to see it
+//! | where | what |
+//! |---|---|
+//! | `response.body().status()`, and `response.extensions().get::<CacheStatus>()` | [`CacheStatus`]: where this response came from and what became of it, as types and as text (`hit; ttl=42`) |
+//! | the field Cache-Status (RFC 9211) | the same for those on the other side of the wire; set by [`status_field`](CacheLayerBuilder::status_field) |
+//! | [`CacheLayer::statistics`] | numbers since the cache was built |
+//! | `tracing`, `tower_response_cache=debug` | [events and a span](observe#spans-and-events) for each answer, each response not stored, each failure of the store |
+//! | metrics, feature `metrics` | [counters, gauges and times](observe#metrics), for Prometheus and others |
+//! | [`CacheLayer::handle`] | what is stored: [look it up, list it](CacheHandle) by URL, status, age or tag, delete it, copy it |
+//! | `examples/inspect` | the same from a terminal, for any store's address |
 //!
 //! # Many callers at once
 //! Requests for the same that come while it is fetched share that fetch ([`coalesce`](CacheLayerBuilder::coalesce)).
@@ -65,18 +99,6 @@
 //! [`stale_while_revalidate`](CacheLayerBuilder::stale_while_revalidate) and
 //! [`stale_if_error`](CacheLayerBuilder::stale_if_error) say so for responses that do not, and
 //! [`refresh_early`](CacheLayerBuilder::refresh_early) refreshes what is asked for often before it is stale.
-//!
-//! What goes on is counted ([`CacheLayer::statistics`]) and told as [events and metrics](observe).
-//!
-//! A tower service below the cache should not depend on which task polls it (by task-local variables): a fetch is
-//! driven by whoever waits for it.
-//!
-//! [What RFC 9111 demands](conformance), sentence by sentence, with the function and the test that keep it.
-//!
-//! # What it needs
-//! tokio, with its timer enabled; outside a runtime only a store that answers at once is used, and nothing is refreshed
-//! in the background. The request's body must be `Default`, since repeated and background requests have an empty one.
-//! hyper's `Incoming` is not: map it to a boxed body above the cache.
 //!
 //! # Several processes
 //! Processes may share a store (a SQLite file, a directory, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole;
@@ -101,6 +123,20 @@
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
 //! | `metrics` | | counters, gauges and times by the `metrics` facade, [for Prometheus and others](observe) |
 //! | `testing` | | the storage contract's suite |
+//!
+//! # Pages
+//! | page | |
+//! |---|---|
+//! | [`questions`] | what people ask of an HTTP cache: why it does not store, the stack, several processes, failures, security … |
+//! | [`storage`] | each storage: what it promises, what to know, how its records look |
+//! | [`observe`] | every metric, span and event |
+//! | [`conformance`] | what RFC 9111 demands, sentence by sentence, with the function and the test that keep it |
+//! | [`migrating`] | for those who come from aiohttp-client-cache, requests-cache or http-cache: the same program, the names, what differs |
+//! | [`counterparts`] | each setting of aiohttp-client-cache and requests-cache, and ours |
+//!
+//! For tests and work offline, [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep
+//! programs from the network. What counts as the same request is set by [`ignore_query`](CacheLayerBuilder::ignore_query),
+//! [`key_headers`](CacheLayerBuilder::key_headers), [`key`](CacheLayerBuilder::key) and the like.
 
 // On docs.rs each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -115,8 +151,10 @@ mod error;
 mod handle;
 mod key;
 mod layer;
+pub mod migrating;
 pub mod observe;
 mod policy;
+pub mod questions;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod rules;

@@ -44,7 +44,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
 
     /// A shared cache, for many users: a proxy or a server (RFC 9111 §1). `s-maxage` counts, `private` and responses
     /// to Authorization are not stored unless the response allows it, nor is a response with Set-Cookie.
-    /// Default: private, where requests with different Authorization or Cookie never share a response.
+    /// Default: private, where requests with different Authorization never share a response, nor do those with different
+    /// Cookie, unless the response is `public`. A private and a shared cache on one store do not find each other's entries.
     pub fn shared(mut self) -> Self {
         self.config.policy.shared = true;
         self

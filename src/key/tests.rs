@@ -5,7 +5,7 @@ use http::{HeaderName, Request, Uri, uri::Scheme};
 use super::*;
 
 fn keyer() -> Keyer {
-    Keyer::new(b"secret", "")
+    Keyer::new(b"secret", "", false)
 }
 
 fn key(uri: &str) -> Key {
@@ -115,7 +115,7 @@ fn origin_form_takes_its_host_from_the_field_and_refuses_a_bad_one() {
 fn secret_and_partition_are_part_of_every_key() {
     let uri: Uri = "http://a/".parse().unwrap();
     let of = |secret: &[u8], partition: &str| {
-        Keyer::new(secret, partition).head(&EffectiveUri::of_uri(&uri).unwrap())
+        Keyer::new(secret, partition, false).head(&EffectiveUri::of_uri(&uri).unwrap())
     };
     let long = "p".repeat(200);
     let keys = [
@@ -165,7 +165,7 @@ fn selections_tell_values_names_and_absence_apart() {
 
 #[test]
 fn a_guess_is_right_for_all_that_are_likely_to_meet() {
-    let caches = [keyer(), Keyer::new(b"secret", "other"), Keyer::new(b"other", "")];
+    let caches = [keyer(), Keyer::new(b"secret", "other", false), Keyer::new(b"other", "", true)];
     // More than are remembered, so that they push each other out; asked for twice, so that some are found.
     for _ in 0..2 {
         for number in 0..1000 {

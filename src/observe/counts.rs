@@ -64,8 +64,9 @@ pub(super) const ANSWERS: [(&str, &str); 23] = [
 ];
 
 /// Why responses are not stored.
-pub(super) const REASONS: [&str; 29] = [
+pub(super) const REASONS: [&str; 30] = [
     "method",
+    "bypassed",
     "request-no-store",
     "no-store",
     "private",

@@ -18,6 +18,9 @@ use crate::time::Timestamp;
 pub enum NotStored {
     /// Responses to this method are not stored; only those to GET are.
     MethodNotCacheable,
+    /// The request passed the cache by: a filter, a scope or an option of the user's says so, or it asks for what a cache
+    /// cannot answer (Upgrade, If-Match, content in a GET).
+    Bypassed,
     /// The request says `no-store`.
     RequestNoStore,
     /// The response says `no-store`.
@@ -52,7 +55,7 @@ pub enum NotStored {
     TooManyFields,
     /// It belongs to more groups (RFC 9875) and tags than 128.
     TooManyGroups,
-    /// A group or tag of its was invalidated while it was fetched.
+    /// One of its groups or tags was invalidated while it was fetched.
     GroupInvalidated,
 }
 
@@ -63,6 +66,7 @@ impl NotStored {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::MethodNotCacheable => "method",
+            Self::Bypassed => "bypassed",
             Self::RequestNoStore => "request-no-store",
             Self::ResponseNoStore => "no-store",
             Self::Private => "private",

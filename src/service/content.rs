@@ -253,6 +253,10 @@ impl<S: Storage> Core<S> {
         T: Service<Request<B>> + Clone + Send + 'static,
         B: Send + 'static,
     {
+        // What the user leaves out may be what changes something.
+        if !parts.method.is_safe() && !self.config.filters.iter().all(|filter| filter(&parts)) {
+            return self.change(ServiceFetcher::new(inner), parts, body).await;
+        }
         let replayer = self.config.contents.replayer::<B>();
         if replayer.is_none() {
             tracing::warn!("requests with content are not cached: their body's type needs replay_content");

@@ -53,7 +53,7 @@ impl<S: Storage> Core<S> {
     fn unshared(store: S, config: Config, observer: Arc<Observer>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
-            keyer: Keyer::new(&config.secret, &config.partition),
+            keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
             store: Guarded::new(store, &config, Arc::clone(&observer)),
             observer,
             pending: Pending::default(),

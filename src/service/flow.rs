@@ -12,6 +12,7 @@ use super::config::Tape;
 use super::core::Core;
 use super::fetcher::Fetcher;
 use super::flights::{Landed, Lead};
+use super::judge::forget_content;
 use super::keep::Exchange;
 use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
@@ -108,9 +109,14 @@ impl<S: Storage> Core<S> {
         if self.config.tape == Some(Tape::Replay) {
             return Ok(self.refuse_request(&parts));
         }
+        let answered = self.config.methods.contains(&parts.method);
         traced(self.span(&parts), async {
             let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
-            let status = CacheStatus::new(Outcome::Bypass, Stored::No(policy::NotStored::MethodNotCacheable));
+            let reason = match answered {
+                true => policy::NotStored::Bypassed,
+                false => policy::NotStored::MethodNotCacheable,
+            };
+            let status = CacheStatus::new(Outcome::Bypass, Stored::No(reason));
             let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
             Ok(self.finish(response.map(CacheBody::inner), status))
         })
@@ -183,6 +189,10 @@ impl<S: Storage> Core<S> {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
             if !self.admits(&parts).await {
+                let mut parts = parts;
+                if forget_content(&mut parts) && !parts.method.is_safe() {
+                    return Box::pin(self.change(fetcher, parts, body)).await;
+                }
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             }
             let head = self.keyer.head(&uri);

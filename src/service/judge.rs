@@ -47,6 +47,11 @@ pub(crate) fn is_by_content(request: &request::Parts) -> bool {
     request.extensions.get::<ContentKey>().is_some()
 }
 
+/// Takes a request for one that is not told apart by its content; whether it was.
+pub(super) fn forget_content(request: &mut request::Parts) -> bool {
+    request.extensions.remove::<ContentKey>().is_some()
+}
+
 impl<S: Storage> Core<S> {
     /// Which entry a request is about.
     pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {

@@ -294,3 +294,31 @@ async fn a_body_type_of_ones_own_is_passed_on_until_the_cache_is_told_how_to_mak
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_filter_leaves_out_is_taken_to_change_something() {
+    const GET: &str = "http://example.com/graphql";
+    for waits in [false, true] {
+        let (fixture, _) = with(&[("cache-control", "max-age=60")], |builder| {
+            let reads = |parts: &http::request::Parts| !parts.headers.contains_key("x-changes");
+            let builder = methods(builder);
+            match waits {
+                false => builder.filter_request(reads),
+                true => builder.filter_request_async(move |parts| std::future::ready(reads(parts))),
+            }
+        });
+        let changing = |method| {
+            let mut request = send(method, JSON, "{}");
+            request.headers_mut().insert("x-changes", "1".parse().unwrap());
+            request
+        };
+        for (method, expected) in [(query(), "hit"), (Method::POST, "miss")] {
+            fixture.get(GET).await;
+            fixture.ask(send(Method::POST, JSON, "{}")).await;
+            assert_eq!(fixture.get(GET).await.word(), "hit");
+            let body = fixture.ask(changing(method.clone())).await.body;
+            assert_eq!(body, format!("{method} {{}}"), "its content went out");
+            assert_eq!(fixture.get(GET).await.word(), expected, "{method}, {waits}");
+        }
+    }
+}

@@ -122,6 +122,7 @@ async fn a_request_filter_keeps_requests_from_the_cache_and_invalidation_goes_on
             fixture.ask(live()).await,
             fixture.get(URI).await,
         ];
+        assert_eq!(words[0].status.stored(), Stored::No(NotStored::Bypassed));
         assert_eq!(words.map(|answer| answer.word()), ["bypass", "miss", "bypass", "hit"]);
         let post = Request::post(URI).header("x-live", "1").body(ReqBody::default()).unwrap();
         fixture.ask(post).await;

@@ -157,3 +157,15 @@ async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
     fixture.clock.advance(Duration::from_secs(61));
     assert_eq!(words(&fixture, uris).await, ["miss", "hit", "miss", "miss", "miss"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store() {
+    let storage = MemoryStorage::new();
+    let origin =
+        || Origin::always(http::Response::builder().header("cache-control", "private, max-age=60"), "mine");
+    let private = Fixture::with(origin(), storage.clone(), |builder| builder);
+    let shared = Fixture::with(origin(), storage, |builder| builder.shared());
+    private.get("http://example.com/").await;
+    assert_eq!(private.get("http://example.com/").await.word(), "hit");
+    assert_eq!(shared.get("http://example.com/").await.word(), "miss");
+}
