@@ -179,7 +179,7 @@ impl<S: Storage> Core<S> {
     pub(crate) async fn run<F: Fetcher>(
         self: Arc<Self>,
         mut fetcher: F,
-        parts: request::Parts,
+        mut parts: request::Parts,
         body: F::RequestBody,
         first: First,
         departures: u64,
@@ -189,7 +189,6 @@ impl<S: Storage> Core<S> {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
             if !self.admits(&parts).await {
-                let mut parts = parts;
                 if forget_content(&mut parts) && !parts.method.is_safe() {
                     return Box::pin(self.change(fetcher, parts, body)).await;
                 }
