@@ -453,3 +453,29 @@ async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
     assert_eq!(status(&streamed.send().await.unwrap()).word(), "bypass");
     assert_eq!(origin.count(), 4);
 }
+
+#[tokio::test]
+async fn what_a_filter_leaves_out_is_taken_to_change_something() {
+    let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
+    for waits in [false, true] {
+        let reads = |parts: &http::request::Parts| !parts.headers.contains_key("x-changes");
+        let builder = CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]);
+        let builder = match waits {
+            false => builder.filter_request(reads),
+            true => builder.filter_request_async(move |parts| std::future::ready(reads(parts))),
+        };
+        let client = cached(plain(), CacheMiddleware::new(builder.build().unwrap()));
+        let url = origin.url("/graphql");
+        let post = async |name| {
+            let response = client.post(&url).header(name, "1").body("{}").send().await.unwrap();
+            let word = status(&response).word();
+            assert_eq!(response.text().await.unwrap(), "hello");
+            word
+        };
+        get(&client, &url).await;
+        assert_eq!((post("x-reads").await, post("x-reads").await), ("miss", "hit"));
+        assert_eq!(get(&client, &url).await.0.word(), "hit", "reading changes nothing");
+        assert_eq!(post("x-changes").await, "miss");
+        assert_eq!(get(&client, &url).await.0.word(), "miss", "{waits}");
+    }
+}

@@ -149,24 +149,6 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
             parts.extensions.insert(options.clone());
         }
         let bypasses = core.enter(&mut parts);
-        #[cfg(feature = "content-keys")]
-        if core.reads_content(&parts) {
-            let content = match &body {
-                None => Some(Bytes::new()),
-                Some(body) => body.as_bytes().map(Bytes::copy_from_slice),
-            };
-            let response =
-                match content.filter(|_| !bypasses).filter(|content| core.is_by_content(&mut parts, content))
-                {
-                    None => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
-                    Some(content) => {
-                        chain.question.content = Some(content);
-                        let departures = core.flights.departures();
-                        core.run(chain, parts, body, None, departures).await?
-                    }
-                };
-            return Ok(into_response(response, url));
-        }
         let route = {
             let uri = core.identify(&parts);
             core.route(
@@ -180,6 +162,21 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
             Route::Unsafe => core.change(chain, parts, body).await?,
+            #[cfg(feature = "content-keys")]
+            Route::Content => {
+                let content = match &body {
+                    None => Some(Bytes::new()),
+                    Some(body) => body.as_bytes().map(Bytes::copy_from_slice),
+                };
+                match content.filter(|content| core.reads_by(&mut parts, content)) {
+                    None => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
+                    Some(content) => {
+                        chain.question.content = Some(content);
+                        let departures = core.flights.departures();
+                        core.run(chain, parts, body, None, departures).await?
+                    }
+                }
+            }
             Route::Lookup => {
                 let departures = core.flights.departures();
                 core.run(chain, parts, body, None, departures).await?

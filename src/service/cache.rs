@@ -78,11 +78,6 @@ where
         let (mut parts, body) = request.into_parts();
         let bypasses = self.core.enter(&mut parts);
         let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
-        #[cfg(feature = "content-keys")]
-        if self.core.reads_content(&parts) {
-            let (core, inner) = (Arc::clone(&self.core), self.inner.clone());
-            return CacheFuture::boxed(core.run_with_content(inner, parts, body, bypasses));
-        }
         let asked = Asked::by(&parts);
         let uri = self.core.identify(&parts);
         match self.core.route(&parts, has_content, asked.interest, uri.as_ref(), bypasses) {
@@ -93,6 +88,11 @@ where
             Route::Unsafe => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.change(fetcher, parts, body))
+            }
+            #[cfg(feature = "content-keys")]
+            Route::Content => {
+                let (core, inner) = (Arc::clone(&self.core), self.inner.clone());
+                CacheFuture::boxed(core.run_with_content(inner, parts, body))
             }
             Route::Lookup => {
                 // Before the lookup: what lands after this is looked for once more.

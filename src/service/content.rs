@@ -21,10 +21,11 @@ use tower_service::Service;
 
 use super::core::Core;
 use super::fetcher::{Fetcher, ServiceFetcher};
-use super::flow::Answered;
+use super::flow::{Answered, Route};
 use super::judge::ContentKey;
 use crate::body::Exclusive;
 use crate::key::{self, Ignored};
+use crate::policy;
 use crate::storage::Storage;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -194,21 +195,40 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Ahead<B> {
 }
 
 impl<S: Storage> Core<S> {
-    /// Whether a request is one whose content has to be read: of a method that the user made cacheable, and without
-    /// conditions, which are on the origin's state.
-    pub(crate) fn reads_content(&self, parts: &request::Parts) -> bool {
+    /// Whether a request is of a method that is told apart by content, and that the user made cacheable.
+    pub(super) fn reads_content(&self, parts: &request::Parts) -> bool {
         let of_itself = matches!(parts.method, Method::GET | Method::HEAD);
         !of_itself && self.config.methods.contains(&parts.method)
     }
 
-    /// Takes the content into the request, if the cache answers it by that.
+    /// Which way such a request takes.
+    pub(super) fn route_by_content(&self, parts: &request::Parts, bypasses: bool) -> Route {
+        let is_left_out = !self.passes_filters(parts);
+        // What the user leaves out may be what changes something.
+        if is_left_out && !policy::is_reading(&parts.method) {
+            return Route::Unsafe;
+        }
+        // These are on the origin's state, or on one that no content tells apart.
+        let conditions = [
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_UNMODIFIED_SINCE,
+            header::RANGE,
+            header::UPGRADE,
+        ];
+        let has_conditions = conditions.iter().any(|name| parts.headers.contains_key(name));
+        if is_left_out || bypasses || has_conditions { Route::Bypass } else { Route::Content }
+    }
+
+    /// Takes the content into the request, if it is not too long.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn is_by_content(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
-        let is = content.len() as u64 <= self.config.contents.most && self.answers_content(parts);
-        if is {
+    pub(crate) fn reads_by(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
+        let fits = content.len() as u64 <= self.config.contents.most;
+        if fits {
             self.take_content(parts, content);
         }
-        is
+        fits
     }
 
     /// Takes the content into the request as what tells it apart.
@@ -226,42 +246,21 @@ impl<S: Storage> Core<S> {
         parts.extensions.insert(ContentKey(digest));
     }
 
-    /// Whether a request with content is answered by the cache.
-    fn answers_content(&self, parts: &request::Parts) -> bool {
-        let conditions = [
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            header::IF_MODIFIED_SINCE,
-            header::IF_UNMODIFIED_SINCE,
-            header::RANGE,
-            header::UPGRADE,
-        ];
-        !conditions.iter().any(|name| parts.headers.contains_key(name))
-            && self.config.filters.iter().all(|filter| filter(parts))
-    }
-
     /// Reads the content of a request, and answers it by that.
     pub(super) async fn run_with_content<T, B>(
         self: Arc<Self>,
         inner: T,
         mut parts: request::Parts,
         body: B,
-        bypasses: bool,
     ) -> Answered<ServiceFetcher<T, B>>
     where
         ServiceFetcher<T, B>: Fetcher<RequestBody = B>,
         T: Service<Request<B>> + Clone + Send + 'static,
         B: Send + 'static,
     {
-        // What the user leaves out may be what changes something.
-        if !parts.method.is_safe() && !self.config.filters.iter().all(|filter| filter(&parts)) {
-            return self.change(ServiceFetcher::new(inner), parts, body).await;
-        }
         let replayer = self.config.contents.replayer::<B>();
-        if replayer.is_none() {
+        let Some(replayer) = replayer else {
             tracing::warn!("requests with content are not cached: their body's type needs replay_content");
-        }
-        let Some(replayer) = replayer.filter(|_| !bypasses && self.answers_content(&parts)) else {
             return self.bypass(ServiceFetcher::new(inner), Request::from_parts(parts, body)).await;
         };
         let content = match (replayer.read)(body, self.config.contents.most).await {

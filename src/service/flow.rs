@@ -36,6 +36,9 @@ pub(crate) enum Route {
     Unsafe,
     /// The cache may answer.
     Lookup,
+    /// The cache may answer, once the content is known.
+    #[cfg(feature = "content-keys")]
+    Content,
 }
 
 /// How far the store's answer goes.
@@ -73,6 +76,10 @@ impl<S: Storage> Core<S> {
         uri: Option<&EffectiveUri<'_>>,
         bypasses: bool,
     ) -> Route {
+        #[cfg(feature = "content-keys")]
+        if self.reads_content(parts) {
+            return self.route_by_content(parts, bypasses);
+        }
         let safe = matches!(parts.method, Method::GET | Method::HEAD);
         if (safe && has_content) || matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE)
         {
@@ -91,12 +98,15 @@ impl<S: Storage> Core<S> {
         match uri {
             None => Route::Bypass,
             Some(_) if safe && !self.config.methods.contains(&parts.method) => Route::Bypass,
-            Some(_) if safe && (bypasses || !self.config.filters.iter().all(|filter| filter(parts))) => {
-                Route::Bypass
-            }
+            Some(_) if safe && (bypasses || !self.passes_filters(parts)) => Route::Bypass,
             Some(_) if safe => Route::Lookup,
             Some(_) => Route::Unsafe,
         }
+    }
+
+    /// Whether the user's filters leave a request to the cache: those that need no waiting.
+    pub(super) fn passes_filters(&self, parts: &request::Parts) -> bool {
+        self.config.filters.iter().all(|filter| filter(parts))
     }
 
     /// Sends a request that is none of the cache's business.
@@ -189,7 +199,7 @@ impl<S: Storage> Core<S> {
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             };
             if !self.admits(&parts).await {
-                if forget_content(&mut parts) && !parts.method.is_safe() {
+                if forget_content(&mut parts) && !policy::is_reading(&parts.method) {
                     return Box::pin(self.change(fetcher, parts, body)).await;
                 }
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;

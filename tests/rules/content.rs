@@ -312,12 +312,13 @@ async fn what_a_filter_leaves_out_is_taken_to_change_something() {
             request.headers_mut().insert("x-changes", "1".parse().unwrap());
             request
         };
-        for (method, expected) in [(query(), "hit"), (Method::POST, "miss")] {
+        for (method, word, expected) in [(query(), "bypass", "hit"), (Method::POST, "miss", "miss")] {
             fixture.get(GET).await;
             fixture.ask(send(Method::POST, JSON, "{}")).await;
             assert_eq!(fixture.get(GET).await.word(), "hit");
-            let body = fixture.ask(changing(method.clone())).await.body;
-            assert_eq!(body, format!("{method} {{}}"), "its content went out");
+            let answer = fixture.ask(changing(method.clone())).await;
+            assert_eq!(answer.word(), word, "{method}, {waits}");
+            assert_eq!(answer.body, format!("{method} {{}}"), "its content went out");
             assert_eq!(fixture.get(GET).await.word(), expected, "{method}, {waits}");
         }
     }
