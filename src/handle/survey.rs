@@ -6,6 +6,7 @@
 //! All keys are listed first and the records read after, so that a body is known before the record that names it.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::pin::pin;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -237,7 +238,7 @@ enum Rest {
     Orphan(Key),
 }
 
-/// What was listed and not yet found in use. Keys and names are random: a part of them is enough to tell them apart.
+/// What was listed and not yet found in use, by [`number`]s: enough to tell apart what is in one store.
 #[derive(Default)]
 struct Survey {
     listed: HashSet<u64>,
@@ -271,11 +272,6 @@ impl Survey {
     }
 }
 
-/// Eight of its bytes, mixed from all of them.
 fn number(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(0, |mixed: u64, part| {
-        let mut word = [0; 8];
-        word[..part.len()].copy_from_slice(part);
-        mixed.rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from_le_bytes(word)
-    })
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes)
 }
