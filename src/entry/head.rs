@@ -25,6 +25,28 @@ pub(crate) enum Slot {
     Group(GroupValue),
 }
 
+impl Slot {
+    /// The stored response in it.
+    pub(crate) fn variant(&self) -> Option<&Variant> {
+        match self {
+            Self::Head(head) => Some(&head.inline),
+            Self::Variant { variant, .. } => Some(variant),
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+        }
+    }
+
+    /// The same with another response in the place of the one in it.
+    pub(crate) fn with(&self, variant: Variant) -> Option<Self> {
+        match self {
+            Self::Head(head) => Some(Self::Head(Head { inline: variant, ..head.clone() })),
+            Self::Variant { key_text, generation, .. } => {
+                Some(Self::Variant { key_text: key_text.clone(), generation: *generation, variant })
+            }
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+        }
+    }
+}
+
 /// What a group of responses is at present. Its members are those that were stored with this very value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupValue {
@@ -105,7 +127,7 @@ pub(crate) struct StoredResponse {
 }
 
 /// A body: in the record itself, or in chunks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoredBody {
     Inline(Bytes),
     Chunked { id: [u8; 16], chunk_len: u32, len: u64 },
@@ -132,6 +154,14 @@ impl StoredBody {
 }
 
 impl StoredResponse {
+    /// Whether both are what one and the same fetch brought.
+    pub(crate) fn is_of_the_fetch_of(&self, other: &Self) -> bool {
+        (self.request_time, self.response_time, self.status)
+            == (other.request_time, other.response_time, other.status)
+            && self.headers == other.headers
+            && self.body == other.body
+    }
+
     /// The response's freshness by these options; `cache` numbers the cache whose options they are.
     pub(crate) fn freshness(&self, cache: u64, options: &policy::Options) -> Cow<'_, Freshness> {
         match self.freshness.get() {

@@ -9,13 +9,11 @@ use futures_util::{TryStreamExt, future};
 
 use super::entry::StoredEntry;
 use super::filter::EntryFilter;
-use super::find::unsettled;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{self, GRACE, Head, Slot, StoredResponse, Variant, decode};
+use crate::entry::{self, GRACE, Slot, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{Given, Ttl};
-use crate::service::Settling;
 use crate::storage::{Key, Kind, Retain, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -37,10 +35,7 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
         self.core.note_invalidation("hand", EffectiveUri::of_text(&entry.url).as_ref());
-        match self.core.invalidate(entry.key).await {
-            Settling::Written(_) | Settling::Settled => Ok(()),
-            Settling::Unsettled => Err(unsettled()),
-        }
+        self.core.invalidate(entry.key).await.into_result()
     }
 
     /// Removes all records that are kept no longer, of whatever kind: [`Storage::delete_expired`]. How many records there
@@ -132,20 +127,15 @@ impl<S: Storage> CacheHandle<S> {
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
         self.core.store.retain(&groups, Retain::AtLeast(until)).await?;
-        let changed = Variant { until, response, ..variant };
-        let new = match decode(&record) {
-            Some(Slot::Head(head)) => {
-                // Without names there are no further variants to be reached through it.
-                let others = if head.names.is_empty() { until } else { record.retain_until() };
-                let retain = until.max(head.fence).max(others);
-                entry::record(Slot::Head(Head { inline: changed, ..head.clone() }), retain)
-            }
-            Some(Slot::Variant { key_text, generation, .. }) => {
-                let (key_text, generation) = (key_text.clone(), *generation);
-                entry::record(Slot::Variant { key_text, generation, variant: changed }, until)
-            }
-            _ => return Ok(false),
+        let Some(slot) = decode(&record) else { return Ok(false) };
+        let retain = match slot {
+            // Without names there are no further variants to be reached through it.
+            Slot::Head(head) if head.names.is_empty() => until.max(head.fence),
+            Slot::Head(head) => until.max(head.fence).max(record.retain_until()),
+            _ => until,
         };
+        let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };
+        let new = entry::record(slot, retain);
         match self.core.store.write_if(key, Some(record.stamp()), new).await {
             Ok(true) => {}
             Ok(false) => return Ok(false),

@@ -15,7 +15,7 @@ use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::{AT_ONCE, CacheHandle};
 use crate::entry::{
-    self, GRACE, GroupValue, Head, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
+    self, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::{SKEW, variant_in, within};
@@ -29,7 +29,7 @@ pub struct Copied {
     pub responses: u64,
     /// The bytes of their bodies.
     pub bytes: u64,
-    /// Those that were there already, as they are here.
+    /// Those that were there already, from the same fetch.
     pub unchanged: u64,
     /// Those left out, since what is there is newer or was invalidated.
     pub skipped: u64,
@@ -171,8 +171,13 @@ impl<S: Storage, T: Storage> Destination<'_, S, T> {
             let is_kept = there.retain_until() > begun;
             let stands = match decode(there) {
                 Some(Slot::Fence { .. }) => is_kept,
-                _ => variant_in(there)
-                    .is_some_and(|there| is_kept && there.response.response_time >= entry.stored_at()),
+                slot => match slot.and_then(Slot::variant).filter(|_| is_kept) {
+                    // Another value of a group, or another lifetime.
+                    Some(there) if there.response.is_of_the_fetch_of(&entry.variant.response) => {
+                        return Ok(Outcome::There);
+                    }
+                    there => there.is_some_and(|there| there.response.response_time >= entry.stored_at()),
+                },
             };
             if stands {
                 return Ok(Outcome::Skipped);
@@ -231,14 +236,8 @@ impl<S: Storage, T: Storage> Destination<'_, S, T> {
         }
         let response = StoredResponse { groups: groups.into(), ..response.clone() };
         let variant = Variant { response, ..entry.variant.clone() };
-        let slot = match decode(&entry.record) {
-            Some(Slot::Head(head)) => Slot::Head(Head { inline: variant, ..head.clone() }),
-            Some(Slot::Variant { key_text, generation, .. }) => {
-                Slot::Variant { key_text: key_text.clone(), generation: *generation, variant }
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(entry::record(slot, entry.record.retain_until())))
+        let slot = decode(&entry.record).and_then(|slot| slot.with(variant));
+        Ok(slot.map(|slot| entry::record(slot, entry.record.retain_until())))
     }
 
     /// The value of a group there; where it has none, it gets the one that it has here.

@@ -13,7 +13,7 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::service::{Asked, Found, Place, Settling};
+use crate::service::{Asked, Found, Place};
 use crate::storage::{Key, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -142,10 +142,8 @@ impl<S: Storage> CacheHandle<S> {
             _ => false,
         });
         self.core.note_invalidation("hand", Some(uri));
-        match self.core.invalidate(head).await {
-            Settling::Written(_) | Settling::Settled => Ok(u64::from(is_there)),
-            Settling::Unsettled => Err(unsettled()),
-        }
+        self.core.invalidate(head).await.into_result()?;
+        Ok(u64::from(is_there))
     }
 
     async fn candidate(&self, parts: request::Parts) -> Result<Option<StoredEntry>> {
@@ -215,9 +213,4 @@ fn no_url() -> Error {
 
 fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "the store could not be asked")
-}
-
-pub(super) fn unsettled() -> Error {
-    let message = "the store has not taken the deletion yet: this process treats it as done, and tries again";
-    Error::new(ErrorKind::Unavailable, message)
 }

@@ -187,7 +187,7 @@ impl<S: Storage> Core<S> {
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         self.note_invalidation("hand", None);
-        settled(self.invalidate_group(self.keyer.group("", name)).await)
+        self.invalidate_group(self.keyer.group("", name)).await.into_result()
     }
 
     /// Invalidates all responses of an origin's group.
@@ -198,7 +198,7 @@ impl<S: Storage> Core<S> {
             return Err(Error::new(ErrorKind::Config, expected));
         };
         self.note_invalidation("hand", None);
-        settled(self.invalidate_group(self.keyer.group(origin(&uri.to_text()), name)).await)
+        self.invalidate_group(self.keyer.group(origin(&uri.to_text()), name)).await.into_result()
     }
 
     async fn invalidate_group(self: &Arc<Self>, group: Key) -> Settling {
@@ -224,16 +224,6 @@ impl<S: Storage> Core<S> {
         // As long as the members of before, lest a late write of the former value find nothing there.
         let until = there.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
         entry::record(Slot::Group(value), until)
-    }
-}
-
-fn settled(settling: Settling) -> Result<()> {
-    match settling {
-        Settling::Written(_) | Settling::Settled => Ok(()),
-        Settling::Unsettled => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the store has not taken the invalidation yet: this process treats it as done, and tries again",
-        )),
     }
 }
 

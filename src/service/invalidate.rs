@@ -13,7 +13,7 @@ use super::core::Core;
 use super::lookup::variant_in;
 use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Kind, Retain, Stamp, Storage};
 
@@ -26,6 +26,19 @@ pub(crate) enum Settling {
     Settled,
     /// The store has not taken it.
     Unsettled,
+}
+
+impl Settling {
+    /// For those who invalidate by hand.
+    pub(crate) fn into_result(self) -> Result<()> {
+        match self {
+            Self::Written(_) | Self::Settled => Ok(()),
+            Self::Unsettled => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store has not taken the invalidation yet: this process treats it as done, and tries again",
+            )),
+        }
+    }
 }
 
 impl<S: Storage> Core<S> {

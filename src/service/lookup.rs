@@ -67,11 +67,7 @@ pub(crate) enum Found {
 
 /// The stored response in a record that a lookup found.
 pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
-    match decode(record)? {
-        Slot::Head(head) => Some(&head.inline),
-        Slot::Variant { variant, .. } => Some(variant),
-        Slot::Fence { .. } | Slot::Index(_) | Slot::Group(_) => None,
-    }
+    decode(record)?.variant()
 }
 
 /// The head in a record, if it can be used for this URI now.

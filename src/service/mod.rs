@@ -53,6 +53,5 @@ pub(crate) use self::fetcher::{Fetcher, Unstorable};
 pub(crate) use self::flow::Route;
 pub(crate) use self::groups::SKEW;
 pub(crate) use self::guard::within;
-pub(crate) use self::invalidate::Settling;
 pub(crate) use self::lookup::{Found, Place, variant_in};
 pub(crate) use self::respond::Asked;
