@@ -435,8 +435,8 @@ async fn options_of_a_request_reach_the_cache() {
 async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let layer =
-        CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).build().unwrap();
-    let client = cached(plain(), CacheMiddleware::new(layer));
+        CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).max_content_bytes(20);
+    let client = cached(plain(), CacheMiddleware::new(layer.build().unwrap()));
     let post = |content: &'static str| {
         let request = client.post(origin.url("/")).header("content-type", "application/json");
         request.body(content).send()
@@ -451,7 +451,8 @@ async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
     let streamed =
         client.post(origin.url("/")).body(Body::wrap(http_body_util::Full::new(Bytes::from("{}"))));
     assert_eq!(status(&streamed.send().await.unwrap()).word(), "bypass");
-    assert_eq!(origin.count(), 4);
+    assert_eq!(status(&post("a content that is too long").await.unwrap()).word(), "bypass");
+    assert_eq!(origin.count(), 5);
 }
 
 #[tokio::test]

@@ -1,24 +1,24 @@
 //! Copying to another storage.
 
-use futures_util::{Stream, TryStreamExt};
-use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
-use tower_response_cache::{CacheOptions, Copied, EntryFilter, Error, ErrorKind, Result, Timestamp};
+use futures_util::TryStreamExt;
+use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
+use tower_response_cache::{CacheOptions, Copied, EntryFilter, Timestamp};
 
 use crate::support::get;
 use crate::{A, SECOND, in_a_file, in_language, world};
 
-const LARGE: &str = "http://example.com/large?len=400000";
-const SEVERAL: &str = "http://example.com/?vary=accept-language";
+pub const LARGE: &str = "http://example.com/large?len=400000";
+pub const SEVERAL: &str = "http://example.com/?vary=accept-language";
 
-fn everything() -> EntryFilter {
+pub fn everything() -> EntryFilter {
     EntryFilter::new()
 }
 
-fn memory() -> BoxStorage {
+pub fn memory() -> BoxStorage {
     BoxStorage::new(MemoryStorage::new())
 }
 
-fn counts(copied: &Copied) -> [u64; 4] {
+pub fn counts(copied: &Copied) -> [u64; 4] {
     assert_eq!(copied.unchanged, 0);
     [copied.responses, copied.bytes, copied.skipped, copied.failed]
 }
@@ -157,66 +157,6 @@ async fn what_is_incomplete_here_is_left_out_and_counted() {
     let copied = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
     assert_eq!(counts(&copied), [1, 4, 0, 1]);
     assert!(!world(&to).handle().has_url(LARGE).await.unwrap());
-}
-
-/// A storage that takes short records only, or none.
-#[derive(Clone)]
-struct Narrow {
-    inner: MemoryStorage,
-    longest: usize,
-}
-
-impl Narrow {
-    fn check(&self, record: &Record) -> Result<()> {
-        match record.to_bytes().len() > self.longest {
-            true if self.longest == 0 => Err(Error::new(ErrorKind::Full, "scripted")),
-            true => Err(Error::new(ErrorKind::TooLarge, "scripted")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Storage for Narrow {
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.inner.read(key).await
-    }
-
-    async fn write(&self, key: Key, record: Record) -> Result<()> {
-        self.check(&record)?;
-        self.inner.write(key, record).await
-    }
-
-    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        self.check(&record)?;
-        self.inner.write_if(key, seen, record).await
-    }
-
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-
-    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        self.inner.retain(keys, retain).await
-    }
-
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
-    }
-}
-
-#[tokio::test]
-async fn what_is_too_large_there_is_left_out_and_a_store_that_fails_is_an_error() {
-    let source = world(&memory());
-    source.fill(&[A, LARGE, "http://example.com/middle?len=5000"]).await;
-    let narrow = |longest| Narrow { inner: MemoryStorage::new(), longest };
-    let copied = source.handle().copy_to(&narrow(2_000), &everything(), |_| {}).await.unwrap();
-    assert_eq!(counts(&copied), [1, 4, 0, 2]);
-    let full = source.handle().copy_to(&narrow(0), &everything(), |_| {}).await;
-    assert_eq!(full.unwrap_err().kind(), ErrorKind::Full);
 }
 
 #[tokio::test]

@@ -205,6 +205,22 @@ async fn a_dead_store_is_an_error_and_what_was_deleted_stays_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_owed_its_deletion_is_not_listed() {
+    let faulty = Faulty::new(Mode::Well);
+    let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
+    for uri in [A, "http://example.com/b"] {
+        fixture.get(uri).await;
+    }
+    fixture.layer.idle().await;
+    faulty.set(Mode::HungWrites);
+    let handle = fixture.layer.handle();
+    assert!(handle.delete_url(A).await.is_err());
+    let urls: Vec<_> = handle.urls(&EntryFilter::new()).try_collect().await.unwrap();
+    assert_eq!(urls, ["http://example.com/b"]);
+    assert_eq!(handle.size().await.unwrap().responses, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_further_response_that_is_owed_its_deletion_is_not_served() {
     const URI: &str = "http://example.com/?vary=accept-language";
     let faulty = Faulty::new(Mode::Well);

@@ -3,6 +3,7 @@
 
 mod changing;
 mod copying;
+mod destinations;
 mod finding;
 mod listing;
 #[path = "../support/mod.rs"]

@@ -63,6 +63,21 @@ async fn no_more_requests_are_under_way_than_were_allowed_and_failures_are_count
 }
 
 #[tokio::test(start_paused = true)]
+async fn warming_ends_when_all_is_stored() {
+    let faulty = Faulty::new(Mode::HungWrites);
+    let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
+    let (handle, service) = (fixture.layer.handle(), fixture.service.clone());
+    let warming = tokio::spawn(async move { handle.warm(service, [get(A)], 1).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(fixture.origin.count() == 1 && !warming.is_finished());
+    faulty.set(Mode::Well);
+    assert_eq!(warming.await.unwrap().stored, 1);
+    assert_eq!(fixture.layer.handle().size().await.unwrap().entries, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sweeper_removes_what_has_expired_until_it_is_dropped() {
     let memory = MemoryStorage::new();
     let world = world(&BoxStorage::new(memory.clone()));
