@@ -60,11 +60,11 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// The methods of requests that the cache answers. All but GET and HEAD need the feature `content-keys`: their
     /// requests are told apart by method and content, in the form that all spellings of one meaning share (JSON whose
     /// members stand in another order, a form whose fields do, another multipart boundary), and invalidate nothing, since
-    /// you say that they read; those that a [filter](Self::filter_request) leaves out do, as they would without this. Their responses need a lifetime, of their own or by a rule; only for QUERY and its kin
-    /// (SEARCH, REPORT, PROPFIND) one may be guessed. A content that is longer than
-    /// [`max_content_bytes`](Self::max_content_bytes), or of a body type that cannot be made anew
-    /// ([`replay_content`](Self::replay_content)), goes to the inner service, and its response is not stored; so does a
-    /// request with conditions or a range. Default: GET and HEAD.
+    /// you say that they read; those that a [filter](Self::filter_request) leaves out do, as they would without this.
+    /// Their responses need a lifetime, of their own or by a rule; only for QUERY and its kin (SEARCH, REPORT, PROPFIND)
+    /// one may be guessed. A content that is longer than [`max_content_bytes`](Self::max_content_bytes), or of a body type
+    /// that cannot be made anew ([`replay_content`](Self::replay_content)), goes to the inner service, and its response is
+    /// not stored; so does a request with conditions or a range. Default: GET and HEAD.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.config.methods = methods.into_iter().collect();
         self

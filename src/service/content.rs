@@ -2,7 +2,8 @@
 //! apart, and sent on.
 //!
 //! Promises: the origin gets every byte, and the error where the content fails; what is too long, or of a type that cannot
-//! be made anew, goes to the origin untouched, and its response is not stored; such a request invalidates nothing.
+//! be made anew, goes to the origin untouched, and its response is not stored; such a request invalidates nothing. One that
+//! a filter leaves out is as any other of its method.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
