@@ -129,6 +129,13 @@ features() {
   cargo hack check --lib --feature-powerset --depth 2 --exclude-features default --keep-going
 }
 
+# The tests, examples and benches name the features that they need: with any one of these they compile.
+features_of_tests() {
+  tool cargo-hack
+  export RUSTFLAGS="-D warnings"
+  cargo hack check --each-feature --features memory --exclude-features default --all-targets --keep-going
+}
+
 # All, and all but one; with the one go those that turn it on.
 features_most() {
   export RUSTFLAGS="-D warnings"
@@ -198,6 +205,7 @@ step "docs as docs.rs builds them" docs
 step "licences, duplicates and sources" licences
 step "features: none, each and in pairs" features
 step "features: all, and all but one" features_most
+step "features: the tests, with each" features_of_tests
 step "Rust $oldest" oldest_rust
 step "Rust $oldest, by what the dependencies say" oldest_rust_of_dependencies
 step "oldest dependencies" oldest_dependencies

@@ -44,7 +44,7 @@ done
 step "format" cargo fmt --check
 step "lints, all features" cargo clippy --all-features --all-targets -- -D warnings
 step "lints, no features" cargo clippy --no-default-features --lib -- -D warnings
-step "lints, default features" cargo clippy --lib -- -D warnings
+step "lints, default features" cargo clippy --all-targets -- -D warnings
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
 tree=$(cargo tree -e normal --prefix none)
 if grep -qE '^(rusqlite|tokio-rusqlite|libsqlite3-sys|fs4|reqwest|axum|hyper) ' <<<"$tree"; then

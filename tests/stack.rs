@@ -20,7 +20,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::decompression::DecompressionLayer;
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{CacheLayer, CacheStatus, Stored};
+use tower_response_cache::{CacheLayer, CacheStatus};
 
 use support::{Origin, ReqBody, get, get_with, response};
 
@@ -115,7 +115,7 @@ async fn redirects_followed_below_are_not_stored_under_the_first_uri() {
     let service = ServiceBuilder::new().layer(cache()).layer(FollowRedirectLayer::new()).service(origin);
     for _ in 0..2 {
         let (_, _, body, status) = ask(&service, get("http://example.com/old")).await;
-        assert_eq!((&body[..], status.stored()), (&b"new"[..], Stored::Redirected));
+        assert_eq!((&body[..], status.stored()), (&b"new"[..], tower_response_cache::Stored::Redirected));
     }
     ask(&service, get("http://example.com/new")).await;
     assert_eq!(ask(&service, get("http://example.com/new")).await.3.word(), "hit");
