@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tower_response_cache::{MissReason, NotStored, Outcome, Stored};
 
-use support::{Fixture, Origin, get, get_with, has_tag, not_modified, response};
+use support::{Answer, Fixture, Origin, get, get_with, has_tag, not_modified, response};
 
 const A: &str = "http://example.com/a";
 
@@ -323,4 +323,30 @@ async fn a_status_field_is_added_on_request() {
     let status = cache.get(A).await;
     let expected = "\"my \\\"cache\\\" ?\"; fwd=uri-miss; fwd-status=200; detail=no-store";
     assert_eq!(status.header("cache-status"), Some(expected));
+}
+
+#[tokio::test]
+async fn in_strict_mode_a_fetch_stores_where_the_place_that_it_took_still_stands() {
+    for (strict, minutes, evicts, word) in [
+        (true, 8, false, "hit"),
+        (true, 11, false, "miss"),
+        (true, 8, true, "miss"),
+        (false, 8, true, "hit"),
+        (false, 11, false, "miss"),
+    ] {
+        let cache = Fixture::with(
+            Origin::new(|_| response(&[("cache-control", "max-age=3600")], "v")),
+            tower_response_cache::storage::MemoryStorage::new(),
+            |builder| if strict { builder.strict() } else { builder },
+        );
+        let under_way = cache.send(get(A)).await;
+        cache.clock.advance(Duration::from_secs(60 * minutes));
+        cache.layer.handle().delete_expired().await.unwrap();
+        if evicts {
+            cache.layer.handle().clear().await.unwrap();
+        }
+        assert_eq!(&Answer::read(under_way).await.body[..], b"v");
+        cache.layer.idle().await;
+        assert_eq!(cache.get(A).await.word(), word, "{strict}, {minutes}, {evicts}");
+    }
 }

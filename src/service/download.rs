@@ -302,21 +302,15 @@ impl Places {
     /// A number for a reader that begins at this place.
     pub(crate) fn enter(&mut self, place: u64) -> usize {
         self.readers += 1;
-        match self
-            .places
-            .iter()
-            .position(|place| *place == Place::Free)
-            .filter(|_| self.readers <= self.places.len())
-        {
-            Some(free) => {
-                self.places[free] = Place::At(place);
-                free
-            }
-            None => {
-                self.places.push(Place::At(place));
-                self.places.len() - 1
-            }
-        }
+        let is_free = |place: &Place| *place == Place::Free;
+        // Nobody looks for one where there is none.
+        let free = Some(&self.places).filter(|places| self.readers <= places.len());
+        let reader = free.and_then(|places| places.iter().position(is_free)).unwrap_or_else(|| {
+            self.places.push(Place::Free);
+            self.places.len() - 1
+        });
+        self.places[reader] = Place::At(place);
+        reader
     }
 
     /// Gives the number back; how many readers are left.

@@ -13,11 +13,13 @@ use crate::{A, SECOND, in_language, world};
 
 const DAY: u32 = 86_400;
 
+type Before = dyn Fn(&Record) -> Result<()> + Send + Sync;
+
 /// A storage that lists its keys the other way round, and does something before it takes a record.
 #[derive(Clone)]
 struct Scripted {
     inner: MemoryStorage,
-    before: Arc<dyn Fn(&Record) -> Result<()> + Send + Sync>,
+    before: Arc<Before>,
 }
 
 impl Scripted {
