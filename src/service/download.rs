@@ -201,7 +201,8 @@ impl<S: Storage> State<S> {
         matches!(self.keeping, Keeping::Recording(_)) && self.end.is_none()
     }
 
-    /// Whether who comes now can read it from the beginning: while it is being stored and was heard of within this time, and afterwards if it is short.
+    /// Whether who comes now can read it from the beginning: while it is being stored and was heard of within this time,
+    /// and afterwards if it is short.
     pub(crate) fn takes_readers(&self, patience: Duration) -> bool {
         (self.is_open() && self.heard.elapsed() < patience)
             || (matches!(self.keeping, Keeping::Stored) && self.window.start() == 0)
