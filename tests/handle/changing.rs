@@ -4,7 +4,7 @@ use futures_util::{FutureExt, TryStreamExt};
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
 use tower_response_cache::{EntryFilter, Timestamp, Ttl};
 
-use crate::support::get;
+use crate::support::{Answer, get};
 use crate::{A, SECOND, in_language, stores, world, world_with};
 
 const LARGE: &str = "http://example.com/large?len=400000";
@@ -151,6 +151,23 @@ async fn a_body_stays_for_as_long_as_its_new_lifetime_and_goes_when_that_is_over
         world.clock.advance(2 * 3600 * SECOND);
         assert_eq!(handle.delete_expired().await.unwrap(), 1);
         assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn who_reads_a_body_whose_lifetime_is_shortened_reads_it_to_its_end() {
+    const LONG: &str = "http://example.com/long?len=2000000";
+    for (storage, _folder) in stores().await {
+        let world = world(&storage);
+        world.fill(&[LONG]).await;
+        let under_way = world.send(get(LONG)).await;
+        for ttl in [Ttl::For(SECOND), Ttl::Revalidate] {
+            assert_eq!(world.handle().reset_expiry(&everything(), ttl).await.unwrap(), 1);
+            world.clock.advance(2 * SECOND);
+            world.handle().delete_expired().await.unwrap();
+        }
+        let read = Answer::read(under_way).await;
+        assert_eq!((read.word(), read.body.len()), ("hit", 2_000_000));
     }
 }
 
