@@ -1,8 +1,8 @@
 //! A hand on the cache: [`CacheHandle`] looks into the store of a running cache and changes what is there.
 //!
 //! Each file is one kind of question: `find` (one request or URL), `listing` (what is stored), `change` (deleting, and new
-//! lifetimes), `copy`, `survey` (what cannot be used), `warm`, `sweeper`; they are asked with an `EntryFilter` and answered
-//! with a `StoredEntry`.
+//! lifetimes), `copy` (with `destination`), `survey` (what cannot be used), `warm`, `sweeper`; they are asked with an
+//! `EntryFilter` and answered with a `StoredEntry`.
 //!
 //! Promises: what it shows is what the cache could answer from; what it deletes is not brought back by a fetch that was under
 //! way, in any process; a store that hangs is an error in bounded time, but for what the store does to all of its records at
@@ -11,6 +11,7 @@
 
 mod change;
 mod copy;
+mod destination;
 mod entry;
 mod filter;
 mod find;

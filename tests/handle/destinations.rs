@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
-use tower_response_cache::{Error, ErrorKind, Result};
+use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
 
 use crate::copying::{LARGE, SEVERAL, counts, everything, memory};
 use crate::support::faulty::{Faulty, Mode};
@@ -13,7 +13,7 @@ use crate::{A, SECOND, in_language, world};
 
 const DAY: u32 = 86_400;
 
-type Before = dyn Fn(&Record) -> Result<()> + Send + Sync;
+type Before = dyn Fn(&MemoryStorage, Key, &Record) -> Result<()> + Send + Sync;
 
 /// A storage that lists its keys the other way round, and does something before it takes a record.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(before: impl Fn(&Record) -> Result<()> + Send + Sync + 'static) -> Self {
+    fn new(before: impl Fn(&MemoryStorage, Key, &Record) -> Result<()> + Send + Sync + 'static) -> Self {
         Self { inner: MemoryStorage::new(), before: Arc::new(before) }
     }
 }
@@ -34,12 +34,12 @@ impl Storage for Scripted {
     }
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
-        (self.before)(&record)?;
+        (self.before)(&self.inner, key, &record)?;
         self.inner.write(key, record).await
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        (self.before)(&record)?;
+        (self.before)(&self.inner, key, &record)?;
         self.inner.write_if(key, seen, record).await
     }
 
@@ -70,7 +70,7 @@ async fn what_is_too_large_there_is_left_out_and_a_store_that_fails_is_an_error(
     let source = world(&memory());
     source.fill(&[A, LARGE, "http://example.com/middle?len=5000"]).await;
     let narrow = |longest, kind| {
-        Scripted::new(move |record| match record.to_bytes().len() > longest {
+        Scripted::new(move |_, _, record| match record.to_bytes().len() > longest {
             true => Err(Error::new(kind, "scripted")),
             false => Ok(()),
         })
@@ -97,7 +97,7 @@ async fn a_body_that_took_longer_than_a_deletion_is_remembered_is_not_named() {
     let source = world(&memory());
     source.fill(&[LARGE]).await;
     let clock = source.clock.clone();
-    let slow = Scripted::new(move |_| {
+    let slow = Scripted::new(move |_, _, _| {
         clock.advance(200 * SECOND);
         Ok(())
     });
@@ -107,8 +107,44 @@ async fn a_body_that_took_longer_than_a_deletion_is_remembered_is_not_named() {
 }
 
 #[tokio::test]
+async fn a_body_that_another_copy_brought_meanwhile_stays_and_one_that_nothing_names_goes() {
+    let source = world(&memory());
+    source.fill(&[LARGE]).await;
+    let faster = Scripted::new(|inner, key, record| {
+        if key.kind == Kind::Head {
+            let same = Record::new(record.payload(), record.retain_until());
+            inner.write(key, same).now_or_never().unwrap()?;
+        }
+        Ok(())
+    });
+    let copied = source.handle().copy_to(&faster, &everything(), |_| {}).await.unwrap();
+    assert_eq!((copied.unchanged, copied.responses, copied.skipped, copied.failed), (1, 0, 0, 0));
+    let deleted = Scripted::new(|inner, key, _| {
+        if key.kind == Kind::Head {
+            inner.write(key, Record::new("foreign", Timestamp::NEVER)).now_or_never().unwrap()?;
+        }
+        Ok(())
+    });
+    let copied = source.handle().copy_to(&deleted, &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [0, 0, 1, 0]);
+    let too_long = Scripted::new(|_, key, _| match (key.kind, key.part) {
+        (Kind::Chunk, 1) => Err(Error::new(ErrorKind::TooLarge, "scripted")),
+        _ => Ok(()),
+    });
+    let copied = source.handle().copy_to(&too_long, &everything(), |_| {}).await.unwrap();
+    assert_eq!(counts(&copied), [0, 0, 0, 1]);
+    for (storage, is_named) in [(faster, true), (deleted, false), (too_long, false)] {
+        let target = world(&BoxStorage::new(storage.clone()));
+        target.clock.advance(3 * 3600 * SECOND);
+        target.handle().delete_expired().await.unwrap();
+        let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+        assert_eq!(keys.iter().any(|key| key.kind == Kind::Chunk), is_named);
+    }
+}
+
+#[tokio::test]
 async fn each_response_is_counted_once_in_whatever_order_they_are_listed() {
-    let from = BoxStorage::new(Scripted::new(|_| Ok(())));
+    let from = BoxStorage::new(Scripted::new(|_, _, _| Ok(())));
     let (source, to) = (world(&from), memory());
     for language in ["en", "de", "fr"] {
         source.settled(in_language(SEVERAL, language)).await;

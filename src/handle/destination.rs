@@ -1,0 +1,250 @@
+//! Where responses are copied to.
+//!
+//! Promises: a body is there before the record that names it; nothing that is newer there, or was invalidated there, is
+//! overwritten; a body that a record there names stays, whoever else copies; a response keeps its age, and what invalidated
+//! its group there does not let it in.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::CacheHandle;
+use super::entry::StoredEntry;
+use crate::entry::{
+    self, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
+};
+use crate::error::{ErrorKind, Result};
+use crate::service::{SKEW, variant_in, within};
+use crate::storage::{Key, Kind, Record, Retain, Storage};
+use crate::time::Timestamp;
+
+/// What came of one response.
+pub(super) enum Outcome {
+    Written,
+    There,
+    Skipped,
+    Failed,
+}
+
+/// The other storage, beside the handle of the one that is copied.
+pub(super) struct Destination<'a, S: Storage, T: Storage> {
+    handle: &'a CacheHandle<S>,
+    to: &'a T,
+    /// Heads that others took along, before it was their turn.
+    ahead: Mutex<HashSet<Key>>,
+}
+
+impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
+    pub(super) fn new(handle: &'a CacheHandle<S>, to: &'a T) -> Self {
+        Self { handle, to, ahead: Mutex::default() }
+    }
+
+    /// One operation of the other storage.
+    async fn ask<R>(&self, operation: impl Future<Output = Result<R>> + Send) -> Result<R> {
+        within(self.handle.core.config.body_deadline, operation).await
+    }
+
+    /// Copies a response, and what it is found through; with the length of its body.
+    pub(super) async fn take_with_head(&self, entry: StoredEntry) -> Result<(Outcome, u64)> {
+        let bytes = entry.body_len();
+        if entry.key.kind == Kind::Head {
+            let key = entry.key;
+            return Ok(match self.take(entry).await? {
+                Outcome::There if self.ahead().remove(&key) => (Outcome::Written, bytes),
+                outcome => (outcome, bytes),
+            });
+        }
+        let head = Key::head(entry.key.entry);
+        let Some(generation) = generation_of(&entry.record) else { return Ok((Outcome::Failed, 0)) };
+        if !self.has_head(head, generation, &entry.url).await? {
+            match self.handle.head_at(head, generation).await? {
+                Some(first) => {
+                    if matches!(self.take(first).await?, Outcome::Written) {
+                        self.ahead().insert(head);
+                    }
+                }
+                None => return Ok((Outcome::Failed, 0)),
+            }
+            if !self.has_head(head, generation, &entry.url).await? {
+                return Ok((Outcome::Skipped, 0)); // another one is there, through which it cannot be found
+            }
+        }
+        let (key, until) = (entry.key, entry.record.retain_until());
+        let outcome = self.take(entry).await?;
+        if matches!(outcome, Outcome::Written) {
+            self.ask(self.to.retain(&[head], Retain::AtLeast(until))).await?;
+            self.take_index(key.sibling(Kind::Index, generation, 0)).await?;
+        }
+        Ok((outcome, bytes))
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn has_head(&self, head: Key, generation: [u8; 16], text: &str) -> Result<bool> {
+        let there = self.ask(self.to.read(head)).await?;
+        Ok(match there.as_ref().and_then(decode) {
+            Some(Slot::Head(of)) => of.generation == generation && *of.key_text == *text,
+            _ => false,
+        })
+    }
+
+    /// The list of entity tags of further variants: where there is none, the origin's answers are longer, and no more.
+    async fn take_index(&self, key: Key) -> Result<()> {
+        if let Some(index) = self.handle.core.store.read(key).await? {
+            self.ask(self.to.write_if(key, None, index)).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies a response.
+    async fn take(&self, entry: StoredEntry) -> Result<Outcome> {
+        let begun = self.now();
+        let there = self.ask(self.to.read(entry.key)).await?;
+        if let Some(outcome) = there.as_ref().and_then(|there| standing(there, &entry, begun)) {
+            return Ok(outcome);
+        }
+        let Some(record) = self.join_groups(&entry).await? else { return Ok(Outcome::Skipped) };
+        let chunks = entry.variant.response.body.chunks(entry.key);
+        let written = match self.take_chunks(&chunks).await? {
+            // A tombstone may have come and expired meanwhile.
+            true if there.is_none() && self.now() > begun + LOOKUP_LIMIT => None,
+            true => {
+                let seen = there.as_ref().map(Record::stamp);
+                fits(self.ask(self.to.write_if(entry.key, seen, record)).await)?
+            }
+            false => None,
+        };
+        if written == Some(true) {
+            self.let_go(chunks_in(there.as_ref(), entry.key), chunks).await?;
+            return Ok(Outcome::Written);
+        }
+        // By another copy it may be there now.
+        let there = self.ask(self.to.read(entry.key)).await?;
+        self.let_go(chunks, chunks_in(there.as_ref(), entry.key)).await?;
+        Ok(match there.and_then(|there| standing(&there, &entry, begun)) {
+            Some(outcome) => outcome,
+            None if written.is_none() => Outcome::Failed,
+            None => Outcome::Skipped,
+        })
+    }
+
+    /// Copies a body's chunks; false: one is gone here, or is too large.
+    async fn take_chunks(&self, chunks: &[Key]) -> Result<bool> {
+        for &key in chunks {
+            let Some(chunk) = self.handle.core.store.read_chunk(key).await? else { return Ok(false) };
+            if fits(self.ask(self.to.write(key, chunk)).await)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.handle.core.config.clock.now()
+    }
+
+    /// Gives the chunks of a body their end, but for those that are still in use: a response that was confirmed has the body
+    /// that it had.
+    async fn let_go(&self, mut chunks: Vec<Key>, used: Vec<Key>) -> Result<()> {
+        chunks.retain(|key| !used.contains(key));
+        self.ask(self.to.retain(&chunks, Retain::AtMost(self.now() + GRACE))).await.map(drop)
+    }
+
+    /// The record as it belongs to its groups there; `None`: one of these was invalidated since it was fetched.
+    async fn join_groups(&self, entry: &StoredEntry) -> Result<Option<Record>> {
+        let response = &entry.variant.response;
+        if response.groups.is_empty() {
+            return Ok(Some(entry.record.clone()));
+        }
+        let mut groups: Vec<Membership> = response.groups.to_vec();
+        for group in &mut groups {
+            let Some(there) = self.group_at(group.key).await? else { return Ok(None) };
+            if there.value != group.value && there.since + SKEW >= response.request_time {
+                return Ok(None);
+            }
+            group.value = there.value;
+        }
+        let keys: Vec<Key> = groups.iter().map(|group| group.key).collect();
+        self.ask(self.to.retain(&keys, Retain::AtLeast(entry.variant.until))).await?;
+        if groups == *response.groups {
+            return Ok(Some(entry.record.clone()));
+        }
+        let response = StoredResponse { groups: groups.into(), ..response.clone() };
+        let variant = Variant { response, ..entry.variant.clone() };
+        let slot = decode(&entry.record).and_then(|slot| slot.with(variant));
+        Ok(slot.map(|slot| entry::record(slot, entry.record.retain_until())))
+    }
+
+    /// The value of a group there; where it has none, it gets the one that it has here.
+    async fn group_at(&self, key: Key) -> Result<Option<GroupValue>> {
+        for _ in 0..2 {
+            let there = self.ask(self.to.read(key)).await?;
+            if let Some(record) = &there
+                && let Some(Slot::Group(value)) = decode(record)
+                && record.retain_until() > self.now()
+            {
+                return Ok(Some(*value));
+            }
+            let Some(here) = self.handle.core.store.read(key).await? else { return Ok(None) };
+            self.ask(self.to.write_if(key, there.as_ref().map(Record::stamp), here)).await?;
+        }
+        Ok(None)
+    }
+}
+
+impl<S: Storage> CacheHandle<S> {
+    /// The first response of an entry, if its head is of this generation.
+    async fn head_at(&self, key: Key, generation: [u8; 16]) -> Result<Option<StoredEntry>> {
+        let Some(record) = self.core.store.read(key).await? else { return Ok(None) };
+        match decode(&record) {
+            // Whether the response in it can still be used or not: others are found through it.
+            Some(Slot::Head(head)) if head.generation == generation => {
+                Ok(Some(self.entry_of((key, record.clone()), &head.key_text, &head.names, &head.inline)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What comes of a response for which this record is there; `None`: it takes the record's place.
+fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Outcome> {
+    if there.stamp() == entry.record.stamp() {
+        return Some(Outcome::There);
+    }
+    if there.retain_until() <= begun {
+        return None;
+    }
+    let slot = decode(there)?;
+    if matches!(slot, Slot::Fence { .. }) {
+        return Some(Outcome::Skipped);
+    }
+    let there = &slot.variant()?.response;
+    // It may have another value of a group, or another lifetime.
+    if there.is_of_the_fetch_of(&entry.variant.response) {
+        return Some(Outcome::There);
+    }
+    (there.response_time >= entry.stored_at()).then_some(Outcome::Skipped)
+}
+
+/// The chunks of the body that a record names.
+fn chunks_in(record: Option<&Record>, key: Key) -> Vec<Key> {
+    record.and_then(variant_in).map(|variant| variant.response.body.chunks(key)).unwrap_or_default()
+}
+
+fn generation_of(record: &Record) -> Option<[u8; 16]> {
+    match decode(record)? {
+        Slot::Variant { generation, .. } => Some(*generation),
+        _ => None,
+    }
+}
+
+/// `None`: the other storage takes none of that length.
+fn fits<R>(written: Result<R>) -> Result<Option<R>> {
+    match written {
+        Ok(written) => Ok(Some(written)),
+        Err(error) if error.kind() == ErrorKind::TooLarge => Ok(None),
+        Err(error) => Err(error),
+    }
+}
