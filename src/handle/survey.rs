@@ -87,8 +87,7 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Gives an end, in an hour, to records that nothing names and that would otherwise stay for long or for ever: pieces of
     /// bodies whose writing was cut short, responses whose head was replaced, and heads through which nothing is found any
-    /// more. Says how many. All caches that share the
-    /// store are looked at.
+    /// more. Says how many. All caches that share the store are looked at.
     ///
     /// Needed now and then where responses are kept for ever; others have an end anyway. The body of a response that is
     /// being fetched again meanwhile may have to be fetched once more.
