@@ -4,8 +4,9 @@
 //! `cargo run --release --example inspect --features sqlite -- STORE COMMAND`
 //!
 //! Promises: a store that is not there is not made; nothing is evicted for its length; commands that only look open a
-//! SQLite file for reading only; the memory taken does not grow with the store, but for `list --sort`; no credentials of
-//! the store's address and no secret header value is printed; control characters of what is stored reach no terminal.
+//! SQLite file for reading only; the memory taken does not grow with the store, but for `list --sort`, and by some forty
+//! bytes a response for `verify` and `prune`; no credentials of the store's address and no secret header value is printed;
+//! control characters of what is stored reach no terminal.
 
 #![allow(unreachable_pub)] // modules of a program: pub says what the others use
 
