@@ -35,7 +35,8 @@ pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
 pub(crate) use self::store::{
-    Exchanged, MOST_FIELDS, ensure_date, is_reading, restricted, storable, stored_headers,
+    Exchanged, MOST_FIELDS, ensure_date, is_reading, remove_overridden_length, restricted, storable,
+    stored_headers,
 };
 pub use self::terms::Ttl;
 pub(crate) use self::terms::{Despite, Given, Terms};

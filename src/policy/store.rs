@@ -222,6 +222,16 @@ pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Removes a Content-Length that Transfer-Encoding overrides.
+///
+/// It is not the length of what comes, and the two together may be an attempt to smuggle a response: an intermediary must not
+/// pass it on (RFC 9112 §6.3).
+pub(crate) fn remove_overridden_length(response: &mut HeaderMap) {
+    if response.contains_key(header::TRANSFER_ENCODING) {
+        response.remove(header::CONTENT_LENGTH);
+    }
+}
+
 /// The fields of a response that are stored, as they came: with repetitions, and in order within a name.
 pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderMap {
     let named = connection_names(response);
@@ -230,10 +240,6 @@ pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderM
         if !is_of_connection(name) && !named.contains(name) {
             stored.append(name.clone(), value.clone());
         }
-    }
-    if response.contains_key(header::TRANSFER_ENCODING) {
-        // It overrides the length, which an intermediary removes (RFC 9112 §6.3).
-        stored.remove(header::CONTENT_LENGTH);
     }
     strip_restricted(&mut stored, options);
     stored
