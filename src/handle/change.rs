@@ -154,8 +154,7 @@ impl<S: Storage> CacheHandle<S> {
         let until = response.freshness(self.core.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);
         // Before the record, which must never outlive its body.
-        let kept = self.core.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await?;
-        if kept < chunks.len() as u64 {
+        if !self.core.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
@@ -179,7 +178,7 @@ impl<S: Storage> CacheHandle<S> {
             self.core.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
         }
         // What is kept for a shorter time than before. Its readers have the grace.
-        self.core.store.retain(&chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
+        self.core.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
         Ok(true)
     }
 }

@@ -231,6 +231,10 @@ pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderM
             stored.append(name.clone(), value.clone());
         }
     }
+    if response.contains_key(header::TRANSFER_ENCODING) {
+        // It overrides the length, which an intermediary removes (RFC 9112 §6.3).
+        stored.remove(header::CONTENT_LENGTH);
+    }
     strip_restricted(&mut stored, options);
     stored
 }

@@ -319,7 +319,9 @@ impl<S: Storage> Plan<S> {
             Target::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
-            self.release(&variant.response.body.chunks(self.place.head)).await;
+            let chunks = variant.response.body.chunks(self.place.head);
+            let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
+            let _ = self.core.retain_chunks(chunks, most).await; // else they go at their own time
         }
     }
 

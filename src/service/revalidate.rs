@@ -17,7 +17,7 @@ use super::respond::{Asked, stored_status};
 use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
+use crate::entry::{self, GRACE, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
@@ -184,15 +184,12 @@ impl<S: Storage> Core<S> {
             Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
         };
 
-        let chunks = old.body.chunks(place.head);
-        let is_whole = match self.directives(asked).read_only {
-            true => self.store.contains_all(&chunks).await,
-            false => {
-                let kept = self.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await;
-                kept.map(|kept| kept >= chunks.len() as u64)
-            }
+        let is_chunked = matches!(old.body, StoredBody::Chunked { .. });
+        let kept = match self.directives(asked).read_only {
+            true => Ok(true), // nothing is moved, and the answer looks for itself
+            false => self.retain_chunks(old.body.chunks(place.head), Retain::AtLeast(until + GRACE)).await,
         };
-        if is_whole.is_ok_and(|is_whole| !is_whole) && self.pending.is_empty() {
+        if kept.is_ok_and(|are_all_there| !are_all_there) && self.pending.is_empty() {
             return None;
         }
         let response = StoredResponse {
@@ -214,7 +211,7 @@ impl<S: Storage> Core<S> {
             // Another request's variant: its chunks go with it, so that a second record must not name them.
             .and_then(|names| {
                 let own = self.selection(&names, asked) == variant.selection;
-                if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
+                if own || !is_chunked { Ok(names) } else { Err(Stored::Unchanged) }
             });
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
