@@ -29,7 +29,7 @@ pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
-pub(crate) use self::groups::{MOST_GROUPS, groups, invalidated_groups};
+pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
 pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
 pub(crate) use self::options::Options;

@@ -53,7 +53,7 @@ pub enum NotStored {
     ReadOnly,
     /// It has more fields than a response can sensibly have.
     TooManyFields,
-    /// It belongs to more groups (RFC 9875) and tags than 128.
+    /// It has more than 128 of the user's tags. Of the origin's groups (RFC 9875) the first 128 count.
     TooManyGroups,
     /// One of its groups or tags was invalidated while it was fetched.
     GroupInvalidated,

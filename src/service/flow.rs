@@ -160,6 +160,8 @@ impl<S: Storage> Core<S> {
         self.invalidate_named(&asked, response.headers()).await;
         let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
+            // What is recorded stays.
+            && self.config.tape.is_none()
             && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = self.identify(&asked)
         {
@@ -169,7 +171,8 @@ impl<S: Storage> Core<S> {
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
             {
                 let head = self.keyer.head(&effective);
-                let place = Place::behind(head, &effective, seen, times.responded, changes);
+                let plain = self.plain_text(&effective, &asked);
+                let place = Place::behind(head, (&effective, plain), seen, times.responded, changes);
                 asked.method = Method::GET;
                 let response = self.admit(&asked, Some(&place), requested, response).await;
                 let outcome = Outcome::Miss(MissReason::Method);
@@ -325,7 +328,7 @@ impl<S: Storage> Core<S> {
             return None; // this one asks
         }
         let response = self.answer_stale(parts, key, record, code, StaleReason::Failing).await?;
-        if let Some(beside) = beside.filter(|_| !pauses) {
+        if let Some(beside) = beside.filter(|_| !pauses && !self.directives(parts).read_only) {
             self.refresh_later(beside, parts, place, key, record);
         }
         Some(response)

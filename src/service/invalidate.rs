@@ -94,7 +94,7 @@ impl<S: Storage> Core<S> {
         if !self.owed.begin_settling() {
             return;
         }
-        let core = Arc::downgrade(self);
+        let core = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = Duration::from_millis(100);
             loop {

@@ -213,7 +213,7 @@ impl<S: Storage> ChunkReader<S> {
 
     /// The body is damaged, so what names it is of no use.
     fn put_out_of_use(&self) {
-        self.core.put_out_of_use(self.named.key, self.named.stamp);
+        self.core.put_out_of_use(self.named.key, self.named.stamp, false);
     }
 }
 

@@ -78,6 +78,8 @@ impl<S: Storage> Core<S> {
     /// An entry is invalidated. `cause`: `method`, `head` or `hand`; `uri`: what it is the entry of, where that is known.
     pub(crate) fn note_invalidation(&self, cause: &'static str, uri: Option<&EffectiveUri<'_>>) {
         self.observer.count(Count::Invalidation(cause));
+        // A name of the user's is a key.
+        let uri = uri.filter(|uri| !uri.is_named());
         let (host, path) = (uri.map(EffectiveUri::host), uri.map(EffectiveUri::path_alone));
         tracing::debug!(cause, host, path, "invalidated");
     }

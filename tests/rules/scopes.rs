@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use http::Request;
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{Key, MemoryStorage, Storage};
 use tower_response_cache::{CacheMode, CacheOptions, NotStored, Stored, scope};
 
 use super::support::{Fixture, Origin, ReqBody, not_modified, response};
@@ -133,4 +134,30 @@ async fn offline_only_what_is_stored_answers() {
     let forced = Request::get(URI).extension(CacheOptions::new().mode(CacheMode::ForceCache));
     assert_eq!(offline.ask(forced.body(ReqBody::default()).unwrap()).await.word(), "stale");
     assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
+}
+
+/// A storage that another cache fills: a read-only one leaves every record as it is, and uses nothing that it knows to be
+/// outdated.
+#[tokio::test]
+async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
+    let origin = Origin::new(|request| {
+        let tag = if request.method() == "HEAD" { "\"b\"" } else { "\"a\"" };
+        response(&[("cache-control", "max-age=60"), ("etag", tag), ("cache-groups", "\"g\"")], "body")
+    });
+    let store = MemoryStorage::new();
+    let reading = Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only().strict());
+    reading.get(URI).await;
+    let keys: Vec<Key> = store.keys().try_collect().await.unwrap();
+    assert_eq!(keys, [], "a miss");
+    let filling = Fixture::with(origin, store.clone(), |builder| builder);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit");
+    let head = Request::head(URI).header("cache-control", "no-cache").body(ReqBody::default()).unwrap();
+    reading.ask(head).await;
+    assert_eq!(filling.get(URI).await.word(), "hit", "it stays for others");
+    assert_eq!(reading.get(URI).await.word(), "miss", "the origin has another by now");
+    filling.clock.advance(61 * SECOND);
+    reading.clock.advance(61 * SECOND);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit", "and the cache that fills it too");
 }
