@@ -12,7 +12,7 @@ use crate::policy::Given;
 use crate::storage::{Decoded, Key, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +51,7 @@ struct VariantForm<'a> {
     until: Timestamp,
     selection: [u8; 16],
     personal: bool,
+    apart: bool,
     status: u16,
     #[serde(borrow)]
     headers: Fields<'a>,
@@ -156,6 +157,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         until: variant.until,
         selection: variant.selection,
         personal: variant.personal,
+        apart: variant.apart,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
         trailers: response.trailers.as_ref().map(fields),
@@ -252,5 +254,6 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         },
         freshness: OnceLock::new(),
     };
-    Some(Variant { until: form.until, selection: form.selection, personal: form.personal, response })
+    let VariantForm { until, selection, personal, apart, .. } = form;
+    Some(Variant { until, selection, personal, apart, response })
 }
