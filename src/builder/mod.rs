@@ -172,9 +172,12 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// The scheme of requests whose URI has none, as on a server. Default: `http`.
+    /// The scheme of requests whose URI has none, as on a server. Set it on a server of TLS: requests of HTTP/2 have
+    /// scheme and authority, those of HTTP/1.1 neither, and only this makes one entry of both. Unset, an unsafe request
+    /// invalidates its URI under `http` and under `https`. Default: `http`.
     pub fn default_scheme(mut self, scheme: Scheme) -> Self {
         self.config.default_scheme = scheme;
+        self.config.assumes_scheme = false;
         self
     }
 

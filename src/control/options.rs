@@ -78,7 +78,8 @@ impl CacheOptions {
 
     /// The name under which the response is stored and looked for, in place of the URI's. Vary, and in a private cache
     /// the credentials, still tell requests apart. An unsafe request invalidates what is stored under its own key.
-    /// Default: the URI's.
+    /// With `reqwest::FollowRedirects` it names the first response; what that redirects to has its own URI. Default: the
+    /// URI's.
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
@@ -127,6 +128,12 @@ impl CacheOptions {
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self
+    }
+
+    /// For a request that this one was redirected to.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn without_key(&self) -> Self {
+        Self { key: None, ..self.clone() }
     }
 
     pub(crate) fn key_text(&self) -> Option<&str> {

@@ -12,7 +12,7 @@ use crate::policy::{Given, MOST_FIELDS};
 use crate::storage::{Decoded, Key, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 
 /// A response that is stored has at most [`MOST_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
 const MOST_STORED_FIELDS: usize = 4 * MOST_FIELDS;
@@ -54,6 +54,7 @@ struct VariantForm<'a> {
     until: Timestamp,
     selection: [u8; 16],
     personal: bool,
+    apart: bool,
     status: u16,
     #[serde(borrow)]
     headers: Fields<'a>,
@@ -159,6 +160,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         until: variant.until,
         selection: variant.selection,
         personal: variant.personal,
+        apart: variant.apart,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
         trailers: response.trailers.as_ref().map(fields),
@@ -261,5 +263,6 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         },
         freshness: OnceLock::new(),
     };
-    Some(Variant { until: form.until, selection: form.selection, personal: form.personal, response })
+    let VariantForm { until, selection, personal, apart, .. } = form;
+    Some(Variant { until, selection, personal, apart, response })
 }

@@ -102,8 +102,11 @@ pub(crate) struct Variant {
     pub(crate) until: Timestamp,
     /// The hash of the selecting values.
     pub(crate) selection: [u8; 16],
-    /// Credentials were among those values: it is never offered to a request with others.
+    /// Credentials were among those values.
     pub(crate) personal: bool,
+    /// Credentials, or something else that its origin does not know of, were among those values: it is never offered to
+    /// a request with others.
+    pub(crate) apart: bool,
     pub(crate) response: StoredResponse,
 }
 

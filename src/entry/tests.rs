@@ -46,7 +46,8 @@ prop_compose! {
         status in 200..1000_u16,
         (headers, trailers) in (fields(), of(fields())),
         (request_time, response_time, until) in (moment(), moment(), moment()),
-        (initial_age_ms, selection, personal, body) in (any::<u64>(), any::<[u8; 16]>(), any::<bool>(), body()),
+        (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
+        (personal, apart) in any::<(bool, bool)>(),
         given in of((any::<u64>(), any::<bool>())),
         groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>()), 0..4),
     ) -> Variant {
@@ -65,7 +66,7 @@ prop_compose! {
                 .collect(),
             freshness: OnceLock::new(),
         };
-        Variant { until, selection, personal, response }
+        Variant { until, selection, personal, apart, response }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,
 };
+#[cfg(feature = "reqwest")]
+pub(crate) use self::vary::is_public;
 pub(crate) use self::vary::{
-    ALL_FIELDS, CONTENT, is_personal, selecting_names, selecting_value, suits_coding,
+    ALL_FIELDS, CONTENT, is_personal, lines, selecting_names, selecting_value, suits_coding,
 };

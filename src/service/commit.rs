@@ -28,6 +28,7 @@ pub(crate) struct Plan<S: Storage> {
     target: Target,
     selection: [u8; 16],
     personal: bool,
+    apart: bool,
     until: Timestamp,
     response: StoredResponse,
     /// The name of the body, if it is stored in chunks.
@@ -58,6 +59,8 @@ impl<S: Storage> Plan<S> {
     ) -> Self {
         let selection = core.selection(&names, request);
         let personal = policy::is_personal(&names, &request.headers);
+        let apart = core.stands_apart(&names, request);
+        core.note_scheme(request);
         let head = place.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if head.names == names => Some(head),
             _ => None,
@@ -81,6 +84,7 @@ impl<S: Storage> Plan<S> {
             target,
             selection,
             personal,
+            apart,
             until,
             response,
             body_id: random_id(),
@@ -132,6 +136,7 @@ impl<S: Storage> Plan<S> {
                     until: self.until,
                     selection: self.selection,
                     personal: self.personal,
+                    apart: self.apart,
                     response: self.response.clone(),
                 };
                 let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
@@ -179,8 +184,9 @@ impl<S: Storage> Plan<S> {
     /// The record of the whole response.
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
-        let (until, selection, personal) = (self.until, self.selection, self.personal);
-        let variant = Variant { until, selection, personal, response };
+        let (until, selection) = (self.until, self.selection);
+        let (personal, apart) = (self.personal, self.apart);
+        let variant = Variant { until, selection, personal, apart, response };
         let key_text = self.place.key_text.clone();
         match &self.target {
             Target::Variant { generation, .. } => {

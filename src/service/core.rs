@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 #[cfg(feature = "reqwest")]
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::config::Config;
@@ -44,6 +44,8 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) alone: Noted,
     /// Entries whose origin failed while a stale response would do.
     pub(crate) failing: Noted,
+    /// Something was stored for a request whose scheme was assumed.
+    pub(crate) assumed: AtomicBool,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
     /// Tells this cache from others that share the store.
@@ -79,6 +81,7 @@ impl<S: Storage> Core<S> {
             flights: Arc::default(),
             alone: Noted::default(),
             failing: Noted::default(),
+            assumed: AtomicBool::new(false),
             id: random_id(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),

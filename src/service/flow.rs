@@ -76,6 +76,7 @@ impl<S: Storage> Core<S> {
         uri: Option<&EffectiveUri<'_>>,
         bypasses: bool,
     ) -> Route {
+        let bypasses = bypasses || (interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)));
         #[cfg(feature = "content-keys")]
         if self.reads_content(parts) {
             return self.route_by_content(parts, bypasses);
@@ -165,7 +166,11 @@ impl<S: Storage> Core<S> {
             && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = self.identify(&asked)
         {
-            let named = policy::invalidated(&uri, response.headers());
+            let mut named = policy::invalidated(&uri, response.headers());
+            if let Some(other) = self.other_scheme(&asked, &uri) {
+                named.extend(policy::invalidated(&other, response.headers()));
+                named.push(other);
+            }
             let tombstone = self.invalidate_all(&effective, &named, &asked).await;
             if let Some(seen) = tombstone
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)

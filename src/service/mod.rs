@@ -53,5 +53,7 @@ pub(crate) use self::fetcher::{Fetcher, Unstorable};
 pub(crate) use self::flow::Route;
 pub(crate) use self::groups::{SKEW, origin};
 pub(crate) use self::guard::within;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::judge::Untold;
 pub(crate) use self::lookup::{Found, Place, variant_in};
 pub(crate) use self::respond::Asked;

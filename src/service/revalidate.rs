@@ -238,9 +238,9 @@ impl<S: Storage> Core<S> {
                     self.alone.add(place.head, times.responded, None);
                     lead.land(Landed::Private);
                 }
-                let (selection, personal) = (variant.selection, variant.personal);
+                let &Variant { selection, personal, apart, .. } = variant;
                 let (key_text, variant) =
-                    (place.key_text.clone(), Variant { until, selection, personal, response });
+                    (place.key_text.clone(), Variant { until, selection, personal, apart, response });
                 // It is for this caller alone, and of no generation.
                 (place.head, entry::record(Slot::Variant { key_text, generation: [0; 16], variant }, until))
             }
