@@ -134,3 +134,32 @@ async fn offline_only_what_is_stored_answers() {
     assert_eq!(offline.ask(forced.body(ReqBody::default()).unwrap()).await.word(), "stale");
     assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
 }
+
+#[tokio::test]
+async fn inner_scope_lifts_no_outer_one() {
+    let fixture = fixture();
+    // The arguments are made first, outside of any scope.
+    let answer = scope::only_if_cached(scope::read_only(fixture.get(URI))).await;
+    assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, 0));
+    let answer = scope::read_only(scope::only_if_cached(fixture.get(URI))).await;
+    assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, 0));
+    let answer = scope::read_only(scope::disabled(scope::read_only(fixture.get(URI)))).await;
+    assert_eq!(answer.word(), "bypass");
+    let answer = scope::disabled(scope::read_only(fixture.get(URI))).await;
+    assert_eq!(answer.word(), "bypass");
+    assert_eq!(scope::read_only(fixture.get(URI)).await.word(), "miss");
+    assert_eq!(fixture.get(URI).await.word(), "miss", "nothing was stored");
+}
+
+#[tokio::test]
+async fn moved_future_is_in_the_scope_that_polls_it() {
+    let fixture = fixture();
+    let mut asking = Box::pin(scope::read_only(async {
+        let first = fixture.get(URI).await.word();
+        tokio::task::yield_now().await;
+        (first, fixture.get(URI).await.word())
+    }));
+    // Begun in one scope, ended outside of it.
+    scope::disabled(async { assert!(futures_util::poll!(asking.as_mut()).is_pending()) }).await;
+    assert_eq!(asking.await, ("bypass", "miss"));
+}
