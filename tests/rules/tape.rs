@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use tower_response_cache::storage::{DirectoryStorage, SqliteStorage, Storage};
-use tower_response_cache::{CacheLayerBuilder, Clock};
+use tower_response_cache::storage::{DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
+use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock};
 
 use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with};
 
@@ -123,4 +123,22 @@ async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
     let seen = recorder.origin.last();
     assert!(asked.iter().all(|(name, _)| !seen.contains_key(*name)));
     assert_eq!(recorder.ask(ask(Method::HEAD.as_str(), "http://a/200", "")).await.word(), "miss");
+}
+
+#[tokio::test]
+async fn replay_refreshes_nothing_early() {
+    let storage = MemoryStorage::new();
+    let recorder = on(storage.clone(), |builder| builder.record());
+    let mut request = get("http://a/200");
+    request.extensions_mut().insert(CacheOptions::new().ttl(Duration::from_secs(60)));
+    recorder.ask(request).await;
+    let player = on(storage, |builder| builder.replay().refresh_early(Duration::from_secs(30)));
+    for passed in [59_990, 20] {
+        player.clock.advance(Duration::from_millis(passed));
+        for _ in 0..20 {
+            assert_eq!(player.get("http://a/200").await.code, 200);
+        }
+    }
+    player.layer.idle().await;
+    assert_eq!(player.origin.count(), 0);
 }
