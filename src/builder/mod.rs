@@ -285,7 +285,10 @@ impl<S: Storage> CacheLayerBuilder<S> {
     }
 
     /// Answers from what is stored or by 504, as if each request said `only-if-cached` (RFC 9111 §5.2.1.7): for work
-    /// offline. [`scope::only_if_cached`](crate::scope::only_if_cached) does it for a task. Default: off.
+    /// offline. That holds for requests that pass the cache by too (a filter, a condition on the origin's state, content
+    /// that is too long), and nothing is refreshed in the background. Requests of an unsafe method go to the inner service
+    /// all the same, unless [`methods`](Self::methods) names it. [`scope::only_if_cached`](crate::scope::only_if_cached)
+    /// does it for a task. Default: off.
     pub fn only_if_cached(mut self) -> Self {
         self.config.only_if_cached = true;
         self

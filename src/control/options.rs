@@ -53,7 +53,8 @@ pub enum CacheMode {
     NoCache,
     /// What is stored is used however stale it is; the origin is asked only where nothing is.
     ForceCache,
-    /// What is stored is used however stale it is; where nothing is, the answer is 504.
+    /// What is stored is used however stale it is; where nothing is, or the request passes the cache by, the answer is
+    /// 504. Unsafe requests go to the origin all the same.
     OnlyIfCached,
 }
 

@@ -111,8 +111,13 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         freshness: OnceLock::new(),
     };
     let read = |len| {
-        let variant =
-            Variant { until: Timestamp::NEVER, selection: [0; 16], personal: false, response: response(len) };
+        let variant = Variant {
+            until: Timestamp::NEVER,
+            selection: [0; 16],
+            personal: false,
+            apart: false,
+            response: response(len),
+        };
         let slot = Slot::Variant { key_text: "http://a/".into(), generation: [0; 16], variant };
         let read = Record::from_bytes(record(slot, Timestamp::NEVER).to_bytes()).expect("its own bytes");
         decode(&read).is_some()

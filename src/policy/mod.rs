@@ -31,7 +31,7 @@ pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
 pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
 pub(crate) use self::interest::Interest;
-pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
+pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
 pub(crate) use self::store::{

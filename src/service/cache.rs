@@ -97,7 +97,7 @@ where
             }
             Route::Unsafe => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                CacheFuture::boxed(core.change(fetcher, parts, body))
+                CacheFuture::boxed(core.change(fetcher, parts, body, bypasses))
             }
             #[cfg(feature = "content-keys")]
             Route::Content => {

@@ -70,6 +70,7 @@ impl Claims {
         varint(&mut form, self.until);
         form.extend([0; 16]); // selection
         form.push(0); // personal
+        form.push(0); // apart
         varint(&mut form, self.status);
         varint(&mut form, self.fields as u64 + 1);
         text(&mut form, "cache-control");

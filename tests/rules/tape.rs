@@ -168,3 +168,21 @@ async fn options_of_a_request_do_not_shorten_its_recording() {
     replay.clock.advance(Duration::from_secs(3600));
     assert_eq!(replay.get("http://example.com/200").await.code, 200);
 }
+
+#[tokio::test]
+async fn replay_refreshes_nothing_early() {
+    let storage = MemoryStorage::new();
+    let recorder = on(storage.clone(), |builder| builder.record());
+    let mut request = get("http://a/200");
+    request.extensions_mut().insert(CacheOptions::new().ttl(Duration::from_secs(60)));
+    recorder.ask(request).await;
+    let player = on(storage, |builder| builder.replay().refresh_early(Duration::from_secs(30)));
+    for passed in [59_990, 20] {
+        player.clock.advance(Duration::from_millis(passed));
+        for _ in 0..20 {
+            assert_eq!(player.get("http://a/200").await.code, 200);
+        }
+    }
+    player.layer.idle().await;
+    assert_eq!(player.origin.count(), 0);
+}
