@@ -92,7 +92,7 @@ impl<S: Storage> Core<S> {
         (status, headers): (StatusCode, &HeaderMap),
         before: &[Membership],
     ) -> std::result::Result<Arc<[Membership]>, Stored> {
-        let named = self.groups_named(place, request, status, headers, before);
+        let named = self.groups_named(request, status, headers, before);
         if named.is_empty() {
             return Ok(Arc::default());
         }
@@ -114,7 +114,6 @@ impl<S: Storage> Core<S> {
 
     fn groups_named(
         &self,
-        place: &Place,
         request: &request::Parts,
         status: StatusCode,
         headers: &HeaderMap,
@@ -126,7 +125,7 @@ impl<S: Storage> Core<S> {
         named.extend(
             request.extensions.get::<CacheOptions>().into_iter().flat_map(|o| o.tag_names()).map(tag),
         );
-        self.rules().tags(|| place.uri_text().to_owned(), status, headers, |name| named.push(tag(name)));
+        self.rules().tags(|| self.ruled_uri(request), status, headers, |name| named.push(tag(name)));
         named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
         named.sort_unstable();
         named.dedup();
