@@ -35,6 +35,22 @@ async fn hop_by_hop_fields_go_no_further() {
 }
 
 #[tokio::test]
+async fn fields_that_name_another_target_go_no_further() {
+    let mut origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let mut client = proxy.connect().await;
+    let names =
+        ["Forwarded", "X-Forwarded-Host", "x-forwarded-proto", "X-Original-URL", "X-HTTP-Method-Override"];
+    let fields: String = names.iter().map(|name| format!("{name}: host=evil.example\r\n")).collect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\n{fields}\r\n")).await;
+    let asked = origin.answer(ok("", "hello")).await;
+    for name in names {
+        assert!(!asked.has(&name.to_ascii_lowercase()), "{name} was forwarded");
+    }
+    assert_eq!(asked.get("x-forwarded-for"), Some("10.0.0.1"));
+}
+
+#[tokio::test]
 async fn any_method_is_forwarded_with_its_content() {
     let mut origin = RawOrigin::start().await;
     let proxy = Proxy::before(&origin).await;
