@@ -34,7 +34,7 @@ pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
-pub(crate) use self::store::{Exchanged, ensure_date, is_reading, restricted, storable, stored_headers};
+pub(crate) use self::store::{Exchanged, Withheld, ensure_date, is_reading, storable, stored_headers};
 pub use self::terms::Ttl;
 pub(crate) use self::terms::{Despite, Given, Terms};
 pub(crate) use self::validate::{
