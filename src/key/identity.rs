@@ -43,6 +43,21 @@ impl Identity {
         })
     }
 
+    /// Whether a request has a name in the place of its URI.
+    pub(crate) fn names(&self, parts: &request::Parts, name: Option<&str>) -> bool {
+        name.is_some() || self.naming.as_ref().is_some_and(|naming| naming(parts).is_some())
+    }
+
+    /// The URI that is sent on in place of the one that the client asked for, without what does not count.
+    pub(crate) fn rewritten(&self, uri: &Uri) -> String {
+        let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
+        let path_and_query = self.normal(path_and_query).map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        match (uri.scheme_str(), uri.authority()) {
+            (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
+            _ => path_and_query.into_owned(),
+        }
+    }
+
     /// Whether it leaves all URIs as they are.
     pub(crate) fn is_plain(&self) -> bool {
         self.ignored_query.is_empty() && !self.sorted_query && self.naming.is_none()
@@ -61,7 +76,7 @@ impl Identity {
     }
 
     /// The URI without what does not count.
-    fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
+    pub(crate) fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
         if let Some(normal) = self.normal(&uri.path_and_query) {
             uri.path_and_query = Cow::Owned(normal);
         }
@@ -74,6 +89,11 @@ impl Identity {
             return None;
         }
         let (path, query) = path_and_query.split_once('?')?;
+        // Some servers split at semicolons as well, so that a parameter could hide in the value of an ignored one, or
+        // another one be the last of its name.
+        if query.contains(';') {
+            return None;
+        }
         let mut pairs: Vec<(Cow<'_, str>, &str)> = query
             .split('&')
             .map(|pair| (decoded(pair.split_once('=').map_or(pair, |(name, _)| name)), pair))
@@ -106,7 +126,7 @@ impl EffectiveUri<'_> {
     /// What the user names: the scheme, and the empty host that no URI has here, keep it apart from all URIs.
     fn named(name: &str) -> Self {
         let path_and_query = Cow::Owned(format!("/{name}"));
-        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query }
+        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query, exact: true }
     }
 
     /// Whether it is a name of the user's.
@@ -146,6 +166,9 @@ mod tests {
             (&["b"], false, "/x?", "/x?"),
             (&["a b"], false, "/?a+b=1&a%20b=2&ab=3", "/?ab=3"),
             (&["b"], false, "/?B=1&%62=2", "/?B=1"),
+            (&["b"], true, "/?c=1&b=2;c=3", "/?c=1&b=2;c=3"),
+            (&["b"], true, "/;x?c=1&b=2", "/;x?c=1"),
+            (&["b"], false, "/?b=1%3bc&c", "/?c"),
         ] {
             let identity = identity(ignored, sorted);
             assert_eq!(identity.normal(uri).as_deref().unwrap_or(uri), expected);

@@ -150,8 +150,10 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     assert_eq!(value("accept-encoding", &["gzip, br"]), value("accept-encoding", &["br, gzip"]));
     assert_eq!(
         value("accept-language", &["de ; q = 0.50, en;q=1.000"]),
-        value("accept-language", &["EN", "de;q=0.5"])
+        value("accept-language", &["DE;q=0.5", "en"])
     );
+    assert_ne!(value("accept-language", &["en, de"]), value("accept-language", &["de, en"]));
+    assert_eq!(value("accept", &["a/b ,c/d"]), value("accept", &["a/b", "c/d"]));
     assert_ne!(value("accept-language", &["de;q=0.5, en"]), value("accept-language", &["de, en;q=0.5"]));
     assert_ne!(value("accept-language", &["de;q=0.5"]), value("accept-language", &["de;q=0.50x"]));
     assert_ne!(value("accept-encoding", &["gzip;q=0"]), value("accept-encoding", &["gzip"]));
@@ -159,6 +161,10 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     assert_ne!(value("accept", &["a/b, c/d"]), value("accept", &["c/d, a/b"]));
     assert_ne!(value("x-any", &["a"]), value("x-any", &["A"]));
     assert_ne!(value("x-any", &["\"a, b\""]), value("x-any", &["\"a\", \"b\""]));
+    for (one, other) in [("Doe, J", "Doe,J"), ("a,,b", "a,b"), (",a", "a"), ("a,", "a"), ("", ",")] {
+        assert_ne!(value("x-any", &[one]), value("x-any", &[other]));
+    }
+    assert_ne!(value("x-any", &["a, b"]), value("x-any", &["a", "b"]));
     assert_ne!(value("x-any", &[""]), value("x-any", &[]));
     assert_ne!(value("authorization", &["a, b"]), value("authorization", &["a", "b"]));
     assert_eq!(value("x-any", &[]), None);

@@ -20,7 +20,7 @@ use super::upkeep;
 use super::workers::{Workers, done};
 use crate::error::Result;
 use crate::storage::contract::{Retain, Storage};
-use crate::storage::{Key, Record, Stamp};
+use crate::storage::{Key, Kind, Record, Stamp};
 use crate::time::Timestamp;
 
 const VALUES_AT_ONCE: usize = 32;
@@ -98,8 +98,15 @@ impl Inner {
     }
 
     async fn write(&self, key: Key, record: Record, when: When) -> Result<bool> {
-        let records = Arc::clone(&self.records);
-        let written = self.workers.change(key.entry[0], move || records.write(key, &record, &when));
+        let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
+        let written = self.workers.change(key.entry[0], move || {
+            let written = records.write(key, &record, &when);
+            // Those who write faster than the upkeep makes room do its work, or wait for it.
+            if records.bound.is_exceeded() {
+                upkeep::sweep(&records, &recency);
+            }
+            written
+        });
         let written = done(written).await;
         self.keep_within_bound();
         written
@@ -138,7 +145,7 @@ impl Inner {
 
     /// Notes a use; writes nothing here.
     fn used(&self, key: Key) {
-        if self.records.bound.max_bytes().is_none() || !key.kind.is_listed() {
+        if self.records.bound.max_bytes().is_none() || !(key.kind.is_listed() || key.kind == Kind::Group) {
             return;
         }
         self.recency.touch(key.entry);
