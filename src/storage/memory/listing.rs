@@ -80,17 +80,22 @@ impl MemoryStorage {
         &self,
         pick: fn(Key, &Record) -> Option<T>,
     ) -> impl Stream<Item = Result<T>> + Send {
-        let begun = (self.clone(), self.cursor(), VecDeque::new(), true);
-        stream::unfold(begun, move |(storage, mut cursor, mut found, mut more)| async move {
+        let (storage, mut cursor, mut found) = (self.clone(), self.cursor(), VecDeque::new());
+        let (mut more, mut has_rested) = (true, false);
+        stream::poll_fn(move |cx| {
             loop {
                 if let Some(item) = found.pop_front() {
-                    return Some((Ok(item), (storage, cursor, found, more)));
+                    return Poll::Ready(Some(Ok(item)));
                 }
                 if !more {
-                    return None;
+                    return Poll::Ready(None);
                 }
-                step_aside().await;
+                if !std::mem::replace(&mut has_rested, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 more = storage.step(&mut cursor, |key, record| found.extend(pick(key, record)));
+                has_rested = false;
             }
         })
     }
