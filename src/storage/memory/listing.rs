@@ -79,20 +79,24 @@ impl MemoryStorage {
     pub(super) fn listing<T: Send + 'static>(
         &self,
         pick: fn(Key, &Record) -> Option<T>,
-    ) -> impl Stream<Item = Result<T>> + Send + Unpin {
-        let begun = (self.clone(), self.cursor(), VecDeque::new(), true);
-        // Boxed, so that a caller need not pin it to ask for the next.
-        Box::pin(stream::unfold(begun, move |(storage, mut cursor, mut found, mut more)| async move {
+    ) -> impl Stream<Item = Result<T>> + Send {
+        let (storage, mut cursor, mut found) = (self.clone(), self.cursor(), VecDeque::new());
+        let (mut more, mut has_rested) = (true, false);
+        stream::poll_fn(move |cx| {
             loop {
                 if let Some(item) = found.pop_front() {
-                    return Some((Ok(item), (storage, cursor, found, more)));
+                    return Poll::Ready(Some(Ok(item)));
                 }
                 if !more {
-                    return None;
+                    return Poll::Ready(None);
                 }
-                step_aside().await;
+                if !std::mem::replace(&mut has_rested, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 more = storage.step(&mut cursor, |key, record| found.extend(pick(key, record)));
+                has_rested = false;
             }
-        }))
+        })
     }
 }

@@ -11,13 +11,15 @@
 //! - Listings hold a lock for some hundred records at a time and let other tasks run in between.
 //! - Evicted records are dropped outside the locks.
 //!
-//! `table` finds entries, `group` keeps the records of one, `contest` decides what is evicted, and `listing` goes through
+//! `table` finds entries, `group` keeps the records of one, `contest` decides which entry is evicted, and `listing` goes through
 //! all of them. None of these calls the storages beside this one.
 
+mod builder;
 mod contest;
 mod group;
 mod listing;
 mod store;
 mod table;
 
-pub use self::store::{MemoryStorage, MemoryStorageBuilder};
+pub use self::builder::MemoryStorageBuilder;
+pub use self::store::MemoryStorage;

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use foldhash::quality::RandomState;
 use futures_core::Stream;
 
+use super::builder::MemoryStorageBuilder;
 use super::contest::{Contest, GOLDEN, LOOKS, SHARE, Way, mix};
 use super::group::{self, FORM, Group};
 use super::listing::step_aside;
@@ -61,54 +62,6 @@ struct Shard {
     table: RwLock<Table>,
 }
 
-/// Settings of a [`MemoryStorage`], from [`MemoryStorage::builder`].
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct MemoryStorageBuilder {
-    max_bytes: u64,
-}
-
-impl MemoryStorageBuilder {
-    /// Sets how many bytes are kept at most.
-    ///
-    /// The storage counts what it has allocated, headers and its own tables included: a small response takes about two
-    /// kilobytes. An entry may take half of the bound. Below some kilobytes nothing is kept.
-    ///
-    /// Default: 64 MiB.
-    pub fn max_bytes(mut self, most: u64) -> Self {
-        self.max_bytes = most;
-        self
-    }
-
-    /// Builds the storage.
-    #[must_use]
-    pub fn build(self) -> MemoryStorage {
-        let shards = (self.max_bytes / SHARD_BYTES).clamp(1, MOST_SHARDS);
-        let hasher = RandomState::default();
-        let seed = hasher.hash_one(0_u64);
-        MemoryStorage(Arc::new(Inner {
-            shards: (0..shards).map(|_| Shard::default()).collect(),
-            hasher,
-            // Far from where sums would overflow.
-            max_bytes: self.max_bytes.min(u64::MAX / 4),
-            max_entry: self.max_bytes.min(u64::MAX / 4) / 2,
-            used: AtomicU64::new(0),
-            listed: AtomicU64::new(0),
-            born: AtomicU64::new(0),
-            clock: AtomicU64::new(0),
-            random: AtomicU64::new(seed),
-            contest: Mutex::new(Contest::new(self.max_bytes, seed)),
-            by_recency: AtomicBool::new(false),
-        }))
-    }
-}
-
-impl Default for MemoryStorageBuilder {
-    fn default() -> Self {
-        Self { max_bytes: 64 * 1024 * 1024 }
-    }
-}
-
 /// Whether reading this is a request's use of the entry, and not a part of one.
 fn counts(key: Key) -> bool {
     matches!(key.kind, Kind::Head | Kind::Group)
@@ -129,6 +82,28 @@ impl MemoryStorage {
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
+    }
+
+    /// A storage of this bound.
+    pub(super) fn bounded(max_bytes: u64) -> Self {
+        // Far from where sums would overflow.
+        let max_bytes = max_bytes.min(u64::MAX / 4);
+        let shards = (max_bytes / SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let hasher = RandomState::default();
+        let seed = hasher.hash_one(0_u64);
+        Self(Arc::new(Inner {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            hasher,
+            max_bytes,
+            max_entry: max_bytes / 2,
+            used: AtomicU64::new(0),
+            listed: AtomicU64::new(0),
+            born: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            random: AtomicU64::new(seed),
+            contest: Mutex::new(Contest::new(max_bytes, seed)),
+            by_recency: AtomicBool::new(false),
+        }))
     }
 
     /// Makes a builder of a storage with other settings.
