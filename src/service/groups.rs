@@ -153,7 +153,7 @@ impl<S: Storage> Core<S> {
         if self.config.tape.is_some() {
             return Ok(Arc::default());
         }
-        let named = self.groups_named(place, request, status, headers, before);
+        let named = self.groups_named(request, status, headers, before);
         if named.is_empty() || !is_storable() {
             return Ok(Arc::default());
         }
@@ -176,7 +176,6 @@ impl<S: Storage> Core<S> {
 
     fn groups_named(
         &self,
-        place: &Place,
         request: &request::Parts,
         status: StatusCode,
         headers: &HeaderMap,
@@ -190,7 +189,7 @@ impl<S: Storage> Core<S> {
         named.extend(
             request.extensions.get::<CacheOptions>().into_iter().flat_map(|o| o.tag_names()).map(tag),
         );
-        self.rules().tags(|| place.uri_text().to_owned(), status, headers, |name| named.push(tag(name)));
+        self.rules().tags(|| self.ruled_uri(request), status, headers, |name| named.push(tag(name)));
         named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
         named.sort_unstable();
         named.dedup();
