@@ -53,7 +53,7 @@ pub(crate) struct Debt(u64);
 
 impl Owed {
     /// Notes an invalidation, before it is tried. `of`: the URI or key text of what it ends; `None`: that may be anything.
-    pub(crate) fn add(&self, head: Key, of: Option<&str>, now: Timestamp) -> Debt {
+    pub(crate) fn add(&self, head: Key, of: Option<&str>, now: Timestamp) {
         let debt = Debt(self.next.fetch_add(1, Ordering::SeqCst));
         let origin = of.and_then(|text| self.hash(text));
         let mut heads = self.lock();
@@ -62,7 +62,6 @@ impl Owed {
         }
         heads.insert(head, Due { debt, origin });
         self.len.store(heads.len(), Ordering::SeqCst);
-        debt
     }
 
     /// Forgets those of the origin that owes most, or all.

@@ -53,7 +53,8 @@ impl Retain {
 ///    for changes made meanwhile. `values` gives the records that are [listed](super::Kind::is_listed) (heads and
 ///    variants), `size` is their number. Chunks of bodies are in `keys` only.
 /// 8. **Retention.** A record stays at least until its time; [`Timestamp::NEVER`] has no end. An expired record may
-///    be given or hidden, alike by `read`, `read_now` and `write_if`. A bounded store may evict before the time.
+///    be given or hidden, alike by `read`, `read_now` and `write_if`. A bounded store may evict before the time; records
+///    of every kind count in its bound and are evicted, for a remote party can have any number of each made.
 /// 9. **Moving retention.** `retain` moves the time and leaves payload and stamp; `AtLeast` never shortens,
 ///    `AtMost` never lengthens; absent records are skipped; it says how many were there. `read` shows the new time.
 /// 10. **Expiry.** `delete_expired(now)` removes the records whose time is before or at `now`, of every kind, nothing

@@ -69,7 +69,7 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
     }
 }
 
-/// Where there is a bound: records of every kind count in it, and are evicted, even if the store has no others.
+/// 8. Where there is a bound: records of every kind count in it, and are evicted, even if the store has no others.
 pub async fn records_of_every_kind_count_and_go<H: Harness>(harness: &H) {
     const MOST: u64 = 512 * 1024;
     const LEN: u64 = 4000;
