@@ -13,7 +13,7 @@ use tower_response_cache::reqwest::reqwest_middleware::{ClientBuilder, ClientWit
 use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops, TooManyRedirects};
 use tower_response_cache::storage::{MemoryStorage, Storage};
 use tower_response_cache::{
-    BodyError, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, Outcome, Stored,
+    BodyError, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, Outcome, Rule, Stored,
 };
 
 use sockets::{Origin, answer, redirect_to};
@@ -346,6 +346,31 @@ async fn default_headers_that_are_told_tell_requests_apart() {
     }
     let own = clients[0].get(origin.url("/")).header("authorization", "eve").send().await.unwrap();
     assert_eq!(own.text().await.unwrap(), "eve one", "the request's own field comes first");
+}
+
+#[tokio::test]
+async fn one_partition_of_a_layer_is_one_cache() {
+    let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
+    let layer = layer();
+    let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
+    let (one, same, other, url) = (client("ann"), client("ann"), client("bob"), origin.url("/"));
+    futures_util::future::join3(get(&one, &url), get(&same, &url), get(&other, &url)).await;
+    assert_eq!(origin.count(), 2, "both of one partition share a fetch");
+}
+
+#[tokio::test]
+async fn a_layers_tags_are_those_of_its_partitions() {
+    let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
+    let layer = CacheLayer::builder(MemoryStorage::new()).rule(Rule::new().tag("t")).build().unwrap();
+    let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
+    let (ann, bob, url) = (client("ann"), client("bob"), origin.url("/"));
+    for _ in 0..2 {
+        for client in [&ann, &bob] {
+            assert_eq!(get(client, &url).await.0.word(), "miss");
+            assert_eq!(get(client, &url).await.0.word(), "hit");
+        }
+        layer.invalidate_tag("t").await.unwrap();
+    }
 }
 
 #[tokio::test]

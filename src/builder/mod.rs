@@ -271,16 +271,24 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Answers from what is stored, and stores or freshens nothing: for a store that somebody else fills. What a
-    /// successful unsafe request makes doubtful is still invalidated. [`scope::read_only`](crate::scope::read_only) does
-    /// it for a task. Default: off.
+    /// Answers from what is stored, and stores or freshens nothing: for a store that another cache fills.
+    ///
+    /// One thing is written: what a successful unsafe request makes doubtful, and the groups that its response names, are
+    /// still invalidated, for all caches of the store (RFC 9111 §4.4). What else this cache learns, such as by the response
+    /// to a HEAD that another response is at the origin, it keeps to itself: it does not use what is stored until that
+    /// is replaced. [`scope::read_only`](crate::scope::read_only) does it for a task.
+    ///
+    /// Default: off.
     pub fn read_only(mut self) -> Self {
         self.config.read_only = true;
         self
     }
 
     /// Answers from what is stored or by 504, as if each request said `only-if-cached` (RFC 9111 §5.2.1.7): for work
-    /// offline. [`scope::only_if_cached`](crate::scope::only_if_cached) does it for a task. Default: off.
+    /// offline. That holds for requests that pass the cache by too (a filter, a condition on the origin's state, content
+    /// that is too long), and nothing is refreshed in the background. Requests of an unsafe method go to the inner service
+    /// all the same, unless [`methods`](Self::methods) names it. [`scope::only_if_cached`](crate::scope::only_if_cached)
+    /// does it for a task. Default: off.
     pub fn only_if_cached(mut self) -> Self {
         self.config.only_if_cached = true;
         self
@@ -292,7 +300,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// Requests are told apart by method, URI and content (all but GET need the feature `content-keys`), and by what
     /// [`key_headers`](Self::key_headers) names; [`ignore_query`](Self::ignore_query) and the like leave out what changes
-    /// from run to run, and what is secret. Of several responses to the same request the last one is kept. Conditions
+    /// from run to run, and what is secret. Of several responses to the same request the last one is kept; no other request
+    /// or response ends one, and the lifetimes and tags of [`CacheOptions`](crate::CacheOptions) and of rules do not count.
+    /// Conditions
     /// and ranges of requests do not go out, so that each response is a whole one; those of HEAD are not kept, but
     /// answered from those of GET. What a response says is stored as it is, cookies and all: look for secrets before
     /// a recording is shared. Default: off.

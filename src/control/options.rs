@@ -53,7 +53,8 @@ pub enum CacheMode {
     NoCache,
     /// What is stored is used however stale it is; the origin is asked only where nothing is.
     ForceCache,
-    /// What is stored is used however stale it is; where nothing is, the answer is 504.
+    /// What is stored is used however stale it is; where nothing is, or the request passes the cache by, the answer is
+    /// 504. Unsafe requests go to the origin all the same.
     OnlyIfCached,
 }
 
@@ -158,10 +159,10 @@ impl CacheOptions {
         self
     }
 
-    /// What counts for whoever is answered by a refresh later on: how long its response is fresh, and under which name it
-    /// is stored.
+    /// Keeps what counts for the requests that a refresh answers later on: how long its response is fresh, under which name
+    /// it is stored and with which tags.
     pub(crate) fn for_a_refresh(&self) -> Self {
-        Self { ttl: self.ttl, key: self.key.clone(), ..Self::default() }
+        Self { ttl: self.ttl, key: self.key.clone(), tags: self.tags.clone(), ..Self::default() }
     }
 
     /// Adds what is wanted to what a request says.

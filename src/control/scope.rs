@@ -1,8 +1,8 @@
 //! Scopes: how all requests that a task makes within a future use the cache.
 //!
 //! Promises: a scope holds for the future that it wraps and for nothing else, and ends with it, also when that is
-//! dropped; an inner scope adds to the outer one and never lifts it. What a future spawns is a task of its own, outside
-//! the scope.
+//! dropped; an inner scope adds to the outer one and never lifts it, wherever its future was made: the outer scope is the
+//! one in which that is polled. What a future spawns is a task of its own, outside the scope.
 //!
 //! ```
 //! use tower_response_cache::scope;
@@ -18,7 +18,8 @@
 //!
 //! The scope of a request is the one in which its service was called.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 
 tokio::task_local! {
     static SCOPE: Scope;
@@ -66,11 +67,17 @@ pub fn read_only<F: Future>(future: F) -> impl Future<Output = F::Output> {
 }
 
 /// Within this future, requests are answered from what is stored or by 504, as with `only-if-cached` (RFC 9111
-/// §5.2.1.7). Unsafe requests go to the origin all the same.
+/// §5.2.1.7): also those that pass the cache by, and nothing is refreshed in the background. Unsafe requests go to the
+/// origin all the same.
 pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { only_if_cached: true, ..Scope::NONE }, future)
 }
 
+/// What is around is read at each poll, for that is when requests are made: the future may have been made outside the
+/// scope in which it is polled.
 fn within<F: Future>(scope: Scope, future: F) -> impl Future<Output = F::Output> {
-    SCOPE.scope(Scope::current().and(scope), future)
+    async move {
+        let mut future = pin!(future);
+        poll_fn(|cx| SCOPE.sync_scope(Scope::current().and(scope), || future.as_mut().poll(cx))).await
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
 }
 
 /// The methods that are known to be safe (RFC 9110 §9.2.1).
-pub(super) fn is_safe(method: &Method) -> bool {
+pub(crate) fn is_safe(method: &Method) -> bool {
     is_reading(method) || matches!(*method, Method::OPTIONS | Method::TRACE)
 }
 

@@ -29,12 +29,15 @@ pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
-pub(crate) use self::groups::{MOST_GROUPS, groups, invalidated_groups};
+pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
 pub(crate) use self::interest::Interest;
-pub(crate) use self::invalidate::{answers_get, invalidated, invalidates};
+pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
-pub(crate) use self::store::{Exchanged, ensure_date, is_reading, restricted, storable, stored_headers};
+pub(crate) use self::store::{
+    Exchanged, MOST_FIELDS, ensure_date, is_reading, remove_overridden_length, restricted, storable,
+    stored_headers,
+};
 pub use self::terms::Ttl;
 pub(crate) use self::terms::{Despite, Given, Terms};
 pub(crate) use self::validate::{

@@ -176,7 +176,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         };
         let response = match route {
             Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
-            Route::Unsafe => core.change(chain, parts, body).await?,
+            Route::Unsafe => core.change(chain, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
                 let content = match &body {

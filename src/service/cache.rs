@@ -97,7 +97,7 @@ where
             }
             Route::Unsafe => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                CacheFuture::boxed(core.change(fetcher, parts, body))
+                CacheFuture::boxed(core.change(fetcher, parts, body, bypasses))
             }
             #[cfg(feature = "content-keys")]
             Route::Content => {
@@ -166,7 +166,10 @@ impl<S: Storage> Core<S> {
         let response = (|| {
             let head = usable_head(record, uri, now).filter(|head| self.tells_apart(head))?;
             let (variant, stored) = (&head.inline, &head.inline.response);
-            if variant.until <= now || !self.owed.believes(stored.response_time) {
+            if variant.until <= now
+                || !self.owed.believes(stored.response_time)
+                || self.outdated.since(at).is_some()
+            {
                 return None;
             }
             // Without credentials, a response that is selected by them alone needs no look-up.

@@ -110,17 +110,19 @@ impl<S: Storage> Core<S> {
         self.config.filters.iter().all(|filter| filter(parts))
     }
 
-    /// Sends a request that is none of the cache's business.
+    /// Sends a request that is none of the cache's business; one that wants only what is stored is refused.
     pub(crate) async fn bypass<F: Fetcher>(
         self: Arc<Self>,
         mut fetcher: F,
         request: Request<F::RequestBody>,
     ) -> Answered<F> {
         let (parts, body) = request.into_parts();
-        if self.config.tape == Some(Tape::Replay) {
+        let answered = self.config.methods.contains(&parts.method);
+        // What is not safe goes out all the same, unless the user made its method one that only reads.
+        let reads = answered || policy::is_safe(&parts.method);
+        if self.config.tape == Some(Tape::Replay) || (reads && self.directives(&parts).only_if_cached) {
             return Ok(self.refuse_request(&parts));
         }
-        let answered = self.config.methods.contains(&parts.method);
         traced(self.span(&parts), async {
             let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
             let reason = match answered {
@@ -134,18 +136,20 @@ impl<S: Storage> Core<S> {
         .await
     }
 
-    /// Sends an unsafe request, and invalidates what its success makes doubtful.
+    /// Sends an unsafe request, and invalidates what its success makes doubtful. `bypasses`: it passes the cache by, so
+    /// that its response is not stored.
     pub(crate) async fn change<F: Fetcher>(
         self: Arc<Self>,
         fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
+        bypasses: bool,
     ) -> Answered<F> {
         if self.config.tape == Some(Tape::Replay) {
             return Ok(self.refuse_request(&parts));
         }
         let span = self.span(&parts);
-        traced(span, self.send_change(fetcher, parts, body)).await
+        traced(span, self.send_change(fetcher, parts, body, bypasses)).await
     }
 
     async fn send_change<F: Fetcher>(
@@ -153,6 +157,7 @@ impl<S: Storage> Core<S> {
         mut fetcher: F,
         parts: request::Parts,
         body: F::RequestBody,
+        bypasses: bool,
     ) -> Answered<F> {
         let mut asked = parts.clone();
         let (requested, changes) = (self.config.clock.now(), self.changes.mark());
@@ -161,6 +166,8 @@ impl<S: Storage> Core<S> {
         self.invalidate_named(&asked, response.headers()).await;
         let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
+            // What is recorded stays.
+            && self.config.tape.is_none()
             && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = self.identify(&asked)
         {
@@ -172,9 +179,13 @@ impl<S: Storage> Core<S> {
             let tombstone = self.invalidate_all(&effective, &named, &asked).await;
             if let Some(seen) = tombstone
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
+                && !bypasses
+                && self.passes_filters(&asked)
+                && self.admits(&asked).await
             {
                 let head = self.keyer.head(&effective);
-                let place = Place::behind(head, &effective, seen, times.responded, changes);
+                let plain = self.plain_text(&effective, &asked);
+                let place = Place::behind(head, (&effective, plain), seen, times.responded, changes);
                 asked.method = Method::GET;
                 let response = self.admit(&asked, Some(&place), requested, response).await;
                 let outcome = Outcome::Miss(MissReason::Method);
@@ -205,7 +216,7 @@ impl<S: Storage> Core<S> {
             };
             if !self.admits(&parts).await {
                 if forget_content(&mut parts) && !policy::is_reading(&parts.method) {
-                    return Box::pin(self.change(fetcher, parts, body)).await;
+                    return Box::pin(self.change(fetcher, parts, body, true)).await;
                 }
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
             }
@@ -263,7 +274,10 @@ impl<S: Storage> Core<S> {
     ) -> Served<F::Body> {
         let now = self.config.clock.now();
         let Some(variant) = variant_in(&record) else {
-            return Served::Needs(Need::Fetch(MissReason::Absent));
+            return match asked.only_if_cached {
+                true => Served::Answered(self.refuse_request(parts)),
+                false => Served::Needs(Need::Fetch(MissReason::Absent)),
+            };
         };
         let freshness = variant.response.freshness(self.number, &self.config.policy);
         let outcome = match policy::decide(asked, &freshness, now) {
@@ -281,8 +295,7 @@ impl<S: Storage> Core<S> {
             }
             Verdict::Serve => {
                 if self.draws_refresh(&freshness, now)
-                    && !asked.read_only
-                    && let Some(beside) = fetcher.background()
+                    && let Some(beside) = background(fetcher, asked)
                 {
                     self.refresh_later(beside, parts, place, key, &record);
                 }
@@ -290,7 +303,7 @@ impl<S: Storage> Core<S> {
             }
             Verdict::ServeStale(reason) => {
                 if reason == StaleReason::WhileRevalidate {
-                    match fetcher.background().filter(|_| !asked.read_only) {
+                    match background(fetcher, asked) {
                         Some(beside) => self.refresh_later(beside, parts, place, key, &record),
                         // Nobody would ever refresh it, so this request does, before it is answered.
                         None if !asked.only_if_cached => {
@@ -325,12 +338,12 @@ impl<S: Storage> Core<S> {
             return None;
         }
         let pauses = ago < PAUSE;
-        let beside = fetcher.background();
+        let beside = background(fetcher, &self.directives(parts));
         if !pauses && beside.is_none() {
             return None; // this one asks
         }
         let response = self.answer_stale(parts, key, record, code, StaleReason::Failing).await?;
-        if let Some(beside) = beside.filter(|_| !pauses) {
+        if let Some(beside) = beside.filter(|_| !pauses && !self.directives(parts).read_only) {
             self.refresh_later(beside, parts, place, key, record);
         }
         Some(response)
@@ -388,4 +401,10 @@ impl<S: Storage> Core<S> {
         }
         result
     }
+}
+
+/// What refreshes beside a request; `None` where nothing may be refreshed: the request wants only what is stored, or what
+/// came would not be kept.
+fn background<F: Fetcher>(fetcher: &F, asked: &RequestDirectives) -> Option<F::Background> {
+    if asked.only_if_cached || asked.read_only { None } else { fetcher.background() }
 }

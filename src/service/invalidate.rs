@@ -85,7 +85,7 @@ impl<S: Storage> Core<S> {
         self.owed.settle(head, debt);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
             let chunks = variant.response.body.chunks(head);
-            let _ = self.store.retain(&chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
+            let _ = self.retain_chunks(chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
         }
         Settling::Written(stamp)
     }
@@ -96,7 +96,7 @@ impl<S: Storage> Core<S> {
         if !self.owed.begin_settling() {
             return;
         }
-        let core = Arc::downgrade(self);
+        let core = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = Duration::from_millis(100);
             loop {

@@ -204,6 +204,8 @@ impl<S: Storage> Core<S> {
 
     pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
         rules.check()?;
+        // Else what is recorded from then on would not be kept.
+        let rules = if self.config.tape.is_some() { rules.for_a_tape() } else { rules };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(())
     }
@@ -226,7 +228,9 @@ impl<S: Storage> Core<S> {
             }
         }
         if let Some(place) = place {
-            let joined = self.join(place, request, requested, (head.status, &head.headers), &[]).await;
+            let is_storable = || self.is_storable(request, requested, &head);
+            let joined =
+                self.join(place, request, requested, (head.status, &head.headers), &[], is_storable).await;
             match joined {
                 Ok(groups) if groups.is_empty() => {}
                 Ok(groups) => drop(head.extensions.insert(Joined(groups))),
@@ -234,6 +238,18 @@ impl<S: Storage> Core<S> {
             }
         }
         Response::from_parts(head, body)
+    }
+
+    /// Whether rules, request and response allow to store the response.
+    fn is_storable(
+        &self,
+        request: &request::Parts,
+        requested: Timestamp,
+        head: &http::response::Parts,
+    ) -> bool {
+        let (now, options) = (self.config.clock.now(), &self.config.policy);
+        let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
+        self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
     }
 
     /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.
@@ -247,7 +263,9 @@ impl<S: Storage> Core<S> {
     ) -> std::result::Result<Judged, (Freshness, NotStored)> {
         let options = &self.config.policy;
         let asked = self.directives(request);
-        let own = self::options(request).and_then(CacheOptions::given_ttl);
+        // A tape keeps everything for ever, whatever is said for one request.
+        let options_of = self::options(request).filter(|_| self.config.tape.is_none());
+        let own = options_of.and_then(CacheOptions::given_ttl);
         let url = || self.ruled_uri(request);
         let terms = self.rules().terms(own, url, status, headers);
         let by_content = is_by_content(request);

@@ -95,6 +95,7 @@ impl<S: Storage> Core<S> {
         if let Some(tag) = policy::entity_tag_of(inline)
             && suits(coding(inline))
             && !head.inline.apart
+            && self.belongs(&head.inline.response.groups).await.unwrap_or(false)
         {
             known.push(Known { tag: tag.clone(), at: place.head });
         }
@@ -127,6 +128,7 @@ impl<S: Storage> Core<S> {
                 && variant.until > now
                 && self.owed.believes(variant.response.response_time)
                 && policy::selects_304(&variant.response.headers, not_modified)
+                && self.belongs(&variant.response.groups).await.unwrap_or(false)
             {
                 return Some(record);
             }

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use http::Request;
-use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{CacheMode, CacheOptions, NotStored, Stored, scope};
+use tower_response_cache::storage::{Key, MemoryStorage, Storage};
+use tower_response_cache::{CacheLayerBuilder, CacheMode, CacheOptions, NotStored, Stored, scope};
 
 use super::support::{Fixture, Origin, ReqBody, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
+
+type Builder = CacheLayerBuilder<MemoryStorage>;
 
 fn origin() -> Origin {
     Origin::new(|request| {
@@ -132,5 +135,171 @@ async fn offline_only_what_is_stored_answers() {
     assert_eq!(offline.get(URI).await.code, 504, "it is stale");
     let forced = Request::get(URI).extension(CacheOptions::new().mode(CacheMode::ForceCache));
     assert_eq!(offline.ask(forced.body(ReqBody::default()).unwrap()).await.word(), "stale");
+    assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
+}
+
+/// A storage that another cache fills: a read-only one leaves every record as it is, and uses nothing that it knows to be
+/// outdated.
+#[tokio::test]
+async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
+    let origin = Origin::new(|request| {
+        let tag = if request.method() == "HEAD" { "\"b\"" } else { "\"a\"" };
+        response(&[("cache-control", "max-age=60"), ("etag", tag), ("cache-groups", "\"g\"")], "body")
+    });
+    let store = MemoryStorage::new();
+    let reading = Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only().strict());
+    reading.get(URI).await;
+    let keys: Vec<Key> = store.keys().try_collect().await.unwrap();
+    assert_eq!(keys, [], "a miss");
+    let filling = Fixture::with(origin, store.clone(), |builder| builder);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit");
+    let head = Request::head(URI).header("cache-control", "no-cache").body(ReqBody::default()).unwrap();
+    reading.ask(head).await;
+    assert_eq!(filling.get(URI).await.word(), "hit", "it stays for others");
+    assert_eq!(reading.get(URI).await.word(), "miss", "the origin has another by now");
+    filling.clock.advance(61 * SECOND);
+    reading.clock.advance(61 * SECOND);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit", "and the cache that fills it too");
+}
+
+#[tokio::test]
+async fn inner_scope_lifts_no_outer_one() {
+    let fixture = fixture();
+    // The arguments are made first, outside of any scope.
+    let answer = scope::only_if_cached(scope::read_only(fixture.get(URI))).await;
+    assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, 0));
+    let answer = scope::read_only(scope::only_if_cached(fixture.get(URI))).await;
+    assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, 0));
+    let answer = scope::read_only(scope::disabled(scope::read_only(fixture.get(URI)))).await;
+    assert_eq!(answer.word(), "bypass");
+    let answer = scope::disabled(scope::read_only(fixture.get(URI))).await;
+    assert_eq!(answer.word(), "bypass");
+    assert_eq!(scope::read_only(fixture.get(URI)).await.word(), "miss");
+    assert_eq!(fixture.get(URI).await.word(), "miss", "nothing was stored");
+}
+
+#[tokio::test]
+async fn moved_future_is_in_the_scope_that_polls_it() {
+    let fixture = fixture();
+    let mut asking = Box::pin(scope::read_only(async {
+        let first = fixture.get(URI).await.word();
+        tokio::task::yield_now().await;
+        (first, fixture.get(URI).await.word())
+    }));
+    // Begun in one scope, ended outside of it.
+    scope::disabled(async { assert!(futures_util::poll!(asking.as_mut()).is_pending()) }).await;
+    assert_eq!(asking.await, ("bypass", "miss"));
+}
+
+/// Responses to POST that name themselves answer later GETs (RFC 9110 §9.3.3).
+fn of_posts(settings: impl FnOnce(Builder) -> Builder) -> Fixture {
+    let fields = [("cache-control", "max-age=60"), ("content-location", "/a")];
+    Fixture::with(Origin::new(move |_| response(&fields, "of the post")), MemoryStorage::new(), settings)
+}
+
+#[tokio::test]
+async fn post_that_passes_by_is_not_stored() {
+    let no_store = || {
+        Request::post(URI).extension(CacheOptions::new().mode(CacheMode::NoStore)).body(ReqBody::default())
+    };
+    let plain = of_posts(|builder| builder);
+    scope::disabled(plain.ask(post())).await;
+    assert_eq!(plain.get(URI).await.word(), "miss");
+    let plain = of_posts(|builder| builder);
+    plain.ask(no_store().unwrap()).await;
+    assert_eq!(plain.get(URI).await.word(), "miss");
+    let plain = of_posts(|builder| builder);
+    let guard = plain.layer.disable();
+    plain.ask(post()).await;
+    drop(guard);
+    assert_eq!(plain.get(URI).await.word(), "miss");
+    let is_get = |request: &http::request::Parts| request.method == http::Method::GET;
+    let filtered = of_posts(|builder| builder.filter_request(is_get));
+    filtered.ask(post()).await;
+    assert_eq!(filtered.get(URI).await.word(), "miss");
+    let filtered =
+        of_posts(|builder| builder.filter_request_async(move |request| std::future::ready(is_get(request))));
+    filtered.ask(post()).await;
+    assert_eq!(filtered.get(URI).await.word(), "miss");
+    // Of a method that the user made cacheable, but for this one.
+    #[cfg(feature = "content-keys")]
+    {
+        let methods = [http::Method::GET, http::Method::POST];
+        let filtered = of_posts(|builder| {
+            let builder = builder.methods(methods);
+            builder.filter_request_async(move |request| std::future::ready(is_get(request)))
+        });
+        filtered.ask(post()).await;
+        assert_eq!(filtered.get(URI).await.word(), "miss");
+    }
+    let plain = of_posts(|builder| builder);
+    plain.ask(post()).await;
+    assert_eq!(plain.get(URI).await.word(), "hit");
+}
+
+#[tokio::test]
+async fn offline_requests_that_pass_by_are_refused() {
+    let passes = |uri: &str, name: &str, value: &str| {
+        Request::get(uri).header(name, value).body(ReqBody::default()).unwrap()
+    };
+    let requests = || {
+        let mode = |mode| CacheOptions::new().mode(mode);
+        vec![
+            passes(URI, "if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            passes(URI, "if-match", "\"a\""),
+            passes(URI, "upgrade", "websocket"),
+            passes(URI, "content-length", "1"),
+            passes("/without-a-host", "accept", "*/*"),
+            passes("http://example.com/left-out", "accept", "*/*"),
+            passes("http://example.com/left-out-later", "accept", "*/*"),
+            Request::get(URI).extension(mode(CacheMode::NoStore)).body(ReqBody::default()).unwrap(),
+            Request::get(URI).body(ReqBody::from("content")).unwrap(),
+            Request::options(URI).body(ReqBody::default()).unwrap(),
+        ]
+    };
+    let settings = |builder: Builder| {
+        let builder = builder.filter_request(|request| request.uri.path() != "/left-out");
+        builder.filter_request_async(|request| std::future::ready(request.uri.path() != "/left-out-later"))
+    };
+    let layer = Fixture::with(origin(), MemoryStorage::new(), |builder| settings(builder).only_if_cached());
+    let plain = Fixture::with(origin(), MemoryStorage::new(), settings);
+    for request in requests() {
+        let shown = format!("{request:?}");
+        assert_eq!(layer.ask(request.clone()).await.code, 504, "{shown}");
+        let answer = scope::only_if_cached(plain.ask(request)).await;
+        assert_eq!((answer.code.as_u16(), answer.word()), (504, "refused"), "{shown}");
+    }
+    for mut request in requests() {
+        let mode = request.extensions_mut().remove::<CacheOptions>().unwrap_or_default();
+        request.extensions_mut().insert(mode.mode(CacheMode::OnlyIfCached));
+        assert_eq!(plain.ask(request).await.code, 504);
+    }
+    assert_eq!((layer.origin.count(), plain.origin.count()), (0, 0));
+    // What is not safe goes out all the same.
+    assert_eq!(layer.ask(post()).await.code, 200);
+    assert_eq!(scope::only_if_cached(plain.ask(post())).await.code, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offline_nothing_is_refreshed() {
+    let origin =
+        || Origin::new(|_| response(&[("cache-control", "max-age=100, stale-while-revalidate=600")], "body"));
+    let storage = MemoryStorage::new();
+    let online = Fixture::with(origin(), storage.clone(), |builder| builder.refresh_early(SECOND));
+    let offline =
+        Fixture::with(origin(), storage, |builder| builder.refresh_early(50 * SECOND).only_if_cached());
+    online.get(URI).await;
+    for passed in [99, 1, 20] {
+        offline.clock.advance(passed * SECOND);
+        online.clock.advance(passed * SECOND);
+        for _ in 0..20 {
+            assert!(offline.get(URI).await.status.is_hit());
+            assert!(scope::only_if_cached(online.get(URI)).await.status.is_hit());
+        }
+    }
+    offline.layer.idle().await;
+    online.layer.idle().await;
     assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
 }
