@@ -27,7 +27,6 @@ use crate::upload::Upload;
 /// The cache with the settings of a proxy.
 pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
     let builder = CacheLayer::builder(storage)
-        .store_set_cookie()
         .stale_on_failure()
         .status_in_extensions(false)
         .status_field(fields::NAME);

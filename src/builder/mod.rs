@@ -45,14 +45,15 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// A shared cache, for many users: a proxy or a server (RFC 9111 §1). `s-maxage` counts, `private` and responses
     /// to Authorization are not stored unless the response allows it, nor is a response with Set-Cookie.
     /// Default: private, where requests with different Authorization never share a response, nor do those with different
-    /// Cookie, unless the response is `public`. A private and a shared cache on one store do not find each other's entries.
+    /// Cookie, unless the response is `public` and sets none. A private and a shared cache on one store do not find each other's entries.
     pub fn shared(mut self) -> Self {
         self.config.policy.shared = true;
         self
     }
 
-    /// In a shared cache, stores responses with Set-Cookie too. The risk: whoever is served such a response gets the
-    /// cookie that was made for somebody else. Default: they are not stored.
+    /// In a shared cache, stores responses with Set-Cookie too, where they are fresh by their own fields or by a rule: what
+    /// says nothing of how long, or is to be validated at each use, is not stored. The risk: a user who is served such a
+    /// response gets the cookie that was made for another. Default: they are not stored.
     pub fn store_set_cookie(mut self) -> Self {
         self.config.policy.store_set_cookie = true;
         self

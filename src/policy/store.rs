@@ -35,6 +35,9 @@ pub enum NotStored {
     SetCookie,
     /// A status that is stored only with a lifetime of its own, and that has none.
     StatusNotCacheable,
+    /// The status says something of this one request, its client or its connection, and not of what others get: 416, 429 and
+    /// their like.
+    StatusOfRequest,
     /// The response says `must-understand`, and its status is none that the cache knows (RFC 9111 §5.2.2.3).
     StatusNotUnderstood,
     /// A 206 is not stored.
@@ -74,6 +77,7 @@ impl NotStored {
             Self::VaryAny => "vary-any",
             Self::SetCookie => "set-cookie",
             Self::StatusNotCacheable => "status",
+            Self::StatusOfRequest => "status-of-request",
             Self::StatusNotUnderstood => "must-understand",
             Self::PartialContent => "partial-content",
             Self::NoFreshness => "no-freshness",
@@ -109,6 +113,36 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
+/// The final statuses that say something of one request, its client or its connection, by what no key holds: stored, one
+/// request would take the page away from all others. A rule that names one of them is the user's word.
+fn is_of_one_request(status: StatusCode) -> bool {
+    // RFC 9110 §15, unless another is named.
+    match status.as_u16() {
+        400 => true, // how the message is written: its syntax, framing or fields, any of them
+        401 => true, // the credentials: those of a shared cache's next user may be good
+        406 => true, // the preferences (Accept and its kin), which Vary often leaves out here
+        407 => true, // the credentials for a proxy, which are in no key
+        408 => true, // how fast the request came
+        411 => true, // the framing of its content
+        412 => true, // its preconditions, which are answered from what is stored, and in no key
+        413 => true, // the length of its content
+        415 => true, // the type or coding of its content
+        416 => true, // its Range
+        417 => true, // its Expect
+        421 => true, // the connection on which it came
+        425 => true, // it came in early data (RFC 8470 §5.2)
+        426 => true, // the protocol that the client speaks
+        428 => true, // it has no precondition: "MUST NOT be stored by a cache" (RFC 6585 §3)
+        429 => true, // the client's rate: likewise (RFC 6585 §4)
+        431 => true, // the size of its fields: likewise (RFC 6585 §5)
+        505 => true, // the version that the client speaks
+        511 => true, // the client's network: likewise (RFC 6585 §6)
+        // About the resource (409, 423), its state or the URI (414, 422), or about the server. 402, 403 and 451 too: where
+        // they are for one client, the origin says so as for a 200.
+        _ => false,
+    }
+}
+
 /// A response and the request that it answers.
 #[derive(Clone, Copy)]
 pub(crate) struct Exchanged<'a> {
@@ -142,6 +176,9 @@ pub(crate) fn storable(
     match status.as_u16() {
         206 => return Err(NotStored::PartialContent),
         ..200 | 304 | 600.. => return Err(NotStored::StatusNotCacheable),
+        _ if is_of_one_request(status) && terms.status != Some(true) => {
+            return Err(NotStored::StatusOfRequest);
+        }
         _ => {}
     }
     if response.len() > MOST_FIELDS {
@@ -156,6 +193,10 @@ pub(crate) fn storable(
     } else if said.no_store && !terms.despite.no_store {
         return Err(NotStored::ResponseNoStore);
     }
+    // A lifetime that is guessed stays one, also where the user limits it.
+    let by_rule = given.is_some() && (terms.over.is_some() || terms.default.is_some());
+    let has_lifetime = by_rule || explicit(response, &said, freshness.response_time, options).is_some();
+    let usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
     if options.shared {
         if said.private && !terms.despite.private {
             return Err(NotStored::Private);
@@ -166,12 +207,13 @@ pub(crate) fn storable(
         {
             return Err(NotStored::Authorization);
         }
-        if response.contains_key(header::SET_COOKIE) && !options.store_set_cookie {
+        // The usual page of a framework with sessions says nothing about caches, or that each use is to be validated; only
+        // a lifetime says that others may get the cookie.
+        let for_others = options.store_set_cookie && has_lifetime && usable;
+        if response.contains_key(header::SET_COOKIE) && !for_others {
             return Err(NotStored::SetCookie);
         }
     }
-    let has_lifetime =
-        given.is_some() || explicit(response, &said, freshness.response_time, options).is_some();
     // No lifetime is guessed for what is no plain reading (RFC 9110 §9.3.3).
     if by_content && !is_reading(method) && !has_lifetime {
         return Err(NotStored::NoFreshness);
@@ -180,7 +222,6 @@ pub(crate) fn storable(
     if !has_lifetime && !marked && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
     }
-    let usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
     if usable || freshness.has_validator || freshness.retain_until(options) > freshness.response_time {
         return Ok(());
     }
@@ -213,8 +254,65 @@ pub(crate) fn is_of_connection(name: &HeaderName) -> bool {
     )
 }
 
-/// The names that a Connection field lists.
-pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
+/// Names of fields that are left out of what is stored, each once and in order: a response may name thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Withheld(Vec<HeaderName>);
+
+impl Withheld {
+    fn new(mut names: Vec<HeaderName>) -> Self {
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        Self(names)
+    }
+
+    /// What a response leaves out of itself: what its Connection fields list, and what is restricted.
+    pub(crate) fn by(response: &HeaderMap, options: &Options) -> Self {
+        let mut names = connection_list(response);
+        names.append(&mut restricted_list(response, options));
+        Self::new(names)
+    }
+
+    /// The names that the Connection fields list.
+    pub(super) fn by_connection(headers: &HeaderMap) -> Self {
+        Self::new(connection_list(headers))
+    }
+
+    /// The fields that must not be used without validation, and in a shared cache those that are for one user
+    /// (RFC 9111 §3.1, §5.2.2.4, §5.2.2.7).
+    pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Self {
+        Self::new(restricted_list(headers, options))
+    }
+
+    /// Whether a field is passed on: it is not among these, and not about the connection.
+    pub(super) fn passes(&self, name: &HeaderName) -> bool {
+        !is_of_connection(name)
+            && (self.0.is_empty()
+                || self.0.binary_search_by(|named| named.as_str().cmp(name.as_str())).is_err())
+    }
+
+    /// The trailers that are stored, and given to others than the first; `None`: there are none left. They pass all that
+    /// the fields of the head pass, and those are left out that have no place among trailers.
+    pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
+        let mut passed = HeaderMap::new();
+        for (name, value) in trailers {
+            if self.passes(name) && !is_of_head(name) {
+                let _ = passed.try_append(name.clone(), value.clone());
+            }
+        }
+        (!passed.is_empty()).then_some(passed)
+    }
+}
+
+impl<'a> IntoIterator for &'a Withheld {
+    type Item = &'a HeaderName;
+    type IntoIter = std::slice::Iter<'a, HeaderName>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+fn connection_list(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();
     lines
         .flat_map(|line| split_list(line.as_bytes()))
@@ -232,34 +330,50 @@ pub(crate) fn remove_overridden_length(response: &mut HeaderMap) {
     }
 }
 
-/// The fields of a response that are stored, as they came: with repetitions, and in order within a name.
-pub(crate) fn stored_headers(response: &HeaderMap, options: &Options) -> HeaderMap {
-    let named = connection_names(response);
-    let mut stored = HeaderMap::with_capacity(response.len() + 2);
-    for (name, value) in response {
-        if !is_of_connection(name) && !named.contains(name) {
-            stored.append(name.clone(), value.clone());
-        }
-    }
-    strip_restricted(&mut stored, options);
-    stored
-}
-
-/// Removes the fields that must not be used without validation, and in a shared cache those that are for one user
-/// (RFC 9111 §3.1, §5.2.2.4, §5.2.2.7).
-pub(super) fn strip_restricted(headers: &mut HeaderMap, options: &Options) {
-    for name in restricted(headers, options) {
-        headers.remove(name);
-    }
-}
-
-/// The names of those fields.
-pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
+fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
     let mut said = ResponseDirectives::of(headers, options);
     if options.shared {
         said.no_cache_fields.append(&mut said.private_fields);
     }
     said.no_cache_fields
+}
+
+/// The fields that count only before the content: framing, routing, authentication, control, and the content's format
+/// (RFC 9110 §6.5.1). Set-Cookie among them: what a response is stored and selected by is settled with its head.
+fn is_of_head(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "age"
+            | "authorization"
+            | "cache-control"
+            | "cdn-cache-control"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "date"
+            | "expires"
+            | "host"
+            | "location"
+            | "pragma"
+            | "retry-after"
+            | "set-cookie"
+            | "trailer"
+            | "vary"
+            | "www-authenticate"
+    )
+}
+
+/// The fields of a response that are stored, as they came: with repetitions, and in order within a name.
+pub(crate) fn stored_headers(response: &HeaderMap, withheld: &Withheld) -> HeaderMap {
+    let mut stored = HeaderMap::with_capacity(response.len() + 2);
+    for (name, value) in response {
+        if withheld.passes(name) {
+            stored.append(name.clone(), value.clone());
+        }
+    }
+    stored
 }
 
 /// Adds the time of receipt where a response has no Date (RFC 9110 §6.6.1).

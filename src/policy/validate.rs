@@ -6,7 +6,7 @@ use super::conditions::{weakly_equal, without_weakness};
 use super::dates;
 use super::freshness::entity_tag;
 use super::options::Options;
-use super::store::{MOST_FIELDS, connection_names, is_of_connection, strip_restricted};
+use super::store::{MOST_FIELDS, Withheld};
 use crate::time::Timestamp;
 
 const CONDITIONS: [HeaderName; 6] = [
@@ -102,11 +102,11 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Option
     if from.len() > MOST_FIELDS {
         return; // together they could be more than a map of fields takes
     }
-    let named = connection_names(from);
+    let named = Withheld::by_connection(from);
     for name in from.keys() {
         let of_body =
             [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name);
-        if of_body || is_of_connection(name) || named.contains(name) {
+        if of_body || !named.passes(name) {
             continue;
         }
         stored.remove(name);
@@ -120,5 +120,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Option
     if !from.contains_key(header::DATE) {
         stored.remove(header::DATE); // likewise; the time of receipt takes its place
     }
-    strip_restricted(stored, options);
+    for name in &Withheld::restricted(stored, options) {
+        stored.remove(name);
+    }
 }

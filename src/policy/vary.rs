@@ -15,7 +15,7 @@ pub(crate) const ALL_FIELDS: HeaderName = HeaderName::from_static("*");
 pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
 
 /// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials
-/// (one process often speaks for many users), Cookie only where the response is not public.
+/// (one process often speaks for many users), Cookie only where the response is not public, or sets one.
 pub(crate) fn selecting_names(
     response: &HeaderMap,
     options: &Options,
@@ -33,7 +33,10 @@ pub(crate) fn selecting_names(
     }
     if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
-        if !options.ignore_cookie && !ResponseDirectives::of(response, options).public {
+        // A response that sets a cookie is one user's, even if it says that it is for all.
+        let for_all =
+            || ResponseDirectives::of(response, options).public && !response.contains_key(header::SET_COOKIE);
+        if !options.ignore_cookie && !for_all() {
             names.push(header::COOKIE);
         }
     }

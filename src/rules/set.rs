@@ -118,7 +118,10 @@ impl Rules {
     }
 
     /// The statuses that are stored, and no others but those that a matching rule names. They are stored also where a
-    /// cache would not store them by itself, if they have a lifetime. Default: as RFC 9111 §3 says.
+    /// cache would not store them by itself, if they have a lifetime: 206 and 304 never, and of those that say something
+    /// of one request (400, 401, 406 to 408, 411 to 413, 415 to 417, 421, 425, 426, 428, 429, 431, 505, 511) only what is
+    /// named here or by a rule. The risk of naming one of these: one request, made to fail, takes the page away from all
+    /// others. Default: as RFC 9111 §3 says.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = Some(statuses.into_iter().collect());
         self
@@ -135,7 +138,8 @@ impl Rules {
         self
     }
 
-    /// Stores only responses of which this says true. Filters add up. Default: all that may be stored.
+    /// Stores only responses of which this says true. It is asked too about a stored response that the origin confirms, with
+    /// the fields that this has then. Filters add up. Default: all that may be stored.
     pub fn filter_response(
         mut self,
         filter: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
@@ -185,13 +189,15 @@ impl Rules {
     ) -> Terms {
         let url = if self.list.iter().any(Rule::looks_at_url) { url() } else { String::new() };
         let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, status, headers));
-        let listed = self.statuses.as_ref().map(|statuses| statuses.contains(&status.as_u16()));
+        // Each rule that matches counts, not only the one that says how long.
+        let names = |rule: &Rule| rule.names_status() && rule.matches(&url, status, headers);
+        let listed = || self.statuses.as_ref().map(|statuses| statuses.contains(&status.as_u16()));
         Terms {
             over: own.or(rule.and_then(|rule| rule.override_ttl)).or(self.override_ttl),
             default: rule.and_then(|rule| rule.default_ttl).or(self.default_ttl),
             min: self.min_ttl,
             max: self.max_ttl,
-            status: if rule.is_some_and(Rule::names_status) { Some(true) } else { listed },
+            status: if self.list.iter().any(names) { Some(true) } else { listed() },
             despite: self.despite,
         }
     }

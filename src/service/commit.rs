@@ -17,7 +17,7 @@ use super::lookup::{Place, variant_in};
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
 use crate::observe::Count;
-use crate::policy;
+use crate::policy::{self, Withheld};
 use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
@@ -31,6 +31,7 @@ pub(crate) struct Plan<S: Storage> {
     apart: bool,
     until: Timestamp,
     response: StoredResponse,
+    withheld: Withheld,
     /// The name of the body, if it is stored in chunks.
     body_id: [u8; 16],
     /// Stands in the head's place while chunks are written, where no usable head stood.
@@ -47,13 +48,13 @@ enum Target {
 }
 
 impl<S: Storage> Plan<S> {
-    /// `response` is complete but for its body and trailers.
+    /// `response` is complete but for its body and trailers; what it withholds is left out of these.
     pub(crate) fn new(
         core: Arc<Core<S>>,
         place: Place,
         names: Vec<HeaderName>,
         request: &request::Parts,
-        response: StoredResponse,
+        (response, withheld): (StoredResponse, Withheld),
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
@@ -87,6 +88,7 @@ impl<S: Storage> Plan<S> {
             apart,
             until,
             response,
+            withheld,
             body_id: random_id(),
             placeholder,
             followed: AtomicBool::new(false),
@@ -181,8 +183,14 @@ impl<S: Storage> Plan<S> {
         }
     }
 
+    /// The trailers that are stored, and given to others than the first.
+    pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
+        self.withheld.trailers(trailers)
+    }
+
     /// The record of the whole response.
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
+        let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
         let (until, selection) = (self.until, self.selection);
         let (personal, apart) = (self.personal, self.apart);

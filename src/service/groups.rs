@@ -250,13 +250,13 @@ impl<S: Storage> Core<S> {
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.group_keyer.group("", name)).await.into_result()
+        self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by where its value is.
     pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
         self.note_invalidation("hand", None);
-        self.invalidate_group(key).await.into_result()
+        self.invalidate_group(key, None).await.into_result()
     }
 
     /// Invalidates all responses of an origin's group.
@@ -267,12 +267,13 @@ impl<S: Storage> Core<S> {
             return Err(Error::new(ErrorKind::Config, expected));
         };
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.group_keyer.group(origin(&uri.to_text()), name)).await.into_result()
+        let of = uri.to_text();
+        self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
 
-    async fn invalidate_group(self: &Arc<Self>, group: Key) -> Settling {
+    async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> Settling {
         self.changes.note(group);
-        self.invalidate(group).await
+        self.invalidate(group, of).await
     }
 
     /// Invalidates the groups that the response to an unsafe request names.
@@ -293,7 +294,7 @@ impl<S: Storage> Core<S> {
         let groups =
             names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
         names.iter().for_each(|_| self.note_invalidation("group", None));
-        join_all(groups.map(|group| self.invalidate_group(group))).await;
+        join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
 
     /// The record that ends what a group's value began.

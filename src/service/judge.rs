@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
 
 use super::config::Tape;
 use super::core::Core;
@@ -220,12 +220,8 @@ impl<S: Storage> Core<S> {
     ) -> Response<B> {
         self.invalidate_named(request, response.headers()).await;
         let (mut head, body) = response.into_parts();
-        let rules = self.rules();
-        if rules.has_filters() {
-            let answer = rules.admit(request, &head);
-            if !answer.await {
-                head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
-            }
+        if !self.passes_response_filters(request, &head).await {
+            head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
         }
         if let Some(place) = place {
             let is_storable = || self.is_storable(request, requested, &head);
@@ -241,15 +237,35 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether rules, request and response allow to store the response.
-    fn is_storable(
-        &self,
-        request: &request::Parts,
-        requested: Timestamp,
-        head: &http::response::Parts,
-    ) -> bool {
+    fn is_storable(&self, request: &request::Parts, requested: Timestamp, head: &response::Parts) -> bool {
         let (now, options) = (self.config.clock.now(), &self.config.policy);
         let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
         self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
+    }
+
+    /// Whether the user's filters let a response be stored, as it would be then.
+    async fn passes_response_filters(&self, request: &request::Parts, head: &response::Parts) -> bool {
+        let rules = self.rules();
+        if !rules.has_filters() {
+            return true;
+        }
+        rules.admit(request, head).await
+    }
+
+    /// The same for a stored response that another one freshens.
+    pub(super) async fn passes_freshened(
+        &self,
+        request: &request::Parts,
+        from: &response::Parts,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> bool {
+        if !self.rules().has_filters() {
+            return true;
+        }
+        let mut head = from.clone();
+        (head.status, head.headers) = (status, headers.clone());
+        self.passes_response_filters(request, &head).await
     }
 
     /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.

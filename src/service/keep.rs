@@ -19,7 +19,7 @@ use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored, RequestDirectives, Verdict};
+use crate::policy::{self, Freshness, NotStored, RequestDirectives, Verdict, Withheld};
 use crate::storage::{Key, Storage};
 use crate::time::Timestamp;
 
@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
 struct Storable {
     names: Vec<HeaderName>,
     response: StoredResponse,
+    /// What is left out of its trailers too.
+    withheld: Withheld,
     until: Timestamp,
     freshness: Freshness,
 }
@@ -63,11 +65,11 @@ impl<S: Storage> Core<S> {
                 match self.storable(request, &place, (&head, groups), (expected, hint), times, freshness) {
                     Err(reason) => (reason, None),
                     Ok(storable) => {
-                        let Storable { names, response, until, freshness } = storable;
+                        let Storable { names, response, withheld, until, freshness } = storable;
                         ttl = Some(freshness.ttl(times.responded));
                         let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                         let core = Arc::clone(self);
-                        let plan = Plan::new(core, place, names, request, response, until, lease);
+                        let plan = Plan::new(core, place, names, request, (response, withheld), until, lease);
                         (Stored::Storing, Some(plan))
                     }
                 }
@@ -162,7 +164,8 @@ impl<S: Storage> Core<S> {
         if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
             return Err(Stored::No(NotStored::TooSmall));
         }
-        let mut headers = policy::stored_headers(&head.headers, options);
+        let withheld = Withheld::by(&head.headers, options);
+        let mut headers = policy::stored_headers(&head.headers, &withheld);
         policy::ensure_date(&mut headers, times.responded);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let response = StoredResponse {
@@ -177,7 +180,7 @@ impl<S: Storage> Core<S> {
             trailers: None,
             freshness: OnceLock::new(),
         };
-        Ok(Storable { names, response, until: freshness.retain_until(options), freshness })
+        Ok(Storable { names, response, withheld, until: freshness.retain_until(options), freshness })
     }
 
     /// Whether a response tells something of what is stored here: not one from another URI, and not one of which the

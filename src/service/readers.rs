@@ -206,7 +206,11 @@ impl<S: Storage> Source for Reader<S> {
                 }
                 Some(Ok(())) => {
                     let is_short = self.until.is_some() || download.expected.is_some_and(|len| len != total);
-                    let trailers = state.trailers.clone();
+                    // Others than the first get what is stored, and no more.
+                    let trailers = match &state.trailers {
+                        Some(trailers) if !self.first => download.plan.trailers(trailers),
+                        trailers => trailers.clone(),
+                    };
                     drop(state);
                     if is_short && !self.first {
                         return self.fail(BodyError::new(BodyErrorKind::Length, None::<Error>));

@@ -19,7 +19,7 @@ use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, GRACE, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason};
+use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
@@ -146,7 +146,7 @@ impl<S: Storage> Core<S> {
             self.note_invalidation("head", uri.as_ref());
             match self.directives(asked).read_only {
                 true => self.outdated.add(place.head, times.responded, None),
-                false => drop(self.invalidate(place.head).await),
+                false => drop(self.invalidate(place.head, Some(&place.key_text)).await),
             }
         }
         let outcome = Outcome::Miss(MissReason::Replaced(reason));
@@ -174,7 +174,8 @@ impl<S: Storage> Core<S> {
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
         let judged = self.judge(asked, &Method::GET, old.status, &headers, freshness);
-        let (is_storable, from_old) = (|| judged.is_ok(), (old.status, &headers));
+        let passes = self.passes_freshened(asked, from, old.status, &headers).await;
+        let (is_storable, from_old) = (|| passes && judged.is_ok(), (old.status, &headers));
         let joined = self.join(place, asked, times.requested, from_old, &old.groups, is_storable).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let (until, initial_age, given) = match &judged {
@@ -184,6 +185,8 @@ impl<S: Storage> Core<S> {
             Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
         };
 
+        let withheld = Withheld::by(&headers, options);
+        let trailers = old.trailers.as_ref().and_then(|trailers| withheld.trailers(trailers));
         let is_chunked = matches!(old.body, StoredBody::Chunked { .. });
         let kept = match self.directives(asked).read_only {
             true => Ok(true), // nothing is moved, and the answer looks for itself
@@ -199,6 +202,7 @@ impl<S: Storage> Core<S> {
             groups: joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone),
             request_time: times.requested,
             response_time: times.responded,
+            trailers: trailers.clone(),
             freshness: OnceLock::new(),
             ..old.clone()
         };
@@ -207,6 +211,7 @@ impl<S: Storage> Core<S> {
             Err((freshness, reason)) => (freshness, Err(Stored::No(reason))),
         };
         let storable = storable
+            .and_then(|names| if passes { Ok(names) } else { Err(Stored::No(NotStored::Filtered)) })
             .and_then(|names| joined.map(|_| names))
             // Another request's variant: its chunks go with it, so that a second record must not name them.
             .and_then(|names| {
@@ -219,10 +224,10 @@ impl<S: Storage> Core<S> {
         status.beside = self.is_beside(asked);
         let (at, record) = match storable {
             Ok(names) => {
-                let (body, trailers) = (old.body.clone(), old.trailers.clone());
+                let body = old.body.clone();
                 let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                 let (core, at) = (Arc::clone(self), place.clone());
-                let plan = Plan::new(core, at, names, asked, response, until, lease);
+                let plan = Plan::new(core, at, names, asked, (response, withheld), until, lease);
                 let (at, record) = plan.announce_freshened(body, trailers);
                 if let Some(lead) = lead.take() {
                     self.note_use(place.head, &freshness, times.responded);
@@ -246,8 +251,8 @@ impl<S: Storage> Core<S> {
             }
         };
         let mut answer = self.answer(Asked::by(asked), at, &record, status).await?;
-        for name in policy::restricted(answer.headers(), options) {
-            for value in from.headers.get_all(&name) {
+        for name in &Withheld::restricted(answer.headers(), options) {
+            for value in from.headers.get_all(name) {
                 let _ = answer.headers_mut().try_append(name.clone(), value.clone());
             }
         }

@@ -295,6 +295,33 @@ async fn trailers_reach_everybody() {
     }
 }
 
+/// What is for one user reaches no other, as a trailer either.
+#[tokio::test(start_paused = true)]
+async fn private_trailers_reach_the_first_alone() {
+    let world = World::with(|builder| builder.shared());
+    let control = "max-age=60, private=\"x-user\", no-cache=\"x-checked\"";
+    let (sender, bodies) = readers_of(&world, 2, &[("cache-control", control), ("trailer", "x-user")]).await;
+    sender.data("body");
+    let all = [("x-user", "alice"), ("x-checked", "1"), ("set-cookie", "session=alice"), ("x-sum", "42")];
+    let mut trailers = http::HeaderMap::new();
+    all.iter().for_each(|(name, value)| drop(trailers.insert(*name, value.parse().unwrap())));
+    sender.trailers(trailers.clone());
+    drop(sender);
+    let mut came = Vec::new();
+    for body in bodies {
+        came.push(body.collect().await.unwrap().trailers().cloned().unwrap());
+    }
+    let mut hit = [world.send(get("http://example.com/"))];
+    settle(&mut hit).await;
+    came.push(body(&mut hit[0]).collect().await.unwrap().trailers().cloned().unwrap());
+    assert_eq!(world.upstream.count(), 1);
+    assert_eq!(came[0], trailers);
+    for others in &came[1..] {
+        assert_eq!(others.len(), 1);
+        assert_eq!(others["x-sum"], "42");
+    }
+}
+
 /// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
 #[tokio::test(start_paused = true)]
 async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {

@@ -235,3 +235,26 @@ async fn large_bodies_stream_both_ways() {
     let hit = client.get("/").await;
     assert!(hit.body == body && hit.head.get("cache-status").unwrap().contains("; hit"));
 }
+
+/// The length is that of another framing: a peer that believes it cuts the body, or takes the rest for another response
+/// (RFC 9112 §6.3).
+#[tokio::test]
+async fn length_beside_transfer_encoding_goes_no_further() {
+    let mut origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let mut client = proxy.connect().await;
+    for (path, control) in [("/stored", "max-age=60"), ("/passed", "no-store")] {
+        client.send(get(path)).await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: {control}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"
+        );
+        origin.answer(answer).await;
+        let answer = client.response().await;
+        assert_eq!((answer.text().as_str(), answer.cut), ("0123456789", false), "{path}");
+        assert_ne!(answer.head.get("content-length"), Some("5"), "{path}");
+    }
+    let hit = client.get("/stored").await;
+    assert_eq!(hit.text(), "0123456789");
+    assert_ne!(hit.head.get("content-length"), Some("5"));
+}

@@ -57,6 +57,16 @@ fn in_a_private_cache() {
         case("not when public", "§5.2.2.9")
             .get("cookie: a=1").ok("cache-control: max-age=60, public").stores()
             .get("cookie: a=2").hit().get("").hit(),
+        case("when public, but setting a cookie", "§7.3")
+            .get("cookie: a=1").ok("cache-control: max-age=60, public | set-cookie: b=1").stores()
+            .get("cookie: a=2").miss(MissReason::Vary)
+            .get("").miss(MissReason::Vary),
+        case("when public, and a 304 sets a cookie", "§7.3")
+            .get("cookie: a=1").ok(r#"cache-control: max-age=60, public | etag: "a""#).stores()
+            .after(61).get("cookie: a=1").not_modified(r#"cache-control: max-age=60, public | set-cookie: b=1"#)
+            .revalidated(Stale).shows("set-cookie: b=1")
+            .get("cookie: a=1").hit()
+            .get("cookie: a=2").miss(MissReason::Vary),
         case("not when told so", "§3").with(|builder| builder.ignore_cookie())
             .get("cookie: a=1").ok("cache-control: max-age=60").stores().get("cookie: a=2").hit(),
     ]);

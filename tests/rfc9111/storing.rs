@@ -71,12 +71,19 @@ fn statuses() {
             .after(1).get("").not_reused()
     });
     let others = [201, 202, 205, 302, 303, 307, 400, 401, 402, 403, 406, 409, 418, 429, 451, 500, 502, 503, 504, 599];
-    let none = others.map(|status| {
+    let none = others.into_iter().filter(|status| ![400, 401, 406, 429].contains(status)).map(|status| {
         case(format!("{status} has no heuristic lifetime"), "§3")
             .get("").answer(status, "last-modified: {-1000}").stores_not(NotStored::StatusNotCacheable)
             .get("").miss(Absent)
     });
-    let explicit = others.map(|status| {
+    // Of one request or client: no other gets it.
+    let of_one = [400, 401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
+    let one = of_one.map(|status| {
+        case(format!("{status} is about one request"), "§3")
+            .get("").answer(status, "cache-control: public, max-age=60").stores_not(NotStored::StatusOfRequest)
+            .get("").miss(Absent)
+    });
+    let explicit = others.into_iter().filter(|status| !of_one.contains(status)).map(|status| {
         case(format!("{status} with explicit freshness"), "§3")
             .get("").answer(status, "cache-control: max-age=60").stores()
             .after(59).get("").hit().code(status).shows("age: 59")
@@ -86,7 +93,7 @@ fn statuses() {
             .get("").answer(status, "cache-control: public | last-modified: {-1000}").stores()
             .after(99).get("").hit().code(status)
     });
-    cases.extend(heuristic.into_iter().chain(none).chain(explicit).chain(public));
+    cases.extend(heuristic.into_iter().chain(none).chain(one).chain(explicit).chain(public));
     cases.extend([
         case("206 is not stored", "§3.3")
             .get("range: bytes=0-1").answer(206, "cache-control: max-age=60 | content-range: bytes 0-1/10").body("01")

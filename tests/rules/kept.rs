@@ -10,7 +10,7 @@ use http_body_util::Full;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayerBuilder, Forbidden, NotStored, Rule, Stored, Ttl};
 
-use super::support::{Fixture, Origin, ReqBody, get, get_with, response};
+use super::support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 
@@ -194,4 +194,158 @@ async fn an_older_response_goes_when_a_newer_one_is_refused_and_stays_when_the_c
     let again = || get_with(URI, &[("cache-control", "no-cache")]);
     assert_eq!(fixture.ask(again()).await.status.stored(), Stored::No(NotStored::Rule));
     assert_eq!(fixture.ask(get(URI)).await.word(), "miss");
+}
+
+#[tokio::test]
+async fn every_matching_rule_names_statuses() {
+    let minute = Duration::from_secs(60);
+    let tagged = || Rule::new().statuses([404, 429, 503]).tag("errors");
+    for (status, settings) in [
+        // A rule with a tag alone.
+        (
+            503,
+            (|b| b.rule(Rule::new().statuses([503]).tag("errors")).override_ttl(Duration::from_secs(60)))
+                as Settings,
+        ),
+        (404, |b| {
+            b.rule(Rule::new().statuses([404]).tag("errors"))
+                .statuses([200])
+                .override_ttl(Duration::from_secs(60))
+        }),
+        // One behind the rule that says how long.
+        (503, |b| {
+            let first = Rule::new().url("example.com/**").override_ttl(Duration::from_secs(60));
+            b.rule(first).rule(Rule::new().statuses(500..=599).override_ttl(Duration::from_secs(5)))
+        }),
+        // What is about one request is the user's word then.
+        (429, |b| b.rule(Rule::new().statuses([429]).override_ttl(Duration::from_secs(60)))),
+        (416, |b| b.statuses([200, 416]).override_ttl(Duration::from_secs(60))),
+    ] {
+        let fixture = answering(status, &[("x-nothing", "")], settings);
+        fixture.get(URI).await;
+        assert_eq!(fixture.get(URI).await.word(), "hit", "{status}");
+    }
+    // A rule that does not match names nothing.
+    let origin = Origin::new(|_| {
+        let mut response = response(&[("content-type", "text/plain")], "body");
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        response
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        builder.rule(tagged().content_type("image/*")).override_ttl(minute)
+    });
+    fixture.get(URI).await;
+    assert_eq!(fixture.get(URI).await.word(), "miss");
+}
+
+#[tokio::test]
+async fn response_filters_are_asked_about_what_is_freshened() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&told);
+    let origin = Origin::new(|request| {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
+        match request.headers().contains_key("if-none-match") {
+            true => not_modified(&[fields[0], fields[1], ("x-keep-out", "1")]),
+            false => response(&[fields[0], fields[1], ("content-type", "text/plain")], "body"),
+        }
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        builder.filter_response(move |_, response| {
+            let kind = response.headers.get("content-type").cloned();
+            seen.lock().unwrap().push((response.status.as_u16(), kind.is_some()));
+            !response.headers.contains_key("x-keep-out")
+        })
+    });
+    fixture.get(URI).await;
+    fixture.clock.advance(Duration::from_secs(61));
+    let answer = fixture.get(URI).await;
+    assert_eq!((answer.word(), answer.status.stored()), ("revalidated", Stored::No(NotStored::Filtered)));
+    assert_eq!(&answer.body[..], b"body");
+    assert_eq!(fixture.get(URI).await.word(), "miss", "it is not freshened");
+    // It is asked about the response as it would be stored.
+    assert_eq!(*told.lock().unwrap(), [(200, true); 3]);
+}
+
+#[tokio::test]
+async fn response_filters_are_asked_about_variants_that_a_304_names() {
+    let origin = |request: &Request<ReqBody>| {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"a\""), ("vary", "x-kind")];
+        match request.headers().contains_key("if-none-match") {
+            true => not_modified(&fields),
+            false => response(&fields, "body"),
+        }
+    };
+    let fixture = Fixture::with(Origin::new(origin), MemoryStorage::new(), |builder| {
+        builder.filter_response_async(|request, _| {
+            std::future::ready(request.headers.get("x-kind").is_none_or(|kind| kind != "secret"))
+        })
+    });
+    let of_kind = |kind| get_with(URI, &[("x-kind", kind)]);
+    fixture.ask(of_kind("plain")).await;
+    assert_eq!(fixture.ask(of_kind("secret")).await.status.stored(), Stored::No(NotStored::Filtered));
+    assert!(!fixture.ask(of_kind("secret")).await.status.is_hit());
+    assert!(fixture.ask(of_kind("plain")).await.status.is_hit(), "the others' variant stays");
+}
+
+#[tokio::test]
+async fn response_filters_are_asked_about_what_a_head_freshens() {
+    let origin = Origin::new(|request| {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"a\""), ("content-length", "4")];
+        match *request.method() {
+            http::Method::HEAD => response(&[&fields[..], &[("x-keep-out", "1")]].concat(), ""),
+            _ => response(&fields, "body"),
+        }
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        builder.filter_response(|_, response| !response.headers.contains_key("x-keep-out"))
+    });
+    fixture.get(URI).await;
+    fixture.clock.advance(Duration::from_secs(61));
+    let head = Request::head(URI).body(ReqBody::default()).unwrap();
+    assert_eq!(fixture.ask(head).await.status.stored(), Stored::No(NotStored::Filtered));
+    assert!(!fixture.get(URI).await.status.is_hit());
+}
+
+#[tokio::test]
+async fn restricted_fields_come_as_often_as_the_origin_sent_them() {
+    let many = ["x-user"; 5000].join(",");
+    for control in [
+        "max-age=60, no-cache=\"x-user\"".to_owned(),
+        "max-age=60, no-cache=\"x-user\", private=\"x-user\"".to_owned(),
+        format!("max-age=60, no-cache=\"{many}\""),
+    ] {
+        let origin = Origin::new(move |request| {
+            let fields = [("cache-control", &*control), ("etag", "\"a\""), ("x-user", "alice")];
+            match request.headers().contains_key("if-none-match") {
+                true => not_modified(&fields),
+                false => response(&fields, "body"),
+            }
+        });
+        let fixture = Fixture::shared(origin);
+        fixture.get(URI).await;
+        fixture.clock.advance(Duration::from_secs(100));
+        let answer = fixture.get(URI).await;
+        assert_eq!((answer.word(), answer.headers.get_all("x-user").iter().count()), ("revalidated", 1));
+        assert_eq!(fixture.get(URI).await.header("x-user"), None);
+    }
+}
+
+/// The usual page of a framework with sessions: a validator, Set-Cookie, and nothing else.
+#[tokio::test]
+async fn session_is_not_given_to_the_next_user() {
+    for validator in [("last-modified", "Mon, 01 Dec 2025 00:00:00 GMT"), ("etag", "\"page\"")] {
+        let mut user = 0;
+        let origin = Origin::new(move |request| {
+            user += 1;
+            if request.headers().contains_key("if-none-match") {
+                return not_modified(&[validator]);
+            }
+            response(&[validator, ("set-cookie", &*format!("session=user{user}"))], "page")
+        });
+        let fixture = Fixture::with(origin, MemoryStorage::new(), |b| b.shared().store_set_cookie());
+        let first = fixture.get(URI).await;
+        assert_eq!(first.status.stored(), Stored::No(NotStored::SetCookie));
+        let next = fixture.get(URI).await;
+        assert_ne!(next.header("set-cookie"), first.header("set-cookie"), "{:?}", next.status);
+    }
 }

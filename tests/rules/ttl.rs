@@ -172,8 +172,10 @@ async fn the_first_rule_that_matches_wins_whatever_it_goes_by() {
         ("http://example.com.evil.org/api/", 503, "image/png", Some(4)),
         ("http://other.org/", 200, "IMAGE/png", Some(5)),
         ("http://other.org/", 200, "imagery/png", Some(6)),
-        // What the layer says is not meant for errors.
-        ("http://a.example.com/other", 500, "text/plain", None),
+        // The status is named by one rule, and the lifetime given by the first.
+        ("http://a.example.com/other", 500, "text/plain", Some(3)),
+        // What the layer says is not meant for errors that no rule names.
+        ("http://other.org/", 409, "text/plain", None),
     ] {
         let origin = Origin::new(move |_| {
             let body = bytes::Bytes::from_static(b"body").into();

@@ -97,7 +97,9 @@ fn no_bytes_in_any_field_make_it_panic_or_serve_what_is_forbidden() {
         if let Ok(names) = selecting_names(&response, &options, Despite::default()) {
             names.iter().for_each(|name| drop(selecting_value(name, &request, &[])));
         }
-        let mut stored = stored_headers(&response, &options);
+        let withheld = Withheld::by(&response, &options);
+        let mut stored = stored_headers(&response, &withheld);
+        withheld.trailers(&request);
         freshen(&mut stored, &request, &options);
         add_validators(&mut stored, &response);
         selects_304(&response, &request);

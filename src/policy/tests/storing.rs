@@ -105,7 +105,7 @@ fn fields_of_the_connection_are_not_stored() {
         ("set-cookie", "b=2"),
         ("x-kept", "3"),
     ]);
-    let stored = stored_headers(&came, &Options::default());
+    let stored = stored_headers(&came, &Withheld::by(&came, &Options::default()));
     let names: Vec<_> = stored.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(names, [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "3")]);
 }
@@ -135,6 +135,8 @@ fn the_selecting_names_are_those_of_every_vary_line() {
     let private = Options::default();
     assert_eq!(names(&[("vary", "x")], &private), Ok("authorization cookie x".to_owned()));
     assert_eq!(names(&[("cache-control", "public")], &private), Ok("authorization".to_owned()));
+    let sets_cookie = [("cache-control", "public"), ("set-cookie", "a=b")];
+    assert_eq!(names(&sets_cookie, &private), Ok("authorization cookie".to_owned()));
     let no_cookie = Options { ignore_cookie: true, ..Options::default() };
     assert_eq!(names(&[], &no_cookie), Ok("authorization".to_owned()));
 }
@@ -168,4 +170,114 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     assert_ne!(value("x-any", &[""]), value("x-any", &[]));
     assert_ne!(value("authorization", &["a, b"]), value("authorization", &["a", "b"]));
     assert_eq!(value("x-any", &[]), None);
+}
+
+#[test]
+fn statuses_of_one_request_are_not_stored() {
+    let of_one =
+        [400, 401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
+    for status in 200..=599_u16 {
+        if [206, 304].contains(&status) {
+            continue;
+        }
+        for options in [Options::default(), shared()] {
+            let response = [("cache-control", "public, must-understand, max-age=60")];
+            let expected = if of_one.contains(&status) { Err(NotStored::StatusOfRequest) } else { Ok(()) };
+            let verdict = decide_storing(&[], status, &response[..], &options);
+            if verdict != Err(NotStored::StatusNotUnderstood) {
+                assert_eq!(verdict, expected, "{status}");
+            }
+            let response = [("cache-control", "public, max-age=60")];
+            assert_eq!(decide_storing(&[], status, &response, &options), expected, "{status}");
+        }
+    }
+}
+
+#[test]
+fn guessed_lifetime_gives_nobody_a_cookie() {
+    let options = Options { store_set_cookie: true, ..shared() };
+    let old = ("last-modified", "Mon, 01 Dec 2025 00:00:00 GMT");
+    let tag = ("etag", "\"t\"");
+    for (fields, expected) in [
+        (vec![old], Err(NotStored::SetCookie)),
+        (vec![old, ("cache-control", "public")], Err(NotStored::SetCookie)),
+        (vec![tag], Err(NotStored::SetCookie)),
+        (vec![tag, ("cache-control", "max-age=0")], Err(NotStored::SetCookie)),
+        (vec![tag, ("cache-control", "no-cache, max-age=60")], Err(NotStored::SetCookie)),
+        (vec![tag, ("cache-control", "max-age=60"), ("age", "60")], Err(NotStored::SetCookie)),
+        (vec![tag, ("cache-control", "max-age=60")], Ok(())),
+        (vec![("cache-control", "max-age=0, s-maxage=60")], Ok(())),
+        (vec![("expires", "Fri, 02 Jan 2026 00:00:00 GMT")], Ok(())),
+    ] {
+        let with_cookie = [fields.clone(), vec![("set-cookie", "a=b")]].concat();
+        assert_eq!(decide_storing(&[], 200, &with_cookie, &options), expected, "{fields:?}");
+        assert_eq!(decide_storing(&[], 200, &fields, &options), Ok(()), "{fields:?}");
+    }
+    // A rule's word is one, and a limit of what is guessed is none.
+    let minute = std::time::Duration::from_secs(60);
+    let by = |terms: Terms, list: &[(&str, &str)]| {
+        let response = fields(list);
+        let own = Freshness::new(StatusCode::OK, &response, NOW, NOW, &options);
+        let given = terms.settle(StatusCode::OK, &response, &own, &options).unwrap();
+        let (request, own) = (HeaderMap::new(), own.with(given));
+        let exchanged = |method, by_content| Exchanged {
+            method,
+            by_content,
+            request: &request,
+            status: StatusCode::OK,
+            response: &response,
+        };
+        let asked = RequestDirectives::default();
+        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &terms, &options)
+    };
+    let with_cookie = [old, ("set-cookie", "a=b")];
+    let limits =
+        Terms { min: Some(minute * 60 * 24 * 30), max: Some(minute * 60 * 24 * 60), ..Terms::default() };
+    assert_eq!(by(limits, &with_cookie), Err(NotStored::SetCookie));
+    assert_eq!(by(Terms { default: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
+    assert_eq!(by(Terms { over: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
+    assert_eq!(
+        by(Terms { over: Some(Ttl::Revalidate), ..Terms::default() }, &with_cookie),
+        Err(NotStored::SetCookie)
+    );
+}
+
+#[test]
+fn trailers_pass_what_the_head_passes() {
+    let trailers = fields(&[
+        ("x-sum", "1"),
+        ("x-sum", "2"),
+        ("etag", "\"t\""),
+        ("x-private", "alice"),
+        ("x-checked", "alice"),
+        ("x-hop", "1"),
+        ("connection", "x-other"),
+        ("transfer-encoding", "chunked"),
+        ("set-cookie", "session=alice"),
+        ("cache-control", "max-age=99999"),
+        ("age", "1"),
+        ("vary", "x"),
+        ("content-length", "1"),
+        ("content-encoding", "gzip"),
+    ]);
+    let head = fields(&[
+        ("cache-control", "max-age=60, private=\"x-private\", no-cache=\"x-checked\""),
+        ("connection", "x-hop"),
+    ]);
+    let passed = |options: &Options| {
+        let passed = Withheld::by(&head, options).trailers(&trailers).unwrap_or_default();
+        passed.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(passed(&shared()), ["x-sum=1", "x-sum=2", "etag=\"t\""]);
+    assert_eq!(passed(&Options::default()), ["x-sum=1", "x-sum=2", "etag=\"t\"", "x-private=alice"]);
+    assert_eq!(Withheld::default().trailers(&fields(&[("set-cookie", "a=b")])), None);
+}
+
+#[test]
+fn names_of_restricted_fields_are_one_each() {
+    let many = ["x-user"; 5000].join(",");
+    let both = format!("no-cache=\"{many}\", private=\"x-user, x-other, X-User\"");
+    let headers = fields(&[("cache-control", both.as_str())]);
+    let names: Vec<_> = Withheld::restricted(&headers, &shared()).into_iter().cloned().collect();
+    assert_eq!(names, ["x-other", "x-user"]);
 }
