@@ -118,8 +118,8 @@
 //! | `dynamodb` | | `storage::DynamoDbStorage`: a table of AWS DynamoDB |
 //! | `content-keys` | | requests with content (POST, QUERY) told apart by what it means |
 //! | `regex` | | patterns of URLs made of a `regex::Regex` |
-//! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware, and a redirect follower above it |
-//! | `axum` | | reads axum's `OriginalUri`, for nested routers |
+//! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware 0.5 and reqwest 0.13, and a redirect follower above it |
+//! | `axum` | | caches for axum 0.8: reads its `OriginalUri`, for nested routers; without it axum's requests pass the cache by |
 //! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
 //! | `metrics` | | counters, gauges and times by the `metrics` facade, [for Prometheus and others](observe) |
 //! | `testing` | | the storage contract's suite |

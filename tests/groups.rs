@@ -480,3 +480,12 @@ async fn variants_and_large_bodies_are_in_groups_as_well() {
         assert_eq!(ask(x).await.word(), "hit");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_ended_under_either_scheme_where_it_is_assumed() {
+    let fixture = Fixture::shared(origin());
+    fill(&fixture, &["https://example.com/a", A]).await;
+    let put = Request::put("/x").header("host", "example.com").header("x-ends", "\"all\"");
+    fixture.ask(put.body(ReqBody::default()).unwrap()).await;
+    assert_eq!(words(&fixture, &["https://example.com/a", A]).await, ["miss", "miss"]);
+}

@@ -79,8 +79,9 @@ impl CacheOptions {
 
     /// The name under which the response is stored and looked for, in place of the URI's. Vary, and in a private cache
     /// the credentials, still tell requests apart. An unsafe request invalidates what is stored under its own key.
-    /// With `reqwest::FollowRedirects` it names the first response; what that redirects to has its own URI. Default: the
-    /// URI's.
+    /// With `reqwest::FollowRedirects` it names the first response; what that redirects to has its own URI. tower-http's
+    /// `FollowRedirect` above the cache needs `preserve_extensions(false)`, or each hop has the key, and the redirect that
+    /// is stored under it answers the hop that it leads to. Default: the URI's.
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self

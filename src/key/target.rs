@@ -76,6 +76,7 @@ pub(crate) fn has_scheme(parts: &request::Parts) -> bool {
 
 /// The URI that is sent on, where that is not the one that the client asked for.
 pub(crate) fn rewritten(parts: &request::Parts) -> Option<&Uri> {
-    // Without the feature, nothing is known of any other.
-    (cfg!(feature = "axum") && parts.uri != *asked_uri(parts)).then_some(&parts.uri)
+    // Mostly it is the very same: then there is nothing to compare.
+    let asked = asked_uri(parts);
+    (!std::ptr::eq(asked, &parts.uri) && *asked != parts.uri).then_some(&parts.uri)
 }

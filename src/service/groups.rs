@@ -288,7 +288,11 @@ impl<S: Storage> Core<S> {
             return;
         }
         let Some(uri) = self.plain_uri(request) else { return };
-        let groups = names.iter().map(|name| self.group_keyer.group(origin(&uri), name));
+        let other = uri.parse().ok().and_then(|uri| self.other_scheme(request, &uri));
+        let other = other.map(|uri| uri.to_string());
+        let origins: Vec<_> = std::iter::once(&uri).chain(&other).map(|uri| origin(uri)).collect();
+        let groups =
+            names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
         names.iter().for_each(|_| self.note_invalidation("group", None));
         join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
