@@ -27,7 +27,7 @@ async fn main() -> Result<(), Problem> {
 
     // The client itself must not follow redirects: the cache would see the last response under the first URL.
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy();
-    // It adds no fields of its own, and the cache is told so; else it keeps nothing that varies on credentials.
+    // It adds no fields of its own, and the cache is told so; else it keeps only what is public.
     let cache = CacheMiddleware::new(layer.clone()).client_headers(&header::HeaderMap::new());
     let client = ClientBuilder::new(client.build()?).with(FollowRedirects::new()).with(cache).build();
 

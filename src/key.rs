@@ -1,6 +1,7 @@
 //! Which stored entry a request is about: its effective URI, and the hash of it.
 //!
-//! Promises: equal URIs (letter case of scheme and host, default port, empty path, fragment) have equal keys; parts are
+//! Promises: equal URIs (letter case of scheme and host, default port, empty path, fragment) have equal keys; what else
+//! of its target a request sends on is among the values that select a response; parts are
 //! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
 //! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
 
@@ -8,18 +9,21 @@
 mod content;
 mod identity;
 mod recent;
+mod target;
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderName, Uri, header, request, uri::Scheme};
+use http::{HeaderName, Uri, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "content-keys")]
 pub(crate) use self::content::{Ignored, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED;
+pub(crate) use self::target::{HOST_BESIDE, REWRITTEN, has_scheme, rewritten};
+use self::target::{asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
 
 /// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
@@ -29,6 +33,8 @@ pub(crate) struct EffectiveUri<'a> {
     host: Cow<'a, str>,
     port: Option<u16>,
     path_and_query: Cow<'a, str>,
+    /// Host and port are those of the Host field, which spells them as they are here, letter case aside.
+    exact: bool,
 }
 
 impl<'a> EffectiveUri<'a> {
@@ -40,12 +46,10 @@ impl<'a> EffectiveUri<'a> {
             let scheme = scheme.unwrap_or(default_scheme);
             return Self::new(scheme, without_user(authority), uri);
         }
-        let mut hosts = parts.headers.get_all(header::HOST).iter();
-        let host = hosts.next()?.to_str().ok()?;
-        if hosts.next().is_some() || host.contains(['@', '/', '?', '#', ' ']) {
-            return None;
-        }
-        Self::new(uri.scheme().unwrap_or(default_scheme), host, uri)
+        let host = host_field(parts)?;
+        let effective = Self::new(uri.scheme().unwrap_or(default_scheme), host, uri)?;
+        let exact = effective.is_authority(host.as_bytes());
+        Some(Self { exact, ..effective })
     }
 
     /// Of an absolute URI; `None` for any other.
@@ -61,20 +65,14 @@ impl<'a> EffectiveUri<'a> {
             Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
             _ => (authority, None),
         };
-        let of =
-            Self { scheme, host: Cow::Borrowed(host), port, path_and_query: Cow::Borrowed(path_and_query) };
+        let (host_text, path_and_query) = (Cow::Borrowed(host), Cow::Borrowed(path_and_query));
+        let of = Self { scheme, host: host_text, port, path_and_query, exact: false };
         (of.is_text(text) && host.is_empty() == (scheme == NAMED)).then_some(of)
     }
 
     /// `authority` is a host, with a port or without.
     fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
-        // An IPv6 address has colons of its own, inside brackets.
-        let bytes = authority.as_bytes();
-        let (host, port) = match bytes.iter().rposition(|byte| matches!(byte, b':' | b']')) {
-            Some(at) if bytes[at] == b':' => (&authority[..at], &authority[at + 1..]),
-            _ => (authority, ""),
-        };
-        let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
+        let (host, port) = split_authority(authority)?;
         let path_and_query = Cow::Borrowed(uri.path_and_query().map_or("/", |path| path.as_str()));
         if host.is_empty()
             || host.len() > usize::from(u16::MAX)
@@ -93,7 +91,7 @@ impl<'a> EffectiveUri<'a> {
             Cow::Borrowed(host)
         };
         let port = port.filter(|port| Some(*port) != default_port);
-        Some(Self { scheme: scheme.as_str(), host, port, path_and_query })
+        Some(Self { scheme: scheme.as_str(), host, port, path_and_query, exact: false })
     }
 
     /// The path and query with the slash that an empty path stands for.
@@ -125,24 +123,26 @@ impl<'a> EffectiveUri<'a> {
     pub(crate) fn is_text(&self, text: &str) -> bool {
         let rest = after(text.as_bytes(), self.scheme).and_then(|rest| after(rest, "://"));
         let Some(mut rest) = rest.and_then(|rest| after(rest, &self.host)) else { return false };
-        if let Some(port) = self.port {
-            let mut digits = [0; 6];
-            let mut start = digits.len();
-            let mut left = port;
-            while left > 0 || start == digits.len() {
-                start -= 1;
-                digits[start] = b'0' + (left % 10) as u8;
-                left /= 10;
-            }
-            start -= 1;
-            digits[start] = b':';
-            match rest.strip_prefix(&digits[start..]) {
-                Some(path) => rest = path,
-                None => return false,
-            }
+        match rest.strip_prefix(self.port_text(&mut [0; 6])) {
+            Some(path) => rest = path,
+            None => return false,
         }
         let [slash, path] = self.path();
         after(rest, slash).and_then(|rest| after(rest, path)).is_some_and(<[u8]>::is_empty)
+    }
+
+    /// The port with its colon, or nothing.
+    fn port_text<'t>(&self, text: &'t mut [u8; 6]) -> &'t [u8] {
+        let Some(mut left) = self.port else { return &[] };
+        let mut start = text.len();
+        while left > 0 || start == text.len() {
+            start -= 1;
+            text[start] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        start -= 1;
+        text[start] = b':';
+        &text[start..]
     }
 }
 
@@ -162,17 +162,6 @@ fn without_user(authority: &str) -> &str {
         Some(at) => &authority[at + 1..],
         None => authority,
     }
-}
-
-#[cfg(feature = "axum")]
-fn asked_uri(parts: &request::Parts) -> &Uri {
-    // Nested routers strip the prefix that they matched from the URI; this is what the client asked for.
-    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
-}
-
-#[cfg(not(feature = "axum"))]
-fn asked_uri(parts: &request::Parts) -> &Uri {
-    &parts.uri
 }
 
 /// Makes keys: SHA-256 over a secret, the cache's partition and the parts of what is named, 128 bits of it.
@@ -223,9 +212,9 @@ impl Keyer {
 
     /// The hash of the values that a request has for the selecting fields. Zero when it has none of them, which
     /// needs no hashing.
-    pub(crate) fn selection(
+    pub(crate) fn selection<'n>(
         &self,
-        names: &[HeaderName],
+        names: impl IntoIterator<Item = &'n HeaderName>,
         value: impl Fn(&HeaderName) -> Option<Vec<u8>>,
     ) -> [u8; 16] {
         let mut hash: Option<Sha256> = None;

@@ -70,7 +70,8 @@ impl<S: Storage> CacheLayer<S> {
     }
 
     /// Changes the rules while the cache runs. They hold for what is stored or validated from then on; a response that is
-    /// stored keeps the lifetime that it was given.
+    /// stored keeps the lifetime that it was given. A layer that [records](crate::CacheLayerBuilder::record) goes on to keep
+    /// everything for ever.
     ///
     /// # Errors
     /// The rules contradict themselves: those from before go on.
@@ -90,6 +91,10 @@ impl<S: Storage> CacheLayer<S> {
     /// [`Rule::tag`](crate::Rule::tag)): by one write, however many they are. Once this has returned, no response whose
     /// fetch began before is served by any process that shares the store, if their clocks are within five seconds of each
     /// other. Other processes store nothing with this tag for those five seconds.
+    ///
+    /// The responses of its middlewares' partitions are among them; those of a layer with another
+    /// [`partition`](crate::CacheLayerBuilder::partition) are not:
+    /// [`CacheHandle::across_partitions`](crate::CacheHandle::across_partitions) reaches them.
     ///
     /// # Errors
     /// The store has not taken it yet. This process already treats it as done, and tries again by itself.

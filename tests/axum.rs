@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
+use axum::extract::Path;
 use http::Request;
 use http_body_util::BodyExt;
-use tower::ServiceExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayer, CacheStatus};
 
@@ -57,4 +59,65 @@ async fn all_services_of_one_layer_are_one_cache() {
     let (one, other) = (axum_server::app(&layer, &runs), axum_server::app(&layer, &runs));
     assert_eq!(ask(&one, Request::get("/cats/list")).await.0, "miss");
     assert_eq!(ask(&other, Request::get("/cats/list")).await.0, "hit");
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_elsewhere_is_another() {
+    let page = |request: axum::extract::Request| async move {
+        ([("cache-control", "max-age=60"), ("etag", "\"v1\"")], request.uri().to_string())
+    };
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let cached = layer.layer(axum::Router::new().fallback(page));
+    // `/me` is the page of the user who asks.
+    let rewritten = tower::util::MapRequestLayer::new(|mut request: axum::extract::Request| {
+        if request.uri().path() == "/me" {
+            let user = request.headers()["x-user"].to_str().unwrap();
+            *request.uri_mut() = format!("/users/{user}").parse().unwrap();
+        }
+        request
+    });
+    let app = axum::Router::new().fallback_service(axum::routing::any_service(rewritten.layer(cached)));
+    for word in ["miss", "hit"] {
+        for user in ["alice", "bob"] {
+            let answer = ask(&app, Request::get("/me").header("x-user", user)).await;
+            assert_eq!(answer, (word, format!("/users/{user}")));
+        }
+    }
+    assert_eq!(ask(&app, Request::put("/me").header("x-user", "bob")).await.0, "miss");
+    assert_eq!(ask(&app, Request::get("/me").header("x-user", "alice")).await.0, "miss");
+}
+
+#[tokio::test]
+async fn nested_routers_leave_out_what_the_query_does_not_count() {
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().ignore_query(["utm"]).build().unwrap();
+    let item = |Path(item): Path<String>| async move { ([("cache-control", "max-age=60")], item) };
+    let inner = axum::Router::new().route("/{item}", axum::routing::get(item)).layer(layer);
+    let app = axum::Router::new().nest("/shop", inner.clone()).nest("/club", inner);
+    assert_eq!(ask(&app, Request::get("/shop/cup?utm=1")).await, ("miss", "cup".to_owned()));
+    assert_eq!(ask(&app, Request::get("/shop/cup?utm=2")).await, ("hit", "cup".to_owned()));
+    assert_eq!(ask(&app, Request::get("/club/cup")).await, ("miss", "cup".to_owned()));
+    assert_eq!(ask(&app, Request::get("/shop/jug")).await, ("miss", "jug".to_owned()));
+}
+
+#[tokio::test]
+async fn one_request_on_the_wire_poisons_no_other() {
+    let page = |headers: http::HeaderMap| async move {
+        let host = headers["host"].to_str().unwrap().to_owned();
+        ([("cache-control", "public, max-age=60")], format!("<script src=//{host}/x.js>"))
+    };
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let app = axum::Router::new().fallback(page).layer(layer);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let send = |request: &'static str| async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    send("GET http://victim.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;
+    let victim = send("GET / HTTP/1.1\r\nHost: victim.example\r\nConnection: close\r\n\r\n").await;
+    assert!(victim.contains("//victim.example/x.js"), "{victim}");
 }

@@ -11,7 +11,7 @@ use tower_response_cache::testing::{Harness, contract_cases, storage_contract};
 
 use custom_storage::MapStorage;
 
-storage_contract!(memory, MemoryStorage::new);
+storage_contract!(memory, Memory);
 storage_contract!(small_memory, || MemoryStorage::builder().max_bytes(16 * 1024 * 1024).build());
 storage_contract!(boxed_memory, || BoxStorage::new(MemoryStorage::new()));
 storage_contract!(custom, MapStorage::default);
@@ -24,6 +24,20 @@ storage_contract!(directory, Directory::new(|builder| builder));
 storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded().threads(1)));
 storage_contract!(small_directory, Directory::new(|builder| builder.max_bytes(32 << 20).threads(8)));
 storage_contract!(synced_directory, Directory::new(|builder| builder.fsync(true)));
+
+struct Memory;
+
+impl Harness for Memory {
+    type Storage = MemoryStorage;
+
+    async fn open(&self, _: &str) -> Result<MemoryStorage> {
+        Ok(MemoryStorage::new())
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<MemoryStorage> {
+        Some(MemoryStorage::builder().max_bytes(max_bytes).build())
+    }
+}
 
 /// SQLite files side by side in one folder.
 struct Sqlite {
@@ -42,6 +56,10 @@ impl Harness for Sqlite {
 
     async fn open(&self, name: &str) -> Result<SqliteStorage> {
         SqliteStorage::builder(self.folder.path().join(name)).read_in_task(self.in_task).open().await
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<SqliteStorage> {
+        SqliteStorage::builder(":memory:").max_bytes(max_bytes).open().await.ok()
     }
 
     fn shares(&self) -> bool {
@@ -103,6 +121,12 @@ impl Harness for Directory {
         // So that `..` is a name beside the others too.
         let path = self.folder.path().join(format!("in-{name}"));
         (self.set)(DirectoryStorage::builder(path)).open().await
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<DirectoryStorage> {
+        // Each a directory of its own.
+        let path = tempfile::tempdir_in(&self.folder).unwrap().keep();
+        (self.set)(DirectoryStorage::builder(path)).max_bytes(max_bytes).open().await.ok()
     }
 
     fn shares(&self) -> bool {

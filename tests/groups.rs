@@ -17,8 +17,8 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Storage};
 use tower_response_cache::{
-    CacheBody, CacheLayer, CacheOptions, Clock, ErrorKind, MissReason, NotStored, Outcome, Rule, Rules,
-    Stored,
+    CacheBody, CacheLayer, CacheOptions, Clock, EntryFilter, ErrorKind, MissReason, NotStored, Outcome, Rule,
+    Rules, Stored,
 };
 
 const A: &str = "http://example.com/a";
@@ -102,7 +102,7 @@ async fn the_response_to_a_safe_request_ends_no_group() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_long_names_in_several_lines_are_groups_and_too_many_are_not_stored() {
+async fn a_field_names_128_groups_and_what_follows_is_ignored() {
     let names = |count: usize| (0..count).map(|n| format!("\"{n:0>32}\"")).collect::<Vec<_>>();
     let script = move |request: &Request<ReqBody>| {
         let count = request.uri().query().unwrap().parse().unwrap();
@@ -113,19 +113,135 @@ async fn many_long_names_in_several_lines_are_groups_and_too_many_are_not_stored
         response
     };
     let fixture = Fixture::new(Origin::new(script));
-    for count in [32, 128] {
+    for count in [32, 128, 129, 10_000] {
         let uri = format!("{A}?{count}");
         fill(&fixture, &[&uri]).await;
+        if count > 128 {
+            fixture.layer.invalidate_group("http://example.com", &format!("{:0>32}", 128)).await.unwrap();
+            assert_eq!(fixture.get(&uri).await.word(), "hit", "what follows is ignored");
+        }
         fixture
             .layer
-            .invalidate_group("http://EXAMPLE.com:80", &format!("{:0>32}", count - 1))
+            .invalidate_group("http://EXAMPLE.com:80", &format!("{:0>32}", count.min(128) - 1))
             .await
             .unwrap();
         let missed = fixture.get(&uri).await;
         assert_eq!(missed.status.outcome(), Outcome::Miss(MissReason::Invalidated));
     }
-    let refused = fixture.get(&format!("{A}?129")).await;
+}
+
+/// Tags are the user's own: one that was ignored could not be invalidated.
+#[tokio::test]
+async fn a_response_with_too_many_tags_is_not_stored() {
+    let fixture = Fixture::new(plain());
+    let mut request = get(A);
+    request.extensions_mut().insert(CacheOptions::new().tags((0..129).map(|n| n.to_string())));
+    let refused = fixture.ask(request).await;
     assert_eq!(refused.status.stored(), Stored::No(NotStored::TooManyGroups));
+}
+
+async fn group_keys<S: Storage>(store: &S) -> Vec<Key> {
+    let keys: Vec<Key> = futures_util::TryStreamExt::try_collect(store.keys()).await.unwrap();
+    keys.into_iter().filter(|key| key.kind == Kind::Group).collect()
+}
+
+/// One response with more names than the list of owed invalidations holds.
+#[tokio::test]
+async fn a_flood_of_invalidated_groups_writes_128_and_spares_other_hosts() {
+    let names = (0..10_001).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+    let store = Faulty::new(Mode::Well);
+    let fixture = Fixture::with(origin(), store.clone(), |builder| builder);
+    fill(&fixture, &["http://bank.example/"]).await;
+    let before = group_keys(&store).await.len();
+    store.set(Mode::ReadOnly);
+    fixture.ask(ending("POST", "http://evil.example/", &names)).await;
+    assert_eq!(fixture.get("http://bank.example/").await.word(), "hit");
+    store.set(Mode::Well);
+    fixture.ask(ending("POST", "http://evil.example/", &names)).await;
+    assert_eq!(group_keys(&store).await.len() - before, 128);
+}
+
+#[tokio::test]
+async fn no_group_is_made_for_what_is_not_stored() {
+    let fixture = Fixture::new(Origin::new(|_| {
+        response(&[("cache-control", "no-store"), ("cache-groups", "\"g\"")], "body")
+    }));
+    fixture.ask(tagged(A, &["tag"])).await;
+    assert_eq!(group_keys(fixture.layer.storage()).await, []);
+}
+
+/// The entity tag of a response that was ended is not among those that the origin is asked about.
+#[tokio::test]
+async fn a_304_does_not_bring_back_an_ended_variant() {
+    let mut count = 0;
+    let fixture = Fixture::new(Origin::new(move |request| {
+        let fields =
+            [("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "x"), ("cache-groups", "\"g\"")];
+        if support::has_tag(request, "\"1\"") {
+            return not_modified(&fields);
+        }
+        count += 1;
+        response(&fields, format!("fetch {count}"))
+    }));
+    let ask = async |x: &str| fixture.ask(get_with(A, &[("x", x)])).await;
+    assert_eq!(ask("1").await.body, "fetch 1");
+    assert_eq!(ask("2").await.body, "fetch 1", "confirmed for the other value");
+    fixture.layer.invalidate_group("http://example.com", "g").await.unwrap();
+    assert_eq!(ask("3").await.body, "fetch 2");
+}
+
+#[tokio::test]
+async fn a_background_refresh_keeps_the_tags() {
+    let mut count = 0;
+    let fixture = Fixture::new(Origin::new(move |_| {
+        count += 1;
+        response(&[("cache-control", "max-age=10, stale-while-revalidate=100")], format!("version {count}"))
+    }));
+    fixture.ask(tagged(A, &["one"])).await;
+    fixture.clock.advance(20 * SECOND);
+    assert_eq!(fixture.ask(tagged(A, &["two"])).await.word(), "stale");
+    fixture.layer.idle().await;
+    for tag in ["one", "two"] {
+        let refreshed = fixture.get(A).await;
+        assert_eq!(refreshed.word(), "hit");
+        fixture.layer.invalidate_tag(tag).await.unwrap();
+        assert_eq!(fixture.ask(tagged(A, &["one", "two"])).await.word(), "miss", "{tag}");
+    }
+}
+
+/// What a POST answers for later GETs, under a key of the user's: its tags and groups are those of its URI.
+#[tokio::test]
+async fn a_posts_answer_under_a_key_is_in_its_groups() {
+    let origin = Origin::new(|_| {
+        let fields = [("cache-control", "max-age=60"), ("content-location", "/a"), ("cache-groups", "\"g\"")];
+        response(&fields, "body")
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        let rule = Rule::new().url("example.com/a").tag("tag");
+        builder.key(|request| Some(request.uri.path().to_owned())).rule(rule)
+    });
+    for is_tag in [true, false] {
+        fixture.ask(Request::post(A).body(Full::from("x")).unwrap()).await;
+        assert_eq!(fixture.get(A).await.word(), "hit");
+        match is_tag {
+            true => fixture.layer.invalidate_tag("tag").await.unwrap(),
+            false => fixture.layer.invalidate_group("http://example.com", "g").await.unwrap(),
+        }
+        assert_eq!(fixture.get(A).await.word(), "miss", "{is_tag}");
+    }
+}
+
+/// As where a store has no room for it: what was ended stays ended.
+#[tokio::test]
+async fn an_ended_group_whose_value_is_evicted_brings_nothing_back() {
+    let fixture = Fixture::new(origin());
+    fill(&fixture, &[A, B]).await;
+    fixture.layer.invalidate_group("http://example.com", "all").await.unwrap();
+    for key in group_keys(fixture.layer.storage()).await {
+        fixture.layer.storage().delete(key).await.unwrap();
+    }
+    // The first makes another value; the second must not be taken for its member.
+    assert_eq!(words(&fixture, &[A, B, A, B]).await, ["miss", "miss", "hit", "hit"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,6 +341,33 @@ async fn a_fetch_that_began_before_is_neither_stored_nor_given_to_who_came_after
     assert_eq!((after.status.stored(), after.status.is_collapsed()), (Stored::Storing, false));
     let hit = Answer::read(service.oneshot(get(A)).await.unwrap()).await;
     assert_eq!(hit.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_a_deletion_overtakes_is_neither_stored_nor_shared() {
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let (service, gate) = gated(&layer);
+    let ask = || Box::pin(service.clone().oneshot(get(A)));
+    let mut before = ask();
+    assert!(poll!(before.as_mut()).is_pending());
+    // Another URL's fetch goes on.
+    let mut other = Box::pin(service.clone().oneshot(get(B)));
+    assert!(poll!(other.as_mut()).is_pending());
+    let deleted = layer.handle().delete_matching(&EntryFilter::new().url("example.com/a")).await.unwrap();
+    assert_eq!(deleted, 0, "nothing is stored yet");
+    let mut after = ask();
+    assert!(poll!(after.as_mut()).is_pending());
+    gate.add_permits(2);
+    Answer::read(before.await.unwrap()).await;
+    Answer::read(other.await.unwrap()).await;
+    assert!(poll!(after.as_mut()).is_pending(), "it asks the origin itself");
+    gate.add_permits(1);
+    let after = Answer::read(after.await.unwrap()).await;
+    assert_eq!((after.word(), after.status.is_collapsed()), ("miss", false));
+    for uri in [A, B] {
+        let hit = Answer::read(service.clone().oneshot(get(uri)).await.unwrap()).await;
+        assert_eq!(hit.word(), "hit", "{uri}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

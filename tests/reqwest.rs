@@ -12,7 +12,9 @@ use tower_response_cache::reqwest::reqwest_client::{self, Body, Client, Response
 use tower_response_cache::reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops, TooManyRedirects};
 use tower_response_cache::storage::{MemoryStorage, Storage};
-use tower_response_cache::{BodyError, CacheLayer, CacheStatus, Clock, MissReason, Outcome, Stored};
+use tower_response_cache::{
+    BodyError, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, Outcome, Rule, Stored,
+};
 
 use sockets::{Origin, answer, redirect_to};
 
@@ -20,6 +22,11 @@ type Cached = CacheMiddleware<MemoryStorage>;
 
 fn layer() -> CacheLayer<MemoryStorage> {
     CacheLayer::new(MemoryStorage::new())
+}
+
+/// A cache that knows that the client adds nothing.
+fn told(layer: CacheLayer<MemoryStorage>) -> Cached {
+    CacheMiddleware::new(layer).client_headers(&HeaderMap::new())
 }
 
 fn plain() -> Client {
@@ -57,7 +64,7 @@ async fn redirecting(code: u16) -> Origin {
 #[tokio::test]
 async fn a_hit_keeps_the_url_of_its_request() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let client = cached(plain(), told(layer()));
     let url = origin.url("/a?b=c");
     for word in ["miss", "hit"] {
         let response = client.get(format!("{url}#part")).send().await.unwrap();
@@ -72,7 +79,7 @@ async fn a_hit_keeps_the_url_of_its_request() {
 async fn what_a_client_that_follows_redirects_gives_is_not_stored_and_says_why() {
     let origin = redirecting(302).await;
     let client = Client::builder().no_proxy().build().unwrap();
-    let client = cached(client, CacheMiddleware::new(layer()));
+    let client = cached(client, told(layer()));
     for _ in 0..2 {
         let (status, url, body) = get(&client, &origin.url("/a")).await;
         assert_eq!((status.word(), status.stored()), ("miss", Stored::Redirected));
@@ -97,7 +104,7 @@ async fn a_304_from_a_redirects_target_confirms_nothing_that_is_stored() {
     })
     .await;
     let client = Client::builder().no_proxy().build().unwrap();
-    let client = cached(client, CacheMiddleware::new(layer()));
+    let client = cached(client, told(layer()));
     assert_eq!(get(&client, &origin.url("/a")).await.2, "old a");
     let (status, url, body) = get(&client, &origin.url("/a")).await;
     assert_eq!((body.as_str(), url.path(), status.stored()), ("b", "/b", Stored::Redirected));
@@ -107,7 +114,7 @@ async fn a_304_from_a_redirects_target_confirms_nothing_that_is_stored() {
 async fn each_hop_of_a_redirect_that_is_followed_above_is_cached() {
     for code in [301, 302, 303, 307, 308] {
         let origin = redirecting(code).await;
-        let client = following(CacheMiddleware::new(layer()));
+        let client = following(told(layer()));
         for word in ["miss", "hit"] {
             let response = client.get(origin.url("/a")).send().await.unwrap();
             assert_eq!((status(&response).word(), response.url().path()), (word, "/b"), "{code}");
@@ -127,7 +134,7 @@ async fn a_redirects_own_body_does_not_keep_it_from_being_stored() {
         _ => answer("the end"),
     })
     .await;
-    let client = following(CacheMiddleware::new(layer()));
+    let client = following(told(layer()));
     for _ in 0..2 {
         client.get(origin.url("/a")).send().await.unwrap();
     }
@@ -160,7 +167,7 @@ async fn a_redirect_changes_the_method_only_where_it_may() {
         (308, Method::POST, "POST", "content"),
     ] {
         let origin = redirecting(code).await;
-        let client = following(CacheMiddleware::new(layer()));
+        let client = following(told(layer()));
         let mut request = client.request(method.clone(), origin.url("/a")).header("content-type", "text/x");
         if method != Method::HEAD {
             request = request.body("content");
@@ -176,7 +183,7 @@ async fn a_redirect_changes_the_method_only_where_it_may() {
 #[tokio::test]
 async fn a_redirect_whose_body_cannot_be_sent_again_is_the_response() {
     let origin = redirecting(307).await;
-    let client = following(CacheMiddleware::new(layer()));
+    let client = following(told(layer()));
     let stream = Body::wrap(http_body_util::Full::new(Bytes::from("content")));
     let response = client.post(origin.url("/a")).body(stream).send().await.unwrap();
     assert_eq!((response.status(), origin.count()), (StatusCode::TEMPORARY_REDIRECT, 1));
@@ -191,7 +198,7 @@ async fn credentials_never_reach_another_origin() {
         _ => redirect_to(302, &to),
     })
     .await;
-    let client = following(CacheMiddleware::new(layer()));
+    let client = following(told(layer()));
     let request = client.get(origin.url("/a")).header("authorization", "secret").header("cookie", "c=1");
     let response = request.header("x", "1").send().await.unwrap();
     assert_eq!(response.url().as_str(), other.url("/c"));
@@ -204,10 +211,8 @@ async fn credentials_never_reach_another_origin() {
 #[tokio::test]
 async fn a_loop_of_redirects_ends_with_an_error() {
     let origin = Origin::start(|_| redirect_to(302, "/a")).await;
-    let client = ClientBuilder::new(plain())
-        .with(FollowRedirects::new().limit(3))
-        .with(CacheMiddleware::new(layer()))
-        .build();
+    let client =
+        ClientBuilder::new(plain()).with(FollowRedirects::new().limit(3)).with(told(layer())).build();
     let error = client.get(origin.url("/a")).send().await.unwrap_err();
     let Error::Middleware(error) = error else { panic!("{error}") };
     assert_eq!(error.downcast_ref::<TooManyRedirects>().unwrap().limit(), 3);
@@ -222,7 +227,7 @@ async fn a_redirect_that_cannot_be_followed_is_the_response() {
         _ => redirect_to(302, "http://[bad"),
     })
     .await;
-    let client = following(CacheMiddleware::new(layer()));
+    let client = following(told(layer()));
     for path in ["/none", "/scheme", "/bad"] {
         let response = client.get(origin.url(path)).send().await.unwrap();
         assert_eq!((response.status(), response.url().path()), (StatusCode::FOUND, path));
@@ -250,21 +255,78 @@ fn client_of(user: &'static str, tenant: &'static str) -> (Client, HeaderMap) {
 }
 
 #[tokio::test]
-async fn untold_of_the_clients_headers_nothing_that_varies_on_credentials_is_kept() {
-    for (vary, stored) in [
-        ("Authorization", Stored::ClientHeaders),
-        ("accept, COOKIE", Stored::ClientHeaders),
-        ("accept", Stored::Storing),
+async fn untold_of_the_clients_headers_only_what_is_public_is_kept() {
+    for (vary, control, stored) in [
+        ("Authorization", "public, max-age=60", Stored::ClientHeaders),
+        ("accept, COOKIE", "public, max-age=60", Stored::ClientHeaders),
+        ("accept", "max-age=60", Stored::ClientHeaders),
+        ("accept", "public, max-age=60", Stored::Storing),
     ] {
-        let origin = greeting(vary).await;
+        let origin =
+            Origin::start(move |_| answer("hello").field("cache-control", control).field("vary", vary)).await;
         let client = cached(client_of("ann", "one").0, CacheMiddleware::new(layer()));
-        assert_eq!(get(&client, &origin.url("/")).await.0.stored(), stored, "{vary}");
+        assert_eq!(get(&client, &origin.url("/")).await.0.stored(), stored, "{vary}, {control}");
         let kept = stored == Stored::Storing;
         assert_eq!(get(&client, &origin.url("/")).await.0.is_hit(), kept);
     }
     let origin = greeting("cookie").await;
-    let told = CacheMiddleware::new(layer()).client_headers(&HeaderMap::new());
-    assert_eq!(get(&cached(plain(), told), &origin.url("/")).await.0.stored(), Stored::Storing);
+    assert_eq!(get(&cached(plain(), told(layer())), &origin.url("/")).await.0.stored(), Stored::Storing);
+}
+
+#[tokio::test]
+async fn untold_clients_never_share_what_depends_on_their_headers() {
+    let origin = greeting("accept").await; // it does not say what it depends on
+    let layer = layer();
+    let clients =
+        ["ann", "bob"].map(|user| cached(client_of(user, "one").0, CacheMiddleware::new(layer.clone())));
+    let anonymous = cached(plain(), told(layer));
+    assert_eq!(get(&anonymous, &origin.url("/")).await.0.stored(), Stored::Storing);
+    for (user, client) in ["ann", "bob"].iter().zip(&clients) {
+        assert_eq!(get(client, &origin.url("/")).await.2, format!("{user} one"));
+    }
+}
+
+#[tokio::test]
+async fn a_304_that_says_nothing_new_keeps_what_is_public() {
+    let origin = Origin::start(|request| match request.headers().contains_key("if-none-match") {
+        true => answer("").status(304).field("etag", "\"1\""),
+        false => answer("hello").field("cache-control", "public, no-cache").field("etag", "\"1\""),
+    })
+    .await;
+    let client = cached(plain(), CacheMiddleware::new(layer()));
+    for word in ["miss", "revalidated", "revalidated"] {
+        let (status, _, body) = get(&client, &origin.url("/")).await;
+        assert_eq!((status.word(), body.as_str()), (word, "hello"));
+    }
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn an_own_key_names_the_first_hop_alone() {
+    let origin = redirecting(301).await;
+    let client = following(told(layer()));
+    for word in ["miss", "hit"] {
+        let request = client.get(origin.url("/a")).with_extension(CacheOptions::new().key("mine"));
+        let response = request.send().await.unwrap();
+        assert_eq!(status(&response).word(), word);
+        assert_eq!(response.text().await.unwrap(), "the end");
+    }
+    assert_eq!(get(&client, &origin.url("/b")).await.0.word(), "hit");
+    assert_eq!(get(&client, &origin.url("/a")).await.0.word(), "hit", "the end of an unnamed way");
+    assert_eq!(origin.paths(), ["/a", "/b", "/a"].map(String::from)[..]);
+}
+
+#[tokio::test]
+async fn a_host_field_never_names_another_server() {
+    let first = Origin::start(|_| answer("the first's").field("cache-control", "max-age=60")).await;
+    let second = Origin::start(|_| answer("the second's").field("cache-control", "max-age=60")).await;
+    let client = cached(plain(), told(layer()));
+    let url = second.url("/x");
+    let authority = url.split('/').nth(2).unwrap().to_owned();
+    let response = client.get(first.url("/x")).header("host", authority).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "the first's");
+    assert_eq!(get(&client, &url).await.2, "the second's");
+    assert_eq!(get(&client, &first.url("/x")).await.0.word(), "miss");
 }
 
 #[tokio::test]
@@ -284,6 +346,31 @@ async fn default_headers_that_are_told_tell_requests_apart() {
     }
     let own = clients[0].get(origin.url("/")).header("authorization", "eve").send().await.unwrap();
     assert_eq!(own.text().await.unwrap(), "eve one", "the request's own field comes first");
+}
+
+#[tokio::test]
+async fn one_partition_of_a_layer_is_one_cache() {
+    let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
+    let layer = layer();
+    let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
+    let (one, same, other, url) = (client("ann"), client("ann"), client("bob"), origin.url("/"));
+    futures_util::future::join3(get(&one, &url), get(&same, &url), get(&other, &url)).await;
+    assert_eq!(origin.count(), 2, "both of one partition share a fetch");
+}
+
+#[tokio::test]
+async fn a_layers_tags_are_those_of_its_partitions() {
+    let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
+    let layer = CacheLayer::builder(MemoryStorage::new()).rule(Rule::new().tag("t")).build().unwrap();
+    let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
+    let (ann, bob, url) = (client("ann"), client("bob"), origin.url("/"));
+    for _ in 0..2 {
+        for client in [&ann, &bob] {
+            assert_eq!(get(client, &url).await.0.word(), "miss");
+            assert_eq!(get(client, &url).await.0.word(), "hit");
+        }
+        layer.invalidate_tag("t").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -307,7 +394,7 @@ async fn a_host_field_of_the_callers_own_tells_sites_apart() {
         answer(request.headers()["host"].as_bytes().to_vec()).field("cache-control", "max-age=60")
     })
     .await;
-    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let client = cached(plain(), told(layer()));
     for word in ["miss", "hit"] {
         for host in ["one.example", "two.example"] {
             let response = client.get(origin.url("/")).header("host", host).send().await.unwrap();
@@ -333,7 +420,7 @@ async fn counting() -> (Origin, tower_response_cache::MockClock, CacheLayer<Memo
 #[tokio::test]
 async fn a_stale_response_is_refreshed_by_its_request_where_nobody_else_would() {
     let (origin, clock, layer) = counting().await;
-    let client = cached(plain(), CacheMiddleware::new(layer));
+    let client = cached(plain(), told(layer));
     get(&client, &origin.url("/")).await;
     clock.advance(Duration::from_secs(11));
     let only = client.get(origin.url("/")).header("cache-control", "only-if-cached").send().await.unwrap();
@@ -347,7 +434,7 @@ async fn a_stale_response_is_refreshed_by_its_request_where_nobody_else_would() 
 #[tokio::test]
 async fn a_stale_response_is_served_at_once_and_refreshed_by_the_client_that_was_given() {
     let (origin, clock, layer) = counting().await;
-    let client = cached(plain(), CacheMiddleware::new(layer.clone()).refresh_with(plain()));
+    let client = cached(plain(), told(layer.clone()).refresh_with(plain()));
     get(&client, &origin.url("/")).await;
     clock.advance(Duration::from_secs(11));
     let (status, _, body) = get(&client, &origin.url("/")).await;
@@ -360,7 +447,7 @@ async fn a_stale_response_is_served_at_once_and_refreshed_by_the_client_that_was
 #[tokio::test]
 async fn an_unsafe_request_invalidates() {
     let origin = Origin::start(|_| answer("v").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let client = cached(plain(), told(layer()));
     get(&client, &origin.url("/")).await;
     client.post(origin.url("/")).body("change").send().await.unwrap();
     assert_eq!(origin.last().body, "change");
@@ -369,7 +456,7 @@ async fn an_unsafe_request_invalidates() {
 
 #[tokio::test]
 async fn errors_of_the_client_reach_the_caller_as_they_came() {
-    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let client = cached(plain(), told(layer()));
     let error = client.get(sockets::refusing().await).send().await.unwrap_err();
     assert!(error.is_connect() && matches!(error, Error::Reqwest(_)), "{error:?}");
     let error = client.get("ftp://example.com/").send().await.unwrap_err();
@@ -384,7 +471,7 @@ async fn errors_of_the_client_reach_the_caller_as_they_came() {
 async fn a_body_that_breaks_off_is_an_error_with_the_clients_as_its_source_and_is_not_stored() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
-    let client = cached(plain(), CacheMiddleware::new(layer.clone()));
+    let client = cached(plain(), told(layer.clone()));
     let mut response = client.get(origin.url("/")).send().await.unwrap();
     assert_eq!(status(&response).stored(), Stored::Storing);
     pieces.send(Ok("half".into())).await.unwrap();
@@ -402,7 +489,7 @@ async fn a_body_that_breaks_off_is_an_error_with_the_clients_as_its_source_and_i
 async fn each_piece_of_a_body_reaches_the_caller_before_the_next_is_sent() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
-    let client = cached(plain(), CacheMiddleware::new(layer.clone()));
+    let client = cached(plain(), told(layer.clone()));
     let mut response = client.get(origin.url("/")).send().await.unwrap();
     for piece in ["one", "two", "three"] {
         pieces.send(Ok(piece.into())).await.unwrap();
@@ -418,7 +505,7 @@ async fn each_piece_of_a_body_reaches_the_caller_before_the_next_is_sent() {
 async fn options_of_a_request_reach_the_cache() {
     use tower_response_cache::{CacheMode, CacheOptions, scope};
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), CacheMiddleware::new(layer()));
+    let client = cached(plain(), told(layer()));
     let url = origin.url("/");
     let with = |options: CacheOptions| client.get(&url).with_extension(options).send();
     let word = |response: reqwest_middleware::Result<Response>| status(&response.unwrap()).word();
@@ -436,7 +523,7 @@ async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let layer =
         CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).max_content_bytes(20);
-    let client = cached(plain(), CacheMiddleware::new(layer.build().unwrap()));
+    let client = cached(plain(), told(layer.build().unwrap()));
     let post = |content: &'static str| {
         let request = client.post(origin.url("/")).header("content-type", "application/json");
         request.body(content).send()
@@ -465,7 +552,7 @@ async fn what_a_filter_leaves_out_is_taken_to_change_something() {
             false => builder.filter_request(reads),
             true => builder.filter_request_async(move |parts| std::future::ready(reads(parts))),
         };
-        let client = cached(plain(), CacheMiddleware::new(builder.build().unwrap()));
+        let client = cached(plain(), told(builder.build().unwrap()));
         let url = origin.url("/graphql");
         let post = async |name| {
             let response = client.post(&url).header(name, "1").body("{}").send().await.unwrap();

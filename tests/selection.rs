@@ -19,6 +19,8 @@ use support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
 const A: &str = "http://example.com/a";
 
+type Builder = tower_response_cache::CacheLayerBuilder<MemoryStorage>;
+
 fn in_language(language: &str) -> Request<ReqBody> {
     get_with(A, &[("accept-language", language)])
 }
@@ -374,4 +376,189 @@ async fn a_variant_that_has_another_tag_by_now_is_not_served_for_its_old_one() {
     assert_eq!(cache.ask(in_language("de")).await.body, "de 3");
     let french = cache.ask(in_language("fr")).await;
     assert_eq!((french.word(), &french.body[..]), ("miss", &b"fr 5"[..]));
+}
+
+/// Makes its links of the Host field.
+fn by_host() -> Origin {
+    Origin::new(|request| {
+        let hosts: Vec<_> =
+            request.headers().get_all("host").iter().map(|host| host.to_str().unwrap()).collect();
+        let body = format!("<script src=//{}/x.js>", hosts.join("+"));
+        response(&[("cache-control", "max-age=60")], body)
+    })
+}
+
+#[tokio::test]
+async fn a_host_field_beside_another_authority_selects() {
+    let settings: [fn(Builder) -> Builder; 3] =
+        [|builder| builder, |builder| builder.shared(), |builder| builder.key_all_headers()];
+    for settings in settings {
+        let cache = Fixture::with(by_host(), MemoryStorage::new(), settings);
+        for word in ["miss", "hit"] {
+            for (uri, host) in [
+                ("http://victim.example/", "evil.example"),
+                ("http://victim.example/", "victim.example:80"),
+                ("http://10.0.0.1/", "a.example"),
+                ("http://10.0.0.1/", "b.example"),
+                ("http://victim.example:80/p", "victim.example:80"),
+                ("/", "victim.example"),
+                ("/p", "victim.example"),
+            ] {
+                let answer = cache.ask(get_with(uri, &[("host", host)])).await;
+                assert_eq!(
+                    (answer.word(), &answer.body[..]),
+                    (word, format!("<script src=//{host}/x.js>").as_bytes())
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_field_that_agrees_costs_nothing() {
+    let cache = Fixture::new(by_host());
+    assert_eq!(cache.ask(get("http://Example.com:80/")).await.word(), "miss");
+    for (uri, host) in [
+        ("http://example.com/", "EXAMPLE.com"),
+        ("/", "example.com"),
+        ("http://example.com:80/", "example.com"),
+    ] {
+        assert_eq!(cache.ask(get_with(uri, &[("host", host)])).await.word(), "hit", "{uri} {host}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_ends_what_every_host_field_selected() {
+    let cache = Fixture::shared(by_host());
+    let evil = || get_with("http://a.example/", &[("host", "b.example")]);
+    cache.get("http://a.example/").await;
+    cache.ask(evil()).await;
+    assert_eq!(cache.ask(evil()).await.word(), "hit");
+    cache.ask(Request::put("http://a.example/").body(Full::from("x")).unwrap()).await;
+    assert_eq!(cache.ask(evil()).await.word(), "miss");
+    assert_eq!(cache.get("http://a.example/").await.word(), "miss");
+}
+
+#[tokio::test]
+async fn malformed_host_fields_bypass() {
+    let cache = Fixture::shared(by_host());
+    for host in ["shop.example:+81", "shop.example:x", "a@b", "a b", "a/b", "", ":80", "shop.example:99999"] {
+        for uri in ["/", "http://shop.example/"] {
+            assert_eq!(cache.ask(get_with(uri, &[("host", host)])).await.word(), "bypass", "{uri} {host}");
+        }
+    }
+    let two = [("host", "shop.example"), ("host", "shop.example")];
+    assert_eq!(cache.ask(get_with("http://shop.example/", &two)).await.word(), "bypass");
+    assert_eq!(cache.ask(get_with("http://shop.example/", &[])).await.word(), "miss");
+}
+
+#[tokio::test]
+async fn a_port_that_the_origin_sees_selects() {
+    let settings: [fn(Builder) -> Builder; 2] =
+        [|builder| builder.shared(), |builder| builder.shared().default_scheme(http::uri::Scheme::HTTPS)];
+    for settings in settings {
+        let cache = Fixture::with(by_host(), MemoryStorage::new(), settings);
+        for word in ["miss", "hit"] {
+            for host in
+                ["shop.example:80", "shop.example:", "shop.example:0080", "shop.example", "shop.example:443"]
+            {
+                let answer = cache.ask(get_with("/", &[("host", host)])).await;
+                assert_eq!(
+                    (answer.word(), &answer.body[..]),
+                    (word, format!("<script src=//{host}/x.js>").as_bytes())
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_is_heard_under_either_scheme() {
+    let put = |uri: &str, version| {
+        let put = Request::put(uri).header("host", "shop.example").version(version);
+        put.body(Full::from("x")).unwrap()
+    };
+    let (absolute, origin_form) = ("https://shop.example/", || get_with("/", &[("host", "shop.example")]));
+    let cache = Fixture::shared(by_host());
+    cache.get(absolute).await;
+    cache.ask(put("/", http::Version::HTTP_11)).await;
+    assert_eq!(cache.get(absolute).await.word(), "miss");
+    cache.ask(origin_form()).await;
+    cache.ask(put(absolute, http::Version::HTTP_2)).await;
+    assert_eq!(cache.ask(origin_form()).await.word(), "miss");
+    // It is the user's word that the two are not the same.
+    let cache = Fixture::with(by_host(), MemoryStorage::new(), |builder| {
+        builder.shared().default_scheme(http::uri::Scheme::HTTP)
+    });
+    cache.get(absolute).await;
+    cache.ask(put("/", http::Version::HTTP_11)).await;
+    assert_eq!(cache.get(absolute).await.word(), "hit");
+}
+
+#[tokio::test]
+async fn a_clients_unsafe_request_leaves_the_other_scheme() {
+    let cache = Fixture::new(by_host());
+    cache.get("http://shop.example/").await;
+    cache.ask(Request::put("https://shop.example/").body(Full::from("x")).unwrap()).await;
+    assert_eq!(cache.get("http://shop.example/").await.word(), "hit");
+}
+
+/// One tag for the version of the template, as many frameworks make it.
+fn one_tag() -> Origin {
+    Origin::new(|request| {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"v1\""), ("vary", "accept-language")];
+        if asked_tags(request).is_some() {
+            return not_modified(&fields);
+        }
+        let tenant = request.headers().get("x-tenant").or(request.headers().get("host"));
+        let tenant = tenant.map_or("all", |tenant| tenant.to_str().unwrap());
+        response(&fields, format!("{} of {tenant}", request.method()))
+    })
+}
+
+#[tokio::test]
+async fn tags_of_what_the_user_keyed_are_never_offered_to_others() {
+    let settings: [fn(Builder) -> Builder; 3] = [
+        |builder| builder.key_headers([http::HeaderName::from_static("x-tenant")]),
+        |builder| builder.shared().key_headers([http::HeaderName::from_static("x-tenant")]),
+        |builder| builder.key_all_headers(),
+    ];
+    for settings in settings {
+        let cache = Fixture::with(one_tag(), MemoryStorage::new(), settings);
+        for tenant in ["alice", "bob", "carol", "alice"] {
+            let answer = cache.ask(get_with(A, &[("x-tenant", tenant)])).await;
+            assert_eq!(answer.body, format!("GET of {tenant}"));
+        }
+        assert_eq!(cache.get(A).await.body, "GET of all");
+    }
+}
+
+#[tokio::test]
+async fn tags_of_another_host_field_are_never_offered() {
+    let cache = Fixture::new(one_tag());
+    for host in ["a.example", "b.example", "example.com", "a.example"] {
+        assert_eq!(cache.ask(get_with(A, &[("host", host)])).await.body, format!("GET of {host}"));
+    }
+}
+
+#[tokio::test]
+async fn tags_of_requests_without_a_keyed_value_are_offered_among_them() {
+    let cache = Fixture::with(one_tag(), MemoryStorage::new(), |builder| {
+        builder.key_headers([http::HeaderName::from_static("x-tenant")])
+    });
+    cache.ask(in_language("en")).await;
+    let german = cache.ask(in_language("de")).await;
+    assert_eq!(german.status.outcome(), Outcome::Revalidated(ValidateReason::Vary));
+}
+
+#[cfg(feature = "content-keys")]
+#[tokio::test]
+async fn a_get_is_never_answered_with_what_a_post_found() {
+    let cache = Fixture::with(one_tag(), MemoryStorage::new(), |builder| {
+        builder.shared().methods([http::Method::GET, http::Method::POST])
+    });
+    cache.ask(Request::post(A).body(Full::from("q=private")).unwrap()).await;
+    assert_eq!(cache.get(A).await.body, "GET of all");
+    cache.ask(Request::post(A).body(Full::from("q=other")).unwrap()).await;
+    assert_eq!(cache.ask(in_language("de")).await.body, "GET of all");
 }

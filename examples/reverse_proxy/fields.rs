@@ -52,8 +52,11 @@ pub fn strip_request(headers: &mut HeaderMap) {
     keep_trailers(headers);
 }
 
-/// Removes all that is hop-by-hop from a response.
+/// Removes all that is hop-by-hop from a response, and a Content-Length that Transfer-Encoding overrides (RFC 9112 §6.3).
 pub fn strip_response(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     strip_named(headers);
     for name in HOP_BY_HOP {
         headers.remove(name);

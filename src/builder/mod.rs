@@ -173,9 +173,12 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// The scheme of requests whose URI has none, as on a server. Default: `http`.
+    /// The scheme of requests whose URI has none, as on a server. Set it on a server of TLS: requests of HTTP/2 have
+    /// scheme and authority, those of HTTP/1.1 neither, and only this makes one entry of both. Unset, an unsafe request
+    /// invalidates its URI under `http` and under `https`. Default: `http`.
     pub fn default_scheme(mut self, scheme: Scheme) -> Self {
         self.config.default_scheme = scheme;
+        self.config.assumes_scheme = false;
         self
     }
 
@@ -269,9 +272,14 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Answers from what is stored, and stores or freshens nothing: for a store that somebody else fills. What a
-    /// successful unsafe request makes doubtful is still invalidated. [`scope::read_only`](crate::scope::read_only) does
-    /// it for a task. Default: off.
+    /// Answers from what is stored, and stores or freshens nothing: for a store that another cache fills.
+    ///
+    /// One thing is written: what a successful unsafe request makes doubtful, and the groups that its response names, are
+    /// still invalidated, for all caches of the store (RFC 9111 §4.4). What else this cache learns, such as by the response
+    /// to a HEAD that another response is at the origin, it keeps to itself: it does not use what is stored until that
+    /// is replaced. [`scope::read_only`](crate::scope::read_only) does it for a task.
+    ///
+    /// Default: off.
     pub fn read_only(mut self) -> Self {
         self.config.read_only = true;
         self
@@ -293,7 +301,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// Requests are told apart by method, URI and content (all but GET need the feature `content-keys`), and by what
     /// [`key_headers`](Self::key_headers) names; [`ignore_query`](Self::ignore_query) and the like leave out what changes
-    /// from run to run, and what is secret. Of several responses to the same request the last one is kept. Conditions
+    /// from run to run, and what is secret. Of several responses to the same request the last one is kept; no other request
+    /// or response ends one, and the lifetimes and tags of [`CacheOptions`](crate::CacheOptions) and of rules do not count.
+    /// Conditions
     /// and ranges of requests do not go out, so that each response is a whole one; those of HEAD are not kept, but
     /// answered from those of GET. What a response says is stored as it is, cookies and all: look for secrets before
     /// a recording is shared. Default: off.

@@ -79,7 +79,8 @@ impl CacheOptions {
 
     /// The name under which the response is stored and looked for, in place of the URI's. Vary, and in a private cache
     /// the credentials, still tell requests apart. An unsafe request invalidates what is stored under its own key.
-    /// Default: the URI's.
+    /// With `reqwest::FollowRedirects` it names the first response; what that redirects to has its own URI. Default: the
+    /// URI's.
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
@@ -130,6 +131,12 @@ impl CacheOptions {
         self
     }
 
+    /// For a request that this one was redirected to.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn without_key(&self) -> Self {
+        Self { key: None, ..self.clone() }
+    }
+
     pub(crate) fn key_text(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -152,10 +159,10 @@ impl CacheOptions {
         self
     }
 
-    /// What counts for whoever is answered by a refresh later on: how long its response is fresh, and under which name it
-    /// is stored.
+    /// Keeps what counts for the requests that a refresh answers later on: how long its response is fresh, under which name
+    /// it is stored and with which tags.
     pub(crate) fn for_a_refresh(&self) -> Self {
-        Self { ttl: self.ttl, key: self.key.clone(), ..Self::default() }
+        Self { ttl: self.ttl, key: self.key.clone(), tags: self.tags.clone(), ..Self::default() }
     }
 
     /// Adds what is wanted to what a request says.

@@ -96,8 +96,8 @@ pub enum Stored {
     Storage,
     /// It is not stored: there is no runtime that could wait for the store.
     NoRuntime,
-    /// It is not stored: it varies on Cookie or Authorization, and the cache was not told which fields are added to
-    /// requests below it.
+    /// It is not stored: it is not `public`, or varies on Cookie or Authorization, and the cache was not told which fields
+    /// are added to requests below it (`reqwest::CacheMiddleware::client_headers`).
     ClientHeaders,
 }
 

@@ -8,11 +8,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
-use crate::policy::Given;
+use crate::policy::{Given, MOST_FIELDS};
 use crate::storage::{Decoded, Key, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
+
+/// A response that is stored has at most [`MOST_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
+const MOST_STORED_FIELDS: usize = 4 * MOST_FIELDS;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +54,7 @@ struct VariantForm<'a> {
     until: Timestamp,
     selection: [u8; 16],
     personal: bool,
+    apart: bool,
     status: u16,
     #[serde(borrow)]
     headers: Fields<'a>,
@@ -156,6 +160,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         until: variant.until,
         selection: variant.selection,
         personal: variant.personal,
+        apart: variant.apart,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
         trailers: response.trailers.as_ref().map(fields),
@@ -213,6 +218,9 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
 fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Variant> {
     // Values share the record's bytes: one allocation for all of them.
     let fields = |fields: Fields<'_>| -> Option<HeaderMap> {
+        if fields.len() > MOST_STORED_FIELDS {
+            return None;
+        }
         let mut map = HeaderMap::with_capacity(fields.len());
         for (name, value) in fields {
             let value = HeaderValue::from_maybe_shared(description.slice_ref(value)).ok()?;
@@ -223,6 +231,9 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
     let body = match form.chunked {
         None if body.len() as u64 == form.body_len => StoredBody::Inline(body),
         None | Some((_, 0)) => return None,
+        Some((_, chunk_len)) if form.body_len.div_ceil(u64::from(chunk_len)) > u64::from(u32::MAX) => {
+            return None; // more chunks than there are keys for
+        }
         Some((id, chunk_len)) => StoredBody::Chunked { id, chunk_len, len: form.body_len },
     };
     let response = StoredResponse {
@@ -252,5 +263,6 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         },
         freshness: OnceLock::new(),
     };
-    Some(Variant { until: form.until, selection: form.selection, personal: form.personal, response })
+    let VariantForm { until, selection, personal, apart, .. } = form;
+    Some(Variant { until, selection, personal, apart, response })
 }

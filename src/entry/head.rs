@@ -1,6 +1,7 @@
 //! The decoded forms of the records of an entry.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -101,8 +102,11 @@ pub(crate) struct Variant {
     pub(crate) until: Timestamp,
     /// The hash of the selecting values.
     pub(crate) selection: [u8; 16],
-    /// Credentials were among those values: it is never offered to a request with others.
+    /// Credentials were among those values.
     pub(crate) personal: bool,
+    /// Credentials, or something else that its origin does not know of, were among those values: it is never offered to
+    /// a request with others.
+    pub(crate) apart: bool,
     pub(crate) response: StoredResponse,
 }
 
@@ -141,17 +145,58 @@ impl StoredBody {
         }
     }
 
-    /// The keys of the chunks.
-    pub(crate) fn chunks(&self, head: Key) -> Vec<Key> {
+    /// Returns the keys of the chunks.
+    pub(crate) fn chunks(&self, head: Key) -> ChunkKeys {
         match *self {
-            Self::Inline(_) => Vec::new(),
+            Self::Inline(_) => ChunkKeys { first: head, parts: 0..0 },
             Self::Chunked { id, chunk_len, len } => {
                 let parts = u32::try_from(len.div_ceil(u64::from(chunk_len.max(1)))).unwrap_or(u32::MAX);
-                (0..parts).map(|part| head.sibling(Kind::Chunk, id, part)).collect()
+                ChunkKeys { first: head.sibling(Kind::Chunk, id, 0), parts: 0..parts }
             }
         }
     }
 }
+
+/// The keys of a body's chunks, in order.
+///
+/// They are made one by one, or in batches of bounded size: a record of a hundred bytes may claim billions of chunks, and a
+/// cache asks the storage about them before it believes that.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkKeys {
+    first: Key,
+    parts: Range<u32>,
+}
+
+impl ChunkKeys {
+    /// How many keys a storage is asked about at once: 38 KiB of keys, and 128 MiB of a body in usual chunks.
+    pub(crate) const BATCH: usize = 1024;
+
+    /// Returns the next keys, at most [`BATCH`](Self::BATCH) of them; `None` after the last.
+    pub(crate) fn next_batch(&mut self) -> Option<Vec<Key>> {
+        let batch: Vec<Key> = self.take(Self::BATCH).collect();
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Whether both are the chunks of one body.
+    pub(crate) fn is_body_of(&self, other: &Self) -> bool {
+        (self.first.entry, self.first.slot) == (other.first.entry, other.first.slot)
+    }
+}
+
+impl Iterator for ChunkKeys {
+    type Item = Key;
+
+    fn next(&mut self) -> Option<Key> {
+        let part = self.parts.next()?;
+        Some(Key { part, ..self.first })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.parts.size_hint()
+    }
+}
+
+impl ExactSizeIterator for ChunkKeys {}
 
 impl StoredResponse {
     /// Whether both are what one and the same fetch brought.

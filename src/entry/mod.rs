@@ -15,6 +15,6 @@ mod tests;
 
 pub(crate) use self::codec::{decode, record};
 pub(crate) use self::head::{
-    GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant,
+    ChunkKeys, GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant,
 };
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE};

@@ -32,10 +32,12 @@ fn moment() -> impl Strategy<Value = Timestamp> {
 }
 
 fn body() -> impl Strategy<Value = StoredBody> {
-    let chunked = (any::<[u8; 16]>(), 1..u32::MAX, any::<u64>());
+    // As many chunks as there are keys for.
+    let len = |(chunk_len, parts): (u32, u32)| (chunk_len, u64::from(chunk_len) * u64::from(parts));
+    let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len));
     prop_oneof![
         vec(any::<u8>(), 0..300).prop_map(|bytes| StoredBody::Inline(Bytes::from(bytes))),
-        chunked.prop_map(|(id, chunk_len, len)| StoredBody::Chunked { id, chunk_len, len }),
+        chunked.prop_map(|(id, (chunk_len, len))| StoredBody::Chunked { id, chunk_len, len }),
     ]
 }
 
@@ -44,7 +46,8 @@ prop_compose! {
         status in 200..1000_u16,
         (headers, trailers) in (fields(), of(fields())),
         (request_time, response_time, until) in (moment(), moment(), moment()),
-        (initial_age_ms, selection, personal, body) in (any::<u64>(), any::<[u8; 16]>(), any::<bool>(), body()),
+        (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
+        (personal, apart) in any::<(bool, bool)>(),
         given in of((any::<u64>(), any::<bool>())),
         groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>()), 0..4),
     ) -> Variant {
@@ -63,7 +66,7 @@ prop_compose! {
                 .collect(),
             freshness: OnceLock::new(),
         };
-        Variant { until, selection, personal, response }
+        Variant { until, selection, personal, apart, response }
     }
 }
 
@@ -91,6 +94,50 @@ fn slot() -> impl Strategy<Value = Slot> {
         (any::<[u8; 16]>(), moment(), any::<[u8; 16]>())
             .prop_map(|(value, since, by)| Slot::Group(GroupValue { value, since, by })),
     ]
+}
+
+#[test]
+fn record_of_more_chunks_than_keys_is_not_read() {
+    let response = |len| StoredResponse {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        initial_age_ms: 0,
+        request_time: Timestamp::EPOCH,
+        response_time: Timestamp::EPOCH,
+        given: None,
+        groups: [].into(),
+        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len },
+        trailers: None,
+        freshness: OnceLock::new(),
+    };
+    let read = |len| {
+        let variant = Variant {
+            until: Timestamp::NEVER,
+            selection: [0; 16],
+            personal: false,
+            apart: false,
+            response: response(len),
+        };
+        let slot = Slot::Variant { key_text: "http://a/".into(), generation: [0; 16], variant };
+        let read = Record::from_bytes(record(slot, Timestamp::NEVER).to_bytes()).expect("its own bytes");
+        decode(&read).is_some()
+    };
+    let most = 2 * u64::from(u32::MAX);
+    assert!(read(most) && !read(most + 1) && !read(u64::MAX));
+}
+
+#[test]
+fn chunk_keys_come_in_batches_and_in_order() {
+    let body = StoredBody::Chunked { id: [3; 16], chunk_len: 2, len: 4 * ChunkKeys::BATCH as u64 + 1 };
+    let mut keys = body.chunks(Key::head([7; 16]));
+    assert_eq!(keys.len(), 2 * ChunkKeys::BATCH + 1);
+    let mut parts = Vec::new();
+    while let Some(batch) = keys.next_batch() {
+        assert!(batch.len() <= ChunkKeys::BATCH);
+        assert!(batch.iter().all(|key| (key.entry, key.slot) == ([7; 16], [3; 16])));
+        parts.extend(batch.iter().map(|key| key.part));
+    }
+    assert!(parts.into_iter().eq(0..2 * ChunkKeys::BATCH as u32 + 1));
 }
 
 proptest! {

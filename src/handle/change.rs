@@ -3,12 +3,14 @@
 //! Promises: deleting is an invalidation, so that a fetch under way brings nothing back; it says how many responses it took; a
 //! lifetime is changed only where nobody changed the record meanwhile.
 
-use std::sync::OnceLock;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::{TryStreamExt, future};
 
 use super::entry::StoredEntry;
 use super::filter::EntryFilter;
+use super::listing::is_own;
 use super::{AT_ONCE, CacheHandle};
 use crate::entry::{self, GRACE, Slot, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
@@ -20,16 +22,47 @@ impl<S: Storage> CacheHandle<S> {
     /// Deletes the stored responses that a filter chooses; says how many. As with [`delete`](Self::delete), no process serves
     /// them afterwards, and no fetch that is under way brings them back.
     ///
+    /// A response that this layer was fetching when the call began is not stored either, if the filter chooses it. Of
+    /// what was not stored yet, other processes and other layers on the same storage know nothing: what they were fetching
+    /// for the first time is stored. [`delete_url`](Self::delete_url) and [`invalidate_tag`](Self::invalidate_tag) reach
+    /// that too.
+    ///
     /// Where fields tell several responses of a URL apart, the first of them takes the others with it: they are fetched
     /// again. Others go alone.
     ///
     /// # Errors
     /// As with [`entries`](Self::entries), or the store did not take a deletion; some may be deleted by then.
     pub async fn delete_matching(&self, filter: &EntryFilter) -> Result<u64> {
+        filter.check()?;
+        let (core, everywhere, chosen) = (&self.core, self.everywhere, filter.clone());
+        let (number, policy, clock) = (core.number, core.config.policy.clone(), core.config.clock.clone());
+        let keyer = core.keyer.clone();
+        // First, so that a fetch under way is stored before this looks, or asks this before it stores.
+        self.core.changes.note_deletion(Arc::new(move |key, record, names| {
+            let (text, variant) = match decode(record) {
+                Some(Slot::Head(head)) => (&head.key_text, &head.inline),
+                Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
+                _ => return false,
+            };
+            let freshness = variant.response.freshness(number, &policy).into_owned();
+            let told = (freshness, clock.now());
+            is_own(&keyer, everywhere, key, text)
+                && chosen.matches(&StoredEntry::new((key, record.clone()), text, names, variant, told))
+        }));
+        // What has asked already and is not in the store yet.
+        let mut removed = HashSet::new();
+        for (key, record) in self.core.pending.listed() {
+            if let Some(entry) = self.shown(key, record).await?.filter(|entry| filter.matches(entry)) {
+                self.remove(entry).await?;
+                removed.insert(key);
+            }
+        }
+        let before = removed.len() as u64;
         self.entries(filter)
+            .try_filter(|entry| future::ready(!removed.contains(&entry.key)))
             .map_ok(|entry| self.remove(entry))
             .try_buffer_unordered(AT_ONCE)
-            .try_fold(0, |count, ()| future::ready(Ok(count + 1)))
+            .try_fold(before, |count, ()| future::ready(Ok(count + 1)))
             .await
     }
 
@@ -121,8 +154,7 @@ impl<S: Storage> CacheHandle<S> {
         let until = response.freshness(self.core.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);
         // Before the record, which must never outlive its body.
-        let kept = self.core.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await?;
-        if kept < chunks.len() as u64 {
+        if !self.core.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
@@ -146,7 +178,7 @@ impl<S: Storage> CacheHandle<S> {
             self.core.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
         }
         // What is kept for a shorter time than before. Its readers have the grace.
-        self.core.store.retain(&chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
+        self.core.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
         Ok(true)
     }
 }

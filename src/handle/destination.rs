@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::CacheHandle;
 use super::entry::StoredEntry;
 use crate::entry::{
-    self, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
+    self, ChunkKeys, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
 };
 use crate::error::{ErrorKind, Result};
 use crate::service::{SKEW, variant_in, within};
@@ -107,7 +107,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         }
         let Some(record) = self.join_groups(&entry).await? else { return Ok(Outcome::Skipped) };
         let chunks = entry.variant.response.body.chunks(entry.key);
-        let written = match self.take_chunks(&chunks).await? {
+        let written = match self.take_chunks(chunks.clone()).await? {
             // A tombstone may have come and expired meanwhile.
             true if there.is_none() && self.now() > begun + LOOKUP_LIMIT => None,
             true => {
@@ -117,12 +117,12 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             false => None,
         };
         if written == Some(true) {
-            self.let_go(chunks_in(there.as_ref(), entry.key), chunks).await?;
+            self.let_go(chunks_in(there.as_ref(), entry.key), Some(chunks)).await?;
             return Ok(Outcome::Written);
         }
         // By another copy it may be there now.
         let there = self.ask(self.to.read(entry.key)).await?;
-        self.let_go(chunks, chunks_in(there.as_ref(), entry.key)).await?;
+        self.let_go(Some(chunks), chunks_in(there.as_ref(), entry.key)).await?;
         Ok(match there.and_then(|there| standing(&there, &entry, begun)) {
             Some(outcome) => outcome,
             None if written.is_none() => Outcome::Failed,
@@ -131,8 +131,8 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     }
 
     /// Copies a body's chunks; false: one is gone here, or is too large.
-    async fn take_chunks(&self, chunks: &[Key]) -> Result<bool> {
-        for &key in chunks {
+    async fn take_chunks(&self, chunks: ChunkKeys) -> Result<bool> {
+        for key in chunks {
             let Some(chunk) = self.handle.core.store.read_chunk(key).await? else { return Ok(false) };
             if fits(self.ask(self.to.write(key, chunk)).await)?.is_none() {
                 return Ok(false);
@@ -147,9 +147,18 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 
     /// Gives the chunks of a body their end, but for those that are still in use: a response that was confirmed has the body
     /// that it had.
-    async fn let_go(&self, mut chunks: Vec<Key>, used: Vec<Key>) -> Result<()> {
-        chunks.retain(|key| !used.contains(key));
-        self.ask(self.to.retain(&chunks, Retain::AtMost(self.now() + GRACE))).await.map(drop)
+    async fn let_go(&self, chunks: Option<ChunkKeys>, used: Option<ChunkKeys>) -> Result<()> {
+        let Some(mut chunks) = chunks else { return Ok(()) };
+        if used.is_some_and(|used| used.is_body_of(&chunks)) {
+            return Ok(());
+        }
+        let most = Retain::AtMost(self.now() + GRACE);
+        while let Some(batch) = chunks.next_batch() {
+            if self.ask(self.to.retain(&batch, most)).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The record as it belongs to its groups there; `None`: one of these was invalidated since it was fetched.
@@ -229,8 +238,8 @@ fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Out
 }
 
 /// The chunks of the body that a record names.
-fn chunks_in(record: Option<&Record>, key: Key) -> Vec<Key> {
-    record.and_then(variant_in).map(|variant| variant.response.body.chunks(key)).unwrap_or_default()
+fn chunks_in(record: Option<&Record>, key: Key) -> Option<ChunkKeys> {
+    record.and_then(variant_in).map(|variant| variant.response.body.chunks(key))
 }
 
 fn generation_of(record: &Record) -> Option<[u8; 16]> {

@@ -15,7 +15,7 @@ use super::filter::EntryFilter;
 use super::{AT_ONCE, CacheHandle};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::Result;
-use crate::key::EffectiveUri;
+use crate::key::{EffectiveUri, Keyer};
 use crate::storage::{Key, Kind, Record, Storage};
 
 /// How much is stored, from [`CacheHandle::size`].
@@ -84,7 +84,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     /// What is told of a head or variant; `None`: nothing that the cache could answer from.
-    async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
+    pub(super) async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         match decode(&record) {
             Some(Slot::Head(head)) if self.is_own(key, &head.key_text) => {
                 self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline).await
@@ -139,7 +139,11 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Whether this cache made the key of what has this text.
     fn is_own(&self, key: Key, text: &str) -> bool {
-        self.everywhere
-            || EffectiveUri::of_text(text).is_some_and(|uri| self.core.keyer.head(&uri).entry == key.entry)
+        is_own(&self.core.keyer, self.everywhere, key, text)
     }
+}
+
+/// Whether a key of what has this text was made by this keyer, or any will do.
+pub(super) fn is_own(keyer: &Keyer, everywhere: bool, key: Key, text: &str) -> bool {
+    everywhere || EffectiveUri::of_text(text).is_some_and(|uri| keyer.head(&uri).entry == key.entry)
 }

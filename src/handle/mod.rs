@@ -20,8 +20,11 @@ mod survey;
 mod sweeper;
 mod warm;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+
+use futures_util::TryStreamExt;
 
 pub use self::copy::Copied;
 pub use self::entry::StoredEntry;
@@ -30,10 +33,12 @@ pub use self::listing::StoreSize;
 pub use self::survey::Verified;
 pub use self::sweeper::Sweeper;
 pub use self::warm::Warmed;
+use crate::entry::Membership;
 use crate::error::Result;
+use crate::key::EffectiveUri;
 use crate::layer::CacheLayer;
 use crate::observe::statistics::Statistics;
-use crate::service::Core;
+use crate::service::{self, Core};
 use crate::storage::Storage;
 
 /// So many entries are read, copied or deleted at a time.
@@ -57,7 +62,8 @@ const AT_ONCE: usize = 16;
 ///
 /// Where several caches share a store, a handle sees its own cache's entries: those of the same
 /// [`partition`](crate::CacheLayerBuilder::partition) and [`secret`](crate::CacheLayerBuilder::secret).
-/// [`across_partitions`](Self::across_partitions) shows the others' too.
+/// [`across_partitions`](Self::across_partitions) shows the others' too, what a `CacheMiddleware` keeps in a `partition` among
+/// them. Tags and groups of a layer are those of its middlewares' partitions as well.
 ///
 /// What is asked by hand counts nowhere in the [`statistics`](Self::statistics), but for invalidations. A cache that is
 /// [`read_only`](crate::CacheLayerBuilder::read_only) may still be changed by hand.
@@ -121,18 +127,52 @@ impl<S: Storage> CacheHandle<S> {
 
     /// As [`CacheLayer::invalidate_tag`].
     ///
-    /// # Errors
-    /// The store has not taken it yet.
-    pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.core.end_tag(name).await
-    }
-
-    /// As [`CacheLayer::invalidate_group`].
+    /// A handle [`across_partitions`](Self::across_partitions) reads the whole store, and ends the tags of this name of
+    /// every partition that keeps a response with it.
     ///
     /// # Errors
-    /// The origin is none, or the store has not taken it yet.
+    /// The store has not taken it yet, or could not be read.
+    pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
+        self.core.end_tag(name).await?;
+        self.end_elsewhere(|_, group| group.is_tag && *group.name == *name).await
+    }
+
+    /// As [`CacheLayer::invalidate_group`]; across partitions as [`invalidate_tag`](Self::invalidate_tag).
+    ///
+    /// # Errors
+    /// The origin is none, the store has not taken it yet, or could not be read.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.core.end_group(origin, name).await
+        self.core.end_group(origin, name).await?;
+        let uri = origin.parse::<http::Uri>().ok();
+        let Some(of) = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text()) else {
+            return Ok(());
+        };
+        // What has a name of the user's may be of any origin.
+        let is_of = |url: &str| {
+            service::origin(url) == service::origin(&of)
+                || EffectiveUri::of_text(url).is_none_or(|uri| uri.is_named())
+        };
+        self.end_elsewhere(|url, group| !group.is_tag && *group.name == *name && is_of(url)).await
+    }
+
+    /// Ends the groups that are chosen, wherever stored responses are their members, if this handle is for all partitions.
+    async fn end_elsewhere(&self, chosen: impl Fn(&str, &Membership) -> bool + Send + Sync) -> Result<()> {
+        if !self.everywhere {
+            return Ok(());
+        }
+        let mut keys = HashSet::new();
+        let everything = EntryFilter::new();
+        let mut entries = std::pin::pin!(self.entries(&everything));
+        while let Some(entry) = entries.try_next().await? {
+            let groups = entry.variant.response.groups.iter();
+            for group in groups.filter(|group| chosen(entry.url(), group)) {
+                // Those that it has ended are no longer listed: each group once.
+                if keys.insert(group.key) {
+                    self.core.end_group_at(group.key).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// As [`CacheLayer::statistics`].

@@ -43,6 +43,21 @@ impl Identity {
         })
     }
 
+    /// Whether a request has a name in the place of its URI.
+    pub(crate) fn names(&self, parts: &request::Parts, name: Option<&str>) -> bool {
+        name.is_some() || self.naming.as_ref().is_some_and(|naming| naming(parts).is_some())
+    }
+
+    /// The URI that is sent on in place of the one that the client asked for, without what does not count.
+    pub(crate) fn rewritten(&self, uri: &Uri) -> String {
+        let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
+        let path_and_query = self.normal(path_and_query).map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        match (uri.scheme_str(), uri.authority()) {
+            (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
+            _ => path_and_query.into_owned(),
+        }
+    }
+
     /// Whether it leaves all URIs as they are.
     pub(crate) fn is_plain(&self) -> bool {
         self.ignored_query.is_empty() && !self.sorted_query && self.naming.is_none()
@@ -106,7 +121,7 @@ impl EffectiveUri<'_> {
     /// What the user names: the scheme, and the empty host that no URI has here, keep it apart from all URIs.
     fn named(name: &str) -> Self {
         let path_and_query = Cow::Owned(format!("/{name}"));
-        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query }
+        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query, exact: true }
     }
 
     /// Whether it is a name of the user's.

@@ -10,6 +10,8 @@ pub(crate) struct Interest {
     pub(crate) control: bool,
     /// Authorization or Cookie.
     pub(crate) credentials: bool,
+    /// Host.
+    pub(crate) host: bool,
 }
 
 impl Interest {
@@ -17,6 +19,7 @@ impl Interest {
         let mut interest = Self::default();
         for name in request.keys() {
             interest.control |= Self::is_control(name);
+            interest.host |= *name == header::HOST;
             interest.credentials |= *name == header::AUTHORIZATION || *name == header::COOKIE;
         }
         interest

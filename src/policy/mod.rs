@@ -29,18 +29,23 @@ pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::Freshness;
-pub(crate) use self::groups::{MOST_GROUPS, groups, invalidated_groups};
+pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
 pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
-pub(crate) use self::store::{Exchanged, Withheld, ensure_date, is_reading, storable, stored_headers};
+pub(crate) use self::store::{
+    Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, remove_overridden_length, storable,
+    stored_headers,
+};
 pub use self::terms::Ttl;
 pub(crate) use self::terms::{Despite, Given, Terms};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,
 };
+#[cfg(feature = "reqwest")]
+pub(crate) use self::vary::is_public;
 pub(crate) use self::vary::{
-    ALL_FIELDS, CONTENT, is_personal, selecting_names, selecting_value, suits_coding,
+    ALL_FIELDS, CONTENT, is_personal, lines, selecting_names, selecting_value, suits_coding,
 };

@@ -56,7 +56,7 @@ pub enum NotStored {
     ReadOnly,
     /// It has more fields than a response can sensibly have.
     TooManyFields,
-    /// It belongs to more groups (RFC 9875) and tags than 128.
+    /// It has more than 128 of the user's tags. Of the origin's groups (RFC 9875) the first 128 count.
     TooManyGroups,
     /// One of its groups or tags was invalidated while it was fetched.
     GroupInvalidated,
@@ -318,6 +318,16 @@ fn connection_list(headers: &HeaderMap) -> Vec<HeaderName> {
         .flat_map(|line| split_list(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect()
+}
+
+/// Removes a Content-Length that Transfer-Encoding overrides.
+///
+/// It is not the length of what comes, and the two together may be an attempt to smuggle a response: an intermediary must not
+/// pass it on (RFC 9112 §6.3).
+pub(crate) fn remove_overridden_length(response: &mut HeaderMap) {
+    if response.contains_key(header::TRANSFER_ENCODING) {
+        response.remove(header::CONTENT_LENGTH);
+    }
 }
 
 fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {

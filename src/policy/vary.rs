@@ -34,9 +34,8 @@ pub(crate) fn selecting_names(
     if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
         // A response that sets a cookie is one user's, even if it says that it is for all.
-        let for_all = || {
-            ResponseDirectives::of(response, options).public && !response.contains_key(header::SET_COOKIE)
-        };
+        let for_all =
+            || ResponseDirectives::of(response, options).public && !response.contains_key(header::SET_COOKIE);
         if !options.ignore_cookie && !for_all() {
             names.push(header::COOKIE);
         }
@@ -55,7 +54,8 @@ pub(crate) fn selecting_names(
     Ok(names)
 }
 
-/// The request's value of a selecting field, in a form that requests of the same meaning share; `None`: it has none.
+/// The request's value of a selecting field; `None`: it has none. Requests of the same meaning share it where the field's
+/// own syntax says what means the same (RFC 9111 §4.1); any other is compared as it came.
 pub(crate) fn selecting_value(
     name: &HeaderName,
     request: &HeaderMap,
@@ -64,24 +64,36 @@ pub(crate) fn selecting_value(
     if *name == ALL_FIELDS {
         return Some(all_fields(request, ignored));
     }
-    let mut lines = request.get_all(name).iter();
-    let first = lines.next()?;
-    // Credentials are no lists: their lines are told from one line with a comma.
-    if *name == header::AUTHORIZATION || *name == header::COOKIE {
-        return Some(lines.fold(first.as_bytes().to_vec(), |mut joined, line| {
-            joined.push(0);
-            joined.extend_from_slice(line.as_bytes());
-            joined
-        }));
+    let ordered = [header::ACCEPT, header::ACCEPT_LANGUAGE];
+    let unordered = [header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
+    if !ordered.contains(name) && !unordered.contains(name) {
+        return lines(request, name);
     }
-    let members = std::iter::once(first).chain(lines).flat_map(|line| split_list(line.as_bytes()));
-    if ![header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET].contains(name) {
+    if !request.contains_key(name) {
+        return None;
+    }
+    let members = request.get_all(name).iter().flat_map(|line| split_list(line.as_bytes()));
+    if *name == header::ACCEPT {
         return Some(members.collect::<Vec<_>>().join(&b','));
     }
-    // Preferences: their order says nothing, and neither does letter case (RFC 9110 §12.4.2, §12.5).
+    // Letter case says nothing (RFC 9110 §12.4.2, §12.5), and neither does the order, but for languages: servers take
+    // it for their priority (§12.5.4).
     let mut preferences: Vec<_> = members.map(preference).collect();
-    preferences.sort_unstable();
+    if unordered.contains(name) {
+        preferences.sort_unstable();
+    }
     Some(preferences.join(&b','))
+}
+
+/// The lines of a field as they came, told from one line with a comma.
+pub(crate) fn lines(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut lines = request.get_all(name).iter();
+    let first = lines.next()?.as_bytes().to_vec();
+    Some(lines.fold(first, |mut joined, line| {
+        joined.push(0); // no field value has one
+        joined.extend_from_slice(line.as_bytes());
+        joined
+    }))
 }
 
 /// All fields of a request, in an order of their own, each with its length.
@@ -103,6 +115,12 @@ fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
         }
     }
     all
+}
+
+/// Whether a response says that it is for all users.
+#[cfg(feature = "reqwest")]
+pub(crate) fn is_public(response: &HeaderMap) -> bool {
+    ResponseDirectives::of(response, &Options::default()).public
 }
 
 /// Whether credentials are among the values that select a response to this request.

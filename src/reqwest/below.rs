@@ -1,14 +1,17 @@
 //! How the cache reaches what stands below it: the rest of the chain, or a client of its own.
 //!
 //! Promises: a request goes out with the caller's URL, timeout and version; a response comes back with the URL that it
-//! finally came from, and with a note where that, or what it varies on, forbids to store it.
+//! finally came from, and with a note where that, or what the client may have added, forbids to store it.
 
-use ::reqwest::{Body, Request, Response, Url};
+use std::sync::Once;
+
+use ::reqwest::{Body, Request, Response, StatusCode, Url};
 use ::reqwest_middleware::{ClientWithMiddleware, Error, Next};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, header};
 
 use crate::control::Stored;
+use crate::policy;
 use crate::service::{Fetcher, Unstorable};
 
 /// The URL that a response came from.
@@ -20,7 +23,7 @@ pub(super) struct Source(pub(super) Url);
 pub(super) struct Question {
     /// Without a fragment, which is never sent: so the client gives it back.
     pub(super) url: Url,
-    /// Nobody said which fields are added below.
+    /// The cache was not told which fields are added below.
     pub(super) untold: bool,
     /// What the request is told apart by, so that it can be sent again.
     pub(super) content: Option<Bytes>,
@@ -43,7 +46,13 @@ impl Question {
         let source = response.url().clone();
         let unstorable = if source != self.url {
             Some(Stored::Redirected)
-        } else if self.untold && varies_on_credentials(response.headers()) {
+        } else if self.untold && !is_for_all(&response) {
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    "what is not public is not cached: CacheMiddleware::client_headers says what the client adds"
+                );
+            });
             Some(Stored::ClientHeaders)
         } else {
             None
@@ -121,6 +130,15 @@ impl Fetcher for Refresher {
     fn background(&self) -> Option<Self> {
         Some(Self { client: self.client.clone(), question: self.question.clone() })
     }
+}
+
+/// Whether a response is the same for the users of any client, as far as it says. A 304 without Cache-Control says nothing
+/// new of what is stored.
+fn is_for_all(response: &Response) -> bool {
+    let headers = response.headers();
+    let confirms =
+        response.status() == StatusCode::NOT_MODIFIED && !headers.contains_key(header::CACHE_CONTROL);
+    (confirms || policy::is_public(headers)) && !varies_on_credentials(headers)
 }
 
 fn varies_on_credentials(headers: &HeaderMap) -> bool {

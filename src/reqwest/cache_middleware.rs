@@ -7,7 +7,6 @@ use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{ClientWithMiddleware, Middleware, Next, Result};
 #[cfg(feature = "content-keys")]
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{Extensions, HeaderMap, Uri, header, request};
 
 use super::below::{Chain, Question, Source};
@@ -15,7 +14,7 @@ use crate::body::CacheBody;
 use crate::control::CacheOptions;
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
-use crate::service::{Core, Route};
+use crate::service::{Core, Route, Untold};
 use crate::storage::Storage;
 
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
@@ -26,14 +25,17 @@ use crate::storage::Storage;
 /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
 ///
 /// let layer = CacheLayer::new(MemoryStorage::new());
+/// // What the client adds to each request, the cache has to know.
+/// let headers = reqwest_client::header::HeaderMap::new();
 /// // Redirects are followed above the cache, so that each hop is cached by its own rules.
 /// let client = reqwest_client::Client::builder()
 ///     .redirect(reqwest_client::redirect::Policy::none())
+///     .default_headers(headers.clone())
 ///     .build()
 ///     .expect("a client");
 /// let client = reqwest_middleware::ClientBuilder::new(client)
 ///     .with(FollowRedirects::new())
-///     .with(CacheMiddleware::new(layer.clone()))
+///     .with(CacheMiddleware::new(layer.clone()).client_headers(&headers))
 ///     .build();
 /// # drop(client);
 /// # }
@@ -42,13 +44,21 @@ use crate::storage::Storage;
 /// What the cache did is in the response's extensions: [`CacheStatus`](crate::CacheStatus). Await
 /// [`CacheLayer::idle`] before the program ends.
 ///
+/// It needs reqwest 0.13 and reqwest-middleware 0.5; both are re-exported, so that the types always fit.
+///
 /// # What the client adds below
 /// A client adds fields that the cache does not see: its default headers, a cookie jar, what a middleware below puts
 /// in. A response may depend on them, so the cache is told: of constant fields by
-/// [`client_headers`](CacheMiddleware::client_headers), of anything else by one name for all of it,
-/// [`partition`](CacheMiddleware::partition). Untold, it keeps no response that varies on Cookie or Authorization;
-/// [`Stored::ClientHeaders`](crate::Stored::ClientHeaders) says so. One that depends on them without saying it in Vary
-/// is kept: clients of different users should not share a store untold.
+/// [`client_headers`](CacheMiddleware::client_headers), also that there are none; of anything else by one name for all
+/// of it, [`partition`](CacheMiddleware::partition).
+///
+/// Untold, it keeps only responses that say `public` and do not vary on Cookie or Authorization;
+/// [`Stored::ClientHeaders`](crate::Stored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
+/// client answered with what was stored for a client of which the cache was told.
+///
+/// # The Host field
+/// A request is about its URL: that server is connected to, and authenticated. A Host field of the request's own that is
+/// not the URL's tells its responses from those to others, and an invalidation of the URL ends them too.
 ///
 /// # Redirects
 /// A client that follows redirects itself gives the last hop's response for the first hop's URL. Such a response is
@@ -76,7 +86,9 @@ pub struct CacheMiddleware<S: Storage> {
 }
 
 impl<S: Storage> CacheMiddleware<S> {
-    /// A middleware over this layer. All middlewares and services of one layer are one cache.
+    /// A middleware over this layer. All middlewares and services of one layer are one cache. Say what the client adds by
+    /// [`client_headers`](CacheMiddleware::client_headers) or [`partition`](CacheMiddleware::partition): until then only
+    /// what is `public` is kept.
     pub fn new(layer: CacheLayer<S>) -> Self {
         Self {
             core: Arc::clone(layer.core()),
@@ -88,7 +100,8 @@ impl<S: Storage> CacheMiddleware<S> {
 
     /// The fields that the client below adds to each request that has none of that name: its default headers. They
     /// count as the request's own when the cache tells requests apart; an empty map says that nothing is added. They
-    /// are also put into the request that goes out, as the client would. Default: untold.
+    /// are also put into the request that goes out, as the client would. Default: untold, so that only what is `public`
+    /// is kept.
     #[must_use]
     pub fn client_headers(mut self, headers: &HeaderMap) -> Self {
         self.client_headers.clone_from(headers);
@@ -98,7 +111,7 @@ impl<S: Storage> CacheMiddleware<S> {
 
     /// Keeps what is stored through this middleware apart from all else in the store, under this name, and takes
     /// whatever the client adds below as belonging to it: one identity, say one user's cookie jar. It comes on top of
-    /// the layer's own partition. Default: untold.
+    /// the layer's own partition. Default: untold, so that only what is `public` is kept.
     #[must_use]
     pub fn partition(mut self, name: impl AsRef<str>) -> Self {
         self.core = self.core.partitioned(name.as_ref());
@@ -140,7 +153,9 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         }
         let (mut parts, body) = into_parts(request)?;
         self.complete(&mut parts.headers);
-        name_host(&mut parts);
+        if !self.told {
+            parts.extensions.insert(Untold);
+        }
         let question = Question { url: url.clone(), untold: !self.told, content: None };
         #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
         let mut chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
@@ -211,17 +226,6 @@ fn into_parts(mut request: Request) -> Result<(request::Parts, Option<Body>)> {
 
 fn has_content(body: Option<&Body>) -> bool {
     body.is_some_and(|body| body.as_bytes() != Some(&[]))
-}
-
-/// A Host field of the caller's own names the site (RFC 9110 §7.1), and the URL only where it is reached.
-fn name_host(parts: &mut request::Parts) {
-    let Some(host) = parts.headers.get(header::HOST) else { return };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return };
-    let mut uri = parts.uri.clone().into_parts();
-    uri.authority = Some(authority);
-    if let Ok(uri) = Uri::from_parts(uri) {
-        parts.uri = uri;
-    }
 }
 
 fn into_response(response: http::Response<CacheBody<Body>>, asked: Url) -> Response {

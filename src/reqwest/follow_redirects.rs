@@ -11,6 +11,7 @@ use ::reqwest_middleware::{Error, Middleware, Next, Result};
 use http::{Extensions, header};
 
 use super::hops::Hops;
+use crate::control::CacheOptions;
 
 /// So much of a redirect's body is read, in bytes and time: only a body that was read to its end is stored.
 const DRAINED: usize = 64 * 1024;
@@ -23,6 +24,9 @@ const DRAINING: Duration = Duration::from_secs(1);
 /// method stays, the body is sent again: if it is a stream, which cannot be, the redirect itself is the response. So is
 /// one without a valid Location of http or https. A redirect to another origin loses Authorization, Cookie,
 /// Proxy-Authorization and Host.
+///
+/// A [key](crate::CacheOptions::key) of the request's own names the first response alone; all else of its
+/// [`CacheOptions`](crate::CacheOptions) is for each hop.
 ///
 /// What the client below adds, it adds to each hop: credentials among its default headers go to every origin that the
 /// way leads to. Put them into requests instead (`reqwest_middleware::ClientBuilder::with_init`).
@@ -82,6 +86,23 @@ impl std::error::Error for TooManyRedirects {}
 impl Middleware for FollowRedirects {
     async fn handle(
         &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let options = extensions.get::<CacheOptions>().cloned();
+        let response = self.follow(request, extensions, next).await;
+        // A middleware above may send the request once more.
+        if let Some(options) = options {
+            extensions.insert(options);
+        }
+        response
+    }
+}
+
+impl FollowRedirects {
+    async fn follow(
+        &self,
         mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
@@ -103,6 +124,11 @@ impl Middleware for FollowRedirects {
             hops.add(&response);
             drain(response).await;
             request = following;
+            // A key of the request's own is its first URI's: under it the redirect is stored, which is no answer to where
+            // it leads.
+            if let Some(options) = extensions.get_mut::<CacheOptions>() {
+                *options = options.without_key();
+            }
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The service itself, and the short way of a hit that needs no waiting.
 
+#[cfg(feature = "axum")]
+use std::any::TypeId;
+use std::any::type_name;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
 use http::{HeaderName, Request, Response, header, request};
@@ -18,7 +21,7 @@ use super::lookup::usable_head;
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
 use crate::control::{Outcome, Stored};
-use crate::key::EffectiveUri;
+use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Verdict};
 use crate::storage::Storage;
 
@@ -30,6 +33,9 @@ use crate::storage::Storage;
 ///
 /// The request's body must be `Default` (repeated and background requests have an empty one). hyper's `Incoming` is
 /// not: box it above the cache.
+///
+/// A request whose body is axum's passes the cache by unless the feature `axum` is on: axum's nested routers strip the
+/// prefix that they matched from the URI, and only with that feature does the cache know what the client asked for.
 pub struct Cache<Inner, S: Storage> {
     inner: Inner,
     core: Arc<Core<S>>,
@@ -80,7 +86,11 @@ where
         let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
         let asked = Asked::by(&parts);
         let uri = self.core.identify(&parts);
-        match self.core.route(&parts, has_content, asked.interest, uri.as_ref(), bypasses) {
+        let route = match hides_its_path::<ReqB>() {
+            true => Route::Bypass,
+            false => self.core.route(&parts, has_content, asked.interest, uri.as_ref(), bypasses),
+        };
+        match route {
             Route::Bypass => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
                 CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body)))
@@ -110,6 +120,32 @@ where
     }
 }
 
+/// Whether requests with a body of this type come from an axum of which nothing is known here. Its nested routers strip
+/// the prefix that they matched from the URI, and what is left would be the key of several resources. In a release build
+/// the compiler knows the answer.
+#[inline]
+fn hides_its_path<B: 'static>() -> bool {
+    #[cfg(feature = "axum")]
+    if TypeId::of::<B>() == TypeId::of::<axum::body::Body>() {
+        return false;
+    }
+    let hides = type_name::<B>() == "axum_core::body::Body";
+    if hides {
+        warn_of_axum();
+    }
+    hides
+}
+
+#[cold]
+fn warn_of_axum() {
+    static WARNED: Once = Once::new();
+    let advice = match cfg!(feature = "axum") {
+        true => "use the axum of this crate's feature `axum`, not another version",
+        false => "enable this crate's feature `axum`",
+    };
+    WARNED.call_once(|| tracing::warn!("requests of axum pass the cache by: {advice}"));
+}
+
 impl<S: Storage> Core<S> {
     /// The usual hit, without waiting and without a box: the head is at hand, its inline variant is the request's,
     /// fresh, and small. Else what was read, so that it is not read again.
@@ -130,13 +166,19 @@ impl<S: Storage> Core<S> {
         let response = (|| {
             let head = usable_head(record, uri, now).filter(|head| self.tells_apart(head))?;
             let (variant, stored) = (&head.inline, &head.inline.response);
-            if variant.until <= now || !self.owed.believes(stored.response_time) {
+            if variant.until <= now
+                || !self.owed.believes(stored.response_time)
+                || self.outdated.since(at).is_some()
+            {
                 return None;
             }
             // Without credentials, a response that is selected by them alone needs no look-up.
             let by_credentials =
                 |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
-            let plain = !asked.interest.credentials && head.names.iter().all(by_credentials);
+            let plain = !asked.interest.credentials
+                && head.names.iter().all(by_credentials)
+                && !(asked.interest.host && uri.host_selects(parts))
+                && key::rewritten(parts).is_none();
             let selection = if plain { [0; 16] } else { self.selection(&head.names, parts) };
             if selection != variant.selection {
                 return None;

@@ -395,6 +395,10 @@ impl<S: Storage> Core<S> {
         if selection != plan.selection() {
             return Fit::Other(plan.sibling(selection));
         }
+        // Whether it was this that was deleted shows when it is whole.
+        if plan.deletes_since() {
+            return Fit::No;
+        }
         let freshness = plan.response().freshness(self.number, &self.config.policy);
         let asked = since_asked(self.directives(parts), plan.response(), asked_at);
         match policy::decide(&asked, &freshness, self.config.clock.now()) {

@@ -28,6 +28,7 @@ pub(crate) struct Plan<S: Storage> {
     target: Target,
     selection: [u8; 16],
     personal: bool,
+    apart: bool,
     until: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
@@ -59,6 +60,8 @@ impl<S: Storage> Plan<S> {
     ) -> Self {
         let selection = core.selection(&names, request);
         let personal = policy::is_personal(&names, &request.headers);
+        let apart = core.stands_apart(&names, request);
+        core.note_scheme(request);
         let head = place.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if head.names == names => Some(head),
             _ => None,
@@ -82,6 +85,7 @@ impl<S: Storage> Plan<S> {
             target,
             selection,
             personal,
+            apart,
             until,
             response,
             withheld,
@@ -134,6 +138,7 @@ impl<S: Storage> Plan<S> {
                     until: self.until,
                     selection: self.selection,
                     personal: self.personal,
+                    apart: self.apart,
                     response: self.response.clone(),
                 };
                 let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
@@ -187,8 +192,9 @@ impl<S: Storage> Plan<S> {
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
-        let (until, selection, personal) = (self.until, self.selection, self.personal);
-        let variant = Variant { until, selection, personal, response };
+        let (until, selection) = (self.until, self.selection);
+        let (personal, apart) = (self.personal, self.apart);
+        let variant = Variant { until, selection, personal, apart, response };
         let key_text = self.place.key_text.clone();
         match &self.target {
             Target::Variant { generation, .. } => {
@@ -228,7 +234,7 @@ impl<S: Storage> Plan<S> {
     /// Writes the record that was announced.
     pub(crate) async fn commit(&self, record: Record, chunks: u32) -> bool {
         let (key, chunked) = (self.place_key(), chunks > 0);
-        let may_store = self.may_store();
+        let may_store = self.may_store(&record);
         let written = if may_store {
             self.keep_groups().await;
             self.core.store.write_if(key, self.seen(chunked), record.clone()).await
@@ -271,7 +277,7 @@ impl<S: Storage> Plan<S> {
 
     /// Writes what was freshened, if nothing came in between; else nothing more.
     pub(crate) async fn commit_freshened(&self, record: Record) {
-        if self.may_store() {
+        if self.may_store(&record) {
             self.keep_groups().await;
             match self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await {
                 Ok(true) => {
@@ -288,10 +294,17 @@ impl<S: Storage> Plan<S> {
     }
 
     /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an
-    /// invalidation is not stored.
-    fn may_store(&self) -> bool {
+    /// invalidation, or was deleted by a filter since its fetch began, is not stored.
+    fn may_store(&self, record: &Record) -> bool {
         let late = self.core.config.clock.now() > self.place.at + LOOKUP_LIMIT;
-        !(late && self.place.seen.is_none()) && self.core.owed.debt(self.place.head).is_none()
+        !(late && self.place.seen.is_none())
+            && self.core.owed.debt(self.place.head).is_none()
+            && !self.core.changes.has_deleted(self.place.changes, self.place_key(), record, self.names())
+    }
+
+    /// Whether something was deleted by a filter since its fetch began.
+    pub(crate) fn deletes_since(&self) -> bool {
+        self.core.changes.deletes_since(self.place.changes)
     }
 
     /// A response is in its groups only for as long as their values are there.
@@ -320,7 +333,9 @@ impl<S: Storage> Plan<S> {
             Target::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
-            self.release(&variant.response.body.chunks(self.place.head)).await;
+            let chunks = variant.response.body.chunks(self.place.head);
+            let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
+            let _ = self.core.retain_chunks(chunks, most).await; // else they go at their own time
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Config {
     #[cfg(feature = "metrics")]
     pub(crate) metrics_label: String,
     pub(crate) default_scheme: Scheme,
+    /// The user has not said which scheme a request without one has.
+    pub(crate) assumes_scheme: bool,
     /// For one operation of the store.
     pub(crate) deadline: Duration,
     /// For one chunk of a body that has begun: there is no way back.
@@ -84,6 +86,7 @@ impl Default for Config {
             #[cfg(feature = "metrics")]
             metrics_label: "default".to_owned(),
             default_scheme: Scheme::HTTP,
+            assumes_scheme: true,
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
             max_entry_bytes: 512 * 1024 * 1024,

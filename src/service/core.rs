@@ -1,7 +1,11 @@
 //! What all services and clones of one layer share.
 
+#[cfg(feature = "reqwest")]
+use std::collections::HashMap;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+#[cfg(feature = "reqwest")]
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::config::Config;
@@ -24,24 +28,36 @@ pub(crate) struct Core<S: Storage> {
     /// How many have switched the cache off.
     pub(crate) disablers: Arc<AtomicUsize>,
     pub(crate) keyer: Keyer,
+    /// Makes the keys of groups and tags: the layer's own, for all of its partitions.
+    pub(crate) group_keyer: Keyer,
     pub(crate) store: Guarded<S>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) pending: Pending,
-    pub(crate) owed: Owed,
-    /// The groups that were invalidated here.
-    pub(crate) changes: Changes,
+    pub(crate) owed: Arc<Owed>,
+    /// The groups that were invalidated here, and what was deleted by filters.
+    pub(crate) changes: Arc<Changes>,
+    /// Entries that are known to be outdated, where nothing may be written.
+    pub(crate) outdated: Noted,
     pub(crate) tasks: Tasks,
     pub(crate) flights: Arc<Flights<S>>,
     /// Entries whose responses were for their callers alone: these do not wait for each other.
     pub(crate) alone: Noted,
     /// Entries whose origin failed while a stale response would do.
     pub(crate) failing: Noted,
+    /// Something was stored for a request whose scheme was assumed.
+    pub(crate) assumed: AtomicBool,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
     /// Tells this cache from others that share the store.
     pub(crate) id: [u8; 16],
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
     refreshing: Mutex<HashSet<Key>>,
+    /// The cache that this is a partition of.
+    #[cfg(feature = "reqwest")]
+    root: Option<Arc<Self>>,
+    /// The partitions of this cache that somebody uses, by name: as many as the user makes.
+    #[cfg(feature = "reqwest")]
+    partitions: Mutex<HashMap<String, Weak<Self>>>,
 }
 
 impl<S: Storage> Core<S> {
@@ -53,41 +69,70 @@ impl<S: Storage> Core<S> {
     fn unshared(store: S, config: Config, observer: Arc<Observer>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
+            group_keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
             keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
             store: Guarded::new(store, &config, Arc::clone(&observer)),
             observer,
             pending: Pending::default(),
-            owed: Owed::default(),
-            changes: Changes::default(),
+            owed: Arc::default(),
+            changes: Arc::default(),
+            outdated: Noted::default(),
             tasks: Tasks::default(),
             flights: Arc::default(),
             alone: Noted::default(),
             failing: Noted::default(),
+            assumed: AtomicBool::new(false),
             id: random_id(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             disablers: Arc::default(),
             refreshing: Mutex::default(),
+            #[cfg(feature = "reqwest")]
+            root: None,
+            #[cfg(feature = "reqwest")]
+            partitions: Mutex::default(),
             config,
         }
     }
 
-    /// The same cache in a partition of its own: nothing is shared but the store and what is counted.
+    /// The same cache in a partition of its own: the store, what is counted, and the invalidations of groups and tags are
+    /// shared. The same name gives the same partition for as long as somebody uses it.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn partitioned(&self, name: &str) -> Arc<Self> {
+    pub(crate) fn partitioned(self: &Arc<Self>, name: &str) -> Arc<Self> {
         let mut config = self.config.clone();
         if config.partition.is_empty() {
             config.partition = name.to_owned();
         } else {
             config.partition = format!("{}\0{}{name}", config.partition.len(), config.partition);
         }
-        let core = Self {
+        let root = self.root.as_ref().unwrap_or(self);
+        let mut partitions = root.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(core) = partitions.get(&config.partition).and_then(Weak::upgrade) {
+            return core;
+        }
+        partitions.retain(|_, core| core.strong_count() > 0);
+        let full_name = config.partition.clone();
+        let core = Arc::new(Self {
             tasks: self.tasks.clone(),
             rules: Arc::clone(&self.rules),
             disablers: Arc::clone(&self.disablers),
+            group_keyer: root.group_keyer.clone(),
+            owed: Arc::clone(&self.owed),
+            changes: Arc::clone(&self.changes),
+            id: self.id,
+            root: Some(Arc::clone(root)),
             ..Self::unshared(self.store.store().clone(), config, Arc::clone(&self.observer))
-        };
-        Arc::new(core)
+        });
+        partitions.insert(full_name, Arc::downgrade(&core));
+        core
+    }
+
+    /// The cache that lives as long as any of its partitions.
+    pub(super) fn root(self: &Arc<Self>) -> &Arc<Self> {
+        #[cfg(feature = "reqwest")]
+        return self.root.as_ref().unwrap_or(self);
+        #[cfg(not(feature = "reqwest"))]
+        self
     }
 
     pub(crate) fn is_disabled(&self) -> bool {

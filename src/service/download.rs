@@ -10,7 +10,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -166,18 +166,29 @@ impl<S: Storage> Download<S> {
         }
     }
 
-    /// What may still come, beyond a place.
+    /// Returns how much may still come beyond a place.
+    ///
+    /// The hint is exact only where all has come, or where the origin announced the length and has kept to it so far. A
+    /// server frames a response by it: an exact hint of a body that broke off would pass half of it off as the whole.
     pub(crate) fn size_hint(&self, place: u64) -> SizeHint {
-        if let Some(expected) = self.expected {
-            return SizeHint::with_exact(expected.saturating_sub(place));
-        }
         let state = self.lock();
-        let inner = state.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint());
-        let ahead = state.window.end().saturating_sub(place);
+        let total = state.window.end();
+        let come = total.saturating_sub(place);
         let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower().saturating_add(ahead));
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper.saturating_add(ahead));
+        hint.set_lower(come);
+        let is_contradicted = |expected| total > expected || (state.end.is_some() && total != expected);
+        match (&state.end, self.expected) {
+            (Some(Err(_)), None) => {}
+            (_, Some(expected)) if is_contradicted(expected) => {}
+            (_, Some(expected)) => hint.set_exact(expected.saturating_sub(place)),
+            (Some(Ok(())), None) => hint.set_exact(come),
+            (None, None) => {
+                let inner = state.body.as_ref().map(|body| body.size_hint()).unwrap_or_default();
+                hint.set_lower(inner.lower().saturating_add(come));
+                if let Some(upper) = inner.upper() {
+                    hint.set_upper(upper.saturating_add(come));
+                }
+            }
         }
         hint
     }
@@ -209,35 +220,51 @@ impl<S: Storage> State<S> {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(body) = &mut self.body else { return Poll::Ready(()) };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        self.heard = Instant::now();
-        match frame {
-            Some(Ok(frame)) => {
-                let has_ended = body.is_end_stream();
-                match frame.into_data() {
-                    Ok(data) => self.window.push(data),
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+        let mut has_its_length = false;
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(()) };
+            let frame = match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if has_its_length => {
+                    // Most callers stop at the announced length, so that there may be no later time to store it.
+                    self.finish();
+                    return Poll::Ready(());
                 }
-                let total = self.window.end();
-                if let Keeping::Recording(recorder) = &mut self.keeping {
-                    if !recorder.accepts(total) {
-                        self.end_keeping(Keeping::Live);
-                    } else if has_ended || recorder.is_whole(total) {
-                        self.finish();
+                Poll::Pending => return Poll::Pending,
+            };
+            self.heard = Instant::now();
+            match frame {
+                Some(Ok(frame)) => {
+                    let has_ended = body.is_end_stream();
+                    match frame.into_data() {
+                        Ok(data) => self.window.push(data),
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    }
+                    let total = self.window.end();
+                    if let Keeping::Recording(recorder) = &mut self.keeping {
+                        if !recorder.accepts(total) {
+                            self.end_keeping(Keeping::Live);
+                        } else if has_ended || (recorder.is_whole(total) && has_its_length) {
+                            self.finish();
+                        } else if recorder.is_whole(total) {
+                            // The body does not say that it ends here. Where more is at hand, the length was a lie, and
+                            // what has come is not the whole.
+                            has_its_length = true;
+                            continue;
+                        }
+                    }
+                    if has_ended {
+                        self.end_with(Ok(()));
                     }
                 }
-                if has_ended {
+                Some(Err(error)) => self.end_with(Err(error)),
+                None => {
+                    self.finish();
                     self.end_with(Ok(()));
                 }
             }
-            Some(Err(error)) => self.end_with(Err(error)),
-            None => {
-                self.finish();
-                self.end_with(Ok(()));
-            }
+            return Poll::Ready(());
         }
-        Poll::Ready(())
     }
 
     /// There is no body.

@@ -76,6 +76,7 @@ impl<S: Storage> Core<S> {
         uri: Option<&EffectiveUri<'_>>,
         bypasses: bool,
     ) -> Route {
+        let bypasses = bypasses || (interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)));
         #[cfg(feature = "content-keys")]
         if self.reads_content(parts) {
             return self.route_by_content(parts, bypasses);
@@ -165,10 +166,16 @@ impl<S: Storage> Core<S> {
         self.invalidate_named(&asked, response.headers()).await;
         let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
         if let Some(uri) = uri
+            // What is recorded stays.
+            && self.config.tape.is_none()
             && policy::invalidates(&asked.method, response.status())
             && let Some(effective) = self.identify(&asked)
         {
-            let named = policy::invalidated(&uri, response.headers());
+            let mut named = policy::invalidated(&uri, response.headers());
+            if let Some(other) = self.other_scheme(&asked, &uri) {
+                named.extend(policy::invalidated(&other, response.headers()));
+                named.push(other);
+            }
             let tombstone = self.invalidate_all(&effective, &named, &asked).await;
             if let Some(seen) = tombstone
                 && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
@@ -177,7 +184,8 @@ impl<S: Storage> Core<S> {
                 && self.admits(&asked).await
             {
                 let head = self.keyer.head(&effective);
-                let place = Place::behind(head, &effective, seen, times.responded, changes);
+                let plain = self.plain_text(&effective, &asked);
+                let place = Place::behind(head, (&effective, plain), seen, times.responded, changes);
                 asked.method = Method::GET;
                 let response = self.admit(&asked, Some(&place), requested, response).await;
                 let outcome = Outcome::Miss(MissReason::Method);
@@ -335,7 +343,7 @@ impl<S: Storage> Core<S> {
             return None; // this one asks
         }
         let response = self.answer_stale(parts, key, record, code, StaleReason::Failing).await?;
-        if let Some(beside) = beside.filter(|_| !pauses) {
+        if let Some(beside) = beside.filter(|_| !pauses && !self.directives(parts).read_only) {
             self.refresh_later(beside, parts, place, key, record);
         }
         Some(response)

@@ -2,18 +2,21 @@
 //!
 //! A group is a record with a random value. A response that joins remembers the value that it found, and is in the group
 //! for as long as that is the value there. Invalidating puts another value in its place, whatever was there: one write,
-//! however many the members are.
+//! however many the members are. A field of a response names [`MOST_GROUPS`] at most; what follows is ignored.
 //!
 //! Promises: once an invalidation is settled, no response whose fetch began before it is served by any process; a value
-//! that is gone (expired, evicted) ends its members too; a process whose clock is within five seconds of the others'
-//! stores nothing that was invalidated while it was fetched.
+//! that is gone (expired, evicted) ends its members too, since the next one to join makes another; a process whose clock is within five seconds of the others'
+//! stores nothing that was invalidated while it was fetched. One hole, as for heads: a value that is evicted while a fetch
+//! that began before its invalidation is under way in another process. A storage that evicts what was used longest ago
+//! has then replaced all that it holds during one fetch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{HeaderMap, StatusCode, Uri, request};
+use http::{HeaderMap, HeaderName, StatusCode, Uri, request};
 
 use super::core::Core;
 use super::invalidate::Settling;
@@ -22,24 +25,34 @@ use crate::control::{CacheOptions, Stored};
 use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::policy::{self, MOST_GROUPS, NotStored};
+use crate::policy::{self, MOST_GROUPS, NamedGroups, NotStored};
 use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
 
 /// How far the clocks of processes that share a store may be apart.
 pub(crate) const SKEW: Duration = Duration::from_secs(5);
 
-/// The groups that this process has invalidated, in order.
-#[derive(Debug, Default)]
+/// The groups that this process has invalidated, and the deletions by hand of all that a filter chooses, in order. A
+/// response whose fetch began before is not stored.
+///
+/// Both are bounded. Where there are too many, fetches that began before the earliest that is still known are not stored,
+/// if they belong to a group, or at all; what is stored is not concerned.
+#[derive(Default)]
 pub(crate) struct Changes(Mutex<Counted>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Counted {
     count: u64,
     /// Those that are not named below changed before this.
     others: u64,
     lately: HashMap<Key, u64>,
+    /// The deletions that are not listed below were before this.
+    deleted_before: u64,
+    deletions: VecDeque<(u64, Chosen)>,
 }
+
+/// Whether a filter chooses the response in the record at a key, which these fields select.
+pub(crate) type Chosen = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send + Sync>;
 
 /// What [`Changes`] had counted at some time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +60,7 @@ pub(crate) struct Mark(u64);
 
 impl Changes {
     const MOST: usize = 10_000;
+    const MOST_DELETIONS: usize = 64;
 
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.lock().count)
@@ -69,8 +83,49 @@ impl Changes {
         mark.0 < counted.others || counted.lately.get(&group).is_some_and(|changed| *changed > mark.0)
     }
 
+    /// Notes a deletion, before it begins.
+    pub(crate) fn note_deletion(&self, chosen: Chosen) {
+        let mut counted = self.lock();
+        if counted.deletions.len() >= Self::MOST_DELETIONS
+            && let Some((before, _)) = counted.deletions.pop_front()
+        {
+            counted.deleted_before = before;
+        }
+        counted.count += 1;
+        let count = counted.count;
+        counted.deletions.push_back((count, chosen));
+    }
+
+    /// Whether anything was deleted by a filter since then.
+    pub(super) fn deletes_since(&self, mark: Mark) -> bool {
+        self.lock().deletions.back().is_some_and(|(at, _)| *at > mark.0)
+    }
+
+    /// Whether what is fetched since then, and is to be stored so, was deleted meanwhile.
+    pub(super) fn has_deleted(&self, mark: Mark, key: Key, record: &Record, names: &[HeaderName]) -> bool {
+        if !self.deletes_since(mark) {
+            return false;
+        }
+        let counted = self.lock();
+        let is_forgotten = mark.0 < counted.deleted_before;
+        let since: Vec<Chosen> = counted
+            .deletions
+            .iter()
+            .filter(|(at, _)| *at > mark.0)
+            .map(|(_, chosen)| Arc::clone(chosen))
+            .collect();
+        drop(counted); // a filter may be the user's own code
+        is_forgotten || since.iter().any(|chosen| chosen(key, record, names))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").field("count", &self.lock().count).finish_non_exhaustive()
     }
 }
 
@@ -83,7 +138,8 @@ struct Named {
 
 impl<S: Storage> Core<S> {
     /// The groups that a response belongs to, with the values that they have now; the reason where it may not be
-    /// stored. `before`: those of the stored response that it freshens.
+    /// stored. `before`: those of the stored response that it freshens. One that is not storable joins none, so that no
+    /// group is made for it.
     pub(super) async fn join(
         &self,
         place: &Place,
@@ -91,17 +147,23 @@ impl<S: Storage> Core<S> {
         requested: Timestamp,
         (status, headers): (StatusCode, &HeaderMap),
         before: &[Membership],
+        is_storable: impl FnOnce() -> bool + Send,
     ) -> std::result::Result<Arc<[Membership]>, Stored> {
-        let named = self.groups_named(place, request, status, headers, before);
-        if named.is_empty() {
+        // What is recorded for a replay stays whatever becomes of other responses.
+        if self.config.tape.is_some() {
             return Ok(Arc::default());
         }
-        if named.len() > MOST_GROUPS {
+        let named = self.groups_named(place, request, status, headers, before);
+        if named.is_empty() || !is_storable() {
+            return Ok(Arc::default());
+        }
+        // Those are the user's own: an invalidation by hand of one that is ignored would not reach the response.
+        if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
             return Err(Stored::No(NotStored::TooManyGroups));
         }
         let origin = origin(place.uri_text());
         let joined = named.into_iter().map(async |Named { is_tag, name }| {
-            let key = self.keyer.group(if is_tag { "" } else { origin }, &name);
+            let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let GroupValue { value, since, by } = self.group_value(key).await.map_err(|_| Stored::Storage)?;
             let elsewhere = by != self.id && since > Timestamp::EPOCH && since + SKEW >= requested;
             if elsewhere || self.changes.since(place.changes, key) || self.owed.debt(key).is_some() {
@@ -122,7 +184,9 @@ impl<S: Storage> Core<S> {
     ) -> Vec<Named> {
         let group = |name| Named { is_tag: false, name };
         let tag = |name: &str| Named { is_tag: true, name: name.to_owned() };
-        let mut named: Vec<Named> = policy::groups(headers).into_iter().map(group).collect();
+        let NamedGroups { names, ignored } = policy::groups(headers);
+        note_ignored("cache-groups", ignored);
+        let mut named: Vec<Named> = names.into_iter().map(group).collect();
         named.extend(
             request.extensions.get::<CacheOptions>().into_iter().flat_map(|o| o.tag_names()).map(tag),
         );
@@ -187,7 +251,13 @@ impl<S: Storage> Core<S> {
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.keyer.group("", name)).await.into_result()
+        self.invalidate_group(self.group_keyer.group("", name)).await.into_result()
+    }
+
+    /// Invalidates a group by where its value is.
+    pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
+        self.note_invalidation("hand", None);
+        self.invalidate_group(key).await.into_result()
     }
 
     /// Invalidates all responses of an origin's group.
@@ -198,7 +268,7 @@ impl<S: Storage> Core<S> {
             return Err(Error::new(ErrorKind::Config, expected));
         };
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.keyer.group(origin(&uri.to_text()), name)).await.into_result()
+        self.invalidate_group(self.group_keyer.group(origin(&uri.to_text()), name)).await.into_result()
     }
 
     async fn invalidate_group(self: &Arc<Self>, group: Key) -> Settling {
@@ -208,13 +278,18 @@ impl<S: Storage> Core<S> {
 
     /// Invalidates the groups that the response to an unsafe request names.
     pub(super) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
-        let named = policy::invalidated_groups(&request.method, response);
-        if named.is_empty() {
+        // What is recorded stays.
+        if self.config.tape.is_some() {
+            return;
+        }
+        let NamedGroups { names, ignored } = policy::invalidated_groups(&request.method, response);
+        note_ignored("cache-group-invalidation", ignored);
+        if names.is_empty() {
             return;
         }
         let Some(uri) = self.plain_uri(request) else { return };
-        let groups = named.iter().map(|name| self.keyer.group(origin(&uri), name));
-        named.iter().for_each(|_| self.note_invalidation("group", None));
+        let groups = names.iter().map(|name| self.group_keyer.group(origin(&uri), name));
+        names.iter().for_each(|_| self.note_invalidation("group", None));
         join_all(groups.map(|group| self.invalidate_group(group))).await;
     }
 
@@ -234,8 +309,15 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
     }
 }
 
+/// A field names more groups than are heard.
+fn note_ignored(field: &'static str, ignored: usize) {
+    if ignored > 0 {
+        tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
+    }
+}
+
 /// The origin of an effective URI (RFC 9110 §4.3.1).
-fn origin(uri: &str) -> &str {
+pub(crate) fn origin(uri: &str) -> &str {
     let host = uri.find("://").map_or(0, |at| at + 3);
     let end = uri[host..].find(['/', '?']).map_or(uri.len(), |at| host + at);
     &uri[..end]

@@ -4,17 +4,19 @@
 //! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use http::request;
+use http::uri::Scheme;
+use http::{Uri, Version, request};
 
 use super::core::Core;
 use super::lookup::variant_in;
 use super::tasks::Driven;
 use crate::entry::{self, GRACE, Slot, TOMBSTONE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::EffectiveUri;
+use crate::key::{self, EffectiveUri};
 use crate::storage::{Key, Kind, Retain, Stamp, Storage};
 
 /// How far an invalidation has come.
@@ -83,7 +85,7 @@ impl<S: Storage> Core<S> {
         self.owed.settle(head, debt);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
             let chunks = variant.response.body.chunks(head);
-            let _ = self.store.retain(&chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
+            let _ = self.retain_chunks(chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
         }
         Settling::Written(stamp)
     }
@@ -94,7 +96,7 @@ impl<S: Storage> Core<S> {
         if !self.owed.begin_settling() {
             return;
         }
-        let core = Arc::downgrade(self);
+        let core = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = Duration::from_millis(100);
             loop {
@@ -116,12 +118,39 @@ impl<S: Storage> Core<S> {
         });
     }
 
+    /// Notes whether a response is stored under a scheme that was assumed.
+    pub(super) fn note_scheme(&self, request: &request::Parts) {
+        if !key::has_scheme(request) {
+            self.assumed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The URI under which the same resource may be stored too, since a scheme was assumed: on one server of TLS, requests
+    /// of HTTP/2 name the scheme and those of HTTP/1.1 do not. A client's requests all name it, so that its cache has
+    /// nothing to invalidate twice.
+    pub(super) fn other_scheme(&self, asked: &request::Parts, uri: &Uri) -> Option<Uri> {
+        let config = &self.config;
+        let other = match uri.scheme()? {
+            scheme if *scheme == Scheme::HTTP => Scheme::HTTPS,
+            scheme if *scheme == Scheme::HTTPS => Scheme::HTTP,
+            _ => return None,
+        };
+        let named = key::has_scheme(asked);
+        let from_server = asked.version >= Version::HTTP_2 || self.assumed.load(Ordering::Relaxed);
+        if !config.assumes_scheme || (named && (other != config.default_scheme || !from_server)) {
+            return None;
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.scheme = Some(other);
+        Uri::from_parts(parts).ok()
+    }
+
     /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names. The
     /// stamp of the tombstone that this wrote for its own URI.
     pub(crate) async fn invalidate_all(
         self: &Arc<Self>,
         uri: &EffectiveUri<'_>,
-        named: &[http::Uri],
+        named: &[Uri],
         asked: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);

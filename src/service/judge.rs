@@ -15,7 +15,7 @@ use super::lookup::Place;
 use crate::control::{CacheOptions, Scope, Stored};
 use crate::entry::{Head, Membership};
 use crate::error::Result;
-use crate::key::EffectiveUri;
+use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Freshness, Given, Interest, NotStored, RequestDirectives};
 use crate::rules::Rules;
 use crate::storage::Storage;
@@ -41,6 +41,15 @@ pub(super) struct Joined(pub(super) Arc<[Membership]>);
 /// Among the extensions of a request that the cache of this number makes for its store alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beside(pub(super) u64);
+
+/// Among the extensions of a request to which a client adds fields that the cache does not know: no response to another
+/// client's is its answer.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
+pub(crate) struct Untold;
+
+/// Stands among the names for such a client.
+const UNTOLD: HeaderName = HeaderName::from_static("*client");
 
 /// Whether a request is told apart by its method and content.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
@@ -108,7 +117,7 @@ impl<S: Storage> Core<S> {
 
     /// What a request asks of the cache, by its fields and by its options.
     pub(crate) fn directives(&self, parts: &request::Parts) -> RequestDirectives {
-        self.directives_of(parts, Interest { control: true, credentials: true })
+        self.directives_of(parts, Interest { control: true, credentials: true, host: true })
     }
 
     /// The same for who knows what kinds of fields it has.
@@ -130,16 +139,51 @@ impl<S: Storage> Core<S> {
         asked
     }
 
-    /// The hash of the request's values of the fields that tell variants apart.
+    /// The hash of the request's values of the fields that tell variants apart, and of what else its target is.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
+        let target = [key::HOST_BESIDE, key::REWRITTEN, UNTOLD];
         let ignored = &self.config.policy.ignored_fields;
-        self.keyer.selection(names, |name| {
-            if *name == policy::CONTENT {
+        self.keyer.selection(names.iter().chain(&target), |name| match name {
+            name if *name == policy::CONTENT => {
                 let ContentKey(digest) = request.extensions.get()?;
-                return Some([request.method.as_str().as_bytes(), b" ", digest].concat());
+                Some([request.method.as_str().as_bytes(), b" ", digest].concat())
             }
-            policy::selecting_value(name, &request.headers, ignored)
+            name if *name == key::HOST_BESIDE => {
+                self.has_host_beside(request).then(|| policy::lines(&request.headers, &header::HOST))?
+            }
+            name if *name == key::REWRITTEN => {
+                let uri = key::rewritten(request).filter(|_| !self.is_named(request))?;
+                Some(self.config.identity.rewritten(uri).into_bytes())
+            }
+            name if *name == UNTOLD => request.extensions.get::<Untold>().map(|_| Vec::new()),
+            name => policy::selecting_value(name, &request.headers, ignored),
         })
+    }
+
+    /// Whether the Host field of a request selects its response.
+    fn has_host_beside(&self, request: &request::Parts) -> bool {
+        let uri = || EffectiveUri::of(request, &self.config.default_scheme);
+        request.headers.contains_key(header::HOST)
+            && !self.config.policy.ignored_fields.contains(&header::HOST)
+            && uri().is_some_and(|uri| uri.host_selects(request))
+            && !self.is_named(request)
+    }
+
+    /// Whether a name stands in the place of a request's URI.
+    fn is_named(&self, request: &request::Parts) -> bool {
+        self.config.identity.names(request, options(request).and_then(CacheOptions::key_text))
+    }
+
+    /// Whether the request is told apart by what its origin cannot know of: the credentials of a user, what the user of
+    /// the cache put into the key, or its target. Another's entity tag is then nothing to ask about.
+    pub(super) fn stands_apart(&self, names: &[HeaderName], request: &request::Parts) -> bool {
+        let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
+        policy::is_personal(names, &request.headers)
+            || self.config.policy.key_fields.iter().any(has)
+            || is_by_content(request)
+            || request.extensions.get::<Untold>().is_some()
+            || self.has_host_beside(request)
+            || (key::rewritten(request).is_some() && !self.is_named(request))
     }
 
     /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
@@ -153,6 +197,8 @@ impl<S: Storage> Core<S> {
 
     pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
         rules.check()?;
+        // Else what is recorded from then on would not be kept.
+        let rules = if self.config.tape.is_some() { rules.for_a_tape() } else { rules };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(())
     }
@@ -171,7 +217,11 @@ impl<S: Storage> Core<S> {
             head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
         }
         if let Some(place) = place {
-            let joined = self.join(place, request, requested, (head.status, &head.headers), &[]).await;
+            let is_storable = || {
+                Unstorable::reason(&head.extensions).is_none() && self.is_storable(request, requested, &head)
+            };
+            let joined =
+                self.join(place, request, requested, (head.status, &head.headers), &[], is_storable).await;
             match joined {
                 Ok(groups) if groups.is_empty() => {}
                 Ok(groups) => drop(head.extensions.insert(Joined(groups))),
@@ -206,6 +256,13 @@ impl<S: Storage> Core<S> {
         self.passes_response_filters(request, &head).await
     }
 
+    /// Whether rules, request and response allow to store the response.
+    fn is_storable(&self, request: &request::Parts, requested: Timestamp, head: &response::Parts) -> bool {
+        let (now, options) = (self.config.clock.now(), &self.config.policy);
+        let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
+        self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
+    }
+
     /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.
     pub(super) fn judge(
         &self,
@@ -217,7 +274,9 @@ impl<S: Storage> Core<S> {
     ) -> std::result::Result<Judged, (Freshness, NotStored)> {
         let options = &self.config.policy;
         let asked = self.directives(request);
-        let own = self::options(request).and_then(CacheOptions::given_ttl);
+        // A tape keeps everything for ever, whatever is said for one request.
+        let options_of = self::options(request).filter(|_| self.config.tape.is_none());
+        let own = options_of.and_then(CacheOptions::given_ttl);
         let url = || self.plain_uri(request).unwrap_or_default();
         let terms = self.rules().terms(own, url, status, headers);
         let by_content = is_by_content(request);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
-use http_body::Body;
+use http_body::{Body, SizeHint};
 
 use super::commit::Plan;
 use super::core::Core;
@@ -57,19 +57,24 @@ impl<S: Storage> Core<S> {
             Freshness::new(head.status, &head.headers, times.requested, times.responded, &self.config.policy);
         let mut ttl = None;
         let at = place.as_ref().map(|place| place.head);
+        let hint = body.size_hint();
+        let expected = content_length(&head.headers).or_else(|| hint.exact());
         let (stored, plan) = match place {
             None => (Stored::Storage, None),
-            Some(place) => match self.storable(request, &place, (&head, groups), times, freshness) {
-                Err(reason) => (reason, None),
-                Ok(storable) => {
-                    let Storable { names, response, withheld, until, freshness } = storable;
-                    ttl = Some(freshness.ttl(times.responded));
-                    let lease = lead.as_mut().and_then(|lead| lead.lease.take());
-                    let core = Arc::clone(self);
-                    let plan = Plan::new(core, place, names, request, (response, withheld), until, lease);
-                    (Stored::Storing, Some(plan))
+            Some(place) => {
+                match self.storable(request, &place, (&head, groups), (expected, hint), times, freshness) {
+                    Err(reason) => (reason, None),
+                    Ok(storable) => {
+                        let Storable { names, response, withheld, until, freshness } = storable;
+                        ttl = Some(freshness.ttl(times.responded));
+                        let lease = lead.as_mut().and_then(|lead| lead.lease.take());
+                        let core = Arc::clone(self);
+                        let about = (response, withheld);
+                        let plan = Plan::new(core, place, names, request, about, until, lease);
+                        (Stored::Storing, Some(plan))
+                    }
                 }
-            },
+            }
         };
         let mut status = CacheStatus::new(outcome, stored);
         status.origin_status = Some(head.status.as_u16());
@@ -84,7 +89,6 @@ impl<S: Storage> Core<S> {
             }
             return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
         };
-        let expected = content_length(&head.headers).or_else(|| body.size_hint().exact());
         let awaits_trailers = head.headers.contains_key(header::TRAILER);
         let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
         let freshness = plan.response().freshness(self.number, &self.config.policy);
@@ -142,6 +146,7 @@ impl<S: Storage> Core<S> {
         request: &request::Parts,
         place: &Place,
         (head, groups): (&http::response::Parts, Arc<[Membership]>),
+        (expected, hint): (Option<u64>, SizeHint),
         times: Exchange,
         freshness: Freshness,
     ) -> Result<Storable, Stored> {
@@ -154,10 +159,11 @@ impl<S: Storage> Core<S> {
         }
         let judged = self.judge(request, &request.method, head.status, &head.headers, freshness);
         let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
-        match content_length(&head.headers) {
-            Some(len) if len > self.config.max_entry_bytes => return Err(Stored::TooLarge),
-            Some(len) if len < self.config.min_entry_bytes => return Err(Stored::No(NotStored::TooSmall)),
-            _ => {}
+        if expected.unwrap_or(hint.lower()) > self.config.max_entry_bytes {
+            return Err(Stored::TooLarge);
+        }
+        if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
+            return Err(Stored::No(NotStored::TooSmall));
         }
         let withheld = Withheld::by(&head.headers, options);
         let mut headers = policy::stored_headers(&head.headers, &withheld);
@@ -197,7 +203,7 @@ impl<S: Storage> Core<S> {
     }
 }
 
-/// The announced length; `None` where there is none, or no single one.
+/// Returns the announced length; `None` where there is none, or no single one.
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next()?.to_str().ok()?.parse().ok()?;

@@ -42,16 +42,16 @@ impl Place {
         self.uri.as_deref().unwrap_or(&self.key_text)
     }
 
-    /// Where this cache has just put a tombstone.
+    /// Where this cache has just put a tombstone. `plain`: the URI, where the key is another text.
     pub(crate) fn behind(
         head: Key,
-        uri: &EffectiveUri<'_>,
+        (uri, plain): (&EffectiveUri<'_>, Option<Box<str>>),
         seen: Stamp,
         at: Timestamp,
         changes: Mark,
     ) -> Self {
         let (key_text, fence) = (uri.to_text().into(), at + TOMBSTONE);
-        Self { head, key_text, uri: None, at, changes, seen: Some(seen), fence, usable: None, variant: None }
+        Self { head, key_text, uri: plain, at, changes, seen: Some(seen), fence, usable: None, variant: None }
     }
 }
 
@@ -159,8 +159,13 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Whether nothing is owed that ends a response.
+    /// Whether nothing is owed, or known here alone, that ends a response.
     pub(crate) fn is_believed(&self, key: Key, variant: &Variant) -> bool {
+        let stored = variant.response.response_time;
+        let is_outdated = |key| self.outdated.since(key).is_some_and(|(since, _)| stored <= since);
+        if is_outdated(key) || is_outdated(Key::head(key.entry)) {
+            return false;
+        }
         self.owed.believes(variant.response.response_time)
             && self.owed.debt(key).is_none()
             && self.owed.debt(Key::head(key.entry)).is_none()

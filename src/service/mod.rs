@@ -51,7 +51,9 @@ pub(crate) use self::core::Core;
 pub(crate) use self::fetcher::{Fetcher, Unstorable};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::flow::Route;
-pub(crate) use self::groups::SKEW;
+pub(crate) use self::groups::{SKEW, origin};
 pub(crate) use self::guard::within;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::judge::Untold;
 pub(crate) use self::lookup::{Found, Place, variant_in};
 pub(crate) use self::respond::Asked;

@@ -48,6 +48,13 @@ impl Pending {
         Some(underway.clone())
     }
 
+    /// The heads and variants, with where they are written.
+    pub(crate) fn listed(&self) -> Vec<(Key, Record)> {
+        let map = self.lock();
+        let listed = map.iter().filter(|(key, _)| key.kind.is_listed());
+        listed.map(|(key, underway)| (*key, underway.record.clone())).collect()
+    }
+
     pub(crate) fn insert(&self, key: Key, seen: Option<Stamp>, record: Record) {
         let mut map = self.lock();
         map.insert(key, Underway { record, seen, asked: false });

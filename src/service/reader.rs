@@ -6,19 +6,21 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::future::try_join;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
+use crate::entry::ChunkKeys;
 use crate::error::{Error, Result};
-use crate::storage::{Key, Kind, Stamp, Storage};
+use crate::storage::{Key, Kind, Retain, Stamp, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
 
@@ -56,6 +58,14 @@ pub(crate) struct ChunkReader<S: Storage> {
 enum Ahead {
     Reading(Exclusive<Reading>),
     Read(Result<Option<Bytes>>),
+}
+
+/// Why a body cannot be read.
+enum Missing {
+    /// A chunk of it is not there.
+    Gone,
+    /// The storage did not answer.
+    Unknown,
 }
 
 /// How long a chunk is waited for.
@@ -104,27 +114,43 @@ impl<S: Storage> ChunkReader<S> {
         if count == 0 {
             return Some(reader);
         }
-        let rest: Vec<Key> = (part + 1..=last).map(|part| reader.key(part)).collect();
-        let rest: Vec<Key> = rest.into_iter().filter(|key| reader.core.pending.get(*key).is_none()).collect();
         // There is still a way back, so it has no more time than a lookup.
         let first = reader.read(part, Patience::Lookup);
-        // Boxed, so that the lookups of small bodies need no room for it.
-        let (first, whole) = join(first, Box::pin(reader.core.store.contains_all(&rest))).await;
-        match whole {
-            Ok(true) => {}
-            Ok(false) => {
-                reader.put_out_of_use();
-                return None;
+        let first = async {
+            match first.await {
+                Ok(Some(chunk)) => Ok(chunk),
+                Ok(None) => Err(Missing::Gone),
+                Err(_) => Err(Missing::Unknown),
             }
-            Err(_) => return None,
-        }
-        match reader.accept(first) {
-            Ok(piece) => {
+        };
+        // Boxed, so that the lookups of small bodies need no room for it. The first chunk is asked for first: what it is
+        // missing for needs no others.
+        match try_join(first, Box::pin(reader.has_chunks(part + 1..=last))).await {
+            Ok((first, ())) => {
+                let piece = reader.accept(Ok(Some(first))).ok()?;
                 reader.ready = Some(piece);
                 Some(reader)
             }
-            Err(_) => None,
+            Err(Missing::Gone) => {
+                reader.put_out_of_use();
+                None
+            }
+            Err(Missing::Unknown) => None,
         }
+    }
+
+    /// Makes sure that the storage has these chunks, or is about to.
+    async fn has_chunks(&self, mut parts: RangeInclusive<u32>) -> std::result::Result<(), Missing> {
+        while !parts.is_empty() {
+            let batch = parts.by_ref().take(ChunkKeys::BATCH).map(|part| self.key(part));
+            let batch: Vec<Key> = batch.filter(|key| self.core.pending.get(*key).is_none()).collect();
+            match self.core.store.contains_all(&batch).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Missing::Gone),
+                Err(_) => return Err(Missing::Unknown),
+            }
+        }
+        Ok(())
     }
 
     fn key(&self, part: u32) -> Key {
@@ -187,7 +213,22 @@ impl<S: Storage> ChunkReader<S> {
 
     /// The body is damaged, so what names it is of no use.
     fn put_out_of_use(&self) {
-        self.core.put_out_of_use(self.named.key, self.named.stamp);
+        self.core.put_out_of_use(self.named.key, self.named.stamp, false);
+    }
+}
+
+impl<S: Storage> Core<S> {
+    /// Moves the times of a body's chunks; whether all of them are there.
+    pub(crate) async fn retain_chunks(&self, mut chunks: ChunkKeys, retain: Retain) -> Result<bool> {
+        let mut are_all_there = true;
+        while let Some(batch) = chunks.next_batch() {
+            let there = self.store.retain(&batch, retain).await?;
+            are_all_there &= there == batch.len() as u64;
+            if there == 0 {
+                break; // the record claims more than there ever was
+            }
+        }
+        Ok(are_all_there)
     }
 }
 

@@ -17,7 +17,7 @@ use super::respond::{Asked, stored_status};
 use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
+use crate::entry::{self, GRACE, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
 use crate::storage::{Key, Record, Retain, Stamp, Storage};
@@ -39,6 +39,7 @@ impl<S: Storage> Core<S> {
         };
         let stored = &variant.response;
         let freshness = stored.freshness(self.number, &self.config.policy);
+        let reads_only = self.directives(&parts).read_only;
         let asked = parts.clone();
         let mut parts = parts;
         // A condition on what is no plain reading is one on the origin's state (RFC 9110 §13.2.1).
@@ -78,7 +79,7 @@ impl<S: Storage> Core<S> {
             let response = self.admit(&asked, Some(&place), requested, response).await;
             let answer = self.keep::<F>(&asked, Some(place), response, times, outcome, lead);
             if superseded && is_not_kept(&answer) {
-                self.put_out_of_use(key, record.stamp());
+                self.put_out_of_use(key, record.stamp(), reads_only);
             }
             return Ok(answer);
         }
@@ -89,7 +90,7 @@ impl<S: Storage> Core<S> {
                 self.freshen(&asked, &place, variant, &not_modified, times, reason, &mut lead).await
         {
             if is_not_kept(&answer) {
-                self.put_out_of_use(key, record.stamp());
+                self.put_out_of_use(key, record.stamp(), reads_only);
             }
             return Ok(answer);
         }
@@ -143,7 +144,10 @@ impl<S: Storage> Core<S> {
         } else if about_this {
             let uri = EffectiveUri::of(asked, &self.config.default_scheme);
             self.note_invalidation("head", uri.as_ref());
-            self.invalidate(place.head).await;
+            match self.directives(asked).read_only {
+                true => self.outdated.add(place.head, times.responded, None),
+                false => drop(self.invalidate(place.head).await),
+            }
         }
         let outcome = Outcome::Miss(MissReason::Replaced(reason));
         Ok(self.keep::<F>(asked, Some(place), Response::from_parts(head, body), times, outcome, None))
@@ -171,7 +175,8 @@ impl<S: Storage> Core<S> {
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
         let judged = self.judge(asked, &Method::GET, old.status, &headers, freshness);
         let passes = self.passes_freshened(asked, from, old.status, &headers).await;
-        let joined = self.join(place, asked, times.requested, (old.status, &headers), &old.groups).await;
+        let (is_storable, from_old) = (|| passes && judged.is_ok(), (old.status, &headers));
+        let joined = self.join(place, asked, times.requested, from_old, &old.groups, is_storable).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let (until, initial_age, given) = match &judged {
             Ok(Judged { freshness, given, .. }) => {
@@ -182,9 +187,12 @@ impl<S: Storage> Core<S> {
 
         let withheld = Withheld::by(&headers, options);
         let trailers = old.trailers.as_ref().and_then(|trailers| withheld.trailers(trailers));
-        let chunks = old.body.chunks(place.head);
-        let kept = self.store.retain(&chunks, Retain::AtLeast(until + GRACE)).await;
-        if kept.is_ok_and(|kept| kept < chunks.len() as u64) && self.pending.is_empty() {
+        let is_chunked = matches!(old.body, StoredBody::Chunked { .. });
+        let kept = match self.directives(asked).read_only {
+            true => Ok(true), // nothing is moved, and the answer looks for itself
+            false => self.retain_chunks(old.body.chunks(place.head), Retain::AtLeast(until + GRACE)).await,
+        };
+        if kept.is_ok_and(|are_all_there| !are_all_there) && self.pending.is_empty() {
             return None;
         }
         let response = StoredResponse {
@@ -208,7 +216,7 @@ impl<S: Storage> Core<S> {
             // Another request's variant: its chunks go with it, so that a second record must not name them.
             .and_then(|names| {
                 let own = self.selection(&names, asked) == variant.selection;
-                if own || chunks.is_empty() { Ok(names) } else { Err(Stored::Unchanged) }
+                if own || !is_chunked { Ok(names) } else { Err(Stored::Unchanged) }
             });
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
@@ -235,9 +243,9 @@ impl<S: Storage> Core<S> {
                     self.alone.add(place.head, times.responded, None);
                     lead.land(Landed::Private);
                 }
-                let (selection, personal) = (variant.selection, variant.personal);
+                let &Variant { selection, personal, apart, .. } = variant;
                 let (key_text, variant) =
-                    (place.key_text.clone(), Variant { until, selection, personal, response });
+                    (place.key_text.clone(), Variant { until, selection, personal, apart, response });
                 // It is for this caller alone, and of no generation.
                 (place.head, entry::record(Slot::Variant { key_text, generation: [0; 16], variant }, until))
             }
@@ -251,8 +259,12 @@ impl<S: Storage> Core<S> {
         Some(answer)
     }
 
-    /// Puts a placeholder in a record's place, unless somebody has replaced it.
-    pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp) {
+    /// Puts a placeholder in a record's place, unless somebody has replaced it. Where nothing may be written, this process
+    /// alone does not use what is there.
+    pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp, reads_only: bool) {
+        if reads_only || self.config.read_only {
+            return self.outdated.add(key, self.config.clock.now(), None);
+        }
         let core = Arc::clone(self);
         self.tasks.drive(async move {
             let now = core.config.clock.now();
@@ -288,8 +300,14 @@ impl<S: Storage> Core<S> {
         // What its caller says of the response that it wants is no matter of those to come.
         parts.headers.remove(header::CACHE_CONTROL);
         parts.headers.remove(header::PRAGMA);
-        if let Some(options) = parts.extensions.get_mut::<CacheOptions>() {
-            *options = options.for_a_refresh();
+        // It keeps the tags of those who asked before, too.
+        let tagged =
+            variant_in(record).map(|variant| Arc::clone(&variant.response.groups)).unwrap_or_default();
+        let tags: Vec<&str> = tagged.iter().filter(|group| group.is_tag).map(|group| &*group.name).collect();
+        match parts.extensions.get_mut::<CacheOptions>() {
+            Some(options) => *options = options.for_a_refresh().tags(tags),
+            None if tags.is_empty() => {}
+            None => drop(parts.extensions.insert(CacheOptions::new().tags(tags))),
         }
         if !self.may_store_for(&parts, record) {
             return;

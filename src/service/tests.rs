@@ -36,3 +36,31 @@ fn the_box_of_a_lookup_is_small() {
     let size = size_of_val(&future);
     assert!(size <= 3072, "{size} bytes");
 }
+
+#[cfg(not(feature = "axum"))]
+mod without_the_feature_axum {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{CacheLayer, CacheStatus};
+
+    #[tokio::test]
+    async fn nested_routers_pass_the_cache_by() {
+        let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+        let list = |text: &'static str| {
+            let handler = move || async move { ([("cache-control", "public, max-age=60")], text) };
+            Router::new().route("/list", get(handler)).layer(layer.clone())
+        };
+        let app = Router::new().nest("/cats", list("cats")).nest("/dogs", list("dogs"));
+        for (path, text) in [("/cats/list", "cats"), ("/dogs/list", "dogs"), ("/cats/list", "cats")] {
+            let request = Request::get(path).header("host", "example.com").body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.extensions().get::<CacheStatus>().unwrap().word(), "bypass");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        }
+    }
+}

@@ -2,8 +2,8 @@
 //! (RFC 9111 §4.1, §4.3.1, §4.3.4).
 //!
 //! Promises: what a 304 names is served only if it is still there under that very tag; a list that is incomplete or gone
-//! costs a whole answer from the origin and nothing else; its length is bounded; what was selected by credentials is never
-//! offered to others.
+//! costs a whole answer from the origin and nothing else; its length is bounded; what was selected by credentials, or by
+//! anything else that the origin does not know of, is never offered to others.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl<S: Storage> Core<S> {
         place: Place,
         mut lead: Option<Lead<S>>,
     ) -> Answered<F> {
-        let known = self.known(&place, &parts.headers).await;
+        let known = self.known(&place, &parts).await;
         if known.is_empty() {
             return self.fetch(fetcher, parts, body, Some(place), MissReason::Vary, lead).await;
         }
@@ -83,18 +83,19 @@ impl<S: Storage> Core<S> {
     }
 
     /// The entity tags of what is stored for the entry and may be what the request is answered by.
-    async fn known(&self, place: &Place, request: &HeaderMap) -> Vec<Known> {
+    async fn known(&self, place: &Place, request: &request::Parts) -> Vec<Known> {
         let Some(Slot::Head(head)) = place.usable.as_ref().and_then(decode) else { return Vec::new() };
         let mut known = Vec::new();
         // Origins are known to give one tag to what they send to several users.
-        if policy::is_personal(&head.names, request) {
+        if self.stands_apart(&head.names, request) {
             return known;
         }
-        let suits = |coding: &[u8]| policy::suits_coding(&head.names, coding, request);
+        let suits = |coding: &[u8]| policy::suits_coding(&head.names, coding, &request.headers);
         let inline = &head.inline.response.headers;
         if let Some(tag) = policy::entity_tag_of(inline)
             && suits(coding(inline))
-            && !head.inline.personal
+            && !head.inline.apart
+            && self.belongs(&head.inline.response.groups).await.unwrap_or(false)
         {
             known.push(Known { tag: tag.clone(), at: place.head });
         }
@@ -127,6 +128,7 @@ impl<S: Storage> Core<S> {
                 && variant.until > now
                 && self.owed.believes(variant.response.response_time)
                 && policy::selects_304(&variant.response.headers, not_modified)
+                && self.belongs(&variant.response.groups).await.unwrap_or(false)
             {
                 return Some(record);
             }
@@ -138,7 +140,7 @@ impl<S: Storage> Core<S> {
     /// Notes the entity tag of a variant that was just stored. Losing this costs nothing but a longer answer.
     pub(crate) async fn note_variant(&self, head: &Record, place: Key, variant: &Record, until: Timestamp) {
         let (Some(Slot::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else { return };
-        if variant.personal {
+        if variant.apart {
             return;
         }
         let Some(tag) = policy::entity_tag_of(&variant.response.headers) else { return };

@@ -15,6 +15,7 @@ use crate::body::CacheBody;
 use crate::control::CacheStatus;
 use crate::key::EffectiveUri;
 use crate::observe::{Count, Gauge};
+use crate::policy;
 use crate::storage::Storage;
 
 impl<S: Storage> Core<S> {
@@ -25,10 +26,14 @@ impl<S: Storage> Core<S> {
         request: Request<F::RequestBody>,
     ) -> Result<Response<F::Body>, F::Error> {
         let _under_way = self.observer.raise(Gauge::OriginRequests);
-        let result = fetcher.fetch(request).await;
-        if result.is_err() {
-            self.observer.count(Count::OriginError);
-            tracing::debug!("the inner service failed");
+        let mut result = fetcher.fetch(request).await;
+        match &mut result {
+            // Here, so that all who get the response, now or from the storage, get it in one framing.
+            Ok(response) => policy::remove_overridden_length(response.headers_mut()),
+            Err(_) => {
+                self.observer.count(Count::OriginError);
+                tracing::debug!("the inner service failed");
+            }
         }
         result
     }
@@ -73,6 +78,8 @@ impl<S: Storage> Core<S> {
     /// An entry is invalidated. `cause`: `method`, `head` or `hand`; `uri`: what it is the entry of, where that is known.
     pub(crate) fn note_invalidation(&self, cause: &'static str, uri: Option<&EffectiveUri<'_>>) {
         self.observer.count(Count::Invalidation(cause));
+        // A name of the user's is a key.
+        let uri = uri.filter(|uri| !uri.is_named());
         let (host, path) = (uri.map(EffectiveUri::host), uri.map(EffectiveUri::path_alone));
         tracing::debug!(cause, host, path, "invalidated");
     }

@@ -57,6 +57,12 @@ pub trait Harness: Sync {
         false
     }
 
+    /// Opens an empty storage that holds at most so many bytes, about. Provided: `None`, for storages without a bound.
+    fn open_bounded(&self, max_bytes: u64) -> impl Future<Output = Option<Self::Storage>> + Send {
+        let _ = max_bytes;
+        async { None }
+    }
+
     /// Puts bytes that are no record in place of the one at this key, past the storage; false: this harness cannot.
     fn damage(&self, storage: &Self::Storage, key: Key) -> impl Future<Output = bool> + Send {
         let _ = (storage, key);

@@ -78,6 +78,7 @@ macro_rules! contract_cases {
                 too_long_is_refused_and_the_old_one_stays,
                 a_reopened_store_has_what_was_written,
                 foreign_bytes_are_absent,
+                records_of_every_kind_count_and_go,
             ]
             $($arguments)*
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower_response_cache::{BodyErrorKind, CacheBody};
 
@@ -51,6 +52,86 @@ async fn readers_of<S: tower_response_cache::storage::Storage>(
     settle(&mut tasks).await;
     assert_eq!(world.upstream.count(), 1);
     (sender, tasks.iter_mut().map(body).collect())
+}
+
+/// A server frames a response by its hint: an exact one for half a body makes a whole response of it.
+#[tokio::test(start_paused = true)]
+async fn hint_of_a_broken_body_is_not_exact() {
+    let world = World::new();
+    let (sender, mut bodies) = readers(&world, 2).await;
+    sender.data("half");
+    let leader = &mut bodies[0];
+    assert_eq!(next(leader), "half");
+    sender.fail();
+    assert!(try_next(leader).unwrap().is_err());
+    let follower = &mut bodies[1];
+    let hint = follower.size_hint();
+    assert_eq!((hint.lower(), hint.exact(), follower.is_end_stream()), (4, None, false));
+    assert_eq!(next(follower), "half");
+    assert_eq!((follower.size_hint().exact(), follower.is_end_stream()), (None, false));
+    assert!(try_next(follower).unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hint_of_a_whole_body_is_exact() {
+    let world = World::new();
+    let (sender, mut bodies) = readers(&world, 2).await;
+    sender.data("whole");
+    assert_eq!(bodies[1].size_hint().exact(), None, "more may come");
+    drop(sender);
+    while !next(&mut bodies[0]).is_empty() {}
+    assert_eq!(bodies[1].size_hint().exact(), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hint_follows_the_announced_length_until_it_is_broken() {
+    for (pieces, ends) in [(&["0123456789"][..], true), (&["01234"], true), (&["01234", "56789ab"], false)] {
+        let world = World::new();
+        let fields = [("cache-control", "max-age=60"), ("content-length", "10")];
+        let (sender, mut bodies) = readers_of(&world, 2, &fields).await;
+        assert_eq!(bodies[1].size_hint().exact(), Some(10));
+        pieces.iter().for_each(|piece| sender.data(*piece));
+        if ends {
+            drop(sender);
+        }
+        while try_next(&mut bodies[0]).is_some_and(|frame| frame.is_ok_and(|data| !data.is_empty())) {}
+        let kept = pieces.concat().len() == 10;
+        assert_eq!(bodies[1].size_hint().exact(), kept.then_some(10), "{pieces:?}");
+    }
+}
+
+/// Either field alone would be fine; with both, the length is the sender's claim about another framing (RFC 9112 §6.3).
+#[tokio::test(start_paused = true)]
+async fn length_beside_transfer_encoding_is_not_believed() {
+    let world = World::new();
+    let fields = [("cache-control", "max-age=60"), ("content-length", "5"), ("transfer-encoding", "chunked")];
+    let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
+    assert_eq!(bodies[0].size_hint().exact(), None);
+    sender.data("01234");
+    assert_eq!(next(&mut bodies[0]), "01234");
+    sender.data("56789");
+    drop(sender);
+    while !next(&mut bodies[0]).is_empty() {}
+    let mut second = [world.send(get("http://example.com/"))];
+    settle(&mut second).await;
+    let hit = second[0].run().expect("it is answered from the storage").unwrap();
+    assert!(!hit.headers().contains_key("content-length"), "{:?}", hit.headers());
+    assert_eq!(hit.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_that_goes_on_after_its_length_is_not_stored() {
+    let world = World::new();
+    let fields = [("cache-control", "max-age=60"), ("content-length", "5")];
+    let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
+    sender.data("01234");
+    sender.data("56789");
+    drop(sender);
+    let first = bodies.remove(0).collect().await.unwrap().to_bytes();
+    assert_eq!(first, "0123456789");
+    let mut second = [world.send(get("http://example.com/"))];
+    settle(&mut second).await;
+    assert_eq!(world.upstream.count(), 2);
 }
 
 async fn join<S: tower_response_cache::storage::Storage>(world: &World<S>) -> Body {

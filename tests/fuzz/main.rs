@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod bytes_storage;
+mod hostile;
 mod input;
 
 use std::collections::HashMap;

@@ -2,9 +2,9 @@
 
 use futures_util::{FutureExt, TryStreamExt};
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
-use tower_response_cache::{EntryFilter, Timestamp, Ttl};
+use tower_response_cache::{EntryFilter, Rule, Timestamp, Ttl};
 
-use crate::support::{Answer, get};
+use crate::support::{Answer, Fixture, Origin, get, response};
 use crate::{A, SECOND, in_language, stores, world, world_with};
 
 const LARGE: &str = "http://example.com/large?len=400000";
@@ -35,6 +35,53 @@ async fn what_a_filter_chooses_is_deleted_and_nothing_else() {
             ("miss", "hit")
         );
         assert_eq!(handle.statistics().invalidations(), 3);
+    }
+}
+
+/// A response whose body is still on its way is not stored yet, and not stored afterwards.
+#[tokio::test]
+async fn what_was_being_fetched_is_deleted_too() {
+    for (storage, _folder) in stores().await {
+        let world = world(&storage);
+        for (filter, expected) in [("example.com/a", "miss"), ("example.com/b", "hit")] {
+            let under_way = world.send(get(A)).await;
+            world.handle().delete_matching(&everything().url(filter)).await.unwrap();
+            Answer::read(under_way).await;
+            assert_eq!(world.get(A).await.word(), expected, "{filter}");
+            world.layer.idle().await;
+            world.handle().delete_url(A).await.unwrap();
+        }
+    }
+}
+
+/// Those of a cache with a partition of its own have another key.
+#[tokio::test]
+async fn across_partitions_tags_and_groups_end_everywhere() {
+    let origin =
+        || Origin::new(|_| response(&[("cache-control", "max-age=60"), ("cache-groups", "\"g\"")], "body"));
+    let storage = MemoryStorage::new();
+    let cache = |name: &'static str| {
+        Fixture::with(origin(), storage.clone(), |builder| builder.partition(name).rule(Rule::new().tag("t")))
+    };
+    let (one, two, all) = (cache("1"), cache("2"), cache(""));
+    for is_tag in [true, false] {
+        for cache in [&one, &two] {
+            cache.clock.advance(6 * SECOND);
+            cache.get(A).await;
+            assert_eq!(cache.get(A).await.word(), "hit");
+        }
+        all.clock.set(one.clock.now());
+        let handle = all.layer.handle().across_partitions();
+        handle.invalidate_tag("other").await.unwrap();
+        handle.invalidate_group("http://example.org", "g").await.unwrap();
+        assert_eq!(one.get(A).await.word(), "hit");
+        match is_tag {
+            true => handle.invalidate_tag("t").await.unwrap(),
+            false => handle.invalidate_group("http://example.com", "g").await.unwrap(),
+        }
+        for cache in [&one, &two] {
+            assert_eq!(cache.get(A).await.word(), "miss", "{is_tag}");
+        }
     }
 }
 

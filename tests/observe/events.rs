@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Storage};
-use tower_response_cache::{CacheLayer, Timestamp};
+use tower_response_cache::{CacheLayer, EntryFilter, Timestamp};
 
 use crate::listener::Listener;
 use crate::support::faulty::{Faulty, Mode};
@@ -196,4 +196,38 @@ async fn no_secret_is_in_a_span_or_an_event() {
         assert!(!listener.all(name).is_empty(), "{name}");
     }
     assert!(!listener.text().contains("s3cret"), "{}", listener.text());
+}
+
+/// What the user names an entry by may be a secret, and is no path.
+#[tokio::test]
+async fn a_users_key_is_in_no_event() {
+    let (listener, _guard) = Listener::new();
+    let cache = Fixture::with(
+        Origin::new(|_| response(&[("cache-control", "max-age=60")], "a")),
+        MemoryStorage::new(),
+        |builder| builder.key(|request| request.uri.query().map(str::to_owned)),
+    );
+    for _ in 0..2 {
+        cache.get("http://example.com/a?s3cret").await;
+        cache.layer.handle().delete_matching(&EntryFilter::new()).await.unwrap();
+        cache.layer.handle().delete_url("cache-key:///s3cret").await.unwrap();
+    }
+    assert_eq!(listener.all("invalidated").len(), 4);
+    assert!(!listener.text().contains("s3cret"), "{}", listener.text());
+}
+
+#[tokio::test]
+async fn too_many_groups_in_a_field_are_told_once() {
+    let (listener, _guard) = Listener::new();
+    let names = (0..200).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+    let cache = Fixture::new(Origin::new(move |request| match request.method().as_str() {
+        "POST" => response(&[("cache-group-invalidation", &names)], ""),
+        _ => response(&[("cache-control", "max-age=60"), ("cache-groups", &names)], "a"),
+    }));
+    cache.get(A).await;
+    cache.ask(post(A)).await;
+    let told = listener.all("too many groups are named");
+    let fields: Vec<_> =
+        told.iter().map(|told| ["field", "heard", "ignored"].map(|name| told.field(name).unwrap())).collect();
+    assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }

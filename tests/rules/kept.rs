@@ -202,9 +202,15 @@ async fn every_matching_rule_names_statuses() {
     let tagged = || Rule::new().statuses([404, 429, 503]).tag("errors");
     for (status, settings) in [
         // A rule with a tag alone.
-        (503, (|b| b.rule(Rule::new().statuses([503]).tag("errors")).override_ttl(Duration::from_secs(60))) as Settings),
+        (
+            503,
+            (|b| b.rule(Rule::new().statuses([503]).tag("errors")).override_ttl(Duration::from_secs(60)))
+                as Settings,
+        ),
         (404, |b| {
-            b.rule(Rule::new().statuses([404]).tag("errors")).statuses([200]).override_ttl(Duration::from_secs(60))
+            b.rule(Rule::new().statuses([404]).tag("errors"))
+                .statuses([200])
+                .override_ttl(Duration::from_secs(60))
         }),
         // One behind the rule that says how long.
         (503, |b| {

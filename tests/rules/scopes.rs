@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use http::Request;
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{Key, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheMode, CacheOptions, NotStored, Stored, scope};
 
 use super::support::{Fixture, Origin, ReqBody, not_modified, response};
@@ -137,6 +138,32 @@ async fn offline_only_what_is_stored_answers() {
     assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
 }
 
+/// A storage that another cache fills: a read-only one leaves every record as it is, and uses nothing that it knows to be
+/// outdated.
+#[tokio::test]
+async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
+    let origin = Origin::new(|request| {
+        let tag = if request.method() == "HEAD" { "\"b\"" } else { "\"a\"" };
+        response(&[("cache-control", "max-age=60"), ("etag", tag), ("cache-groups", "\"g\"")], "body")
+    });
+    let store = MemoryStorage::new();
+    let reading = Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only().strict());
+    reading.get(URI).await;
+    let keys: Vec<Key> = store.keys().try_collect().await.unwrap();
+    assert_eq!(keys, [], "a miss");
+    let filling = Fixture::with(origin, store.clone(), |builder| builder);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit");
+    let head = Request::head(URI).header("cache-control", "no-cache").body(ReqBody::default()).unwrap();
+    reading.ask(head).await;
+    assert_eq!(filling.get(URI).await.word(), "hit", "it stays for others");
+    assert_eq!(reading.get(URI).await.word(), "miss", "the origin has another by now");
+    filling.clock.advance(61 * SECOND);
+    reading.clock.advance(61 * SECOND);
+    filling.get(URI).await;
+    assert_eq!(reading.get(URI).await.word(), "hit", "and the cache that fills it too");
+}
+
 #[tokio::test]
 async fn inner_scope_lifts_no_outer_one() {
     let fixture = fixture();
@@ -174,8 +201,9 @@ fn of_posts(settings: impl FnOnce(Builder) -> Builder) -> Fixture {
 
 #[tokio::test]
 async fn post_that_passes_by_is_not_stored() {
-    let no_store =
-        || Request::post(URI).extension(CacheOptions::new().mode(CacheMode::NoStore)).body(ReqBody::default());
+    let no_store = || {
+        Request::post(URI).extension(CacheOptions::new().mode(CacheMode::NoStore)).body(ReqBody::default())
+    };
     let plain = of_posts(|builder| builder);
     scope::disabled(plain.ask(post())).await;
     assert_eq!(plain.get(URI).await.word(), "miss");
@@ -191,9 +219,8 @@ async fn post_that_passes_by_is_not_stored() {
     let filtered = of_posts(|builder| builder.filter_request(is_get));
     filtered.ask(post()).await;
     assert_eq!(filtered.get(URI).await.word(), "miss");
-    let filtered = of_posts(|builder| {
-        builder.filter_request_async(move |request| std::future::ready(is_get(request)))
-    });
+    let filtered =
+        of_posts(|builder| builder.filter_request_async(move |request| std::future::ready(is_get(request))));
     filtered.ask(post()).await;
     assert_eq!(filtered.get(URI).await.word(), "miss");
     // Of a method that the user made cacheable, but for this one.
@@ -257,9 +284,8 @@ async fn offline_requests_that_pass_by_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn offline_nothing_is_refreshed() {
-    let origin = || {
-        Origin::new(|_| response(&[("cache-control", "max-age=100, stale-while-revalidate=600")], "body"))
-    };
+    let origin =
+        || Origin::new(|_| response(&[("cache-control", "max-age=100, stale-while-revalidate=600")], "body"));
     let storage = MemoryStorage::new();
     let online = Fixture::with(origin(), storage.clone(), |builder| builder.refresh_early(SECOND));
     let offline =

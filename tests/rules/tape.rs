@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use tower_response_cache::storage::{DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
-use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock};
+use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock, Rules};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with};
+use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
 
 fn ask(method: &str, uri: &str, content: &'static str) -> Request<ReqBody> {
     let builder = Request::builder().method(method).uri(uri).header("content-type", "application/json");
@@ -123,6 +123,50 @@ async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
     let seen = recorder.origin.last();
     assert!(asked.iter().all(|(name, _)| !seen.contains_key(*name)));
     assert_eq!(recorder.ask(ask(Method::HEAD.as_str(), "http://a/200", "")).await.word(), "miss");
+}
+
+/// A recording and the replay of what it records.
+fn recorded(origin: Origin) -> (Fixture, Fixture) {
+    let storage = MemoryStorage::new();
+    let recording = Fixture::with(origin, storage.clone(), |builder| builder.record());
+    let silent = Origin::new(|_| panic!("a replay asks no origin"));
+    (recording, Fixture::with(silent, storage, |builder| builder.replay()))
+}
+
+#[tokio::test]
+async fn another_response_ends_no_recording() {
+    let (recording, replay) = recorded(Origin::new(|request| match request.method().as_str() {
+        "GET" => response(&[("cache-groups", "\"g\"")], "the list"),
+        _ => response(&[("cache-group-invalidation", "\"g\""), ("location", "/list")], "done"),
+    }));
+    recording.get("http://example.com/list").await;
+    for method in ["POST", "PROPPATCH"] {
+        for path in ["list", "add"] {
+            recording.ask(ask(method, &format!("http://example.com/{path}"), "{}")).await;
+        }
+    }
+    let answer = replay.get("http://example.com/list").await;
+    assert_eq!((answer.word(), &answer.body[..]), ("hit", &b"the list"[..]));
+}
+
+#[tokio::test]
+async fn rules_set_while_recording_keep_everything() {
+    let (recording, replay) = recorded(forbidding());
+    recording.layer.set_rules(Rules::new().default_ttl(Duration::from_secs(60))).unwrap();
+    recording.get("http://example.com/200").await;
+    replay.clock.advance(Duration::from_secs(3600));
+    assert_eq!(replay.get("http://example.com/200").await.code, 200);
+}
+
+#[tokio::test]
+async fn options_of_a_request_do_not_shorten_its_recording() {
+    let (recording, replay) = recorded(forbidding());
+    let mut request = get("http://example.com/200");
+    request.extensions_mut().insert(CacheOptions::new().ttl(Duration::from_secs(60)).tags(["tag"]));
+    recording.ask(request).await;
+    recording.layer.invalidate_tag("tag").await.unwrap();
+    replay.clock.advance(Duration::from_secs(3600));
+    assert_eq!(replay.get("http://example.com/200").await.code, 200);
 }
 
 #[tokio::test]

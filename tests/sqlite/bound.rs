@@ -107,16 +107,57 @@ async fn a_lowered_bound_is_reached_by_writing() {
     assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
 }
 
+/// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
 #[tokio::test]
-async fn groups_are_neither_counted_nor_evicted() {
-    let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
-    let group = Key { entry: [200; 16], kind: Kind::Group, slot: [0; 16], part: 0 };
-    storage.write(group, record(16)).await.unwrap();
+async fn groups_count_and_the_one_used_longest_ago_goes() {
+    let (clock, time) = Clock::mock();
+    let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).clock(clock).open().await.unwrap();
+    let group = |n| Key { entry: [n; 16], kind: Kind::Group, slot: [0; 16], part: 0 };
+    for n in [200, 201] {
+        storage.write(group(n), record(16)).await.unwrap();
+        time.advance(Duration::from_secs(1));
+    }
     for n in 0..50 {
         storage.write(head(n), record(10_000)).await.unwrap();
+        time.advance(Duration::from_secs(1));
+        assert!(storage.read(group(201)).await.unwrap().is_some(), "it is in use");
     }
-    assert!(storage.contains(group).await.unwrap());
-    assert!(storage.delete(group).await.unwrap());
+    assert!(!storage.contains(group(200)).await.unwrap());
+}
+
+/// Records of a few bytes, such as groups and tombstones, of which a remote party can have any number made.
+#[tokio::test]
+async fn the_file_stays_about_within_the_bound_with_the_smallest_records() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let most = 1 << 20;
+    let storage = SqliteStorage::builder(&path).max_bytes(most).open().await.unwrap();
+    let key = |n: u32| {
+        let mut entry = [0; 16];
+        // Spread as hashes are.
+        entry[..8].copy_from_slice(&(u64::from(n) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        entry[8..12].copy_from_slice(&n.to_be_bytes());
+        Key { entry, kind: Kind::Group, slot: [0; 16], part: 0 }
+    };
+    for n in 0..200_u32 {
+        try_join_all((0..100).map(|m| storage.write(key(n * 100 + m), record(16)))).await.unwrap();
+    }
+    close(storage, &path).await;
+    let len = std::fs::metadata(&path).unwrap().len();
+    assert!(len <= most + most / 3, "{len}");
+}
+
+/// What expires is of every kind.
+#[tokio::test]
+async fn what_has_expired_is_removed_whatever_its_kind() {
+    let storage = SqliteStorage::open(":memory:").await.unwrap();
+    let kinds = [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Lease, Kind::Group, Kind::Index];
+    for kind in kinds {
+        let record = Record::new("x", Timestamp::from_secs(10));
+        storage.write(head(kind as u8).sibling(kind, [0; 16], 0), record).await.unwrap();
+    }
+    assert_eq!(storage.delete_expired(Timestamp::from_secs(20)).await.unwrap(), kinds.len() as u64);
+    assert!(keys(&storage).await.is_empty());
 }
 
 #[tokio::test]

@@ -161,9 +161,8 @@ async fn the_sums_agree_with_the_records_after_random_operations() {
                 + abs((SELECT count(*) FROM records) - (SELECT count(*) FROM contents))
                 + (SELECT count(*) FROM entries e WHERE e.size <> (SELECT sum(size) FROM records r
                     WHERE r.entry = e.entry) OR e.records <> (SELECT count(*) FROM records r
-                    WHERE r.entry = e.entry AND r.kind <> 4))
-                + abs((SELECT count(*) FROM entries)
-                    - (SELECT count(DISTINCT entry) FROM records WHERE kind <> 4))",
+                    WHERE r.entry = e.entry))
+                + abs((SELECT count(*) FROM entries) - (SELECT count(DISTINCT entry) FROM records))",
                 [],
                 |row| row.get(0),
             )

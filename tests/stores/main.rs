@@ -7,6 +7,7 @@
 //! that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+mod broken;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod end_to_end;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for kind in &kinds {
         trials.extend(contract_cases!(own contract_trials @ kind));
+        trials.extend(broken::trials(kind));
         trials.extend(end_to_end::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));

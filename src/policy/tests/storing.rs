@@ -152,8 +152,10 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     assert_eq!(value("accept-encoding", &["gzip, br"]), value("accept-encoding", &["br, gzip"]));
     assert_eq!(
         value("accept-language", &["de ; q = 0.50, en;q=1.000"]),
-        value("accept-language", &["EN", "de;q=0.5"])
+        value("accept-language", &["DE;q=0.5", "en"])
     );
+    assert_ne!(value("accept-language", &["en, de"]), value("accept-language", &["de, en"]));
+    assert_eq!(value("accept", &["a/b ,c/d"]), value("accept", &["a/b", "c/d"]));
     assert_ne!(value("accept-language", &["de;q=0.5, en"]), value("accept-language", &["de, en;q=0.5"]));
     assert_ne!(value("accept-language", &["de;q=0.5"]), value("accept-language", &["de;q=0.50x"]));
     assert_ne!(value("accept-encoding", &["gzip;q=0"]), value("accept-encoding", &["gzip"]));
@@ -161,6 +163,10 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
     assert_ne!(value("accept", &["a/b, c/d"]), value("accept", &["c/d, a/b"]));
     assert_ne!(value("x-any", &["a"]), value("x-any", &["A"]));
     assert_ne!(value("x-any", &["\"a, b\""]), value("x-any", &["\"a\", \"b\""]));
+    for (one, other) in [("Doe, J", "Doe,J"), ("a,,b", "a,b"), (",a", "a"), ("a,", "a"), ("", ",")] {
+        assert_ne!(value("x-any", &[one]), value("x-any", &[other]));
+    }
+    assert_ne!(value("x-any", &["a, b"]), value("x-any", &["a", "b"]));
     assert_ne!(value("x-any", &[""]), value("x-any", &[]));
     assert_ne!(value("authorization", &["a, b"]), value("authorization", &["a", "b"]));
     assert_eq!(value("x-any", &[]), None);
@@ -168,9 +174,8 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
 
 #[test]
 fn statuses_of_one_request_are_not_stored() {
-    let of_one = [
-        400, 401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511,
-    ];
+    let of_one =
+        [400, 401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
     for status in 200..=599_u16 {
         if [206, 304].contains(&status) {
             continue;
@@ -226,11 +231,15 @@ fn guessed_lifetime_gives_nobody_a_cookie() {
         super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &terms, &options)
     };
     let with_cookie = [old, ("set-cookie", "a=b")];
-    let limits = Terms { min: Some(minute * 60 * 24 * 30), max: Some(minute * 60 * 24 * 60), ..Terms::default() };
+    let limits =
+        Terms { min: Some(minute * 60 * 24 * 30), max: Some(minute * 60 * 24 * 60), ..Terms::default() };
     assert_eq!(by(limits, &with_cookie), Err(NotStored::SetCookie));
     assert_eq!(by(Terms { default: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
     assert_eq!(by(Terms { over: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
-    assert_eq!(by(Terms { over: Some(Ttl::Revalidate), ..Terms::default() }, &with_cookie), Err(NotStored::SetCookie));
+    assert_eq!(
+        by(Terms { over: Some(Ttl::Revalidate), ..Terms::default() }, &with_cookie),
+        Err(NotStored::SetCookie)
+    );
 }
 
 #[test]

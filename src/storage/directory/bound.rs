@@ -1,20 +1,21 @@
-//! How much the records take, about.
+//! How much the records take, about: what the file system allocates for files of every kind and for their folders.
 //!
 //! Promises: an entry takes at most half of the bound; the total is right when it was counted, and since then for what
 //! this process wrote; what other processes wrote is noticed at the next count, at the latest when this one has written
 //! a sixteenth of the bound.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::listing;
 use super::place::Place;
-use crate::storage::{Key, Kind};
+use crate::storage::Key;
 
 /// The longest record where there is no bound.
 const LONGEST: u64 = 512 << 20;
-/// What a file takes on a disk is a multiple of it, about everywhere.
+/// What a file takes on a disk is a multiple of it, about everywhere; so much is assumed before a file or folder is made.
 const BLOCK: u64 = 4096;
 /// Below that nothing could be stored.
 pub(super) const LEAST: u64 = 4 * BLOCK;
@@ -46,14 +47,20 @@ impl Bound {
     }
 
     pub(super) fn max_record_len(&self) -> usize {
-        let longest = self.max_bytes.map_or(LONGEST, |most| max_entry(most).min(LONGEST));
+        // Beside the entry's folder.
+        let longest = self.max_bytes.map_or(LONGEST, |most| (max_entry(most) - BLOCK).min(LONGEST));
         usize::try_from(longest).unwrap_or(usize::MAX)
     }
 
     /// By how much more the directory takes with a record of this length at the key; `None`: its entry would be too large.
     pub(super) fn replace(&self, place: &Place, key: Key, len: u64) -> Option<i64> {
-        let Some(most) = self.max_bytes.filter(|_| is_counted(key)) else { return Some(0) };
-        let change = signed(taken(len)) - signed(there(place, key));
+        let Some(most) = self.max_bytes else { return Some(0) };
+        let there = fs::metadata(place.record(key)).ok();
+        let is_missing = |folder: &Path| there.is_none() && fs::metadata(folder).is_err();
+        let folder = if is_missing(&place.entry(key.entry)) { BLOCK } else { 0 };
+        let shard = if folder > 0 && is_missing(&place.shard(key.entry[0])) { BLOCK } else { 0 };
+        let change = signed(len.div_ceil(BLOCK).saturating_mul(BLOCK) + folder)
+            - signed(there.as_ref().map_or(0, taken));
         if change <= 0 {
             return Some(change);
         }
@@ -72,12 +79,12 @@ impl Bound {
                 return None;
             }
         }
-        Some(change)
+        Some(change + signed(shard))
     }
 
-    /// By how much more, that is less, the directory takes without the record at the key.
-    pub(super) fn removal(&self, place: &Place, key: Key) -> i64 {
-        if self.max_bytes.is_some() && is_counted(key) { -signed(there(place, key)) } else { 0 }
+    /// By how much less the directory takes without the file or folder at this path.
+    pub(super) fn removal(&self, path: &Path) -> i64 {
+        if self.max_bytes.is_some() { -signed(fs::metadata(path).as_ref().map_or(0, taken)) } else { 0 }
     }
 
     /// Notes a change that was made.
@@ -127,18 +134,13 @@ impl Bound {
     }
 }
 
-/// What a file of this length takes.
-pub(super) fn taken(len: u64) -> u64 {
-    len.div_ceil(BLOCK).saturating_mul(BLOCK)
-}
-
-/// Groups are never evicted: they weigh nothing.
-pub(super) fn is_counted(key: Key) -> bool {
-    key.kind != Kind::Group
-}
-
-fn there(place: &Place, key: Key) -> u64 {
-    fs::metadata(place.record(key)).map_or(0, |file| taken(file.len()))
+/// What a file or folder takes.
+pub(super) fn taken(of: &Metadata) -> u64 {
+    // In units of 512 bytes, whatever the file system's own blocks are.
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::blocks(of).saturating_mul(512);
+    #[cfg(not(unix))]
+    return of.len().max(1).div_ceil(BLOCK).saturating_mul(BLOCK);
 }
 
 /// Half of the bound, in whole blocks.

@@ -44,9 +44,13 @@ impl DirectoryStorageBuilder {
         }
     }
 
-    /// How many bytes the files may take together, about, each counted in whole blocks of 4 KiB; an entry takes at most
-    /// half. What is more goes soon after it was written, not before: see the
-    /// [module](crate::storage::directory). At least 16 KiB. Default: 1 GiB.
+    /// Sets how many bytes the entries may take on the disk.
+    ///
+    /// What the file system allocates counts, for files and for their folders: a short response takes 8 KiB on most.
+    /// An entry takes at most half. What is more goes soon after it was written, not before: see the
+    /// [module](crate::storage::directory). At least 16 KiB.
+    ///
+    /// Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self

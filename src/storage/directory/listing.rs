@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::bound::{is_counted, taken};
+use super::bound::taken;
 use super::failure::{failed_read, found};
 use super::naming;
 use super::place::Place;
@@ -27,10 +27,11 @@ pub(super) struct Page<T> {
 
 /// What an entry takes.
 pub(super) struct Usage {
+    /// Of its records and its folder; 0 where it has no record.
     pub(super) size: u64,
     /// When one of its files was written last, or its time moved.
     pub(super) changed: SystemTime,
-    /// Whether there are files that may not go with it: groups, and what is not ours.
+    /// Whether there are files that are not ours, which stay.
     pub(super) has_others: bool,
 }
 
@@ -119,15 +120,23 @@ pub(super) fn files(place: &Place, entry: [u8; 16]) -> io::Result<Vec<Found>> {
 pub(super) fn usage(place: &Place, entry: [u8; 16]) -> io::Result<Usage> {
     let mut usage = Usage { size: 0, changed: SystemTime::UNIX_EPOCH, has_others: false };
     for file in files(place, entry)? {
-        if !file.key.is_some_and(is_counted) {
+        if file.key.is_none() {
             usage.has_others = true;
             continue;
         }
         let Some(metadata) = file.metadata()? else { continue };
-        usage.size = usage.size.saturating_add(taken(metadata.len()));
+        usage.size = usage.size.saturating_add(taken(&metadata));
         usage.changed = usage.changed.max(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
     }
+    if usage.size > 0 {
+        usage.size = usage.size.saturating_add(folder(&place.entry(entry)));
+    }
     Ok(usage)
+}
+
+/// What a folder takes by itself; 0 where it is none.
+pub(super) fn folder(path: &Path) -> u64 {
+    fs::metadata(path).as_ref().map_or(0, taken)
 }
 
 /// What is in a folder; nothing where there is none.

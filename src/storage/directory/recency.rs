@@ -1,7 +1,7 @@
 //! When entries were last used, kept in memory so that a hit writes nothing.
 //!
 //! Promises: the map holds at most 65,536 entries; further ones are not noted until it has been written down, as the
-//! time at which the head's file was changed. Where there is no bound nothing is noted, and files stay as they are.
+//! time at which the file of the head, or of the group's value, was changed. Where there is no bound nothing is noted, and files stay as they are.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -57,12 +57,11 @@ impl Recency {
         let touched = std::mem::take(&mut *self.touched());
         for (entry, used) in touched {
             // Gone, or not ours to change: then it is as old as its files say.
-            let Ok(head) = OpenOptions::new().write(true).open(place.record(Key::head(entry))) else {
-                continue;
-            };
-            let changed = head.metadata().and_then(|head| head.modified());
+            let open = |key: Key| OpenOptions::new().write(true).open(place.record(key));
+            let Ok(file) = open(Key::head(entry)).or_else(|_| open(Key::group(entry))) else { continue };
+            let changed = file.metadata().and_then(|file| file.modified());
             if changed.is_ok_and(|changed| changed < used) {
-                let _ = head.set_modified(used);
+                let _ = file.set_modified(used);
             }
         }
     }

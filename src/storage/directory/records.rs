@@ -133,8 +133,9 @@ impl Records {
     pub(super) fn remove(&self, keys: &[Key]) -> Result<u64> {
         let mut removed = 0;
         for (at, key) in keys.iter().enumerate() {
-            let less = self.bound.removal(&self.place, *key);
-            if found(fs::remove_file(self.place.record(*key))).map_err(failed_change)?.is_some() {
+            let path = self.place.record(*key);
+            let less = self.bound.removal(&path);
+            if found(fs::remove_file(path)).map_err(failed_change)?.is_some() {
                 self.bound.note(*key, less);
                 removed += 1;
             }
@@ -146,10 +147,14 @@ impl Records {
     }
 
     /// Removes an entry's folder and its shard's where nothing is left in them. The shard is locked.
-    pub(super) fn tidy(&self, entry: [u8; 16]) -> io::Result<()> {
-        // What is not empty refuses.
-        if fs::remove_dir(self.place.entry(entry)).is_ok() {
-            let _ = fs::remove_dir(self.place.shard(entry[0]));
+    fn tidy(&self, entry: [u8; 16]) -> io::Result<()> {
+        for folder in [self.place.entry(entry), self.place.shard(entry[0])] {
+            let less = self.bound.removal(&folder);
+            // What is not empty refuses.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+            self.bound.note(Key::head(entry), less);
         }
         self.place.settle(&self.place.entry(entry))
     }

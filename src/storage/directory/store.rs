@@ -20,7 +20,7 @@ use super::upkeep;
 use super::workers::{Workers, done};
 use crate::error::Result;
 use crate::storage::contract::{Retain, Storage};
-use crate::storage::{Key, Record, Stamp};
+use crate::storage::{Key, Kind, Record, Stamp};
 use crate::time::Timestamp;
 
 const VALUES_AT_ONCE: usize = 32;
@@ -138,7 +138,7 @@ impl Inner {
 
     /// Notes a use; writes nothing here.
     fn used(&self, key: Key) {
-        if self.records.bound.max_bytes().is_none() || !key.kind.is_listed() {
+        if self.records.bound.max_bytes().is_none() || !(key.kind.is_listed() || key.kind == Kind::Group) {
             return;
         }
         self.recency.touch(key.entry);

@@ -1,7 +1,7 @@
 //! Making room within the bound, and removing everything.
 //!
 //! Promises: what goes is whole entries, the one used longest ago first, uses noted in memory included, until 95 % of the
-//! bound are taken; groups and files that are not ours stay; an entry that changed since it was looked at stays too.
+//! bound are taken; files that are not ours stay; an entry that changed since it was looked at stays too.
 //! A reader sees an entry or does not see it: its folder goes in one step, and its files after that.
 
 use std::fs;
@@ -14,8 +14,8 @@ use super::listing;
 use super::recency::Recency;
 use super::records::Records;
 use crate::error::Result;
+use crate::storage::Key;
 use crate::storage::evictions::evicted;
-use crate::storage::{Key, Kind};
 
 struct Candidate {
     used: SystemTime,
@@ -36,6 +36,7 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
     records.bound.count_begins();
     let mut candidates = Vec::new();
     let mut total: u64 = 0;
+    let mut folders = [0_u64; 256];
     for shard in 0..=u8::MAX {
         for entry in listing::entries(&records.place, shard).unwrap_or_default() {
             let Ok(usage) = listing::usage(&records.place, entry) else { continue };
@@ -45,6 +46,9 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
                 candidates.push(Candidate { used, entry, size: usage.size });
             }
         }
+        let folder = listing::folder(&records.place.shard(shard));
+        folders[usize::from(shard)] = folder;
+        total = total.saturating_add(folder);
     }
     if total > most {
         candidates.sort_unstable_by_key(|candidate| candidate.used);
@@ -56,6 +60,13 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
             if evict(records, recency, &candidate).unwrap_or(false) {
                 total = total.saturating_sub(candidate.size);
                 gone += 1;
+                // It may have been the last of its shard, or one of so many that their folder is shorter now.
+                let shard = candidate.entry[0];
+                let before = std::mem::replace(
+                    &mut folders[usize::from(shard)],
+                    listing::folder(&records.place.shard(shard)),
+                );
+                total = total.saturating_sub(before.saturating_sub(folders[usize::from(shard)]));
             }
         }
         evicted("directory", gone);
@@ -63,7 +74,7 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
     records.bound.counted(total)
 }
 
-/// Removes an entry, all but its groups, if it was not used since; says whether.
+/// Removes an entry if it was not used since; says whether.
 fn evict(records: &Records, recency: &Recency, candidate: &Candidate) -> Result<bool> {
     let lock = records.place.lock(candidate.entry[0])?;
     let usage = listing::usage(&records.place, candidate.entry).map_err(failed_change)?;
@@ -78,7 +89,7 @@ fn evict(records: &Records, recency: &Recency, candidate: &Candidate) -> Result<
         let _ = fs::remove_dir_all(aside); // swept later
         return Ok(true);
     }
-    remove_one_by_one(records, candidate.entry, |key| key.kind != Kind::Group)?;
+    remove_one_by_one(records, candidate.entry)?;
     Ok(true)
 }
 
@@ -93,7 +104,7 @@ pub(super) fn clear(records: &Records, shard: u8) -> Result<()> {
         let files = listing::files(&records.place, entry).map_err(failed_change)?;
         let is_ours = files.iter().all(|file| file.key.is_some());
         if !is_ours || set_aside(records, entry).is_err() {
-            remove_one_by_one(records, entry, |_| true)?;
+            remove_one_by_one(records, entry)?;
         }
     }
     Ok(())
@@ -107,10 +118,10 @@ fn set_aside(records: &Records, entry: [u8; 16]) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Removes an entry's records that go, what others are found by first. The shard is locked.
-fn remove_one_by_one(records: &Records, entry: [u8; 16], goes: impl Fn(Key) -> bool) -> Result<()> {
+/// Removes an entry's records, what others are found by first. The shard is locked.
+fn remove_one_by_one(records: &Records, entry: [u8; 16]) -> Result<()> {
     let files = listing::files(&records.place, entry).map_err(failed_change)?;
-    let mut keys: Vec<Key> = files.iter().filter_map(|file| file.key).filter(|key| goes(*key)).collect();
+    let mut keys: Vec<Key> = files.iter().filter_map(|file| file.key).collect();
     keys.sort_unstable();
     records.remove(&keys).map(drop)
 }

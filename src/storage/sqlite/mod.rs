@@ -49,7 +49,9 @@
 //! | `totals` | the store | `bytes`: the sum of the sizes |
 //!
 //! Contents are apart, so that listing, expiry and moved retention never read or write a body. `size` is the length of
-//! the bytes and 128 for the row. Records of groups are neither counted nor evicted.
+//! the bytes and 256 for the row. Records of every kind count. A group is an
+//! entry of its own, which each use of a member keeps from being evicted; where it goes nevertheless, its members are
+//! a miss.
 //!
 //! # Connections
 //! One connection writes; [`readers`](SqliteStorageBuilder::readers) more read, each on a thread of its own. Where a

@@ -19,7 +19,7 @@ use super::writer::{Writer, too_large};
 use super::{log, rows, vacuum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
-use crate::storage::key::{Key, Kind};
+use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::{Clock, Timestamp};
 
@@ -160,7 +160,7 @@ impl Inner {
 
     /// Notes a hit; once in a while has the writer write them down.
     fn used(&self, key: Key, found: &Result<Option<Record>>) {
-        if self.read_only || key.kind == Kind::Group || !matches!(found, Ok(Some(_))) {
+        if self.read_only || !matches!(found, Ok(Some(_))) {
             return;
         }
         self.recency.touch(key.entry);

@@ -9,17 +9,26 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows;
 use crate::storage::contract::Retain;
-use crate::storage::key::{Key, Kind};
+use crate::storage::key::Key;
 use crate::storage::record::Stamp;
 
-/// What a row takes beside its value, about: key, stamp, times, indexes, the row of its entry.
-pub(super) const ROW: u64 = 128;
+/// What a row takes beside its value, about: key, stamp, times, indexes, the row of its entry, and its share of pages
+/// that are not full.
+pub(super) const ROW: u64 = 256;
 
 /// A record as it is written.
 pub(super) struct Encoded {
     pub(super) stamp: Stamp,
     pub(super) until: i64,
     pub(super) value: bytes::Bytes,
+}
+
+/// A row of `records` that was deleted.
+struct Removed {
+    /// `None` where the row is damaged: no sum contains it.
+    entry: Option<[u8; 16]>,
+    size: i64,
+    content: i64,
 }
 
 /// The tables within a transaction.
@@ -62,24 +71,18 @@ impl<'a> Table<'a> {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        let size = if is_counted(key.kind) {
-            i64::try_from(record.value.len() as u64 + ROW).unwrap_or(i64::MAX)
-        } else {
-            0
-        };
+        let size = i64::try_from(record.value.len() as u64 + ROW).unwrap_or(i64::MAX);
         let more = size.saturating_sub(there.map_or(0, |(size, _)| size));
-        if is_counted(key.kind) {
-            if more > 0 && self.entry_size(key.entry)?.saturating_add(more) > limit {
-                return Ok(false);
-            }
-            self.execute(
-                "INSERT INTO entries (entry, used, size, records) VALUES (?1, ?2, ?3, ?4)
-                ON CONFLICT (entry) DO UPDATE SET used = max(used, excluded.used), size = size + excluded.size,
-                records = records + excluded.records",
-                params![key.entry, used, more, i64::from(there.is_none())],
-            )?;
-            self.total = self.total.saturating_add(more);
+        if more > 0 && self.entry_size(key.entry)?.saturating_add(more) > limit {
+            return Ok(false);
         }
+        self.execute(
+            "INSERT INTO entries (entry, used, size, records) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (entry) DO UPDATE SET used = max(used, excluded.used), size = size + excluded.size,
+            records = records + excluded.records",
+            params![key.entry, used, more, i64::from(there.is_none())],
+        )?;
+        self.total = self.total.saturating_add(more);
         let content = match there {
             Some((_, content)) => {
                 self.execute(
@@ -115,27 +118,55 @@ impl<'a> Table<'a> {
 
     /// Removes records; says how many were there.
     pub(super) fn remove(&mut self, keys: &[Key]) -> rusqlite::Result<u64> {
-        let mut removed = 0;
-        let mut less: HashMap<[u8; 16], (i64, i64)> = HashMap::new();
+        let mut removed = Vec::new();
         for key in keys {
-            let there: Option<(i64, i64)> = self
-                .connection
-                .prepare_cached(
-                    "DELETE FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4
-                    RETURNING size, content",
-                )?
-                .query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let Some((size, content)) = there else { continue };
+            removed.extend(self.removed(
+                "DELETE FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4
+                RETURNING entry, size, content",
+                params![key.entry, key.kind as u8, key.slot, key.part],
+            )?);
+        }
+        self.settle(removed)
+    }
+
+    /// Removes the records whose time is over, of whatever kind, the earliest first and at most `limit` of them; says how
+    /// many.
+    pub(super) fn remove_expired(&mut self, now: i64, limit: u32) -> rusqlite::Result<u64> {
+        let removed = self.removed(
+            "DELETE FROM records WHERE (entry, kind, slot, part) IN
+                (SELECT entry, kind, slot, part FROM records WHERE until <= ?1 ORDER BY until LIMIT ?2)
+            RETURNING entry, size, content",
+            params![now, limit],
+        )?;
+        self.settle(removed)
+    }
+
+    /// Removes an entry whole.
+    pub(super) fn remove_entry(&mut self, entry: [u8; 16]) -> rusqlite::Result<()> {
+        let removed = self
+            .removed("DELETE FROM records WHERE entry = ?1 RETURNING entry, size, content", params![entry])?;
+        self.settle(removed)?;
+        self.execute("DELETE FROM entries WHERE entry = ?1", params![entry]).map(drop)
+    }
+
+    /// Deletes rows of `records`, of kinds that this version does not know too.
+    fn removed(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Removed>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, |row| {
+            Ok(Removed { entry: row.get(0).ok(), size: row.get(1)?, content: row.get(2)? })
+        })?;
+        rows.collect()
+    }
+
+    /// Removes the contents of deleted rows, and subtracts their sizes; says how many there were.
+    fn settle(&mut self, removed: Vec<Removed>) -> rusqlite::Result<u64> {
+        let mut less: HashMap<[u8; 16], (i64, i64)> = HashMap::new();
+        for Removed { entry, size, content } in &removed {
             self.execute("DELETE FROM contents WHERE id = ?1", params![content])?;
-            removed += 1;
-            if is_counted(key.kind) {
-                let (bytes, records) = less.entry(key.entry).or_default();
-                *bytes = bytes.saturating_add(size);
-                *records += 1;
-            }
+            let Some(entry) = *entry else { continue };
+            let (bytes, records) = less.entry(entry).or_default();
+            *bytes = bytes.saturating_add(*size);
+            *records += 1;
         }
         for (entry, (bytes, records)) in less {
             self.execute(
@@ -145,26 +176,7 @@ impl<'a> Table<'a> {
             self.execute("DELETE FROM entries WHERE entry = ?1 AND records <= 0", params![entry])?;
             self.total = self.total.saturating_sub(bytes);
         }
-        Ok(removed)
-    }
-
-    /// Removes the records whose time is over, the earliest first and at most `limit` of them; says how many.
-    pub(super) fn remove_expired(&mut self, now: i64, limit: u32) -> rusqlite::Result<u64> {
-        let keys = self.keys(
-            "SELECT entry, kind, slot, part FROM records WHERE until <= ?1 AND kind <= 4 ORDER BY until LIMIT ?2",
-            params![now, limit],
-        )?;
-        self.remove(&keys)
-    }
-
-    /// Removes an entry, all but its groups.
-    pub(super) fn remove_entry(&mut self, entry: [u8; 16]) -> rusqlite::Result<()> {
-        let keys = self.keys(
-            "SELECT entry, kind, slot, part FROM records WHERE entry = ?1 AND kind <> 4",
-            params![entry],
-        )?;
-        self.remove(&keys)?;
-        self.execute("DELETE FROM entries WHERE entry = ?1", params![entry]).map(drop)
+        Ok(removed.len() as u64)
     }
 
     /// Moves the times of records; says how many were there.
@@ -206,15 +218,4 @@ impl<'a> Table<'a> {
         let mut statement = self.connection.prepare_cached("SELECT size FROM entries WHERE entry = ?1")?;
         Ok(statement.query_row([entry], |row| row.get(0)).optional()?.unwrap_or(0))
     }
-
-    fn keys(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Key>> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let keys = statement.query_map(params, |row| Ok(rows::key(row, 0)))?;
-        keys.filter_map(|key| key.transpose()).collect()
-    }
-}
-
-/// Groups are never evicted: they weigh nothing.
-fn is_counted(kind: Kind) -> bool {
-    kind != Kind::Group
 }

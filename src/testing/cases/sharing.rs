@@ -1,5 +1,6 @@
 //! Clause 11, and what a store keeps beyond its handles.
 
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 
 use super::*;
@@ -65,5 +66,30 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
         assert_eq!(storage.read(chunk(1, 0)).await.unwrap().unwrap().retain_until(), moved);
         assert!(storage.write_if(head(1), Some(written.stamp()), record("next")).await.unwrap());
         storage.clear().await.unwrap();
+    }
+}
+
+/// Where there is a bound: records of every kind count in it, and are evicted, even if the store has no others.
+pub async fn records_of_every_kind_count_and_go<H: Harness>(harness: &H) {
+    const MOST: u64 = 512 * 1024;
+    const LEN: u64 = 4000;
+    for kind in [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Lease, Kind::Group, Kind::Index] {
+        let Some(storage) = harness.open_bounded(MOST).await else { return };
+        for number in 0..200 {
+            let key = head(number).sibling(kind, [0; 16], 0);
+            storage.write(key, record(vec![number; LEN as usize])).await.unwrap();
+        }
+        // Room may be made by a thread of the storage's own.
+        let is_within = async {
+            loop {
+                let kept: Vec<Key> = storage.keys().try_collect().await.unwrap();
+                if kept.len() as u64 * LEN <= MOST {
+                    return kept.len();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let kept = in_time(&format!("with records of {kind:?} above its bound"), is_within).await;
+        assert!(kept > 10, "of {kind:?}, no more goes than must: {kept}");
     }
 }
