@@ -31,14 +31,23 @@ impl Ignored {
     /// before anything but a dot, a star or a backslash.
     pub(crate) fn new<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self> {
         let mut ignored = Self::default();
+        ignored.add(texts)?;
+        Ok(ignored)
+    }
+
+    /// Adds users' texts.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub(crate) fn add<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> Result<()> {
         for text in texts {
             let mut steps = steps(text.as_ref())?;
             if steps.len() > 1 {
-                ignored.paths.push(steps.into());
+                self.paths.push(steps.into());
                 continue;
             }
             match steps.pop() {
-                Some(Step::Member(name)) => ignored.names.insert(name),
+                Some(Step::Member(name)) => self.names.insert(name),
                 _ => {
                     return Err(malformed(
                         "ignored field: a lone `*` would ignore all content; expected a name",
@@ -46,7 +55,7 @@ impl Ignored {
                 }
             };
         }
-        Ok(ignored)
+        Ok(())
     }
 
     /// Whether fields of this name are ignored wherever they are.
