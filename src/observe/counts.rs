@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn reasons_that_are_told_are_in_the_list() {
-        let all = [Stored::Redirected, Stored::TooLarge, Stored::Storage, Stored::NoRuntime];
+        let all = [Stored::Redirected, Stored::TooLarge, Stored::Length, Stored::Storage, Stored::NoRuntime];
         let last = [Stored::ClientHeaders, Stored::No(NotStored::TooManyFields), Stored::No(NotStored::Rule)];
         for stored in all.into_iter().chain(last) {
             assert!(REASONS[..26].contains(&stored.word()), "{stored:?}");

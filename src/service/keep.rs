@@ -159,6 +159,9 @@ impl<S: Storage> Core<S> {
         }
         let judged = self.judge(request, &request.method, head.status, &head.headers, freshness);
         let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+        if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
+            return Err(Stored::Length);
+        }
         if expected.unwrap_or(hint.lower()) > self.config.max_entry_bytes {
             return Err(Stored::TooLarge);
         }
