@@ -25,6 +25,25 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-authentication-info"),
 ];
 
+/// Frameworks take these for the target or the method, and they are in no key: one client would choose what others are
+/// served. X-Forwarded-For stays, which names no target.
+const TARGET: [HeaderName; 14] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
 /// Removes the fields that Connection names, and Connection. Host stays, which no message may go without, and so does
 /// TE, for [`keep_trailers`].
 pub fn strip_named(headers: &mut HeaderMap) {
@@ -43,10 +62,10 @@ pub fn strip_named(headers: &mut HeaderMap) {
     headers.remove(header::CONNECTION);
 }
 
-/// Removes all that is hop-by-hop from a request that goes to the origin.
+/// Removes all that is hop-by-hop, or that the origin would take for another target, from a request that goes to it.
 pub fn strip_request(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in HOP_BY_HOP {
+    for name in HOP_BY_HOP.into_iter().chain(TARGET) {
         headers.remove(name);
     }
     keep_trailers(headers);

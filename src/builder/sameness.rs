@@ -20,14 +20,17 @@ use crate::storage::Storage;
 impl<S: Storage> CacheLayerBuilder<S> {
     /// Leaves these query parameters out of the key, so that requests that differ in them alone are the same: tokens,
     /// campaign tags. Names are compared as they are behind percent escapes, letter case included. Their values are in
-    /// nothing that is stored. The request goes out as it is. Default: all count.
+    /// nothing that is stored, and [rules](Self::rule) do not see them. The request goes out as it is. A query with a
+    /// semicolon counts as it is: some servers split at it, and would find a parameter in an ignored one. Default: all
+    /// count.
     pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.config.identity.ignored_query.extend(names.into_iter().map(Into::into));
         self
     }
 
     /// Takes requests whose query parameters stand in another order as the same. Values of one name keep their order,
-    /// which may mean something. Default: the order counts.
+    /// which may mean something, and so does a query with a semicolon, at which some servers split. Default: the order
+    /// counts.
     pub fn sort_query(mut self) -> Self {
         self.config.identity.sorted_query = true;
         self
@@ -57,7 +60,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
 
     /// The methods of requests that the cache answers. All but GET and HEAD need the feature `content-keys`: their
     /// requests are told apart by method and content, in the form that all spellings of one meaning share (JSON whose
-    /// members stand in another order, a form whose fields do, another multipart boundary), and invalidate nothing, since
+    /// members stand in another order, another escaping of a form, another multipart boundary), and invalidate nothing, since
     /// you say that they read; those that a [filter](Self::filter_request) leaves out do, as they would without this.
     /// Their responses need a lifetime, of their own or by a rule; only for QUERY and its kin (SEARCH, REPORT, PROPFIND)
     /// one may be guessed. A content that is longer than [`max_content_bytes`](Self::max_content_bytes), or of a body type
@@ -77,7 +80,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
 
     /// Leaves these fields of contents out of the key: by name at every depth of a JSON document, in a form and in
     /// multipart (`token`), or at one place of a JSON document (`auth.token`, `items.*.id`; a dot in a name is written
-    /// `\\.`). They are in nothing that is stored. The request goes out as it is. Names add up. Default: all count.
+    /// `\\.`). With a field goes all that is in it: of GraphQL's `extensions`, also the hash that names a persisted query,
+    /// so name a place in it (`extensions.tracing`). They are in nothing that is stored. The request goes out as it is. Names
+    /// add up. Default: all count.
     ///
     /// # Errors
     /// A name or path is malformed.

@@ -75,8 +75,11 @@ struct VariantForm<'a> {
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
-/// A record of this slot, encoded when a store asks for its bytes.
-pub(crate) fn record(slot: Slot, retain_until: Timestamp) -> Record {
+/// Makes a record of this slot, which is encoded when a storage asks for its bytes.
+///
+/// Every stored form is made here, so this is where it stops sharing memory with the connection that it came from.
+pub(crate) fn record(mut slot: Slot, retain_until: Timestamp) -> Record {
+    slot.pack();
     Record::from_decoded(Arc::new(slot), retain_until)
 }
 
@@ -117,6 +120,10 @@ impl Decoded for Slot {
         let body = if let StoredBody::Inline(body) = &response.body { body.len() } else { 0 };
         let groups: usize = response.groups.iter().map(|group| 40 + group.name.len()).sum();
         256 + groups + fields(&response.headers) + response.trailers.as_ref().map_or(0, fields) + body
+    }
+
+    fn memory(&self, within_payload: bool) -> usize {
+        self.memory(within_payload)
     }
 }
 

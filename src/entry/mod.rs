@@ -5,10 +5,12 @@
 //! invalidation) or a **placeholder** (somebody writes chunks); neither can be served.
 //!
 //! Promises: what is decoded is what was encoded, header bytes, order and repetition included; any other bytes decode
-//! to nothing, never to an error or a panic; the body of a decoded record is a slice of the record's bytes.
+//! to nothing, never to an error or a panic; the body of a decoded record is a slice of the record's bytes; the fields of
+//! a record that is made here own exactly their bytes, whatever buffer they came in.
 
 mod codec;
 mod head;
+mod packed;
 mod retention;
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,7 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
         self.core.note_invalidation("hand", EffectiveUri::of_text(&entry.url).as_ref());
-        self.core.invalidate(entry.key).await.into_result()
+        self.core.invalidate(entry.key, Some(&entry.url)).await.into_result()
     }
 
     /// Removes all records that are kept no longer, of whatever kind: [`Storage::delete_expired`]. How many records there

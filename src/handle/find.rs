@@ -138,11 +138,13 @@ impl<S: Storage> CacheHandle<S> {
         let there = self.core.store.read(head).await.ok().flatten();
         let now = self.core.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
-            Some(Slot::Head(of)) => record.retain_until() > now && self.core.is_believed(head, &of.inline),
+            Some(Slot::Head(of)) => {
+                record.retain_until() > now && self.core.is_believed(head, &of.key_text, &of.inline)
+            }
             _ => false,
         });
         self.core.note_invalidation("hand", Some(uri));
-        self.core.invalidate(head).await.into_result()?;
+        self.core.invalidate(head, Some(&uri.to_text())).await.into_result()?;
         Ok(u64::from(is_there))
     }
 

@@ -116,7 +116,7 @@ impl<S: Storage> CacheHandle<S> {
     ) -> Result<Option<StoredEntry>> {
         let now = self.core.config.clock.now();
         if variant.until <= now
-            || !self.core.is_believed(key, variant)
+            || !self.core.is_believed(key, text, variant)
             || !self.core.belongs(&variant.response.groups).await?
         {
             return Ok(None);

@@ -76,7 +76,7 @@ impl Identity {
     }
 
     /// The URI without what does not count.
-    fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
+    pub(crate) fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
         if let Some(normal) = self.normal(&uri.path_and_query) {
             uri.path_and_query = Cow::Owned(normal);
         }
@@ -89,6 +89,11 @@ impl Identity {
             return None;
         }
         let (path, query) = path_and_query.split_once('?')?;
+        // Some servers split at semicolons as well, so that a parameter could hide in the value of an ignored one, or
+        // another one be the last of its name.
+        if query.contains(';') {
+            return None;
+        }
         let mut pairs: Vec<(Cow<'_, str>, &str)> = query
             .split('&')
             .map(|pair| (decoded(pair.split_once('=').map_or(pair, |(name, _)| name)), pair))
@@ -161,6 +166,9 @@ mod tests {
             (&["b"], false, "/x?", "/x?"),
             (&["a b"], false, "/?a+b=1&a%20b=2&ab=3", "/?ab=3"),
             (&["b"], false, "/?B=1&%62=2", "/?B=1"),
+            (&["b"], true, "/?c=1&b=2;c=3", "/?c=1&b=2;c=3"),
+            (&["b"], true, "/;x?c=1&b=2", "/;x?c=1"),
+            (&["b"], false, "/?b=1%3bc&c", "/?c"),
         ] {
             let identity = identity(ignored, sorted);
             assert_eq!(identity.normal(uri).as_deref().unwrap_or(uri), expected);

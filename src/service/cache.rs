@@ -167,7 +167,7 @@ impl<S: Storage> Core<S> {
             let head = usable_head(record, uri, now).filter(|head| self.tells_apart(head))?;
             let (variant, stored) = (&head.inline, &head.inline.response);
             if variant.until <= now
-                || !self.owed.believes(stored.response_time)
+                || !self.owed.believes(stored.response_time, &head.key_text)
                 || self.outdated.since(at).is_some()
             {
                 return None;

@@ -153,7 +153,7 @@ impl<S: Storage> Core<S> {
         if self.config.tape.is_some() {
             return Ok(Arc::default());
         }
-        let named = self.groups_named(place, request, status, headers, before);
+        let named = self.groups_named(request, status, headers, before);
         if named.is_empty() || !is_storable() {
             return Ok(Arc::default());
         }
@@ -176,7 +176,6 @@ impl<S: Storage> Core<S> {
 
     fn groups_named(
         &self,
-        place: &Place,
         request: &request::Parts,
         status: StatusCode,
         headers: &HeaderMap,
@@ -190,7 +189,7 @@ impl<S: Storage> Core<S> {
         named.extend(
             request.extensions.get::<CacheOptions>().into_iter().flat_map(|o| o.tag_names()).map(tag),
         );
-        self.rules().tags(|| place.uri_text().to_owned(), status, headers, |name| named.push(tag(name)));
+        self.rules().tags(|| self.ruled_uri(request), status, headers, |name| named.push(tag(name)));
         named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
         named.sort_unstable();
         named.dedup();
@@ -251,13 +250,13 @@ impl<S: Storage> Core<S> {
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.group_keyer.group("", name)).await.into_result()
+        self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by where its value is.
     pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
         self.note_invalidation("hand", None);
-        self.invalidate_group(key).await.into_result()
+        self.invalidate_group(key, None).await.into_result()
     }
 
     /// Invalidates all responses of an origin's group.
@@ -268,12 +267,13 @@ impl<S: Storage> Core<S> {
             return Err(Error::new(ErrorKind::Config, expected));
         };
         self.note_invalidation("hand", None);
-        self.invalidate_group(self.group_keyer.group(origin(&uri.to_text()), name)).await.into_result()
+        let of = uri.to_text();
+        self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
 
-    async fn invalidate_group(self: &Arc<Self>, group: Key) -> Settling {
+    async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> Settling {
         self.changes.note(group);
-        self.invalidate(group).await
+        self.invalidate(group, of).await
     }
 
     /// Invalidates the groups that the response to an unsafe request names.
@@ -290,7 +290,7 @@ impl<S: Storage> Core<S> {
         let Some(uri) = self.plain_uri(request) else { return };
         let groups = names.iter().map(|name| self.group_keyer.group(origin(&uri), name));
         names.iter().for_each(|_| self.note_invalidation("group", None));
-        join_all(groups.map(|group| self.invalidate_group(group))).await;
+        join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
 
     /// The record that ends what a group's value began.

@@ -44,9 +44,10 @@ impl Settling {
 }
 
 impl<S: Storage> Core<S> {
-    /// Invalidates an entry. Unsettled: the store has not taken it yet.
-    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key) -> Settling {
-        self.owed.add(head, self.config.clock.now());
+    /// Invalidates an entry, or a group. Unsettled: the store has not taken it yet. `of`: the URI or key text of what it
+    /// ends; `None`: that may be anything.
+    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key, of: Option<&str>) -> Settling {
+        self.owed.add(head, of, self.config.clock.now());
         let core = Arc::clone(self);
         // A caller that goes away must not leave it half done, so it goes on beside it if it can.
         let settled = match self.tasks.drive(async move { core.settle(head).await }) {
@@ -156,17 +157,18 @@ impl<S: Storage> Core<S> {
         let head = self.keyer.head(uri);
         self.note_invalidation("method", EffectiveUri::of(asked, &self.config.default_scheme).as_ref());
         let others = named.iter().filter_map(|uri| {
-            let other = self.keyer.head(&self.config.identity.of_uri(uri, asked)?);
-            Some((other, uri)).filter(|_| other != head)
+            let other = self.config.identity.of_uri(uri, asked)?;
+            let (key, text) = (self.keyer.head(&other), other.to_text());
+            Some((key, text, uri)).filter(|_| key != head)
         });
-        let others = others.map(|(other, uri)| {
+        let others = others.map(|(key, text, uri)| {
             self.note_invalidation("method", EffectiveUri::of_uri(uri).as_ref());
-            other
+            (key, text)
         });
-        let others: Vec<Key> = others.collect();
+        let others: Vec<(Key, String)> = others.collect();
         // At the same time: a store that hangs costs one deadline.
-        let others = join_all(others.into_iter().map(|other| self.invalidate(other)));
-        let (own, _) = join(self.invalidate(head), others).await;
+        let others = join_all(others.iter().map(|(key, text)| self.invalidate(*key, Some(text))));
+        let (own, _) = join(self.invalidate(head, Some(&uri.to_text())), others).await;
         match own {
             Settling::Written(stamp) => Some(stamp),
             Settling::Settled | Settling::Unsettled => None,

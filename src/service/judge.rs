@@ -117,6 +117,13 @@ impl<S: Storage> Core<S> {
         Some(EffectiveUri::of(parts, &self.config.default_scheme)?.to_text())
     }
 
+    /// The URI that rules see: without what does not count, so that a stranger who adds that chooses no other rule for the
+    /// response of all.
+    pub(super) fn ruled_uri(&self, parts: &request::Parts) -> String {
+        let uri = EffectiveUri::of(parts, &self.config.default_scheme);
+        uri.map(|uri| self.config.identity.plain(uri).to_text()).unwrap_or_default()
+    }
+
     /// Takes the scope into the request, since others may go on with it; true: the cache is not to be asked.
     pub(crate) fn enter(&self, parts: &mut request::Parts) -> bool {
         let scope = Scope::current();
@@ -313,7 +320,7 @@ impl<S: Storage> Core<S> {
         // A tape keeps everything for ever, whatever is said for one request.
         let options_of = self::options(request).filter(|_| self.config.tape.is_none());
         let own = options_of.and_then(CacheOptions::given_ttl);
-        let url = || self.plain_uri(request).unwrap_or_default();
+        let url = || self.ruled_uri(request);
         let terms = self.rules().terms(own, url, status, headers);
         let by_content = is_by_content(request);
         let method = if by_content { &request.method } else { method };

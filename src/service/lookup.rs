@@ -138,7 +138,7 @@ impl<S: Storage> Core<S> {
         let (inline, generation) = (stored.inline.selection, stored.generation);
         place.usable = Some(record.clone());
         if selection == inline {
-            let found = self.candidate(head, record, now).await;
+            let found = self.candidate(head, &place.key_text, record, now).await;
             return (place, found);
         }
         let key = self.keyer.variant(head, generation, selection);
@@ -152,7 +152,7 @@ impl<S: Storage> Core<S> {
         };
         match there.filter(is_it) {
             Some(record) => {
-                let found = self.candidate(key, record, now).await;
+                let found = self.candidate(key, &place.key_text, record, now).await;
                 (place, found)
             }
             None => (place, Found::Nothing(MissReason::Vary)),
@@ -160,20 +160,20 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether nothing is owed, or known here alone, that ends a response.
-    pub(crate) fn is_believed(&self, key: Key, variant: &Variant) -> bool {
+    pub(crate) fn is_believed(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
         let stored = variant.response.response_time;
         let is_outdated = |key| self.outdated.since(key).is_some_and(|(since, _)| stored <= since);
         if is_outdated(key) || is_outdated(Key::head(key.entry)) {
             return false;
         }
-        self.owed.believes(variant.response.response_time)
+        self.owed.believes(variant.response.response_time, key_text)
             && self.owed.debt(key).is_none()
             && self.owed.debt(Key::head(key.entry)).is_none()
     }
 
-    async fn candidate(&self, key: Key, record: Record, now: Timestamp) -> Found {
+    async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {
         let belongs = match variant_in(&record) {
-            Some(variant) if variant.until > now && self.is_believed(key, variant) => {
+            Some(variant) if variant.until > now && self.is_believed(key, key_text, variant) => {
                 // Boxed, so that the usual lookup needs no room for it.
                 match &*variant.response.groups {
                     [] => Ok(true),

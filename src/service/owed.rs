@@ -1,54 +1,102 @@
 //! Invalidations that the store has not taken yet.
 //!
 //! Promises: an entry that is owed an invalidation is a miss for this process, and nothing is stored for it, until the
-//! store has taken the tombstone; the number kept is bounded, and when there are too many, everything that was stored
-//! before counts as invalidated.
+//! store has taken the tombstone; the number kept is bounded, and when there are too many, what was stored before of the
+//! origin that most of them are of counts as invalidated. Where no origin stands out, or too many have, everything does.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::groups::origin;
+use crate::key::EffectiveUri;
 use crate::storage::Key;
 use crate::time::Timestamp;
 
 const MOST: usize = 10_000;
+/// An origin of which so many are owed stands out.
+const MANY: usize = MOST / 100;
+/// So many origins are remembered of which nothing from before is believed.
+const MOST_ORIGINS: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
     /// The map's length, so that the usual case takes no lock.
     len: AtomicUsize,
-    /// Heads, with the number of the latest invalidation of each.
-    heads: Mutex<HashMap<Key, u64>>,
+    heads: Mutex<HashMap<Key, Due>>,
     next: AtomicU64,
     /// What was stored up to then, in milliseconds since the epoch, is not believed any more.
     all_before: AtomicU64,
+    /// The same of the origins of these hashes. Taken after `heads`.
+    origins: Mutex<HashMap<u64, Timestamp>>,
+    /// The length of that map.
+    origins_len: AtomicUsize,
+    /// No origin can choose a name that has another's hash.
+    hasher: RandomState,
     /// A task is there that carries out what is owed.
     settling: AtomicBool,
 }
 
-/// One invalidation that is to be carried out.
+/// What a head is owed.
 #[derive(Clone, Copy, Debug)]
+struct Due {
+    /// The latest invalidation of it.
+    debt: Debt,
+    /// The hash of its origin; `None`: it may be of any.
+    origin: Option<u64>,
+}
+
+/// One invalidation that is to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Debt(u64);
 
 impl Owed {
-    /// Notes an invalidation, before it is tried.
-    pub(crate) fn add(&self, head: Key, now: Timestamp) -> Debt {
-        let debt = self.next.fetch_add(1, Ordering::SeqCst);
+    /// Notes an invalidation, before it is tried. `of`: the URI or key text of what it ends; `None`: that may be anything.
+    pub(crate) fn add(&self, head: Key, of: Option<&str>, now: Timestamp) -> Debt {
+        let debt = Debt(self.next.fetch_add(1, Ordering::SeqCst));
+        let origin = of.and_then(|text| self.hash(text));
         let mut heads = self.lock();
         if heads.len() >= MOST && !heads.contains_key(&head) {
-            heads.clear();
-            self.all_before.fetch_max(now.as_millis(), Ordering::SeqCst);
-            tracing::warn!("too many invalidations wait for the storage: all that is stored counts as stale");
+            self.make_room(&mut heads, now);
         }
-        heads.insert(head, debt);
+        heads.insert(head, Due { debt, origin });
         self.len.store(heads.len(), Ordering::SeqCst);
-        Debt(debt)
+        debt
+    }
+
+    /// Forgets those of the origin that owes most, or all.
+    fn make_room(&self, heads: &mut HashMap<Key, Due>, now: Timestamp) {
+        let mut counts: HashMap<Option<u64>, usize> = HashMap::new();
+        heads.values().for_each(|due| *counts.entry(due.origin).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let mut origins = self.origins();
+        match most {
+            Some((Some(origin), count))
+                if count >= MANY && (origins.len() < MOST_ORIGINS || origins.contains_key(&origin)) =>
+            {
+                heads.retain(|_, due| due.origin != Some(origin));
+                origins.insert(origin, now);
+                tracing::warn!(
+                    "too many invalidations wait for the storage: what is stored of their origin counts as stale"
+                );
+            }
+            _ => {
+                heads.clear();
+                origins.clear();
+                self.all_before.fetch_max(now.as_millis(), Ordering::SeqCst);
+                tracing::warn!(
+                    "too many invalidations wait for the storage: all that is stored counts as stale"
+                );
+            }
+        }
+        self.origins_len.store(origins.len(), Ordering::SeqCst);
     }
 
     /// The store has taken it. A later one for the same head stays.
     pub(crate) fn settle(&self, head: Key, debt: Debt) {
         let mut heads = self.lock();
-        if heads.get(&head) == Some(&debt.0) {
+        if heads.get(&head).is_some_and(|due| due.debt == debt) {
             heads.remove(&head);
         }
         self.len.store(heads.len(), Ordering::SeqCst);
@@ -56,7 +104,7 @@ impl Owed {
 
     /// What this head is owed.
     pub(crate) fn debt(&self, head: Key) -> Option<Debt> {
-        if self.is_empty() { None } else { self.lock().get(&head).copied().map(Debt) }
+        if self.is_empty() { None } else { self.lock().get(&head).map(|due| due.debt) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -65,7 +113,7 @@ impl Owed {
 
     /// Some head that is owed something.
     pub(crate) fn any(&self) -> Option<(Key, Debt)> {
-        self.lock().iter().next().map(|(key, debt)| (*key, Debt(*debt)))
+        self.lock().iter().next().map(|(key, due)| (*key, due.debt))
     }
 
     /// True for the one that is to carry out what is owed.
@@ -77,13 +125,70 @@ impl Owed {
         self.settling.store(false, Ordering::SeqCst);
     }
 
-    /// Whether what was stored at this time can still be believed.
-    pub(crate) fn believes(&self, stored: Timestamp) -> bool {
+    /// Whether what was stored at this time, under this key text, can still be believed.
+    pub(crate) fn believes(&self, stored: Timestamp, key_text: &str) -> bool {
         let before = self.all_before.load(Ordering::SeqCst);
-        before == 0 || stored.as_millis() > before
+        if before != 0 && stored.as_millis() <= before {
+            return false;
+        }
+        if self.origins_len.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        let origins = self.origins();
+        match self.hash(key_text) {
+            Some(origin) => origins.get(&origin).is_none_or(|before| stored > *before),
+            // Its groups may be of any origin.
+            None => origins.values().all(|before| stored > *before),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u64>> {
+    /// The hash of the origin; `None` for a name of the user's.
+    fn hash(&self, text: &str) -> Option<u64> {
+        let is_named = EffectiveUri::of_text(text).is_none_or(|uri| uri.is_named());
+        (!is_named).then(|| self.hasher.hash_one(origin(text)))
+    }
+
+    fn origins(&self) -> MutexGuard<'_, HashMap<u64, Timestamp>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Due>> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32, of: u8) -> Key {
+        let mut entry = [of; 16];
+        entry[..4].copy_from_slice(&n.to_be_bytes());
+        Key::head(entry)
+    }
+
+    const EVIL: &str = "https://evil.example/1";
+    const BANK: &str = "https://bank.example/";
+
+    #[test]
+    fn a_flood_of_one_origin_ends_that_origin_alone() {
+        let (owed, now, later) = (Owed::default(), Timestamp::from_secs(10), Timestamp::from_secs(11));
+        owed.add(key(0, 1), Some(BANK), now);
+        (0..25_000).for_each(|n| drop(owed.add(key(n, 2), Some(EVIL), now)));
+        assert!(owed.debt(key(0, 1)).is_some(), "the other's is still owed");
+        assert!(owed.debt(key(0, 2)).is_none() && owed.debt(key(24_999, 2)).is_some());
+        assert!(!owed.believes(now, "https://evil.example/2") && owed.believes(later, EVIL));
+        assert!(owed.believes(now, BANK) && owed.believes(now, "http://evil.example/1"));
+        // What the user names may be in a group of any origin.
+        assert!(!owed.believes(now, "cache-key:///a") && owed.believes(later, "cache-key:///a"));
+    }
+
+    #[test]
+    fn where_no_origin_stands_out_all_is_ended() {
+        let (owed, now) = (Owed::default(), Timestamp::from_secs(10));
+        (0..10_000).for_each(|n| drop(owed.add(key(n, 2), Some(&format!("http://{n}.example/")), now)));
+        assert!(owed.believes(now, BANK));
+        owed.add(key(10_000, 2), None, now);
+        assert!(!owed.believes(now, BANK) && owed.believes(Timestamp::from_secs(11), BANK));
     }
 }

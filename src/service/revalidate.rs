@@ -147,7 +147,7 @@ impl<S: Storage> Core<S> {
             self.note_invalidation("head", uri.as_ref());
             match self.directives(asked).read_only {
                 true => self.outdated.add(place.head, times.responded, None),
-                false => drop(self.invalidate(place.head).await),
+                false => drop(self.invalidate(place.head, Some(&place.key_text)).await),
             }
         }
         let outcome = Outcome::Miss(MissReason::Replaced(reason));

@@ -69,7 +69,7 @@ impl<S: Storage> Core<S> {
         }
         let head = response.into_parts().0;
         if self.is_about(&place, &head)
-            && let Some(record) = self.named(&known, &head.headers).await
+            && let Some(record) = self.named(&known, &place.key_text, &head.headers).await
             && let Some(variant) = variant_in(&record)
             && let Some(answer) =
                 self.freshen(&asked, &place, variant, &head, times, ValidateReason::Vary, &mut lead).await
@@ -112,7 +112,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// The record of the response that a 304 names, if that is still there.
-    async fn named(&self, known: &[Known], not_modified: &HeaderMap) -> Option<Record> {
+    async fn named(&self, known: &[Known], key_text: &str, not_modified: &HeaderMap) -> Option<Record> {
         let tag = policy::entity_tag_of(not_modified)?;
         let now = self.config.clock.now();
         for known in known {
@@ -126,7 +126,7 @@ impl<S: Storage> Core<S> {
             if let Some(record) = record
                 && let Some(variant) = variant_in(&record)
                 && variant.until > now
-                && self.owed.believes(variant.response.response_time)
+                && self.is_believed(known.at, key_text, variant)
                 && policy::selects_304(&variant.response.headers, not_modified)
                 && self.belongs(&variant.response.groups).await.unwrap_or(false)
             {

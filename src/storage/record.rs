@@ -61,6 +61,19 @@ pub(crate) trait Decoded: Any + Send + Sync {
     fn encode(&self, out: &mut BytesMut);
     /// How many bytes [`encode`](Decoded::encode) writes, or nearly: what a bounded store counts.
     fn weight(&self) -> usize;
+    /// How many bytes the form has allocated, its own place included. `within_payload`: it was decoded from a payload that
+    /// is counted already, and shares its bytes.
+    fn memory(&self, within_payload: bool) -> usize;
+}
+
+/// Returns how many bytes an allocator takes for an allocation of `len`: a size before it, and multiples of sixteen
+/// (glibc's malloc on 64 bits; others take about as much).
+pub(crate) const fn heap_bytes(len: usize) -> usize {
+    match len {
+        0 => 0,
+        1..=24 => 32,
+        _ => len.saturating_add(8).div_ceil(16).saturating_mul(16),
+    }
 }
 
 /// What a storage keeps under a [`Key`](super::Key): a payload that it does not look into, the time until which it
@@ -130,6 +143,12 @@ impl Record {
         self
     }
 
+    /// Moves the time in place.
+    #[cfg_attr(not(feature = "memory"), allow(dead_code))]
+    pub(crate) fn set_retain_until(&mut self, retain_until: Timestamp) {
+        self.retain_until = retain_until;
+    }
+
     /// The payload: what the stamp and the time stand beside.
     pub fn payload(&self) -> Bytes {
         match (&self.shared.payload, self.shared.decoded.get()) {
@@ -151,6 +170,22 @@ impl Record {
                 (None, Some(decoded)) => decoded.weight(),
                 (None, None) => 0,
             }
+    }
+
+    /// About how many bytes the record has allocated.
+    #[cfg_attr(not(feature = "memory"), allow(dead_code))]
+    pub(crate) fn memory(&self) -> usize {
+        // Two counters stand before what an `Arc` points to; `Bytes` has one of its own when it is cloned.
+        let shared = heap_bytes(2 * size_of::<usize>() + size_of::<Shared>());
+        let payload = self.shared.payload.as_ref().map_or(0, |payload| heap_bytes(payload.len()) + 32);
+        let decoded = self.shared.decoded.get();
+        shared + payload + decoded.map_or(0, |decoded| decoded.memory(self.shared.payload.is_some()))
+    }
+
+    /// Whether the record has its decoded form, which it may get later and then keeps.
+    #[cfg_attr(not(feature = "memory"), allow(dead_code))]
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.shared.decoded.get().is_some()
     }
 
     /// The whole record as bytes: a version, a checksum, the stamp, the time and the payload.

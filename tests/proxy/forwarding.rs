@@ -35,6 +35,22 @@ async fn hop_by_hop_fields_go_no_further() {
 }
 
 #[tokio::test]
+async fn fields_that_name_another_target_go_no_further() {
+    let mut origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let mut client = proxy.connect().await;
+    let names =
+        ["Forwarded", "X-Forwarded-Host", "x-forwarded-proto", "X-Original-URL", "X-HTTP-Method-Override"];
+    let fields: String = names.iter().map(|name| format!("{name}: host=evil.example\r\n")).collect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\n{fields}\r\n")).await;
+    let asked = origin.answer(ok("", "hello")).await;
+    for name in names {
+        assert!(!asked.has(&name.to_ascii_lowercase()), "{name} was forwarded");
+    }
+    assert_eq!(asked.get("x-forwarded-for"), Some("10.0.0.1"));
+}
+
+#[tokio::test]
 async fn any_method_is_forwarded_with_its_content() {
     let mut origin = RawOrigin::start().await;
     let proxy = Proxy::before(&origin).await;
@@ -218,4 +234,27 @@ async fn large_bodies_stream_both_ways() {
     assert!(client.response().await.body == body);
     let hit = client.get("/").await;
     assert!(hit.body == body && hit.head.get("cache-status").unwrap().contains("; hit"));
+}
+
+/// The length is that of another framing: a peer that believes it cuts the body, or takes the rest for another response
+/// (RFC 9112 §6.3).
+#[tokio::test]
+async fn length_beside_transfer_encoding_goes_no_further() {
+    let mut origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let mut client = proxy.connect().await;
+    for (path, control) in [("/stored", "max-age=60"), ("/passed", "no-store")] {
+        client.send(get(path)).await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: {control}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"
+        );
+        origin.answer(answer).await;
+        let answer = client.response().await;
+        assert_eq!((answer.text().as_str(), answer.cut), ("0123456789", false), "{path}");
+        assert_ne!(answer.head.get("content-length"), Some("5"), "{path}");
+    }
+    let hit = client.get("/stored").await;
+    assert_eq!(hit.text(), "0123456789");
+    assert_ne!(hit.head.get("content-length"), Some("5"));
 }

@@ -77,7 +77,8 @@ async fn requests_of_one_meaning_share_a_response_and_the_origin_gets_what_was_w
         (query(), JSON, r#"{"b":[1,2],"a":1}"#, "miss"), // another method
         (query(), JSON, r#"{"a":1,"b":[1,2]}"#, "hit"),
         (Method::POST, form, "a=1&b=2", "miss"),
-        (Method::POST, form, "b=2&a=1", "hit"),
+        (Method::POST, form, "%61=1&b=2", "hit"),
+        (Method::POST, form, "b=2&a=1", "miss"), // their order may mean something
         (Method::POST, "text/plain", "b=2&a=1", "miss"),
         (Method::POST, "text/plain", "a=1&b=2", "miss"),
         (Method::POST, &multi("x"), one, "miss"),
@@ -377,4 +378,18 @@ async fn ignored_fields_add_up() {
     assert_eq!(ask(r#"{"q":1,"token":"a","nonce":1}"#).await.word(), "miss");
     assert_eq!(ask(r#"{"q":1,"token":"b","nonce":1}"#).await.word(), "hit");
     assert_eq!(ask(r#"{"q":1,"token":"a","nonce":2}"#).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn persisted_queries_are_told_apart_by_their_hash() {
+    // The settings of the documentation.
+    let (fixture, _) =
+        with(FRESH, |builder| methods(builder).ignore_content(["extensions.tracing"]).unwrap());
+    for (content, expected) in [
+        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":1}}"#, "miss"),
+        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"bb"},"tracing":1}}"#, "miss"),
+        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":2}}"#, "hit"),
+    ] {
+        assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected, "{content}");
+    }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::{HeaderName, Request, header};
-use tower_response_cache::CacheLayerBuilder;
 use tower_response_cache::storage::{MemoryStorage, Storage};
+use tower_response_cache::{CacheLayerBuilder, Rule, Ttl};
 
 use super::support::{Fixture, Origin, ReqBody, get_with, response};
 
@@ -168,4 +168,37 @@ async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store()
     private.get("http://example.com/").await;
     assert_eq!(private.get("http://example.com/").await.word(), "hit");
     assert_eq!(shared.get("http://example.com/").await.word(), "miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_with_a_semicolon_counts_as_it_is() {
+    let fixture = fixture(|builder| builder.shared().ignore_query(["utm_source"]).sort_query());
+    let uris = [
+        "http://a/?page=1&utm_source=x;page=evil",
+        "http://a/?page=1",
+        "http://a/?page=1&a=2;page=evil",
+        "http://a/?a=2;page=evil&page=1",
+    ];
+    assert_eq!(words(&fixture, uris).await, ["miss"; 4]);
+    assert_eq!(words(&fixture, uris).await, ["hit"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_do_not_see_what_is_ignored() {
+    let fixture = fixture(|builder| {
+        let rule = Rule::new().url("example.com/me?").override_ttl(Ttl::DoNotStore);
+        builder.ignore_query(["utm_source"]).rule(rule)
+    });
+    let uris = ["http://example.com/me", "http://example.com/me?utm_source=x", "http://example.com/me"];
+    assert_eq!(words(&fixture, uris).await, ["miss"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_of_keyed_fields_are_compared_as_they_came() {
+    let fixture = fixture(|builder| builder.key_headers([HeaderName::from_static("x-user")]));
+    for user in ["key,", "key", "a, b", "a,b"] {
+        assert_eq!(fixture.ask(get_with("http://a/", &[("x-user", user)])).await.word(), "miss", "{user}");
+    }
+    let lines = get_with("http://a/", &[("x-user", "a"), ("x-user", "b")]);
+    assert_eq!(fixture.ask(lines).await.word(), "miss");
 }

@@ -2,8 +2,8 @@
 
 use super::{Ignored, put, put_count};
 
-/// Fields sorted by name; those of one name keep their order, which may mean something. Values are compared as octets:
-/// read as UTF-8, all that is malformed would become the same replacement character. `None`: readers may disagree on
+/// Fields in their order, which means something to many readers: `a[][x]` begins a new item where the last one has an `x`.
+/// Values are compared as octets: read as UTF-8, all that is malformed would become the same replacement character. `None`: readers may disagree on
 /// what it says.
 pub(super) fn canonical(content: &[u8], ignored: &Ignored) -> Option<Vec<u8>> {
     // Some readers split at semicolons as well, so that a field could hide in the value of an ignored one.
@@ -21,7 +21,6 @@ pub(super) fn canonical(content: &[u8], ignored: &Ignored) -> Option<Vec<u8>> {
             fields.push((name, value));
         }
     }
-    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
 
     let mut canonical = Vec::with_capacity(content.len() + 16 * fields.len() + 8);
     put_count(&mut canonical, fields.len());

@@ -2,6 +2,9 @@
 
 use super::{put, put_count};
 
+/// So many parameters at most: each is compared with all before it.
+const MOST: usize = 32;
+
 /// A parameter's name in lower case, and its value without quotes.
 pub(super) type Parameter = (String, Vec<u8>);
 
@@ -13,7 +16,7 @@ pub(super) struct MediaType {
 }
 
 impl MediaType {
-    /// `None`: malformed, or with a parameter that is there twice.
+    /// `None`: malformed, with too many parameters, or with one that is there twice.
     pub(super) fn of(field: &[u8]) -> Option<Self> {
         let (essence, mut parameters) = with_parameters(field)?;
         let slash = essence.iter().position(|byte| *byte == b'/')?;
@@ -67,8 +70,8 @@ impl MediaType {
     }
 }
 
-/// What stands before the first semicolon, and the parameters after it. `None`: malformed, or with one that is there
-/// twice, of which some readers take the first and some the last.
+/// What stands before the first semicolon, and the parameters after it. `None`: malformed, too many, or with one that is
+/// there twice, of which some readers take the first and some the last.
 pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
     let end = field.iter().position(|byte| *byte == b';').unwrap_or(field.len());
     let (lead, mut rest) = field.split_at_checked(end)?;
@@ -89,7 +92,7 @@ pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
             return None;
         }
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
-        if parameters.iter().any(|(other, _)| *other == name) {
+        if parameters.len() >= MOST || parameters.iter().any(|(other, _)| *other == name) {
             return None;
         }
         parameters.push((name, value));

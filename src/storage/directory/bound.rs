@@ -129,6 +129,12 @@ impl Bound {
         }
     }
 
+    /// Whether so much was written beyond the bound that no more should come before room is made.
+    pub(super) fn is_exceeded(&self) -> bool {
+        let Some(most) = self.max_bytes else { return false };
+        self.counts().total.is_some_and(|total| total > most.saturating_add(most / 16))
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }

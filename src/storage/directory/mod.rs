@@ -21,8 +21,8 @@
 //!   recently, whole, down to 95 % of the bound. What the file system allocates for records of every kind, for their
 //!   folders and for the 256 folders above them is counted; the directory's own list of names, and `.work` with its
 //!   locks, come on top: some 40 KiB. A group's value is an entry of its own, which each use of a member keeps from being
-//!   evicted; where it goes nevertheless, its members are a miss. Each process that writes may exceed the bound by a sixteenth, and by
-//!   what it writes until that is done. A hit writes nothing: its time is remembered in memory, and written down as the
+//!   evicted; where it goes nevertheless, its members are a miss. Each process that writes may exceed the bound by a sixteenth: a
+//!   write beyond that waits until room is made. A hit writes nothing: its time is remembered in memory, and written down as the
 //!   time at which the head's file was changed, every five minutes and when the store is closed. What has expired does
 //!   not go before the rest; [`delete_expired`](super::Storage::delete_expired) looks at the first bytes of every file.
 //! - [`unbounded`](DirectoryStorageBuilder::unbounded) is for recorded responses: nothing is evicted, and no hit

@@ -98,8 +98,15 @@ impl Inner {
     }
 
     async fn write(&self, key: Key, record: Record, when: When) -> Result<bool> {
-        let records = Arc::clone(&self.records);
-        let written = self.workers.change(key.entry[0], move || records.write(key, &record, &when));
+        let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
+        let written = self.workers.change(key.entry[0], move || {
+            let written = records.write(key, &record, &when);
+            // Those who write faster than the upkeep makes room do its work, or wait for it.
+            if records.bound.is_exceeded() {
+                upkeep::sweep(&records, &recency);
+            }
+            written
+        });
         let written = done(written).await;
         self.keep_within_bound();
         written

@@ -32,6 +32,10 @@ pub(super) fn sweep(records: &Records, recency: &Recency) {
 fn sweep_once(records: &Records, recency: &Recency) -> bool {
     let Some(most) = records.bound.max_bytes() else { return false };
     let Some(_alone) = records.place.lock_sweep() else { return false };
+    // Another thread may have done it while this one waited for its turn.
+    if !records.bound.is_due() {
+        return false;
+    }
     records.place.remove_abandoned();
     records.bound.count_begins();
     let mut candidates = Vec::new();

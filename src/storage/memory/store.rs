@@ -1,26 +1,30 @@
 //! The storage and its settings.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use foldhash::quality::RandomState;
 use futures_core::Stream;
-use futures_util::stream;
-use quick_cache::sync::Cache;
-use quick_cache::{OptionsBuilder, Weighter};
 
-use super::going::Evicting;
-use super::group::{Group, OVERHEAD};
+use super::contest::{Contest, GOLDEN, LOOKS, SHARE, Way, mix};
+use super::group::{self, FORM, Group};
+use super::listing::step_aside;
+use super::table::{ENTRY, Named, Table};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Key, Record, Retain, Stamp, Storage};
+use crate::storage::evictions::evicted;
+use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage};
 use crate::time::Timestamp;
 
-const STRIPES: usize = 32;
-/// An entry may take a shard and no more: nearly half of the bound.
-const SHARDS: u64 = 2;
-/// The share of a shard that holds what is used often, in percent. What is heavier is dropped by the cache, silently
-/// and with what it replaces, so entries stay below it by more than its rounding.
-const HOT: u64 = 97;
+/// The part of the bound that has a lock of its own: few entries in many shards could not be compared well.
+const SHARD_BYTES: u64 = 8 * 1024 * 1024;
+const MOST_SHARDS: u64 = 64;
+/// Every so many hits of a shard, the clock that all shards read is moved: it is written seldom, since it is read at each.
+const TICK: u64 = 16;
+/// So many entries are dropped before others may run.
+const DROPPED_AT_ONCE: usize = 256;
 
 /// Keeps records in this process. Clones are handles of the same store.
 ///
@@ -33,10 +37,28 @@ const HOT: u64 = 97;
 pub struct MemoryStorage(Arc<Inner>);
 
 struct Inner {
-    entries: Cache<[u8; 16], Group, GroupWeight, EntryHasher, Evicting>,
-    /// Changes of one entry take turns, so that a group is read, changed and put back by one at a time.
-    turns: [Mutex<()>; STRIPES],
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    max_bytes: u64,
     max_entry: u64,
+    /// What all entries weigh, and what is reserved for records that are being written.
+    used: AtomicU64,
+    /// How many heads and variants there are.
+    listed: AtomicU64,
+    /// How many entries were ever made.
+    born: AtomicU64,
+    /// Counts uses, about.
+    clock: AtomicU64,
+    random: AtomicU64,
+    contest: Mutex<Contest>,
+    /// What the contest says at present.
+    by_recency: AtomicBool,
+}
+
+#[derive(Default)]
+struct Shard {
+    hits: AtomicU64,
+    table: RwLock<Table>,
 }
 
 /// Settings of a [`MemoryStorage`], from [`MemoryStorage::builder`].
@@ -47,33 +69,37 @@ pub struct MemoryStorageBuilder {
 }
 
 impl MemoryStorageBuilder {
-    /// How many bytes are kept at most. An entry may take 48 % of it. Below some kilobytes nothing is kept. Default:
-    /// 64 MiB.
+    /// Sets how many bytes are kept at most.
+    ///
+    /// The storage counts what it has allocated, headers and its own tables included: a small response takes about two
+    /// kilobytes. An entry may take half of the bound. Below some kilobytes nothing is kept.
+    ///
+    /// Default: 64 MiB.
     pub fn max_bytes(mut self, most: u64) -> Self {
         self.max_bytes = most;
         self
     }
 
-    /// The storage.
+    /// Builds the storage.
     #[must_use]
     pub fn build(self) -> MemoryStorage {
-        let most = self.max_bytes.max(SHARDS * 1024);
-        let mut options = OptionsBuilder::new();
-        // Shards are set, since one record heavier than a shard would be dropped silently, with what it replaces.
-        options
-            .shards(SHARDS as usize)
-            .hot_allocation(HOT as f64 / 100.0)
-            .weight_capacity(most)
-            .estimated_items_capacity(
-                usize::try_from(most / 16_384).unwrap_or(usize::MAX).clamp(16, 1 << 20),
-            );
-        let entries = match options.build() {
-            Ok(options) => Cache::with_options(options, GroupWeight, EntryHasher, Evicting),
-            // It names all it needs, so that this is never reached.
-            Err(_) => Cache::with(16, most, GroupWeight, EntryHasher, Evicting),
-        };
-        let max_entry = entries.shard_capacity().min(most / SHARDS) / 100 * (HOT - 1);
-        MemoryStorage(Arc::new(Inner { entries, turns: [const { Mutex::new(()) }; STRIPES], max_entry }))
+        let shards = (self.max_bytes / SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let hasher = RandomState::default();
+        let seed = hasher.hash_one(0_u64);
+        MemoryStorage(Arc::new(Inner {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            hasher,
+            // Far from where sums would overflow.
+            max_bytes: self.max_bytes.min(u64::MAX / 4),
+            max_entry: self.max_bytes.min(u64::MAX / 4) / 2,
+            used: AtomicU64::new(0),
+            listed: AtomicU64::new(0),
+            born: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            random: AtomicU64::new(seed),
+            contest: Mutex::new(Contest::new(self.max_bytes, seed)),
+            by_recency: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -83,133 +109,293 @@ impl Default for MemoryStorageBuilder {
     }
 }
 
-#[derive(Clone, Copy)]
-struct GroupWeight;
-
-impl Weighter<[u8; 16], Group> for GroupWeight {
-    fn weight(&self, _: &[u8; 16], group: &Group) -> u64 {
-        group.weight().max(1) // what weighs nothing would never be evicted
-    }
+/// Whether reading this is a request's use of the entry, and not a part of one.
+fn counts(key: Key) -> bool {
+    matches!(key.kind, Kind::Head | Kind::Group)
 }
 
-/// An entry's name is a piece of a keyed hash already: eight bytes of it are a hash as good as any.
-#[derive(Clone, Copy, Default)]
-struct EntryHasher;
-
-impl BuildHasher for EntryHasher {
-    type Hasher = FirstBytes;
-
-    fn build_hasher(&self) -> FirstBytes {
-        FirstBytes(0)
-    }
-}
-
-struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*first);
-        }
+impl Shard {
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_usize(&mut self, _: usize) {} // the length of the name, always the same
-
-    fn finish(&self) -> u64 {
-        self.0
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl MemoryStorage {
-    /// A storage with the default settings.
+    /// Makes a storage with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// A storage with settings.
+    /// Makes a builder of a storage with other settings.
     pub fn builder() -> MemoryStorageBuilder {
         MemoryStorageBuilder::default()
     }
 
-    fn turn(&self, key: Key) -> MutexGuard<'_, ()> {
-        let turn = &self.0.turns[usize::from(key.entry[0]) % STRIPES];
-        turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn born(&self) -> u64 {
+        self.0.born.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn table(&self, shard: usize) -> Option<RwLockReadGuard<'_, Table>> {
+        self.0.shards.get(shard).map(Shard::read)
+    }
+
+    fn find(&self, key: Key) -> (Named, &Shard) {
+        let hash = self.0.hasher.hash_one(u128::from_ne_bytes(key.entry));
+        // Not the bits by which the index or the contest choose.
+        let shard = (hash >> 32) as usize % self.0.shards.len();
+        (Named { hash, entry: key.entry }, &self.0.shards[shard])
     }
 
     fn get(&self, key: Key) -> Option<Record> {
-        self.0.entries.get(&key.entry)?.into_record(key)
+        let (name, shard) = self.find(key);
+        let table = shard.read();
+        let node = table.get(&name)?;
+        let record = node.group.get(key)?.clone();
+        if shard.hits.fetch_add(1, Ordering::Relaxed) % TICK == TICK - 1 {
+            self.0.clock.fetch_add(TICK, Ordering::Relaxed);
+        }
+        let now = self.0.clock.load(Ordering::Relaxed);
+        let before = node.used(now, counts(key));
+        let (weight, has_grown) = (node.group.weight(), node.group.has_grown(key));
+        drop(table);
+        // What was used just now is a hit in any way of choosing.
+        if counts(key) && now.saturating_sub(before) > 2 * TICK {
+            self.note_use(name, weight);
+        }
+        if has_grown {
+            self.count_again(key, record.stamp());
+        }
+        Some(record)
     }
 
     /// As `get`, but does not count as a use.
-    fn peek(&self, key: Key) -> Option<Record> {
-        self.0.entries.peek(&key.entry)?.into_record(key)
+    fn peek<T>(&self, key: Key, what: impl FnOnce(&Record) -> T) -> Option<T> {
+        let (name, shard) = self.find(key);
+        shard.read().get(&name)?.group.get(key).map(what)
     }
 
-    /// Puts a record in or takes it out, while the caller holds the entry's turn; says what was there.
-    fn set(&self, key: Key, record: Option<Record>) -> Result<Option<Record>> {
-        let mut group = self.0.entries.peek(&key.entry).unwrap_or_default();
-        if let Some(record) = &record
-            && group.weight_with(key, record) > self.0.max_entry
-        {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                "the entry would take nearly half of the memory storage: raise its max_bytes to keep such entries",
-            ));
+    fn note_use(&self, name: Named, weight: u64) {
+        if name.hash % SHARE != 0 {
+            return;
         }
-        let before = group.set(key, record);
-        if group.is_empty() {
-            self.0.entries.remove(&key.entry);
-        } else {
-            self.0.entries.insert(key.entry, group);
+        // Nothing waits for statistics.
+        if let Ok(mut contest) = self.0.contest.try_lock() {
+            let way = contest.note(name.hash, weight);
+            self.0.by_recency.store(way == Way::Recent, Ordering::Relaxed);
         }
-        Ok(before)
     }
 
-    fn remove(&self, key: Key) -> Result<bool> {
-        let _turn = self.turn(key);
-        if self.peek(key).is_none() {
-            return Ok(false);
-        }
-        self.set(key, None).map(|before| before.is_some())
+    fn random(&self) -> u64 {
+        mix(self.0.random.fetch_add(GOLDEN, Ordering::Relaxed))
     }
 
-    fn compare_and_write(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        let _turn = self.turn(key);
-        let there = self.peek(key).map(|there| there.stamp());
-        if there == Some(record.stamp()) {
-            return Ok(true);
-        }
-        if there != seen {
-            return Ok(false);
-        }
-        self.set(key, Some(record)).map(|_| true)
-    }
-
-    fn move_retention(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        let mut there = 0;
-        for &key in keys {
-            let _turn = self.turn(key);
-            if let Some(record) = self.peek(key) {
-                there += 1;
-                let time = retain.apply(record.retain_until());
-                if time != record.retain_until() {
-                    self.set(key, Some(record.with_retain_until(time)))?;
-                }
+    /// Reserves room, which other entries than `own` give; false: they have none left.
+    fn reserve(&self, bytes: u64, own: &Named) -> bool {
+        // Counted before there is room, so that two that reserve at once do not use the same room.
+        self.0.used.fetch_add(bytes, Ordering::AcqRel);
+        while self.0.used.load(Ordering::Acquire) > self.0.max_bytes {
+            if !self.evict(own) {
+                self.0.used.fetch_sub(bytes, Ordering::AcqRel);
+                return false;
             }
         }
-        Ok(there)
+        true
     }
 
-    fn all(&self) -> Vec<(Key, Record)> {
-        let mut all = Vec::new();
-        for (entry, group) in self.0.entries.iter() {
-            all.extend(group.records(entry));
+    /// Evicts one entry; false: there is none but `own`.
+    fn evict(&self, own: &Named) -> bool {
+        let shards = &self.0.shards;
+        let way = if self.0.by_recency.load(Ordering::Relaxed) { Way::Recent } else { Way::Frequent };
+        let now = self.0.clock.load(Ordering::Relaxed);
+        // A few looks into each of some shards, and more shards where these are empty.
+        let some = shards.len().min(LOOKS / 2);
+        let first = self.random() as usize;
+        let mut worst: Option<(u64, Named, u64, usize)> = None;
+        for step in 0..shards.len() {
+            if step >= some && worst.is_some() {
+                break;
+            }
+            let shard = first.wrapping_add(step) % shards.len();
+            let found = shards[shard].read().worst(way, now, own, LOOKS / some, || self.random());
+            if let Some((score, name, born)) = found
+                && worst.is_none_or(|worst| score > worst.0)
+            {
+                worst = Some((score, name, born, shard));
+            }
         }
-        // An entry that moves inside the cache while it is listed may be met twice.
-        all.sort_by_key(|(key, _)| *key);
-        all.dedup_by_key(|(key, _)| *key);
-        all
+        let Some((_, name, born, shard)) = worst else { return false };
+        let gone = {
+            let mut table = shards[shard].write();
+            // Another may have taken it away meanwhile, which is as good.
+            if table.get(&name).is_none_or(|node| node.born != born) {
+                return true;
+            }
+            let gone = table.remove(&name);
+            // Under the lock: a writer of the same entry counts from zero again.
+            if let Some(gone) = &gone {
+                self.0.listed.fetch_sub(gone.listed(), Ordering::Relaxed);
+            }
+            gone
+        };
+        if let Some(gone) = gone {
+            let weight = gone.weight();
+            drop(gone);
+            self.0.used.fetch_sub(weight, Ordering::AcqRel);
+            evicted("memory", 1);
+        }
+        true
+    }
+
+    /// Writes a record, if `seen` is the stamp of what is there or is not asked for; says whether it is there now.
+    fn put(&self, key: Key, seen: Option<Option<Stamp>>, record: Record) -> Result<bool> {
+        let expected = |there: Option<Stamp>| match seen {
+            Some(_) if there == Some(record.stamp()) => Some(true),
+            Some(seen) if there != seen => Some(false),
+            _ => None,
+        };
+        // Before anything is evicted for a record that is not written.
+        if let Some(told) = seen.and_then(|_| expected(self.peek(key, Record::stamp))) {
+            return Ok(told);
+        }
+        let cost = group::cost(key, &record);
+        let most = group::entry_cost(key).saturating_add(cost);
+        let too_large = || {
+            let what = "the entry would take more than half of the memory storage: raise its max_bytes to keep such entries";
+            Error::new(ErrorKind::TooLarge, what)
+        };
+        if most > self.0.max_entry {
+            return Err(too_large());
+        }
+        let (name, shard) = self.find(key);
+        if !self.reserve(most, &name) {
+            return Err(too_large());
+        }
+        let mut gone = Vec::new();
+        let mut table = shard.write();
+        let there = table.get(&name).and_then(|node| node.group.get(key)).map(Record::stamp);
+        if let Some(told) = expected(there) {
+            drop(table);
+            self.0.used.fetch_sub(most, Ordering::AcqRel);
+            return Ok(told);
+        }
+        let now = self.0.clock.fetch_add(1, Ordering::Relaxed);
+        let is_new = table.get(&name).is_none();
+        if is_new {
+            table.insert(name, Group::default(), self.0.born.fetch_add(1, Ordering::SeqCst), now);
+        }
+        let (mut taken, mut weight) = (false, 0);
+        if let Some(node) = table.get_mut(&name) {
+            let (before, listed) = (if is_new { 0 } else { node.group.weight() }, node.group.listed());
+            // A new group has room for what is no heavier than an entry may be.
+            taken = node.group.make_room(key, cost, self.0.max_entry, &mut gone);
+            if taken {
+                gone.extend(node.group.put(key, record));
+                node.used(now, false);
+            }
+            weight = node.group.weight();
+            self.0.used.fetch_sub(most + before - weight, Ordering::AcqRel);
+            self.0.listed.fetch_add(node.group.listed().wrapping_sub(listed), Ordering::Relaxed);
+        }
+        drop(table);
+        if is_new {
+            self.note_use(name, weight);
+        }
+        if taken { Ok(true) } else { Err(too_large()) }
+    }
+
+    /// Counts a record again that has got its decoded form. The entry goes if there is no room for it.
+    fn count_again(&self, key: Key, stamp: Stamp) {
+        let Some(cost) = self.peek(key, |record| group::cost(key, record)) else { return };
+        let (name, shard) = self.find(key);
+        let has_room = self.reserve(cost, &name);
+        let (mut gone, mut group_gone) = (Vec::new(), None);
+        let (mut before, mut after) = (0, 0);
+        let mut table = shard.write();
+        if let Some(node) = table.get_mut(&name)
+            && node.group.get(key).is_some_and(|there| there.stamp() == stamp)
+        {
+            let listed = node.group.listed();
+            before = node.group.weight();
+            let fits = has_room && node.group.make_room(key, cost, self.0.max_entry, &mut gone);
+            if fits && let Some(record) = node.group.remove(group::place(key)) {
+                node.group.put(key, record);
+            }
+            after = node.group.weight();
+            let mut left = node.group.listed();
+            if !fits {
+                group_gone = table.remove(&name);
+                (after, left) = (0, 0);
+            }
+            self.0.listed.fetch_sub(listed - left, Ordering::Relaxed);
+        }
+        drop(table);
+        drop((gone, group_gone));
+        let reserved = if has_room { cost } else { 0 };
+        self.0.used.fetch_sub(reserved + before - after, Ordering::AcqRel);
+    }
+
+    /// Takes a record out, if `when` says so.
+    fn remove(&self, key: Key, when: impl FnOnce(&Record) -> bool) -> bool {
+        let (name, shard) = self.find(key);
+        let mut table = shard.write();
+        let Some(node) = table.get_mut(&name).filter(|node| node.group.get(key).is_some_and(when)) else {
+            return false;
+        };
+        let before = node.group.weight();
+        let gone = node.group.remove(group::place(key));
+        let after = if node.group.is_empty() {
+            table.remove(&name);
+            0
+        } else {
+            node.group.weight()
+        };
+        self.0.listed.fetch_sub(u64::from(key.kind.is_listed()), Ordering::Relaxed);
+        self.0.used.fetch_sub(before - after, Ordering::AcqRel);
+        drop(table);
+        gone.is_some()
+    }
+
+    fn retain_one(&self, key: Key, retain: Retain) -> bool {
+        let moves = |record: &Record| retain.apply(record.retain_until()) != record.retain_until();
+        match self.peek(key, moves) {
+            Some(true) => {
+                let (name, shard) = self.find(key);
+                shard.write().get_mut(&name).is_some_and(|node| node.group.retain(key, retain))
+            }
+            there => there.is_some(),
+        }
+    }
+}
+
+/// What was taken out of a shard: it counts until it is dropped, also where clearing is given up half way.
+struct Cleared<'a, I: Iterator<Item = Group>> {
+    inner: &'a Inner,
+    groups: I,
+}
+
+impl<I: Iterator<Item = Group>> Cleared<'_, I> {
+    /// False: nothing is left.
+    fn drop_some(&mut self) -> bool {
+        let mut some = false;
+        for group in self.groups.by_ref().take(DROPPED_AT_ONCE) {
+            let (weight, listed) = (group.weight(), group.listed());
+            drop(group);
+            self.inner.used.fetch_sub(weight, Ordering::AcqRel);
+            self.inner.listed.fetch_sub(listed, Ordering::Relaxed);
+            some = true;
+        }
+        some
+    }
+}
+
+impl<I: Iterator<Item = Group>> Drop for Cleared<'_, I> {
+    fn drop(&mut self) {
+        while self.drop_some() {}
     }
 }
 
@@ -221,9 +407,10 @@ impl Default for MemoryStorage {
 
 impl fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries: usize = self.0.shards.iter().map(|shard| shard.read().len()).sum();
         f.debug_struct("MemoryStorage")
-            .field("entries", &self.0.entries.len())
-            .field("bytes", &self.0.entries.weight())
+            .field("entries", &entries)
+            .field("bytes", &self.0.used.load(Ordering::Relaxed))
             .finish()
     }
 }
@@ -235,24 +422,28 @@ impl Storage for MemoryStorage {
     }
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
-        let _turn = self.turn(key);
-        self.set(key, Some(record)).map(|_| ())
+        self.put(key, None, record).map(|_| ())
     }
 
     async fn delete(&self, key: Key) -> Result<bool> {
-        self.remove(key)
+        Ok(self.remove(key, |_| true))
     }
 
+    /// Drops the records in steps, between which other tasks run.
     async fn clear(&self) -> Result<()> {
-        // A change that is half way would put back what it had read before.
-        let _all: Vec<_> =
-            self.0.turns.iter().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner)).collect();
-        self.0.entries.clear();
+        for shard in &self.0.shards {
+            let table = std::mem::take(&mut *shard.write());
+            let mut cleared = Cleared { inner: &self.0, groups: table.into_groups() };
+            while cleared.drop_some() {
+                step_aside().await;
+            }
+        }
+        self.0.contest.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        stream::iter(self.all().into_iter().map(|(key, _)| Ok(key)))
+        self.listing(|key, _| Some(key))
     }
 
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
@@ -260,46 +451,158 @@ impl Storage for MemoryStorage {
     }
 
     async fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.peek(key).is_some())
+        Ok(self.peek(key, |_| ()).is_some())
     }
 
-    async fn contains_all(&self, _: &[Key]) -> Result<bool> {
-        Ok(true) // an entry goes whole
+    /// Looks for each: an entry that needs room lets go of its oldest bodies.
+    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        Ok(keys.iter().all(|key| self.peek(*key, |_| ()).is_some()))
     }
 
     async fn size(&self) -> Result<u64> {
-        Ok(self.all().iter().filter(|(key, _)| key.kind.is_listed()).count() as u64)
+        Ok(self.0.listed.load(Ordering::Relaxed))
     }
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
-        stream::iter(self.all().into_iter().filter(|(key, _)| key.kind.is_listed()).map(Ok))
+        self.listing(|key, record| key.kind.is_listed().then(|| (key, record.clone())))
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        self.compare_and_write(key, seen, record)
+        self.put(key, Some(seen), record)
     }
 
     async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        self.move_retention(keys, retain)
+        Ok(keys.iter().map(|key| u64::from(self.retain_one(*key, retain))).sum())
     }
 
     async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        keys.iter().map(|key| self.remove(*key).map(u64::from)).sum()
+        Ok(keys.iter().map(|key| u64::from(self.remove(*key, |_| true))).sum())
     }
 
-    /// Looks at every record: they are bounded, and at hand.
+    /// Looks at every record, in steps between which other tasks run.
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        let mut deleted = 0;
-        for (key, _) in self.all() {
-            let _turn = self.turn(key);
-            if self.peek(key).is_some_and(|record| record.retain_until() <= now) {
-                deleted += u64::from(self.set(key, None)?.is_some());
+        let mut cursor = self.cursor();
+        let mut expired = Vec::new();
+        let (mut more, mut deleted) = (true, 0);
+        while more {
+            more = self.step(&mut cursor, |key, record| {
+                if record.retain_until() <= now {
+                    expired.push(key);
+                }
+            });
+            for key in expired.drain(..) {
+                // It may have been written again meanwhile.
+                deleted += u64::from(self.remove(key, |record| record.retain_until() <= now));
             }
+            step_aside().await;
         }
         Ok(deleted)
     }
 
+    /// The greatest that fits into an entry of its own, with a decoded form.
     fn max_record_len(&self) -> usize {
-        usize::try_from(self.0.max_entry.saturating_sub(OVERHEAD)).unwrap_or(usize::MAX)
+        let empty = Record::new(bytes::Bytes::new(), Timestamp::EPOCH).memory() as u64;
+        let Some(room) = self.0.max_entry.checked_sub(ENTRY + empty + FORM) else { return 0 };
+        // As an allocator rounds: eight bytes of its own, multiples of sixteen, and 32 at least.
+        let longest = if room < 32 { 0 } else { room / 16 * 16 - 8 };
+        usize::try_from(longest).unwrap_or(usize::MAX / 4) + Record::OVERHEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use futures_util::{FutureExt, TryStreamExt};
+
+    use super::*;
+
+    /// The counts, by going through everything.
+    fn count(storage: &MemoryStorage) -> (u64, u64) {
+        let mut sums = (0, 0);
+        for shard in &storage.0.shards {
+            let table = shard.read();
+            for node in (0..table.places()).filter_map(|at| table.node(at)) {
+                sums.0 += node.group.weight();
+                sums.1 += node.group.listed();
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_written_last() {
+        let kinds = [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Group, Kind::Index];
+        for max_bytes in [20_000, 100_000, 9 << 20, 40 << 20] {
+            let storage = MemoryStorage::builder().max_bytes(max_bytes).build();
+            let mut written: HashMap<Key, (Stamp, Timestamp)> = HashMap::new();
+            let mut count_of_random = max_bytes;
+            let mut random = |below: u64| {
+                count_of_random = count_of_random.wrapping_add(GOLDEN);
+                mix(count_of_random) % below
+            };
+            for _ in 0..5_000 {
+                let kind = kinds[random(5) as usize];
+                let slot = if matches!(kind, Kind::Head | Kind::Group) { 0 } else { random(4) as u8 };
+                let part = if kind == Kind::Chunk { random(6) as u32 } else { 0 };
+                let key = Key { entry: [random(20) as u8; 16], kind, slot: [slot; 16], part };
+                match random(8) {
+                    0 => {
+                        let there = storage.get(key).is_some();
+                        assert_eq!(storage.remove(key, |_| true), there);
+                        written.remove(&key);
+                    }
+                    1 => {
+                        let time = Timestamp::from_secs(random(100));
+                        let retain =
+                            if random(2) == 0 { Retain::AtMost(time) } else { Retain::AtLeast(time) };
+                        if storage.retain_one(key, retain) {
+                            let kept = written.get_mut(&key).expect("it was written");
+                            kept.1 = retain.apply(kept.1);
+                        }
+                    }
+                    other => {
+                        let len = random(max_bytes / 16) as usize / (1 + 9 * usize::from(other > 4));
+                        let record = Record::new(vec![0; len], Timestamp::from_secs(50));
+                        let seen = (other == 7).then(|| storage.get(key).map(|record| record.stamp()));
+                        if storage.put(key, seen, record.clone()).is_ok() {
+                            written.insert(key, (record.stamp(), record.retain_until()));
+                            assert!(storage.get(key).is_some(), "what was just written is gone");
+                        }
+                    }
+                }
+                let used = storage.0.used.load(Ordering::SeqCst);
+                assert!(used <= max_bytes);
+                assert_eq!((used, storage.0.listed.load(Ordering::SeqCst)), count(&storage));
+            }
+            let there = storage.keys().try_collect::<Vec<_>>();
+            let there =
+                tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(there);
+            let there = there.expect("no error");
+            assert!(!there.is_empty());
+            for key in there {
+                let record = storage.get(key).expect("it is listed");
+                assert_eq!((record.stamp(), record.retain_until()), written[&key]);
+            }
+            storage.clear().now_or_never();
+        }
+    }
+
+    #[test]
+    fn names_that_agree_in_part_have_hashes_of_their_own() {
+        let (one, other) = (MemoryStorage::new(), MemoryStorage::new());
+        let mut hashes = std::collections::HashSet::new();
+        for number in 0..1_000_u64 {
+            for high in [false, true] {
+                let mut entry = [0; 16];
+                let half = if high { &mut entry[8..] } else { &mut entry[..8] };
+                half.copy_from_slice(&(number + 1).to_be_bytes());
+                let (name, _) = one.find(Key::head(entry));
+                // Where the index looks: the lowest bits, and the highest for its tags.
+                hashes.insert((name.hash & 0xf_ffff, name.hash >> 57));
+                assert_ne!(name.hash, other.find(Key::head(entry)).0.hash);
+            }
+        }
+        assert!(hashes.len() > 1_980, "{} of 2,000", hashes.len());
     }
 }
