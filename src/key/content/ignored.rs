@@ -24,11 +24,7 @@ pub(super) enum Step {
 }
 
 impl Ignored {
-    /// Of users' texts.
-    ///
-    /// # Errors
-    /// [`Config`](ErrorKind::Config) if one is empty, has an empty step, is nothing but a star, or has a backslash
-    /// before anything but a dot, a star or a backslash.
+    #[cfg(test)]
     pub(crate) fn new<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self> {
         let mut ignored = Self::default();
         ignored.add(texts)?;
@@ -38,7 +34,8 @@ impl Ignored {
     /// Adds users' texts.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// [`Config`](ErrorKind::Config) if one is empty, has an empty step, is nothing but a star, or has a backslash
+    /// before anything but a dot, a star or a backslash.
     pub(crate) fn add<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> Result<()> {
         for text in texts {
             let mut steps = steps(text.as_ref())?;
