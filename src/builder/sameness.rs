@@ -11,8 +11,6 @@ use http_body::Body;
 use super::CacheLayerBuilder;
 #[cfg(feature = "content-keys")]
 use crate::error::Result;
-#[cfg(feature = "content-keys")]
-use crate::key::Ignored;
 use crate::policy;
 #[cfg(feature = "content-keys")]
 use crate::service::ReplayedContent;
@@ -83,17 +81,20 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Leaves these fields of contents out of the key: by name at every depth of a JSON document, in a form and in
     /// multipart (`token`), or at one place of a JSON document (`auth.token`, `items.*.id`; a dot in a name is written
     /// `\\.`). With a field goes all that is in it: of GraphQL's `extensions`, also the hash that names a persisted query,
-    /// so name a place in it (`extensions.tracing`). They are in nothing that is stored. The request goes out as it is. Default: all count.
+    /// so name a place in it (`extensions.tracing`). They are in nothing that is stored. The request goes out as it is. Names
+    /// add up. Default: all count.
     ///
     /// # Errors
     /// A name or path is malformed.
     #[cfg(feature = "content-keys")]
     pub fn ignore_content<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
-        self.config.contents.ignored = Ignored::new(names)?;
+        self.config.contents.ignored.add(names)?;
         Ok(self)
     }
 
-    /// How a request's body of this type is made from what the cache has read of it. Default: `Full<Bytes>`,
+    /// How a request's body of this type is made from what the cache has read of it: from the
+    /// [bytes](ReplayedContent::into_bytes), where that is all, or else from the [`ReplayedContent`] itself, which is a body
+    /// that gives the rest as it comes. Default: `Full<Bytes>`,
     /// `UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>`, axum's `Body` (feature `axum`) and reqwest's (feature
     /// `reqwest`, where it is in memory) are known.
     #[cfg(feature = "content-keys")]

@@ -75,9 +75,7 @@ pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
 
 /// What is around is read at each poll, for that is when requests are made: the future may have been made outside the
 /// scope in which it is polled.
-fn within<F: Future>(scope: Scope, future: F) -> impl Future<Output = F::Output> {
-    async move {
-        let mut future = pin!(future);
-        poll_fn(|cx| SCOPE.sync_scope(Scope::current().and(scope), || future.as_mut().poll(cx))).await
-    }
+async fn within<F: Future>(scope: Scope, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| SCOPE.sync_scope(Scope::current().and(scope), || future.as_mut().poll(cx))).await
 }

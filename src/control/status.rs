@@ -80,7 +80,7 @@ pub enum MissReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stored {
-    /// It is stored once its body has come to a clean end.
+    /// It is stored once its body has come to a clean end, if the store takes it then.
     Storing,
     /// What was stored is freshened.
     Freshened,
@@ -92,6 +92,8 @@ pub enum Stored {
     Redirected,
     /// It is not stored: it is longer than an entry may be.
     TooLarge,
+    /// It is not stored: its body is not as long as it announces.
+    Length,
     /// It is not stored: the store could not be asked before.
     Storage,
     /// It is not stored: there is no runtime that could wait for the store.
@@ -195,6 +197,7 @@ impl fmt::Display for CacheStatus {
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
             (_, Stored::Redirected) => f.write_str("; detail=redirected"),
             (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
+            (_, Stored::Length) => f.write_str("; detail=length"),
             (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
             (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
             (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {

@@ -28,6 +28,7 @@ impl Stored {
             Self::No(reason) => reason.word(),
             Self::Redirected => "redirected",
             Self::TooLarge => "too-large",
+            Self::Length => "length",
             Self::Storage => "storage-failed",
             Self::NoRuntime => "no-runtime",
             Self::ClientHeaders => "client-headers",

@@ -10,19 +10,21 @@ use tower_service::Service;
 
 use super::CacheHandle;
 use crate::control::{CacheStatus, Outcome, Stored};
+use crate::service::Warming;
 use crate::storage::Storage;
 
 /// What became of the requests of [`CacheHandle::warm`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warmed {
-    /// Fetched, and stored.
+    /// Fetched, and stored: the store has taken it.
     pub stored: u64,
     /// There already, fresh or stale.
     pub hits: u64,
     /// There already, and confirmed by the origin.
     pub revalidated: u64,
-    /// Answered, but not stored: [`CacheStatus::stored`] tells why, where you send the request yourself.
+    /// Answered, but not stored: [`CacheStatus::stored`] tells why, where you send the request yourself, or the event `not
+    /// stored`, where the store did not take it.
     pub not_stored: u64,
     /// The service failed, or the body did.
     pub failed: u64,
@@ -70,20 +72,33 @@ impl<S: Storage> CacheHandle<S> {
         ResB: Body,
     {
         let mut warmed = Warmed::default();
-        let answers = stream::iter(requests).map(|request| answer(service.clone(), request));
+        let mut storing = Vec::new();
+        let answers = stream::iter(requests).map(|mut request| {
+            let warming = Warming::new(self.core.number);
+            request.extensions_mut().insert(warming.clone());
+            let answer = answer(service.clone(), request);
+            async move { (answer.await, warming) }
+        });
         let mut answers = pin!(answers.buffer_unordered(at_once.max(1)));
-        while let Some(answer) = answers.next().await {
+        while let Some((answer, warming)) = answers.next().await {
             *(match answer {
                 None => &mut warmed.failed,
                 Some(status) => match status.map(|status| (status.outcome(), status.stored())) {
                     Some((Outcome::Hit | Outcome::Stale(_), _)) => &mut warmed.hits,
                     Some((Outcome::Revalidated(_), _)) => &mut warmed.revalidated,
-                    Some((_, Stored::Storing)) => &mut warmed.stored,
+                    Some((_, Stored::Storing)) => {
+                        storing.push(warming);
+                        continue;
+                    }
                     _ => &mut warmed.not_stored,
                 },
             }) += 1;
         }
         self.core.tasks.idle().await;
+        // What the store refused in the end, or lost to another writer, is not stored.
+        let failed = storing.iter().filter(|warming| warming.has_failed()).count() as u64;
+        warmed.stored += storing.len() as u64 - failed;
+        warmed.not_stored += failed;
         warmed
     }
 }

@@ -64,7 +64,7 @@ pub(super) const ANSWERS: [(&str, &str); 23] = [
 ];
 
 /// Why responses are not stored.
-pub(super) const REASONS: [&str; 30] = [
+pub(super) const REASONS: [&str; 31] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -74,6 +74,7 @@ pub(super) const REASONS: [&str; 30] = [
     "vary-any",
     "set-cookie",
     "status",
+    "status-of-request",
     "must-understand",
     "partial-content",
     "no-freshness",
@@ -186,10 +187,11 @@ mod tests {
 
     #[test]
     fn reasons_that_are_told_are_in_the_list() {
-        let all = [Stored::Redirected, Stored::TooLarge, Stored::Storage, Stored::NoRuntime];
-        let last = [Stored::ClientHeaders, Stored::No(NotStored::TooManyFields), Stored::No(NotStored::Rule)];
+        let all = [Stored::Redirected, Stored::TooLarge, Stored::Length, Stored::Storage, Stored::NoRuntime];
+        let last =
+            [Stored::ClientHeaders, Stored::No(NotStored::StatusOfRequest), Stored::No(NotStored::Rule)];
         for stored in all.into_iter().chain(last) {
-            assert!(REASONS[..26].contains(&stored.word()), "{stored:?}");
+            assert!(REASONS[..28].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
 use super::core::Core;
+use super::judge::Warming;
 use super::lease::Lease;
 use super::lookup::{Place, variant_in};
+use crate::control::Stored;
 use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
 use crate::error::Result;
 use crate::observe::Count;
@@ -32,6 +34,8 @@ pub(crate) struct Plan<S: Storage> {
     until: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
+    /// It is fetched ahead, and its caller wants to know what became of it.
+    warming: Option<Warming>,
     /// The name of the body, if it is stored in chunks.
     body_id: [u8; 16],
     /// Stands in the head's place while chunks are written, where no usable head stood.
@@ -60,6 +64,7 @@ impl<S: Storage> Plan<S> {
     ) -> Self {
         let selection = core.selection(&names, request);
         let personal = policy::is_personal(&names, &request.headers);
+        let warming = Warming::begin(request, core.number);
         let apart = core.stands_apart(&names, request);
         core.note_scheme(request);
         let head = place.usable.as_ref().and_then(|record| match decode(record)? {
@@ -89,6 +94,7 @@ impl<S: Storage> Plan<S> {
             until,
             response,
             withheld,
+            warming,
             body_id: random_id(),
             placeholder,
             followed: AtomicBool::new(false),
@@ -249,6 +255,9 @@ impl<S: Storage> Plan<S> {
         match written {
             Ok(true) => {
                 self.core.observer.count(Count::Stored);
+                if let Some(warming) = &self.warming {
+                    warming.kept();
+                }
                 self.release_replaced().await;
                 true
             }
@@ -275,22 +284,28 @@ impl<S: Storage> Plan<S> {
         (self.place_key(), record)
     }
 
-    /// Writes what was freshened, if nothing came in between; else nothing more.
-    pub(crate) async fn commit_freshened(&self, record: Record) {
+    /// Writes what was freshened, if nothing came in between; else nothing more. What became of it.
+    pub(crate) async fn commit_freshened(&self, record: Record) -> Stored {
+        let mut freshened = Stored::Unchanged;
         if self.may_store(&record) {
             self.keep_groups().await;
             match self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await {
                 Ok(true) => {
                     self.core.observer.count(Count::Freshened);
+                    freshened = Stored::Freshened;
                     self.keep_reachable(&record).await;
                 }
                 Ok(false) => self.core.note_unstored("superseded"),
-                Err(_) => self.core.note_unstored("storage-failed"),
+                Err(_) => {
+                    freshened = Stored::Storage;
+                    self.core.note_unstored("storage-failed");
+                }
             }
         } else {
             self.core.note_unstored("invalidated");
         }
         self.withdraw(&record);
+        freshened
     }
 
     /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an

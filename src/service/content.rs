@@ -43,10 +43,19 @@ impl ReplayedContent {
         Self { read, rest: None }
     }
 
-    /// What was read. That is all of it where the request's body has an exact length, as
-    /// [`Full`] has.
-    pub fn into_bytes(self) -> Bytes {
-        self.read
+    /// Returns the content as bytes, where that is all of it.
+    ///
+    /// It is, if the request's body has an exact length: one that is too long goes to the inner service untouched.
+    ///
+    /// # Errors
+    /// Returns the content itself if more of it is still to come: it was longer than
+    /// [`max_content_bytes`](crate::CacheLayerBuilder::max_content_bytes), or has trailers. It is a [`Body`], and gives
+    /// every byte.
+    pub fn into_bytes(self) -> Result<Bytes, Self> {
+        match self.rest {
+            None => Ok(self.read),
+            Some(_) => Err(self),
+        }
     }
 }
 
@@ -114,7 +123,7 @@ impl Default for Contents {
     fn default() -> Self {
         let mut contents =
             Self { most: 256 * 1024, ignored: Ignored::default(), replayers: HashMap::default() };
-        contents.replay(|content| Full::new(content.into_bytes()));
+        contents.replay_full();
         contents.replay(UnsyncBoxBody::<Bytes, BoxError>::new);
         #[cfg(feature = "axum")]
         contents.replay(axum::body::Body::new);
@@ -131,6 +140,21 @@ impl Contents {
         let maker = Arc::clone(&make);
         let read = move |body, most| -> Reading<B> { Box::pin(read(body, most, Arc::clone(&maker))) };
         self.replayers.insert(TypeId::of::<B>(), Arc::new(Replayer { read: Box::new(read), make }));
+    }
+
+    /// A body in memory tells its length: what is too long is not begun, so that only whole contents are made anew.
+    fn replay_full(&mut self) {
+        let read = |body: Full<Bytes>, most| -> Reading<Full<Bytes>> {
+            Box::pin(async move {
+                if body.size_hint().lower() > most {
+                    return Read::Sent(body);
+                }
+                let Ok(whole) = body.collect().await;
+                Read::Whole(whole.to_bytes())
+            })
+        };
+        let make = Arc::new(|content: ReplayedContent| Full::new(content.read));
+        self.replayers.insert(TypeId::of::<Full<Bytes>>(), Arc::new(Replayer { read: Box::new(read), make }));
     }
 
     fn replayer<B: 'static>(&self) -> Option<&Replayer<B>> {

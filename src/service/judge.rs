@@ -4,6 +4,7 @@
 //! response asks here first, so that nothing is stored by one way that the other would refuse.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
@@ -50,6 +51,41 @@ pub(crate) struct Untold;
 
 /// Stands among the names for such a client.
 const UNTOLD: HeaderName = HeaderName::from_static("*client");
+
+/// Among the extensions of a request that fetches ahead: what became of its response in the store of the cache of this
+/// number, once that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Warming {
+    number: u64,
+    kept: Arc<AtomicU8>,
+}
+
+impl Warming {
+    const BEGUN: u8 = 1;
+    const KEPT: u8 = 2;
+
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, kept: Arc::default() }
+    }
+
+    /// For a response that is about to be stored.
+    pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
+        let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
+        // One value that is read after all has ended: no order with others matters.
+        warming.kept.store(Self::BEGUN, Ordering::Relaxed);
+        Some(warming)
+    }
+
+    /// The store has it.
+    pub(super) fn kept(&self) {
+        self.kept.store(Self::KEPT, Ordering::Relaxed);
+    }
+
+    /// Whether storing it was begun, and came to nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) == Self::BEGUN
+    }
+}
 
 /// Whether a request is told apart by its method and content.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
@@ -224,7 +260,9 @@ impl<S: Storage> Core<S> {
             head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
         }
         if let Some(place) = place {
-            let is_storable = || self.is_storable(request, requested, &head);
+            let is_storable = || {
+                Unstorable::reason(&head.extensions).is_none() && self.is_storable(request, requested, &head)
+            };
             let joined =
                 self.join(place, request, requested, (head.status, &head.headers), &[], is_storable).await;
             match joined {
@@ -236,6 +274,8 @@ impl<S: Storage> Core<S> {
         Response::from_parts(head, body)
     }
 
+<<<<<<< HEAD
+=======
     /// Whether rules, request and response allow to store the response.
     fn is_storable(&self, request: &request::Parts, requested: Timestamp, head: &response::Parts) -> bool {
         let (now, options) = (self.config.clock.now(), &self.config.policy);
@@ -243,6 +283,7 @@ impl<S: Storage> Core<S> {
         self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
     }
 
+>>>>>>> main
     /// Whether the user's filters let a response be stored, as it would be then.
     async fn passes_response_filters(&self, request: &request::Parts, head: &response::Parts) -> bool {
         let rules = self.rules();
@@ -266,6 +307,16 @@ impl<S: Storage> Core<S> {
         let mut head = from.clone();
         (head.status, head.headers) = (status, headers.clone());
         self.passes_response_filters(request, &head).await
+<<<<<<< HEAD
+    }
+
+    /// Whether rules, request and response allow to store the response.
+    fn is_storable(&self, request: &request::Parts, requested: Timestamp, head: &response::Parts) -> bool {
+        let (now, options) = (self.config.clock.now(), &self.config.policy);
+        let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
+        self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
+=======
+>>>>>>> main
     }
 
     /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.

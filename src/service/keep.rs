@@ -69,7 +69,12 @@ impl<S: Storage> Core<S> {
                         ttl = Some(freshness.ttl(times.responded));
                         let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                         let core = Arc::clone(self);
+<<<<<<< HEAD
+                        let about = (response, withheld);
+                        let plan = Plan::new(core, place, names, request, about, until, lease);
+=======
                         let plan = Plan::new(core, place, names, request, (response, withheld), until, lease);
+>>>>>>> main
                         (Stored::Storing, Some(plan))
                     }
                 }
@@ -158,6 +163,9 @@ impl<S: Storage> Core<S> {
         }
         let judged = self.judge(request, &request.method, head.status, &head.headers, freshness);
         let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+        if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
+            return Err(Stored::Length);
+        }
         if expected.unwrap_or(hint.lower()) > self.config.max_entry_bytes {
             return Err(Stored::TooLarge);
         }

@@ -55,5 +55,6 @@ pub(crate) use self::groups::{SKEW, origin};
 pub(crate) use self::guard::within;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::judge::Untold;
+pub(crate) use self::judge::Warming;
 pub(crate) use self::lookup::{Found, Place, variant_in};
 pub(crate) use self::respond::Asked;

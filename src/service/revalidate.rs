@@ -14,6 +14,7 @@ use super::judge::{Beside, Judged, is_by_content};
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use super::respond::{Asked, stored_status};
+use super::tasks::Driven;
 use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
@@ -234,7 +235,17 @@ impl<S: Storage> Core<S> {
                     lead.land(Landed::Freshened(at, record.clone()));
                 }
                 let freshened = record.clone();
-                self.tasks.drive(async move { plan.commit_freshened(freshened).await });
+                let plan = Arc::new(plan);
+                let committer = Arc::clone(&plan);
+                match self.tasks.drive(async move { committer.commit_freshened(freshened).await }) {
+                    Driven::Done(stored) => status.stored = stored,
+                    Driven::Spawned(_) => {}
+                    Driven::NoRuntime => {
+                        self.note_unstored("no-runtime");
+                        plan.withdraw(&record);
+                        status.stored = Stored::NoRuntime;
+                    }
+                }
                 (at, record)
             }
             Err(why) => {

@@ -9,7 +9,7 @@ use tower_response_cache::storage::{BoxStorage, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayer, Clock};
 
 use crate::support::faulty::{Faulty, Mode};
-use crate::support::{Fixture, ReqBody, get, response};
+use crate::support::{Fixture, Origin, ReqBody, get, response};
 use crate::{A, SECOND, origin, world};
 
 #[tokio::test]
@@ -136,4 +136,18 @@ async fn a_service_above_the_cache_may_have_another_body() {
     assert_eq!(layer.handle().warm(service.clone(), [get(A)], 1).await.stored, 1);
     let body = service.oneshot(Request::get(A).body(Full::default()).unwrap()).await.unwrap().into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "body");
+}
+
+#[tokio::test]
+async fn warming_counts_what_the_store_took() {
+    let origin = Origin::new(|request| {
+        let len = if request.uri().path() == "/large" { 1 << 20 } else { 10 };
+        response(&[("cache-control", "max-age=60")], vec![b'x'; len])
+    });
+    let storage = MemoryStorage::builder().max_bytes(1 << 20).build();
+    let fixture = Fixture::with(origin, storage, |builder| builder);
+    let requests = ["http://example.com/large", "http://example.com/small"].map(get);
+    let warmed = fixture.layer.handle().warm(fixture.service.clone(), requests, 1).await;
+    assert_eq!((warmed.stored, warmed.not_stored), (1, 1));
+    assert_eq!(fixture.layer.handle().size().await.unwrap().responses, 1);
 }

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{
-    CacheLayer, CacheLayerBuilder, CacheOptions, MissReason, NotStored, Outcome, Stored,
+    CacheLayer, CacheLayerBuilder, CacheOptions, MissReason, NotStored, Outcome, ReplayedContent, Stored,
 };
 
 use super::support::{Answer, Fixture, Origin, ReqBody, response};
@@ -285,7 +285,8 @@ async fn a_body_type_of_ones_own_is_passed_on_until_the_cache_is_told_how_to_mak
     };
     let builder = || methods(CacheLayer::builder(MemoryStorage::new()));
     let untold = builder().build().unwrap();
-    let told = builder().replay_content(|content| Own(Full::new(content.into_bytes()))).build().unwrap();
+    let told =
+        builder().replay_content(|content| Own(Full::new(content.into_bytes().unwrap()))).build().unwrap();
     for (layer, words) in [(untold, ["bypass"; 2]), (told, ["miss", "hit"])] {
         let service = layer.layer(origin());
         for word in words {
@@ -323,6 +324,60 @@ async fn what_a_filter_leaves_out_is_taken_to_change_something() {
             assert_eq!(fixture.get(GET).await.word(), expected, "{method}, {waits}");
         }
     }
+}
+
+/// A body in pieces, whose length nobody knows.
+#[derive(Default)]
+struct Pieces(Vec<Bytes>, Option<ReplayedContent>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if !self.0.is_empty() {
+            return std::task::Poll::Ready(Some(Ok(Frame::data(self.0.remove(0)))));
+        }
+        match &mut self.1 {
+            Some(rest) => std::pin::Pin::new(rest).poll_frame(cx),
+            None => std::task::Poll::Ready(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_a_content_are_all_of_it() {
+    let origin = service_fn(|request: Request<Pieces>| async move {
+        Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
+    });
+    let layer = methods(CacheLayer::builder(MemoryStorage::new())).max_content_bytes(8);
+    let layer = layer.replay_content(|content| match content.into_bytes() {
+        Ok(whole) => Pieces(vec![whole], None),
+        Err(content) => Pieces(Vec::new(), Some(content)),
+    });
+    let service = layer.build().unwrap().layer(origin);
+    for (pieces, words) in [(["amount=1", "000000"], ["bypass"; 2]), (["a=1", "&b=2"], ["miss", "hit"])] {
+        for word in words {
+            let content = Pieces(pieces.map(Bytes::from).to_vec(), None);
+            let request = Request::post(URI).body(content).unwrap();
+            let answer = Answer::read(service.clone().oneshot(request).await.unwrap()).await;
+            assert_eq!((answer.word(), &answer.body[..]), (word, pieces.concat().as_bytes()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn ignored_fields_add_up() {
+    let (fixture, _) = with(FRESH, |builder| {
+        methods(builder).ignore_content(["token"]).unwrap().ignore_content(["nonce"]).unwrap()
+    });
+    let ask = |content| fixture.ask(send(Method::POST, "application/json", content));
+    assert_eq!(ask(r#"{"q":1,"token":"a","nonce":1}"#).await.word(), "miss");
+    assert_eq!(ask(r#"{"q":1,"token":"b","nonce":1}"#).await.word(), "hit");
+    assert_eq!(ask(r#"{"q":1,"token":"a","nonce":2}"#).await.word(), "hit");
 }
 
 #[tokio::test(start_paused = true)]

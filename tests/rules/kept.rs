@@ -349,3 +349,15 @@ async fn session_is_not_given_to_the_next_user() {
         assert_ne!(next.header("set-cookie"), first.header("set-cookie"), "{:?}", next.status);
     }
 }
+
+#[tokio::test]
+async fn bodies_of_another_length_are_not_called_stored() {
+    for (announced, body) in [("5", "four"), ("3", "four"), ("1", "")] {
+        let fields = [("cache-control", "max-age=60"), ("content-length", announced)];
+        let origin = Origin::new(move |_| response(&fields, body));
+        let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| builder.status_field("cache"));
+        let response = fixture.send(get(URI)).await;
+        assert_eq!(response.body().status().unwrap().stored(), Stored::Length, "{announced} {body}");
+        assert_eq!(response.headers()["cache-status"], "cache; fwd=uri-miss; fwd-status=200; detail=length");
+    }
+}

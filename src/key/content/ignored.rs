@@ -24,21 +24,27 @@ pub(super) enum Step {
 }
 
 impl Ignored {
-    /// Of users' texts.
+    #[cfg(test)]
+    pub(crate) fn new<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self> {
+        let mut ignored = Self::default();
+        ignored.add(texts)?;
+        Ok(ignored)
+    }
+
+    /// Adds users' texts.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if one is empty, has an empty step, is nothing but a star, or has a backslash
     /// before anything but a dot, a star or a backslash.
-    pub(crate) fn new<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self> {
-        let mut ignored = Self::default();
+    pub(crate) fn add<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> Result<()> {
         for text in texts {
             let mut steps = steps(text.as_ref())?;
             if steps.len() > 1 {
-                ignored.paths.push(steps.into());
+                self.paths.push(steps.into());
                 continue;
             }
             match steps.pop() {
-                Some(Step::Member(name)) => ignored.names.insert(name),
+                Some(Step::Member(name)) => self.names.insert(name),
                 _ => {
                     return Err(malformed(
                         "ignored field: a lone `*` would ignore all content; expected a name",
@@ -46,7 +52,7 @@ impl Ignored {
                 }
             };
         }
-        Ok(ignored)
+        Ok(())
     }
 
     /// Whether fields of this name are ignored wherever they are.
