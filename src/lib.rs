@@ -128,6 +128,7 @@
 //! | page | |
 //! |---|---|
 //! | [`questions`] | what people ask of an HTTP cache: why it does not store, the stack, several processes, failures, security … |
+//! | [`attacks`] | what was tried against the cache, by origins, clients and neighbours, and what it does about it |
 //! | [`storage`] | each storage: what it promises, what to know, how its records look |
 //! | [`observe`] | every metric, span and event |
 //! | [`conformance`] | what RFC 9111 demands, sentence by sentence, with the function and the test that keep it |
@@ -141,6 +142,7 @@
 // On docs.rs each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod attacks;
 mod body;
 mod builder;
 pub mod conformance;

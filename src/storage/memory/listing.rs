@@ -79,9 +79,10 @@ impl MemoryStorage {
     pub(super) fn listing<T: Send + 'static>(
         &self,
         pick: fn(Key, &Record) -> Option<T>,
-    ) -> impl Stream<Item = Result<T>> + Send {
+    ) -> impl Stream<Item = Result<T>> + Send + Unpin {
         let begun = (self.clone(), self.cursor(), VecDeque::new(), true);
-        stream::unfold(begun, move |(storage, mut cursor, mut found, mut more)| async move {
+        // Boxed, so that a caller need not pin it to ask for the next.
+        Box::pin(stream::unfold(begun, move |(storage, mut cursor, mut found, mut more)| async move {
             loop {
                 if let Some(item) = found.pop_front() {
                     return Some((Ok(item), (storage, cursor, found, more)));
@@ -92,6 +93,6 @@ impl MemoryStorage {
                 step_aside().await;
                 more = storage.step(&mut cursor, |key, record| found.extend(pick(key, record)));
             }
-        })
+        }))
     }
 }
