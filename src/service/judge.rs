@@ -274,16 +274,6 @@ impl<S: Storage> Core<S> {
         Response::from_parts(head, body)
     }
 
-<<<<<<< HEAD
-=======
-    /// Whether rules, request and response allow to store the response.
-    fn is_storable(&self, request: &request::Parts, requested: Timestamp, head: &response::Parts) -> bool {
-        let (now, options) = (self.config.clock.now(), &self.config.policy);
-        let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
-        self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
-    }
-
->>>>>>> main
     /// Whether the user's filters let a response be stored, as it would be then.
     async fn passes_response_filters(&self, request: &request::Parts, head: &response::Parts) -> bool {
         let rules = self.rules();
@@ -307,7 +297,6 @@ impl<S: Storage> Core<S> {
         let mut head = from.clone();
         (head.status, head.headers) = (status, headers.clone());
         self.passes_response_filters(request, &head).await
-<<<<<<< HEAD
     }
 
     /// Whether rules, request and response allow to store the response.
@@ -315,8 +304,6 @@ impl<S: Storage> Core<S> {
         let (now, options) = (self.config.clock.now(), &self.config.policy);
         let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
         self.judge(request, &request.method, head.status, &head.headers, freshness).is_ok()
-=======
->>>>>>> main
     }
 
     /// Whether a response may be stored, and what is settled then; else the freshness that it has by itself.

@@ -69,12 +69,8 @@ impl<S: Storage> Core<S> {
                         ttl = Some(freshness.ttl(times.responded));
                         let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                         let core = Arc::clone(self);
-<<<<<<< HEAD
                         let about = (response, withheld);
                         let plan = Plan::new(core, place, names, request, about, until, lease);
-=======
-                        let plan = Plan::new(core, place, names, request, (response, withheld), until, lease);
->>>>>>> main
                         (Stored::Storing, Some(plan))
                     }
                 }
