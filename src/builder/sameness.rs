@@ -78,11 +78,14 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Leaves these fields of contents out of the key: by name at every depth of a JSON document, in a form and in
-    /// multipart (`token`), or at one place of a JSON document (`auth.token`, `items.*.id`; a dot in a name is written
-    /// `\\.`). With a field goes all that is in it: of GraphQL's `extensions`, also the hash that names a persisted query,
-    /// so name a place in it (`extensions.tracing`). They are in nothing that is stored. The request goes out as it is. Names
-    /// add up. Default: all count.
+    /// Leaves these fields of contents out of the key.
+    ///
+    /// A plain name (`token`) stands for a field at every depth of a JSON document, of a form and of multipart content; a path
+    /// (`auth.token`, `items.*.id`; a dot in a name is written `\\.`) for one place of a JSON document. With a field goes all
+    /// that is in it, but for the `persistedQuery` in GraphQL's `extensions`, which says what is asked for: it is ignored only
+    /// by its own name. Ignored fields are in no record. The request goes out as it is. Names add up.
+    ///
+    /// Default: all fields count.
     ///
     /// # Errors
     /// A name or path is malformed.

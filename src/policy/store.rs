@@ -118,7 +118,6 @@ fn is_understood(status: StatusCode) -> bool {
 fn is_of_one_request(status: StatusCode) -> bool {
     // RFC 9110 §15, unless another is named.
     match status.as_u16() {
-        400 => true, // how the message is written: its syntax, framing or fields, any of them
         401 => true, // the credentials: those of a shared cache's next user may be good
         406 => true, // the preferences (Accept and its kin), which Vary often leaves out here
         407 => true, // the credentials for a proxy, which are in no key
@@ -138,7 +137,8 @@ fn is_of_one_request(status: StatusCode) -> bool {
         505 => true, // the version that the client speaks
         511 => true, // the client's network: likewise (RFC 6585 §6)
         // About the resource (409, 423), its state or the URI (414, 422), or about the server. 402, 403 and 451 too: where
-        // they are for one client, the origin says so as for a 200.
+        // they are for one client, the origin says so as for a 200. 400 most often says that a URI means nothing: with a
+        // lifetime of its own it is stored, as RFC 9111 §3 lets a cache do.
         _ => false,
     }
 }

@@ -119,7 +119,7 @@ impl Rules {
 
     /// The statuses that are stored, and no others but those that a matching rule names. They are stored also where a
     /// cache would not store them by itself, if they have a lifetime: 206 and 304 never, and of those that say something
-    /// of one request (400, 401, 406 to 408, 411 to 413, 415 to 417, 421, 425, 426, 428, 429, 431, 505, 511) only what is
+    /// of one request (401, 406 to 408, 411 to 413, 415 to 417, 421, 425, 426, 428, 429, 431, 505, 511) only what is
     /// named here or by a rule. The risk of naming one of these: one request, made to fail, takes the page away from all
     /// others. Default: as RFC 9111 §3 says.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {

@@ -71,13 +71,13 @@ fn statuses() {
             .after(1).get("").not_reused()
     });
     let others = [201, 202, 205, 302, 303, 307, 400, 401, 402, 403, 406, 409, 418, 429, 451, 500, 502, 503, 504, 599];
-    let none = others.into_iter().filter(|status| ![400, 401, 406, 429].contains(status)).map(|status| {
+    let none = others.into_iter().filter(|status| ![401, 406, 429].contains(status)).map(|status| {
         case(format!("{status} has no heuristic lifetime"), "§3")
             .get("").answer(status, "last-modified: {-1000}").stores_not(NotStored::StatusNotCacheable)
             .get("").miss(Absent)
     });
     // Of one request or client: no other gets it.
-    let of_one = [400, 401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
+    let of_one = [401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
     let one = of_one.map(|status| {
         case(format!("{status} is about one request"), "§3")
             .get("").answer(status, "cache-control: public, max-age=60").stores_not(NotStored::StatusOfRequest)

@@ -382,14 +382,27 @@ async fn ignored_fields_add_up() {
 
 #[tokio::test(start_paused = true)]
 async fn persisted_queries_are_told_apart_by_their_hash() {
-    // The settings of the documentation.
-    let (fixture, _) =
-        with(FRESH, |builder| methods(builder).ignore_content(["extensions.tracing"]).unwrap());
-    for (content, expected) in [
-        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":1}}"#, "miss"),
-        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"bb"},"tracing":1}}"#, "miss"),
-        (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":2}}"#, "hit"),
-    ] {
-        assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected, "{content}");
+    // The setting of the documentation, and the one that ignores more than its user thinks of.
+    for setting in ["extensions.tracing", "extensions"] {
+        let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content([setting]).unwrap());
+        for (content, expected) in [
+            (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":1}}"#, "miss"),
+            (r#"{"extensions":{"persistedQuery":{"sha256Hash":"bb"},"tracing":1}}"#, "miss"),
+            (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":2}}"#, "hit"),
+        ] {
+            assert_eq!(
+                fixture.ask(send(Method::POST, JSON, content)).await.word(),
+                expected,
+                "{setting} {content}"
+            );
+        }
+    }
+    // Named by itself it is ignored.
+    let ignoring = ["extensions.persistedQuery"];
+    let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content(ignoring).unwrap());
+    for (hash, expected) in [("aa", "miss"), ("bb", "hit")] {
+        let content = format!(r#"{{"extensions":{{"persistedQuery":{{"sha256Hash":"{hash}"}}}}}}"#);
+        let content: &'static str = Box::leak(content.into_boxed_str());
+        assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected);
     }
 }

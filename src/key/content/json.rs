@@ -61,6 +61,22 @@ impl Value<'_> {
     }
 }
 
+impl Value<'_> {
+    /// What counts of a member that is ignored: the persisted query in a GraphQL request's `extensions`.
+    ///
+    /// Where the request has no `query`, it is all that tells which query is meant; ignoring `extensions` for the sake of its
+    /// client's name and tracing must not answer one query with another's result. A user who names it itself ignores it.
+    fn counting_though_ignored(self, name: &str) -> Option<Self> {
+        match self {
+            Self::Object(mut members) if name == "extensions" => {
+                members.retain(|(name, value)| name == "persistedQuery" && value.is_some());
+                (!members.is_empty()).then_some(Self::Object(members))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Takes apart a text that is known to be JSON.
 struct Reader<'a, 'i> {
     rest: &'a str,
@@ -110,7 +126,8 @@ impl<'a> Reader<'a, '_> {
             let paths = follow(paths, Some(&name));
             let value = self.value(&paths, depth)?;
             let counts = !self.ignored.names(name.as_bytes()) && !paths.iter().any(|path| path.is_empty());
-            members.push((name, counts.then_some(value)));
+            let value = if counts { Some(value) } else { value.counting_though_ignored(&name) };
+            members.push((name, value));
             self.pass_comma()?;
         }
         self.take(1)?;
