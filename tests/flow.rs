@@ -305,6 +305,27 @@ async fn what_no_cache_answers_passes_untouched() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
+/// RFC 9211 §2.5: the parameter tells what is, and a body may still break off.
+#[tokio::test]
+async fn status_field_says_stored_only_for_what_is() {
+    let origin = Origin::new(|request| {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"t\"")];
+        match has_tag(request, "\"t\"") {
+            true => not_modified(&fields),
+            false => response(&fields, "v"),
+        }
+    });
+    let storage = tower_response_cache::storage::MemoryStorage::new();
+    let cache = Fixture::with(origin, storage, |builder| builder.status_field("ours"));
+    let dropped = cache.send(get(A)).await;
+    assert_eq!(dropped.headers()["cache-status"], "ours; fwd=uri-miss; fwd-status=200; ttl=60");
+    drop(dropped);
+    assert_eq!(cache.get(A).await.word(), "miss", "it was not read, and so not stored");
+    cache.clock.advance(Duration::from_secs(61));
+    let confirmed = cache.get(A).await;
+    assert_eq!(confirmed.header("cache-status"), Some("ours; fwd=stale; fwd-status=304; ttl=60; stored"));
+}
+
 #[tokio::test]
 async fn a_status_field_is_added_on_request() {
     let cache = Fixture::with(
@@ -312,10 +333,7 @@ async fn a_status_field_is_added_on_request() {
         tower_response_cache::storage::MemoryStorage::new(),
         |builder| builder.status_field("ours"),
     );
-    assert_eq!(
-        cache.get(A).await.header("cache-status"),
-        Some("ours; fwd=uri-miss; fwd-status=200; ttl=60; stored")
-    );
+    assert_eq!(cache.get(A).await.header("cache-status"), Some("ours; fwd=uri-miss; fwd-status=200; ttl=60"));
     assert_eq!(cache.get(A).await.header("cache-status"), Some("ours; hit; ttl=60"));
     let origin = Origin::new(|_| response(&[("cache-control", "no-store")], "v"));
     let storage = tower_response_cache::storage::MemoryStorage::new();

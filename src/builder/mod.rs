@@ -237,8 +237,12 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Adds a Cache-Status field (RFC 9211) to each response, under this name of the cache. A name that is no token is
-    /// written as a string. Default: none is added.
+    /// Adds a Cache-Status field (RFC 9211) to each response, under this name of the cache.
+    ///
+    /// A name that is no token is written as a string. The parameter `stored` is there only where the storage has the
+    /// response already: not while its body is still to come.
+    ///
+    /// Default: none is added.
     pub fn status_field(mut self, name: impl Into<String>) -> Self {
         self.config.status_field = Some(structured_name(name.into()));
         self

@@ -28,6 +28,8 @@ pub struct CacheStatus {
     pub(crate) ttl: Option<i64>,
     pub(crate) origin_status: Option<u16>,
     pub(crate) collapsed: bool,
+    /// The storage has acknowledged what this response brought.
+    pub(crate) is_stored: bool,
     /// It was fetched for the store alone: no request gets it.
     pub(crate) beside: bool,
 }
@@ -105,7 +107,16 @@ pub enum Stored {
 
 impl CacheStatus {
     pub(crate) fn new(outcome: Outcome, stored: Stored) -> Self {
-        Self { outcome, stored, age: None, ttl: None, origin_status: None, collapsed: false, beside: false }
+        Self {
+            outcome,
+            stored,
+            age: None,
+            ttl: None,
+            origin_status: None,
+            collapsed: false,
+            is_stored: false,
+            beside: false,
+        }
     }
 
     /// Where the response came from.
@@ -160,7 +171,10 @@ impl CacheStatus {
 }
 
 impl fmt::Display for CacheStatus {
-    /// The parameters of RFC 9211 §2: `hit`, or `fwd=…` with its reason, then `ttl`, `stored` and a `detail`.
+    /// Writes the parameters of RFC 9211 §2: `hit`, or `fwd=…` with its reason, then `ttl`, `stored` and a `detail`.
+    ///
+    /// `stored` says that the storage has the response (§2.5). A response whose body is still to come does not say it, since
+    /// that may break off; a 304 does, where the storage acknowledges at once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
             // The origin was asked, so that this is no hit (RFC 9211 §2.1).
@@ -184,7 +198,7 @@ impl fmt::Display for CacheStatus {
         if let Some(ttl) = self.ttl {
             write!(f, "; ttl={ttl}")?;
         }
-        if matches!(self.stored, Stored::Storing | Stored::Freshened) {
+        if self.is_stored {
             f.write_str("; stored")?;
         }
         if self.collapsed {

@@ -238,7 +238,9 @@ impl<S: Storage> Core<S> {
                 let plan = Arc::new(plan);
                 let committer = Arc::clone(&plan);
                 match self.tasks.drive(async move { committer.commit_freshened(freshened).await }) {
-                    Driven::Done(stored) => status.stored = stored,
+                    Driven::Done(stored) => {
+                        (status.stored, status.is_stored) = (stored, stored == Stored::Freshened);
+                    }
                     Driven::Spawned(_) => {}
                     Driven::NoRuntime => {
                         self.note_unstored("no-runtime");
