@@ -155,7 +155,7 @@ impl MemoryStorage {
     }
 
     fn note_use(&self, name: Named, weight: u64) {
-        if name.hash % SHARE != 0 {
+        if !name.hash.is_multiple_of(SHARE) {
             return;
         }
         // Nothing waits for statistics.
