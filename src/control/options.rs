@@ -156,7 +156,7 @@ impl CacheOptions {
     }
 
     pub(crate) fn within(mut self, scope: Scope) -> Self {
-        self.scope = self.scope.and(scope);
+        self.scope = self.scope.around(scope);
         self
     }
 

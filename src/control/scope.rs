@@ -36,11 +36,13 @@ pub(crate) struct Scope {
 impl Scope {
     const NONE: Self = Self { disabled: false, read_only: false, only_if_cached: false };
 
-    pub(crate) fn and(self, other: Self) -> Self {
+    /// What holds in an inner scope of this one.
+    pub(crate) fn around(self, inner: Self) -> Self {
         Self {
-            disabled: self.disabled || other.disabled,
-            read_only: self.read_only || other.read_only,
-            only_if_cached: self.only_if_cached || other.only_if_cached,
+            disabled: self.disabled || inner.disabled,
+            read_only: self.read_only || inner.read_only,
+            // A cache that is switched off is asked for nothing, so that a 504 would lift what the outer scope says.
+            only_if_cached: self.only_if_cached || (inner.only_if_cached && !self.disabled),
         }
     }
 
@@ -68,7 +70,7 @@ pub fn read_only<F: Future>(future: F) -> impl Future<Output = F::Output> {
 
 /// Within this future, requests are answered from what is stored or by 504, as with `only-if-cached` (RFC 9111
 /// §5.2.1.7): also those that pass the cache by, and nothing is refreshed in the background. Unsafe requests go to the
-/// origin all the same.
+/// origin all the same, and so do all requests where [`disabled`] is around this.
 pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { only_if_cached: true, ..Scope::NONE }, future)
 }
@@ -77,5 +79,5 @@ pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// scope in which it is polled.
 async fn within<F: Future>(scope: Scope, future: F) -> F::Output {
     let mut future = pin!(future);
-    poll_fn(|cx| SCOPE.sync_scope(Scope::current().and(scope), || future.as_mut().poll(cx))).await
+    poll_fn(|cx| SCOPE.sync_scope(Scope::current().around(scope), || future.as_mut().poll(cx))).await
 }

@@ -35,8 +35,7 @@ pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe
 pub(crate) use self::options::Options;
 pub use self::store::NotStored;
 pub(crate) use self::store::{
-    Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, remove_overridden_length, storable,
-    stored_headers,
+    Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
 };
 pub use self::terms::Ttl;
 pub(crate) use self::terms::{Despite, Given, Terms};

@@ -265,10 +265,14 @@ impl Withheld {
         Self(names)
     }
 
-    /// What a response leaves out of itself: what its Connection fields list, and what is restricted.
+    /// What a response leaves out of itself: what its Connection fields list, what is restricted, and a Content-Length that
+    /// Transfer-Encoding overrides, since it is not the length of what is stored (RFC 9112 §6.3).
     pub(crate) fn by(response: &HeaderMap, options: &Options) -> Self {
         let mut names = connection_list(response);
         names.append(&mut restricted_list(response, options));
+        if response.contains_key(header::TRANSFER_ENCODING) {
+            names.push(header::CONTENT_LENGTH);
+        }
         Self::new(names)
     }
 
@@ -318,16 +322,6 @@ fn connection_list(headers: &HeaderMap) -> Vec<HeaderName> {
         .flat_map(|line| split_list(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect()
-}
-
-/// Removes a Content-Length that Transfer-Encoding overrides.
-///
-/// It is not the length of what comes, and the two together may be an attempt to smuggle a response: an intermediary must not
-/// pass it on (RFC 9112 §6.3).
-pub(crate) fn remove_overridden_length(response: &mut HeaderMap) {
-    if response.contains_key(header::TRANSFER_ENCODING) {
-        response.remove(header::CONTENT_LENGTH);
-    }
 }
 
 fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {

@@ -207,7 +207,12 @@ impl<S: Storage> Core<S> {
 }
 
 /// Returns the announced length; `None` where there is none, or no single one.
+///
+/// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
 fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next()?.to_str().ok()?.parse().ok()?;
     lengths.next().is_none().then_some(length)

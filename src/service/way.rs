@@ -15,7 +15,6 @@ use crate::body::CacheBody;
 use crate::control::CacheStatus;
 use crate::key::EffectiveUri;
 use crate::observe::{Count, Gauge};
-use crate::policy;
 use crate::storage::Storage;
 
 impl<S: Storage> Core<S> {
@@ -26,14 +25,10 @@ impl<S: Storage> Core<S> {
         request: Request<F::RequestBody>,
     ) -> Result<Response<F::Body>, F::Error> {
         let _under_way = self.observer.raise(Gauge::OriginRequests);
-        let mut result = fetcher.fetch(request).await;
-        match &mut result {
-            // Here, so that all who get the response, now or from the storage, get it in one framing.
-            Ok(response) => policy::remove_overridden_length(response.headers_mut()),
-            Err(_) => {
-                self.observer.count(Count::OriginError);
-                tracing::debug!("the inner service failed");
-            }
+        let result = fetcher.fetch(request).await;
+        if result.is_err() {
+            self.observer.count(Count::OriginError);
+            tracing::debug!("the inner service failed");
         }
         result
     }

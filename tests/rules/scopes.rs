@@ -176,6 +176,11 @@ async fn inner_scope_lifts_no_outer_one() {
     assert_eq!(answer.word(), "bypass");
     let answer = scope::disabled(scope::read_only(fixture.get(URI))).await;
     assert_eq!(answer.word(), "bypass");
+    let answer = scope::disabled(scope::only_if_cached(fixture.get(URI))).await;
+    assert_eq!(answer.word(), "bypass");
+    let asked = fixture.origin.count();
+    let answer = scope::only_if_cached(scope::disabled(fixture.get(URI))).await;
+    assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, asked));
     assert_eq!(scope::read_only(fixture.get(URI)).await.word(), "miss");
     assert_eq!(fixture.get(URI).await.word(), "miss", "nothing was stored");
 }

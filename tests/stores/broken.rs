@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Empty, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -188,7 +188,13 @@ async fn server(layer: CacheLayer<BoxStorage>, origin: u16) -> u16 {
                 async move {
                     let request = Request::get(uri).body(Empty::new()).unwrap();
                     let response = match cache.oneshot(request).await {
-                        Ok(response) => response.map(Either::Left),
+                        Ok(mut response) => {
+                            // As an intermediary has to (RFC 9112 §6.3).
+                            if response.headers_mut().remove(header::TRANSFER_ENCODING).is_some() {
+                                response.headers_mut().remove(header::CONTENT_LENGTH);
+                            }
+                            response.map(Either::Left)
+                        }
                         Err(_) => {
                             let mut failed = Response::new(Either::Right(Full::<Bytes>::default()));
                             *failed.status_mut() = StatusCode::BAD_GATEWAY;
