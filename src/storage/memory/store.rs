@@ -135,7 +135,7 @@ impl MemoryStorage {
             self.0.clock.fetch_add(TICK, Ordering::Relaxed);
         }
         let now = self.0.clock.load(Ordering::Relaxed);
-        let before = node.used(now, counts(key));
+        let before = table.used(node, now, counts(key));
         let (weight, has_grown) = (node.group.weight(), node.group.has_grown(key));
         drop(table);
         // What was used just now is a hit in any way of choosing.
@@ -270,11 +270,17 @@ impl MemoryStorage {
             taken = node.group.make_room(key, cost, self.0.max_entry, &mut gone);
             if taken {
                 gone.extend(node.group.put(key, record));
-                node.used(now, false);
             }
             weight = node.group.weight();
             self.0.used.fetch_sub(most + before - weight, Ordering::AcqRel);
             self.0.listed.fetch_add(node.group.listed().wrapping_sub(listed), Ordering::Relaxed);
+        }
+        // A new one is marked already.
+        if taken
+            && !is_new
+            && let Some(node) = table.get(&name)
+        {
+            table.used(node, now, false);
         }
         drop(table);
         if is_new {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::contest::{ByHash, LOOKS, MOST_USES, SHARE, Way};
 use super::group::Group;
 
 /// What an entry costs beside its records: twice its place, since a vector that grows has twice the room; as much for the
 /// index; and its part in the contest.
-pub(super) const ENTRY: u64 = 2 * (size_of::<Option<Node>>() as u64 + 8) + 2 * 40 + 2 * 120 / SHARE;
+pub(super) const ENTRY: u64 = 2 * (size_of::<Option<Node>>() as u64 + 16) + 2 * 40 + 2 * 120 / SHARE;
 
 /// An entry's name with its hash, by a key that no other storage has: otherwise names could be looked for that agree where
 /// the index looks.
@@ -31,24 +31,32 @@ pub(super) struct Node {
     pub(super) group: Group,
     /// Counts the entries that were ever made; a listing passes by those that came after it began.
     pub(super) born: u64,
-    /// The storage's clock at the last use. Atomic, since hits share the lock; Relaxed, since nothing depends on its order.
-    last: AtomicU64,
-    uses: AtomicU8,
     /// Where `live` has it.
     live: u32,
 }
 
-impl Node {
-    /// Notes a use; returns when the one before was. `counts`: it is one by a request, not one more part of the same.
-    pub(super) fn used(&self, now: u64, counts: bool) -> u64 {
-        let before = self.last.load(Ordering::Relaxed);
+/// When and how often an entry was used: the storage's clock at the last use, above eight bits of count. Atomic, since hits
+/// share the lock; Relaxed, since nothing depends on its order, and a use that is lost among others makes no difference.
+#[derive(Debug)]
+struct Mark(AtomicU64);
+
+impl Mark {
+    fn new(now: u64) -> Self {
+        Self(AtomicU64::new(now << 8))
+    }
+
+    /// The time of the last use, and how many there were.
+    fn read(&self) -> (u64, u8) {
+        let mark = self.0.load(Ordering::Relaxed);
+        (mark >> 8, mark as u8)
+    }
+
+    fn used(&self, now: u64, counts: bool) -> u64 {
+        let (before, uses) = self.read();
+        let uses_now = if counts { (uses + 1).min(MOST_USES) } else { uses };
         // A write that changes nothing would take the cache line from the other cores.
-        if before != now {
-            self.last.store(now, Ordering::Relaxed);
-        }
-        let uses = self.uses.load(Ordering::Relaxed);
-        if counts && uses < MOST_USES {
-            self.uses.store(uses + 1, Ordering::Relaxed);
+        if (before, uses) != (now, uses_now) {
+            self.0.store(now << 8 | u64::from(uses_now), Ordering::Relaxed);
         }
         before
     }
@@ -62,6 +70,9 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// The places that are taken, to look at some at random.
     live: Vec<u32>,
+    /// The uses of the entries at these places, in the same order. Apart from the entries: an eviction looks at sixteen at
+    /// random, which are near in a core's cache so, where as many entries are not.
+    marks: Vec<Mark>,
 }
 
 impl Table {
@@ -89,13 +100,20 @@ impl Table {
     pub(super) fn insert(&mut self, name: Named, group: Group, born: u64, now: u64) {
         let at = self.free.pop().unwrap_or(self.nodes.len() as u32);
         let live = self.live.len() as u32;
-        let node = Node { name, group, born, last: AtomicU64::new(now), uses: AtomicU8::new(0), live };
+        let node = Node { name, group, born, live };
         match self.nodes.get_mut(at as usize) {
             Some(place) => *place = Some(node),
             None => self.nodes.push(Some(node)),
         }
         self.live.push(at);
+        self.marks.push(Mark::new(now));
         self.index.insert(name, at);
+    }
+
+    /// Notes a use of an entry; returns when the one before was. `counts`: it is one by a request, not one more part of the
+    /// same.
+    pub(super) fn used(&self, node: &Node, now: u64, counts: bool) -> u64 {
+        self.marks.get(node.live as usize).map_or(now, |mark| mark.used(now, counts))
     }
 
     pub(super) fn remove(&mut self, name: &Named) -> Option<Group> {
@@ -103,6 +121,7 @@ impl Table {
         let node = self.nodes.get_mut(at as usize)?.take()?;
         self.free.push(at);
         self.live.swap_remove(node.live as usize);
+        self.marks.swap_remove(node.live as usize);
         if let Some(moved) = self.live.get(node.live as usize).copied()
             && let Some(Some(moved)) = self.nodes.get_mut(moved as usize)
         {
@@ -120,21 +139,25 @@ impl Table {
         looks: usize,
         mut random: impl FnMut() -> u64,
     ) -> Option<(u64, Named, u64)> {
-        let all = self.live.len() <= LOOKS;
-        let looks = if all { self.live.len() } else { looks };
-        (0..looks)
-            .filter_map(|look| {
-                let at = if all { look } else { (random() % self.live.len() as u64) as usize };
-                let mut node = self.node(self.live[at])?;
-                if node.name == *own {
-                    // Its neighbour instead, so that there is one wherever there are two.
-                    node =
-                        self.node(self.live[(at + 1) % self.live.len()]).filter(|next| next.name != *own)?;
-                }
-                let age = now.saturating_sub(node.last.load(Ordering::Relaxed));
-                Some((way.score(age, node.uses.load(Ordering::Relaxed)), node.name, node.born))
-            })
-            .max_by_key(|(score, ..)| *score)
+        let len = self.live.len();
+        let all = len <= LOOKS;
+        let (mut worst, mut second): (Option<(u64, usize)>, Option<(u64, usize)>) = (None, None);
+        for look in 0..if all { len } else { looks } {
+            let at = if all { look } else { (random() % len as u64) as usize };
+            let Some((last, uses)) = self.marks.get(at).map(Mark::read) else { continue };
+            let found = (way.score(now.saturating_sub(last), uses), at);
+            match worst {
+                Some((_, known)) if known == at => {}
+                Some((score, _)) if found.0 <= score => second = second.max(Some(found)),
+                _ => second = std::mem::replace(&mut worst, Some(found)),
+            }
+        }
+        // Where the worst is `own`, the next one, or its neighbour, so that there is one wherever there are two.
+        let neighbour = worst.map(|(score, at)| (score, (at + 1) % len));
+        [worst, second, neighbour].into_iter().flatten().find_map(|(score, at)| {
+            let node = self.node(*self.live.get(at)?)?;
+            (node.name != *own).then_some((score, node.name, node.born))
+        })
     }
 
     /// All groups, to be dropped outside the lock.
