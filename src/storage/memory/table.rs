@@ -141,7 +141,8 @@ impl Table {
     ) -> Option<(u64, Named, u64)> {
         let len = self.live.len();
         let all = len <= LOOKS;
-        let (mut worst, mut second): (Option<(u64, usize)>, Option<(u64, usize)>) = (None, None);
+        let mut worst: Option<(u64, usize)> = None;
+        let mut second = None;
         for look in 0..if all { len } else { looks } {
             let at = if all { look } else { (random() % len as u64) as usize };
             let Some((last, uses)) = self.marks.get(at).map(Mark::read) else { continue };
@@ -149,7 +150,7 @@ impl Table {
             match worst {
                 Some((_, known)) if known == at => {}
                 Some((score, _)) if found.0 <= score => second = second.max(Some(found)),
-                _ => second = std::mem::replace(&mut worst, Some(found)),
+                _ => second = worst.replace(found),
             }
         }
         // Where the worst is `own`, the next one, or its neighbour, so that there is one wherever there are two.
