@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
 use crate::policy::{Given, MOST_FIELDS};
-use crate::storage::{Decoded, Key, Record};
+use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
 
-pub(super) const VERSION: u8 = 5;
+pub(super) const VERSION: u8 = FORM_VERSION;
 
 /// A response that is stored has at most [`MOST_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
 const MOST_STORED_FIELDS: usize = 4 * MOST_FIELDS;

@@ -70,4 +70,4 @@ pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 
 pub(crate) use self::exclusive::exclusive;
-pub(crate) use self::record::{Decoded, heap_bytes, random_id};
+pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id};

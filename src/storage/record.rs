@@ -137,6 +137,9 @@ struct Shared {
     decoded: OnceLock<Arc<dyn Decoded>>,
 }
 
+/// The first byte of a payload that has a decoded form: no other is ever decoded.
+pub(crate) const FORM_VERSION: u8 = 5;
+
 /// The first byte of a record's bytes.
 pub(super) const VERSION: u8 = 1;
 /// Version, checksum, stamp, retain_until; the payload follows.
@@ -215,10 +218,11 @@ impl Record {
         shared + payload + decoded.map_or(0, |decoded| decoded.memory(self.shared.payload.is_some()))
     }
 
-    /// Whether the record has its decoded form, which it may get later and then keeps.
+    /// Whether the record may get a decoded form when it is read, which it then keeps.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
-    pub(crate) fn is_decoded(&self) -> bool {
-        self.shared.decoded.get().is_some()
+    pub(crate) fn awaits_form(&self) -> bool {
+        let is_form = |payload: &Bytes| payload.first() == Some(&FORM_VERSION);
+        self.shared.decoded.get().is_none() && self.shared.payload.as_ref().is_some_and(is_form)
     }
 
     /// The whole record as bytes: a version, a checksum, the stamp, the time and the payload.

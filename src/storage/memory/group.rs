@@ -55,7 +55,7 @@ const HEAD: Place = (Kind::Head, [0; 16], 0);
 
 /// Whether the record may get a decoded form that it does not have yet.
 fn awaits_form(kind: Kind, record: &Record) -> bool {
-    !matches!(kind, Kind::Chunk | Kind::Lease) && !record.is_decoded()
+    !matches!(kind, Kind::Chunk | Kind::Lease) && record.awaits_form()
 }
 
 /// What an entry costs with nothing but this record, beside the record's own cost.
@@ -87,7 +87,7 @@ impl Group {
 
     /// Whether the record got its decoded form after it was counted.
     pub(super) fn has_grown(&self, key: Key) -> bool {
-        self.held(place(key)).is_some_and(|held| !held.formed && held.record.is_decoded())
+        self.held(place(key)).is_some_and(|held| !held.formed && !held.record.awaits_form())
     }
 
     /// Makes room for a record of this cost, in a group that may weigh `most`; false, and nothing has changed: there is

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::contest::{ByHash, LOOKS, MOST_USES, SHARE, Way};
 use super::group::Group;
 
-/// What an entry costs beside its records: twice its place, since a vector that grows has twice the room; as much for the
-/// index; and its part in the contest.
-pub(super) const ENTRY: u64 = 2 * (size_of::<Option<Node>>() as u64 + 16) + 2 * 40 + 2 * 120 / SHARE;
+/// What an entry costs beside its records: one and a half times its place, since a vector that grows has room for up to
+/// twice as many; as much for the index; and its part in the contest.
+pub(super) const ENTRY: u64 = (size_of::<Option<Node>>() as u64 + 16 + 40 + 120 / SHARE) * 3 / 2;
 
 /// An entry's name with its hash, by a key that no other storage has: otherwise names could be looked for that agree where
 /// the index looks.
