@@ -218,6 +218,12 @@ impl Record {
         shared + payload + decoded.map_or(0, |decoded| decoded.memory(self.shared.payload.is_some()))
     }
 
+    /// Whether the record has its decoded form.
+    #[cfg_attr(not(feature = "memory"), allow(dead_code))]
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.shared.decoded.get().is_some()
+    }
+
     /// Whether the record may get a decoded form when it is read, which it then keeps.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn awaits_form(&self) -> bool {

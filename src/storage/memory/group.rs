@@ -58,6 +58,13 @@ fn awaits_form(kind: Kind, record: &Record) -> bool {
     !matches!(kind, Kind::Chunk | Kind::Lease) && record.awaits_form()
 }
 
+/// What is added to a record's cost where the longest record is asked for: one limit holds, whatever the payload is.
+pub(super) fn form_room(kind: Kind, record: &Record) -> u64 {
+    let is_counted =
+        matches!(kind, Kind::Chunk | Kind::Lease) || record.is_decoded() || awaits_form(kind, record);
+    if is_counted { 0 } else { FORM }
+}
+
 /// What an entry costs with nothing but this record, beside the record's own cost.
 pub(super) fn entry_cost(key: Key) -> u64 {
     if place(key) == HEAD { ENTRY } else { ENTRY + OTHERS }

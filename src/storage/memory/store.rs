@@ -243,7 +243,7 @@ impl MemoryStorage {
             let what = "the entry would take more than half of the memory storage: raise its max_bytes to keep such entries";
             Error::new(ErrorKind::TooLarge, what)
         };
-        if most > self.0.max_entry {
+        if most.saturating_add(group::form_room(key.kind, &record)) > self.0.max_entry {
             return Err(too_large());
         }
         let (name, shard) = self.find(key);
