@@ -36,7 +36,7 @@ pub(crate) struct Scope {
 impl Scope {
     const NONE: Self = Self { disabled: false, read_only: false, only_if_cached: false };
 
-    /// What holds in an inner scope of this one.
+    /// Combines this scope with an inner one.
     pub(crate) fn around(self, inner: Self) -> Self {
         Self {
             disabled: self.disabled || inner.disabled,
@@ -75,8 +75,10 @@ pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { only_if_cached: true, ..Scope::NONE }, future)
 }
 
-/// What is around is read at each poll, for that is when requests are made: the future may have been made outside the
-/// scope in which it is polled.
+/// Polls a future within a scope.
+///
+/// The scopes around it are read at each poll, for that is when requests are made: the future may have been made outside
+/// the scope in which it is polled.
 async fn within<F: Future>(scope: Scope, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| SCOPE.sync_scope(Scope::current().around(scope), || future.as_mut().poll(cx))).await

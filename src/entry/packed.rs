@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::head::{Membership, Slot, StoredBody, StoredResponse, Tagged};
 use crate::storage::heap_bytes;
 
-/// What a field takes in a map beside its name and value: the hash and the links (http's `Bucket`).
+/// The bytes that a field takes in a map beside its name and value: the hash and the links (http's `Bucket`).
 const BUCKET: usize = 32;
-/// What a further line of a field takes beside its value: two links.
+/// The bytes that a further line of a field takes beside its value: two links.
 const EXTRA: usize = 32;
-/// What [`bytes::Bytes`] allocates when it is cloned for the first time, which a hit does.
+/// The bytes that [`bytes::Bytes`] allocates when it is cloned for the first time, which a hit does.
 const COUNTED: usize = 32;
 
 /// Names that take no memory of their own, of those that responses carry; any other counts as if it did.
@@ -130,7 +130,7 @@ fn packed(map: &HeaderMap) -> HeaderMap {
     own
 }
 
-/// What a map has allocated. `within_payload`: it was built by appending, and the values are elsewhere.
+/// Returns how many bytes a map has allocated. `within_payload`: it was built by appending, and the values are elsewhere.
 fn map_memory(map: &HeaderMap, within_payload: bool) -> usize {
     let field = size_of::<HeaderName>() + size_of::<HeaderValue>() + BUCKET;
     let fields = if within_payload { map.capacity() } else { map.keys_len() };

@@ -58,7 +58,7 @@ fn awaits_form(kind: Kind, record: &Record) -> bool {
     !matches!(kind, Kind::Chunk | Kind::Lease) && record.awaits_form()
 }
 
-/// What is added to a record's cost where the longest record is asked for: one limit holds, whatever the payload is.
+/// Returns what is added to a record's cost where its length is limited: one limit holds, whatever the payload is.
 pub(super) fn form_room(kind: Kind, record: &Record) -> u64 {
     let is_counted =
         matches!(kind, Kind::Chunk | Kind::Lease) || record.is_decoded() || awaits_form(kind, record);
