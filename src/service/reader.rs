@@ -20,7 +20,7 @@ use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::entry::ChunkKeys;
 use crate::error::{Error, Result};
-use crate::storage::{Key, Kind, Retain, Stamp, Storage};
+use crate::storage::{Hold, Key, Kind, Retain, Stamp, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
 
@@ -50,6 +50,8 @@ pub(crate) struct ChunkReader<S: Storage> {
     /// Those behind it, in order.
     ahead: VecDeque<Ahead>,
     trailers: Option<Box<HeaderMap>>,
+    /// Keeps the entry from being evicted meanwhile.
+    _hold: Hold,
     /// An error was given: nothing comes after it.
     failed: bool,
 }
@@ -98,6 +100,7 @@ impl<S: Storage> ChunkReader<S> {
         let part = u32::try_from(start / chunk_len).ok()?;
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
+        let hold = core.store.store().hold(named.key.entry, body.len);
         let mut reader = Self {
             core,
             named,
@@ -109,6 +112,7 @@ impl<S: Storage> ChunkReader<S> {
             ready: None,
             ahead: VecDeque::new(),
             trailers: trailers.map(Box::new),
+            _hold: hold,
             failed: false,
         };
         if count == 0 {

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 
-use super::{Key, Record, Retain, Stamp, Storage};
+use super::{Hold, Key, Record, Retain, Stamp, Storage, Usage};
 use crate::error::Result;
 use crate::time::Timestamp;
 
@@ -56,6 +56,11 @@ trait DynStorage: Send + Sync {
     fn delete_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64>>;
     fn delete_expired(&self, now: Timestamp) -> BoxFuture<'_, Result<u64>>;
     fn max_record_len(&self) -> usize;
+    fn inline_len(&self) -> usize;
+    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold;
+    fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
+    fn check(&self) -> BoxFuture<'_, Result<()>>;
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
 }
 
 impl<S: Storage> DynStorage for S {
@@ -103,6 +108,21 @@ impl<S: Storage> DynStorage for S {
     }
     fn max_record_len(&self) -> usize {
         Storage::max_record_len(self)
+    }
+    fn inline_len(&self) -> usize {
+        Storage::inline_len(self)
+    }
+    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
+        Storage::hold(self, entry, bytes)
+    }
+    fn usage(&self) -> BoxFuture<'_, Result<Usage>> {
+        Storage::usage(self).boxed()
+    }
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        Storage::check(self).boxed()
+    }
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Storage::close(self).boxed()
     }
 }
 
@@ -157,5 +177,20 @@ impl Storage for BoxStorage {
     }
     fn max_record_len(&self) -> usize {
         self.0.max_record_len()
+    }
+    fn inline_len(&self) -> usize {
+        self.0.inline_len()
+    }
+    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
+        self.0.hold(entry, bytes)
+    }
+    fn usage(&self) -> impl Future<Output = Result<Usage>> + Send {
+        self.0.usage()
+    }
+    fn check(&self) -> impl Future<Output = Result<()>> + Send {
+        self.0.check()
+    }
+    fn close(&self) -> impl Future<Output = Result<()>> + Send {
+        self.0.close()
     }
 }

@@ -6,7 +6,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::exclusive::exclusive;
-use super::{Key, Record, Stamp};
+use super::{Hold, Key, Record, Stamp};
 use crate::error::Result;
 use crate::time::Timestamp;
 
@@ -27,6 +27,24 @@ impl Retain {
             Self::AtLeast(least) => time.max(least),
             Self::AtMost(most) => time.min(most),
         }
+    }
+}
+
+/// How much a storage keeps, and how much it may keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// How many bytes its records take, as the storage counts them for its bound; `None`: it does not count.
+    pub bytes: Option<u64>,
+    /// The bound on these bytes; `None`: it has none, or its server sets it.
+    pub max_bytes: Option<u64>,
+}
+
+impl Usage {
+    /// Makes the usage of a storage that counts its bytes.
+    #[must_use]
+    pub fn new(bytes: u64, max_bytes: Option<u64>) -> Self {
+        Self { bytes: Some(bytes), max_bytes }
     }
 }
 
@@ -70,6 +88,10 @@ impl Retain {
 /// 16. **`read_now`** gives `None`, or what `read` would give.
 /// 17. **Parts.** Where the store may drop some records of an entry and leave others, `contains_all` says false when one
 ///     of those it is asked for is missing. It says true when all are there.
+/// 18. **Held entries.** While a [`Hold`] of [`hold`](Storage::hold) lives, a store with a bound evicts that entry after all
+///     others. It may limit how much is held, and for how long.
+/// 19. **Close.** When `close` has returned, everything that was taken is written: a handle opened anew reads it. It is idempotent;
+///     what is asked of a closed storage is answered, or fails with an error.
 ///
 /// # Writing one
 /// See `examples/custom_storage.rs`. Methods may be written as `async fn`. Futures must be `Send`.
@@ -249,4 +271,56 @@ pub trait Storage: Clone + Send + Sync + 'static {
     fn max_record_len(&self) -> usize {
         usize::MAX
     }
+    /// The length in bytes up to which a body is kept within the record of its response. A longer one has records of its own.
+    ///
+    /// A body within the record is read with it, at once. It is also written again with it, whenever the origin confirms the
+    /// response: a store that pays by the byte wants this small, and one that shares the bytes wants it large.
+    ///
+    /// Provided: 16 KiB.
+    fn inline_len(&self) -> usize {
+        DEFAULT_INLINE_LEN
+    }
+
+    /// Says that a body of this entry, of so many bytes, is being read, until the [`Hold`] is dropped: a store that evicts by
+    /// itself evicts the entry last, so that a hit under way does not end with an error.
+    ///
+    /// Provided: holds nothing.
+    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
+        let _ = (entry, bytes);
+        Hold::default()
+    }
+
+    /// How many bytes are kept, and the bound on them.
+    ///
+    /// Provided: neither is known.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn usage(&self) -> impl Future<Output = Result<Usage>> + Send {
+        async { Ok(Usage::default()) }
+    }
+
+    /// Asks the store whether it works: for a program that wants to know when it starts, or for a health check.
+    ///
+    /// Provided: reads a record that is not there.
+    ///
+    /// # Errors
+    /// Why the store cannot be used.
+    fn check(&self) -> impl Future<Output = Result<()>> + Send {
+        async { self.read(Key::head([0; 16])).await.map(|_| ()) }
+    }
+
+    /// Ends the use of the storage in good order: when it returns, everything that was taken is written. For the end of
+    /// a program, which else may end before a thread of the storage has.
+    ///
+    /// Provided: nothing, for storages whose writes are done when they return.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    fn close(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
 }
+
+/// Below the size of a page of most stores, and of a round trip that costs more than its bytes.
+const DEFAULT_INLINE_LEN: usize = 16 * 1024;

@@ -40,6 +40,9 @@ mod envelope;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
 mod evictions;
 mod exclusive;
+mod hold;
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
+mod holds;
 mod key;
 #[cfg(feature = "memory")]
 mod memory;
@@ -53,11 +56,12 @@ pub mod sqlite;
 
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
-pub use self::contract::{Retain, Storage};
+pub use self::contract::{Retain, Storage, Usage};
 #[cfg(feature = "directory")]
 pub use self::directory::{DirectoryStorage, DirectoryStorageBuilder};
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder};
+pub use self::hold::Hold;
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]
 pub use self::memory::{MemoryStorage, MemoryStorageBuilder};
