@@ -147,7 +147,7 @@ impl<S: Storage> ChunkReader<S> {
     async fn has_chunks(&self, mut parts: RangeInclusive<u32>) -> std::result::Result<(), Missing> {
         while !parts.is_empty() {
             let batch = parts.by_ref().take(ChunkKeys::BATCH).map(|part| self.key(part));
-            let batch: Vec<Key> = batch.filter(|key| self.core.pending.get(*key).is_none()).collect();
+            let batch: Vec<Key> = batch.filter(|key| self.core.in_flight.chunk(*key).is_none()).collect();
             match self.core.store.contains_all(&batch).await {
                 Ok(true) => {}
                 Ok(false) => return Err(Missing::Gone),
@@ -164,8 +164,8 @@ impl<S: Storage> ChunkReader<S> {
     fn read(&self, part: u32, patience: Patience) -> Reading {
         let (key, core) = (self.key(part), Arc::clone(&self.core));
         Box::pin(async move {
-            if let Some(underway) = core.pending.get(key) {
-                return Ok(Some(underway.record.payload()));
+            if let Some(record) = core.in_flight.chunk(key) {
+                return Ok(Some(record.payload()));
             }
             let read = match patience {
                 Patience::Lookup => core.store.read(key).await?,

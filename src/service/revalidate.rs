@@ -193,7 +193,7 @@ impl<S: Storage> Core<S> {
             true => Ok(true), // nothing is moved, and the answer looks for itself
             false => self.retain_chunks(old.body.chunks(place.head), Retain::AtLeast(until + GRACE)).await,
         };
-        if kept.is_ok_and(|are_all_there| !are_all_there) && self.pending.is_empty() {
+        if kept.is_ok_and(|are_all_there| !are_all_there) && self.in_flight.is_empty() {
             return None;
         }
         let response = StoredResponse {
@@ -229,22 +229,18 @@ impl<S: Storage> Core<S> {
                 let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                 let (core, at) = (Arc::clone(self), place.clone());
                 let plan = Plan::new(core, at, names, asked, (response, withheld), until, lease);
-                let (at, record) = plan.announce_freshened(body, trailers);
+                let (at, record, write) = plan.announce_freshened(body, trailers);
                 if let Some(lead) = lead.take() {
                     self.note_use(place.head, &freshness, times.responded);
                     lead.land(Landed::Freshened(at, record.clone()));
                 }
-                let freshened = record.clone();
-                let plan = Arc::new(plan);
-                let committer = Arc::clone(&plan);
-                match self.tasks.drive(async move { committer.commit_freshened(freshened).await }) {
+                match self.tasks.drive(async move { plan.commit_freshened(write).await }) {
                     Driven::Done(stored) => {
                         (status.stored, status.is_stored) = (stored, stored == Stored::Freshened);
                     }
                     Driven::Spawned(_) => {}
                     Driven::NoRuntime => {
                         self.note_unstored("no-runtime");
-                        plan.withdraw(&record);
                         status.stored = Stored::NoRuntime;
                     }
                 }
@@ -282,8 +278,7 @@ impl<S: Storage> Core<S> {
         self.tasks.drive(async move {
             let now = core.config.clock.now();
             let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
-            let placeholder = entry::record(slot, now + GRACE);
-            let _ = core.store.write_if(key, Some(stamp), placeholder).await;
+            let _ = core.write_in_order(key, Some(stamp), entry::record(slot, now + GRACE)).await;
         });
     }
 

@@ -11,6 +11,7 @@ mod broken;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod end_to_end;
+mod lives;
 mod mongodb;
 mod places;
 mod processes;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         trials.extend(contract_cases!(own contract_trials @ kind));
         trials.extend(broken::trials(kind));
         trials.extend(end_to_end::trials(kind));
+        trials.extend(lives::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));
         }
