@@ -21,7 +21,7 @@ use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResp
 use crate::error::Result;
 use crate::observe::Count;
 use crate::policy::{self, Withheld};
-use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
+use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
 /// Where and how one response is to be stored. Settled when its head has come; the body follows.
@@ -399,6 +399,12 @@ impl<S: Storage> Plan<S> {
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
         let record = Record::new(data, self.until + GRACE);
         self.core.in_flight.write_chunk(self.chunk_key(part), record)
+    }
+
+    /// Holds the body in the storage. Where its length is not known, it counts as one chunk.
+    pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
+        let bytes = len.unwrap_or(self.chunk_len() as u64);
+        self.core.store.store().hold(self.chunk_key(0), bytes)
     }
 
     /// A chunk, from the storage if it is no longer under way to it.

@@ -100,7 +100,7 @@ impl<S: Storage> ChunkReader<S> {
         let part = u32::try_from(start / chunk_len).ok()?;
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
-        let hold = core.store.store().hold(named.key.entry, body.len);
+        let hold = core.store.store().hold(named.key.sibling(Kind::Chunk, body.id, part), body.len);
         let mut reader = Self {
             core,
             named,

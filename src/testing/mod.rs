@@ -80,6 +80,7 @@ macro_rules! contract_cases {
                 a_reopened_store_has_what_was_written,
                 foreign_bytes_are_absent,
                 records_of_every_kind_count_and_go,
+                a_held_entry_is_evicted_last,
                 close_writes_everything_that_was_taken,
                 check_says_that_it_works,
                 usage_grows_and_falls_with_the_records,

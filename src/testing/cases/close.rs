@@ -1,4 +1,4 @@
-//! Clause 19, and what a storage tells of itself.
+//! Clauses 18 and 19, and what a storage tells of itself.
 
 use super::*;
 
@@ -65,4 +65,39 @@ pub async fn usage_grows_and_falls_with_the_records<H: Harness>(harness: &H) {
     assert!(used().await.unwrap() < full);
     storage.clear().await.unwrap();
     assert!(used().await.unwrap() < empty + LEN);
+}
+
+/// 18. Where there is a bound: an entry of which a body is held is there after several times the bound was written; when it is held no
+///     longer, it goes as others do.
+pub async fn a_held_entry_is_evicted_last<H: Harness>(harness: &H) {
+    const MOST: u64 = 4 << 20;
+    const LEN: usize = 100_000;
+    const PARTS: u32 = 8;
+    let Some(storage) = harness.open_bounded(MOST).await else { return };
+    storage.write(head(0), record("head")).await.unwrap();
+    for part in 0..PARTS {
+        storage.write(chunk(0, part), record(vec![part as u8; LEN])).await.unwrap();
+    }
+    let hold = storage.hold(chunk(0, 0), u64::from(PARTS) * LEN as u64);
+    for number in 1..=200 {
+        storage.write(head(number), record(vec![number; LEN])).await.unwrap();
+        if number % 50 == 0 {
+            for part in 0..PARTS {
+                let read = payload(&storage, chunk(0, part)).await;
+                assert!(read.is_some_and(|read| read == vec![part as u8; LEN]), "a held chunk is gone");
+            }
+        }
+    }
+    assert_eq!(payload(&storage, head(0)).await.expect("the head of a held entry is there"), "head");
+    drop(hold);
+    let goes = async {
+        let mut number = 0_u8;
+        while storage.contains(chunk(0, 0)).await.unwrap() {
+            number = number.wrapping_add(1).max(1);
+            storage.write(head(number), record(vec![number; LEN])).await.unwrap();
+            // More than a use each, so that frequency alone does not keep what nothing reads.
+            drop(storage.read(head(number)).await.unwrap());
+        }
+    };
+    in_time("with an entry that was held", goes).await;
 }
