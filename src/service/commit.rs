@@ -16,7 +16,9 @@ use super::judge::Warming;
 use super::lease::Lease;
 use super::lookup::{Place, variant_in};
 use crate::control::Stored;
-use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
+use crate::entry::{
+    self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode, with_slack,
+};
 use crate::error::Result;
 use crate::observe::Count;
 use crate::policy::{self, Withheld};
@@ -32,6 +34,8 @@ pub(crate) struct Plan<S: Storage> {
     personal: bool,
     apart: bool,
     until: Timestamp,
+    /// Until when chunks of the body are kept.
+    kept: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
     /// It is fetched ahead, and its caller wants to know what became of it.
@@ -80,9 +84,15 @@ impl<S: Storage> Plan<S> {
             }
             _ => Target::Head { names, generation: random_id(), same_generation: false },
         };
+        let needed = until + GRACE;
+        // What cannot be confirmed is never needed for longer.
+        let kept = match response.freshness(core.number, &core.config.policy).has_validator {
+            true => with_slack(needed, core.config.clock.now()),
+            false => needed,
+        };
         let placeholder = place.usable.is_none().then(|| {
             let slot = Slot::Fence { until: place.fence, placeholder: true };
-            entry::record(slot, (until + GRACE).max(place.fence))
+            entry::record(slot, kept.max(place.fence))
         });
         Self {
             core,
@@ -92,6 +102,7 @@ impl<S: Storage> Plan<S> {
             personal,
             apart,
             until,
+            kept,
             response,
             withheld,
             warming,
@@ -140,13 +151,7 @@ impl<S: Storage> Plan<S> {
     pub(crate) fn beside(&self, mut place: Place, key: Key) -> Place {
         place.usable = match &self.target {
             Target::Head { names, generation, .. } => {
-                let inline = Variant {
-                    until: self.until,
-                    selection: self.selection,
-                    personal: self.personal,
-                    apart: self.apart,
-                    response: self.response.clone(),
-                };
+                let inline = self.variant(self.response.clone());
                 let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
                 let head = Head { key_text, names: names.clone(), generation: *generation, fence, inline };
                 Some(entry::record(Slot::Head(head), self.until.max(fence)))
@@ -198,9 +203,7 @@ impl<S: Storage> Plan<S> {
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
-        let (until, selection) = (self.until, self.selection);
-        let (personal, apart) = (self.personal, self.apart);
-        let variant = Variant { until, selection, personal, apart, response };
+        let variant = self.variant(response);
         let key_text = self.place.key_text.clone();
         match &self.target {
             Target::Variant { generation, .. } => {
@@ -218,6 +221,17 @@ impl<S: Storage> Plan<S> {
         }
     }
 
+    fn variant(&self, response: StoredResponse) -> Variant {
+        let Self { until, selection, personal, apart, .. } = *self;
+        Variant { until, selection, personal, apart, response }
+    }
+
+    /// The body in this fetch's chunks.
+    fn chunked(&self, len: u64) -> StoredBody {
+        let chunk_len = self.chunk_len() as u32;
+        StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
+    }
+
     /// Announces the record of a whole small body, before its caller has the last byte.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Record {
         let record = self.record(StoredBody::Inline(body), trailers);
@@ -227,14 +241,19 @@ impl<S: Storage> Plan<S> {
 
     /// Announces the record of a body in chunks.
     pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Record {
-        let chunk_len = self.chunk_len() as u32;
-        let record = self.record(StoredBody::Chunked { id: self.body_id, chunk_len, len }, trailers);
+        let record = self.record(self.chunked(len), trailers);
         self.core.pending.insert(self.place_key(), self.seen(true), record.clone());
         record
     }
 
     pub(crate) fn chunk_len(&self) -> usize {
         self.core.config.chunk_len.min(self.core.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+    }
+
+    /// The greatest length of a body that is kept in its response's record.
+    pub(crate) fn inline_len(&self) -> usize {
+        let wanted = self.core.config.inline_len.unwrap_or_else(|| self.core.store.store().inline_len());
+        wanted.min(self.chunk_len())
     }
 
     /// Writes the record that was announced.
@@ -277,16 +296,46 @@ impl<S: Storage> Plan<S> {
         }
     }
 
-    /// Announces what a 304 freshened: the same body under new fields.
-    pub(crate) fn announce_freshened(&self, body: StoredBody, trailers: Option<HeaderMap>) -> (Key, Record) {
+    /// Announces what a 304 freshened: the same body under new fields. With it the body's chunk, where that is to be
+    /// written too: one that was stored within its record by another storage, or belongs to another variant.
+    pub(crate) fn announce_freshened(
+        &self,
+        body: StoredBody,
+        trailers: Option<HeaderMap>,
+    ) -> (Key, Record, Option<Record>) {
+        let chunk = match &body {
+            StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
+                Some(self.announce_chunk(0, data.clone()))
+            }
+            _ => None,
+        };
+        let body = match &chunk {
+            Some(_) => self.chunked(body.len()),
+            None => body,
+        };
         let record = self.record(body, trailers);
         self.core.pending.insert(self.place_key(), self.seen(false), record.clone());
-        (self.place_key(), record)
+        (self.place_key(), record, chunk)
+    }
+
+    /// The response with its body as it was given, for its caller alone: of no generation.
+    pub(crate) fn whole(&self) -> Record {
+        let variant = self.variant(self.response.clone());
+        let slot = Slot::Variant { key_text: self.place.key_text.clone(), generation: [0; 16], variant };
+        entry::record(slot, self.until)
     }
 
     /// Writes what was freshened, if nothing came in between; else nothing more. What became of it.
-    pub(crate) async fn commit_freshened(&self, record: Record) -> Stored {
+    pub(crate) async fn commit_freshened(&self, record: Record, chunk: Option<Record>) -> Stored {
         let mut freshened = Stored::Unchanged;
+        let chunks = u32::from(chunk.is_some());
+        if let Some(chunk) = chunk
+            && !self.write_chunk(0, chunk).await
+        {
+            self.core.note_unstored("storage-failed");
+            self.withdraw(&record);
+            return Stored::Storage;
+        }
         if self.may_store(&record) {
             self.keep_groups().await;
             match self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await {
@@ -305,6 +354,9 @@ impl<S: Storage> Plan<S> {
             self.core.note_unstored("invalidated");
         }
         self.withdraw(&record);
+        if freshened == Stored::Unchanged && chunks > 0 {
+            self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
+        }
         freshened
     }
 
@@ -336,7 +388,8 @@ impl<S: Storage> Plan<S> {
         let Some(head) = &self.place.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
-            let _ = self.core.store.retain(&[self.place.head], Retain::AtLeast(until)).await;
+            let least = Retain::AtLeast(with_slack(until, self.core.config.clock.now()));
+            let _ = self.core.store.retain(&[self.place.head], least).await;
         }
         self.core.note_variant(head, self.place.head, record, until).await;
     }
@@ -375,7 +428,7 @@ impl<S: Storage> Plan<S> {
 
     /// The record of a chunk, announced for whoever reads the body before the store has it.
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> Record {
-        let record = Record::new(data, self.until + GRACE);
+        let record = Record::new(data, self.kept);
         self.core.pending.insert(self.chunk_key(part), None, record.clone());
         record
     }

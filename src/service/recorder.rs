@@ -151,7 +151,7 @@ impl<S: Storage> Recorder<S> {
         let Some(plan) = self.plan.take() else { return false };
         let core = Arc::clone(&plan.core);
         let total = window.end();
-        if self.parts == 0 && total <= plan.chunk_len() as u64 {
+        if self.parts == 0 && total <= plan.inline_len() as u64 {
             let record = plan.announce_inline(window.copy(0, total as usize), trailers);
             let announced = record.clone();
             let committer = Arc::clone(&plan);
