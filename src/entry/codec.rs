@@ -261,6 +261,7 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
                 is_tag,
                 key: Key::group(entry),
                 value,
+                kept: Timestamp::EPOCH,
             })
             .collect(),
         body,

@@ -69,6 +69,8 @@ pub(crate) struct Membership {
     pub(crate) key: Key,
     /// The value that it had when the response was stored.
     pub(crate) value: [u8; 16],
+    /// Until when the value was kept then. Not stored: in a record that was read it is the epoch.
+    pub(crate) kept: Timestamp,
 }
 
 /// A further variant, as the index names it.

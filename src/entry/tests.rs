@@ -61,7 +61,7 @@ prop_compose! {
             groups: groups
                 .into_iter()
                 .map(|(name, is_tag, entry, value)| Membership {
-                    name: name.into(), is_tag, key: Key::group(entry), value,
+                    name: name.into(), is_tag, key: Key::group(entry), value, kept: Timestamp::EPOCH,
                 })
                 .collect(),
             freshness: OnceLock::new(),

@@ -376,9 +376,11 @@ impl<S: Storage> Plan<S> {
 
     /// A response is in its groups only for as long as their values are there.
     async fn keep_groups(&self) {
-        let groups: Vec<Key> = self.response.groups.iter().map(|group| group.key).collect();
+        let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
+        let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
-            let _ = self.core.store.retain(&groups, Retain::AtLeast(self.until)).await; // else it goes sooner
+            let least = Retain::AtLeast(with_slack(self.until, self.core.config.clock.now()));
+            let _ = self.core.store.retain(&groups, least).await; // else it goes sooner
         }
     }
 
