@@ -170,3 +170,99 @@ fn every_case_of_the_suite_is_in_its_list() {
     }
     assert_eq!(written, listed.len());
 }
+
+/// Storages that break their promises in ways that could keep a case from ending.
+mod broken {
+    use std::time::Duration;
+
+    use futures_core::Stream;
+    use tower_response_cache::storage::{Key, MemoryStorage, Record, Storage};
+    use tower_response_cache::testing::{cases, contract_cases, in_time};
+    use tower_response_cache::{Error, ErrorKind, Result};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fault {
+        /// Each read makes a stamp of its own.
+        NewStamps,
+        /// Nothing that is read or written comes to an end.
+        Hangs,
+        WritesHang,
+        Forgets,
+        Fails,
+    }
+
+    #[derive(Clone)]
+    struct Broken(MemoryStorage, Fault);
+
+    impl Storage for Broken {
+        async fn read(&self, key: Key) -> Result<Option<Record>> {
+            let read = self.0.read(key).await?;
+            match self.1 {
+                Fault::NewStamps => {
+                    Ok(read.map(|record| Record::new(record.payload(), record.retain_until())))
+                }
+                Fault::Hangs => std::future::pending().await,
+                Fault::Fails => Err(Error::new(ErrorKind::Other, "it fails")),
+                Fault::WritesHang | Fault::Forgets => Ok(read),
+            }
+        }
+
+        async fn write(&self, key: Key, record: Record) -> Result<()> {
+            match self.1 {
+                Fault::Hangs | Fault::WritesHang => std::future::pending().await,
+                Fault::Fails => Err(Error::new(ErrorKind::Other, "it fails")),
+                Fault::Forgets => Ok(()),
+                Fault::NewStamps => self.0.write(key, record).await,
+            }
+        }
+
+        async fn delete(&self, key: Key) -> Result<bool> {
+            self.0.delete(key).await
+        }
+
+        async fn clear(&self) -> Result<()> {
+            self.0.clear().await
+        }
+
+        fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+            self.0.keys()
+        }
+    }
+
+    /// Runs a case while minutes pass; says whether the storage passed it.
+    async fn passes(name: &str, case: impl Future<Output = ()> + Send + 'static) -> bool {
+        let case = tokio::spawn(in_time("in a case", case));
+        // The time passes also where a task is never idle.
+        for _ in 0..100_000 {
+            if case.is_finished() {
+                return case.await.is_ok();
+            }
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_millis(20)).await;
+        }
+        panic!("the case {name} does not end");
+    }
+
+    macro_rules! failed_cases {
+        ([$($case:ident),* $(,)?] @ $fault:expr) => {{
+            let mut failed = Vec::new();
+            $(
+                let case = async move { cases::$case(&move || Broken(MemoryStorage::new(), $fault)).await };
+                if !passes(stringify!($case), case).await {
+                    failed.push(stringify!($case));
+                }
+            )*
+            failed
+        }};
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_case_ends_on_broken_storages() {
+        let all = tower_response_cache::contract_cases!(case_names).len();
+        for fault in [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails] {
+            let failed: Vec<&str> = contract_cases!(own failed_cases @ fault);
+            assert!(failed.len() * 2 > all || fault == Fault::NewStamps, "{fault:?} fails {failed:?} only");
+            assert!(failed.contains(&"compared_increments_are_all_counted"), "{fault:?} passes");
+        }
+    }
+}

@@ -51,7 +51,7 @@ impl<S: Storage> CacheHandle<S> {
         }));
         // What has asked already and is not in the store yet.
         let mut removed = HashSet::new();
-        for (key, record) in self.core.pending.listed() {
+        for (key, record) in self.core.in_flight.listed() {
             if let Some(entry) = self.shown(key, record).await?.filter(|entry| filter.matches(entry)) {
                 self.remove(entry).await?;
                 removed.insert(key);

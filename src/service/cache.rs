@@ -155,7 +155,7 @@ impl<S: Storage> Core<S> {
         asked: Asked<'_>,
         uri: Option<&EffectiveUri<'_>>,
     ) -> Result<Response<CacheBody<B>>, First> {
-        if !self.pending.is_empty() || !self.owed.is_empty() || !self.config.async_filters.is_empty() {
+        if !self.in_flight.is_empty() || !self.owed.is_empty() || !self.config.async_filters.is_empty() {
             return Err(None);
         }
         let Some(uri) = uri else { return Err(None) };

@@ -164,7 +164,7 @@ impl<S: Storage> Core<S> {
 
     /// Whether nothing is in a place, or on its way there.
     async fn is_vacant(&self, at: Key) -> bool {
-        self.pending.get(at).is_none() && matches!(self.store.read(at).await, Ok(None))
+        matches!(self.read_slot(at, None).await, Ok(None))
     }
 
     /// Looks in the store once more, where something may have been stored meanwhile.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
 use super::core::Core;
+use super::in_flight::{ChunkWrite, Write};
 use super::judge::Warming;
 use super::lease::Lease;
 use super::lookup::{Place, variant_in};
@@ -22,7 +23,7 @@ use crate::entry::{
 use crate::error::Result;
 use crate::observe::Count;
 use crate::policy::{self, Withheld};
-use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage, random_id};
+use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
 /// Where and how one response is to be stored. Settled when its head has come; the body follows.
@@ -53,6 +54,19 @@ pub(crate) struct Plan<S: Storage> {
 enum Target {
     Head { names: Vec<HeaderName>, generation: [u8; 16], same_generation: bool },
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
+}
+
+/// A response that a 304 freshened, announced.
+pub(crate) struct Freshened {
+    write: Option<Write>,
+    chunk: Option<ChunkWrite>,
+}
+
+impl Freshened {
+    /// Whether the body is written again.
+    pub(crate) fn has_chunk(&self) -> bool {
+        self.chunk.is_some()
+    }
 }
 
 impl<S: Storage> Plan<S> {
@@ -232,18 +246,16 @@ impl<S: Storage> Plan<S> {
         StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
     }
 
-    /// Announces the record of a whole small body, before its caller has the last byte.
-    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Record {
+    /// Announces the record of a whole small body, before its caller has the last byte; `None`: it has lost already.
+    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(StoredBody::Inline(body), trailers);
-        self.core.pending.insert(self.place_key(), self.seen(false), record.clone());
-        record
+        self.core.in_flight.write(self.place_key(), self.seen(false), record)
     }
 
-    /// Announces the record of a body in chunks.
-    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Record {
+    /// Announces the record of a body in chunks, likewise.
+    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(self.chunked(len), trailers);
-        self.core.pending.insert(self.place_key(), self.seen(true), record.clone());
-        record
+        self.core.in_flight.write(self.place_key(), self.seen(true), record)
     }
 
     pub(crate) fn chunk_len(&self) -> usize {
@@ -256,23 +268,23 @@ impl<S: Storage> Plan<S> {
         wanted.min(self.chunk_len())
     }
 
-    /// Writes the record that was announced.
-    pub(crate) async fn commit(&self, record: Record, chunks: u32) -> bool {
-        let (key, chunked) = (self.place_key(), chunks > 0);
-        let may_store = self.may_store(&record);
-        let written = if may_store {
-            self.keep_groups().await;
-            self.core.store.write_if(key, self.seen(chunked), record.clone()).await
-        } else {
-            Ok(false)
+    /// Writes the record that was announced, once the storage has all that was announced before it.
+    pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
+        let may_store = write.as_ref().is_some_and(|write| self.may_store(write.record()));
+        let written = match &write {
+            Some(write) if may_store && write.turn().await => {
+                self.keep_groups().await;
+                self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
+            }
+            _ => Ok(false),
         };
-        if let Ok(true) = written {
-            self.keep_reachable(&record).await;
+        if let (Ok(true), Some(write)) = (&written, &write) {
+            self.keep_reachable(write.record()).await;
         }
-        let asked = self.core.pending.remove(key, record.stamp());
         self.give_back_lease();
         match written {
             Ok(true) => {
+                write.into_iter().for_each(Write::written);
                 self.core.observer.count(Count::Stored);
                 if let Some(warming) = &self.warming {
                     warming.kept();
@@ -281,9 +293,13 @@ impl<S: Storage> Plan<S> {
                 true
             }
             Ok(false) => {
-                self.core.note_unstored(if may_store { "superseded" } else { "invalidated" });
-                // Who was given the record while it was under way reads the body to its end.
-                match asked {
+                let was_announced = write.is_some();
+                self.core.note_unstored(match may_store || !was_announced {
+                    true => "superseded",
+                    false => "invalidated",
+                });
+                // A caller that was given the record while it was under way reads the body to its end.
+                match write.is_some_and(Write::failed) {
                     true => self.release(&self.chunk_keys(chunks)).await,
                     false => self.discard(chunks).await,
                 }
@@ -296,13 +312,13 @@ impl<S: Storage> Plan<S> {
         }
     }
 
-    /// Announces what a 304 freshened: the same body under new fields. With it the body's chunk, where that is to be
-    /// written too: one that was stored within its record by another storage, or belongs to another variant.
+    /// Announces a response that a 304 freshened: the same body under new fields. With it the body's chunk, where that is
+    /// to be written too: one that was stored within its record by another storage, or belongs to another variant.
     pub(crate) fn announce_freshened(
         &self,
         body: StoredBody,
         trailers: Option<HeaderMap>,
-    ) -> (Key, Record, Option<Record>) {
+    ) -> (Key, Record, Freshened) {
         let chunk = match &body {
             StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
                 Some(self.announce_chunk(0, data.clone()))
@@ -314,8 +330,8 @@ impl<S: Storage> Plan<S> {
             None => body,
         };
         let record = self.record(body, trailers);
-        self.core.pending.insert(self.place_key(), self.seen(false), record.clone());
-        (self.place_key(), record, chunk)
+        let write = self.core.in_flight.write(self.place_key(), self.seen(false), record.clone());
+        (self.place_key(), record, Freshened { write, chunk })
     }
 
     /// The response with its body as it was given, for its caller alone: of no generation.
@@ -325,39 +341,44 @@ impl<S: Storage> Plan<S> {
         entry::record(slot, self.until)
     }
 
-    /// Writes what was freshened, if nothing came in between; else nothing more. What became of it.
-    pub(crate) async fn commit_freshened(&self, record: Record, chunk: Option<Record>) -> Stored {
-        let mut freshened = Stored::Unchanged;
+    /// Writes a freshened response, if nothing came in between; else nothing more. What became of it.
+    pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
+        let may_store = write.as_ref().is_none_or(|write| self.may_store(write.record()));
         let chunks = u32::from(chunk.is_some());
-        if let Some(chunk) = chunk
-            && !self.write_chunk(0, chunk).await
-        {
-            self.core.note_unstored("storage-failed");
-            self.withdraw(&record);
-            return Stored::Storage;
-        }
-        if self.may_store(&record) {
-            self.keep_groups().await;
-            match self.core.store.write_if(self.place_key(), self.seen(false), record.clone()).await {
-                Ok(true) => {
-                    self.core.observer.count(Count::Freshened);
-                    freshened = Stored::Freshened;
-                    self.keep_reachable(&record).await;
-                }
-                Ok(false) => self.core.note_unstored("superseded"),
-                Err(_) => {
-                    freshened = Stored::Storage;
+        let written = match &write {
+            Some(write) if may_store && write.turn().await => {
+                if let Some(chunk) = chunk
+                    && !self.write_chunk(chunk).await
+                {
+                    self.give_back_lease();
                     self.core.note_unstored("storage-failed");
+                    return Stored::Storage;
                 }
+                self.keep_groups().await;
+                self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
             }
-        } else {
-            self.core.note_unstored("invalidated");
+            _ => Ok(false),
+        };
+        self.give_back_lease();
+        match (written, write) {
+            (Ok(true), Some(write)) => {
+                self.core.observer.count(Count::Freshened);
+                self.keep_reachable(write.record()).await;
+                write.written();
+                Stored::Freshened
+            }
+            (Err(_), _) => {
+                self.core.note_unstored("storage-failed");
+                Stored::Storage
+            }
+            _ => {
+                self.core.note_unstored(if may_store { "superseded" } else { "invalidated" });
+                if chunks > 0 {
+                    self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
+                }
+                Stored::Unchanged
+            }
         }
-        self.withdraw(&record);
-        if freshened == Stored::Unchanged && chunks > 0 {
-            self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
-        }
-        freshened
     }
 
     /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an
@@ -418,37 +439,49 @@ impl<S: Storage> Plan<S> {
         (0..chunks).map(|part| self.chunk_key(part)).collect()
     }
 
-    /// Puts the placeholder where nothing usable stood; false: give up.
-    pub(crate) async fn hold_place(&self) -> bool {
-        let Some(placeholder) = &self.placeholder else { return true };
-        if !matches!(self.target, Target::Head { .. }) {
-            return true;
+    /// Announces the placeholder, where one is needed.
+    pub(crate) fn announce_place(&self) -> Hold {
+        match &self.placeholder {
+            Some(placeholder) if matches!(self.target, Target::Head { .. }) => {
+                let write = self.core.in_flight.write(self.place.head, self.place.seen, placeholder.clone());
+                write.map_or(Hold::Lost, Hold::Announced)
+            }
+            _ => Hold::Needless,
         }
-        let held = self.core.store.write_if(self.place.head, self.place.seen, placeholder.clone()).await;
-        matches!(held, Ok(true))
     }
 
-    /// The record of a chunk, announced for whoever reads the body before the store has it.
-    pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> Record {
+    /// Puts the placeholder where nothing usable stood; false: give up.
+    pub(crate) async fn hold_place(&self, hold: Hold) -> bool {
+        match hold {
+            Hold::Needless => true,
+            Hold::Lost => false,
+            Hold::Announced(write) => matches!(self.core.carry_out(write).await, Ok(true)),
+        }
+    }
+
+    /// The chunk of a body, announced for those who read the body before the storage has it.
+    pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
         let record = Record::new(data, self.kept);
-        self.core.pending.insert(self.chunk_key(part), None, record.clone());
-        record
+        self.core.in_flight.write_chunk(self.chunk_key(part), record)
     }
 
-    /// A chunk, from the store if it is no longer under way to it.
+    /// Holds the body in the storage. Where its length is not known, it counts as one chunk.
+    pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
+        let bytes = len.unwrap_or(self.chunk_len() as u64);
+        self.core.store.store().hold(self.chunk_key(0), bytes)
+    }
+
+    /// A chunk, from the storage if it is no longer under way to it.
     pub(crate) async fn read_chunk(&self, part: u32) -> Result<Option<Record>> {
         let key = self.chunk_key(part);
-        match self.core.pending.get(key) {
-            Some(underway) => Ok(Some(underway.record)),
+        match self.core.in_flight.chunk(key) {
+            Some(record) => Ok(Some(record)),
             None => self.core.store.read_chunk(key).await,
         }
     }
 
-    pub(crate) async fn write_chunk(&self, part: u32, record: Record) -> bool {
-        let (key, stamp) = (self.chunk_key(part), record.stamp());
-        let written: Result<()> = self.core.store.write(key, record).await;
-        self.core.pending.remove(key, stamp);
-        written.is_ok()
+    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> bool {
+        self.core.store.write(chunk.key(), chunk.record().clone()).await.is_ok()
     }
 
     /// Removes the chunks that nobody will name; those that somebody may be reading in a while.
@@ -464,14 +497,33 @@ impl<S: Storage> Plan<S> {
     pub(crate) fn give_back_lease(&self) {
         drop(self.lease.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
 
-    /// Withdraws what was announced.
-    pub(crate) fn withdraw(&self, record: &Record) {
-        self.give_back_lease();
-        self.core.pending.remove(self.place_key(), record.stamp());
+/// The placeholder of a body that is to be stored.
+pub(crate) enum Hold {
+    /// What stands there does as well.
+    Needless,
+    Announced(Write),
+    /// Something else has been written meanwhile.
+    Lost,
+}
+
+impl<S: Storage> Core<S> {
+    /// Writes a record behind all that this process is writing to its key.
+    pub(crate) async fn write_in_order(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        match self.in_flight.write(key, seen, record) {
+            Some(write) => self.carry_out(write).await,
+            None => Ok(false),
+        }
     }
 
-    pub(crate) fn withdraw_chunk(&self, part: u32, record: &Record) {
-        self.core.pending.remove(self.chunk_key(part), record.stamp());
+    /// Writes a record that is announced.
+    async fn carry_out(&self, write: Write) -> Result<bool> {
+        let written = write.turn().await
+            && self.store.write_if(write.key(), write.seen(), write.record().clone()).await?;
+        if written {
+            write.written();
+        }
+        Ok(written)
     }
 }

@@ -12,9 +12,10 @@ use super::config::Config;
 use super::flights::Flights;
 use super::groups::Changes;
 use super::guard::Guarded;
+use super::in_flight::InFlight;
 use super::noted::Noted;
 use super::owed::Owed;
-use super::pending::Pending;
+
 use super::tasks::Tasks;
 use crate::key::Keyer;
 use crate::observe::{Gauge, Level, Observer};
@@ -32,7 +33,7 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) group_keyer: Keyer,
     pub(crate) store: Guarded<S>,
     pub(crate) observer: Arc<Observer>,
-    pub(crate) pending: Pending,
+    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) owed: Arc<Owed>,
     /// The groups that were invalidated here, and what was deleted by filters.
     pub(crate) changes: Arc<Changes>,
@@ -73,7 +74,7 @@ impl<S: Storage> Core<S> {
             keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
             store: Guarded::new(store, &config, Arc::clone(&observer)),
             observer,
-            pending: Pending::default(),
+            in_flight: Arc::default(),
             owed: Arc::default(),
             changes: Arc::default(),
             outdated: Noted::default(),

@@ -356,7 +356,7 @@ impl<S: Storage> Core<S> {
             let slot = Slot::Fence { until: now, placeholder: true };
             let placeholder = entry::record(slot, now + entry::TOMBSTONE);
             let stamp = placeholder.stamp();
-            match self.store.write_if(place.head, None, placeholder).await {
+            match self.write_in_order(place.head, None, placeholder).await {
                 Ok(true) => place.seen = Some(stamp),
                 _ => return None,
             }

@@ -64,7 +64,7 @@ impl<S: Storage> Core<S> {
 
     /// Whether nothing was written to a place since it was seen.
     pub(crate) async fn is_still(&self, at: Key, seen: Seen) -> Result<bool, ()> {
-        let there = self.store.read(at).await.map_err(drop)?;
+        let there = self.read_slot(at, None).await.map_err(drop)?;
         Ok(there.as_ref().map(Record::stamp) == seen)
     }
 

@@ -7,6 +7,7 @@ use http::request;
 
 use super::core::Core;
 use super::groups::Mark;
+use super::in_flight::Seen;
 use super::invalidate::Settling;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
@@ -14,6 +15,9 @@ use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
+
+/// So often is the storage read where writes of this process begin and end between the reads.
+const MOST_READS: usize = 4;
 
 /// What stood where a response to this request would be stored.
 #[derive(Clone, Debug)]
@@ -83,18 +87,41 @@ pub(crate) fn usable_head<'a>(
 }
 
 impl<S: Storage> Core<S> {
-    /// Reads a head or variant, or the one that this process is just writing in its place.
-    async fn read_slot(&self, key: Key, first: Option<Result<Option<Record>>>) -> Result<Option<Record>> {
-        // Asked before the store: what is written in between is then found there.
-        let underway = self.pending.get(key);
-        let there = match first {
-            Some(first) => first?,
-            None => self.store.read(key).await?,
-        };
-        Ok(underway.and_then(|underway| underway.against(there.as_ref())).or(there))
+    /// Reads a head or variant as it is about to be: through the writes of this process that are under way. `first` is what
+    /// the storage has said already, when nothing was being written.
+    pub(crate) async fn read_slot(
+        &self,
+        key: Key,
+        first: Option<Result<Option<Record>>>,
+    ) -> Result<Option<Record>> {
+        let mut first = first;
+        let mut there = None;
+        for _ in 0..MOST_READS {
+            // Asked before the storage: what is written in between is then found there.
+            let before = self.in_flight.chain(key);
+            there = match first.take() {
+                Some(first) => first?,
+                None => self.store.read(key).await?,
+            };
+            let chain = match before {
+                Some(chain) => chain,
+                None => match self.in_flight.chain(key) {
+                    // It began meanwhile: unless it began with what was read, that is read again.
+                    Some(chain) if chain.begins_with(there.as_ref().map(Record::stamp)) => chain,
+                    Some(_) => continue,
+                    None => return Ok(there),
+                },
+            };
+            match self.in_flight.resolve(key, &chain, there.as_ref().map(Record::stamp)) {
+                Seen::Last(record) => return Ok(Some(record)),
+                Seen::Foreign => return Ok(there),
+                Seen::Outdated => {}
+            }
+        }
+        Ok(there)
     }
 
-    /// Finds the response for a request. `first` is the head, if it has been read already and nothing is pending.
+    /// Finds the response for a request. `first` is the head, if it has been read already and nothing is in flight.
     pub(crate) async fn lookup(
         &self,
         head: Key,

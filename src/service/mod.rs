@@ -3,7 +3,7 @@
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
 //! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `lease`, `revalidate`,
 //! `judge` (what the rules say), `keep` and `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way
-//! out), `early`, `invalidate`; `way` (what it tells of itself); and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `pending`,
+//! out), `early`, `invalidate`; `way` (what it tells of itself); and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `in_flight`,
 //! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
 mod age;
@@ -21,6 +21,7 @@ mod flights;
 mod flow;
 mod groups;
 mod guard;
+mod in_flight;
 mod invalidate;
 mod judge;
 mod keep;
@@ -28,7 +29,6 @@ mod lease;
 mod lookup;
 mod noted;
 mod owed;
-mod pending;
 mod reader;
 mod readers;
 mod recorder;

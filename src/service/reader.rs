@@ -100,7 +100,7 @@ impl<S: Storage> ChunkReader<S> {
         let part = u32::try_from(start / chunk_len).ok()?;
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
-        let hold = core.store.store().hold(named.key.entry, body.len);
+        let hold = core.store.store().hold(named.key.sibling(Kind::Chunk, body.id, part), body.len);
         let mut reader = Self {
             core,
             named,
@@ -158,8 +158,8 @@ impl<S: Storage> ChunkReader<S> {
     fn read(&self, part: u32, patience: Patience) -> Reading {
         let (key, core) = (self.key(part), Arc::clone(&self.core));
         Box::pin(async move {
-            if let Some(underway) = core.pending.get(key) {
-                return Ok(Some(underway.record.payload()));
+            if let Some(record) = core.in_flight.chunk(key) {
+                return Ok(Some(record.payload()));
             }
             let read = match patience {
                 Patience::Lookup => core.store.read(key).await?,
@@ -237,7 +237,7 @@ impl<S: Storage> Core<S> {
                 return Ok(true);
             }
             let batch: Vec<Key> =
-                batch.into_iter().filter(|key| self.pending.get(*key).is_none()).collect();
+                batch.into_iter().filter(|key| self.in_flight.chunk(*key).is_none()).collect();
             if !batch.is_empty() && !self.store.contains_all(&batch).await? {
                 return Ok(false);
             }
@@ -269,8 +269,8 @@ impl<S: Storage> Core<S> {
         let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
         let mut chunks = body.chunks(head);
         let (key, None) = (chunks.next()?, chunks.next()) else { return None };
-        let chunk = match self.pending.get(key) {
-            Some(underway) => underway.record,
+        let chunk = match self.in_flight.chunk(key) {
+            Some(underway) => underway,
             None => self.store.read_chunk(key).await.ok().flatten()?,
         };
         let data = chunk.payload();

@@ -19,7 +19,7 @@ use super::tasks::after;
 use super::wakers::Slot;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
-use crate::storage::{Record, Storage};
+use crate::storage::{Hold, Record, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
@@ -39,6 +39,8 @@ pub(crate) struct Reader<S: Storage> {
     done: bool,
     /// The chunk that is read from the store.
     chunk: Option<Exclusive<Reading>>,
+    /// Keeps the entry from being evicted, from when this reader reads from the storage.
+    hold: Option<Hold>,
     /// Set while the others wait for the slowest of them.
     timer: Option<Exclusive<Pin<Box<Sleep>>>>,
 }
@@ -90,6 +92,7 @@ impl<S: Storage> Reader<S> {
             drains: false,
             done: false,
             chunk: None,
+            hold: None,
             timer: None,
         }
     }
@@ -108,6 +111,7 @@ impl<S: Storage> Reader<S> {
     fn read_chunk(&mut self) {
         let plan = Arc::clone(&self.download.plan);
         let part = self.place / plan.chunk_len() as u64;
+        self.hold.get_or_insert_with(|| plan.hold(self.download.expected));
         let reading = async move {
             let Ok(part) = u32::try_from(part) else { return Ok(None) };
             plan.read_chunk(part).await

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 use tokio::task::JoinHandle;
 
-use super::commit::Plan;
+use super::commit::{Hold, Plan};
+use super::in_flight::ChunkWrite;
 use super::tasks::Driven;
 use super::window::Window;
 use crate::storage::Storage;
@@ -67,35 +68,26 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// The next chunk, announced.
-    fn next_chunk(&mut self, plan: &Plan<S>, window: &Window) -> (u32, crate::storage::Record) {
+    fn next_chunk(&mut self, plan: &Plan<S>, window: &Window) -> ChunkWrite {
         let data = window.copy(self.handed_over(plan), plan.chunk_len());
         let part = self.parts;
         self.parts += 1;
-        (part, plan.announce_chunk(part, data))
+        plan.announce_chunk(part, data)
     }
 
     /// Hands the next chunk to the store; false: storing has to end.
     fn begin_chunk(&mut self, plan: &Arc<Plan<S>>, window: &Window) -> bool {
-        let (part, record) = self.next_chunk(plan, window);
+        let hold = if self.parts == 0 { plan.announce_place() } else { Hold::Needless };
+        let chunk = self.next_chunk(plan, window);
         let writer = Arc::clone(plan);
-        let announced = record.clone();
-        let step = async move {
-            if part == 0 && !writer.hold_place().await {
-                writer.withdraw_chunk(part, &record);
-                return false;
-            }
-            writer.write_chunk(part, record).await
-        };
+        let step = async move { writer.hold_place(hold).await && writer.write_chunk(chunk).await };
         match plan.core.tasks.drive(step) {
             Driven::Done(written) => written,
             Driven::Spawned(writing) => {
                 self.writing = Some(writing);
                 true
             }
-            Driven::NoRuntime => {
-                plan.withdraw_chunk(part, &announced);
-                false
-            }
+            Driven::NoRuntime => false,
         }
     }
 
@@ -152,50 +144,41 @@ impl<S: Storage> Recorder<S> {
         let core = Arc::clone(&plan.core);
         let total = window.end();
         if self.parts == 0 && total <= plan.inline_len() as u64 {
-            let record = plan.announce_inline(window.copy(0, total as usize), trailers);
-            let announced = record.clone();
-            let committer = Arc::clone(&plan);
-            if let Driven::NoRuntime = core.tasks.drive(async move { committer.commit(record, 0).await }) {
+            let write = plan.announce_inline(window.copy(0, total as usize), trailers);
+            if let Driven::NoRuntime = core.tasks.drive(async move { plan.commit(write, 0).await }) {
                 core.note_unstored("no-runtime");
-                plan.withdraw(&announced);
             }
             return true;
         }
         // What is left is announced at once and written in order, behind the chunk that is on its way.
         let writing = self.writing.take();
+        let hold = if self.parts == 0 { plan.announce_place() } else { Hold::Needless };
         let mut rest = Vec::new();
         while self.handed_over(&plan) < total {
             rest.push(self.next_chunk(&plan, window));
         }
-        let (parts, hold) = (self.parts, rest.first().is_some_and(|(part, _)| *part == 0));
-        let record = plan.announce_chunked(total, trailers);
-        let (announced, announced_rest) = (record.clone(), rest.clone());
-        let committer = Arc::clone(&plan);
+        let parts = self.parts;
+        let write = plan.announce_chunked(total, trailers);
         let step = async move {
             let mut kept = match writing {
                 Some(writing) => writing.await.unwrap_or(false),
                 None => true,
             };
-            kept = kept && (!hold || committer.hold_place().await);
-            for (part, chunk) in rest {
-                if kept {
-                    kept = committer.write_chunk(part, chunk).await;
-                } else {
-                    committer.withdraw_chunk(part, &chunk);
-                }
+            kept = kept && plan.hold_place(hold).await;
+            for chunk in rest {
+                kept = kept && plan.write_chunk(chunk).await;
             }
             if kept {
-                committer.commit(record, parts).await;
+                plan.commit(write, parts).await;
             } else {
-                committer.core.note_unstored("storage-failed");
-                committer.withdraw(&record);
-                committer.discard(parts).await;
+                plan.core.note_unstored("storage-failed");
+                plan.give_back_lease();
+                drop(write);
+                plan.discard(parts).await;
             }
         };
         if let Driven::NoRuntime = core.tasks.drive(step) {
             core.note_unstored("no-runtime");
-            plan.withdraw(&announced);
-            announced_rest.iter().for_each(|(part, chunk)| plan.withdraw_chunk(*part, chunk));
         }
         true
     }

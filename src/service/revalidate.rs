@@ -209,7 +209,7 @@ impl<S: Storage> Core<S> {
             },
             storable => match self.keep_body(place.head, &old.body, until).await {
                 Ok(Some(body)) => (body, until, storable),
-                Ok(None) if self.pending.is_empty() => return None,
+                Ok(None) if self.in_flight.is_empty() => return None,
                 // Nothing must name the chunks for longer than they are known to be kept.
                 Ok(None) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
             },
@@ -235,30 +235,24 @@ impl<S: Storage> Core<S> {
                 let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                 let (core, at) = (Arc::clone(self), place.clone());
                 let plan = Plan::new(core, at, names, asked, (response, withheld), until, lease);
-                let (at, record, chunk) = plan.announce_freshened(body, trailers);
+                let (at, record, freshened) = plan.announce_freshened(body, trailers);
+                // The body is at hand, whatever becomes of its chunk.
+                let shown = if freshened.has_chunk() { plan.whole() } else { record.clone() };
                 if let Some(lead) = lead.take() {
                     self.note_use(place.head, &freshness, times.responded);
                     lead.land(Landed::Freshened(at, record.clone()));
                 }
-                let (freshened, part) = (record.clone(), chunk.clone());
-                let plan = Arc::new(plan);
-                let committer = Arc::clone(&plan);
-                match self.tasks.drive(async move { committer.commit_freshened(freshened, part).await }) {
+                match self.tasks.drive(async move { plan.commit_freshened(freshened).await }) {
                     Driven::Done(stored) => {
                         (status.stored, status.is_stored) = (stored, stored == Stored::Freshened);
                     }
                     Driven::Spawned(_) => {}
                     Driven::NoRuntime => {
                         self.note_unstored("no-runtime");
-                        plan.withdraw(&record);
-                        if let Some(chunk) = &chunk {
-                            plan.withdraw_chunk(0, chunk);
-                        }
                         status.stored = Stored::NoRuntime;
                     }
                 }
-                // The body is at hand, whatever becomes of its chunk.
-                (at, if chunk.is_some() { plan.whole() } else { record })
+                (at, shown)
             }
             Err(why) => {
                 status.stored = why;
@@ -292,8 +286,7 @@ impl<S: Storage> Core<S> {
         self.tasks.drive(async move {
             let now = core.config.clock.now();
             let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
-            let placeholder = entry::record(slot, now + GRACE);
-            let _ = core.store.write_if(key, Some(stamp), placeholder).await;
+            let _ = core.write_in_order(key, Some(stamp), entry::record(slot, now + GRACE)).await;
         });
     }
 

@@ -119,11 +119,7 @@ impl<S: Storage> Core<S> {
             if !policy::tag_selects(tag.as_bytes(), known.tag.as_bytes()) {
                 continue;
             }
-            let record = match self.pending.get(known.at) {
-                Some(underway) => Some(underway.record),
-                None => self.store.read(known.at).await.ok().flatten(),
-            };
-            if let Some(record) = record
+            if let Ok(Some(record)) = self.read_slot(known.at, None).await
                 && let Some(variant) = variant_in(&record)
                 && variant.until > now
                 && self.is_believed(known.at, key_text, variant)

@@ -57,7 +57,7 @@ trait DynStorage: Send + Sync {
     fn delete_expired(&self, now: Timestamp) -> BoxFuture<'_, Result<u64>>;
     fn max_record_len(&self) -> usize;
     fn inline_len(&self) -> usize;
-    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold;
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold;
     fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
     fn check(&self) -> BoxFuture<'_, Result<()>>;
     fn close(&self) -> BoxFuture<'_, Result<()>>;
@@ -112,8 +112,8 @@ impl<S: Storage> DynStorage for S {
     fn inline_len(&self) -> usize {
         Storage::inline_len(self)
     }
-    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
-        Storage::hold(self, entry, bytes)
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        Storage::hold(self, chunk, bytes)
     }
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {
         Storage::usage(self).boxed()
@@ -181,8 +181,8 @@ impl Storage for BoxStorage {
     fn inline_len(&self) -> usize {
         self.0.inline_len()
     }
-    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
-        self.0.hold(entry, bytes)
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        self.0.hold(chunk, bytes)
     }
     fn usage(&self) -> impl Future<Output = Result<Usage>> + Send {
         self.0.usage()

@@ -281,12 +281,12 @@ pub trait Storage: Clone + Send + Sync + 'static {
         DEFAULT_INLINE_LEN
     }
 
-    /// Says that a body of this entry, of so many bytes, is being read, until the [`Hold`] is dropped: a store that evicts by
-    /// itself evicts the entry last, so that a hit under way does not end with an error.
+    /// Says that a body of so many bytes is being read, until the [`Hold`] is dropped: a store that evicts by itself evicts the
+    /// body's entry last, so that a hit under way does not end with an error. `chunk` is the key of any of its chunks.
     ///
     /// Provided: holds nothing.
-    fn hold(&self, entry: [u8; 16], bytes: u64) -> Hold {
-        let _ = (entry, bytes);
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        let _ = (chunk, bytes);
         Hold::default()
     }
 
@@ -323,4 +323,4 @@ pub trait Storage: Clone + Send + Sync + 'static {
 }
 
 /// Below the size of a page of most stores, and of a round trip that costs more than its bytes.
-const DEFAULT_INLINE_LEN: usize = 16 * 1024;
+pub(super) const DEFAULT_INLINE_LEN: usize = 16 * 1024;

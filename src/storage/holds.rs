@@ -1,35 +1,36 @@
-//! Entries whose bodies are being read: a storage with a bound evicts them last.
+//! Bodies that are being read: a storage with a bound evicts their entries last.
 //!
-//! Promises: all that is held takes at most half of the bound, and none is held for longer than [`LIMIT`], so that slow readers
-//! never keep a storage from taking new records.
+//! Promises: all that is held takes at most half of the bound, and none is held for longer than [`LIMIT`] after its last reader
+//! began, so that slow readers never keep a storage from taking new records.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Hold;
+use super::{Hold, Key};
 
-/// The longest that an entry is held. A body that takes longer to read goes on without, as one that was never held.
+/// A body that takes longer to read goes on without a hold.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// The entries of a storage that are held.
+/// The bodies of a storage that are held.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    /// How many entries are held: most evictions find none, and take no lock.
+    /// How many entries have one: most evictions find none, and take no lock.
     count: AtomicUsize,
     held: Mutex<Held>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    entries: HashMap<[u8; 16], Readers>,
+    entries: HashMap<[u8; 16], Vec<Body>>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Readers {
-    count: usize,
+struct Body {
+    slot: [u8; 16],
+    readers: usize,
     bytes: u64,
     /// When the last of them began.
     since: Instant,
@@ -37,45 +38,54 @@ struct Readers {
 
 struct Guard {
     holds: Arc<Holds>,
-    entry: [u8; 16],
+    chunk: Key,
 }
 
 impl Holds {
-    /// Holds an entry of which so many bytes are read, if all that is held stays within half of the bound.
-    pub(super) fn hold(self: &Arc<Self>, entry: [u8; 16], bytes: u64, max_bytes: u64) -> Hold {
-        let mut held = self.lock();
-        let others = held.bytes;
-        let readers =
-            held.entries.entry(entry).or_insert(Readers { count: 0, bytes: 0, since: Instant::now() });
-        let more = bytes.saturating_sub(readers.bytes);
-        if others.saturating_add(more) > max_bytes / 2 {
-            if readers.count == 0 {
-                held.entries.remove(&entry);
+    /// Holds a body of so many bytes, if all that is held stays within half of the bound.
+    pub(super) fn hold(self: &Arc<Self>, chunk: Key, bytes: u64, max_bytes: u64) -> Hold {
+        let now = Instant::now();
+        {
+            let mut held = self.lock();
+            let all = held.bytes;
+            let bodies = held.entries.entry(chunk.entry).or_default();
+            match bodies.iter_mut().find(|body| body.slot == chunk.slot) {
+                Some(body) => (body.readers, body.since) = (body.readers + 1, now),
+                None if all.saturating_add(bytes) <= max_bytes / 2 => {
+                    bodies.push(Body { slot: chunk.slot, readers: 1, bytes, since: now });
+                    held.bytes += bytes;
+                }
+                None => {
+                    held.forget_empty(&chunk.entry);
+                    return Hold::default();
+                }
             }
-            return Hold::default();
+            self.count.store(held.entries.len(), Ordering::Release);
         }
-        readers.count += 1;
-        readers.bytes += more;
-        readers.since = Instant::now();
-        held.bytes += more;
-        self.count.store(held.entries.len(), Ordering::Release);
-        drop(held);
-        Hold::new(Guard { holds: Arc::clone(self), entry })
+        Hold::new(Guard { holds: Arc::clone(self), chunk })
     }
 
-    /// Whether any entry is held.
+    /// Whether any entry is to be evicted after others.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
     /// Whether this entry is to be evicted after others.
-    pub(super) fn is_held(&self, entry: &[u8; 16]) -> bool {
-        self.is_held_at(entry, Instant::now())
+    pub(super) fn has_entry(&self, entry: &[u8; 16]) -> bool {
+        self.is_held_at(entry, None, Instant::now())
     }
 
-    fn is_held_at(&self, entry: &[u8; 16], now: Instant) -> bool {
-        let lasts = |readers: &Readers| now.saturating_duration_since(readers.since) < LIMIT;
-        self.any() && self.lock().entries.get(entry).is_some_and(lasts)
+    /// Whether this body is to go after others of its entry.
+    #[cfg(feature = "memory")]
+    pub(super) fn has_body(&self, entry: &[u8; 16], slot: &[u8; 16]) -> bool {
+        self.is_held_at(entry, Some(slot), Instant::now())
+    }
+
+    fn is_held_at(&self, entry: &[u8; 16], slot: Option<&[u8; 16]>, now: Instant) -> bool {
+        let lasts = |body: &Body| {
+            slot.is_none_or(|slot| body.slot == *slot) && now.saturating_duration_since(body.since) < LIMIT
+        };
+        self.any() && self.lock().entries.get(entry).is_some_and(|bodies| bodies.iter().any(lasts))
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -83,16 +93,28 @@ impl Holds {
     }
 }
 
+impl Held {
+    fn forget_empty(&mut self, entry: &[u8; 16]) {
+        if self.entries.get(entry).is_some_and(Vec::is_empty) {
+            self.entries.remove(entry);
+        }
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut held = self.holds.lock();
-        let Some(readers) = held.entries.get_mut(&self.entry) else { return };
-        readers.count -= 1;
-        if readers.count == 0
-            && let Some(gone) = held.entries.remove(&self.entry)
+        let mut freed = 0;
+        if let Some(bodies) = held.entries.get_mut(&self.chunk.entry)
+            && let Some(at) = bodies.iter().position(|body| body.slot == self.chunk.slot)
         {
-            held.bytes -= gone.bytes;
+            bodies[at].readers -= 1;
+            if bodies[at].readers == 0 {
+                freed = bodies.swap_remove(at).bytes;
+            }
         }
+        held.bytes -= freed;
+        held.forget_empty(&self.chunk.entry);
         self.holds.count.store(held.entries.len(), Ordering::Release);
     }
 }
@@ -100,37 +122,50 @@ impl Drop for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Kind;
+
+    fn body(entry: u8, slot: u8) -> Key {
+        Key::head([entry; 16]).sibling(Kind::Chunk, [slot; 16], 0)
+    }
 
     #[test]
     fn an_entry_is_held_until_its_last_reader_is_done() {
         let holds = Arc::new(Holds::default());
-        let (one, other) = (holds.hold([1; 16], 10, 100), holds.hold([1; 16], 10, 100));
+        let (one, same, other) = (
+            holds.hold(body(1, 1), 10, 100),
+            holds.hold(body(1, 1), 10, 100),
+            holds.hold(body(1, 2), 5, 100),
+        );
         drop(one);
-        assert!(holds.is_held(&[1; 16]) && !holds.is_held(&[2; 16]));
+        let is_held = |slot: u8| holds.is_held_at(&[1; 16], Some(&[slot; 16]), Instant::now());
+        assert!(is_held(1) && is_held(2) && !is_held(3) && !holds.has_entry(&[2; 16]));
+        drop(same);
+        assert!(!is_held(1) && holds.has_entry(&[1; 16]));
         drop(other);
-        assert!(!holds.any() && !holds.is_held(&[1; 16]));
+        assert!(!holds.any() && !holds.has_entry(&[1; 16]));
         assert_eq!(holds.lock().bytes, 0);
     }
 
     #[test]
     fn at_most_half_of_the_bound_is_held() {
         let holds = Arc::new(Holds::default());
-        let first = holds.hold([1; 16], 40, 100);
-        let refused = holds.hold([2; 16], 11, 100);
-        let same = holds.hold([1; 16], 40, 100);
-        assert!(holds.is_held(&[1; 16]) && !holds.is_held(&[2; 16]));
+        let first = holds.hold(body(1, 1), 40, 100);
+        let refused = holds.hold(body(2, 1), 11, 100);
+        let same = holds.hold(body(1, 1), 40, 100);
+        assert!(holds.has_entry(&[1; 16]) && !holds.has_entry(&[2; 16]));
+        assert_eq!(holds.lock().entries.len(), 1);
         drop((first, refused, same));
-        let now = holds.hold([2; 16], 11, 100);
-        assert!(holds.is_held(&[2; 16]));
+        let now = holds.hold(body(2, 1), 11, 100);
+        assert!(holds.has_entry(&[2; 16]));
         drop(now);
     }
 
     #[test]
     fn none_is_held_for_ever() {
         let holds = Arc::new(Holds::default());
-        let _hold = holds.hold([1; 16], 10, 100);
+        let _hold = holds.hold(body(1, 1), 10, 100);
         let now = Instant::now();
-        assert!(holds.is_held_at(&[1; 16], now + LIMIT - Duration::from_secs(1)));
-        assert!(!holds.is_held_at(&[1; 16], now + LIMIT));
+        assert!(holds.is_held_at(&[1; 16], None, now + LIMIT - Duration::from_secs(1)));
+        assert!(!holds.is_held_at(&[1; 16], None, now + LIMIT));
     }
 }

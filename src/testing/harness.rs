@@ -1,6 +1,7 @@
 //! How the suite opens a storage.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::storage::{Key, Storage};
@@ -80,4 +81,13 @@ where
     async fn open(&self, _name: &str) -> Result<S> {
         Ok(self())
     }
+}
+
+/// The longest that a case, or an operation in one, may take. The slowest storage needs a tenth of it on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a case, and fails it when it takes longer than a minute: a storage that hangs does not hold up the suite.
+pub async fn in_time<T>(what: &str, operation: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, operation).await;
+    done.unwrap_or_else(|_| panic!("the storage hangs {what}"))
 }

@@ -18,7 +18,7 @@
 pub mod cases;
 mod harness;
 
-pub use self::harness::Harness;
+pub use self::harness::{Harness, in_time};
 pub use crate::{contract_cases, storage_contract};
 
 /// Calls a macro with the list of all cases, in brackets, and then the arguments that follow its name: `own NAME` is a
@@ -72,6 +72,7 @@ macro_rules! contract_cases {
                 retain_and_write_if_lose_neither,
                 delete_expired_takes_what_is_due_and_nothing_else,
                 clones_are_handles_of_one_store,
+                a_warm_second_handle_sees_every_change,
                 many_writers_lose_nothing,
                 dropped_futures_leave_old_or_new,
                 the_longest_record_is_taken,
@@ -79,6 +80,10 @@ macro_rules! contract_cases {
                 a_reopened_store_has_what_was_written,
                 foreign_bytes_are_absent,
                 records_of_every_kind_count_and_go,
+                a_held_entry_is_evicted_last,
+                close_writes_everything_that_was_taken,
+                check_says_that_it_works,
+                usage_grows_and_falls_with_the_records,
             ]
             $($arguments)*
         }
@@ -100,7 +105,8 @@ macro_rules! storage_contract {
             $(
                 #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    $crate::testing::cases::$case(&$harness).await
+                    let case = concat!("in the case ", stringify!($case));
+                    $crate::testing::in_time(case, $crate::testing::cases::$case(&$harness)).await
                 }
             )*
         }

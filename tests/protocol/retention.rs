@@ -80,7 +80,8 @@ async fn a_background_refresh_writes_the_head_alone() {
 #[tokio::test]
 async fn a_confirmed_variant_moves_its_head_seldom() {
     let storage = Counting::new(4096);
-    let fields = &[("cache-control", "no-cache"), ("etag", "\"1\""), ("vary", "x-a"), ("cache-groups", "\"g\"")];
+    let fields =
+        &[("cache-control", "no-cache"), ("etag", "\"1\""), ("vary", "x-a"), ("cache-groups", "\"g\"")];
     let cache = Fixture::with(confirming(20_000, fields), storage.clone(), |builder| builder);
     let variant = || async { cache.ask(get_with(A, &[("x-a", "2")])).await };
     cache.get(A).await;

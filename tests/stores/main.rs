@@ -11,6 +11,7 @@ mod broken;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod end_to_end;
+mod lives;
 mod mongodb;
 mod places;
 mod processes;
@@ -25,7 +26,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tower_response_cache::testing::{cases, contract_cases};
+use tower_response_cache::testing::{cases, contract_cases, in_time};
 
 use places::{Kind, Place, Servers};
 use servers::must_be_there;
@@ -56,7 +57,9 @@ pub fn trial(suite: &str, kind: &Kind, name: &str, case: Case) -> Trial {
 
 macro_rules! contract_trials {
     ([$($case:ident),* $(,)?] @ $kind:expr) => {
-        vec![$(trial("contract", $kind, stringify!($case), |place| Box::pin(cases::$case(place)))),*]
+        vec![$(trial("contract", $kind, stringify!($case), |place| {
+            Box::pin(in_time(concat!("in the case ", stringify!($case)), cases::$case(place)))
+        })),*]
     };
 }
 
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         trials.extend(contract_cases!(own contract_trials @ kind));
         trials.extend(broken::trials(kind));
         trials.extend(end_to_end::trials(kind));
+        trials.extend(lives::trials(kind));
         if kind.is_shared() {
             trials.extend(processes::trials(kind));
         }

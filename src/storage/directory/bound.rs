@@ -119,6 +119,11 @@ impl Bound {
         *self.counts() = Counts::default();
     }
 
+    /// What was counted last, with what changed since; `None`: nothing was counted yet.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.counts().total
+    }
+
     /// Whether it is time to count, and to make room.
     pub(super) fn is_due(&self) -> bool {
         let Some(most) = self.max_bytes else { return false };

@@ -110,6 +110,22 @@ impl Place {
         Ok(unfinished)
     }
 
+    /// Whether files can be written here, read and removed.
+    pub(super) fn check(&self) -> io::Result<()> {
+        const BYTES: &[u8] = b"check";
+        let unfinished = self.unfinished(BYTES)?;
+        let is_whole = match &unfinished.0 {
+            Some(path) => fs::read(path)? == BYTES,
+            None => true,
+        };
+        drop(unfinished);
+        fs::read_dir(&self.root)?;
+        match is_whole {
+            true => Ok(()),
+            false => Err(io::Error::other("a file does not hold what was written to it")),
+        }
+    }
+
     /// Gives a file its name, in place of one that has it. The shard is locked.
     pub(super) fn finish(&self, mut unfinished: Unfinished, key: Key) -> io::Result<()> {
         let Some(from) = unfinished.0.take() else { return Ok(()) };

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::bound::Bound;
 use super::builder::DirectoryStorageBuilder;
+use super::failure::failed_change;
 use super::listing::Page;
 use super::place::Place;
 use super::recency::Recency;
@@ -19,8 +20,9 @@ use super::records::{Records, When};
 use super::upkeep;
 use super::workers::{Workers, done};
 use crate::error::Result;
-use crate::storage::contract::{Retain, Storage};
-use crate::storage::{Key, Kind, Record, Stamp};
+use crate::storage::contract::{DEFAULT_INLINE_LEN, Retain, Storage, Usage};
+use crate::storage::holds::Holds;
+use crate::storage::{Hold, Key, Kind, Record, Stamp};
 use crate::time::Timestamp;
 
 const VALUES_AT_ONCE: usize = 32;
@@ -53,6 +55,8 @@ struct Inner {
     workers: Workers,
     records: Arc<Records>,
     recency: Arc<Recency>,
+    /// The bodies that this process is reading.
+    holds: Arc<Holds>,
     /// True while a sweep is asked for that has not begun.
     is_sweep_asked: Arc<AtomicBool>,
 }
@@ -82,6 +86,7 @@ impl DirectoryStorage {
             workers,
             records: Arc::new(records),
             recency: Arc::new(Recency::new()),
+            holds: Arc::default(),
             is_sweep_asked: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -99,11 +104,12 @@ impl Inner {
 
     async fn write(&self, key: Key, record: Record, when: When) -> Result<bool> {
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
+        let holds = Arc::clone(&self.holds);
         let written = self.workers.change(key.entry[0], move || {
             let written = records.write(key, &record, &when);
             // Those who write faster than the upkeep makes room do its work, or wait for it.
             if records.bound.is_exceeded() {
-                upkeep::sweep(&records, &recency);
+                upkeep::sweep(&records, &recency, &holds);
             }
             written
         });
@@ -134,11 +140,12 @@ impl Inner {
             return;
         }
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
+        let holds = Arc::clone(&self.holds);
         let is_sweep_asked = Arc::clone(&self.is_sweep_asked);
         drop(self.workers.upkeep(move || {
             // First, so that who writes from now on asks for another.
             is_sweep_asked.store(false, Ordering::Release);
-            upkeep::sweep(&records, &recency);
+            upkeep::sweep(&records, &recency, &holds);
             Ok(())
         }));
     }
@@ -267,6 +274,44 @@ impl Storage for DirectoryStorage {
 
     fn max_record_len(&self) -> usize {
         self.inner.records.bound.max_record_len()
+    }
+
+    /// A body in a file of its own is not written again where its response is confirmed.
+    fn inline_len(&self) -> usize {
+        DEFAULT_INLINE_LEN
+    }
+
+    /// Holds it in this process: another one that makes room does not know of it.
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        match self.inner.records.bound.max_bytes() {
+            Some(most) => self.inner.holds.hold(chunk, bytes, most),
+            None => Hold::default(),
+        }
+    }
+
+    /// Counts all files where that has not been done yet, and where there is no bound.
+    async fn usage(&self) -> Result<Usage> {
+        let max_bytes = self.inner.records.bound.max_bytes();
+        let known = self.inner.records.bound.total().filter(|_| max_bytes.is_some());
+        let bytes = match known {
+            Some(bytes) => bytes,
+            None => self.inner.look(upkeep::count).await?,
+        };
+        Ok(Usage::new(bytes, max_bytes))
+    }
+
+    /// Writes a file, reads it and removes it.
+    async fn check(&self) -> Result<()> {
+        self.inner.look(|records| records.place.check().map_err(failed_change)).await
+    }
+
+    /// Waits for the changes that were asked for and are not done, those of callers that went away included, and writes down when
+    /// entries were used.
+    async fn close(&self) -> Result<()> {
+        let changes = (0..=u8::MAX).map(|shard| done(self.inner.workers.change(shard, || Ok(()))));
+        join_all(changes.collect::<Vec<_>>()).await.into_iter().collect::<Result<()>>()?;
+        self.inner.write_down_uses();
+        done(self.inner.workers.upkeep(|| Ok(()))).await
     }
 }
 

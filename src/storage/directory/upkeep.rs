@@ -1,7 +1,7 @@
 //! Making room within the bound, and removing everything.
 //!
-//! Promises: what goes is whole entries, the one used longest ago first, uses noted in memory included, until 95 % of the
-//! bound are taken; files that are not ours stay; an entry that changed since it was looked at stays too.
+//! Promises: what goes is whole entries, the one used longest ago first, uses noted in memory included, and those that this process
+//! reads a body of last, until 95 % of the bound are taken; files that are not ours stay; an entry that changed since it was looked at stays too.
 //! A reader sees an entry or does not see it: its folder goes in one step, and its files after that.
 
 use std::fs;
@@ -16,20 +16,23 @@ use super::records::Records;
 use crate::error::Result;
 use crate::storage::Key;
 use crate::storage::evictions::evicted;
+use crate::storage::holds::Holds;
 
 struct Candidate {
+    /// One of its bodies is being read.
+    is_held: bool,
     used: SystemTime,
     entry: [u8; 16],
     size: u64,
 }
 
 /// Counts what is there if it is time, and evicts if it is too much, until nothing more is to do.
-pub(super) fn sweep(records: &Records, recency: &Recency) {
-    while records.bound.is_due() && sweep_once(records, recency) {}
+pub(super) fn sweep(records: &Records, recency: &Recency, holds: &Holds) {
+    while records.bound.is_due() && sweep_once(records, recency, holds) {}
 }
 
 /// One process at a time; says whether something was written meanwhile, which it may have missed.
-fn sweep_once(records: &Records, recency: &Recency) -> bool {
+fn sweep_once(records: &Records, recency: &Recency, holds: &Holds) -> bool {
     let Some(most) = records.bound.max_bytes() else { return false };
     let Some(_alone) = records.place.lock_sweep() else { return false };
     // Another thread may have done it while this one waited for its turn.
@@ -47,7 +50,8 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
             total = total.saturating_add(usage.size);
             if usage.size > 0 {
                 let used = recency.used(entry).unwrap_or(usage.changed).max(usage.changed);
-                candidates.push(Candidate { used, entry, size: usage.size });
+                let is_held = holds.has_entry(&entry);
+                candidates.push(Candidate { is_held, used, entry, size: usage.size });
             }
         }
         let folder = listing::folder(&records.place.shard(shard));
@@ -55,13 +59,15 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
         total = total.saturating_add(folder);
     }
     if total > most {
-        candidates.sort_unstable_by_key(|candidate| candidate.used);
+        candidates.sort_unstable_by_key(|candidate| (candidate.is_held, candidate.used));
         let mut gone = 0;
         for candidate in candidates {
             if total <= most - most / 20 {
                 break;
             }
-            if evict(records, recency, &candidate).unwrap_or(false) {
+            // A reader may have begun since.
+            let may_go = candidate.is_held || !holds.has_entry(&candidate.entry);
+            if may_go && evict(records, recency, &candidate).unwrap_or(false) {
                 total = total.saturating_sub(candidate.size);
                 gone += 1;
                 // It may have been the last of its shard, or one of so many that their folder is shorter now.
@@ -76,6 +82,19 @@ fn sweep_once(records: &Records, recency: &Recency) -> bool {
         evicted("directory", gone);
     }
     records.bound.counted(total)
+}
+
+/// Counts what all entries take.
+pub(super) fn count(records: &Records) -> Result<u64> {
+    let mut total: u64 = 0;
+    for shard in 0..=u8::MAX {
+        for entry in listing::entries(&records.place, shard).map_err(failed_change)? {
+            let usage = listing::usage(&records.place, entry).map_err(failed_change)?;
+            total = total.saturating_add(usage.size);
+        }
+        total = total.saturating_add(listing::folder(&records.place.shard(shard)));
+    }
+    Ok(total)
 }
 
 /// Removes an entry if it was not used since; says whether.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::table::ENTRY;
+use crate::storage::holds::Holds;
 use crate::storage::{Key, Kind, Record, Retain};
 
 /// What a record beside the head costs in the two maps of its entry, whose nodes are two thirds full on average.
@@ -98,8 +99,15 @@ impl Group {
     }
 
     /// Makes room for a record of this cost, in a group that may weigh `most`; false, and nothing has changed: there is
-    /// none. Records that went are put into `gone`, to be dropped when the lock is free.
-    pub(super) fn make_room(&mut self, key: Key, cost: u64, most: u64, gone: &mut Vec<Record>) -> bool {
+    /// none. Bodies that are held go last. Records that went are put into `gone`, to be dropped when the lock is free.
+    pub(super) fn make_room(
+        &mut self,
+        key: Key,
+        cost: u64,
+        most: u64,
+        holds: &Holds,
+        gone: &mut Vec<Record>,
+    ) -> bool {
         let new = place(key);
         let replaced = self.held(new).map_or(0, |held| held.cost);
         let maps = |group: &Self| if group.others.is_some() || new != HEAD { OTHERS } else { 0 };
@@ -122,7 +130,10 @@ impl Group {
             let stays = |place: &Place| {
                 *place == new || (place.0, key.kind) == (Kind::Chunk, Kind::Chunk) && place.1 == key.slot
             };
-            let Some(oldest) = others.ages.values().copied().find(|place| !stays(place)) else {
+            let is_held =
+                |place: &Place| holds.any() && place.0 == Kind::Chunk && holds.has_body(&key.entry, &place.1);
+            let mut old = others.ages.values().copied().filter(|place| !stays(place));
+            let Some(oldest) = old.clone().find(|place| !is_held(place)).or_else(|| old.next()) else {
                 return false;
             };
             if oldest.0 == Kind::Chunk {

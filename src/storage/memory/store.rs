@@ -16,7 +16,8 @@ use super::listing::step_aside;
 use super::table::{ENTRY, Named, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::evictions::evicted;
-use crate::storage::{Key, Kind, Record, Retain, Stamp, Storage};
+use crate::storage::holds::Holds;
+use crate::storage::{Hold, Key, Kind, Record, Retain, Stamp, Storage, Usage};
 use crate::time::Timestamp;
 
 /// The part of the bound that has a lock of its own: few entries in many shards could not be compared well.
@@ -42,6 +43,8 @@ struct Inner {
     hasher: RandomState,
     max_bytes: u64,
     max_entry: u64,
+    /// The bodies that are being read.
+    holds: Arc<Holds>,
     /// What all entries weigh, and what is reserved for records that are being written.
     used: AtomicU64,
     /// How many heads and variants there are.
@@ -96,6 +99,7 @@ impl MemoryStorage {
             hasher,
             max_bytes,
             max_entry: max_bytes / 2,
+            holds: Arc::default(),
             used: AtomicU64::new(0),
             listed: AtomicU64::new(0),
             born: AtomicU64::new(0),
@@ -182,8 +186,19 @@ impl MemoryStorage {
         true
     }
 
-    /// Evicts one entry; false: there is none but `own`.
+    /// Evicts one entry, one that is held after all others; false: there is none but `own`.
     fn evict(&self, own: &Named) -> bool {
+        let holds = &*self.0.holds;
+        if !holds.any() {
+            return self.evict_but(own, None, LOOKS);
+        }
+        self.evict_but(own, Some(holds), LOOKS)
+            || self.evict_but(own, Some(holds), usize::MAX)
+            || self.evict_but(own, None, LOOKS)
+    }
+
+    /// Evicts the worst entry of `looks`; false: there is none among them that may go.
+    fn evict_but(&self, own: &Named, spared: Option<&Holds>, looks: usize) -> bool {
         let shards = &self.0.shards;
         let way = if self.0.by_recency.load(Ordering::Relaxed) { Way::Recent } else { Way::Frequent };
         let now = self.0.clock.load(Ordering::Relaxed);
@@ -192,11 +207,11 @@ impl MemoryStorage {
         let first = self.random() as usize;
         let mut worst: Option<(u64, Named, u64, usize)> = None;
         for step in 0..shards.len() {
-            if step >= some && worst.is_some() {
+            if step >= some && looks == LOOKS && worst.is_some() {
                 break;
             }
             let shard = first.wrapping_add(step) % shards.len();
-            let found = shards[shard].read().worst(way, now, own, LOOKS / some, || self.random());
+            let found = shards[shard].read().worst(way, now, own, spared, looks / some, || self.random());
             if let Some((score, name, born)) = found
                 && worst.is_none_or(|worst| score > worst.0)
             {
@@ -267,7 +282,7 @@ impl MemoryStorage {
         if let Some(node) = table.get_mut(&name) {
             let (before, listed) = (if is_new { 0 } else { node.group.weight() }, node.group.listed());
             // A new group has room for what is no heavier than an entry may be.
-            taken = node.group.make_room(key, cost, self.0.max_entry, &mut gone);
+            taken = node.group.make_room(key, cost, self.0.max_entry, &self.0.holds, &mut gone);
             if taken {
                 gone.extend(node.group.put(key, record));
             }
@@ -302,7 +317,8 @@ impl MemoryStorage {
         {
             let listed = node.group.listed();
             before = node.group.weight();
-            let fits = has_room && node.group.make_room(key, cost, self.0.max_entry, &mut gone);
+            let fits =
+                has_room && node.group.make_room(key, cost, self.0.max_entry, &self.0.holds, &mut gone);
             if fits && let Some(record) = node.group.remove(group::place(key)) {
                 node.group.put(key, record);
             }
@@ -436,10 +452,6 @@ impl Storage for MemoryStorage {
     }
 
     /// Looks for each: an entry that needs room lets go of its oldest bodies.
-    fn inline_len(&self) -> usize {
-        usize::MAX // its bytes are shared, so that writing a record again copies nothing
-    }
-
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         Ok(keys.iter().all(|key| self.peek(*key, |_| ()).is_some()))
     }
@@ -491,6 +503,28 @@ impl Storage for MemoryStorage {
         // As an allocator rounds: eight bytes of its own, multiples of sixteen, and 32 at least.
         let longest = if room < 32 { 0 } else { room / 16 * 16 - 8 };
         usize::try_from(longest).unwrap_or(usize::MAX / 4) + Record::OVERHEAD
+    }
+
+    /// As long as a chunk may be: a record that is written again shares the bytes of its body.
+    fn inline_len(&self) -> usize {
+        usize::MAX
+    }
+
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        self.0.holds.hold(chunk, bytes, self.0.max_bytes)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(Usage::new(self.0.used.load(Ordering::Relaxed), Some(self.0.max_bytes)))
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing: the records go with the last handle.
+    async fn close(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::contest::{ByHash, LOOKS, MOST_USES, SHARE, Way};
 use super::group::Group;
+use crate::storage::holds::Holds;
 
 /// What an entry costs beside its records: one and a half times its place, since a vector that grows has room for up to
 /// twice as many; as much for the index; and its part in the contest.
@@ -130,22 +131,34 @@ impl Table {
         Some(node.group)
     }
 
-    /// The entry that should go first among some, with its score; all are looked at where there are few. Never `own`.
+    /// The entry that should go first among some, with its score; all are looked at where there are few. Never `own`, and
+    /// none that is spared: where all of some are, there may be others, and with `looks` as many as there are, all are looked
+    /// at.
     pub(super) fn worst(
         &self,
         way: Way,
         now: u64,
         own: &Named,
+        spared: Option<&Holds>,
         looks: usize,
         mut random: impl FnMut() -> u64,
     ) -> Option<(u64, Named, u64)> {
         let len = self.live.len();
-        let all = len <= LOOKS;
+        let all = len <= LOOKS.max(looks);
+        let is_spared = |at: usize| {
+            let name = |at: &u32| self.node(*at).map(|node| node.name.entry);
+            spared.is_some_and(|spared| {
+                self.live.get(at).and_then(name).is_some_and(|entry| spared.has_entry(&entry))
+            })
+        };
         let mut worst: Option<(u64, usize)> = None;
         let mut second = None;
         for look in 0..if all { len } else { looks } {
             let at = if all { look } else { (random() % len as u64) as usize };
             let Some((last, uses)) = self.marks.get(at).map(Mark::read) else { continue };
+            if is_spared(at) {
+                continue;
+            }
             let found = (way.score(now.saturating_sub(last), uses), at);
             match worst {
                 Some((_, known)) if known == at => {}
@@ -157,7 +170,7 @@ impl Table {
         let neighbour = worst.map(|(score, at)| (score, (at + 1) % len));
         [worst, second, neighbour].into_iter().flatten().find_map(|(score, at)| {
             let node = self.node(*self.live.get(at)?)?;
-            (node.name != *own).then_some((score, node.name, node.born))
+            (node.name != *own && !is_spared(at)).then_some((score, node.name, node.born))
         })
     }
 

@@ -71,11 +71,15 @@ pub async fn many_compare_and_one_wins<H: Harness>(harness: &H) {
 
 /// 4. A counter that tasks raise by comparing loses no step.
 pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
+    const TASKS: usize = 8;
+    const STEPS: usize = 10;
     let storage = open(harness).await;
-    let tasks = (0..8).map(|_| {
+    let tasks = (0..TASKS).map(|_| {
         let storage = storage.clone();
         tokio::spawn(async move {
-            for _ in 0..10 {
+            // A comparison fails where another task has written since, and all of them write so often.
+            let mut failures = 0..TASKS * STEPS;
+            for _ in 0..STEPS {
                 loop {
                     let there = storage.read(head(1)).await.unwrap();
                     let count = there.as_ref().map_or(0, |record| record.payload()[0]);
@@ -83,6 +87,9 @@ pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
                     if storage.write_if(head(1), there.map(|record| record.stamp()), next).await.unwrap() {
                         break;
                     }
+                    let failed =
+                        "write_if does not find the stamp that read gives, though no other task has written";
+                    failures.next().expect(failed);
                     tokio::task::yield_now().await;
                 }
             }

@@ -3,25 +3,26 @@
 
 mod cancel;
 mod change;
+mod close;
 mod compare;
 mod listing;
 mod read;
 mod retention;
 mod sharing;
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use self::cancel::*;
 pub use self::change::*;
+pub use self::close::*;
 pub use self::compare::*;
 pub use self::listing::*;
 pub use self::read::*;
 pub use self::retention::*;
 pub use self::sharing::*;
-use super::Harness;
+use super::{Harness, in_time};
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
@@ -47,12 +48,6 @@ fn record(payload: impl Into<Bytes>) -> Record {
 
 async fn payload<S: Storage>(storage: &S, key: Key) -> Option<Bytes> {
     storage.read(key).await.unwrap().map(|record| record.payload())
-}
-
-/// An operation that waits for ever fails its case, instead of holding up the suite.
-async fn in_time<T>(what: &str, operation: impl Future<Output = T>) -> T {
-    let done = tokio::time::timeout(Duration::from_secs(60), operation).await;
-    done.unwrap_or_else(|_| panic!("the storage hangs {what}"))
 }
 
 /// The storage does what it is asked, at a place where nothing is; nothing is there afterwards.

@@ -39,6 +39,67 @@ pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 16);
 }
 
+/// 2, 11. Where it is promised: two handles that were opened apart and have both read what is there see each other's changes at
+///     once, by every operation.
+pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
+    if !harness.shares() {
+        return;
+    }
+    let (one, other) = (harness.open("warm").await.unwrap(), harness.open("warm").await.unwrap());
+    one.clear().await.unwrap();
+    let keys = [head(1), chunk(1, 0), head(1).sibling(Kind::Variant, [1; 16], 0), head(2)];
+    let mut stamps = Vec::new();
+    for key in keys {
+        let written = record(vec![0; 100]);
+        one.write(key, written.clone()).await.unwrap();
+        stamps.push(written.stamp());
+    }
+    let stamp_at = async |storage: &H::Storage, key| {
+        let stamp = storage.read(key).await.unwrap().map(|record| record.stamp());
+        if let Some(now) = storage.read_now(key) {
+            assert_eq!(
+                now.unwrap().map(|record| record.stamp()),
+                stamp,
+                "read_now gives what was there before"
+            );
+        }
+        stamp
+    };
+    for round in 0..20_u8 {
+        let (writer, reader) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        for (key, stamp) in keys.iter().zip(&mut stamps) {
+            for storage in [writer, reader] {
+                assert_eq!(stamp_at(storage, *key).await, Some(*stamp));
+            }
+            let next = record(vec![round; 200]);
+            if round % 4 < 2 {
+                writer.write(*key, next.clone()).await.unwrap();
+            } else {
+                assert!(writer.write_if(*key, Some(*stamp), next.clone()).await.unwrap());
+            }
+            assert_eq!(
+                stamp_at(reader, *key).await,
+                Some(next.stamp()),
+                "a handle gives what was there before"
+            );
+            assert!(!reader.write_if(*key, Some(*stamp), record("late")).await.unwrap());
+            *stamp = next.stamp();
+        }
+        let later = LATER + Duration::from_millis(1 + u64::from(round));
+        assert_eq!(writer.retain(&keys, Retain::AtLeast(later)).await.unwrap(), 4);
+        assert_eq!(reader.read(head(1)).await.unwrap().unwrap().retain_until(), later);
+    }
+    assert!(one.delete(head(2)).await.unwrap());
+    assert!(stamp_at(&other, head(2)).await.is_none() && !other.contains(head(2)).await.unwrap());
+    assert!(!other.delete(head(2)).await.unwrap());
+    assert_eq!(other.delete_many(&keys[1..2]).await.unwrap(), 1);
+    assert!(!one.contains(keys[1]).await.unwrap() && one.contains(keys[0]).await.unwrap());
+    assert_eq!(one.size().await.unwrap(), 2);
+    one.clear().await.unwrap();
+    assert!(stamp_at(&other, head(1)).await.is_none());
+    assert_eq!(other.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+}
+
 /// 11. Where it is promised: what was written is there when the store is opened again, by whatever handle.
 pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
     let written = record(vec![5; 300_000]);
