@@ -262,6 +262,11 @@ impl Storage for SqliteStorage {
     fn max_record_len(&self) -> usize {
         self.inner.max_record_len
     }
+
+    /// Up to this length a second read takes as long as the first, and to write a record again takes no longer.
+    fn inline_len(&self) -> usize {
+        64 << 10
+    }
 }
 
 /// A stream of pages, each asked for after the last key of the one before.
