@@ -59,12 +59,12 @@ pub(super) fn reason(error: &CredentialsError) -> String {
     let mut cause = error.source();
     while let Some(this) = cause {
         let text = this.to_string();
-        // A process's output follows the colon.
-        let (text, ends) = match text.find("external process") {
-            Some(_) => (text.split(':').next().unwrap_or_default(), true),
-            // The service's answer is behind this.
-            None => (text.as_str(), text == "service error"),
-        };
+        // What a process has printed follows.
+        let told = [". Stderr", " response:"].iter().filter_map(|mark| text.find(mark)).min();
+        let printed = told.filter(|_| text.contains("external process"));
+        let text = &text[..printed.unwrap_or(text.len())];
+        // A service's answer is behind this.
+        let ends = printed.is_some() || text == "service error";
         if !text.is_empty() && !reason.ends_with(text) {
             let separator = if reason.is_empty() { "" } else { ": " };
             reason = reason + separator + text;
@@ -118,6 +118,18 @@ mod tests {
                 Ok(Credentials::new("id", "secret", None, None, "test"))
             })
         }
+    }
+
+    #[test]
+    fn a_reason_names_the_cause_and_nothing_that_was_printed() {
+        let told = |text: &str| reason(&again(&again(&CredentialsError::provider_error(text))));
+        assert_eq!(told("the profile lacks a role"), "the profile lacks a role");
+        let failed = "Error retrieving credentials: external process exited with code exit status: 3";
+        assert_eq!(told(&format!("{failed}. Stderr: SECRET")), failed);
+        let unread = "Error retrieving credentials from external process, could not parse";
+        assert_eq!(told(&format!("{unread} response: SECRET")), unread);
+        assert_eq!(told(&"ä".repeat(LONGEST)).len(), LONGEST);
+        assert_eq!(reason(&CredentialsError::not_loaded_no_source()), "no reason was given");
     }
 
     #[tokio::test]
