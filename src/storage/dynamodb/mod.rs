@@ -18,8 +18,8 @@
 //! # What to know
 //! - **Price.** DynamoDB bills by length: 4 KB for a unit of reading (half of one where
 //!   [`eventually_consistent`](DynamoDbStorageBuilder::eventually_consistent)), 1 KB for one of writing. Moving a
-//!   record's time costs as much as writing it. A response that the origin confirms is one unit of writing, whatever
-//!   the length of its body: a body of more than 3 KiB is not in the record that is written again, and the times of
+//!   record's time costs as much as writing it. A response that the origin confirms is one unit of writing, as far as
+//!   its fields fit in 1 KB: a body of more than 3 KiB is not in the record that is written again, and the times of
 //!   its chunks are moved about once in two days (by default: a quarter of how long it is kept). Listings, `size`,
 //!   `clear` and `delete_expired` are billed for the whole table.
 //! - **Speed.** The records of a URL share a partition, from which AWS gives 12 MB in a second (24 where eventually
