@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
+use super::aside::Recovery;
 use super::location::Location;
 use super::open::Plan;
 use super::store::SqliteStorage;
@@ -42,6 +43,7 @@ pub struct SqliteStorageBuilder {
     readers: usize,
     read_in_task: bool,
     max_bytes: u64,
+    recovery: Recovery,
     clock: Clock,
 }
 
@@ -57,13 +59,15 @@ impl SqliteStorageBuilder {
             readers: 2,
             read_in_task: false,
             max_bytes: 1 << 30,
+            recovery: Recovery::default(),
             clock: Clock::system(),
         }
     }
 
     /// Whether the file is in the system's temporary directory ([`std::env::temp_dir`]), under the cache name, which is
     /// then a relative path. It may be gone after a restart of the machine. Where users share that directory, others
-    /// may read the file, or make one of that name first: then name a directory of your own instead. Default: false.
+    /// cannot read the file, but may make one of that name first: then name a directory of your own instead. Default:
+    /// false.
     pub fn use_temp(mut self, use_temp: bool) -> Self {
         self.use_temp = use_temp;
         self
@@ -119,6 +123,14 @@ impl SqliteStorageBuilder {
         self
     }
 
+    /// Sets what becomes of a file that is damaged, or of a newer layout.
+    ///
+    /// Default: [`Recovery::Damaged`], a damaged file is set aside and a new one begun.
+    pub fn recover(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
+    }
+
     /// The clock that tells what was used last, and what has expired when room is made. Default: the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -130,7 +142,7 @@ impl SqliteStorageBuilder {
     /// # Errors
     /// [`Config`](ErrorKind::Config): the name, a pragma or the bound is wrong, the path cannot be opened or made, or the
     /// file was made by a newer version. [`Corrupt`](ErrorKind::Corrupt): the file is not a cache of this crate, or is
-    /// damaged. [`Timeout`](ErrorKind::Timeout): others kept it for longer than the busy timeout.
+    /// damaged and [not set aside](SqliteStorageBuilder::recover). [`Timeout`](ErrorKind::Timeout): others kept it for longer than the busy timeout.
     pub async fn open(self) -> Result<SqliteStorage> {
         let (reply, answer) = oneshot::channel();
         std::thread::Builder::new()
@@ -163,6 +175,7 @@ impl SqliteStorageBuilder {
             flags: self.flags,
             busy_timeout,
             pragmas: self.pragmas,
+            recovery: self.recovery,
             readers,
             in_task: if self.read_in_task { readers.max(1) } else { 0 },
         };

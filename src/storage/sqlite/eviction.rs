@@ -2,13 +2,16 @@
 //!
 //! Promises: afterwards the total is at most the bound, or much is freed (after the bound was lowered; the next
 //! transactions go on); what has expired goes before what has not, then entries go whole, the one used longest ago first,
-//! uses noted in memory included. A little more goes than must, so that the next write need not make room again.
+//! uses noted in memory included, and those that are held last. A little more goes than must, so that the next write need not make room again.
+
+use std::collections::HashSet;
 
 use rusqlite::params;
 
 use super::recency::Recency;
 use super::rows;
 use super::table::Table;
+use crate::storage::holds::Holds;
 
 /// How many entries one transaction evicts beyond need: it holds up all other writers.
 const MOST_BEYOND_NEED: u64 = 256;
@@ -23,6 +26,7 @@ pub(super) fn make_room(
     before: i64,
     bound: i64,
     recency: &Recency,
+    holds: &Holds,
 ) -> rusqlite::Result<u64> {
     if table.total <= bound {
         return Ok(0);
@@ -33,6 +37,7 @@ pub(super) fn make_room(
     let now = rows::until(recency.clock().now()).min(i64::MAX - 1);
     while table.total > target && table.total > enough && table.remove_expired(now, AT_ONCE)? > 0 {}
     let mut evicted = 0;
+    let mut spared = HashSet::new();
     loop {
         let oldest = oldest(table)?;
         if oldest.is_empty() {
@@ -45,6 +50,10 @@ pub(super) fn make_room(
             }
             match recency.since(entry, used) {
                 Some(used) => set_used(table, entry, used)?,
+                // It is in use at this moment. One that comes up again is the oldest of those alone that are.
+                None if holds.has_entry(&entry) && spared.insert(entry) => {
+                    set_used(table, entry, recency.tick())?;
+                }
                 None => {
                     table.remove_entry(entry)?;
                     evicted += 1;

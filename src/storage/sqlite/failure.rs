@@ -2,6 +2,7 @@
 //!
 //! Promises: no message, and no source of an error, says that the database is locked.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,8 +30,29 @@ pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull) || extended == Some(ffi::SQLITE_IOERR_SHMSIZE)
 }
 
+/// Another version of this crate has changed the tables since they were opened.
+#[derive(Debug)]
+struct Upgraded;
+
+impl fmt::Display for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the file has the layout of another version")
+    }
+}
+
+impl std::error::Error for Upgraded {}
+
+/// The error of a transaction in a file that another version has brought to its layout.
+pub(super) fn upgraded() -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(Upgraded))
+}
+
 /// The error of an operation, as its caller gets it.
 pub(super) fn failed(error: rusqlite::Error) -> Error {
+    if matches!(&error, rusqlite::Error::ToSqlConversionFailure(source) if source.is::<Upgraded>()) {
+        let message = "a newer version of this crate has changed the cache's file: this process reads it and writes nothing; upgrade it, or name another file";
+        return Error::new(ErrorKind::ReadOnly, message);
+    }
     if is_busy(&error) {
         return busy();
     }

@@ -81,6 +81,17 @@ impl Location {
         }
     }
 
+    /// Opens what is there. A URI that asks for its file to be created is opened without that, which SQLite refuses
+    /// together.
+    pub(super) fn open_existing(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Uri(uri) if parameters(uri).any(|part| part == "mode=rwc") => {
+                Self::Uri(without_parameter(uri, "mode")).open(flags)
+            }
+            _ => self.open(flags),
+        }
+    }
+
     /// Opens what is there for reading only; creates nothing.
     pub(super) fn open_read_only(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -149,10 +160,54 @@ impl Location {
         let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
             return Ok(());
         };
-        std::fs::create_dir_all(parent).map_err(|error| {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(parent).map_err(|error| {
             let message = format!("{}: the directory cannot be made: choose another", parent.display());
             Error::new(ErrorKind::Config, message).with_source(error)
         })
+    }
+
+    /// Makes the file, if it is not there, as one that its user alone can read. SQLite gives the files beside it the same mode.
+    /// What is in the way of that is in the way of the opening too, which then says so.
+    pub(super) fn make_private(&self) {
+        #[cfg(unix)]
+        if let Some(path) = self.file() {
+            use std::os::unix::fs::OpenOptionsExt;
+            let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            drop(made);
+        }
+    }
+
+    /// The path of a file, also where a URI names it.
+    #[cfg(unix)]
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Memory => None,
+            Self::Path(path) => Some(path.clone()),
+            Self::Uri(uri) => {
+                let creates = |part: &str| match part.split_once('=') {
+                    Some(("mode", mode)) => mode == "rwc",
+                    Some(("vfs", vfs)) => !vfs.starts_with("mem"),
+                    Some(("immutable", _)) => false,
+                    _ => true,
+                };
+                let name = uri.strip_prefix("file:")?.split(['?', '#']).next()?;
+                // An authority other than the machine itself is an error of SQLite's.
+                let name = match name.strip_prefix("//") {
+                    Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
+                    None => name,
+                };
+                if name.is_empty() || name == ":memory:" || !parameters(uri).all(creates) {
+                    return None;
+                }
+                let bytes = percent_decoded(name)?;
+                Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
+                    .map(|name: std::ffi::OsString| name.into())
+            }
+        }
     }
 
     pub(super) fn path(&self) -> Option<&Path> {
@@ -178,6 +233,27 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
+}
+
+/// `None` where a NUL ends the name earlier for SQLite.
+#[cfg(unix)]
+fn percent_decoded(name: &str) -> Option<Vec<u8>> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (bytes, mut decoded, mut at) = (name.as_bytes(), Vec::new(), 0);
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(0), Some(0)) => return None,
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Some(decoded)
 }
 
 fn parameters(uri: &str) -> impl Iterator<Item = &str> {

@@ -10,10 +10,15 @@
 //! - "database is locked" reaches nobody: every operation waits for its turn up to the
 //!   [busy timeout](SqliteStorageBuilder::busy_timeout), and then fails with [`Timeout`](crate::ErrorKind::Timeout).
 //! - Nothing blocks the runtime: all of SQLite runs on threads of its own, opening and closing too. The one exception
-//!   is asked for by [`read_in_task`](SqliteStorageBuilder::read_in_task). When the last clone is dropped, the threads
-//!   end and the log is merged into the file.
+//!   is asked for by [`read_in_task`](SqliteStorageBuilder::read_in_task).
+//! - [`close`](SqliteStorage::close) writes everything that was taken, merges the log into the file and ends the threads. When
+//!   the last clone is dropped the same is done beside: outside of a runtime the drop waits for it, five seconds at most;
+//!   in one it does not, so that a program that ends at once leaves the log beside the file, where the next one
+//!   finds everything.
+//! - Files and folders that the storage makes are its user's alone (0600 and 0700 on Unix). Those that are there keep
+//!   their modes.
 //! - The store is bounded ([`max_bytes`](SqliteStorageBuilder::max_bytes)): what has expired goes first, then the entries
-//!   used least recently, whole. A hit writes nothing: its time is remembered in memory, and written for many entries
+//!   used least recently, whole, and those that this process reads a body of last. A hit writes nothing: its time is remembered in memory, and written for many entries
 //!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
 //!   of the bound. The file keeps the space of what went and fills it again; it grows up to a third above the bound
 //!   (pages that are not full) and shrinks by [`vacuum`](SqliteStorage::vacuum) alone. Opened with a lower bound than
@@ -25,13 +30,15 @@
 //!   serves what it has; when there is room it goes on by itself.
 //! - Removing the file (and the `-wal` and `-shm` beside it), or putting another in its place, is fine at any time: what
 //!   was in it is a miss within a second, a new file is made by the next write or the one in its place used, and
-//!   processes share it again. What cannot be used there is an error until it is gone. Writing over the file in place
-//!   gives errors and misses until it is removed. (Where the system tells files apart: Unix; elsewhere an open file
-//!   cannot be removed.)
+//!   processes share it again. What cannot be used there is an error until it is gone. (Where the system tells files
+//!   apart: Unix; elsewhere an open file cannot be removed.)
 //! - A file of an older layout is brought up to date when it is opened, in one transaction; a read-only one is refused.
-//! - A file that is not one of ours, is damaged, or was made by a newer version of this crate is refused when it is
-//!   opened, and is not changed. Files up to 64 MiB are checked whole, longer ones where their tables begin; a damaged
-//!   record that turns up later counts as absent.
+//! - A damaged file is set aside, when it is opened and when it turns out while it is open, and a new one begun: see
+//!   [`Recovery`], which can be set otherwise. Files up to 64 MiB are checked whole when they are opened, longer ones where
+//!   their tables begin; a damaged record that turns up later counts as absent.
+//! - A file that is not one of ours, or was made by a newer version of this crate, is refused when it is opened, and is not
+//!   changed. Where a newer version brings the file to its layout while this one has it open, this one reads on and
+//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly).
 //! - A file that cannot be written (its mode, `mode=ro`, `immutable=1`, a read-only directory) serves what it has, and
 //!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly). A URI filename to a file in a read-only
 //!   directory needs `immutable=1`; a path finds that out.
@@ -60,6 +67,7 @@
 //!
 //! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types always fit.
 
+mod aside;
 mod builder;
 mod eviction;
 mod failure;
@@ -81,5 +89,6 @@ mod writer;
 pub use rusqlite;
 pub use tokio_rusqlite;
 
+pub use self::aside::Recovery;
 pub use self::builder::SqliteStorageBuilder;
 pub use self::store::SqliteStorage;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::aside::{Recovery, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
 use super::layout::upgrade;
 use super::location::Location;
 use super::log::LONG;
-use super::source::Source;
+use super::source::{Source, There};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Statements that a connection keeps prepared: more than there are.
@@ -27,6 +28,7 @@ pub(super) struct Plan {
     pub(super) flags: OpenFlags,
     pub(super) busy_timeout: Duration,
     pub(super) pragmas: Vec<(String, String)>,
+    pub(super) recovery: Recovery,
     /// Connections for reading on threads, and in tasks.
     pub(super) readers: usize,
     pub(super) in_task: usize,
@@ -47,7 +49,7 @@ impl Plan {
         let again = self.clone();
         let one = self.location.takes_one_connection(self.flags);
         if !one {
-            survey(&self.location).map_err(|refusal| refusal.at(&self.location))?;
+            self.survey()?;
         }
         let (writer, read_only) = self.open_first()?;
         let file = writer.path().filter(|path| !one && !path.is_empty()).map(PathBuf::from);
@@ -61,10 +63,34 @@ impl Plan {
         Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
     }
 
+    /// Looks at the file, without changing it; one that is of no use is set aside, where that is wanted.
+    pub(super) fn survey(&self) -> Result<()> {
+        let path = self.location.path().filter(|_| self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE));
+        let seen = path.map(There::at);
+        match (survey(&self.location), path.zip(seen)) {
+            (Ok(_), _) => Ok(()),
+            (Err(refusal), Some((path, seen))) if self.recovery.covers(&refusal) => {
+                let set_aside = set_aside(path, seen).map_err(|error| {
+                    refusal.at(&self.location).with_source(error) // what is in the way of it
+                })?;
+                match set_aside {
+                    Some(aside) => tracing::error!(
+                        aside = %aside.display(),
+                        "the cache's file cannot be used: it is set aside, and a new one is made"
+                    ),
+                    None => survey(&self.location).map(drop).map_err(|refusal| refusal.at(&self.location))?,
+                }
+                Ok(())
+            }
+            (Err(refusal), _) => Err(refusal.at(&self.location)),
+        }
+    }
+
     /// Opens the connection that makes the file if it is not there; says whether it can only read.
     pub(super) fn open_first(&mut self) -> Result<(Connection, bool)> {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
+            self.location.make_private();
         }
         let writer = self.open_writer()?;
         let read_only = self.prepare(&writer, true)?;
@@ -155,7 +181,7 @@ impl Plan {
     }
 
     fn connect_reader(&self, wait: Duration) -> rusqlite::Result<Connection> {
-        let connection = self.location.open(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
+        let connection = self.location.open_existing(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.busy_timeout(wait)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         for (name, value) in &self.pragmas {

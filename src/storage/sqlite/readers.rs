@@ -1,6 +1,6 @@
 //! Connections that read: threads on one queue, and connections for reading in the caller's own task.
 //!
-//! Promises: the threads end when this is dropped; a question whose asker is gone is not asked.
+//! Promises: the threads end when this is closed or dropped; a question whose asker is gone is not asked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -17,9 +17,12 @@ use crate::error::{Error, ErrorKind, Result};
 type Question = Box<dyn FnOnce(Result<&Connection>) + Send>;
 
 pub(super) struct Readers {
-    queue: Sender<Question>,
-    in_task: Vec<Arc<Mutex<Reader>>>,
-    threads: Vec<JoinHandle<()>>,
+    /// A thread that takes nothing from it ends.
+    queue: Sender<Option<Question>>,
+    /// Nothing once they are closed.
+    in_task: Vec<Arc<Mutex<Option<Reader>>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    has_threads: bool,
     patience: Duration,
 }
 
@@ -57,22 +60,31 @@ impl Readers {
                         .with_source(error)
                 })
         };
-        let threads = threads.into_iter().map(reader(patience)).map(start).collect::<Result<_>>()?;
+        let threads = threads.into_iter().map(reader(patience)).map(start).collect::<Result<Vec<_>>>()?;
         let in_task = in_task.into_iter().map(reader(Duration::ZERO));
-        let in_task = in_task.map(|reader| Arc::new(Mutex::new(reader))).collect();
-        Ok(Self { queue, in_task, threads, patience })
+        let in_task = in_task.map(|reader| Arc::new(Mutex::new(Some(reader)))).collect();
+        let has_threads = !threads.is_empty();
+        Ok(Self { queue, in_task, threads: Mutex::new(threads), has_threads, patience })
     }
 
     pub(super) fn has_threads(&self) -> bool {
-        !self.threads.is_empty()
+        self.has_threads
     }
 
-    /// Closes all connections; waits until they are. For a thread that may wait.
-    pub(super) fn close(self) {
-        let Self { queue, in_task, threads, .. } = self;
-        drop((queue, in_task));
-        for thread in threads {
-            let _ = thread.join(); // one that panicked is closed too
+    /// Closes all connections, when what was asked before is answered. What this gives waits for that: for a thread that may.
+    pub(super) fn close(&self) -> impl FnOnce() + Send + use<> {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for _ in &threads {
+            let _ = self.queue.send(None); // all are gone: then there is nothing to end
+        }
+        let in_task = self.in_task.clone();
+        move || {
+            for reader in in_task {
+                drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+            for thread in threads {
+                let _ = thread.join(); // one that panicked is closed too
+            }
         }
     }
 
@@ -90,7 +102,7 @@ impl Readers {
                 let _ = reply.send(found); // nobody waits any more
             }
         });
-        self.queue.send(question).map_err(|_| closed())?;
+        self.queue.send(Some(question)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -101,11 +113,12 @@ impl Readers {
             Err(TryLockError::Poisoned(poisoned)) => Some((slot, poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         })?;
-        if !free.is_current() {
+        let reader = free.as_mut()?;
+        if !reader.is_current() {
             renew_elsewhere(slot, free);
             return None;
         }
-        match question(&free.connection) {
+        match question(&reader.connection) {
             Err(error) if is_busy(&error) => None,
             result => Some(result.map_err(failed)),
         }
@@ -126,22 +139,24 @@ impl Reader {
     }
 }
 
-fn answer(reader: &mut Reader, questions: &Receiver<Question>) {
-    while let Ok(question) = questions.recv() {
+fn answer(reader: &mut Reader, questions: &Receiver<Option<Question>>) {
+    while let Ok(Some(question)) = questions.recv() {
         question(reader.renewed());
     }
 }
 
 /// Has a connection of tasks renewed by a thread, since that may take long.
-fn renew_elsewhere(slot: &Arc<Mutex<Reader>>, free: MutexGuard<'_, Reader>) {
-    let is_tried = free.source.is_refused(&free.watch);
+fn renew_elsewhere(slot: &Arc<Mutex<Option<Reader>>>, free: MutexGuard<'_, Option<Reader>>) {
+    let is_tried = free.as_ref().is_none_or(|reader| reader.source.is_refused(&reader.watch));
     drop(free);
     if is_tried {
         return;
     }
     let slot = Arc::clone(slot);
     let renew = move || {
-        let _ = slot.lock().unwrap_or_else(PoisonError::into_inner).renewed(); // told by the thread that reads
+        if let Some(reader) = &mut *slot.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = reader.renewed(); // told by the thread that reads
+        }
     };
     // Without a thread it is not renewed, and the threads that read answer.
     let _ = std::thread::Builder::new().name("sqlite-open".to_owned()).spawn(renew);

@@ -63,6 +63,11 @@ pub(super) fn size(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(size.unsigned_abs())
 }
 
+/// The sum of all sizes.
+pub(super) fn total(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT bytes FROM totals")?.query_row([], |row| row.get(0))
+}
+
 /// What has a key that a page can be continued from.
 trait Keyed {
     fn key(&self) -> Key;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::inspect::survey;
+use super::aside::set_aside;
+use super::inspect::Refusal;
 use super::location::beside;
 use super::open::Plan;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,7 +46,7 @@ pub(super) enum Role {
 
 /// Which file a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum There {
+pub(super) enum There {
     Gone,
     File(u64, u64),
     /// It cannot be told: then nothing is done.
@@ -130,10 +131,20 @@ impl Source {
         }
     }
 
+    /// Sets the file aside that a connection has open, since it is damaged; `None`: it is to stay, or is gone.
+    pub(super) fn set_aside(&self, watch: &Watch) -> Option<PathBuf> {
+        let (Some(path), Some(files)) = (&self.path, &watch.files) else { return None };
+        let may_create = self.plan.flags.contains(rusqlite::OpenFlags::SQLITE_OPEN_CREATE);
+        if !may_create || !self.plan.recovery.covers(&Refusal::Damaged) {
+            return None;
+        }
+        set_aside(path, files.main).ok().flatten()
+    }
+
     fn open(&self, path: &Path, role: Role) -> Result<(Connection, Files)> {
         for _ in 0..3 {
             let mut plan = self.plan.clone();
-            survey(&plan.location).map_err(|refusal| refusal.at(&plan.location))?;
+            plan.survey()?;
             let before = There::at(path);
             let (writer, _) = plan.open_first()?;
             let connection = match role {
@@ -152,7 +163,7 @@ impl Source {
 
 impl There {
     #[cfg(unix)]
-    fn at(path: &Path) -> Self {
+    pub(super) fn at(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         match std::fs::metadata(path) {
             Ok(file) => Self::File(file.dev(), file.ino()),
@@ -163,7 +174,7 @@ impl There {
 
     /// Where an open file can be neither removed nor replaced.
     #[cfg(not(unix))]
-    fn at(_: &Path) -> Self {
+    pub(super) fn at(_: &Path) -> Self {
         Self::Unknown
     }
 }

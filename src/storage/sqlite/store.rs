@@ -18,7 +18,9 @@ use super::table::{Encoded, ROW};
 use super::writer::{Writer, too_large};
 use super::{log, rows, vacuum};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::contract::{Retain, Storage};
+use crate::storage::Hold;
+use crate::storage::contract::{Retain, Storage, Usage};
+use crate::storage::holds::Holds;
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::{Clock, Timestamp};
@@ -56,6 +58,8 @@ struct Inner {
     /// None where one connection does everything.
     readers: Option<Readers>,
     recency: Arc<Recency>,
+    holds: Arc<Holds>,
+    max_bytes: u64,
     max_record_len: usize,
     read_only: bool,
 }
@@ -106,8 +110,22 @@ impl SqliteStorage {
         Ok(freed)
     }
 
+    /// Ends the use of the storage, for all of its clones: everything that was taken is written, the log is merged into the file
+    /// and the connections are closed. What is asked of it after that fails as [`Unavailable`](ErrorKind::Unavailable).
+    /// Where other processes have the file open, the log stays as theirs.
+    ///
+    /// # Errors
+    /// When the log could not be merged: nothing is lost then, and the next one to open the file merges it.
+    pub async fn close(&self) -> Result<()> {
+        if !self.inner.read_only {
+            self.inner.writer.write_uses();
+        }
+        let close_readers = self.inner.readers.as_ref().map(Readers::close);
+        self.inner.writer.close(move || close_readers.into_iter().for_each(|close| close())).await
+    }
+
     pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
-        let recency = Arc::new(Recency::new(clock));
+        let (recency, holds) = (Arc::new(Recency::new(clock)), Arc::default());
         let source = Arc::new(opened.source);
         let readers = match opened.readers.is_empty() && opened.in_task.is_empty() {
             true => None,
@@ -115,9 +133,18 @@ impl SqliteStorage {
         };
         let longest = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW).min(LONGEST);
         let inner = Inner {
-            writer: Writer::new(opened.writer, Arc::clone(&recency), max_bytes, patience, source),
+            writer: Writer::new(
+                opened.writer,
+                Arc::clone(&recency),
+                Arc::clone(&holds),
+                max_bytes,
+                patience,
+                source,
+            ),
             readers,
             recency,
+            holds,
+            max_bytes: max_bytes.unsigned_abs(),
             max_record_len: usize::try_from(longest).unwrap_or(usize::MAX),
             read_only: opened.read_only,
         };
@@ -135,7 +162,15 @@ impl Inner {
 
     async fn change(&self, operation: Operation) -> Result<u64> {
         self.may_change()?;
-        self.writer.run(operation).await
+        self.see_to(self.writer.run(operation).await)
+    }
+
+    /// Has damage that was found seen to.
+    fn see_to<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+            self.writer.recover();
+        }
+        result
     }
 
     async fn write(&self, key: Key, when: When, record: Record) -> Result<bool> {
@@ -152,10 +187,11 @@ impl Inner {
         &self,
         question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        match &self.readers {
+        let answer = match &self.readers {
             Some(readers) if readers.has_threads() => readers.ask(question).await,
             _ => self.writer.ask(question).await,
-        }
+        };
+        self.see_to(answer)
     }
 
     /// Notes a hit; once in a while has the writer write them down.
@@ -170,6 +206,9 @@ impl Inner {
     }
 }
 
+/// The longest that the last handle's drop waits outside of a runtime.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.read_only {
@@ -177,8 +216,15 @@ impl Drop for Inner {
         }
         // On the writer's thread, not in the task that drops the last clone; and the writer last: of two connections
         // that close at the same time, neither would merge the log.
-        if let Some(readers) = self.readers.take() {
-            let _ = self.writer.post(move |_| readers.close()); // closed: then they were dropped with the work
+        let close_readers = self.readers.as_ref().map(Readers::close);
+        let (done, is_done) = std::sync::mpsc::channel();
+        let posted = self.writer.post(move |connection| {
+            close_readers.into_iter().for_each(|close| close());
+            let _ = log::cut(connection, log::WAIT); // readers in the way: the last connection to close merges it
+            let _ = done.send(()); // nobody waits in a runtime
+        });
+        if posted.is_ok() && tokio::runtime::Handle::try_current().is_err() {
+            let _ = is_done.recv_timeout(FAREWELL);
         }
     }
 }
@@ -196,6 +242,7 @@ impl Storage for SqliteStorage {
 
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         let found = self.inner.readers.as_ref()?.now(|connection| rows::read(connection, key))?;
+        let found = self.inner.see_to(found);
         self.inner.used(key, &found);
         Some(found)
     }
@@ -263,9 +310,34 @@ impl Storage for SqliteStorage {
         self.inner.max_record_len
     }
 
-    /// Up to this length a second read takes as long as the first, and to write a record again takes no longer.
+    /// A longer body is a row of its own, which is not written again where its response is confirmed. Up to this length a
+    /// second read takes as long as the first, and to write the row again takes no longer.
     fn inline_len(&self) -> usize {
         64 << 10
+    }
+
+    /// Holds it in this process: another one that makes room does not know of it.
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        self.inner.holds.hold(chunk, bytes, self.inner.max_bytes)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let bytes = self.inner.ask(rows::total).await?;
+        Ok(Usage::new(bytes.unsigned_abs(), Some(self.inner.max_bytes)))
+    }
+
+    /// Reads, and takes the turn to write where the file can be written.
+    async fn check(&self) -> Result<()> {
+        self.inner.ask(rows::total).await?;
+        if self.inner.read_only {
+            return Ok(());
+        }
+        let turn = |connection: &Connection| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+        self.inner.see_to(self.inner.writer.ask(turn).await)
+    }
+
+    async fn close(&self) -> Result<()> {
+        Self::close(self).await
     }
 }
 

@@ -4,15 +4,17 @@
 //! undone alone; no transaction is left open, whoever stops waiting. What nobody waits for any more is not begun.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::eviction;
-use super::failure::{closed, failed, failed_change, is_busy, is_full, patiently};
+use super::failure::{closed, failed, failed_change, is_busy, is_full, patiently, upgraded};
+use super::layout::VERSION;
 use super::log::{Log, WAIT, cut};
 use super::operation::{Operation, Outcome};
 use super::recency::Recency;
@@ -20,10 +22,13 @@ use super::source::{Role, Source, Watch};
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::evictions::evicted;
+use crate::storage::holds::Holds;
 
 const MOST_AT_ONCE: usize = 256;
 const MOST_BYTES_AT_ONCE: usize = 8 << 20;
 const USES_AT_ONCE: usize = 1024;
+/// How often an event tells of damage that stays.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// What is this short is written whatever the length of the log: invalidations are.
 const SMALL: usize = 4096;
 
@@ -36,9 +41,12 @@ pub(super) struct Writer {
 struct Desk {
     queue: Mutex<VecDeque<Job>>,
     recency: Arc<Recency>,
+    holds: Arc<Holds>,
     max_bytes: i64,
     patience: Duration,
     source: Arc<Source>,
+    /// Damage was found, and is not seen to yet.
+    is_damaged: AtomicBool,
     /// Used by the writer's thread alone.
     state: Mutex<State>,
 }
@@ -46,6 +54,8 @@ struct Desk {
 struct State {
     watch: Watch,
     log: Log,
+    /// When an event told of damage that stays.
+    told: Option<Instant>,
 }
 
 struct Job {
@@ -63,12 +73,15 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         recency: Arc<Recency>,
+        holds: Arc<Holds>,
         max_bytes: i64,
         patience: Duration,
         source: Arc<Source>,
     ) -> Self {
-        let state = Mutex::new(State { watch: source.watch(&connection), log: Log::default() });
-        let desk = Desk { queue: Mutex::default(), recency, max_bytes, patience, source, state };
+        let watch = source.watch(&connection);
+        let state = Mutex::new(State { watch, log: Log::default(), told: None });
+        let (queue, is_damaged) = Default::default();
+        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, state };
         Self { connection: connection.into(), desk: Arc::new(desk) }
     }
 
@@ -85,6 +98,30 @@ impl Writer {
     pub(super) fn write_uses(&self) {
         let desk = Arc::clone(&self.desk);
         let _ = self.post(move |connection| desk.write_uses(connection)); // closed: nothing to keep
+    }
+
+    /// The file is damaged: sees to it, some time soon.
+    pub(super) fn recover(&self) {
+        if !self.desk.is_damaged.swap(true, Ordering::AcqRel) {
+            let desk = Arc::clone(&self.desk);
+            let _ = self.post(move |connection| desk.recover(connection)); // closed: the next one to open it sees to it
+        }
+    }
+
+    /// Merges the log into the file and closes the connection, when everything that was asked for before is done. `before`
+    /// is done first.
+    pub(super) async fn close(&self, before: impl FnOnce() + Send + 'static) -> Result<()> {
+        let desk = Arc::clone(&self.desk);
+        let merged = self.connection.call_raw(move |connection| {
+            before();
+            // Readers of other processes in the way: then the last of them merges it.
+            cut(connection, WAIT.min(desk.patience)).map(drop).map_err(failed)
+        });
+        let Ok(merged) = merged.await else { return Ok(()) }; // it is closed already
+        match self.connection.clone().close().await {
+            Ok(()) | Err(tokio_rusqlite::Error::ConnectionClosed) => merged,
+            Err(_) => merged.and(Err(closed())),
+        }
     }
 
     /// Asks through this connection, in turn with the writes.
@@ -125,6 +162,25 @@ impl Desk {
     /// Makes sure that the connection is to the file that has the name.
     fn renew(&self, connection: &mut Connection) -> Result<()> {
         self.source.renew(connection, &mut self.state().watch, Role::Writer)
+    }
+
+    /// Sets a damaged file aside and opens a new one, where that is wanted; tells of it.
+    fn recover(&self, connection: &mut Connection) {
+        self.is_damaged.store(false, Ordering::Release);
+        let mut state = self.state();
+        if let Some(aside) = self.source.set_aside(&state.watch) {
+            tracing::error!(
+                aside = %aside.display(),
+                "the cache's file is damaged: it is set aside, and a new one is made"
+            );
+            drop(state);
+            let _ = self.renew(connection); // whose error the next operation tells
+        } else if self.source.looks_same(&mut state.watch)
+            && state.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY)
+        {
+            state.told = Some(Instant::now());
+            tracing::error!("the cache's file is damaged: remove it, and a new one is made");
+        }
     }
 
     /// Takes what waits, up to a bound, and carries it out in one transaction.
@@ -220,7 +276,7 @@ impl Desk {
                 }
                 table.execute("RELEASE one", [])?;
             }
-            gone = eviction::make_room(table, before, self.max_bytes, &self.recency)?;
+            gone = eviction::make_room(table, before, self.max_bytes, &self.recency, &self.holds)?;
             Ok(results)
         });
         if committed.is_ok() {
@@ -254,7 +310,7 @@ impl Desk {
         }
         let execute = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
         patiently(self.patience, || execute("BEGIN IMMEDIATE"))?;
-        let result = Table::load(connection).and_then(|mut table| {
+        let result = is_ours(connection).and_then(|()| Table::load(connection)).and_then(|mut table| {
             let before = table.total;
             let result = change(&mut table)?;
             if table.total != before {
@@ -268,6 +324,13 @@ impl Desk {
         }
         result
     }
+}
+
+/// An error where a newer version has brought the tables to its own layout, which this one would damage.
+fn is_ours(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("SELECT user_version FROM pragma_user_version")?;
+    let version: i32 = statement.query_row([], |row| row.get(0))?;
+    if version == VERSION { Ok(()) } else { Err(upgraded()) }
 }
 
 fn answer(outcome: Outcome) -> Result<u64> {
