@@ -19,7 +19,7 @@ use super::writer::{Writer, too_large};
 use super::{log, rows, vacuum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Hold;
-use crate::storage::contract::{DEFAULT_INLINE_LEN, Retain, Storage, Usage};
+use crate::storage::contract::{Retain, Storage, Usage};
 use crate::storage::holds::Holds;
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
@@ -321,9 +321,10 @@ impl Storage for SqliteStorage {
         self.inner.max_record_len
     }
 
-    /// A longer body is a row of its own, which is not written again where its response is confirmed.
+    /// A longer body is a row of its own, which is not written again where its response is confirmed. Up to this length a
+    /// second read takes as long as the first, and to write the row again takes no longer.
     fn inline_len(&self) -> usize {
-        DEFAULT_INLINE_LEN
+        64 << 10
     }
 
     /// Holds it in this process: another one that makes room does not know of it.
