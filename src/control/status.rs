@@ -98,6 +98,8 @@ pub enum Stored {
     Length,
     /// It is not stored: the store could not be asked before.
     Storage,
+    /// It is not stored: more responses come than the store takes.
+    Busy,
     /// It is not stored: there is no runtime that could wait for the store.
     NoRuntime,
     /// It is not stored: it is not `public`, or varies on Cookie or Authorization, and the cache was not told which fields
@@ -213,6 +215,7 @@ impl fmt::Display for CacheStatus {
             (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
             (_, Stored::Length) => f.write_str("; detail=length"),
             (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
+            (_, Stored::Busy) => f.write_str("; detail=storage-busy"),
             (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
             (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {
                 f.write_str("; detail=storage-failed")

@@ -30,6 +30,7 @@ impl Stored {
             Self::TooLarge => "too-large",
             Self::Length => "length",
             Self::Storage => "storage-failed",
+            Self::Busy => "storage-busy",
             Self::NoRuntime => "no-runtime",
             Self::ClientHeaders => "client-headers",
         }

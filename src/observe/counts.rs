@@ -64,7 +64,7 @@ pub(super) const ANSWERS: [(&str, &str); 23] = [
 ];
 
 /// Why responses are not stored.
-pub(super) const REASONS: [&str; 31] = [
+pub(super) const REASONS: [&str; 32] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -89,6 +89,7 @@ pub(super) const REASONS: [&str; 31] = [
     "redirected",
     "too-large",
     "storage-failed",
+    "storage-busy",
     "no-runtime",
     "client-headers",
     "incomplete",
@@ -187,11 +188,18 @@ mod tests {
 
     #[test]
     fn reasons_that_are_told_are_in_the_list() {
-        let all = [Stored::Redirected, Stored::TooLarge, Stored::Length, Stored::Storage, Stored::NoRuntime];
+        let all = [
+            Stored::Redirected,
+            Stored::TooLarge,
+            Stored::Length,
+            Stored::Storage,
+            Stored::Busy,
+            Stored::NoRuntime,
+        ];
         let last =
             [Stored::ClientHeaders, Stored::No(NotStored::StatusOfRequest), Stored::No(NotStored::Rule)];
         for stored in all.into_iter().chain(last) {
-            assert!(REASONS[..28].contains(&stored.word()), "{stored:?}");
+            assert!(REASONS[..29].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

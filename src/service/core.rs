@@ -49,6 +49,9 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) assumed: AtomicBool,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
+    /// When it was shown last how much the storage keeps, in milliseconds since the epoch.
+    #[cfg(feature = "metrics")]
+    pub(crate) usage_shown: AtomicU64,
     /// Tells this cache from others that share the store.
     pub(crate) id: [u8; 16],
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
@@ -84,6 +87,8 @@ impl<S: Storage> Core<S> {
             failing: Noted::default(),
             assumed: AtomicBool::new(false),
             id: random_id(),
+            #[cfg(feature = "metrics")]
+            usage_shown: AtomicU64::new(0),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             disablers: Arc::default(),

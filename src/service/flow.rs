@@ -131,7 +131,7 @@ impl<S: Storage> Core<S> {
             };
             let status = CacheStatus::new(Outcome::Bypass, Stored::No(reason));
             let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
-            Ok(self.finish(response.map(CacheBody::inner), status))
+            Ok(self.finish(None, response.map(CacheBody::inner), status))
         })
         .await
     }
@@ -197,7 +197,7 @@ impl<S: Storage> Core<S> {
             Stored::No(policy::NotStored::MethodNotCacheable),
         );
         let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
-        Ok(self.finish(response.map(CacheBody::inner), status))
+        Ok(self.finish(Some(&asked), response.map(CacheBody::inner), status))
     }
 
     /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What
@@ -248,7 +248,11 @@ impl<S: Storage> Core<S> {
                 return self.serve_stored(fetcher, parts, place, key, record, &asked).await;
             }
             Found::Failed if self.config.fail_closed => {
-                return Served::Answered(self.refuse(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed));
+                return Served::Answered(self.refuse(
+                    parts,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Outcome::Failed,
+                ));
             }
             Found::Failed => MissReason::Storage,
             Found::Nothing(reason) => reason,

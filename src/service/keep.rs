@@ -87,7 +87,7 @@ impl<S: Storage> Core<S> {
                 (None, Some(lead)) => drop(lead.land(Landed::Private)),
                 (_, None) => {}
             }
-            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
+            return self.finish(Some(request), Response::from_parts(head, CacheBody::inner(body)), status);
         };
         let awaits_trailers = head.headers.contains_key(header::TRAILER);
         let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
@@ -116,7 +116,11 @@ impl<S: Storage> Core<S> {
             self.tasks.spawn(reader.drain());
             return response;
         }
-        self.finish(Response::from_parts(head, CacheBody::from_source(Box::new(reader))), status)
+        self.finish(
+            Some(request),
+            Response::from_parts(head, CacheBody::from_source(Box::new(reader))),
+            status,
+        )
     }
 
     /// Tells those who follow that the response is not for them; from now on nobody waits for another's of this entry,
@@ -167,6 +171,10 @@ impl<S: Storage> Core<S> {
         }
         if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
             return Err(Stored::No(NotStored::TooSmall));
+        }
+        if self.store.is_busy() {
+            self.store.note_shed();
+            return Err(Stored::Busy);
         }
         let withheld = Withheld::by(&head.headers, options);
         let mut headers = policy::stored_headers(&head.headers, &withheld);

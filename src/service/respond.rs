@@ -28,6 +28,7 @@ use crate::time::Timestamp;
 /// What a request says that a stored response is answered by.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
+    parts: &'a request::Parts,
     method: &'a Method,
     headers: &'a HeaderMap,
     pub(crate) interest: Interest,
@@ -35,7 +36,7 @@ pub(crate) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(crate) fn by(parts: &'a request::Parts) -> Self {
-        Self { method: &parts.method, headers: &parts.headers, interest: Interest::of(&parts.headers) }
+        Self { parts, method: &parts.method, headers: &parts.headers, interest: Interest::of(&parts.headers) }
     }
 }
 
@@ -71,7 +72,7 @@ impl<S: Storage> Core<S> {
             Extent::Nothing => CacheBody::empty(),
         };
         let mut response = response.map(|()| body);
-        self.mark(&mut response, status);
+        self.mark(Some(asked.parts), &mut response, status);
         Some(response)
     }
 
@@ -103,7 +104,7 @@ impl<S: Storage> Core<S> {
                 CacheBody::from_source(Box::new(reader))
             }
         };
-        Some(self.finish(response.map(|()| body), status))
+        Some(self.finish(Some(asked.parts), response.map(|()| body), status))
     }
 
     /// The response from one that is still on its way; `None`: it is too late to begin.
@@ -117,25 +118,36 @@ impl<S: Storage> Core<S> {
         let len = download.expected;
         let (response, extent) = head(asked, download.plan.response(), len, status.age.unwrap_or_default());
         let (start, until) = match extent {
-            Extent::Nothing => return Some(self.finish(response.map(|()| CacheBody::empty()), status)),
+            Extent::Nothing => {
+                return Some(self.finish(Some(asked.parts), response.map(|()| CacheBody::empty()), status));
+            }
             Extent::Whole => (0, None),
             Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
             Extent::Bytes { start, count } => (start, Some(start + count)),
         };
         let reader = Reader::join(download, flight, start, until)?;
-        Some(self.finish(response.map(|()| CacheBody::from_source(Box::new(reader))), status))
+        Some(self.finish(
+            Some(asked.parts),
+            response.map(|()| CacheBody::from_source(Box::new(reader))),
+            status,
+        ))
     }
 
     /// A response of the cache's own, without a body.
-    pub(crate) fn refuse<B>(&self, code: StatusCode, outcome: Outcome) -> Response<CacheBody<B>> {
+    pub(crate) fn refuse<B>(
+        &self,
+        parts: &request::Parts,
+        code: StatusCode,
+        outcome: Outcome,
+    ) -> Response<CacheBody<B>> {
         let mut response = Response::new(CacheBody::empty());
         *response.status_mut() = code;
-        self.finish(response, CacheStatus::new(outcome, Stored::Unchanged))
+        self.finish(Some(parts), response, CacheStatus::new(outcome, Stored::Unchanged))
     }
 
     /// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
     pub(crate) fn refuse_request<B>(&self, parts: &request::Parts) -> Response<CacheBody<B>> {
-        let mut response = self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
+        let mut response = self.refuse(parts, StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
         if self.config.tape == Some(Tape::Replay) {
             let uri = self.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
             let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
@@ -155,18 +167,24 @@ impl<S: Storage> Core<S> {
         response
     }
 
-    /// Puts the status where the caller finds it.
+    /// Puts the status where the caller finds it. `request`: what is answered; `None` where its span tells it.
     pub(crate) fn finish<B>(
         &self,
+        request: Option<&request::Parts>,
         mut response: Response<CacheBody<B>>,
         status: CacheStatus,
     ) -> Response<CacheBody<B>> {
-        self.mark(&mut response, status);
+        self.mark(request, &mut response, status);
         response
     }
 
-    fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
-        self.note_answer(&status);
+    fn mark<B>(
+        &self,
+        request: Option<&request::Parts>,
+        response: &mut Response<CacheBody<B>>,
+        status: CacheStatus,
+    ) {
+        self.note_answer(request, &status);
         response.body_mut().set_status(status);
         response.body_mut().set_tally(self.observer.tally(&status));
         if self.config.tape == Some(Tape::Replay) {

@@ -231,3 +231,61 @@ async fn too_many_groups_in_a_field_are_told_once() {
         told.iter().map(|told| ["field", "heard", "ignored"].map(|name| told.field(name).unwrap())).collect();
     assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }
+
+#[tokio::test]
+async fn a_failed_operation_is_named_with_its_reason() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    storage.set(Mode::FailingWrites);
+    cache.get(A).await;
+    for name in ["a storage operation failed", "not stored"] {
+        let told = listener.last(name);
+        assert_eq!(
+            (told.field("operation"), told.field("error")),
+            (Some("write_if"), Some("scripted")),
+            "{name}"
+        );
+    }
+    assert_eq!(listener.last("not stored").field("reason"), Some("storage-failed"));
+    assert_eq!(cache.layer.statistics().storage_failures(), 1);
+}
+
+#[tokio::test]
+async fn a_storage_that_fails_again_and_again_is_told_of_seldom() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    for round in 0..100 {
+        storage.set(Mode::FailingWrites);
+        for number in 0..6 {
+            cache.get(&format!("http://example.com/{round}/{number}")).await;
+        }
+        storage.set(Mode::Well);
+        cache.clock.advance(Duration::from_secs(3));
+        cache.get(&format!("http://example.com/{round}/well")).await;
+    }
+    let told = listener.all("the storage keeps failing: requests go on without it");
+    assert!((9..=11).contains(&told.len()), "{} in 300 seconds", told.len());
+    assert_eq!(listener.all("the storage answers again").len(), told.len());
+    let untold: u64 = told.iter().map(|told| told.field("untold").unwrap().parse::<u64>().unwrap()).sum();
+    assert!((75..=91).contains(&untold), "{untold}");
+    assert_eq!((told[0].field("what"), told[0].field("operation")), (Some("writes"), Some("write_if")));
+}
+
+#[tokio::test]
+async fn a_hit_names_its_host_and_path() {
+    let (listener, _guard) = Listener::new();
+    let cache =
+        Fixture::new(Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a"));
+    for word in ["miss", "hit"] {
+        assert_eq!(cache.get("http://example.com/a/b?token=1").await.word(), word);
+        let told = listener.last("answered");
+        assert_eq!(
+            ["outcome", "host", "path"].map(|name| told.field(name)),
+            [Some(word), Some("example.com"), Some("/a/b")]
+        );
+    }
+}
