@@ -231,3 +231,97 @@ async fn too_many_groups_in_a_field_are_told_once() {
         told.iter().map(|told| ["field", "heard", "ignored"].map(|name| told.field(name).unwrap())).collect();
     assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }
+
+#[tokio::test]
+async fn every_outcome_names_host_and_path() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let fields = [("cache-control", "max-age=10"), ("etag", "\"v1\"")];
+    let cache = Fixture::with(
+        Origin::new(move |request| match has_tag(request, "\"v1\"") {
+            true => not_modified(&fields),
+            false => response(&fields, "a"),
+        }),
+        storage.clone(),
+        |builder| builder.fail_closed(),
+    );
+    // Of the event itself, or else of the span that it happened in.
+    let told = |outcome: &str, reason: &str| {
+        let event = listener.last("answered");
+        let words = ["outcome", "reason"].map(|name| event.field(name).unwrap().to_owned());
+        assert_eq!(words, [outcome, reason]);
+        let names = ["method", "host", "path"];
+        let of = |told: &crate::listener::Told| names.map(|name| told.field(name).map(str::to_owned));
+        let itself = of(&event);
+        let spans = listener.all("http_cache");
+        let span = event.within.and_then(|within| spans.iter().find(|span| span.span == Some(within)));
+        let place = span.map_or(itself.clone(), of);
+        assert_eq!(place, ["GET", "example.com", "/a"].map(|text| Some(text.to_owned())), "{outcome}");
+        if span.is_none() {
+            assert_eq!(itself, place, "{outcome}");
+        }
+    };
+    let asked = |value: &str| get_with("http://example.com/a?s3cret", &[("cache-control", value)]);
+    cache.ask(asked("only-if-cached")).await;
+    told("refused", "none");
+    cache.ask(asked("x")).await;
+    told("miss", "absent");
+    cache.ask(asked("x")).await;
+    told("hit", "none");
+    cache.clock.advance(Duration::from_secs(11));
+    cache.ask(asked("max-stale")).await;
+    told("stale", "max-stale");
+    cache.ask(asked("x")).await;
+    told("revalidated", "stale");
+    cache.ask(get_with("http://example.com/a?s3cret", &[("upgrade", "websocket")])).await;
+    told("bypass", "upgrade");
+    storage.set(Mode::Failing);
+    cache.ask(asked("x")).await;
+    told("failed", "none");
+    assert!(!listener.text().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use tower::{Layer, ServiceExt};
+    type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+    let (listener, _guard) = Listener::new();
+    let origin = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "a"))
+    });
+    let empty = || Body::new(Full::default().map_err(|never: std::convert::Infallible| match never {}));
+    let stream = || {
+        let frames = futures_util::stream::iter([Ok(http_body::Frame::data(Bytes::new()))]);
+        Body::new(http_body_util::StreamBody::new(frames))
+    };
+    for layers in 1..=2 {
+        let layer = CacheLayer::builder(MemoryStorage::new()).status_field("c").build().unwrap();
+        let service = layer.layer(origin);
+        for (uri, body, word) in [
+            ("/x", empty(), "no-host"),
+            ("/y", empty(), "no-host"),
+            (A, stream(), "unknown-body"),
+            (A, stream(), "unknown-body"),
+        ] {
+            let answer = service.clone().oneshot(Request::get(uri).body(body).unwrap()).await.unwrap();
+            let expected = format!("c; fwd=bypass; fwd-status=200; detail={word}");
+            assert_eq!(answer.headers()["cache-status"], expected);
+            assert_eq!(listener.last("answered").field("reason"), Some(word));
+        }
+        // A client's doing, and no mistake of the setup.
+        let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
+        service.clone().oneshot(upgrade).await.unwrap();
+        let warned = listener.all("requests pass the cache by");
+        let told: Vec<_> = warned
+            .iter()
+            .map(|told| (told.field("reason").unwrap(), told.field("advice").is_some()))
+            .collect();
+        let once = ["no-host", "unknown-body"].map(|word| (word, true));
+        assert_eq!(told, once.repeat(layers));
+        assert_eq!(layer.statistics().bypassed(), 5);
+        assert_eq!(layer.statistics().bypassed_by(tower_response_cache::BypassReason::NoHost), 2);
+    }
+}
