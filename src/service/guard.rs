@@ -177,7 +177,11 @@ impl<S: Storage> Guarded<S> {
             Err(error)
                 if matches!(
                     error.kind(),
-                    ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Timeout | ErrorKind::Other
+                    ErrorKind::Unavailable
+                        | ErrorKind::Denied
+                        | ErrorKind::Timeout
+                        | ErrorKind::Corrupt
+                        | ErrorKind::Other
                 ) =>
             {
                 self.failed(error);

@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod bound;
+mod closing;
 mod disk;
 mod files;
 mod killed;
 mod log;
 mod migration;
 mod model;
+mod modes;
 mod opening;
 mod processes;
 mod read_only;
+mod recovery;
 mod replaced;
 mod sharing;
 mod upkeep;
