@@ -17,51 +17,6 @@ async fn in_the_file_alone(path: &Path) -> u64 {
     SqliteStorage::open(&alone).await.unwrap().size().await.unwrap()
 }
 
-#[tokio::test]
-async fn close_leaves_everything_in_one_file() {
-    for read_in_task in [false, true] {
-        let directory = directory();
-        let path = directory.path().join("cache.sqlite");
-        let storage = SqliteStorage::builder(&path).read_in_task(read_in_task).open().await.unwrap();
-        for number in 0..50 {
-            storage.write(head(number), record(10_000)).await.unwrap();
-        }
-        assert!(storage.read(head(1)).await.unwrap().is_some());
-        storage.close().await.unwrap();
-        assert_eq!(files(directory.path()).len(), 1, "the log and its index are gone");
-        assert_eq!(in_the_file_alone(&path).await, 50);
-    }
-}
-
-#[tokio::test]
-async fn a_closed_storage_is_unavailable_to_every_clone() {
-    let directory = directory();
-    let path = directory.path().join("cache.sqlite");
-    for read_in_task in [false, true] {
-        let storage = SqliteStorage::builder(&path).read_in_task(read_in_task).open().await.unwrap();
-        let clone = storage.clone();
-        storage.write(head(1), record(10)).await.unwrap();
-        storage.close().await.unwrap();
-        let errors = [
-            clone.read(head(1)).await.map(drop),
-            clone.write(head(2), record(10)).await,
-            clone.write_if(head(2), None, record(10)).await.map(drop),
-            clone.delete(head(1)).await.map(drop),
-            clone.size().await.map(drop),
-            clone.clear().await,
-            clone.vacuum().await.map(drop),
-            clone.usage().await.map(drop),
-            clone.check().await,
-        ];
-        for error in errors {
-            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
-        }
-        clone.close().await.unwrap();
-        storage.close().await.unwrap();
-    }
-    assert_eq!(in_the_file_alone(&path).await, 1);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_race_with_close_are_all_answered() {
     for _ in 0..20 {
@@ -122,19 +77,4 @@ async fn a_read_only_storage_closes_and_changes_nothing() {
         assert_eq!(storage.read(head(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
-}
-
-/// A program that ends after it: outside of a runtime the drop waits for the log to be merged.
-#[test]
-fn a_drop_outside_of_a_runtime_merges_the_log() {
-    let directory = directory();
-    let path = directory.path().join("cache.sqlite");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let storage = runtime.block_on(async {
-        let storage = SqliteStorage::open(&path).await.unwrap();
-        storage.write(head(1), record(10_000)).await.unwrap();
-        storage
-    });
-    drop(storage);
-    assert_eq!(runtime.block_on(in_the_file_alone(&path)), 1);
 }

@@ -72,7 +72,7 @@ async fn a_read_only_uri_serves_hits_and_stores_nothing() {
 fn refused_and_untouched(directory: &Path, path: &Path, kind: ErrorKind) {
     let before = files(directory);
     for read_in_task in [false, true] {
-        let builder = SqliteStorage::builder(path).read_in_task(read_in_task).recover(Recovery::Refuse);
+        let builder = SqliteStorage::builder(path).recover(Recovery::Refuse).read_in_task(read_in_task);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let error = runtime.block_on(builder.open()).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
@@ -140,7 +140,7 @@ fn a_newer_layout_is_left_as_it_is() {
 }
 
 #[test]
-fn a_damaged_file_is_left_as_it_is_where_that_is_asked() {
+fn a_damaged_file_that_is_refused_is_left_as_it_is() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path, 5000);

@@ -4,17 +4,16 @@
 
 mod bound;
 mod closing;
+mod damage;
 mod disk;
 mod files;
 mod killed;
 mod log;
 mod migration;
 mod model;
-mod modes;
 mod opening;
 mod processes;
 mod read_only;
-mod recovery;
 mod replaced;
 mod sharing;
 mod upkeep;

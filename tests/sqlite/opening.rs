@@ -70,23 +70,6 @@ async fn what_is_missing_is_not_made_by_one_who_only_reads() {
 }
 
 #[tokio::test]
-async fn a_uri_with_a_mode_opens_what_is_there() {
-    let directory = directory();
-    let folder = directory.path().display();
-    for mode in ["rwc", "rw", "rwc&cache=private"] {
-        for readers in [0, 2] {
-            let uri = format!("file:{folder}/a%20b.sqlite?mode={mode}");
-            if mode == "rwc" || directory.path().join("a b.sqlite").exists() {
-                let storage = SqliteStorage::builder(uri).readers(readers).open().await.unwrap();
-                storage.write(head(1), record(10)).await.unwrap();
-                assert!(storage.read(head(1)).await.unwrap().is_some(), "{mode} {readers}");
-            }
-        }
-    }
-    assert!(directory.path().join("a b.sqlite").is_file());
-}
-
-#[tokio::test]
 async fn pragmas_flags_and_a_bad_setting_reach_sqlite() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
