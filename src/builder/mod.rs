@@ -203,9 +203,25 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Bodies longer than this are stored in chunks of this many bytes. Default: 128 KiB.
+    /// Sets the length in bytes of the pieces that long bodies are stored in.
+    ///
+    /// A body of at most this length is one piece, or within the record of its response: see
+    /// [`inline_bytes`](Self::inline_bytes).
+    ///
+    /// Default: 128 KiB.
     pub fn chunk_bytes(mut self, len: usize) -> Self {
         self.config.chunk_len = len.max(1);
+        self
+    }
+
+    /// Sets the length in bytes up to which a body is stored within the record of its response.
+    ///
+    /// A body within the record is read with it, at once. It is also written again with it, whenever the origin confirms
+    /// the response. A body longer than [`chunk_bytes`](Self::chunk_bytes) is never within it.
+    ///
+    /// Default: what suits the storage ([`Storage::inline_len`](crate::storage::Storage::inline_len)).
+    pub fn inline_bytes(mut self, len: usize) -> Self {
+        self.config.inline_len = Some(len);
         self
     }
 

@@ -69,8 +69,8 @@ struct VariantForm<'a> {
     #[serde(borrow)]
     groups: Vec<(&'a str, bool, [u8; 16], [u8; 16])>,
     body_len: u64,
-    /// The name and the length of chunks; `None`: the body is the rest of the record.
-    chunked: Option<([u8; 16], u32)>,
+    /// The name and the length of chunks, and until when they are kept; `None`: the body is the rest of the record.
+    chunked: Option<([u8; 16], u32, Timestamp)>,
 }
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
@@ -161,7 +161,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     let response = &variant.response;
     let (chunked, body): (_, &[u8]) = match &response.body {
         StoredBody::Inline(body) => (None, body),
-        StoredBody::Chunked { id, chunk_len, .. } => (Some((*id, *chunk_len)), &[]),
+        StoredBody::Chunked { id, chunk_len, kept, .. } => (Some((*id, *chunk_len, *kept)), &[]),
     };
     let form = VariantForm {
         until: variant.until,
@@ -237,11 +237,11 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
     };
     let body = match form.chunked {
         None if body.len() as u64 == form.body_len => StoredBody::Inline(body),
-        None | Some((_, 0)) => return None,
-        Some((_, chunk_len)) if form.body_len.div_ceil(u64::from(chunk_len)) > u64::from(u32::MAX) => {
+        None | Some((_, 0, _)) => return None,
+        Some((_, chunk_len, _)) if form.body_len.div_ceil(u64::from(chunk_len)) > u64::from(u32::MAX) => {
             return None; // more chunks than there are keys for
         }
-        Some((id, chunk_len)) => StoredBody::Chunked { id, chunk_len, len: form.body_len },
+        Some((id, chunk_len, kept)) => StoredBody::Chunked { id, chunk_len, len: form.body_len, kept },
     };
     let response = StoredResponse {
         status: StatusCode::from_u16(form.status).ok().filter(|status| !status.is_informational())?,
@@ -261,6 +261,7 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
                 is_tag,
                 key: Key::group(entry),
                 value,
+                kept: Timestamp::EPOCH,
             })
             .collect(),
         body,

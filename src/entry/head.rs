@@ -69,6 +69,8 @@ pub(crate) struct Membership {
     pub(crate) key: Key,
     /// The value that it had when the response was stored.
     pub(crate) value: [u8; 16],
+    /// Until when the value was kept then. Not stored: in a record that was read it is the epoch.
+    pub(crate) kept: Timestamp,
 }
 
 /// A further variant, as the index names it.
@@ -134,7 +136,13 @@ pub(crate) struct StoredResponse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoredBody {
     Inline(Bytes),
-    Chunked { id: [u8; 16], chunk_len: u32, len: u64 },
+    Chunked {
+        id: [u8; 16],
+        chunk_len: u32,
+        len: u64,
+        /// Until when all chunks are kept, at least: a record that needs them for no longer leaves their times alone.
+        kept: Timestamp,
+    },
 }
 
 impl StoredBody {
@@ -145,11 +153,27 @@ impl StoredBody {
         }
     }
 
+    /// Whether both are what one fetch brought, however long its chunks are kept.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Chunked { id, .. }, Self::Chunked { id: other, .. }) => id == other,
+            _ => self == other,
+        }
+    }
+
+    /// Returns the body with its chunks kept until another time.
+    pub(crate) fn kept_until(mut self, time: Timestamp) -> Self {
+        if let Self::Chunked { kept, .. } = &mut self {
+            *kept = time;
+        }
+        self
+    }
+
     /// Returns the keys of the chunks.
     pub(crate) fn chunks(&self, head: Key) -> ChunkKeys {
         match *self {
             Self::Inline(_) => ChunkKeys { first: head, parts: 0..0 },
-            Self::Chunked { id, chunk_len, len } => {
+            Self::Chunked { id, chunk_len, len, .. } => {
                 let parts = u32::try_from(len.div_ceil(u64::from(chunk_len.max(1)))).unwrap_or(u32::MAX);
                 ChunkKeys { first: head.sibling(Kind::Chunk, id, 0), parts: 0..parts }
             }
@@ -204,7 +228,7 @@ impl StoredResponse {
         (self.request_time, self.response_time, self.status)
             == (other.request_time, other.response_time, other.status)
             && self.headers == other.headers
-            && self.body == other.body
+            && self.body.is_same(&other.body)
     }
 
     /// The response's freshness by these options; `cache` numbers the cache whose options they are.

@@ -19,4 +19,4 @@ pub(crate) use self::codec::{decode, record};
 pub(crate) use self::head::{
     ChunkKeys, GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant,
 };
-pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE};
+pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE, with_slack};

@@ -34,10 +34,10 @@ fn moment() -> impl Strategy<Value = Timestamp> {
 fn body() -> impl Strategy<Value = StoredBody> {
     // As many chunks as there are keys for.
     let len = |(chunk_len, parts): (u32, u32)| (chunk_len, u64::from(chunk_len) * u64::from(parts));
-    let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len));
+    let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len), moment());
     prop_oneof![
         vec(any::<u8>(), 0..300).prop_map(|bytes| StoredBody::Inline(Bytes::from(bytes))),
-        chunked.prop_map(|(id, (chunk_len, len))| StoredBody::Chunked { id, chunk_len, len }),
+        chunked.prop_map(|(id, (chunk_len, len), kept)| StoredBody::Chunked { id, chunk_len, len, kept }),
     ]
 }
 
@@ -61,7 +61,7 @@ prop_compose! {
             groups: groups
                 .into_iter()
                 .map(|(name, is_tag, entry, value)| Membership {
-                    name: name.into(), is_tag, key: Key::group(entry), value,
+                    name: name.into(), is_tag, key: Key::group(entry), value, kept: Timestamp::EPOCH,
                 })
                 .collect(),
             freshness: OnceLock::new(),
@@ -106,7 +106,7 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         response_time: Timestamp::EPOCH,
         given: None,
         groups: [].into(),
-        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len },
+        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, kept: Timestamp::NEVER },
         trailers: None,
         freshness: OnceLock::new(),
     };
@@ -128,7 +128,8 @@ fn record_of_more_chunks_than_keys_is_not_read() {
 
 #[test]
 fn chunk_keys_come_in_batches_and_in_order() {
-    let body = StoredBody::Chunked { id: [3; 16], chunk_len: 2, len: 4 * ChunkKeys::BATCH as u64 + 1 };
+    let len = 4 * ChunkKeys::BATCH as u64 + 1;
+    let body = StoredBody::Chunked { id: [3; 16], chunk_len: 2, len, kept: Timestamp::EPOCH };
     let mut keys = body.chunks(Key::head([7; 16]));
     assert_eq!(keys.len(), 2 * ChunkKeys::BATCH + 1);
     let mut parts = Vec::new();

@@ -150,9 +150,10 @@ impl<S: Storage> CacheHandle<S> {
         }
         let StoredEntry { key, variant, record, .. } = entry;
         let given = Some(Given { lifetime, overrides: true });
-        let response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
+        let mut response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.core.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);
+        response.body = response.body.kept_until(until + GRACE);
         // Before the record, which must never outlive its body.
         if !self.core.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);

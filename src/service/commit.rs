@@ -17,7 +17,9 @@ use super::judge::Warming;
 use super::lease::Lease;
 use super::lookup::{Place, variant_in};
 use crate::control::Stored;
-use crate::entry::{self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode};
+use crate::entry::{
+    self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode, with_slack,
+};
 use crate::error::Result;
 use crate::observe::Count;
 use crate::policy::{self, Withheld};
@@ -33,6 +35,8 @@ pub(crate) struct Plan<S: Storage> {
     personal: bool,
     apart: bool,
     until: Timestamp,
+    /// Until when chunks of the body are kept.
+    kept: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
     /// It is fetched ahead, and its caller wants to know what became of it.
@@ -50,6 +54,19 @@ pub(crate) struct Plan<S: Storage> {
 enum Target {
     Head { names: Vec<HeaderName>, generation: [u8; 16], same_generation: bool },
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
+}
+
+/// A response that a 304 freshened, announced.
+pub(crate) struct Freshened {
+    write: Option<Write>,
+    chunk: Option<ChunkWrite>,
+}
+
+impl Freshened {
+    /// Whether the body is written again.
+    pub(crate) fn has_chunk(&self) -> bool {
+        self.chunk.is_some()
+    }
 }
 
 impl<S: Storage> Plan<S> {
@@ -81,9 +98,15 @@ impl<S: Storage> Plan<S> {
             }
             _ => Target::Head { names, generation: random_id(), same_generation: false },
         };
+        let needed = until + GRACE;
+        // What cannot be confirmed is never needed for longer.
+        let kept = match response.freshness(core.number, &core.config.policy).has_validator {
+            true => with_slack(needed, core.config.clock.now()),
+            false => needed,
+        };
         let placeholder = place.usable.is_none().then(|| {
             let slot = Slot::Fence { until: place.fence, placeholder: true };
-            entry::record(slot, (until + GRACE).max(place.fence))
+            entry::record(slot, kept.max(place.fence))
         });
         Self {
             core,
@@ -93,6 +116,7 @@ impl<S: Storage> Plan<S> {
             personal,
             apart,
             until,
+            kept,
             response,
             withheld,
             warming,
@@ -141,13 +165,7 @@ impl<S: Storage> Plan<S> {
     pub(crate) fn beside(&self, mut place: Place, key: Key) -> Place {
         place.usable = match &self.target {
             Target::Head { names, generation, .. } => {
-                let inline = Variant {
-                    until: self.until,
-                    selection: self.selection,
-                    personal: self.personal,
-                    apart: self.apart,
-                    response: self.response.clone(),
-                };
+                let inline = self.variant(self.response.clone());
                 let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
                 let head = Head { key_text, names: names.clone(), generation: *generation, fence, inline };
                 Some(entry::record(Slot::Head(head), self.until.max(fence)))
@@ -199,9 +217,7 @@ impl<S: Storage> Plan<S> {
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
-        let (until, selection) = (self.until, self.selection);
-        let (personal, apart) = (self.personal, self.apart);
-        let variant = Variant { until, selection, personal, apart, response };
+        let variant = self.variant(response);
         let key_text = self.place.key_text.clone();
         match &self.target {
             Target::Variant { generation, .. } => {
@@ -219,6 +235,17 @@ impl<S: Storage> Plan<S> {
         }
     }
 
+    fn variant(&self, response: StoredResponse) -> Variant {
+        let Self { until, selection, personal, apart, .. } = *self;
+        Variant { until, selection, personal, apart, response }
+    }
+
+    /// The body in this fetch's chunks.
+    fn chunked(&self, len: u64) -> StoredBody {
+        let chunk_len = self.chunk_len() as u32;
+        StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
+    }
+
     /// Announces the record of a whole small body, before its caller has the last byte; `None`: it has lost already.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(StoredBody::Inline(body), trailers);
@@ -227,13 +254,18 @@ impl<S: Storage> Plan<S> {
 
     /// Announces the record of a body in chunks, likewise.
     pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
-        let chunk_len = self.chunk_len() as u32;
-        let record = self.record(StoredBody::Chunked { id: self.body_id, chunk_len, len }, trailers);
+        let record = self.record(self.chunked(len), trailers);
         self.core.in_flight.write(self.place_key(), self.seen(true), record)
     }
 
     pub(crate) fn chunk_len(&self) -> usize {
         self.core.config.chunk_len.min(self.core.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+    }
+
+    /// The greatest length of a body that is kept in its response's record.
+    pub(crate) fn inline_len(&self) -> usize {
+        let wanted = self.core.config.inline_len.unwrap_or_else(|| self.core.store.store().inline_len());
+        wanted.min(self.chunk_len())
     }
 
     /// Writes the record that was announced, once the storage has all that was announced before it.
@@ -280,22 +312,48 @@ impl<S: Storage> Plan<S> {
         }
     }
 
-    /// Announces a response that a 304 freshened: the same body under new fields.
+    /// Announces a response that a 304 freshened: the same body under new fields. With it the body's chunk, where that is
+    /// to be written too: one that was stored within its record by another storage, or belongs to another variant.
     pub(crate) fn announce_freshened(
         &self,
         body: StoredBody,
         trailers: Option<HeaderMap>,
-    ) -> (Key, Record, Option<Write>) {
+    ) -> (Key, Record, Freshened) {
+        let chunk = match &body {
+            StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
+                Some(self.announce_chunk(0, data.clone()))
+            }
+            _ => None,
+        };
+        let body = match &chunk {
+            Some(_) => self.chunked(body.len()),
+            None => body,
+        };
         let record = self.record(body, trailers);
         let write = self.core.in_flight.write(self.place_key(), self.seen(false), record.clone());
-        (self.place_key(), record, write)
+        (self.place_key(), record, Freshened { write, chunk })
+    }
+
+    /// The response with its body as it was given, for its caller alone: of no generation.
+    pub(crate) fn whole(&self) -> Record {
+        let variant = self.variant(self.response.clone());
+        let slot = Slot::Variant { key_text: self.place.key_text.clone(), generation: [0; 16], variant };
+        entry::record(slot, self.until)
     }
 
     /// Writes a freshened response, if nothing came in between; else nothing more. What became of it.
-    pub(crate) async fn commit_freshened(&self, write: Option<Write>) -> Stored {
+    pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
         let may_store = write.as_ref().is_none_or(|write| self.may_store(write.record()));
+        let chunks = u32::from(chunk.is_some());
         let written = match &write {
             Some(write) if may_store && write.turn().await => {
+                if let Some(chunk) = chunk
+                    && !self.write_chunk(chunk).await
+                {
+                    self.give_back_lease();
+                    self.core.note_unstored("storage-failed");
+                    return Stored::Storage;
+                }
                 self.keep_groups().await;
                 self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
             }
@@ -315,6 +373,9 @@ impl<S: Storage> Plan<S> {
             }
             _ => {
                 self.core.note_unstored(if may_store { "superseded" } else { "invalidated" });
+                if chunks > 0 {
+                    self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
+                }
                 Stored::Unchanged
             }
         }
@@ -336,9 +397,11 @@ impl<S: Storage> Plan<S> {
 
     /// A response is in its groups only for as long as their values are there.
     async fn keep_groups(&self) {
-        let groups: Vec<Key> = self.response.groups.iter().map(|group| group.key).collect();
+        let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
+        let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
-            let _ = self.core.store.retain(&groups, Retain::AtLeast(self.until)).await; // else it goes sooner
+            let least = Retain::AtLeast(with_slack(self.until, self.core.config.clock.now()));
+            let _ = self.core.store.retain(&groups, least).await; // else it goes sooner
         }
     }
 
@@ -348,7 +411,8 @@ impl<S: Storage> Plan<S> {
         let Some(head) = &self.place.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
-            let _ = self.core.store.retain(&[self.place.head], Retain::AtLeast(until)).await;
+            let least = Retain::AtLeast(with_slack(until, self.core.config.clock.now()));
+            let _ = self.core.store.retain(&[self.place.head], least).await;
         }
         self.core.note_variant(head, self.place.head, record, until).await;
     }
@@ -397,7 +461,7 @@ impl<S: Storage> Plan<S> {
 
     /// The chunk of a body, announced for those who read the body before the storage has it.
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
-        let record = Record::new(data, self.until + GRACE);
+        let record = Record::new(data, self.kept);
         self.core.in_flight.write_chunk(self.chunk_key(part), record)
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) max_entry_bytes: u64,
     pub(crate) min_entry_bytes: u64,
     pub(crate) chunk_len: usize,
+    /// `None`: the storage's own.
+    pub(crate) inline_len: Option<usize>,
     pub(crate) strict: bool,
     pub(crate) fail_closed: bool,
     pub(crate) finish_on_drop: bool,
@@ -92,6 +94,7 @@ impl Default for Config {
             max_entry_bytes: 512 * 1024 * 1024,
             min_entry_bytes: 0,
             chunk_len: 128 * 1024,
+            inline_len: None,
             strict: false,
             fail_closed: false,
             finish_on_drop: false,

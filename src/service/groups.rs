@@ -164,12 +164,13 @@ impl<S: Storage> Core<S> {
         let origin = origin(place.uri_text());
         let joined = named.into_iter().map(async |Named { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
-            let GroupValue { value, since, by } = self.group_value(key).await.map_err(|_| Stored::Storage)?;
+            let (GroupValue { value, since, by }, kept) =
+                self.group_value(key).await.map_err(|_| Stored::Storage)?;
             let elsewhere = by != self.id && since > Timestamp::EPOCH && since + SKEW >= requested;
             if elsewhere || self.changes.since(place.changes, key) || self.owed.debt(key).is_some() {
                 return Err(Stored::No(NotStored::GroupInvalidated));
             }
-            Ok(Membership { name: name.into(), is_tag, key, value })
+            Ok(Membership { name: name.into(), is_tag, key, value, kept })
         });
         join_all(joined).await.into_iter().collect()
     }
@@ -196,18 +197,21 @@ impl<S: Storage> Core<S> {
         named
     }
 
-    /// The value of a group; of one that has none, a new one.
-    async fn group_value(&self, key: Key) -> Result<GroupValue> {
+    /// The value of a group, and until when it is kept; of one that has none, a new one.
+    async fn group_value(&self, key: Key) -> Result<(GroupValue, Timestamp)> {
         let new = GroupValue { value: random_id(), since: Timestamp::EPOCH, by: self.id };
         let now = self.config.clock.now();
         for last in [false, true] {
             let there = self.store.read(key).await?;
-            if let Some(value) = there.as_ref().and_then(|record| value_in(record, now)) {
-                return Ok(value);
+            if let Some(record) = &there
+                && let Some(value) = value_in(record, now)
+            {
+                return Ok((value, record.retain_until()));
             }
-            let record = entry::record(Slot::Group(new), now + TOMBSTONE);
+            let kept = now + TOMBSTONE;
+            let record = entry::record(Slot::Group(new), kept);
             if self.store.write_if(key, there.as_ref().map(Record::stamp), record).await? {
-                return Ok(new);
+                return Ok((new, kept));
             }
             if last {
                 break;

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,9 +17,10 @@ use http_body::{Frame, SizeHint};
 
 use super::core::Core;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::entry::ChunkKeys;
+use crate::entry::{ChunkKeys, GRACE, StoredBody, with_slack};
 use crate::error::{Error, Result};
 use crate::storage::{Hold, Key, Kind, Retain, Stamp, Storage};
+use crate::time::Timestamp;
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
 
@@ -129,7 +129,15 @@ impl<S: Storage> ChunkReader<S> {
         };
         // Boxed, so that the lookups of small bodies need no room for it. The first chunk is asked for first: what it is
         // missing for needs no others.
-        match try_join(first, Box::pin(reader.has_chunks(part + 1..=last))).await {
+        let others = (part + 1..=last).map(|part| reader.key(part));
+        let others = async {
+            match reader.core.has_chunks(others).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Missing::Gone),
+                Err(_) => Err(Missing::Unknown),
+            }
+        };
+        match try_join(first, Box::pin(others)).await {
             Ok((first, ())) => {
                 let piece = reader.accept(Ok(Some(first))).ok()?;
                 reader.ready = Some(piece);
@@ -141,20 +149,6 @@ impl<S: Storage> ChunkReader<S> {
             }
             Err(Missing::Unknown) => None,
         }
-    }
-
-    /// Makes sure that the storage has these chunks, or is about to.
-    async fn has_chunks(&self, mut parts: RangeInclusive<u32>) -> std::result::Result<(), Missing> {
-        while !parts.is_empty() {
-            let batch = parts.by_ref().take(ChunkKeys::BATCH).map(|part| self.key(part));
-            let batch: Vec<Key> = batch.filter(|key| self.core.in_flight.chunk(*key).is_none()).collect();
-            match self.core.store.contains_all(&batch).await {
-                Ok(true) => {}
-                Ok(false) => return Err(Missing::Gone),
-                Err(_) => return Err(Missing::Unknown),
-            }
-        }
-        Ok(())
     }
 
     fn key(&self, part: u32) -> Key {
@@ -233,6 +227,54 @@ impl<S: Storage> Core<S> {
             }
         }
         Ok(are_all_there)
+    }
+
+    /// Whether the storage has these chunks, or is about to.
+    async fn has_chunks(&self, mut chunks: impl Iterator<Item = Key> + Send) -> Result<bool> {
+        loop {
+            let batch: Vec<Key> = chunks.by_ref().take(ChunkKeys::BATCH).collect();
+            if batch.is_empty() {
+                return Ok(true);
+            }
+            let batch: Vec<Key> =
+                batch.into_iter().filter(|key| self.in_flight.chunk(*key).is_none()).collect();
+            if !batch.is_empty() && !self.store.contains_all(&batch).await? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Keeps a body for a record that may be used until a time; `None`: a part of it is gone.
+    ///
+    /// Where the chunks are kept for long enough already, the storage is only asked whether they are there: to move a
+    /// time costs some of them as much as to write the chunk.
+    pub(crate) async fn keep_body(
+        &self,
+        head: Key,
+        body: &StoredBody,
+        until: Timestamp,
+    ) -> Result<Option<StoredBody>> {
+        let &StoredBody::Chunked { kept, .. } = body else { return Ok(Some(body.clone())) };
+        let (chunks, needed) = (body.chunks(head), until + GRACE);
+        if needed <= kept {
+            return Ok(self.has_chunks(chunks).await?.then(|| body.clone()));
+        }
+        let kept = with_slack(needed, self.config.clock.now());
+        let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
+        Ok(are_all_there.then(|| body.clone().kept_until(kept)))
+    }
+
+    /// Copies a body for a second record, which must not name another's chunks. `None`: it is too long, or gone.
+    pub(crate) async fn copy_of(&self, head: Key, body: &StoredBody) -> Option<StoredBody> {
+        let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
+        let mut chunks = body.chunks(head);
+        let (key, None) = (chunks.next()?, chunks.next()) else { return None };
+        let chunk = match self.in_flight.chunk(key) {
+            Some(underway) => underway,
+            None => self.store.read_chunk(key).await.ok().flatten()?,
+        };
+        let data = chunk.payload();
+        (data.len() as u64 == *len).then_some(StoredBody::Inline(data))
     }
 }
 

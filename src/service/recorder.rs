@@ -143,7 +143,7 @@ impl<S: Storage> Recorder<S> {
         let Some(plan) = self.plan.take() else { return false };
         let core = Arc::clone(&plan.core);
         let total = window.end();
-        if self.parts == 0 && total <= plan.chunk_len() as u64 {
+        if self.parts == 0 && total <= plan.inline_len() as u64 {
             let write = plan.announce_inline(window.copy(0, total as usize), trailers);
             if let Driven::NoRuntime = core.tasks.drive(async move { plan.commit(write, 0).await }) {
                 core.note_unstored("no-runtime");

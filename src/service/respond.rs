@@ -84,7 +84,7 @@ impl<S: Storage> Core<S> {
         status: CacheStatus,
     ) -> Option<Response<CacheBody<B>>> {
         let stored = &variant_in(record)?.response;
-        let StoredBody::Chunked { id, chunk_len, len } = stored.body else {
+        let StoredBody::Chunked { id, chunk_len, len, .. } = stored.body else {
             return self.answer_inline(asked, stored, status);
         };
         let (response, extent) = head(asked, stored, Some(len), status.age.unwrap_or_default());

@@ -18,10 +18,10 @@ use super::tasks::Driven;
 use super::way::traced;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, GRACE, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant};
+use crate::entry::{self, GRACE, Slot, StoredResponse, TOMBSTONE, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
-use crate::storage::{Key, Record, Retain, Stamp, Storage};
+use crate::storage::{Key, Record, Stamp, Storage};
 
 impl<S: Storage> Core<S> {
     #[allow(clippy::too_many_arguments)]
@@ -188,53 +188,61 @@ impl<S: Storage> Core<S> {
 
         let withheld = Withheld::by(&headers, options);
         let trailers = old.trailers.as_ref().and_then(|trailers| withheld.trailers(trailers));
-        let is_chunked = matches!(old.body, StoredBody::Chunked { .. });
-        let kept = match self.directives(asked).read_only {
-            true => Ok(true), // nothing is moved, and the answer looks for itself
-            false => self.retain_chunks(old.body.chunks(place.head), Retain::AtLeast(until + GRACE)).await,
-        };
-        if kept.is_ok_and(|are_all_there| !are_all_there) && self.in_flight.is_empty() {
-            return None;
-        }
-        let response = StoredResponse {
-            headers,
-            initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
-            given,
-            groups: joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone),
-            request_time: times.requested,
-            response_time: times.responded,
-            trailers: trailers.clone(),
-            freshness: OnceLock::new(),
-            ..old.clone()
-        };
+        let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
         let (freshness, storable) = match judged {
             Ok(judged) => (judged.freshness, Ok(judged.names)),
             Err((freshness, reason)) => (freshness, Err(Stored::No(reason))),
         };
         let storable = storable
             .and_then(|names| if passes { Ok(names) } else { Err(Stored::No(NotStored::Filtered)) })
-            .and_then(|names| joined.map(|_| names))
+            .and_then(|names| joined.map(|_| names));
+        let is_own = storable.as_ref().is_ok_and(|names| self.selection(names, asked) == variant.selection);
+        let (body, until, storable) = match storable {
+            // Nothing is moved, and the answer looks for itself.
+            storable if storable.is_err() || self.directives(asked).read_only => {
+                (old.body.clone(), until, storable)
+            }
             // Another request's variant: its chunks go with it, so that a second record must not name them.
-            .and_then(|names| {
-                let own = self.selection(&names, asked) == variant.selection;
-                if own || !is_chunked { Ok(names) } else { Err(Stored::Unchanged) }
-            });
+            Ok(names) if !is_own => match self.copy_of(place.head, &old.body).await {
+                Some(body) => (body, until, Ok(names)),
+                None => (old.body.clone(), until, Err(Stored::Unchanged)),
+            },
+            storable => match self.keep_body(place.head, &old.body, until).await {
+                Ok(Some(body)) => (body, until, storable),
+                Ok(None) if self.in_flight.is_empty() => return None,
+                // Nothing must name the chunks for longer than they are known to be kept.
+                Ok(None) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
+            },
+        };
+        let response = StoredResponse {
+            headers,
+            initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
+            given,
+            groups,
+            request_time: times.requested,
+            response_time: times.responded,
+            body: body.clone(),
+            trailers: trailers.clone(),
+            freshness: OnceLock::new(),
+            ..old.clone()
+        };
         let mut status =
             stored_status(Outcome::Revalidated(reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
         status.beside = self.is_beside(asked);
         let (at, record) = match storable {
             Ok(names) => {
-                let body = old.body.clone();
                 let lease = lead.as_mut().and_then(|lead| lead.lease.take());
                 let (core, at) = (Arc::clone(self), place.clone());
                 let plan = Plan::new(core, at, names, asked, (response, withheld), until, lease);
-                let (at, record, write) = plan.announce_freshened(body, trailers);
+                let (at, record, freshened) = plan.announce_freshened(body, trailers);
+                // The body is at hand, whatever becomes of its chunk.
+                let shown = if freshened.has_chunk() { plan.whole() } else { record.clone() };
                 if let Some(lead) = lead.take() {
                     self.note_use(place.head, &freshness, times.responded);
                     lead.land(Landed::Freshened(at, record.clone()));
                 }
-                match self.tasks.drive(async move { plan.commit_freshened(write).await }) {
+                match self.tasks.drive(async move { plan.commit_freshened(freshened).await }) {
                     Driven::Done(stored) => {
                         (status.stored, status.is_stored) = (stored, stored == Stored::Freshened);
                     }
@@ -244,7 +252,7 @@ impl<S: Storage> Core<S> {
                         status.stored = Stored::NoRuntime;
                     }
                 }
-                (at, record)
+                (at, shown)
             }
             Err(why) => {
                 status.stored = why;

@@ -16,9 +16,9 @@ use super::flow::Answered;
 use super::keep::Exchange;
 use super::lookup::{Place, variant_in};
 use crate::control::{MissReason, Outcome};
-use crate::entry::{self, Slot, Tagged, decode};
+use crate::entry::{self, Slot, Tagged, decode, with_slack};
 use crate::policy::{self, ValidateReason};
-use crate::storage::{Key, Kind, Record, Storage};
+use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
 /// So many variants are asked about at once, the newest.
@@ -148,7 +148,13 @@ impl<S: Storage> Core<S> {
         };
         let coding = coding(&variant.response.headers).into();
         let tagged = Tagged { selection: variant.selection, tag: tag.clone(), coding };
-        if tags.contains(&tagged) {
+        let now = self.config.clock.now();
+        if let Some(there) = &there
+            && tags.contains(&tagged)
+        {
+            if there.retain_until() < until {
+                let _ = self.store.retain(&[key], Retain::AtLeast(with_slack(until, now))).await;
+            }
             return;
         }
         tags.retain(|of| of.selection != variant.selection);

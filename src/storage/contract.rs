@@ -323,4 +323,4 @@ pub trait Storage: Clone + Send + Sync + 'static {
 }
 
 /// Below the size of a page of most stores, and of a round trip that costs more than its bytes.
-pub(super) const DEFAULT_INLINE_LEN: usize = 16 * 1024;
+const DEFAULT_INLINE_LEN: usize = 16 * 1024;

@@ -10,6 +10,9 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod gate;
+mod retention;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;
 
 use std::sync::{Mutex, PoisonError};

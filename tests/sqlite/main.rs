@@ -14,6 +14,7 @@ mod model;
 mod opening;
 mod processes;
 mod read_only;
+mod recovery;
 mod replaced;
 mod sharing;
 mod upkeep;

@@ -1,7 +1,7 @@
 //! Room that is given back, and a file in the temporary directory.
 
-use tower_response_cache::ErrorKind;
-use tower_response_cache::storage::{SqliteStorage, Storage};
+use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
 
 use crate::{close, directory, head, record};
 
@@ -69,4 +69,58 @@ async fn use_temp_keeps_the_file_in_the_temporary_directory() {
         let refused = SqliteStorage::builder(outside).use_temp(true).open().await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Config, "{outside}");
     }
+}
+
+/// Reads what is there with its time, by key.
+async fn contents(storage: &SqliteStorage) -> Vec<(Key, Vec<u8>, Timestamp)> {
+    let mut found = Vec::new();
+    for key in crate::keys(storage).await {
+        let record = storage.read(key).await.unwrap().unwrap();
+        found.push((key, record.payload().to_vec(), record.retain_until()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn much_that_expired_goes_at_once_and_what_lives_stays() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let storage = SqliteStorage::builder(&path).max_bytes(1 << 30).open().await.unwrap();
+    let key = |number: u32| {
+        let mut entry = [0; 16];
+        entry[..4].copy_from_slice(&number.wrapping_mul(0x9E37_79B9).to_be_bytes());
+        Key::head(entry)
+    };
+    let (now, later) = (Timestamp::from_secs(1_000), Timestamp::from_secs(2_000));
+    let write = |number: u32, until| {
+        let payload = number.to_be_bytes().repeat(1 + number as usize % 9);
+        let (storage, key) = (storage.clone(), key(number));
+        // Some entries have a part that lives and one that does not.
+        let part = key.sibling(Kind::Chunk, [1; 16], number % 3);
+        async move {
+            storage.write(key, Record::new(payload.clone(), until)).await.unwrap();
+            if number % 50 == 0 {
+                storage.write(part, Record::new(payload, now)).await.unwrap();
+            }
+        }
+    };
+    let live = |number: u32| number % 100 < 2;
+    for numbers in (0..24_000).collect::<Vec<u32>>().chunks(500) {
+        let writes = numbers.iter().map(|number| write(*number, if live(*number) { later } else { now }));
+        futures_util::future::join_all(writes).await;
+    }
+    let before: Vec<_> = contents(&storage).await.into_iter().filter(|(_, _, until)| *until > now).collect();
+    assert_eq!(before.len(), 480);
+    assert_eq!(storage.delete_expired(now).await.unwrap(), 24_000 - 480 + 480);
+    assert_eq!(contents(&storage).await, before);
+    let used = storage.usage().await.unwrap().bytes.unwrap();
+    assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
+    // The sums are right: what is left is counted, and goes like everything else.
+    let sizes: u64 =
+        before.iter().map(|(_, payload, _)| payload.len() as u64 + Record::OVERHEAD as u64 + 256).sum();
+    assert_eq!(used, sizes);
+    assert_eq!(storage.delete_expired(later).await.unwrap(), 480);
+    assert_eq!(storage.usage().await.unwrap().bytes, Some(0));
+    crate::close(storage, &path).await;
+    crate::integrity(&path);
 }

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         return processes::play(&role.into_string().unwrap());
     }
     #[cfg(feature = "dynamodb")]
-    if let Some(code) = servers::dynamodb::with_credentials() {
+    if let Some(code) = dynamodb::environment::play().or_else(servers::dynamodb::with_credentials) {
         return code;
     }
     let arguments = Arguments::from_args();

@@ -1,6 +1,7 @@
 //! A scripted origin, and short ways to ask through a cache.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
+pub mod counting;
 pub mod faulty;
 
 use std::convert::Infallible;

@@ -3,9 +3,9 @@
 //! Promises: getting them goes on when the operation that began it is given up, so that a slow provider delays the store
 //! and does not keep it away for ever.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
@@ -36,16 +36,47 @@ impl Patient {
     }
 }
 
-/// An error like this one, which cannot be cloned. Its text is not repeated by the store.
+/// An error like this one, which cannot be cloned.
 fn again(error: &CredentialsError) -> CredentialsError {
     match error {
-        CredentialsError::CredentialsNotLoaded(_) => CredentialsError::not_loaded("none were found"),
-        CredentialsError::ProviderTimedOut(_) => CredentialsError::provider_timed_out(Duration::ZERO),
-        CredentialsError::InvalidConfiguration(_) => {
-            CredentialsError::invalid_configuration("they cannot be used")
+        CredentialsError::CredentialsNotLoaded(_) => CredentialsError::not_loaded(reason(error)),
+        CredentialsError::ProviderTimedOut(timed_out) => {
+            CredentialsError::provider_timed_out(timed_out.timeout_duration())
         }
-        _ => CredentialsError::provider_error("the provider failed"),
+        CredentialsError::InvalidConfiguration(_) => CredentialsError::invalid_configuration(reason(error)),
+        _ => CredentialsError::provider_error(reason(error)),
     }
+}
+
+/// The longest reason that is told, in bytes.
+const LONGEST: usize = 400;
+
+/// Why there are no credentials, in the words of the driver: what is wrong with the environment, a profile or a file.
+///
+/// A service's own texts and what a credential process has printed are left out, since these may hold anything.
+pub(super) fn reason(error: &CredentialsError) -> String {
+    let mut reason = String::new();
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        let text = this.to_string();
+        // What a process has printed follows.
+        let told = [". Stderr", " response:"].iter().filter_map(|mark| text.find(mark)).min();
+        let printed = told.filter(|_| text.contains("external process"));
+        let text = &text[..printed.unwrap_or(text.len())];
+        // A service's answer is behind this.
+        let ends = printed.is_some() || text == "service error";
+        if !text.is_empty() && !reason.ends_with(text) {
+            let separator = if reason.is_empty() { "" } else { ": " };
+            reason = reason + separator + text;
+        }
+        cause = if ends { None } else { this.source() };
+    }
+    if reason.is_empty() {
+        reason.push_str("no reason was given");
+    }
+    let end = (0..=LONGEST.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    reason.truncate(end.unwrap_or_default());
+    reason
 }
 
 impl ProvideCredentials for Patient {
@@ -87,6 +118,18 @@ mod tests {
                 Ok(Credentials::new("id", "secret", None, None, "test"))
             })
         }
+    }
+
+    #[test]
+    fn a_reason_names_the_cause_and_nothing_that_was_printed() {
+        let told = |text: &str| reason(&again(&again(&CredentialsError::provider_error(text))));
+        assert_eq!(told("the profile lacks a role"), "the profile lacks a role");
+        let failed = "Error retrieving credentials: external process exited with code exit status: 3";
+        assert_eq!(told(&format!("{failed}. Stderr: SECRET")), failed);
+        let unread = "Error retrieving credentials from external process, could not parse";
+        assert_eq!(told(&format!("{unread} response: SECRET")), unread);
+        assert_eq!(told(&"ä".repeat(LONGEST)).len(), LONGEST);
+        assert_eq!(reason(&CredentialsError::not_loaded_no_source()), "no reason was given");
     }
 
     #[tokio::test]

@@ -1,13 +1,15 @@
 //! What the driver's errors mean to a caller.
 //!
-//! Promises: no message and no source holds an address, a name or a credential. DynamoDB's own texts are left out,
-//! since some of them repeat the account, the table and the arguments that they complain about.
+//! Promises: no message and no source holds an address, a table or a credential. DynamoDB's own texts are left out,
+//! since some of them repeat the account, the table and the arguments that they complain about. Why there are no
+//! credentials is told as the driver tells it, which may name a profile or a file.
 
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
+use super::credentials::reason;
 use crate::error::{Error, ErrorKind};
 
 const THROTTLED: [&str; 5] = [
@@ -27,7 +29,12 @@ where
     R: std::fmt::Debug + 'static,
 {
     let (kind, message) = meaning(error, writes);
-    Error::new(kind, message).with_source(format!("dynamodb: {}", word(error)))
+    let source = match credentials(error) {
+        Some(why) => format!("aws: {}", reason(why)),
+        None if is_unsigned(error) => "aws: nothing in the environment provides credentials".to_owned(),
+        None => format!("dynamodb: {}", word(error)),
+    };
+    Error::new(kind, message).with_source(source)
 }
 
 /// Whether the table that was asked for is not there.

@@ -1,7 +1,8 @@
 //! Responses in a table of AWS DynamoDB, which many processes on many machines may share, without a server to run.
 //!
 //! # What it promises
-//! - A hit of up to 128 KiB is one request (of a further variant two), strongly consistent by default.
+//! - A hit of up to 3 KiB is one request, and one of up to 128 KiB two (of a further variant one more), strongly consistent
+//!   by default.
 //! - [`write_if`](super::Storage::write_if) compares in DynamoDB, so it is atomic among all who use the table.
 //! - DynamoDB drops a record by itself some time after its time is over (within days, says AWS), and never before. What
 //!   is over and still there is not served; [`delete_expired`](super::Storage::delete_expired) is exact, and the store
@@ -11,13 +12,16 @@
 //!   included. Throttled requests are tried again within it, and the unprocessed part of batches, later each time.
 //! - What takes longer than an operation may (to get credentials, to make a table, to move the times of a long body's
 //!   chunks) goes on without who began it, and serves those who come later.
-//! - Neither errors nor events hold addresses, names, credentials or DynamoDB's own texts.
+//! - Neither errors nor events hold addresses, tables, credentials or DynamoDB's own texts. Why no credentials are found is
+//!   told as the driver tells it: it may name a profile or a file.
 //!
 //! # What to know
 //! - **Price.** DynamoDB bills by length: 4 KB for a unit of reading (half of one where
 //!   [`eventually_consistent`](DynamoDbStorageBuilder::eventually_consistent)), 1 KB for one of writing. Moving a
-//!   record's time costs as much as writing it. Listings, `size`, `clear` and `delete_expired` are billed for the whole
-//!   table.
+//!   record's time costs as much as writing it. A response that the origin confirms is one unit of writing, as far as
+//!   its fields fit in 1 KB: a body of more than 3 KiB is not in the record that is written again, and the times of
+//!   its chunks are moved about once in two days (by default: a quarter of how long it is kept). Listings, `size`,
+//!   `clear` and `delete_expired` are billed for the whole table.
 //! - **Speed.** The records of a URL share a partition, from which AWS gives 12 MB in a second (24 where eventually
 //!   consistent) and to which it takes 1 MB in a second, or more once it has split it. A body that comes faster than it
 //!   can be stored is not stored.
@@ -30,6 +34,9 @@
 //!   [`create_if_missing`](DynamoDbStorageBuilder::create_if_missing), or is there already: with two keys of type string
 //!   and, for the expiry, time to live on the attribute below. Items of others in it are left alone by all operations.
 //! - **Global tables** compare in each region alone: an invalidation in one is seen late in another.
+//! - **Environment.** Where the program gives no settings, the driver looks for them: variables, profiles (with keys, SSO or
+//!   a `credential_process`), the role of a container or a machine. Requests go through the proxies of `HTTP_PROXY` and
+//!   `HTTPS_PROXY`, but for the hosts in `NO_PROXY`. On a machine that has a role, 169.254.169.254 belongs there.
 //! - **Rights** that a user needs on the table: `dynamodb:GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, and for
 //!   listings and clearing `Scan` and `BatchWriteItem`. To make it: `CreateTable`, `DescribeTable`, `UpdateTimeToLive`
 //!   and `DescribeTimeToLive`. Who may only read is served hits.
@@ -48,7 +55,7 @@
 //! |---|---|---|
 //! | `head` | a URL: its first variant with a small body, or the mark of an invalidation | neither it, nor a variant, nor an invalidation needs it |
 //! | `variant:<slot>` | a further variant | it can be neither served nor validated any more |
-//! | `chunk:<slot>:<part>` | 128 KiB of a larger body; ten digits | an hour after the record that names it |
+//! | `chunk:<slot>:<part>` | 128 KiB of a larger body; ten digits | an hour or more after the record that names it |
 //! | `index:<slot>` | the entity tags of further variants | as these |
 //! | `lease`, `group` | a lease between processes, the value of a group | as they say |
 //!

@@ -12,6 +12,8 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, SharedHttpClient};
 use aws_sdk_dynamodb::{Client, Config};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::credentials::Patient;
@@ -23,8 +25,10 @@ const LONGEST: Duration = Duration::from_secs(10);
 ///
 /// Made from an address (`&str`, `String`; see [`storage::connect`](crate::storage::connect)), from the
 /// [`SdkConfig`] of `aws_config`, or from the driver's [`Config`] or [`Client`]. With an address, and by
-/// [`default`](DynamoDbSource::default), region and credentials are the environment's: variables, profiles, a
-/// container's or a machine's role.
+/// [`default`](DynamoDbSource::default), region and credentials are the environment's: variables, profiles (with keys,
+/// `sso_session` or `credential_process`), a container's or a machine's role. Settings without an HTTP client of their own
+/// get one that goes through the proxies of `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`, but for the hosts in `NO_PROXY`:
+/// the address that gives out a machine's role, 169.254.169.254, belongs there.
 #[derive(Default)]
 pub struct DynamoDbSource(pub(super) Kind);
 
@@ -145,6 +149,14 @@ pub(super) fn longest(client: &Client) -> Duration {
     client.config().timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(LONGEST)
 }
 
+/// A client that goes through the environment's proxies, as other programs on the machine do. The driver's own goes
+/// through none.
 fn https() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        let connector = connector.tls_provider(Provider::Rustls(CryptoMode::Ring));
+        connector.proxy_config(ProxyConfig::from_env()).build()
+    })
 }

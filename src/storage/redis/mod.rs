@@ -4,7 +4,7 @@
 //! No modules are needed.
 //!
 //! # What it promises
-//! - An operation is one command, and a hit of up to 128 KiB one round trip (of a further variant two). All tasks share
+//! - An operation is one command, and a hit of up to 32 KiB one round trip (of a further variant two, of a longer body one more). All tasks share
 //!   a few connections, on which their commands wait for nobody's answer but the server's.
 //! - [`write_if`](super::Storage::write_if) compares on the server, so it is atomic among all who use it.
 //! - Nothing blocks the server: listing and clearing go in pages ([`SCAN`], [`UNLINK`]) and touch this cache's keys
@@ -44,7 +44,7 @@
 //! |---|---|---|
 //! | `<cache_name>:{<entry>}:head` | a URL: its first variant with a small body, or the mark of an invalidation | when neither it, nor a variant, nor an invalidation needs it |
 //! | `<cache_name>:{<entry>}:variant:<slot>` | a further variant | when it can be neither served nor validated any more |
-//! | `<cache_name>:{<entry>}:chunk:<slot>:<part>` | 128 KiB of a larger body | an hour after the record that names it |
+//! | `<cache_name>:{<entry>}:chunk:<slot>:<part>` | 128 KiB of a larger body | an hour or more after the record that names it |
 //! | `<cache_name>:{<entry>}:index:<slot>` | the entity tags of further variants | as these |
 //! | `<cache_name>:{<entry>}:lease`, `…:group` | a lease between processes, the value of a group | as they say |
 //!

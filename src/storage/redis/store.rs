@@ -315,6 +315,11 @@ impl Storage for RedisStorage {
     fn max_record_len(&self) -> usize {
         LONGEST
     }
+
+    /// Up to this length the round trip of a second read takes longer than the bytes.
+    fn inline_len(&self) -> usize {
+        32 << 10
+    }
 }
 
 impl fmt::Debug for RedisStorage {

@@ -73,6 +73,7 @@ mod eviction;
 mod failure;
 mod inspect;
 mod layout;
+mod live;
 mod location;
 mod log;
 mod open;

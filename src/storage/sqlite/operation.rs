@@ -2,12 +2,15 @@
 
 use rusqlite::Connection;
 
-use super::rows;
 use super::table::{Encoded, Table};
+use super::{live, rows};
 use crate::storage::contract::Retain;
 use crate::storage::key::Key;
 use crate::storage::record::Stamp;
 use crate::time::Timestamp;
+
+/// The memory for pages while many records are removed: 64 MiB, in SQLite's measure.
+const MUCH_CACHE: i64 = -(64 << 10);
 
 /// A change of the store.
 pub(super) enum Operation {
@@ -20,6 +23,8 @@ pub(super) enum Operation {
     Retain(Vec<Key>, Retain),
     /// Removes what expired; at most so many.
     DeleteExpired(Timestamp, u32),
+    /// Removes all that expired, if that is nearly everything.
+    KeepLive(Timestamp),
     Clear,
 }
 
@@ -66,8 +71,13 @@ impl Operation {
             Self::Delete(keys) => table.remove(keys).map(Outcome::Count),
             Self::Retain(keys, retain) => table.retain(keys, *retain).map(Outcome::Count),
             Self::DeleteExpired(now, limit) => {
-                table.remove_expired(rows::until(*now), *limit).map(Outcome::Count)
+                // The rows are spread over all pages: without room for these, each would be written several times.
+                let before = table.set_cache(MUCH_CACHE)?;
+                let removed = table.remove_expired(rows::until(*now), *limit);
+                table.set_cache(before)?;
+                removed.map(Outcome::Count)
             }
+            Self::KeepLive(now) => live::keep_live(table, rows::until(*now)).map(Outcome::Count),
             Self::Clear => table.clear().map(|()| Outcome::Count(0)),
         }
     }

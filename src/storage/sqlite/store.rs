@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -19,7 +19,7 @@ use super::writer::{Writer, too_large};
 use super::{log, rows, vacuum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Hold;
-use crate::storage::contract::{DEFAULT_INLINE_LEN, Retain, Storage, Usage};
+use crate::storage::contract::{Retain, Storage, Usage};
 use crate::storage::holds::Holds;
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
@@ -28,7 +28,10 @@ use crate::time::{Clock, Timestamp};
 const LONGEST: u64 = 512 << 20;
 const KEYS_AT_ONCE: u32 = 512;
 const VALUES_AT_ONCE: u32 = 32;
-const EXPIRED_AT_ONCE: u32 = 1000;
+/// How many expired records one transaction removes, and how long it should take: half of what an operation may.
+const FEWEST_EXPIRED: u32 = 1000;
+const MOST_EXPIRED: u32 = 64_000;
+const TURN: Duration = Duration::from_millis(250);
 
 /// Responses in one SQLite file, which survive the process and which many processes may share. See the
 /// [module](crate::storage::sqlite) for what it promises.
@@ -282,13 +285,21 @@ impl Storage for SqliteStorage {
     }
 
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        let mut deleted = 0;
+        let mut deleted = self.inner.change(Operation::KeepLive(now)).await?;
+        let mut at_once = FEWEST_EXPIRED;
         loop {
-            let some = self.inner.change(Operation::DeleteExpired(now, EXPIRED_AT_ONCE)).await?;
+            let begun = Instant::now();
+            let some = self.inner.change(Operation::DeleteExpired(now, at_once)).await?;
             deleted += some;
-            if some < u64::from(EXPIRED_AT_ONCE) {
+            if some < u64::from(at_once) {
                 return Ok(deleted);
             }
+            // The more there are at once, the more of them lie on one page; but all others wait for each transaction.
+            at_once = match begun.elapsed() {
+                short if short < TURN / 2 => (at_once * 2).min(MOST_EXPIRED),
+                long if long > TURN => (at_once / 2).max(FEWEST_EXPIRED),
+                _ => at_once,
+            };
         }
     }
 
@@ -316,9 +327,10 @@ impl Storage for SqliteStorage {
         self.inner.max_record_len
     }
 
-    /// A longer body is a row of its own, which is not written again where its response is confirmed.
+    /// A longer body is a row of its own, which is not written again where its response is confirmed. Up to this length a
+    /// second read takes as long as the first, and to write the row again takes no longer.
     fn inline_len(&self) -> usize {
-        DEFAULT_INLINE_LEN
+        64 << 10
     }
 
     /// Holds it in this process: another one that makes room does not know of it.

@@ -3,7 +3,7 @@
 //! Promises: `contents`, `entries` and the total always agree with `records`. Every function expects a transaction that
 //! its caller commits, or rolls back as a whole when the function fails.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -16,11 +16,22 @@ use crate::storage::record::Stamp;
 /// that are not full.
 pub(super) const ROW: u64 = 256;
 
+const REMOVE: &str = "DELETE FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4
+    RETURNING entry, size, content";
+
 /// A record as it is written.
 pub(super) struct Encoded {
     pub(super) stamp: Stamp,
     pub(super) until: i64,
     pub(super) value: bytes::Bytes,
+}
+
+/// Where the table has a row with this entry, among others.
+fn order(entry: &rusqlite::types::Value) -> &[u8] {
+    match entry {
+        rusqlite::types::Value::Blob(entry) => entry,
+        _ => &[],
+    }
 }
 
 /// A row of `records` that was deleted.
@@ -120,11 +131,7 @@ impl<'a> Table<'a> {
     pub(super) fn remove(&mut self, keys: &[Key]) -> rusqlite::Result<u64> {
         let mut removed = Vec::new();
         for key in keys {
-            removed.extend(self.removed(
-                "DELETE FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4
-                RETURNING entry, size, content",
-                params![key.entry, key.kind as u8, key.slot, key.part],
-            )?);
+            removed.extend(self.removed(REMOVE, params![key.entry, key.kind as u8, key.slot, key.part])?);
         }
         self.settle(removed)
     }
@@ -132,13 +139,30 @@ impl<'a> Table<'a> {
     /// Removes the records whose time is over, of whatever kind, the earliest first and at most `limit` of them; says how
     /// many.
     pub(super) fn remove_expired(&mut self, now: i64, limit: u32) -> rusqlite::Result<u64> {
-        let removed = self.removed(
-            "DELETE FROM records WHERE (entry, kind, slot, part) IN
-                (SELECT entry, kind, slot, part FROM records WHERE until <= ?1 ORDER BY until LIMIT ?2)
-            RETURNING entry, size, content",
-            params![now, limit],
+        // One by one, in the table's order: SQLite would go through the whole table for a list of keys of four columns.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT entry, kind, slot, part FROM records WHERE until <= ?1 ORDER BY until LIMIT ?2",
         )?;
+        let row = |row: &rusqlite::Row<'_>| {
+            // Of kinds that this version does not know too, and damaged ones.
+            let column = |at| row.get::<_, rusqlite::types::Value>(at);
+            Ok([column(0)?, column(1)?, column(2)?, column(3)?])
+        };
+        let mut keys =
+            statement.query_map(params![now, limit], row)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        keys.sort_unstable_by(|one, other| order(&one[0]).cmp(&order(&other[0])));
+        let mut removed = Vec::with_capacity(keys.len());
+        for key in &keys {
+            removed.extend(self.removed(REMOVE, params![key[0], key[1], key[2], key[3]])?);
+        }
         self.settle(removed)
+    }
+
+    /// Gives the pages of the tables so many bytes of memory; says what they had, in SQLite's own measure.
+    pub(super) fn set_cache(&self, size: i64) -> rusqlite::Result<i64> {
+        let before = self.connection.pragma_query_value(None, "cache_size", |row| row.get(0))?;
+        self.connection.pragma_update(None, "cache_size", size)?;
+        Ok(before)
     }
 
     /// Removes an entry whole.
@@ -159,8 +183,10 @@ impl<'a> Table<'a> {
     }
 
     /// Removes the contents of deleted rows, and subtracts their sizes; says how many there were.
-    fn settle(&mut self, removed: Vec<Removed>) -> rusqlite::Result<u64> {
-        let mut less: HashMap<[u8; 16], (i64, i64)> = HashMap::new();
+    fn settle(&mut self, mut removed: Vec<Removed>) -> rusqlite::Result<u64> {
+        // In the order in which the tables have them: those of one page together.
+        removed.sort_unstable_by_key(|removed| removed.content);
+        let mut less: BTreeMap<[u8; 16], (i64, i64)> = BTreeMap::new();
         for Removed { entry, size, content } in &removed {
             self.execute("DELETE FROM contents WHERE id = ?1", params![content])?;
             let Some(entry) = *entry else { continue };

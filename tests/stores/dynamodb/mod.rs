@@ -1,5 +1,6 @@
 //! What `DynamoDbStorage` promises beyond the contract.
 
+pub mod environment;
 mod front;
 mod items;
 mod requests;
@@ -19,7 +20,10 @@ use crate::places::{Kind, Place};
 use crate::servers::dynamodb::{client, config};
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
-    [table::trials(kind), items::trials(kind), requests::trials(kind)].into_iter().flatten().collect()
+    [table::trials(kind), items::trials(kind), requests::trials(kind), environment::trials(kind)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn endpoint(place: &Place) -> &str {

@@ -1,0 +1,87 @@
+//! A storage that counts what is written to it, as one does that is paid by the byte.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::Stream;
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
+use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
+
+#[derive(Clone)]
+pub struct Counting {
+    pub inner: MemoryStorage,
+    inline_len: usize,
+    written: Arc<Mutex<Vec<(Kind, usize)>>>,
+    moved: Arc<AtomicUsize>,
+    /// Moving times fails.
+    pub moves_fail: Arc<AtomicBool>,
+}
+
+impl Counting {
+    pub fn new(inline_len: usize) -> Self {
+        Self {
+            inner: MemoryStorage::new(),
+            inline_len,
+            written: Arc::default(),
+            moved: Arc::default(),
+            moves_fail: Arc::default(),
+        }
+    }
+
+    /// What was written since this was asked last: kinds and lengths.
+    pub fn written(&self) -> Vec<(Kind, usize)> {
+        std::mem::take(&mut self.written.lock().unwrap())
+    }
+
+    /// How many records have had their times moved since this was asked last.
+    pub fn moved(&self) -> usize {
+        self.moved.swap(0, Ordering::SeqCst)
+    }
+
+    fn note(&self, key: Key, record: &Record) {
+        self.written.lock().unwrap().push((key.kind, record.to_bytes().len()));
+    }
+}
+
+impl Storage for Counting {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.note(key, &record);
+        self.inner.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.note(key, &record);
+        self.inner.write_if(key, seen, record).await
+    }
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        if self.moves_fail.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "scripted"));
+        }
+        for key in keys {
+            let there = self.inner.read(*key).await?.map(|record| record.retain_until());
+            let moves = there.is_some_and(|time| retain.apply(time) != time);
+            self.moved.fetch_add(usize::from(moves), Ordering::SeqCst);
+        }
+        self.inner.retain(keys, retain).await
+    }
+    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        self.inner.delete_expired(now).await
+    }
+    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        self.inner.contains_all(keys).await
+    }
+    fn inline_len(&self) -> usize {
+        self.inline_len
+    }
+}
