@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::aside::{Recovery, set_aside};
+use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
 use super::layout::upgrade;
@@ -70,7 +70,7 @@ impl Plan {
         match (survey(&self.location), path.zip(seen)) {
             (Ok(_), _) => Ok(()),
             (Err(refusal), Some((path, seen))) if self.recovery.covers(&refusal) => {
-                let set_aside = set_aside(path, seen).map_err(|error| {
+                let set_aside = set_aside(path, seen, self.busy_timeout).map_err(|error| {
                     refusal.at(&self.location).with_source(error) // what is in the way of it
                 })?;
                 match set_aside {
@@ -90,6 +90,8 @@ impl Plan {
     pub(super) fn open_first(&mut self) -> Result<(Connection, bool)> {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
+            // Not while another process moves the files of the one before, see there.
+            let _turn = self.location.path().map(|path| alone(path, self.busy_timeout));
             self.location.make_private();
         }
         let writer = self.open_writer()?;
