@@ -42,12 +42,19 @@ impl Recovery {
     }
 }
 
+/// How long others are waited for. They need a few calls to the system; a neighbour in a shared directory may keep the lock.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Renames the file at a path, if it is still this one; says to which name. `None`: another process was first, or keeps its
-/// turn for longer than `patience`.
-pub(super) fn set_aside(path: &Path, seen: There, patience: Duration) -> io::Result<Option<PathBuf>> {
+/// turn for long.
+pub(super) fn set_aside(path: &Path, seen: There) -> io::Result<Option<PathBuf>> {
+    set_aside_within(PATIENCE, path, seen)
+}
+
+fn set_aside_within(patience: Duration, path: &Path, seen: There) -> io::Result<Option<PathBuf>> {
     // Three files are moved one after another. A process that made a new file meanwhile would have its log moved too, or share
     // the old file's index with it, and the new file would be damaged in turn.
-    let Turn::Ours(_turn) = alone(path, patience) else { return Ok(None) };
+    let Turn::Ours(_turn) = alone_within(patience, path) else { return Ok(None) };
     if There::at(path) != seen {
         return Ok(None); // another process was first
     }
@@ -78,14 +85,17 @@ pub(super) enum Turn {
 
 /// Takes the turn, which is a lock on the file's directory: so nothing is left behind, and it ends with its process. Where
 /// there is no such lock everyone has a turn.
+pub(super) fn alone(path: &Path) -> Turn {
+    alone_within(PATIENCE, path)
+}
+
 #[cfg(unix)]
-pub(super) fn alone(path: &Path, patience: Duration) -> Turn {
+fn alone_within(patience: Duration, path: &Path) -> Turn {
     use std::time::Instant;
 
     use fs4::{FileExt, TryLockError};
 
-    /// It is kept for a few calls to the system.
-    const PAUSE: Duration = Duration::from_millis(1);
+    const PAUSE: Duration = Duration::from_millis(1); // shorter than the opening that follows
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else { return Turn::Ours(None) };
@@ -103,7 +113,7 @@ pub(super) fn alone(path: &Path, patience: Duration) -> Turn {
 
 /// Where a file that is open cannot be renamed, there is nothing to take turns for.
 #[cfg(not(unix))]
-pub(super) fn alone(_: &Path, _: Duration) -> Turn {
+fn alone_within(_: Duration, _: &Path) -> Turn {
     Turn::Ours(None)
 }
 
@@ -125,14 +135,14 @@ mod tests {
         let path = directory.path().join("cache.sqlite");
         fs::write(&path, "damaged").unwrap();
         let seen = There::at(&path);
-        let turn = alone(&path, Duration::ZERO);
-        assert!(set_aside(&path, seen, Duration::ZERO).unwrap().is_none());
+        let turn = alone_within(Duration::ZERO, &path);
+        assert!(set_aside_within(Duration::ZERO, &path, seen).unwrap().is_none());
         assert_eq!(fs::read(&path).unwrap(), b"damaged");
         drop(turn);
-        let aside = set_aside(&path, seen, Duration::ZERO).unwrap().unwrap();
+        let aside = set_aside_within(Duration::ZERO, &path, seen).unwrap().unwrap();
         assert_eq!(fs::read(aside).unwrap(), b"damaged");
         fs::write(&path, "new").unwrap();
-        assert!(set_aside(&path, seen, Duration::ZERO).unwrap().is_none(), "it is another file");
+        assert!(set_aside_within(Duration::ZERO, &path, seen).unwrap().is_none(), "it is another file");
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 }

@@ -70,7 +70,7 @@ impl Plan {
         match (survey(&self.location), path.zip(seen)) {
             (Ok(_), _) => Ok(()),
             (Err(refusal), Some((path, seen))) if self.recovery.covers(&refusal) => {
-                let set_aside = set_aside(path, seen, self.busy_timeout).map_err(|error| {
+                let set_aside = set_aside(path, seen).map_err(|error| {
                     refusal.at(&self.location).with_source(error) // what is in the way of it
                 })?;
                 match set_aside {
@@ -91,7 +91,7 @@ impl Plan {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
             // Not while another process moves the files of the one before, see there.
-            let _turn = self.location.path().map(|path| alone(path, self.busy_timeout));
+            let _turn = self.location.path().map(alone);
             self.location.make_private();
         }
         let writer = self.open_writer()?;

@@ -138,7 +138,7 @@ impl Source {
         if !may_create || !self.plan.recovery.covers(&Refusal::Damaged) {
             return None;
         }
-        set_aside(path, files.main, self.plan.busy_timeout).ok().flatten()
+        set_aside(path, files.main).ok().flatten()
     }
 
     fn open(&self, path: &Path, role: Role) -> Result<(Connection, Files)> {
