@@ -16,8 +16,8 @@ use super::source::There;
 /// an error.
 ///
 /// The file is renamed, with `.damaged` behind its name, in place of one of that name; an event of the level ERROR tells of
-/// it. A file that is no cache of this crate is never touched, and neither is one that is named by a URI, or opened without
-/// leave to create it.
+/// it. A file that is no cache of this crate is never touched, and neither is one that is read-only, is named by a URI, or is
+/// opened without leave to create it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {

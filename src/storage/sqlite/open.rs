@@ -63,13 +63,21 @@ impl Plan {
         Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
     }
 
+    /// Whether a file that cannot be used may be set aside. One that its user has made read-only stays where it is.
+    pub(super) fn may_set_aside(&self, refusal: &Refusal) -> bool {
+        let is_writable = |path| std::fs::metadata(path).is_ok_and(|file| !file.permissions().readonly());
+        self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE)
+            && self.recovery.covers(refusal)
+            && self.location.path().is_some_and(is_writable)
+    }
+
     /// Looks at the file, without changing it; one that is of no use is set aside, where that is wanted.
     pub(super) fn survey(&self) -> Result<()> {
-        let path = self.location.path().filter(|_| self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE));
+        let path = self.location.path();
         let seen = path.map(There::at);
         match (survey(&self.location), path.zip(seen)) {
             (Ok(_), _) => Ok(()),
-            (Err(refusal), Some((path, seen))) if self.recovery.covers(&refusal) => {
+            (Err(refusal), Some((path, seen))) if self.may_set_aside(&refusal) => {
                 let set_aside = set_aside(path, seen).map_err(|error| {
                     refusal.at(&self.location).with_source(error) // what is in the way of it
                 })?;
