@@ -33,7 +33,7 @@ async fn memory_sqlite_and_a_directory_are_opened_with_their_options() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a b?.sqlite");
     let escaped = path.to_str().unwrap().replace(' ', "%20").replace('?', "%3F");
-    let options = "max_bytes=1000000&readers=1&read_in_task=true&busy_timeout=0.5";
+    let options = "max_bytes=1000000&readers=1&read_in_task=true&busy_timeout=0.5&recover=damaged_or_newer";
     for address in [format!("sqlite://{escaped}?{options}"), format!("sqlite:{escaped}")] {
         keeps(&connect(&address).await.unwrap()).await;
         assert!(path.exists());
@@ -75,6 +75,7 @@ async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
         ("sqlite:x?readers=-1&y=secret", "readers"),
         ("sqlite:x?busy_timeout=soon", "busy_timeout"),
         ("sqlite:x?read_in_task=perhaps", "read_in_task"),
+        ("sqlite:x?recover=secret", "refuse, damaged or damaged_or_newer"),
         ("directory:", "needs a path"),
         ("directory://", "needs a path"),
         ("directory:x?max_bytes=secret", "max_bytes"),

@@ -37,7 +37,7 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const ANSWERS: [(&str, &str); 23] = [
+pub(super) const ANSWERS: [(&str, &str); 35] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -57,7 +57,19 @@ pub(super) const ANSWERS: [(&str, &str); 23] = [
     ("miss", "body-gone"),
     ("miss", "storage-failed"),
     ("miss", "method"),
-    ("bypass", "none"),
+    ("bypass", "method"),
+    ("bypass", "no-host"),
+    ("bypass", "malformed-host"),
+    ("bypass", "no-resource"),
+    ("bypass", "content"),
+    ("bypass", "unknown-body"),
+    ("bypass", "not-replayable"),
+    ("bypass", "content-too-long"),
+    ("bypass", "upgrade"),
+    ("bypass", "condition"),
+    ("bypass", "disabled"),
+    ("bypass", "filtered"),
+    ("bypass", "axum"),
     ("refused", "none"),
     ("failed", "none"),
     ("other", "none"),
@@ -164,7 +176,7 @@ pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{MissReason, Stored};
+    use crate::control::{BypassReason, MissReason, Stored};
     use crate::policy::{NotStored, StaleReason, ValidateReason};
 
     #[test]
@@ -177,7 +189,23 @@ mod tests {
         let replaced = Replaced(ValidateReason::Stale);
         let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, Storage, Method];
         let misses = misses.into_iter().map(Outcome::Miss);
-        let others = [Outcome::Hit, Outcome::Bypass, Outcome::Refused, Outcome::Failed];
+        let bypasses = [
+            BypassReason::Method,
+            BypassReason::NoHost,
+            BypassReason::MalformedHost,
+            BypassReason::NoResource,
+            BypassReason::Content,
+            BypassReason::UnknownBody,
+            BypassReason::NotReplayable,
+            BypassReason::ContentTooLong,
+            BypassReason::Upgrade,
+            BypassReason::Condition,
+            BypassReason::Disabled,
+            BypassReason::Filtered,
+            BypassReason::Axum,
+        ];
+        let misses = misses.chain(bypasses.into_iter().map(Outcome::Bypass));
+        let others = [Outcome::Hit, Outcome::Refused, Outcome::Failed];
         let mut numbers: Vec<_> = stale.chain(reasons).chain(misses).chain(others).collect::<Vec<_>>();
         assert_eq!(numbers.len(), ANSWERS.len() - 1);
         numbers.sort_by_key(|outcome| Count::Answer(*outcome).number());

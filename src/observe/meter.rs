@@ -85,7 +85,7 @@ impl Meter {
             _ if status.beside => return Tally::none(),
             Outcome::Refused | Outcome::Failed => return Tally::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
-            Outcome::Miss(_) | Outcome::Bypass => 1 + usize::from(status.collapsed),
+            Outcome::Miss(_) | Outcome::Bypass(_) => 1 + usize::from(status.collapsed),
         };
         let key = self.bytes[source]
             .get_or_init(|| self.key("http_cache_body_bytes_total", &[("source", SOURCES[source])]));

@@ -95,7 +95,7 @@ impl<S: Storage> Core<S> {
                 (None, Some(lead)) => drop(lead.land(Landed::Private)),
                 (_, None) => {}
             }
-            return self.finish(Some(request), Response::from_parts(head, CacheBody::inner(body)), status);
+            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
         };
         let awaits_trailers = head.headers.contains_key(header::TRAILER);
         let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
@@ -124,11 +124,7 @@ impl<S: Storage> Core<S> {
             self.tasks.spawn(reader.drain());
             return response;
         }
-        self.finish(
-            Some(request),
-            Response::from_parts(head, CacheBody::from_source(Box::new(reader))),
-            status,
-        )
+        self.finish(Response::from_parts(head, CacheBody::from_source(Box::new(reader))), status)
     }
 
     /// Tells those who follow that the response is not for them; from now on nobody waits for another's of this entry,

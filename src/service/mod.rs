@@ -52,7 +52,7 @@ pub(crate) use self::core::Core;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::{Fetcher, Unstorable};
 #[cfg(feature = "reqwest")]
-pub(crate) use self::flow::Route;
+pub(crate) use self::flow::{Content, Route};
 pub(crate) use self::groups::{SKEW, origin};
 pub(crate) use self::guard::within;
 #[cfg(feature = "reqwest")]

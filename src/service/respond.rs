@@ -29,14 +29,12 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     parts: &'a request::Parts,
-    method: &'a Method,
-    headers: &'a HeaderMap,
     pub(crate) interest: Interest,
 }
 
 impl<'a> Asked<'a> {
     pub(crate) fn by(parts: &'a request::Parts) -> Self {
-        Self { parts, method: &parts.method, headers: &parts.headers, interest: Interest::of(&parts.headers) }
+        Self { parts, interest: Interest::of(&parts.headers) }
     }
 }
 
@@ -72,7 +70,7 @@ impl<S: Storage> Core<S> {
             Extent::Nothing => CacheBody::empty(),
         };
         let mut response = response.map(|()| body);
-        self.mark(Some(asked.parts), &mut response, status);
+        self.mark(&mut response, status, Some(asked.parts));
         Some(response)
     }
 
@@ -104,7 +102,7 @@ impl<S: Storage> Core<S> {
                 CacheBody::from_source(Box::new(reader))
             }
         };
-        Some(self.finish(Some(asked.parts), response.map(|()| body), status))
+        Some(self.finish_for(asked.parts, response.map(|()| body), status))
     }
 
     /// The response from one that is still on its way; `None`: it is too late to begin.
@@ -119,15 +117,15 @@ impl<S: Storage> Core<S> {
         let (response, extent) = head(asked, download.plan.response(), len, status.age.unwrap_or_default());
         let (start, until) = match extent {
             Extent::Nothing => {
-                return Some(self.finish(Some(asked.parts), response.map(|()| CacheBody::empty()), status));
+                return Some(self.finish_for(asked.parts, response.map(|()| CacheBody::empty()), status));
             }
             Extent::Whole => (0, None),
             Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
             Extent::Bytes { start, count } => (start, Some(start + count)),
         };
         let reader = Reader::join(download, flight, start, until)?;
-        Some(self.finish(
-            Some(asked.parts),
+        Some(self.finish_for(
+            asked.parts,
             response.map(|()| CacheBody::from_source(Box::new(reader))),
             status,
         ))
@@ -142,7 +140,7 @@ impl<S: Storage> Core<S> {
     ) -> Response<CacheBody<B>> {
         let mut response = Response::new(CacheBody::empty());
         *response.status_mut() = code;
-        self.finish(Some(parts), response, CacheStatus::new(outcome, Stored::Unchanged))
+        self.finish_for(parts, response, CacheStatus::new(outcome, Stored::Unchanged))
     }
 
     /// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
@@ -167,24 +165,34 @@ impl<S: Storage> Core<S> {
         response
     }
 
-    /// Puts the status where the caller finds it. `request`: what is answered; `None` where its span tells it.
+    /// Puts the status where the caller finds it. The span around says which request it is of.
     pub(crate) fn finish<B>(
         &self,
-        request: Option<&request::Parts>,
         mut response: Response<CacheBody<B>>,
         status: CacheStatus,
     ) -> Response<CacheBody<B>> {
-        self.mark(request, &mut response, status);
+        self.mark(&mut response, status, None);
+        response
+    }
+
+    /// Puts the status where the caller finds it, of a request that may have no span.
+    fn finish_for<B>(
+        &self,
+        parts: &request::Parts,
+        mut response: Response<CacheBody<B>>,
+        status: CacheStatus,
+    ) -> Response<CacheBody<B>> {
+        self.mark(&mut response, status, Some(parts));
         response
     }
 
     fn mark<B>(
         &self,
-        request: Option<&request::Parts>,
         response: &mut Response<CacheBody<B>>,
         status: CacheStatus,
+        parts: Option<&request::Parts>,
     ) {
-        self.note_answer(request, &status);
+        self.note_answer(&status, parts);
         response.body_mut().set_status(status);
         response.body_mut().set_tally(self.observer.tally(&status));
         if self.config.tape == Some(Tape::Replay) {
@@ -231,13 +239,20 @@ fn head(
 ) -> (Response<()>, Extent) {
     let mut response = Response::new(());
     let answer = |headers, len| {
-        policy::answer(asked.method, headers, stored.status, &stored.headers, len, stored.response_time)
+        policy::answer(
+            &asked.parts.method,
+            headers,
+            stored.status,
+            &stored.headers,
+            len,
+            stored.response_time,
+        )
     };
     let answer = match len {
         _ if !asked.interest.control => Answer::Full,
-        Some(len) => answer(asked.headers, len),
+        Some(len) => answer(&asked.parts.headers, len),
         None => {
-            let mut headers = asked.headers.clone();
+            let mut headers = asked.parts.headers.clone();
             headers.remove(header::RANGE);
             answer(&headers, 0)
         }
@@ -281,7 +296,7 @@ fn head(
             response.headers_mut().insert(header::AGE, age);
         }
     }
-    if asked.method != Method::HEAD {
+    if asked.parts.method != Method::HEAD {
         return (response, extent);
     }
     // The body is left out, so that a server below could not tell its length from it.

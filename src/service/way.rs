@@ -42,7 +42,7 @@ impl<S: Storage> Core<S> {
 
     /// The span of a request's way to the origin.
     pub(crate) fn span(&self, parts: &request::Parts) -> Span {
-        let uri = || EffectiveUri::of(parts, &self.config.default_scheme);
+        let uri = || EffectiveUri::of(parts, &self.config.defaults);
         tracing::debug_span!(
             "http_cache",
             method = %parts.method,
@@ -55,14 +55,12 @@ impl<S: Storage> Core<S> {
         )
     }
 
-    /// A request has its answer.
+    /// A request has its answer. `parts`: the request, where no span tells of it.
     #[inline]
-    pub(crate) fn note_answer(&self, request: Option<&request::Parts>, status: &CacheStatus) {
+    pub(crate) fn note_answer(&self, status: &CacheStatus, parts: Option<&request::Parts>) {
         self.observer.answered(status);
-        let uri = || request.and_then(|parts| EffectiveUri::of(parts, &self.config.default_scheme));
+        let uri = || EffectiveUri::of(parts?, &self.config.defaults);
         tracing::debug!(
-            host = uri().as_ref().map(EffectiveUri::host),
-            path = uri().as_ref().map(EffectiveUri::path_alone),
             outcome = status.outcome.words().0,
             reason = status.outcome.words().1,
             stored = status.stored.word(),
@@ -70,6 +68,11 @@ impl<S: Storage> Core<S> {
             age = status.age.map(|age| age.as_secs()),
             collapsed = status.collapsed,
             background = status.beside,
+            method = parts.map(|parts| parts.method.as_str()),
+            host = uri().as_ref().map(EffectiveUri::host),
+            path = parts.map(|parts| {
+                uri().as_ref().map_or(parts.uri.path(), EffectiveUri::path_alone).to_owned()
+            }),
             "answered"
         );
     }

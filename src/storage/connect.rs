@@ -9,7 +9,7 @@ use crate::error::Result;
 /// | address | storage | options |
 /// |---|---|---|
 /// | `memory:` | `MemoryStorage` | `max_bytes` |
-/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp` |
+/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp`, `recover` (`refuse`, `damaged`, `damaged_or_newer`) |
 /// | `directory://PATH`, `directory:PATH` | `DirectoryStorage`; the path is relative, or begins with `/` or `~/` | `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout` |
 /// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | `RedisStorage` on one server | `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`) |
 /// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
@@ -100,7 +100,15 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
     if let Some(use_temp) = options.flag("use_temp")? {
         builder = builder.use_temp(use_temp);
     }
-    options.finish("max_bytes, readers, read_in_task, busy_timeout and use_temp")?;
+    if let Some(recover) = options.take("recover") {
+        builder = builder.recover(match recover.as_str() {
+            "refuse" => super::sqlite::Recovery::Refuse,
+            "damaged" => super::sqlite::Recovery::Damaged,
+            "damaged_or_newer" => super::sqlite::Recovery::DamagedOrNewer,
+            _ => return Err(config("the option recover must be refuse, damaged or damaged_or_newer")),
+        });
+    }
+    options.finish("max_bytes, readers, read_in_task, busy_timeout, use_temp and recover")?;
     builder.open().await.map(BoxStorage::new)
 }
 

@@ -276,17 +276,47 @@ async fn a_storage_that_fails_again_and_again_is_told_of_seldom() {
 }
 
 #[tokio::test]
-async fn a_hit_names_its_host_and_path() {
+async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use tower::{Layer, ServiceExt};
+    type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
     let (listener, _guard) = Listener::new();
-    let cache =
-        Fixture::new(Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a"));
-    for word in ["miss", "hit"] {
-        assert_eq!(cache.get("http://example.com/a/b?token=1").await.word(), word);
-        let told = listener.last("answered");
-        assert_eq!(
-            ["outcome", "host", "path"].map(|name| told.field(name)),
-            [Some(word), Some("example.com"), Some("/a/b")]
-        );
+    let origin = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "a"))
+    });
+    let empty = || Body::new(Full::default().map_err(|never: std::convert::Infallible| match never {}));
+    let stream = || {
+        let frames = futures_util::stream::iter([Ok(http_body::Frame::data(Bytes::new()))]);
+        Body::new(http_body_util::StreamBody::new(frames))
+    };
+    for layers in 1..=2 {
+        let layer = CacheLayer::builder(MemoryStorage::new()).status_field("c").build().unwrap();
+        let service = layer.layer(origin);
+        for (uri, body, word) in [
+            ("/x", empty(), "no-host"),
+            ("/y", empty(), "no-host"),
+            (A, stream(), "unknown-body"),
+            (A, stream(), "unknown-body"),
+        ] {
+            let answer = service.clone().oneshot(Request::get(uri).body(body).unwrap()).await.unwrap();
+            let expected = format!("c; fwd=bypass; fwd-status=200; detail={word}");
+            assert_eq!(answer.headers()["cache-status"], expected);
+            assert_eq!(listener.last("answered").field("reason"), Some(word));
+        }
+        // A client's doing, and no mistake of the setup.
+        let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
+        service.clone().oneshot(upgrade).await.unwrap();
+        let warned = listener.all("requests pass the cache by");
+        let told: Vec<_> = warned
+            .iter()
+            .map(|told| (told.field("reason").unwrap(), told.field("advice").is_some()))
+            .collect();
+        let once = ["no-host", "unknown-body"].map(|word| (word, true));
+        assert_eq!(told, once.repeat(layers));
+        assert_eq!(layer.statistics().bypassed(), 5);
+        assert_eq!(layer.statistics().bypassed_by(tower_response_cache::BypassReason::NoHost), 2);
     }
 }
 

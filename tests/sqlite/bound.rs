@@ -107,6 +107,29 @@ async fn a_lowered_bound_is_reached_by_writing() {
     assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
 }
 
+/// A body that is being read goes after all others, and before a record that is new.
+#[tokio::test]
+async fn what_is_being_read_goes_last() {
+    let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
+    for key in [head(0), chunk(0, 0), chunk(0, 1)] {
+        storage.write(key, record(5000)).await.unwrap();
+    }
+    let hold = storage.hold(chunk(0, 0), 10_000);
+    for n in 1..100 {
+        storage.write(head(n), record(5000)).await.unwrap();
+        let usage = storage.usage().await.unwrap();
+        assert!(usage.bytes.unwrap() <= 100_000 && usage.max_bytes == Some(100_000), "{usage:?}");
+    }
+    for key in [head(0), chunk(0, 0), chunk(0, 1)] {
+        assert!(storage.contains(key).await.unwrap(), "{key:?}");
+    }
+    drop(hold);
+    for n in 100..140 {
+        storage.write(head(n), record(5000)).await.unwrap();
+    }
+    assert!(!storage.contains(chunk(0, 0)).await.unwrap());
+}
+
 /// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
 #[tokio::test]
 async fn groups_count_and_the_one_used_longest_ago_goes() {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod bound;
+mod closing;
+mod damage;
 mod disk;
 mod files;
 mod killed;

@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags};
@@ -176,6 +178,10 @@ impl Location {
         #[cfg(unix)]
         if let Some(path) = self.file() {
             use std::os::unix::fs::OpenOptionsExt;
+            // Closing a file ends the locks that this process has on it through other connections: each opening waits until the
+            // one that made the file has closed it.
+            static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+            let _making = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
             let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
             drop(made);
         }
@@ -190,7 +196,7 @@ impl Location {
             Self::Uri(uri) => {
                 let creates = |part: &str| match part.split_once('=') {
                     Some(("mode", mode)) => mode == "rwc",
-                    Some(("vfs", vfs)) => !vfs.starts_with("mem"),
+                    Some(("vfs", vfs)) => vfs.starts_with("unix"),
                     Some(("immutable", _)) => false,
                     _ => true,
                 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::aside::{Recovery, set_aside};
+use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
 use super::layout::upgrade;
@@ -63,13 +63,21 @@ impl Plan {
         Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
     }
 
+    /// Whether a file that cannot be used may be set aside. One that its user has made read-only stays where it is.
+    pub(super) fn may_set_aside(&self, refusal: &Refusal) -> bool {
+        let is_writable = |path| std::fs::metadata(path).is_ok_and(|file| !file.permissions().readonly());
+        self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE)
+            && self.recovery.covers(refusal)
+            && self.location.path().is_some_and(is_writable)
+    }
+
     /// Looks at the file, without changing it; one that is of no use is set aside, where that is wanted.
     pub(super) fn survey(&self) -> Result<()> {
-        let path = self.location.path().filter(|_| self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE));
+        let path = self.location.path();
         let seen = path.map(There::at);
         match (survey(&self.location), path.zip(seen)) {
             (Ok(_), _) => Ok(()),
-            (Err(refusal), Some((path, seen))) if self.recovery.covers(&refusal) => {
+            (Err(refusal), Some((path, seen))) if self.may_set_aside(&refusal) => {
                 let set_aside = set_aside(path, seen).map_err(|error| {
                     refusal.at(&self.location).with_source(error) // what is in the way of it
                 })?;
@@ -90,6 +98,8 @@ impl Plan {
     pub(super) fn open_first(&mut self) -> Result<(Connection, bool)> {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
+            // Not while another process moves the files of the one before, see there.
+            let _turn = self.location.path().map(alone);
             self.location.make_private();
         }
         let writer = self.open_writer()?;

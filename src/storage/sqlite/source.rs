@@ -66,23 +66,31 @@ impl Source {
         Self { plan, path, renewed: AtomicU64::new(0) }
     }
 
+    /// The file as an event may name it: without the parameters of a URI.
+    pub(super) fn shown(&self) -> impl std::fmt::Display + '_ {
+        &self.plan.location
+    }
+
+    /// How many times a connection was opened anew until now.
+    pub(super) fn generation(&self) -> u64 {
+        self.renewed.load(Ordering::Acquire)
+    }
+
     pub(super) fn watch(&self, connection: &Connection) -> Watch {
         let files = self.path.as_deref().and_then(|path| Files::of(path, connection));
-        Watch { files, renewed: self.renewed.load(Ordering::Acquire), looked: Instant::now(), refused: None }
+        Watch { files, renewed: self.generation(), looked: Instant::now(), refused: None }
     }
 
     /// True when nothing tells a reader to look; costs no call to the system.
     pub(super) fn is_fresh(&self, watch: &Watch) -> bool {
         watch.files.is_none()
-            || watch.refused.is_none()
-                && watch.renewed == self.renewed.load(Ordering::Acquire)
-                && watch.looked.elapsed() < EVERY
+            || watch.refused.is_none() && watch.renewed == self.generation() && watch.looked.elapsed() < EVERY
     }
 
     /// Looks once: true when the file has its name.
     pub(super) fn looks_same(&self, watch: &mut Watch) -> bool {
         let (Some(path), Some(files)) = (&self.path, &watch.files) else { return true };
-        let renewed = self.renewed.load(Ordering::Acquire);
+        let renewed = self.generation();
         let there = There::at(path);
         let is_same = there == files.main || there == There::Unknown;
         if is_same {
@@ -134,8 +142,7 @@ impl Source {
     /// Sets the file aside that a connection has open, since it is damaged; `None`: it is to stay, or is gone.
     pub(super) fn set_aside(&self, watch: &Watch) -> Option<PathBuf> {
         let (Some(path), Some(files)) = (&self.path, &watch.files) else { return None };
-        let may_create = self.plan.flags.contains(rusqlite::OpenFlags::SQLITE_OPEN_CREATE);
-        if !may_create || !self.plan.recovery.covers(&Refusal::Damaged) {
+        if !self.plan.may_set_aside(&Refusal::Damaged) {
             return None;
         }
         set_aside(path, files.main).ok().flatten()

@@ -92,8 +92,9 @@ impl SqliteStorage {
     /// deleted or replaced leaves such space, which later writes fill again: worth while after a
     /// [`clear`](Storage::clear) or under a lower bound, not as a habit.
     ///
-    /// Goes in small steps, each in turn with other writes, of other processes too. A file that was not made by this
-    /// crate with its own settings (`auto_vacuum = NONE`) is written anew at once instead, while others wait.
+    /// Goes in small steps, each in turn with other writes, of other processes too. Where at most 4096 pages (16 MiB) are in use, the
+    /// rest goes in one step. A file that was not made by this crate with its own settings (`auto_vacuum = NONE`) is
+    /// written anew at once, while others wait.
     ///
     /// # Errors
     /// [`ReadOnly`](ErrorKind::ReadOnly): the file cannot be written. [`Timeout`](ErrorKind::Timeout): a step found no
@@ -120,11 +121,12 @@ impl SqliteStorage {
     /// # Errors
     /// When the log could not be merged: nothing is lost then, and the next one to open the file merges it.
     pub async fn close(&self) -> Result<()> {
-        if !self.inner.read_only {
+        let merges = !self.inner.read_only;
+        if merges {
             self.inner.writer.write_uses();
         }
         let close_readers = self.inner.readers.as_ref().map(Readers::close);
-        self.inner.writer.close(move || close_readers.into_iter().for_each(|close| close())).await
+        self.inner.writer.close(merges, move || close_readers.into_iter().for_each(|close| close())).await
     }
 
     pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
@@ -165,13 +167,14 @@ impl Inner {
 
     async fn change(&self, operation: Operation) -> Result<u64> {
         self.may_change()?;
-        self.see_to(self.writer.run(operation).await)
+        let generation = self.writer.generation();
+        self.see_to(generation, self.writer.run(operation).await)
     }
 
-    /// Has damage that was found seen to.
-    fn see_to<T>(&self, result: Result<T>) -> Result<T> {
+    /// Has damage seen to that was found in the file of this generation.
+    fn see_to<T>(&self, generation: u64, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
-            self.writer.recover();
+            self.writer.recover(generation);
         }
         result
     }
@@ -190,11 +193,12 @@ impl Inner {
         &self,
         question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
+        let generation = self.writer.generation();
         let answer = match &self.readers {
             Some(readers) if readers.has_threads() => readers.ask(question).await,
             _ => self.writer.ask(question).await,
         };
-        self.see_to(answer)
+        self.see_to(generation, answer)
     }
 
     /// Notes a hit; once in a while has the writer write them down.
@@ -244,8 +248,10 @@ impl Storage for SqliteStorage {
     }
 
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        let found = self.inner.readers.as_ref()?.now(|connection| rows::read(connection, key))?;
-        let found = self.inner.see_to(found);
+        let readers = self.inner.readers.as_ref()?;
+        let generation = self.inner.writer.generation();
+        let found = readers.now(|connection| rows::read(connection, key))?;
+        let found = self.inner.see_to(generation, found);
         self.inner.used(key, &found);
         Some(found)
     }
@@ -344,7 +350,8 @@ impl Storage for SqliteStorage {
             return Ok(());
         }
         let turn = |connection: &Connection| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
-        self.inner.see_to(self.inner.writer.ask(turn).await)
+        let generation = self.inner.writer.generation();
+        self.inner.see_to(generation, self.inner.writer.ask(turn).await)
     }
 
     async fn close(&self) -> Result<()> {

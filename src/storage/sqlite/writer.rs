@@ -39,7 +39,7 @@ pub(super) struct Writer {
 
 /// What the writer's thread and those who ask it share.
 struct Desk {
-    queue: Mutex<VecDeque<Job>>,
+    queue: Mutex<Queue>,
     recency: Arc<Recency>,
     holds: Arc<Holds>,
     max_bytes: i64,
@@ -47,10 +47,15 @@ struct Desk {
     source: Arc<Source>,
     /// Damage was found, and is not seen to yet.
     is_damaged: AtomicBool,
-    /// The thread has ended, or ends: what comes now is not done.
-    is_closed: AtomicBool,
     /// Used by the writer's thread alone.
     state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Nothing takes jobs any more.
+    is_closed: bool,
 }
 
 struct State {
@@ -82,20 +87,23 @@ impl Writer {
     ) -> Self {
         let watch = source.watch(&connection);
         let state = Mutex::new(State { watch, log: Log::default(), told: None });
-        let (queue, is_damaged, is_closed) = Default::default();
-        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, is_closed, state };
+        let (queue, is_damaged) = Default::default();
+        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, state };
         Self { connection: connection.into(), desk: Arc::new(desk) }
     }
 
     /// Carries out an operation; answers when it is committed.
     pub(super) async fn run(&self, operation: Operation) -> Result<u64> {
         let (reply, answer) = oneshot::channel();
-        self.desk.queue().push_back(Job { operation, reply });
+        {
+            let mut queue = self.desk.queue();
+            if queue.is_closed {
+                return Err(closed());
+            }
+            queue.jobs.push_back(Job { operation, reply });
+        }
         let desk = Arc::clone(&self.desk);
         self.post(move |connection| desk.work(connection))?;
-        if self.desk.is_closed.load(Ordering::Acquire) {
-            self.desk.queue().clear(); // the thread has ended, and may not have heard of this
-        }
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -105,28 +113,34 @@ impl Writer {
         let _ = self.post(move |connection| desk.write_uses(connection)); // closed: nothing to keep
     }
 
-    /// The file is damaged: sees to it, some time soon.
-    pub(super) fn recover(&self) {
+    /// Says which of the files that had the name is asked from now on, for [`recover`](Self::recover).
+    pub(super) fn generation(&self) -> u64 {
+        self.desk.source.generation()
+    }
+
+    /// The file was damaged that was asked at this generation: sees to it, some time soon.
+    pub(super) fn recover(&self, seen: u64) {
         if !self.desk.is_damaged.swap(true, Ordering::AcqRel) {
             let desk = Arc::clone(&self.desk);
-            let _ = self.post(move |connection| desk.recover(connection)); // closed: the next one to open it sees to it
+            let _ = self.post(move |connection| desk.recover(connection, seen)); // closed: the next one to open it sees to it
         }
     }
 
     /// Merges the log into the file and closes the connection, when everything that was asked for before is done. `before`
-    /// is done first.
-    pub(super) async fn close(&self, before: impl FnOnce() + Send + 'static) -> Result<()> {
+    /// is done first. Without `merges` the log is left to the connection's own closing.
+    pub(super) async fn close(&self, merges: bool, before: impl FnOnce() + Send + 'static) -> Result<()> {
         let desk = Arc::clone(&self.desk);
         let merged = self.connection.call_raw(move |connection| {
             before();
+            desk.close();
+            if !merges {
+                return Ok(());
+            }
             // Readers of other processes in the way: then the last of them merges it.
             cut(connection, WAIT.min(desk.patience)).map(drop).map_err(failed)
         });
         let Ok(merged) = merged.await else { return Ok(()) }; // it is closed already
-        let ended = self.connection.clone().close().await;
-        self.desk.is_closed.store(true, Ordering::Release);
-        self.desk.queue().clear();
-        match ended {
+        match self.connection.clone().close().await {
             Ok(()) | Err(tokio_rusqlite::Error::ConnectionClosed) => merged,
             Err(_) => merged.and(Err(closed())),
         }
@@ -150,7 +164,7 @@ impl Writer {
         // The first poll sends; what comes back tells only that the work is done.
         match self.connection.call_raw(work).now_or_never() {
             Some(Err(_)) => {
-                self.desk.queue().clear();
+                self.desk.close();
                 Err(closed())
             }
             _ => Ok(()),
@@ -159,8 +173,15 @@ impl Writer {
 }
 
 impl Desk {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more jobs. Those that wait end as closed: their replies go.
+    fn close(&self) {
+        let mut queue = self.queue();
+        queue.is_closed = true;
+        queue.jobs.clear();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,11 +194,16 @@ impl Desk {
     }
 
     /// Sets a damaged file aside and opens a new one, where that is wanted; tells of it.
-    fn recover(&self, connection: &mut Connection) {
+    fn recover(&self, connection: &mut Connection, seen: u64) {
         self.is_damaged.store(false, Ordering::Release);
+        // A reader may tell of the old file when a new one is in its place already.
+        if self.source.generation() != seen {
+            return;
+        }
         let mut state = self.state();
         if let Some(aside) = self.source.set_aside(&state.watch) {
             tracing::error!(
+                file = %self.source.shown(),
                 aside = %aside.display(),
                 "the cache's file is damaged: it is set aside, and a new one is made"
             );
@@ -187,7 +213,7 @@ impl Desk {
             && state.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY)
         {
             state.told = Some(Instant::now());
-            tracing::error!("the cache's file is damaged: remove it, and a new one is made");
+            tracing::error!(file = %self.source.shown(), "the cache's file is damaged: remove it, and a new one is made");
         }
     }
 
@@ -244,7 +270,7 @@ impl Desk {
         let (mut jobs, mut bytes) = (Vec::new(), 0);
         while jobs.len() < MOST_AT_ONCE
             && bytes < MOST_BYTES_AT_ONCE
-            && let Some(job) = queue.pop_front()
+            && let Some(job) = queue.jobs.pop_front()
         {
             if !job.reply.is_closed() {
                 bytes += job.operation.weight();
