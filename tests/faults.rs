@@ -544,7 +544,6 @@ impl Storage for NoChunks {
     }
     async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
         if key.kind == Kind::Chunk {
-            tokio::time::sleep(Duration::from_millis(1)).await;
             assert!(!self.panics, "scripted");
             return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
         }
@@ -581,7 +580,7 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
         }
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0, "{statistics}");
-        assert!(panics || statistics.storage_failures() >= 20, "{statistics}");
+        assert!(statistics.storage_failures() >= 20, "{statistics}");
         // While the breaker is open, one that was asked for is not stored; most are.
         assert!(statistics.stored() >= 10, "{statistics}");
     }

@@ -529,16 +529,6 @@ pub(crate) enum Lost {
     NoRuntime,
 }
 
-impl Lost {
-    /// Why the task that wrote it came to nothing.
-    pub(crate) fn task(error: &tokio::task::JoinError) -> Self {
-        match error.is_panic() {
-            true => Self::Failed("write", Error::new(ErrorKind::Other, "the storage panicked")),
-            false => Self::NoRuntime,
-        }
-    }
-}
-
 /// The placeholder of a body that is to be stored.
 pub(crate) enum Hold {
     /// What stands there does as well.

@@ -45,7 +45,7 @@ impl<S: Storage> Recorder<S> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(written) => {
                         self.writing = None;
-                        if let Err(why) = written.unwrap_or_else(|error| Err(Lost::task(&error))) {
+                        if let Err(why) = written.unwrap_or(Err(Lost::NoRuntime)) {
                             self.give_up(|core| core.note_lost(&why));
                         }
                     }
@@ -166,7 +166,7 @@ impl<S: Storage> Recorder<S> {
         let step = async move {
             let write_all = async {
                 if let Some(writing) = writing {
-                    writing.await.unwrap_or_else(|error| Err(Lost::task(&error)))?;
+                    writing.await.unwrap_or(Err(Lost::NoRuntime))?;
                 }
                 plan.hold_place(hold).await?;
                 for chunk in rest {
