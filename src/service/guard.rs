@@ -1,8 +1,8 @@
-//! The store behind deadlines and a breaker.
+//! The store behind deadlines and two breakers.
 //!
 //! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
-//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is still read; each
-//! change of such a state is one event.
+//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is
+//! still read; a panic in an operation is an error of it.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
