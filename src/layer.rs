@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -11,7 +10,7 @@ use crate::builder::CacheLayerBuilder;
 use crate::error::Result;
 use crate::observe::statistics::Statistics;
 use crate::rules::Rules;
-use crate::service::{Cache, Config, Core, within};
+use crate::service::{Cache, Config, Core};
 use crate::storage::{Storage, Usage};
 
 /// Wraps a tower HTTP service with a cache that keeps responses in a [`Storage`].
@@ -114,28 +113,33 @@ impl<S: Storage> CacheLayer<S> {
         self.core.end_group(origin, name).await
     }
 
-    /// How many bytes the storage keeps, and the bound on them: [`Storage::usage`].
+    /// Returns how many bytes the storage keeps, and the bound on them ([`Storage::usage`]).
     ///
     /// # Errors
-    /// When the storage cannot be asked, or does not answer within the time for an operation.
+    /// Returns the storage's error, or [`Timeout`](crate::ErrorKind::Timeout) if it does not answer in time.
     pub async fn usage(&self) -> Result<Usage> {
-        within(self.core.config.deadline, self.storage().usage()).await
+        self.core.usage().await
     }
 
-    /// Asks the storage whether it works: [`Storage::check`]. For the start of a program, or a health check; a cache whose storage
-    /// does not work goes on without it.
+    /// Asks the storage whether it works ([`Storage::check`]).
+    ///
+    /// For the start of a program, or a health check. A cache whose storage does not work goes on without it.
     ///
     /// # Errors
-    /// Why the storage cannot be used.
+    /// Returns why the storage cannot be used.
     pub async fn check(&self) -> Result<()> {
-        within(self.core.config.deadline, self.storage().check()).await
+        self.core.check().await
     }
 
-    /// Ends the use of the storage in good order: waits until everything that was begun is stored, for ten seconds at most, and closes
-    /// the storage ([`Storage::close`]). For the end of a program. Requests that come later are answered without it.
+    /// Closes the storage after everything that was begun is stored.
+    ///
+    /// For the end of a program. Waits for what was begun, and then for [`Storage::close`], each for at most as long as a
+    /// chunk of a body may take ([`body_timeout`](CacheLayerBuilder::body_timeout)). Requests that come later are answered without
+    /// the storage.
     ///
     /// # Errors
-    /// When something could not be written.
+    /// Returns [`Timeout`](crate::ErrorKind::Timeout) if the storage does not close in time, or the storage's error if
+    /// something could not be written.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -150,12 +154,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # }
     /// ```
     pub async fn close(&self) -> Result<()> {
-        let idle = async {
-            self.core.tasks.idle().await;
-            Ok(())
-        };
-        let _ = within(FAREWELL, idle).await; // what hangs is not waited for
-        self.storage().close().await
+        self.core.close().await
     }
 
     /// The storage.
@@ -163,9 +162,6 @@ impl<S: Storage> CacheLayer<S> {
         self.core.store.store()
     }
 }
-
-/// How long closing waits for what was begun: as long as one chunk of a body may take.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Keeps a cache [switched off](CacheLayer::disable) for as long as it lives.
 #[derive(Debug)]

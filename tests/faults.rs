@@ -370,6 +370,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0);
         if takes < Duration::from_secs(1) {
+            // The breaker of writes is open for two seconds of it.
             assert!(statistics.stored() > 5, "{statistics}");
         }
         if takes == Duration::from_millis(1) {
@@ -416,4 +417,184 @@ async fn closing_by_the_layer_waits_for_what_was_begun() {
     assert_eq!(cache.get(A).await.word(), "miss");
     let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
     assert_eq!(storage.size().await.unwrap(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_misses_at_once_are_bounded() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let storage = Slow::new(Duration::from_millis(50));
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    let stored = Fixture::with(cache.origin.clone(), storage.inner.clone(), |builder| builder);
+    stored.get(A).await;
+    let misses = (0..10_000).map(|number| {
+        let (service, uri) = (cache.service.clone(), format!("http://example.com/{number}"));
+        tokio::spawn(async move {
+            let response = tower::ServiceExt::oneshot(service, get(&uri)).await.unwrap();
+            support::Answer::read(response).await
+        })
+    });
+    let misses: Vec<_> = misses.collect();
+    let mut shed = 0;
+    for miss in misses {
+        let answer = miss.await.unwrap();
+        assert_eq!(answer.word(), "miss");
+        shed += usize::from(answer.status.stored() == Stored::Busy);
+        assert_eq!(cache.get(A).await.word(), "hit");
+    }
+    cache.layer.idle().await;
+    assert!(shed > 9000, "{shed} were shed at once");
+    assert!(storage.most.load(SeqCst) <= 520, "{} waited", storage.most.load(SeqCst));
+    assert_eq!(cache.origin.count(), 10_001);
+    // Afterwards it stores again.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    cache.clock.advance(Duration::from_secs(60));
+    cache.get("http://example.com/later").await;
+    assert_eq!(cache.get("http://example.com/later").await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
+    let storage = Slow::new(Duration::from_secs(3600));
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let fetched = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let origin = {
+        let (gate, fetched) = (gate.clone(), fetched.clone());
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let (gate, fetched) = (gate.clone(), fetched.clone());
+            async move {
+                if request.uri().path() == "/shared" {
+                    fetched.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    gate.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=6000")], "shared"))
+            }
+        })
+    };
+    let layer = tower_response_cache::CacheLayer::new(storage);
+    let service = tower::Layer::layer(&layer, origin);
+    let ask = |uri: &str| {
+        let (service, request) = (service.clone(), get(uri));
+        tokio::spawn(async move {
+            support::Answer::read(tower::ServiceExt::oneshot(service, request).await.unwrap()).await
+        })
+    };
+    let herd: Vec<_> = (0..100).map(|_| ask("http://example.com/shared")).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let burst: Vec<_> = (0..600).map(|number| ask(&format!("http://example.com/{number}"))).collect();
+    let mut shed = 0;
+    for miss in burst {
+        shed += usize::from(miss.await.unwrap().status.stored() == Stored::Busy);
+    }
+    assert!(shed > 50, "{shed}");
+    gate.add_permits(1000);
+    for one in herd {
+        assert_eq!(one.await.unwrap().body, "shared");
+    }
+    assert_eq!(fetched.load(std::sync::atomic::Ordering::SeqCst), 1, "fetches");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_hang_leave_writes_alone() {
+    let (cache, storage) = fixture(Mode::Well);
+    cache.get(A).await;
+    storage.set(Mode::HungReads);
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(cache.get(A).await.body, "version 0");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    cache.ask(post()).await;
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cache.get(A).await.body, "version 1");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_fails_every_other_time_serves_nothing_wrong() {
+    let (cache, storage) = fixture(Mode::Alternating);
+    for round in 0..200 {
+        if round % 7 == 0 {
+            cache.ask(post()).await;
+        }
+        let version = round / 7 + 1;
+        assert_eq!(cache.get(A).await.body, format!("version {version}"), "round {round}");
+        cache.clock.advance(Duration::from_millis(300));
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cache.get(A).await;
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+/// A memory storage that takes no chunks, or panics when it is given one.
+#[derive(Clone)]
+struct NoChunks {
+    inner: MemoryStorage,
+    panics: bool,
+}
+
+impl Storage for NoChunks {
+    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
+        if key.kind == Kind::Chunk {
+            assert!(!self.panics, "scripted");
+            return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
+        }
+        self.inner.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> tower_response_cache::Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
+    for panics in [false, true] {
+        let storage = NoChunks { inner: MemoryStorage::new(), panics };
+        let origin = Origin::new(|request| {
+            let len = if request.uri().path().starts_with("/long") { 400_000 } else { 10 };
+            response(&[("cache-control", "max-age=6000")], "x".repeat(len))
+        });
+        let cache = Fixture::with(origin, storage, |builder| builder);
+        cache.get(A).await;
+        for number in 0..20 {
+            let answer = cache.get(&format!("http://example.com/long/{number}")).await;
+            assert_eq!((answer.word(), answer.body.len()), ("miss", 400_000));
+            assert_eq!(cache.get(A).await.word(), "hit");
+            cache.layer.idle().await;
+            cache.clock.advance(Duration::from_secs(1));
+            cache.get(&format!("http://example.com/short/{number}")).await;
+        }
+        let statistics = cache.layer.statistics();
+        assert_eq!(statistics.superseded(), 0, "{statistics}");
+        assert!(statistics.storage_failures() >= 20, "{statistics}");
+        // While the breaker is open, one that was asked for is not stored; most are.
+        assert!(statistics.stored() >= 10, "{statistics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_a_storage_that_hangs() {
+    let (cache, storage) = fixture(Mode::HungWrites);
+    cache.get(A).await;
+    let began = Instant::now();
+    let handle = cache.layer.handle();
+    handle.check().await.unwrap();
+    handle.usage().await.unwrap();
+    handle.close().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    drop(storage);
 }

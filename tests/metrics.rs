@@ -12,7 +12,9 @@ use http_body_util::{BodyExt, Full};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_response_cache::storage::{DirectoryStorage, Key, MemoryStorage, Record, SqliteStorage, Storage};
+use tower_response_cache::storage::{
+    DirectoryStorage, Key, MemoryStorage, Record, SqliteStorage, Storage, Usage,
+};
 use tower_response_cache::{CacheLayer, Timestamp, observe};
 
 use support::faulty::{Faulty, Mode};
@@ -233,4 +235,55 @@ fn levels_go_down_again() {
     let durations = "http_cache_storage_operation_duration_seconds_count";
     assert_eq!(sample(&closed, durations, &["operation=\"read\"", "result=\"error\""]), Some(5.0));
     assert_eq!(sample(&closed, "http_cache_origin_requests_in_flight", &[]), Some(0.0));
+}
+
+/// A storage that counts how often it was asked for its bytes.
+#[derive(Clone)]
+struct Asked(MemoryStorage, std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl Storage for Asked {
+    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
+        self.0.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
+        self.0.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
+        self.0.delete(key).await
+    }
+    async fn clear(&self) -> tower_response_cache::Result<()> {
+        self.0.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
+        self.0.keys()
+    }
+    async fn usage(&self) -> tower_response_cache::Result<Usage> {
+        let bytes = 100 + self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Usage::new(bytes, Some(1000)))
+    }
+}
+
+#[test]
+fn the_bytes_of_a_storage_are_shown_now_and_then() {
+    let asked = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
+    let storage = Asked(MemoryStorage::new(), std::sync::Arc::clone(&asked));
+    let text = told(async || {
+        let origin = Origin::always(Response::builder().header("cache-control", "max-age=600"), "a");
+        let cache = Fixture::with(origin, storage, |builder| builder);
+        for number in 0..100 {
+            cache.get(&format!("http://example.com/{number}")).await;
+            cache.get("http://example.com/0").await;
+            cache.layer.idle().await;
+        }
+        cache.clock.advance(Duration::from_secs(6));
+        for _ in 0..10 {
+            cache.get("http://example.com/0").await; // hits ask for nothing
+        }
+        cache.layer.idle().await;
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+        cache.get("http://example.com/new").await;
+        cache.layer.idle().await;
+    });
+    assert_eq!(sample(&text, "http_cache_storage_bytes", &[]), Some(101.0));
+    assert_eq!(sample(&text, "http_cache_storage_max_bytes", &[]), Some(1000.0));
 }

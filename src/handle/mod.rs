@@ -39,7 +39,7 @@ use crate::key::EffectiveUri;
 use crate::layer::CacheLayer;
 use crate::observe::statistics::Statistics;
 use crate::service::{self, Core};
-use crate::storage::Storage;
+use crate::storage::{Storage, Usage};
 
 /// So many entries are read, copied or deleted at a time.
 const AT_ONCE: usize = 16;
@@ -178,6 +178,31 @@ impl<S: Storage> CacheHandle<S> {
     /// As [`CacheLayer::statistics`].
     pub fn statistics(&self) -> Statistics {
         self.core.observer.statistics()
+    }
+
+    /// Returns how many bytes the storage keeps, as [`CacheLayer::usage`] does.
+    ///
+    /// # Errors
+    /// Returns the storage's error, or [`Timeout`](crate::ErrorKind::Timeout) if it does not answer in time.
+    pub async fn usage(&self) -> Result<Usage> {
+        self.core.usage().await
+    }
+
+    /// Asks the storage whether it works, as [`CacheLayer::check`] does.
+    ///
+    /// # Errors
+    /// Returns why the storage cannot be used.
+    pub async fn check(&self) -> Result<()> {
+        self.core.check().await
+    }
+
+    /// Closes the storage after everything that was begun is stored, as [`CacheLayer::close`] does.
+    ///
+    /// # Errors
+    /// Returns [`Timeout`](crate::ErrorKind::Timeout) if the storage does not close in time, or the storage's error if
+    /// something could not be written.
+    pub async fn close(&self) -> Result<()> {
+        self.core.close().await
     }
 
     /// The storage itself, which knows nothing of responses.

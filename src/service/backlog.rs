@@ -24,13 +24,9 @@ pub(crate) struct Backlog {
     bytes: AtomicU64,
     /// How many may wait at once, in units of a [`GROWTH`]th.
     limit: AtomicU32,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    at: Option<Timestamp>,
-    shed: u64,
+    /// How many responses were not stored, and no event has told it.
+    shed: AtomicU64,
+    told: Mutex<Option<Timestamp>>,
 }
 
 /// Held by a record until the storage has answered.
@@ -41,8 +37,8 @@ pub(crate) struct Waiting {
 
 impl Backlog {
     pub(crate) fn new(clock: Clock) -> Self {
-        let (count, bytes, told) = Default::default();
-        Self { clock, count, bytes, limit: AtomicU32::new(MOST * GROWTH), told }
+        let (count, bytes, shed, told) = Default::default();
+        Self { clock, count, bytes, limit: AtomicU32::new(MOST * GROWTH), shed, told }
     }
 
     /// Whether nothing more may be handed to the storage now.
@@ -74,6 +70,10 @@ impl Backlog {
         if self.limit.load(Ordering::Relaxed) < MOST * GROWTH {
             self.limit.fetch_add(1, Ordering::Relaxed);
         }
+        // The last of a burst are told of too.
+        if self.shed.load(Ordering::Relaxed) > 0 {
+            self.tell_shed();
+        }
     }
 
     /// The storage has not answered in time.
@@ -84,14 +84,22 @@ impl Backlog {
 
     /// Notes a response that is not stored for want of a place.
     pub(crate) fn note_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+        self.tell_shed();
+    }
+
+    /// Tells how many responses were not stored, unless that was told lately.
+    fn tell_shed(&self) {
         let now = self.clock.now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.shed += 1;
-        if told.at.is_some_and(|at| now >= at && now.since(at) < TOLD_EVERY) {
+        if told.is_some_and(|at| now >= at && now.since(at) < TOLD_EVERY) {
             return;
         }
-        told.at = Some(now);
-        let shed = std::mem::take(&mut told.shed);
+        let shed = self.shed.swap(0, Ordering::Relaxed);
+        if shed == 0 {
+            return;
+        }
+        *told = Some(now);
         drop(told);
         tracing::warn!(shed, "more responses come than the storage takes: some are not stored");
     }

@@ -82,18 +82,17 @@ impl Breaker {
         self.failures.store(FAILURES, Ordering::Relaxed); // it never wraps
         let now = self.clock.now();
         self.open_until.store((now + PAUSE).as_millis(), Ordering::Relaxed);
-        if failures == FAILURES {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.at.is_some_and(|at| now >= at && now.since(at) < TOLD_EVERY) {
-                told.untold += 1;
-                return;
-            }
-            let untold = std::mem::take(&mut told.untold);
-            (told.at, told.is_open) = (Some(now), true);
-            drop(told);
-            let what = self.what;
-            tracing::warn!(what, operation, %error, untold, "the storage keeps failing: requests go on without it");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.untold += u64::from(failures == FAILURES);
+        // One that was left alone too soon after the last event is told of later, if it still is.
+        if told.is_open || told.at.is_some_and(|at| now >= at && now.since(at) < TOLD_EVERY) {
+            return;
         }
+        let untold = std::mem::take(&mut told.untold).saturating_sub(1);
+        (told.at, told.is_open) = (Some(now), true);
+        drop(told);
+        let what = self.what;
+        tracing::warn!(what, operation, %error, untold, "the storage keeps failing: requests go on without it");
     }
 
     /// Notes that an operation succeeded; true: the storage was left alone until then.

@@ -11,17 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::config::Config;
 use super::flights::Flights;
 use super::groups::Changes;
-use super::guard::Guarded;
+use super::guard::{Guarded, within};
 use super::in_flight::InFlight;
 use super::noted::Noted;
 use super::owed::Owed;
-
 use super::tasks::Tasks;
 use crate::control::BypassReason;
+use crate::error::Result;
 use crate::key::Keyer;
 use crate::observe::{Gauge, Level, Observer};
 use crate::rules::Rules;
-use crate::storage::{Key, Storage, random_id};
+use crate::storage::{Key, Storage, Usage, random_id};
 
 pub(crate) struct Core<S: Storage> {
     pub(crate) config: Config,
@@ -32,7 +32,8 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) keyer: Keyer,
     /// Makes the keys of groups and tags: the layer's own, for all of its partitions.
     pub(crate) group_keyer: Keyer,
-    pub(crate) store: Guarded<S>,
+    /// With its breakers and its backlog, for all partitions.
+    pub(crate) store: Arc<Guarded<S>>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) owed: Arc<Owed>,
@@ -54,7 +55,7 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) number: u64,
     /// When it was shown last how much the storage keeps, in milliseconds since the epoch.
     #[cfg(feature = "metrics")]
-    pub(crate) usage_shown: AtomicU64,
+    pub(crate) usage_shown: Arc<AtomicU64>,
     /// Tells this cache from others that share the store.
     pub(crate) id: [u8; 16],
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
@@ -70,15 +71,16 @@ pub(crate) struct Core<S: Storage> {
 impl<S: Storage> Core<S> {
     pub(crate) fn new(store: S, config: Config) -> Arc<Self> {
         let observer = Observer::new(config.label());
+        let store = Arc::new(Guarded::new(store, &config, Arc::clone(&observer)));
         Arc::new(Self::unshared(store, config, observer))
     }
 
-    fn unshared(store: S, config: Config, observer: Arc<Observer>) -> Self {
+    fn unshared(store: Arc<Guarded<S>>, config: Config, observer: Arc<Observer>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             group_keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
             keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
-            store: Guarded::new(store, &config, Arc::clone(&observer)),
+            store,
             observer,
             in_flight: Arc::default(),
             owed: Arc::default(),
@@ -92,7 +94,7 @@ impl<S: Storage> Core<S> {
             assumed: AtomicBool::new(false),
             id: random_id(),
             #[cfg(feature = "metrics")]
-            usage_shown: AtomicU64::new(0),
+            usage_shown: Arc::default(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             disablers: Arc::default(),
@@ -130,8 +132,10 @@ impl<S: Storage> Core<S> {
             owed: Arc::clone(&self.owed),
             changes: Arc::clone(&self.changes),
             id: self.id,
+            #[cfg(feature = "metrics")]
+            usage_shown: Arc::clone(&self.usage_shown),
             root: Some(Arc::clone(root)),
-            ..Self::unshared(self.store.store().clone(), config, Arc::clone(&self.observer))
+            ..Self::unshared(Arc::clone(&self.store), config, Arc::clone(&self.observer))
         });
         partitions.insert(full_name, Arc::downgrade(&core));
         core
@@ -143,6 +147,25 @@ impl<S: Storage> Core<S> {
         return self.root.as_ref().unwrap_or(self);
         #[cfg(not(feature = "reqwest"))]
         self
+    }
+
+    pub(crate) async fn usage(&self) -> Result<Usage> {
+        within(self.config.deadline, self.store.store().usage()).await
+    }
+
+    pub(crate) async fn check(&self) -> Result<()> {
+        within(self.config.deadline, self.store.store().check()).await
+    }
+
+    /// Closes the storage once what was begun has ended, or has had the time that a chunk of a body may take.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let patience = self.config.body_deadline;
+        let idle = async {
+            self.tasks.idle().await;
+            Ok(())
+        };
+        let _ = within(patience, idle).await; // what hangs is not waited for
+        within(patience, self.store.store().close()).await
     }
 
     /// Tells once what to do about a bypass that is a mistake of the setup.

@@ -285,6 +285,11 @@ impl<S: Storage> Lead<S> {
         }
     }
 
+    /// Whether others than the leader hold the flight.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.flight.strong_count() > 1
+    }
+
     /// What keeps the flight in the map while others may come.
     pub(crate) fn registration(&self) -> Registration<S> {
         Registration(self.position.clone())

@@ -1,10 +1,11 @@
-//! The store behind deadlines and a breaker.
+//! The store behind deadlines and two breakers.
 //!
 //! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
-//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is still read; each
-//! change of such a state is one event.
+//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is
+//! still read; a panic in an operation is an error of it.
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::backlog::{Backlog, Waiting};
 use super::breaker::{Breaker, PAUSE};
@@ -190,7 +191,12 @@ impl<S: Storage> Guarded<S> {
     ) -> Result<T> {
         breaker.admit()?;
         let timer = self.observer.begin(name);
-        let result = within(deadline, operation).await;
+        // A panic in a storage is an error of it: the request goes on, and what was to be stored is told of.
+        let operation = AssertUnwindSafe(operation).catch_unwind();
+        let result = within(deadline, async {
+            operation.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked")))
+        })
+        .await;
         timer.end(&result);
         match &result {
             Err(error)

@@ -62,8 +62,16 @@ impl<S: Storage> Core<S> {
         let (stored, plan) = match place {
             None => (Stored::Storage, None),
             Some(place) => {
+                // One that others wait for is passed on to them as one that is stored is. What replaces something goes
+                // first, lest the older one be served again.
+                let may_wait =
+                    place.usable.is_none() && !lead.as_ref().is_some_and(|lead| lead.is_followed());
                 match self.storable(request, &place, (&head, groups), (expected, hint), times, freshness) {
                     Err(reason) => (reason, None),
+                    Ok(_) if may_wait && self.store.is_busy() => {
+                        self.store.note_shed();
+                        (Stored::Busy, None)
+                    }
                     Ok(storable) => {
                         let Storable { names, response, withheld, until, freshness } = storable;
                         ttl = Some(freshness.ttl(times.responded));
@@ -125,6 +133,7 @@ impl<S: Storage> Core<S> {
         match status.origin_status.filter(|code| *code >= 500) {
             // That says nothing about the responses to come.
             failed @ Some(_) => drop(lead.land(Landed::Failed(failed))),
+            None if status.stored == Stored::Busy => drop(lead),
             None => {
                 self.alone.add(head, self.config.clock.now(), None);
                 lead.land(Landed::Private);
@@ -167,10 +176,6 @@ impl<S: Storage> Core<S> {
         }
         if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
             return Err(Stored::No(NotStored::TooSmall));
-        }
-        if self.store.is_busy() {
-            self.store.note_shed();
-            return Err(Stored::Busy);
         }
         let withheld = Withheld::by(&head.headers, options);
         let mut headers = policy::stored_headers(&head.headers, &withheld);

@@ -13,8 +13,6 @@ use tracing::{Instrument, Span};
 
 use super::core::Core;
 use super::fetcher::Fetcher;
-#[cfg(feature = "metrics")]
-use super::guard::within;
 use crate::body::CacheBody;
 use crate::control::CacheStatus;
 use crate::error::{Error, ErrorKind};
@@ -108,7 +106,7 @@ impl<S: Storage> Core<S> {
         }
         let core = Arc::clone(self);
         self.tasks.spawn(async move {
-            if let Ok(usage) = within(core.config.deadline, core.store.store().usage()).await {
+            if let Ok(usage) = core.usage().await {
                 core.observer.show_usage(usage);
             }
         });

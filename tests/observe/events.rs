@@ -319,3 +319,46 @@ async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
         assert_eq!(layer.statistics().bypassed_by(tower_response_cache::BypassReason::NoHost), 2);
     }
 }
+
+#[tokio::test]
+async fn a_storage_that_stays_away_is_told_of() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    let fail = async |round: u32| {
+        storage.set(Mode::FailingWrites);
+        for number in 0..6 {
+            cache.get(&format!("http://example.com/{round}/{number}")).await;
+        }
+    };
+    fail(0).await;
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    cache.get(A).await;
+    // It fails again too soon to be told at once, and this time for good.
+    let name = "the storage keeps failing: requests go on without it";
+    for round in 1..20 {
+        fail(round).await;
+        cache.clock.advance(Duration::from_secs(3));
+    }
+    let told = listener.all(name);
+    assert_eq!(told.len(), 2, "the log's last word is that it fails");
+    assert_eq!(told[1].field("untold"), Some("0"));
+    assert_eq!(listener.all("the storage answers again").len(), 1);
+}
+
+#[tokio::test]
+async fn lost_comparisons_are_no_failures() {
+    let (listener, _guard) = Listener::new();
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin.clone(), MemoryStorage::new(), |builder| builder);
+    let other = Fixture::with(origin, cache.layer.storage().clone(), |builder| builder);
+    let begun = tower::ServiceExt::oneshot(cache.service.clone(), get(A)).await.unwrap();
+    other.get(A).await;
+    crate::support::Answer::read(begun).await;
+    assert_eq!(listener.last("not stored").field("reason"), Some("superseded"));
+    assert!(listener.all("a storage operation failed").is_empty());
+    let statistics = cache.layer.statistics();
+    assert_eq!((statistics.superseded(), statistics.storage_failures()), (1, 0));
+}

@@ -22,6 +22,10 @@ pub enum Mode {
     HungWrites,
     /// Changes are errors; reading works.
     FailingWrites,
+    /// Reading never answers; changes work.
+    HungReads,
+    /// Every other operation is an error.
+    Alternating,
 }
 
 #[derive(Clone)]
@@ -61,7 +65,7 @@ impl Faulty {
     }
 
     async fn go(&self, changes: bool) -> Result<()> {
-        self.operations.fetch_add(1, Ordering::SeqCst);
+        let number = self.operations.fetch_add(1, Ordering::SeqCst);
         loop {
             let woken = self.wake.notified();
             let mode = *self.mode.lock().unwrap();
@@ -70,10 +74,12 @@ impl Faulty {
                 Mode::ReadOnly if changes => return Err(Error::new(ErrorKind::ReadOnly, "scripted")),
                 Mode::ReadOnly => return Ok(()),
                 Mode::HungWrites | Mode::FailingWrites if !changes => return Ok(()),
-                Mode::Failing | Mode::FailingWrites => {
+                Mode::HungReads if changes => return Ok(()),
+                Mode::Alternating if number % 2 == 0 => return Ok(()),
+                Mode::Alternating | Mode::Failing | Mode::FailingWrites => {
                     return Err(Error::new(ErrorKind::Unavailable, "scripted"));
                 }
-                Mode::Hung | Mode::HungWrites => woken.await,
+                Mode::Hung | Mode::HungWrites | Mode::HungReads => woken.await,
             }
         }
     }
