@@ -6,7 +6,7 @@ use libtest_mimic::{Failed, Trial};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tower_response_cache::storage::redis::deadpool_redis::{Config, PoolConfig, Runtime};
 use tower_response_cache::storage::redis::redis as driver;
-use tower_response_cache::storage::{Key, Kind, Record, RedisServer, RedisStorage, Storage};
+use tower_response_cache::storage::{Key, Kind, Record, RedisServer, RedisStorage, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use crate::servers::redis::{Cluster, Redis, Sentinels};
@@ -27,6 +27,10 @@ trials![
     ready_clients_pools_and_settings_are_taken,
     tls_is_spoken_where_the_address_or_the_client_says_so,
     a_pool_of_one_is_not_kept_from_its_owner,
+    a_server_alone_in_cluster_mode_works_wholly,
+    a_node_of_a_cluster_is_refused_and_the_right_address_named,
+    writes_that_are_held_up_hold_up_no_reads,
+    what_has_expired_costs_no_command,
 ];
 
 fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
@@ -207,4 +211,87 @@ async fn tls_is_spoken_where_the_address_or_the_client_says_so() {
     let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
     let refused = stranger.check().await.unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
+}
+
+/// A server of one shard, in cluster mode, that has all slots.
+fn alone_in_cluster_mode() -> Redis {
+    let redis = Redis::start(&["--cluster-enabled", "yes"]).unwrap();
+    redis.ok(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let begun = std::time::Instant::now();
+    while !redis.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the cluster of one is not ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    redis
+}
+
+async fn a_server_alone_in_cluster_mode_works_wholly() {
+    let redis = alone_in_cluster_mode();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    let until = Timestamp::from(SystemTime::now()) + Duration::from_secs(1000);
+    let later = until + Duration::from_secs(80_000);
+    let keys: Vec<Key> = (0..20)
+        .flat_map(|n| [Key::head([n; 16]), Key::head([n; 16]).sibling(Kind::Chunk, [1; 16], 0)])
+        .collect();
+    for key in &keys {
+        storage.write(*key, Record::new("x", until)).await.unwrap();
+    }
+    assert!(storage.contains_all(&keys).await.unwrap());
+    assert_eq!(storage.retain(&keys, Retain::AtLeast(later)).await.unwrap(), 40);
+    for key in &keys {
+        assert_eq!(storage.read(*key).await.unwrap().unwrap().retain_until(), later);
+    }
+    assert_eq!(storage.delete_many(&keys[..20]).await.unwrap(), 20);
+    storage.clear().await.unwrap();
+    assert!(redis.keys("*").is_empty());
+}
+
+async fn a_node_of_a_cluster_is_refused_and_the_right_address_named() {
+    let cluster = Cluster::start().unwrap();
+    for node in &cluster.0 {
+        let error = RedisStorage::connect(url(node)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("redis+cluster://"), "{error}");
+    }
+}
+
+async fn writes_that_are_held_up_hold_up_no_reads() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    let key = Key::head([1; 16]);
+    storage.write(key, Record::new("x", Timestamp::NEVER)).await.unwrap();
+    redis.ok(&["CLIENT", "PAUSE", "100000", "WRITE"]);
+    let writes: Vec<_> = (0..20)
+        .map(|number| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                let write = storage.write(Key::head([number + 2; 16]), Record::new("y", Timestamp::NEVER));
+                // As the cache does: given up when it takes too long.
+                tokio::time::timeout(Duration::from_millis(500), write).await.is_ok()
+            })
+        })
+        .collect();
+    for _ in 0..100 {
+        let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
+        assert!(read.expect("a read does not wait for writes").unwrap().is_some());
+    }
+    for write in writes {
+        assert!(!write.await.unwrap(), "the writes were held up");
+    }
+    let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
+    assert!(read.expect("nor after they were given up").unwrap().is_some());
+    redis.ok(&["CLIENT", "UNPAUSE"]);
+}
+
+async fn what_has_expired_costs_no_command() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    let now = Timestamp::from(SystemTime::now());
+    for number in 0..50 {
+        storage.write(Key::head([number; 16]), Record::new("x", Timestamp::NEVER)).await.unwrap();
+    }
+    let before = commands(&redis);
+    assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
+    assert_eq!(commands(&redis), before + 1, "nothing but the question how many there were");
+    assert_eq!(storage.size().await.unwrap(), 50);
 }
