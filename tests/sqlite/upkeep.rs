@@ -121,6 +121,6 @@ async fn much_that_expired_goes_at_once_and_what_lives_stays() {
     assert_eq!(used, sizes);
     assert_eq!(storage.delete_expired(later).await.unwrap(), 480);
     assert_eq!(storage.usage().await.unwrap().bytes, Some(0));
-    crate::close(storage, &path).await;
+    close(storage, &path).await;
     crate::integrity(&path);
 }

@@ -47,8 +47,6 @@ struct Desk {
     source: Arc<Source>,
     /// Damage was found, and is not seen to yet.
     is_damaged: AtomicBool,
-    /// The thread has ended, or ends: what comes now is not done.
-    is_closed: AtomicBool,
     /// Used by the writer's thread alone.
     state: Mutex<State>,
 }
@@ -89,8 +87,8 @@ impl Writer {
     ) -> Self {
         let watch = source.watch(&connection);
         let state = Mutex::new(State { watch, log: Log::default(), told: None });
-        let (queue, is_damaged, is_closed) = Default::default();
-        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, is_closed, state };
+        let (queue, is_damaged) = Default::default();
+        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, state };
         Self { connection: connection.into(), desk: Arc::new(desk) }
     }
 
@@ -106,9 +104,6 @@ impl Writer {
         }
         let desk = Arc::clone(&self.desk);
         self.post(move |connection| desk.work(connection))?;
-        if self.desk.is_closed.load(Ordering::Acquire) {
-            self.desk.queue().clear(); // the thread has ended, and may not have heard of this
-        }
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -145,10 +140,7 @@ impl Writer {
             cut(connection, WAIT.min(desk.patience)).map(drop).map_err(failed)
         });
         let Ok(merged) = merged.await else { return Ok(()) }; // it is closed already
-        let ended = self.connection.clone().close().await;
-        self.desk.is_closed.store(true, Ordering::Release);
-        self.desk.queue().clear();
-        match ended {
+        match self.connection.clone().close().await {
             Ok(()) | Err(tokio_rusqlite::Error::ConnectionClosed) => merged,
             Err(_) => merged.and(Err(closed())),
         }
@@ -328,8 +320,8 @@ impl Desk {
     }
 
     fn write_uses(&self, connection: &mut Connection) {
-        if self.renew(connection).is_err() {
-            return; // there is nothing to write them to
+        if !self.source.looks_same(&mut self.state().watch) {
+            return; // they are of a file that is gone: none is made for them, least of all when the storage ends
         }
         for uses in self.recency.take().chunks(USES_AT_ONCE) {
             let written = self.transaction(connection, |table| {
