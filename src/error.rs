@@ -39,6 +39,8 @@ pub enum ErrorKind {
     Timeout,
     /// A record is longer than the store takes ([`Storage::max_record_len`](crate::storage::Storage::max_record_len)).
     TooLarge,
+    /// More is asked of the store at once than it does, and this was not done.
+    Busy,
     /// The store takes no writes (a read-only file, a replica, a user without the right to write). It may still be read.
     ReadOnly,
     /// The store has no room for more (a full disk, a server out of memory). It may still be read.

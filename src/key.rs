@@ -15,16 +15,33 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderName, Uri, request, uri::Scheme};
+use http::{HeaderName, Uri, header, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "content-keys")]
 pub(crate) use self::content::{Ignored, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED;
-pub(crate) use self::target::{HOST_BESIDE, REWRITTEN, has_scheme, rewritten};
+pub(crate) use self::target::{HOST_BESIDE, REWRITTEN, has_scheme, rewritten, why_unidentified};
 use self::target::{asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
+
+/// What a request's effective URI is made of where the request does not say it (RFC 9110 §7.1).
+#[derive(Clone, Debug)]
+pub(crate) struct Defaults {
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: Option<String>,
+}
+
+impl Defaults {
+    /// Whether the authority is a host, with a port or without.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.authority.as_ref().is_none_or(|authority| {
+            let is_host = split_authority(authority).is_some_and(|(host, _)| !host.is_empty());
+            is_host && !authority.contains('@') && authority.parse::<http::uri::Authority>().is_ok()
+        })
+    }
+}
 
 /// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
 #[derive(Clone, Debug)]
@@ -38,16 +55,20 @@ pub(crate) struct EffectiveUri<'a> {
 }
 
 impl<'a> EffectiveUri<'a> {
-    /// Of a request: the URI's authority, else the Host field. `None`: the request names no host, or a malformed one.
-    pub(crate) fn of(parts: &'a request::Parts, default_scheme: &'a Scheme) -> Option<Self> {
+    /// Of a request: the URI's authority, else the Host field, else the default. `None`: there is none, or a malformed one.
+    pub(crate) fn of(parts: &'a request::Parts, defaults: &'a Defaults) -> Option<Self> {
         let uri = asked_uri(parts);
         let with_authority = |uri: &'a Uri| Some((uri.scheme(), uri.authority()?.as_str()));
         if let Some((scheme, authority)) = with_authority(uri).or_else(|| with_authority(&parts.uri)) {
-            let scheme = scheme.unwrap_or(default_scheme);
+            let scheme = scheme.unwrap_or(&defaults.scheme);
             return Self::new(scheme, without_user(authority), uri);
         }
+        let scheme = uri.scheme().unwrap_or(&defaults.scheme);
+        if !parts.headers.contains_key(header::HOST) {
+            return Self::new(scheme, defaults.authority.as_deref()?, uri);
+        }
         let host = host_field(parts)?;
-        let effective = Self::new(uri.scheme().unwrap_or(default_scheme), host, uri)?;
+        let effective = Self::new(scheme, host, uri)?;
         let exact = effective.is_authority(host.as_bytes());
         Some(Self { exact, ..effective })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -10,8 +11,8 @@ use crate::builder::CacheLayerBuilder;
 use crate::error::Result;
 use crate::observe::statistics::Statistics;
 use crate::rules::Rules;
-use crate::service::{Cache, Config, Core};
-use crate::storage::Storage;
+use crate::service::{Cache, Config, Core, within};
+use crate::storage::{Storage, Usage};
 
 /// Wraps a tower HTTP service with a cache that keeps responses in a [`Storage`].
 ///
@@ -113,11 +114,58 @@ impl<S: Storage> CacheLayer<S> {
         self.core.end_group(origin, name).await
     }
 
+    /// How many bytes the storage keeps, and the bound on them: [`Storage::usage`].
+    ///
+    /// # Errors
+    /// When the storage cannot be asked, or does not answer within the time for an operation.
+    pub async fn usage(&self) -> Result<Usage> {
+        within(self.core.config.deadline, self.storage().usage()).await
+    }
+
+    /// Asks the storage whether it works: [`Storage::check`]. For the start of a program, or a health check; a cache whose storage
+    /// does not work goes on without it.
+    ///
+    /// # Errors
+    /// Why the storage cannot be used.
+    pub async fn check(&self) -> Result<()> {
+        within(self.core.config.deadline, self.storage().check()).await
+    }
+
+    /// Ends the use of the storage in good order: waits until everything that was begun is stored, for ten seconds at most, and closes
+    /// the storage ([`Storage::close`]). For the end of a program. Requests that come later are answered without it.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::new(MemoryStorage::new());
+    /// // … the program runs …
+    /// layer.close().await?;
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub async fn close(&self) -> Result<()> {
+        let idle = async {
+            self.core.tasks.idle().await;
+            Ok(())
+        };
+        let _ = within(FAREWELL, idle).await; // what hangs is not waited for
+        self.storage().close().await
+    }
+
     /// The storage.
     pub fn storage(&self) -> &S {
         self.core.store.store()
     }
 }
+
+/// How long closing waits for what was begun: as long as one chunk of a body may take.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Keeps a cache [switched off](CacheLayer::disable) for as long as it lives.
 #[derive(Debug)]

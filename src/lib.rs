@@ -74,7 +74,7 @@
 //!   need one more read each.
 //!
 //! Why a response was not stored, or not found, is in its [`CacheStatus`]: [`Stored`] and [`NotStored`] give the one
-//! reason, [`MissReason`] the other. [Each word](questions#why-is-my-response-not-cached), with what to do about it.
+//! reason, [`MissReason`] the other, and [`BypassReason`] why the cache was not asked. [Each word](questions#why-is-my-response-not-cached), with what to do about it.
 //!
 //! # How to see it
 //! | where | what |
@@ -168,7 +168,9 @@ mod time;
 
 pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;
-pub use self::control::{CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope};
+pub use self::control::{
+    BypassReason, CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope,
+};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed};
 pub use self::layer::{CacheLayer, DisabledGuard};

@@ -121,3 +121,29 @@ async fn one_request_on_the_wire_poisons_no_other() {
     let victim = send("GET / HTTP/1.1\r\nHost: victim.example\r\nConnection: close\r\n\r\n").await;
     assert!(victim.contains("//victim.example/x.js"), "{victim}");
 }
+
+#[tokio::test]
+async fn a_default_authority_makes_relative_requests_hits() {
+    let app = |builder: tower_response_cache::CacheLayerBuilder<MemoryStorage>| {
+        let page = || async { ([("cache-control", "max-age=60")], "page") };
+        axum::Router::new().route("/x", axum::routing::get(page)).layer(builder.shared().build().unwrap())
+    };
+    let ask = async |app: &axum::Router, host: Option<&str>| {
+        let request = Request::get("/x");
+        let request = if let Some(host) = host { request.header("host", host) } else { request };
+        let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = *response.extensions().get::<CacheStatus>().unwrap();
+        response.into_body().collect().await.unwrap();
+        (status.word(), status.to_string())
+    };
+    let without = app(CacheLayer::builder(MemoryStorage::new()));
+    let bypassed = ("bypass", "fwd=bypass; fwd-status=200; detail=no-host".to_owned());
+    assert_eq!(ask(&without, None).await, bypassed);
+    let with = app(CacheLayer::builder(MemoryStorage::new()).default_authority("example.com"));
+    assert_eq!(ask(&with, None).await.0, "miss");
+    assert_eq!(ask(&with, None).await.0, "hit");
+    assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "it is the same URI");
+    assert_eq!(ask(&with, Some("example.org")).await.0, "miss", "the request's own host counts");
+    // What is malformed is not replaced.
+    assert!(ask(&with, Some("a/b")).await.1.ends_with("detail=malformed-host"));
+}

@@ -275,3 +275,145 @@ async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
     assert_eq!((answer.code, &answer.body[..]), (StatusCode::OK, &b"0123456789abcdef"[..]));
     assert_eq!(cache.origin.count(), 3);
 }
+
+/// A memory storage whose writes take their turns, each for a while; reads answer at once.
+#[derive(Clone)]
+struct Slow {
+    inner: MemoryStorage,
+    turn: std::sync::Arc<tokio::sync::Mutex<()>>,
+    takes: Duration,
+    waiting: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    most: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Slow {
+    fn new(takes: Duration) -> Self {
+        let (turn, waiting, most) = Default::default();
+        Self { inner: MemoryStorage::new(), turn, takes, waiting, most }
+    }
+
+    async fn wait(&self) {
+        use std::sync::atomic::Ordering::SeqCst;
+        struct Waits<'a>(&'a Slow);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.waiting.fetch_sub(1, SeqCst);
+            }
+        }
+        self.most.fetch_max(self.waiting.fetch_add(1, SeqCst) + 1, SeqCst);
+        let _waits = Waits(self);
+        let _turn = self.turn.lock().await;
+        tokio::time::sleep(self.takes).await;
+    }
+}
+
+impl Storage for Slow {
+    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
+        self.wait().await;
+        self.inner.write(key, record).await
+    }
+    async fn write_if(
+        &self,
+        key: Key,
+        seen: Option<tower_response_cache::storage::Stamp>,
+        record: Record,
+    ) -> tower_response_cache::Result<bool> {
+        self.wait().await;
+        self.inner.write_if(key, seen, record).await
+    }
+    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
+        self.wait().await;
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> tower_response_cache::Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_misses_never_turns_hits_off() {
+    for takes in [Duration::from_millis(1), Duration::from_millis(50), Duration::from_secs(3600)] {
+        let storage = Slow::new(takes);
+        let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+        let stored = Fixture::with(cache.origin.clone(), storage.inner.clone(), |builder| builder);
+        stored.get(A).await;
+        stored.layer.idle().await;
+        for burst in 0..10 {
+            let misses = (0..2000).map(|number| {
+                let uri = format!("http://example.com/{burst}/{number}");
+                let service = cache.service.clone();
+                tokio::spawn(async move {
+                    let response = tower::ServiceExt::oneshot(service, get(&uri)).await.unwrap();
+                    support::Answer::read(response).await.word()
+                })
+            });
+            let misses: Vec<_> = misses.collect();
+            for _ in 0..50 {
+                assert_eq!(cache.get(A).await.word(), "hit", "beside writes of {takes:?}");
+                tokio::time::advance(Duration::from_millis(7)).await;
+                cache.clock.advance(Duration::from_millis(7));
+            }
+            for miss in misses {
+                assert_eq!(miss.await.unwrap(), "miss");
+            }
+        }
+        // What waits is bounded, and what is late is not waited for.
+        let most = storage.most.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(most <= 520, "{most} writes wait for a storage that takes {takes:?} for each");
+        let statistics = cache.layer.statistics();
+        assert_eq!(statistics.superseded(), 0);
+        if takes < Duration::from_secs(1) {
+            assert!(statistics.stored() > 50, "{statistics}");
+        }
+        if takes == Duration::from_millis(1) {
+            assert!(statistics.storage_failures() < 2000, "{statistics}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
+    let (cache, storage) = fixture(Mode::Well);
+    cache.get(A).await;
+    cache.get("http://example.com/b").await;
+    storage.set(Mode::HungWrites);
+    for number in 0..20 {
+        cache.get(&format!("http://example.com/{number}")).await;
+        assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
+    }
+    // The breaker of writes is open, and the invalidation is kept nevertheless.
+    cache.ask(post()).await;
+    assert_eq!(cache.get(A).await.body, "version 1");
+    assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
+    storage.set(Mode::Well);
+    cache.clock.advance(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cache.get(A).await.body, "version 1");
+}
+
+#[tokio::test]
+async fn closing_by_the_layer_waits_for_what_was_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cache.sqlite");
+    let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(300_000)));
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.layer.check().await.unwrap();
+    for number in 0..20 {
+        cache.get(&format!("http://example.com/{number}")).await;
+    }
+    assert!(cache.layer.usage().await.unwrap().max_bytes.is_some());
+    cache.layer.close().await.unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() > 20 * 300_000);
+    // Requests go on without it.
+    assert_eq!(cache.get(A).await.word(), "miss");
+    let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
+    assert_eq!(storage.size().await.unwrap(), 20);
+}

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use tower_response_cache::{MissReason, NotStored, Outcome, Stored};
+use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::{BypassReason, CacheMode, CacheOptions, MissReason, NotStored, Outcome, Stored};
 
 use support::{Answer, Fixture, Origin, get, get_with, has_tag, not_modified, response};
 
@@ -295,13 +296,24 @@ async fn what_no_cache_answers_passes_untouched() {
     let cache = Fixture::new(Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")));
     cache.get(A).await;
     let with_content = || Request::get(A).body(Full::from("q")).unwrap();
-    assert_eq!(cache.ask(with_content()).await.word(), "bypass");
-    assert_eq!(cache.ask(get_with(A, &[("upgrade", "websocket")])).await.word(), "bypass");
-    assert_eq!(cache.ask(get_with(A, &[("if-match", "\"t\"")])).await.word(), "bypass");
+    let no_store = CacheOptions::new().mode(CacheMode::NoStore);
     let unmodified = [("if-unmodified-since", "Thu, 01 Jan 2026 00:00:00 GMT")];
-    assert_eq!(cache.ask(get_with(A, &unmodified)).await.word(), "bypass");
-    assert_eq!(cache.ask(Request::options(A).body(Full::default()).unwrap()).await.word(), "bypass");
-    assert_eq!(cache.ask(get("/no-host")).await.word(), "bypass");
+    for (request, reason) in [
+        (with_content(), BypassReason::Content),
+        (get_with(A, &[("content-length", "3")]), BypassReason::Content),
+        (get_with(A, &[("upgrade", "websocket")]), BypassReason::Upgrade),
+        (get_with(A, &[("if-match", "\"t\"")]), BypassReason::Condition),
+        (get_with(A, &unmodified), BypassReason::Condition),
+        (Request::options(A).body(Full::default()).unwrap(), BypassReason::Method),
+        (get("/no-host"), BypassReason::NoHost),
+        (get_with("/x", &[("host", "a b")]), BypassReason::MalformedHost),
+        (get_with("*", &[("host", "example.com")]), BypassReason::NoResource),
+        (Request::get(A).extension(no_store).body(Full::default()).unwrap(), BypassReason::Disabled),
+    ] {
+        assert_eq!(cache.ask(request).await.status.outcome(), Outcome::Bypass(reason));
+    }
+    let filtered = Fixture::with(cache.origin.clone(), MemoryStorage::new(), |b| b.filter_request(|_| false));
+    assert_eq!(filtered.get(A).await.status.outcome(), Outcome::Bypass(BypassReason::Filtered));
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
@@ -315,7 +327,7 @@ async fn status_field_says_stored_only_for_what_is() {
             false => response(&fields, "v"),
         }
     });
-    let storage = tower_response_cache::storage::MemoryStorage::new();
+    let storage = MemoryStorage::new();
     let cache = Fixture::with(origin, storage, |builder| builder.status_field("ours"));
     let dropped = cache.send(get(A)).await;
     assert_eq!(dropped.headers()["cache-status"], "ours; fwd=uri-miss; fwd-status=200; ttl=60");
@@ -330,13 +342,13 @@ async fn status_field_says_stored_only_for_what_is() {
 async fn a_status_field_is_added_on_request() {
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")),
-        tower_response_cache::storage::MemoryStorage::new(),
+        MemoryStorage::new(),
         |builder| builder.status_field("ours"),
     );
     assert_eq!(cache.get(A).await.header("cache-status"), Some("ours; fwd=uri-miss; fwd-status=200; ttl=60"));
     assert_eq!(cache.get(A).await.header("cache-status"), Some("ours; hit; ttl=60"));
     let origin = Origin::new(|_| response(&[("cache-control", "no-store")], "v"));
-    let storage = tower_response_cache::storage::MemoryStorage::new();
+    let storage = MemoryStorage::new();
     let cache = Fixture::with(origin, storage, |builder| builder.status_field("my \"cache\" é"));
     let status = cache.get(A).await;
     let expected = "\"my \\\"cache\\\" ?\"; fwd=uri-miss; fwd-status=200; detail=no-store";
@@ -354,7 +366,7 @@ async fn in_strict_mode_a_fetch_stores_where_the_place_that_it_took_still_stands
     ] {
         let cache = Fixture::with(
             Origin::new(|_| response(&[("cache-control", "max-age=3600")], "v")),
-            tower_response_cache::storage::MemoryStorage::new(),
+            MemoryStorage::new(),
             |builder| if strict { builder.strict() } else { builder },
         );
         let under_way = cache.send(get(A)).await;

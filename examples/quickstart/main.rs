@@ -67,7 +67,7 @@ async fn run() -> Result<(), String> {
         (own_port, urls) = (Some(origin.port), origin.urls);
     }
 
-    let layer = CacheLayer::new(storage);
+    let layer = CacheLayer::new(storage.clone());
     let mut service = layer.layer(client::client(own_port));
     let mut table = Table::begin(&urls);
     for _ in 0..ROUNDS {
@@ -75,7 +75,9 @@ async fn run() -> Result<(), String> {
             table.add(fetch(&mut service, url).await?);
         }
     }
+    // What was read last is being written still; and a closed store is one whole file.
     layer.idle().await;
+    storage.close().await.map_err(|error| cannot("close", error))?;
     table.end();
     Ok(())
 }

@@ -66,7 +66,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     }
 
     /// How long a response without a lifetime of its own is fresh: so many percent of the time since it was last
-    /// modified (RFC 9111 §4.2.2); 0: not at all. Default: 10.
+    /// modified (RFC 9111 §4.2.2); 0: not at all; at most 100. Default: 10.
     pub fn heuristic_percent(mut self, percent: u8) -> Self {
         self.config.policy.heuristic_percent = percent;
         self
@@ -84,7 +84,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Keeps this cache's entries apart from those of others in the same store. Default: none.
+    /// Keeps this cache's entries apart from those of others in the same store. An empty name is none. Default: none.
     pub fn partition(mut self, name: impl Into<String>) -> Self {
         self.config.partition = name.into();
         self
@@ -177,8 +177,22 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// scheme and authority, those of HTTP/1.1 neither, and only this makes one entry of both. Unset, an unsafe request
     /// invalidates its URI under `http` and under `https`. Default: `http`.
     pub fn default_scheme(mut self, scheme: Scheme) -> Self {
-        self.config.default_scheme = scheme;
+        self.config.defaults.scheme = scheme;
         self.config.assumes_scheme = false;
+        self
+    }
+
+    /// Sets the authority of requests that name none.
+    ///
+    /// `authority` is a host, with a port or without: `example.com`, `localhost:8080`, `[::1]`. It is the host of a request
+    /// whose URI has no authority and that has no Host field (RFC 9110 §7.1, §7.2), such as one that a test hands to a
+    /// router: `Request::get("/x")`. A Host field that is malformed is not replaced. On a server the inner service should
+    /// answer a request without Host as it answers one for this authority, since both have the same entry.
+    /// [`build`](Self::build) refuses an authority that is malformed or has user information.
+    ///
+    /// Default: none. Such a request passes the cache by ([`BypassReason::NoHost`](crate::BypassReason::NoHost)).
+    pub fn default_authority(mut self, authority: impl Into<String>) -> Self {
+        self.config.defaults.authority = Some(authority.into());
         self
     }
 
@@ -210,7 +224,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// Default: 128 KiB.
     pub fn chunk_bytes(mut self, len: usize) -> Self {
-        self.config.chunk_len = len.max(1);
+        self.config.chunk_len = len;
         self
     }
 
@@ -328,6 +342,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// answered from those of GET. What a response says is stored as it is, cookies and all: look for secrets before
     /// a recording is shared. Default: off.
     pub fn record(mut self) -> Self {
+        self.config.is_tape_contradictory |= self.config.tape == Some(Tape::Replay);
         self.config.tape = Some(Tape::Record);
         self
     }
@@ -346,14 +361,16 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// # Ok::<_, tower_response_cache::Error>(())
     /// ```
     pub fn replay(mut self) -> Self {
+        self.config.is_tape_contradictory |= self.config.tape == Some(Tape::Record);
         self.config.tape = Some(Tape::Replay);
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     ///
     /// # Errors
-    /// A setting is malformed, or contradicts another: the message says which.
+    /// Returns [`Config`](crate::ErrorKind::Config) if a setting is malformed (empty, zero where that means nothing), has no
+    /// effect in this kind of cache, or contradicts another. The message names the setting and says what to do.
     pub fn build(mut self) -> Result<CacheLayer<S>> {
         self.config.check()?;
         self.config.settle();

@@ -8,4 +8,4 @@ mod words;
 
 pub use self::options::{CacheMode, CacheOptions};
 pub(crate) use self::scope::Scope;
-pub use self::status::{CacheStatus, MissReason, Outcome, Stored};
+pub use self::status::{BypassReason, CacheStatus, MissReason, Outcome, Stored};

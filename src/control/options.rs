@@ -23,6 +23,13 @@ use crate::policy::{RequestDirectives, Ttl};
 /// # Ok::<_, http::Error>(())
 /// ```
 ///
+/// Options that contradict each other are no error, since a request cannot be refused as a layer can when it is built:
+/// - [`CacheMode::NoStore`] leaves all else without effect, but for what the mode tells caches on the way.
+/// - [`no_store`](Self::no_store) leaves [`ttl`](Self::ttl) and [`tags`](Self::tags) without effect.
+/// - `CacheMode::Reload` and `NoCache` come before [`max_stale`](Self::max_stale) and
+///   [`stale_while_revalidate`](Self::stale_while_revalidate).
+/// - `ttl` comes before every rule, and before the layer's `min_ttl` and `max_ttl`.
+///
 /// With the `reqwest` feature, `RequestBuilder::with_extension` of reqwest-middleware does the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]

@@ -46,12 +46,55 @@ pub enum Outcome {
     Revalidated(ValidateReason),
     /// From the origin: nothing stored could be used.
     Miss(MissReason),
-    /// From the origin: the request is none that a cache answers.
-    Bypass,
+    /// From the origin: the cache neither answers such a request nor stores its response.
+    Bypass(BypassReason),
     /// From the cache itself (504): the request wants only what is stored, and that is not there.
     Refused,
     /// From the cache itself (503): the store failed, and the cache is set to fail closed.
     Failed,
+}
+
+/// Why a request passed the cache by.
+///
+/// Some are a mistake of the program that sets the cache up ([`NoHost`](Self::NoHost), [`UnknownBody`](Self::UnknownBody),
+/// [`NotReplayable`](Self::NotReplayable), [`Axum`](Self::Axum)): a layer tells each of these once, as a warning by
+/// `tracing` with what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BypassReason {
+    /// The cache answers no request of this method.
+    Method,
+    /// Neither its URI nor a Host field names a host (RFC 9110 §7.1), and the layer has no
+    /// [`default_authority`](crate::CacheLayerBuilder::default_authority).
+    NoHost,
+    /// Its Host field is malformed or repeated (RFC 9112 §3.2), or its URI names no valid host.
+    MalformedHost,
+    /// Its target is no resource: `*`, or an authority alone.
+    NoResource,
+    /// It is a GET or a HEAD with content.
+    Content,
+    /// It is a GET or a HEAD whose body does not say whether it is empty: `is_end_stream` is false, and `size_hint` is
+    /// not exact.
+    UnknownBody,
+    /// Its content would tell it apart, and cannot be sent anew once it was read: its body's type needs
+    /// `CacheLayerBuilder::replay_content` (feature `content-keys`), or a reqwest body is a stream.
+    NotReplayable,
+    /// Its content would tell it apart, and could not be read whole: it is longer than
+    /// `CacheLayerBuilder::max_content_bytes` (feature `content-keys`), has trailers, or failed.
+    ContentTooLong,
+    /// It asks for another protocol: Upgrade.
+    Upgrade,
+    /// It has a condition that only the origin can evaluate: If-Match or If-Unmodified-Since (RFC 9111 §4.3.2). For a
+    /// request that is told apart by its content, any condition and a range.
+    Condition,
+    /// The cache is switched off for it: [`CacheLayer::disable`](crate::CacheLayer::disable),
+    /// [`scope::disabled`](crate::scope::disabled) or [`CacheMode::NoStore`](crate::CacheMode::NoStore).
+    Disabled,
+    /// A [filter](crate::CacheLayerBuilder::filter_request) of the user says so.
+    Filtered,
+    /// Its body is axum's, and the cache cannot see which path was asked for: the feature `axum` is off, or for another
+    /// version of axum.
+    Axum,
 }
 
 /// Why nothing stored could be used.
@@ -98,6 +141,8 @@ pub enum Stored {
     Length,
     /// It is not stored: the store could not be asked before.
     Storage,
+    /// It is not stored: more responses come than the store takes.
+    Busy,
     /// It is not stored: there is no runtime that could wait for the store.
     NoRuntime,
     /// It is not stored: it is not `public`, or varies on Cookie or Authorization, and the cache was not told which fields
@@ -146,7 +191,7 @@ impl CacheStatus {
 
     /// True when the response is the origin's.
     pub fn is_miss(&self) -> bool {
-        matches!(self.outcome, Outcome::Miss(_) | Outcome::Bypass)
+        matches!(self.outcome, Outcome::Miss(_) | Outcome::Bypass(_))
     }
 
     /// The age of a stored response (RFC 9111 §4.2.3); `None` for one that is not from the storage.
@@ -189,7 +234,7 @@ impl fmt::Display for CacheStatus {
                 MissReason::Reload | MissReason::Replaced(ValidateReason::Request) => "fwd=request",
                 MissReason::Replaced(_) => "fwd=stale",
             })?,
-            Outcome::Bypass => f.write_str("fwd=bypass")?,
+            Outcome::Bypass(_) => f.write_str("fwd=bypass")?,
             Outcome::Refused | Outcome::Failed => {}
         }
         if let Some(status) = self.origin_status {
@@ -208,11 +253,13 @@ impl fmt::Display for CacheStatus {
             (Outcome::Refused, _) => f.write_str("detail=only-if-cached"),
             (Outcome::Failed, _) => f.write_str("detail=storage-failed"),
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
+            (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
             (_, Stored::Redirected) => f.write_str("; detail=redirected"),
             (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
             (_, Stored::Length) => f.write_str("; detail=length"),
             (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
+            (_, Stored::Busy) => f.write_str("; detail=storage-busy"),
             (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
             (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {
                 f.write_str("; detail=storage-failed")

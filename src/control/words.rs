@@ -1,6 +1,6 @@
 //! The words by which outcomes and reasons are counted and told.
 
-use super::status::{MissReason, Outcome, Stored};
+use super::status::{BypassReason, MissReason, Outcome, Stored};
 use crate::policy::{StaleReason, ValidateReason};
 
 impl Outcome {
@@ -11,7 +11,7 @@ impl Outcome {
             Self::Stale(reason) => ("stale", stale(reason)),
             Self::Revalidated(reason) => ("revalidated", validated(reason)),
             Self::Miss(reason) => ("miss", missed(reason)),
-            Self::Bypass => ("bypass", "none"),
+            Self::Bypass(reason) => ("bypass", reason.word()),
             Self::Refused => ("refused", "none"),
             Self::Failed => ("failed", "none"),
         }
@@ -30,6 +30,7 @@ impl Stored {
             Self::TooLarge => "too-large",
             Self::Length => "length",
             Self::Storage => "storage-failed",
+            Self::Busy => "storage-busy",
             Self::NoRuntime => "no-runtime",
             Self::ClientHeaders => "client-headers",
         }
@@ -41,6 +42,54 @@ impl Stored {
             Self::Storing | Self::Freshened | Self::Unchanged => None,
             _ => Some(self.word()),
         }
+    }
+}
+
+impl BypassReason {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::NoHost => "no-host",
+            Self::MalformedHost => "malformed-host",
+            Self::NoResource => "no-resource",
+            Self::Content => "content",
+            Self::UnknownBody => "unknown-body",
+            Self::NotReplayable => "not-replayable",
+            Self::ContentTooLong => "content-too-long",
+            Self::Upgrade => "upgrade",
+            Self::Condition => "condition",
+            Self::Disabled => "disabled",
+            Self::Filtered => "filtered",
+            Self::Axum => "axum",
+        }
+    }
+
+    /// What to do about it, where it is a mistake of the program's setup.
+    pub(crate) fn advice(self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoHost => {
+                "the URI names no host, and there is no Host field: send one of them, or set `default_authority` on the \
+                 builder"
+            }
+            Self::UnknownBody => {
+                "the body of a GET or HEAD request does not say that it is empty: use `Empty`, `Full`, or a body whose \
+                 `size_hint` is exact"
+            }
+            Self::NotReplayable if cfg!(feature = "reqwest") => {
+                "the request's content cannot be sent anew: set `replay_content` on the builder for its body's type; \
+                 with reqwest use a body in memory, not a stream"
+            }
+            Self::NotReplayable => {
+                "the request's content cannot be sent anew: set `replay_content` on the builder for its body's type"
+            }
+            Self::Axum if cfg!(feature = "axum") => {
+                "this axum is not the version of the feature `axum`: use the version that the feature names"
+            }
+            Self::Axum => {
+                "a nested router of axum hides the path that was asked for: enable the feature `axum`"
+            }
+            _ => return None,
+        })
     }
 }
 

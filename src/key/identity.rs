@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use http::uri::Scheme;
 use http::{Uri, request};
 use percent_encoding::percent_decode_str;
 
-use super::EffectiveUri;
+use super::{Defaults, EffectiveUri};
 
 /// Names what a request is about; `None`: its URI does.
 pub(crate) type Naming = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
@@ -33,9 +32,9 @@ impl Identity {
         &self,
         parts: &'a request::Parts,
         name: Option<&str>,
-        default_scheme: &'a Scheme,
+        defaults: &'a Defaults,
     ) -> Option<EffectiveUri<'a>> {
-        let uri = EffectiveUri::of(parts, default_scheme)?;
+        let uri = EffectiveUri::of(parts, defaults)?;
         let name = name.map(str::to_owned).or_else(|| self.naming.as_ref()?(parts));
         Some(match name {
             Some(name) => EffectiveUri::named(&name),
@@ -180,7 +179,8 @@ mod tests {
         let (named, parts) =
             (EffectiveUri::named("http://a/"), http::Request::get("http://a/").body(()).unwrap());
         let parts = parts.into_parts().0;
-        let uri = EffectiveUri::of(&parts, &Scheme::HTTP).unwrap();
+        let defaults = Defaults { scheme: http::uri::Scheme::HTTP, authority: None };
+        let uri = EffectiveUri::of(&parts, &defaults).unwrap();
         assert!(named.is_named() && !uri.is_named() && named.to_text() != uri.to_text());
         assert!(named.is_text(&named.to_text()));
     }

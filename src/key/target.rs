@@ -4,6 +4,7 @@
 use http::{HeaderName, Uri, header, request};
 
 use super::EffectiveUri;
+use crate::control::BypassReason;
 
 /// Stands among the names for a Host field that is not, letter case aside, the effective URI's authority.
 pub(crate) const HOST_BESIDE: HeaderName = HeaderName::from_static("*host");
@@ -53,6 +54,18 @@ pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
             Some((host, Some(port.parse().ok().filter(|_| digits)?)))
         }
         _ => Some((authority, None)),
+    }
+}
+
+/// Why a request has no effective URI.
+#[cold]
+pub(crate) fn why_unidentified(parts: &request::Parts) -> BypassReason {
+    let uri = asked_uri(parts);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    match uri.authority().or(parts.uri.authority()) {
+        _ if !path.starts_with(['/', '?']) => BypassReason::NoResource,
+        None if !parts.headers.contains_key(header::HOST) => BypassReason::NoHost,
+        _ => BypassReason::MalformedHost,
     }
 }
 

@@ -100,7 +100,8 @@ fn origin_form_takes_its_host_from_the_field_and_refuses_a_bad_one() {
             request = request.header("host", *host);
         }
         let parts = request.body(()).unwrap().into_parts().0;
-        EffectiveUri::of(&parts, &Scheme::HTTPS).map(|uri| uri.to_text())
+        EffectiveUri::of(&parts, &Defaults { scheme: Scheme::HTTPS, authority: None })
+            .map(|uri| uri.to_text())
     };
     assert_eq!(of("/b?c", &["A:443"]), Some("https://a/b?c".to_owned()));
     assert_eq!(of("/b", &["[::1]:81"]), Some("https://[::1]:81/b".to_owned()));

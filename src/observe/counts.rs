@@ -37,7 +37,7 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const ANSWERS: [(&str, &str); 23] = [
+pub(super) const ANSWERS: [(&str, &str); 35] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -57,14 +57,26 @@ pub(super) const ANSWERS: [(&str, &str); 23] = [
     ("miss", "body-gone"),
     ("miss", "storage-failed"),
     ("miss", "method"),
-    ("bypass", "none"),
+    ("bypass", "method"),
+    ("bypass", "no-host"),
+    ("bypass", "malformed-host"),
+    ("bypass", "no-resource"),
+    ("bypass", "content"),
+    ("bypass", "unknown-body"),
+    ("bypass", "not-replayable"),
+    ("bypass", "content-too-long"),
+    ("bypass", "upgrade"),
+    ("bypass", "condition"),
+    ("bypass", "disabled"),
+    ("bypass", "filtered"),
+    ("bypass", "axum"),
     ("refused", "none"),
     ("failed", "none"),
     ("other", "none"),
 ];
 
 /// Why responses are not stored.
-pub(super) const REASONS: [&str; 31] = [
+pub(super) const REASONS: [&str; 32] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -89,6 +101,7 @@ pub(super) const REASONS: [&str; 31] = [
     "redirected",
     "too-large",
     "storage-failed",
+    "storage-busy",
     "no-runtime",
     "client-headers",
     "incomplete",
@@ -163,7 +176,7 @@ pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{MissReason, Stored};
+    use crate::control::{BypassReason, MissReason, Stored};
     use crate::policy::{NotStored, StaleReason, ValidateReason};
 
     #[test]
@@ -176,7 +189,23 @@ mod tests {
         let replaced = Replaced(ValidateReason::Stale);
         let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, Storage, Method];
         let misses = misses.into_iter().map(Outcome::Miss);
-        let others = [Outcome::Hit, Outcome::Bypass, Outcome::Refused, Outcome::Failed];
+        let bypasses = [
+            BypassReason::Method,
+            BypassReason::NoHost,
+            BypassReason::MalformedHost,
+            BypassReason::NoResource,
+            BypassReason::Content,
+            BypassReason::UnknownBody,
+            BypassReason::NotReplayable,
+            BypassReason::ContentTooLong,
+            BypassReason::Upgrade,
+            BypassReason::Condition,
+            BypassReason::Disabled,
+            BypassReason::Filtered,
+            BypassReason::Axum,
+        ];
+        let misses = misses.chain(bypasses.into_iter().map(Outcome::Bypass));
+        let others = [Outcome::Hit, Outcome::Refused, Outcome::Failed];
         let mut numbers: Vec<_> = stale.chain(reasons).chain(misses).chain(others).collect::<Vec<_>>();
         assert_eq!(numbers.len(), ANSWERS.len() - 1);
         numbers.sort_by_key(|outcome| Count::Answer(*outcome).number());
@@ -187,11 +216,18 @@ mod tests {
 
     #[test]
     fn reasons_that_are_told_are_in_the_list() {
-        let all = [Stored::Redirected, Stored::TooLarge, Stored::Length, Stored::Storage, Stored::NoRuntime];
+        let all = [
+            Stored::Redirected,
+            Stored::TooLarge,
+            Stored::Length,
+            Stored::Storage,
+            Stored::Busy,
+            Stored::NoRuntime,
+        ];
         let last =
             [Stored::ClientHeaders, Stored::No(NotStored::StatusOfRequest), Stored::No(NotStored::Rule)];
         for stored in all.into_iter().chain(last) {
-            assert!(REASONS[..28].contains(&stored.word()), "{stored:?}");
+            assert!(REASONS[..29].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

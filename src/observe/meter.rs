@@ -12,6 +12,7 @@ use metrics::{Counter, Key, Label, Metadata, Unit};
 use super::counts::{Gauge, LEN, series};
 use crate::control::{CacheStatus, Outcome};
 use crate::error::{ErrorKind, Result};
+use crate::storage::Usage;
 
 static METADATA: Metadata<'static> =
     Metadata::new("tower_response_cache", metrics::Level::INFO, Some(module_path!()));
@@ -26,6 +27,8 @@ const GAUGES: [&str; 3] = [
     "http_cache_storage_left_alone",
 ];
 
+const USAGE: [&str; 2] = ["http_cache_storage_bytes", "http_cache_storage_max_bytes"];
+
 /// The keys of this cache's metrics, each made when it is first used.
 pub(super) struct Meter {
     label: String,
@@ -33,6 +36,7 @@ pub(super) struct Meter {
     bytes: [OnceLock<Key>; SOURCES.len()],
     operations: [[OnceLock<Key>; RESULTS.len()]; OPERATIONS.len()],
     gauges: [OnceLock<Key>; GAUGES.len()],
+    usage: [OnceLock<Key>; USAGE.len()],
 }
 
 /// Held while something is under way.
@@ -56,6 +60,7 @@ impl Meter {
             bytes: [const { OnceLock::new() }; SOURCES.len()],
             operations: [const { [const { OnceLock::new() }; RESULTS.len()] }; OPERATIONS.len()],
             gauges: [const { OnceLock::new() }; GAUGES.len()],
+            usage: [const { OnceLock::new() }; USAGE.len()],
         }
     }
 
@@ -80,7 +85,7 @@ impl Meter {
             _ if status.beside => return Tally::none(),
             Outcome::Refused | Outcome::Failed => return Tally::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
-            Outcome::Miss(_) | Outcome::Bypass => 1 + usize::from(status.collapsed),
+            Outcome::Miss(_) | Outcome::Bypass(_) => 1 + usize::from(status.collapsed),
         };
         let key = self.bytes[source]
             .get_or_init(|| self.key("http_cache_body_bytes_total", &[("source", SOURCES[source])]));
@@ -97,6 +102,17 @@ impl Meter {
         let gauge = metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA));
         gauge.increment(1);
         Level(gauge)
+    }
+
+    /// Shows what the storage keeps, and how much it may keep.
+    pub(super) fn show_usage(&self, usage: Usage) {
+        for (number, bytes) in [usage.bytes, usage.max_bytes].into_iter().enumerate() {
+            let Some(bytes) = bytes else { continue };
+            let key = self.usage[number].get_or_init(|| self.key(USAGE[number], &[]));
+            metrics::with_recorder(|recorder| {
+                recorder.register_gauge(key, &METADATA).set(bytes as f64);
+            });
+        }
     }
 
     pub(super) fn begin(&self, operation: &'static str) -> Timer<'_> {
@@ -166,6 +182,10 @@ pub fn describe_metrics() {
         }
         for (name, help) in GAUGES.into_iter().zip(HELP) {
             recorder.describe_gauge(name.into(), Some(Unit::Count), help.into());
+        }
+        let help = ["Bytes that the storage keeps", "The bound on the bytes that the storage keeps"];
+        for (name, help) in USAGE.into_iter().zip(help) {
+            recorder.describe_gauge(name.into(), Some(Unit::Bytes), help.into());
         }
         let (name, help) = ("http_cache_storage_operation_duration_seconds", "Time of a storage operation");
         recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());

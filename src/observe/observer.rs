@@ -59,6 +59,12 @@ impl Observer {
         self.meter.begin(operation)
     }
 
+    /// Shows what the storage keeps.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn show_usage(&self, usage: crate::storage::Usage) {
+        self.meter.show_usage(usage);
+    }
+
     pub(crate) fn statistics(&self) -> Statistics {
         Statistics::new(self.stripes.sums())
     }

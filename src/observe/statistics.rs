@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::counts::{ANSWERS, Count, LEN};
-use crate::control::{MissReason, Outcome};
+use crate::control::{BypassReason, MissReason, Outcome};
 use crate::policy::StaleReason;
 
 /// What a cache has done since it was built, from [`CacheLayer::statistics`](crate::CacheLayer::statistics). Its text form
@@ -80,7 +80,12 @@ impl Statistics {
 
     /// Answered by the origin, since no cache answers such a request.
     pub fn bypassed(&self) -> u64 {
-        self.of(Count::Answer(Outcome::Bypass))
+        self.answers("bypass")
+    }
+
+    /// Answered by the origin, since the request passed the cache by for this reason.
+    pub fn bypassed_by(&self, reason: BypassReason) -> u64 {
+        self.of(Count::Answer(Outcome::Bypass(reason)))
     }
 
     /// Answered with 504: only what is stored was wanted, and that was not there.

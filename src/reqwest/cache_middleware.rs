@@ -11,10 +11,10 @@ use http::{Extensions, HeaderMap, Uri, header, request};
 
 use super::below::{Chain, Question, Source};
 use crate::body::CacheBody;
-use crate::control::CacheOptions;
+use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
-use crate::service::{Core, Route, Untold};
+use crate::service::{Content, Core, Route, Untold};
 use crate::storage::Storage;
 
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
@@ -168,14 +168,16 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
             let uri = core.identify(&parts);
             core.route(
                 &parts,
-                has_content(body.as_ref()),
+                content_of(body.as_ref()),
                 Interest::of(&parts.headers),
                 uri.as_ref(),
                 bypasses,
             )
         };
         let response = match route {
-            Route::Bypass => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
+            Route::Bypass(reason) => {
+                core.bypass(chain, http::Request::from_parts(parts, body), reason).await?
+            }
             Route::Unsafe => core.change(chain, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
@@ -183,8 +185,12 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                     None => Some(Bytes::new()),
                     Some(body) => body.as_bytes().map(Bytes::copy_from_slice),
                 };
+                let reason = match &content {
+                    None => BypassReason::NotReplayable,
+                    Some(_) => BypassReason::ContentTooLong,
+                };
                 match content.filter(|content| core.reads_by(&mut parts, content)) {
-                    None => core.bypass(chain, http::Request::from_parts(parts, body)).await?,
+                    None => core.bypass(chain, http::Request::from_parts(parts, body), reason).await?,
                     Some(content) => {
                         chain.question.content = Some(content);
                         let departures = core.flights.departures();
@@ -224,8 +230,13 @@ fn into_parts(mut request: Request) -> Result<(request::Parts, Option<Body>)> {
     Ok((parts, body))
 }
 
-fn has_content(body: Option<&Body>) -> bool {
-    body.is_some_and(|body| body.as_bytes() != Some(&[]))
+/// What a body that is not in memory says of its content: reqwest's own hint is of no use where it wraps a stream.
+fn content_of(body: Option<&Body>) -> Content {
+    match body.map(Body::as_bytes) {
+        None | Some(Some(&[])) => Content::None,
+        Some(Some(_)) => Content::Some,
+        Some(None) => Content::Unknown,
+    }
 }
 
 fn into_response(response: http::Response<CacheBody<Body>>, asked: Url) -> Response {

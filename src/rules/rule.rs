@@ -113,6 +113,9 @@ impl Rule {
         if !self.gives_ttl() && self.tags.is_empty() {
             return Err(config("a rule says nothing: give it an override_ttl, a default_ttl or a tag"));
         }
+        if self.tags.iter().any(String::is_empty) {
+            return Err(config("a rule's tag is empty: give it a name, or remove it"));
+        }
         if let Some(statuses) = &self.statuses {
             check_statuses(statuses)?;
         }

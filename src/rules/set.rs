@@ -32,6 +32,9 @@ type AsyncFilter = Arc<dyn Fn(&request::Parts, &response::Parts) -> Answer + Sen
 /// | 6 | the layer, as default | [`default_ttl`](Self::default_ttl) |
 /// | 7 | a guess from Last-Modified (RFC 9111 §4.2.2) | within [`min_ttl`](Self::min_ttl) and [`max_ttl`](Self::max_ttl) |
 ///
+/// `min_ttl` and `max_ttl` do not limit what rules, the layer or a request say; an override or default beyond them is refused
+/// when the cache is built, since it would look as if they did.
+///
 /// What the user says counts from when the response was received, whatever its Age. It is settled when a response is
 /// stored or validated, and kept with it: a rule that changes holds for what is fetched from then on.
 ///
@@ -174,7 +177,29 @@ impl Rules {
         if let (Some(least), Some(most)) = (self.min_ttl, self.max_ttl)
             && least > most
         {
-            return Err(config("min_ttl is longer than max_ttl"));
+            return Err(config("min_ttl is longer than max_ttl: swap them, or remove one"));
+        }
+        let of_layer = [self.override_ttl, self.default_ttl];
+        let of_rules = self.list.iter().flat_map(|rule| [rule.override_ttl, rule.default_ttl]);
+        for ttl in of_layer.into_iter().chain(of_rules).flatten() {
+            let (lasts, is_longer) = match ttl {
+                // Zero is what `Revalidate` says, which is about no time.
+                Ttl::For(time) if !time.is_zero() => (time, self.max_ttl.is_some_and(|most| time > most)),
+                Ttl::Forever => (Duration::MAX, self.max_ttl.is_some()),
+                _ => continue,
+            };
+            if is_longer {
+                return Err(config(
+                    "an override_ttl or default_ttl is longer than max_ttl, which would not limit it: shorten it, or \
+                     raise max_ttl",
+                ));
+            }
+            if self.min_ttl.is_some_and(|least| lasts < least) {
+                return Err(config(
+                    "an override_ttl or default_ttl is shorter than min_ttl, which would not lengthen it: lengthen it, \
+                     or lower min_ttl",
+                ));
+            }
         }
         self.statuses.as_deref().map_or(Ok(()), check_statuses)
     }

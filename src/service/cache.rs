@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderName, Request, Response, header, request};
@@ -16,11 +16,11 @@ use tower_service::Service;
 
 use super::core::Core;
 use super::fetcher::ServiceFetcher;
-use super::flow::{First, Route};
+use super::flow::{Content, First, Route};
 use super::lookup::usable_head;
 use super::respond::{Asked, stored_status};
 use crate::body::CacheBody;
-use crate::control::{Outcome, Stored};
+use crate::control::{BypassReason, Outcome, Stored};
 use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Verdict};
 use crate::storage::Storage;
@@ -83,17 +83,17 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let bypasses = self.core.enter(&mut parts);
-        let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
+        let content = Content::of(&body);
         let asked = Asked::by(&parts);
         let uri = self.core.identify(&parts);
         let route = match hides_its_path::<ReqB>() {
-            true => Route::Bypass,
-            false => self.core.route(&parts, has_content, asked.interest, uri.as_ref(), bypasses),
+            true => Route::Bypass(BypassReason::Axum),
+            false => self.core.route(&parts, content, asked.interest, uri.as_ref(), bypasses),
         };
         match route {
-            Route::Bypass => {
+            Route::Bypass(reason) => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body)))
+                CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body), reason))
             }
             Route::Unsafe => {
                 let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
@@ -129,21 +129,7 @@ fn hides_its_path<B: 'static>() -> bool {
     if TypeId::of::<B>() == TypeId::of::<axum::body::Body>() {
         return false;
     }
-    let hides = type_name::<B>() == "axum_core::body::Body";
-    if hides {
-        warn_of_axum();
-    }
-    hides
-}
-
-#[cold]
-fn warn_of_axum() {
-    static WARNED: Once = Once::new();
-    let advice = match cfg!(feature = "axum") {
-        true => "use the axum of this crate's feature `axum`, not another version",
-        false => "enable this crate's feature `axum`",
-    };
-    WARNED.call_once(|| tracing::warn!("requests of axum pass the cache by: {advice}"));
+    type_name::<B>() == "axum_core::body::Body"
 }
 
 impl<S: Storage> Core<S> {

@@ -20,7 +20,7 @@ use crate::control::Stored;
 use crate::entry::{
     self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode, with_slack,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Count;
 use crate::policy::{self, Withheld};
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
@@ -272,10 +272,7 @@ impl<S: Storage> Plan<S> {
     pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
         let may_store = write.as_ref().is_some_and(|write| self.may_store(write.record()));
         let written = match &write {
-            Some(write) if may_store && write.turn().await => {
-                self.keep_groups().await;
-                self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
-            }
+            Some(write) if may_store => self.write_announced(write).await,
             _ => Ok(false),
         };
         if let (Ok(true), Some(write)) = (&written, &write) {
@@ -286,6 +283,7 @@ impl<S: Storage> Plan<S> {
             Ok(true) => {
                 write.into_iter().for_each(Write::written);
                 self.core.observer.count(Count::Stored);
+                self.core.show_usage();
                 if let Some(warming) = &self.warming {
                     warming.kept();
                 }
@@ -305,11 +303,25 @@ impl<S: Storage> Plan<S> {
                 }
                 false
             }
-            Err(_) => {
-                self.core.note_unstored("storage-failed");
+            Err(error) => {
+                self.core.note_failed("write_if", &error);
+                if error.kind() == ErrorKind::Busy {
+                    drop(write);
+                    self.release(&self.chunk_keys(chunks)).await;
+                }
                 false // the write may still land, so its chunks stay until their time
             }
         }
+    }
+
+    /// Writes the record of a response in its turn, if the storage has not too much to write already.
+    async fn write_announced(&self, write: &Write) -> Result<bool> {
+        let _waiting = self.core.store.enter(write.record())?;
+        if !write.turn().await {
+            return Ok(false);
+        }
+        self.keep_groups().await;
+        self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
     }
 
     /// Announces a response that a 304 freshened: the same body under new fields. With it the body's chunk, where that is
@@ -348,10 +360,10 @@ impl<S: Storage> Plan<S> {
         let written = match &write {
             Some(write) if may_store && write.turn().await => {
                 if let Some(chunk) = chunk
-                    && !self.write_chunk(chunk).await
+                    && let Err(why) = self.write_chunk(chunk).await
                 {
                     self.give_back_lease();
-                    self.core.note_unstored("storage-failed");
+                    self.core.note_lost(&why);
                     return Stored::Storage;
                 }
                 self.keep_groups().await;
@@ -367,8 +379,8 @@ impl<S: Storage> Plan<S> {
                 write.written();
                 Stored::Freshened
             }
-            (Err(_), _) => {
-                self.core.note_unstored("storage-failed");
+            (Err(error), _) => {
+                self.core.note_failed("write_if", &error);
                 Stored::Storage
             }
             _ => {
@@ -450,12 +462,16 @@ impl<S: Storage> Plan<S> {
         }
     }
 
-    /// Puts the placeholder where nothing usable stood; false: give up.
-    pub(crate) async fn hold_place(&self, hold: Hold) -> bool {
+    /// Puts the placeholder where nothing usable stood.
+    pub(crate) async fn hold_place(&self, hold: Hold) -> std::result::Result<(), Lost> {
         match hold {
-            Hold::Needless => true,
-            Hold::Lost => false,
-            Hold::Announced(write) => matches!(self.core.carry_out(write).await, Ok(true)),
+            Hold::Needless => Ok(()),
+            Hold::Lost => Err(Lost::Superseded),
+            Hold::Announced(write) => match self.core.carry_out(write).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Lost::Superseded),
+                Err(error) => Err(Lost::Failed("write_if", error)),
+            },
         }
     }
 
@@ -480,8 +496,12 @@ impl<S: Storage> Plan<S> {
         }
     }
 
-    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> bool {
-        self.core.store.write(chunk.key(), chunk.record().clone()).await.is_ok()
+    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), Lost> {
+        let written = async {
+            let _waiting = self.core.store.enter(chunk.record())?;
+            self.core.store.write(chunk.key(), chunk.record().clone()).await
+        };
+        written.await.map_err(|error| Lost::Failed("write", error))
     }
 
     /// Removes the chunks that nobody will name; those that somebody may be reading in a while.
@@ -499,6 +519,16 @@ impl<S: Storage> Plan<S> {
     }
 }
 
+/// Why a part of a response is not stored.
+pub(crate) enum Lost {
+    /// Something else has been written to its place meanwhile.
+    Superseded,
+    /// This operation of the storage failed.
+    Failed(&'static str, Error),
+    /// Nothing can wait for the storage.
+    NoRuntime,
+}
+
 /// The placeholder of a body that is to be stored.
 pub(crate) enum Hold {
     /// What stands there does as well.
@@ -509,6 +539,14 @@ pub(crate) enum Hold {
 }
 
 impl<S: Storage> Core<S> {
+    pub(crate) fn note_lost(&self, why: &Lost) {
+        match why {
+            Lost::Superseded => self.note_unstored("superseded"),
+            Lost::Failed(operation, error) => self.note_failed(operation, error),
+            Lost::NoRuntime => self.note_unstored("no-runtime"),
+        }
+    }
+
     /// Writes a record behind all that this process is writing to its key.
     pub(crate) async fn write_in_order(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         match self.in_flight.write(key, seen, record) {

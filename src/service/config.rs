@@ -10,7 +10,7 @@ use http::uri::Scheme;
 use http::{HeaderName, Method, Uri, header, request, response};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Identity;
+use crate::key::{Defaults, Identity};
 use crate::policy;
 use crate::rules::Rules;
 use crate::time::Clock;
@@ -31,7 +31,7 @@ pub(crate) struct Config {
     pub(crate) partition: String,
     #[cfg(feature = "metrics")]
     pub(crate) metrics_label: String,
-    pub(crate) default_scheme: Scheme,
+    pub(crate) defaults: Defaults,
     /// The user has not said which scheme a request without one has.
     pub(crate) assumes_scheme: bool,
     /// For one operation of the store.
@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     pub(crate) only_if_cached: bool,
     pub(crate) tape: Option<Tape>,
+    /// Both recording and replaying were set.
+    pub(crate) is_tape_contradictory: bool,
 }
 
 /// Any constant would do: it only has to be the same in every process.
@@ -87,7 +89,7 @@ impl Default for Config {
             partition: String::new(),
             #[cfg(feature = "metrics")]
             metrics_label: "default".to_owned(),
-            default_scheme: Scheme::HTTP,
+            defaults: Defaults { scheme: Scheme::HTTP, authority: None },
             assumes_scheme: true,
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
@@ -119,6 +121,7 @@ impl Default for Config {
             read_only: false,
             only_if_cached: false,
             tape: None,
+            is_tape_contradictory: false,
         }
     }
 }
@@ -182,7 +185,30 @@ impl Config {
         self.rules.check()?;
         let policy = &self.policy;
         let is_keyed = |name: &HeaderName| policy.key_fields.contains(name);
+        self.check_values()?;
         let contradictions = [
+            (
+                self.is_tape_contradictory,
+                "record and replay contradict each other: build one layer to record, and another to replay",
+            ),
+            (
+                policy.store_set_cookie && !policy.shared,
+                "store_set_cookie has no effect in a private cache, which stores Set-Cookie anyway: remove it, or add \
+                 shared()",
+            ),
+            (
+                policy.ignore_cookie && policy.shared,
+                "ignore_cookie has no effect in a shared cache, where Cookie tells requests apart only if Vary names it: \
+                 use ignore_headers([COOKIE]) against that",
+            ),
+            (
+                self.tape.is_some() && policy.shared,
+                "record and replay are of a private cache: remove shared()",
+            ),
+            (
+                self.tape.is_some() && self.lease.is_some(),
+                "lease has no effect on record and replay, which share no fetches: remove it",
+            ),
             (self.min_entry_bytes > self.max_entry_bytes, "min_entry_bytes is more than max_entry_bytes"),
             (self.lease.is_some() && !self.coalesce, "lease needs coalesce, which is switched off"),
             (
@@ -218,9 +244,72 @@ impl Config {
                 "ignore_cookie and key_headers contradict each other about Cookie",
             ),
         ];
-        match contradictions.into_iter().find(|(holds, _)| *holds) {
-            Some((_, message)) => Err(Error::new(ErrorKind::Config, message)),
-            None => Ok(()),
-        }
+        first_mistake(contradictions)
+    }
+
+    /// What no setting can mean.
+    fn check_values(&self) -> Result<()> {
+        first_mistake([
+            (
+                !self.defaults.is_valid(),
+                "default_authority is no authority: give a host, with a port or without, such as example.com or \
+                 localhost:8080",
+            ),
+            (
+                self.policy.heuristic_percent > 100,
+                "heuristic_percent is more than 100: give 0 to 100, or a default_ttl for a longer lifetime",
+            ),
+            (
+                self.secret.is_empty(),
+                "secret is empty: give random bytes, the same to all processes that share the storage, or leave it out",
+            ),
+            #[cfg(feature = "metrics")]
+            (self.metrics_label.is_empty(), "metrics_label is empty: give a name, or leave it out"),
+            (
+                self.status_field.as_deref() == Some("\"\""),
+                "status_field is empty: give the name of this cache, such as its host",
+            ),
+            (
+                self.identity.ignored_query.iter().any(String::is_empty),
+                "ignore_query names an empty parameter: remove the empty name",
+            ),
+            (
+                self.deadline.is_zero(),
+                "operation_timeout is zero, so that no operation of the storage could succeed: give a longer one",
+            ),
+            (
+                self.body_deadline.is_zero(),
+                "body_timeout is zero, so that no stored body could be read: give a longer one",
+            ),
+            (
+                self.flight_timeout.is_zero(),
+                "flight_timeout is zero: use coalesce(false) so that no request waits for another's fetch",
+            ),
+            (
+                self.refresh_timeout.is_zero(),
+                "refresh_timeout is zero: use max_refreshes(0) so that nothing is refreshed in the background",
+            ),
+            (
+                self.lease.is_some_and(|lease| lease.is_zero()),
+                "lease is zero: give more time than the origin takes, or leave it out",
+            ),
+            (
+                self.max_entry_bytes == 0,
+                "max_entry_bytes is 0: use read_only, a filter or methods to store less, or leave the layer out",
+            ),
+            (self.chunk_len == 0, "chunk_bytes is 0: give the length of a chunk, or leave it out"),
+            #[cfg(feature = "content-keys")]
+            (
+                self.contents.most == 0,
+                "max_content_bytes is 0: use methods to say which requests are told apart by their content",
+            ),
+        ])
+    }
+}
+
+fn first_mistake(mistakes: impl IntoIterator<Item = (bool, &'static str)>) -> Result<()> {
+    match mistakes.into_iter().find(|(holds, _)| *holds) {
+        Some((_, message)) => Err(Error::new(ErrorKind::Config, message)),
+        None => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ use super::fetcher::{Fetcher, ServiceFetcher};
 use super::flow::{Answered, Route};
 use super::judge::ContentKey;
 use crate::body::Exclusive;
+use crate::control::BypassReason;
 use crate::key::{self, Ignored};
 use crate::policy;
 use crate::storage::Storage;
@@ -227,7 +228,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Which way such a request takes.
-    pub(super) fn route_by_content(&self, parts: &request::Parts, bypasses: bool) -> Route {
+    pub(super) fn route_by_content(&self, parts: &request::Parts, bypass: Option<BypassReason>) -> Route {
         let is_left_out = !self.passes_filters(parts);
         // What the user leaves out may be what changes something.
         if is_left_out && !policy::is_reading(&parts.method) {
@@ -240,10 +241,15 @@ impl<S: Storage> Core<S> {
             header::IF_MODIFIED_SINCE,
             header::IF_UNMODIFIED_SINCE,
             header::RANGE,
-            header::UPGRADE,
         ];
         let has_conditions = conditions.iter().any(|name| parts.headers.contains_key(name));
-        if is_left_out || bypasses || has_conditions { Route::Bypass } else { Route::Content }
+        match bypass {
+            Some(reason) => Route::Bypass(reason),
+            None if is_left_out => Route::Bypass(BypassReason::Filtered),
+            None if parts.headers.contains_key(header::UPGRADE) => Route::Bypass(BypassReason::Upgrade),
+            None if has_conditions => Route::Bypass(BypassReason::Condition),
+            None => Route::Content,
+        }
     }
 
     /// Takes the content into the request, if it is not too long.
@@ -285,13 +291,14 @@ impl<S: Storage> Core<S> {
     {
         let replayer = self.config.contents.replayer::<B>();
         let Some(replayer) = replayer else {
-            tracing::warn!("requests with content are not cached: their body's type needs replay_content");
-            return self.bypass(ServiceFetcher::new(inner), Request::from_parts(parts, body)).await;
+            let request = Request::from_parts(parts, body);
+            return self.bypass(ServiceFetcher::new(inner), request, BypassReason::NotReplayable).await;
         };
         let content = match (replayer.read)(body, self.config.contents.most).await {
             Read::Whole(content) => content,
             Read::Sent(body) => {
-                return self.bypass(ServiceFetcher::new(inner), Request::from_parts(parts, body)).await;
+                let request = Request::from_parts(parts, body);
+                return self.bypass(ServiceFetcher::new(inner), request, BypassReason::ContentTooLong).await;
             }
         };
         self.take_content(&mut parts, &content);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 #[cfg(feature = "reqwest")]
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::config::Config;
@@ -17,6 +17,7 @@ use super::noted::Noted;
 use super::owed::Owed;
 
 use super::tasks::Tasks;
+use crate::control::BypassReason;
 use crate::key::Keyer;
 use crate::observe::{Gauge, Level, Observer};
 use crate::rules::Rules;
@@ -45,10 +46,15 @@ pub(crate) struct Core<S: Storage> {
     pub(crate) alone: Noted,
     /// Entries whose origin failed while a stale response would do.
     pub(crate) failing: Noted,
+    /// The mistakes of the setup that were told, one bit for each reason of a bypass.
+    warned: AtomicU32,
     /// Something was stored for a request whose scheme was assumed.
     pub(crate) assumed: AtomicBool,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
     pub(crate) number: u64,
+    /// When it was shown last how much the storage keeps, in milliseconds since the epoch.
+    #[cfg(feature = "metrics")]
+    pub(crate) usage_shown: AtomicU64,
     /// Tells this cache from others that share the store.
     pub(crate) id: [u8; 16],
     /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
@@ -82,8 +88,11 @@ impl<S: Storage> Core<S> {
             flights: Arc::default(),
             alone: Noted::default(),
             failing: Noted::default(),
+            warned: AtomicU32::new(0),
             assumed: AtomicBool::new(false),
             id: random_id(),
+            #[cfg(feature = "metrics")]
+            usage_shown: AtomicU64::new(0),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             disablers: Arc::default(),
@@ -134,6 +143,17 @@ impl<S: Storage> Core<S> {
         return self.root.as_ref().unwrap_or(self);
         #[cfg(not(feature = "reqwest"))]
         self
+    }
+
+    /// Tells once what to do about a bypass that is a mistake of the setup.
+    pub(crate) fn warn_of(self: &Arc<Self>, reason: BypassReason) {
+        let Some(advice) = reason.advice() else { return };
+        let bit = 1 << reason as u32;
+        // A plain look first: a layer that never gets a host should not write to shared memory for each request.
+        let warned = &self.root().warned;
+        if warned.load(Ordering::Relaxed) & bit == 0 && warned.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            tracing::warn!(reason = reason.word(), advice, "requests pass the cache by");
+        }
     }
 
     pub(crate) fn is_disabled(&self) -> bool {

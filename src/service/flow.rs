@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header, request};
+use http_body::Body;
 
 use super::config::Tape;
 use super::core::Core;
@@ -18,10 +19,10 @@ use super::lookup::{Found, Place, variant_in};
 use super::respond::{Asked, stored_status};
 use super::way::traced;
 use crate::body::CacheBody;
-use crate::control::{CacheStatus, MissReason, Outcome, Stored};
+use crate::control::{BypassReason, CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot};
 use crate::error::Result as StoreResult;
-use crate::key::EffectiveUri;
+use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Interest, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -31,7 +32,7 @@ pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, 
 /// Which way a request takes.
 pub(crate) enum Route {
     /// No cache answers or stores it.
-    Bypass,
+    Bypass(BypassReason),
     /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
     Unsafe,
     /// The cache may answer.
@@ -39,6 +40,30 @@ pub(crate) enum Route {
     /// The cache may answer, once the content is known.
     #[cfg(feature = "content-keys")]
     Content,
+}
+
+/// What a request's body says of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    None,
+    Some,
+    /// The body does not say whether there is any.
+    Unknown,
+}
+
+impl Content {
+    #[inline]
+    pub(crate) fn of(body: &impl Body) -> Self {
+        if body.is_end_stream() {
+            return Self::None;
+        }
+        let hint = body.size_hint();
+        match hint.exact() {
+            Some(0) => Self::None,
+            None if hint.lower() == 0 => Self::Unknown,
+            _ => Self::Some,
+        }
+    }
 }
 
 /// How far the store's answer goes.
@@ -67,24 +92,29 @@ const LATELY: Duration = Duration::from_secs(10);
 pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
 
 impl<S: Storage> Core<S> {
-    /// `has_content`: the request has a body. `uri` is its effective URI.
+    /// `uri` is the request's effective URI.
     pub(crate) fn route(
         &self,
         parts: &request::Parts,
-        has_content: bool,
+        content: Content,
         interest: Interest,
         uri: Option<&EffectiveUri<'_>>,
         bypasses: bool,
     ) -> Route {
-        let bypasses = bypasses || (interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)));
+        let bypass = match bypasses {
+            true => Some(BypassReason::Disabled),
+            false if interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)) => {
+                Some(BypassReason::MalformedHost)
+            }
+            false => None,
+        };
         #[cfg(feature = "content-keys")]
         if self.reads_content(parts) {
-            return self.route_by_content(parts, bypasses);
+            return self.route_by_content(parts, bypass);
         }
         let safe = matches!(parts.method, Method::GET | Method::HEAD);
-        if (safe && has_content) || matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE)
-        {
-            return Route::Bypass;
+        if matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
+            return Route::Bypass(BypassReason::Method);
         }
         if interest.control {
             let has = |name: HeaderName| parts.headers.contains_key(name);
@@ -92,16 +122,32 @@ impl<S: Storage> Core<S> {
                 || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
             // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
             let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
-            if has(header::UPGRADE) || (safe && (has_content || of_origin)) {
-                return Route::Bypass;
+            if has(header::UPGRADE) {
+                return Route::Bypass(BypassReason::Upgrade);
+            }
+            if safe && has_content {
+                return Route::Bypass(BypassReason::Content);
+            }
+            if safe && of_origin {
+                return Route::Bypass(BypassReason::Condition);
             }
         }
+        match (safe, content) {
+            (true, Content::Some) => return Route::Bypass(BypassReason::Content),
+            (true, Content::Unknown) => {
+                return Route::Bypass(bypass.unwrap_or(BypassReason::UnknownBody));
+            }
+            _ => {}
+        }
         match uri {
-            None => Route::Bypass,
-            Some(_) if safe && !self.config.methods.contains(&parts.method) => Route::Bypass,
-            Some(_) if safe && (bypasses || !self.passes_filters(parts)) => Route::Bypass,
-            Some(_) if safe => Route::Lookup,
-            Some(_) => Route::Unsafe,
+            None => Route::Bypass(bypass.unwrap_or_else(|| key::why_unidentified(parts))),
+            Some(_) if !safe => Route::Unsafe,
+            Some(_) if !self.config.methods.contains(&parts.method) => Route::Bypass(BypassReason::Method),
+            Some(_) => match bypass {
+                Some(reason) => Route::Bypass(reason),
+                None if !self.passes_filters(parts) => Route::Bypass(BypassReason::Filtered),
+                None => Route::Lookup,
+            },
         }
     }
 
@@ -115,7 +161,9 @@ impl<S: Storage> Core<S> {
         self: Arc<Self>,
         mut fetcher: F,
         request: Request<F::RequestBody>,
+        reason: BypassReason,
     ) -> Answered<F> {
+        self.warn_of(reason);
         let (parts, body) = request.into_parts();
         let answered = self.config.methods.contains(&parts.method);
         // What is not safe goes out all the same, unless the user made its method one that only reads.
@@ -125,11 +173,11 @@ impl<S: Storage> Core<S> {
         }
         traced(self.span(&parts), async {
             let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
-            let reason = match answered {
+            let unstored = match answered {
                 true => policy::NotStored::Bypassed,
                 false => policy::NotStored::MethodNotCacheable,
             };
-            let status = CacheStatus::new(Outcome::Bypass, Stored::No(reason));
+            let status = CacheStatus::new(Outcome::Bypass(reason), Stored::No(unstored));
             let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
             Ok(self.finish(response.map(CacheBody::inner), status))
         })
@@ -212,13 +260,15 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let (place, found) = {
             let Some(uri) = self.identify(&parts) else {
-                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
+                let reason = key::why_unidentified(&parts);
+                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body), reason)).await;
             };
             if !self.admits(&parts).await {
                 if forget_content(&mut parts) && !policy::is_reading(&parts.method) {
                     return Box::pin(self.change(fetcher, parts, body, true)).await;
                 }
-                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body))).await;
+                let request = Request::from_parts(parts, body);
+                return Box::pin(self.bypass(fetcher, request, BypassReason::Filtered)).await;
             }
             let head = self.keyer.head(&uri);
             let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
@@ -248,7 +298,11 @@ impl<S: Storage> Core<S> {
                 return self.serve_stored(fetcher, parts, place, key, record, &asked).await;
             }
             Found::Failed if self.config.fail_closed => {
-                return Served::Answered(self.refuse(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed));
+                return Served::Answered(self.refuse(
+                    parts,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Outcome::Failed,
+                ));
             }
             Found::Failed => MissReason::Storage,
             Found::Nothing(reason) => reason,

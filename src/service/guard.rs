@@ -1,12 +1,12 @@
 //! The store behind deadlines and a breaker.
 //!
 //! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
-//! is all that is used); a store that failed several times in a row is left alone for a while and then asked by one
-//! caller at a time; one that takes no writes is still read; each change of such a state is one event.
+//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is still read; each
+//! change of such a state is one event.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -14,25 +14,22 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 
+use super::backlog::{Backlog, Waiting};
+use super::breaker::{Breaker, PAUSE};
 use super::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Gauge, Level, Observer};
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
-use crate::time::{Clock, Timestamp};
-
-/// So many failures in a row, and the store is left alone.
-const FAILURES: u32 = 5;
-/// For so long; then one caller tries.
-const PAUSE: Duration = Duration::from_secs(2);
+use crate::time::Clock;
 
 pub(crate) struct Guarded<S> {
     store: S,
     clock: Clock,
     deadline: Duration,
     body_deadline: Duration,
-    failures: AtomicU32,
-    /// In milliseconds since the epoch; meaningful once there are failures enough.
-    open_until: AtomicU64,
+    reads: Breaker,
+    writes: Breaker,
+    backlog: Arc<Backlog>,
     /// Whether the last writes were refused, and when the last one was, in milliseconds since the epoch.
     refuses: AtomicBool,
     refused_at: AtomicU64,
@@ -48,8 +45,9 @@ impl<S: Storage> Guarded<S> {
             clock: config.clock.clone(),
             deadline: config.deadline,
             body_deadline: config.body_deadline,
-            failures: AtomicU32::new(0),
-            open_until: AtomicU64::new(0),
+            reads: Breaker::new("reads", config.clock.clone()),
+            writes: Breaker::new("writes", config.clock.clone()),
+            backlog: Arc::new(Backlog::new(config.clock.clone())),
             refuses: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
             observer,
@@ -63,16 +61,16 @@ impl<S: Storage> Guarded<S> {
 
     /// What the store answers at once, while it is known to be well.
     pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        if self.failures.load(Ordering::Relaxed) > 0 { None } else { self.store.read_now(key) }
+        if self.reads.is_well() { self.store.read_now(key) } else { None }
     }
 
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read", self.deadline, self.store.read(key)).await
+        self.run("read", &self.reads, self.deadline, self.store.read(key)).await
     }
 
     /// Reads a chunk of a body whose head is already with the caller.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read_chunk", self.body_deadline, self.store.read(key)).await
+        self.run("read_chunk", &self.reads, self.body_deadline, self.store.read(key)).await
     }
 
     /// Whether the rest of a body is there.
@@ -80,7 +78,7 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(true);
         }
-        self.run("contains_all", self.deadline, self.store.contains_all(keys)).await
+        self.run("contains_all", &self.reads, self.deadline, self.store.contains_all(keys)).await
     }
 
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
@@ -106,11 +104,26 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(0);
         }
-        self.run("retain", self.deadline, self.store.retain(keys, retain)).await
+        self.run("retain", &self.writes, self.deadline, self.store.retain(keys, retain)).await
     }
 
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        self.run("delete_many", self.deadline, self.store.delete_many(keys)).await
+        self.run("delete_many", &self.writes, self.deadline, self.store.delete_many(keys)).await
+    }
+
+    /// Whether the storage has more to write than it can take now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.backlog.is_full()
+    }
+
+    /// Takes a place among what waits for the storage, for a part of a response.
+    pub(crate) fn enter(&self, record: &Record) -> Result<Waiting> {
+        self.backlog.enter(record.weight())
+    }
+
+    /// Notes a response that is not stored since there was no place.
+    pub(crate) fn note_shed(&self) {
+        self.backlog.note_shed();
     }
 
     fn fits(&self, record: &Record) -> Result<()> {
@@ -143,7 +156,12 @@ impl<S: Storage> Guarded<S> {
         operation: impl Future<Output = Result<T>>,
         is_written: impl FnOnce(&T) -> bool,
     ) -> Result<T> {
-        let result = self.run(name, self.deadline, operation).await;
+        let result = self.run(name, &self.writes, self.deadline, operation).await;
+        match &result {
+            Ok(_) => self.backlog.taken(),
+            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy) => self.backlog.late(),
+            Err(_) => {}
+        }
         match &result {
             Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Full) => {
                 self.refused_at.store(self.clock.now().as_millis(), Ordering::Relaxed);
@@ -166,10 +184,11 @@ impl<S: Storage> Guarded<S> {
     async fn run<T>(
         &self,
         name: &'static str,
+        breaker: &Breaker,
         deadline: Duration,
         operation: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.admit()?;
+        breaker.admit()?;
         let timer = self.observer.begin(name);
         let result = within(deadline, operation).await;
         timer.end(&result);
@@ -184,56 +203,24 @@ impl<S: Storage> Guarded<S> {
                         | ErrorKind::Other
                 ) =>
             {
-                self.failed(error);
+                breaker.failed(name, error);
+                if breaker.is_open() {
+                    // Each time, for a recorder may have come since.
+                    self.show();
+                }
             }
-            _ => self.succeeded(),
+            _ => {
+                if breaker.succeeded() {
+                    self.show();
+                }
+            }
         }
         result
     }
 
-    /// An error while the store is left alone, except for one caller now and then.
-    fn admit(&self) -> Result<()> {
-        if self.failures.load(Ordering::Relaxed) < FAILURES {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let until = self.open_until.load(Ordering::Relaxed);
-        // A clock that was set back must not close the store for longer than the pause.
-        let closed = now.as_millis() < until && Timestamp::from_millis(until) <= now + PAUSE;
-        let next = (now + PAUSE).as_millis();
-        if closed
-            || self.open_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the store failed lately and is left alone for a while",
-            ));
-        }
-        Ok(())
-    }
-
-    fn failed(&self, error: &Error) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        tracing::debug!(kind = ?error.kind(), "a storage operation failed");
-        if failures >= FAILURES {
-            self.failures.store(FAILURES, Ordering::Relaxed); // it never wraps
-            self.open_until.store((self.clock.now() + PAUSE).as_millis(), Ordering::Relaxed);
-            // Each time, for a recorder may have come since.
-            self.show(true);
-        }
-        if failures == FAILURES {
-            tracing::warn!(%error, "the storage keeps failing: requests go on without it");
-        }
-    }
-
-    fn succeeded(&self) {
-        if self.failures.load(Ordering::Relaxed) > 0 && self.failures.swap(0, Ordering::Relaxed) >= FAILURES {
-            self.show(false);
-            tracing::info!("the storage answers again");
-        }
-    }
-
-    fn show(&self, is_left_alone: bool) {
+    /// Shows whether the storage is left alone.
+    fn show(&self) {
+        let is_left_alone = self.reads.is_open() || self.writes.is_open();
         let mut level = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
         *level = None;
         *level = is_left_alone.then(|| self.observer.raise(Gauge::LeftAlone));

@@ -138,7 +138,7 @@ impl<S: Storage> Core<S> {
         };
         let named = key::has_scheme(asked);
         let from_server = asked.version >= Version::HTTP_2 || self.assumed.load(Ordering::Relaxed);
-        if !config.assumes_scheme || (named && (other != config.default_scheme || !from_server)) {
+        if !config.assumes_scheme || (named && (other != config.defaults.scheme || !from_server)) {
             return None;
         }
         let mut parts = uri.clone().into_parts();
@@ -155,7 +155,7 @@ impl<S: Storage> Core<S> {
         asked: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        self.note_invalidation("method", EffectiveUri::of(asked, &self.config.default_scheme).as_ref());
+        self.note_invalidation("method", EffectiveUri::of(asked, &self.config.defaults).as_ref());
         let others = named.iter().filter_map(|uri| {
             let other = self.config.identity.of_uri(uri, asked)?;
             let (key, text) = (self.keyer.head(&other), other.to_text());

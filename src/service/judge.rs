@@ -101,7 +101,7 @@ impl<S: Storage> Core<S> {
     /// Which entry a request is about.
     pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {
         let name = options(parts).and_then(CacheOptions::key_text);
-        self.config.identity.of(parts, name, &self.config.default_scheme)
+        self.config.identity.of(parts, name, &self.config.defaults)
     }
 
     /// The URI of a request, where its key is another text.
@@ -114,13 +114,13 @@ impl<S: Storage> Core<S> {
 
     /// The URI of a request, as text.
     pub(super) fn plain_uri(&self, parts: &request::Parts) -> Option<String> {
-        Some(EffectiveUri::of(parts, &self.config.default_scheme)?.to_text())
+        Some(EffectiveUri::of(parts, &self.config.defaults)?.to_text())
     }
 
     /// The URI that rules see: without what does not count, so that a stranger who adds that chooses no other rule for the
     /// response of all.
     pub(super) fn ruled_uri(&self, parts: &request::Parts) -> String {
-        let uri = EffectiveUri::of(parts, &self.config.default_scheme);
+        let uri = EffectiveUri::of(parts, &self.config.defaults);
         uri.map(|uri| self.config.identity.plain(uri).to_text()).unwrap_or_default()
     }
 
@@ -205,7 +205,7 @@ impl<S: Storage> Core<S> {
 
     /// Whether the Host field of a request selects its response.
     fn has_host_beside(&self, request: &request::Parts) -> bool {
-        let uri = || EffectiveUri::of(request, &self.config.default_scheme);
+        let uri = || EffectiveUri::of(request, &self.config.defaults);
         request.headers.contains_key(header::HOST)
             && !self.config.policy.ignored_fields.contains(&header::HOST)
             && uri().is_some_and(|uri| uri.host_selects(request))

@@ -168,6 +168,10 @@ impl<S: Storage> Core<S> {
         if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
             return Err(Stored::No(NotStored::TooSmall));
         }
+        if self.store.is_busy() {
+            self.store.note_shed();
+            return Err(Stored::Busy);
+        }
         let withheld = Withheld::by(&head.headers, options);
         let mut headers = policy::stored_headers(&head.headers, &withheld);
         policy::ensure_date(&mut headers, times.responded);

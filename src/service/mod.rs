@@ -3,10 +3,12 @@
 //! It does the I/O and decides nothing: what may be served or stored is the policy's business. Each file is one step of
 //! the way: `flow` (the order of steps), `lookup`, `respond`, `coalesce` (one fetch for many), `lease`, `revalidate`,
 //! `judge` (what the rules say), `keep` and `commit` (storing), `download`, `readers` and `recorder` (bodies on their way in), `reader` (on their way
-//! out), `early`, `invalidate`; `way` (what it tells of itself); and what they stand on: `guard` (deadlines and the breaker before the store), `flights`, `in_flight`,
+//! out), `early`, `invalidate`; `way` (what it tells of itself); and what they stand on: `guard` (deadlines, `breaker` and `backlog` before the store), `flights`, `in_flight`,
 //! `owed`, `noted`, `tasks`, `wakers`, `window`.
 
 mod age;
+mod backlog;
+mod breaker;
 mod cache;
 mod coalesce;
 mod commit;
@@ -50,7 +52,7 @@ pub(crate) use self::core::Core;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::{Fetcher, Unstorable};
 #[cfg(feature = "reqwest")]
-pub(crate) use self::flow::Route;
+pub(crate) use self::flow::{Content, Route};
 pub(crate) use self::groups::{SKEW, origin};
 pub(crate) use self::guard::within;
 #[cfg(feature = "reqwest")]

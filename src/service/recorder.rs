@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 use tokio::task::JoinHandle;
 
-use super::commit::{Hold, Plan};
+use super::commit::{Hold, Lost, Plan};
+use super::core::Core;
 use super::in_flight::ChunkWrite;
 use super::tasks::Driven;
 use super::window::Window;
@@ -27,7 +28,7 @@ pub(crate) struct Recorder<S: Storage> {
     /// Chunks that were handed to the store.
     parts: u32,
     /// The chunk that the store has not taken yet.
-    writing: Option<JoinHandle<bool>>,
+    writing: Option<JoinHandle<Result<(), Lost>>>,
 }
 
 impl<S: Storage> Recorder<S> {
@@ -44,8 +45,8 @@ impl<S: Storage> Recorder<S> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(written) => {
                         self.writing = None;
-                        if !written.unwrap_or(false) {
-                            self.give_up("storage-failed");
+                        if let Err(why) = written.unwrap_or(Err(Lost::NoRuntime)) {
+                            self.give_up(|core| core.note_lost(&why));
                         }
                     }
                 }
@@ -56,8 +57,8 @@ impl<S: Storage> Recorder<S> {
             if window.end() - handed_over <= plan.chunk_len() as u64 {
                 return Poll::Ready(true);
             }
-            if !self.begin_chunk(&plan, window) {
-                self.give_up("storage-failed");
+            if let Err(why) = self.begin_chunk(&plan, window) {
+                self.give_up(|core| core.note_lost(&why));
             }
         }
     }
@@ -75,19 +76,22 @@ impl<S: Storage> Recorder<S> {
         plan.announce_chunk(part, data)
     }
 
-    /// Hands the next chunk to the store; false: storing has to end.
-    fn begin_chunk(&mut self, plan: &Arc<Plan<S>>, window: &Window) -> bool {
+    /// Hands the next chunk to the store; an error: storing has to end.
+    fn begin_chunk(&mut self, plan: &Arc<Plan<S>>, window: &Window) -> Result<(), Lost> {
         let hold = if self.parts == 0 { plan.announce_place() } else { Hold::Needless };
         let chunk = self.next_chunk(plan, window);
         let writer = Arc::clone(plan);
-        let step = async move { writer.hold_place(hold).await && writer.write_chunk(chunk).await };
+        let step = async move {
+            writer.hold_place(hold).await?;
+            writer.write_chunk(chunk).await
+        };
         match plan.core.tasks.drive(step) {
             Driven::Done(written) => written,
             Driven::Spawned(writing) => {
                 self.writing = Some(writing);
-                true
+                Ok(())
             }
-            Driven::NoRuntime => false,
+            Driven::NoRuntime => Err(Lost::NoRuntime),
         }
     }
 
@@ -101,7 +105,7 @@ impl<S: Storage> Recorder<S> {
         };
         // Who comes next need not wait to learn that.
         plan.core.alone.add(plan.head(), plan.core.config.clock.now(), None);
-        self.give_up(reason);
+        self.give_up(|core| core.note_unstored(reason));
         false
     }
 
@@ -111,11 +115,11 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Ends the storing, and removes the chunks that were written for it.
-    pub(crate) fn give_up(&mut self, reason: &'static str) {
+    pub(crate) fn give_up(&mut self, note: impl FnOnce(&Core<S>)) {
         let (Some(plan), parts, writing) = (self.plan.take(), self.parts, self.writing.take()) else {
             return;
         };
-        plan.core.note_unstored(reason);
+        note(&plan.core);
         plan.give_back_lease();
         if parts == 0 {
             return;
@@ -133,11 +137,11 @@ impl<S: Storage> Recorder<S> {
     /// The body ended cleanly: what it was is stored. False: it is not what was announced.
     pub(crate) fn finish(&mut self, window: &Window, trailers: Option<HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != window.end()) {
-            self.give_up("length");
+            self.give_up(|core| core.note_unstored("length"));
             return false;
         }
         if self.plan.as_ref().is_some_and(|plan| window.end() < plan.core.config.min_entry_bytes) {
-            self.give_up("too-small");
+            self.give_up(|core| core.note_unstored("too-small"));
             return false;
         }
         let Some(plan) = self.plan.take() else { return false };
@@ -160,21 +164,26 @@ impl<S: Storage> Recorder<S> {
         let parts = self.parts;
         let write = plan.announce_chunked(total, trailers);
         let step = async move {
-            let mut kept = match writing {
-                Some(writing) => writing.await.unwrap_or(false),
-                None => true,
+            let write_all = async {
+                if let Some(writing) = writing {
+                    writing.await.unwrap_or(Err(Lost::NoRuntime))?;
+                }
+                plan.hold_place(hold).await?;
+                for chunk in rest {
+                    plan.write_chunk(chunk).await?;
+                }
+                Ok(())
             };
-            kept = kept && plan.hold_place(hold).await;
-            for chunk in rest {
-                kept = kept && plan.write_chunk(chunk).await;
-            }
-            if kept {
-                plan.commit(write, parts).await;
-            } else {
-                plan.core.note_unstored("storage-failed");
-                plan.give_back_lease();
-                drop(write);
-                plan.discard(parts).await;
+            match write_all.await {
+                Ok(()) => {
+                    plan.commit(write, parts).await;
+                }
+                Err(why) => {
+                    plan.core.note_lost(&why);
+                    plan.give_back_lease();
+                    drop(write);
+                    plan.discard(parts).await;
+                }
             }
         };
         if let Driven::NoRuntime = core.tasks.drive(step) {
@@ -186,6 +195,6 @@ impl<S: Storage> Recorder<S> {
 
 impl<S: Storage> Drop for Recorder<S> {
     fn drop(&mut self) {
-        self.give_up("incomplete");
+        self.give_up(|core| core.note_unstored("incomplete"));
     }
 }

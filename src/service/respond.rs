@@ -28,14 +28,13 @@ use crate::time::Timestamp;
 /// What a request says that a stored response is answered by.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    method: &'a Method,
-    headers: &'a HeaderMap,
+    parts: &'a request::Parts,
     pub(crate) interest: Interest,
 }
 
 impl<'a> Asked<'a> {
     pub(crate) fn by(parts: &'a request::Parts) -> Self {
-        Self { method: &parts.method, headers: &parts.headers, interest: Interest::of(&parts.headers) }
+        Self { parts, interest: Interest::of(&parts.headers) }
     }
 }
 
@@ -71,7 +70,7 @@ impl<S: Storage> Core<S> {
             Extent::Nothing => CacheBody::empty(),
         };
         let mut response = response.map(|()| body);
-        self.mark(&mut response, status);
+        self.mark(&mut response, status, Some(asked.parts));
         Some(response)
     }
 
@@ -103,7 +102,7 @@ impl<S: Storage> Core<S> {
                 CacheBody::from_source(Box::new(reader))
             }
         };
-        Some(self.finish(response.map(|()| body), status))
+        Some(self.finish_for(asked.parts, response.map(|()| body), status))
     }
 
     /// The response from one that is still on its way; `None`: it is too late to begin.
@@ -117,25 +116,36 @@ impl<S: Storage> Core<S> {
         let len = download.expected;
         let (response, extent) = head(asked, download.plan.response(), len, status.age.unwrap_or_default());
         let (start, until) = match extent {
-            Extent::Nothing => return Some(self.finish(response.map(|()| CacheBody::empty()), status)),
+            Extent::Nothing => {
+                return Some(self.finish_for(asked.parts, response.map(|()| CacheBody::empty()), status));
+            }
             Extent::Whole => (0, None),
             Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
             Extent::Bytes { start, count } => (start, Some(start + count)),
         };
         let reader = Reader::join(download, flight, start, until)?;
-        Some(self.finish(response.map(|()| CacheBody::from_source(Box::new(reader))), status))
+        Some(self.finish_for(
+            asked.parts,
+            response.map(|()| CacheBody::from_source(Box::new(reader))),
+            status,
+        ))
     }
 
     /// A response of the cache's own, without a body.
-    pub(crate) fn refuse<B>(&self, code: StatusCode, outcome: Outcome) -> Response<CacheBody<B>> {
+    pub(crate) fn refuse<B>(
+        &self,
+        parts: &request::Parts,
+        code: StatusCode,
+        outcome: Outcome,
+    ) -> Response<CacheBody<B>> {
         let mut response = Response::new(CacheBody::empty());
         *response.status_mut() = code;
-        self.finish(response, CacheStatus::new(outcome, Stored::Unchanged))
+        self.finish_for(parts, response, CacheStatus::new(outcome, Stored::Unchanged))
     }
 
     /// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
     pub(crate) fn refuse_request<B>(&self, parts: &request::Parts) -> Response<CacheBody<B>> {
-        let mut response = self.refuse(StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
+        let mut response = self.refuse(parts, StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
         if self.config.tape == Some(Tape::Replay) {
             let uri = self.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
             let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
@@ -155,18 +165,34 @@ impl<S: Storage> Core<S> {
         response
     }
 
-    /// Puts the status where the caller finds it.
+    /// Puts the status where the caller finds it. The span around says which request it is of.
     pub(crate) fn finish<B>(
         &self,
         mut response: Response<CacheBody<B>>,
         status: CacheStatus,
     ) -> Response<CacheBody<B>> {
-        self.mark(&mut response, status);
+        self.mark(&mut response, status, None);
         response
     }
 
-    fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
-        self.note_answer(&status);
+    /// Puts the status where the caller finds it, of a request that may have no span.
+    fn finish_for<B>(
+        &self,
+        parts: &request::Parts,
+        mut response: Response<CacheBody<B>>,
+        status: CacheStatus,
+    ) -> Response<CacheBody<B>> {
+        self.mark(&mut response, status, Some(parts));
+        response
+    }
+
+    fn mark<B>(
+        &self,
+        response: &mut Response<CacheBody<B>>,
+        status: CacheStatus,
+        parts: Option<&request::Parts>,
+    ) {
+        self.note_answer(&status, parts);
         response.body_mut().set_status(status);
         response.body_mut().set_tally(self.observer.tally(&status));
         if self.config.tape == Some(Tape::Replay) {
@@ -213,13 +239,20 @@ fn head(
 ) -> (Response<()>, Extent) {
     let mut response = Response::new(());
     let answer = |headers, len| {
-        policy::answer(asked.method, headers, stored.status, &stored.headers, len, stored.response_time)
+        policy::answer(
+            &asked.parts.method,
+            headers,
+            stored.status,
+            &stored.headers,
+            len,
+            stored.response_time,
+        )
     };
     let answer = match len {
         _ if !asked.interest.control => Answer::Full,
-        Some(len) => answer(asked.headers, len),
+        Some(len) => answer(&asked.parts.headers, len),
         None => {
-            let mut headers = asked.headers.clone();
+            let mut headers = asked.parts.headers.clone();
             headers.remove(header::RANGE);
             answer(&headers, 0)
         }
@@ -263,7 +296,7 @@ fn head(
             response.headers_mut().insert(header::AGE, age);
         }
     }
-    if asked.method != Method::HEAD {
+    if asked.parts.method != Method::HEAD {
         return (response, extent);
     }
     // The body is left out, so that a server below could not tell its length from it.

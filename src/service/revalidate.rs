@@ -143,7 +143,7 @@ impl<S: Storage> Core<S> {
                 return Ok(answer);
             }
         } else if about_this {
-            let uri = EffectiveUri::of(asked, &self.config.default_scheme);
+            let uri = EffectiveUri::of(asked, &self.config.defaults);
             self.note_invalidation("head", uri.as_ref());
             match self.directives(asked).read_only {
                 true => self.outdated.add(place.head, times.responded, None),

@@ -99,6 +99,11 @@ impl Usage {
 /// # Wrappers
 /// A wrapper must forward every method, `read_now` and the provided ones included: what it leaves out falls back to the
 /// provided version, which is slower and keeps clause 4 among the tasks of one process only.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no storage of a cache",
+    label = "give the cache a storage, such as `MemoryStorage::new()`",
+    note = "`build()` of most storages' builders returns a `Result`, and `connect` a future: use `?` or `.await?` first"
+)]
 pub trait Storage: Clone + Send + Sync + 'static {
     /// The record at this key.
     ///

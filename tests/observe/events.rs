@@ -231,3 +231,91 @@ async fn too_many_groups_in_a_field_are_told_once() {
         told.iter().map(|told| ["field", "heard", "ignored"].map(|name| told.field(name).unwrap())).collect();
     assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }
+
+#[tokio::test]
+async fn a_failed_operation_is_named_with_its_reason() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    storage.set(Mode::FailingWrites);
+    cache.get(A).await;
+    for name in ["a storage operation failed", "not stored"] {
+        let told = listener.last(name);
+        assert_eq!(
+            (told.field("operation"), told.field("error")),
+            (Some("write_if"), Some("scripted")),
+            "{name}"
+        );
+    }
+    assert_eq!(listener.last("not stored").field("reason"), Some("storage-failed"));
+    assert_eq!(cache.layer.statistics().storage_failures(), 1);
+}
+
+#[tokio::test]
+async fn a_storage_that_fails_again_and_again_is_told_of_seldom() {
+    let (listener, _guard) = Listener::new();
+    let storage = Faulty::new(Mode::Well);
+    let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    for round in 0..100 {
+        storage.set(Mode::FailingWrites);
+        for number in 0..6 {
+            cache.get(&format!("http://example.com/{round}/{number}")).await;
+        }
+        storage.set(Mode::Well);
+        cache.clock.advance(Duration::from_secs(3));
+        cache.get(&format!("http://example.com/{round}/well")).await;
+    }
+    let told = listener.all("the storage keeps failing: requests go on without it");
+    assert!((9..=11).contains(&told.len()), "{} in 300 seconds", told.len());
+    assert_eq!(listener.all("the storage answers again").len(), told.len());
+    let untold: u64 = told.iter().map(|told| told.field("untold").unwrap().parse::<u64>().unwrap()).sum();
+    assert!((75..=91).contains(&untold), "{untold}");
+    assert_eq!((told[0].field("what"), told[0].field("operation")), (Some("writes"), Some("write_if")));
+}
+
+#[tokio::test]
+async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use tower::{Layer, ServiceExt};
+    type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+    let (listener, _guard) = Listener::new();
+    let origin = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "a"))
+    });
+    let empty = || Body::new(Full::default().map_err(|never: std::convert::Infallible| match never {}));
+    let stream = || {
+        let frames = futures_util::stream::iter([Ok(http_body::Frame::data(Bytes::new()))]);
+        Body::new(http_body_util::StreamBody::new(frames))
+    };
+    for layers in 1..=2 {
+        let layer = CacheLayer::builder(MemoryStorage::new()).status_field("c").build().unwrap();
+        let service = layer.layer(origin);
+        for (uri, body, word) in [
+            ("/x", empty(), "no-host"),
+            ("/y", empty(), "no-host"),
+            (A, stream(), "unknown-body"),
+            (A, stream(), "unknown-body"),
+        ] {
+            let answer = service.clone().oneshot(Request::get(uri).body(body).unwrap()).await.unwrap();
+            let expected = format!("c; fwd=bypass; fwd-status=200; detail={word}");
+            assert_eq!(answer.headers()["cache-status"], expected);
+            assert_eq!(listener.last("answered").field("reason"), Some(word));
+        }
+        // A client's doing, and no mistake of the setup.
+        let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
+        service.clone().oneshot(upgrade).await.unwrap();
+        let warned = listener.all("requests pass the cache by");
+        let told: Vec<_> = warned
+            .iter()
+            .map(|told| (told.field("reason").unwrap(), told.field("advice").is_some()))
+            .collect();
+        let once = ["no-host", "unknown-body"].map(|word| (word, true));
+        assert_eq!(told, once.repeat(layers));
+        assert_eq!(layer.statistics().bypassed(), 5);
+        assert_eq!(layer.statistics().bypassed_by(tower_response_cache::BypassReason::NoHost), 2);
+    }
+}

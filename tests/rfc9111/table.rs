@@ -187,7 +187,7 @@ impl Case {
     }
 
     pub fn bypass(self) -> Self {
-        self.want(Want::Outcome(Outcome::Bypass))
+        self.want(Want::Word("bypass"))
     }
 
     /// 504 from the cache itself.

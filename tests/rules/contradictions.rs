@@ -1,45 +1,131 @@
-//! What contradicts itself is told of when the cache is built.
+//! What contradicts itself, or has no effect, is told of when the cache is built.
 
 use std::time::Duration;
 
+use http::Method;
 use http::header::{COOKIE, HOST};
+use http::uri::Scheme;
 use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{CacheLayer, CacheLayerBuilder, ErrorKind, Rule, Ttl};
+use tower_response_cache::{CacheLayer, CacheLayerBuilder, ErrorKind, Forbidden, Rule, Rules, Ttl};
 
-type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>;
+type Builder = CacheLayerBuilder<MemoryStorage>;
+type Settings = fn(Builder) -> Builder;
+
+const NONE: Duration = Duration::ZERO;
+const LEAST: Duration = Duration::from_nanos(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn builder() -> Builder {
+    CacheLayer::builder(MemoryStorage::new())
+}
 
 #[test]
-fn each_contradiction_is_named_and_what_is_none_is_built() {
-    const SECOND: Duration = Duration::from_secs(1);
-    let wrong: [(Settings, &str); 15] = [
-        (|b| b.record().read_only(), "record"),
-        (|b| b.only_if_cached().record(), "record"),
-        (|b| b.min_ttl(2 * SECOND).max_ttl(SECOND), "min_ttl"),
-        (|b| b.rule(Rule::new().url("a.example")), "says nothing"),
-        (|b| b.rule(Rule::new().url("a b").override_ttl(SECOND)), "pattern"),
-        (|b| b.rule(Rule::new().statuses([206, 304]).override_ttl(SECOND)), "statuses"),
-        (|b| b.rule(Rule::new().statuses([]).override_ttl(SECOND)), "statuses"),
-        (|b| b.rule(Rule::new().content_type("html").override_ttl(SECOND)), "content_type"),
-        (|b| b.statuses([]), "statuses"),
-        (|b| b.min_entry_bytes(2).max_entry_bytes(1), "min_entry_bytes"),
-        (|b| b.lease(SECOND).coalesce(false), "lease"),
-        (|b| b.lease(SECOND).read_only(), "lease"),
-        (|b| b.refresh_early(SECOND).max_refreshes(0), "refresh_early"),
-        (|b| b.key_headers([HOST]).ignore_headers([HOST]), "key_headers"),
-        (|b| b.ignore_cookie().key_headers([COOKIE]), "ignore_cookie"),
+fn each_contradiction_is_named_with_what_to_do() {
+    let wrong: [(Settings, &[&str]); 50] = [
+        (|b| b.record().replay(), &["record and replay contradict", "build one layer to record"]),
+        (|b| b.replay().record(), &["record and replay contradict"]),
+        (|b| b.record().shared(), &["record", "remove shared()"]),
+        (|b| b.replay().lease(SECOND), &["lease", "remove it"]),
+        (|b| b.record().read_only(), &["record"]),
+        (|b| b.only_if_cached().record(), &["record"]),
+        (|b| b.heuristic_percent(101), &["heuristic_percent", "0 to 100"]),
+        (|b| b.heuristic_percent(200), &["heuristic_percent"]),
+        (|b| b.operation_timeout(NONE), &["operation_timeout is zero", "longer"]),
+        (|b| b.body_timeout(NONE), &["body_timeout is zero", "longer"]),
+        (|b| b.flight_timeout(NONE), &["flight_timeout is zero", "coalesce(false)"]),
+        (|b| b.refresh_timeout(NONE), &["refresh_timeout is zero", "max_refreshes(0)"]),
+        (|b| b.lease(NONE), &["lease is zero", "leave it out"]),
+        (|b| b.store_set_cookie(), &["store_set_cookie", "add shared()"]),
+        (|b| b.shared().ignore_cookie(), &["ignore_cookie", "ignore_headers([COOKIE])"]),
+        (|b| b.max_ttl(SECOND).override_ttl(HOUR), &["override_ttl", "longer than max_ttl", "raise"]),
+        (|b| b.max_ttl(SECOND).override_ttl(Ttl::Forever), &["longer than max_ttl"]),
+        (|b| b.max_ttl(SECOND).default_ttl(HOUR), &["default_ttl", "longer than max_ttl"]),
+        (|b| b.max_ttl(SECOND).rule(Rule::new().override_ttl(HOUR)), &["longer than max_ttl"]),
+        (|b| b.rule(Rule::new().default_ttl(HOUR)).max_ttl(SECOND), &["longer than max_ttl"]),
+        (|b| b.min_ttl(HOUR).override_ttl(SECOND), &["shorter than min_ttl", "lower min_ttl"]),
+        (|b| b.min_ttl(HOUR).default_ttl(SECOND), &["shorter than min_ttl"]),
+        (|b| b.min_ttl(HOUR).rule(Rule::new().override_ttl(SECOND)), &["shorter than min_ttl"]),
+        (|b| b.rules(Rules::new().min_ttl(2 * SECOND).max_ttl(SECOND)), &["min_ttl is longer", "swap"]),
+        (|b| b.rule(Rule::new().url("a.example")), &["says nothing"]),
+        (|b| b.rule(Rule::new().tag("")), &["tag is empty", "remove it"]),
+        (|b| b.rule(Rule::new().url("").override_ttl(SECOND)), &["pattern"]),
+        (|b| b.rule(Rule::new().url("a b").override_ttl(SECOND)), &["pattern"]),
+        (|b| b.rule(Rule::new().statuses([206, 304]).override_ttl(SECOND)), &["statuses"]),
+        (|b| b.rule(Rule::new().statuses([]).override_ttl(SECOND)), &["statuses"]),
+        (|b| b.rule(Rule::new().content_type("").override_ttl(SECOND)), &["content_type"]),
+        (|b| b.rule(Rule::new().content_type("html").override_ttl(SECOND)), &["content_type"]),
+        (|b| b.statuses([]), &["statuses"]),
+        (|b| b.methods([]), &["methods"]),
+        (|b| b.methods([Method::GET, Method::TRACE]), &["methods", "TRACE"]),
+        (|b| b.secret(""), &["secret is empty", "leave it out"]),
+        (|b| b.status_field(""), &["status_field is empty", "name"]),
+        (|b| b.ignore_query([""]), &["ignore_query", "remove"]),
+        (|b| b.default_authority(""), &["default_authority", "localhost:8080"]),
+        (|b| b.default_authority("http://example.com"), &["default_authority"]),
+        (|b| b.default_authority("user@example.com"), &["default_authority"]),
+        (|b| b.max_entry_bytes(0), &["max_entry_bytes is 0", "read_only"]),
+        (|b| b.chunk_bytes(0), &["chunk_bytes is 0", "leave it out"]),
+        (|b| b.max_content_bytes(0), &["max_content_bytes is 0"]),
+        (|b| b.min_entry_bytes(2).max_entry_bytes(1), &["min_entry_bytes"]),
+        (|b| b.lease(SECOND).coalesce(false), &["lease"]),
+        (|b| b.lease(SECOND).read_only(), &["lease"]),
+        (|b| b.refresh_early(SECOND).max_refreshes(0), &["refresh_early"]),
+        (|b| b.key_headers([HOST]).ignore_headers([HOST]), &["key_headers"]),
+        (|b| b.ignore_cookie().key_headers([COOKIE]), &["ignore_cookie"]),
     ];
-    for (settings, named) in wrong {
-        let error = settings(CacheLayer::builder(MemoryStorage::new())).build().unwrap_err();
+    for (settings, told) in wrong {
+        let error = settings(builder()).build().expect_err(told[0]);
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains(named), "{error}: {named}");
+        for part in told {
+            assert!(error.to_string().contains(part), "{error}: {part}");
+        }
     }
-    let right: [Settings; 4] = [
+    #[cfg(feature = "metrics")]
+    assert!(builder().metrics_label("").build().is_err());
+    assert_eq!(builder().ignore_content([""]).unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[test]
+fn smallest_and_largest_sensible_values_are_built() {
+    let right: [Settings; 34] = [
         |b| b.min_ttl(SECOND).max_ttl(SECOND),
+        |b| b.min_ttl(NONE).max_ttl(Duration::MAX).override_ttl(Duration::MAX),
+        |b| b.max_ttl(NONE),
+        |b| b.max_ttl(SECOND).override_ttl(SECOND),
+        |b| b.min_ttl(SECOND).default_ttl(SECOND),
+        |b| b.min_ttl(HOUR).override_ttl(Ttl::DoNotStore),
+        |b| b.min_ttl(HOUR).rule(Rule::new().override_ttl(Ttl::Revalidate)),
+        |b| b.min_ttl(HOUR).rule(Rule::new().override_ttl(NONE)),
         |b| b.rule(Rule::new().url("*.example.com/**").statuses(200..=299).default_ttl(Ttl::Forever)),
-        |b| b.lease(SECOND),
+        |b| b.rule(Rule::new().tag("t")),
+        |b| b.heuristic_percent(0),
+        |b| b.heuristic_percent(100),
+        |b| b.max_heuristic(NONE).max_heuristic(Duration::MAX),
+        |b| b.revalidate_window(NONE),
+        |b| b.revalidate_window(Duration::MAX),
+        |b| b.stale_while_revalidate(NONE).stale_if_error(NONE),
+        |b| b.stale_while_revalidate(Duration::MAX).stale_if_error(Duration::MAX),
+        |b| b.refresh_early(NONE).max_refreshes(0),
+        |b| b.refresh_early(Duration::MAX).max_refreshes(usize::MAX),
+        |b| b.operation_timeout(LEAST).body_timeout(LEAST).flight_timeout(LEAST).refresh_timeout(LEAST),
+        |b| b.operation_timeout(Duration::MAX).body_timeout(Duration::MAX),
+        |b| b.flight_timeout(Duration::MAX).refresh_timeout(Duration::MAX),
+        |b| b.lease(LEAST),
+        |b| b.lease(Duration::MAX),
+        |b| b.min_entry_bytes(0).max_entry_bytes(1).chunk_bytes(1),
+        |b| b.min_entry_bytes(u64::MAX).max_entry_bytes(u64::MAX).chunk_bytes(usize::MAX),
+        |b| b.max_content_bytes(1).max_content_bytes(u64::MAX),
         |b| b.read_only().only_if_cached().key_all_headers().ignore_headers([HOST]),
+        |b| b.shared().store_set_cookie().store_despite(Forbidden::Private),
+        |b| b.ignore_cookie().ignore_query(["q"]).ignore_query::<String>([]),
+        |b| b.partition("").secret("s").status_field("s").metrics_label("m"),
+        |b| b.default_authority("a").default_authority("[::1]:65535").default_scheme(Scheme::HTTPS),
+        |b| b.record().record(),
+        |b| b.replay().read_only().fail_closed(),
     ];
-    for settings in right {
-        assert!(settings(CacheLayer::builder(MemoryStorage::new())).build().is_ok());
+    for (number, settings) in right.into_iter().enumerate() {
+        let built = settings(builder()).build();
+        assert!(built.is_ok(), "{number}: {built:?}");
     }
 }

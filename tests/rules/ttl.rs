@@ -121,8 +121,12 @@ async fn limits_hold_for_what_the_response_says_or_what_is_guessed_and_for_nothi
         (limits(), new, Some(20_000)),
         (limits(), &[("x-nothing", "")], None),
         (limits(), &[("cache-control", "no-cache, max-age=500"), ("etag", "\"a\"")], Some(0)),
-        (limits().default_ttl(500 * SECOND), &[("x-nothing", "")], Some(500_000)),
-        (limits().override_ttl(SECOND), &[("cache-control", "max-age=30")], Some(1_000)),
+        (limits().default_ttl(60 * SECOND), &[("x-nothing", "")], Some(60_000)),
+        (
+            limits().override_ttl(Ttl::Revalidate),
+            &[("cache-control", "max-age=30"), ("etag", "\"a\"")],
+            Some(0),
+        ),
     ] {
         assert_eq!(fresh_for(&with(rules, fields), || get(URI)).await, expected, "{fields:?}");
     }

@@ -20,6 +20,8 @@ pub enum Mode {
     Full,
     /// Changes never answer; reading works.
     HungWrites,
+    /// Changes are errors; reading works.
+    FailingWrites,
 }
 
 #[derive(Clone)]
@@ -67,8 +69,10 @@ impl Faulty {
                 Mode::Well | Mode::Full => return Ok(()),
                 Mode::ReadOnly if changes => return Err(Error::new(ErrorKind::ReadOnly, "scripted")),
                 Mode::ReadOnly => return Ok(()),
-                Mode::HungWrites if !changes => return Ok(()),
-                Mode::Failing => return Err(Error::new(ErrorKind::Unavailable, "scripted")),
+                Mode::HungWrites | Mode::FailingWrites if !changes => return Ok(()),
+                Mode::Failing | Mode::FailingWrites => {
+                    return Err(Error::new(ErrorKind::Unavailable, "scripted"));
+                }
                 Mode::Hung | Mode::HungWrites => woken.await,
             }
         }
