@@ -150,7 +150,7 @@ impl<'a> Table<'a> {
         };
         let mut keys =
             statement.query_map(params![now, limit], row)?.collect::<rusqlite::Result<Vec<_>>>()?;
-        keys.sort_unstable_by(|one, other| order(&one[0]).cmp(&order(&other[0])));
+        keys.sort_unstable_by(|one, other| order(&one[0]).cmp(order(&other[0])));
         let mut removed = Vec::with_capacity(keys.len());
         for key in &keys {
             removed.extend(self.removed(REMOVE, params![key[0], key[1], key[2], key[3]])?);
