@@ -370,7 +370,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0);
         if takes < Duration::from_secs(1) {
-            assert!(statistics.stored() > 50, "{statistics}");
+            assert!(statistics.stored() > 5, "{statistics}");
         }
         if takes == Duration::from_millis(1) {
             assert!(statistics.storage_failures() < 2000, "{statistics}");

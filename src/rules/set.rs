@@ -32,8 +32,8 @@ type AsyncFilter = Arc<dyn Fn(&request::Parts, &response::Parts) -> Answer + Sen
 /// | 6 | the layer, as default | [`default_ttl`](Self::default_ttl) |
 /// | 7 | a guess from Last-Modified (RFC 9111 §4.2.2) | within [`min_ttl`](Self::min_ttl) and [`max_ttl`](Self::max_ttl) |
 ///
-/// `min_ttl` and `max_ttl` do not limit what rules, the layer or a request say; an override or default beyond them is refused
-/// when the cache is built, since it would look as if they did.
+/// `min_ttl` and `max_ttl` do not limit what rules, the layer or a request say. An override or default of the layer beyond them is
+/// refused when the cache is built, since it would look as if they did; a rule is an exception, from them too.
 ///
 /// What the user says counts from when the response was received, whatever its Age. It is settled when a response is
 /// stored or validated, and kept with it: a rule that changes holds for what is fetched from then on.
@@ -179,9 +179,8 @@ impl Rules {
         {
             return Err(config("min_ttl is longer than max_ttl: swap them, or remove one"));
         }
-        let of_layer = [self.override_ttl, self.default_ttl];
-        let of_rules = self.list.iter().flat_map(|rule| [rule.override_ttl, rule.default_ttl]);
-        for ttl in of_layer.into_iter().chain(of_rules).flatten() {
+        // Not of single rules: these are exceptions, from the limits too.
+        for ttl in [self.override_ttl, self.default_ttl].into_iter().flatten() {
             let (lasts, is_longer) = match ttl {
                 // Zero is what `Revalidate` says, which is about no time.
                 Ttl::For(time) if !time.is_zero() => (time, self.max_ttl.is_some_and(|most| time > most)),

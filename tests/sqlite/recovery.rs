@@ -266,3 +266,52 @@ async fn a_uri_that_asks_to_create_opens_what_is_there_too() {
     }
     assert!(directory.path().join("a b.sqlite").exists());
 }
+
+/// All of them set it aside, each with connections and a view of its own, as processes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_meet_damage_share_one_new_file() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    filled(&path).await;
+    let mut handles = Vec::new();
+    for _ in 0..6 {
+        handles.push(SqliteStorage::builder(&path).readers(1).open().await.unwrap());
+    }
+    damage(&path);
+    let writing = handles.iter().cloned().zip(100..).map(|(storage, number)| {
+        tokio::spawn(async move {
+            let written = async {
+                while storage.write(head(number), record(10_000)).await.is_err() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(20), written).await.expect("it is written");
+        })
+    });
+    for writing in writing.collect::<Vec<_>>() {
+        writing.await.unwrap();
+    }
+    // Now that all of them have the new file, none writes to another.
+    for (storage, number) in handles.iter().zip(100..) {
+        storage.write(head(number), record(10)).await.unwrap();
+    }
+    for storage in &handles {
+        for number in 100..106 {
+            until_there(storage, number).await;
+        }
+    }
+    for storage in handles {
+        storage.close().await.unwrap();
+    }
+    crate::integrity(&path);
+}
+
+/// Waits until a reader has looked which file has the name.
+async fn until_there(storage: &SqliteStorage, number: u8) {
+    let read = async {
+        while !storage.read(head(number)).await.is_ok_and(|read| read.is_some()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("it is read");
+}

@@ -14,7 +14,8 @@ use super::failure::{failed, is_duplicate};
 use super::link::Link;
 use super::server::MongoDbServer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::contract::{Retain, Storage};
+use crate::storage::Hold;
+use crate::storage::contract::{Retain, Storage, Usage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
@@ -278,6 +279,25 @@ impl Storage for MongoDbStorage {
     /// Up to this length the round trip of a second read takes longer than the bytes.
     fn inline_len(&self) -> usize {
         32 << 10
+    }
+
+    /// Holds nothing: the server drops nothing before its time.
+    fn hold(&self, _: Key, _: u64) -> Hold {
+        Hold::default()
+    }
+
+    /// Not known: the server counts what its disk has, with what others keep there.
+    async fn usage(&self) -> Result<Usage> {
+        Ok(Usage::default())
+    }
+
+    async fn check(&self) -> Result<()> {
+        Self::check(self).await
+    }
+
+    /// Does nothing: a write is the server's when it returns.
+    async fn close(&self) -> Result<()> {
+        Ok(())
     }
 }
 

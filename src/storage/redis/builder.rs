@@ -87,8 +87,10 @@ impl RedisStorageBuilder {
         self
     }
 
-    /// How many connections all tasks share; at most 64. More help where values of megabytes keep small ones waiting.
-    /// Default: 2; for a ready pool 1.
+    /// How many connections all tasks share; at most 64. Half of them are for writes; those of a ready pool are for both. More help
+    /// where values of megabytes keep small ones waiting.
+    ///
+    /// Default: 2.
     pub fn connections(mut self, connections: usize) -> Self {
         self.settings.connections = Some(connections);
         self
@@ -146,13 +148,13 @@ impl RedisStorageBuilder {
         };
         let naming = Naming::new(self.settings.cache_name.as_deref().unwrap_or("http-cache"))?;
         let is_cluster = matches!(target, Some(Target::Cluster(_)));
-        let most = self.settings.connections.unwrap_or(if ready.is_some() || is_cluster { 1 } else { 2 });
+        let most = self.settings.connections.unwrap_or(2);
         if most == 0 || most > MOST_CONNECTIONS {
             return Err(config("the number of connections must be between 1 and 64"));
         }
         let (connect, response) = (self.settings.connect_timeout(), self.settings.response_timeout());
         let age = Arc::new(AtomicU64::new(0));
-        let (pool, room) = match (target, ready) {
+        let (pool, number, writes) = match (target, ready) {
             (Some(target), _) => {
                 let config = self.connection.unwrap_or_else(|| {
                     AsyncConnectionConfig::new()
@@ -160,19 +162,30 @@ impl RedisStorageBuilder {
                         .set_response_timeout(Some(response))
                         .set_pipeline_buffer_size(1000)
                 });
-                let manager = LinkManager::new(target, config, connect, response, Arc::clone(&age));
                 let settings = self.pool.unwrap_or_else(|| PoolConfig::new(most));
-                let pool = OwnPool::builder(manager).config(settings).runtime(Runtime::Tokio1).build();
-                (Pool::Own(pool.map_err(|_| config_of_pool())?), settings.max_size)
+                let pool = |number| {
+                    let settings = PoolConfig { max_size: number, ..settings };
+                    let manager =
+                        LinkManager::new(target.clone(), config.clone(), connect, response, Arc::clone(&age));
+                    let pool = OwnPool::builder(manager).config(settings).runtime(Runtime::Tokio1).build();
+                    pool.map(Pool::Own).map_err(|_| config_of_pool())
+                };
+                let number = most.min(settings.max_size.max(1));
+                // Half of them for writes, so that one that is held up holds up no reads.
+                let writes = number / 2;
+                let reads = number - writes;
+                (pool(reads)?, reads, if writes > 0 { Some((pool(writes)?, writes)) } else { None })
             }
             (None, Some(pool)) => {
-                let room = pool.status().max_size;
-                (Pool::Ready(pool), room)
+                let number = most.min(pool.status().max_size.max(1));
+                (Pool::Ready(pool), number, None)
             }
             (None, None) => return Err(config_of_pool()),
         };
-        let links = Links::new(pool, most.min(room.max(1)), connect, response, age);
-        Ok(RedisStorage::new(links, naming, is_cluster, self.clock))
+        let links = |pool, number| Arc::new(Links::new(pool, number, connect, response, Arc::clone(&age)));
+        let reads = links(pool, number);
+        let writes = writes.map_or_else(|| Arc::clone(&reads), |(pool, number)| links(pool, number));
+        Ok(RedisStorage::new(reads, writes, naming, is_cluster, self.clock))
     }
 
     /// The store, once the server was asked. A server that cannot be reached now is no error, since requests go on
@@ -186,7 +199,7 @@ impl RedisStorageBuilder {
         match storage.check().await {
             Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Denied) => return Err(error),
             Err(error) => tracing::warn!(%error, "redis is not there yet: requests go on without it"),
-            Ok(()) => {}
+            Ok(()) => storage.warn_of_policy().await,
         }
         Ok(storage)
     }

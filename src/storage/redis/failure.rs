@@ -37,6 +37,10 @@ fn meaning(error: &RedisError, writes: bool) -> (ErrorKind, &'static str) {
         (DriverKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             (ErrorKind::Denied, "redis refuses the user or the password")
         }
+        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => (
+            ErrorKind::Config,
+            "this redis is a node of a cluster: connect by redis+cluster://, or give the builder a ClusterClient",
+        ),
         (DriverKind::Server(ServerErrorKind::BusyLoading), _) => {
             (ErrorKind::Unavailable, "redis is still loading its data")
         }
@@ -76,6 +80,11 @@ fn word(error: &RedisError) -> &str {
 /// True when the connection is of no use any more, and another may be.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_connection_dropped()
+}
+
+/// True when one command named keys of several slots, which a server that is in cluster mode does not take.
+pub(super) fn is_across_slots(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.to_string() == "redis: CROSSSLOT")
 }
 
 /// True when the server takes no writes because another is the master now.

@@ -39,10 +39,11 @@ impl Link {
 }
 
 /// What the manager connects to.
+#[derive(Clone)]
 pub(super) enum Target {
     Server(Client),
     Cluster(ClusterClient),
-    Sentinel(Mutex<SentinelClient>),
+    Sentinel(Arc<Mutex<SentinelClient>>),
 }
 
 /// Makes connections for the pool.

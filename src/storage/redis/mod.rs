@@ -22,12 +22,23 @@
 //!   part while it is read ends in an error, never short. An invalidation is a record too: where the server drops
 //!   records within minutes, use the layer's [`strict`](crate::CacheLayerBuilder::strict). Under
 //!   `noeviction` a full server goes on serving what it has; everything new is refused as
-//!   [`Full`](crate::ErrorKind::Full). `volatile-*` policies never drop what never expires.
+//!   [`Full`](crate::ErrorKind::Full).
+//! - **The policy to set** is `allkeys-lru`, or `noeviction` where the memory is enough. The mark of an invalidation is kept for ten
+//!   minutes, and has the shortest time of all records: `volatile-ttl` drops the marks before everything else, and a slow
+//!   fetch that began before the invalidation is then stored after it. `volatile-lru`, `-lfu` and `-random` drop marks and
+//!   never what never expires; `allkeys-lfu` and `allkeys-random` may drop a mark soon after it was written. With
+//!   [`strict`](crate::CacheLayerBuilder::strict) none of them brings an invalidated response back. Connecting warns of
+//!   `volatile-*`, where the user may ask for it (`+info`).
+//! - **Expiry** is the server's: [`delete_expired`](super::Storage::delete_expired) asks nothing of it for a time that has come.
+//! - **Connections**: half of them are for writes, so that writes that are held up (`CLIENT PAUSE`, a disk that is slow to
+//!   save) hold up no reads. With one connection, or a ready pool, they share.
 //! - **Durability** is the server's. What it forgets in a restart is a miss. A failover may lose the last writes, and an
 //!   invalidation among them; so may a restart without `appendonly`. Replicas are never read.
 //! - **Rights** that a user needs (`ACL SETUSER`): `~<cache_name>:*` with `+get +set +unlink +exists +getrange +eval
 //!   +scan +ping`, and within the scripts `+setrange +persist +pexpire`; in a cluster also `+cluster`; under sentinels
 //!   `+role`.
+//! - **A node of a cluster** that is connected by `redis://` is found out when it is connected, and refused as
+//!   [`Config`](crate::ErrorKind::Config): use `redis+cluster://`. A server alone that is in cluster mode works.
 //! - **A cluster's node that is down** makes its entries misses. The cache leaves the whole store alone for two seconds
 //!   after five failures in a row, which then come from that node.
 //! - **A command's answer** may take [`response_timeout`](RedisStorageBuilder::response_timeout); the cache's own

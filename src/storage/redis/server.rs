@@ -1,6 +1,7 @@
 //! Which Redis it is: an address, the driver's own settings, or a ready client or pool.
 
 use std::fmt;
+use std::sync::Arc;
 
 use deadpool_redis::redis::cluster::{ClusterClient, ClusterClientBuilder};
 use deadpool_redis::redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
@@ -73,7 +74,7 @@ impl From<ClusterClient> for RedisServer {
 
 impl From<SentinelClient> for RedisServer {
     fn from(client: SentinelClient) -> Self {
-        Self(Kind::Target(Box::new(Ok(Target::Sentinel(client.into())))))
+        Self(Kind::Target(Box::new(Ok(Target::Sentinel(Arc::new(client.into()))))))
     }
 }
 
@@ -190,7 +191,7 @@ fn sentinel(base: &str, place: &str, options: &mut Options) -> Result<Target> {
             .set_client_to_redis_tls_mode(TlsMode::Secure)
             .set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
-    builder.build().map(|client| Target::Sentinel(client.into())).map_err(|_| unusable())
+    builder.build().map(|client| Target::Sentinel(Arc::new(client.into()))).map_err(|_| unusable())
 }
 
 fn socket(path: &str, options: &mut Options) -> Result<Target> {

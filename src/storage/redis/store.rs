@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::builder::RedisStorageBuilder;
+use super::failure::is_across_slots;
 use super::links::{Links, Manner};
 use super::listing::Listing;
 use super::naming::{Naming, PAGE};
@@ -15,13 +17,16 @@ use super::scripts;
 use super::server::RedisServer;
 use super::value::{self, Expiry, digits};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::contract::{Retain, Storage};
+use crate::storage::Hold;
+use crate::storage::contract::{Retain, Storage, Usage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::{Clock, Timestamp};
 
 /// Redis takes 512 MB; a record of ours is a chunk of a body, and this keeps others waiting for long enough.
 const LONGEST: usize = 16 << 20;
+/// How many names are asked for by a check: of three nodes, one has all of them once in fifty million times.
+const PROBES: u8 = 16;
 /// How many commands of one operation are under way at the same time.
 pub(super) const AT_ONCE: usize = 64;
 
@@ -43,10 +48,15 @@ pub struct RedisStorage {
 }
 
 struct Inner {
-    links: Arc<Links>,
+    reads: Arc<Links>,
+    /// A connection of their own, where there is more than one.
+    writes: Arc<Links>,
     naming: Naming,
-    /// Keys of different entries may be on different nodes, and no command takes them together.
+    /// Keys of different entries may be on different nodes.
     is_cluster: bool,
+    /// No command takes keys of several entries together: in a cluster, and on a server alone that is in cluster mode, which
+    /// shows when it refuses one.
+    by_entry: AtomicBool,
     clock: Clock,
 }
 
@@ -69,21 +79,55 @@ impl RedisStorage {
     ///
     /// # Errors
     /// Why not: [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) where it cannot be reached,
-    /// [`Denied`](ErrorKind::Denied) where it refuses the credentials or they give no right to read.
+    /// [`Denied`](ErrorKind::Denied) where it refuses the credentials or they give no right to read,
+    /// [`Config`](ErrorKind::Config) where it is one node of a cluster.
     pub async fn check(&self) -> Result<()> {
-        let name = self.inner.naming.name(Key::head([0; 16]));
-        self.inner.links.run(cmd("EXISTS").arg(name), Manner::READ).await.map(drop)
+        // One node of several has some of the slots: of so many names, it lacks one.
+        for number in 0..if self.inner.is_cluster { 1 } else { PROBES } {
+            let name = self.inner.naming.name(Key::head([number; 16]));
+            self.inner.run(cmd("EXISTS").arg(name), Manner::READ).await?;
+        }
+        Ok(())
     }
 
-    pub(super) fn new(links: Links, naming: Naming, is_cluster: bool, clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { links: Arc::new(links), naming, is_cluster, clock }) }
+    /// Tells of a policy that drops the marks of invalidations before everything else. A user who may not ask for it is told
+    /// nothing.
+    pub(super) async fn warn_of_policy(&self) {
+        if self.inner.is_cluster {
+            return;
+        }
+        let told = match self.inner.run(cmd("INFO").arg("memory"), Manner::READ).await {
+            Ok(Value::BulkString(told)) => String::from_utf8_lossy(&told).into_owned(),
+            Ok(Value::VerbatimString { text, .. }) => text,
+            _ => return,
+        };
+        let policy = told.lines().find_map(|line| line.trim().strip_prefix("maxmemory_policy:"));
+        if let Some(policy) = policy.filter(|policy| policy.starts_with("volatile-")) {
+            tracing::warn!(
+                policy,
+                "the policy of this redis drops the marks of invalidations first when its memory is full: set \
+                 maxmemory-policy to allkeys-lru or noeviction"
+            );
+        }
+    }
+
+    pub(super) fn new(
+        reads: Arc<Links>,
+        writes: Arc<Links>,
+        naming: Naming,
+        is_cluster: bool,
+        clock: Clock,
+    ) -> Self {
+        let by_entry = AtomicBool::new(is_cluster);
+        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, by_entry, clock }) }
     }
 }
 
 impl Inner {
     async fn run(&self, command: &Cmd, manner: Manner) -> Result<Value> {
+        let links = if manner.writes { &self.writes } else { &self.reads };
         // The driver's futures are large, and the cache holds one within another.
-        Box::pin(self.links.run(command, manner)).await
+        Box::pin(links.run(command, manner)).await
     }
 
     /// How many of something a command says that there were.
@@ -108,26 +152,38 @@ impl Inner {
     }
 
     /// Keys that one command may name together.
-    fn groups(&self, keys: &[Key]) -> Vec<Vec<Key>> {
+    fn groups(keys: &[Key], by_entry: bool) -> Vec<Vec<Key>> {
         let mut keys = keys.to_vec();
-        if self.is_cluster {
+        if by_entry {
             keys.sort_unstable();
         }
-        keys.chunk_by(|one, next| !self.is_cluster || one.entry == next.entry)
+        keys.chunk_by(|one, next| !by_entry || one.entry == next.entry)
             .flat_map(|group| group.chunks(PAGE).map(<[Key]>::to_vec))
             .collect()
     }
 
     /// Runs a command for each group of keys, and adds up what it counts.
     async fn sum(&self, keys: &[Key], manner: Manner, command: impl Fn(&[Key]) -> Cmd + Sync) -> Result<u64> {
-        let groups = self.groups(keys);
-        stream::iter(groups)
+        let by_entry = self.by_entry.load(Ordering::Relaxed);
+        let mut counted = Self::groups(keys, by_entry).into_iter();
+        let mut sum = 0;
+        // One after the other until the server has shown that it takes keys of several entries.
+        if !by_entry && let Some(first) = counted.next() {
+            match self.count(&command(&first), manner).await {
+                Err(error) if is_across_slots(&error) => {
+                    self.by_entry.store(true, Ordering::Relaxed);
+                    counted = Self::groups(keys, true).into_iter();
+                }
+                count => sum = count?,
+            }
+        }
+        stream::iter(counted)
             .map(|group| {
                 let command = command(&group);
                 async move { self.count(&command, manner).await }
             })
             .buffer_unordered(AT_ONCE)
-            .try_fold(0, |sum, count| async move { Ok(sum + count) })
+            .try_fold(sum, |sum, count| async move { Ok(sum + count) })
             .await
     }
 
@@ -163,7 +219,7 @@ impl Inner {
     }
 
     fn listing(&self) -> Listing<'_> {
-        Listing::new(&self.links, &self.naming, self.is_cluster)
+        Listing::new(&self.reads, &self.naming, self.is_cluster)
     }
 }
 
@@ -263,7 +319,12 @@ impl Storage for RedisStorage {
         self.inner.sum(keys, Manner::WRITE, command).await
     }
 
+    /// Asks nothing of the server for a time that has come: it has dropped what was due by then. For a later one, by a clock that
+    /// is ahead of this storage's, it walks over all keys.
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        if now <= self.inner.clock.now() {
+            return Ok(0);
+        }
         let inner = &*self.inner;
         let due = move |key: Key| async move {
             let name = inner.naming.name(key);
@@ -319,6 +380,25 @@ impl Storage for RedisStorage {
     /// Up to this length the round trip of a second read takes longer than the bytes.
     fn inline_len(&self) -> usize {
         32 << 10
+    }
+
+    /// Holds nothing: the server evicts, and knows no readers.
+    fn hold(&self, _: Key, _: u64) -> Hold {
+        Hold::default()
+    }
+
+    /// Not known: the server counts its memory, which others share.
+    async fn usage(&self) -> Result<Usage> {
+        Ok(Usage::default())
+    }
+
+    async fn check(&self) -> Result<()> {
+        Self::check(self).await
+    }
+
+    /// Does nothing: a write is the server's when it returns.
+    async fn close(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -35,7 +35,8 @@
 //! - A file of an older layout is brought up to date when it is opened, in one transaction; a read-only one is refused.
 //! - A damaged file is set aside, when it is opened and when it turns out while it is open, and a new one begun: see
 //!   [`Recovery`], which can be set otherwise. Files up to 64 MiB are checked whole when they are opened, longer ones where
-//!   their tables begin; a damaged record that turns up later counts as absent.
+//!   their tables begin; a damaged record that turns up later counts as absent. One process at a time makes the file or sets
+//!   it aside (on Unix, by a lock on its directory).
 //! - A file that is not one of ours, or was made by a newer version of this crate, is refused when it is opened, and is not
 //!   changed. Where a newer version brings the file to its layout while this one has it open, this one reads on and
 //!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly).

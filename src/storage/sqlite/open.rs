@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::aside::{Recovery, set_aside};
+use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
 use super::layout::upgrade;
@@ -98,6 +98,8 @@ impl Plan {
     pub(super) fn open_first(&mut self) -> Result<(Connection, bool)> {
         if self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
             self.location.make_parents()?;
+            // Not while another process moves the files of the one before, see there.
+            let _turn = self.location.path().map(alone);
             self.location.make_private();
         }
         let writer = self.open_writer()?;
