@@ -117,6 +117,27 @@ async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_recor
 }
 
 #[tokio::test]
+async fn a_storage_that_ends_makes_no_file_anew() {
+    for closes in [false, true] {
+        let directory = directory();
+        let path = directory.path().join("below/cache.sqlite");
+        let storage = open(&path, false).await;
+        storage.write(head(1), record(1000)).await.unwrap();
+        assert!(storage.read(head(1)).await.unwrap().is_some(), "a use is noted");
+        let opened = crate::open_files(&path);
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        let deleted = path.with_file_name("cache.sqlite (deleted)");
+        assert_eq!(crate::open_files(&deleted), opened);
+        if closes {
+            storage.close().await.unwrap();
+        }
+        drop(storage);
+        until("all connections are closed", || crate::open_files(&deleted) == 0).await;
+        assert!(!path.parent().unwrap().exists());
+    }
+}
+
+#[tokio::test]
 async fn all_files_are_closed_after_a_replacement() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");

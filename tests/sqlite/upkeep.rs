@@ -99,7 +99,7 @@ async fn much_that_expired_goes_at_once_and_what_lives_stays() {
         let part = key.sibling(Kind::Chunk, [1; 16], number % 3);
         async move {
             storage.write(key, Record::new(payload.clone(), until)).await.unwrap();
-            if number % 50 == 0 {
+            if number.is_multiple_of(50) {
                 storage.write(part, Record::new(payload, now)).await.unwrap();
             }
         }

@@ -320,8 +320,8 @@ impl Desk {
     }
 
     fn write_uses(&self, connection: &mut Connection) {
-        if self.renew(connection).is_err() {
-            return; // there is nothing to write them to
+        if !self.source.looks_same(&mut self.state().watch) {
+            return; // they are of a file that is gone: none is made for them, least of all when the storage ends
         }
         for uses in self.recency.take().chunks(USES_AT_ONCE) {
             let written = self.transaction(connection, |table| {
