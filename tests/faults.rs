@@ -399,6 +399,7 @@ async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
     assert_eq!(cache.get(A).await.body, "version 1");
 }
 
+#[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn closing_by_the_layer_waits_for_what_was_begun() {
     let directory = tempfile::tempdir().unwrap();
@@ -459,9 +460,9 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let fetched = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
     let origin = {
-        let (gate, fetched) = (gate.clone(), fetched.clone());
+        let (gate, fetched) = (std::sync::Arc::clone(&gate), std::sync::Arc::clone(&fetched));
         tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let (gate, fetched) = (gate.clone(), fetched.clone());
+            let (gate, fetched) = (std::sync::Arc::clone(&gate), std::sync::Arc::clone(&fetched));
             async move {
                 if request.uri().path() == "/shared" {
                     fetched.fetch_add(1, std::sync::atomic::Ordering::SeqCst);

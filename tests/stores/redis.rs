@@ -92,10 +92,7 @@ async fn expiry_is_the_servers_own_and_never_has_none() {
     let name = format!("app:{{{}}}:head", "07".repeat(16));
     storage.write(head, Record::new("x", Timestamp::NEVER)).await.unwrap();
     assert_eq!(redis.command(&["PTTL", &name]), "-1");
-    storage
-        .retain(&[head], tower_response_cache::storage::Retain::AtMost(now + Duration::from_secs(600)))
-        .await
-        .unwrap();
+    storage.retain(&[head], Retain::AtMost(now + Duration::from_secs(600))).await.unwrap();
     let left: u64 = redis.command(&["PTTL", &name]).parse().unwrap();
     assert!((590_000..=600_000).contains(&left), "{left}");
     assert!(
@@ -103,7 +100,7 @@ async fn expiry_is_the_servers_own_and_never_has_none() {
             .ok(&["GETRANGE", &name, "0", "19"])
             .ends_with(&(now + Duration::from_secs(600)).as_millis().to_string())
     );
-    storage.retain(&[head], tower_response_cache::storage::Retain::AtLeast(Timestamp::NEVER)).await.unwrap();
+    storage.retain(&[head], Retain::AtLeast(Timestamp::NEVER)).await.unwrap();
     assert_eq!(redis.command(&["PTTL", &name]), "-1");
     let chunk = head.sibling(Kind::Chunk, [1; 16], 3);
     storage.write(chunk, Record::new("x", now + Duration::from_millis(50))).await.unwrap();

@@ -75,7 +75,7 @@ impl Faulty {
                 Mode::ReadOnly => return Ok(()),
                 Mode::HungWrites | Mode::FailingWrites if !changes => return Ok(()),
                 Mode::HungReads if changes => return Ok(()),
-                Mode::Alternating if number % 2 == 0 => return Ok(()),
+                Mode::Alternating if number.is_multiple_of(2) => return Ok(()),
                 Mode::Alternating | Mode::Failing | Mode::FailingWrites => {
                     return Err(Error::new(ErrorKind::Unavailable, "scripted"));
                 }

@@ -38,8 +38,9 @@ impl Link {
     }
 }
 
-/// What the manager connects to.
+/// What the manager connects to: one for each storage, so that its size does not matter.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Target {
     Server(Client),
     Cluster(ClusterClient),

@@ -81,7 +81,7 @@ pub async fn a_held_entry_is_evicted_last<H: Harness>(harness: &H) {
     let hold = storage.hold(chunk(0, 0), u64::from(PARTS) * LEN as u64);
     for number in 1..=200 {
         storage.write(head(number), record(vec![number; LEN])).await.unwrap();
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             for part in 0..PARTS {
                 let read = payload(&storage, chunk(0, part)).await;
                 assert!(read.is_some_and(|read| read == vec![part as u8; LEN]), "a held chunk is gone");
