@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::content::{Ignored, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED;
-pub(crate) use self::target::{HOST_BESIDE, REWRITTEN, has_scheme, rewritten, why_unidentified};
+pub(crate) use self::target::{HOST_BESIDE, Lacks, REWRITTEN, has_scheme, lacks, rewritten};
 use self::target::{asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
 

@@ -4,7 +4,6 @@
 use http::{HeaderName, Uri, header, request};
 
 use super::EffectiveUri;
-use crate::control::BypassReason;
 
 /// Stands among the names for a Host field that is not, letter case aside, the effective URI's authority.
 pub(crate) const HOST_BESIDE: HeaderName = HeaderName::from_static("*host");
@@ -57,15 +56,25 @@ pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// Why a request has no effective URI.
+/// What a request lacks that has no effective URI.
+pub(crate) enum Lacks {
+    /// Its target names no resource of an origin (`*`, or an authority alone).
+    Resource,
+    /// It names no host, in its URI or a Host field.
+    Host,
+    /// The host that it names is none.
+    GoodHost,
+}
+
+/// Says what a request lacks that has no effective URI.
 #[cold]
-pub(crate) fn why_unidentified(parts: &request::Parts) -> BypassReason {
+pub(crate) fn lacks(parts: &request::Parts) -> Lacks {
     let uri = asked_uri(parts);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     match uri.authority().or(parts.uri.authority()) {
-        _ if !path.starts_with(['/', '?']) => BypassReason::NoResource,
-        None if !parts.headers.contains_key(header::HOST) => BypassReason::NoHost,
-        _ => BypassReason::MalformedHost,
+        _ if !path.starts_with(['/', '?']) => Lacks::Resource,
+        None if !parts.headers.contains_key(header::HOST) => Lacks::Host,
+        _ => Lacks::GoodHost,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot};
 use crate::error::Result as StoreResult;
-use crate::key::{self, EffectiveUri};
+use crate::key::{self, EffectiveUri, Lacks};
 use crate::policy::{self, Interest, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -140,7 +140,7 @@ impl<S: Storage> Core<S> {
             _ => {}
         }
         match uri {
-            None => Route::Bypass(bypass.unwrap_or_else(|| key::why_unidentified(parts))),
+            None => Route::Bypass(bypass.unwrap_or_else(|| why_unidentified(parts))),
             Some(_) if !safe => Route::Unsafe,
             Some(_) if !self.config.methods.contains(&parts.method) => Route::Bypass(BypassReason::Method),
             Some(_) => match bypass {
@@ -260,7 +260,7 @@ impl<S: Storage> Core<S> {
     ) -> Answered<F> {
         let (place, found) = {
             let Some(uri) = self.identify(&parts) else {
-                let reason = key::why_unidentified(&parts);
+                let reason = why_unidentified(&parts);
                 return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body), reason)).await;
             };
             if !self.admits(&parts).await {
@@ -454,6 +454,15 @@ impl<S: Storage> Core<S> {
             lead.land(Landed::Failed(None));
         }
         result
+    }
+}
+
+/// Why a request that has no effective URI passes the cache by.
+fn why_unidentified(parts: &request::Parts) -> BypassReason {
+    match key::lacks(parts) {
+        Lacks::Resource => BypassReason::NoResource,
+        Lacks::Host => BypassReason::NoHost,
+        Lacks::GoodHost => BypassReason::MalformedHost,
     }
 }
 
