@@ -132,6 +132,12 @@ impl Clock {
         (Self(Source::Mock(mock.clone())), mock)
     }
 
+    /// Whether it is the system's, which nobody holds.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_system(&self) -> bool {
+        matches!(self.0, Source::System)
+    }
+
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {

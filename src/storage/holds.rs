@@ -47,6 +47,9 @@ impl Holds {
         let now = Instant::now();
         {
             let mut held = self.lock();
+            if held.bytes.saturating_add(bytes) > max_bytes / 2 {
+                held.forget_expired(now);
+            }
             let all = held.bytes;
             let bodies = held.entries.entry(chunk.entry).or_default();
             match bodies.iter_mut().find(|body| body.slot == chunk.slot) {
@@ -94,6 +97,15 @@ impl Holds {
 }
 
 impl Held {
+    /// Counts no more what is not held any more, though its readers are still there.
+    fn forget_expired(&mut self, now: Instant) {
+        for body in self.entries.values_mut().flatten() {
+            if now.saturating_duration_since(body.since) >= LIMIT {
+                self.bytes -= std::mem::take(&mut body.bytes);
+            }
+        }
+    }
+
     fn forget_empty(&mut self, entry: &[u8; 16]) {
         if self.entries.get(entry).is_some_and(Vec::is_empty) {
             self.entries.remove(entry);
@@ -158,6 +170,21 @@ mod tests {
         let now = holds.hold(body(2, 1), 11, 100);
         assert!(holds.has_entry(&[2; 16]));
         drop(now);
+    }
+
+    #[test]
+    fn readers_that_stay_too_long_leave_room_for_others() {
+        let holds = Arc::new(Holds::default());
+        let slow = holds.hold(body(1, 1), 50, 100);
+        let refused = holds.hold(body(2, 1), 50, 100);
+        assert!(!holds.has_entry(&[2; 16]));
+        holds.lock().forget_expired(Instant::now() + LIMIT);
+        let other = holds.hold(body(2, 1), 50, 100);
+        assert!(holds.has_entry(&[2; 16]));
+        drop((slow, refused));
+        assert_eq!(holds.lock().bytes, 50);
+        drop(other);
+        assert_eq!((holds.lock().bytes, holds.any()), (0, false));
     }
 
     #[test]

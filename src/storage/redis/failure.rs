@@ -82,11 +82,6 @@ pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_connection_dropped()
 }
 
-/// True when one command named keys of several slots, which a server that is in cluster mode does not take.
-pub(super) fn is_across_slots(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.to_string() == "redis: CROSSSLOT")
-}
-
 /// True when the server takes no writes because another is the master now.
 pub(super) fn is_demoted(error: &RedisError) -> bool {
     meaning(error, true).0 == ErrorKind::ReadOnly

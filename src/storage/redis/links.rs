@@ -47,6 +47,8 @@ struct State {
     /// Tells one set of connections from the next.
     generation: u64,
     held: Held,
+    /// The age that they were made in: of an earlier one, they may lead to a server that is no master any more.
+    age: u64,
     /// When a master was last looked for anew.
     searched: Option<Instant>,
 }
@@ -119,6 +121,9 @@ impl Links {
     pub(super) async fn link(self: &Arc<Self>) -> Result<(u64, Link)> {
         let (generation, connecting) = {
             let mut state = self.lock();
+            if matches!(state.held, Held::There(_)) && state.age < self.age.load(Ordering::SeqCst) {
+                state.held = Held::None;
+            }
             match &state.held {
                 Held::There(links) => return Ok((state.generation, self.one(links))),
                 Held::Connecting(connecting) => (state.generation, connecting.clone()),
@@ -143,10 +148,12 @@ impl Links {
     fn connect(self: &Arc<Self>, generation: u64) -> Result<Connecting> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| no_runtime())?;
         let links = Arc::clone(self);
+        let age = self.age.load(Ordering::SeqCst);
         let task = runtime.spawn(async move {
             let found = links.take_all().await;
             let mut state = links.lock();
             if state.generation == generation {
+                state.age = age;
                 state.held = match &found {
                     Ok(links) => Held::There(Arc::clone(links)),
                     Err(_) => Held::None,

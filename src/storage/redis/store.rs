@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::builder::RedisStorageBuilder;
-use super::failure::is_across_slots;
 use super::links::{Links, Manner};
 use super::listing::Listing;
 use super::naming::{Naming, PAGE};
@@ -25,7 +23,7 @@ use crate::time::{Clock, Timestamp};
 
 /// Redis takes 512 MB; a record of ours is a chunk of a body, and this keeps others waiting for long enough.
 const LONGEST: usize = 16 << 20;
-/// How many names are asked for by a check: of three nodes, one has all of them once in fifty million times.
+/// How many names are asked for by a check. Their slots lie apart, so that each node of several lacks some.
 const PROBES: u8 = 16;
 /// How many commands of one operation are under way at the same time.
 pub(super) const AT_ONCE: usize = 64;
@@ -54,9 +52,6 @@ struct Inner {
     naming: Naming,
     /// Keys of different entries may be on different nodes.
     is_cluster: bool,
-    /// No command takes keys of several entries together: in a cluster, and on a server alone that is in cluster mode, which
-    /// shows when it refuses one.
-    by_entry: AtomicBool,
     clock: Clock,
 }
 
@@ -118,8 +113,7 @@ impl RedisStorage {
         is_cluster: bool,
         clock: Clock,
     ) -> Self {
-        let by_entry = AtomicBool::new(is_cluster);
-        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, by_entry, clock }) }
+        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, clock }) }
     }
 }
 
@@ -151,39 +145,24 @@ impl Inner {
         Expiry::of(until, self.clock.now())
     }
 
-    /// Keys that one command may name together.
-    fn groups(keys: &[Key], by_entry: bool) -> Vec<Vec<Key>> {
+    /// Keys that one command may name together: those of an entry, which are in one slot.
+    fn groups(keys: &[Key]) -> Vec<Vec<Key>> {
         let mut keys = keys.to_vec();
-        if by_entry {
-            keys.sort_unstable();
-        }
-        keys.chunk_by(|one, next| !by_entry || one.entry == next.entry)
+        keys.sort_unstable();
+        keys.chunk_by(|one, next| one.entry == next.entry)
             .flat_map(|group| group.chunks(PAGE).map(<[Key]>::to_vec))
             .collect()
     }
 
     /// Runs a command for each group of keys, and adds up what it counts.
     async fn sum(&self, keys: &[Key], manner: Manner, command: impl Fn(&[Key]) -> Cmd + Sync) -> Result<u64> {
-        let by_entry = self.by_entry.load(Ordering::Relaxed);
-        let mut counted = Self::groups(keys, by_entry).into_iter();
-        let mut sum = 0;
-        // One after the other until the server has shown that it takes keys of several entries.
-        if !by_entry && let Some(first) = counted.next() {
-            match self.count(&command(&first), manner).await {
-                Err(error) if is_across_slots(&error) => {
-                    self.by_entry.store(true, Ordering::Relaxed);
-                    counted = Self::groups(keys, true).into_iter();
-                }
-                count => sum = count?,
-            }
-        }
-        stream::iter(counted)
+        stream::iter(Self::groups(keys))
             .map(|group| {
                 let command = command(&group);
                 async move { self.count(&command, manner).await }
             })
             .buffer_unordered(AT_ONCE)
-            .try_fold(sum, |sum, count| async move { Ok(sum + count) })
+            .try_fold(0, |sum, count| async move { Ok(sum + count) })
             .await
     }
 
@@ -319,10 +298,10 @@ impl Storage for RedisStorage {
         self.inner.sum(keys, Manner::WRITE, command).await
     }
 
-    /// Asks nothing of the server for a time that has come: it has dropped what was due by then. For a later one, by a clock that
-    /// is ahead of this storage's, it walks over all keys.
+    /// Asks nothing of the server for a time that has come: it has dropped what was due by then. For a later one, and with a clock
+    /// of the user's, it walks over all keys.
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        if now <= self.inner.clock.now() {
+        if self.inner.clock.is_system() && now <= self.inner.clock.now() {
             return Ok(0);
         }
         let inner = &*self.inner;
