@@ -102,7 +102,11 @@ impl Links {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let failure = failed(&error, manner.writes);
+            let mut failure = failed(&error, manner.writes);
+            if failure.kind() == ErrorKind::Config && link.mends_itself() {
+                // Its slots are moving, and were not found in so many steps as the driver takes.
+                failure = Error::new(ErrorKind::Unavailable, "a part of the redis cluster is moving");
+            }
             let broken = is_broken(&error);
             if broken || (failure.kind() == ErrorKind::Timeout && !link.mends_itself()) {
                 self.doubt(generation);

@@ -23,7 +23,8 @@ use crate::time::{Clock, Timestamp};
 
 /// Redis takes 512 MB; a record of ours is a chunk of a body, and this keeps others waiting for long enough.
 const LONGEST: usize = 16 << 20;
-/// How many names are asked for by a check. Their slots lie apart, so that each node of several lacks some.
+/// How many names are asked for by a check. Their slots lie apart: one node of several that have about as many each lacks some
+/// of them.
 const PROBES: u8 = 16;
 /// How many commands of one operation are under way at the same time.
 pub(super) const AT_ONCE: usize = 64;
@@ -96,12 +97,13 @@ impl RedisStorage {
             Ok(Value::VerbatimString { text, .. }) => text,
             _ => return,
         };
-        let policy = told.lines().find_map(|line| line.trim().strip_prefix("maxmemory_policy:"));
+        let told = |name: &str| told.lines().find_map(|line| line.trim().strip_prefix(name));
+        let policy = told("maxmemory_policy:").filter(|_| told("maxmemory:") != Some("0"));
         if let Some(policy) = policy.filter(|policy| policy.starts_with("volatile-")) {
             tracing::warn!(
                 policy,
-                "the policy of this redis drops the marks of invalidations first when its memory is full: set \
-                 maxmemory-policy to allkeys-lru or noeviction"
+                "the policy of this redis drops the marks of invalidations before other records when its memory is \
+                 full: set maxmemory-policy to allkeys-lru or noeviction"
             );
         }
     }
