@@ -60,7 +60,7 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
 }
 
 async fn lives(place: &Place) {
-    let count = std::env::var("LIVES").map_or(6, |count| count.parse().unwrap());
+    let count = std::env::var("LIVES").map_or(3, |count| count.parse().unwrap());
     let storage = place.open("lives").await.unwrap();
     for manner in MANNERS {
         for number in 0..count {
