@@ -75,7 +75,7 @@ async fn run() -> Result<(), String> {
             table.add(fetch(&mut service, url).await?);
         }
     }
-    // What was read last is being written still; and a closed store is one whole file.
+    // The storage may still be writing the last response, and a closed one is one whole file.
     layer.idle().await;
     storage.close().await.map_err(|error| cannot("close", error))?;
     table.end();

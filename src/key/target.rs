@@ -56,7 +56,7 @@ pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// What a request lacks that has no effective URI.
+/// Names the part for want of which a request has no effective URI.
 pub(crate) enum Lacks {
     /// Its target names no resource of an origin (`*`, or an authority alone).
     Resource,

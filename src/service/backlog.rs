@@ -1,4 +1,4 @@
-//! How much waits for the storage: what is more than it can take is not stored, instead of everything being late.
+//! Bounds how much waits for the storage: a response beyond that is not stored, instead of all being late.
 //!
 //! Promises: the records that are handed to the storage and not taken yet are at most [`MOST`], of [`MOST_BYTES`] together; when
 //! the storage does not take them in time, fewer are handed to it at once, until it does.
@@ -13,7 +13,7 @@ use crate::time::{Clock, Timestamp};
 /// A storage in this machine takes so many small records in a twentieth of the time that an operation may take.
 const MOST: u32 = 512;
 const FEWEST: u32 = 8;
-/// What a process spends on this at most. A single record may be longer, and is then written alone.
+/// Bounds the memory of all that waits. A single record may be longer, and is then written alone.
 const MOST_BYTES: u64 = 64 << 20;
 /// The limit grows by one for so many records that were taken.
 const GROWTH: u32 = 16;

@@ -73,7 +73,7 @@ pub(crate) struct ChunkWrite {
     record: Record,
 }
 
-/// What a record in the storage is, for a chain.
+/// Tells how a record in the storage stands to a chain.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// The storage is about to hold this one.
@@ -89,7 +89,7 @@ impl InFlight {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// The chain of a key. Asked before the storage is read: what is written in between is then found there.
+    /// Returns the chain of a key. Ask before the storage is read: a write that ends in between is then found there.
     pub(crate) fn chain(&self, key: Key) -> Option<Arc<Chain>> {
         if self.is_empty() { None } else { self.lock().chains.get(&key).cloned() }
     }
@@ -334,5 +334,79 @@ impl Drop for ChunkWrite {
             writes.chunks.remove(&self.key);
             self.in_flight.count(&writes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::time::Timestamp;
+
+    const KEY: Key = Key::head([1; 16]);
+
+    fn record() -> Record {
+        Record::new("x", Timestamp::NEVER)
+    }
+
+    fn last(in_flight: &InFlight, there: Option<Stamp>) -> Option<Stamp> {
+        match in_flight.resolve(KEY, &in_flight.chain(KEY)?, there) {
+            Seen::Last(record) => Some(record.stamp()),
+            Seen::Foreign | Seen::Outdated => None,
+        }
+    }
+
+    #[test]
+    fn storage_at_any_element_shows_the_last_one() {
+        for written in 0..4 {
+            let in_flight = Arc::new(InFlight::default());
+            let mut stamps = vec![None];
+            let mut writes = Vec::new();
+            for _ in 0..4 {
+                let write = in_flight.write(KEY, stamps[stamps.len() - 1], record()).expect("it follows");
+                stamps.push(Some(write.record().stamp()));
+                writes.push(write);
+            }
+            assert!(in_flight.write(KEY, stamps[1], record()).is_none(), "it lost already");
+            for write in writes.drain(..written) {
+                assert_eq!(write.turn().now_or_never(), Some(true));
+                write.written();
+            }
+            assert!(stamps.iter().all(|there| last(&in_flight, *there) == stamps[4]));
+            assert!(writes[1..].iter().all(|write| write.turn().now_or_never().is_none()), "not in turn");
+            for write in writes {
+                write.written();
+            }
+            assert!(in_flight.is_empty());
+        }
+    }
+
+    #[test]
+    fn element_that_fails_takes_its_successors_with_it() {
+        let in_flight = Arc::new(InFlight::default());
+        let first = in_flight.write(KEY, None, record()).expect("it is alone");
+        let second = in_flight.write(KEY, Some(first.record().stamp()), record()).expect("it follows");
+        let third = in_flight.write(KEY, Some(second.record().stamp()), record()).expect("it follows");
+        drop(second);
+        assert_eq!(third.turn().now_or_never(), Some(false));
+        assert_eq!(last(&in_flight, None), Some(first.record().stamp()));
+        drop(third);
+        first.written();
+        assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn foreign_record_ends_the_chain() {
+        let in_flight = Arc::new(InFlight::default());
+        let write = in_flight.write(KEY, None, record()).expect("it is alone");
+        let foreign = Some(record().stamp());
+        let chain = in_flight.chain(KEY).expect("it is under way");
+        assert!(matches!(in_flight.resolve(KEY, &chain, foreign), Seen::Foreign));
+        assert!(in_flight.is_empty());
+        assert_eq!(write.turn().now_or_never(), Some(false));
+        let next = in_flight.write(KEY, foreign, record()).expect("a new chain begins");
+        drop(write); // which does not touch the new one
+        assert_eq!(last(&in_flight, foreign), Some(next.record().stamp()));
     }
 }
