@@ -10,7 +10,7 @@ use crate::builder::CacheLayerBuilder;
 use crate::error::Result;
 use crate::observe::statistics::Statistics;
 use crate::rules::Rules;
-use crate::service::{Cache, Config, Core};
+use crate::service::{Cache, Config, Shared};
 use crate::storage::{Storage, Usage};
 
 /// Wraps a tower HTTP service with a cache that keeps responses in a [`Storage`].
@@ -31,13 +31,13 @@ use crate::storage::{Storage, Usage};
 /// # }
 /// ```
 pub struct CacheLayer<S: Storage> {
-    core: Arc<Core<S>>,
+    shared: Arc<Shared<S>>,
 }
 
 impl<S: Storage> CacheLayer<S> {
     /// A private cache (for one client program) with the default settings.
     pub fn new(storage: S) -> Self {
-        Self::from_core(Core::new(storage, Config::default()))
+        Self::from_shared(Shared::new(storage, Config::default()))
     }
 
     /// A cache with settings.
@@ -45,28 +45,28 @@ impl<S: Storage> CacheLayer<S> {
         CacheLayerBuilder::new(storage)
     }
 
-    pub(crate) fn from_core(core: Arc<Core<S>>) -> Self {
-        Self { core }
+    pub(crate) fn from_shared(shared: Arc<Shared<S>>) -> Self {
+        Self { shared }
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core<S>> {
-        &self.core
+    pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
+        &self.shared
     }
 
     /// Waits until all that was begun is done: bodies that are being committed, background refreshes. Await it before
     /// a program ends, or what was read last may not be stored.
     pub async fn idle(&self) {
-        self.core.tasks.idle().await;
+        self.shared.records.tasks.idle().await;
     }
 
     /// What the cache has done since it was built, all its services together. Asking holds up nobody.
     pub fn statistics(&self) -> Statistics {
-        self.core.observer.statistics()
+        self.shared.observer.statistics()
     }
 
     /// The rules that hold now.
     pub fn rules(&self) -> Rules {
-        Rules::clone(&self.core.rules())
+        Rules::clone(&self.shared.rules())
     }
 
     /// Changes the rules while the cache runs. They hold for what is stored or validated from then on; a response that is
@@ -76,15 +76,15 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// The rules contradict themselves: those from before go on.
     pub fn set_rules(&self, rules: Rules) -> Result<()> {
-        self.core.set_rules(rules)
+        self.shared.set_rules(rules)
     }
 
     /// Switches the cache off, for all its services, until the guard is dropped: requests go straight to the inner
     /// service, and their responses are not stored. Of several guards the last one ends it. What a successful unsafe
     /// request makes doubtful is still invalidated. [`scope::disabled`](crate::scope::disabled) does it for one task.
     pub fn disable(&self) -> DisabledGuard {
-        self.core.disablers.fetch_add(1, Ordering::Relaxed);
-        DisabledGuard(Arc::clone(&self.core.disablers))
+        self.shared.disablers.fetch_add(1, Ordering::Relaxed);
+        DisabledGuard(Arc::clone(&self.shared.disablers))
     }
 
     /// Invalidates all responses that were stored with this tag ([`CacheOptions::tags`](crate::CacheOptions::tags),
@@ -99,7 +99,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// The store has not taken it yet. This process already treats it as done, and tries again by itself.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.core.end_tag(name).await
+        self.shared.records.end_tag(name).await
     }
 
     /// Invalidates all responses of a group that the origin named by Cache-Groups (RFC 9875), as
@@ -110,7 +110,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config): the origin is none. Or as `invalidate_tag`.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.core.end_group(origin, name).await
+        self.shared.records.end_group(origin, name).await
     }
 
     /// Returns how many bytes the storage keeps, and the bound on them ([`Storage::usage`]).
@@ -118,7 +118,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// Returns the storage's error, or [`Timeout`](crate::ErrorKind::Timeout) if it does not answer in time.
     pub async fn usage(&self) -> Result<Usage> {
-        self.core.usage().await
+        self.shared.records.usage().await
     }
 
     /// Asks the storage whether it works ([`Storage::check`]).
@@ -128,7 +128,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// Returns why the storage cannot be used.
     pub async fn check(&self) -> Result<()> {
-        self.core.check().await
+        self.shared.records.check().await
     }
 
     /// Closes the storage after everything that was begun is stored.
@@ -154,12 +154,12 @@ impl<S: Storage> CacheLayer<S> {
     /// # }
     /// ```
     pub async fn close(&self) -> Result<()> {
-        self.core.close().await
+        self.shared.records.close().await
     }
 
     /// The storage.
     pub fn storage(&self) -> &S {
-        self.core.store.store()
+        self.shared.records.store.store()
     }
 }
 
@@ -176,15 +176,15 @@ impl Drop for DisabledGuard {
 
 impl<S: Storage> Clone for CacheLayer<S> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<S: Storage> fmt::Debug for CacheLayer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheLayer")
-            .field("config", &self.core.config)
-            .field("flights", &self.core.flights.len())
+            .field("config", &self.shared.config)
+            .field("flights", &self.shared.flights.len())
             .finish_non_exhaustive()
     }
 }
@@ -193,6 +193,6 @@ impl<Inner, S: Storage> Layer<Inner> for CacheLayer<S> {
     type Service = Cache<Inner, S>;
 
     fn layer(&self, inner: Inner) -> Self::Service {
-        Cache::new(inner, Arc::clone(&self.core))
+        Cache::new(inner, Arc::clone(&self.shared))
     }
 }

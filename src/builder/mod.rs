@@ -11,7 +11,7 @@ use http::{Uri, response};
 
 use crate::error::Result;
 use crate::layer::CacheLayer;
-use crate::service::{Config, Core, Tape};
+use crate::service::{Config, Shared, Tape};
 use crate::storage::Storage;
 use crate::time::Clock;
 
@@ -374,7 +374,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     pub fn build(mut self) -> Result<CacheLayer<S>> {
         self.config.check()?;
         self.config.settle();
-        Ok(CacheLayer::from_core(Core::new(self.storage, self.config)))
+        Ok(CacheLayer::from_shared(Shared::new(self.storage, self.config)))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::entry::{self, GRACE, Slot, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{Given, Ttl};
+use crate::service::invalidated;
 use crate::storage::{Key, Kind, Retain, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -34,11 +35,12 @@ impl<S: Storage> CacheHandle<S> {
     /// As with [`entries`](Self::entries), or the store did not take a deletion; some may be deleted by then.
     pub async fn delete_matching(&self, filter: &EntryFilter) -> Result<u64> {
         filter.check()?;
-        let (core, everywhere, chosen) = (&self.core, self.everywhere, filter.clone());
-        let (number, policy, clock) = (core.number, core.config.policy.clone(), core.config.clock.clone());
-        let keyer = core.keyer.clone();
+        let (shared, everywhere, chosen) = (&self.shared, self.everywhere, filter.clone());
+        let (number, policy, clock) =
+            (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
+        let keyer = shared.records.keyer.clone();
         // First, so that a fetch under way is stored before this looks, or asks this before it stores.
-        self.core.changes.note_deletion(Arc::new(move |key, record, names| {
+        self.shared.records.changes.note_deletion(Arc::new(move |key, record, names| {
             let (text, variant) = match decode(record) {
                 Some(Slot::Head(head)) => (&head.key_text, &head.inline),
                 Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
@@ -51,7 +53,7 @@ impl<S: Storage> CacheHandle<S> {
         }));
         // What has asked already and is not in the store yet.
         let mut removed = HashSet::new();
-        for (key, record) in self.core.in_flight.listed() {
+        for (key, record) in self.shared.records.in_flight.listed() {
             if let Some(entry) = self.shown(key, record).await?.filter(|entry| filter.matches(entry)) {
                 self.remove(entry).await?;
                 removed.insert(key);
@@ -67,8 +69,8 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
-        self.core.note_invalidation("hand", EffectiveUri::of_text(&entry.url).as_ref());
-        self.core.invalidate(entry.key, Some(&entry.url)).await.into_result()
+        invalidated(&self.shared.observer, "hand", EffectiveUri::of_text(&entry.url).as_ref());
+        self.shared.records.invalidate(entry.key, Some(&entry.url)).await.into_result()
     }
 
     /// Removes all records that are kept no longer, of whatever kind: [`Storage::delete_expired`]. How many records there
@@ -80,7 +82,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// The store failed; some may be removed by then.
     pub async fn delete_expired(&self) -> Result<u64> {
-        self.core.store.store().delete_expired(self.core.config.clock.now()).await
+        self.shared.records.store.store().delete_expired(self.shared.config.clock.now()).await
     }
 
     /// Deletes everything; says how many stored responses there were.
@@ -95,13 +97,13 @@ impl<S: Storage> CacheHandle<S> {
     /// The store failed; some may be deleted by then.
     pub async fn clear(&self) -> Result<u64> {
         let everything = EntryFilter::new();
-        if !self.everywhere && !self.core.config.has_usual_keys() {
+        if !self.everywhere && !self.shared.config.has_usual_keys() {
             return self.delete_matching(&everything).await;
         }
         let all = self.clone().across_partitions();
         let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
-        self.core.note_invalidation("hand", None);
-        self.core.store.store().clear().await?;
+        invalidated(&self.shared.observer, "hand", None);
+        self.shared.records.store.store().clear().await?;
         Ok(count)
     }
 
@@ -142,7 +144,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn reset(&self, entry: StoredEntry, ttl: Ttl) -> Result<bool> {
-        let (now, policy) = (self.core.config.clock.now(), &self.core.config.policy);
+        let (now, policy) = (self.shared.config.clock.now(), &self.shared.config.policy);
         let received = entry.stored_at();
         let Some(mut lifetime) = ttl.lifetime(received) else { return Ok(false) };
         if let Ttl::For(from_now) = ttl {
@@ -151,15 +153,15 @@ impl<S: Storage> CacheHandle<S> {
         let StoredEntry { key, variant, record, .. } = entry;
         let given = Some(Given { lifetime, overrides: true });
         let mut response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
-        let until = response.freshness(self.core.number, policy).retain_until(policy);
+        let until = response.freshness(self.shared.records.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);
         response.body = response.body.kept_until(until + GRACE);
         // Before the record, which must never outlive its body.
-        if !self.core.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
+        if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
-        self.core.store.retain(&groups, Retain::AtLeast(until)).await?;
+        self.shared.records.store.retain(&groups, Retain::AtLeast(until)).await?;
         let Some(slot) = decode(&record) else { return Ok(false) };
         let retain = match slot {
             // Without names there are no further variants to be reached through it.
@@ -169,17 +171,17 @@ impl<S: Storage> CacheHandle<S> {
         };
         let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };
         let new = entry::record(slot, retain);
-        match self.core.store.write_if(key, Some(record.stamp()), new).await {
+        match self.shared.records.store.write_if(key, Some(record.stamp()), new).await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(false),
             Err(error) => return Err(error),
         }
         if key.kind == Kind::Variant {
-            self.core.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
+            self.shared.records.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
         }
         // What is kept for a shorter time than before. Its readers have the grace.
-        self.core.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
+        self.shared.records.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
         Ok(true)
     }
 }

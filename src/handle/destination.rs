@@ -14,7 +14,7 @@ use crate::entry::{
     self, ChunkKeys, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
 };
 use crate::error::{ErrorKind, Result};
-use crate::service::{SKEW, variant_in, within};
+use crate::service::{CLOCK_SKEW, variant_in, within};
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
@@ -41,7 +41,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 
     /// One operation of the other storage.
     async fn ask<R>(&self, operation: impl Future<Output = Result<R>> + Send) -> Result<R> {
-        within(self.handle.core.config.body_deadline, operation).await
+        within(self.handle.shared.config.body_deadline, operation).await
     }
 
     /// Copies a response, and what it is found through; with the length of its body.
@@ -92,7 +92,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 
     /// The list of entity tags of further variants: where there is none, the origin's answers are longer, and no more.
     async fn take_index(&self, key: Key) -> Result<()> {
-        if let Some(index) = self.handle.core.store.read(key).await? {
+        if let Some(index) = self.handle.shared.records.store.read(key).await? {
             self.ask(self.to.write_if(key, None, index)).await?;
         }
         Ok(())
@@ -133,7 +133,9 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     /// Copies a body's chunks; false: one is gone here, or is too large.
     async fn take_chunks(&self, chunks: ChunkKeys) -> Result<bool> {
         for key in chunks {
-            let Some(chunk) = self.handle.core.store.read_chunk(key).await? else { return Ok(false) };
+            let Some(chunk) = self.handle.shared.records.store.read_chunk(key).await? else {
+                return Ok(false);
+            };
             if fits(self.ask(self.to.write(key, chunk)).await)?.is_none() {
                 return Ok(false);
             }
@@ -142,7 +144,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     }
 
     fn now(&self) -> Timestamp {
-        self.handle.core.config.clock.now()
+        self.handle.shared.config.clock.now()
     }
 
     /// Gives the chunks of a body their end, but for those that are still in use: a response that was confirmed has the body
@@ -170,7 +172,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         let mut groups: Vec<Membership> = response.groups.to_vec();
         for group in &mut groups {
             let Some(there) = self.group_at(group.key).await? else { return Ok(None) };
-            if there.value != group.value && there.since + SKEW >= response.request_time {
+            if there.value != group.value && there.since + CLOCK_SKEW >= response.request_time {
                 return Ok(None);
             }
             group.value = there.value;
@@ -196,7 +198,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             {
                 return Ok(Some(*value));
             }
-            let Some(here) = self.handle.core.store.read(key).await? else { return Ok(None) };
+            let Some(here) = self.handle.shared.records.store.read(key).await? else { return Ok(None) };
             self.ask(self.to.write_if(key, there.as_ref().map(Record::stamp), here)).await?;
         }
         Ok(None)
@@ -206,7 +208,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 impl<S: Storage> CacheHandle<S> {
     /// The first response of an entry, if its head is of this generation.
     async fn head_at(&self, key: Key, generation: [u8; 16]) -> Result<Option<StoredEntry>> {
-        let Some(record) = self.core.store.read(key).await? else { return Ok(None) };
+        let Some(record) = self.shared.records.store.read(key).await? else { return Ok(None) };
         match decode(&record) {
             // Whether the response in it can still be used or not: others are found through it.
             Some(Slot::Head(head)) if head.generation == generation => {

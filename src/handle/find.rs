@@ -13,7 +13,7 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::service::{Asked, Found, Place};
+use crate::service::{Asked, Found, Snapshot, from_record, invalidated};
 use crate::storage::{Key, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -72,7 +72,7 @@ impl<S: Storage> CacheHandle<S> {
         // The cache's own doing, which is counted as no request's.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
         (status.beside, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
-        Ok(self.core.answer(Asked::by(&parts), entry.key, &entry.record, status).await)
+        Ok(from_record(&self.shared, Asked::by(&parts), entry.key, &entry.record, status).await)
     }
 
     /// Deletes what is stored for a request's URI: all responses, whatever fields select them, and whatever the request's
@@ -88,7 +88,7 @@ impl<S: Storage> CacheHandle<S> {
     ) -> impl Future<Output = Result<u64>> + Send + use<'h, S, B> {
         let parts = parts_of(request);
         async move {
-            match self.core.identify(&parts) {
+            match self.shared.config.identify(&parts) {
                 Some(uri) => self.delete_entry(&uri).await,
                 None => Ok(0),
             }
@@ -112,8 +112,8 @@ impl<S: Storage> CacheHandle<S> {
     pub async fn get_url(&self, url: &str) -> Result<Option<StoredEntry>> {
         let parts = parts_of_url(url)?;
         let uri = self.uri_of(url, &parts)?;
-        let head = self.core.keyer.head(&uri);
-        let (place, found) = self.core.lookup(head, &uri, &parts, None).await;
+        let head = self.shared.records.keyer.head(&uri);
+        let (place, found) = self.shared.records.lookup(head, &uri, &parts, None).await;
         match found {
             Found::Failed => Err(unavailable()),
             Found::Candidate(key, record) if key == head => self.entry_at(&place, key, record).await,
@@ -134,17 +134,17 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn delete_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
-        let head = self.core.keyer.head(uri);
-        let there = self.core.store.read(head).await.ok().flatten();
-        let now = self.core.config.clock.now();
+        let head = self.shared.records.keyer.head(uri);
+        let there = self.shared.records.store.read(head).await.ok().flatten();
+        let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
             Some(Slot::Head(of)) => {
-                record.retain_until() > now && self.core.is_believed(head, &of.key_text, &of.inline)
+                record.retain_until() > now && self.shared.records.is_believed(head, &of.key_text, &of.inline)
             }
             _ => false,
         });
-        self.core.note_invalidation("hand", Some(uri));
-        self.core.invalidate(head, Some(&uri.to_text())).await.into_result()?;
+        invalidated(&self.shared.observer, "hand", Some(uri));
+        self.shared.records.invalidate(head, Some(&uri.to_text())).await.into_result()?;
         Ok(u64::from(is_there))
     }
 
@@ -152,9 +152,9 @@ impl<S: Storage> CacheHandle<S> {
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Ok(None);
         }
-        let Some(uri) = self.core.identify(&parts) else { return Ok(None) };
-        let head = self.core.keyer.head(&uri);
-        match self.core.lookup(head, &uri, &parts, None).await {
+        let Some(uri) = self.shared.config.identify(&parts) else { return Ok(None) };
+        let head = self.shared.records.keyer.head(&uri);
+        match self.shared.records.lookup(head, &uri, &parts, None).await {
             (_, Found::Failed) => Err(unavailable()),
             (_, Found::Nothing(_)) => Ok(None),
             (place, Found::Candidate(key, record)) => self.entry_at(&place, key, record).await,
@@ -162,7 +162,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     /// A response of the entry that a lookup found.
-    async fn entry_at(&self, place: &Place, key: Key, record: Record) -> Result<Option<StoredEntry>> {
+    async fn entry_at(&self, place: &Snapshot, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         let names = match place.usable.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => &*head.names,
             _ => &[],
@@ -180,7 +180,7 @@ impl<S: Storage> CacheHandle<S> {
         if let Some(named) = EffectiveUri::of_text(text).filter(EffectiveUri::is_named) {
             return Ok(named);
         }
-        self.core.identify(parts).ok_or_else(no_url)
+        self.shared.config.identify(parts).ok_or_else(no_url)
     }
 }
 

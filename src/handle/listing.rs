@@ -47,7 +47,7 @@ impl<S: Storage> CacheHandle<S> {
             return Either::Left(stream::iter([Err(mistake)]));
         }
         let filter = filter.clone();
-        let records = self.core.store.steps(self.core.store.store().values());
+        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
         let shown = records.map_ok(|(key, record)| self.shown(key, record)).try_buffered(AT_ONCE);
         let chosen = move |entry: Option<StoredEntry>| entry.filter(|entry| filter.matches(entry));
         Either::Right(shown.try_filter_map(move |entry| future::ready(Ok(chosen(entry)))))
@@ -90,9 +90,9 @@ impl<S: Storage> CacheHandle<S> {
                 self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline).await
             }
             Some(Slot::Variant { key_text, generation, variant })
-                if variant.until > self.core.config.clock.now() && self.is_own(key, key_text) =>
+                if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
             {
-                let head = self.core.store.read(Key::head(key.entry)).await?;
+                let head = self.shared.records.store.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
                     Some(Slot::Head(head))
                         if head.generation == *generation && head.key_text == *key_text =>
@@ -114,10 +114,10 @@ impl<S: Storage> CacheHandle<S> {
         names: &[HeaderName],
         variant: &Variant,
     ) -> Result<Option<StoredEntry>> {
-        let now = self.core.config.clock.now();
+        let now = self.shared.config.clock.now();
         if variant.until <= now
-            || !self.core.is_believed(key, text, variant)
-            || !self.core.belongs(&variant.response.groups).await?
+            || !self.shared.records.is_believed(key, text, variant)
+            || !self.shared.records.belongs(&variant.response.groups).await?
         {
             return Ok(None);
         }
@@ -132,14 +132,15 @@ impl<S: Storage> CacheHandle<S> {
         names: &[HeaderName],
         variant: &Variant,
     ) -> StoredEntry {
-        let now = self.core.config.clock.now();
-        let freshness = variant.response.freshness(self.core.number, &self.core.config.policy).into_owned();
+        let now = self.shared.config.clock.now();
+        let freshness =
+            variant.response.freshness(self.shared.records.number, &self.shared.config.policy).into_owned();
         StoredEntry::new((key, record), text, names, variant, (freshness, now))
     }
 
     /// Whether this cache made the key of what has this text.
     fn is_own(&self, key: Key, text: &str) -> bool {
-        is_own(&self.core.keyer, self.everywhere, key, text)
+        is_own(&self.shared.records.keyer, self.everywhere, key, text)
     }
 }
 

@@ -38,7 +38,7 @@ use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::layer::CacheLayer;
 use crate::observe::statistics::Statistics;
-use crate::service::{self, Core};
+use crate::service::{self, Shared};
 use crate::storage::{Storage, Usage};
 
 /// So many entries are read, copied or deleted at a time.
@@ -104,7 +104,7 @@ const AT_ONCE: usize = 16;
 /// # }
 /// ```
 pub struct CacheHandle<S: Storage> {
-    core: Arc<Core<S>>,
+    shared: Arc<Shared<S>>,
     /// Also what other caches keep in the store.
     everywhere: bool,
 }
@@ -112,7 +112,7 @@ pub struct CacheHandle<S: Storage> {
 impl<S: Storage> CacheLayer<S> {
     /// A hand on this cache: to see what is stored, and to change it.
     pub fn handle(&self) -> CacheHandle<S> {
-        CacheHandle { core: Arc::clone(self.core()), everywhere: false }
+        CacheHandle { shared: Arc::clone(self.shared()), everywhere: false }
     }
 }
 
@@ -133,7 +133,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// The store has not taken it yet, or could not be read.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.core.end_tag(name).await?;
+        self.shared.records.end_tag(name).await?;
         self.end_elsewhere(|_, group| group.is_tag && *group.name == *name).await
     }
 
@@ -142,7 +142,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// The origin is none, the store has not taken it yet, or could not be read.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.core.end_group(origin, name).await?;
+        self.shared.records.end_group(origin, name).await?;
         let uri = origin.parse::<http::Uri>().ok();
         let Some(of) = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text()) else {
             return Ok(());
@@ -168,7 +168,7 @@ impl<S: Storage> CacheHandle<S> {
             for group in groups.filter(|group| chosen(entry.url(), group)) {
                 // Those that it has ended are no longer listed: each group once.
                 if keys.insert(group.key) {
-                    self.core.end_group_at(group.key).await?;
+                    self.shared.records.end_group_at(group.key).await?;
                 }
             }
         }
@@ -177,7 +177,7 @@ impl<S: Storage> CacheHandle<S> {
 
     /// As [`CacheLayer::statistics`].
     pub fn statistics(&self) -> Statistics {
-        self.core.observer.statistics()
+        self.shared.observer.statistics()
     }
 
     /// Returns how many bytes the storage keeps, as [`CacheLayer::usage`] does.
@@ -185,7 +185,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// Returns the storage's error, or [`Timeout`](crate::ErrorKind::Timeout) if it does not answer in time.
     pub async fn usage(&self) -> Result<Usage> {
-        self.core.usage().await
+        self.shared.records.usage().await
     }
 
     /// Asks the storage whether it works, as [`CacheLayer::check`] does.
@@ -193,7 +193,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// Returns why the storage cannot be used.
     pub async fn check(&self) -> Result<()> {
-        self.core.check().await
+        self.shared.records.check().await
     }
 
     /// Closes the storage after everything that was begun is stored, as [`CacheLayer::close`] does.
@@ -202,18 +202,18 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns [`Timeout`](crate::ErrorKind::Timeout) if the storage does not close in time, or the storage's error if
     /// something could not be written.
     pub async fn close(&self) -> Result<()> {
-        self.core.close().await
+        self.shared.records.close().await
     }
 
     /// The storage itself, which knows nothing of responses.
     pub fn storage(&self) -> &S {
-        self.core.store.store()
+        self.shared.records.store.store()
     }
 }
 
 impl<S: Storage> Clone for CacheHandle<S> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), everywhere: self.everywhere }
+        Self { shared: Arc::clone(&self.shared), everywhere: self.everywhere }
     }
 }
 

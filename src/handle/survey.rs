@@ -52,7 +52,7 @@ impl<S: Storage> CacheHandle<S> {
     pub async fn verify(&self, mut progress: impl FnMut(&Verified) + Send) -> Result<Verified> {
         let mut verified = Verified::default();
         let mut survey = self.survey().await?;
-        let records = self.core.store.steps(self.core.store.store().values());
+        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
         let varied = std::mem::take(&mut survey.varied);
         let read =
             records.map_ok(|(key, record)| self.read_whole(&varied, key, record)).try_buffered(AT_ONCE);
@@ -96,7 +96,7 @@ impl<S: Storage> CacheHandle<S> {
     /// The store could not be read, or did not take a change.
     pub async fn prune(&self) -> Result<u64> {
         let mut survey = self.survey().await?;
-        let records = self.core.store.steps(self.core.store.store().values());
+        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
         let varied = &std::mem::take(&mut survey.varied);
         let read = records.map_ok(|(key, record)| async move {
             let is_orphan = self.is_orphan(varied, key, &record).await?;
@@ -120,14 +120,14 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn give_end(&self, key: Key) -> Result<u64> {
-        let end = self.core.config.clock.now() + GRACE;
-        self.core.store.retain(&[key], Retain::AtMost(end)).await
+        let end = self.shared.config.clock.now() + GRACE;
+        self.shared.records.store.retain(&[key], Retain::AtMost(end)).await
     }
 
     /// What is there by name.
     async fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
-        let mut keys = pin!(self.core.store.steps(self.core.store.store().keys()));
+        let mut keys = pin!(self.shared.records.store.steps(self.shared.records.store.store().keys()));
         while let Some(key) = keys.try_next().await? {
             if key.kind == Kind::Variant {
                 survey.varied.insert(number(&key.entry));
@@ -143,13 +143,13 @@ impl<S: Storage> CacheHandle<S> {
 
     /// What is there and has no use, once all records have been read.
     fn rests(&self, survey: &Survey) -> impl futures_core::Stream<Item = Result<Rest>> + Send {
-        let keys = self.core.store.steps(self.core.store.store().keys()).take_while({
+        let keys = self.shared.records.store.steps(self.shared.records.store.store().keys()).take_while({
             let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
             move |_| std::future::ready(is_needed)
         });
         let suspects = keys.try_filter(|key| std::future::ready(survey.suspects(key)));
         let looked = suspects.map_ok(move |key| async move {
-            let there = self.core.store.read_chunk(key).await?;
+            let there = self.shared.records.store.read_chunk(key).await?;
             let until = there.as_ref().map(Record::retain_until);
             Ok(match (key.kind, until) {
                 (Kind::Chunk, Some(until)) if self.is_far(until) => Some(Rest::Orphan(key)),
@@ -163,7 +163,7 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Further away than a rest has to go.
     fn is_far(&self, until: Timestamp) -> bool {
-        until > self.core.config.clock.now() + GRACE
+        until > self.shared.config.clock.now() + GRACE
     }
 
     /// Whether it is a response that can never be found, or a head that leads to none.
@@ -171,7 +171,7 @@ impl<S: Storage> CacheHandle<S> {
         if !self.is_far(record.retain_until()) {
             return Ok(false);
         }
-        let now = self.core.config.clock.now();
+        let now = self.shared.config.clock.now();
         let (key_text, generation) = match decode(record) {
             Some(Slot::Variant { key_text, generation, .. }) => (key_text, generation),
             Some(Slot::Head(head)) => {
@@ -180,7 +180,7 @@ impl<S: Storage> CacheHandle<S> {
             }
             _ => return Ok(false),
         };
-        let head = self.core.store.read(Key::head(key.entry)).await?;
+        let head = self.shared.records.store.read(Key::head(key.entry)).await?;
         Ok(match head.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => head.generation != *generation || head.key_text != *key_text,
             _ => true,
@@ -204,7 +204,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn body_state(&self, key: Key, variant: &Variant) -> Result<State> {
-        if variant.until <= self.core.config.clock.now() {
+        if variant.until <= self.shared.config.clock.now() {
             return Ok(State::NoResponse); // it is on its way out, in whatever order
         }
         let body = &variant.response.body;
@@ -212,7 +212,7 @@ impl<S: Storage> CacheHandle<S> {
         let mut left = len;
         for key in body.chunks(key) {
             let expected = left.min(u64::from(chunk_len));
-            let chunk = self.core.store.read_chunk(key).await?;
+            let chunk = self.shared.records.store.read_chunk(key).await?;
             if chunk.is_none_or(|chunk| chunk.payload().len() as u64 != expected) {
                 return Ok(State::Incomplete);
             }

@@ -29,12 +29,12 @@ impl<S: Storage> CacheHandle<S> {
             tracing::warn!("nothing is swept: sweep_every was called outside a tokio runtime");
             return Sweeper(None);
         };
-        let (core, everywhere) = (Arc::downgrade(&self.core), self.everywhere);
+        let (shared, everywhere) = (Arc::downgrade(&self.shared), self.everywhere);
         Sweeper(Some(runtime.spawn(async move {
             loop {
                 tokio::time::sleep(interval.max(SHORTEST)).await;
-                let Some(core) = core.upgrade() else { return };
-                match (Self { core, everywhere }).delete_expired().await {
+                let Some(shared) = shared.upgrade() else { return };
+                match (Self { shared, everywhere }).delete_expired().await {
                     Ok(removed) => tracing::debug!(removed, "swept"),
                     Err(error) => tracing::warn!(%error, "a sweep failed"),
                 }

@@ -74,7 +74,7 @@ impl<S: Storage> CacheHandle<S> {
         let mut warmed = Warmed::default();
         let mut storing = Vec::new();
         let answers = stream::iter(requests).map(|mut request| {
-            let warming = Warming::new(self.core.number);
+            let warming = Warming::new(self.shared.records.number);
             request.extensions_mut().insert(warming.clone());
             let answer = answer(service.clone(), request);
             async move { (answer.await, warming) }
@@ -94,7 +94,7 @@ impl<S: Storage> CacheHandle<S> {
                 },
             }) += 1;
         }
-        self.core.tasks.idle().await;
+        self.shared.records.tasks.idle().await;
         // What the store refused in the end, or lost to another writer, is not stored.
         let failed = storing.iter().filter(|warming| warming.has_failed()).count() as u64;
         warmed.stored += storing.len() as u64 - failed;

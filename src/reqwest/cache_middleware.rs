@@ -14,7 +14,7 @@ use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
-use crate::service::{Content, Core, Route, Untold};
+use crate::service::{Content, Route, Shared, Untold, bypass, change, route, run};
 use crate::storage::Storage;
 
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
@@ -79,7 +79,7 @@ use crate::storage::Storage;
 /// # Errors
 /// Those of the client and of the middlewares below, as they came. The storage never fails a request.
 pub struct CacheMiddleware<S: Storage> {
-    core: Arc<Core<S>>,
+    shared: Arc<Shared<S>>,
     client_headers: HeaderMap,
     told: bool,
     refresher: Option<ClientWithMiddleware>,
@@ -91,7 +91,7 @@ impl<S: Storage> CacheMiddleware<S> {
     /// what is `public` is kept.
     pub fn new(layer: CacheLayer<S>) -> Self {
         Self {
-            core: Arc::clone(layer.core()),
+            shared: Arc::clone(layer.shared()),
             client_headers: HeaderMap::new(),
             told: false,
             refresher: None,
@@ -114,7 +114,7 @@ impl<S: Storage> CacheMiddleware<S> {
     /// the layer's own partition. Default: untold, so that only what is `public` is kept.
     #[must_use]
     pub fn partition(mut self, name: impl AsRef<str>) -> Self {
-        self.core = self.core.partitioned(name.as_ref());
+        self.shared = self.shared.partitioned(name.as_ref());
         self.told = true;
         self
     }
@@ -159,14 +159,15 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let question = Question { url: url.clone(), untold: !self.told, content: None };
         #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
         let mut chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
-        let core = Arc::clone(&self.core);
+        let shared = Arc::clone(&self.shared);
         if let Some(options) = chain.extensions.get::<CacheOptions>() {
             parts.extensions.insert(options.clone());
         }
-        let bypasses = core.enter(&mut parts);
+        let bypasses = shared.config.enter(&mut parts) || shared.is_disabled();
         let route = {
-            let uri = core.identify(&parts);
-            core.route(
+            let uri = shared.config.identify(&parts);
+            route(
+                &shared,
                 &parts,
                 content_of(body.as_ref()),
                 Interest::of(&parts.headers),
@@ -176,9 +177,9 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         };
         let response = match route {
             Route::Bypass(reason) => {
-                core.bypass(chain, http::Request::from_parts(parts, body), reason).await?
+                bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?
             }
-            Route::Unsafe => core.change(chain, parts, body, bypasses).await?,
+            Route::Unsafe => change(shared, chain, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
                 let content = match &body {
@@ -189,18 +190,18 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                     None => BypassReason::NotReplayable,
                     Some(_) => BypassReason::ContentTooLong,
                 };
-                match content.filter(|content| core.reads_by(&mut parts, content)) {
-                    None => core.bypass(chain, http::Request::from_parts(parts, body), reason).await?,
+                match content.filter(|content| shared.config.take_short_content(&mut parts, content)) {
+                    None => bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?,
                     Some(content) => {
                         chain.question.content = Some(content);
-                        let departures = core.flights.departures();
-                        core.run(chain, parts, body, None, departures).await?
+                        let departures = shared.flights.departures();
+                        run(shared, chain, parts, body, None, departures).await?
                     }
                 }
             }
             Route::Lookup => {
-                let departures = core.flights.departures();
-                core.run(chain, parts, body, None, departures).await?
+                let departures = shared.flights.departures();
+                run(shared, chain, parts, body, None, departures).await?
             }
         };
         Ok(into_response(response, url))
@@ -210,7 +211,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
 impl<S: Storage> Clone for CacheMiddleware<S> {
     fn clone(&self) -> Self {
         Self {
-            core: Arc::clone(&self.core),
+            shared: Arc::clone(&self.shared),
             client_headers: self.client_headers.clone(),
             told: self.told,
             refresher: self.refresher.clone(),

@@ -10,19 +10,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderName, Request, Response, header, request};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::core::Core;
-use super::fetcher::ServiceFetcher;
-use super::flow::{Content, First, Route};
-use super::lookup::usable_head;
-use super::respond::{Asked, stored_status};
+use super::origin::{ServiceFetcher, change};
+#[cfg(feature = "content-keys")]
+use super::request::run_with_content;
+use super::request::{Content, Route, answer_now, bypass, route, run};
+use super::respond::Asked;
+use super::shared::Shared;
 use crate::body::CacheBody;
-use crate::control::{BypassReason, Outcome, Stored};
-use crate::key::{self, EffectiveUri};
-use crate::policy::{self, Verdict};
+use crate::control::BypassReason;
 use crate::storage::Storage;
 
 /// A service that answers from a storage where it may, and asks the inner service where it must. Made by
@@ -38,12 +37,12 @@ use crate::storage::Storage;
 /// prefix that they matched from the URI, and only with that feature does the cache know what the client asked for.
 pub struct Cache<Inner, S: Storage> {
     inner: Inner,
-    core: Arc<Core<S>>,
+    shared: Arc<Shared<S>>,
 }
 
 impl<Inner, S: Storage> Cache<Inner, S> {
-    pub(crate) fn new(inner: Inner, core: Arc<Core<S>>) -> Self {
-        Self { inner, core }
+    pub(crate) fn new(inner: Inner, shared: Arc<Shared<S>>) -> Self {
+        Self { inner, shared }
     }
 
     /// The inner service.
@@ -54,7 +53,7 @@ impl<Inner, S: Storage> Cache<Inner, S> {
 
 impl<Inner: Clone, S: Storage> Clone for Cache<Inner, S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), core: Arc::clone(&self.core) }
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -82,39 +81,39 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let bypasses = self.core.enter(&mut parts);
+        let shared = &self.shared;
+        let bypasses = shared.config.enter(&mut parts) || shared.is_disabled();
         let content = Content::of(&body);
         let asked = Asked::by(&parts);
-        let uri = self.core.identify(&parts);
+        let uri = shared.config.identify(&parts);
         let route = match hides_its_path::<ReqB>() {
             true => Route::Bypass(BypassReason::Axum),
-            false => self.core.route(&parts, content, asked.interest, uri.as_ref(), bypasses),
+            false => route(shared, &parts, content, asked.interest, uri.as_ref(), bypasses),
         };
+        // Before the lookup: a response that lands after this is looked for once more.
+        let departures = shared.flights.departures();
+        let first = match route {
+            Route::Lookup => match answer_now(shared, &parts, asked, uri.as_ref()) {
+                Ok(response) => return CacheFuture::ready(response),
+                Err(first) => first,
+            },
+            _ => None,
+        };
+        drop(uri);
+        let (shared, inner) = (Arc::clone(shared), self.inner.clone());
         match route {
             Route::Bypass(reason) => {
-                let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                CacheFuture::boxed(core.bypass(fetcher, Request::from_parts(parts, body), reason))
+                let request = Request::from_parts(parts, body);
+                CacheFuture::boxed(bypass(shared, ServiceFetcher::new(inner), request, reason))
             }
             Route::Unsafe => {
-                let (core, fetcher) = (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                CacheFuture::boxed(core.change(fetcher, parts, body, bypasses))
+                CacheFuture::boxed(change(shared, ServiceFetcher::new(inner), parts, body, bypasses))
             }
             #[cfg(feature = "content-keys")]
-            Route::Content => {
-                let (core, inner) = (Arc::clone(&self.core), self.inner.clone());
-                CacheFuture::boxed(core.run_with_content(inner, parts, body))
-            }
+            Route::Content => CacheFuture::boxed(run_with_content(shared, inner, parts, body)),
             Route::Lookup => {
-                // Before the lookup: what lands after this is looked for once more.
-                let departures = self.core.flights.departures();
-                match self.core.answer_now(&parts, asked, uri.as_ref()) {
-                    Ok(response) => CacheFuture::ready(response),
-                    Err(first) => {
-                        let (core, fetcher) =
-                            (Arc::clone(&self.core), ServiceFetcher::new(self.inner.clone()));
-                        CacheFuture::boxed(core.run(fetcher, parts, body, first, departures))
-                    }
-                }
+                let fetcher = ServiceFetcher::new(inner);
+                CacheFuture::boxed(run(shared, fetcher, parts, body, first, departures))
             }
         }
     }
@@ -130,64 +129,6 @@ fn hides_its_path<B: 'static>() -> bool {
         return false;
     }
     type_name::<B>() == "axum_core::body::Body"
-}
-
-impl<S: Storage> Core<S> {
-    /// The usual hit, without waiting and without a box: the head is at hand, its inline variant is the request's,
-    /// fresh, and small. Else what was read, so that it is not read again.
-    fn answer_now<B>(
-        &self,
-        parts: &request::Parts,
-        asked: Asked<'_>,
-        uri: Option<&EffectiveUri<'_>>,
-    ) -> Result<Response<CacheBody<B>>, First> {
-        if !self.in_flight.is_empty() || !self.owed.is_empty() || !self.config.async_filters.is_empty() {
-            return Err(None);
-        }
-        let Some(uri) = uri else { return Err(None) };
-        let at = self.keyer.guess(uri);
-        let read = self.store.read_now(at);
-        let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
-        let now = self.config.clock.now();
-        let response = (|| {
-            let head = usable_head(record, uri, now).filter(|head| self.tells_apart(head))?;
-            let (variant, stored) = (&head.inline, &head.inline.response);
-            if variant.until <= now
-                || !self.owed.believes(stored.response_time, &head.key_text)
-                || self.outdated.since(at).is_some()
-            {
-                return None;
-            }
-            // Without credentials, a response that is selected by them alone needs no look-up.
-            let by_credentials =
-                |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
-            let plain = !asked.interest.credentials
-                && head.names.iter().all(by_credentials)
-                && !(asked.interest.host && uri.host_selects(parts))
-                && key::rewritten(parts).is_none();
-            let selection = if plain { [0; 16] } else { self.selection(&head.names, parts) };
-            if selection != variant.selection {
-                return None;
-            }
-            if !stored.groups.is_empty() && self.belongs_now(&stored.groups, now) != Some(true) {
-                return None;
-            }
-            let freshness = stored.freshness(self.number, &self.config.policy);
-            let directives = self.directives_of(parts, asked.interest);
-            if directives.reload {
-                return None;
-            }
-            let Verdict::Serve = policy::decide(&directives, &freshness, now) else {
-                return None;
-            };
-            if self.may_refresh_early(&freshness, now) {
-                return None;
-            }
-            let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
-            self.answer_inline(asked, stored, status)
-        })();
-        response.ok_or_else(|| read.map(|read| (at, read)))
-    }
 }
 
 /// The future of a [`Cache`]: ready at once for a hit in memory, boxed for everything else.
@@ -221,7 +162,7 @@ impl<ResB, E> Future for CacheFuture<ResB, E> {
             State::Boxed(future) => future.as_mut().poll(cx),
             State::Ready(response) => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),
-                None => Poll::Pending, // polled after it was ready: there is nothing more to come
+                None => panic!("`CacheFuture` polled after completion"),
             },
         }
     }

@@ -11,13 +11,11 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::age::age_value;
+use super::body::{ChunkReader, Chunked, Download, Named, Reader, Token};
 use super::config::Tape;
-use super::core::Core;
-use super::download::Download;
-use super::flights::Flight;
-use super::lookup::variant_in;
-use super::reader::{ChunkReader, Chunked, Named};
-use super::readers::Reader;
+use super::records::variant_in;
+use super::shared::Shared;
+use super::telemetry;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
@@ -49,165 +47,164 @@ enum Extent {
     Whole,
 }
 
-impl<S: Storage> Core<S> {
-    /// The response from a body that is in the record itself; `None` for one in chunks.
-    pub(crate) fn answer_inline<B>(
-        &self,
-        asked: Asked<'_>,
-        stored: &StoredResponse,
-        status: CacheStatus,
-    ) -> Option<Response<CacheBody<B>>> {
-        let StoredBody::Inline(bytes) = &stored.body else { return None };
-        let (response, extent) = head(asked, stored, Some(stored.body.len()), status.age.unwrap_or_default());
-        let body = match extent {
-            Extent::Whole => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
-            Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
-                CacheBody::whole(bytes.clone(), stored.trailers.clone())
-            }
-            Extent::Bytes { start, count } => {
-                CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None)
-            }
-            Extent::Nothing => CacheBody::empty(),
-        };
-        let mut response = response.map(|()| body);
-        self.mark(&mut response, status, Some(asked.parts));
-        Some(response)
-    }
-
-    /// The response from a stored one; `None`: its body is gone.
-    pub(crate) async fn answer<B>(
-        self: &Arc<Self>,
-        asked: Asked<'_>,
-        key: Key,
-        record: &Record,
-        status: CacheStatus,
-    ) -> Option<Response<CacheBody<B>>> {
-        let stored = &variant_in(record)?.response;
-        let StoredBody::Chunked { id, chunk_len, len, .. } = stored.body else {
-            return self.answer_inline(asked, stored, status);
-        };
-        let (response, extent) = head(asked, stored, Some(len), status.age.unwrap_or_default());
-        let extent = match extent {
-            Extent::Whole => Some((0, len)),
-            Extent::Bytes { start, count } => Some((start, count)),
-            Extent::Nothing => None,
-        };
-        let body = match extent {
-            None => CacheBody::empty(),
-            Some((start, count)) => {
-                let named = Named { key, stamp: record.stamp() };
-                let body = Chunked { id, chunk_len, len };
-                let trailers = if count == len { stored.trailers.clone() } else { None };
-                let reader = ChunkReader::open(Arc::clone(self), named, body, start, count, trailers).await?;
-                CacheBody::from_source(Box::new(reader))
-            }
-        };
-        Some(self.finish_for(asked.parts, response.map(|()| body), status))
-    }
-
-    /// The response from one that is still on its way; `None`: it is too late to begin.
-    pub(crate) fn answer_from<B>(
-        &self,
-        asked: Asked<'_>,
-        download: Arc<Download<S>>,
-        flight: Arc<Flight<S>>,
-        status: CacheStatus,
-    ) -> Option<Response<CacheBody<B>>> {
-        let len = download.expected;
-        let (response, extent) = head(asked, download.plan.response(), len, status.age.unwrap_or_default());
-        let (start, until) = match extent {
-            Extent::Nothing => {
-                return Some(self.finish_for(asked.parts, response.map(|()| CacheBody::empty()), status));
-            }
-            Extent::Whole => (0, None),
-            Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
-            Extent::Bytes { start, count } => (start, Some(start + count)),
-        };
-        let reader = Reader::join(download, flight, start, until)?;
-        Some(self.finish_for(
-            asked.parts,
-            response.map(|()| CacheBody::from_source(Box::new(reader))),
-            status,
-        ))
-    }
-
-    /// A response of the cache's own, without a body.
-    pub(crate) fn refuse<B>(
-        &self,
-        parts: &request::Parts,
-        code: StatusCode,
-        outcome: Outcome,
-    ) -> Response<CacheBody<B>> {
-        let mut response = Response::new(CacheBody::empty());
-        *response.status_mut() = code;
-        self.finish_for(parts, response, CacheStatus::new(outcome, Stored::Unchanged))
-    }
-
-    /// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
-    pub(crate) fn refuse_request<B>(&self, parts: &request::Parts) -> Response<CacheBody<B>> {
-        let mut response = self.refuse(parts, StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
-        if self.config.tape == Some(Tape::Replay) {
-            let uri = self.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
-            let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
-            tracing::warn!(
-                method = %parts.method, path = parts.uri.path(),
-                "not among the recorded responses: the answer names it"
-            );
-            let status = response.body().status().copied();
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-            *response.body_mut() = CacheBody::whole(text.into(), None);
-            if let Some(status) = status {
-                response.body_mut().set_status(status);
-            }
+/// The response from a body that is in the record itself; `None` for one in chunks.
+pub(super) fn inline<S: Storage, B>(
+    shared: &Shared<S>,
+    asked: Asked<'_>,
+    stored: &StoredResponse,
+    status: CacheStatus,
+) -> Option<Response<CacheBody<B>>> {
+    let StoredBody::Inline(bytes) = &stored.body else { return None };
+    let (response, extent) = head(asked, stored, Some(stored.body.len()), status.age.unwrap_or_default());
+    let body = match extent {
+        Extent::Whole => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
+        Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
+            CacheBody::whole(bytes.clone(), stored.trailers.clone())
         }
-        response
-    }
-
-    /// Puts the status where the caller finds it. The span around says which request it is of.
-    pub(crate) fn finish<B>(
-        &self,
-        mut response: Response<CacheBody<B>>,
-        status: CacheStatus,
-    ) -> Response<CacheBody<B>> {
-        self.mark(&mut response, status, None);
-        response
-    }
-
-    /// Puts the status where the caller finds it, of a request that may have no span.
-    fn finish_for<B>(
-        &self,
-        parts: &request::Parts,
-        mut response: Response<CacheBody<B>>,
-        status: CacheStatus,
-    ) -> Response<CacheBody<B>> {
-        self.mark(&mut response, status, Some(parts));
-        response
-    }
-
-    fn mark<B>(
-        &self,
-        response: &mut Response<CacheBody<B>>,
-        status: CacheStatus,
-        parts: Option<&request::Parts>,
-    ) {
-        self.note_answer(&status, parts);
-        response.body_mut().set_status(status);
-        response.body_mut().set_tally(self.observer.tally(&status));
-        if self.config.tape == Some(Tape::Replay) {
-            // Else it would be another one with each replay.
-            response.headers_mut().remove(header::AGE);
+        Extent::Bytes { start, count } => {
+            CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None)
         }
-        if self.config.extensions {
-            response.extensions_mut().insert(status);
+        Extent::Nothing => CacheBody::empty(),
+    };
+    let mut response = response.map(|()| body);
+    mark(shared, &mut response, status, Some(asked.parts));
+    Some(response)
+}
+
+/// The response from a stored one; `None`: its body is gone.
+pub(crate) async fn from_record<S: Storage, B>(
+    shared: &Shared<S>,
+    asked: Asked<'_>,
+    key: Key,
+    record: &Record,
+    status: CacheStatus,
+) -> Option<Response<CacheBody<B>>> {
+    let stored = &variant_in(record)?.response;
+    let StoredBody::Chunked { id, chunk_len, len, .. } = stored.body else {
+        return inline(shared, asked, stored, status);
+    };
+    let (response, extent) = head(asked, stored, Some(len), status.age.unwrap_or_default());
+    let extent = match extent {
+        Extent::Whole => Some((0, len)),
+        Extent::Bytes { start, count } => Some((start, count)),
+        Extent::Nothing => None,
+    };
+    let body = match extent {
+        None => CacheBody::empty(),
+        Some((start, count)) => {
+            let named = Named { key, stamp: record.stamp() };
+            let body = Chunked { id, chunk_len, len };
+            let trailers = if count == len { stored.trailers.clone() } else { None };
+            let reader =
+                ChunkReader::open(Arc::clone(&shared.records), named, body, start, count, trailers).await?;
+            CacheBody::from_source(Box::new(reader))
         }
-        if let Some(name) = &self.config.status_field
-            && let Ok(value) = status_value(name, status)
-        {
-            // A response with as many fields as there can be goes without it.
-            let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
+    };
+    Some(finish_for(shared, asked.parts, response.map(|()| body), status))
+}
+
+/// The response from one that is still on its way; `None`: it is too late to begin.
+pub(super) fn from_download<S: Storage, B>(
+    shared: &Shared<S>,
+    asked: Asked<'_>,
+    download: Arc<Download<S>>,
+    token: Token,
+    status: CacheStatus,
+) -> Option<Response<CacheBody<B>>> {
+    let len = download.expected;
+    let (response, extent) = head(asked, download.writer.response(), len, status.age.unwrap_or_default());
+    let (start, until) = match extent {
+        Extent::Nothing => {
+            return Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::empty()), status));
         }
+        Extent::Whole => (0, None),
+        Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
+        Extent::Bytes { start, count } => (start, Some(start + count)),
+    };
+    let reader = Reader::join(download, token, start, until)?;
+    Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::from_source(Box::new(reader))), status))
+}
+
+/// A response of the cache's own, without a body.
+pub(super) fn refuse<S: Storage, B>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    code: StatusCode,
+    outcome: Outcome,
+) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = code;
+    finish_for(shared, parts, response, CacheStatus::new(outcome, Stored::Unchanged))
+}
+
+/// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
+pub(super) fn refuse_request<S: Storage, B>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+) -> Response<CacheBody<B>> {
+    let mut response = refuse(shared, parts, StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
+    if shared.config.tape == Some(Tape::Replay) {
+        let uri =
+            shared.config.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
+        let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
+        tracing::warn!(
+            method = %parts.method, path = parts.uri.path(),
+            "not among the recorded responses: the answer names it"
+        );
+        let status = response.body().status().copied();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        *response.body_mut() = CacheBody::whole(text.into(), None);
+        if let Some(status) = status {
+            response.body_mut().set_status(status);
+        }
+    }
+    response
+}
+
+/// Puts the status where the caller finds it. The span around says which request it is of.
+pub(super) fn finish<S: Storage, B>(
+    shared: &Shared<S>,
+    mut response: Response<CacheBody<B>>,
+    status: CacheStatus,
+) -> Response<CacheBody<B>> {
+    mark(shared, &mut response, status, None);
+    response
+}
+
+/// Puts the status where the caller finds it, of a request that may have no span.
+fn finish_for<S: Storage, B>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    mut response: Response<CacheBody<B>>,
+    status: CacheStatus,
+) -> Response<CacheBody<B>> {
+    mark(shared, &mut response, status, Some(parts));
+    response
+}
+
+fn mark<S: Storage, B>(
+    shared: &Shared<S>,
+    response: &mut Response<CacheBody<B>>,
+    status: CacheStatus,
+    parts: Option<&request::Parts>,
+) {
+    telemetry::answered(&shared.observer, &status, parts, &shared.config.defaults);
+    response.body_mut().set_status(status);
+    response.body_mut().set_tally(shared.observer.tally(&status));
+    if shared.config.tape == Some(Tape::Replay) {
+        // Else it would be another one with each replay.
+        response.headers_mut().remove(header::AGE);
+    }
+    if shared.config.extensions {
+        response.extensions_mut().insert(status);
+    }
+    if let Some(name) = &shared.config.status_field
+        && let Ok(value) = status_value(name, status)
+    {
+        // A response with as many fields as there can be goes without it.
+        let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
     }
 }
 

@@ -6,8 +6,9 @@ use http_body_util::{Empty, Full};
 use tower_service::Service;
 
 use super::config::Config;
-use super::core::Core;
-use super::fetcher::ServiceFetcher;
+use super::origin::ServiceFetcher;
+use super::request::run;
+use super::shared::Shared;
 use crate::storage::MemoryStorage;
 
 #[derive(Clone)]
@@ -29,10 +30,10 @@ impl Service<Request<Empty<Bytes>>> for Origin {
 
 #[test]
 fn the_box_of_a_lookup_is_small() {
-    let core = Core::new(MemoryStorage::new(), Config::default());
+    let shared = Shared::new(MemoryStorage::new(), Config::default());
     let parts = Request::get("http://example.com/").body(()).unwrap().into_parts().0;
     let fetcher = ServiceFetcher::<_, Empty<Bytes>>::new(Origin);
-    let future = core.run(fetcher, parts, Empty::new(), None, 0);
+    let future = run(shared, fetcher, parts, Empty::new(), None, 0);
     let size = size_of_val(&future);
     assert!(size <= 3072, "{size} bytes");
 }

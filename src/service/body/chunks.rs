@@ -15,12 +15,10 @@ use futures_util::future::try_join;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::core::Core;
+use super::super::records::{Patience, Records};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::entry::{ChunkKeys, GRACE, StoredBody, with_slack};
 use crate::error::{Error, Result};
-use crate::storage::{Hold, Key, Kind, Retain, Stamp, Storage};
-use crate::time::Timestamp;
+use crate::storage::{Hold, Key, Kind, Stamp, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
 
@@ -35,7 +33,7 @@ pub(crate) struct Named {
 const AHEAD: usize = 4;
 
 pub(crate) struct ChunkReader<S: Storage> {
-    core: Arc<Core<S>>,
+    records: Arc<Records<S>>,
     named: Named,
     body: Chunked,
     /// The chunk that comes next.
@@ -70,14 +68,6 @@ enum Missing {
     Unknown,
 }
 
-/// How long a chunk is waited for.
-#[derive(Clone, Copy)]
-enum Patience {
-    Lookup,
-    /// The body has begun: there is no way back.
-    Body,
-}
-
 /// A chunked body, as its record describes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunked {
@@ -89,7 +79,7 @@ pub(crate) struct Chunked {
 impl<S: Storage> ChunkReader<S> {
     /// Opens the bytes from `start`, `count` of them; `None`: the body is gone.
     pub(crate) async fn open(
-        core: Arc<Core<S>>,
+        records: Arc<Records<S>>,
         named: Named,
         body: Chunked,
         start: u64,
@@ -100,9 +90,9 @@ impl<S: Storage> ChunkReader<S> {
         let part = u32::try_from(start / chunk_len).ok()?;
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
-        let hold = core.store.store().hold(named.key.sibling(Kind::Chunk, body.id, part), body.len);
+        let hold = records.store.store().hold(named.key.sibling(Kind::Chunk, body.id, part), body.len);
         let mut reader = Self {
-            core,
+            records,
             named,
             body,
             part,
@@ -131,7 +121,7 @@ impl<S: Storage> ChunkReader<S> {
         // missing for needs no others.
         let others = (part + 1..=last).map(|part| reader.key(part));
         let others = async {
-            match reader.core.has_chunks(others).await {
+            match reader.records.has_chunks(others).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Missing::Gone),
                 Err(_) => Err(Missing::Unknown),
@@ -156,15 +146,9 @@ impl<S: Storage> ChunkReader<S> {
     }
 
     fn read(&self, part: u32, patience: Patience) -> Reading {
-        let (key, core) = (self.key(part), Arc::clone(&self.core));
+        let (key, records) = (self.key(part), Arc::clone(&self.records));
         Box::pin(async move {
-            if let Some(record) = core.in_flight.chunk(key) {
-                return Ok(Some(record.payload()));
-            }
-            let read = match patience {
-                Patience::Lookup => core.store.read(key).await?,
-                Patience::Body => core.store.read_chunk(key).await?,
-            };
+            let read = records.read_chunk(key, patience).await?;
             Ok(read.map(|record| record.payload()))
         })
     }
@@ -211,70 +195,7 @@ impl<S: Storage> ChunkReader<S> {
 
     /// The body is damaged, so what names it is of no use.
     fn put_out_of_use(&self) {
-        self.core.put_out_of_use(self.named.key, self.named.stamp, false);
-    }
-}
-
-impl<S: Storage> Core<S> {
-    /// Moves the times of a body's chunks; whether all of them are there.
-    pub(crate) async fn retain_chunks(&self, mut chunks: ChunkKeys, retain: Retain) -> Result<bool> {
-        let mut are_all_there = true;
-        while let Some(batch) = chunks.next_batch() {
-            let there = self.store.retain(&batch, retain).await?;
-            are_all_there &= there == batch.len() as u64;
-            if there == 0 {
-                break; // the record claims more than there ever was
-            }
-        }
-        Ok(are_all_there)
-    }
-
-    /// Whether the storage has these chunks, or is about to.
-    async fn has_chunks(&self, mut chunks: impl Iterator<Item = Key> + Send) -> Result<bool> {
-        loop {
-            let batch: Vec<Key> = chunks.by_ref().take(ChunkKeys::BATCH).collect();
-            if batch.is_empty() {
-                return Ok(true);
-            }
-            let batch: Vec<Key> =
-                batch.into_iter().filter(|key| self.in_flight.chunk(*key).is_none()).collect();
-            if !batch.is_empty() && !self.store.contains_all(&batch).await? {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Keeps a body for a record that may be used until a time; `None`: a part of it is gone.
-    ///
-    /// Where the chunks are kept for long enough already, the storage is only asked whether they are there: to move a
-    /// time costs some of them as much as to write the chunk.
-    pub(crate) async fn keep_body(
-        &self,
-        head: Key,
-        body: &StoredBody,
-        until: Timestamp,
-    ) -> Result<Option<StoredBody>> {
-        let &StoredBody::Chunked { kept, .. } = body else { return Ok(Some(body.clone())) };
-        let (chunks, needed) = (body.chunks(head), until + GRACE);
-        if needed <= kept {
-            return Ok(self.has_chunks(chunks).await?.then(|| body.clone()));
-        }
-        let kept = with_slack(needed, self.config.clock.now());
-        let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
-        Ok(are_all_there.then(|| body.clone().kept_until(kept)))
-    }
-
-    /// Copies a body for a second record, which must not name another's chunks. `None`: it is too long, or gone.
-    pub(crate) async fn copy_of(&self, head: Key, body: &StoredBody) -> Option<StoredBody> {
-        let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
-        let mut chunks = body.chunks(head);
-        let (key, None) = (chunks.next()?, chunks.next()) else { return None };
-        let chunk = match self.in_flight.chunk(key) {
-            Some(underway) => underway,
-            None => self.store.read_chunk(key).await.ok().flatten()?,
-        };
-        let data = chunk.payload();
-        (data.len() as u64 == *len).then_some(StoredBody::Inline(data))
+        self.records.put_out_of_use(self.named.key, self.named.stamp, false);
     }
 }
 

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 #[derive(Debug, Default)]
-pub(crate) struct Window {
+pub(crate) struct FrameBuffer {
     /// Each with the place where it ends.
     frames: VecDeque<(u64, Bytes)>,
     end: u64,
 }
 
-impl Window {
+impl FrameBuffer {
     /// How many bytes have come.
     pub(crate) fn end(&self) -> u64 {
         self.end
@@ -71,39 +71,39 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn window(frames: &[&'static str]) -> Window {
-        let mut window = Window::default();
-        frames.iter().for_each(|frame| window.push(Bytes::from_static(frame.as_bytes())));
-        window
+    fn buffer(frames: &[&'static str]) -> FrameBuffer {
+        let mut buffer = FrameBuffer::default();
+        frames.iter().for_each(|frame| buffer.push(Bytes::from_static(frame.as_bytes())));
+        buffer
     }
 
     #[test]
     fn a_place_within_a_frame_gives_the_rest_of_it() {
-        let window = window(&["ab", "", "cde", "f"]);
-        let at = |place| window.at(place).map(|data| String::from_utf8(data.to_vec()).unwrap());
+        let buffer = buffer(&["ab", "", "cde", "f"]);
+        let at = |place| buffer.at(place).map(|data| String::from_utf8(data.to_vec()).unwrap());
         let all: Vec<_> = (0..7).map(|place| at(place).unwrap_or_default()).collect();
         assert_eq!(all, ["ab", "b", "cde", "de", "e", "f", ""]);
     }
 
     #[test]
     fn a_copy_spans_frames_and_ends_with_the_bytes() {
-        let window = window(&["ab", "cde", "f"]);
+        let buffer = buffer(&["ab", "cde", "f"]);
         for place in 0..6 {
             for len in 0..8 {
                 let end = (place + len).min(6);
-                assert_eq!(window.copy(place as u64, len), "abcdef".as_bytes()[place..end]);
+                assert_eq!(buffer.copy(place as u64, len), "abcdef".as_bytes()[place..end]);
             }
         }
     }
 
     #[test]
     fn what_is_released_is_gone_by_whole_frames() {
-        let mut window = window(&["ab", "cde", "f"]);
-        window.release(1);
-        assert_eq!(window.start(), 0);
-        window.release(4);
-        assert_eq!((window.start(), window.at(1), window.end()), (2, None, 6));
-        window.release(6);
-        assert_eq!((window.start(), window.at(6), window.end()), (6, None, 6));
+        let mut buffer = buffer(&["ab", "cde", "f"]);
+        buffer.release(1);
+        assert_eq!(buffer.start(), 0);
+        buffer.release(4);
+        assert_eq!((buffer.start(), buffer.at(1), buffer.end()), (2, None, 6));
+        buffer.release(6);
+        assert_eq!((buffer.start(), buffer.at(6), buffer.end()), (6, None, 6));
     }
 }

@@ -13,20 +13,23 @@ use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, timeout_at};
 
+use super::super::tasks::after;
+use super::super::wakers::Slot;
 use super::download::{Download, More};
-use super::flights::Flight;
-use super::tasks::after;
-use super::wakers::Slot;
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
 use crate::storage::{Hold, Record, Storage};
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
+/// Held by each reader of a download: whoever made it learns from its end that nobody reads any more. An `Arc` of any type,
+/// so that this room need not know flights, and a reader costs no allocation for it.
+pub(crate) type Token = Arc<dyn Send + Sync>;
+
 pub(crate) struct Reader<S: Storage> {
     download: Arc<Download<S>>,
-    /// Keeps the flight where others find it.
-    flight: Option<Arc<Flight<S>>>,
+    /// Keeps the flight where other requests find it.
+    token: Option<Token>,
     slot: Slot,
     number: usize,
     place: u64,
@@ -47,9 +50,9 @@ pub(crate) struct Reader<S: Storage> {
 
 impl<S: Storage> Reader<S> {
     /// For the one that the response came to. `drains`: it reads for the store alone, and nobody goes on for it.
-    pub(crate) fn first(download: Arc<Download<S>>, flight: Option<Arc<Flight<S>>>, drains: bool) -> Self {
-        let number = download.lock().places.enter(0);
-        let mut reader = Self::new(download, flight, number, 0, None, true);
+    pub(crate) fn first(download: Arc<Download<S>>, token: Option<Token>, drains: bool) -> Self {
+        let number = download.lock().positions.enter(0);
+        let mut reader = Self::new(download, token, number, 0, None, true);
         reader.drains = drains;
         reader
     }
@@ -57,24 +60,24 @@ impl<S: Storage> Reader<S> {
     /// For one who wants the bytes from a place to another; `None`: it is too late to begin.
     pub(crate) fn join(
         download: Arc<Download<S>>,
-        flight: Arc<Flight<S>>,
+        token: Token,
         from: u64,
         until: Option<u64>,
     ) -> Option<Self> {
         let number = {
             let mut state = download.lock();
-            if !state.takes_readers(download.plan.core.config.flight_timeout) {
+            if !state.takes_readers(download.writer.records.config.flight_timeout) {
                 return None;
             }
-            state.places.enter(from)
+            state.positions.enter(from)
         };
-        download.plan.note_followed();
-        Some(Self::new(download, Some(flight), number, from, until, false))
+        download.writer.note_followed();
+        Some(Self::new(download, Some(token), number, from, until, false))
     }
 
     fn new(
         download: Arc<Download<S>>,
-        flight: Option<Arc<Flight<S>>>,
+        token: Option<Token>,
         number: usize,
         place: u64,
         until: Option<u64>,
@@ -83,7 +86,7 @@ impl<S: Storage> Reader<S> {
         let slot = download.wakers.slot();
         Self {
             download,
-            flight,
+            token,
             slot,
             number,
             place,
@@ -100,7 +103,7 @@ impl<S: Storage> Reader<S> {
     /// Reads for as long as it is being stored, and the origin is not silent for too long.
     pub(crate) async fn drain(mut self) {
         self.drains = true;
-        let patience = self.download.plan.core.config.refresh_timeout;
+        let patience = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {
             let next = poll_fn(|cx| self.poll_frame(cx));
             let Ok(Some(Ok(_))) = timeout_at(after(patience), next).await else { return };
@@ -109,12 +112,12 @@ impl<S: Storage> Reader<S> {
 
     /// Begins to read the chunk that holds this reader's place.
     fn read_chunk(&mut self) {
-        let plan = Arc::clone(&self.download.plan);
-        let part = self.place / plan.chunk_len() as u64;
-        self.hold.get_or_insert_with(|| plan.hold(self.download.expected));
+        let writer = Arc::clone(&self.download.writer);
+        let part = self.place / writer.chunk_len() as u64;
+        self.hold.get_or_insert_with(|| writer.hold(self.download.expected));
         let reading = async move {
             let Ok(part) = u32::try_from(part) else { return Ok(None) };
-            plan.read_chunk(part).await
+            writer.read_chunk(part).await
         };
         self.chunk = Some(Exclusive::new(Box::pin(reading)));
     }
@@ -126,7 +129,7 @@ impl<S: Storage> Reader<S> {
             Ok(None) => return Err(BodyError::new(BodyErrorKind::Storage, None::<Error>)),
             Err(error) => return Err(BodyError::new(BodyErrorKind::Storage, Some(error))),
         };
-        let skip = (self.place % self.download.plan.chunk_len() as u64) as usize;
+        let skip = (self.place % self.download.writer.chunk_len() as u64) as usize;
         if skip >= chunk.len() {
             return Err(BodyError::new(BodyErrorKind::Length, None::<Error>));
         }
@@ -182,11 +185,11 @@ impl<S: Storage> Source for Reader<S> {
             let download = Arc::clone(&self.download);
             let before; // outlives the lock, see `Slot::wait`
             let mut state = download.lock();
-            if state.places.is_cut(self.number) {
+            if state.positions.is_cut(self.number) {
                 drop(state);
                 return self.fail(BodyError::new(BodyErrorKind::TooSlow, None::<Error>));
             }
-            if let Some(data) = state.window.at(self.place) {
+            if let Some(data) = state.buffer.at(self.place) {
                 let data = self.give(data);
                 let others_wait = state.moved(self.number, Some(self.place));
                 drop(state);
@@ -195,7 +198,7 @@ impl<S: Storage> Source for Reader<S> {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            let total = state.window.end();
+            let total = state.buffer.end();
             if self.place < total {
                 drop(state);
                 self.read_chunk();
@@ -212,7 +215,7 @@ impl<S: Storage> Source for Reader<S> {
                     let is_short = self.until.is_some() || download.expected.is_some_and(|len| len != total);
                     // Others than the first get what is stored, and no more.
                     let trailers = match &state.trailers {
-                        Some(trailers) if !self.first => download.plan.trailers(trailers),
+                        Some(trailers) if !self.first => download.writer.trailers(trailers),
                         trailers => trailers.clone(),
                     };
                     drop(state);
@@ -224,7 +227,7 @@ impl<S: Storage> Source for Reader<S> {
                 }
             }
             before = self.slot.wait(cx.waker());
-            match download.poll_more(&mut state, download.plan.core.config.body_deadline) {
+            match download.poll_more(&mut state, download.writer.records.config.body_deadline) {
                 More::Come => {
                     drop(state);
                     self.slot.leave();
@@ -269,22 +272,22 @@ impl<S: Storage> Drop for Reader<S> {
     fn drop(&mut self) {
         let mut state = self.download.lock();
         let others_wait = state.moved(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
-        let left = state.places.leave(self.number);
-        let core = Arc::clone(&self.download.plan.core);
+        let left = state.positions.leave(self.number);
+        let records = Arc::clone(&self.download.writer.records);
         let finish = left == 0
             && !self.drains
-            && core.config.finish_on_drop
+            && records.config.finish_on_drop
             && state.is_open()
             && Handle::try_current().is_ok();
-        let number = finish.then(|| state.places.enter(self.place));
+        let number = finish.then(|| state.positions.enter(self.place));
         drop(state);
         if others_wait && left > 0 {
             self.download.wakers.wake_all();
         }
         if let Some(number) = number {
-            let (download, flight) = (Arc::clone(&self.download), self.flight.clone());
-            let reader = Self::new(download, flight, number, self.place, None, true);
-            core.tasks.spawn(reader.drain());
+            let (download, token) = (Arc::clone(&self.download), self.token.clone());
+            let reader = Self::new(download, token, number, self.place, None, true);
+            records.tasks.spawn(reader.drain());
         }
     }
 }

@@ -1,13 +1,21 @@
-//! Which fetches are under way, so that a request for the same follows instead of making another.
+//! The fetches under way, so that a request for the same entry follows one instead of making another.
 //!
-//! Promises: at most one flight for a place and for what stood there; who follows is woken when the head has come or
-//! nobody fetches any more, however that happens; a fetch that can leave its request is driven by all who wait for it, so
-//! that none of them needs the others to be polled, or to stay; a flight is in the map for as long as somebody may join
-//! it, and no longer.
+//! A flight knows nothing of HTTP: it has a key, the stamps that its leader has seen there, a future that fetches, and an
+//! outcome of type `T`.
 //!
-//! Why nobody misses a response that was just stored: it is announced first, then its flight leaves the map, and the
-//! count of such departures grows with that. Who looked in the store before, and finds no flight after, finds the count
-//! changed, and looks once more.
+//! # Invariants
+//!
+//! - There is at most one flight for a key and for what was seen there.
+//! - A follower is woken when the outcome is there or the fetch has ended without one, in whatever way it ends.
+//! - A fetch that can leave its request is driven by every task that waits for it: none of them needs another to be polled,
+//!   or to stay.
+//! - A flight is in the map for as long as a request may join it. Its leader, its followers and the readers of its
+//!   response keep it there; the map itself keeps nothing alive.
+//!
+//! # Why a request does not miss a response that was just stored
+//!
+//! The response is announced first, then its flight leaves the map, and that increments `departures`. A request that looked
+//! in the storage before, and finds no flight afterwards, sees that the count has changed, and looks once more.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -16,165 +24,128 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::download::Download;
-use super::lease::Lease;
-use super::wakers::{Slot, Wakers};
-use crate::storage::{Key, Record, Stamp, Storage};
+use super::super::wakers::{Slot, Wakers};
+use crate::storage::{Key, Stamp};
 
-/// What stood in a place when somebody looked.
+/// What a lookup saw at a key.
 pub(crate) type Seen = Option<Stamp>;
 
-type Map<S> = HashMap<Key, (u64, Weak<Flight<S>>)>;
+type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>)>;
 
-pub(crate) struct Flights<S: Storage> {
-    map: Mutex<Map<S>>,
+pub(crate) struct Flights<T> {
+    map: Mutex<Map<T>>,
     next: AtomicU64,
     departures: AtomicU64,
 }
 
 /// One fetch.
-pub(crate) struct Flight<S: Storage> {
-    registration: Registration<S>,
-    /// What its leader saw in the place, and what it has put there itself.
+pub(crate) struct Flight<T> {
+    position: Position<T>,
+    /// What its leader saw at the key, and what it has put there itself.
     seen: Mutex<Vec<Seen>>,
-    course: Mutex<Option<Landed<S>>>,
+    outcome: Mutex<Option<T>>,
     /// The fetch, if it can leave its request.
     drive: Mutex<Option<Drive>>,
-    /// Somebody wanted to go on with the fetch while another was at it.
+    /// Another task wanted to poll the fetch while one was polling it.
     contended: AtomicBool,
     wakers: Arc<Wakers>,
 }
 
+/// Boxed, since a follower must be able to poll the fetch of a leader of another type.
 pub(crate) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Somebody who waits for a flight. Whoever stops waiting wakes the others, who may have to go on with the fetch.
+/// A task that waits for a flight. When it stops waiting it wakes the others, one of which has to drive the fetch now.
 struct Waiting<'a> {
     wakers: &'a Wakers,
     slot: Slot,
     is_over: bool,
 }
 
-/// What came of a fetch, for those who follow.
-pub(crate) enum Landed<S: Storage> {
-    /// A response that is being stored; it may answer others.
-    Streaming(Arc<Download<S>>),
-    /// The stored response was freshened.
-    Freshened(Key, Record),
-    /// Something was stored: look.
-    Look,
-    /// The origin could not be reached, or answered with an error (of this status).
-    Failed(Option<u16>),
-    /// The response is for its caller alone.
-    Private,
-    /// Nobody fetches any more.
-    Abandoned,
-}
-
 /// Where a flight is in the map.
-struct Position<S: Storage> {
-    flights: Arc<Flights<S>>,
+struct Position<T> {
+    flights: Arc<Flights<T>>,
     at: Key,
     number: u64,
 }
 
-/// Removes a flight from the map when it is dropped.
-pub(crate) struct Registration<S: Storage>(Position<S>);
-
 /// How a request goes on.
-pub(crate) enum Entry<S: Storage> {
-    /// With the flight, which lasts as long as somebody holds it.
-    Lead(Arc<Flight<S>>, Lead<S>),
-    Follow(Arc<Flight<S>>),
-    /// By itself.
+pub(crate) enum Joined<T: Default> {
+    /// It leads the flight, which lasts as long as somebody holds it.
+    Lead(Arc<Flight<T>>, Ticket<T>),
+    Follow(Arc<Flight<T>>),
+    /// It may not lead, and there is no flight to follow.
     Alone,
 }
 
-/// The duty to fetch and to say what came of it. Dropped without a word, it says that nobody fetches any more.
-pub(crate) struct Lead<S: Storage> {
+/// The duty to fetch and to publish an outcome. A dropped ticket publishes the default outcome: the fetch has ended
+/// without one.
+pub(crate) struct Ticket<T: Default> {
     /// Weak, for the flight may hold the fetch that holds this.
-    flight: Weak<Flight<S>>,
-    position: Position<S>,
-    landed: bool,
-    /// Something may have been stored since this request looked.
+    flight: Weak<Flight<T>>,
+    position: Position<T>,
+    is_published: bool,
+    /// A response may have been stored since this request looked.
     pub(crate) looks_again: bool,
-    /// The request went out without its caller's conditions and range: they are answered from the response.
-    pub(crate) narrows: bool,
-    /// It fetches for the store alone.
-    pub(crate) is_background: bool,
-    /// Its place is one beside a variant that is not stored yet, where no lookup comes to.
-    pub(crate) is_beside: bool,
-    /// No other process fetches the same.
-    pub(crate) lease: Option<Lease<S>>,
 }
 
-impl<S: Storage> Default for Flights<S> {
+impl<T> Default for Flights<T> {
     fn default() -> Self {
         Self { map: Mutex::default(), next: AtomicU64::new(0), departures: AtomicU64::new(0) }
     }
 }
 
-impl<S: Storage> Clone for Landed<S> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Streaming(download) => Self::Streaming(Arc::clone(download)),
-            Self::Freshened(key, record) => Self::Freshened(*key, record.clone()),
-            Self::Look => Self::Look,
-            Self::Failed(status) => Self::Failed(*status),
-            Self::Private => Self::Private,
-            Self::Abandoned => Self::Abandoned,
-        }
-    }
-}
-
-impl<S: Storage> Flights<S> {
-    /// Taken before one looks in the store.
+impl<T> Flights<T> {
+    /// Returns how many flights have ended. Taken before a request looks in the storage.
     pub(crate) fn departures(&self) -> u64 {
         self.departures.load(Ordering::SeqCst)
     }
 
-    /// Joins the flight for a place, or becomes its leader. `departures` as they were before this request looked, and
-    /// `seen` what it saw then.
-    pub(crate) fn enter(self: &Arc<Self>, at: Key, seen: Seen, departures: u64, may_lead: bool) -> Entry<S> {
-        // Let go of only after the lock: it may be the last of its flight, which then leaves the map.
+    /// Joins the flight for a key, or becomes its leader. `departures` is the count before this request looked, and `seen`
+    /// what it saw then. A flight whose outcome `is_joinable` refuses has ended for those who come now.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        at: Key,
+        seen: Seen,
+        departures: u64,
+        may_lead: bool,
+        is_joinable: impl Fn(&T) -> bool,
+    ) -> Joined<T>
+    where
+        T: Default,
+    {
+        // Dropped only after the lock: it may be the last reference to its flight, which then leaves the map.
         let there;
-        let led = {
-            let mut map = self.lock();
-            there = map.get(&at).and_then(|(_, flight)| flight.upgrade());
-            match &there {
-                Some(flight) if flight.has_seen(seen) => None,
-                _ if !may_lead => return Entry::Alone,
-                _ => {
-                    let number = self.next.fetch_add(1, Ordering::SeqCst);
-                    let position = Position { flights: Arc::clone(self), at, number };
-                    let flight = Arc::new(Flight {
-                        registration: Registration(position.clone()),
-                        seen: Mutex::new(vec![seen]),
-                        course: Mutex::new(None),
-                        drive: Mutex::new(None),
-                        contended: AtomicBool::new(false),
-                        wakers: Arc::default(),
-                    });
-                    map.insert(at, (number, Arc::downgrade(&flight)));
-                    let looks_again = self.departures() != departures;
-                    let lead = Lead {
-                        position,
-                        flight: Arc::downgrade(&flight),
-                        landed: false,
-                        looks_again,
-                        narrows: false,
-                        is_background: false,
-                        is_beside: false,
-                        lease: None,
-                    };
-                    Some((flight, lead))
+        let mut map = self.lock();
+        there = map.get(&at).and_then(|(_, flight)| flight.upgrade());
+        let is_open = |flight: &Flight<T>| flight.outcome().as_ref().is_none_or(&is_joinable);
+        let mut has_ended = false;
+        if let Some(flight) = &there {
+            if is_open(flight) {
+                if flight.seen().contains(&seen) {
+                    return Joined::Follow(Arc::clone(flight));
                 }
+            } else {
+                has_ended = true;
             }
-        };
-        match (led, there) {
-            (Some((flight, lead)), _) => Entry::Lead(flight, lead),
-            (None, Some(flight)) => Entry::Follow(flight),
-            (None, None) => Entry::Alone,
         }
+        if !may_lead {
+            return Joined::Alone;
+        }
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let position = Position { flights: Arc::clone(self), at, number };
+        let flight = Arc::new(Flight {
+            position: position.clone(),
+            seen: Mutex::new(vec![seen]),
+            outcome: Mutex::new(None),
+            drive: Mutex::new(None),
+            contended: AtomicBool::new(false),
+            wakers: Arc::default(),
+        });
+        map.insert(at, (number, Arc::downgrade(&flight)));
+        let looks_again = has_ended || self.departures() != departures;
+        drop(map);
+        let ticket = Ticket { position, flight: Arc::downgrade(&flight), is_published: false, looks_again };
+        Joined::Lead(flight, ticket)
     }
 
     fn remove(&self, at: Key, number: u64) {
@@ -185,29 +156,32 @@ impl<S: Storage> Flights<S> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Map<S>> {
+    fn lock(&self) -> MutexGuard<'_, Map<T>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many are under way.
+    /// Returns how many flights are under way.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 }
 
-impl<S: Storage> Flight<S> {
-    /// Waits until the head has come.
-    pub(crate) async fn landed(&self) -> Landed<S> {
-        self.wait(|| self.course().clone()).await
+impl<T> Flight<T> {
+    /// Waits for the outcome.
+    pub(crate) async fn landed(&self) -> T
+    where
+        T: Clone,
+    {
+        self.wait(|| self.outcome().clone()).await
     }
 
-    /// Waits for what the fetch itself brings its leader; it is given to the flight, so that others can go on with it.
-    pub(crate) async fn lead<T>(&self, drive: Drive, mut outcome: impl FnMut() -> Option<T>) -> T {
+    /// Gives the fetch to the flight, so that followers can drive it, and waits for what it brings to its leader.
+    pub(crate) async fn lead<R>(&self, drive: Drive, mut outcome: impl FnMut() -> Option<R>) -> R {
         *self.drive.lock().unwrap_or_else(PoisonError::into_inner) = Some(drive);
         self.wait(&mut outcome).await
     }
 
-    async fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
+    async fn wait<R>(&self, mut ready: impl FnMut() -> Option<R>) -> R {
         let mut waiting = Waiting { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
         poll_fn(|cx| {
             drop(waiting.slot.wait(cx.waker()));
@@ -227,8 +201,8 @@ impl<S: Storage> Flight<S> {
         .await
     }
 
-    /// Goes on with the fetch, on behalf of all who wait, unless somebody is just doing that: then whoever is at it wakes
-    /// all once more, since a wake-up may have come before this one was there to hear it.
+    /// Polls the fetch on behalf of all that wait, unless another task is just doing that. That task then wakes all once
+    /// more, since a wake-up may have come before this one was there to hear it.
     fn poll_drive(&self) {
         let mut drive = match self.drive.try_lock() {
             Ok(drive) => drive,
@@ -249,22 +223,17 @@ impl<S: Storage> Flight<S> {
         }
     }
 
-    /// Nobody comes to it any more; who waits goes on waiting.
+    /// Stops new requests from joining. Current waiters are unaffected.
     pub(crate) fn retire(&self) {
-        self.registration.0.remove();
-    }
-
-    /// Whether nothing was written to its place since the leader looked, but by the leader.
-    fn has_seen(&self, seen: Seen) -> bool {
-        self.seen().contains(&seen)
+        self.position.remove();
     }
 
     fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn course(&self) -> MutexGuard<'_, Option<Landed<S>>> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outcome(&self) -> MutexGuard<'_, Option<T>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,35 +246,35 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl<S: Storage> Lead<S> {
-    /// The leader is about to put this in the place.
-    pub(crate) fn puts(&self, seen: Seen) {
+impl<T: Default> Ticket<T> {
+    /// Notes a stamp that the leader is about to put at the key: a request that sees it there may follow.
+    pub(crate) fn add_seen(&self, seen: Seen) {
         if let Some(flight) = self.flight.upgrade() {
             flight.seen().push(seen);
         }
     }
 
-    /// Whether others than the leader hold the flight.
-    pub(crate) fn is_followed(&self) -> bool {
-        self.flight.strong_count() > 1
+    /// Returns what each holder of the flight holds, without its type. Weak, since the holder of the ticket may be the
+    /// future that the flight holds.
+    pub(crate) fn token(&self) -> Weak<dyn Send + Sync>
+    where
+        T: Send + 'static,
+    {
+        let flight: Weak<Flight<T>> = Weak::clone(&self.flight);
+        flight
     }
 
-    /// What keeps the flight in the map while others may come.
-    pub(crate) fn registration(&self) -> Registration<S> {
-        Registration(self.position.clone())
+    /// Publishes the outcome. `stays` keeps the flight in the map, for requests that can still make use of the outcome.
+    /// Returns the flight, if anybody still holds it.
+    pub(crate) fn publish(mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
+        self.end(outcome, stays)
     }
 
-    /// Says what came of it. The flight, if anybody is there.
-    pub(crate) fn land(mut self, landed: Landed<S>) -> Option<Arc<Flight<S>>> {
-        self.end(landed)
-    }
-
-    fn end(&mut self, landed: Landed<S>) -> Option<Arc<Flight<S>>> {
-        self.landed = true;
+    fn end(&mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
+        self.is_published = true;
         let flight = self.flight.upgrade()?;
-        let others_may_come = matches!(landed, Landed::Streaming(_));
-        *flight.course() = Some(landed);
-        if !others_may_come {
+        *flight.outcome() = Some(outcome);
+        if !stays {
             self.position.remove();
         }
         flight.wakers.wake_all();
@@ -313,28 +282,28 @@ impl<S: Storage> Lead<S> {
     }
 }
 
-impl<S: Storage> Drop for Lead<S> {
+impl<T: Default> Drop for Ticket<T> {
     fn drop(&mut self) {
-        if !self.landed {
-            self.end(Landed::Abandoned);
+        if !self.is_published {
+            self.end(T::default(), false);
         }
     }
 }
 
-impl<S: Storage> Clone for Position<S> {
+impl<T> Clone for Position<T> {
     fn clone(&self) -> Self {
         Self { flights: Arc::clone(&self.flights), at: self.at, number: self.number }
     }
 }
 
-impl<S: Storage> Position<S> {
+impl<T> Position<T> {
     fn remove(&self) {
         self.flights.remove(self.at, self.number);
     }
 }
 
-impl<S: Storage> Drop for Registration<S> {
+impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
-        self.0.remove();
+        self.position.remove();
     }
 }

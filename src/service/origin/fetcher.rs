@@ -1,4 +1,4 @@
-//! How the flow reaches the origin.
+//! How a request reaches the origin: a tower service, or the rest of a chain of middlewares.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -8,15 +8,28 @@ use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::super::shared::Shared;
+use super::super::telemetry;
+use crate::body::CacheBody;
 use crate::control::Stored;
+use crate::observe::Gauge;
+use crate::storage::Storage;
+
+/// The answer to a request that may have gone to the origin.
+pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
 
 /// Sends requests to the origin. It need not be `'static`: only what runs in the background must be.
 pub(crate) trait Fetcher: Send {
     type RequestBody: Default + Send + 'static;
     type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
     type Error: Send + 'static;
-    /// The same for a fetch that others may go on with.
-    type Detached: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error> + 'static;
+    /// The same for a fetch that its followers may drive.
+    type Detached: Fetcher<
+            RequestBody = Self::RequestBody,
+            Body = Self::Body,
+            Error = Self::Error,
+            Detached = Self::Detached,
+        > + 'static;
     /// The same for work that outlives the request.
     type Background: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error>
         + 'static;
@@ -31,7 +44,7 @@ pub(crate) trait Fetcher: Send {
         Self::RequestBody::default()
     }
 
-    /// `Err`: this one cannot leave its request, so that nobody else can go on with its fetch.
+    /// Detaches the fetcher from its request. Returns it as it is if it cannot leave: then only its caller drives it.
     fn detach(self) -> Result<Self::Detached, Self>
     where
         Self: Sized;
@@ -50,6 +63,20 @@ impl Unstorable {
     pub(crate) fn reason(extensions: &Extensions) -> Option<Stored> {
         extensions.get::<Self>().map(|Self(reason)| *reason)
     }
+}
+
+/// Sends a request to the origin.
+pub(crate) async fn send<S: Storage, F: Fetcher>(
+    shared: &Shared<S>,
+    fetcher: &mut F,
+    request: Request<F::RequestBody>,
+) -> Result<Response<F::Body>, F::Error> {
+    let _under_way = shared.observer.raise(Gauge::OriginRequests);
+    let result = fetcher.fetch(request).await;
+    if result.is_err() {
+        telemetry::origin_failed(&shared.observer);
+    }
+    result
 }
 
 /// A tower service as a fetcher: a clone that nobody has polled, made ready for each request.

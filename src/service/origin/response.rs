@@ -1,217 +1,405 @@
-//! Passes a response on, and stores it on its way if it may be stored.
+//! The response side: whether a response may be stored, and passing it on while it is.
+//!
+//! # Invariants
+//!
+//! - Every response, new or freshened, is judged by [`judge`]: no way into the storage allows what another forbids.
+//! - A request without options, in a layer without rules, costs no allocation here before the response is stored.
+//! - A response that is for its caller alone because of the caller's own request does not keep other requests from sharing
+//!   the next one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::{Body, SizeHint};
 
-use super::commit::Plan;
-use super::core::Core;
-use super::download::Download;
-use super::fetcher::{Fetcher, Unstorable};
-use super::flights::{Landed, Lead};
-use super::judge::{Joined, Judged};
-use super::lookup::Place;
-use super::readers::Reader;
-use super::recorder::Recorder;
-use super::respond::Asked;
+use super::super::body::{Download, Reader};
+use super::super::coalesce::Landed;
+use super::super::config::Config;
+use super::super::directives::{is_background, options};
+use super::super::records::{Named, Snapshot, Writer, is_by_content, note_ignored, variant_in};
+use super::super::respond::{self, Asked};
+use super::super::shared::Shared;
+use super::fetcher::Unstorable;
+use super::{Errand, Obtained, Times};
 use crate::body::CacheBody;
-use crate::control::{CacheStatus, Outcome, Stored};
+use crate::control::{CacheOptions, CacheStatus, Outcome, Stored};
 use crate::entry::{Membership, StoredBody, StoredResponse};
+use crate::error::Result;
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored, RequestDirectives, Verdict, Withheld};
-use crate::storage::{Key, Storage};
+use crate::policy::{self, Freshness, Given, NamedGroups, NotStored, RequestDirectives, Verdict, Withheld};
+use crate::rules::Rules;
+use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// When a request went out and when the head of its response came.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Exchange {
-    pub(crate) requested: Timestamp,
-    pub(crate) responded: Timestamp,
+/// What is settled about a response that may be stored.
+pub(super) struct Judged {
+    pub(super) freshness: Freshness,
+    pub(super) given: Option<Given>,
+    /// The fields that select it.
+    pub(super) names: Vec<HeaderName>,
 }
+
+/// The groups of a response, among its extensions until it is stored.
+#[derive(Clone)]
+struct Joined(Arc<[Membership]>);
 
 /// A response's head as it is stored, and what else storing it needs.
 struct Storable {
     names: Vec<HeaderName>,
     response: StoredResponse,
-    /// What is left out of its trailers too.
+    /// The fields that are left out of its trailers, too.
     withheld: Withheld,
     until: Timestamp,
     freshness: Freshness,
 }
 
-impl<S: Storage> Core<S> {
-    /// Gives the origin's response to the caller. `place` is where it may be stored; `None`: nobody knows.
-    pub(crate) fn keep<F: Fetcher>(
-        self: &Arc<Self>,
-        request: &request::Parts,
-        place: Option<Place>,
-        response: Response<F::Body>,
-        times: Exchange,
-        outcome: Outcome,
-        mut lead: Option<Lead<S>>,
-    ) -> Response<CacheBody<F::Body>> {
-        let (mut head, body) = response.into_parts();
-        let groups = head.extensions.remove::<Joined>().map(|Joined(groups)| groups).unwrap_or_default();
-        let freshness =
-            Freshness::new(head.status, &head.headers, times.requested, times.responded, &self.config.policy);
-        let mut ttl = None;
-        let at = place.as_ref().map(|place| place.head);
-        let hint = body.size_hint();
-        let expected = content_length(&head.headers).or_else(|| hint.exact());
-        let (stored, plan) = match place {
-            None => (Stored::Storage, None),
-            Some(place) => {
-                // One that others wait for is passed on to them as one that is stored is. What replaces something goes
-                // first, lest the older one be served again.
-                let may_wait =
-                    place.usable.is_none() && !lead.as_ref().is_some_and(|lead| lead.is_followed());
-                match self.storable(request, &place, (&head, groups), (expected, hint), times, freshness) {
-                    Err(reason) => (reason, None),
-                    Ok(_) if may_wait && self.store.is_busy() => {
-                        self.store.note_shed();
-                        (Stored::Busy, None)
-                    }
-                    Ok(storable) => {
-                        let Storable { names, response, withheld, until, freshness } = storable;
-                        ttl = Some(freshness.ttl(times.responded));
-                        let lease = lead.as_mut().and_then(|lead| lead.lease.take());
-                        let core = Arc::clone(self);
-                        let about = (response, withheld);
-                        let plan = Plan::new(core, place, names, request, about, until, lease);
-                        (Stored::Storing, Some(plan))
-                    }
-                }
-            }
+impl<S: Storage> Shared<S> {
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
+        rules.check()?;
+        // A recording would lose what it records from then on otherwise.
+        let rules = if self.config.tape.is_some() { rules.for_a_tape() } else { rules };
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        Ok(())
+    }
+}
+
+/// Whether a response may be stored, and what is settled then; otherwise the freshness that it has by itself.
+pub(super) fn judge<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    method: &Method,
+    status: StatusCode,
+    headers: &HeaderMap,
+    freshness: Freshness,
+) -> std::result::Result<Judged, (Freshness, NotStored)> {
+    let (config, policy_options) = (&shared.config, &shared.config.policy);
+    let asked = config.directives(request);
+    // A tape keeps everything for ever, whatever is said for one request.
+    let options = options(request).filter(|_| config.tape.is_none());
+    let own = options.and_then(CacheOptions::given_ttl);
+    let url = || config.ruled_uri(request);
+    let terms = shared.rules().terms(own, url, status, headers);
+    let by_content = is_by_content(request);
+    let method = if by_content { &request.method } else { method };
+    let request = &request.headers;
+    let exchanged = policy::Exchanged { method, by_content, request, status, response: headers };
+    let given = match terms.settle(status, headers, &freshness, policy_options) {
+        Ok(given) => given,
+        Err(reason) => return Err((freshness, reason)),
+    };
+    let freshness = freshness.with(given);
+    let names = policy::storable(exchanged, &asked, &freshness, given, &terms, policy_options)
+        .and_then(|()| policy::selecting_names(headers, policy_options, terms.despite));
+    match names {
+        Ok(_) if asked.read_only => Err((freshness, NotStored::ReadOnly)),
+        Ok(names) => Ok(Judged { freshness, given, names }),
+        Err(reason) => Err((freshness, reason)),
+    }
+}
+
+/// Whether the stored response could be stored as an answer to this request. A refresh with credentials that it may not
+/// be stored for would end it.
+pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Parts, record: &Record) -> bool {
+    let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
+    let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
+    judge(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
+}
+
+/// Asks the user's filters about a response, and joins its groups. A response that may not be stored is marked.
+pub(super) async fn admit<S: Storage, B>(
+    shared: &Arc<Shared<S>>,
+    request: &request::Parts,
+    snapshot: Option<&Snapshot>,
+    requested: Timestamp,
+    response: Response<B>,
+) -> Response<B> {
+    shared.records.invalidate_named(request, response.headers()).await;
+    let (mut head, body) = response.into_parts();
+    if !passes_filters(shared, request, &head).await {
+        head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
+    }
+    if let Some(snapshot) = snapshot {
+        let is_storable = || {
+            Unstorable::reason(&head.extensions).is_none() && is_storable(shared, request, requested, &head)
         };
-        let mut status = CacheStatus::new(outcome, stored);
-        status.origin_status = Some(head.status.as_u16());
-        status.ttl = ttl;
-        status.beside = self.is_beside(request);
-        let Some(plan) = plan else {
-            match (at, lead) {
-                (Some(head), Some(lead)) => self.keep_nothing(head, &status, lead),
-                // Nobody knows what stands there, so that nothing is to be found there by who follows.
-                (None, Some(lead)) => drop(lead.land(Landed::Private)),
-                (_, None) => {}
-            }
-            return self.finish(Response::from_parts(head, CacheBody::inner(body)), status);
-        };
-        let awaits_trailers = head.headers.contains_key(header::TRAILER);
-        let narrows = head.status == StatusCode::OK && lead.as_ref().is_some_and(|lead| lead.narrows);
-        let freshness = plan.response().freshness(self.number, &self.config.policy);
-        self.note_use(plan.head(), &freshness, times.responded);
-        let plan = Arc::new(plan);
-        let recorder = Recorder::new(Arc::clone(&plan), expected, awaits_trailers);
-        let is_empty = body.is_end_stream();
-        let is_background = lead.as_ref().is_some_and(|lead| lead.is_background);
-        let registration = lead.as_ref().map(Lead::registration);
-        let incoming = Box::pin(CacheBody::inner(body));
-        let download = Download::new(Arc::clone(&plan), recorder, incoming, expected, registration);
-        if is_empty {
-            download.lock().finish_empty();
+        let of = (head.status, &head.headers);
+        match join_groups(shared, snapshot, request, requested, of, &[], is_storable).await {
+            Ok(groups) if groups.is_empty() => {}
+            Ok(groups) => drop(head.extensions.insert(Joined(groups))),
+            Err(reason) => drop(head.extensions.insert(Unstorable(reason))),
         }
-        let flight = lead.and_then(|lead| {
-            lead.puts(plan.puts());
-            lead.land(Landed::Streaming(Arc::clone(&download)))
-        });
-        let reader = Reader::first(Arc::clone(&download), flight.clone(), is_background);
-        if narrows
-            && let Some(flight) = flight
-            && let Some(response) = self.answer_from(Asked::by(request), download, flight, status)
-        {
+    }
+    Response::from_parts(head, body)
+}
+
+/// Joins the groups that a response names, its rules give it, or the stored response had that it freshens (`before`).
+/// Returns the reason where it may not be stored. A response that is not storable joins none, so that no group is made
+/// for it.
+pub(super) async fn join_groups<S: Storage>(
+    shared: &Arc<Shared<S>>,
+    snapshot: &Snapshot,
+    request: &request::Parts,
+    requested: Timestamp,
+    (status, headers): (StatusCode, &HeaderMap),
+    before: &[Membership],
+    is_storable: impl FnOnce() -> bool + Send,
+) -> std::result::Result<Arc<[Membership]>, Stored> {
+    // A recording stays, whatever becomes of other responses.
+    if shared.config.tape.is_some() {
+        return Ok(Arc::default());
+    }
+    let named = named_groups(shared, request, status, headers, before);
+    if named.is_empty() || !is_storable() {
+        return Ok(Arc::default());
+    }
+    shared.records.join(snapshot, requested, named).await
+}
+
+fn named_groups<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    status: StatusCode,
+    headers: &HeaderMap,
+    before: &[Membership],
+) -> Vec<Named> {
+    let group = |name| Named { is_tag: false, name };
+    let tag = |name: &str| Named { is_tag: true, name: name.to_owned() };
+    let NamedGroups { names, ignored } = policy::groups(headers);
+    note_ignored("cache-groups", ignored);
+    let mut named: Vec<Named> = names.into_iter().map(group).collect();
+    named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
+    let uri = || shared.config.ruled_uri(request);
+    shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
+    named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
+    named.sort_unstable();
+    named.dedup();
+    named
+}
+
+/// Whether the user's filters let a response be stored.
+async fn passes_filters<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    head: &response::Parts,
+) -> bool {
+    let rules = shared.rules();
+    !rules.has_filters() || rules.admit(request, head).await
+}
+
+/// Whether they do for a stored response that another one freshens.
+pub(super) async fn freshened_passes_filters<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    from: &response::Parts,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> bool {
+    if !shared.rules().has_filters() {
+        return true;
+    }
+    let mut head = from.clone();
+    (head.status, head.headers) = (status, headers.clone());
+    passes_filters(shared, request, &head).await
+}
+
+fn is_storable<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    requested: Timestamp,
+    head: &response::Parts,
+) -> bool {
+    let (now, options) = (shared.config.clock.now(), &shared.config.policy);
+    let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
+    judge(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
+}
+
+/// Gives the origin's response to the caller, and stores it while it comes, if it may be stored. `snapshot` is where;
+/// `None`: the storage failed, and nobody knows what is there.
+pub(super) fn accept<S, B>(
+    shared: &Arc<Shared<S>>,
+    request: &request::Parts,
+    snapshot: Option<Snapshot>,
+    response: Response<B>,
+    times: Times,
+    outcome: Outcome,
+    errand: &mut Errand<S>,
+) -> Obtained<S, B>
+where
+    S: Storage,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let (config, records) = (&shared.config, &shared.records);
+    let (mut head, body) = response.into_parts();
+    let groups = head.extensions.remove::<Joined>().map(|Joined(groups)| groups).unwrap_or_default();
+    let freshness =
+        Freshness::new(head.status, &head.headers, times.requested, times.responded, &config.policy);
+    let hint = body.size_hint();
+    let expected = content_length(&head.headers).or_else(|| hint.exact());
+    let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
+    let mut status = CacheStatus::new(outcome, Stored::Storage);
+    status.origin_status = Some(head.status.as_u16());
+    status.beside = is_background(request, records.number);
+    let storable = snapshot.ok_or(Stored::Storage).and_then(|snapshot| {
+        let storable =
+            storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
+        // A response that others wait for is passed on to them as one that is stored is. One that replaces a stored
+        // response is written before all others, lest the older one be served again.
+        if snapshot.usable.is_none() && !errand.is_followed() && records.store.is_busy() {
+            records.store.note_shed();
+            return Err(Stored::Busy);
+        }
+        Ok((snapshot, storable))
+    });
+    let (snapshot, storable) = match storable {
+        Ok(storable) => storable,
+        Err(reason) => {
+            status.stored = reason;
+            let landed = landed_unstored(shared, entry.filter(|_| errand.is_led), &status, times.responded);
+            let response = Response::from_parts(head, CacheBody::inner(body));
+            return Obtained::new(respond::finish(shared, response, status), landed);
+        }
+    };
+    let Storable { names, response, withheld, until, freshness } = storable;
+    (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
+    let about = (response, withheld);
+    let writer =
+        Writer::new(Arc::clone(records), snapshot, names, request, about, until, errand.lease.take());
+    let freshness = writer.response().freshness(records.number, &config.policy);
+    note_use(shared, writer.head(), &freshness, times.responded);
+    let puts = writer.puts();
+    let awaits_trailers = head.headers.contains_key(header::TRAILER);
+    let narrows = head.status == StatusCode::OK && errand.narrows;
+    let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
+    let token = errand.flight.upgrade();
+    let reader = Reader::first(Arc::clone(&download), token.clone(), errand.is_background);
+    let narrowed = token.filter(|_| narrows).and_then(|token| {
+        respond::from_download(shared, Asked::by(request), Arc::clone(&download), token, status)
+    });
+    let response = match narrowed {
+        Some(response) => {
             // The origin sends all of it, and the next request has use for that.
-            self.tasks.spawn(reader.drain());
-            return response;
+            records.tasks.spawn(reader.drain());
+            response
         }
-        self.finish(Response::from_parts(head, CacheBody::from_source(Box::new(reader))), status)
-    }
+        None => {
+            let body = CacheBody::from_source(Box::new(reader));
+            respond::finish(shared, Response::from_parts(head, body), status)
+        }
+    };
+    Obtained { response, landed: Landed::Streaming(download), puts: Some(puts) }
+}
 
-    /// Tells those who follow that the response is not for them; from now on nobody waits for another's of this entry,
-    /// until one comes that can be shared.
-    fn keep_nothing(&self, head: Key, status: &CacheStatus, lead: Lead<S>) {
-        match status.origin_status.filter(|code| *code >= 500) {
-            // That says nothing about the responses to come.
-            failed @ Some(_) => drop(lead.land(Landed::Failed(failed))),
-            None if status.stored == Stored::Busy => drop(lead),
-            None => {
-                self.alone.add(head, self.config.clock.now(), None);
-                lead.land(Landed::Private);
-            }
+/// Returns what a response that is not stored brings to those who follow. A response that cannot be shared, by its own
+/// word, is remembered: from now on no request for the entry waits for another's, until one comes that can be shared.
+fn landed_unstored<S: Storage>(
+    shared: &Shared<S>,
+    entry: Option<Key>,
+    status: &CacheStatus,
+    now: Timestamp,
+) -> Landed<S> {
+    let Some(entry) = entry else { return Landed::Private };
+    match (status.origin_status.filter(|code| *code >= 500), status.stored) {
+        // That says nothing about the responses to come.
+        (failed @ Some(_), _) => Landed::Failed(failed),
+        (None, Stored::Busy) => Landed::Abandoned,
+        // Nor does a fault of the request. A stranger's request must not send all who wait to the origin.
+        (None, Stored::No(reason)) if is_of_request(reason) => Landed::OfRequest(reason),
+        (None, _) => {
+            shared.records.uncoalescable.add(entry, now, None);
+            Landed::Private
         }
     }
+}
 
-    /// Notes whether a response that is stored can answer those who wait for it: not one that is stale at once, or has to
-    /// be validated for each.
-    pub(super) fn note_use(&self, head: Key, freshness: &Freshness, now: Timestamp) {
-        match policy::decide(&RequestDirectives::default(), freshness, now) {
-            Verdict::Serve => self.alone.forget(head),
-            _ => self.alone.add(head, now, None),
-        }
+/// Whether a response is not stored because of its own request, so that the response to another one may be.
+fn is_of_request(reason: NotStored) -> bool {
+    matches!(
+        reason,
+        NotStored::Authorization
+            | NotStored::Bypassed
+            | NotStored::PartialContent
+            | NotStored::ReadOnly
+            | NotStored::RequestNoStore
+            | NotStored::StatusOfRequest
+    )
+}
+
+/// Notes whether a response that is stored can answer those who wait for it: not one that is stale at once, or that has to
+/// be validated for each.
+pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Freshness, now: Timestamp) {
+    match policy::decide(&RequestDirectives::default(), freshness, now) {
+        Verdict::Serve => shared.records.uncoalescable.forget(head),
+        _ => shared.records.uncoalescable.add(head, now, None),
     }
+}
 
-    fn storable(
-        &self,
-        request: &request::Parts,
-        place: &Place,
-        (head, groups): (&http::response::Parts, Arc<[Membership]>),
-        (expected, hint): (Option<u64>, SizeHint),
-        times: Exchange,
-        freshness: Freshness,
-    ) -> Result<Storable, Stored> {
-        let options = &self.config.policy;
-        if self.answers_elsewhere(place, head) {
-            return Err(Stored::Redirected);
-        }
-        if let Some(reason) = Unstorable::reason(&head.extensions) {
-            return Err(reason);
-        }
-        let judged = self.judge(request, &request.method, head.status, &head.headers, freshness);
-        let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
-        if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
-            return Err(Stored::Length);
-        }
-        if expected.unwrap_or(hint.lower()) > self.config.max_entry_bytes {
-            return Err(Stored::TooLarge);
-        }
-        if expected.or(hint.upper()).is_some_and(|most| most < self.config.min_entry_bytes) {
-            return Err(Stored::No(NotStored::TooSmall));
-        }
-        let withheld = Withheld::by(&head.headers, options);
-        let mut headers = policy::stored_headers(&head.headers, &withheld);
-        policy::ensure_date(&mut headers, times.responded);
-        headers.insert(header::AGE, HeaderValue::from_static("0"));
-        let response = StoredResponse {
-            status: head.status,
-            headers,
-            initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
-            request_time: times.requested,
-            response_time: times.responded,
-            given,
-            groups,
-            body: StoredBody::Inline(bytes::Bytes::new()),
-            trailers: None,
-            freshness: OnceLock::new(),
-        };
-        Ok(Storable { names, response, withheld, until: freshness.retain_until(options), freshness })
+fn storable<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    snapshot: &Snapshot,
+    (head, groups): (&response::Parts, Arc<[Membership]>),
+    (expected, hint): (Option<u64>, SizeHint),
+    times: Times,
+    freshness: Freshness,
+) -> std::result::Result<Storable, Stored> {
+    let (config, options) = (&shared.config, &shared.config.policy);
+    if config.answers_elsewhere(snapshot, head) {
+        return Err(Stored::Redirected);
     }
+    if let Some(reason) = Unstorable::reason(&head.extensions) {
+        return Err(reason);
+    }
+    let judged = judge(shared, request, &request.method, head.status, &head.headers, freshness);
+    let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+    if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
+        return Err(Stored::Length);
+    }
+    if expected.unwrap_or(hint.lower()) > config.max_entry_bytes {
+        return Err(Stored::TooLarge);
+    }
+    if expected.or(hint.upper()).is_some_and(|most| most < config.min_entry_bytes) {
+        return Err(Stored::No(NotStored::TooSmall));
+    }
+    let withheld = Withheld::by(&head.headers, options);
+    let mut headers = policy::stored_headers(&head.headers, &withheld);
+    policy::ensure_date(&mut headers, times.responded);
+    headers.insert(header::AGE, HeaderValue::from_static("0"));
+    let response = StoredResponse {
+        status: head.status,
+        headers,
+        initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
+        request_time: times.requested,
+        response_time: times.responded,
+        given,
+        groups,
+        body: StoredBody::Inline(bytes::Bytes::new()),
+        trailers: None,
+        freshness: OnceLock::new(),
+    };
+    Ok(Storable { names, response, withheld, until: freshness.retain_until(options), freshness })
+}
 
-    /// Whether a response tells something of what is stored here: not one from another URI, and not one of which the
-    /// fetcher says that nothing may be kept.
-    pub(crate) fn is_about(&self, place: &Place, head: &http::response::Parts) -> bool {
-        !self.answers_elsewhere(place, head) && Unstorable::reason(&head.extensions).is_none()
+impl Config {
+    /// Whether a response says something about the stored one: not if it is from another URI, nor if its fetcher says that
+    /// nothing of it may be kept.
+    pub(super) fn is_about(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
+        !self.answers_elsewhere(snapshot, head) && Unstorable::reason(&head.extensions).is_none()
     }
 
     /// Whether a layer below followed redirects, so that the response is another URI's.
-    pub(crate) fn answers_elsewhere(&self, place: &Place, head: &http::response::Parts) -> bool {
+    fn answers_elsewhere(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]
         if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
-            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(place.uri_text()))
+            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(snapshot.uri_text()))
         {
             return true;
         }
-        let uri = self.config.final_uri.as_ref().and_then(|final_uri| final_uri(head));
-        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(place.uri_text())))
+        let uri = self.final_uri.as_ref().and_then(|final_uri| final_uri(head));
+        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(snapshot.uri_text())))
     }
 }
 

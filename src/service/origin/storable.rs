@@ -52,41 +52,6 @@ pub(crate) struct Untold;
 /// Stands among the names for such a client.
 const UNTOLD: HeaderName = HeaderName::from_static("*client");
 
-/// Among the extensions of a request that fetches ahead: what became of its response in the store of the cache of this
-/// number, once that is known.
-#[derive(Clone, Debug)]
-pub(crate) struct Warming {
-    number: u64,
-    kept: Arc<AtomicU8>,
-}
-
-impl Warming {
-    const BEGUN: u8 = 1;
-    const KEPT: u8 = 2;
-
-    pub(crate) fn new(number: u64) -> Self {
-        Self { number, kept: Arc::default() }
-    }
-
-    /// For a response that is about to be stored.
-    pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
-        let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
-        // One value that is read after all has ended: no order with others matters.
-        warming.kept.store(Self::BEGUN, Ordering::Relaxed);
-        Some(warming)
-    }
-
-    /// The store has it.
-    pub(super) fn kept(&self) {
-        self.kept.store(Self::KEPT, Ordering::Relaxed);
-    }
-
-    /// Whether storing it was begun, and came to nothing.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) == Self::BEGUN
-    }
-}
-
 /// Whether a request is told apart by its method and content.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
     request.extensions.get::<ContentKey>().is_some()

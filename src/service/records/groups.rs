@@ -10,18 +10,20 @@
 //! that began before its invalidation is under way in another process. A storage that evicts what was used longest ago
 //! has then replaced all that it holds during one fetch.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{HeaderMap, HeaderName, StatusCode, Uri, request};
+use http::{HeaderMap, HeaderName, Uri, request};
 
-use super::core::Core;
-use super::invalidate::Settling;
-use super::lookup::Place;
-use crate::control::{CacheOptions, Stored};
+use super::super::telemetry;
+use super::Records;
+use super::bounded_map::BoundedMap;
+use super::invalidation::Settling;
+use super::lookup::Snapshot;
+use crate::control::Stored;
 use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
@@ -30,22 +32,20 @@ use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
 
 /// How far the clocks of processes that share a store may be apart.
-pub(crate) const SKEW: Duration = Duration::from_secs(5);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// The groups that this process has invalidated, and the deletions by hand of all that a filter chooses, in order. A
 /// response whose fetch began before is not stored.
 ///
 /// Both are bounded. Where there are too many, fetches that began before the earliest that is still known are not stored,
 /// if they belong to a group, or at all; what is stored is not concerned.
-#[derive(Default)]
 pub(crate) struct Changes(Mutex<Counted>);
 
-#[derive(Default)]
 struct Counted {
     count: u64,
     /// Those that are not named below changed before this.
     others: u64,
-    lately: HashMap<Key, u64>,
+    lately: BoundedMap<Key, u64>,
     /// The deletions that are not listed below were before this.
     deleted_before: u64,
     deletions: VecDeque<(u64, Chosen)>,
@@ -58,6 +58,18 @@ pub(crate) type Chosen = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mark(u64);
 
+impl Default for Changes {
+    fn default() -> Self {
+        Self(Mutex::new(Counted {
+            count: 0,
+            others: 0,
+            lately: BoundedMap::new(Self::MOST),
+            deleted_before: 0,
+            deletions: VecDeque::new(),
+        }))
+    }
+}
+
 impl Changes {
     const MOST: usize = 10_000;
     const MOST_DELETIONS: usize = 64;
@@ -68,13 +80,11 @@ impl Changes {
 
     fn note(&self, group: Key) {
         let mut counted = self.lock();
-        if counted.lately.len() >= Self::MOST {
-            counted.lately.clear();
-            counted.others = counted.count;
-        }
         counted.count += 1;
         let count = counted.count;
-        counted.lately.insert(group, count);
+        if let Some(forgotten) = counted.lately.insert(group, count) {
+            counted.others = forgotten;
+        }
     }
 
     /// Whether a group may have changed since then.
@@ -129,72 +139,37 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// A group by its name.
+/// A group by its name; a tag is a group that the user named.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Named {
-    is_tag: bool,
-    name: String,
+pub(crate) struct Named {
+    pub(crate) is_tag: bool,
+    pub(crate) name: String,
 }
 
-impl<S: Storage> Core<S> {
-    /// The groups that a response belongs to, with the values that they have now; the reason where it may not be
-    /// stored. `before`: those of the stored response that it freshens. One that is not storable joins none, so that no
-    /// group is made for it.
-    pub(super) async fn join(
+impl<S: Storage> Records<S> {
+    /// Returns the named groups of a response with the values that they have now; the reason where it may not be stored.
+    pub(crate) async fn join(
         &self,
-        place: &Place,
-        request: &request::Parts,
+        snapshot: &Snapshot,
         requested: Timestamp,
-        (status, headers): (StatusCode, &HeaderMap),
-        before: &[Membership],
-        is_storable: impl FnOnce() -> bool + Send,
+        named: Vec<Named>,
     ) -> std::result::Result<Arc<[Membership]>, Stored> {
-        // What is recorded for a replay stays whatever becomes of other responses.
-        if self.config.tape.is_some() {
-            return Ok(Arc::default());
-        }
-        let named = self.groups_named(request, status, headers, before);
-        if named.is_empty() || !is_storable() {
-            return Ok(Arc::default());
-        }
-        // Those are the user's own: an invalidation by hand of one that is ignored would not reach the response.
+        // The user's own tags are all needed: an invalidation by hand of one that was ignored would not reach the response.
         if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
             return Err(Stored::No(NotStored::TooManyGroups));
         }
-        let origin = origin(place.uri_text());
+        let origin = origin(snapshot.uri_text());
         let joined = named.into_iter().map(async |Named { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let (GroupValue { value, since, by }, kept) =
                 self.group_value(key).await.map_err(|_| Stored::Storage)?;
-            let elsewhere = by != self.id && since > Timestamp::EPOCH && since + SKEW >= requested;
-            if elsewhere || self.changes.since(place.changes, key) || self.owed.debt(key).is_some() {
+            let elsewhere = by != self.id && since > Timestamp::EPOCH && since + CLOCK_SKEW >= requested;
+            if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
                 return Err(Stored::No(NotStored::GroupInvalidated));
             }
             Ok(Membership { name: name.into(), is_tag, key, value, kept })
         });
         join_all(joined).await.into_iter().collect()
-    }
-
-    fn groups_named(
-        &self,
-        request: &request::Parts,
-        status: StatusCode,
-        headers: &HeaderMap,
-        before: &[Membership],
-    ) -> Vec<Named> {
-        let group = |name| Named { is_tag: false, name };
-        let tag = |name: &str| Named { is_tag: true, name: name.to_owned() };
-        let NamedGroups { names, ignored } = policy::groups(headers);
-        note_ignored("cache-groups", ignored);
-        let mut named: Vec<Named> = names.into_iter().map(group).collect();
-        named.extend(
-            request.extensions.get::<CacheOptions>().into_iter().flat_map(|o| o.tag_names()).map(tag),
-        );
-        self.rules().tags(|| self.ruled_uri(request), status, headers, |name| named.push(tag(name)));
-        named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
-        named.sort_unstable();
-        named.dedup();
-        named
     }
 
     /// The value of a group, and until when it is kept; of one that has none, a new one.
@@ -236,7 +211,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// The same where it needs no waiting; `None`: it does.
-    pub(super) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
+    pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
             let there = self.store.read_now(group.key)?.ok()?;
             if !self.is_member(group, there.as_ref(), now) {
@@ -247,19 +222,19 @@ impl<S: Storage> Core<S> {
     }
 
     fn is_member(&self, group: &Membership, there: Option<&Record>, now: Timestamp) -> bool {
-        self.owed.debt(group.key).is_none()
+        self.pending.get(group.key).is_none()
             && there.and_then(|record| value_in(record, now)).is_some_and(|there| there.value == group.value)
     }
 
     /// Invalidates all responses with a tag.
     pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
-        self.note_invalidation("hand", None);
+        telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by where its value is.
     pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
-        self.note_invalidation("hand", None);
+        telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(key, None).await.into_result()
     }
 
@@ -270,7 +245,7 @@ impl<S: Storage> Core<S> {
             let expected = "not an origin: expected a scheme and a host, like https://example.com";
             return Err(Error::new(ErrorKind::Config, expected));
         };
-        self.note_invalidation("hand", None);
+        telemetry::invalidated(&self.observer, "hand", None);
         let of = uri.to_text();
         self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
@@ -281,7 +256,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Invalidates the groups that the response to an unsafe request names.
-    pub(super) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
+    pub(crate) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
         // What is recorded stays.
         if self.config.tape.is_some() {
             return;
@@ -291,13 +266,13 @@ impl<S: Storage> Core<S> {
         if names.is_empty() {
             return;
         }
-        let Some(uri) = self.plain_uri(request) else { return };
+        let Some(uri) = self.config.plain_uri(request) else { return };
         let other = uri.parse().ok().and_then(|uri| self.other_scheme(request, &uri));
         let other = other.map(|uri| uri.to_string());
         let origins: Vec<_> = std::iter::once(&uri).chain(&other).map(|uri| origin(uri)).collect();
         let groups =
             names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
-        names.iter().for_each(|_| self.note_invalidation("group", None));
+        names.iter().for_each(|_| telemetry::invalidated(&self.observer, "group", None));
         join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
 
@@ -318,7 +293,7 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
 }
 
 /// A field names more groups than are heard.
-fn note_ignored(field: &'static str, ignored: usize) {
+pub(crate) fn note_ignored(field: &'static str, ignored: usize) {
     if ignored > 0 {
         tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
     }

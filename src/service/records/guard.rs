@@ -15,9 +15,9 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
 
+use super::super::config::Config;
 use super::backlog::{Backlog, Waiting};
 use super::breaker::{Breaker, PAUSE};
-use super::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Gauge, Level, Observer};
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
@@ -118,8 +118,12 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Takes a place among what waits for the storage, for a part of a response.
-    pub(crate) fn enter(&self, record: &Record) -> Result<Waiting> {
-        self.backlog.enter(record.weight())
+    ///
+    /// # Errors
+    ///
+    /// Returns `Busy` if there is none; the response is then not stored, which is noted here.
+    pub(super) fn enter(&self, record: &Record) -> Result<Waiting> {
+        self.backlog.enter(record.weight()).inspect_err(|_| self.note_shed())
     }
 
     /// Notes a response that is not stored since there was no place.

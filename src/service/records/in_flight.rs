@@ -21,7 +21,7 @@ const MOST_WRITTEN: usize = 32;
 
 /// The writes under way of one cache.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight {
+pub(crate) struct InFlightWrites {
     /// How many keys are written to, so that the usual lookup takes no lock.
     len: AtomicUsize,
     writes: Mutex<Writes>,
@@ -57,7 +57,7 @@ struct State {
 /// An element that is to be written. Dropped before it is [`written`](Write::written), it ends its chain there.
 #[derive(Debug)]
 pub(crate) struct Write {
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<InFlightWrites>,
     chain: Arc<Chain>,
     key: Key,
     record: Record,
@@ -68,7 +68,7 @@ pub(crate) struct Write {
 /// A chunk that is being written. Others find it until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ChunkWrite {
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<InFlightWrites>,
     key: Key,
     record: Record,
 }
@@ -84,7 +84,7 @@ pub(crate) enum Seen {
     Outdated,
 }
 
-impl InFlight {
+impl InFlightWrites {
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::SeqCst) == 0
     }
@@ -350,7 +350,7 @@ mod tests {
         Record::new("x", Timestamp::NEVER)
     }
 
-    fn last(in_flight: &InFlight, there: Option<Stamp>) -> Option<Stamp> {
+    fn last(in_flight: &InFlightWrites, there: Option<Stamp>) -> Option<Stamp> {
         match in_flight.resolve(KEY, &in_flight.chain(KEY)?, there) {
             Seen::Last(record) => Some(record.stamp()),
             Seen::Foreign | Seen::Outdated => None,
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn storage_at_any_element_shows_the_last_one() {
         for written in 0..4 {
-            let in_flight = Arc::new(InFlight::default());
+            let in_flight = Arc::new(InFlightWrites::default());
             let mut stamps = vec![None];
             let mut writes = Vec::new();
             for _ in 0..4 {
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn element_that_fails_takes_its_successors_with_it() {
-        let in_flight = Arc::new(InFlight::default());
+        let in_flight = Arc::new(InFlightWrites::default());
         let first = in_flight.write(KEY, None, record()).expect("it is alone");
         let second = in_flight.write(KEY, Some(first.record().stamp()), record()).expect("it follows");
         let third = in_flight.write(KEY, Some(second.record().stamp()), record()).expect("it follows");
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn foreign_record_ends_the_chain() {
-        let in_flight = Arc::new(InFlight::default());
+        let in_flight = Arc::new(InFlightWrites::default());
         let write = in_flight.write(KEY, None, record()).expect("it is alone");
         let foreign = Some(record().stamp());
         let chain = in_flight.chain(KEY).expect("it is under way");

@@ -4,20 +4,19 @@
 //! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use http::uri::Scheme;
-use http::{Uri, Version, request};
+use http::{Uri, request};
 
-use super::core::Core;
+use super::super::tasks::Driven;
+use super::super::telemetry;
+use super::Records;
 use super::lookup::variant_in;
-use super::tasks::Driven;
-use crate::entry::{self, GRACE, Slot, TOMBSTONE};
+use crate::entry::{self, Slot, TOMBSTONE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{self, EffectiveUri};
-use crate::storage::{Key, Kind, Retain, Stamp, Storage};
+use crate::key::EffectiveUri;
+use crate::storage::{Key, Kind, Stamp, Storage};
 
 /// How far an invalidation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +42,14 @@ impl Settling {
     }
 }
 
-impl<S: Storage> Core<S> {
+impl<S: Storage> Records<S> {
     /// Invalidates an entry, or a group. Unsettled: the store has not taken it yet. `of`: the URI or key text of what it
     /// ends; `None`: that may be anything.
     pub(crate) async fn invalidate(self: &Arc<Self>, head: Key, of: Option<&str>) -> Settling {
-        self.owed.add(head, of, self.config.clock.now());
-        let core = Arc::clone(self);
+        self.pending.add(head, of, self.config.clock.now());
+        let records = Arc::clone(self);
         // A caller that goes away must not leave it half done, so it goes on beside it if it can.
-        let settled = match self.tasks.drive(async move { core.settle(head).await }) {
+        let settled = match self.tasks.drive(async move { records.settle(head).await }) {
             Driven::Done(settled) => settled,
             Driven::Spawned(task) => task.await.unwrap_or(Settling::Unsettled),
             Driven::NoRuntime => Settling::Unsettled,
@@ -63,7 +62,7 @@ impl<S: Storage> Core<S> {
 
     /// Writes what a head is owed, a tombstone, or a group: another value.
     pub(crate) async fn settle(&self, head: Key) -> Settling {
-        let Some(debt) = self.owed.debt(head) else { return Settling::Settled };
+        let Some(pending) = self.pending.get(head) else { return Settling::Settled };
         // Only to learn which chunks may go: what is there is overwritten whatever it is. A store that does not answer
         // is not asked twice, since somebody waits.
         let Ok(there) = self.store.read(head).await else { return Settling::Unsettled };
@@ -83,10 +82,9 @@ impl<S: Storage> Core<S> {
         if written.is_err() {
             return Settling::Unsettled;
         }
-        self.owed.settle(head, debt);
+        self.pending.settle(head, pending);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
-            let chunks = variant.response.body.chunks(head);
-            let _ = self.retain_chunks(chunks, Retain::AtMost(now + GRACE)).await; // else they go at their own time
+            self.release_chunks(variant.response.body.chunks(head)).await;
         }
         Settling::Written(stamp)
     }
@@ -94,56 +92,29 @@ impl<S: Storage> Core<S> {
     /// Carries out what is owed once the store is back. One task for all; it is not waited for by `idle`.
     fn settle_later(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.owed.begin_settling() {
+        if !self.pending.begin_settling() {
             return;
         }
-        let core = Arc::downgrade(self.root());
+        let records = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = Duration::from_millis(100);
             loop {
                 tokio::time::sleep(pause).await;
-                let Some(core) = core.upgrade() else { return };
-                match core.owed.any() {
+                let Some(records) = records.upgrade() else { return };
+                match records.pending.any() {
                     None => {
-                        core.owed.end_settling();
-                        if core.owed.is_empty() || !core.owed.begin_settling() {
+                        records.pending.end_settling();
+                        if records.pending.is_empty() || !records.pending.begin_settling() {
                             return;
                         }
                     }
-                    Some((head, _)) if core.settle(head).await != Settling::Unsettled => {
+                    Some((head, _)) if records.settle(head).await != Settling::Unsettled => {
                         pause = Duration::from_millis(1)
                     }
                     Some(_) => pause = (pause * 2).clamp(Duration::from_millis(100), Duration::from_secs(2)),
                 }
             }
         });
-    }
-
-    /// Notes whether a response is stored under a scheme that was assumed.
-    pub(super) fn note_scheme(&self, request: &request::Parts) {
-        if !key::has_scheme(request) {
-            self.assumed.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// The URI under which the same resource may be stored too, since a scheme was assumed: on one server of TLS, requests
-    /// of HTTP/2 name the scheme and those of HTTP/1.1 do not. A client's requests all name it, so that its cache has
-    /// nothing to invalidate twice.
-    pub(super) fn other_scheme(&self, asked: &request::Parts, uri: &Uri) -> Option<Uri> {
-        let config = &self.config;
-        let other = match uri.scheme()? {
-            scheme if *scheme == Scheme::HTTP => Scheme::HTTPS,
-            scheme if *scheme == Scheme::HTTPS => Scheme::HTTP,
-            _ => return None,
-        };
-        let named = key::has_scheme(asked);
-        let from_server = asked.version >= Version::HTTP_2 || self.assumed.load(Ordering::Relaxed);
-        if !config.assumes_scheme || (named && (other != config.defaults.scheme || !from_server)) {
-            return None;
-        }
-        let mut parts = uri.clone().into_parts();
-        parts.scheme = Some(other);
-        Uri::from_parts(parts).ok()
     }
 
     /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names. The
@@ -155,14 +126,18 @@ impl<S: Storage> Core<S> {
         asked: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
-        self.note_invalidation("method", EffectiveUri::of(asked, &self.config.defaults).as_ref());
+        telemetry::invalidated(
+            &self.observer,
+            "method",
+            EffectiveUri::of(asked, &self.config.defaults).as_ref(),
+        );
         let others = named.iter().filter_map(|uri| {
             let other = self.config.identity.of_uri(uri, asked)?;
             let (key, text) = (self.keyer.head(&other), other.to_text());
             Some((key, text, uri)).filter(|_| key != head)
         });
         let others = others.map(|(key, text, uri)| {
-            self.note_invalidation("method", EffectiveUri::of_uri(uri).as_ref());
+            telemetry::invalidated(&self.observer, "method", EffectiveUri::of_uri(uri).as_ref());
             (key, text)
         });
         let others: Vec<(Key, String)> = others.collect();

@@ -10,9 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::core::Core;
-use super::flights::Seen;
-use super::tasks::after;
+use super::super::tasks::after;
+use super::Records;
 use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
 /// How often a process that waits looks whether the other has stored something: at first, and at last.
@@ -24,7 +23,7 @@ const SKEW: Duration = Duration::from_secs(60);
 
 /// Held while this process fetches.
 pub(crate) struct Lease<S: Storage> {
-    core: Arc<Core<S>>,
+    records: Arc<Records<S>>,
     key: Key,
     stamp: Stamp,
 }
@@ -37,10 +36,10 @@ pub(crate) enum Leased<S: Storage> {
     Look(Option<Lease<S>>),
 }
 
-impl<S: Storage> Core<S> {
+impl<S: Storage> Records<S> {
     /// Takes the lease of a place; waits for who has it until it gives it back, changes what was seen there, or the time
     /// is over.
-    pub(crate) async fn lease(self: &Arc<Self>, at: Key, seen: Seen, until: Instant) -> Leased<S> {
+    pub(crate) async fn lease(self: &Arc<Self>, at: Key, seen: Option<Stamp>, until: Instant) -> Leased<S> {
         let Some(time) = self.config.lease else { return Leased::Fetch(None) };
         let until = until.min(after(time));
         let mut pause = SOON;
@@ -63,7 +62,7 @@ impl<S: Storage> Core<S> {
     }
 
     /// Whether nothing was written to a place since it was seen.
-    pub(crate) async fn is_still(&self, at: Key, seen: Seen) -> Result<bool, ()> {
+    pub(crate) async fn is_still(&self, at: Key, seen: Option<Stamp>) -> Result<bool, ()> {
         let there = self.read_slot(at, None).await.map_err(drop)?;
         Ok(there.as_ref().map(Record::stamp) == seen)
     }
@@ -86,17 +85,17 @@ impl<S: Storage> Core<S> {
         let stamp = record.stamp();
         let seen = there.as_ref().map(Record::stamp);
         let taken = self.store.write_if(key, seen, record).await.map_err(drop)?;
-        Ok(taken.then(|| Lease { core: Arc::clone(self), key, stamp }))
+        Ok(taken.then(|| Lease { records: Arc::clone(self), key, stamp }))
     }
 }
 
 impl<S: Storage> Drop for Lease<S> {
     fn drop(&mut self) {
-        let (core, key, stamp) = (Arc::clone(&self.core), self.key, self.stamp);
+        let (records, key, stamp) = (Arc::clone(&self.records), self.key, self.stamp);
         // Without a runtime it ends with its time.
-        self.core.tasks.spawn(async move {
-            let ended = Record::new(Bytes::new(), core.config.clock.now());
-            let _ = core.store.write_if(key, Some(stamp), ended).await;
+        self.records.tasks.spawn(async move {
+            let ended = Record::new(Bytes::new(), records.config.clock.now());
+            let _ = records.store.write_if(key, Some(stamp), ended).await;
         });
     }
 }

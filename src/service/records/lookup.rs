@@ -5,10 +5,10 @@
 
 use http::request;
 
-use super::core::Core;
+use super::Records;
 use super::groups::Mark;
 use super::in_flight::Seen;
-use super::invalidate::Settling;
+use super::invalidation::Settling;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
 use crate::error::Result;
@@ -21,7 +21,7 @@ const MOST_READS: usize = 4;
 
 /// What stood where a response to this request would be stored.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Snapshot {
     pub(crate) head: Key,
     pub(crate) key_text: Box<str>,
     /// The URI, where the key is another text.
@@ -40,7 +40,7 @@ pub(crate) struct Place {
     pub(crate) variant: Option<(Key, Option<Record>)>,
 }
 
-impl Place {
+impl Snapshot {
     /// The effective URI of the request.
     pub(crate) fn uri_text(&self) -> &str {
         self.uri.as_deref().unwrap_or(&self.key_text)
@@ -86,7 +86,7 @@ pub(crate) fn usable_head<'a>(
     }
 }
 
-impl<S: Storage> Core<S> {
+impl<S: Storage> Records<S> {
     /// Reads a head or variant as it is about to be: through the writes of this process that are under way. `first` is what
     /// the storage has said already, when nothing was being written.
     pub(crate) async fn read_slot(
@@ -128,12 +128,12 @@ impl<S: Storage> Core<S> {
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
         first: Option<Result<Option<Record>>>,
-    ) -> (Place, Found) {
+    ) -> (Snapshot, Found) {
         let now = self.config.clock.now();
-        let mut place = Place {
+        let mut snapshot = Snapshot {
             head,
             key_text: uri.to_text().into(),
-            uri: self.plain_text(uri, request),
+            uri: self.config.plain_text(uri, request),
             at: now,
             changes: self.changes.mark(),
             seen: None,
@@ -142,35 +142,35 @@ impl<S: Storage> Core<S> {
             variant: None,
         };
         // Boxed, so that the usual lookup needs no room for it.
-        if self.owed.debt(head).is_some() && Box::pin(self.settle(head)).await == Settling::Unsettled {
-            return (place, Found::Failed);
+        if self.pending.get(head).is_some() && Box::pin(self.settle(head)).await == Settling::Unsettled {
+            return (snapshot, Found::Failed);
         }
-        let Ok(there) = self.read_slot(head, first).await else { return (place, Found::Failed) };
-        let Some(record) = there else { return (place, Found::Nothing(MissReason::Absent)) };
-        place.seen = Some(record.stamp());
-        place.fence = match decode(&record) {
+        let Ok(there) = self.read_slot(head, first).await else { return (snapshot, Found::Failed) };
+        let Some(record) = there else { return (snapshot, Found::Nothing(MissReason::Absent)) };
+        snapshot.seen = Some(record.stamp());
+        snapshot.fence = match decode(&record) {
             Some(Slot::Head(head)) => head.fence,
             Some(Slot::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
-        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.tells_apart(head)) else {
+        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.tells_apart(head)) else {
             let reason = match decode(&record) {
                 Some(Slot::Fence { .. }) => MissReason::Invalidated,
                 Some(Slot::Head(_)) => MissReason::Expired,
                 _ => MissReason::Absent,
             };
-            return (place, Found::Nothing(reason));
+            return (snapshot, Found::Nothing(reason));
         };
         let selection = self.selection(&stored.names, request);
         let (inline, generation) = (stored.inline.selection, stored.generation);
-        place.usable = Some(record.clone());
+        snapshot.usable = Some(record.clone());
         if selection == inline {
-            let found = self.candidate(head, &place.key_text, record, now).await;
-            return (place, found);
+            let found = self.candidate(head, &snapshot.key_text, record, now).await;
+            return (snapshot, found);
         }
         let key = self.keyer.variant(head, generation, selection);
-        let Ok(there) = self.read_slot(key, None).await else { return (place, Found::Failed) };
-        place.variant = Some((key, there.clone()));
+        let Ok(there) = self.read_slot(key, None).await else { return (snapshot, Found::Failed) };
+        snapshot.variant = Some((key, there.clone()));
         let is_it = |record: &Record| match decode(record) {
             Some(Slot::Variant { key_text, variant, .. }) => {
                 uri.is_text(key_text) && variant.selection == selection
@@ -179,10 +179,10 @@ impl<S: Storage> Core<S> {
         };
         match there.filter(is_it) {
             Some(record) => {
-                let found = self.candidate(key, &place.key_text, record, now).await;
-                (place, found)
+                let found = self.candidate(key, &snapshot.key_text, record, now).await;
+                (snapshot, found)
             }
-            None => (place, Found::Nothing(MissReason::Vary)),
+            None => (snapshot, Found::Nothing(MissReason::Vary)),
         }
     }
 
@@ -193,9 +193,9 @@ impl<S: Storage> Core<S> {
         if is_outdated(key) || is_outdated(Key::head(key.entry)) {
             return false;
         }
-        self.owed.believes(variant.response.response_time, key_text)
-            && self.owed.debt(key).is_none()
-            && self.owed.debt(Key::head(key.entry)).is_none()
+        self.pending.believes(variant.response.response_time, key_text)
+            && self.pending.get(key).is_none()
+            && self.pending.get(Key::head(key.entry)).is_none()
     }
 
     async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {

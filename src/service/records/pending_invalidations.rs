@@ -1,6 +1,6 @@
 //! Invalidations that the store has not taken yet.
 //!
-//! Promises: an entry that is owed an invalidation is a miss for this process, and nothing is stored for it, until the
+//! Promises: an entry that is pending an invalidation is a miss for this process, and nothing is stored for it, until the
 //! store has taken the tombstone; the number kept is bounded, and when there are too many, what was stored before of the
 //! origin that most of them are of counts as invalidated. Where no origin stands out, or too many have, everything does.
 
@@ -15,13 +15,13 @@ use crate::storage::Key;
 use crate::time::Timestamp;
 
 const MOST: usize = 10_000;
-/// An origin of which so many are owed stands out.
+/// An origin of which so many are pending stands out.
 const MANY: usize = MOST / 100;
 /// So many origins are remembered of which nothing from before is believed.
 const MOST_ORIGINS: usize = 1000;
 
 #[derive(Debug, Default)]
-pub(crate) struct Owed {
+pub(crate) struct PendingInvalidations {
     /// The map's length, so that the usual case takes no lock.
     len: AtomicUsize,
     heads: Mutex<HashMap<Key, Due>>,
@@ -34,33 +34,33 @@ pub(crate) struct Owed {
     origins_len: AtomicUsize,
     /// No origin can choose a name that has another's hash.
     hasher: RandomState,
-    /// A task is there that carries out what is owed.
+    /// A task is there that carries out what is pending.
     settling: AtomicBool,
 }
 
-/// What a head is owed.
+/// What a head is pending.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     /// The latest invalidation of it.
-    debt: Debt,
+    pending: Pending,
     /// The hash of its origin; `None`: it may be of any.
     origin: Option<u64>,
 }
 
 /// One invalidation that is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Debt(u64);
+pub(crate) struct Pending(u64);
 
-impl Owed {
+impl PendingInvalidations {
     /// Notes an invalidation, before it is tried. `of`: the URI or key text of what it ends; `None`: that may be anything.
     pub(crate) fn add(&self, head: Key, of: Option<&str>, now: Timestamp) {
-        let debt = Debt(self.next.fetch_add(1, Ordering::SeqCst));
+        let pending = Pending(self.next.fetch_add(1, Ordering::SeqCst));
         let origin = of.and_then(|text| self.hash(text));
         let mut heads = self.lock();
         if heads.len() >= MOST && !heads.contains_key(&head) {
             self.make_room(&mut heads, now);
         }
-        heads.insert(head, Due { debt, origin });
+        heads.insert(head, Due { pending, origin });
         self.len.store(heads.len(), Ordering::SeqCst);
     }
 
@@ -93,29 +93,29 @@ impl Owed {
     }
 
     /// The store has taken it. A later one for the same head stays.
-    pub(crate) fn settle(&self, head: Key, debt: Debt) {
+    pub(crate) fn settle(&self, head: Key, pending: Pending) {
         let mut heads = self.lock();
-        if heads.get(&head).is_some_and(|due| due.debt == debt) {
+        if heads.get(&head).is_some_and(|due| due.pending == pending) {
             heads.remove(&head);
         }
         self.len.store(heads.len(), Ordering::SeqCst);
     }
 
-    /// What this head is owed.
-    pub(crate) fn debt(&self, head: Key) -> Option<Debt> {
-        if self.is_empty() { None } else { self.lock().get(&head).map(|due| due.debt) }
+    /// What this head is pending.
+    pub(crate) fn get(&self, head: Key) -> Option<Pending> {
+        if self.is_empty() { None } else { self.lock().get(&head).map(|due| due.pending) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Some head that is owed something.
-    pub(crate) fn any(&self) -> Option<(Key, Debt)> {
-        self.lock().iter().next().map(|(key, due)| (*key, due.debt))
+    /// Some head that is pending something.
+    pub(crate) fn any(&self) -> Option<(Key, Pending)> {
+        self.lock().iter().next().map(|(key, due)| (*key, due.pending))
     }
 
-    /// True for the one that is to carry out what is owed.
+    /// True for the one that is to carry out what is pending.
     pub(crate) fn begin_settling(&self) -> bool {
         !self.settling.swap(true, Ordering::SeqCst)
     }
@@ -171,27 +171,28 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_origin_ends_that_origin_alone() {
-        let (owed, now, later) = (Owed::default(), Timestamp::from_secs(10), Timestamp::from_secs(11));
-        owed.add(key(0, 1), Some(BANK), now);
+        let (pending, now, later) =
+            (PendingInvalidations::default(), Timestamp::from_secs(10), Timestamp::from_secs(11));
+        pending.add(key(0, 1), Some(BANK), now);
         for n in 0..25_000 {
-            owed.add(key(n, 2), Some(EVIL), now);
+            pending.add(key(n, 2), Some(EVIL), now);
         }
-        assert!(owed.debt(key(0, 1)).is_some(), "the other's is still owed");
-        assert!(owed.debt(key(0, 2)).is_none() && owed.debt(key(24_999, 2)).is_some());
-        assert!(!owed.believes(now, "https://evil.example/2") && owed.believes(later, EVIL));
-        assert!(owed.believes(now, BANK) && owed.believes(now, "http://evil.example/1"));
+        assert!(pending.get(key(0, 1)).is_some(), "the other's is still pending");
+        assert!(pending.get(key(0, 2)).is_none() && pending.get(key(24_999, 2)).is_some());
+        assert!(!pending.believes(now, "https://evil.example/2") && pending.believes(later, EVIL));
+        assert!(pending.believes(now, BANK) && pending.believes(now, "http://evil.example/1"));
         // What the user names may be in a group of any origin.
-        assert!(!owed.believes(now, "cache-key:///a") && owed.believes(later, "cache-key:///a"));
+        assert!(!pending.believes(now, "cache-key:///a") && pending.believes(later, "cache-key:///a"));
     }
 
     #[test]
     fn where_no_origin_stands_out_all_is_ended() {
-        let (owed, now) = (Owed::default(), Timestamp::from_secs(10));
+        let (pending, now) = (PendingInvalidations::default(), Timestamp::from_secs(10));
         for n in 0..10_000 {
-            owed.add(key(n, 2), Some(&format!("http://{n}.example/")), now);
+            pending.add(key(n, 2), Some(&format!("http://{n}.example/")), now);
         }
-        assert!(owed.believes(now, BANK));
-        owed.add(key(10_000, 2), None, now);
-        assert!(!owed.believes(now, BANK) && owed.believes(Timestamp::from_secs(11), BANK));
+        assert!(pending.believes(now, BANK));
+        pending.add(key(10_000, 2), None, now);
+        assert!(!pending.believes(now, BANK) && pending.believes(Timestamp::from_secs(11), BANK));
     }
 }

@@ -1,62 +1,55 @@
-//! A bounded memory of keys: those whose callers need not wait for each other, and those whose origin failed lately.
+//! A bounded memory of keys with the time of the last note: entries whose responses cannot be shared, whose origin failed
+//! lately, or that are known to be outdated where nothing may be written.
 //!
-//! Promises: nothing but speed depends on it; the oldest are forgotten first.
+//! # Invariants
+//!
+//! - Only speed depends on it; the oldest are forgotten first.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::bounded_map::BoundedMap;
 use crate::storage::Key;
 use crate::time::Timestamp;
 
-/// So many keys are remembered.
+/// A key takes some 100 bytes here, so that this is one megabyte.
 const MOST: usize = 10_000;
 
-#[derive(Debug, Default)]
-pub(crate) struct Noted {
-    /// How many there are, so that the usual case takes no lock.
+#[derive(Debug)]
+pub(crate) struct RecentKeys {
+    /// The map's length, so that the usual case, an empty map, takes no lock.
     len: AtomicUsize,
-    keys: Mutex<Keys>,
+    keys: Mutex<BoundedMap<Key, (Timestamp, Option<u16>)>>,
 }
 
-#[derive(Debug, Default)]
-struct Keys {
-    since: HashMap<Key, (Timestamp, Option<u16>)>,
-    /// In the order in which they were noted; some may be forgotten since.
-    order: VecDeque<Key>,
+impl Default for RecentKeys {
+    fn default() -> Self {
+        Self { len: AtomicUsize::new(0), keys: Mutex::new(BoundedMap::new(MOST)) }
+    }
 }
 
-impl Noted {
-    /// With the status that the origin answered with, if that matters.
+impl RecentKeys {
+    /// Notes a key, with the status that the origin answered with where that matters.
     pub(crate) fn add(&self, key: Key, now: Timestamp, code: Option<u16>) {
         let mut keys = self.lock();
-        if keys.since.insert(key, (now, code)).is_none() {
-            keys.order.push_back(key);
-        }
-        while keys.order.len() > MOST
-            && let Some(oldest) = keys.order.pop_front()
-        {
-            keys.since.remove(&oldest);
-        }
-        self.len.store(keys.since.len(), Ordering::SeqCst);
+        keys.insert(key, (now, code));
+        self.len.store(keys.len(), Ordering::SeqCst);
     }
 
     pub(crate) fn forget(&self, key: Key) {
         if self.len.load(Ordering::SeqCst) > 0 {
             let mut keys = self.lock();
-            if keys.since.remove(&key).is_some() {
-                keys.order.retain(|noted| *noted != key);
-            }
-            self.len.store(keys.since.len(), Ordering::SeqCst);
+            keys.remove(&key);
+            self.len.store(keys.len(), Ordering::SeqCst);
         }
     }
 
-    /// Since when the key is noted, and with which status.
+    /// Returns when the key was noted last, and with which status.
     pub(crate) fn since(&self, key: Key) -> Option<(Timestamp, Option<u16>)> {
-        if self.len.load(Ordering::SeqCst) == 0 { None } else { self.lock().since.get(&key).copied() }
+        if self.len.load(Ordering::SeqCst) == 0 { None } else { self.lock().get(&key).copied() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Keys> {
+    fn lock(&self) -> MutexGuard<'_, BoundedMap<Key, (Timestamp, Option<u16>)>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

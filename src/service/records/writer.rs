@@ -5,31 +5,67 @@
 //! comparison removes its own chunks, unless somebody reads them already, and who does not know leaves them to their
 //! time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
-use super::core::Core;
+use super::super::telemetry;
+use super::Records;
+use super::chunks::Patience;
 use super::in_flight::{ChunkWrite, Write};
-use super::judge::Warming;
 use super::lease::Lease;
-use super::lookup::{Place, variant_in};
+use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
 use crate::entry::{
-    self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, Variant, decode, with_slack,
+    self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant, decode, with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::Count;
+use crate::observe::{Count, Observer};
 use crate::policy::{self, Withheld};
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
+/// Among the extensions of a request that fetches ahead: what became of its response in the store of the cache of this
+/// number, once that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Warming {
+    number: u64,
+    kept: Arc<AtomicU8>,
+}
+
+impl Warming {
+    const BEGUN: u8 = 1;
+    const KEPT: u8 = 2;
+
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, kept: Arc::default() }
+    }
+
+    /// For a response that is about to be stored.
+    pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
+        let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
+        // One value that is read after all has ended: no order with others matters.
+        warming.kept.store(Self::BEGUN, Ordering::Relaxed);
+        Some(warming)
+    }
+
+    /// The store has it.
+    pub(super) fn kept(&self) {
+        self.kept.store(Self::KEPT, Ordering::Relaxed);
+    }
+
+    /// Whether storing it was begun, and came to nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) == Self::BEGUN
+    }
+}
+
 /// Where and how one response is to be stored. Settled when its head has come; the body follows.
-pub(crate) struct Plan<S: Storage> {
-    pub(crate) core: Arc<Core<S>>,
-    place: Place,
+pub(crate) struct Writer<S: Storage> {
+    pub(crate) records: Arc<Records<S>>,
+    snapshot: Snapshot,
     target: Target,
     selection: [u8; 16],
     personal: bool,
@@ -69,27 +105,27 @@ impl Freshened {
     }
 }
 
-impl<S: Storage> Plan<S> {
+impl<S: Storage> Writer<S> {
     /// `response` is complete but for its body and trailers; what it withholds is left out of these.
     pub(crate) fn new(
-        core: Arc<Core<S>>,
-        place: Place,
+        records: Arc<Records<S>>,
+        snapshot: Snapshot,
         names: Vec<HeaderName>,
         request: &request::Parts,
         (response, withheld): (StoredResponse, Withheld),
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
-        let selection = core.selection(&names, request);
+        let selection = records.selection(&names, request);
         let personal = policy::is_personal(&names, &request.headers);
-        let warming = Warming::begin(request, core.number);
-        let apart = core.stands_apart(&names, request);
-        core.note_scheme(request);
-        let head = place.usable.as_ref().and_then(|record| match decode(record)? {
+        let warming = Warming::begin(request, records.number);
+        let apart = records.config.stands_apart(&names, request);
+        records.note_scheme(request);
+        let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if head.names == names => Some(head),
             _ => None,
         });
-        let target = match (head, &place.variant) {
+        let target = match (head, &snapshot.variant) {
             (Some(head), Some((key, seen))) if head.inline.selection != selection => {
                 Target::Variant { key: *key, generation: head.generation, seen: seen.clone() }
             }
@@ -100,17 +136,17 @@ impl<S: Storage> Plan<S> {
         };
         let needed = until + GRACE;
         // What cannot be confirmed is never needed for longer.
-        let kept = match response.freshness(core.number, &core.config.policy).has_validator {
-            true => with_slack(needed, core.config.clock.now()),
+        let kept = match response.freshness(records.number, &records.config.policy).has_validator {
+            true => with_slack(needed, records.config.clock.now()),
             false => needed,
         };
-        let placeholder = place.usable.is_none().then(|| {
-            let slot = Slot::Fence { until: place.fence, placeholder: true };
-            entry::record(slot, kept.max(place.fence))
+        let placeholder = snapshot.usable.is_none().then(|| {
+            let slot = Slot::Fence { until: snapshot.fence, placeholder: true };
+            entry::record(slot, kept.max(snapshot.fence))
         });
         Self {
-            core,
-            place,
+            records,
+            snapshot,
             target,
             selection,
             personal,
@@ -136,7 +172,7 @@ impl<S: Storage> Plan<S> {
     pub(crate) fn names(&self) -> &[HeaderName] {
         match &self.target {
             Target::Head { names, .. } => names,
-            Target::Variant { .. } => match self.place.usable.as_ref().and_then(decode) {
+            Target::Variant { .. } => match self.snapshot.usable.as_ref().and_then(decode) {
                 Some(Slot::Head(head)) => &head.names,
                 _ => &[],
             },
@@ -153,27 +189,27 @@ impl<S: Storage> Plan<S> {
         let generation = match &self.target {
             Target::Head { generation, .. } | Target::Variant { generation, .. } => *generation,
         };
-        self.core.keyer.variant(self.place.head, generation, selection)
+        self.records.keyer.variant(self.snapshot.head, generation, selection)
     }
 
     pub(crate) fn head(&self) -> Key {
-        self.place.head
+        self.snapshot.head
     }
 
     /// The place of another variant of the entry, as it will be once this is stored. Nothing is found there before that,
     /// or if it is not stored.
-    pub(crate) fn beside(&self, mut place: Place, key: Key) -> Place {
-        place.usable = match &self.target {
+    pub(crate) fn beside(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
+        snapshot.usable = match &self.target {
             Target::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
-                let (key_text, fence) = (self.place.key_text.clone(), self.place.fence);
+                let (key_text, fence) = (self.snapshot.key_text.clone(), self.snapshot.fence);
                 let head = Head { key_text, names: names.clone(), generation: *generation, fence, inline };
                 Some(entry::record(Slot::Head(head), self.until.max(fence)))
             }
-            Target::Variant { .. } => self.place.usable.clone(),
+            Target::Variant { .. } => self.snapshot.usable.clone(),
         };
-        place.variant = Some((key, None));
-        place
+        snapshot.variant = Some((key, None));
+        snapshot
     }
 
     /// What this writes into its place while the body comes.
@@ -188,13 +224,13 @@ impl<S: Storage> Plan<S> {
 
     fn place_key(&self) -> Key {
         match &self.target {
-            Target::Head { .. } => self.place.head,
+            Target::Head { .. } => self.snapshot.head,
             Target::Variant { key, .. } => *key,
         }
     }
 
     fn chunk_key(&self, part: u32) -> Key {
-        self.place.head.sibling(Kind::Chunk, self.body_id, part)
+        self.snapshot.head.sibling(Kind::Chunk, self.body_id, part)
     }
 
     /// What the record is compared with.
@@ -204,7 +240,7 @@ impl<S: Storage> Plan<S> {
             Target::Head { .. } if chunked && self.placeholder.is_some() => {
                 self.placeholder.as_ref().map(Record::stamp)
             }
-            Target::Head { .. } => self.place.seen,
+            Target::Head { .. } => self.snapshot.seen,
         }
     }
 
@@ -218,15 +254,15 @@ impl<S: Storage> Plan<S> {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
         let variant = self.variant(response);
-        let key_text = self.place.key_text.clone();
+        let key_text = self.snapshot.key_text.clone();
         match &self.target {
             Target::Variant { generation, .. } => {
                 let generation = *generation;
                 entry::record(Slot::Variant { key_text, generation, variant }, self.until)
             }
             Target::Head { names, generation, same_generation } => {
-                let fence = self.place.fence;
-                let replaced = self.place.usable.as_ref().filter(|_| *same_generation);
+                let fence = self.snapshot.fence;
+                let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
                 let (names, generation) = (names.clone(), *generation);
                 let head = Head { key_text, names, generation, fence, inline: variant };
@@ -249,22 +285,23 @@ impl<S: Storage> Plan<S> {
     /// Announces the record of a whole small body, before its caller has the last byte; `None`: it has lost already.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(StoredBody::Inline(body), trailers);
-        self.core.in_flight.write(self.place_key(), self.seen(false), record)
+        self.records.in_flight.write(self.place_key(), self.seen(false), record)
     }
 
     /// Announces the record of a body in chunks, likewise.
     pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(self.chunked(len), trailers);
-        self.core.in_flight.write(self.place_key(), self.seen(true), record)
+        self.records.in_flight.write(self.place_key(), self.seen(true), record)
     }
 
     pub(crate) fn chunk_len(&self) -> usize {
-        self.core.config.chunk_len.min(self.core.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+        self.records.config.chunk_len.min(self.records.store.store().max_record_len() / 2).clamp(1, 1 << 30)
     }
 
     /// The greatest length of a body that is kept in its response's record.
     pub(crate) fn inline_len(&self) -> usize {
-        let wanted = self.core.config.inline_len.unwrap_or_else(|| self.core.store.store().inline_len());
+        let wanted =
+            self.records.config.inline_len.unwrap_or_else(|| self.records.store.store().inline_len());
         wanted.min(self.chunk_len())
     }
 
@@ -282,8 +319,8 @@ impl<S: Storage> Plan<S> {
         match written {
             Ok(true) => {
                 write.into_iter().for_each(Write::written);
-                self.core.observer.count(Count::Stored);
-                self.core.show_usage();
+                self.records.observer.count(Count::Stored);
+                self.records.show_usage();
                 if let Some(warming) = &self.warming {
                     warming.kept();
                 }
@@ -292,10 +329,13 @@ impl<S: Storage> Plan<S> {
             }
             Ok(false) => {
                 let was_announced = write.is_some();
-                self.core.note_unstored(match may_store || !was_announced {
-                    true => "superseded",
-                    false => "invalidated",
-                });
+                telemetry::unstored(
+                    &self.records.observer,
+                    match may_store || !was_announced {
+                        true => "superseded",
+                        false => "invalidated",
+                    },
+                );
                 // A caller that was given the record while it was under way reads the body to its end.
                 match write.is_some_and(Write::failed) {
                     true => self.release(&self.chunk_keys(chunks)).await,
@@ -304,7 +344,7 @@ impl<S: Storage> Plan<S> {
                 false
             }
             Err(error) => {
-                self.core.note_failed("write_if", &error);
+                telemetry::write_failed(&self.records.observer, "write_if", &error);
                 if error.kind() == ErrorKind::Busy {
                     drop(write);
                     self.release(&self.chunk_keys(chunks)).await;
@@ -316,12 +356,12 @@ impl<S: Storage> Plan<S> {
 
     /// Writes the record of a response in its turn, if the storage has not too much to write already.
     async fn write_announced(&self, write: &Write) -> Result<bool> {
-        let _waiting = self.core.store.enter(write.record())?;
+        let _waiting = self.records.store.enter(write.record())?;
         if !write.turn().await {
             return Ok(false);
         }
         self.keep_groups().await;
-        self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
+        self.records.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
     }
 
     /// Announces a response that a 304 freshened: the same body under new fields. With it the body's chunk, where that is
@@ -342,14 +382,14 @@ impl<S: Storage> Plan<S> {
             None => body,
         };
         let record = self.record(body, trailers);
-        let write = self.core.in_flight.write(self.place_key(), self.seen(false), record.clone());
+        let write = self.records.in_flight.write(self.place_key(), self.seen(false), record.clone());
         (self.place_key(), record, Freshened { write, chunk })
     }
 
     /// The response with its body as it was given, for its caller alone: of no generation.
     pub(crate) fn whole(&self) -> Record {
         let variant = self.variant(self.response.clone());
-        let slot = Slot::Variant { key_text: self.place.key_text.clone(), generation: [0; 16], variant };
+        let slot = Slot::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
         entry::record(slot, self.until)
     }
 
@@ -363,28 +403,31 @@ impl<S: Storage> Plan<S> {
                     && let Err(why) = self.write_chunk(chunk).await
                 {
                     self.give_back_lease();
-                    self.core.note_lost(&why);
+                    why.tell(&self.records.observer);
                     return Stored::Storage;
                 }
                 self.keep_groups().await;
-                self.core.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
+                self.records.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
             }
             _ => Ok(false),
         };
         self.give_back_lease();
         match (written, write) {
             (Ok(true), Some(write)) => {
-                self.core.observer.count(Count::Freshened);
+                self.records.observer.count(Count::Freshened);
                 self.keep_reachable(write.record()).await;
                 write.written();
                 Stored::Freshened
             }
             (Err(error), _) => {
-                self.core.note_failed("write_if", &error);
+                telemetry::write_failed(&self.records.observer, "write_if", &error);
                 Stored::Storage
             }
             _ => {
-                self.core.note_unstored(if may_store { "superseded" } else { "invalidated" });
+                telemetry::unstored(
+                    &self.records.observer,
+                    if may_store { "superseded" } else { "invalidated" },
+                );
                 if chunks > 0 {
                     self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
                 }
@@ -396,15 +439,20 @@ impl<S: Storage> Plan<S> {
     /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an
     /// invalidation, or was deleted by a filter since its fetch began, is not stored.
     fn may_store(&self, record: &Record) -> bool {
-        let late = self.core.config.clock.now() > self.place.at + LOOKUP_LIMIT;
-        !(late && self.place.seen.is_none())
-            && self.core.owed.debt(self.place.head).is_none()
-            && !self.core.changes.has_deleted(self.place.changes, self.place_key(), record, self.names())
+        let late = self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT;
+        !(late && self.snapshot.seen.is_none())
+            && self.records.pending.get(self.snapshot.head).is_none()
+            && !self.records.changes.has_deleted(
+                self.snapshot.changes,
+                self.place_key(),
+                record,
+                self.names(),
+            )
     }
 
     /// Whether something was deleted by a filter since its fetch began.
     pub(crate) fn deletes_since(&self) -> bool {
-        self.core.changes.deletes_since(self.place.changes)
+        self.records.changes.deletes_since(self.snapshot.changes)
     }
 
     /// A response is in its groups only for as long as their values are there.
@@ -412,39 +460,37 @@ impl<S: Storage> Plan<S> {
         let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
-            let least = Retain::AtLeast(with_slack(self.until, self.core.config.clock.now()));
-            let _ = self.core.store.retain(&groups, least).await; // else it goes sooner
+            let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
+            let _ = self.records.store.retain(&groups, least).await; // else it goes sooner
         }
     }
 
     /// A variant can be reached only through its head: the head stays at least as long, and its tag is noted.
     async fn keep_reachable(&self, record: &Record) {
         let Target::Variant { .. } = self.target else { return };
-        let Some(head) = &self.place.usable else { return };
+        let Some(head) = &self.snapshot.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
-            let least = Retain::AtLeast(with_slack(until, self.core.config.clock.now()));
-            let _ = self.core.store.retain(&[self.place.head], least).await;
+            let least = Retain::AtLeast(with_slack(until, self.records.config.clock.now()));
+            let _ = self.records.store.retain(&[self.snapshot.head], least).await;
         }
-        self.core.note_variant(head, self.place.head, record, until).await;
+        self.records.list_tag(head, self.snapshot.head, record, until).await;
     }
 
     /// The body that this one took the place of may go, once its readers have had time.
     async fn release_replaced(&self) {
         let replaced = match &self.target {
-            Target::Head { .. } => self.place.usable.as_ref(),
+            Target::Head { .. } => self.snapshot.usable.as_ref(),
             Target::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
-            let chunks = variant.response.body.chunks(self.place.head);
-            let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
-            let _ = self.core.retain_chunks(chunks, most).await; // else they go at their own time
+            self.records.release_chunks(variant.response.body.chunks(self.snapshot.head)).await;
         }
     }
 
     async fn release(&self, chunks: &[Key]) {
-        let most = Retain::AtMost(self.core.config.clock.now() + GRACE);
-        let _ = self.core.store.retain(chunks, most).await; // else they go at their own time
+        let most = Retain::AtMost(self.records.config.clock.now() + GRACE);
+        let _ = self.records.store.retain(chunks, most).await; // else they go at their own time
     }
 
     fn chunk_keys(&self, chunks: u32) -> Vec<Key> {
@@ -452,22 +498,23 @@ impl<S: Storage> Plan<S> {
     }
 
     /// Announces the placeholder, where one is needed.
-    pub(crate) fn announce_place(&self) -> Hold {
+    pub(crate) fn announce_placeholder(&self) -> Claim {
         match &self.placeholder {
             Some(placeholder) if matches!(self.target, Target::Head { .. }) => {
-                let write = self.core.in_flight.write(self.place.head, self.place.seen, placeholder.clone());
-                write.map_or(Hold::Lost, Hold::Announced)
+                let write =
+                    self.records.in_flight.write(self.snapshot.head, self.snapshot.seen, placeholder.clone());
+                write.map_or(Claim::Lost, Claim::Announced)
             }
-            _ => Hold::Needless,
+            _ => Claim::Needless,
         }
     }
 
     /// Puts the placeholder where nothing usable stood.
-    pub(crate) async fn hold_place(&self, hold: Hold) -> std::result::Result<(), Lost> {
-        match hold {
-            Hold::Needless => Ok(()),
-            Hold::Lost => Err(Lost::Superseded),
-            Hold::Announced(write) => match self.core.carry_out(write).await {
+    pub(crate) async fn write_placeholder(&self, claim: Claim) -> std::result::Result<(), Lost> {
+        match claim {
+            Claim::Needless => Ok(()),
+            Claim::Lost => Err(Lost::Superseded),
+            Claim::Announced(write) => match self.records.carry_out(write).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Lost::Superseded),
                 Err(error) => Err(Lost::Failed("write_if", error)),
@@ -478,28 +525,24 @@ impl<S: Storage> Plan<S> {
     /// The chunk of a body, announced for those who read the body before the storage has it.
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
         let record = Record::new(data, self.kept);
-        self.core.in_flight.write_chunk(self.chunk_key(part), record)
+        self.records.in_flight.write_chunk(self.chunk_key(part), record)
     }
 
     /// Holds the body in the storage. Where its length is not known, it counts as one chunk.
     pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
         let bytes = len.unwrap_or(self.chunk_len() as u64);
-        self.core.store.store().hold(self.chunk_key(0), bytes)
+        self.records.store.store().hold(self.chunk_key(0), bytes)
     }
 
-    /// A chunk, from the storage if it is no longer under way to it.
+    /// Reads a chunk of the body.
     pub(crate) async fn read_chunk(&self, part: u32) -> Result<Option<Record>> {
-        let key = self.chunk_key(part);
-        match self.core.in_flight.chunk(key) {
-            Some(record) => Ok(Some(record)),
-            None => self.core.store.read_chunk(key).await,
-        }
+        self.records.read_chunk(self.chunk_key(part), Patience::Body).await
     }
 
     pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), Lost> {
         let written = async {
-            let _waiting = self.core.store.enter(chunk.record())?;
-            self.core.store.write(chunk.key(), chunk.record().clone()).await
+            let _waiting = self.records.store.enter(chunk.record())?;
+            self.records.store.write(chunk.key(), chunk.record().clone()).await
         };
         written.await.map_err(|error| Lost::Failed("write", error))
     }
@@ -509,7 +552,7 @@ impl<S: Storage> Plan<S> {
         if chunks > 0 && self.followed.load(Ordering::SeqCst) {
             self.release(&self.chunk_keys(chunks)).await;
         } else if chunks > 0 {
-            let _ = self.core.store.delete_many(&self.chunk_keys(chunks)).await; // else they go at their own time
+            let _ = self.records.store.delete_many(&self.chunk_keys(chunks)).await; // else they go at their own time
         }
     }
 
@@ -529,8 +572,18 @@ pub(crate) enum Lost {
     NoRuntime,
 }
 
-/// The placeholder of a body that is to be stored.
-pub(crate) enum Hold {
+impl Lost {
+    pub(crate) fn tell(&self, observer: &Observer) {
+        match self {
+            Self::Superseded => telemetry::unstored(observer, "superseded"),
+            Self::Failed(operation, error) => telemetry::write_failed(observer, operation, error),
+            Self::NoRuntime => telemetry::unstored(observer, "no-runtime"),
+        }
+    }
+}
+
+/// The placeholder that keeps a place while the chunks of a body are written.
+pub(crate) enum Claim {
     /// What stands there does as well.
     Needless,
     Announced(Write),
@@ -538,15 +591,7 @@ pub(crate) enum Hold {
     Lost,
 }
 
-impl<S: Storage> Core<S> {
-    pub(crate) fn note_lost(&self, why: &Lost) {
-        match why {
-            Lost::Superseded => self.note_unstored("superseded"),
-            Lost::Failed(operation, error) => self.note_failed(operation, error),
-            Lost::NoRuntime => self.note_unstored("no-runtime"),
-        }
-    }
-
+impl<S: Storage> Records<S> {
     /// Writes a record behind all that this process is writing to its key.
     pub(crate) async fn write_in_order(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         match self.in_flight.write(key, seen, record) {
@@ -563,5 +608,35 @@ impl<S: Storage> Core<S> {
             write.written();
         }
         Ok(written)
+    }
+
+    /// Reserves the place of an entry before its request goes out, in strict mode, where nothing was seen there. Returns
+    /// `None` if the place was taken meanwhile, so that nothing may be stored there.
+    pub(crate) async fn reserve(&self, mut snapshot: Snapshot) -> Option<Snapshot> {
+        if self.config.strict && snapshot.seen.is_none() {
+            let now = self.config.clock.now();
+            let slot = Slot::Fence { until: now, placeholder: true };
+            let placeholder = entry::record(slot, now + TOMBSTONE);
+            let stamp = placeholder.stamp();
+            match self.write_in_order(snapshot.head, None, placeholder).await {
+                Ok(true) => snapshot.seen = Some(stamp),
+                _ => return None,
+            }
+        }
+        Some(snapshot)
+    }
+
+    /// Puts a placeholder in a record's place, unless another write has replaced the record. A cache that may not write
+    /// only remembers that it must not use the record.
+    pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp, reads_only: bool) {
+        if reads_only || self.config.read_only {
+            return self.outdated.add(key, self.config.clock.now(), None);
+        }
+        let records = Arc::clone(self);
+        self.tasks.drive(async move {
+            let now = records.config.clock.now();
+            let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
+            let _ = records.write_in_order(key, Some(stamp), entry::record(slot, now + GRACE)).await;
+        });
     }
 }

@@ -20,10 +20,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower_service::Service;
 
-use super::core::Core;
-use super::fetcher::{Fetcher, ServiceFetcher};
-use super::flow::{Answered, Route};
-use super::judge::ContentKey;
+use super::super::config::Config;
+use super::super::origin::{Answered, Fetcher, ServiceFetcher};
+use super::super::records::ContentKey;
+use super::super::shared::Shared;
+use super::exchange::run;
+use super::route::{Route, bypass};
 use crate::body::Exclusive;
 use crate::control::BypassReason;
 use crate::key::{self, Ignored};
@@ -220,11 +222,11 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Ahead<B> {
     }
 }
 
-impl<S: Storage> Core<S> {
+impl Config {
     /// Whether a request is of a method that is told apart by content, and that the user made cacheable.
     pub(super) fn reads_content(&self, parts: &request::Parts) -> bool {
         let of_itself = matches!(parts.method, Method::GET | Method::HEAD);
-        !of_itself && self.config.methods.contains(&parts.method)
+        !of_itself && self.methods.contains(&parts.method)
     }
 
     /// Which way such a request takes.
@@ -252,10 +254,10 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Takes the content into the request, if it is not too long.
+    /// Takes the content into the request, if it is not too long. Returns whether it did.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn reads_by(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
-        let fits = content.len() as u64 <= self.config.contents.most;
+    pub(crate) fn take_short_content(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
+        let fits = content.len() as u64 <= self.contents.most;
         if fits {
             self.take_content(parts, content);
         }
@@ -272,42 +274,43 @@ impl<S: Storage> Core<S> {
             }
         };
         let (media_type, coding) = (joined(header::CONTENT_TYPE), joined(header::CONTENT_ENCODING));
-        let ignored = &self.config.contents.ignored;
+        let ignored = &self.contents.ignored;
         let digest = key::digest(media_type.as_ref(), coding.as_ref(), content, ignored);
         parts.extensions.insert(ContentKey(digest));
     }
+}
 
-    /// Reads the content of a request, and answers it by that.
-    pub(super) async fn run_with_content<T, B>(
-        self: Arc<Self>,
-        inner: T,
-        mut parts: request::Parts,
-        body: B,
-    ) -> Answered<ServiceFetcher<T, B>>
-    where
-        ServiceFetcher<T, B>: Fetcher<RequestBody = B>,
-        T: Service<Request<B>> + Clone + Send + 'static,
-        B: Send + 'static,
-    {
-        let replayer = self.config.contents.replayer::<B>();
-        let Some(replayer) = replayer else {
+/// Reads the content of a request, and answers it by that.
+pub(crate) async fn run_with_content<S, T, B>(
+    shared: Arc<Shared<S>>,
+    inner: T,
+    mut parts: request::Parts,
+    body: B,
+) -> Answered<ServiceFetcher<T, B>>
+where
+    S: Storage,
+    ServiceFetcher<T, B>: Fetcher<RequestBody = B>,
+    T: Service<Request<B>> + Clone + Send + 'static,
+    B: Send + 'static,
+{
+    let config = Arc::clone(&shared.config);
+    let Some(replayer) = config.contents.replayer::<B>() else {
+        let request = Request::from_parts(parts, body);
+        return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::NotReplayable).await;
+    };
+    let content = match (replayer.read)(body, config.contents.most).await {
+        Read::Whole(content) => content,
+        Read::Sent(body) => {
             let request = Request::from_parts(parts, body);
-            return self.bypass(ServiceFetcher::new(inner), request, BypassReason::NotReplayable).await;
-        };
-        let content = match (replayer.read)(body, self.config.contents.most).await {
-            Read::Whole(content) => content,
-            Read::Sent(body) => {
-                let request = Request::from_parts(parts, body);
-                return self.bypass(ServiceFetcher::new(inner), request, BypassReason::ContentTooLong).await;
-            }
-        };
-        self.take_content(&mut parts, &content);
-        let make = Arc::clone(&replayer.make);
-        let body = make(ReplayedContent::whole(content.clone()));
-        let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
-        let departures = self.flights.departures();
-        self.run(ServiceFetcher::again_with(inner, again), parts, body, None, departures).await
-    }
+            return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::ContentTooLong).await;
+        }
+    };
+    config.take_content(&mut parts, &content);
+    let make = Arc::clone(&replayer.make);
+    let body = make(ReplayedContent::whole(content.clone()));
+    let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
+    let departures = shared.flights.departures();
+    run(shared, ServiceFetcher::again_with(inner, again), parts, body, None, departures).await
 }
 
 impl fmt::Debug for Contents {

@@ -1,473 +1,560 @@
-//! The way of a request: look up, decide, and serve, validate or fetch.
+//! One request and its loop: look, decide, and get from the origin whatever is needed, alone or with others.
 //!
-//! Promises: decides nothing itself (that is the policy's) and keeps to what it is told; the inner error reaches the
-//! caller untouched; whatever the store does, the request goes on.
+//! On a cold key, a request with a range fetches for itself, since it gets only a part; one with preconditions may follow
+//! but not lead, since it may get nothing; HEAD likewise. A validation sends the cache's own conditions, so that any request
+//! may lead it, and each is answered from the result by its own.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header, request};
-use http_body::Body;
+use futures_util::FutureExt;
+use http::{Method, Request, Response, StatusCode, header, request};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
-use super::config::Tape;
-use super::core::Core;
-use super::fetcher::Fetcher;
-use super::flights::{Landed, Lead};
-use super::judge::forget_content;
-use super::keep::Exchange;
-use super::lookup::{Found, Place, variant_in};
-use super::respond::{Asked, stored_status};
-use super::way::traced;
+use super::super::coalesce::{Flight, Joined, Landed, Seen, Ticket};
+use super::super::directives::is_background;
+use super::super::origin::{Answered, Errand, Fetcher, Need, Obtained, change, exchange, stale_on_error};
+use super::super::records::{Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in};
+use super::super::respond::{self, Asked, stored_status};
+use super::super::shared::Shared;
+use super::super::tasks::after;
+use super::super::telemetry::{self, traced};
+use super::decision::{Decision, decide, draws_refresh};
+use super::refresh::refresh_later;
+use super::route::{bypass, why_unidentified};
 use crate::body::CacheBody;
-use crate::control::{BypassReason, CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, Slot};
+use crate::control::{BypassReason, MissReason, Outcome, Stored};
 use crate::error::Result as StoreResult;
-use crate::key::{self, EffectiveUri, Lacks};
-use crate::policy::{self, Interest, RequestDirectives, StaleReason, ValidateReason, Verdict};
+use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
-
-/// Which way a request takes.
-pub(crate) enum Route {
-    /// No cache answers or stores it.
-    Bypass(BypassReason),
-    /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
-    Unsafe,
-    /// The cache may answer.
-    Lookup,
-    /// The cache may answer, once the content is known.
-    #[cfg(feature = "content-keys")]
-    Content,
-}
-
-/// What a request's body says of its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    None,
-    Some,
-    /// The body does not say whether there is any.
-    Unknown,
-}
-
-impl Content {
-    #[inline]
-    pub(crate) fn of(body: &impl Body) -> Self {
-        if body.is_end_stream() {
-            return Self::None;
-        }
-        let hint = body.size_hint();
-        match hint.exact() {
-            Some(0) => Self::None,
-            None if hint.lower() == 0 => Self::Unknown,
-            _ => Self::Some,
-        }
-    }
-}
-
-/// How far the store's answer goes.
-pub(crate) enum Served<B> {
-    Answered(Response<CacheBody<B>>),
-    Needs(Need),
-}
-
-/// What a request needs from the origin.
-#[derive(Clone)]
-pub(crate) enum Need {
-    /// A response: nothing stored can be used.
-    Fetch(MissReason),
-    /// A response, or word which of the stored ones it is.
-    Select,
-    /// Word about the stored response in this record.
-    Validate(Key, Record, ValidateReason),
-}
-
+/// A request that looked so often stops following: entries that change all the time must not hold it for ever.
+const ROUNDS: usize = 8;
 /// For so long after it failed, the origin is not asked again while stale responses do.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For so long, one request asks it beside the others, which are answered at once.
+/// For so long, one request asks it in the background for the others, which are answered at once.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// What was read already: where, and what the store said.
+/// What was read already: where, and what the storage said.
 pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
 
-impl<S: Storage> Core<S> {
-    /// `uri` is the request's effective URI.
-    pub(crate) fn route(
-        &self,
-        parts: &request::Parts,
-        content: Content,
-        interest: Interest,
-        uri: Option<&EffectiveUri<'_>>,
-        bypasses: bool,
-    ) -> Route {
-        let bypass = match bypasses {
-            true => Some(BypassReason::Disabled),
-            false if interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)) => {
-                Some(BypassReason::MalformedHost)
-            }
-            false => None,
+/// A request that needs the origin.
+pub(super) struct Exchange<S: Storage, F: Fetcher> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) parts: request::Parts,
+    pub(super) snapshot: Snapshot,
+    pub(super) need: Need,
+    fetcher: F,
+    body: F::RequestBody,
+    /// When it began: a response that was made for it later is new enough for a request that limits the age.
+    pub(super) asked_at: Timestamp,
+    /// The count of ended flights, taken before the last lookup.
+    departures: u64,
+    /// The snapshot of the last lookup, while this request is beside another variant that is not stored yet.
+    looked: Option<Snapshot>,
+    rounds: usize,
+    /// Until when it waits for another request's fetch. It waits a second time at most, for a new leader.
+    until: Instant,
+    has_waited: bool,
+    /// A leader's response was for the leader alone, because of the leader's own request.
+    pub(super) was_refused: bool,
+}
+
+/// What a lookup and the decision on it came to.
+enum Looked<B> {
+    Answered(Response<CacheBody<B>>),
+    Needs(Snapshot, Need),
+}
+
+/// How a request goes on after a round.
+pub(super) enum Step<S: Storage, B> {
+    Answer(Response<CacheBody<B>>),
+    /// Another round, after another lookup.
+    Look,
+    /// Another round at this key: its own variant is beside the one that this writer stores.
+    Beside(Key, Arc<Writer<S>>),
+    /// A fetch of its own.
+    Alone,
+}
+
+/// What came of leading a flight.
+enum Led<S: Storage, F: Fetcher> {
+    Answered(Answered<F>),
+    /// What is needed now is at another key, or was written to meanwhile: the exchange goes on with its loop.
+    Moved(Box<Exchange<S, F>>),
+}
+
+/// Which part a request may take.
+struct Part {
+    may_lead: bool,
+    /// Its range and conditions are answered from the whole response.
+    narrows: bool,
+}
+
+/// Answers a request that the cache may answer. `first` is what was read for it already, and `departures` the count of ended
+/// flights before that. What goes to the origin has a box of its own, so that the future of a lookup stays small.
+pub(crate) async fn run<S: Storage, F: Fetcher>(
+    shared: Arc<Shared<S>>,
+    mut fetcher: F,
+    mut parts: request::Parts,
+    body: F::RequestBody,
+    first: First,
+    departures: u64,
+) -> Answered<F> {
+    let config = &shared.config;
+    let (snapshot, found) = {
+        let Some(uri) = config.identify(&parts) else {
+            let reason = why_unidentified(&parts);
+            let request = Request::from_parts(parts, body);
+            return Box::pin(bypass(Arc::clone(&shared), fetcher, request, reason)).await;
         };
-        #[cfg(feature = "content-keys")]
-        if self.reads_content(parts) {
-            return self.route_by_content(parts, bypass);
-        }
-        let safe = matches!(parts.method, Method::GET | Method::HEAD);
-        if matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
-            return Route::Bypass(BypassReason::Method);
-        }
-        if interest.control {
-            let has = |name: HeaderName| parts.headers.contains_key(name);
-            let has_content = has(header::TRANSFER_ENCODING)
-                || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
-            // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
-            let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
-            if has(header::UPGRADE) {
-                return Route::Bypass(BypassReason::Upgrade);
+        if !config.admits(&parts).await {
+            if forget_content(&mut parts) && !crate::policy::is_reading(&parts.method) {
+                return Box::pin(change(Arc::clone(&shared), fetcher, parts, body, true)).await;
             }
-            if safe && has_content {
-                return Route::Bypass(BypassReason::Content);
-            }
-            if safe && of_origin {
-                return Route::Bypass(BypassReason::Condition);
-            }
+            let request = Request::from_parts(parts, body);
+            return Box::pin(bypass(Arc::clone(&shared), fetcher, request, BypassReason::Filtered)).await;
         }
-        match (safe, content) {
-            (true, Content::Some) => return Route::Bypass(BypassReason::Content),
-            (true, Content::Unknown) => {
-                return Route::Bypass(bypass.unwrap_or(BypassReason::UnknownBody));
-            }
-            _ => {}
-        }
-        match uri {
-            None => Route::Bypass(bypass.unwrap_or_else(|| why_unidentified(parts))),
-            Some(_) if !safe => Route::Unsafe,
-            Some(_) if !self.config.methods.contains(&parts.method) => Route::Bypass(BypassReason::Method),
-            Some(_) => match bypass {
-                Some(reason) => Route::Bypass(reason),
-                None if !self.passes_filters(parts) => Route::Bypass(BypassReason::Filtered),
-                None => Route::Lookup,
-            },
-        }
-    }
-
-    /// Whether the user's filters leave a request to the cache: those that need no waiting.
-    pub(super) fn passes_filters(&self, parts: &request::Parts) -> bool {
-        self.config.filters.iter().all(|filter| filter(parts))
-    }
-
-    /// Sends a request that is none of the cache's business; one that wants only what is stored is refused.
-    pub(crate) async fn bypass<F: Fetcher>(
-        self: Arc<Self>,
-        mut fetcher: F,
-        request: Request<F::RequestBody>,
-        reason: BypassReason,
-    ) -> Answered<F> {
-        self.warn_of(reason);
-        let (parts, body) = request.into_parts();
-        let answered = self.config.methods.contains(&parts.method);
-        // What is not safe goes out all the same, unless the user made its method one that only reads.
-        let reads = answered || policy::is_safe(&parts.method);
-        if self.config.tape == Some(Tape::Replay) || (reads && self.directives(&parts).only_if_cached) {
-            return Ok(self.refuse_request(&parts));
-        }
-        traced(self.span(&parts), async {
-            let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
-            let unstored = match answered {
-                true => policy::NotStored::Bypassed,
-                false => policy::NotStored::MethodNotCacheable,
+        let head = shared.records.keyer.head(&uri);
+        let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
+        shared.records.lookup(head, &uri, &parts, first).await
+    };
+    match consider(&shared, &mut fetcher, &parts, snapshot, found).await {
+        Looked::Answered(response) => Ok(response),
+        Looked::Needs(snapshot, need) => {
+            let is_background = is_background(&parts, shared.records.number);
+            let span = telemetry::span(&parts, &config.defaults, is_background);
+            let (asked_at, until) = (config.clock.now(), after(config.flight_timeout));
+            let exchange = Exchange {
+                shared,
+                parts,
+                snapshot,
+                need,
+                fetcher,
+                body,
+                asked_at,
+                departures,
+                looked: None,
+                rounds: ROUNDS,
+                until,
+                has_waited: false,
+                was_refused: false,
             };
-            let status = CacheStatus::new(Outcome::Bypass(reason), Stored::No(unstored));
-            let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
-            Ok(self.finish(response.map(CacheBody::inner), status))
-        })
-        .await
-    }
-
-    /// Sends an unsafe request, and invalidates what its success makes doubtful. `bypasses`: it passes the cache by, so
-    /// that its response is not stored.
-    pub(crate) async fn change<F: Fetcher>(
-        self: Arc<Self>,
-        fetcher: F,
-        parts: request::Parts,
-        body: F::RequestBody,
-        bypasses: bool,
-    ) -> Answered<F> {
-        if self.config.tape == Some(Tape::Replay) {
-            return Ok(self.refuse_request(&parts));
-        }
-        let span = self.span(&parts);
-        traced(span, self.send_change(fetcher, parts, body, bypasses)).await
-    }
-
-    async fn send_change<F: Fetcher>(
-        self: Arc<Self>,
-        mut fetcher: F,
-        parts: request::Parts,
-        body: F::RequestBody,
-        bypasses: bool,
-    ) -> Answered<F> {
-        let mut asked = parts.clone();
-        let (requested, changes) = (self.config.clock.now(), self.changes.mark());
-        let response = self.send(&mut fetcher, Request::from_parts(parts, body)).await?;
-        let times = Exchange { requested, responded: self.config.clock.now() };
-        self.invalidate_named(&asked, response.headers()).await;
-        let uri = self.plain_uri(&asked).and_then(|text| text.parse::<Uri>().ok());
-        if let Some(uri) = uri
-            // What is recorded stays.
-            && self.config.tape.is_none()
-            && policy::invalidates(&asked.method, response.status())
-            && let Some(effective) = self.identify(&asked)
-        {
-            let mut named = policy::invalidated(&uri, response.headers());
-            if let Some(other) = self.other_scheme(&asked, &uri) {
-                named.extend(policy::invalidated(&other, response.headers()));
-                named.push(other);
-            }
-            let tombstone = self.invalidate_all(&effective, &named, &asked).await;
-            if let Some(seen) = tombstone
-                && policy::answers_get(&asked.method, &uri, response.headers(), &self.config.policy)
-                && !bypasses
-                && self.passes_filters(&asked)
-                && self.admits(&asked).await
-            {
-                let head = self.keyer.head(&effective);
-                let plain = self.plain_text(&effective, &asked);
-                let place = Place::behind(head, (&effective, plain), seen, times.responded, changes);
-                asked.method = Method::GET;
-                let response = self.admit(&asked, Some(&place), requested, response).await;
-                let outcome = Outcome::Miss(MissReason::Method);
-                return Ok(self.keep::<F>(&asked, Some(place), response, times, outcome, None));
-            }
-        }
-        let status = CacheStatus::new(
-            Outcome::Miss(MissReason::Method),
-            Stored::No(policy::NotStored::MethodNotCacheable),
-        );
-        let status = CacheStatus { origin_status: Some(response.status().as_u16()), ..status };
-        Ok(self.finish(response.map(CacheBody::inner), status))
-    }
-
-    /// Answers a request that may be answered from the store; `departures` as they were before `first` was read. What
-    /// goes to the origin has a box of its own, so that the one for the lookup stays small.
-    pub(crate) async fn run<F: Fetcher>(
-        self: Arc<Self>,
-        mut fetcher: F,
-        mut parts: request::Parts,
-        body: F::RequestBody,
-        first: First,
-        departures: u64,
-    ) -> Answered<F> {
-        let (place, found) = {
-            let Some(uri) = self.identify(&parts) else {
-                let reason = why_unidentified(&parts);
-                return Box::pin(self.bypass(fetcher, Request::from_parts(parts, body), reason)).await;
-            };
-            if !self.admits(&parts).await {
-                if forget_content(&mut parts) && !policy::is_reading(&parts.method) {
-                    return Box::pin(self.change(fetcher, parts, body, true)).await;
-                }
-                let request = Request::from_parts(parts, body);
-                return Box::pin(self.bypass(fetcher, request, BypassReason::Filtered)).await;
-            }
-            let head = self.keyer.head(&uri);
-            let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
-            self.lookup(head, &uri, &parts, first).await
-        };
-        match self.serve(&mut fetcher, &parts, &place, found).await {
-            Served::Answered(response) => Ok(response),
-            Served::Needs(need) => {
-                let span = self.span(&parts);
-                Box::pin(traced(span, self.obtain(fetcher, parts, body, place, need, departures))).await
-            }
+            Box::pin(traced(span, exchange.obtain())).await
         }
     }
+}
 
-    /// Answers from what a lookup found, if that may be; else says what is needed from the origin.
-    pub(crate) async fn serve<F: Fetcher>(
-        self: &Arc<Self>,
-        fetcher: &mut F,
-        parts: &request::Parts,
-        place: &Place,
-        found: Found,
-    ) -> Served<F::Body> {
-        let asked = self.directives(parts);
-        let reason = match found {
-            Found::Candidate(..) if asked.reload && !asked.only_if_cached => MissReason::Reload,
-            Found::Candidate(key, record) => {
-                return self.serve_stored(fetcher, parts, place, key, record, &asked).await;
-            }
-            Found::Failed if self.config.fail_closed => {
-                return Served::Answered(self.refuse(
-                    parts,
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    Outcome::Failed,
-                ));
-            }
-            Found::Failed => MissReason::Storage,
-            Found::Nothing(reason) => reason,
-        };
-        if asked.only_if_cached {
-            return Served::Answered(self.refuse_request(parts));
-        }
-        Served::Needs(match reason {
-            MissReason::Vary if self.may_select(parts) => Need::Select,
-            reason => Need::Fetch(reason),
-        })
-    }
-
-    /// A response is stored for the request: serve it, or ask the origin about it.
-    async fn serve_stored<F: Fetcher>(
-        self: &Arc<Self>,
-        fetcher: &mut F,
-        parts: &request::Parts,
-        place: &Place,
-        key: Key,
-        record: Record,
-        asked: &RequestDirectives,
-    ) -> Served<F::Body> {
-        let now = self.config.clock.now();
-        let Some(variant) = variant_in(&record) else {
-            return match asked.only_if_cached {
-                true => Served::Answered(self.refuse_request(parts)),
-                false => Served::Needs(Need::Fetch(MissReason::Absent)),
-            };
-        };
-        let freshness = variant.response.freshness(self.number, &self.config.policy);
-        let outcome = match policy::decide(asked, &freshness, now) {
-            Verdict::Refuse => {
-                return Served::Answered(self.refuse_request(parts));
-            }
-            Verdict::Validate(reason) => {
-                if let Some(since) = self.failing.since(key)
-                    && let Some(response) =
-                        self.answer_failing(fetcher, parts, place, key, &record, since).await
-                {
-                    return Served::Answered(response);
-                }
-                return Served::Needs(Need::Validate(key, record, reason));
-            }
-            Verdict::Serve => {
-                if self.draws_refresh(&freshness, now)
-                    && let Some(beside) = background(fetcher, asked)
-                {
-                    self.refresh_later(beside, parts, place, key, &record);
-                }
-                Outcome::Hit
-            }
-            Verdict::ServeStale(reason) => {
-                if reason == StaleReason::WhileRevalidate {
-                    match background(fetcher, asked) {
-                        Some(beside) => self.refresh_later(beside, parts, place, key, &record),
-                        // Nobody would ever refresh it, so this request does, before it is answered.
-                        None if !asked.only_if_cached => {
-                            return Served::Needs(Need::Validate(key, record, ValidateReason::Stale));
+impl<S: Storage, F: Fetcher> Exchange<S, F> {
+    /// Gets from the origin what is needed: the loop.
+    async fn obtain(mut self) -> Answered<F> {
+        while self.rounds > 0 {
+            self.rounds -= 1;
+            let Some(part) = self.part() else { break };
+            let (at, seen) = spot(&self.snapshot, &self.need);
+            let flights = &self.shared.flights;
+            let step = match flights.join(at, seen, self.departures, part.may_lead, Landed::is_joinable) {
+                Joined::Alone => Step::Alone,
+                Joined::Follow(flight) => self.wait_for(flight).await,
+                Joined::Lead(flight, mut ticket) => match self.looked.take() {
+                    // A lookup would find nothing here before the other variant is stored.
+                    Some(before) if ticket.looks_again && !self.is_vacant(at).await => {
+                        self.snapshot = before;
+                        Step::Look
+                    }
+                    looked => {
+                        let is_beside = looked.is_some();
+                        ticket.looks_again &= !is_beside;
+                        match self.detach() {
+                            // Boxed, since the exchange goes on with a fetcher of another type.
+                            Ok(detached) => {
+                                return match detached.drive(flight, ticket, part.narrows, is_beside).await {
+                                    Led::Answered(answer) => answer,
+                                    Led::Moved(exchange) => exchange.obtain_boxed().await,
+                                };
+                            }
+                            Err(own) => match own.lead(ticket, part.narrows, is_beside).await {
+                                Led::Answered(answer) => return answer,
+                                Led::Moved(exchange) => self = *exchange,
+                            },
                         }
-                        None => {}
+                        continue;
+                    }
+                },
+            };
+            match step {
+                Step::Answer(response) => return Ok(response),
+                Step::Alone => break,
+                Step::Beside(key, writer) => {
+                    self.looked = Some(self.snapshot.clone());
+                    self.snapshot = writer.beside(self.snapshot, key);
+                    self.need = Need::Fetch(MissReason::Vary);
+                }
+                Step::Look => {
+                    self.departures = self.shared.flights.departures();
+                    self.looked = None;
+                    if let Some(response) = self.look_again().await {
+                        return Ok(response);
                     }
                 }
-                Outcome::Stale(reason)
             }
-        };
-        let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-        match self.answer(Asked::by(parts), key, &record, status).await {
-            Some(response) => Served::Answered(response),
-            None if asked.only_if_cached => Served::Answered(self.refuse_request(parts)),
-            None => Served::Needs(Need::Fetch(MissReason::BodyGone)),
         }
+        // Boxed, so that the future of a leader, which never comes here, has no room for it.
+        let obtained = Box::pin(self.go(Errand::alone(), None)).await?;
+        Ok(obtained.response)
     }
 
-    /// The origin failed lately while a stale response would do: it still does, and one at a time asks the origin again.
-    async fn answer_failing<F: Fetcher>(
-        self: &Arc<Self>,
-        fetcher: &mut F,
-        parts: &request::Parts,
-        place: &Place,
-        key: Key,
-        record: &Record,
-        (since, code): (Timestamp, Option<u16>),
-    ) -> Option<Response<CacheBody<F::Body>>> {
-        let ago = self.config.clock.now().since(since);
-        if ago >= LATELY {
+    /// The same, for a caller whose own future must not contain this one.
+    fn obtain_boxed<'a>(self) -> futures_util::future::BoxFuture<'a, Answered<F>>
+    where
+        Self: 'a,
+    {
+        Box::pin(self.obtain())
+    }
+
+    /// Returns which part the request may take in a flight; `None`: it fetches by itself.
+    fn part(&self) -> Option<Part> {
+        let config = &self.shared.config;
+        if !config.coalesce
+            || self.shared.records.uncoalescable.since(self.snapshot.head).is_some()
+            || Handle::try_current().is_err()
+        {
             return None;
         }
-        let pauses = ago < PAUSE;
-        let beside = background(fetcher, &self.directives(parts));
-        if !pauses && beside.is_none() {
-            return None; // this one asks
-        }
-        let response = self.answer_stale(parts, key, record, code, StaleReason::Failing).await?;
-        if let Some(beside) = beside.filter(|_| !pauses && !self.directives(parts).read_only) {
-            self.refresh_later(beside, parts, place, key, record);
-        }
-        Some(response)
-    }
-
-    /// In strict mode, a place where nothing stood is taken before the request goes out.
-    pub(crate) async fn claim(&self, mut place: Place) -> Option<Place> {
-        if self.config.strict && place.seen.is_none() {
-            let now = self.config.clock.now();
-            let slot = Slot::Fence { until: now, placeholder: true };
-            let placeholder = entry::record(slot, now + entry::TOMBSTONE);
-            let stamp = placeholder.stamp();
-            match self.write_in_order(place.head, None, placeholder).await {
-                Ok(true) => place.seen = Some(stamp),
-                _ => return None,
+        let has = |name| self.parts.headers.contains_key(name);
+        let is_get = self.parts.method == Method::GET || is_by_content(&self.parts);
+        let has_range = has(header::RANGE);
+        let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
+        let directives = config.directives(&self.parts);
+        match self.need {
+            Need::Fetch(MissReason::Storage) => None,
+            // No response that was asked for before this request may answer it.
+            _ if directives.no_cache => None,
+            Need::Validate(_, _, ValidateReason::NoCache) => None,
+            Need::Validate(..) => Some(Part { may_lead: is_get && !directives.no_store, narrows: true }),
+            Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole => None,
+            Need::Fetch(_) | Need::Select => {
+                Some(Part { may_lead: is_get && !conditional && !directives.no_store, narrows: has_range })
             }
         }
-        Some(place)
     }
 
-    /// Asks the origin, and stores what it says where the lookup looked.
-    pub(crate) async fn fetch<F: Fetcher>(
-        self: Arc<Self>,
-        mut fetcher: F,
-        parts: request::Parts,
-        body: F::RequestBody,
-        place: Option<Place>,
-        reason: MissReason,
-        mut lead: Option<Lead<S>>,
-    ) -> Answered<F> {
-        let asked = parts.clone();
-        let mut parts = parts;
-        if lead.as_ref().is_some_and(|lead| lead.narrows) {
-            policy::strip_conditions(&mut parts.headers);
-        }
-        let requested = self.config.clock.now();
-        let response = self.ask(&mut fetcher, Request::from_parts(parts, body), &mut lead).await?;
-        let times = Exchange { requested, responded: self.config.clock.now() };
-        let response = self.admit(&asked, place.as_ref(), requested, response).await;
-        Ok(self.keep::<F>(&asked, place, response, times, Outcome::Miss(reason), lead))
+    /// Whether nothing is stored at a key, or on its way there.
+    async fn is_vacant(&mut self, at: Key) -> bool {
+        matches!(self.shared.records.read_slot(at, None).await, Ok(None))
     }
 
-    /// Asks the origin; if that fails, those who follow are told.
-    pub(crate) async fn ask<F: Fetcher>(
-        &self,
-        fetcher: &mut F,
-        request: Request<F::RequestBody>,
-        lead: &mut Option<Lead<S>>,
-    ) -> Result<Response<F::Body>, F::Error> {
-        let result = self.send(fetcher, request).await;
-        if result.is_err()
-            && let Some(lead) = lead.take()
-        {
-            lead.land(Landed::Failed(None));
+    /// Looks in the storage once more, where a response may have been stored meanwhile. Returns the answer, if that is one.
+    async fn look_again(&mut self) -> Option<Response<CacheBody<F::Body>>> {
+        let (shared, parts) = (&self.shared, &self.parts);
+        let (snapshot, found) = match shared.config.identify(parts) {
+            Some(uri) => shared.records.lookup(self.snapshot.head, &uri, parts, None).await,
+            None => (self.snapshot.clone(), Found::Nothing(MissReason::Absent)),
+        };
+        match consider(shared, &mut self.fetcher, parts, snapshot, found).await {
+            Looked::Answered(response) => Some(response),
+            Looked::Needs(snapshot, need) => {
+                (self.snapshot, self.need) = (snapshot, need);
+                None
+            }
         }
-        result
+    }
+
+    /// Waits for the outcome of a flight, and returns what it is good for.
+    async fn wait_for(&mut self, flight: Arc<Flight<Landed<S>>>) -> Step<S, F::Body> {
+        if let Ok(landed) = timeout_at(self.until, flight.landed()).await {
+            return self.follow(flight, landed).await;
+        }
+        // A slow origin is as good as one that failed, where a stale response may answer then.
+        if let step @ Step::Answer(_) = self.follow(Arc::clone(&flight), Landed::Failed(None)).await {
+            return step;
+        }
+        if self.has_waited {
+            return Step::Alone;
+        }
+        // One of those that waited fetches as well, and the others follow that one.
+        flight.retire();
+        (self.until, self.has_waited) = (after(self.shared.config.flight_timeout), true);
+        Step::Look
+    }
+
+    /// Detaches the exchange from its caller, so that followers can drive it.
+    fn detach(self) -> Result<Exchange<S, F::Detached>, Box<Self>> {
+        macro_rules! with {
+            ($fetcher:expr) => {
+                Exchange {
+                    shared: self.shared,
+                    parts: self.parts,
+                    snapshot: self.snapshot,
+                    need: self.need,
+                    fetcher: $fetcher,
+                    body: self.body,
+                    asked_at: self.asked_at,
+                    departures: self.departures,
+                    looked: self.looked,
+                    rounds: self.rounds,
+                    until: self.until,
+                    has_waited: self.has_waited,
+                    was_refused: self.was_refused,
+                }
+            };
+        }
+        match self.fetcher.detach() {
+            Ok(fetcher) => Ok(with!(fetcher)),
+            Err(fetcher) => Err(Box::new(with!(fetcher))),
+        }
+    }
+
+    /// Leads a flight by a future that all its followers can drive: from another look and the lease to the head of the
+    /// response, so that no follower waits for a leader that is not polled.
+    async fn drive(
+        self,
+        flight: Arc<Flight<Landed<S>>>,
+        ticket: Ticket<S>,
+        narrows: bool,
+        is_beside: bool,
+    ) -> Led<S, F>
+    where
+        F: 'static,
+    {
+        let outcome = Arc::new(Mutex::new(None));
+        let brought = Arc::clone(&outcome);
+        let fetch = async move {
+            let led = AssertUnwindSafe(self.lead(ticket, narrows, is_beside)).catch_unwind().await;
+            *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
+        };
+        let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A follower drives it within the leader's span.
+        match flight.lead(Box::pin(fetch.in_current_span()), take).await {
+            Ok(led) => led,
+            // Whichever task was driving, the panic is the leader's.
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Leads a flight: looks again if a response may have been stored since it looked, and for as long as another process
+    /// fetches; then asks the origin and publishes what came of it.
+    async fn lead(mut self, mut ticket: Ticket<S>, narrows: bool, is_beside: bool) -> Led<S, F> {
+        let (at, seen) = spot(&self.snapshot, &self.need);
+        // Half of the time that followers wait, so that they need not fetch beside this one.
+        let until = after(self.shared.config.flight_timeout / 2);
+        let mut lease = None;
+        while lease.is_none() && !is_beside {
+            if !std::mem::take(&mut ticket.looks_again) {
+                match self.shared.records.lease(at, seen, until).await {
+                    Leased::Fetch(taken) => {
+                        lease = taken;
+                        break;
+                    }
+                    Leased::Look(taken) => lease = taken,
+                }
+            }
+            self.departures = self.shared.flights.departures();
+            if let Some(response) = self.look_again().await {
+                ticket.publish(Landed::Look, false);
+                return Led::Answered(Ok(response));
+            }
+            let may_lead = self.part().is_some_and(|part| part.may_lead);
+            if !may_lead || spot(&self.snapshot, &self.need) != (at, seen) {
+                return Led::Moved(Box::new(self)); // the flight is another key's, and the dropped ticket ends it
+            }
+        }
+        let errand = Errand { is_led: true, narrows, is_background: false, lease, flight: ticket.token() };
+        let result = self.go(errand, Some(&ticket)).await;
+        Led::Answered(publish(ticket, result))
+    }
+
+    /// Asks the origin.
+    async fn go(
+        self,
+        errand: Errand<S>,
+        ticket: Option<&Ticket<S>>,
+    ) -> Result<Obtained<S, F::Body>, F::Error> {
+        let Self { shared, fetcher, parts, body, snapshot, need, .. } = self;
+        let snapshot = match need {
+            // Nobody knows what is stored there.
+            Need::Fetch(MissReason::Storage) => None,
+            Need::Fetch(_) if !shared.config.directives(&parts).read_only => {
+                let reserved = shared.records.reserve(snapshot).await;
+                if let (Some(ticket), Some(snapshot)) = (ticket, &reserved) {
+                    ticket.add_seen(snapshot.seen);
+                }
+                reserved
+            }
+            _ => Some(snapshot),
+        };
+        exchange(&shared, fetcher, parts, body, snapshot, need, errand).await
     }
 }
 
-/// Why a request that has no effective URI passes the cache by.
-fn why_unidentified(parts: &request::Parts) -> BypassReason {
-    match key::lacks(parts) {
-        Lacks::Resource => BypassReason::NoResource,
-        Lacks::Host => BypassReason::NoHost,
-        Lacks::GoodHost => BypassReason::MalformedHost,
+/// Publishes what came of an exchange to those who follow, and returns what is its caller's.
+pub(super) fn publish<S: Storage, B, E>(
+    ticket: Ticket<S>,
+    result: Result<Obtained<S, B>, E>,
+) -> Result<Response<CacheBody<B>>, E> {
+    match result {
+        Ok(Obtained { response, landed, puts }) => {
+            if let Some(seen) = puts {
+                ticket.add_seen(seen);
+            }
+            let stays = matches!(landed, Landed::Streaming(_));
+            ticket.publish(landed, stays);
+            Ok(response)
+        }
+        Err(error) => {
+            ticket.publish(Landed::Failed(None), false);
+            Err(error)
+        }
     }
 }
 
-/// What refreshes beside a request; `None` where nothing may be refreshed: the request wants only what is stored, or what
-/// came would not be kept.
-fn background<F: Fetcher>(fetcher: &F, asked: &RequestDirectives) -> Option<F::Background> {
-    if asked.only_if_cached || asked.read_only { None } else { fetcher.background() }
+/// Returns the key of a flight, and what the lookup saw there.
+fn spot(snapshot: &Snapshot, need: &Need) -> (Key, Seen) {
+    match need {
+        Need::Validate(key, record, _) => (*key, Some(record.stamp())),
+        Need::Fetch(_) | Need::Select => match &snapshot.variant {
+            Some((key, there)) => (*key, there.as_ref().map(Record::stamp)),
+            None => (snapshot.head, snapshot.seen),
+        },
+    }
+}
+
+/// Answers from what a lookup found, if that may be; otherwise says what is needed from the origin.
+async fn consider<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
+    parts: &request::Parts,
+    snapshot: Snapshot,
+    found: Found,
+) -> Looked<F::Body> {
+    let directives = shared.config.directives(parts);
+    let reason = match found {
+        Found::Candidate(key, record) => {
+            return consider_stored(shared, fetcher, parts, snapshot, key, record, &directives).await;
+        }
+        Found::Failed if shared.config.fail_closed => {
+            let code = StatusCode::SERVICE_UNAVAILABLE;
+            return Looked::Answered(respond::refuse(shared, parts, code, Outcome::Failed));
+        }
+        Found::Failed => MissReason::Storage,
+        Found::Nothing(reason) => reason,
+    };
+    if directives.only_if_cached {
+        return Looked::Answered(respond::refuse_request(shared, parts));
+    }
+    let need = match reason {
+        MissReason::Vary if may_select(parts) => Need::Select,
+        reason => Need::Fetch(reason),
+    };
+    Looked::Needs(snapshot, need)
+}
+
+/// Whether the origin may be asked which stored response answers this request: not where the request has conditions of its
+/// own, which are about its caller's copies.
+fn may_select(request: &request::Parts) -> bool {
+    let has = |name| request.headers.contains_key(name);
+    request.method == Method::GET
+        && !has(header::IF_NONE_MATCH)
+        && !has(header::IF_MODIFIED_SINCE)
+        && !has(header::RANGE)
+}
+
+/// A response is stored for the request: serves it, or says that the origin is needed.
+async fn consider_stored<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
+    parts: &request::Parts,
+    snapshot: Snapshot,
+    key: Key,
+    record: Record,
+    directives: &RequestDirectives,
+) -> Looked<F::Body> {
+    let (config, now) = (&shared.config, shared.config.clock.now());
+    let Some(variant) = variant_in(&record) else {
+        return match directives.only_if_cached {
+            true => Looked::Answered(respond::refuse_request(shared, parts)),
+            false => Looked::Needs(snapshot, Need::Fetch(MissReason::Absent)),
+        };
+    };
+    let freshness = variant.response.freshness(shared.records.number, &config.policy);
+    let outcome = match decide(config, directives, &freshness, now) {
+        Decision::Reload => return Looked::Needs(snapshot, Need::Fetch(MissReason::Reload)),
+        Decision::Refuse => return Looked::Answered(respond::refuse_request(shared, parts)),
+        Decision::Validate(reason) => {
+            if let Some(since) = shared.failing_origins.since(key)
+                && let Some(response) =
+                    answer_failing(shared, fetcher, parts, &snapshot, key, &record, directives, since).await
+            {
+                return Looked::Answered(response);
+            }
+            return Looked::Needs(snapshot, Need::Validate(key, record, reason));
+        }
+        Decision::Serve { may_refresh } => {
+            if may_refresh
+                && draws_refresh(config.refresh_early, &freshness, now)
+                && let Some(background) = background(fetcher, directives)
+            {
+                refresh_later(shared, background, parts, &snapshot, key, &record);
+            }
+            Outcome::Hit
+        }
+        Decision::ServeStale(reason) => {
+            if reason == StaleReason::WhileRevalidate {
+                match background(fetcher, directives) {
+                    Some(background) => refresh_later(shared, background, parts, &snapshot, key, &record),
+                    // Nothing would ever refresh it, so this request does, before it is answered.
+                    None if !directives.only_if_cached => {
+                        return Looked::Needs(snapshot, Need::Validate(key, record, ValidateReason::Stale));
+                    }
+                    None => {}
+                }
+            }
+            Outcome::Stale(reason)
+        }
+    };
+    let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+    match respond::from_record(shared, Asked::by(parts), key, &record, status).await {
+        Some(response) => Looked::Answered(response),
+        None if directives.only_if_cached => Looked::Answered(respond::refuse_request(shared, parts)),
+        None => Looked::Needs(snapshot, Need::Fetch(MissReason::BodyGone)),
+    }
+}
+
+/// Answers while the origin fails: a stale response that did a moment ago still does, and one request at a time asks the
+/// origin again.
+#[allow(clippy::too_many_arguments)]
+async fn answer_failing<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
+    parts: &request::Parts,
+    snapshot: &Snapshot,
+    key: Key,
+    record: &Record,
+    directives: &RequestDirectives,
+    (since, code): (Timestamp, Option<u16>),
+) -> Option<Response<CacheBody<F::Body>>> {
+    let ago = shared.config.clock.now().since(since);
+    if ago >= LATELY {
+        return None;
+    }
+    let pauses = ago < PAUSE;
+    let background = background(fetcher, directives);
+    if !pauses && background.is_none() {
+        return None; // this one asks
+    }
+    let response = stale_on_error(shared, parts, key, record, code, StaleReason::Failing).await?;
+    if let Some(background) = background.filter(|_| !pauses) {
+        refresh_later(shared, background, parts, snapshot, key, record);
+    }
+    Some(response)
+}
+
+/// Returns the fetcher of a background refresh; `None` where there must be none: the request wants only what is stored, or
+/// its response would not be kept.
+fn background<F: Fetcher>(fetcher: &F, directives: &RequestDirectives) -> Option<F::Background> {
+    if directives.only_if_cached || directives.read_only { None } else { fetcher.background() }
 }

@@ -1,57 +1,152 @@
-//! Refreshing before the end: what is asked for often is refreshed while it is still fresh.
+//! Refreshing in the background: a stored response is validated while requests are still answered with it.
 //!
-//! Promises: a hit never waits for it; nothing is refreshed in the first half of its lifetime; processes and entries that
-//! began together do not refresh together, for each hit decides by chance (as in "Optimal Probabilistic Cache Stampede
-//! Prevention", VLDB 2015).
+//! # Invariants
+//!
+//! - No hit waits for a refresh.
+//! - There is at most one refresh for a record, a bounded number in all, and each has a time limit.
 
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
-use super::core::Core;
-use crate::policy::Freshness;
-use crate::storage::{Storage, random_id};
-use crate::time::Timestamp;
+use http::{Method, header, request};
+use http_body::Body;
 
-impl<S: Storage> Core<S> {
-    /// Whether a hit now may begin a refresh; costs nothing where that is switched off.
-    pub(crate) fn may_refresh_early(&self, stored: &Freshness, now: Timestamp) -> bool {
-        let mean = self.config.refresh_early;
-        if mean.is_zero() {
-            return false;
+use super::super::coalesce::{Joined, Landed};
+use super::super::directives::Background;
+use super::super::origin::{Errand, Fetcher, Need, exchange, may_store_for};
+use super::super::records::{Snapshot, is_by_content, variant_in};
+use super::super::shared::Shared;
+use super::super::telemetry::{self, traced};
+use super::exchange::publish;
+use crate::body::CacheBody;
+use crate::control::{CacheOptions, CacheStatus};
+use crate::observe::{Gauge, Level};
+use crate::policy::{self, ValidateReason};
+use crate::storage::{Key, Record, Storage};
+
+/// Held while a record is refreshed.
+struct Refreshing<S: Storage> {
+    shared: Arc<Shared<S>>,
+    key: Key,
+    _level: Level,
+}
+
+impl<S: Storage> Refreshing<S> {
+    /// Acquires the right to refresh a record; `None`: a refresh is under way, or too many are.
+    fn begin(shared: &Arc<Shared<S>>, key: Key) -> Option<Self> {
+        let mut refreshing = shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if refreshing.len() >= shared.config.max_refreshes || !refreshing.insert(key) {
+            return None;
         }
-        // Further away, the chance is below one in ten million.
-        let stretch = mean.saturating_mul(16).min(stored.lifetime / 2);
-        stored.lifetime.saturating_sub(stored.age(now)) < stretch
+        let level = shared.observer.raise(Gauge::Refreshes);
+        Some(Self { shared: Arc::clone(shared), key, _level: level })
     }
+}
 
-    /// Whether this hit begins it.
-    pub(crate) fn draws_refresh(&self, stored: &Freshness, now: Timestamp) -> bool {
-        self.may_refresh_early(stored, now) && {
-            let left = stored.lifetime.saturating_sub(stored.age(now));
-            chance() < chance_of(left, self.config.refresh_early)
+impl<S: Storage> Drop for Refreshing<S> {
+    fn drop(&mut self) {
+        self.shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// Refreshes a record in the background, unless a refresh of it is under way.
+pub(super) fn refresh_later<S: Storage, F: Fetcher + 'static>(
+    shared: &Arc<Shared<S>>,
+    fetcher: F,
+    parts: &request::Parts,
+    snapshot: &Snapshot,
+    key: Key,
+    record: &Record,
+) {
+    let Some(refreshing) = Refreshing::begin(shared, key) else { return };
+    let parts = template(parts, record);
+    if !may_store_for(shared, &parts, record) {
+        return;
+    }
+    let (shared, snapshot, record) = (Arc::clone(shared), snapshot.clone(), record.clone());
+    let tasks = shared.records.tasks.clone();
+    tasks.spawn(async move {
+        let _refreshing = refreshing;
+        let result = refresh(&shared, fetcher, parts, snapshot, key, record).await;
+        telemetry::refreshed(&shared.observer, result);
+    });
+}
+
+/// Makes the request of a refresh from one that the record answered.
+fn template(parts: &request::Parts, record: &Record) -> request::Parts {
+    let mut parts = parts.clone();
+    if !is_by_content(&parts) {
+        parts.method = Method::GET;
+    }
+    policy::strip_conditions(&mut parts.headers);
+    // Which response this caller accepts does not concern later requests.
+    parts.headers.remove(header::CACHE_CONTROL);
+    parts.headers.remove(header::PRAGMA);
+    // The response keeps the tags that earlier requests gave it.
+    let tagged = variant_in(record).map(|variant| Arc::clone(&variant.response.groups)).unwrap_or_default();
+    let tags: Vec<&str> = tagged.iter().filter(|group| group.is_tag).map(|group| &*group.name).collect();
+    match parts.extensions.get_mut::<CacheOptions>() {
+        Some(options) => *options = options.for_a_refresh().tags(tags),
+        None if tags.is_empty() => {}
+        None => drop(parts.extensions.insert(CacheOptions::new().tags(tags))),
+    }
+    parts
+}
+
+/// Validates a record. Returns the result in a word, for the statistics.
+async fn refresh<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: F,
+    mut parts: request::Parts,
+    snapshot: Snapshot,
+    key: Key,
+    record: Record,
+) -> &'static str {
+    let (config, records) = (&shared.config, &shared.records);
+    parts.extensions.insert(Background(records.number));
+    let (seen, departures) = (Some(record.stamp()), shared.flights.departures());
+    let Joined::Lead(_flight, ticket) = shared.flights.join(key, seen, departures, true, Landed::is_joinable)
+    else {
+        return "needless"; // a request asks already
+    };
+    tracing::debug!("a background refresh began");
+    let mut lease = None;
+    if let Some(time) = config.lease {
+        match records.take_lease(key, time).await {
+            Ok(None) => return "needless", // another process asks
+            Ok(taken) => lease = taken,
+            Err(()) => {}
         }
     }
-}
-
-/// The exponential distribution: on average `mean` before the end.
-fn chance_of(left: Duration, mean: Duration) -> f64 {
-    (-left.as_secs_f64() / mean.as_secs_f64()).exp()
-}
-
-/// Evenly between 0 and 1.
-fn chance() -> f64 {
-    let [a, b, c, d, ..] = random_id();
-    f64::from(u32::from_le_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_chance_grows_towards_the_end() {
-        let mean = Duration::from_secs(10);
-        let at = |left| chance_of(Duration::from_secs(left), mean);
-        assert!((at(0) - 1.0).abs() < 1e-9 && (at(10) - 0.367_879).abs() < 1e-6 && at(160) < 2e-7);
-        assert!((0..1000).map(|_| chance()).all(|chance| (0.0..1.0).contains(&chance)));
+    let looks_again = ticket.looks_again || config.lease.is_some();
+    if looks_again && !records.is_still(key, seen).await.unwrap_or(true) {
+        return "needless"; // another request has asked since this was read
     }
+    let exchanging = async {
+        let (body, need) = (fetcher.again(), Need::Validate(key, record, ValidateReason::Stale));
+        let flight = ticket.token();
+        let errand = Errand { is_led: true, narrows: false, is_background: true, lease, flight };
+        let span = telemetry::span(&parts, &config.defaults, true);
+        let exchanging = async {
+            let result = exchange(shared, fetcher, parts, body, Some(snapshot), need, errand).await;
+            publish(ticket, result)
+        };
+        let response = traced(span, exchanging).await.ok()?;
+        let is_answer = !response.body().status().is_some_and(CacheStatus::is_stale);
+        drain(response.into_body()).await;
+        is_answer.then_some(())
+    };
+    match tokio::time::timeout(config.refresh_timeout, exchanging).await {
+        Ok(Some(())) => "done",
+        Ok(None) => "failed",
+        Err(_) => "timeout",
+    }
+}
+
+/// Reads a body to its end, so that it is stored.
+async fn drain<B>(body: CacheBody<B>)
+where
+    CacheBody<B>: Body,
+{
+    let mut body = Box::pin(body);
+    while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
 }

@@ -1,0 +1,63 @@
+//! What a request asks of the cache: its fields, its options, the scope that it was sent in, and the layer's settings.
+
+use http::{header, request};
+
+use super::config::{Config, Tape};
+use crate::control::{CacheOptions, Scope};
+use crate::policy::{self, Interest, RequestDirectives};
+
+/// Marks a request that the cache of this number makes for its storage alone, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Background(pub(super) u64);
+
+/// Whether the cache of this number makes a request for its storage alone: a refresh in the background.
+pub(super) fn is_background(request: &request::Parts, number: u64) -> bool {
+    request.extensions.get::<Background>().is_some_and(|Background(by)| *by == number)
+}
+
+pub(super) fn options(parts: &request::Parts) -> Option<&CacheOptions> {
+    parts.extensions.get()
+}
+
+impl Config {
+    /// Takes the task's scope into the request, since other tasks may go on with its fetch. Returns whether the request
+    /// is to bypass the cache.
+    pub(crate) fn enter(&self, parts: &mut request::Parts) -> bool {
+        let scope = Scope::current();
+        if !scope.is_none() {
+            let within = options(parts).cloned().unwrap_or_default().within(scope);
+            parts.extensions.insert(within);
+        }
+        if self.tape == Some(Tape::Record) {
+            policy::strip_conditions(&mut parts.headers);
+            parts.headers.remove(header::RANGE);
+        }
+        let Some(options) = options(parts).cloned() else { return false };
+        options.tell(&mut parts.headers);
+        options.bypasses()
+    }
+
+    /// Returns the directives of a request, from its fields and its options.
+    pub(crate) fn directives(&self, parts: &request::Parts) -> RequestDirectives {
+        self.directives_of(parts, Interest { control: true, credentials: true, host: true })
+    }
+
+    /// Returns the same for a caller that knows which kinds of fields the request has.
+    pub(crate) fn directives_of(&self, parts: &request::Parts, interest: Interest) -> RequestDirectives {
+        let mut directives = match interest.control && !self.ignore_request_directives {
+            true => RequestDirectives::of(&parts.headers),
+            false => RequestDirectives::default(),
+        };
+        match self.tape {
+            Some(Tape::Record) => (directives.reload, directives.no_cache) = (true, true),
+            Some(Tape::Replay) => (directives.force, directives.only_if_cached) = (true, true),
+            None => {}
+        }
+        directives.only_if_cached |= self.only_if_cached;
+        directives.read_only |= self.read_only;
+        if let Some(options) = options(parts) {
+            options.apply(&mut directives);
+        }
+        directives
+    }
+}

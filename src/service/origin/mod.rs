@@ -1,0 +1,151 @@
+//! The way to the origin and back: what is sent, what its response means for the storage, and what its caller gets.
+//!
+//! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response, and what it
+//! brings to those who wait for the same. It decides nothing about other requests and never starts another round.
+//!
+//! # Invariants
+//!
+//! - The inner service is called in one place, [`fetcher::send`]; its error reaches the caller untouched.
+//! - Whether a response may be stored is decided in one place, `response::judge`, for a new response as for one that a
+//!   304 freshens.
+//! - A response is stored only where the snapshot of its own request looked.
+//!
+//! # Neighbours
+//!
+//! Calls `coalesce` for the type of an outcome, `body`, `records` and `respond`. Called by `request`.
+
+mod change;
+mod conditional;
+mod fetcher;
+mod response;
+
+use std::sync::{Arc, Weak};
+
+use http::{Request, Response, request};
+
+pub(crate) use self::change::change;
+pub(super) use self::change::pass_on;
+pub(super) use self::conditional::stale_on_error;
+pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
+pub(crate) use self::fetcher::{Fetcher, Unstorable};
+pub(super) use self::response::may_store_for;
+use super::coalesce::Landed;
+use super::records::{Lease, Snapshot};
+use super::shared::Shared;
+use crate::body::CacheBody;
+use crate::control::{MissReason, Outcome};
+use crate::policy::{self, ValidateReason};
+use crate::storage::{Key, Record, Stamp, Storage};
+use crate::time::Timestamp;
+
+/// What a request needs from the origin.
+#[derive(Clone, Debug)]
+pub(super) enum Need {
+    /// A response: nothing stored can be used.
+    Fetch(MissReason),
+    /// A response, or word which of the entry's stored responses is the answer.
+    Select,
+    /// Word about the stored response in this record.
+    Validate(Key, Record, ValidateReason),
+}
+
+/// On whose behalf a request is sent.
+pub(super) struct Errand<S: Storage> {
+    /// It is a flight's: the caller's conditions must not reach the origin, since others are answered by the response too.
+    pub(super) is_led: bool,
+    /// The caller's conditions and range are not sent, but evaluated on the whole response.
+    pub(super) narrows: bool,
+    /// It is sent for the storage alone.
+    pub(super) is_background: bool,
+    /// Keeps other processes from fetching the same.
+    pub(super) lease: Option<Lease<S>>,
+    /// The flight, held by each of its followers. Weak, since the flight holds the future that holds this.
+    pub(super) flight: Weak<dyn Send + Sync>,
+}
+
+impl<S: Storage> Errand<S> {
+    /// Returns the errand of a request that nobody shares.
+    pub(super) fn alone() -> Self {
+        let flight: Weak<()> = Weak::new();
+        Self { is_led: false, narrows: false, is_background: false, lease: None, flight }
+    }
+
+    /// Whether other tasks than the leader's wait for the response.
+    fn is_followed(&self) -> bool {
+        self.flight.strong_count() > 1
+    }
+}
+
+/// What came of an exchange.
+pub(super) struct Obtained<S: Storage, B> {
+    pub(super) response: Response<CacheBody<B>>,
+    /// For those who follow.
+    pub(super) landed: Landed<S>,
+    /// The stamp that is about to be put where the lookup looked.
+    pub(super) puts: Option<Option<Stamp>>,
+}
+
+impl<S: Storage, B> Obtained<S, B> {
+    fn new(response: Response<CacheBody<B>>, landed: Landed<S>) -> Self {
+        Self { response, landed, puts: None }
+    }
+}
+
+/// When a request went out and when the head of its response came.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    requested: Timestamp,
+    responded: Timestamp,
+}
+
+/// What became of a conditional request.
+enum Conditional<S: Storage, B> {
+    Done(Obtained<S, B>),
+    /// What the origin spoke about is not stored any more: the response itself is needed.
+    Fetch(MissReason),
+}
+
+/// Sends a request for what is needed. `snapshot` is where the response may be stored; `None`: the storage failed, and
+/// nobody knows what is there.
+pub(super) async fn exchange<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    mut fetcher: F,
+    parts: request::Parts,
+    body: F::RequestBody,
+    snapshot: Option<Snapshot>,
+    need: Need,
+    mut errand: Errand<S>,
+) -> Result<Obtained<S, F::Body>, F::Error> {
+    let mut body = Some(body);
+    let reason = match (need, &snapshot) {
+        (Need::Validate(key, record, reason), Some(snapshot)) => {
+            let about = (key, &record, reason);
+            match conditional::validate(shared, &mut fetcher, &parts, &mut body, snapshot, about, &mut errand)
+                .await?
+            {
+                Conditional::Done(obtained) => return Ok(obtained),
+                Conditional::Fetch(reason) => reason,
+            }
+        }
+        (Need::Select, Some(snapshot)) => {
+            match conditional::select(shared, &mut fetcher, &parts, &mut body, snapshot, &mut errand).await? {
+                Conditional::Done(obtained) => return Ok(obtained),
+                Conditional::Fetch(reason) => reason,
+            }
+        }
+        (Need::Fetch(reason), _) => reason,
+        (_, None) => MissReason::Storage,
+    };
+    let asked = parts.clone();
+    let mut parts = parts;
+    if errand.narrows {
+        policy::strip_conditions(&mut parts.headers);
+    }
+    // What was sent once is made anew.
+    let body = body.unwrap_or_else(|| fetcher.again());
+    let requested = shared.config.clock.now();
+    let response = send(shared, &mut fetcher, Request::from_parts(parts, body)).await?;
+    let times = Times { requested, responded: shared.config.clock.now() };
+    let response = response::admit(shared, &asked, snapshot.as_ref(), requested, response).await;
+    Ok(response::accept(shared, &asked, snapshot, response, times, Outcome::Miss(reason), &mut errand))
+}

@@ -1,0 +1,152 @@
+//! Which entry a request is about, and which of its variants.
+//!
+//! A variant is selected by the fields that Vary names, by credentials in a private cache, and by everything else of the
+//! request that its origin answers by but that its URI does not show (RFC 9111 §4.1).
+
+use std::sync::atomic::Ordering;
+
+use http::uri::Scheme;
+use http::{HeaderName, Uri, Version, header, request};
+
+use super::super::config::Config;
+use super::super::directives::options;
+use super::Records;
+use crate::control::CacheOptions;
+use crate::entry::Head;
+use crate::key::{self, EffectiveUri};
+use crate::policy;
+use crate::storage::Storage;
+
+/// The digest of a request's content, among its extensions, where the content tells requests apart.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "content-keys"), allow(dead_code))]
+pub(crate) struct ContentKey(pub(crate) [u8; 32]);
+
+/// Marks a request to which a client adds fields that the cache does not know: no response to another client's request is
+/// its answer.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
+pub(crate) struct Untold;
+
+/// Stands among the selecting names for such a client.
+const UNTOLD: HeaderName = HeaderName::from_static("*client");
+
+/// Whether a request is told apart by its method and content.
+pub(crate) fn is_by_content(request: &request::Parts) -> bool {
+    request.extensions.get::<ContentKey>().is_some()
+}
+
+/// Makes a request one that is not told apart by its content. Returns whether it was.
+pub(crate) fn forget_content(request: &mut request::Parts) -> bool {
+    request.extensions.remove::<ContentKey>().is_some()
+}
+
+impl Config {
+    /// Returns the effective URI that a request's entry is stored under, or the name that the user gave to it.
+    pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {
+        let name = options(parts).and_then(CacheOptions::key_text);
+        self.identity.of(parts, name, &self.defaults)
+    }
+
+    /// Returns the URI of a request, as text.
+    pub(crate) fn plain_uri(&self, parts: &request::Parts) -> Option<String> {
+        Some(EffectiveUri::of(parts, &self.defaults)?.to_text())
+    }
+
+    /// Returns the URI of a request, where its key is another text.
+    pub(crate) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
+        if self.identity.is_plain() && !key.is_named() {
+            return None;
+        }
+        self.plain_uri(parts).map(String::into_boxed_str)
+    }
+
+    /// Returns the URI that rules see. It lacks every part that the user ignores, so that a stranger who adds such a part
+    /// cannot choose another rule for a response that everybody gets.
+    pub(crate) fn ruled_uri(&self, parts: &request::Parts) -> String {
+        let uri = EffectiveUri::of(parts, &self.defaults);
+        uri.map(|uri| self.identity.plain(uri).to_text()).unwrap_or_default()
+    }
+
+    /// Whether a name stands in the place of a request's URI.
+    fn is_named(&self, request: &request::Parts) -> bool {
+        self.identity.names(request, options(request).and_then(CacheOptions::key_text))
+    }
+
+    /// Whether the Host field of a request selects its response.
+    fn has_host_beside(&self, request: &request::Parts) -> bool {
+        let uri = || EffectiveUri::of(request, &self.defaults);
+        request.headers.contains_key(header::HOST)
+            && !self.policy.ignored_fields.contains(&header::HOST)
+            && uri().is_some_and(|uri| uri.host_selects(request))
+            && !self.is_named(request)
+    }
+
+    /// Whether the request is told apart by something that its origin cannot know of: the credentials of a user, a part of
+    /// the key that the user of the cache added, or its target. Another request's entity tag must not be offered for it.
+    pub(crate) fn stands_apart(&self, names: &[HeaderName], request: &request::Parts) -> bool {
+        let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
+        policy::is_personal(names, &request.headers)
+            || self.policy.key_fields.iter().any(has)
+            || is_by_content(request)
+            || request.extensions.get::<Untold>().is_some()
+            || self.has_host_beside(request)
+            || (key::rewritten(request).is_some() && !self.is_named(request))
+    }
+
+    /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
+    pub(crate) fn tells_apart(&self, head: &Head) -> bool {
+        self.policy.key_fields.iter().all(|name| head.names.contains(name))
+    }
+}
+
+impl<S: Storage> Records<S> {
+    /// Hashes the request's values of the fields that tell variants apart, and of everything else that selects one.
+    pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
+        let target = [key::HOST_BESIDE, key::REWRITTEN, UNTOLD];
+        let (config, ignored) = (&self.config, &self.config.policy.ignored_fields);
+        self.keyer.selection(names.iter().chain(&target), |name| match name {
+            name if *name == policy::CONTENT => {
+                let ContentKey(digest) = request.extensions.get()?;
+                Some([request.method.as_str().as_bytes(), b" ", digest].concat())
+            }
+            name if *name == key::HOST_BESIDE => {
+                config.has_host_beside(request).then(|| policy::lines(&request.headers, &header::HOST))?
+            }
+            name if *name == key::REWRITTEN => {
+                let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;
+                Some(config.identity.rewritten(uri).into_bytes())
+            }
+            name if *name == UNTOLD => request.extensions.get::<Untold>().map(|_| Vec::new()),
+            name => policy::selecting_value(name, &request.headers, ignored),
+        })
+    }
+
+    /// Notes whether a response is stored under a scheme that was assumed.
+    pub(super) fn note_scheme(&self, request: &request::Parts) {
+        if !key::has_scheme(request) {
+            self.has_assumed_scheme.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the URI under which the same resource may be stored as well, since a scheme was assumed: on one TLS server,
+    /// requests of HTTP/2 name the scheme and those of HTTP/1.1 do not. A client's requests always name it, so that its
+    /// cache has nothing to invalidate twice.
+    pub(crate) fn other_scheme(&self, request: &request::Parts, uri: &Uri) -> Option<Uri> {
+        let other = match uri.scheme()? {
+            scheme if *scheme == Scheme::HTTP => Scheme::HTTPS,
+            scheme if *scheme == Scheme::HTTPS => Scheme::HTTP,
+            _ => return None,
+        };
+        let named = key::has_scheme(request);
+        let from_server =
+            request.version >= Version::HTTP_2 || self.has_assumed_scheme.load(Ordering::Relaxed);
+        let config = &self.config;
+        if !config.assumes_scheme || (named && (other != config.defaults.scheme || !from_server)) {
+            return None;
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.scheme = Some(other);
+        Uri::from_parts(parts).ok()
+    }
+}

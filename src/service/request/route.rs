@@ -1,0 +1,155 @@
+//! Which way a request takes: past the cache, to the origin and then an invalidation, or through the cache.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderName, Method, Request, header, request};
+use http_body::Body;
+
+use super::super::config::Tape;
+use super::super::origin::{Answered, Fetcher, pass_on, send};
+use super::super::respond;
+use super::super::shared::Shared;
+use super::super::telemetry::{self, traced};
+use crate::control::{BypassReason, Outcome};
+use crate::key::{self, EffectiveUri, Lacks};
+use crate::policy::{self, Interest, NotStored};
+use crate::storage::Storage;
+
+/// Which way a request takes.
+pub(crate) enum Route {
+    /// The cache neither answers nor stores it.
+    Bypass(BypassReason),
+    /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
+    Unsafe,
+    /// The cache may answer.
+    Lookup,
+    /// The cache may answer, once the content is known.
+    #[cfg(feature = "content-keys")]
+    Content,
+}
+
+/// What a request's body says of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    None,
+    Some,
+    /// The body does not say whether there is any.
+    Unknown,
+}
+
+impl Content {
+    #[inline]
+    pub(crate) fn of(body: &impl Body) -> Self {
+        if body.is_end_stream() {
+            return Self::None;
+        }
+        let hint = body.size_hint();
+        match hint.exact() {
+            Some(0) => Self::None,
+            None if hint.lower() == 0 => Self::Unknown,
+            _ => Self::Some,
+        }
+    }
+}
+
+/// Returns the way of a request. `uri` is its effective URI; `bypasses`: the user wants it to bypass the cache.
+pub(crate) fn route<S: Storage>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    content: Content,
+    interest: Interest,
+    uri: Option<&EffectiveUri<'_>>,
+    bypasses: bool,
+) -> Route {
+    let config = &shared.config;
+    let bypass = match bypasses {
+        true => Some(BypassReason::Disabled),
+        false if interest.host && uri.is_some_and(|uri| uri.is_host_malformed(parts)) => {
+            Some(BypassReason::MalformedHost)
+        }
+        false => None,
+    };
+    #[cfg(feature = "content-keys")]
+    if config.reads_content(parts) {
+        return config.route_by_content(parts, bypass);
+    }
+    let safe = matches!(parts.method, Method::GET | Method::HEAD);
+    if matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
+        return Route::Bypass(BypassReason::Method);
+    }
+    // An unsafe request invalidates, whatever else it asks for (RFC 9111 §4.4).
+    if safe && interest.control {
+        let has = |name: HeaderName| parts.headers.contains_key(name);
+        let has_content = has(header::TRANSFER_ENCODING)
+            || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
+        // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
+        let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
+        if has(header::UPGRADE) {
+            return Route::Bypass(BypassReason::Upgrade);
+        }
+        if has_content {
+            return Route::Bypass(BypassReason::Content);
+        }
+        if of_origin {
+            return Route::Bypass(BypassReason::Condition);
+        }
+    }
+    match (safe, content) {
+        (true, Content::Some) => return Route::Bypass(BypassReason::Content),
+        (true, Content::Unknown) => return Route::Bypass(bypass.unwrap_or(BypassReason::UnknownBody)),
+        _ => {}
+    }
+    match uri {
+        None => Route::Bypass(bypass.unwrap_or_else(|| why_unidentified(parts))),
+        Some(_) if !safe => Route::Unsafe,
+        Some(_) if !config.methods.contains(&parts.method) => Route::Bypass(BypassReason::Method),
+        Some(_) => match bypass {
+            Some(reason) => Route::Bypass(reason),
+            None if !config.passes_filters(parts) => Route::Bypass(BypassReason::Filtered),
+            None => Route::Lookup,
+        },
+    }
+}
+
+/// Sends a request past the cache. One that wants only what is stored is refused.
+pub(crate) async fn bypass<S: Storage, F: Fetcher>(
+    shared: Arc<Shared<S>>,
+    mut fetcher: F,
+    request: Request<F::RequestBody>,
+    reason: BypassReason,
+) -> Answered<F> {
+    warn_of(&shared, reason);
+    let (config, (parts, body)) = (&shared.config, request.into_parts());
+    let is_cacheable = config.methods.contains(&parts.method);
+    // An unsafe request goes out all the same, unless the user made its method one that only reads.
+    let reads = is_cacheable || policy::is_safe(&parts.method);
+    if config.tape == Some(Tape::Replay) || (reads && config.directives(&parts).only_if_cached) {
+        return Ok(respond::refuse_request(&shared, &parts));
+    }
+    traced(telemetry::span(&parts, &config.defaults, false), async {
+        let response = send(&shared, &mut fetcher, Request::from_parts(parts, body)).await?;
+        let unstored = if is_cacheable { NotStored::Bypassed } else { NotStored::MethodNotCacheable };
+        Ok(pass_on(&shared, response, Outcome::Bypass(reason), unstored))
+    })
+    .await
+}
+
+/// Tells once what to do about a bypass that is a mistake of the setup.
+fn warn_of<S: Storage>(shared: &Shared<S>, reason: BypassReason) {
+    let Some(advice) = reason.advice() else { return };
+    let (told, bit) = (&shared.told_bypasses, 1 << reason as u32);
+    // A plain look first: a layer that never gets a host should not write to shared memory for each request.
+    if told.load(Ordering::Relaxed) & bit == 0 && told.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        tracing::warn!(reason = reason.word(), advice, "requests pass the cache by");
+    }
+}
+
+/// Returns why a request without an effective URI bypasses the cache.
+pub(super) fn why_unidentified(parts: &request::Parts) -> BypassReason {
+    match key::lacks(parts) {
+        Lacks::Resource => BypassReason::NoResource,
+        Lacks::Host => BypassReason::NoHost,
+        Lacks::GoodHost => BypassReason::MalformedHost,
+    }
+}
