@@ -67,7 +67,7 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
 /// What a lookup and the decision on it came to.
 enum Looked<B> {
     Answered(Response<CacheBody<B>>),
-    Needs(Snapshot, Need),
+    Needs(Need),
 }
 
 /// How a request goes on after a round.
@@ -123,9 +123,9 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
         let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
         shared.records.lookup(head, &uri, &parts, first).await
     };
-    match consider(&shared, &mut fetcher, &parts, snapshot, found).await {
+    match consider(&shared, &mut fetcher, &parts, &snapshot, found).await {
         Looked::Answered(response) => Ok(response),
-        Looked::Needs(snapshot, need) => {
+        Looked::Needs(need) => {
             let is_background = is_background(&parts, shared.records.number);
             let span = telemetry::span(&parts, &config.defaults, is_background);
             let (asked_at, until) = (config.clock.now(), after(config.flight_timeout));
@@ -255,9 +255,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             Some(uri) => shared.records.lookup(self.snapshot.head, &uri, parts, None).await,
             None => (self.snapshot.clone(), Found::Nothing(MissReason::Absent)),
         };
-        match consider(shared, &mut self.fetcher, parts, snapshot, found).await {
+        match consider(shared, &mut self.fetcher, parts, &snapshot, found).await {
             Looked::Answered(response) => Some(response),
-            Looked::Needs(snapshot, need) => {
+            Looked::Needs(need) => {
                 (self.snapshot, self.need) = (snapshot, need);
                 None
             }
@@ -428,7 +428,7 @@ async fn consider<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
-    snapshot: Snapshot,
+    snapshot: &Snapshot,
     found: Found,
 ) -> Looked<F::Body> {
     let directives = shared.config.directives(parts);
@@ -450,7 +450,7 @@ async fn consider<S: Storage, F: Fetcher>(
         MissReason::Vary if may_select(parts) => Need::Select,
         reason => Need::Fetch(reason),
     };
-    Looked::Needs(snapshot, need)
+    Looked::Needs(need)
 }
 
 /// Whether the origin may be asked which stored response answers this request: not where the request has conditions of its
@@ -468,7 +468,7 @@ async fn consider_stored<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
-    snapshot: Snapshot,
+    snapshot: &Snapshot,
     key: Key,
     record: Record,
     directives: &RequestDirectives,
@@ -477,38 +477,38 @@ async fn consider_stored<S: Storage, F: Fetcher>(
     let Some(variant) = variant_in(&record) else {
         return match directives.only_if_cached {
             true => Looked::Answered(respond::refuse_request(shared, parts)),
-            false => Looked::Needs(snapshot, Need::Fetch(MissReason::Absent)),
+            false => Looked::Needs(Need::Fetch(MissReason::Absent)),
         };
     };
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
     let outcome = match decide(config, directives, &freshness, now) {
-        Decision::Reload => return Looked::Needs(snapshot, Need::Fetch(MissReason::Reload)),
+        Decision::Reload => return Looked::Needs(Need::Fetch(MissReason::Reload)),
         Decision::Refuse => return Looked::Answered(respond::refuse_request(shared, parts)),
         Decision::Validate(reason) => {
             if let Some(since) = shared.failing_origins.since(key)
                 && let Some(response) =
-                    answer_failing(shared, fetcher, parts, &snapshot, key, &record, directives, since).await
+                    answer_failing(shared, fetcher, parts, snapshot, key, &record, directives, since).await
             {
                 return Looked::Answered(response);
             }
-            return Looked::Needs(snapshot, Need::Validate(key, record, reason));
+            return Looked::Needs(Need::Validate(key, record, reason));
         }
         Decision::Serve { may_refresh } => {
             if may_refresh
                 && draws_refresh(config.refresh_early, &freshness, now)
                 && let Some(background) = background(fetcher, directives)
             {
-                refresh_later(shared, background, parts, &snapshot, key, &record);
+                refresh_later(shared, background, parts, snapshot, key, &record);
             }
             Outcome::Hit
         }
         Decision::ServeStale(reason) => {
             if reason == StaleReason::WhileRevalidate {
                 match background(fetcher, directives) {
-                    Some(background) => refresh_later(shared, background, parts, &snapshot, key, &record),
+                    Some(background) => refresh_later(shared, background, parts, snapshot, key, &record),
                     // Nothing would ever refresh it, so this request does, before it is answered.
                     None if !directives.only_if_cached => {
-                        return Looked::Needs(snapshot, Need::Validate(key, record, ValidateReason::Stale));
+                        return Looked::Needs(Need::Validate(key, record, ValidateReason::Stale));
                     }
                     None => {}
                 }
@@ -520,7 +520,7 @@ async fn consider_stored<S: Storage, F: Fetcher>(
     match respond::from_record(shared, Asked::by(parts), key, &record, status).await {
         Some(response) => Looked::Answered(response),
         None if directives.only_if_cached => Looked::Answered(respond::refuse_request(shared, parts)),
-        None => Looked::Needs(snapshot, Need::Fetch(MissReason::BodyGone)),
+        None => Looked::Needs(Need::Fetch(MissReason::BodyGone)),
     }
 }
 
