@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{BypassReason, CacheMode, CacheOptions, MissReason, NotStored, Outcome, Stored};
@@ -315,6 +315,44 @@ async fn what_no_cache_answers_passes_untouched() {
     let filtered = Fixture::with(cache.origin.clone(), MemoryStorage::new(), |b| b.filter_request(|_| false));
     assert_eq!(filtered.get(A).await.status.outcome(), Outcome::Bypass(BypassReason::Filtered));
     assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+/// Marks a message as its server or client does for an upgrade.
+#[derive(Clone, Debug, PartialEq)]
+struct OnUpgrade(u8);
+
+/// curl --http2 sends `Upgrade: h2c` with each request in clear text.
+#[tokio::test]
+async fn unsafe_upgrade_passes_untouched_and_invalidates() {
+    for code in [200, 101, 500] {
+        let origin = Origin::new(move |request| {
+            // Says that the answer to the POST is what a GET would get.
+            let location = ("content-location", "/a");
+            let mut answer =
+                response(&[("cache-control", "max-age=60"), location], request.method().as_str().to_owned());
+            if request.method() != Method::GET {
+                assert_eq!(request.extensions().get(), Some(&OnUpgrade(1)));
+                assert_eq!(request.headers()["upgrade"], "h2c");
+                *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+                answer.extensions_mut().insert(OnUpgrade(2));
+            }
+            answer
+        });
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let cache = Fixture::new(origin.clone());
+            cache.get(A).await;
+            let request = Request::builder().method(method).uri(A).header("upgrade", "h2c");
+            let sent = cache.send(request.extension(OnUpgrade(1)).body(Full::from("x")).unwrap()).await;
+            assert_eq!(sent.status(), code);
+            assert_eq!(sent.extensions().get(), Some(&OnUpgrade(2)));
+            drop(sent);
+            let next = cache.get(A).await;
+            assert_eq!(
+                (next.word(), &next.body[..]),
+                (if code == 200 { "miss" } else { "hit" }, &b"GET"[..])
+            );
+        }
+    }
 }
 
 /// RFC 9211 §2.5: the parameter tells what is, and a body may still break off.

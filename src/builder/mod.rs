@@ -155,7 +155,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Fetches the whole where a request wants a range of what is not stored, stores it, and answers from it. Default:
+    /// Fetches the whole where a request wants a range of what is not stored, stores it, and answers from it. A caller that
+    /// goes away before it has its range ends the fetch, unless [`finish_on_drop`](Self::finish_on_drop) is set. Default:
     /// such a request goes out as it is, and the part that comes is not stored.
     pub fn fetch_whole(mut self) -> Self {
         self.config.fetch_whole = true;
@@ -203,8 +204,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
     }
 
     /// How long reading the next piece of a stored body may take, once the body has begun; then the body ends with an
-    /// error. So does the body of a reader who holds up others for so long, where a response that several read cannot be
-    /// stored to its end. Default: 10 s.
+    /// error. So does the body of a reader who holds up others, and takes so long for the 256 KiB that it is behind them, where
+    /// a response that several read cannot be stored to its end. Default: 10 s.
     pub fn body_timeout(mut self, longest: Duration) -> Self {
         self.config.body_deadline = longest;
         self
@@ -253,8 +254,13 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Reads a body to its end, and stores it, even if its caller drops it. A task drives each such body. Default: a
-    /// body that is dropped is not stored.
+    /// Reads a body to its end, and stores it, even if its caller drops it. A task drives each such body.
+    ///
+    /// Without it such a task is begun only for a caller that the origin sends more than it asked for, once it has its
+    /// answer: its range to the end, or a 304, where a stored response is replaced or the [whole](Self::fetch_whole) is
+    /// fetched. A caller that goes away before that leaves nothing behind.
+    ///
+    /// Default: a body that is dropped is not stored.
     pub fn finish_on_drop(mut self) -> Self {
         self.config.finish_on_drop = true;
         self

@@ -88,7 +88,8 @@ pub(crate) fn head_confirms(stored: &HeaderMap, len: u64, head: &HeaderMap) -> b
     same_coding
         && (!has(header::ETAG) || same_tag())
         && (!has(header::LAST_MODIFIED) || same_date())
-        && (!has(header::CONTENT_LENGTH) || length() == Some(len))
+        // Transfer-Encoding overrides a length beside it (RFC 9112 §6.3).
+        && (!has(header::CONTENT_LENGTH) || has(header::TRANSFER_ENCODING) || length() == Some(len))
 }
 
 /// For comparison alone: the century of a year of two digits does not matter.

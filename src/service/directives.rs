@@ -4,7 +4,7 @@ use http::{header, request};
 
 use super::config::{Config, Tape};
 use crate::control::{CacheOptions, Scope};
-use crate::policy::{self, Interest, RequestDirectives};
+use crate::policy::{self, Interest, RequestDirectives, Ttl};
 
 /// Marks a request that the cache of this number makes for its storage alone, among its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,21 @@ impl Config {
         let Some(options) = options(parts).cloned() else { return false };
         options.tell(&mut parts.headers);
         options.bypasses()
+    }
+
+    /// Whether a request leaves it open that its response is stored, and good for others for a while.
+    pub(super) fn may_fetch_for_others(
+        &self,
+        parts: &request::Parts,
+        directives: &RequestDirectives,
+    ) -> bool {
+        let is_for_others = match options(parts).and_then(CacheOptions::given_ttl) {
+            None | Some(Ttl::Forever) => true,
+            Some(Ttl::For(lifetime)) => !lifetime.is_zero(),
+            Some(Ttl::Until(end)) => end > self.clock.now(),
+            Some(Ttl::DoNotStore | Ttl::Revalidate) => false,
+        };
+        is_for_others && !directives.no_store && !directives.read_only
     }
 
     /// Returns the directives of a request, from its fields and its options.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tower_response_cache::{BodyErrorKind, CacheBody};
 
 use super::support::faulty::{Faulty, Mode};
-use super::support::get;
+use super::support::{get, get_with};
 use super::task::{Task, settle};
 use super::upstream::{Answered, Given, Sender, World};
 
@@ -253,6 +253,79 @@ async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
     assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
 }
 
+/// A caller whose response takes the place of a stored one, and the origin's end of its body.
+async fn replacing<S: tower_response_cache::storage::Storage>(
+    world: &World<S>,
+    asked: &[(&str, &str)],
+) -> (Sender, http::Response<Body>) {
+    let stored = [("cache-control", "max-age=60"), ("etag", "\"old\"")];
+    world.store(&stored, "old", Duration::from_secs(61)).await;
+    let mut caller = [world.send(get_with("http://example.com/", asked))];
+    settle(&mut caller).await;
+    let fields = [("cache-control", "max-age=60"), ("content-length", "10"), ("etag", "\"new\"")];
+    let sender = world.upstream.call().head(200, &fields);
+    settle(&mut caller).await;
+    (sender, caller[0].run().unwrap().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacement_that_its_caller_drops_is_let_go() {
+    for (finishes, asked) in [
+        (false, [].as_slice()),
+        (true, &[]),
+        (false, &[("range", "bytes=2-4")]),
+        (true, &[("range", "bytes=2-4")]),
+    ] {
+        let world = World::with(|builder| if finishes { builder.finish_on_drop() } else { builder });
+        let (sender, response) = replacing(&world, asked).await;
+        sender.data("01");
+        drop(response);
+        tokio::task::yield_now().await;
+        assert_eq!(sender.is_dropped(), !finishes, "{asked:?}");
+        sender.data("23456789");
+        drop(sender);
+        world.layer.idle().await;
+        let mut next = [world.ask(&[])];
+        settle(&mut next).await;
+        assert_eq!(next[0].is_done(), finishes, "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_behind_an_answered_part_is_stored() {
+    for (asked, code, part) in [
+        (("range", "bytes=2-4"), 206, "234"),
+        (("range", "bytes=20-"), 416, ""),
+        (("if-none-match", "\"new\""), 304, ""),
+    ] {
+        let world = World::new();
+        let (sender, response) = replacing(&world, &[asked]).await;
+        assert_eq!(response.status(), code);
+        sender.data("01234");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), part);
+        sender.data("56789");
+        drop(sender);
+        world.layer.idle().await;
+        let hit = world.ask(&[]).run().expect("it is answered from the storage").unwrap();
+        assert_eq!(hit.body.unwrap(), "0123456789");
+    }
+}
+
+#[test]
+fn body_dropped_with_its_runtime_is_let_go() {
+    let world = World::with(|builder| builder.finish_on_drop());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sender = runtime.block_on(async {
+        let (sender, mut bodies) = readers(&world, 1).await;
+        let body = bodies.remove(0);
+        tokio::spawn(async move { body.collect().await.map(drop) });
+        tokio::task::yield_now().await;
+        sender
+    });
+    drop(runtime);
+    assert!(sender.is_dropped());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
     let world = World::with(|builder| builder.chunk_bytes(10));
@@ -365,6 +438,56 @@ async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
         }
     };
     assert_eq!(error.kind(), BodyErrorKind::TooSlow);
+}
+
+/// A frame now and then is no pace: the time is for all that the reader is behind.
+#[tokio::test(start_paused = true)]
+async fn reader_that_trickles_is_left_behind() {
+    let world = World::with(|builder| {
+        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+    });
+    let (sender, mut bodies) = readers(&world, 2).await;
+    for _ in 0..1000 {
+        sender.data(vec![1; 1000]);
+    }
+    drop(sender);
+    let (mut slow, fast) = (bodies.remove(1), bodies.remove(0));
+    let trickle = tokio::spawn(async move {
+        let mut taken = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            match next_or(&mut slow).await {
+                Ok(()) => taken += 1,
+                Err(error) => return (taken, error.kind()),
+            }
+        }
+    });
+    assert_eq!(fast.collect().await.unwrap().to_bytes().len(), 1_000_000);
+    assert_eq!(trickle.await.unwrap(), (1, BodyErrorKind::TooSlow));
+}
+
+/// One who has caught up in time has all of its time again.
+#[tokio::test(start_paused = true)]
+async fn reader_that_keeps_pace_is_never_cut() {
+    let world = World::with(|builder| {
+        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+    });
+    let (sender, mut bodies) = readers(&world, 2).await;
+    for _ in 0..3000 {
+        sender.data(vec![1; 1000]);
+    }
+    drop(sender);
+    let (mut steady, fast) = (bodies.remove(1), bodies.remove(0));
+    let steady = tokio::spawn(async move {
+        let mut read = 0;
+        while let Some(frame) = steady.frame().await {
+            read += frame.map(|frame| frame.into_data().map_or(0, |data| data.len())).unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        read
+    });
+    assert_eq!(fast.collect().await.unwrap().to_bytes().len(), 3_000_000);
+    assert_eq!(steady.await.unwrap(), 3_000_000);
 }
 
 async fn next_or(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {

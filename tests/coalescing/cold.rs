@@ -1,14 +1,15 @@
 //! Herds on what is not stored.
 
+use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
 use tower::ServiceExt;
-use tower_response_cache::Stored;
+use tower_response_cache::{CacheOptions, Stored, Ttl};
 
 use super::support::get;
 use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::upstream::{Got, World, got};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
@@ -55,6 +56,101 @@ async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_wait
         let mut shared = world.herd(20, &[]);
         settle(&mut shared).await;
         assert_eq!(world.upstream.waiting(), 1);
+    }
+}
+
+/// One request with Authorization, and a herd without, where the authorized one was there first.
+async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Task<io::Result<Got>>>) {
+    let mut leader = vec![world.ask(&[("authorization", "x")])];
+    settle(&mut leader).await;
+    let mut herd = world.herd(20, &[]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    (leader, herd)
+}
+
+/// Else a stranger could make as many fetches of one as there are callers, at each expiry.
+#[tokio::test(start_paused = true)]
+async fn unshared_for_its_request_sends_one_follower() {
+    for stored in [false, true] {
+        let valid = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
+        let world = World::with(|builder| builder.shared());
+        if stored {
+            world.store(&valid, "all", Duration::from_secs(61)).await;
+        }
+        let before = world.upstream.count();
+        let (mut leader, mut herd) = authorized_leader(&world).await;
+        let (code, body) = if stored { (304, "") } else { (200, "all") };
+        world.upstream.call().answer(code, &valid, body);
+        settle(&mut leader).await;
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 1, "stored: {stored}");
+        world.upstream.call().answer(code, &valid, body);
+        settle(&mut herd).await;
+        assert!(got(&mut herd).iter().all(|got| got.body.as_ref().unwrap() == "all"));
+        assert_eq!(world.upstream.count() - before, 2);
+        world.layer.idle().await;
+        world.clock.advance(Duration::from_secs(61));
+        let mut next = world.herd(20, &[]);
+        settle(&mut next).await;
+        assert_eq!(world.upstream.waiting(), 1, "the others go on sharing, stored: {stored}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn authorized_requests_do_not_wait_twice() {
+    let world = World::with(|builder| builder.shared());
+    let mut herd = world.herd(20, &[("authorization", "x")]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1, "the response may allow to share it");
+    world.upstream.call().answer(200, FRESH, "mine");
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 19);
+    let mut next = world.herd(20, &[("authorization", "x")]);
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 39, "nobody waits for what is not shared");
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_forbids_sharing_does_not_lead() {
+    let options = [
+        CacheOptions::new().no_store(),
+        CacheOptions::new().ttl(Ttl::DoNotStore),
+        CacheOptions::new().ttl(Ttl::Revalidate),
+        CacheOptions::new().ttl(Duration::ZERO),
+    ];
+    for options in options {
+        let world = World::new();
+        let mut request = get("http://example.com/");
+        request.extensions_mut().insert(options.clone());
+        let mut own = [world.send(request)];
+        settle(&mut own).await;
+        let mut herd = world.herd(20, &[]);
+        settle(&mut herd).await;
+        assert_eq!(world.upstream.waiting(), 2, "{options:?}");
+        (0..2).for_each(|_| world.upstream.call().answer(200, FRESH, "body"));
+        settle(&mut own).await;
+        settle(&mut herd).await;
+        assert!(got(&mut herd).iter().all(|got| got.body.as_ref().unwrap() == "body"));
+        assert_eq!(world.upstream.count(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_request_says_nothing_of_others() {
+    for code in [406, 413, 416, 417, 431] {
+        let world = World::new();
+        let mut bad = [world.ask(&[("expect", "the impossible")])];
+        settle(&mut bad).await;
+        let mut herd = world.herd(20, &[]);
+        settle(&mut herd).await;
+        world.upstream.call().answer(code, FRESH, "refused");
+        settle(&mut bad).await;
+        settle(&mut herd).await;
+        assert_eq!((got(&mut bad)[0].code, world.upstream.waiting()), (code, 1));
+        world.upstream.call().answer(200, FRESH, "body");
+        settle(&mut herd).await;
+        assert!(got(&mut herd).iter().all(|got| got.body.as_ref().unwrap() == "body"));
     }
 }
 

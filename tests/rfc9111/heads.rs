@@ -22,6 +22,9 @@ fn heads() {
             .get("").not_reused(),
         asked_with_head("another length makes it stale", r#"cache-control: max-age=60 | etag: "a" | content-length: 11"#)
             .get("").not_reused(),
+        asked_with_head("a length beside Transfer-Encoding says nothing",
+            r#"cache-control: max-age=60 | etag: "a" | content-length: 11 | transfer-encoding: chunked | x-a: 2"#)
+            .get("").hit().shows("content-length: 10 | x-a: 2"),
         stored("HEAD with no-cache is validated").send("HEAD", "cache-control: no-cache").revalidated(Request),
     ]);
 }

@@ -53,8 +53,8 @@ pub(crate) struct State<S: Storage> {
     pub(crate) end: Option<Result<(), BodyError>>,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) positions: ReaderPositions,
-    /// Since when the slowest reader has held up the others, and where it is.
-    stuck: Option<(Instant, u64)>,
+    /// The slowest reader holds up the others.
+    stuck: Option<Stuck>,
     /// When the origin was heard last.
     heard: Instant,
 }
@@ -82,6 +82,16 @@ enum Position {
     Done,
     /// It was too slow for the others.
     Cut,
+}
+
+/// That the slowest reader holds up the others.
+#[derive(Clone, Copy, Debug)]
+struct Stuck {
+    since: Instant,
+    /// Where it was when they had to wait for it.
+    at: u64,
+    /// Where they were: as far as it has to come in its time, so that a frame now and then gains it nothing.
+    ahead: u64,
 }
 
 /// What came of asking for more.
@@ -165,7 +175,11 @@ impl<S: Storage> Download<S> {
         };
         if !has_room {
             let slowest = state.positions.slowest().unwrap_or_default();
-            let (since, _) = *state.stuck.get_or_insert_with(|| (Instant::now(), slowest));
+            let ahead = state.buffer.end();
+            let stuck =
+                state.stuck.get_or_insert_with(|| Stuck { since: Instant::now(), at: slowest, ahead });
+            stuck.at = slowest;
+            let since = stuck.since;
             let until = after(patience).min(since.checked_add(patience).unwrap_or_else(|| after(patience)));
             if Instant::now() < until && Handle::try_current().is_ok() {
                 return More::Stuck(until);
@@ -305,11 +319,23 @@ impl<S: Storage> State<S> {
     }
 
     fn cut_slowest(&mut self) {
-        self.stuck = None;
         if let Some(slowest) = self.positions.slowest() {
             let all = self.positions.positions.iter_mut();
             all.filter(|place| **place == Position::At(slowest)).for_each(|place| *place = Position::Cut);
         }
+        self.look_at_slowest();
+    }
+
+    /// Ends the time of the slowest reader once it has come as far as it had to; true: it has gone on.
+    fn look_at_slowest(&mut self) -> bool {
+        let Some(stuck) = &mut self.stuck else { return false };
+        let slowest = self.positions.slowest().unwrap_or(u64::MAX);
+        let goes_on = slowest > stuck.at;
+        stuck.at = slowest;
+        if slowest >= stuck.ahead {
+            self.stuck = None;
+        }
+        goes_on
     }
 
     /// Notes that a reader has gone on; true: others may wait for that.
@@ -319,13 +345,8 @@ impl<S: Storage> State<S> {
         {
             *place = to.map_or(Position::Done, Position::At);
         }
-        // Where it was the slowest who went on, there is room now, and whoever is the slowest then has its own time.
-        let goes_on =
-            self.stuck.is_some_and(|(_, at)| self.positions.slowest().is_none_or(|slowest| slowest > at));
-        if goes_on {
-            self.stuck = None;
-        }
-        goes_on
+        // Where it was the slowest who went on, there may be room now.
+        self.look_at_slowest()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Those who read a [`Download`]: the one that the response came to, and those who follow.
 //!
 //! Promises: a reader that lags behind what is in memory reads the store; it never ends short; one that is dropped holds
-//! up nobody, and the last one ends the download, unless the cache is set to finish it.
+//! up nobody, and the last one ends the download, unless it wanted a part and has that, or the cache is set to finish it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -100,9 +100,18 @@ impl<S: Storage> Reader<S> {
         }
     }
 
+    /// Gives up its own part: the caller reads by another reader, or has its answer without the body.
+    pub(crate) fn leave_to_others(mut self) {
+        self.until = Some(self.place);
+    }
+
+    /// Whether it has all that its caller wanted, which is not the whole body.
+    fn has_its_part(&self) -> bool {
+        self.until.is_some_and(|until| self.place >= until)
+    }
+
     /// Reads for as long as it is being stored, and the origin is not silent for too long.
-    pub(crate) async fn drain(mut self) {
-        self.drains = true;
+    async fn drain(mut self) {
         let patience = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {
             let next = poll_fn(|cx| self.poll_frame(cx));
@@ -163,7 +172,7 @@ impl<S: Storage> Source for Reader<S> {
         if self.done {
             return Poll::Ready(None);
         }
-        if self.until.is_some_and(|until| self.place >= until) {
+        if self.has_its_part() {
             self.end();
             return Poll::Ready(None);
         }
@@ -274,9 +283,11 @@ impl<S: Storage> Drop for Reader<S> {
         let others_wait = state.moved(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
         let left = state.positions.leave(self.number);
         let records = Arc::clone(&self.download.writer.records);
+        // The origin sends all of it to a caller that wanted a part and has that, and the next request has use for the
+        // rest. After a caller that went away before, no request wants any of it.
         let finish = left == 0
             && !self.drains
-            && records.config.finish_on_drop
+            && (records.config.finish_on_drop || self.has_its_part())
             && state.is_open()
             && Handle::try_current().is_ok();
         let number = finish.then(|| state.positions.enter(self.place));
@@ -286,7 +297,10 @@ impl<S: Storage> Drop for Reader<S> {
         }
         if let Some(number) = number {
             let (download, token) = (Arc::clone(&self.download), self.token.clone());
-            let reader = Self::new(download, token, number, self.place, None, true);
+            let mut reader = Self::new(download, token, number, self.place, None, true);
+            // Before it is polled: a runtime that is being dropped drops what is spawned at once, which would come here
+            // again.
+            reader.drains = true;
             records.tasks.spawn(reader.drain());
         }
     }

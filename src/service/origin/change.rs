@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Uri, request};
+use http::{Method, Request, Response, Uri, header, request};
 
 use super::super::config::{Config, Tape};
 use super::super::records::Snapshot;
@@ -60,6 +60,7 @@ async fn send_change<S: Storage, F: Fetcher>(
         if let Some(seen) = tombstone
             && policy::answers_get(&asked.method, &uri, response.headers(), &config.policy)
             && !bypasses
+            && !asked.headers.contains_key(header::UPGRADE)
             && config.passes_filters(&asked)
             && config.admits(&asked).await
         {

@@ -13,7 +13,9 @@ use super::super::shared::Shared;
 use super::super::tasks::Driven;
 use super::super::telemetry;
 use super::fetcher::{Fetcher, send};
-use super::response::{Judged, accept, admit, freshened_passes_filters, join_groups, judge, note_use};
+use super::response::{
+    Judged, accept, admit, freshened_passes_filters, join_groups, judge, landed_unstored, note_use,
+};
 use super::{Conditional, Errand, Obtained, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
@@ -301,15 +303,14 @@ async fn freshen<S: Storage, B>(
         }
         Err(why) => {
             status.stored = why;
-            if errand.is_led {
-                records.uncoalescable.add(snapshot.head, times.responded, None);
-            }
+            let entry = Some(snapshot.head).filter(|_| errand.is_led);
+            let landed = landed_unstored(shared, entry, &status, times.responded);
             let &Variant { selection, personal, apart, .. } = variant;
             let (key_text, variant) =
                 (snapshot.key_text.clone(), Variant { until, selection, personal, apart, response });
             // It is for this caller alone, and of no generation.
             let slot = Slot::Variant { key_text, generation: [0; 16], variant };
-            (snapshot.head, entry::record(slot, until), Landed::Private)
+            (snapshot.head, entry::record(slot, until), landed)
         }
     };
     let mut answer = respond::from_record(shared, Asked::by(asked), at, &record, status).await?;
@@ -322,9 +323,9 @@ async fn freshen<S: Storage, B>(
 }
 
 /// Whether a response is newer than the stored one, and may not take its place: a caller that has seen it must not get the
-/// old one again.
+/// old one again. A response that is for one caller's credentials alone says nothing about the stored one.
 fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
     let stored = answer.body().status().map(CacheStatus::stored);
-    matches!(stored, Some(Stored::No(reason)) if reason != NotStored::ReadOnly)
+    matches!(stored, Some(Stored::No(reason)) if !matches!(reason, NotStored::ReadOnly | NotStored::Authorization))
         || stored == Some(Stored::TooLarge)
 }

@@ -281,8 +281,7 @@ where
     });
     let response = match narrowed {
         Some(response) => {
-            // The origin sends all of it, and the next request has use for that.
-            records.tasks.spawn(reader.drain());
+            reader.leave_to_others();
             response
         }
         None => {
@@ -295,7 +294,7 @@ where
 
 /// Returns what a response that is not stored brings to those who follow. A response that cannot be shared, by its own
 /// word, is remembered: from now on no request for the entry waits for another's, until one comes that can be shared.
-fn landed_unstored<S: Storage>(
+pub(super) fn landed_unstored<S: Storage>(
     shared: &Shared<S>,
     entry: Option<Key>,
     status: &CacheStatus,
@@ -307,7 +306,12 @@ fn landed_unstored<S: Storage>(
         (failed @ Some(_), _) => Landed::Failed(failed),
         (None, Stored::Busy) => Landed::Abandoned,
         // Nor does a fault of the request. A stranger's request must not send all who wait to the origin.
-        (None, Stored::No(reason)) if is_of_request(reason) => Landed::OfRequest(reason),
+        (None, Stored::No(reason)) if is_of_request(reason, status.origin_status) => {
+            if reason == NotStored::Authorization {
+                shared.records.uncoalescable_authorized.add(entry, now, None);
+            }
+            Landed::OfRequest(reason)
+        }
         (None, _) => {
             shared.records.uncoalescable.add(entry, now, None);
             Landed::Private
@@ -315,24 +319,28 @@ fn landed_unstored<S: Storage>(
     }
 }
 
-/// Whether a response is not stored because of its own request, so that the response to another one may be.
-fn is_of_request(reason: NotStored) -> bool {
-    matches!(
-        reason,
+/// Whether a response is not stored because of its own request, or of this moment, so that the response to another request
+/// may be.
+fn is_of_request(reason: NotStored, code: Option<u16>) -> bool {
+    match reason {
         NotStored::Authorization
-            | NotStored::Bypassed
-            | NotStored::PartialContent
-            | NotStored::ReadOnly
-            | NotStored::RequestNoStore
-            | NotStored::StatusOfRequest
-    )
+        | NotStored::RequestNoStore
+        | NotStored::ReadOnly
+        | NotStored::GroupInvalidated => true,
+        // These answer the fields and the content of one request. A login (401), a rate (429) or a protocol is asked of all.
+        NotStored::StatusOfRequest => matches!(code, Some(406 | 408 | 411..=413 | 415..=417 | 431)),
+        _ => false,
+    }
 }
 
 /// Notes whether a response that is stored can answer those who wait for it: not one that is stale at once, or that has to
 /// be validated for each.
 pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Freshness, now: Timestamp) {
     match policy::decide(&RequestDirectives::default(), freshness, now) {
-        Verdict::Serve => shared.records.uncoalescable.forget(head),
+        Verdict::Serve => {
+            shared.records.uncoalescable.forget(head);
+            shared.records.uncoalescable_authorized.forget(head);
+        }
         _ => shared.records.uncoalescable.add(head, now, None),
     }
 }

@@ -84,6 +84,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) outdated: RecentKeys,
     /// Entries whose responses cannot be shared: requests for them do not wait for each other.
     pub(crate) uncoalescable: RecentKeys,
+    /// The same for requests with Authorization, in a shared cache.
+    pub(crate) uncoalescable_authorized: RecentKeys,
     /// A response was stored for a request whose scheme was assumed.
     has_assumed_scheme: AtomicBool,
     /// Tells this cache's policy options from another's in what a shared record keeps decoded.
@@ -109,6 +111,7 @@ impl<S: Storage> Records<S> {
             changes: Arc::default(),
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
+            uncoalescable_authorized: RecentKeys::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: random_id(),
@@ -135,6 +138,7 @@ impl<S: Storage> Records<S> {
             changes: Arc::clone(&self.changes),
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
+            uncoalescable_authorized: RecentKeys::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: self.id,

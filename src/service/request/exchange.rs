@@ -221,6 +221,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let config = &self.shared.config;
         if !config.coalesce
             || self.shared.records.uncoalescable.since(self.snapshot.head).is_some()
+            || (self.is_authorized()
+                && self.shared.records.uncoalescable_authorized.since(self.snapshot.head).is_some())
             || Handle::try_current().is_err()
         {
             return None;
@@ -230,17 +232,23 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
         let directives = config.directives(&self.parts);
+        let may_lead = is_get && config.may_fetch_for_others(&self.parts, &directives);
         match self.need {
             Need::Fetch(MissReason::Storage) => None,
             // No response that was asked for before this request may answer it.
             _ if directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
-            Need::Validate(..) => Some(Part { may_lead: is_get && !directives.no_store, narrows: true }),
+            Need::Validate(..) => Some(Part { may_lead, narrows: true }),
             Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole => None,
             Need::Fetch(_) | Need::Select => {
-                Some(Part { may_lead: is_get && !conditional && !directives.no_store, narrows: has_range })
+                Some(Part { may_lead: may_lead && !conditional, narrows: has_range })
             }
         }
+    }
+
+    /// Whether the request has credentials that keep its response from others, unless the response allows it.
+    pub(super) fn is_authorized(&self) -> bool {
+        self.shared.config.policy.shared && self.parts.headers.contains_key(header::AUTHORIZATION)
     }
 
     /// Whether nothing is stored at a key, or on its way there.

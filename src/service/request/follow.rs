@@ -9,8 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header;
-
 use super::super::body::Download;
 use super::super::coalesce::{Flight, Landed};
 use super::super::origin::{Fetcher, Need, stale_on_error};
@@ -51,8 +49,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// The leader's response was the leader's alone, by the fault of its own request: another leader may do better. A
     /// request of the same kind would not.
     fn after_refusal(&mut self, reason: NotStored) -> Step<S, F::Body> {
-        let is_alike =
-            reason == NotStored::Authorization && self.parts.headers.contains_key(header::AUTHORIZATION);
+        let is_alike = reason == NotStored::Authorization && self.is_authorized();
         // Once is enough where nothing tells whether this request is of the same kind: otherwise those who wait would go to
         // the origin one after another.
         let again = std::mem::replace(&mut self.was_refused, reason != NotStored::Authorization);

@@ -78,20 +78,20 @@ pub(crate) fn route<S: Storage>(
     if matches!(parts.method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
         return Route::Bypass(BypassReason::Method);
     }
-    // An unsafe request invalidates, whatever else it asks for (RFC 9111 §4.4).
-    if safe && interest.control {
+    if interest.control {
         let has = |name: HeaderName| parts.headers.contains_key(name);
         let has_content = has(header::TRANSFER_ENCODING)
             || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
         // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
         let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
-        if has(header::UPGRADE) {
+        // An unsafe one passes untouched all the same, and its success invalidates (RFC 9111 §4.4).
+        if has(header::UPGRADE) && (safe || uri.is_none()) {
             return Route::Bypass(BypassReason::Upgrade);
         }
-        if has_content {
+        if safe && has_content {
             return Route::Bypass(BypassReason::Content);
         }
-        if of_origin {
+        if safe && of_origin {
             return Route::Bypass(BypassReason::Condition);
         }
     }
