@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +12,8 @@ use futures_util::TryStreamExt;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
-use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
-use tower_response_cache::{MissReason, Outcome, Stored, Timestamp};
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
+use tower_response_cache::{MissReason, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
 use support::{Fixture, Origin, get, response};
@@ -163,6 +165,62 @@ async fn what_is_owed_is_carried_out_without_a_request() {
     let other = Fixture::with(cache.origin.clone(), storage, |builder| builder);
     other.clock.set(cache.clock.now());
     assert_eq!(other.get(A).await.status.outcome(), Outcome::Miss(MissReason::Invalidated));
+}
+
+/// What is announced while it is being written is let go of with the task that writes it: a body would stay in memory, and
+/// be served though the store has nothing.
+#[test]
+fn writes_end_with_their_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (chunk_bytes, freshens) in [(4, false), (1024, false), (1024, true)] {
+        let storage = Faulty::new(Mode::Well);
+        let origin = Origin::new(|request| match support::has_tag(request, "\"a\"") {
+            true => support::not_modified(&[("cache-control", "max-age=60")]),
+            false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
+        });
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(chunk_bytes));
+        if freshens {
+            runtime().block_on(cache.get(A));
+            cache.clock.advance(Duration::from_secs(61));
+        }
+        storage.set(Mode::HungWrites);
+        runtime().block_on(async {
+            cache.get(A).await;
+            assert_eq!(cache.get(A).await.word(), "hit", "it is under way");
+        });
+        storage.set(Mode::Well);
+        runtime().block_on(async {
+            cache.layer.idle().await;
+            assert!(!cache.get(A).await.status.is_hit(), "{chunk_bytes} {freshens}");
+            cache.layer.idle().await;
+            assert!(cache.get(A).await.status.is_hit(), "{chunk_bytes} {freshens}");
+        });
+    }
+}
+
+/// Programs that are else synchronous have a runtime for each call.
+#[test]
+fn owed_invalidation_outlives_its_runtime() {
+    const B: &str = "http://example.com/b";
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    for next in [get(B), Request::post(B).body(Full::default()).unwrap()] {
+        let (cache, storage) = fixture(Mode::Well);
+        runtime().block_on(async {
+            cache.get(A).await;
+            storage.set(Mode::ReadOnly);
+            cache.ask(post()).await;
+        });
+        runtime().block_on(async {
+            cache.ask(next).await;
+            storage.set(Mode::Well);
+            cache.clock.advance(Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let other = Fixture::with(cache.origin.clone(), storage, |builder| builder);
+            other.clock.set(cache.clock.now());
+            assert_eq!(other.get(A).await.status.outcome(), Outcome::Miss(MissReason::Invalidated));
+        });
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -584,6 +642,90 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
         assert!(statistics.storage_failures() >= 20, "{statistics}");
         // While the breaker is open, one that was asked for is not stored; most are.
         assert!(statistics.stored() >= 10, "{statistics}");
+    }
+}
+
+/// A memory storage that panics, when an operation is called or when it is polled.
+#[derive(Clone)]
+struct Panicking {
+    inner: MemoryStorage,
+    /// How many operations go well before.
+    left: Arc<AtomicUsize>,
+    when_called: bool,
+}
+
+impl Panicking {
+    /// Panics now, or gives what panics when the operation is polled.
+    fn go(&self) -> impl Future<Output = ()> + Send + use<> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let panics = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err();
+        assert!(!(panics && self.when_called), "scripted");
+        async move {
+            tokio::task::yield_now().await;
+            assert!(!panics, "scripted");
+        }
+    }
+}
+
+impl Storage for Panicking {
+    fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send {
+        let go = self.go();
+        async move {
+            go.await;
+            self.inner.read(key).await
+        }
+    }
+    fn write(&self, key: Key, record: Record) -> impl Future<Output = Result<()>> + Send {
+        let go = self.go();
+        async move {
+            go.await;
+            self.inner.write(key, record).await
+        }
+    }
+    fn write_if(
+        &self,
+        key: Key,
+        seen: Option<Stamp>,
+        record: Record,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        let go = self.go();
+        async move {
+            go.await;
+            self.inner.write_if(key, seen, record).await
+        }
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_panics_leaves_nothing_in_flight() {
+    const WELL: usize = usize::MAX / 2;
+    for (when_called, chunk_bytes) in [(false, 4), (false, 1024), (true, 4), (true, 1024)] {
+        for good in 0..8 {
+            let storage = Panicking { inner: MemoryStorage::new(), left: Arc::default(), when_called };
+            let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789"));
+            let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(chunk_bytes));
+            storage.left.store(good, Ordering::SeqCst);
+            assert_eq!(cache.get(A).await.body, "0123456789");
+            cache.layer.idle().await;
+            storage.left.store(WELL, Ordering::SeqCst);
+            cache.clock.advance(Duration::from_secs(3));
+            let is_stored = storage.inner.size().await.unwrap() > 0;
+            // Nothing but the storage answers: what is a hit is there.
+            let answer = cache.get(A).await;
+            assert!(is_stored || !answer.status.is_hit(), "{when_called} {chunk_bytes} {good}: {answer:?}");
+            assert_eq!(answer.body, "0123456789");
+            cache.layer.idle().await;
+            assert!(cache.get(A).await.status.is_hit());
+        }
     }
 }
 

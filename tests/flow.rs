@@ -4,13 +4,18 @@
 
 mod support;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use tower::{Layer, Service};
 use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{BypassReason, CacheMode, CacheOptions, MissReason, NotStored, Outcome, Stored};
+use tower_response_cache::{
+    BypassReason, CacheLayer, CacheMode, CacheOptions, MissReason, NotStored, Outcome, Stored,
+};
 
 use support::{Answer, Fixture, Origin, get, get_with, has_tag, not_modified, response};
 
@@ -315,6 +320,20 @@ async fn what_no_cache_answers_passes_untouched() {
     let filtered = Fixture::with(cache.origin.clone(), MemoryStorage::new(), |b| b.filter_request(|_| false));
     assert_eq!(filtered.get(A).await.status.outcome(), Outcome::Bypass(BypassReason::Filtered));
     assert_eq!(cache.get(A).await.word(), "hit");
+}
+
+/// A hit is ready at once, anything else is boxed; neither waits for ever for what has been given already.
+#[tokio::test]
+async fn future_polled_after_completion_panics() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "hello"));
+    let mut service = CacheLayer::new(MemoryStorage::new()).layer(origin);
+    for word in ["miss", "hit"] {
+        let mut future = service.call(get(A));
+        let answer = Answer::read((&mut future).await.unwrap()).await;
+        assert_eq!(answer.word(), word);
+        let again = AssertUnwindSafe(future).catch_unwind().now_or_never();
+        assert!(again.expect("it is not pending").is_err(), "{word}");
+    }
 }
 
 /// Marks a message as its server or client does for an upgrade.

@@ -132,6 +132,10 @@ fn hides_its_path<B: 'static>() -> bool {
 }
 
 /// The future of a [`Cache`]: ready at once for a hit in memory, boxed for everything else.
+///
+/// # Panics
+///
+/// Panics if it is polled after it was ready.
 pub struct CacheFuture<ResB, E>(State<ResB, E>);
 
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
@@ -160,10 +164,10 @@ impl<ResB, E> Future for CacheFuture<ResB, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             State::Boxed(future) => future.as_mut().poll(cx),
-            State::Ready(response) => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
-                None => panic!("`CacheFuture` polled after completion"),
-            },
+            State::Ready(response) => {
+                let response = response.take();
+                Poll::Ready(Ok(response.expect("`CacheFuture` polled after completion")))
+            }
         }
     }
 }

@@ -154,6 +154,29 @@ async fn refused_request_says_nothing_of_others() {
     }
 }
 
+/// An inner service that takes an interim response for the final one.
+#[tokio::test(start_paused = true)]
+async fn interim_response_reaches_its_caller_alone() {
+    for stored in [false, true] {
+        let world = World::new();
+        let valid = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
+        if stored {
+            world.store(&valid, "old", Duration::from_secs(61)).await;
+        }
+        let mut herd = world.herd(20, &[]);
+        settle(&mut herd).await;
+        world.upstream.call().answer(103, &[("cache-control", "public, max-age=60"), ("link", "</a>")], "");
+        settle(&mut herd).await;
+        assert_eq!((got(&mut herd[..1])[0].code, world.upstream.waiting()), (103, 1));
+        world.upstream.call().answer(200, &valid, "body");
+        settle(&mut herd).await;
+        let got = got(&mut herd[1..]);
+        assert!(got.iter().all(|got| (got.code, got.body.as_deref().unwrap()) == (200, "body")));
+        world.layer.idle().await;
+        assert_eq!(world.ask(&[]).run().unwrap().unwrap().body.unwrap(), "body");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_told_to_nobody_and_remembered_by_nobody() {
     let world = World::new();

@@ -304,6 +304,10 @@ pub(super) fn landed_unstored<S: Storage>(
     match (status.origin_status.filter(|code| *code >= 500), status.stored) {
         // That says nothing about the responses to come.
         (failed @ Some(_), _) => Landed::Failed(failed),
+        // Whatever the inner service makes of an interim response, it is the answer to nothing (RFC 9110 §15.2).
+        _ if matches!(status.origin_status, Some(100..=199)) => {
+            Landed::OfRequest(NotStored::StatusNotCacheable)
+        }
         (None, Stored::Busy) => Landed::Abandoned,
         // Nor does a fault of the request. A stranger's request must not send all who wait to the origin.
         (None, Stored::No(reason)) if is_of_request(reason, status.origin_status) => {

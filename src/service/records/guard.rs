@@ -66,12 +66,12 @@ impl<S: Storage> Guarded<S> {
     }
 
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read", &self.reads, self.deadline, self.store.read(key)).await
+        self.run("read", &self.reads, self.deadline, async { self.store.read(key).await }).await
     }
 
     /// Reads a chunk of a body whose head is already with the caller.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read_chunk", &self.reads, self.body_deadline, self.store.read(key)).await
+        self.run("read_chunk", &self.reads, self.body_deadline, async { self.store.read(key).await }).await
     }
 
     /// Whether the rest of a body is there.
@@ -79,12 +79,13 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(true);
         }
-        self.run("contains_all", &self.reads, self.deadline, self.store.contains_all(keys)).await
+        let contains = async { self.store.contains_all(keys).await };
+        self.run("contains_all", &self.reads, self.deadline, contains).await
     }
 
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.fits(&record)?;
-        self.run_write("write", self.store.write(key, record), |()| true).await
+        self.run_write("write", async { self.store.write(key, record).await }, |()| true).await
     }
 
     /// A write without comparing, to a place where others compare.
@@ -98,18 +99,21 @@ impl<S: Storage> Guarded<S> {
 
     pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.fits(&record)?;
-        self.run_write("write_if", self.store.write_if(key, seen, record), |written| *written).await
+        let write = async { self.store.write_if(key, seen, record).await };
+        self.run_write("write_if", write, |written| *written).await
     }
 
     pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
         if keys.is_empty() {
             return Ok(0);
         }
-        self.run("retain", &self.writes, self.deadline, self.store.retain(keys, retain)).await
+        let retain = async { self.store.retain(keys, retain).await };
+        self.run("retain", &self.writes, self.deadline, retain).await
     }
 
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        self.run("delete_many", &self.writes, self.deadline, self.store.delete_many(keys)).await
+        let delete = async { self.store.delete_many(keys).await };
+        self.run("delete_many", &self.writes, self.deadline, delete).await
     }
 
     /// Whether the storage has more to write than it can take now.
@@ -186,6 +190,7 @@ impl<S: Storage> Guarded<S> {
         result
     }
 
+    /// Runs an operation, which is not begun before this: a panic in the making of its future is one of the operation.
     async fn run<T>(
         &self,
         name: &'static str,

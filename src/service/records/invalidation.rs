@@ -89,12 +89,11 @@ impl<S: Storage> Records<S> {
         Settling::Written(stamp)
     }
 
-    /// Carries out what is owed once the store is back. One task for all; it is not waited for by `idle`.
-    fn settle_later(self: &Arc<Self>) {
+    /// Writes the pending invalidations once the storage is back. One task for all; it is not waited for by `idle`. It ends
+    /// with its runtime, so that requests in another one begin it again.
+    pub(crate) fn settle_later(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.pending.begin_settling() {
-            return;
-        }
+        let Some(mut settler) = self.pending.begin_settling() else { return };
         let records = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = Duration::from_millis(100);
@@ -103,10 +102,12 @@ impl<S: Storage> Records<S> {
                 let Some(records) = records.upgrade() else { return };
                 match records.pending.any() {
                     None => {
-                        records.pending.end_settling();
-                        if records.pending.is_empty() || !records.pending.begin_settling() {
+                        drop(settler);
+                        if records.pending.is_empty() {
                             return;
                         }
+                        let Some(again) = records.pending.begin_settling() else { return };
+                        settler = again;
                     }
                     Some((head, _)) if records.settle(head).await != Settling::Unsettled => {
                         pause = Duration::from_millis(1)

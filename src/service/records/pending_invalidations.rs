@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::groups::origin;
 use crate::key::EffectiveUri;
@@ -50,6 +50,15 @@ struct Due {
 /// One invalidation that is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending(u64);
+
+/// The mark that a task carries out what is pending. Given back when it is dropped, since its task may end with its runtime.
+pub(crate) struct Settler(Arc<PendingInvalidations>);
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        self.0.settling.store(false, Ordering::SeqCst);
+    }
+}
 
 impl PendingInvalidations {
     /// Notes an invalidation, before it is tried. `of`: the URI or key text of what it ends; `None`: that may be anything.
@@ -115,13 +124,10 @@ impl PendingInvalidations {
         self.lock().iter().next().map(|(key, due)| (*key, due.pending))
     }
 
-    /// True for the one that is to carry out what is pending.
-    pub(crate) fn begin_settling(&self) -> bool {
-        !self.settling.swap(true, Ordering::SeqCst)
-    }
-
-    pub(crate) fn end_settling(&self) {
-        self.settling.store(false, Ordering::SeqCst);
+    /// Returns the mark that a task carries them out; `None`: a task does already.
+    pub(crate) fn begin_settling(self: &Arc<Self>) -> Option<Settler> {
+        let is_first = !self.settling.swap(true, Ordering::SeqCst);
+        is_first.then(|| Settler(Arc::clone(self)))
     }
 
     /// Whether what was stored at this time, under this key text, can still be believed.

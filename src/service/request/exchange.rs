@@ -106,6 +106,9 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
     departures: u64,
 ) -> Answered<F> {
     let config = &shared.config;
+    if !shared.records.pending.is_empty() {
+        shared.records.settle_later();
+    }
     let (snapshot, found) = {
         let Some(uri) = config.identify(&parts) else {
             let reason = why_unidentified(&parts);
