@@ -66,7 +66,7 @@ pub(crate) struct Config {
     /// What the cache answers; all but GET and HEAD by their content.
     pub(crate) methods: Vec<Method>,
     #[cfg(feature = "content-keys")]
-    pub(crate) contents: super::request::Contents,
+    pub(crate) contents: super::contents::Contents,
     pub(crate) filters: Vec<RequestFilter>,
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
     pub(crate) ignore_request_directives: bool,

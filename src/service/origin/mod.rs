@@ -29,7 +29,7 @@ pub(super) use self::conditional::stale_on_error;
 pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
 pub(crate) use self::fetcher::{Fetcher, Unstorable};
 pub(super) use self::response::may_store_for;
-use super::coalesce::Landed;
+use super::coalesce::{Landed, Ticket};
 use super::records::{Lease, Snapshot};
 use super::shared::Shared;
 use crate::body::CacheBody;
@@ -148,4 +148,25 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let times = Times { requested, responded: shared.config.clock.now() };
     let response = response::admit(shared, &asked, snapshot.as_ref(), requested, response).await;
     Ok(response::accept(shared, &asked, snapshot, response, times, Outcome::Miss(reason), &mut errand))
+}
+
+/// Publishes what came of an exchange to those who follow, and returns what is its caller's.
+pub(super) fn publish<S: Storage, B, E>(
+    ticket: Ticket<S>,
+    result: Result<Obtained<S, B>, E>,
+) -> Result<Response<CacheBody<B>>, E> {
+    match result {
+        Ok(Obtained { response, landed, puts }) => {
+            if let Some(seen) = puts {
+                ticket.add_seen(seen);
+            }
+            let stays = matches!(landed, Landed::Streaming(_));
+            ticket.publish(landed, stays);
+            Ok(response)
+        }
+        Err(error) => {
+            ticket.publish(Landed::Failed(None), false);
+            Err(error)
+        }
+    }
 }

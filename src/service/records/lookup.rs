@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// So often is the storage read where writes of this process begin and end between the reads.
 const MOST_READS: usize = 4;
 
+/// What the caller of a lookup has read already: where, and what the storage answered.
+pub(crate) type First = Option<(Key, Result<Option<Record>>)>;
+
 /// What stood where a response to this request would be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {

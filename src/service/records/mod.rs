@@ -55,7 +55,7 @@ pub(crate) use self::groups::{CLOCK_SKEW, Named, origin};
 pub(crate) use self::guard::within;
 pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};
-pub(crate) use self::lookup::{Found, Snapshot, usable_head, variant_in};
+pub(crate) use self::lookup::{First, Found, Snapshot, usable_head, variant_in};
 pub(crate) use self::recent_keys::RecentKeys;
 pub(crate) use self::selectors::Untold;
 pub(crate) use self::selectors::{ContentKey, forget_content, is_by_content};

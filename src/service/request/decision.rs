@@ -5,10 +5,9 @@ use std::time::Duration;
 use http::{HeaderName, Response, header, request};
 
 use super::super::config::Config;
-use super::super::records::usable_head;
+use super::super::records::{First, usable_head};
 use super::super::respond::{self, Asked, stored_status};
 use super::super::shared::Shared;
-use super::exchange::First;
 use crate::body::CacheBody;
 use crate::control::{Outcome, Stored};
 use crate::key::{self, EffectiveUri};

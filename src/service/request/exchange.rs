@@ -16,8 +16,12 @@ use tracing::Instrument;
 
 use super::super::coalesce::{Flight, Joined, Landed, Seen, Ticket};
 use super::super::directives::is_background;
-use super::super::origin::{Answered, Errand, Fetcher, Need, Obtained, change, exchange, stale_on_error};
-use super::super::records::{Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in};
+use super::super::origin::{
+    Answered, Errand, Fetcher, Need, Obtained, change, exchange, publish, stale_on_error,
+};
+use super::super::records::{
+    First, Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in,
+};
 use super::super::respond::{self, Asked, stored_status};
 use super::super::shared::Shared;
 use super::super::tasks::after;
@@ -27,7 +31,6 @@ use super::refresh::refresh_later;
 use super::route::{bypass, why_unidentified};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
-use crate::error::Result as StoreResult;
 use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -38,9 +41,6 @@ const ROUNDS: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 /// For so long, one request asks it in the background for the others, which are answered at once.
 const LATELY: Duration = Duration::from_secs(10);
-
-/// What was read already: where, and what the storage said.
-pub(crate) type First = Option<(Key, StoreResult<Option<Record>>)>;
 
 /// A request that needs the origin.
 pub(super) struct Exchange<S: Storage, F: Fetcher> {
@@ -399,27 +399,6 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             _ => Some(snapshot),
         };
         exchange(&shared, fetcher, parts, body, snapshot, need, errand).await
-    }
-}
-
-/// Publishes what came of an exchange to those who follow, and returns what is its caller's.
-pub(super) fn publish<S: Storage, B, E>(
-    ticket: Ticket<S>,
-    result: Result<Obtained<S, B>, E>,
-) -> Result<Response<CacheBody<B>>, E> {
-    match result {
-        Ok(Obtained { response, landed, puts }) => {
-            if let Some(seen) = puts {
-                ticket.add_seen(seen);
-            }
-            let stays = matches!(landed, Landed::Streaming(_));
-            ticket.publish(landed, stays);
-            Ok(response)
-        }
-        Err(error) => {
-            ticket.publish(Landed::Failed(None), false);
-            Err(error)
-        }
     }
 }
 

@@ -25,10 +25,6 @@ mod refresh;
 mod route;
 
 #[cfg(feature = "content-keys")]
-pub(crate) use self::content::Contents;
-#[cfg(feature = "content-keys")]
-pub use self::content::ReplayedContent;
-#[cfg(feature = "content-keys")]
 pub(super) use self::content::run_with_content;
 pub(super) use self::decision::answer_now;
 pub(crate) use self::exchange::run;

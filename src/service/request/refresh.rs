@@ -12,11 +12,10 @@ use http_body::Body;
 
 use super::super::coalesce::{Joined, Landed};
 use super::super::directives::Background;
-use super::super::origin::{Errand, Fetcher, Need, exchange, may_store_for};
+use super::super::origin::{Errand, Fetcher, Need, exchange, may_store_for, publish};
 use super::super::records::{Snapshot, is_by_content, variant_in};
 use super::super::shared::Shared;
 use super::super::telemetry::{self, traced};
-use super::exchange::publish;
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus};
 use crate::observe::{Gauge, Level};
