@@ -1,6 +1,6 @@
 //! The way of a request through the cache.
 //!
-//! [`route`] says which way a request takes. A request that the cache may answer is first tried without waiting
+//! [`route()`] says which way a request takes. A request that the cache may answer is first tried without waiting
 //! ([`answer_now`]); otherwise [`run`] looks it up, and an `Exchange` goes round its loop until it has an answer. Both ask
 //! the same [`decide`](decision::decide) what a stored response is good for.
 //!
