@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module's floor; a module imports from lower floors only, or from those of its own floor that come before it.
-const FLOORS: [(&str, u32); 21] = [
+const FLOORS: [(&str, u32); 22] = [
     ("error", 0),
+    ("hex", 0),
     ("time", 0),
     ("storage", 10),
     ("policy", 20),

@@ -3,6 +3,7 @@
 //! Promises: each key has one name, and a name that is not exactly the one of a key is nobody's; names are lower case
 //! hexadecimal digits, words and hyphens, and short, so that every file system takes them and none takes two for one.
 
+use crate::hex;
 use crate::storage::{Key, Kind};
 
 /// The folder of what is not a record: locks, and files that are not finished.
@@ -15,20 +16,20 @@ pub(super) const GONE: &str = "gone-";
 pub(super) const SWEEP: &str = "lock-sweep";
 
 pub(super) fn shard(number: u8) -> String {
-    format!("{number:02x}")
+    hex::text(&[number])
 }
 
 pub(super) fn lock(shard: u8) -> String {
-    format!("lock-{shard:02x}")
+    format!("lock-{}", self::shard(shard))
 }
 
 /// A name in the work folder that nobody else has.
 pub(super) fn unique(begin: &str) -> String {
-    format!("{begin}{}", hex(&crate::storage::random_id()))
+    format!("{begin}{}", hex::text(&crate::storage::random_id()))
 }
 
 pub(super) fn entry(entry: [u8; 16]) -> String {
-    hex(&entry)
+    hex::text(&entry)
 }
 
 pub(super) fn record(key: Key) -> String {
@@ -40,7 +41,7 @@ pub(super) fn record(key: Key) -> String {
         Kind::Group => "group",
         Kind::Index => "index",
     };
-    let slot = hex(&key.slot);
+    let slot = hex::text(&key.slot);
     match key.part {
         0 if key.kind != Kind::Chunk && key.slot == [0; 16] => kind.to_owned(),
         0 if key.kind != Kind::Chunk => format!("{kind}-{slot}"),
@@ -51,7 +52,7 @@ pub(super) fn record(key: Key) -> String {
 
 /// The entry of a folder of this name within a shard.
 pub(super) fn parse_entry(shard: u8, name: &str) -> Option<[u8; 16]> {
-    parse_hex(name).filter(|entry| entry[0] == shard)
+    hex::read(name).filter(|entry: &[u8; 16]| entry[0] == shard)
 }
 
 /// The key of a file of this name within an entry's folder.
@@ -66,23 +67,11 @@ pub(super) fn parse_record(entry: [u8; 16], name: &str) -> Option<Key> {
         "index" => Kind::Index,
         _ => return None,
     };
-    let slot = parts.next().map_or(Some([0; 16]), parse_hex)?;
+    let slot = parts.next().map_or(Some([0; 16]), hex::read)?;
     let part = parts.next().map_or(Some(0), |part| part.parse().ok())?;
     let key = Key { entry, kind, slot, part };
     // Nothing but the name that it would be given: no sign, no further zeros, no other case.
     (record(key) == name).then_some(key)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn parse_hex(text: &str) -> Option<[u8; 16]> {
-    let is_plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if text.len() != 32 || !text.bytes().all(is_plain) {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::item::Item;
 use crate::error::Result;
+use crate::hex;
 use crate::storage::address::config;
 use crate::storage::key::{Key, Kind};
 
@@ -57,7 +58,7 @@ impl Naming {
     /// The two attributes that name a record.
     pub(super) fn key(&self, key: Key) -> Item {
         Item::from([
-            (self.partition.clone(), AttributeValue::S(hex(&key.entry))),
+            (self.partition.clone(), AttributeValue::S(hex::text(&key.entry))),
             (self.sort.clone(), AttributeValue::S(sort(key))),
         ])
     }
@@ -69,9 +70,9 @@ impl Naming {
         let mut words = name.split(':');
         let word = words.next()?;
         let (kind, _) = KINDS.iter().find(|(_, text)| *text == word)?;
-        let slot = words.next().map_or(Some([0; 16]), read_hex)?;
+        let slot = words.next().map_or(Some([0; 16]), hex::read)?;
         let part = words.next().map_or(Some(0), |part| part.parse().ok())?;
-        let key = Key { entry: read_hex(partition)?, kind: *kind, slot, part };
+        let key = Key { entry: hex::read(partition)?, kind: *kind, slot, part };
         (sort(key) == *name).then_some(key)
     }
 }
@@ -82,21 +83,12 @@ fn sort(key: Key) -> String {
     let has_part = key.part != 0 || key.kind == Kind::Chunk;
     if has_part || key.slot != [0; 16] {
         name.push(':');
-        name.push_str(&hex(&key.slot));
+        let _ = hex::write(&mut name, &key.slot);
     }
     if has_part {
         let _ = write!(name, ":{:010}", key.part);
     }
     name
-}
-
-fn hex(bytes: &[u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(*bytes))
-}
-
-fn read_hex(text: &str) -> Option<[u8; 16]> {
-    let is_hex = text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    is_hex.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))?
 }
 
 #[cfg(test)]

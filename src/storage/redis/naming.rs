@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hex;
 use crate::storage::key::{Key, Kind};
 
 /// What a listing asks the server for at once, and about how long that keeps the server from others: 1 ms.
@@ -43,13 +44,13 @@ impl Naming {
         let mut name = String::with_capacity(self.prefix.len() + 90);
         name.push_str(&self.prefix);
         name.push('{');
-        push_hex(&mut name, &key.entry);
+        let _ = hex::write(&mut name, &key.entry);
         name.push_str("}:");
         name.push_str(KINDS.iter().find(|(kind, _)| *kind == key.kind).map_or("", |(_, text)| text));
         let has_part = key.part != 0 || key.kind == Kind::Chunk;
         if has_part || key.slot != [0; 16] {
             name.push(':');
-            push_hex(&mut name, &key.slot);
+            let _ = hex::write(&mut name, &key.slot);
         }
         if has_part {
             let _ = write!(name, ":{}", key.part);
@@ -64,9 +65,9 @@ impl Naming {
         let mut words = rest.split(':');
         let word = words.next()?;
         let (kind, _) = KINDS.iter().find(|(_, text)| *text == word)?;
-        let slot = words.next().map_or(Some([0; 16]), read_hex)?;
+        let slot = words.next().map_or(Some([0; 16]), hex::read)?;
         let part = words.next().map_or(Some(0), |part| part.parse().ok())?;
-        let key = Key { entry: read_hex(entry)?, kind: *kind, slot, part };
+        let key = Key { entry: hex::read(entry)?, kind: *kind, slot, part };
         (self.name(key) == name).then_some(key)
     }
 
@@ -82,27 +83,6 @@ impl Naming {
         pattern.push_str("{*");
         pattern
     }
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-}
-
-fn read_hex(text: &str) -> Option<[u8; 16]> {
-    let digits = text.as_bytes();
-    if digits.len() != 32 {
-        return None;
-    }
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

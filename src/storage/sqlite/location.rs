@@ -209,9 +209,10 @@ impl Location {
                 if name.is_empty() || name == ":memory:" || !parameters(uri).all(creates) {
                     return None;
                 }
-                let bytes = percent_decoded(name)?;
-                Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
-                    .map(|name: std::ffi::OsString| name.into())
+                let name = percent_encoding::percent_decode_str(name).collect::<Vec<u8>>();
+                // An escaped NUL would end the name earlier for SQLite.
+                let name = (!name.contains(&0)).then_some(name)?;
+                Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(name).into())
             }
         }
     }
@@ -239,27 +240,6 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
-}
-
-/// `None` where a NUL ends the name earlier for SQLite.
-#[cfg(unix)]
-fn percent_decoded(name: &str) -> Option<Vec<u8>> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let (bytes, mut decoded, mut at) = (name.as_bytes(), Vec::new(), 0);
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(0), Some(0)) => return None,
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    Some(decoded)
 }
 
 fn parameters(uri: &str) -> impl Iterator<Item = &str> {
