@@ -49,6 +49,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind there is.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index];
+
     /// True for what counts as stored responses: heads and variants.
     pub fn is_listed(self) -> bool {
         matches!(self, Self::Head | Self::Variant)
@@ -56,9 +60,24 @@ impl Kind {
 
     /// The kind of this number, as [`Key::to_bytes`] writes it.
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// The kind in a word, for storages that name records by text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Variant => "variant",
+            Self::Chunk => "chunk",
+            Self::Lease => "lease",
+            Self::Group => "group",
+            Self::Index => "index",
+        }
+    }
+
+    /// The kind of this word, as [`name`](Kind::name) gives it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -48,6 +48,8 @@ mod key;
 mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+#[cfg(any(feature = "directory", feature = "redis", feature = "dynamodb"))]
+mod naming;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -15,7 +15,7 @@ use super::item::Item;
 use super::naming::{Naming, UNTIL};
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::key::Key;
+use crate::storage::key::{Key, Kind};
 use crate::time::Timestamp;
 
 /// What a batch may write.
@@ -58,15 +58,15 @@ impl Table {
                     Wanted::ListedKeys => scan
                         .projection_expression("#p, #s")
                         .filter_expression(listed)
-                        .expression_attribute_values(":head", text("head"))
-                        .expression_attribute_values(":variant", text("variant")),
+                        .expression_attribute_values(":head", text(Kind::Head.name()))
+                        .expression_attribute_values(":variant", text(Kind::Variant.name())),
                     // All attributes, so the names are those of the filter.
                     Wanted::ListedItems => {
                         let names = HashMap::from([("#s".to_owned(), naming.sort.clone())]);
                         scan.set_expression_attribute_names(Some(names))
                             .filter_expression(listed)
-                            .expression_attribute_values(":head", text("head"))
-                            .expression_attribute_values(":variant", text("variant"))
+                            .expression_attribute_values(":head", text(Kind::Head.name()))
+                            .expression_attribute_values(":variant", text(Kind::Variant.name()))
                     }
                     Wanted::Expired(now) => scan
                         .projection_expression("#p, #s")
