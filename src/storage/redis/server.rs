@@ -150,8 +150,8 @@ fn one(base: &str, place: &str, options: &mut Options) -> Result<Target> {
 fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) -> Result<Target> {
     let servers = servers(base, place, 6379, options)?;
     ClusterClientBuilder::new(servers)
-        .connection_timeout(settings.connect_timeout())
-        .response_timeout(settings.response_timeout())
+        .connection_timeout(settings.remote.connect_timeout())
+        .response_timeout(settings.remote.response_timeout())
         // Redirections, and a node that is down: the caller's deadline comes soon.
         .retries(3)
         .max_retry_wait(100)

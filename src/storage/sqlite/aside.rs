@@ -91,22 +91,19 @@ pub(super) fn alone(path: &Path) -> Turn {
 
 #[cfg(unix)]
 fn alone_within(patience: Duration, path: &Path) -> Turn {
-    use std::time::Instant;
-
     use fs4::{FileExt, TryLockError};
 
-    const PAUSE: Duration = Duration::from_millis(1); // shorter than the opening that follows
+    use crate::storage::turns::Turns;
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else { return Turn::Ours(None) };
-    let begun = Instant::now();
+    let mut turns = Turns::new(patience);
     loop {
         match FileExt::try_lock(&directory) {
             Ok(()) => return Turn::Ours(Some(directory)),
             Err(TryLockError::Error(_)) => return Turn::Ours(None),
-            Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => return Turn::Taken,
-            // Asked again and again, since a wait for a lock has no end of its own.
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if turns.wait() => {}
+            Err(TryLockError::WouldBlock) => return Turn::Taken,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::path::expanded;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
@@ -22,34 +23,18 @@ pub(super) enum Location {
 impl Location {
     /// Reads a cache name. `~` is `home`.
     pub(super) fn parse(name: &Path, home: Option<PathBuf>) -> Result<Self> {
-        let config = |message| Err(Error::new(ErrorKind::Config, message));
+        let path = expanded(name, home, "the cache name")?;
         let bytes = name.as_os_str().as_encoded_bytes();
-        if bytes.is_empty() {
-            return config("the cache name is empty: give a path, or `:memory:`");
-        }
-        if bytes.contains(&0) {
-            return config("the cache name holds a NUL, which no path can");
-        }
         if bytes == b":memory:" {
             return Ok(Self::Memory);
         }
         if bytes.starts_with(b"file:") {
             return match name.to_str() {
                 Some(uri) => Ok(Self::Uri(uri.to_owned())),
-                None => config("the cache name is a URI that is not UTF-8"),
+                None => Err(Error::new(ErrorKind::Config, "the cache name is a URI that is not UTF-8")),
             };
         }
-        if !bytes.starts_with(b"~") {
-            return Ok(Self::Path(name.to_owned()));
-        }
-        match (name.strip_prefix("~"), home) {
-            (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => Ok(Self::Path(home)),
-            (Ok(rest), Some(home)) => Ok(Self::Path(home.join(rest))),
-            (Ok(_), None) => config("the cache name begins with ~, but the home directory is not known"),
-            (Err(_), _) => config(
-                "the cache name begins with ~: only ~/ is understood; for a file of that name write ./~",
-            ),
-        }
+        Ok(Self::Path(path))
     }
 
     /// A cache name as a file in the system's temporary directory.
