@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
-use super::layout::upgrade;
+use super::layout;
 use super::location::Location;
 use super::log::LONG;
 use super::source::{Source, There};
@@ -150,14 +150,10 @@ impl Plan {
         let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
         let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
         if read_only {
-            match found {
-                Found::Ours => {}
-                Found::Older(_) => return Err(refused(Refusal::OlderReadOnly)),
-                Found::Nothing => {
-                    let message =
-                        format!("{}: is empty and cannot be written: nothing can be served", self.location);
-                    return Err(Error::new(ErrorKind::Config, message));
-                }
+            if found == Found::Nothing {
+                let message =
+                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                return Err(Error::new(ErrorKind::Config, message));
             }
             self.set_pragmas(writer, |_| true)?;
             return Ok(true);
@@ -180,7 +176,7 @@ impl Plan {
             set().map_err(|error| refused(error.into()))?;
         }
         self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
-        upgrade(writer, self.busy_timeout).map_err(refused)?;
+        layout::make(writer, self.busy_timeout).map_err(refused)?;
         // Its turns are waited for outside of SQLite, whose own waiting lets newcomers overtake.
         writer.busy_timeout(Duration::ZERO).map_err(|error| refused(error.into()))?;
         Ok(false)
