@@ -206,7 +206,6 @@ fn different(keys: &[Key]) -> Vec<Key> {
     keys.iter().copied().filter(|key| seen.insert(*key)).collect()
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for DynamoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.get(key).await

@@ -412,7 +412,6 @@ impl fmt::Debug for MemoryStorage {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for MemoryStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         Ok(self.get(key))

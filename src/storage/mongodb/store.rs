@@ -154,7 +154,6 @@ fn encode(key: Key, record: &Record) -> Result<Document> {
     Ok(document::encode(key, record, bytes.into()))
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for MongoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         Ok(self.find(key).await?.and_then(document::decode))

@@ -221,7 +221,6 @@ fn fits(record: &Record) -> Result<bytes::Bytes> {
     Ok(value)
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for RedisStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.inner.read(key).await

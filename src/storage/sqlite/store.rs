@@ -236,7 +236,6 @@ impl Drop for Inner {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for SqliteStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         if let Some(found) = self.read_now(key) {
