@@ -50,6 +50,10 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// How long an answer may take, unless something else is said: a body's chunk has as long, which has no way back.
 pub(super) const RESPONSE: Duration = Duration::from_secs(10);
 
+/// Up to this length the round trip of a second read takes longer than the bytes.
+#[cfg(any(feature = "redis", feature = "mongodb"))]
+pub(super) const INLINE: usize = 32 << 10;
+
 /// Returns whether a server that was asked is there. One that cannot be reached is no error, since requests go on
 /// without it: an event tells of it.
 ///
