@@ -10,8 +10,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::failure::unprocessed;
-use super::item::Item;
-use super::naming::{Naming, UNTIL};
+use super::naming::{Item, Naming, UNTIL};
 use super::pauses::Pauses;
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};

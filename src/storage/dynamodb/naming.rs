@@ -3,9 +3,10 @@
 //! Promises: a name is read back as the key that it was made for, and no other name is; the names of a body's chunks
 //! are in the order of the body; table and attribute names that DynamoDB does not take are refused.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::Item;
 use crate::error::Result;
 use crate::hex;
 use crate::storage::address::config;
@@ -14,6 +15,8 @@ use crate::storage::naming::RecordName;
 
 /// `<kind>[:<slot>[:<part>]]`.
 const RECORD: RecordName = RecordName { separator: ':', digits: 10 };
+
+pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) const STAMP: &str = "stamp";
 pub(super) const UNTIL: &str = "until";

@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 
 use super::builder::DynamoDbStorageBuilder;
 use super::failure::{no_runtime, strange};
-use super::item::{self, Item};
+use super::item;
 use super::listing::{WRITES, Wanted};
-use super::naming::{STAMP, UNTIL};
+use super::naming::{Item, STAMP, UNTIL};
 use super::source::DynamoDbSource;
 use super::table::Table;
 use crate::error::Result;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use ::mongodb::options::{Acknowledgment, WriteConcern};
 
 use super::link::Link;
-use super::server::MongoDbServer;
+use super::server::{MongoDbServer, Settings};
 use super::store::MongoDbStorage;
 use crate::error::Result;
-use crate::storage::address::{Options, config};
-use crate::storage::remote::{Remote, is_there};
+use crate::storage::address::config;
+use crate::storage::remote::is_there;
 
 /// Sets up a [`MongoDbStorage`].
 ///
@@ -33,28 +33,6 @@ use crate::storage::remote::{Remote, is_there};
 pub struct MongoDbStorageBuilder {
     server: MongoDbServer,
     settings: Settings,
-}
-
-/// What an address may say too; what the program says comes first.
-#[derive(Debug, Default)]
-pub(super) struct Settings {
-    pub(super) remote: Remote,
-    collection: Option<String>,
-    write_concern: Option<WriteConcern>,
-}
-
-impl Settings {
-    /// Whether an option is ours, not the driver's.
-    pub(super) fn has(name: &str) -> bool {
-        name == "collection" || Remote::NAMES.contains(&name)
-    }
-
-    /// Takes from an address what the program did not say.
-    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
-        let collection = options.take("collection");
-        self.collection = self.collection.take().or(collection);
-        self.remote.read(options)
-    }
 }
 
 impl MongoDbStorageBuilder {

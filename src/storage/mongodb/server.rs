@@ -8,9 +8,9 @@ use std::time::Duration;
 use ::mongodb::Client;
 use ::mongodb::options::{ClientOptions, ConnectionString, WriteConcern};
 
-use super::builder::Settings;
 use crate::error::{Error, Result};
-use crate::storage::address::{Address, config};
+use crate::storage::address::{Address, Options, config};
+use crate::storage::remote::Remote;
 
 /// Which MongoDB a [`MongoDbStorage`](super::MongoDbStorage) is in. Made from
 /// - an address: `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME][?OPTIONS]`, or `mongodb+srv://…`, as
@@ -60,6 +60,28 @@ impl std::fmt::Debug for MongoDbServer {
     /// Without the address, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MongoDbServer").finish_non_exhaustive()
+    }
+}
+
+/// What an address may say too; what the program says comes first.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) remote: Remote,
+    pub(super) collection: Option<String>,
+    pub(super) write_concern: Option<WriteConcern>,
+}
+
+impl Settings {
+    /// Whether an option is ours, not the driver's.
+    fn has(name: &str) -> bool {
+        name == "collection" || Remote::NAMES.contains(&name)
+    }
+
+    /// Takes from an address what the program did not say.
+    fn read(&mut self, options: &mut Options) -> Result<()> {
+        let collection = options.take("collection");
+        self.collection = self.collection.take().or(collection);
+        self.remote.read(options)
     }
 }
 

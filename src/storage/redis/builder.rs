@@ -11,11 +11,11 @@ use deadpool_redis::{PoolConfig, Runtime};
 use super::link::{LinkManager, Target};
 use super::links::{Links, OwnPool, Pool};
 use super::naming::Naming;
-use super::server::{Kind, RedisServer, client, target};
+use super::server::{Kind, RedisServer, Settings, client, target};
 use super::store::RedisStorage;
 use crate::error::Result;
-use crate::storage::address::{Options, config};
-use crate::storage::remote::{Remote, is_there};
+use crate::storage::address::config;
+use crate::storage::remote::is_there;
 use crate::time::Clock;
 
 const MOST_CONNECTIONS: usize = 64;
@@ -42,22 +42,6 @@ pub struct RedisStorageBuilder {
     connection: Option<AsyncConnectionConfig>,
     pool: Option<PoolConfig>,
     clock: Clock,
-}
-
-/// What an address may say too; what the program says comes first.
-#[derive(Debug, Default)]
-pub(super) struct Settings {
-    pub(super) remote: Remote,
-    connections: Option<usize>,
-}
-
-impl Settings {
-    /// Takes from an address what the program did not say.
-    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
-        let connections = options.number("connections")?;
-        self.connections = self.connections.or(connections);
-        self.remote.read(options)
-    }
 }
 
 impl RedisStorageBuilder {

@@ -8,10 +8,10 @@ use deadpool_redis::redis::sentinel::{SentinelClient, SentinelClientBuilder, Sen
 use deadpool_redis::redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsMode};
 use deadpool_redis::{Config, Pool};
 
-use super::builder::Settings;
 use super::link::Target;
 use crate::error::Result;
 use crate::storage::address::{Address, Options, config};
+use crate::storage::remote::Remote;
 
 const OPTIONS: &str = "cache_name, connections, connect_timeout, response_timeout, protocol; with sentinels also \
                        master, sentinel_username and sentinel_password; with a socket also db, user and pass";
@@ -82,6 +82,22 @@ impl fmt::Debug for RedisServer {
     /// Without addresses, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisServer")
+    }
+}
+
+/// What an address may say too; what the program says comes first.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) remote: Remote,
+    pub(super) connections: Option<usize>,
+}
+
+impl Settings {
+    /// Takes from an address what the program did not say.
+    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
+        let connections = options.number("connections")?;
+        self.connections = self.connections.or(connections);
+        self.remote.read(options)
     }
 }
 

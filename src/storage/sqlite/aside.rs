@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::inspect::Refusal;
-use super::location::beside;
-use super::source::There;
+use super::location::{There, beside};
 
 /// What becomes of a cache's file that cannot be used as it is: a cache can be fetched again, so that a new file is worth more than
 /// an error.

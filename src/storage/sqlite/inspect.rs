@@ -4,12 +4,13 @@
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::layout::VERSION;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 
 /// "TwRC".
 pub(super) const APPLICATION_ID: i32 = 0x5477_5243;
+/// The version of the tables, which is their `user_version`.
+pub(super) const VERSION: i32 = 1;
 /// Up to this length a file is checked whole.
 const CHECKED_WHOLE: i64 = 64 << 20;
 

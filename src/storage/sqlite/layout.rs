@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::failure::patiently;
-use super::inspect::{APPLICATION_ID, Found, Refusal, inspect};
+use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect};
 
 const TABLES: &str = "
     CREATE TABLE records (
@@ -25,9 +25,6 @@ const TABLES: &str = "
     CREATE INDEX entries_used ON entries (used);
     CREATE TABLE totals (bytes INTEGER NOT NULL);
     INSERT INTO totals VALUES (0);";
-
-/// The version of the tables, which is their `user_version`.
-pub(super) const VERSION: i32 = 1;
 
 /// Makes the tables, unless they are there.
 pub(super) fn make(connection: &Connection, patience: Duration) -> Result<(), Refusal> {

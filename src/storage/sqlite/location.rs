@@ -220,6 +220,33 @@ impl fmt::Display for Location {
     }
 }
 
+/// Which file a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    Gone,
+    File(u64, u64),
+    /// It cannot be told: then nothing is done.
+    Unknown,
+}
+
+impl There {
+    #[cfg(unix)]
+    pub(super) fn at(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        match std::fs::metadata(path) {
+            Ok(file) => Self::File(file.dev(), file.ino()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Gone,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// Where an open file can be neither removed nor replaced.
+    #[cfg(not(unix))]
+    pub(super) fn at(_: &Path) -> Self {
+        Self::Unknown
+    }
+}
+
 /// A file that SQLite keeps beside a database.
 pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -9,9 +9,8 @@ use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
 use super::layout;
-use super::location::Location;
+use super::location::{Location, There};
 use super::log::LONG;
-use super::source::{Source, There};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Statements that a connection keeps prepared: more than there are.
@@ -39,7 +38,10 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) in_task: Vec<Connection>,
     pub(super) read_only: bool,
-    pub(super) source: Source,
+    /// How a connection is opened anew.
+    pub(super) plan: Plan,
+    /// The file that the connections are to; `None`: there is none of a name, or it is not watched.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Plan {
@@ -60,7 +62,7 @@ impl Plan {
         let in_task =
             (0..more(self.in_task)).map(|_| self.open_reader(Duration::ZERO)).collect::<Result<_>>()?;
         let path = again.location.path().map(PathBuf::from).or(file.clone()).filter(|_| file.is_some());
-        Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
+        Ok(Opened { writer, readers, in_task, read_only, plan: again, path })
     }
 
     /// Whether a file that cannot be used may be set aside. One that its user has made read-only stays where it is.
@@ -117,8 +119,7 @@ impl Plan {
         }
         inspect(&writer).map_err(|refusal| refusal.at(&self.location))?;
         let read_only = self.prepare(&writer, false)?;
-        let source = Source::new(self, None);
-        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only, source })
+        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only, plan: self, path: None })
     }
 
     fn open_writer(&mut self) -> Result<Connection> {
