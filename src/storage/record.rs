@@ -39,7 +39,7 @@ impl Stamp {
 
 impl fmt::Debug for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::hex::write(f, &self.0[..4])
+        f.write_str(&crate::hex::text(&self.0[..4]))
     }
 }
 

@@ -36,10 +36,12 @@ impl Remote {
         self.cache_name.as_deref().unwrap_or("http-cache")
     }
 
+    #[cfg(any(feature = "redis", feature = "mongodb"))]
     pub(super) fn connect_timeout(&self) -> Duration {
         self.connect_timeout.unwrap_or(CONNECT)
     }
 
+    #[cfg(any(feature = "redis", feature = "mongodb"))]
     pub(super) fn response_timeout(&self) -> Duration {
         self.response_timeout.unwrap_or(RESPONSE)
     }
