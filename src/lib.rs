@@ -151,6 +151,7 @@ pub mod counterparts;
 mod entry;
 mod error;
 mod handle;
+mod hex;
 mod key;
 mod layer;
 pub mod migrating;

@@ -138,7 +138,7 @@ impl Harness for Directory {
     }
 
     async fn damage(&self, storage: &DirectoryStorage, key: Key) -> bool {
-        let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        let entry = key.to_string()[..32].to_owned();
         let file = storage.path().join(&entry[..2]).join(&entry).join("head");
         assert!(file.exists());
         std::fs::write(file, "not a record, but as long as one or longer").unwrap();

@@ -1,6 +1,5 @@
-//! What the documentation names is there: files, links, anchors, examples, benches and features, and each reason why a
-//! response is not stored or not found.
-//!
+//! What the documentation names is there: files, links, anchors, examples, benches and features, and the functions and tests
+//! in the tables on conformance and on the settings of other libraries.
 
 #![allow(clippy::unwrap_used)]
 
@@ -183,7 +182,6 @@ fn commands_name_examples_and_features_that_exist_and_suffice() {
         files(&root().join(folder), "rs", &mut found);
         all.extend(found.into_iter().map(Page::new));
     }
-    let mut count = 0;
     for page in &all {
         for command in page.commands() {
             let after = |word: &str| {
@@ -204,32 +202,68 @@ fn commands_name_examples_and_features_that_exist_and_suffice() {
                     feature == "memory" || given.contains(&feature) || command.contains(&"--all-features");
                 assert!(has, "{shown}: needs the feature {feature}");
             }
-            count += 1;
         }
     }
-    assert!(count > 10, "the commands were not found");
+}
+
+/// The sources below a folder, joined.
+fn sources(folder: &str) -> String {
+    let mut found = Vec::new();
+    files(&root().join(folder), "rs", &mut found);
+    found.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// The cells of a page's tables, row by row, without the header and the line below it.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let is_row = |at: usize| lines[at].starts_with("| ") && lines[at - 1].starts_with('|');
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    (1..lines.len()).filter(|at| is_row(*at)).map(|at| cells(lines[at])).collect()
+}
+
+fn names(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Whether `policy::store::storable` is a function in the file that its path names.
+fn is_function(path: &str) -> bool {
+    let mut parts: Vec<_> = path.split("::").collect();
+    let name = parts.pop().unwrap();
+    // A type in between is a part of the file.
+    let types: Vec<_> = parts.iter().filter(|part| part.starts_with(char::is_uppercase)).copied().collect();
+    parts.retain(|part| !part.starts_with(char::is_uppercase));
+    let file = root().join(format!("src/{}.rs", parts.join("/")));
+    let Ok(text) = fs::read_to_string(file) else { return false };
+    let has = |start: &str| text.contains(&format!("{start}(")) || text.contains(&format!("{start}<"));
+    has(&format!("fn {name}")) && types.iter().all(|of| text.contains(of))
 }
 
 #[test]
-fn each_reason_not_to_store_or_not_to_find_has_a_row_among_the_questions() {
-    let page = fs::read_to_string(root().join("src/questions.md")).unwrap();
-    let cells: String =
-        page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
-    let words = |file: &str, function: &str| {
-        let text = fs::read_to_string(root().join(file)).unwrap();
-        let (_, body) = text.split_once(function).unwrap();
-        let body = body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap().to_owned());
-        body.collect::<Vec<_>>()
+fn functions_named_for_conformance_exist() {
+    for row in rows("src/conformance.md") {
+        for path in names(&row[2]) {
+            assert!(is_function(path), "there is no function {path}: {}", row[1]);
+        }
+    }
+}
+
+#[test]
+fn tests_named_in_tables_exist() {
+    let all = sources("tests") + &sources("src");
+    let is_test = |name: &str| {
+        ["(", "<"].iter().any(|end| all.contains(&format!("fn {name}{end}")))
+            || all.contains(&format!("\"{name}\""))
     };
-    let not_stored = words("src/policy/store.rs", "fn word(self)");
-    // Where it was stored there is nothing to explain.
-    let stored = words("src/control/words.rs", "pub(crate) fn word(self)").into_iter();
-    let stored = stored.filter(|word| !["storing", "freshened", "unchanged"].contains(&&word[..]));
-    let ways = ["max-stale", "stale-while-revalidate", "stale-if-error", "failing", "force-cache"];
-    let validated = ["no-cache", "request"];
-    let all: Vec<String> = not_stored.into_iter().chain(stored).collect();
-    assert!(all.len() > 25, "the words were not found");
-    for word in all.iter().filter(|word| !ways.contains(&&word[..]) && !validated.contains(&&word[..])) {
-        assert!(cells.contains(&format!("`{word}`")), "{word} has no row");
+    for row in rows("src/conformance.md") {
+        for name in names(&row[3]) {
+            assert!(is_test(name), "there is no test {name}: {}", row[1]);
+        }
+    }
+    for row in rows("src/counterparts.md") {
+        // A reason in words stands where there is no test.
+        if let Some(name) = row[2].strip_prefix('`').and_then(|cell| cell.strip_suffix('`')) {
+            assert!(is_test(name), "there is no test {name}: {}", row[0]);
+        }
     }
 }

@@ -16,6 +16,7 @@ use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Sto
 use tower_response_cache::{MissReason, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
+use support::forward::forward;
 use support::{Fixture, Origin, get, response};
 
 const A: &str = "http://example.com/a";
@@ -366,9 +367,8 @@ impl Slow {
 }
 
 impl Storage for Slow {
-    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
-        self.inner.read(key).await
-    }
+    forward!(inner: read, clear, keys);
+
     async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
         self.wait().await;
         self.inner.write(key, record).await
@@ -385,12 +385,6 @@ impl Storage for Slow {
     async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
         self.wait().await;
         self.inner.delete(key).await
-    }
-    async fn clear(&self) -> tower_response_cache::Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
-        self.inner.keys()
     }
 }
 
@@ -598,24 +592,14 @@ struct NoChunks {
 }
 
 impl Storage for NoChunks {
-    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
-        self.inner.read(key).await
-    }
+    forward!(inner: read, delete, clear, keys);
+
     async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
         if key.kind == Kind::Chunk {
             assert!(!self.panics, "scripted");
             return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
         }
         self.inner.write(key, record).await
-    }
-    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
-        self.inner.delete(key).await
-    }
-    async fn clear(&self) -> tower_response_cache::Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
-        self.inner.keys()
     }
 }
 

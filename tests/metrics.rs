@@ -18,6 +18,7 @@ use tower_response_cache::storage::{
 use tower_response_cache::{CacheLayer, Timestamp, observe};
 
 use support::faulty::{Faulty, Mode};
+use support::forward::forward;
 use support::{Fixture, Origin, get, has_tag, not_modified, response};
 
 const A: &str = "http://example.com/a";
@@ -242,21 +243,8 @@ fn levels_go_down_again() {
 struct Asked(MemoryStorage, std::sync::Arc<std::sync::atomic::AtomicU64>);
 
 impl Storage for Asked {
-    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
-        self.0.read(key).await
-    }
-    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
-        self.0.write(key, record).await
-    }
-    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
-        self.0.delete(key).await
-    }
-    async fn clear(&self) -> tower_response_cache::Result<()> {
-        self.0.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = tower_response_cache::Result<Key>> + Send {
-        self.0.keys()
-    }
+    forward!(0: read, write, delete, clear, keys);
+
     async fn usage(&self) -> tower_response_cache::Result<Usage> {
         let bytes = 100 + self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(Usage::new(bytes, Some(1000)))

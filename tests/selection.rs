@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::Stream;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
 use tower_response_cache::{MissReason, Outcome, Result, Stored, ValidateReason};
 
+use support::forward::forward;
 use support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
 const A: &str = "http://example.com/a";
@@ -328,27 +328,13 @@ struct Forgetful {
 }
 
 impl Storage for Forgetful {
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.inner.read(key).await
-    }
+    forward!(inner: read, delete, clear, keys);
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         if key.kind == Kind::Index && self.forgets.load(Ordering::SeqCst) {
             return Ok(());
         }
         self.inner.write(key, record).await
-    }
-
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
     }
 }
 

@@ -8,8 +8,6 @@ use super::dates;
 use super::directives::ResponseDirectives;
 use super::list::{delta_seconds, split_list};
 use super::options::Options;
-use super::store::is_heuristic;
-use super::terms::Given;
 use crate::time::Timestamp;
 
 /// A Date that is further in the future than this is not believed.
@@ -31,6 +29,15 @@ pub(crate) struct Freshness {
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
+}
+
+/// A lifetime that a rule gave, kept with the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// From when it was received; [`Duration::MAX`]: for ever.
+    pub(crate) lifetime: Duration,
+    /// In place of what the response says, so that its `no-cache` does not count either.
+    pub(crate) overrides: bool,
 }
 
 impl Freshness {
@@ -150,6 +157,11 @@ fn guessed(
     let Some(modified) = dates::single(headers, &header::LAST_MODIFIED, date) else { return Duration::ZERO };
     let since = date.since(modified);
     (since / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
+}
+
+/// The statuses whose lifetime may be guessed (RFC 9110 §15.1), without 206.
+pub(super) fn is_heuristic(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// The Age field (§5.1): the first of several values; what is not a number is ignored.

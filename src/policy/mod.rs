@@ -13,6 +13,7 @@ mod groups;
 mod interest;
 mod invalidate;
 mod list;
+mod not_stored;
 mod options;
 mod range;
 mod store;
@@ -28,17 +29,17 @@ pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
-pub(crate) use self::freshness::Freshness;
+pub(crate) use self::freshness::{Freshness, Given};
 pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
 pub(crate) use self::interest::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
+pub use self::not_stored::NotStored;
 pub(crate) use self::options::Options;
-pub use self::store::NotStored;
 pub(crate) use self::store::{
     Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
 };
 pub use self::terms::Ttl;
-pub(crate) use self::terms::{Despite, Given, Terms};
+pub(crate) use self::terms::{Despite, Terms};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,

@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::directives::ResponseDirectives;
-use super::freshness::{Freshness, explicit};
+use super::freshness::{Freshness, Given, explicit, is_heuristic};
+use super::not_stored::NotStored;
 use super::options::Options;
-use super::store::{NotStored, is_heuristic};
 use crate::time::Timestamp;
 
 /// How long a response is fresh by the user's word, counted from when it was received. A [`Duration`] and a
@@ -85,15 +85,6 @@ pub(crate) struct Terms {
     /// Whether its status is stored by the user's word.
     pub(crate) status: Option<bool>,
     pub(crate) despite: Despite,
-}
-
-/// A lifetime that a rule gave, kept with the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
-    /// From when it was received; [`Duration::MAX`]: for ever.
-    pub(crate) lifetime: Duration,
-    /// In place of what the response says, so that its `no-cache` does not count either.
-    pub(crate) overrides: bool,
 }
 
 impl Terms {

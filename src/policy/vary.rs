@@ -5,8 +5,9 @@ use http::{HeaderMap, HeaderName, header};
 use super::directives::ResponseDirectives;
 use super::interest::Interest;
 use super::list::split_list;
+use super::not_stored::NotStored;
 use super::options::Options;
-use super::store::{NotStored, allows_authorization, is_of_connection};
+use super::store::{allows_authorization, is_of_connection};
 use super::terms::Despite;
 
 /// Stands among the names for all fields of a request that are not about the connection or the cache.

@@ -3,6 +3,7 @@
 //! Promises: nothing is allocated to match; a match takes at most the pattern's length times the text's.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hex;
 
 /// An error about a pattern. It names what is wrong and not the pattern's text, which may hold a secret.
 pub(super) fn malformed(message: &'static str) -> Error {
@@ -84,17 +85,12 @@ impl Glob {
 /// unreserved, so that a pattern can name one by its escape.
 fn next(text: &[u8]) -> Option<(Unit, &[u8])> {
     if let [b'%', high, low, rest @ ..] = text
-        && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        && let Some(octet) = hex::octet(*high, *low)
     {
-        let octet = high * 16 + low;
         let plain = octet.is_ascii_alphanumeric() || b"-._~*".contains(&octet);
         return Some((if plain { Unit::Octet(octet) } else { Unit::Escaped(octet) }, rest));
     }
     let (first, rest) = text.split_first()?;
     let plain = first.is_ascii() && *first != b'%';
     Some((if plain { Unit::Octet(*first) } else { Unit::Escaped(*first) }, rest))
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }

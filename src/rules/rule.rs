@@ -6,8 +6,6 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use super::pattern::UrlPattern;
-#[cfg(doc)]
-use super::set::Rules;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Ttl;
 
@@ -51,7 +49,7 @@ impl Rule {
     }
 
     /// Only responses of these statuses: a range or a list. They are then stored also where a cache would not store
-    /// them by itself, if they have a lifetime, by whatever rule. 206 and 304 never are; see [`Rules::statuses`] for those
+    /// them by itself, if they have a lifetime, by whatever rule. 206 and 304 never are; see [`Rules::statuses`](crate::Rules::statuses) for those
     /// that say something of one request. Default: any status.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = Some(statuses.into_iter().collect());

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex;
+
 /// The name of a record: which entry it belongs to, and which of the entry's records it is. Fixed size, `Copy`, and
 /// made of hashes and random ids only, so it tells nothing of a URL.
 ///
@@ -47,6 +49,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind there is.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index];
+
     /// True for what counts as stored responses: heads and variants.
     pub fn is_listed(self) -> bool {
         matches!(self, Self::Head | Self::Variant)
@@ -54,9 +60,24 @@ impl Kind {
 
     /// The kind of this number, as [`Key::to_bytes`] writes it.
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// The kind in a word, for storages that name records by text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Variant => "variant",
+            Self::Chunk => "chunk",
+            Self::Lease => "lease",
+            Self::Group => "group",
+            Self::Index => "index",
+        }
+    }
+
+    /// The kind of this word, as [`name`](Kind::name) gives it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -104,7 +125,7 @@ impl Key {
 impl fmt::Display for Key {
     /// The key in hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.to_bytes())
     }
 }
 
@@ -123,15 +144,9 @@ impl std::error::Error for ParseKeyError {}
 impl std::str::FromStr for Key {
     type Err = ParseKeyError;
 
+    /// Reads what [`Display`](fmt::Display) wrote, in lower case.
     fn from_str(text: &str) -> Result<Self, ParseKeyError> {
-        if text.len() != 2 * Self::LEN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(ParseKeyError);
-        }
-        let mut bytes = [0; Self::LEN];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| ParseKeyError)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| ParseKeyError)?;
-        }
+        let bytes = hex::read::<{ Self::LEN }>(text).ok_or(ParseKeyError)?;
         Self::from_bytes(&bytes).ok_or(ParseKeyError)
     }
 }

@@ -48,11 +48,19 @@ mod key;
 mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+#[cfg(any(feature = "directory", feature = "redis", feature = "dynamodb"))]
+mod naming;
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod path;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "mongodb", feature = "dynamodb"))]
+mod remote;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod turns;
 
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
-use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
+use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Stamp, Storage};
 use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
 
 use crate::copying::{LARGE, SEVERAL, counts, everything, memory};
 use crate::support::faulty::{Faulty, Mode};
+use crate::support::forward::forward;
 use crate::support::get_with;
 use crate::{A, SECOND, in_language, world};
 
@@ -29,9 +30,7 @@ impl Scripted {
 }
 
 impl Storage for Scripted {
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.inner.read(key).await
-    }
+    forward!(inner: read, delete, clear, retain);
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         (self.before)(&self.inner, key, &record)?;
@@ -41,18 +40,6 @@ impl Storage for Scripted {
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         (self.before)(&self.inner, key, &record)?;
         self.inner.write_if(key, seen, record).await
-    }
-
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-
-    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        self.inner.retain(keys, retain).await
-    }
-
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {

@@ -5,10 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use futures_util::Stream;
 use tokio::sync::oneshot;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
-use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
+use tower_response_cache::{Error, ErrorKind, Result};
+
+use crate::support::forward::forward;
 
 /// What becomes of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,8 @@ impl GatedStorage {
 }
 
 impl Storage for GatedStorage {
+    forward!(inner: clear, keys, delete_expired);
+
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.run(false, |store| async move { store.read(key).await }).await
     }
@@ -133,12 +136,6 @@ impl Storage for GatedStorage {
     }
     async fn delete(&self, key: Key) -> Result<bool> {
         self.run(true, |store| async move { store.delete(key).await }).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
     }
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.run(true, |store| {
@@ -162,8 +159,5 @@ impl Storage for GatedStorage {
             async move { store.delete_many(&keys).await }
         })
         .await
-    }
-    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        self.inner.delete_expired(now).await
     }
 }

@@ -140,6 +140,15 @@ fn a_newer_layout_is_left_as_it_is() {
 }
 
 #[test]
+fn a_layout_before_the_first_is_damaged() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    filled(&path, 10);
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
+    refused_and_untouched(directory.path(), &path, ErrorKind::Corrupt);
+}
+
+#[test]
 fn a_damaged_file_that_is_refused_is_left_as_it_is() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");

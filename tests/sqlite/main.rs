@@ -9,7 +9,6 @@ mod disk;
 mod files;
 mod killed;
 mod log;
-mod migration;
 mod model;
 mod opening;
 mod processes;

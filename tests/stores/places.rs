@@ -267,7 +267,7 @@ impl Harness for Place {
     }
 
     async fn damage(&self, _: &BoxStorage, key: Key) -> bool {
-        let entry: String = key.entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        let entry = key.to_string()[..32].to_owned();
         let mut damaged = false;
         #[cfg(feature = "dynamodb")]
         if let Some(endpoint) = &self.kind.endpoint {

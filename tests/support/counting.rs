@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures_util::Stream;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Retain, Stamp, Storage};
-use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
+use tower_response_cache::{Error, ErrorKind, Result};
+
+use super::forward::forward;
 
 #[derive(Clone)]
 pub struct Counting {
@@ -44,21 +45,11 @@ impl Counting {
 }
 
 impl Storage for Counting {
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.inner.read(key).await
-    }
+    forward!(inner: read, delete, clear, keys, contains_all, delete_expired);
+
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.note(key, &record);
         self.inner.write(key, record).await
-    }
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
     }
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.note(key, &record);
@@ -74,12 +65,6 @@ impl Storage for Counting {
             self.moved.fetch_add(usize::from(moves), Ordering::SeqCst);
         }
         self.inner.retain(keys, retain).await
-    }
-    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        self.inner.delete_expired(now).await
-    }
-    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
-        self.inner.contains_all(keys).await
     }
     fn inline_len(&self) -> usize {
         self.inline_len

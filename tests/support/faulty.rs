@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures_util::Stream;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
 use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
+
+use super::forward::forward;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -86,6 +87,8 @@ impl Faulty {
 }
 
 impl Storage for Faulty {
+    forward!(inner: clear, keys, max_record_len);
+
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.go(false).await?;
         self.inner.read(key).await
@@ -98,12 +101,6 @@ impl Storage for Faulty {
     async fn delete(&self, key: Key) -> Result<bool> {
         self.go(true).await?;
         self.inner.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
     }
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.go(true).await?;
@@ -121,8 +118,5 @@ impl Storage for Faulty {
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
         self.go(true).await?;
         self.inner.delete_expired(now).await
-    }
-    fn max_record_len(&self) -> usize {
-        self.inner.max_record_len()
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod counting;
 pub mod faulty;
+pub mod forward;
 
 use std::convert::Infallible;
 use std::future::Future;

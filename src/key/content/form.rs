@@ -1,6 +1,7 @@
 //! The fields of a form (`application/x-www-form-urlencoded`).
 
 use super::{Ignored, put, put_count};
+use crate::hex;
 
 /// Fields in their order, which means something to many readers: `a[][x]` begins a new item where the last one has an `x`.
 /// Values are compared as octets: read as UTF-8, all that is malformed would become the same replacement character. `None`: readers may disagree on
@@ -34,7 +35,6 @@ pub(super) fn canonical(content: &[u8], ignored: &Ignored) -> Option<Vec<u8>> {
 
 /// The octets that a name or a value stands for; `None` if a percent sign escapes nothing.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
@@ -42,9 +42,9 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
         octets.push(match first {
             b'+' => b' ',
             b'%' => {
-                let (high, low) = (digit(after.first()?)?, digit(after.get(1)?)?);
-                rest = after.get(2..)?;
-                u8::try_from(high * 16 + low).ok()?
+                let [high, low, after @ ..] = after else { return None };
+                rest = after;
+                hex::octet(*high, *low)?
             }
             plain => *plain,
         });

@@ -5,18 +5,16 @@
 //! a sixteenth of the bound.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::listing;
+use super::entries::{BLOCK, taken, usage};
 use super::place::Place;
 use crate::storage::Key;
 
 /// The longest record where there is no bound.
 const LONGEST: u64 = 512 << 20;
-/// What a file takes on a disk is a multiple of it, about everywhere; so much is assumed before a file or folder is made.
-const BLOCK: u64 = 4096;
 /// Below that nothing could be stored.
 pub(super) const LEAST: u64 = 4 * BLOCK;
 /// How many entries' sizes are remembered.
@@ -68,7 +66,7 @@ impl Bound {
         let known = self.counts().sizes.get(&key.entry).copied();
         if known.is_none_or(is_too_large) {
             // Not known, or changed by another process since.
-            let size = listing::usage(place, key.entry).map_or(0, |usage| usage.size);
+            let size = usage(place, key.entry).map_or(0, |usage| usage.size);
             let mut counts = self.counts();
             if counts.sizes.len() >= MOST_SIZES {
                 counts.sizes.clear();
@@ -143,15 +141,6 @@ impl Bound {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a file or folder takes.
-pub(super) fn taken(of: &Metadata) -> u64 {
-    // In units of 512 bytes, whatever the file system's own blocks are.
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::blocks(of).saturating_mul(512);
-    #[cfg(not(unix))]
-    return of.len().max(1).div_ceil(BLOCK).saturating_mul(BLOCK);
 }
 
 /// Half of the bound, in whole blocks.

@@ -1,6 +1,6 @@
 //! How a store is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bound::LEAST;
@@ -8,6 +8,7 @@ use super::place::Place;
 use super::store::DirectoryStorage;
 use super::workers::{Workers, done};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::path::expanded;
 
 /// Opens a [`DirectoryStorage`].
 ///
@@ -95,7 +96,7 @@ impl DirectoryStorageBuilder {
             let message = "max_bytes is below 16384: nothing could be stored";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let path = expand(&self.path, std::env::home_dir())?;
+        let path = expanded(&self.path, std::env::home_dir(), "the directory's path")?;
         let workers = Workers::start(self.threads)?;
         let (fsync, patience) = (self.fsync, self.lock_timeout);
         let open = move || {
@@ -106,47 +107,5 @@ impl DirectoryStorageBuilder {
         };
         let place = done(workers.upkeep(open)).await?;
         Ok(DirectoryStorage::new(workers, place, self.max_bytes))
-    }
-}
-
-/// The path with `~` as `home`.
-fn expand(path: &Path, home: Option<PathBuf>) -> Result<PathBuf> {
-    let config = |message| Err(Error::new(ErrorKind::Config, message));
-    let bytes = path.as_os_str().as_encoded_bytes();
-    if bytes.is_empty() {
-        return config("the directory's path is empty");
-    }
-    if bytes.contains(&0) {
-        return config("the directory's path holds a NUL, which no path can");
-    }
-    if !bytes.starts_with(b"~") {
-        return Ok(path.to_owned());
-    }
-    match (path.strip_prefix("~"), home) {
-        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => Ok(home),
-        (Ok(rest), Some(home)) => Ok(home.join(rest)),
-        (Ok(_), None) => config("the directory's path begins with ~, but the home directory is not known"),
-        (Err(_), _) => config(
-            "the directory's path begins with ~: only ~/ is understood; for a directory of that name write ./~",
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_home_directory_is_understood_and_nothing_else_is_changed() {
-        let expand = |path: &str| expand(Path::new(path), Some("/home/me".into()));
-        assert_eq!(expand("~/a/b").unwrap(), Path::new("/home/me/a/b"));
-        assert_eq!(expand("~").unwrap(), Path::new("/home/me"));
-        for same in ["a", "/a/~", "./~", "..", "a b?*"] {
-            assert_eq!(expand(same).unwrap(), Path::new(same));
-        }
-        for wrong in ["", "~you/a", "a\0b"] {
-            assert_eq!(expand(wrong).unwrap_err().kind(), ErrorKind::Config);
-        }
-        assert!(super::expand(Path::new("~/a"), None).is_err());
     }
 }

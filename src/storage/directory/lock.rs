@@ -6,12 +6,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fs4::{FileExt, TryLockError};
 
-const SHORTEST: Duration = Duration::from_micros(100);
-const LONGEST: Duration = Duration::from_millis(4);
+use crate::storage::turns::Turns;
 
 /// Given up when it is dropped, with the file.
 #[must_use]
@@ -34,8 +33,7 @@ pub(super) fn take_existing(path: &Path, patience: Duration) -> io::Result<Optio
 }
 
 fn lock(path: &Path, options: &OpenOptions, patience: Duration) -> io::Result<Option<Lock>> {
-    let begun = Instant::now();
-    let mut pause = SHORTEST;
+    let mut turns = Turns::new(patience);
     loop {
         let file = options.open(path)?;
         match FileExt::try_lock(&file) {
@@ -44,12 +42,9 @@ fn lock(path: &Path, options: &OpenOptions, patience: Duration) -> io::Result<Op
             Ok(()) | Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        if begun.elapsed() >= patience {
+        if !turns.wait() {
             return Ok(None);
         }
-        // Asked again and again, since a wait for a lock has no end of its own.
-        std::thread::sleep(pause);
-        pause = if pause < LONGEST { pause * 2 } else { SHORTEST };
     }
 }
 

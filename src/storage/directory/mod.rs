@@ -56,6 +56,7 @@
 
 mod bound;
 mod builder;
+mod entries;
 mod failure;
 mod listing;
 mod lock;

@@ -178,7 +178,6 @@ impl Drop for Inner {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for DirectoryStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         let found = self.inner.look(move |records| records.read(key)).await?;

@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::entries;
 use super::failure::failed_change;
-use super::listing;
 use super::recency::Recency;
 use super::records::Records;
 use crate::error::Result;
@@ -45,8 +45,8 @@ fn sweep_once(records: &Records, recency: &Recency, holds: &Holds) -> bool {
     let mut total: u64 = 0;
     let mut folders = [0_u64; 256];
     for shard in 0..=u8::MAX {
-        for entry in listing::entries(&records.place, shard).unwrap_or_default() {
-            let Ok(usage) = listing::usage(&records.place, entry) else { continue };
+        for entry in entries::entries(&records.place, shard).unwrap_or_default() {
+            let Ok(usage) = entries::usage(&records.place, entry) else { continue };
             total = total.saturating_add(usage.size);
             if usage.size > 0 {
                 let used = recency.used(entry).unwrap_or(usage.changed).max(usage.changed);
@@ -54,7 +54,7 @@ fn sweep_once(records: &Records, recency: &Recency, holds: &Holds) -> bool {
                 candidates.push(Candidate { is_held, used, entry, size: usage.size });
             }
         }
-        let folder = listing::folder(&records.place.shard(shard));
+        let folder = entries::folder(&records.place.shard(shard));
         folders[usize::from(shard)] = folder;
         total = total.saturating_add(folder);
     }
@@ -74,7 +74,7 @@ fn sweep_once(records: &Records, recency: &Recency, holds: &Holds) -> bool {
                 let shard = candidate.entry[0];
                 let before = std::mem::replace(
                     &mut folders[usize::from(shard)],
-                    listing::folder(&records.place.shard(shard)),
+                    entries::folder(&records.place.shard(shard)),
                 );
                 total = total.saturating_sub(before.saturating_sub(folders[usize::from(shard)]));
             }
@@ -88,11 +88,11 @@ fn sweep_once(records: &Records, recency: &Recency, holds: &Holds) -> bool {
 pub(super) fn count(records: &Records) -> Result<u64> {
     let mut total: u64 = 0;
     for shard in 0..=u8::MAX {
-        for entry in listing::entries(&records.place, shard).map_err(failed_change)? {
-            let usage = listing::usage(&records.place, entry).map_err(failed_change)?;
+        for entry in entries::entries(&records.place, shard).map_err(failed_change)? {
+            let usage = entries::usage(&records.place, entry).map_err(failed_change)?;
             total = total.saturating_add(usage.size);
         }
-        total = total.saturating_add(listing::folder(&records.place.shard(shard)));
+        total = total.saturating_add(entries::folder(&records.place.shard(shard)));
     }
     Ok(total)
 }
@@ -100,7 +100,7 @@ pub(super) fn count(records: &Records) -> Result<u64> {
 /// Removes an entry if it was not used since; says whether.
 fn evict(records: &Records, recency: &Recency, candidate: &Candidate) -> Result<bool> {
     let lock = records.place.lock(candidate.entry[0])?;
-    let usage = listing::usage(&records.place, candidate.entry).map_err(failed_change)?;
+    let usage = entries::usage(&records.place, candidate.entry).map_err(failed_change)?;
     let used = recency.used(candidate.entry).unwrap_or(usage.changed).max(usage.changed);
     if used > candidate.used {
         return Ok(false);
@@ -118,13 +118,13 @@ fn evict(records: &Records, recency: &Recency, candidate: &Candidate) -> Result<
 
 /// Removes all records of a shard. Entries that are set aside are removed with what is abandoned.
 pub(super) fn clear(records: &Records, shard: u8) -> Result<()> {
-    if listing::entries(&records.place, shard).map_err(failed_change)?.is_empty() {
+    if entries::entries(&records.place, shard).map_err(failed_change)?.is_empty() {
         return Ok(());
     }
     let _lock = records.place.lock(shard)?;
     records.bound.forget();
-    for entry in listing::entries(&records.place, shard).map_err(failed_change)? {
-        let files = listing::files(&records.place, entry).map_err(failed_change)?;
+    for entry in entries::entries(&records.place, shard).map_err(failed_change)? {
+        let files = entries::files(&records.place, entry).map_err(failed_change)?;
         let is_ours = files.iter().all(|file| file.key.is_some());
         if !is_ours || set_aside(records, entry).is_err() {
             remove_one_by_one(records, entry)?;
@@ -143,7 +143,7 @@ fn set_aside(records: &Records, entry: [u8; 16]) -> io::Result<PathBuf> {
 
 /// Removes an entry's records, what others are found by first. The shard is locked.
 fn remove_one_by_one(records: &Records, entry: [u8; 16]) -> Result<()> {
-    let files = listing::files(&records.place, entry).map_err(failed_change)?;
+    let files = entries::files(&records.place, entry).map_err(failed_change)?;
     let mut keys: Vec<Key> = files.iter().filter_map(|file| file.key).collect();
     keys.sort_unstable();
     records.remove(&keys).map(drop)

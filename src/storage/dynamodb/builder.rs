@@ -7,8 +7,9 @@ use super::naming::Naming;
 use super::source::{DynamoDbSource, Kind, Source};
 use super::store::DynamoDbStorage;
 use super::table::Table;
-use crate::error::{ErrorKind, Result};
-use crate::storage::address::{Address, Options, config, decode};
+use crate::error::Result;
+use crate::storage::address::{Address, config, decode};
+use crate::storage::remote::{Remote, is_there};
 
 const OPTIONS: &str = "cache_name, region, endpoint, create_if_missing, eventually_consistent, connect_timeout and \
                        response_timeout";
@@ -39,18 +40,16 @@ pub struct DynamoDbStorageBuilder {
 /// What an address may say too; what the program says comes first.
 #[derive(Debug, Default)]
 struct Settings {
-    cache_name: Option<String>,
+    remote: Remote,
     region: Option<String>,
     endpoint: Option<String>,
     create_if_missing: Option<bool>,
     eventually_consistent: Option<bool>,
-    connect_timeout: Option<Duration>,
-    response_timeout: Option<Duration>,
 }
 
 impl Settings {
     /// Takes from an address what the program did not say.
-    fn read(self, address: &str) -> Result<Self> {
+    fn read(&mut self, address: &str) -> Result<()> {
         let scheme = "the address of a dynamodb is dynamodb://TABLE?region=REGION";
         let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
         let Address { scheme: name, place, mut options } = address?;
@@ -58,36 +57,21 @@ impl Settings {
             return Err(config(scheme));
         };
         let table = decode(table.strip_suffix('/').unwrap_or(table))?.into_owned();
-        let read = Self::options(&mut options, table)?;
-        options.finish(OPTIONS)?;
-        Ok(Self {
-            cache_name: self.cache_name.or(read.cache_name),
-            region: self.region.or(read.region),
-            endpoint: self.endpoint.or(read.endpoint),
-            create_if_missing: self.create_if_missing.or(read.create_if_missing),
-            eventually_consistent: self.eventually_consistent.or(read.eventually_consistent),
-            connect_timeout: self.connect_timeout.or(read.connect_timeout),
-            response_timeout: self.response_timeout.or(read.response_timeout),
-        })
-    }
-
-    fn options(options: &mut Options, table: String) -> Result<Self> {
-        let cache_name = match (table.is_empty(), options.take("cache_name")) {
-            (true, name) => name,
-            (false, None) => Some(table),
-            (false, Some(_)) => {
+        if !table.is_empty() {
+            if options.take("cache_name").is_some() {
                 return Err(config("the table is named twice: in the place and by cache_name"));
             }
-        };
-        Ok(Self {
-            cache_name,
-            region: options.take("region"),
-            endpoint: options.take("endpoint"),
-            create_if_missing: options.flag("create_if_missing")?,
-            eventually_consistent: options.flag("eventually_consistent")?,
-            connect_timeout: options.seconds("connect_timeout")?,
-            response_timeout: options.seconds("response_timeout")?,
-        })
+            self.remote.or_name(Some(table));
+        }
+        self.remote.read(&mut options)?;
+        let (region, endpoint) = (options.take("region"), options.take("endpoint"));
+        let (create, eventually) =
+            (options.flag("create_if_missing")?, options.flag("eventually_consistent")?);
+        self.region = self.region.take().or(region);
+        self.endpoint = self.endpoint.take().or(endpoint);
+        self.create_if_missing = self.create_if_missing.or(create);
+        self.eventually_consistent = self.eventually_consistent.or(eventually);
+        options.finish(OPTIONS)
     }
 
     /// Mistakes that the driver would find with the first request only, and tell of with all that it was given.
@@ -121,7 +105,7 @@ impl DynamoDbStorageBuilder {
     /// The table: 3 to 255 letters, digits, dots, hyphens and underscores. A table is one cache's. Default:
     /// `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.cache_name = Some(name.into());
+        self.settings.remote.cache_name = Some(name.into());
         self
     }
 
@@ -167,40 +151,40 @@ impl DynamoDbStorageBuilder {
 
     /// How long a connection may take to be made. Default: 1 second, or what the driver's settings say.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = Some(timeout);
+        self.settings.remote.connect_timeout = Some(timeout);
         self
     }
 
     /// How long a request may take with all its retries: the time that a body's chunk has. The cache's own deadlines
     /// are shorter for everything else. Default: 10 seconds, or what the driver's settings say.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.response_timeout = Some(timeout);
+        self.settings.remote.response_timeout = Some(timeout);
         self
     }
 
     /// The store. Nothing is asked of DynamoDB before the first operation, so what is wrong there is noticed then.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the address, an option or a name is wrong.
+    /// [`Config`](crate::ErrorKind::Config): the address, an option or a name is wrong.
     pub fn build(self) -> Result<DynamoDbStorage> {
         let (kind, mut settings) = (self.source.0, self.settings);
         let config = match kind {
             Kind::Environment => None,
             Kind::Config(config) => Some(config),
             Kind::Address(address) => {
-                settings = settings.read(&address)?;
+                settings.read(&address)?;
                 None
             }
         };
         settings.check()?;
-        let table = settings.cache_name.unwrap_or_else(|| "http-cache".to_owned());
+        let table = settings.remote.cache_name().to_owned();
         let naming = Naming::new(table, self.partition, self.sort, self.expires)?;
         let source = Source {
             config,
             region: settings.region,
             endpoint: settings.endpoint,
-            connect_timeout: settings.connect_timeout,
-            response_timeout: settings.response_timeout,
+            connect_timeout: settings.remote.connect_timeout,
+            response_timeout: settings.remote.response_timeout,
         };
         let consistent = !settings.eventually_consistent.unwrap_or(false);
         let create = settings.create_if_missing.unwrap_or(false);
@@ -211,16 +195,12 @@ impl DynamoDbStorageBuilder {
     /// no error, since requests go on without it: an event tells of it.
     ///
     /// # Errors
-    /// As [`build`](DynamoDbStorageBuilder::build); [`Config`](ErrorKind::Config): the table is missing or has other
-    /// keys, or no region is set; [`Denied`](ErrorKind::Denied): there are no credentials, or they are refused or give
+    /// As [`build`](DynamoDbStorageBuilder::build); [`Config`](crate::ErrorKind::Config): the table is missing or has other
+    /// keys, or no region is set; [`Denied`](crate::ErrorKind::Denied): there are no credentials, or they are refused or give
     /// no rights.
     pub async fn connect(self) -> Result<DynamoDbStorage> {
         let storage = self.build()?;
-        match storage.check().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Denied) => return Err(error),
-            Err(error) => tracing::warn!(%error, "dynamodb is not there yet: requests go on without it"),
-            Ok(()) => {}
-        }
+        is_there("dynamodb", storage.check().await)?;
         Ok(storage)
     }
 }

@@ -3,18 +3,14 @@
 //! Promises: the time can be moved without touching the bytes; an item that is not a record, or is damaged, is read as
 //! none; the time that DynamoDB drops an item at is never before the record's.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::naming::{Naming, STAMP, UNTIL, VALUE};
+use super::naming::{Item, Naming, STAMP, UNTIL, VALUE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
-
-pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// DynamoDB takes 400 KiB with the names; the rest is room for them.
 pub(super) const LONGEST: usize = 390 << 10;

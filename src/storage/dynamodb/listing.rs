@@ -4,24 +4,23 @@
 //! is an error when it is still undone at the end.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::failure::unprocessed;
-use super::item::Item;
-use super::naming::{Naming, UNTIL};
+use super::naming::{Item, Naming, UNTIL};
+use super::pauses::Pauses;
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::key::Key;
+use crate::storage::key::{Key, Kind};
 use crate::time::Timestamp;
 
 /// What a batch may write.
 pub(super) const WRITES: usize = 25;
-/// How often in a row nothing may have been done.
-const TRIES: u32 = 6;
+/// After so many requests in a row that did nothing it is an error.
+const TRIES: u32 = 8;
 
 /// What a walk is after.
 #[derive(Clone, Copy, Debug)]
@@ -58,15 +57,15 @@ impl Table {
                     Wanted::ListedKeys => scan
                         .projection_expression("#p, #s")
                         .filter_expression(listed)
-                        .expression_attribute_values(":head", text("head"))
-                        .expression_attribute_values(":variant", text("variant")),
+                        .expression_attribute_values(":head", text(Kind::Head.name()))
+                        .expression_attribute_values(":variant", text(Kind::Variant.name())),
                     // All attributes, so the names are those of the filter.
                     Wanted::ListedItems => {
                         let names = HashMap::from([("#s".to_owned(), naming.sort.clone())]);
                         scan.set_expression_attribute_names(Some(names))
                             .filter_expression(listed)
-                            .expression_attribute_values(":head", text("head"))
-                            .expression_attribute_values(":variant", text("variant"))
+                            .expression_attribute_values(":head", text(Kind::Head.name()))
+                            .expression_attribute_values(":variant", text(Kind::Variant.name()))
                     }
                     Wanted::Expired(now) => scan
                         .projection_expression("#p, #s")
@@ -90,33 +89,24 @@ impl Table {
             Ok(WriteRequest::builder().delete_request(delete).build())
         };
         let mut left = keys.iter().map(|&key| request(key)).collect::<Result<Vec<_>>>()?;
-        let mut wait = Wait::default();
+        let (mut pauses, mut in_vain) = (Pauses::default(), 0);
         while !left.is_empty() {
             let before = left.len();
             let answer = self.run(true, |client, naming: &Naming| {
                 client.batch_write_item().request_items(&naming.table, left.clone()).send()
             });
             left = answer.await?.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
-            wait.after(before - left.len().min(before), left.is_empty()).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Between two requests for the same: longer each time that nothing came of it.
-#[derive(Default)]
-struct Wait {
-    in_vain: u32,
-}
-
-impl Wait {
-    async fn after(&mut self, done: usize, is_all: bool) -> Result<()> {
-        self.in_vain = if done > 0 { 0 } else { self.in_vain + 1 };
-        if self.in_vain > TRIES {
-            return Err(unprocessed());
-        }
-        if !is_all {
-            tokio::time::sleep(Duration::from_millis(25 << self.in_vain)).await;
+            if left.len() < before {
+                (pauses, in_vain) = (Pauses::default(), 0);
+            } else {
+                in_vain += 1;
+            }
+            if in_vain == TRIES {
+                return Err(unprocessed());
+            }
+            if !left.is_empty() {
+                tokio::time::sleep(pauses.next()).await;
+            }
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ mod failure;
 mod item;
 mod listing;
 mod naming;
+mod pauses;
 mod source;
 mod store;
 mod table;

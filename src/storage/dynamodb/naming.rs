@@ -3,23 +3,20 @@
 //! Promises: a name is read back as the key that it was made for, and no other name is; the names of a body's chunks
 //! are in the order of the body; table and attribute names that DynamoDB does not take are refused.
 
-use std::fmt::Write;
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::Item;
 use crate::error::Result;
+use crate::hex;
 use crate::storage::address::config;
-use crate::storage::key::{Key, Kind};
+use crate::storage::key::Key;
+use crate::storage::naming::RecordName;
 
-const KINDS: [(Kind, &str); 6] = [
-    (Kind::Head, "head"),
-    (Kind::Variant, "variant"),
-    (Kind::Chunk, "chunk"),
-    (Kind::Lease, "lease"),
-    (Kind::Group, "group"),
-    (Kind::Index, "index"),
-];
+/// `<kind>[:<slot>[:<part>]]`.
+const RECORD: RecordName = RecordName { separator: ':', digits: 10 };
+
+pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) const STAMP: &str = "stamp";
 pub(super) const UNTIL: &str = "until";
@@ -56,9 +53,11 @@ impl Naming {
 
     /// The two attributes that name a record.
     pub(super) fn key(&self, key: Key) -> Item {
+        let mut record = String::new();
+        RECORD.push(&mut record, key);
         Item::from([
-            (self.partition.clone(), AttributeValue::S(hex(&key.entry))),
-            (self.sort.clone(), AttributeValue::S(sort(key))),
+            (self.partition.clone(), AttributeValue::S(hex::text(&key.entry))),
+            (self.sort.clone(), AttributeValue::S(record)),
         ])
     }
 
@@ -66,43 +65,15 @@ impl Naming {
     pub(super) fn read(&self, item: &Item) -> Option<Key> {
         let partition = item.get(&self.partition)?.as_s().ok()?;
         let name = item.get(&self.sort)?.as_s().ok()?;
-        let mut words = name.split(':');
-        let word = words.next()?;
-        let (kind, _) = KINDS.iter().find(|(_, text)| *text == word)?;
-        let slot = words.next().map_or(Some([0; 16]), read_hex)?;
-        let part = words.next().map_or(Some(0), |part| part.parse().ok())?;
-        let key = Key { entry: read_hex(partition)?, kind: *kind, slot, part };
-        (sort(key) == *name).then_some(key)
+        RECORD.read(hex::read(partition)?, name)
     }
-}
-
-/// `<kind>[:<slot>[:<part>]]`.
-fn sort(key: Key) -> String {
-    let mut name = KINDS.iter().find(|(kind, _)| *kind == key.kind).map_or("", |(_, text)| text).to_owned();
-    let has_part = key.part != 0 || key.kind == Kind::Chunk;
-    if has_part || key.slot != [0; 16] {
-        name.push(':');
-        name.push_str(&hex(&key.slot));
-    }
-    if has_part {
-        let _ = write!(name, ":{:010}", key.part);
-    }
-    name
-}
-
-fn hex(bytes: &[u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(*bytes))
-}
-
-fn read_hex(text: &str) -> Option<[u8; 16]> {
-    let is_hex = text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    is_hex.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::storage::key::Kind;
 
     fn naming(table: &str, partition: &str, sort: &str) -> Result<Naming> {
         Naming::new(table.into(), partition.into(), sort.into(), "expires".into())
@@ -111,36 +82,15 @@ mod tests {
     #[test]
     fn a_name_is_read_back_as_its_key_and_anything_else_is_none() {
         let naming = naming("app", "entry", "record").unwrap();
-        for (kind, _) in KINDS {
-            for slot in [[0; 16], [0xa7; 16]] {
-                for part in [0, 1, u32::MAX] {
-                    let key = Key { entry: [0x3f; 16], kind, slot, part };
-                    assert_eq!(naming.read(&naming.key(key)), Some(key));
-                }
-            }
-        }
-        let zeros = "0".repeat(32);
-        for text in [
-            String::new(),
-            "other".into(),
-            "head:".into(),
-            format!("head:{zeros}"),
-            format!("chunk:{zeros}"),
-            format!("chunk:{zeros}:1"),
-            format!("chunk:{zeros}:0000000001:1"),
-            format!("variant:{}", "A".repeat(32)),
-        ] {
-            let mut item = naming.key(Key::head([0; 16]));
-            item.insert("record".into(), AttributeValue::S(text.clone()));
+        let key = Key::head([0x3f; 16]).sibling(Kind::Chunk, [0xa7; 16], 1);
+        assert_eq!(naming.read(&naming.key(key)), Some(key));
+        for (name, text) in [("record", "heads"), ("entry", &*"3F".repeat(16)), ("entry", "")] {
+            let mut item = naming.key(key);
+            item.insert(name.into(), AttributeValue::S(text.into()));
+            assert_eq!(naming.read(&item), None, "{text}");
+            item.remove(name);
             assert_eq!(naming.read(&item), None, "{text}");
         }
-    }
-
-    #[test]
-    fn chunks_are_named_in_the_order_of_their_body() {
-        let name = |part| sort(Key { entry: [0; 16], kind: Kind::Chunk, slot: [7; 16], part });
-        let names: Vec<String> = [0, 2, 10, 99, 100, u32::MAX].map(name).to_vec();
-        assert!(names.is_sorted(), "{names:?}");
     }
 
     #[test]

@@ -14,14 +14,13 @@ use tokio::runtime::Handle;
 
 use super::builder::DynamoDbStorageBuilder;
 use super::failure::{no_runtime, strange};
-use super::item::{self, Item};
+use super::item;
 use super::listing::{WRITES, Wanted};
-use super::naming::{STAMP, UNTIL};
+use super::naming::{Item, STAMP, UNTIL};
 use super::source::DynamoDbSource;
 use super::table::Table;
 use crate::error::Result;
-use crate::storage::contract::{Retain, Storage, Usage};
-use crate::storage::hold::Hold;
+use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::{Key, Kind};
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
@@ -206,18 +205,11 @@ fn different(keys: &[Key]) -> Vec<Key> {
     keys.iter().copied().filter(|key| seen.insert(*key)).collect()
 }
 
-#[deny(clippy::missing_trait_methods)]
+// As provided: `contains`, which costs what a read does; `hold`, since nothing is evicted; `usage`, since DynamoDB counts a
+// table every six hours, and tells only users with one right more; `close`, since a write is done when it returns.
 impl Storage for DynamoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.get(key).await
-    }
-
-    fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
-        None
-    }
-
-    async fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.get(key).await?.is_some())
     }
 
     async fn contains_all(&self, _: &[Key]) -> Result<bool> {
@@ -300,20 +292,8 @@ impl Storage for DynamoDbStorage {
         INLINE
     }
 
-    fn hold(&self, _: Key, _: u64) -> Hold {
-        Hold::default() // nothing is evicted
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        Ok(Usage::default()) // DynamoDB counts a table every six hours, and tells only users with one right more
-    }
-
     async fn check(&self) -> Result<()> {
         Self::check(self).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        Ok(()) // a write is done when it returns
     }
 }
 

@@ -19,18 +19,15 @@ use tokio::time::Instant;
 
 use super::failure::{failed, is_no_table, is_throttled, no_runtime, strange};
 use super::naming::Naming;
+use super::pauses::Pauses;
 use super::source::{Source, longest};
 use super::underway::Underway;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::record::random_id;
 
 /// How often a table that is being made is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// AWS makes a table in some seconds.
 const MAKE: Duration = Duration::from_secs(120);
-
-/// A partition's capacity is counted by the second, so nobody waits much longer for it.
-const PAUSES: [u64; 6] = [25, 50, 100, 200, 400, 800];
 
 pub(super) struct Table {
     source: Source,
@@ -124,25 +121,18 @@ where
 {
     let end = Instant::now() + longest(client);
     let mut answer = request().await;
-    let mut tried = 0;
+    let mut pauses = Pauses::default();
     while answer.as_ref().is_err_and(is_throttled) {
-        let pause = PAUSES[tried.min(PAUSES.len() - 1)];
-        let pause = Instant::now() + Duration::from_millis(pause / 2 + jitter(pause / 2));
-        if pause >= end {
+        let next = Instant::now() + pauses.next();
+        if next >= end {
             break;
         }
-        tokio::time::sleep_until(pause).await;
+        tokio::time::sleep_until(next).await;
         // Whoever is not answered by the end is told why it waited.
         let Ok(again) = tokio::time::timeout_at(end, request()).await else { break };
-        (answer, tried) = (again, tried + 1);
+        answer = again;
     }
     answer
-}
-
-/// Less than this, so that those that were refused together do not come back together.
-fn jitter(below: u64) -> u64 {
-    let [byte, ..] = random_id();
-    below * u64::from(byte) / 256
 }
 
 async fn create(client: &Client, naming: &Naming) -> Result<()> {

@@ -1,8 +1,9 @@
-//! The records of one entry.
+//! One entry: its name and its records.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
-use super::table::ENTRY;
+use super::contest::SHARE;
 use crate::storage::holds::Holds;
 use crate::storage::{Key, Kind, Record, Retain};
 
@@ -12,6 +13,34 @@ const OTHER: u64 = 200;
 pub(super) const OTHERS: u64 = 1024;
 /// What the decoded form of a record takes, as long as the record has none: it may get one when it is read.
 pub(super) const FORM: u64 = 1536;
+
+/// What an entry costs beside its records: one and a half times its place, since a vector that grows has room for up to
+/// twice as many; as much for the index; and its part in the contest.
+pub(super) const ENTRY: u64 = (size_of::<Option<Node>>() as u64 + 16 + 40 + 120 / SHARE) * 3 / 2;
+
+/// An entry's name with its hash, by a key that no other storage has: otherwise names could be looked for that agree where
+/// the index looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) hash: u64,
+    pub(super) entry: [u8; 16],
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: Named,
+    pub(super) group: Group,
+    /// Counts the entries that were ever made; a listing passes by those that came after it began.
+    pub(super) born: u64,
+    /// Where the table has it among the places that are taken.
+    pub(super) live: u32,
+}
 
 /// A record's place within its entry.
 pub(super) type Place = (Kind, [u8; 16], u32);

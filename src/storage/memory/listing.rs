@@ -1,7 +1,6 @@
 //! Goes through all records a part at a time, so that no worker is held up and no list of everything is made.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::task::Poll;
 
 use futures_core::Stream;
@@ -14,19 +13,6 @@ use crate::storage::{Key, Record};
 
 /// How many records or places are looked at under one lock: some ten microseconds.
 const STEP: usize = 256;
-
-/// Lets other tasks run, on whatever runtime this is.
-pub(super) async fn step_aside() {
-    let mut aside = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut aside, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// How far a listing has come.
 #[derive(Clone, Copy, Debug)]

@@ -1,19 +1,20 @@
 //! The storage and its settings.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Poll;
 
 use foldhash::quality::RandomState;
 use futures_core::Stream;
 
 use super::builder::MemoryStorageBuilder;
 use super::contest::{Contest, GOLDEN, LOOKS, SHARE, Way, mix};
-use super::group::{self, FORM, Group};
-use super::listing::step_aside;
-use super::table::{ENTRY, Named, Table};
+use super::group::{self, ENTRY, FORM, Group, Named};
+use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::evictions::evicted;
 use crate::storage::holds::Holds;
@@ -412,7 +413,19 @@ impl fmt::Debug for MemoryStorage {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
+/// Lets other tasks run, on whatever runtime this is.
+async fn step_aside() {
+    let mut aside = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut aside, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Storage for MemoryStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         Ok(self.get(key))

@@ -1,40 +1,11 @@
 //! The entries of a shard, found by their names.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::contest::{ByHash, LOOKS, MOST_USES, SHARE, Way};
-use super::group::Group;
+use super::contest::{ByHash, LOOKS, MOST_USES, Way};
+use super::group::{Group, Named, Node};
 use crate::storage::holds::Holds;
-
-/// What an entry costs beside its records: one and a half times its place, since a vector that grows has room for up to
-/// twice as many; as much for the index; and its part in the contest.
-pub(super) const ENTRY: u64 = (size_of::<Option<Node>>() as u64 + 16 + 40 + 120 / SHARE) * 3 / 2;
-
-/// An entry's name with its hash, by a key that no other storage has: otherwise names could be looked for that agree where
-/// the index looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) hash: u64,
-    pub(super) entry: [u8; 16],
-}
-
-impl Hash for Named {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) name: Named,
-    pub(super) group: Group,
-    /// Counts the entries that were ever made; a listing passes by those that came after it began.
-    pub(super) born: u64,
-    /// Where `live` has it.
-    live: u32,
-}
 
 /// When and how often an entry was used: the storage's clock at the last use, above eight bits of count. Atomic, since hits
 /// share the lock; Relaxed, since nothing depends on its order, and a use that is lost among others makes no difference.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use ::mongodb::options::{Acknowledgment, WriteConcern};
 
 use super::link::Link;
-use super::server::MongoDbServer;
+use super::server::{MongoDbServer, Settings};
 use super::store::MongoDbStorage;
-use crate::error::{ErrorKind, Result};
-use crate::storage::address::{Options, config};
+use crate::error::Result;
+use crate::storage::address::config;
+use crate::storage::remote::is_there;
 
 /// Sets up a [`MongoDbStorage`].
 ///
@@ -34,41 +35,6 @@ pub struct MongoDbStorageBuilder {
     settings: Settings,
 }
 
-/// What an address may say too; what the program says comes first.
-#[derive(Debug, Default)]
-pub(super) struct Settings {
-    cache_name: Option<String>,
-    collection: Option<String>,
-    connect_timeout: Option<Duration>,
-    response_timeout: Option<Duration>,
-    write_concern: Option<WriteConcern>,
-}
-
-impl Settings {
-    /// The options that are ours, not the driver's.
-    pub(super) const NAMES: [&str; 4] = ["cache_name", "collection", "connect_timeout", "response_timeout"];
-
-    /// Takes from an address what the program did not say.
-    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
-        let (name, collection) = (options.take("cache_name"), options.take("collection"));
-        let (connect, response) = (options.seconds("connect_timeout")?, options.seconds("response_timeout")?);
-        self.cache_name = self.cache_name.take().or(name);
-        self.collection = self.collection.take().or(collection);
-        self.connect_timeout = self.connect_timeout.or(connect);
-        self.response_timeout = self.response_timeout.or(response);
-        Ok(())
-    }
-
-    /// The database that the server's own settings name.
-    pub(super) fn path(&mut self, database: Option<String>) {
-        self.cache_name = self.cache_name.take().or(database);
-    }
-
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout.unwrap_or(Duration::from_secs(1))
-    }
-}
-
 impl MongoDbStorageBuilder {
     pub(super) fn new(server: MongoDbServer) -> Self {
         Self { server, settings: Settings::default() }
@@ -78,7 +44,7 @@ impl MongoDbStorageBuilder {
     /// none of the server's own (`admin`, `local`, `config`). Default: the database in the address or the driver's
     /// options or the ready client, else `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.cache_name = Some(name.into());
+        self.settings.remote.cache_name = Some(name.into());
         self
     }
 
@@ -92,14 +58,14 @@ impl MongoDbStorageBuilder {
     /// How long a connection may take to be made, unless the address (`connectTimeoutMS`) or the driver's options say.
     /// No effect on a ready client. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = Some(timeout);
+        self.settings.remote.connect_timeout = Some(timeout);
         self
     }
 
     /// How long an answer may take: the time that a body's chunk has. The cache's own deadlines are shorter for
     /// everything else. Default: 10 seconds.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.response_timeout = Some(timeout);
+        self.settings.remote.response_timeout = Some(timeout);
         self
     }
 
@@ -114,11 +80,11 @@ impl MongoDbStorageBuilder {
     /// The store. Nothing is asked of the server before the first operation, so one that is down is noticed then.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the address, an option, the cache name, the collection, a timeout or the write concern is wrong.
+    /// [`Config`](crate::ErrorKind::Config): the address, an option, the cache name, the collection, a timeout or the write concern is wrong.
     pub fn build(mut self) -> Result<MongoDbStorage> {
         let target = self.server.0.target(&mut self.settings)?;
         let settings = self.settings;
-        let response = settings.response_timeout.unwrap_or(Duration::from_secs(10));
+        let response = settings.remote.response_timeout();
         if response.is_zero() {
             return Err(config("the response timeout must be above zero"));
         }
@@ -127,7 +93,7 @@ impl MongoDbStorageBuilder {
         if concern.w == Some(Acknowledgment::Nodes(0)) {
             return Err(config("mongodb must acknowledge what is written: its write concern cannot be 0"));
         }
-        let database = database(settings.cache_name.unwrap_or_else(|| "http-cache".to_owned()))?;
+        let database = database(settings.remote.cache_name().to_owned())?;
         let collection = collection(settings.collection.unwrap_or_else(|| "records".to_owned()))?;
         Ok(MongoDbStorage::new(Link::new(target, database, collection, concern, response)))
     }
@@ -136,15 +102,11 @@ impl MongoDbStorageBuilder {
     /// without it: an event tells of it.
     ///
     /// # Errors
-    /// As [`build`](MongoDbStorageBuilder::build); [`Denied`](ErrorKind::Denied): the server refuses the credentials or
+    /// As [`build`](MongoDbStorageBuilder::build); [`Denied`](crate::ErrorKind::Denied): the server refuses the credentials or
     /// gives them no rights.
     pub async fn connect(self) -> Result<MongoDbStorage> {
         let storage = self.build()?;
-        match storage.check().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Denied) => return Err(error),
-            Err(error) => tracing::warn!(%error, "mongodb is not there yet: requests go on without it"),
-            Ok(()) => {}
-        }
+        is_there("mongodb", storage.check().await)?;
         Ok(storage)
     }
 }

@@ -14,18 +14,7 @@ use crate::time::Timestamp;
 /// The end of the year 9999: tools show no later dates.
 pub(super) const LAST_DATE: u64 = 253_402_300_799_999;
 
-pub(super) const LISTED: [&str; 2] = [word(Kind::Head), word(Kind::Variant)];
-
-const fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Head => "head",
-        Kind::Variant => "variant",
-        Kind::Chunk => "chunk",
-        Kind::Lease => "lease",
-        Kind::Group => "group",
-        Kind::Index => "index",
-    }
-}
+pub(super) const LISTED: [&str; 2] = [Kind::Head.name(), Kind::Variant.name()];
 
 pub(super) fn binary(bytes: Vec<u8>) -> Bson {
     Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })
@@ -52,7 +41,7 @@ pub(super) fn encode(key: Key, record: &Record, bytes: Vec<u8>) -> Document {
     let until = record.retain_until();
     doc! {
         "_id": key.to_string(),
-        "kind": word(key.kind),
+        "kind": key.kind.name(),
         "stamp": stamp(record.stamp()),
         "until": digits(until),
         "expires": expires(until),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use ::mongodb::Client;
 use ::mongodb::options::{ClientOptions, ConnectionString, WriteConcern};
 
-use super::builder::Settings;
 use crate::error::{Error, Result};
-use crate::storage::address::{Address, config};
+use crate::storage::address::{Address, Options, config};
+use crate::storage::remote::Remote;
 
 /// Which MongoDB a [`MongoDbStorage`](super::MongoDbStorage) is in. Made from
 /// - an address: `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME][?OPTIONS]`, or `mongodb+srv://…`, as
@@ -63,6 +63,28 @@ impl std::fmt::Debug for MongoDbServer {
     }
 }
 
+/// What an address may say too; what the program says comes first.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) remote: Remote,
+    pub(super) collection: Option<String>,
+    pub(super) write_concern: Option<WriteConcern>,
+}
+
+impl Settings {
+    /// Whether an option is ours, not the driver's.
+    fn has(name: &str) -> bool {
+        name == "collection" || Remote::NAMES.contains(&name)
+    }
+
+    /// Takes from an address what the program did not say.
+    fn read(&mut self, options: &mut Options) -> Result<()> {
+        let collection = options.take("collection");
+        self.collection = self.collection.take().or(collection);
+        self.remote.read(options)
+    }
+}
+
 fn unusable() -> Error {
     config(
         "the address of mongodb cannot be used: write mongodb://HOST/CACHE_NAME, with the driver's options alone",
@@ -80,19 +102,19 @@ impl Kind {
                 let mut own = Address::parse(&own).ok_or_else(unusable)??.options;
                 settings.read(&mut own)?;
                 let mut address = ConnectionString::parse(&rest).map_err(|_| unusable())?;
-                settings.path(address.default_database.clone());
-                address.connect_timeout.get_or_insert(settings.connect_timeout());
+                settings.remote.or_name(address.default_database.clone());
+                address.connect_timeout.get_or_insert(settings.remote.connect_timeout());
                 address.server_selection_timeout.get_or_insert(SELECTION);
                 Ok(Target::Address(Box::new(address)))
             }
             Self::Options(mut options) => {
-                settings.path(options.default_database.clone());
-                options.connect_timeout.get_or_insert(settings.connect_timeout());
+                settings.remote.or_name(options.default_database.clone());
+                options.connect_timeout.get_or_insert(settings.remote.connect_timeout());
                 options.server_selection_timeout.get_or_insert(SELECTION);
                 Ok(Target::Options(options))
             }
             Self::Client(client) => {
-                settings.path(client.default_database().map(|database| database.name().to_owned()));
+                settings.remote.or_name(client.default_database().map(|database| database.name().to_owned()));
                 Ok(Target::Client(client))
             }
         }
@@ -115,7 +137,7 @@ const SELECTION: Duration = Duration::from_secs(1);
 /// The address without this store's options, and these as an address of their own.
 fn split(url: &str) -> (String, String) {
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
-    let is_own = |pair: &&str| Settings::NAMES.contains(&pair.split('=').next().unwrap_or(""));
+    let is_own = |pair: &&str| Settings::has(pair.split('=').next().unwrap_or(""));
     let (own, others): (Vec<&str>, Vec<&str>) =
         query.split('&').filter(|pair| !pair.is_empty()).partition(is_own);
     let rest = if others.is_empty() { place.to_owned() } else { format!("{place}?{}", others.join("&")) };

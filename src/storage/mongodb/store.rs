@@ -14,10 +14,10 @@ use super::failure::{failed, is_duplicate};
 use super::link::Link;
 use super::server::MongoDbServer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Hold;
-use crate::storage::contract::{Retain, Storage, Usage};
+use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
+use crate::storage::remote::INLINE;
 use crate::time::Timestamp;
 
 /// A document has at most 16 MiB.
@@ -154,18 +154,11 @@ fn encode(key: Key, record: &Record) -> Result<Document> {
     Ok(document::encode(key, record, bytes.into()))
 }
 
-#[deny(clippy::missing_trait_methods)]
+// As provided: `hold`, since the server drops nothing before its time; `usage`, since it counts what its disk has, with what
+// others keep there; `close`, since a write is the server's when it returns.
 impl Storage for MongoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         Ok(self.find(key).await?.and_then(document::decode))
-    }
-
-    fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
-        None
-    }
-
-    async fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.read(key).await?.is_some())
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
@@ -276,28 +269,12 @@ impl Storage for MongoDbStorage {
         LONGEST
     }
 
-    /// Up to this length the round trip of a second read takes longer than the bytes.
     fn inline_len(&self) -> usize {
-        32 << 10
-    }
-
-    /// Holds nothing: the server drops nothing before its time.
-    fn hold(&self, _: Key, _: u64) -> Hold {
-        Hold::default()
-    }
-
-    /// Not known: the server counts what its disk has, with what others keep there.
-    async fn usage(&self) -> Result<Usage> {
-        Ok(Usage::default())
+        INLINE
     }
 
     async fn check(&self) -> Result<()> {
         Self::check(self).await
-    }
-
-    /// Does nothing: a write is the server's when it returns.
-    async fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -11,10 +11,11 @@ use deadpool_redis::{PoolConfig, Runtime};
 use super::link::{LinkManager, Target};
 use super::links::{Links, OwnPool, Pool};
 use super::naming::Naming;
-use super::server::{Kind, RedisServer, client, target};
+use super::server::{Kind, RedisServer, Settings, client, target};
 use super::store::RedisStorage;
-use crate::error::{ErrorKind, Result};
-use crate::storage::address::{Options, config};
+use crate::error::Result;
+use crate::storage::address::config;
+use crate::storage::remote::is_there;
 use crate::time::Clock;
 
 const MOST_CONNECTIONS: usize = 64;
@@ -43,37 +44,6 @@ pub struct RedisStorageBuilder {
     clock: Clock,
 }
 
-/// What an address may say too; what the program says comes first.
-#[derive(Debug, Default)]
-pub(super) struct Settings {
-    cache_name: Option<String>,
-    connections: Option<usize>,
-    connect_timeout: Option<Duration>,
-    response_timeout: Option<Duration>,
-}
-
-impl Settings {
-    /// Takes from an address what the program did not say.
-    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
-        let name = options.take("cache_name");
-        let (connections, connect) = (options.number("connections")?, options.seconds("connect_timeout")?);
-        let response = options.seconds("response_timeout")?;
-        self.cache_name = self.cache_name.take().or(name);
-        self.connections = self.connections.or(connections);
-        self.connect_timeout = self.connect_timeout.or(connect);
-        self.response_timeout = self.response_timeout.or(response);
-        Ok(())
-    }
-
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout.unwrap_or(Duration::from_secs(1))
-    }
-
-    pub(super) fn response_timeout(&self) -> Duration {
-        self.response_timeout.unwrap_or(Duration::from_secs(10))
-    }
-}
-
 impl RedisStorageBuilder {
     pub(super) fn new(server: RedisServer) -> Self {
         let (settings, clock) = (Settings::default(), Clock::system());
@@ -83,7 +53,7 @@ impl RedisStorageBuilder {
     /// What the names of all keys begin with: caches with different names do not see each other. No braces. Default:
     /// `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.cache_name = Some(name.into());
+        self.settings.remote.cache_name = Some(name.into());
         self
     }
 
@@ -98,14 +68,14 @@ impl RedisStorageBuilder {
 
     /// How long a connection may take to be made. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = Some(timeout);
+        self.settings.remote.connect_timeout = Some(timeout);
         self
     }
 
     /// How long an answer may take: the time that a body's chunk has. The cache's own deadlines are shorter for
     /// everything else. A ready `ClusterClient` has an overall timeout of its own besides. Default: 10 seconds.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.response_timeout = Some(timeout);
+        self.settings.remote.response_timeout = Some(timeout);
         self
     }
 
@@ -131,7 +101,7 @@ impl RedisStorageBuilder {
     /// The store. Nothing is asked of the server before the first operation, so one that is down is noticed then.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the address, an option, the cache name or a number is wrong.
+    /// [`Config`](crate::ErrorKind::Config): the address, an option, the cache name or a number is wrong.
     pub fn build(mut self) -> Result<RedisStorage> {
         let mut ready = None;
         let target = match self.server.0 {
@@ -146,13 +116,14 @@ impl RedisStorageBuilder {
                 None
             }
         };
-        let naming = Naming::new(self.settings.cache_name.as_deref().unwrap_or("http-cache"))?;
+        let naming = Naming::new(self.settings.remote.cache_name())?;
         let is_cluster = matches!(target, Some(Target::Cluster(_)));
         let most = self.settings.connections.unwrap_or(2);
         if most == 0 || most > MOST_CONNECTIONS {
             return Err(config("the number of connections must be between 1 and 64"));
         }
-        let (connect, response) = (self.settings.connect_timeout(), self.settings.response_timeout());
+        let (connect, response) =
+            (self.settings.remote.connect_timeout(), self.settings.remote.response_timeout());
         let age = Arc::new(AtomicU64::new(0));
         let (pool, number, writes) = match (target, ready) {
             (Some(target), _) => {
@@ -192,14 +163,12 @@ impl RedisStorageBuilder {
     /// without it: an event tells of it.
     ///
     /// # Errors
-    /// As [`build`](RedisStorageBuilder::build); [`Denied`](ErrorKind::Denied): the server refuses the credentials or
+    /// As [`build`](RedisStorageBuilder::build); [`Denied`](crate::ErrorKind::Denied): the server refuses the credentials or
     /// gives them no rights.
     pub async fn connect(self) -> Result<RedisStorage> {
         let storage = self.build()?;
-        match storage.check().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Denied) => return Err(error),
-            Err(error) => tracing::warn!(%error, "redis is not there yet: requests go on without it"),
-            Ok(()) => storage.warn_of_policy().await,
+        if is_there("redis", storage.check().await)? {
+            storage.warn_of_policy().await;
         }
         Ok(storage)
     }

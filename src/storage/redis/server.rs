@@ -8,10 +8,10 @@ use deadpool_redis::redis::sentinel::{SentinelClient, SentinelClientBuilder, Sen
 use deadpool_redis::redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsMode};
 use deadpool_redis::{Config, Pool};
 
-use super::builder::Settings;
 use super::link::Target;
 use crate::error::Result;
 use crate::storage::address::{Address, Options, config};
+use crate::storage::remote::Remote;
 
 const OPTIONS: &str = "cache_name, connections, connect_timeout, response_timeout, protocol; with sentinels also \
                        master, sentinel_username and sentinel_password; with a socket also db, user and pass";
@@ -85,6 +85,22 @@ impl fmt::Debug for RedisServer {
     }
 }
 
+/// What an address may say too; what the program says comes first.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) remote: Remote,
+    pub(super) connections: Option<usize>,
+}
+
+impl Settings {
+    /// Takes from an address what the program did not say.
+    pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
+        let connections = options.number("connections")?;
+        self.connections = self.connections.or(connections);
+        self.remote.read(options)
+    }
+}
+
 pub(super) fn client(info: impl IntoConnectionInfo) -> Result<Target> {
     Client::open(info).map(Target::Server).map_err(|_| unusable())
 }
@@ -150,8 +166,8 @@ fn one(base: &str, place: &str, options: &mut Options) -> Result<Target> {
 fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) -> Result<Target> {
     let servers = servers(base, place, 6379, options)?;
     ClusterClientBuilder::new(servers)
-        .connection_timeout(settings.connect_timeout())
-        .response_timeout(settings.response_timeout())
+        .connection_timeout(settings.remote.connect_timeout())
+        .response_timeout(settings.remote.response_timeout())
         // Redirections, and a node that is down: the caller's deadline comes soon.
         .retries(3)
         .max_retry_wait(100)

@@ -15,10 +15,10 @@ use super::scripts;
 use super::server::RedisServer;
 use super::value::{self, Expiry, digits};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Hold;
-use crate::storage::contract::{Retain, Storage, Usage};
+use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
+use crate::storage::remote::INLINE;
 use crate::time::{Clock, Timestamp};
 
 /// Redis takes 512 MB; a record of ours is a chunk of a body, and this keeps others waiting for long enough.
@@ -221,18 +221,11 @@ fn fits(record: &Record) -> Result<bytes::Bytes> {
     Ok(value)
 }
 
-#[deny(clippy::missing_trait_methods)]
+// As provided: `hold`, since the server evicts and knows no readers; `usage`, since it counts its memory, which others share;
+// `close`, since a write is the server's when it returns.
 impl Storage for RedisStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.inner.read(key).await
-    }
-
-    fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
-        None
-    }
-
-    async fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.inner.read(key).await?.is_some())
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
@@ -349,37 +342,16 @@ impl Storage for RedisStorage {
             .filter_map(|value| std::future::ready(value.transpose()))
     }
 
-    async fn size(&self) -> Result<u64> {
-        let count = |size, key: Key| async move { Ok(size + u64::from(key.kind.is_listed())) };
-        self.keys().try_fold(0, count).await
-    }
-
     fn max_record_len(&self) -> usize {
         LONGEST
     }
 
-    /// Up to this length the round trip of a second read takes longer than the bytes.
     fn inline_len(&self) -> usize {
-        32 << 10
-    }
-
-    /// Holds nothing: the server evicts, and knows no readers.
-    fn hold(&self, _: Key, _: u64) -> Hold {
-        Hold::default()
-    }
-
-    /// Not known: the server counts its memory, which others share.
-    async fn usage(&self) -> Result<Usage> {
-        Ok(Usage::default())
+        INLINE
     }
 
     async fn check(&self) -> Result<()> {
         Self::check(self).await
-    }
-
-    /// Does nothing: a write is the server's when it returns.
-    async fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::inspect::Refusal;
-use super::location::beside;
-use super::source::There;
+use super::location::{There, beside};
 
 /// What becomes of a cache's file that cannot be used as it is: a cache can be fetched again, so that a new file is worth more than
 /// an error.
@@ -91,22 +90,19 @@ pub(super) fn alone(path: &Path) -> Turn {
 
 #[cfg(unix)]
 fn alone_within(patience: Duration, path: &Path) -> Turn {
-    use std::time::Instant;
-
     use fs4::{FileExt, TryLockError};
 
-    const PAUSE: Duration = Duration::from_millis(1); // shorter than the opening that follows
+    use crate::storage::turns::Turns;
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else { return Turn::Ours(None) };
-    let begun = Instant::now();
+    let mut turns = Turns::new(patience);
     loop {
         match FileExt::try_lock(&directory) {
             Ok(()) => return Turn::Ours(Some(directory)),
             Err(TryLockError::Error(_)) => return Turn::Ours(None),
-            Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => return Turn::Taken,
-            // Asked again and again, since a wait for a lock has no end of its own.
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if turns.wait() => {}
+            Err(TryLockError::WouldBlock) => return Turn::Taken,
         }
     }
 }

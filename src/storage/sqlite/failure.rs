@@ -5,17 +5,15 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::location::beside;
 use crate::error::{Error, ErrorKind};
+use crate::storage::turns::Turns;
 
 const READ_ONLY: &str = "the cache's file cannot be written";
-
-const SHORTEST: Duration = Duration::from_micros(250);
-const LONGEST: Duration = Duration::from_millis(4);
 
 /// True when another connection was in the way, and the same may succeed later.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
@@ -111,15 +109,10 @@ pub(super) fn patiently<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let begun = Instant::now();
-    let mut pause = SHORTEST;
+    let mut turns = Turns::new(patience);
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && begun.elapsed() < patience => {
-                std::thread::sleep(pause);
-                // Soon short again: who has waited long must not ask less often than who has just come.
-                pause = if pause < LONGEST { pause * 2 } else { SHORTEST };
-            }
+            Err(error) if is_busy(&error) && turns.wait() => {}
             result => return result,
         }
     }

@@ -4,12 +4,13 @@
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::layout::VERSION;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 
 /// "TwRC".
 pub(super) const APPLICATION_ID: i32 = 0x5477_5243;
+/// The version of the tables, which is their `user_version`.
+pub(super) const VERSION: i32 = 1;
 /// Up to this length a file is checked whole.
 const CHECKED_WHOLE: i64 = 64 << 20;
 
@@ -19,8 +20,6 @@ const TABLES: [&str; 4] = ["contents", "entries", "records", "totals"];
 pub(super) enum Found {
     /// No file, or an empty database: ours to make.
     Nothing,
-    /// Ours, of an earlier version.
-    Older(usize),
     Ours,
 }
 
@@ -29,8 +28,6 @@ pub(super) enum Refusal {
     Sqlite(rusqlite::Error),
     Foreign,
     Newer,
-    /// An older version that cannot be brought to this one.
-    OlderReadOnly,
     Damaged,
 }
 
@@ -55,11 +52,6 @@ impl Refusal {
             Self::Newer => (
                 ErrorKind::Config,
                 "was made by a newer version of this crate: upgrade, or name another file",
-                None,
-            ),
-            Self::OlderReadOnly => (
-                ErrorKind::Config,
-                "was made by an older version of this crate and cannot be written: open it once where it can be",
                 None,
             ),
             Self::Damaged => {
@@ -138,12 +130,7 @@ pub(super) fn inspect(connection: &Connection) -> Result<Found, Refusal> {
     match version {
         VERSION => Ok(Found::Ours),
         version if version > VERSION => Err(Refusal::Newer),
-        0 => {
-            let tables: i64 =
-                connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-            if tables == 0 { Ok(Found::Older(0)) } else { Err(Refusal::Damaged) }
-        }
-        version => usize::try_from(version).map(Found::Older).map_err(|_| Refusal::Damaged),
+        _ => Err(Refusal::Damaged), // no version of this crate wrote it
     }
 }
 

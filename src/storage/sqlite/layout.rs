@@ -1,16 +1,16 @@
-//! The tables of a file, and the steps from older ones.
+//! The tables of a file.
 //!
-//! Promises: a file is made, or brought to this version, in one transaction: whoever is killed leaves it as it was, and
-//! of several processes that open it at once, one does the work.
+//! # Invariants
+//! - A file is made in one transaction: a process that is killed leaves it as it was.
+//! - Of several processes that open a new file at once, one makes the tables.
 
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::failure::patiently;
-use super::inspect::{APPLICATION_ID, Found, Refusal, inspect};
+use super::inspect::{APPLICATION_ID, Found, Refusal, VERSION, inspect};
 
-/// Version 1. Version 0 is a file that carries our application id and has no tables.
 const TABLES: &str = "
     CREATE TABLE records (
         entry BLOB NOT NULL, kind INTEGER NOT NULL, slot BLOB NOT NULL, part INTEGER NOT NULL,
@@ -26,28 +26,19 @@ const TABLES: &str = "
     CREATE TABLE totals (bytes INTEGER NOT NULL);
     INSERT INTO totals VALUES (0);";
 
-/// What leads from each version to the next, the first from version 0. A change of the tables is one more step.
-const STEPS: [&str; 1] = [TABLES];
-/// The version of the tables, which is their `user_version`.
-pub(super) const VERSION: i32 = STEPS.len() as i32;
-
-/// Brings a file to this version, unless another process was first.
-pub(super) fn upgrade(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
+/// Makes the tables, unless they are there.
+pub(super) fn make(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
     patiently(patience, || connection.execute_batch("BEGIN IMMEDIATE"))?;
-    // Looked at again: another process may have done it before this one had its turn.
-    let upgraded = inspect(connection).and_then(|found| {
-        let from = match found {
-            Found::Ours => return Ok(()),
-            Found::Nothing => 0,
-            Found::Older(version) => version,
-        };
-        for step in STEPS.iter().skip(from) {
-            connection.execute_batch(step)?;
+    // Looked at again: another process may have made them before this one had its turn.
+    let made = inspect(connection).and_then(|found| {
+        if found == Found::Ours {
+            return Ok(());
         }
+        connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
         Ok(connection.pragma_update(None, "user_version", VERSION)?)
     });
-    match upgraded {
+    match made {
         Ok(()) => Ok(patiently(patience, || connection.execute_batch("COMMIT"))?),
         Err(refusal) => {
             // A full disk has undone it already.

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::path::expanded;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
@@ -22,34 +23,18 @@ pub(super) enum Location {
 impl Location {
     /// Reads a cache name. `~` is `home`.
     pub(super) fn parse(name: &Path, home: Option<PathBuf>) -> Result<Self> {
-        let config = |message| Err(Error::new(ErrorKind::Config, message));
+        let path = expanded(name, home, "the cache name")?;
         let bytes = name.as_os_str().as_encoded_bytes();
-        if bytes.is_empty() {
-            return config("the cache name is empty: give a path, or `:memory:`");
-        }
-        if bytes.contains(&0) {
-            return config("the cache name holds a NUL, which no path can");
-        }
         if bytes == b":memory:" {
             return Ok(Self::Memory);
         }
         if bytes.starts_with(b"file:") {
             return match name.to_str() {
                 Some(uri) => Ok(Self::Uri(uri.to_owned())),
-                None => config("the cache name is a URI that is not UTF-8"),
+                None => Err(Error::new(ErrorKind::Config, "the cache name is a URI that is not UTF-8")),
             };
         }
-        if !bytes.starts_with(b"~") {
-            return Ok(Self::Path(name.to_owned()));
-        }
-        match (name.strip_prefix("~"), home) {
-            (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => Ok(Self::Path(home)),
-            (Ok(rest), Some(home)) => Ok(Self::Path(home.join(rest))),
-            (Ok(_), None) => config("the cache name begins with ~, but the home directory is not known"),
-            (Err(_), _) => config(
-                "the cache name begins with ~: only ~/ is understood; for a file of that name write ./~",
-            ),
-        }
+        Ok(Self::Path(path))
     }
 
     /// A cache name as a file in the system's temporary directory.
@@ -209,9 +194,10 @@ impl Location {
                 if name.is_empty() || name == ":memory:" || !parameters(uri).all(creates) {
                     return None;
                 }
-                let bytes = percent_decoded(name)?;
-                Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
-                    .map(|name: std::ffi::OsString| name.into())
+                let name = percent_encoding::percent_decode_str(name).collect::<Vec<u8>>();
+                // An escaped NUL would end the name earlier for SQLite.
+                let name = (!name.contains(&0)).then_some(name)?;
+                Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(name).into())
             }
         }
     }
@@ -234,32 +220,38 @@ impl fmt::Display for Location {
     }
 }
 
+/// Which file a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    Gone,
+    File(u64, u64),
+    /// It cannot be told: then nothing is done.
+    Unknown,
+}
+
+impl There {
+    #[cfg(unix)]
+    pub(super) fn at(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        match std::fs::metadata(path) {
+            Ok(file) => Self::File(file.dev(), file.ino()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Gone,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// Where an open file can be neither removed nor replaced.
+    #[cfg(not(unix))]
+    pub(super) fn at(_: &Path) -> Self {
+        Self::Unknown
+    }
+}
+
 /// A file that SQLite keeps beside a database.
 pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
-}
-
-/// `None` where a NUL ends the name earlier for SQLite.
-#[cfg(unix)]
-fn percent_decoded(name: &str) -> Option<Vec<u8>> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let (bytes, mut decoded, mut at) = (name.as_bytes(), Vec::new(), 0);
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(0), Some(0)) => return None,
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    Some(decoded)
 }
 
 fn parameters(uri: &str) -> impl Iterator<Item = &str> {

@@ -32,7 +32,6 @@
 //!   was in it is a miss within a second, a new file is made by the next write or the one in its place used, and
 //!   processes share it again. What cannot be used there is an error until it is gone. (Where the system tells files
 //!   apart: Unix; elsewhere an open file cannot be removed.)
-//! - A file of an older layout is brought up to date when it is opened, in one transaction; a read-only one is refused.
 //! - A damaged file is set aside, when it is opened and when it turns out while it is open, and a new one begun: see
 //!   [`Recovery`], which can be set otherwise. Files up to 64 MiB are checked whole when they are opened, longer ones where
 //!   their tables begin; a damaged record that turns up later counts as absent. One process at a time makes the file or sets

@@ -8,10 +8,9 @@ use rusqlite::{Connection, OpenFlags};
 use super::aside::{Recovery, alone, set_aside};
 use super::failure::patiently;
 use super::inspect::{Found, Refusal, inspect, survey};
-use super::layout::upgrade;
-use super::location::Location;
+use super::layout;
+use super::location::{Location, There};
 use super::log::LONG;
-use super::source::{Source, There};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Statements that a connection keeps prepared: more than there are.
@@ -39,7 +38,10 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) in_task: Vec<Connection>,
     pub(super) read_only: bool,
-    pub(super) source: Source,
+    /// How a connection is opened anew.
+    pub(super) plan: Plan,
+    /// The file that the connections are to; `None`: there is none of a name, or it is not watched.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Plan {
@@ -60,7 +62,7 @@ impl Plan {
         let in_task =
             (0..more(self.in_task)).map(|_| self.open_reader(Duration::ZERO)).collect::<Result<_>>()?;
         let path = again.location.path().map(PathBuf::from).or(file.clone()).filter(|_| file.is_some());
-        Ok(Opened { writer, readers, in_task, read_only, source: Source::new(again, path) })
+        Ok(Opened { writer, readers, in_task, read_only, plan: again, path })
     }
 
     /// Whether a file that cannot be used may be set aside. One that its user has made read-only stays where it is.
@@ -117,8 +119,7 @@ impl Plan {
         }
         inspect(&writer).map_err(|refusal| refusal.at(&self.location))?;
         let read_only = self.prepare(&writer, false)?;
-        let source = Source::new(self, None);
-        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only, source })
+        Ok(Opened { writer, readers: Vec::new(), in_task: Vec::new(), read_only, plan: self, path: None })
     }
 
     fn open_writer(&mut self) -> Result<Connection> {
@@ -150,14 +151,10 @@ impl Plan {
         let found = patiently_inspect(writer, self.busy_timeout).map_err(refused)?;
         let read_only = writer.is_readonly("main").map_err(|error| refused(error.into()))?;
         if read_only {
-            match found {
-                Found::Ours => {}
-                Found::Older(_) => return Err(refused(Refusal::OlderReadOnly)),
-                Found::Nothing => {
-                    let message =
-                        format!("{}: is empty and cannot be written: nothing can be served", self.location);
-                    return Err(Error::new(ErrorKind::Config, message));
-                }
+            if found == Found::Nothing {
+                let message =
+                    format!("{}: is empty and cannot be written: nothing can be served", self.location);
+                return Err(Error::new(ErrorKind::Config, message));
             }
             self.set_pragmas(writer, |_| true)?;
             return Ok(true);
@@ -180,7 +177,7 @@ impl Plan {
             set().map_err(|error| refused(error.into()))?;
         }
         self.set_pragmas(writer, |name| !BEFORE_THE_FIRST_PAGE.contains(&name))?;
-        upgrade(writer, self.busy_timeout).map_err(refused)?;
+        layout::make(writer, self.busy_timeout).map_err(refused)?;
         // Its turns are waited for outside of SQLite, whose own waiting lets newcomers overtake.
         writer.busy_timeout(Duration::ZERO).map_err(|error| refused(error.into()))?;
         Ok(false)

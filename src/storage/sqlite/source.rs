@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::aside::set_aside;
 use super::inspect::Refusal;
-use super::location::beside;
+use super::location::{There, beside};
 use super::open::Plan;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,15 +42,6 @@ pub(super) enum Role {
     Writer,
     /// Waits for its turn for so long.
     Reader(Duration),
-}
-
-/// Which file a name leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum There {
-    Gone,
-    File(u64, u64),
-    /// It cannot be told: then nothing is done.
-    Unknown,
 }
 
 #[derive(Clone)]
@@ -165,24 +156,6 @@ impl Source {
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "the cache's file is replaced again and again"))
-    }
-}
-
-impl There {
-    #[cfg(unix)]
-    pub(super) fn at(path: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        match std::fs::metadata(path) {
-            Ok(file) => Self::File(file.dev(), file.ino()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Gone,
-            Err(_) => Self::Unknown,
-        }
-    }
-
-    /// Where an open file can be neither removed nor replaced.
-    #[cfg(not(unix))]
-    pub(super) fn at(_: &Path) -> Self {
-        Self::Unknown
     }
 }
 

@@ -14,6 +14,7 @@ use super::open::Opened;
 use super::operation::{Operation, When};
 use super::readers::Readers;
 use super::recency::Recency;
+use super::source::Source;
 use super::table::{Encoded, ROW};
 use super::writer::{Writer, too_large};
 use super::{log, rows, vacuum};
@@ -131,7 +132,7 @@ impl SqliteStorage {
 
     pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
         let (recency, holds) = (Arc::new(Recency::new(clock)), Arc::default());
-        let source = Arc::new(opened.source);
+        let source = Arc::new(Source::new(opened.plan, opened.path));
         let readers = match opened.readers.is_empty() && opened.in_task.is_empty() {
             true => None,
             false => Some(Readers::start(opened.readers, opened.in_task, patience, &source)?),
@@ -236,7 +237,6 @@ impl Drop for Inner {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl Storage for SqliteStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         if let Some(found) = self.read_now(key) {

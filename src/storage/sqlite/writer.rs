@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::eviction;
 use super::failure::{closed, failed, failed_change, is_busy, is_full, patiently, upgraded};
-use super::layout::VERSION;
+use super::inspect::VERSION;
 use super::log::{Log, WAIT, cut};
 use super::operation::{Operation, Outcome};
 use super::recency::Recency;

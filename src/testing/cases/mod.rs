@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 const LATER: Timestamp = Timestamp::from_secs(4_000_000_000);
 
 async fn open<H: Harness>(harness: &H) -> H::Storage {
-    let name = crate::storage::random_id().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let name = crate::hex::text(&crate::storage::random_id());
     harness.open(&name).await.expect("a plain name is taken")
 }
 

@@ -134,7 +134,7 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
 pub async fn records_of_every_kind_count_and_go<H: Harness>(harness: &H) {
     const MOST: u64 = 512 * 1024;
     const LEN: u64 = 4000;
-    for kind in [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Lease, Kind::Group, Kind::Index] {
+    for kind in Kind::ALL {
         let Some(storage) = harness.open_bounded(MOST).await else { return };
         for number in 0..200 {
             let key = head(number).sibling(kind, [0; 16], 0);
