@@ -1,0 +1,42 @@
+//! What the cache is known to do wrong: the schedules leave it out until it is right.
+
+/// Whether the schedules and the rules go so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Defects {
+    /// A POST that asks for another protocol invalidates as any other.
+    pub upgrades: bool,
+    /// In a shared cache, requests without credentials share a fetch, also after one with credentials.
+    pub leaders_with_credentials: bool,
+    /// A caller may go away while a stored response is validated, and no body is left that is read for nobody.
+    pub leaving_while_validating: bool,
+    /// A body that is longer than its Content-Length, under a transfer coding.
+    pub contradicted_lengths: bool,
+    /// A request for only what is stored meets a response that may be served stale.
+    pub stale_for_only_if_cached: bool,
+    /// The runtime goes away, and another comes.
+    pub runtimes: bool,
+}
+
+/// What is left out, by these names. `MODEL_DEFECTS` names others: `none` leaves nothing out.
+const LEFT_OUT: &str = "";
+
+impl Defects {
+    pub fn known() -> Self {
+        let named = std::env::var("MODEL_DEFECTS").unwrap_or_else(|_| LEFT_OUT.to_owned());
+        let goes = |name: &str| !named.split(',').any(|left_out| left_out == name);
+        Self {
+            upgrades: goes("upgrades"),
+            leaders_with_credentials: goes("leaders-with-credentials"),
+            leaving_while_validating: goes("leaving-while-validating"),
+            contradicted_lengths: goes("contradicted-lengths"),
+            stale_for_only_if_cached: goes("stale-for-only-if-cached"),
+            runtimes: goes("runtimes"),
+        }
+    }
+}
+
+impl Default for Defects {
+    fn default() -> Self {
+        Self::known()
+    }
+}

@@ -1,0 +1,496 @@
+//! The small cache that is obviously right: what the origin said, what was invalidated, and what may be answered from that.
+//!
+//! It keeps everything for ever and compares by brute force. It stores nothing: instead of one answer, it knows which
+//! answers are allowed, for the order of events leaves the cache a choice.
+
+use http::HeaderMap;
+use tower_response_cache::Timestamp;
+
+use super::defects::Defects;
+
+/// A step of the schedule, and the clock then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    pub step: u64,
+    /// Milliseconds.
+    pub time: u64,
+}
+
+impl Moment {
+    pub fn at(step: u64, time: Timestamp) -> Self {
+        Self { step, time: time.as_millis() }
+    }
+}
+
+/// What the origin says about caches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// Seconds.
+    pub max_age: Option<u64>,
+    pub stale_while_revalidate: u64,
+    pub no_store: bool,
+    pub no_cache: bool,
+    pub private: bool,
+    pub public: bool,
+    pub must_revalidate: bool,
+}
+
+impl Control {
+    pub fn text(&self) -> String {
+        let mut words = Vec::new();
+        let flags = [
+            (self.no_store, "no-store"),
+            (self.no_cache, "no-cache"),
+            (self.private, "private"),
+            (self.public, "public"),
+            (self.must_revalidate, "must-revalidate"),
+        ];
+        words.extend(flags.iter().filter(|(is_said, _)| *is_said).map(|(_, word)| (*word).to_owned()));
+        words.extend(self.max_age.map(|secs| format!("max-age={secs}")));
+        if self.stale_while_revalidate > 0 {
+            words.push(format!("stale-while-revalidate={}", self.stale_while_revalidate));
+        }
+        words.join(", ")
+    }
+}
+
+/// What a request asks for, beside its URI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub is_head: bool,
+    pub is_post: bool,
+    pub upgrades: bool,
+    pub range: Option<(u64, u64)>,
+    pub max_age_zero: bool,
+    pub no_cache: bool,
+    pub only_if_cached: bool,
+    /// Its own If-None-Match names this version.
+    pub has_version: Option<usize>,
+}
+
+impl Wish {
+    /// A GET that says nothing about caches.
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A request of a caller.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub uri: usize,
+    pub lang: u8,
+    pub user: Option<u8>,
+    pub wish: Wish,
+    pub began: Moment,
+    pub is_over: bool,
+}
+
+/// What the origin once was: each of its responses with a body is another.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub uri: usize,
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub has_tag: bool,
+    /// The Content-Length that was announced.
+    pub len: Option<usize>,
+    /// Content-Length contradicts the body, which has a transfer coding.
+    pub is_contradicted: bool,
+    /// How much of what the origin sends is out, and how that ended.
+    pub sent: usize,
+    pub has_ended: bool,
+    pub is_broken: bool,
+    pub lang: u8,
+    pub user: Option<u8>,
+}
+
+/// The origin's word about a version: the response itself, a 304, or the response to a HEAD.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    pub version: usize,
+    pub uri: usize,
+    /// The request that went out for it.
+    pub owner: usize,
+    pub lang: u8,
+    pub user: Option<u8>,
+    pub control: Control,
+    pub began: Moment,
+    pub answered: Moment,
+    pub is_get: bool,
+    pub is_part: bool,
+}
+
+/// A call that has reached the origin.
+#[derive(Clone, Debug)]
+pub struct Called {
+    pub uri: usize,
+    pub owner: usize,
+    pub began: Moment,
+    pub is_post: bool,
+    pub answered: Option<Moment>,
+    pub contact: Option<usize>,
+    /// Its caller has gone before the answer.
+    pub is_dropped: bool,
+}
+
+/// Something that ends what is stored of a URI.
+#[derive(Clone, Debug)]
+pub struct Invalidation {
+    pub uri: usize,
+    pub began: Moment,
+    pub completed: Option<Moment>,
+    /// Its caller has gone: it may be carried out at any time.
+    pub is_abandoned: bool,
+    /// It ends everything from before, whatever that is.
+    pub is_certain: bool,
+}
+
+/// A response that a caller has read to its end, and that must be found from now on.
+#[derive(Clone, Debug)]
+struct Settled {
+    uri: usize,
+    contact: usize,
+    since: Moment,
+}
+
+/// Something that may have changed what is stored of a URI.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    uri: usize,
+    step: u64,
+    contact: Option<usize>,
+}
+
+/// What must not be.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub rule: &'static str,
+    pub text: String,
+}
+
+pub type Checked = Result<(), Violation>;
+
+pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { rule, text: text.into() })
+}
+
+/// The settings that the rules depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    pub is_shared: bool,
+    /// Vary names the language, for these URIs.
+    pub varies: [bool; 3],
+    pub defects: Defects,
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub setting: Setting,
+    pub requests: Vec<Asked>,
+    pub versions: Vec<Version>,
+    pub contacts: Vec<Contact>,
+    pub calls: Vec<Called>,
+    pub invalidations: Vec<Invalidation>,
+    settled: Vec<Settled>,
+    events: Vec<Event>,
+    /// The storage has failed, or forgot something: what must be found is not known any more.
+    pub is_faulty: bool,
+    /// For these URIs nobody need wait for another's fetch: the last response was for its caller alone.
+    alone: [bool; 3],
+    /// The last time that a fetch of a URI failed, was given up, or brought what cannot be shared.
+    parted: [u64; 3],
+}
+
+/// How long a request waits for another's fetch.
+const PATIENCE: u64 = 10_000;
+
+impl Model {
+    pub fn new(setting: Setting) -> Self {
+        Self { setting, ..Self::default() }
+    }
+
+    /// Whether a response to this request may be stored at all.
+    fn is_storable(&self, contact: &Contact) -> bool {
+        let (control, version) = (contact.control, &self.versions[contact.version]);
+        let may_be_kept = !control.no_store
+            && (!self.setting.is_shared || (!control.private && self.is_for_others(contact)));
+        let is_of_use = control.max_age.is_some_and(|secs| secs > 0) || version.has_tag;
+        version.status == 200 && !contact.is_part && may_be_kept && is_of_use
+    }
+
+    /// Whether it is not one user's alone, in a shared cache (RFC 9111 §3.5).
+    fn is_for_others(&self, contact: &Contact) -> bool {
+        contact.user.is_none() || contact.control.public || contact.control.must_revalidate
+    }
+
+    /// Whether it answers others without being validated.
+    fn is_usable(&self, contact: &Contact) -> bool {
+        let control = contact.control;
+        self.is_storable(contact) && control.max_age.is_some_and(|secs| secs > 0) && !control.no_cache
+    }
+
+    /// Whether a request's own fields select what came for another request (RFC 9111 §4.1).
+    fn selects(&self, uri: usize, (lang, user): (u8, Option<u8>), contact: &Contact) -> bool {
+        (!self.setting.varies[uri] || lang == contact.lang)
+            && (self.setting.is_shared || user == contact.user)
+    }
+
+    // --- what happens ---------------------------------------------------------------------------------------------------
+
+    /// A request has reached the origin: it must not have been needless.
+    pub fn arrives(&mut self, called: Called) -> Checked {
+        let (asked, uri) = (self.requests[called.owner].clone(), called.uri);
+        let checked = self.check_arrival(&called, &asked);
+        self.calls.push(called);
+        let _ = uri;
+        checked
+    }
+
+    fn check_arrival(&self, called: &Called, asked: &Asked) -> Checked {
+        let owner = called.owner;
+        if asked.wish.only_if_cached && !called.is_post {
+            return violation("only-if-cached", format!("request {owner} wants only what is stored"));
+        }
+        if let Some(found) = self.must_be_found(asked, called.began) {
+            let text = format!("request {owner} goes to the origin, though contact {found} was read to its end");
+            return violation("a needless fetch", text);
+        }
+        // A background refresh has its own rules.
+        if self.is_faulty || asked.is_over || !asked.wish.is_plain() || self.alone[asked.uri] {
+            return Ok(());
+        }
+        for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
+            let of = &self.requests[other.owner];
+            let is_alike = of.wish.is_plain()
+                && !other.is_dropped
+                && (!self.setting.varies[asked.uri] || of.lang == asked.lang)
+                && of.user == asked.user;
+            let began = of.began.step.min(asked.began.step);
+            let is_disturbed = self.is_touched_since(asked.uri, of.began.step)
+                || self.parted[asked.uri] >= asked.began.step
+                || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
+            let waited = called.began.time - other.began.time.min(asked.began.time);
+            if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
+                let text = format!("request {owner} fetches what request {} fetches already", other.owner);
+                return violation("two fetches for one key", text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an invalidation was under way or came since a step.
+    fn is_touched_since(&self, uri: usize, step: u64) -> bool {
+        self.invalidations.iter().any(|one| {
+            one.uri == uri && (one.is_abandoned || one.completed.is_none_or(|completed| completed.step >= step))
+        })
+    }
+
+    /// The origin has answered a call that may be stored or change what is.
+    pub fn answers(&mut self, call: usize, at: Moment, contact: Option<usize>) {
+        let called = &mut self.calls[call];
+        called.answered = Some(at);
+        called.contact = contact;
+        let uri = called.uri;
+        let Some(number) = contact else {
+            self.parted[uri] = at.step;
+            return;
+        };
+        let contact = self.contacts[number].clone();
+        let is_usable = self.is_usable(&contact);
+        let is_failure = self.versions[contact.version].status >= 500;
+        let is_for_one = self.setting.is_shared && !self.is_for_others(&contact);
+        if !is_usable || !contact.is_get {
+            self.parted[uri] = at.step;
+        }
+        if is_failure {
+            return;
+        }
+        // Credentials in a shared cache say nothing of the requests without.
+        if !(is_for_one && self.setting.defects.leaders_with_credentials) {
+            self.alone[uri] = !is_usable;
+        }
+        self.events.push(Event { uri, step: at.step, contact: Some(number) });
+        let keeps = is_usable && contact.is_get;
+        let settled = std::mem::take(&mut self.settled);
+        self.settled = settled
+            .into_iter()
+            .filter(|one| one.uri != uri || (keeps && self.are_apart(&contact, &self.contacts[one.contact])))
+            .collect();
+    }
+
+    /// Whether two responses are variants of which neither takes the other's place.
+    fn are_apart(&self, one: &Contact, other: &Contact) -> bool {
+        !self.selects(other.uri, (one.lang, one.user), other)
+    }
+
+    /// A fetch was given up by its caller.
+    pub fn gives_up(&mut self, call: usize, step: u64) {
+        self.calls[call].is_dropped = true;
+        let uri = self.calls[call].uri;
+        self.parted[uri] = step;
+    }
+
+    /// A body ends badly or is given up: those who follow part.
+    pub fn parts(&mut self, uri: usize, step: u64) {
+        self.parted[uri] = step;
+    }
+
+    /// `is_certain`: what was fetched before must not be served afterwards.
+    pub fn invalidates(&mut self, uri: usize, began: Moment, is_certain: bool) -> usize {
+        self.disturb(uri, began.step);
+        self.invalidations.push(Invalidation {
+            uri,
+            began,
+            completed: None,
+            is_abandoned: false,
+            is_certain,
+        });
+        self.invalidations.len() - 1
+    }
+
+    pub fn has_invalidated(&mut self, number: usize, completed: Moment) {
+        let one = &mut self.invalidations[number];
+        one.completed = Some(completed);
+        let uri = one.uri;
+        self.disturb(uri, completed.step);
+    }
+
+    fn disturb(&mut self, uri: usize, step: u64) {
+        self.settled.retain(|one| one.uri != uri);
+        self.events.push(Event { uri, step, contact: None });
+    }
+
+    /// Nothing that is stored of any URI is known to be found any more.
+    pub fn forget(&mut self) {
+        self.is_faulty = true;
+        self.settled.clear();
+    }
+
+    /// A caller has a response whole: its last byte, or its head where the body was stored before.
+    pub fn has_whole(&mut self, number: usize, at: Moment) {
+        let contact = &self.contacts[number];
+        let uri = contact.uri;
+        if self.is_faulty || !contact.is_get || !self.is_usable(contact) {
+            return;
+        }
+        let is_disturbed = self.invalidations.iter().any(|one| {
+            one.uri == uri
+                && (one.is_abandoned
+                    || one.completed.is_none_or(|completed| completed.step >= contact.began.step))
+        }) || self.events.iter().any(|event| {
+            let is_apart = || {
+                event.contact.is_some_and(|other| {
+                    let other = &self.contacts[other];
+                    other.is_get && self.is_usable(other) && self.are_apart(other, contact)
+                })
+            };
+            event.uri == uri
+                && event.step >= contact.began.step
+                && event.contact != Some(number)
+                && !is_apart()
+        });
+        if !is_disturbed && !self.settled.iter().any(|one| one.contact == number) {
+            self.settled.push(Settled { uri, contact: number, since: at });
+        }
+    }
+
+    /// The response that this request must be answered with, from what is stored.
+    fn must_be_found(&self, asked: &Asked, now: Moment) -> Option<usize> {
+        let wish = asked.wish;
+        if self.is_faulty || asked.is_over || wish.is_post || wish.no_cache || wish.max_age_zero {
+            return None;
+        }
+        let found = self.settled.iter().find(|one| {
+            let contact = &self.contacts[one.contact];
+            one.uri == asked.uri
+                && one.since.step < asked.began.step
+                && self.selects(asked.uri, (asked.lang, asked.user), contact)
+                && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
+        });
+        found.map(|one| one.contact)
+    }
+
+    // --- what a caller gets -----------------------------------------------------------------------------------------------
+
+    /// Whether the cache's own refusal is right.
+    pub fn check_refusal(&self, request: usize, now: Moment) -> Checked {
+        let asked = &self.requests[request];
+        if !asked.wish.only_if_cached {
+            return violation("a refusal", format!("request {request} did not ask for only what is stored"));
+        }
+        match self.must_be_found(asked, now) {
+            Some(found) => {
+                violation("a refusal", format!("request {request}: contact {found} was read to its end"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a request may be answered so: by the origin's word `number`. `is_stale`: the cache says that it is.
+    pub fn check_answer(&self, request: usize, number: usize, is_stale: bool) -> Checked {
+        let (asked, contact) = (&self.requests[request], &self.contacts[number]);
+        let version = &self.versions[contact.version];
+        let say = |rule, text: &str| {
+            violation(rule, format!("request {request} got contact {number}: {text}; {contact:?} {asked:?}"))
+        };
+        if contact.uri != asked.uri {
+            return say("another URI", "that is another URI's");
+        }
+        if contact.owner == request && !is_stale && contact.began.step >= asked.began.step {
+            return Ok(()); // what came for it alone is always right
+        }
+        if contact.control.no_store || version.status >= 500 || contact.is_part {
+            return say("not to be stored", "it was for its caller alone");
+        }
+        let is_private = contact.control.private || !self.is_for_others(contact);
+        if self.setting.is_shared && is_private {
+            return say("another user's", "it is one user's");
+        }
+        if !self.setting.is_shared && asked.user != contact.user {
+            return say("another user's", "it is another user's");
+        }
+        if self.setting.varies[asked.uri] && asked.lang != contact.lang {
+            return say("another variant", "it varies");
+        }
+        for gone in self.invalidations.iter().filter(|gone| gone.uri == asked.uri) {
+            if gone.is_certain
+                && gone.completed.is_some_and(|completed| completed.step < asked.began.step)
+                && contact.began.step < gone.began.step
+            {
+                return say("invalidated", &format!("it was invalidated: {gone:?}"));
+            }
+        }
+        // The earliest moment at which the cache may have looked at it.
+        let time = asked.began.time.max(contact.began.time);
+        let age = time - contact.began.time;
+        let (control, wish) = (contact.control, asked.wish);
+        let lifetime = 1000 * control.max_age.unwrap_or_default();
+        if (wish.no_cache || control.no_cache) && contact.began.step < asked.began.step {
+            return say("not validated", "it was to be validated");
+        }
+        if wish.max_age_zero && age > 0 && contact.answered.time < asked.began.time {
+            return say("too old", "it is older than the request wants");
+        }
+        let may_be_stale = !control.must_revalidate && !wish.max_age_zero;
+        let window = if may_be_stale { 1000 * control.stale_while_revalidate } else { 0 };
+        if age >= lifetime && (age > lifetime + window || window == 0) {
+            return say("stale", &format!("it is stale: {age} ms old"));
+        }
+        Ok(())
+    }
+
+    /// The bytes that a response's body must have.
+    pub fn expected(&self, request: usize, version: usize, headers: &HeaderMap, status: u16) -> Vec<u8> {
+        if self.requests[request].wish.is_head || matches!(status, 304 | 416) {
+            return Vec::new();
+        }
+        let body = &self.versions[version].body;
+        let range = headers.get("content-range").filter(|_| status == 206);
+        let Some(range) = range.and_then(|range| range.to_str().ok()) else { return body.clone() };
+        let (from, to) = range.trim_start_matches("bytes ").split_once('-').unwrap();
+        let to = to.split('/').next().unwrap();
+        let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
+        body.get(from..=to).unwrap_or_default().to_vec()
+    }
+}
