@@ -15,6 +15,12 @@ pub struct Defects {
     pub stale_for_only_if_cached: bool,
     /// The runtime goes away, and another comes.
     pub runtimes: bool,
+    /// The runtime goes away while a body is read to its end that its caller has dropped.
+    pub finishing_at_shutdown: bool,
+    /// What comes while a new entry's place is being taken follows the fetch that it is taken for.
+    pub strict_followers: bool,
+    /// A variant that was read to its end is found, also while the body of the entry's first one is still coming.
+    pub variants_beside: bool,
 }
 
 /// What is left out, by these names. `MODEL_DEFECTS` names others: `none` leaves nothing out.
@@ -31,6 +37,9 @@ impl Defects {
             contradicted_lengths: goes("contradicted-lengths"),
             stale_for_only_if_cached: goes("stale-for-only-if-cached"),
             runtimes: goes("runtimes"),
+            finishing_at_shutdown: goes("finishing-at-shutdown"),
+            strict_followers: goes("strict-followers"),
+            variants_beside: goes("variants-beside"),
         }
     }
 }

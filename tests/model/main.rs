@@ -77,7 +77,7 @@ fn cache_does_what_the_model_allows() {
     let defects = Defects::known();
     let (first, count) = match (number("MODEL_SEED"), number("MODEL_SEEDS")) {
         (Some(seed), _) => (seed, 1),
-        (None, count) => (0, count.unwrap_or(SEEDS)),
+        (None, count) => (number("MODEL_FIRST").unwrap_or(0), count.unwrap_or(SEEDS)),
     };
     let goes_on = std::env::var("MODEL_GOES_ON").is_ok();
     let mut failed = std::collections::BTreeMap::<&str, Vec<u64>>::new();

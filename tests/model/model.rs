@@ -3,6 +3,8 @@
 //! It keeps everything for ever and compares by brute force. It stores nothing: instead of one answer, it knows which
 //! answers are allowed, for the order of events leaves the cache a choice.
 
+use std::fmt;
+
 use http::HeaderMap;
 use tower_response_cache::Timestamp;
 
@@ -68,6 +70,22 @@ pub struct Wish {
     pub has_version: Option<usize>,
 }
 
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [
+            (self.is_head, "HEAD"),
+            (self.is_post, "POST"),
+            (self.upgrades, "upgrade"),
+            (self.max_age_zero, "max-age=0"),
+            (self.no_cache, "no-cache"),
+            (self.only_if_cached, "only-if-cached"),
+        ];
+        flags.iter().filter(|(is_said, _)| *is_said).try_for_each(|(_, word)| write!(f, "{word} "))?;
+        self.range.map_or(Ok(()), |(from, to)| write!(f, "bytes={from}-{to} "))?;
+        self.has_version.map_or(Ok(()), |version| write!(f, "if-none-match v{version}"))
+    }
+}
+
 impl Wish {
     /// A GET that says nothing about caches.
     fn is_plain(&self) -> bool {
@@ -119,6 +137,10 @@ pub struct Contact {
     pub answered: Moment,
     pub is_get: bool,
     pub is_part: bool,
+    /// The cache is known to have seen it.
+    pub is_received: bool,
+    /// A caller has read it to its end.
+    pub is_whole: bool,
 }
 
 /// A call that has reached the origin.
@@ -196,8 +218,9 @@ pub struct Model {
     events: Vec<Event>,
     /// The storage has failed, or forgot something: what must be found is not known any more.
     pub is_faulty: bool,
-    /// For these URIs nobody need wait for another's fetch: the last response was for its caller alone.
-    alone: [bool; 3],
+    /// For these URIs nobody need wait for another's fetch, without and with credentials: the last response was for its
+    /// caller alone.
+    alone: [[bool; 2]; 3],
     /// The last time that a fetch of a URI failed, was given up, or brought what cannot be shared.
     parted: [u64; 3],
 }
@@ -227,7 +250,9 @@ impl Model {
     /// Whether it answers others without being validated.
     fn is_usable(&self, contact: &Contact) -> bool {
         let control = contact.control;
-        self.is_storable(contact) && control.max_age.is_some_and(|secs| secs > 0) && !control.no_cache
+        let lifetime = 1000 * control.max_age.unwrap_or_default();
+        let is_fresh = contact.answered.time - contact.began.time < lifetime;
+        self.is_storable(contact) && is_fresh && !control.no_cache
     }
 
     /// Whether a request's own fields select what came for another request (RFC 9111 §4.1).
@@ -253,11 +278,16 @@ impl Model {
             return violation("only-if-cached", format!("request {owner} wants only what is stored"));
         }
         if let Some(found) = self.must_be_found(asked, called.began) {
-            let text = format!("request {owner} goes to the origin, though contact {found} was read to its end");
+            let text =
+                format!("request {owner} goes to the origin, though contact {found} was read to its end");
             return violation("a needless fetch", text);
         }
         // A background refresh has its own rules.
-        if self.is_faulty || asked.is_over || !asked.wish.is_plain() || self.alone[asked.uri] {
+        if self.is_faulty
+            || asked.is_over
+            || !asked.wish.is_plain()
+            || self.alone[asked.uri][usize::from(asked.user.is_some())]
+        {
             return Ok(());
         }
         for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
@@ -267,8 +297,8 @@ impl Model {
                 && (!self.setting.varies[asked.uri] || of.lang == asked.lang)
                 && of.user == asked.user;
             let began = of.began.step.min(asked.began.step);
-            let is_disturbed = self.is_touched_since(asked.uri, of.began.step)
-                || self.parted[asked.uri] >= asked.began.step
+            let is_disturbed = self.parted[asked.uri] >= began
+                || self.is_touched_since(asked.uri, of.began.step)
                 || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
             let waited = called.began.time - other.began.time.min(asked.began.time);
             if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
@@ -282,7 +312,8 @@ impl Model {
     /// Whether an invalidation was under way or came since a step.
     fn is_touched_since(&self, uri: usize, step: u64) -> bool {
         self.invalidations.iter().any(|one| {
-            one.uri == uri && (one.is_abandoned || one.completed.is_none_or(|completed| completed.step >= step))
+            one.uri == uri
+                && (one.is_abandoned || one.completed.is_none_or(|completed| completed.step >= step))
         })
     }
 
@@ -307,8 +338,9 @@ impl Model {
             return;
         }
         // Credentials in a shared cache say nothing of the requests without.
+        self.alone[uri][1] |= !is_usable;
         if !(is_for_one && self.setting.defects.leaders_with_credentials) {
-            self.alone[uri] = !is_usable;
+            self.alone[uri][0] |= !is_usable;
         }
         self.events.push(Event { uri, step: at.step, contact: Some(number) });
         let keeps = is_usable && contact.is_get;
@@ -319,9 +351,33 @@ impl Model {
             .collect();
     }
 
+    /// A caller has the head: the cache knows it, and what comes next may be shared again.
+    pub fn receives(&mut self, number: usize) {
+        let contact = &mut self.contacts[number];
+        contact.is_received = true;
+        let contact = contact.clone();
+        if contact.is_get && self.is_usable(&contact) {
+            self.alone[contact.uri] = [false; 2];
+        }
+    }
+
+    /// Time has passed: what the cache has not looked at yet may be old when it does.
+    pub fn passes(&mut self, now: Moment) {
+        for contact in self.contacts.iter().filter(|contact| !contact.is_received) {
+            let lifetime = 1000 * contact.control.max_age.unwrap_or_default();
+            if now.time - contact.began.time >= lifetime {
+                self.alone[contact.uri] = [true; 2];
+            }
+        }
+    }
+
     /// Whether two responses are variants of which neither takes the other's place.
     fn are_apart(&self, one: &Contact, other: &Contact) -> bool {
-        !self.selects(other.uri, (one.lang, one.user), other)
+        // In a private cache, `public` is one field less to select by, and other fields begin anew.
+        let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
+        has_same_fields
+            && self.setting.defects.variants_beside
+            && !self.selects(other.uri, (one.lang, one.user), other)
     }
 
     /// A fetch was given up by its caller.
@@ -369,9 +425,12 @@ impl Model {
 
     /// A caller has a response whole: its last byte, or its head where the body was stored before.
     pub fn has_whole(&mut self, number: usize, at: Moment) {
+        self.contacts[number].is_whole = true;
         let contact = &self.contacts[number];
         let uri = contact.uri;
-        if self.is_faulty || !contact.is_get || !self.is_usable(contact) {
+        let is_beside = !self.setting.defects.variants_beside
+            && self.contacts.iter().any(|one| one.uri == uri && !one.is_whole && self.is_usable(one));
+        if is_beside || self.is_faulty || !contact.is_get || !self.is_usable(contact) {
             return;
         }
         let is_disturbed = self.invalidations.iter().any(|one| {
@@ -409,6 +468,14 @@ impl Model {
                 && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
         });
         found.map(|one| one.contact)
+    }
+
+    /// A contact with such a version that may answer a request; `None`: none may.
+    pub fn allowed(&self, request: usize, is_such: impl Fn(usize, &Version) -> bool) -> Option<usize> {
+        let all = self.contacts.iter().enumerate().rev();
+        all.filter(|(_, one)| is_such(one.version, &self.versions[one.version]))
+            .map(|(number, _)| number)
+            .find(|number| self.check_answer(request, *number, false).is_ok())
     }
 
     // --- what a caller gets -----------------------------------------------------------------------------------------------

@@ -122,9 +122,9 @@ impl Setup {
             has_faults: random.u8(..3) == 0,
             manner,
             lease: random.u8(..8) == 0,
-            strict: random.u8(..8) == 0,
+            strict: random.u8(..8) == 0 && defects.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
-            finish_on_drop: random.u8(..8) == 0,
+            finish_on_drop: random.u8(..8) == 0 && defects.finishing_at_shutdown,
             uris: random.usize(1..=3),
             varies: [random.bool(), random.bool(), random.bool()],
             has_tags: [random.bool(), random.bool(), random.bool()],
@@ -461,7 +461,7 @@ impl Life {
             request = request.header("if-none-match", tag(version));
         }
         let asked = Asked { uri, lang, user, wish, began: self.now(), is_over: false };
-        self.note(|| format!("request {number}: {asked:?}"));
+        self.note(|| format!("request {number} for {uri}, lang {lang}, user {user:?}: {wish}"));
         self.model.requests.push(asked);
         let future = self.service.call(request.body(ReqBody::default()).unwrap());
         let state = State::Waiting(Task::new(future));
@@ -499,8 +499,13 @@ impl Life {
             let told = self.storage.land(pick as usize % lost);
             return self.note(|| told);
         }
-        let all =
-            [Happens::Fails, Happens::FailsThoughDone, Happens::Panics, Happens::IsCutOff, Happens::DoneInSilence];
+        let all = [
+            Happens::Fails,
+            Happens::FailsThoughDone,
+            Happens::Panics,
+            Happens::IsCutOff,
+            Happens::DoneInSilence,
+        ];
         let happens = all[(also / 3) as usize % all.len()];
         if self.storage.waiting() > 0 && happens != Happens::DoneInSilence {
             self.model.forget();
@@ -514,6 +519,7 @@ impl Life {
             self.model.forget(); // the cache may have waited long enough for some of it
         }
         self.clock.advance(by);
+        self.model.passes(self.now());
         tokio::time::advance(by).await;
     }
 
@@ -554,7 +560,8 @@ impl Life {
             (None, 4..12) => 500,
             _ => 200,
         };
-        let version = confirmed.unwrap_or_else(|| self.new_version(called.uri, status, (lang, user), &mut random));
+        let version =
+            confirmed.unwrap_or_else(|| self.new_version(called.uri, status, (lang, user), &mut random));
         let mut contact = Contact {
             version,
             uri: called.uri,
@@ -566,6 +573,8 @@ impl Life {
             answered: now,
             is_get: !is_head,
             is_part: false,
+            is_received: false,
+            is_whole: false,
         };
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, value: String| {
@@ -614,8 +623,11 @@ impl Life {
         } else {
             known_len = Some(0);
         }
-        self.note(|| format!("call {number}: {code}, contact {} {contact:?} {headers:?}", self_len(&of)));
         let contact_number = self.model.contacts.len();
+        self.note(|| {
+            let (len, said) = (self_len(&of), control.text());
+            format!("call {number}: {code}, contact {contact_number} of version {version} ({len}): {said}")
+        });
         self.model.contacts.push(contact);
         let (sending, given) = Sending::new(known_len);
         self.calls[number].answer(code, headers, given);
@@ -782,12 +794,10 @@ impl Life {
                 }
                 Ok(())
             }
-            State::Reading(reading) => {
-                match one_poll(&mut reading.next) {
-                    Some((body, frame)) => self.has_frame(number, body, frame),
-                    None => Ok(()),
-                }
-            }
+            State::Reading(reading) => match one_poll(&mut reading.next) {
+                Some((body, frame)) => self.has_frame(number, body, frame),
+                None => Ok(()),
+            },
         }
     }
 
@@ -818,7 +828,9 @@ impl Life {
                 self.is_over(number);
                 return match has_failed {
                     true => Ok(()),
-                    false => violation("an error", format!("request {request} fails though its call did not")),
+                    false => {
+                        violation("an error", format!("request {request} fails though its call did not"))
+                    }
                 };
             }
         };
@@ -836,9 +848,20 @@ impl Life {
             return self.model.check_refusal(request, self.now());
         }
         let number_in = |name: &str| -> Option<usize> { head.headers.get(name)?.to_str().ok()?.parse().ok() };
-        let Some(contact) = number_in("x-contact") else {
+        // A 304 or 416 of the cache's own has the fields that such a one needs, and no others.
+        let range = head.headers.get("content-range").and_then(|range| range.to_str().ok());
+        let len = range.and_then(|range| range.strip_prefix("bytes */")?.parse().ok());
+        let claimed = number_in("x-contact").or_else(|| {
+            self.model.allowed(request, |number, version| match head.status.as_u16() {
+                304 => asked.wish.has_version == Some(number),
+                416 => len == Some(version.body.len()) && asked.wish.range.is_some(),
+                _ => false,
+            })
+        });
+        let Some(contact) = claimed else {
             return violation("no origin's response", format!("request {request}: {head:?}"));
         };
+        self.model.receives(contact);
         self.model.check_answer(request, contact, status.is_stale())?;
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
@@ -919,7 +942,9 @@ impl Life {
                 self.is_over(number);
                 match may_fail {
                     true => Ok(()),
-                    false => violation("a broken body", format!("request {request}, version {version}: {error}")),
+                    false => {
+                        violation("a broken body", format!("request {request}, version {version}: {error}"))
+                    }
                 }
             }
             Some(Ok(frame)) => {
@@ -1094,7 +1119,8 @@ impl Life {
         }
         self.forgotten().await?;
         self.clock.advance(60 * 24 * HOUR);
-        let left = tower_response_cache::storage::Storage::delete_expired(&self.storage, self.clock.now()).await;
+        let left =
+            tower_response_cache::storage::Storage::delete_expired(&self.storage, self.clock.now()).await;
         left.unwrap();
         match self.storage.keys_now().len() {
             0 => Ok(()),
