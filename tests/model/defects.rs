@@ -21,6 +21,8 @@ pub struct Defects {
     pub strict_followers: bool,
     /// A variant that was read to its end is found, also while the body of the entry's first one is still coming.
     pub variants_beside: bool,
+    /// A caller may go away while its lease is being taken, and none is left.
+    pub leaving_with_leases: bool,
 }
 
 /// What is left out, by these names. `MODEL_DEFECTS` names others: `none` leaves nothing out.
@@ -40,6 +42,7 @@ impl Defects {
             finishing_at_shutdown: goes("finishing-at-shutdown"),
             strict_followers: goes("strict-followers"),
             variants_beside: goes("variants-beside"),
+            leaving_with_leases: goes("leaving-with-leases"),
         }
     }
 }

@@ -140,7 +140,7 @@ pub struct Contact {
     /// The cache is known to have seen it.
     pub is_received: bool,
     /// A caller has read it to its end.
-    pub is_whole: bool,
+    pub whole: Option<Moment>,
 }
 
 /// A call that has reached the origin.
@@ -352,11 +352,12 @@ impl Model {
     }
 
     /// A caller has the head: the cache knows it, and what comes next may be shared again.
-    pub fn receives(&mut self, number: usize) {
+    pub fn receives(&mut self, number: usize, now: Moment) {
         let contact = &mut self.contacts[number];
         contact.is_received = true;
         let contact = contact.clone();
-        if contact.is_get && self.is_usable(&contact) {
+        let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
+        if contact.is_get && !is_late && self.is_usable(&contact) {
             self.alone[contact.uri] = [false; 2];
         }
     }
@@ -375,9 +376,7 @@ impl Model {
     fn are_apart(&self, one: &Contact, other: &Contact) -> bool {
         // In a private cache, `public` is one field less to select by, and other fields begin anew.
         let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
-        has_same_fields
-            && self.setting.defects.variants_beside
-            && !self.selects(other.uri, (one.lang, one.user), other)
+        has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
     }
 
     /// A fetch was given up by its caller.
@@ -425,33 +424,38 @@ impl Model {
 
     /// A caller has a response whole: its last byte, or its head where the body was stored before.
     pub fn has_whole(&mut self, number: usize, at: Moment) {
-        self.contacts[number].is_whole = true;
+        self.contacts[number].whole.get_or_insert(at);
         let contact = &self.contacts[number];
         let uri = contact.uri;
-        let is_beside = !self.setting.defects.variants_beside
-            && self.contacts.iter().any(|one| one.uri == uri && !one.is_whole && self.is_usable(one));
-        if is_beside || self.is_faulty || !contact.is_get || !self.is_usable(contact) {
+        if self.is_faulty || !contact.is_get || !self.is_usable(contact) {
             return;
         }
-        let is_disturbed = self.invalidations.iter().any(|one| {
-            one.uri == uri
-                && (one.is_abandoned
-                    || one.completed.is_none_or(|completed| completed.step >= contact.began.step))
-        }) || self.events.iter().any(|event| {
-            let is_apart = || {
-                event.contact.is_some_and(|other| {
-                    let other = &self.contacts[other];
-                    other.is_get && self.is_usable(other) && self.are_apart(other, contact)
-                })
-            };
-            event.uri == uri
-                && event.step >= contact.began.step
-                && event.contact != Some(number)
-                && !is_apart()
-        });
+        let is_disturbed = self.is_touched_since(uri, contact.began.step)
+            || self.events.iter().any(|event| {
+                event.uri == uri
+                    && event.contact != Some(number)
+                    && match event.contact {
+                        None => event.step >= contact.began.step,
+                        Some(other) => self.disturbs(other, event.step, contact),
+                    }
+            });
         if !is_disturbed && !self.settled.iter().any(|one| one.contact == number) {
             self.settled.push(Settled { uri, contact: number, since: at });
         }
+    }
+
+    /// Whether another response, which came in that step, may have taken this one's place or kept it from it.
+    fn disturbs(&self, other: usize, step: u64, contact: &Contact) -> bool {
+        let other = &self.contacts[other];
+        let asked = &self.requests[contact.owner];
+        if !other.is_get || !self.is_usable(other) || !self.are_apart(other, contact) {
+            return step >= contact.began.step;
+        }
+        // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
+        // that out, and store the other one beside it.
+        let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
+        let was_there = other.whole.is_some_and(|whole| whole.step < asked.began.step);
+        !was_there && !(share && self.setting.defects.variants_beside)
     }
 
     /// The response that this request must be answered with, from what is stored.

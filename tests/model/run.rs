@@ -198,6 +198,8 @@ pub struct Life {
     calls: Vec<Call>,
     streams: Vec<Stream>,
     step: u64,
+    /// A caller went away before its end.
+    has_left: bool,
     /// What happened, for who reads it.
     pub trace: Option<Vec<String>>,
 }
@@ -256,6 +258,7 @@ impl Life {
             calls: Vec::new(),
             streams: Vec::new(),
             step: 0,
+            has_left: false,
             trace: traces.then(Vec::new),
         }
     }
@@ -574,7 +577,7 @@ impl Life {
             is_get: !is_head,
             is_part: false,
             is_received: false,
-            is_whole: false,
+            whole: None,
         };
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, value: String| {
@@ -767,6 +770,7 @@ impl Life {
     fn leave(&mut self, number: usize) {
         let caller = self.callers.remove(number);
         let request = caller.request;
+        self.has_left = true;
         self.note(|| format!("request {request} goes away"));
         self.model.requests[request].is_over = true;
         for gone in &caller.invalidations {
@@ -861,7 +865,7 @@ impl Life {
         let Some(contact) = claimed else {
             return violation("no origin's response", format!("request {request}: {head:?}"));
         };
-        self.model.receives(contact);
+        self.model.receives(contact, self.now());
         self.model.check_answer(request, contact, status.is_stale())?;
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
@@ -1029,12 +1033,12 @@ impl Life {
         self.storage.recover();
         for _ in 0..100 {
             self.settle().await?;
-            if self.callers.is_empty() && self.streams.is_empty() {
-                return Ok(());
-            }
             let calls = self.calls.iter().enumerate().filter(|(_, call)| call.is_waiting());
             let calls: Vec<usize> = calls.map(|(number, _)| number).collect();
             let streams = self.streams.len();
+            if self.callers.is_empty() && streams == 0 && calls.is_empty() {
+                return Ok(());
+            }
             for &call in &calls {
                 self.answer(call, 1000 + call as u32);
             }
@@ -1114,6 +1118,7 @@ impl Life {
         let leases = self.storage.keys_now().into_iter();
         if leases.filter(|(key, until)| is_lease(key.kind) && *until > now).count() > 0
             && !self.model.is_faulty
+            && (self.defects.leaving_with_leases || !self.has_left)
         {
             return violation("leases", "a lease is left");
         }
