@@ -23,6 +23,10 @@ pub struct Defects {
     pub variants_beside: bool,
     /// A caller may go away while its lease is being taken, and none is left.
     pub leaving_with_leases: bool,
+    /// Requests that find a fetch whose response is stale by now, or came too slowly, share another one.
+    pub stale_flights: bool,
+    /// A request that carries out an invalidation which is under way ends nothing that comes after it.
+    pub doubled_tombstones: bool,
 }
 
 /// What is left out, by these names. `MODEL_DEFECTS` names others: `none` leaves nothing out.
@@ -43,6 +47,8 @@ impl Defects {
             strict_followers: goes("strict-followers"),
             variants_beside: goes("variants-beside"),
             leaving_with_leases: goes("leaving-with-leases"),
+            stale_flights: goes("stale-flights"),
+            doubled_tombstones: goes("doubled-tombstones"),
         }
     }
 }

@@ -101,7 +101,8 @@ pub struct Asked {
     pub user: Option<u8>,
     pub wish: Wish,
     pub began: Moment,
-    pub is_over: bool,
+    /// When it was answered, or its caller went away.
+    pub over: Option<Moment>,
 }
 
 /// What the origin once was: each of its responses with a body is another.
@@ -284,7 +285,7 @@ impl Model {
         }
         // A background refresh has its own rules.
         if self.is_faulty
-            || asked.is_over
+            || asked.over.is_some()
             || !asked.wish.is_plain()
             || self.alone[asked.uri][usize::from(asked.user.is_some())]
         {
@@ -298,6 +299,8 @@ impl Model {
                 && of.user == asked.user;
             let began = of.began.step.min(asked.began.step);
             let is_disturbed = self.parted[asked.uri] >= began
+                || self.is_parting(asked.uri, began)
+                || (!self.setting.defects.stale_flights && self.has_stale_flight(asked.uri, called.began))
                 || self.is_touched_since(asked.uri, of.began.step)
                 || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
             let waited = called.began.time - other.began.time.min(asked.began.time);
@@ -309,11 +312,41 @@ impl Model {
         Ok(())
     }
 
+    /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
+    fn is_parting(&self, uri: usize, step: u64) -> bool {
+        self.calls.iter().any(|call| {
+            let is_shared = call.contact.is_some_and(|contact| self.is_usable(&self.contacts[contact]));
+            let over = self.requests[call.owner].over;
+            call.uri == uri
+                && call.answered.is_some()
+                && !is_shared
+                && over.is_none_or(|over| over.step >= step)
+        })
+    }
+
+    /// Whether a response is still coming that is stale by now.
+    fn has_stale_flight(&self, uri: usize, now: Moment) -> bool {
+        self.contacts.iter().any(|one| {
+            let lifetime = 1000 * one.control.max_age.unwrap_or_default();
+            let waits = now.time - one.answered.time;
+            one.uri == uri
+                && one.whole.is_none()
+                && (now.time - one.began.time >= lifetime || waits >= PATIENCE)
+        })
+    }
+
     /// Whether an invalidation was under way or came since a step.
     fn is_touched_since(&self, uri: usize, step: u64) -> bool {
-        self.invalidations.iter().any(|one| {
-            one.uri == uri
-                && (one.is_abandoned || one.completed.is_none_or(|completed| completed.step >= step))
+        let is_since = |moment: Option<Moment>| moment.is_none_or(|moment| moment.step >= step);
+        self.invalidations.iter().filter(|one| one.uri == uri).any(|one| {
+            let is_under_way = one.is_abandoned || is_since(one.completed);
+            // What was asked meanwhile may carry it out once more.
+            is_under_way
+                || (!self.setting.defects.doubled_tombstones
+                    && self.requests.iter().any(|asked| {
+                        let began_before = one.completed.is_some_and(|done| asked.began.step < done.step);
+                        asked.uri == uri && began_before && is_since(asked.over)
+                    }))
         })
     }
 
@@ -377,6 +410,11 @@ impl Model {
         // In a private cache, `public` is one field less to select by, and other fields begin anew.
         let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
         has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
+    }
+
+    /// A request is answered, or its caller has gone.
+    pub fn is_over(&mut self, request: usize, at: Moment) {
+        self.requests[request].over.get_or_insert(at);
     }
 
     /// A fetch was given up by its caller.
@@ -461,12 +499,13 @@ impl Model {
     /// The response that this request must be answered with, from what is stored.
     fn must_be_found(&self, asked: &Asked, now: Moment) -> Option<usize> {
         let wish = asked.wish;
-        if self.is_faulty || asked.is_over || wish.is_post || wish.no_cache || wish.max_age_zero {
+        if self.is_faulty || asked.over.is_some() || wish.is_post || wish.no_cache || wish.max_age_zero {
             return None;
         }
         let found = self.settled.iter().find(|one| {
             let contact = &self.contacts[one.contact];
             one.uri == asked.uri
+                && !self.is_touched_since(asked.uri, contact.began.step)
                 && one.since.step < asked.began.step
                 && self.selects(asked.uri, (asked.lang, asked.user), contact)
                 && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()

@@ -463,7 +463,7 @@ impl Life {
         if let Some(version) = wish.has_version {
             request = request.header("if-none-match", tag(version));
         }
-        let asked = Asked { uri, lang, user, wish, began: self.now(), is_over: false };
+        let asked = Asked { uri, lang, user, wish, began: self.now(), over: None };
         self.note(|| format!("request {number} for {uri}, lang {lang}, user {user:?}: {wish}"));
         self.model.requests.push(asked);
         let future = self.service.call(request.body(ReqBody::default()).unwrap());
@@ -480,7 +480,7 @@ impl Life {
         let number = self.model.requests.len();
         self.note(|| format!("request {number}: deletes {uri}"));
         let (began, wish) = (self.now(), Wish { is_post: true, ..Wish::default() });
-        self.model.requests.push(Asked { uri, lang: 0, user: None, wish, began, is_over: false });
+        self.model.requests.push(Asked { uri, lang: 0, user: None, wish, began, over: None });
         let invalidations = vec![self.model.invalidates(uri, began, true)];
         self.callers.push(Caller { request: number, invalidations, state: State::Deleting(task) });
     }
@@ -772,7 +772,7 @@ impl Life {
         let request = caller.request;
         self.has_left = true;
         self.note(|| format!("request {request} goes away"));
-        self.model.requests[request].is_over = true;
+        self.model.is_over(request, self.now());
         for gone in &caller.invalidations {
             let gone = &mut self.model.invalidations[*gone];
             gone.is_abandoned |= gone.completed.is_none();
@@ -809,7 +809,7 @@ impl Life {
     fn is_over(&mut self, number: usize) {
         let caller = self.callers.remove(number);
         self.complete(&caller);
-        self.model.requests[caller.request].is_over = true;
+        self.model.is_over(caller.request, self.now());
     }
 
     fn complete(&mut self, caller: &Caller) {
@@ -904,7 +904,7 @@ impl Life {
         };
         self.complete(&ended);
         self.callers[number].state = ended.state;
-        self.model.requests[request].is_over = true;
+        self.model.is_over(request, self.now());
         self.note_end(number, false)
     }
 
