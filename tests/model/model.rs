@@ -139,8 +139,8 @@ pub struct Contact {
     pub is_get: bool,
     pub is_part: bool,
     /// The cache is known to have seen it.
-    pub is_received: bool,
-    /// A caller has read it to its end.
+    pub received: Option<Moment>,
+    /// When the first caller had read it to its end, or its body broke off or was given up.
     pub whole: Option<Moment>,
 }
 
@@ -300,7 +300,9 @@ impl Model {
             let began = of.began.step.min(asked.began.step);
             let is_disturbed = self.parted[asked.uri] >= began
                 || self.is_parting(asked.uri, began)
-                || (!self.setting.defects.stale_flights && self.has_stale_flight(asked.uri, called.began))
+                || (!self.setting.defects.stale_flights
+                    && self.has_stale_flight(asked.uri, began, called.began))
+                || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
                 || self.is_touched_since(asked.uri, of.began.step)
                 || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
             let waited = called.began.time - other.began.time.min(asked.began.time);
@@ -325,14 +327,30 @@ impl Model {
     }
 
     /// Whether a response is still coming that is stale by now.
-    fn has_stale_flight(&self, uri: usize, now: Moment) -> bool {
+    fn has_stale_flight(&self, uri: usize, step: u64, now: Moment) -> bool {
         self.contacts.iter().any(|one| {
             let lifetime = 1000 * one.control.max_age.unwrap_or_default();
             let waits = now.time - one.answered.time;
             one.uri == uri
-                && one.whole.is_none()
-                && (now.time - one.began.time >= lifetime || waits >= PATIENCE)
+                && one.whole.is_none_or(|whole| whole.step >= step)
+                && (!self.is_usable(one) || now.time - one.began.time >= lifetime || waits >= PATIENCE)
         })
+    }
+
+    /// Whether another variant is still coming.
+    fn has_other_flight(&self, asked: &Asked, step: u64) -> bool {
+        self.contacts.iter().any(|one| {
+            one.uri == asked.uri
+                && one.whole.is_none_or(|whole| whole.step >= step)
+                && !self.selects(asked.uri, (asked.lang, asked.user), one)
+        })
+    }
+
+    /// A body broke off, or was given up before its end.
+    pub fn ends(&mut self, version: usize, at: Moment) {
+        let contacts = self.contacts.iter_mut().filter(|one| one.version == version);
+        contacts.for_each(|one| drop(one.whole.get_or_insert(at)));
+        self.parted[self.versions[version].uri] = at.step;
     }
 
     /// Whether an invalidation was under way or came since a step.
@@ -387,7 +405,7 @@ impl Model {
     /// A caller has the head: the cache knows it, and what comes next may be shared again.
     pub fn receives(&mut self, number: usize, now: Moment) {
         let contact = &mut self.contacts[number];
-        contact.is_received = true;
+        contact.received.get_or_insert(now);
         let contact = contact.clone();
         let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
         if contact.is_get && !is_late && self.is_usable(&contact) {
@@ -397,7 +415,7 @@ impl Model {
 
     /// Time has passed: what the cache has not looked at yet may be old when it does.
     pub fn passes(&mut self, now: Moment) {
-        for contact in self.contacts.iter().filter(|contact| !contact.is_received) {
+        for contact in self.contacts.iter().filter(|contact| contact.received.is_none()) {
             let lifetime = 1000 * contact.control.max_age.unwrap_or_default();
             if now.time - contact.began.time >= lifetime {
                 self.alone[contact.uri] = [true; 2];
@@ -486,13 +504,13 @@ impl Model {
     fn disturbs(&self, other: usize, step: u64, contact: &Contact) -> bool {
         let other = &self.contacts[other];
         let asked = &self.requests[contact.owner];
+        let was_there = other.whole.is_some_and(|whole| whole.step < asked.began.step);
         if !other.is_get || !self.is_usable(other) || !self.are_apart(other, contact) {
-            return step >= contact.began.step;
+            return step >= contact.began.step || !was_there;
         }
         // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
         // that out, and store the other one beside it.
         let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
-        let was_there = other.whole.is_some_and(|whole| whole.step < asked.began.step);
         !was_there && !(share && self.setting.defects.variants_beside)
     }
 
@@ -579,7 +597,8 @@ impl Model {
         if (wish.no_cache || control.no_cache) && contact.began.step < asked.began.step {
             return say("not validated", "it was to be validated");
         }
-        if wish.max_age_zero && age > 0 && contact.answered.time < asked.began.time {
+        let came_before = contact.received.is_some_and(|received| received.time < asked.began.time);
+        if wish.max_age_zero && age > 0 && came_before {
             return say("too old", "it is older than the request wants");
         }
         let may_be_stale = !control.must_revalidate && !wish.max_age_zero;

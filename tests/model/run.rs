@@ -398,7 +398,7 @@ impl Life {
             }
         }
         for gone in self.streams.extract_if(.., |stream| stream.sending.is_dropped()) {
-            self.model.parts(self.model.versions[gone.version].uri, now.step);
+            self.model.ends(gone.version, now);
         }
         self.storage.waiting();
         Ok(())
@@ -518,7 +518,10 @@ impl Life {
 
     async fn advance(&mut self, by: Duration) {
         self.note(|| format!("{by:?} pass"));
-        if self.setup.has_faults && by >= Duration::from_millis(300) && self.storage.waiting() > 0 {
+        let is_asked = self.storage.waiting() > 0 || Handle::current().metrics().num_alive_tasks() > 0;
+        let waits = |caller: &Caller| !matches!(caller.state, State::Reading(_));
+        let may_wait = is_asked || self.callers.iter().any(waits);
+        if self.setup.has_faults && by >= Duration::from_millis(300) && may_wait {
             self.model.forget(); // the cache may have waited long enough for some of it
         }
         self.clock.advance(by);
@@ -576,7 +579,7 @@ impl Life {
             answered: now,
             is_get: !is_head,
             is_part: false,
-            is_received: false,
+            received: None,
             whole: None,
         };
         let mut headers = HeaderMap::new();
@@ -758,10 +761,8 @@ impl Life {
     fn break_off(&mut self, stream: usize) {
         let mut broken = self.streams.remove(stream);
         broken.sending.break_off();
-        let version = &mut self.model.versions[broken.version];
-        version.is_broken = true;
-        let uri = version.uri;
-        self.model.parts(uri, self.step);
+        self.model.versions[broken.version].is_broken = true;
+        self.model.ends(broken.version, self.now());
         self.note(|| format!("version {} breaks off", broken.version));
     }
 
