@@ -761,8 +761,10 @@ impl Life {
     fn break_off(&mut self, stream: usize) {
         let mut broken = self.streams.remove(stream);
         broken.sending.break_off();
-        self.model.versions[broken.version].is_broken = true;
-        self.model.ends(broken.version, self.now());
+        let version = &mut self.model.versions[broken.version];
+        version.is_broken = true;
+        let uri = version.uri;
+        self.model.parts(uri, self.step);
         self.note(|| format!("version {} breaks off", broken.version));
     }
 
@@ -944,6 +946,7 @@ impl Life {
                     || (of.is_contradicted && !self.defects.contradicted_lengths)
                     || (self.setup.has_faults && waited > 9_000);
                 self.note(|| format!("request {request}: {error}"));
+                self.model.ends(version, now);
                 self.is_over(number);
                 match may_fail {
                     true => Ok(()),
