@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::HeaderMap;
-use tower_response_cache::Timestamp;
+use tower_response_cache::{StaleReason, Timestamp};
 
 use super::defects::Defects;
 
@@ -138,6 +138,10 @@ pub struct Contact {
     pub answered: Moment,
     pub is_get: bool,
     pub is_part: bool,
+    /// Its request validated a stored response.
+    pub is_conditional: bool,
+    /// It was fetched in the background, after its request had been answered.
+    pub is_refresh: bool,
     /// The cache is known to have seen it.
     pub received: Option<Moment>,
     /// When the first caller had read it to its end, or its body broke off or was given up.
@@ -151,6 +155,7 @@ pub struct Called {
     pub owner: usize,
     pub began: Moment,
     pub is_post: bool,
+    pub is_conditional: bool,
     pub answered: Option<Moment>,
     pub contact: Option<usize>,
     /// Its caller has gone before the answer.
@@ -202,6 +207,8 @@ pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Vi
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting {
     pub is_shared: bool,
+    /// For how many seconds a stale response stands in for an origin that fails.
+    pub stale_if_error: u64,
     /// Vary names the language, for these URIs.
     pub varies: [bool; 3],
     pub defects: Defects,
@@ -536,7 +543,7 @@ impl Model {
         let all = self.contacts.iter().enumerate().rev();
         all.filter(|(_, one)| is_such(one.version, &self.versions[one.version]))
             .map(|(number, _)| number)
-            .find(|number| self.check_answer(request, *number, false).is_ok())
+            .find(|number| self.check_answer(request, *number, None).is_ok())
     }
 
     // --- what a caller gets -----------------------------------------------------------------------------------------------
@@ -555,8 +562,8 @@ impl Model {
         }
     }
 
-    /// Whether a request may be answered so: by the origin's word `number`. `is_stale`: the cache says that it is.
-    pub fn check_answer(&self, request: usize, number: usize, is_stale: bool) -> Checked {
+    /// Whether a request may be answered so: by the origin's word `number`. `stale`: why the cache says that it is stale.
+    pub fn check_answer(&self, request: usize, number: usize, stale: Option<StaleReason>) -> Checked {
         let (asked, contact) = (&self.requests[request], &self.contacts[number]);
         let version = &self.versions[contact.version];
         let say = |rule, text: &str| {
@@ -565,7 +572,7 @@ impl Model {
         if contact.uri != asked.uri {
             return say("another URI", "that is another URI's");
         }
-        if contact.owner == request && !is_stale && contact.began.step >= asked.began.step {
+        if contact.owner == request && stale.is_none() && contact.began.step >= asked.began.step {
             return Ok(()); // what came for it alone is always right
         }
         if contact.control.no_store || version.status >= 500 || contact.is_part {
@@ -601,12 +608,30 @@ impl Model {
         if wish.max_age_zero && age > 0 && came_before {
             return say("too old", "it is older than the request wants");
         }
-        let may_be_stale = !control.must_revalidate && !wish.max_age_zero;
-        let window = if may_be_stale { 1000 * control.stale_while_revalidate } else { 0 };
-        if age >= lifetime && (age > lifetime + window || window == 0) {
+        let window = match stale {
+            None => 0,
+            Some(_) if control.must_revalidate || wish.max_age_zero => 0,
+            Some(StaleReason::WhileRevalidate) => control.stale_while_revalidate,
+            Some(StaleReason::OnError | StaleReason::Failing) if !control.no_cache => {
+                self.setting.stale_if_error
+            }
+            Some(_) => 0,
+        };
+        if age >= lifetime && (window == 0 || age > lifetime + 1000 * window) {
             return say("stale", &format!("it is stale: {age} ms old"));
         }
         Ok(())
+    }
+
+    /// Whether the Age of a response is right (RFC 9111 §4.2.3), to the second.
+    pub fn check_age(&self, request: usize, number: usize, age: u64, now: Moment) -> Checked {
+        let (asked, contact) = (&self.requests[request], &self.contacts[number]);
+        let least = asked.began.time.saturating_sub(contact.began.time) / 1000;
+        let most = (now.time - contact.began.time) / 1000;
+        if (least.saturating_sub(1)..=most + 1).contains(&age) {
+            return Ok(());
+        }
+        violation("another age", format!("request {request}: {age} s, and not {least} to {most}"))
     }
 
     /// The bytes that a response's body must have.

@@ -92,6 +92,9 @@ pub struct Setup {
     strict: bool,
     inline_bytes: Option<usize>,
     finish_on_drop: bool,
+    stale_if_error: u64,
+    /// At the end something is held back, for a time that is long enough for all that does not depend on it.
+    holds: bool,
     uris: usize,
     varies: [bool; 3],
     has_tags: [bool; 3],
@@ -125,6 +128,8 @@ impl Setup {
             strict: random.u8(..8) == 0 && defects.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
             finish_on_drop: random.u8(..8) == 0 && defects.finishing_at_shutdown,
+            stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
+            holds: random.bool(),
             uris: random.usize(1..=3),
             varies: [random.bool(), random.bool(), random.bool()],
             has_tags: [random.bool(), random.bool(), random.bool()],
@@ -230,6 +235,9 @@ impl Life {
         if setup.strict {
             builder = builder.strict();
         }
+        if setup.stale_if_error > 0 {
+            builder = builder.stale_if_error(Duration::from_secs(setup.stale_if_error));
+        }
         if setup.finish_on_drop {
             builder = builder.finish_on_drop();
         }
@@ -243,7 +251,12 @@ impl Life {
         let layer = builder.build().unwrap();
         let origin = Origin::default();
         let service = layer.layer(origin.clone());
-        let setting = Setting { is_shared: setup.is_shared, varies: setup.varies, defects };
+        let setting = Setting {
+            is_shared: setup.is_shared,
+            stale_if_error: setup.stale_if_error,
+            varies: setup.varies,
+            defects,
+        };
         let model = Model::new(setting);
         Self {
             setup,
@@ -294,7 +307,7 @@ impl Life {
         runtime().block_on(async {
             self.observe()?;
             self.note(|| "a new runtime".to_owned());
-            self.all_dropped()?;
+            self.all_dropped(false)?;
             self.rest().await
         })
     }
@@ -382,6 +395,7 @@ impl Life {
                 owner,
                 began: now,
                 is_post: call.method == Method::POST,
+                is_conditional: call.field("if-none-match").is_some(),
                 answered: None,
                 contact: None,
                 is_dropped: false,
@@ -579,6 +593,8 @@ impl Life {
             answered: now,
             is_get: !is_head,
             is_part: false,
+            is_conditional: called.is_conditional,
+            is_refresh: self.is_refresh(number),
             received: None,
             whole: None,
         };
@@ -869,7 +885,14 @@ impl Life {
             return violation("no origin's response", format!("request {request}: {head:?}"));
         };
         self.model.receives(contact, self.now());
-        self.model.check_answer(request, contact, status.is_stale())?;
+        let stale = match status.outcome() {
+            Outcome::Stale(reason) => Some(reason),
+            _ => None,
+        };
+        self.model.check_answer(request, contact, stale)?;
+        if let Some(age) = head.headers.get("age").and_then(|age| age.to_str().ok()?.parse().ok()) {
+            self.model.check_age(request, contact, age, self.now())?;
+        }
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
             return violation("mixed heads", format!("request {request}: {head:?}"));
@@ -1031,10 +1054,57 @@ impl Life {
         violation("no rest", "something goes on for ever")
     }
 
+    /// All but one thing goes on: all that does not depend on it must end.
+    async fn hold(&mut self) -> Checked {
+        let pick = self.step as u32;
+        let call = chosen(&self.calls, pick, Call::is_waiting);
+        let version = chosen(&self.streams, pick, |_| true).map(|stream| self.streams[stream].version);
+        let (call, version) = match pick % 2 {
+            0 => (call, None),
+            _ => (None, version),
+        };
+        self.note(|| format!("held back: call {call:?}, version {version:?}"));
+        let mut silent = 0;
+        while silent < 60 {
+            self.settle().await?;
+            let calls = (0..self.calls.len()).filter(|number| self.calls[*number].is_waiting());
+            let calls: Vec<usize> = calls.filter(|number| Some(*number) != call).collect();
+            let streams: Vec<usize> = (0..self.streams.len())
+                .rev()
+                .filter(|number| Some(self.streams[*number].version) != version)
+                .collect();
+            let is_quiet = calls.is_empty() && streams.is_empty();
+            for stream in streams {
+                self.end(stream);
+            }
+            for call in calls {
+                self.answer(call, 1000 + call as u32);
+            }
+            if is_quiet {
+                silent += 1;
+                self.advance(Duration::from_secs(1)).await;
+            }
+        }
+        let waits = |caller: &&Caller| match &caller.state {
+            State::Reading(reading) => Some(self.model.contacts[reading.contact].version) != version,
+            State::Deleting(_) => true,
+            State::Waiting(_) => call.is_none_or(|call| self.model.calls[call].owner != caller.request),
+        };
+        match self.callers.iter().find(waits) {
+            Some(caller) => {
+                violation("a long wait", format!("request {} waits for another's", caller.request))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Everything is answered and time passes: every request must end.
     async fn finish(&mut self) -> Checked {
-        self.note(|| "everything is answered".to_owned());
         self.storage.recover();
+        if std::mem::take(&mut self.setup.holds) {
+            self.hold().await?;
+        }
+        self.note(|| "everything is answered".to_owned());
         for _ in 0..100 {
             self.settle().await?;
             let calls = self.calls.iter().enumerate().filter(|(_, call)| call.is_waiting());
@@ -1070,6 +1140,9 @@ impl Life {
         }
         self.storage.recover();
         self.settle().await?;
+        if !self.setup.finish_on_drop {
+            self.all_dropped(true)?;
+        }
         // Refreshes go on for as long as they may.
         for _ in 0..40 {
             self.advance(Duration::from_secs(1)).await;
@@ -1078,15 +1151,29 @@ impl Life {
         if self.setup.finish_on_drop {
             return self.finish().await;
         }
-        self.all_dropped()
+        self.all_dropped(false)
     }
 
-    /// Nobody is there: the origin must know.
-    fn all_dropped(&self) -> Checked {
-        if let Some(number) = self.calls.iter().position(Call::is_waiting) {
+    /// Whether a call came for the storage alone, after its request had been answered.
+    fn is_refresh(&self, call: usize) -> bool {
+        let called = &self.model.calls[call];
+        self.model.requests[called.owner].over.is_some_and(|over| over.step < called.began.step)
+    }
+
+    /// Nobody is there: the origin must know. What is fetched in the background may go on for a time.
+    fn all_dropped(&self, but_refreshes: bool) -> Checked {
+        let is_left = |call: &Call| call.is_waiting();
+        let mut calls = (0..self.calls.len()).filter(|number| is_left(&self.calls[*number]));
+        if let Some(number) = calls.find(|number| !but_refreshes || !self.is_refresh(*number)) {
             return violation("a call for nobody", format!("call {number} is waited for"));
         }
-        match self.streams.first() {
+        let is_wrong = |stream: &&Stream| {
+            let mut contacts = self.model.contacts.iter();
+            let contact = contacts.find(|one| one.version == stream.version);
+            let is_left_out = |one: &Contact| one.is_conditional && !self.defects.leaving_while_validating;
+            !contact.is_some_and(|one| but_refreshes && (one.is_refresh || is_left_out(one)))
+        };
+        match self.streams.iter().find(is_wrong) {
             Some(stream) => {
                 violation("a body for nobody", format!("version {} is being read", stream.version))
             }
@@ -1142,6 +1229,21 @@ impl Life {
         self.note(|| "the storage is emptied".to_owned());
         self.storage.empty();
         self.model.forget();
+        for uri in 0..self.setup.uris {
+            for (lang, user) in [(0, None), (1, None), (0, Some(1)), (1, Some(2))] {
+                self.step += 1;
+                let wish = Wish { only_if_cached: true, ..Wish::default() };
+                self.ask(uri, lang, user, wish)?;
+                let hits = self.layer.statistics().hits() + self.layer.statistics().stale();
+                self.settle().await?;
+                if self.layer.statistics().hits() + self.layer.statistics().stale() > hits {
+                    return violation("a ghost", format!("{uri} is answered, and nothing is stored"));
+                }
+            }
+            // An empty storage holds nothing that was put there meanwhile.
+            self.finish().await?;
+            self.storage.empty();
+        }
         self.advance(Duration::from_secs(61)).await;
         self.setup.oddities = 0;
         for uri in 0..self.setup.uris {
