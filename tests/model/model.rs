@@ -539,11 +539,16 @@ impl Model {
     }
 
     /// A contact with such a version that may answer a request; `None`: none may.
-    pub fn allowed(&self, request: usize, is_such: impl Fn(usize, &Version) -> bool) -> Option<usize> {
+    pub fn allowed(
+        &self,
+        request: usize,
+        stale: Option<StaleReason>,
+        is_such: impl Fn(usize, &Version) -> bool,
+    ) -> Option<usize> {
         let all = self.contacts.iter().enumerate().rev();
         all.filter(|(_, one)| is_such(one.version, &self.versions[one.version]))
             .map(|(number, _)| number)
-            .find(|number| self.check_answer(request, *number, None).is_ok())
+            .find(|number| self.check_answer(request, *number, stale).is_ok())
     }
 
     // --- what a caller gets -----------------------------------------------------------------------------------------------
@@ -605,13 +610,14 @@ impl Model {
             return say("not validated", "it was to be validated");
         }
         let came_before = contact.received.is_some_and(|received| received.time < asked.began.time);
-        if wish.max_age_zero && age > 0 && came_before {
+        // Where the origin fails, an old one is better than none (RFC 5861 §4).
+        if wish.max_age_zero && age > 0 && came_before && stale.is_none() {
             return say("too old", "it is older than the request wants");
         }
         let window = match stale {
             None => 0,
-            Some(_) if control.must_revalidate || wish.max_age_zero => 0,
-            Some(StaleReason::WhileRevalidate) => control.stale_while_revalidate,
+            Some(_) if control.must_revalidate => 0,
+            Some(StaleReason::WhileRevalidate) if !wish.max_age_zero => control.stale_while_revalidate,
             Some(StaleReason::OnError | StaleReason::Failing) if !control.no_cache => {
                 self.setting.stale_if_error
             }

@@ -28,6 +28,8 @@ use super::task::Task;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Long bodies are several chunks of so many bytes.
 const CHUNK: usize = 8;
+/// More than so many at a time wait for each other's steps.
+const MOST_CALLERS: usize = 6;
 
 /// What kind of step it is. What it does depends on what there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,9 @@ pub struct Setup {
     /// At the end something is held back, for a time that is long enough for all that does not depend on it.
     holds: bool,
     uris: usize,
+    /// How many kinds of callers there are: without credentials, and with those of one user or the other.
+    users: u8,
+    langs: u8,
     varies: [bool; 3],
     has_tags: [bool; 3],
     /// How many in a hundred requests say something that matters to caches.
@@ -130,17 +135,19 @@ impl Setup {
             finish_on_drop: random.u8(..8) == 0 && defects.finishing_at_shutdown,
             stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
             holds: random.bool(),
-            uris: random.usize(1..=3),
+            uris: [1, 1, 1, 2, 2, 3][random.usize(..6)],
+            users: [1, 1, 3][random.usize(..3)],
+            langs: random.u8(1..=2),
             varies: [random.bool(), random.bool(), random.bool()],
-            has_tags: [random.bool(), random.bool(), random.bool()],
-            wishes: [0, 20, 60][random.usize(..3)],
-            oddities: [0, 20, 60][random.usize(..3)],
+            has_tags: [random.u8(..4) > 0, random.u8(..4) > 0, random.bool()],
+            wishes: [0, 30, 60][random.usize(..3)],
+            oddities: [0, 40, 80][random.usize(..3)],
             ending,
         };
         // Some schedules have much of one thing.
         let weights = KINDS.map(|(what, weight)| (what, weight * 4 * [1, 2, 4][random.usize(..3)] / 4));
         let all: u32 = weights.iter().map(|(_, weight)| weight).sum();
-        let len = random.usize(30..160);
+        let len = random.usize(30..200);
         let steps = (0..len)
             .map(|_| {
                 let mut at = random.u32(..all);
@@ -179,6 +186,21 @@ struct Caller {
     /// What its request ends, once the origin has said so.
     invalidations: Vec<usize>,
     state: State,
+}
+
+impl Caller {
+    /// Whether it waits for its answer, and does not read one.
+    fn waits(&self) -> bool {
+        !matches!(self.state, State::Reading(_))
+    }
+
+    fn is_woken(&self) -> bool {
+        match &self.state {
+            State::Waiting(task) => task.is_woken(),
+            State::Deleting(task) => task.is_woken(),
+            State::Reading(reading) => reading.next.is_woken(),
+        }
+    }
 }
 
 /// A body that the origin is sending.
@@ -327,24 +349,22 @@ impl Life {
 
     async fn take(&mut self, step: Step) -> Checked {
         self.step += 1;
-        let Step { what, pick, also } = step;
-        match what {
+        // Where there is nothing to do of the kind, something else goes on.
+        let others =
+            [What::Poll, What::Read, What::Store, What::Background, What::Answer, What::Frame, What::Start];
+        let kinds = [step.what].into_iter().chain(others);
+        let what = kinds.into_iter().find(|what| self.is_possible(*what));
+        let Step { pick, also, .. } = step;
+        match what.unwrap_or(What::Start) {
             What::Start => self.start(pick, also)?,
             What::Delete => self.start_delete(pick as usize % self.setup.uris),
             What::Poll => {
-                let is_woken = |caller: &Caller| match &caller.state {
-                    State::Waiting(task) => task.is_woken(),
-                    State::Deleting(task) => task.is_woken(),
-                    State::Reading(_) => false,
-                };
-                if let Some(number) = chosen(&self.callers, pick, is_woken) {
+                if let Some(number) = chosen(&self.callers, pick, |one| one.waits() && one.is_woken()) {
                     self.poll(number)?;
                 }
             }
             What::Read => {
-                let can_go_on =
-                    |caller: &Caller| matches!(&caller.state, State::Reading(body) if body.next.is_woken());
-                if let Some(number) = chosen(&self.callers, pick, can_go_on) {
+                if let Some(number) = chosen(&self.callers, pick, |one| !one.waits() && one.is_woken()) {
                     self.poll(number)?;
                 }
             }
@@ -377,11 +397,27 @@ impl Life {
                 }
             }
             What::Advance => {
-                let millis = [20, 300, 1_000, 2_000, 5_000, 11_000, 40_000, 100_000];
+                let millis = [20, 300, 1_000, 1_000, 2_000, 2_000, 5_000, 11_000, 40_000, 70_000];
                 self.advance(Duration::from_millis(millis[pick as usize % millis.len()])).await;
             }
         }
         self.observe()
+    }
+
+    /// Whether there is something to do of a kind.
+    fn is_possible(&self, what: What) -> bool {
+        match what {
+            What::Start => self.callers.len() < MOST_CALLERS,
+            What::Delete | What::Advance => true,
+            What::Poll => self.callers.iter().any(|one| one.waits() && one.is_woken()),
+            What::Read => self.callers.iter().any(|one| !one.waits() && one.is_woken()),
+            What::Background => Handle::current().metrics().num_alive_tasks() > 0,
+            What::Store | What::StoreOdd => self.storage.waiting() > 0,
+            What::Answer => self.calls.iter().any(Call::is_waiting),
+            What::Frame => self.streams.iter().any(|stream| !stream.rest.is_empty()),
+            What::End | What::Break => !self.streams.is_empty(),
+            What::Leave => !self.callers.is_empty(),
+        }
     }
 
     /// Notes what came of a step outside.
@@ -441,8 +477,8 @@ impl Life {
                 _ => wish.is_post = true,
             }
         }
-        let user = [None, None, None, Some(1), Some(2)][random.usize(..5)];
-        self.ask(uri, random.u8(..2), user, wish)
+        let user = Some(random.u8(..self.setup.users)).filter(|user| *user > 0);
+        self.ask(uri, random.u8(..self.setup.langs), user, wish)
     }
 
     fn ask(&mut self, uri: usize, lang: u8, user: Option<u8>, wish: Wish) -> Checked {
@@ -533,8 +569,7 @@ impl Life {
     async fn advance(&mut self, by: Duration) {
         self.note(|| format!("{by:?} pass"));
         let is_asked = self.storage.waiting() > 0 || Handle::current().metrics().num_alive_tasks() > 0;
-        let waits = |caller: &Caller| !matches!(caller.state, State::Reading(_));
-        let may_wait = is_asked || self.callers.iter().any(waits);
+        let may_wait = is_asked || self.callers.iter().any(Caller::waits);
         if self.setup.has_faults && by >= Duration::from_millis(300) && may_wait {
             self.model.forget(); // the cache may have waited long enough for some of it
         }
@@ -708,7 +743,7 @@ impl Life {
         if random.u32(..100) >= self.setup.oddities {
             return control;
         }
-        match random.u8(..9) {
+        match random.u8(..14) {
             0 => control.no_store = true,
             1 => control.no_cache = true,
             2 => control.private = true,
@@ -717,6 +752,7 @@ impl Life {
             5 => (control.max_age, control.stale_while_revalidate) = (Some(1), 30),
             6 => control.max_age = Some(0),
             7 => (control.max_age, control.public) = (Some(1), true),
+            8..11 => control.max_age = Some(2),
             _ => control.max_age = Some(1),
         }
         if !self.defects.stale_for_only_if_cached {
@@ -871,11 +907,15 @@ impl Life {
             return self.model.check_refusal(request, self.now());
         }
         let number_in = |name: &str| -> Option<usize> { head.headers.get(name)?.to_str().ok()?.parse().ok() };
+        let stale = match status.outcome() {
+            Outcome::Stale(reason) => Some(reason),
+            _ => None,
+        };
         // A 304 or 416 of the cache's own has the fields that such a one needs, and no others.
         let range = head.headers.get("content-range").and_then(|range| range.to_str().ok());
         let len = range.and_then(|range| range.strip_prefix("bytes */")?.parse().ok());
         let claimed = number_in("x-contact").or_else(|| {
-            self.model.allowed(request, |number, version| match head.status.as_u16() {
+            self.model.allowed(request, stale, |number, version| match head.status.as_u16() {
                 304 => asked.wish.has_version == Some(number),
                 416 => len == Some(version.body.len()) && asked.wish.range.is_some(),
                 _ => false,
@@ -885,10 +925,6 @@ impl Life {
             return violation("no origin's response", format!("request {request}: {head:?}"));
         };
         self.model.receives(contact, self.now());
-        let stale = match status.outcome() {
-            Outcome::Stale(reason) => Some(reason),
-            _ => None,
-        };
         self.model.check_answer(request, contact, stale)?;
         if let Some(age) = head.headers.get("age").and_then(|age| age.to_str().ok()?.parse().ok()) {
             self.model.check_age(request, contact, age, self.now())?;
@@ -1032,11 +1068,7 @@ impl Life {
                 moves = true;
             }
             for number in (0..self.callers.len()).rev() {
-                let is_woken = match &self.callers[number].state {
-                    State::Waiting(task) => task.is_woken(),
-                    State::Deleting(task) => task.is_woken(),
-                    State::Reading(reading) => reading.next.is_woken(),
-                };
+                let is_woken = self.callers[number].is_woken();
                 if is_woken {
                     self.poll(number)?;
                     moves = true;
