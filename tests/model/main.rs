@@ -12,10 +12,10 @@ mod support;
 #[allow(dead_code)]
 mod task;
 
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 
 use defects::Defects;
-use model::{Checked, Violation};
+use model::Violation;
 use run::{Setup, Step, live};
 
 /// So many seeds in an ordinary run.
@@ -25,44 +25,36 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
-/// Lives a life; a panic is a violation too.
-fn checked(setup: &Setup, steps: &[Step], defects: Defects) -> Checked {
-    let lived = panic::catch_unwind(AssertUnwindSafe(|| live(setup, steps, defects, false).0));
-    lived.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Violation { rule: "a panic", text: text.unwrap_or_default() })
-    })
-}
-
 /// Leaves out steps for as long as the same rule is broken without them.
-fn shorten(setup: &Setup, steps: Vec<Step>, defects: Defects, rule: &str) -> Vec<Step> {
-    let mut steps = steps;
+fn shorten(setup: &Setup, steps: &[Step], defects: Defects, rule: &str) -> Vec<Step> {
+    let mut steps = live(setup, steps, defects, false).taken;
     let mut size = steps.len().div_ceil(2);
     while size > 0 {
-        let mut at = 0;
+        let (mut at, before) = (0, steps.len());
         while at < steps.len() {
             let mut fewer = steps.clone();
             fewer.drain(at..(at + size).min(steps.len()));
-            match checked(setup, &fewer, defects) {
+            let lived = live(setup, &fewer, defects, false);
+            match lived.checked {
                 Err(found) if found.rule == rule => steps = fewer,
                 _ => at += size,
             }
         }
-        size /= 2;
+        if size > 1 || steps.len() == before {
+            size /= 2;
+        }
     }
     steps
 }
 
 /// The seed, what is wrong, and what happened.
-fn report(seed: u64, setup: &Setup, steps: Vec<Step>, defects: Defects, found: &Violation) -> String {
+fn report(seed: u64, setup: &Setup, steps: &[Step], defects: Defects, found: &Violation) -> String {
     let all = steps.len();
     let steps = shorten(setup, steps, defects, found.rule);
-    let (again, trace) = panic::catch_unwind(AssertUnwindSafe(|| live(setup, &steps, defects, true)))
-        .unwrap_or_else(|_| (Err(found.clone()), vec!["it panics".to_owned()]));
-    let text = again.err().map_or_else(|| found.text.clone(), |found| found.text);
-    let count = steps.len();
-    format!("MODEL_SEED={seed}: {}: {text}\n{count} of {all} steps:\n{}", found.rule, trace.join("\n"))
+    let lived = live(setup, &steps, defects, true);
+    let text = lived.checked.err().map_or_else(|| found.text.clone(), |found| found.text);
+    let (count, trace) = (steps.len(), lived.trace.join("\n"));
+    format!("MODEL_SEED={seed}: {}: {text}\n{count} of {all} steps:\n{trace}", found.rule)
 }
 
 #[test]
@@ -83,9 +75,9 @@ fn cache_does_what_the_model_allows() {
     let mut failed = std::collections::BTreeMap::<&str, Vec<u64>>::new();
     for seed in first..first + count {
         let (setup, steps) = Setup::of(seed, defects);
-        if let Err(found) = checked(&setup, &steps, defects) {
+        if let Err(found) = live(&setup, &steps, defects, false).checked {
             if !goes_on {
-                panic!("{}", report(seed, &setup, steps, defects, &found));
+                panic!("{}", report(seed, &setup, &steps, defects, &found));
             }
             failed.entry(found.rule).or_default().push(seed);
         }

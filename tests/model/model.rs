@@ -138,8 +138,8 @@ pub struct Contact {
     pub answered: Moment,
     pub is_get: bool,
     pub is_part: bool,
-    /// Its request validated a stored response.
-    pub is_conditional: bool,
+    /// It confirmed a version from before.
+    pub is_confirmed: bool,
     /// It was fetched in the background, after its request had been answered.
     pub is_refresh: bool,
     /// The cache is known to have seen it.
@@ -155,7 +155,6 @@ pub struct Called {
     pub owner: usize,
     pub began: Moment,
     pub is_post: bool,
-    pub is_conditional: bool,
     pub answered: Option<Moment>,
     pub contact: Option<usize>,
     /// Its caller has gone before the answer.
@@ -233,6 +232,8 @@ pub struct Model {
     parted: [u64; 3],
 }
 
+/// Long bodies are several chunks of so many bytes.
+pub const CHUNK: usize = 8;
 /// How long a request waits for another's fetch.
 const PATIENCE: u64 = 10_000;
 
@@ -415,7 +416,7 @@ impl Model {
         contact.received.get_or_insert(now);
         let contact = contact.clone();
         let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
-        if contact.is_get && !is_late && self.is_usable(&contact) {
+        if contact.is_get && !contact.is_confirmed && !is_late && self.is_usable(&contact) {
             self.alone[contact.uri] = [false; 2];
         }
     }
@@ -490,7 +491,7 @@ impl Model {
         self.contacts[number].whole.get_or_insert(at);
         let contact = &self.contacts[number];
         let uri = contact.uri;
-        if self.is_faulty || !contact.is_get || !self.is_usable(contact) {
+        if self.is_faulty || !contact.is_get || !self.is_usable(contact) || !self.can_have_own(contact) {
             return;
         }
         let is_disturbed = self.is_touched_since(uri, contact.began.step)
@@ -505,6 +506,14 @@ impl Model {
         if !is_disturbed && !self.settled.iter().any(|one| one.contact == number) {
             self.settled.push(Settled { uri, contact: number, since: at });
         }
+    }
+
+    /// Whether it is kept in a place of its own. A long body that is confirmed for another variant too is not copied.
+    fn can_have_own(&self, contact: &Contact) -> bool {
+        let version = &self.versions[contact.version];
+        let is_same = version.user == contact.user
+            && (!self.setting.varies[contact.uri] || version.lang == contact.lang);
+        is_same || version.body.len() <= CHUNK
     }
 
     /// Whether another response, which came in that step, may have taken this one's place or kept it from it.

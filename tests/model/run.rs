@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use tower_response_cache::{
 
 use super::defects::Defects;
 use super::model::{
-    Asked, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
+    Asked, CHUNK, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
 };
 use super::origin::{Call, Given, Origin, Sending};
 use super::storage::{Happens, Manner, Scripted};
@@ -26,8 +27,6 @@ use super::support::ReqBody;
 use super::task::Task;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Long bodies are several chunks of so many bytes.
-const CHUNK: usize = 8;
 /// More than so many at a time wait for each other's steps.
 const MOST_CALLERS: usize = 6;
 
@@ -71,6 +70,8 @@ pub struct Step {
     pub what: What,
     pub pick: u32,
     pub also: u32,
+    /// Nothing else is done where there is nothing to do of the kind.
+    pub is_exact: bool,
 }
 
 /// How a life ends.
@@ -156,7 +157,7 @@ impl Setup {
                     at = at.saturating_sub(*weight);
                     is_it
                 });
-                Step { what: chosen.unwrap().0, pick: random.u32(..), also: random.u32(..) }
+                Step { what: chosen.unwrap().0, pick: random.u32(..), also: random.u32(..), is_exact: false }
             })
             .collect();
         (setup, steps)
@@ -227,15 +228,32 @@ pub struct Life {
     step: u64,
     /// A caller went away before its end.
     has_left: bool,
+    /// The steps that did something, as they were.
+    taken: Vec<Step>,
     /// What happened, for who reads it.
-    pub trace: Option<Vec<String>>,
+    trace: Option<Vec<String>>,
 }
 
-/// Lives a whole life; with what happened, if that is wanted.
-pub fn live(setup: &Setup, steps: &[Step], defects: Defects, traces: bool) -> (Checked, Vec<String>) {
+/// What became of a life.
+#[derive(Debug)]
+pub struct Lived {
+    pub checked: Checked,
+    /// The steps that did something: they do the same again.
+    pub taken: Vec<Step>,
+    /// What happened, if that was wanted.
+    pub trace: Vec<String>,
+}
+
+/// Lives a whole life. A panic is a violation too.
+pub fn live(setup: &Setup, steps: &[Step], defects: Defects, traces: bool) -> Lived {
     let mut life = Life::new(setup.clone(), defects, traces);
-    let checked = life.through(steps);
-    (checked, life.trace.take().unwrap_or_default())
+    let checked = panic::catch_unwind(AssertUnwindSafe(|| life.through(steps))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        violation("a panic", text.unwrap_or_default())
+    });
+    let (taken, trace) = (std::mem::take(&mut life.taken), life.trace.take().unwrap_or_default());
+    Lived { checked, taken, trace }
 }
 
 fn runtime() -> Runtime {
@@ -294,6 +312,7 @@ impl Life {
             streams: Vec::new(),
             step: 0,
             has_left: false,
+            taken: Vec::new(),
             trace: traces.then(Vec::new),
         }
     }
@@ -352,10 +371,13 @@ impl Life {
         // Where there is nothing to do of the kind, something else goes on.
         let others =
             [What::Poll, What::Read, What::Store, What::Background, What::Answer, What::Frame, What::Start];
-        let kinds = [step.what].into_iter().chain(others);
-        let what = kinds.into_iter().find(|what| self.is_possible(*what));
+        let others = others.into_iter().filter(|_| !step.is_exact);
+        let Some(what) = [step.what].into_iter().chain(others).find(|what| self.is_possible(*what)) else {
+            return Ok(());
+        };
+        self.taken.push(Step { what, is_exact: true, ..step });
         let Step { pick, also, .. } = step;
-        match what.unwrap_or(What::Start) {
+        match what {
             What::Start => self.start(pick, also)?,
             What::Delete => self.start_delete(pick as usize % self.setup.uris),
             What::Poll => {
@@ -431,7 +453,6 @@ impl Life {
                 owner,
                 began: now,
                 is_post: call.method == Method::POST,
-                is_conditional: call.field("if-none-match").is_some(),
                 answered: None,
                 contact: None,
                 is_dropped: false,
@@ -628,7 +649,7 @@ impl Life {
             answered: now,
             is_get: !is_head,
             is_part: false,
-            is_conditional: called.is_conditional,
+            is_confirmed: confirmed.is_some(),
             is_refresh: self.is_refresh(number),
             received: None,
             whole: None,
@@ -972,10 +993,7 @@ impl Life {
 
     /// A response that the origin has just confirmed is settled as soon as a caller knows it.
     fn settles(&mut self, asked: &Asked, contact: usize, code: u16, status: &CacheStatus) {
-        let of = &self.model.contacts[contact];
-        let version = &self.model.versions[of.version];
-        let is_same = version.user == of.user && (!self.setup.varies[of.uri] || version.lang == of.lang);
-        if status.is_revalidated() && code == 200 && !asked.wish.is_head && is_same {
+        if status.is_revalidated() && code == 200 && !asked.wish.is_head {
             self.model.has_whole(contact, self.now());
         }
     }
@@ -1200,10 +1218,13 @@ impl Life {
             return violation("a call for nobody", format!("call {number} is waited for"));
         }
         let is_wrong = |stream: &&Stream| {
-            let mut contacts = self.model.contacts.iter();
-            let contact = contacts.find(|one| one.version == stream.version);
-            let is_left_out = |one: &Contact| one.is_conditional && !self.defects.leaving_while_validating;
-            !contact.is_some_and(|one| but_refreshes && (one.is_refresh || is_left_out(one)))
+            let uri = self.model.versions[stream.version].uri;
+            let mut contacts = self.model.contacts.iter().filter(|one| one.uri == uri);
+            let of_first = self.model.contacts.iter().find(|one| one.uri == uri).map(|one| one.version);
+            let is_refresh = contacts.any(|one| one.version == stream.version && one.is_refresh);
+            // What is not the first response may have been fetched in place of a stored one.
+            let is_left_out = of_first != Some(stream.version) && !self.defects.leaving_while_validating;
+            !(but_refreshes && (is_refresh || is_left_out))
         };
         match self.streams.iter().find(is_wrong) {
             Some(stream) => {
