@@ -291,6 +291,10 @@ impl Model {
                 format!("request {owner} goes to the origin, though contact {found} was read to its end");
             return violation("a needless fetch", text);
         }
+        // What each use has to validate is validated by each.
+        if self.contacts.iter().any(|one| one.uri == asked.uri && one.control.no_cache) {
+            return Ok(());
+        }
         // A background refresh has its own rules.
         if self.is_faulty
             || asked.over.is_some()
@@ -325,7 +329,10 @@ impl Model {
     /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
     fn is_parting(&self, uri: usize, step: u64) -> bool {
         self.calls.iter().any(|call| {
-            let is_shared = call.contact.is_some_and(|contact| self.is_usable(&self.contacts[contact]));
+            let is_shared = call.contact.is_some_and(|contact| {
+                let contact = &self.contacts[contact];
+                self.is_usable(contact) && self.can_have_own(contact)
+            });
             let over = self.requests[call.owner].over;
             call.uri == uri
                 && call.answered.is_some()
@@ -397,6 +404,7 @@ impl Model {
             return;
         }
         // Credentials in a shared cache say nothing of the requests without.
+        let is_usable = is_usable && self.can_have_own(&contact);
         self.alone[uri][1] |= !is_usable;
         if !(is_for_one && self.setting.defects.leaders_with_credentials) {
             self.alone[uri][0] |= !is_usable;
@@ -413,7 +421,10 @@ impl Model {
     /// A caller has the head: the cache knows it, and what comes next may be shared again.
     pub fn receives(&mut self, number: usize, now: Moment) {
         let contact = &mut self.contacts[number];
-        contact.received.get_or_insert(now);
+        if contact.received.is_some() {
+            return;
+        }
+        contact.received = Some(now);
         let contact = contact.clone();
         let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
         if contact.is_get && !contact.is_confirmed && !is_late && self.is_usable(&contact) {
