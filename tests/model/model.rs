@@ -138,6 +138,8 @@ pub struct Contact {
     pub answered: Moment,
     pub is_get: bool,
     pub is_part: bool,
+    /// Others could follow its request.
+    pub is_led: bool,
     /// It confirmed a version from before.
     pub is_confirmed: bool,
     /// It was fetched in the background, after its request had been answered.
@@ -155,6 +157,8 @@ pub struct Called {
     pub owner: usize,
     pub began: Moment,
     pub is_post: bool,
+    /// Others may follow it.
+    pub is_led: bool,
     pub answered: Option<Moment>,
     pub contact: Option<usize>,
     /// Its caller has gone before the answer.
@@ -273,11 +277,11 @@ impl Model {
     // --- what happens ---------------------------------------------------------------------------------------------------
 
     /// A request has reached the origin: it must not have been needless.
-    pub fn arrives(&mut self, called: Called) -> Checked {
-        let (asked, uri) = (self.requests[called.owner].clone(), called.uri);
+    pub fn arrives(&mut self, mut called: Called) -> Checked {
+        let asked = self.requests[called.owner].clone();
+        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked);
         let checked = self.check_arrival(&called, &asked);
         self.calls.push(called);
-        let _ = uri;
         checked
     }
 
@@ -296,11 +300,7 @@ impl Model {
             return Ok(());
         }
         // A background refresh has its own rules.
-        if self.is_faulty
-            || asked.over.is_some()
-            || !asked.wish.is_plain()
-            || self.alone[asked.uri][usize::from(asked.user.is_some())]
-        {
+        if self.is_faulty || asked.over.is_some() || !asked.wish.is_plain() || self.is_alone(asked) {
             return Ok(());
         }
         for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
@@ -312,6 +312,7 @@ impl Model {
             let began = of.began.step.min(asked.began.step);
             let is_disturbed = self.parted[asked.uri] >= began
                 || self.is_parting(asked.uri, began)
+                || self.has_unled(asked.uri, began)
                 || (!self.setting.defects.stale_flights
                     && self.has_stale_flight(asked.uri, began, called.began))
                 || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
@@ -324,6 +325,17 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request waits for no other's fetch.
+    fn is_alone(&self, asked: &Asked) -> bool {
+        self.alone[asked.uri][usize::from(asked.user.is_some())]
+    }
+
+    /// Whether a response is still coming that nobody follows: it may take the place before those who do.
+    fn has_unled(&self, uri: usize, step: u64) -> bool {
+        let is_coming = |one: &Contact| one.whole.is_none_or(|whole| whole.step >= step);
+        self.contacts.iter().any(|one| one.uri == uri && !one.is_led && is_coming(one))
     }
 
     /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
