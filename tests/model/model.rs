@@ -1,0 +1,688 @@
+//! The small cache that is obviously right: what the origin said, what was invalidated, and what may be answered from that.
+//!
+//! It keeps everything for ever and compares by brute force. It stores nothing: instead of one answer, it knows which
+//! answers are allowed, for the order of events leaves the cache a choice.
+
+use std::fmt;
+
+use http::HeaderMap;
+use tower_response_cache::{StaleReason, Timestamp};
+
+use super::defects::Defects;
+
+/// A step of the schedule, and the clock then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    pub step: u64,
+    /// Milliseconds.
+    pub time: u64,
+}
+
+impl Moment {
+    pub fn at(step: u64, time: Timestamp) -> Self {
+        Self { step, time: time.as_millis() }
+    }
+}
+
+/// What the origin says about caches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// Seconds.
+    pub max_age: Option<u64>,
+    pub stale_while_revalidate: u64,
+    pub no_store: bool,
+    pub no_cache: bool,
+    pub private: bool,
+    pub public: bool,
+    pub must_revalidate: bool,
+}
+
+impl Control {
+    pub fn text(&self) -> String {
+        let mut words = Vec::new();
+        let flags = [
+            (self.no_store, "no-store"),
+            (self.no_cache, "no-cache"),
+            (self.private, "private"),
+            (self.public, "public"),
+            (self.must_revalidate, "must-revalidate"),
+        ];
+        words.extend(flags.iter().filter(|(is_said, _)| *is_said).map(|(_, word)| (*word).to_owned()));
+        words.extend(self.max_age.map(|secs| format!("max-age={secs}")));
+        if self.stale_while_revalidate > 0 {
+            words.push(format!("stale-while-revalidate={}", self.stale_while_revalidate));
+        }
+        words.join(", ")
+    }
+}
+
+/// What a request asks for, beside its URI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub is_head: bool,
+    pub is_post: bool,
+    pub upgrades: bool,
+    pub range: Option<(u64, u64)>,
+    pub max_age_zero: bool,
+    pub no_cache: bool,
+    pub only_if_cached: bool,
+    /// Its own If-None-Match names this version.
+    pub has_version: Option<usize>,
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [
+            (self.is_head, "HEAD"),
+            (self.is_post, "POST"),
+            (self.upgrades, "upgrade"),
+            (self.max_age_zero, "max-age=0"),
+            (self.no_cache, "no-cache"),
+            (self.only_if_cached, "only-if-cached"),
+        ];
+        flags.iter().filter(|(is_said, _)| *is_said).try_for_each(|(_, word)| write!(f, "{word} "))?;
+        self.range.map_or(Ok(()), |(from, to)| write!(f, "bytes={from}-{to} "))?;
+        self.has_version.map_or(Ok(()), |version| write!(f, "if-none-match v{version}"))
+    }
+}
+
+impl Wish {
+    /// A GET that says nothing about caches.
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A request of a caller.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub uri: usize,
+    pub lang: u8,
+    pub user: Option<u8>,
+    pub wish: Wish,
+    pub began: Moment,
+    /// When it was answered, or its caller went away.
+    pub over: Option<Moment>,
+}
+
+/// What the origin once was: each of its responses with a body is another.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub uri: usize,
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub has_tag: bool,
+    /// The Content-Length that was announced.
+    pub len: Option<usize>,
+    /// Content-Length contradicts the body, which has a transfer coding.
+    pub is_contradicted: bool,
+    /// How much of what the origin sends is out, and how that ended.
+    pub sent: usize,
+    pub has_ended: bool,
+    pub is_broken: bool,
+    pub lang: u8,
+    pub user: Option<u8>,
+}
+
+/// The origin's word about a version: the response itself, a 304, or the response to a HEAD.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    pub version: usize,
+    pub uri: usize,
+    /// The request that went out for it.
+    pub owner: usize,
+    pub lang: u8,
+    pub user: Option<u8>,
+    pub control: Control,
+    pub began: Moment,
+    pub answered: Moment,
+    pub is_get: bool,
+    pub is_part: bool,
+    /// Others could follow its request.
+    pub is_led: bool,
+    /// It confirmed a version from before.
+    pub is_confirmed: bool,
+    /// It was fetched in the background, after its request had been answered.
+    pub is_refresh: bool,
+    /// The cache is known to have seen it.
+    pub received: Option<Moment>,
+    /// When the first caller had read it to its end, or its body broke off or was given up.
+    pub whole: Option<Moment>,
+}
+
+/// A call that has reached the origin.
+#[derive(Clone, Debug)]
+pub struct Called {
+    pub uri: usize,
+    pub owner: usize,
+    pub began: Moment,
+    pub is_post: bool,
+    /// Others may follow it.
+    pub is_led: bool,
+    pub answered: Option<Moment>,
+    pub contact: Option<usize>,
+    /// Its caller has gone before the answer.
+    pub is_dropped: bool,
+}
+
+/// Something that ends what is stored of a URI.
+#[derive(Clone, Debug)]
+pub struct Invalidation {
+    pub uri: usize,
+    pub began: Moment,
+    pub completed: Option<Moment>,
+    /// Its caller has gone: it may be carried out at any time.
+    pub is_abandoned: bool,
+    /// It ends everything from before, whatever that is.
+    pub is_certain: bool,
+}
+
+/// A response that a caller has read to its end, and that must be found from now on.
+#[derive(Clone, Debug)]
+struct Settled {
+    uri: usize,
+    contact: usize,
+    since: Moment,
+}
+
+/// Something that may have changed what is stored of a URI.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    uri: usize,
+    step: u64,
+    contact: Option<usize>,
+}
+
+/// What must not be.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub rule: &'static str,
+    pub text: String,
+}
+
+pub type Checked = Result<(), Violation>;
+
+pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { rule, text: text.into() })
+}
+
+/// The settings that the rules depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    pub is_shared: bool,
+    /// For how many seconds a stale response stands in for an origin that fails.
+    pub stale_if_error: u64,
+    /// Vary names the language, for these URIs.
+    pub varies: [bool; 3],
+    pub defects: Defects,
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub setting: Setting,
+    pub requests: Vec<Asked>,
+    pub versions: Vec<Version>,
+    pub contacts: Vec<Contact>,
+    pub calls: Vec<Called>,
+    pub invalidations: Vec<Invalidation>,
+    settled: Vec<Settled>,
+    events: Vec<Event>,
+    /// The storage has failed, or forgot something: what must be found is not known any more.
+    pub is_faulty: bool,
+    /// For these URIs nobody need wait for another's fetch, without and with credentials: the last response was for its
+    /// caller alone.
+    alone: [[bool; 2]; 3],
+    /// The last time that a fetch of a URI failed, was given up, or brought what cannot be shared.
+    parted: [u64; 3],
+}
+
+/// Long bodies are several chunks of so many bytes.
+pub const CHUNK: usize = 8;
+/// How long a request waits for another's fetch.
+const PATIENCE: u64 = 10_000;
+
+impl Model {
+    pub fn new(setting: Setting) -> Self {
+        Self { setting, ..Self::default() }
+    }
+
+    /// Whether a response to this request may be stored at all.
+    fn is_storable(&self, contact: &Contact) -> bool {
+        let (control, version) = (contact.control, &self.versions[contact.version]);
+        let may_be_kept = !control.no_store
+            && (!self.setting.is_shared || (!control.private && self.is_for_others(contact)));
+        let is_of_use = control.max_age.is_some_and(|secs| secs > 0) || version.has_tag;
+        version.status == 200 && !contact.is_part && may_be_kept && is_of_use
+    }
+
+    /// Whether it is not one user's alone, in a shared cache (RFC 9111 §3.5).
+    fn is_for_others(&self, contact: &Contact) -> bool {
+        contact.user.is_none() || contact.control.public || contact.control.must_revalidate
+    }
+
+    /// Whether it answers others without being validated.
+    fn is_usable(&self, contact: &Contact) -> bool {
+        let control = contact.control;
+        let lifetime = 1000 * control.max_age.unwrap_or_default();
+        let is_fresh = contact.answered.time - contact.began.time < lifetime;
+        self.is_storable(contact) && is_fresh && !control.no_cache
+    }
+
+    /// Whether a request's own fields select what came for another request (RFC 9111 §4.1).
+    fn selects(&self, uri: usize, (lang, user): (u8, Option<u8>), contact: &Contact) -> bool {
+        (!self.setting.varies[uri] || lang == contact.lang)
+            && (self.setting.is_shared || user == contact.user)
+    }
+
+    // --- what happens ---------------------------------------------------------------------------------------------------
+
+    /// A request has reached the origin: it must not have been needless.
+    pub fn arrives(&mut self, mut called: Called) -> Checked {
+        let asked = self.requests[called.owner].clone();
+        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked);
+        let checked = self.check_arrival(&called, &asked);
+        self.calls.push(called);
+        checked
+    }
+
+    fn check_arrival(&self, called: &Called, asked: &Asked) -> Checked {
+        let owner = called.owner;
+        if asked.wish.only_if_cached && !called.is_post {
+            return violation("only-if-cached", format!("request {owner} wants only what is stored"));
+        }
+        if let Some(found) = self.must_be_found(asked, called.began) {
+            let text =
+                format!("request {owner} goes to the origin, though contact {found} was read to its end");
+            return violation("a needless fetch", text);
+        }
+        // What each use has to validate is validated by each.
+        if self.contacts.iter().any(|one| one.uri == asked.uri && one.control.no_cache) {
+            return Ok(());
+        }
+        // A background refresh has its own rules.
+        if self.is_faulty || asked.over.is_some() || !asked.wish.is_plain() || self.is_alone(asked) {
+            return Ok(());
+        }
+        for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
+            let of = &self.requests[other.owner];
+            let is_alike = of.wish.is_plain()
+                && !other.is_dropped
+                && (!self.setting.varies[asked.uri] || of.lang == asked.lang)
+                && of.user == asked.user;
+            let began = of.began.step.min(asked.began.step);
+            let is_disturbed = self.parted[asked.uri] >= began
+                || self.is_parting(asked.uri, began)
+                || self.has_unled(asked.uri, began)
+                || (!self.setting.defects.stale_flights
+                    && self.has_stale_flight(asked.uri, began, called.began))
+                || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
+                || self.is_touched_since(asked.uri, of.began.step)
+                || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
+            let waited = called.began.time - other.began.time.min(asked.began.time);
+            if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
+                let text = format!("request {owner} fetches what request {} fetches already", other.owner);
+                return violation("two fetches for one key", text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a request waits for no other's fetch.
+    fn is_alone(&self, asked: &Asked) -> bool {
+        self.alone[asked.uri][usize::from(asked.user.is_some())]
+    }
+
+    /// Whether a response is still coming that nobody follows: it may take the place before those who do.
+    fn has_unled(&self, uri: usize, step: u64) -> bool {
+        let is_coming = |one: &Contact| one.whole.is_none_or(|whole| whole.step >= step);
+        self.contacts.iter().any(|one| one.uri == uri && !one.is_led && is_coming(one))
+    }
+
+    /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
+    fn is_parting(&self, uri: usize, step: u64) -> bool {
+        self.calls.iter().any(|call| {
+            let is_shared = call.contact.is_some_and(|contact| {
+                let contact = &self.contacts[contact];
+                self.is_usable(contact) && self.can_have_own(contact)
+            });
+            let over = self.requests[call.owner].over;
+            call.uri == uri
+                && call.answered.is_some()
+                && !is_shared
+                && over.is_none_or(|over| over.step >= step)
+        })
+    }
+
+    /// Whether a response is still coming that is stale by now.
+    fn has_stale_flight(&self, uri: usize, step: u64, now: Moment) -> bool {
+        self.contacts.iter().any(|one| {
+            let lifetime = 1000 * one.control.max_age.unwrap_or_default();
+            let waits = now.time - one.answered.time;
+            one.uri == uri
+                && one.whole.is_none_or(|whole| whole.step >= step)
+                && (!self.is_usable(one) || now.time - one.began.time >= lifetime || waits >= PATIENCE)
+        })
+    }
+
+    /// Whether another variant is still coming.
+    fn has_other_flight(&self, asked: &Asked, step: u64) -> bool {
+        self.contacts.iter().any(|one| {
+            one.uri == asked.uri
+                && one.whole.is_none_or(|whole| whole.step >= step)
+                && !self.selects(asked.uri, (asked.lang, asked.user), one)
+        })
+    }
+
+    /// A body broke off, or was given up before its end.
+    pub fn ends(&mut self, version: usize, at: Moment) {
+        let contacts = self.contacts.iter_mut().filter(|one| one.version == version);
+        contacts.for_each(|one| drop(one.whole.get_or_insert(at)));
+        self.parted[self.versions[version].uri] = at.step;
+    }
+
+    /// Whether an invalidation was under way or came since a step.
+    fn is_touched_since(&self, uri: usize, step: u64) -> bool {
+        let is_since = |moment: Option<Moment>| moment.is_none_or(|moment| moment.step >= step);
+        self.invalidations.iter().filter(|one| one.uri == uri).any(|one| {
+            let is_under_way = one.is_abandoned || is_since(one.completed);
+            // What was asked meanwhile may carry it out once more.
+            is_under_way
+                || (!self.setting.defects.doubled_tombstones
+                    && self.requests.iter().any(|asked| {
+                        let began_before = one.completed.is_some_and(|done| asked.began.step < done.step);
+                        asked.uri == uri && began_before && is_since(asked.over)
+                    }))
+        })
+    }
+
+    /// The origin has answered a call that may be stored or change what is.
+    pub fn answers(&mut self, call: usize, at: Moment, contact: Option<usize>) {
+        let called = &mut self.calls[call];
+        called.answered = Some(at);
+        called.contact = contact;
+        let uri = called.uri;
+        let Some(number) = contact else {
+            self.parted[uri] = at.step;
+            return;
+        };
+        let contact = self.contacts[number].clone();
+        let is_usable = self.is_usable(&contact);
+        let is_failure = self.versions[contact.version].status >= 500;
+        let is_for_one = self.setting.is_shared && !self.is_for_others(&contact);
+        if !is_usable || !contact.is_get {
+            self.parted[uri] = at.step;
+        }
+        if is_failure {
+            return;
+        }
+        // Credentials in a shared cache say nothing of the requests without.
+        let is_usable = is_usable && self.can_have_own(&contact);
+        self.alone[uri][1] |= !is_usable;
+        if !(is_for_one && self.setting.defects.leaders_with_credentials) {
+            self.alone[uri][0] |= !is_usable;
+        }
+        self.events.push(Event { uri, step: at.step, contact: Some(number) });
+        let keeps = is_usable && contact.is_get;
+        let settled = std::mem::take(&mut self.settled);
+        self.settled = settled
+            .into_iter()
+            .filter(|one| one.uri != uri || (keeps && self.are_apart(&contact, &self.contacts[one.contact])))
+            .collect();
+    }
+
+    /// A caller has the head: the cache knows it, and what comes next may be shared again.
+    pub fn receives(&mut self, number: usize, now: Moment) {
+        let contact = &mut self.contacts[number];
+        if contact.received.is_some() {
+            return;
+        }
+        contact.received = Some(now);
+        let contact = contact.clone();
+        let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
+        if contact.is_get && !contact.is_confirmed && !is_late && self.is_usable(&contact) {
+            self.alone[contact.uri] = [false; 2];
+        }
+    }
+
+    /// Time has passed: what the cache has not looked at yet may be old when it does.
+    pub fn passes(&mut self, now: Moment) {
+        for contact in self.contacts.iter().filter(|contact| contact.received.is_none()) {
+            let lifetime = 1000 * contact.control.max_age.unwrap_or_default();
+            if now.time - contact.began.time >= lifetime {
+                self.alone[contact.uri] = [true; 2];
+            }
+        }
+    }
+
+    /// Whether two responses are variants of which neither takes the other's place.
+    fn are_apart(&self, one: &Contact, other: &Contact) -> bool {
+        // In a private cache, `public` is one field less to select by, and other fields begin anew.
+        let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
+        has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
+    }
+
+    /// A request is answered, or its caller has gone.
+    pub fn is_over(&mut self, request: usize, at: Moment) {
+        self.requests[request].over.get_or_insert(at);
+    }
+
+    /// A fetch was given up by its caller.
+    pub fn gives_up(&mut self, call: usize, step: u64) {
+        self.calls[call].is_dropped = true;
+        let uri = self.calls[call].uri;
+        self.parted[uri] = step;
+    }
+
+    /// A body ends badly or is given up: those who follow part.
+    pub fn parts(&mut self, uri: usize, step: u64) {
+        self.parted[uri] = step;
+    }
+
+    /// `is_certain`: what was fetched before must not be served afterwards.
+    pub fn invalidates(&mut self, uri: usize, began: Moment, is_certain: bool) -> usize {
+        self.disturb(uri, began.step);
+        self.invalidations.push(Invalidation {
+            uri,
+            began,
+            completed: None,
+            is_abandoned: false,
+            is_certain,
+        });
+        self.invalidations.len() - 1
+    }
+
+    pub fn has_invalidated(&mut self, number: usize, completed: Moment) {
+        let one = &mut self.invalidations[number];
+        one.completed = Some(completed);
+        let uri = one.uri;
+        self.disturb(uri, completed.step);
+    }
+
+    fn disturb(&mut self, uri: usize, step: u64) {
+        self.settled.retain(|one| one.uri != uri);
+        self.events.push(Event { uri, step, contact: None });
+    }
+
+    /// Nothing that is stored of any URI is known to be found any more.
+    pub fn forget(&mut self) {
+        self.is_faulty = true;
+        self.settled.clear();
+    }
+
+    /// A caller has a response whole: its last byte, or its head where the body was stored before.
+    pub fn has_whole(&mut self, number: usize, at: Moment) {
+        self.contacts[number].whole.get_or_insert(at);
+        let contact = &self.contacts[number];
+        let uri = contact.uri;
+        if self.is_faulty || !contact.is_get || !self.is_usable(contact) || !self.can_have_own(contact) {
+            return;
+        }
+        let is_disturbed = self.is_touched_since(uri, contact.began.step)
+            || self.events.iter().any(|event| {
+                event.uri == uri
+                    && event.contact != Some(number)
+                    && match event.contact {
+                        None => event.step >= contact.began.step,
+                        Some(other) => self.disturbs(other, event.step, contact),
+                    }
+            });
+        if !is_disturbed && !self.settled.iter().any(|one| one.contact == number) {
+            self.settled.push(Settled { uri, contact: number, since: at });
+        }
+    }
+
+    /// Whether it is kept in a place of its own. A long body that is confirmed for another variant too is not copied.
+    fn can_have_own(&self, contact: &Contact) -> bool {
+        let version = &self.versions[contact.version];
+        let is_same = version.user == contact.user
+            && (!self.setting.varies[contact.uri] || version.lang == contact.lang);
+        is_same || version.body.len() <= CHUNK
+    }
+
+    /// Whether another response, which came in that step, may have taken this one's place or kept it from it.
+    fn disturbs(&self, other: usize, step: u64, contact: &Contact) -> bool {
+        let other = &self.contacts[other];
+        let asked = &self.requests[contact.owner];
+        let was_there = other.whole.is_some_and(|whole| whole.step < asked.began.step);
+        if !other.is_get || !self.is_usable(other) || !self.are_apart(other, contact) {
+            return step >= contact.began.step || !was_there;
+        }
+        // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
+        // that out, and store the other one beside it.
+        let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
+        !was_there && !(share && self.setting.defects.variants_beside)
+    }
+
+    /// The response that this request must be answered with, from what is stored.
+    fn must_be_found(&self, asked: &Asked, now: Moment) -> Option<usize> {
+        let wish = asked.wish;
+        if self.is_faulty || asked.over.is_some() || wish.is_post || wish.no_cache || wish.max_age_zero {
+            return None;
+        }
+        let found = self.settled.iter().find(|one| {
+            let contact = &self.contacts[one.contact];
+            one.uri == asked.uri
+                && !self.is_touched_since(asked.uri, contact.began.step)
+                && one.since.step < asked.began.step
+                && self.selects(asked.uri, (asked.lang, asked.user), contact)
+                && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
+        });
+        found.map(|one| one.contact)
+    }
+
+    /// A contact with such a version that may answer a request; `None`: none may.
+    pub fn allowed(
+        &self,
+        request: usize,
+        stale: Option<StaleReason>,
+        is_such: impl Fn(usize, &Version) -> bool,
+    ) -> Option<usize> {
+        let all = self.contacts.iter().enumerate().rev();
+        all.filter(|(_, one)| is_such(one.version, &self.versions[one.version]))
+            .map(|(number, _)| number)
+            .find(|number| self.check_answer(request, *number, stale).is_ok())
+    }
+
+    // --- what a caller gets -----------------------------------------------------------------------------------------------
+
+    /// Whether the cache's own refusal is right.
+    pub fn check_refusal(&self, request: usize, now: Moment) -> Checked {
+        let asked = &self.requests[request];
+        if !asked.wish.only_if_cached {
+            return violation("a refusal", format!("request {request} did not ask for only what is stored"));
+        }
+        match self.must_be_found(asked, now) {
+            Some(found) => {
+                violation("a refusal", format!("request {request}: contact {found} was read to its end"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a request may be answered so: by the origin's word `number`. `stale`: why the cache says that it is stale.
+    pub fn check_answer(&self, request: usize, number: usize, stale: Option<StaleReason>) -> Checked {
+        let (asked, contact) = (&self.requests[request], &self.contacts[number]);
+        let version = &self.versions[contact.version];
+        let say = |rule, text: &str| {
+            violation(rule, format!("request {request} got contact {number}: {text}; {contact:?} {asked:?}"))
+        };
+        if contact.uri != asked.uri {
+            return say("another URI", "that is another URI's");
+        }
+        if contact.owner == request && stale.is_none() && contact.began.step >= asked.began.step {
+            return Ok(()); // what came for it alone is always right
+        }
+        if contact.control.no_store || version.status >= 500 || contact.is_part {
+            return say("not to be stored", "it was for its caller alone");
+        }
+        let is_private = contact.control.private || !self.is_for_others(contact);
+        if self.setting.is_shared && is_private {
+            return say("another user's", "it is one user's");
+        }
+        if !self.setting.is_shared && asked.user != contact.user {
+            return say("another user's", "it is another user's");
+        }
+        if self.setting.varies[asked.uri] && asked.lang != contact.lang {
+            return say("another variant", "it varies");
+        }
+        for gone in self.invalidations.iter().filter(|gone| gone.uri == asked.uri) {
+            if gone.is_certain
+                && gone.completed.is_some_and(|completed| completed.step < asked.began.step)
+                && contact.began.step < gone.began.step
+            {
+                return say("invalidated", &format!("it was invalidated: {gone:?}"));
+            }
+        }
+        // The earliest moment at which the cache may have looked at it.
+        let time = asked.began.time.max(contact.began.time);
+        let age = time - contact.began.time;
+        let (control, wish) = (contact.control, asked.wish);
+        let lifetime = 1000 * control.max_age.unwrap_or_default();
+        if (wish.no_cache || control.no_cache) && contact.began.step < asked.began.step {
+            return say("not validated", "it was to be validated");
+        }
+        let came_before = contact.received.is_some_and(|received| received.time < asked.began.time);
+        // Where the origin fails, an old one is better than none (RFC 5861 §4).
+        if wish.max_age_zero && age > 0 && came_before && stale.is_none() {
+            return say("too old", "it is older than the request wants");
+        }
+        let window = match stale {
+            None => 0,
+            Some(_) if control.must_revalidate => 0,
+            Some(StaleReason::WhileRevalidate) if !wish.max_age_zero => control.stale_while_revalidate,
+            Some(StaleReason::OnError | StaleReason::Failing) if !control.no_cache => {
+                self.setting.stale_if_error
+            }
+            Some(_) => 0,
+        };
+        if age >= lifetime && (window == 0 || age > lifetime + 1000 * window) {
+            return say("stale", &format!("it is stale: {age} ms old"));
+        }
+        Ok(())
+    }
+
+    /// Whether the Age of a response is right (RFC 9111 §4.2.3), to the second.
+    pub fn check_age(&self, request: usize, number: usize, age: u64, now: Moment) -> Checked {
+        let (asked, contact) = (&self.requests[request], &self.contacts[number]);
+        let least = asked.began.time.saturating_sub(contact.began.time) / 1000;
+        let most = (now.time - contact.began.time) / 1000;
+        if (least.saturating_sub(1)..=most + 1).contains(&age) {
+            return Ok(());
+        }
+        violation("another age", format!("request {request}: {age} s, and not {least} to {most}"))
+    }
+
+    /// The bytes that a response's body must have.
+    pub fn expected(&self, request: usize, version: usize, headers: &HeaderMap, status: u16) -> Vec<u8> {
+        if self.requests[request].wish.is_head || matches!(status, 304 | 416) {
+            return Vec::new();
+        }
+        let body = &self.versions[version].body;
+        let range = headers.get("content-range").filter(|_| status == 206);
+        let Some(range) = range.and_then(|range| range.to_str().ok()) else { return body.clone() };
+        let (from, to) = range.trim_start_matches("bytes ").split_once('-').unwrap();
+        let to = to.split('/').next().unwrap();
+        let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
+        body.get(from..=to).unwrap_or_default().to_vec()
+    }
+}
