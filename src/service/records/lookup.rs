@@ -3,7 +3,7 @@
 //! Promises: what the lookup saw is never refreshed afterwards; a candidate was selected by this request's own values,
 //! belongs to this URI and has not expired; a failing store finds nothing and says so.
 
-use http::request;
+use http::{HeaderName, request};
 
 use super::Records;
 use super::groups::Mark;
@@ -47,6 +47,14 @@ impl Snapshot {
     /// The effective URI of the request.
     pub(crate) fn uri_text(&self) -> &str {
         self.uri.as_deref().unwrap_or(&self.key_text)
+    }
+
+    /// The fields that tell the entry's variants apart, as far as the lookup saw.
+    pub(crate) fn names(&self) -> &[HeaderName] {
+        match self.usable.as_ref().and_then(decode) {
+            Some(Slot::Head(head)) => &head.names,
+            _ => &[],
+        }
     }
 
     /// Where this cache has just put a tombstone. `plain`: the URI, where the key is another text.
@@ -172,7 +180,19 @@ impl<S: Storage> Records<S> {
             return (snapshot, found);
         }
         let key = self.keyer.variant(head, generation, selection);
-        let Ok(there) = self.read_slot(key, None).await else { return (snapshot, Found::Failed) };
+        let found = self.lookup_variant(&mut snapshot, key, uri, selection).await;
+        (snapshot, found)
+    }
+
+    /// Finds the response for a request at the key of its own variant, which is not the head's inline one.
+    pub(crate) async fn lookup_variant(
+        &self,
+        snapshot: &mut Snapshot,
+        key: Key,
+        uri: &EffectiveUri<'_>,
+        selection: [u8; 16],
+    ) -> Found {
+        let Ok(there) = self.read_slot(key, None).await else { return Found::Failed };
         snapshot.variant = Some((key, there.clone()));
         let is_it = |record: &Record| match decode(record) {
             Some(Slot::Variant { key_text, variant, .. }) => {
@@ -182,10 +202,10 @@ impl<S: Storage> Records<S> {
         };
         match there.filter(is_it) {
             Some(record) => {
-                let found = self.candidate(key, &snapshot.key_text, record, now).await;
-                (snapshot, found)
+                let now = self.config.clock.now();
+                self.candidate(key, &snapshot.key_text, record, now).await
             }
-            None => (snapshot, Found::Nothing(MissReason::Vary)),
+            None => Found::Nothing(MissReason::Vary),
         }
     }
 

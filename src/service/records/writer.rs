@@ -172,10 +172,7 @@ impl<S: Storage> Writer<S> {
     pub(crate) fn names(&self) -> &[HeaderName] {
         match &self.target {
             Target::Head { names, .. } => names,
-            Target::Variant { .. } => match self.snapshot.usable.as_ref().and_then(decode) {
-                Some(Slot::Head(head)) => &head.names,
-                _ => &[],
-            },
+            Target::Variant { .. } => self.snapshot.names(),
         }
     }
 
@@ -611,13 +608,19 @@ impl<S: Storage> Records<S> {
     }
 
     /// Reserves the place of an entry before its request goes out, in strict mode, where nothing was seen there. Returns
-    /// `None` if the place was taken meanwhile, so that nothing may be stored there.
-    pub(crate) async fn reserve(&self, mut snapshot: Snapshot) -> Option<Snapshot> {
+    /// `None` if the place was taken meanwhile, so that nothing may be stored there. `announce` is given the stamp of the
+    /// reservation before a lookup can see it.
+    pub(crate) async fn reserve(
+        &self,
+        mut snapshot: Snapshot,
+        announce: impl FnOnce(Stamp),
+    ) -> Option<Snapshot> {
         if self.config.strict && snapshot.seen.is_none() {
             let now = self.config.clock.now();
             let slot = Slot::Fence { until: now, placeholder: true };
             let placeholder = entry::record(slot, now + TOMBSTONE);
             let stamp = placeholder.stamp();
+            announce(stamp);
             match self.write_in_order(snapshot.head, None, placeholder).await {
                 Ok(true) => snapshot.seen = Some(stamp),
                 _ => return None,

@@ -54,8 +54,8 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) asked_at: Timestamp,
     /// The count of ended flights, taken before the last lookup.
     departures: u64,
-    /// The snapshot of the last lookup, while this request is beside another variant that is not stored yet.
-    looked: Option<Snapshot>,
+    /// It looks at the key of its own variant, beside one that is not stored yet: no lookup of the entry finds that key.
+    is_beside: bool,
     rounds: usize,
     /// Until when it waits for another request's fetch. It waits a second time at most, for a new leader.
     until: Instant,
@@ -141,7 +141,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
                 body,
                 asked_at,
                 departures,
-                looked: None,
+                is_beside: false,
                 rounds: ROUNDS,
                 until,
                 has_waited: false,
@@ -163,43 +163,37 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             let step = match flights.join(at, seen, self.departures, part.may_lead, Landed::is_joinable) {
                 Joined::Alone => Step::Alone,
                 Joined::Follow(flight) => self.wait_for(flight).await,
-                Joined::Lead(flight, mut ticket) => match self.looked.take() {
-                    // A lookup would find nothing here before the other variant is stored.
-                    Some(before) if ticket.looks_again && !self.is_vacant(at).await => {
-                        self.snapshot = before;
-                        Step::Look
+                Joined::Lead(flight, ticket) => match self.detach() {
+                    // Boxed, since the exchange goes on with a fetcher of another type.
+                    Ok(detached) => {
+                        return match detached.drive(flight, ticket, part.narrows).await {
+                            Led::Answered(answer) => answer,
+                            Led::Moved(exchange) => exchange.obtain_boxed().await,
+                        };
                     }
-                    looked => {
-                        let is_beside = looked.is_some();
-                        ticket.looks_again &= !is_beside;
-                        match self.detach() {
-                            // Boxed, since the exchange goes on with a fetcher of another type.
-                            Ok(detached) => {
-                                return match detached.drive(flight, ticket, part.narrows, is_beside).await {
-                                    Led::Answered(answer) => answer,
-                                    Led::Moved(exchange) => exchange.obtain_boxed().await,
-                                };
-                            }
-                            Err(own) => match own.lead(ticket, part.narrows, is_beside).await {
-                                Led::Answered(answer) => return answer,
-                                Led::Moved(exchange) => self = *exchange,
-                            },
+                    Err(own) => match own.lead(ticket, part.narrows).await {
+                        Led::Answered(answer) => return answer,
+                        Led::Moved(exchange) => {
+                            self = *exchange;
+                            continue;
                         }
-                        continue;
-                    }
+                    },
                 },
             };
             match step {
                 Step::Answer(response) => return Ok(response),
                 Step::Alone => break,
                 Step::Beside(key, writer) => {
-                    self.looked = Some(self.snapshot.clone());
+                    self.departures = self.shared.flights.departures();
+                    self.is_beside = true;
                     self.snapshot = writer.beside(self.snapshot, key);
-                    self.need = Need::Fetch(MissReason::Vary);
+                    if let Some(response) = self.look_again().await {
+                        return Ok(response);
+                    }
                 }
                 Step::Look => {
                     self.departures = self.shared.flights.departures();
-                    self.looked = None;
+                    self.is_beside = false;
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
                     }
@@ -254,22 +248,30 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         self.shared.config.policy.shared && self.parts.headers.contains_key(header::AUTHORIZATION)
     }
 
-    /// Whether nothing is stored at a key, or on its way there.
-    async fn is_vacant(&mut self, at: Key) -> bool {
-        matches!(self.shared.records.read_slot(at, None).await, Ok(None))
-    }
-
     /// Looks in the storage once more, where a response may have been stored meanwhile. Returns the answer, if that is one.
     async fn look_again(&mut self) -> Option<Response<CacheBody<F::Body>>> {
         let (shared, parts) = (&self.shared, &self.parts);
-        let (snapshot, found) = match shared.config.identify(parts) {
-            Some(uri) => shared.records.lookup(self.snapshot.head, &uri, parts, None).await,
-            None => (self.snapshot.clone(), Found::Nothing(MissReason::Absent)),
+        let records = &shared.records;
+        let found = match (shared.config.identify(parts), &self.snapshot.variant) {
+            (Some(uri), &Some((key, _))) if self.is_beside => {
+                let selection = records.selection(self.snapshot.names(), parts);
+                records.lookup_variant(&mut self.snapshot, key, &uri, selection).await
+            }
+            (Some(uri), _) => {
+                let (snapshot, found) = records.lookup(self.snapshot.head, &uri, parts, None).await;
+                self.snapshot = snapshot;
+                found
+            }
+            (None, _) => Found::Nothing(MissReason::Absent),
         };
-        match consider(shared, &mut self.fetcher, parts, &snapshot, found).await {
+        match consider(shared, &mut self.fetcher, parts, &self.snapshot, found).await {
             Looked::Answered(response) => Some(response),
             Looked::Needs(need) => {
-                (self.snapshot, self.need) = (snapshot, need);
+                self.need = match need {
+                    // The tags that are known here are of responses that no 304 can name yet.
+                    Need::Select if self.is_beside => Need::Fetch(MissReason::Vary),
+                    need => need,
+                };
                 None
             }
         }
@@ -306,7 +308,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     body: self.body,
                     asked_at: self.asked_at,
                     departures: self.departures,
-                    looked: self.looked,
+                    is_beside: self.is_beside,
                     rounds: self.rounds,
                     until: self.until,
                     has_waited: self.has_waited,
@@ -322,20 +324,14 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 
     /// Leads a flight by a future that all its followers can drive: from another look and the lease to the head of the
     /// response, so that no follower waits for a leader that is not polled.
-    async fn drive(
-        self,
-        flight: Arc<Flight<Landed<S>>>,
-        ticket: Ticket<S>,
-        narrows: bool,
-        is_beside: bool,
-    ) -> Led<S, F>
+    async fn drive(self, flight: Arc<Flight<Landed<S>>>, ticket: Ticket<S>, narrows: bool) -> Led<S, F>
     where
         F: 'static,
     {
         let outcome = Arc::new(Mutex::new(None));
         let brought = Arc::clone(&outcome);
         let fetch = async move {
-            let led = AssertUnwindSafe(self.lead(ticket, narrows, is_beside)).catch_unwind().await;
+            let led = AssertUnwindSafe(self.lead(ticket, narrows)).catch_unwind().await;
             *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
         };
         let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -349,13 +345,17 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 
     /// Leads a flight: looks again if a response may have been stored since it looked, and for as long as another process
     /// fetches; then asks the origin and publishes what came of it.
-    async fn lead(mut self, mut ticket: Ticket<S>, narrows: bool, is_beside: bool) -> Led<S, F> {
+    async fn lead(mut self, mut ticket: Ticket<S>, narrows: bool) -> Led<S, F> {
         let (at, seen) = spot(&self.snapshot, &self.need);
         // Half of the time that followers wait, so that they need not fetch beside this one.
         let until = after(self.shared.config.flight_timeout / 2);
         let mut lease = None;
-        while lease.is_none() && !is_beside {
+        loop {
             if !std::mem::take(&mut ticket.looks_again) {
+                // No other process knows the key beside a variant that is not stored yet.
+                if self.is_beside {
+                    break;
+                }
                 match self.shared.records.lease(at, seen, until).await {
                     Leased::Fetch(taken) => {
                         lease = taken;
@@ -372,6 +372,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             let may_lead = self.part().is_some_and(|part| part.may_lead);
             if !may_lead || spot(&self.snapshot, &self.need) != (at, seen) {
                 return Led::Moved(Box::new(self)); // the flight is another key's, and the dropped ticket ends it
+            }
+            if lease.is_some() {
+                break;
             }
         }
         let errand = Errand { is_led: true, narrows, is_background: false, lease, flight: ticket.token() };
@@ -390,11 +393,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             // Nobody knows what is stored there.
             Need::Fetch(MissReason::Storage) => None,
             Need::Fetch(_) if !shared.config.directives(&parts).read_only => {
-                let reserved = shared.records.reserve(snapshot).await;
-                if let (Some(ticket), Some(snapshot)) = (ticket, &reserved) {
-                    ticket.add_seen(snapshot.seen);
-                }
-                reserved
+                // A request that sees the reservation follows this one.
+                let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(Some(stamp)));
+                shared.records.reserve(snapshot, announce).await
             }
             _ => Some(snapshot),
         };
