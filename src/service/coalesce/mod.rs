@@ -17,6 +17,7 @@ use crate::policy::NotStored;
 use crate::storage::{Key, Record, Storage};
 
 /// The outcome of a fetch, for its followers.
+#[derive(Default)]
 pub(crate) enum Landed<S: Storage> {
     /// A response that is being stored; it may answer other requests, which read it while it comes.
     Streaming(Arc<Download<S>>),
@@ -31,17 +32,12 @@ pub(crate) enum Landed<S: Storage> {
     /// The response is for its caller alone, for this reason, which is its request's fault.
     OfRequest(NotStored),
     /// The leader went away.
+    #[default]
     Abandoned,
 }
 
 pub(crate) type Flights<S> = flight::Flights<Landed<S>>;
 pub(super) type Ticket<S> = flight::Ticket<Landed<S>>;
-
-impl<S: Storage> Default for Landed<S> {
-    fn default() -> Self {
-        Self::Abandoned
-    }
-}
 
 impl<S: Storage> Landed<S> {
     /// Whether a request that comes now can still read this from its beginning.

@@ -99,6 +99,7 @@ struct Times {
 }
 
 /// What became of a conditional request.
+#[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
 enum Conditional<S: Storage, B> {
     Done(Obtained<S, B>),
     /// What the origin spoke about is not stored any more: the response itself is needed.

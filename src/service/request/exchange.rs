@@ -82,6 +82,7 @@ pub(super) enum Step<S: Storage, B> {
 }
 
 /// What came of leading a flight.
+#[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
 enum Led<S: Storage, F: Fetcher> {
     Answered(Answered<F>),
     /// What is needed now is at another key, or was written to meanwhile: the exchange goes on with its loop.
