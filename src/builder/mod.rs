@@ -59,7 +59,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// In a private cache, does not tell requests apart by their Cookie. Authorization still counts. Default: it does.
+    /// In a private cache, does not tell requests apart by their Cookie. Authorization still counts. What was stored so
+    /// answers nobody once this is taken back. Default: it does.
     pub fn ignore_cookie(mut self) -> Self {
         self.config.policy.ignore_cookie = true;
         self

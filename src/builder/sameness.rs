@@ -52,7 +52,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
     }
 
     /// Does not tell requests apart by these fields, whatever Vary says. The risk: a response that was made for one
-    /// value is served for another; with Authorization, to another user. Default: all that Vary names count.
+    /// value is served for another; with Authorization, to another user. What was stored so answers nobody once a field counts
+    /// again. Default: all that Vary names count.
     pub fn ignore_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.config.policy.ignored_fields.extend(names);
         self

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
-use crate::policy::{Given, MOST_FIELDS};
+use crate::policy::{Given, LeftOut, MOST_FIELDS};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
 
@@ -43,6 +43,9 @@ struct HeadForm<'a> {
     key_text: &'a str,
     #[serde(borrow)]
     names: Vec<&'a str>,
+    /// Those that Vary names, and the credentials.
+    #[serde(borrow)]
+    left_out: Option<(Vec<&'a str>, Vec<&'a str>)>,
     generation: [u8; 16],
     fence: Timestamp,
     #[serde(borrow)]
@@ -131,10 +134,11 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
     match slot {
         Slot::Head(head) => {
             let (inline, body) = variant_form(&head.inline);
-            let names = head.names.iter().map(HeaderName::as_str).collect();
+            let left_out = head.left_out.as_ref();
             let form = HeadForm {
                 key_text: &head.key_text,
-                names,
+                names: texts(&head.names),
+                left_out: left_out.map(|of| (texts(&of.named), texts(&of.credentials))),
                 generation: head.generation,
                 fence: head.fence,
                 inline,
@@ -152,6 +156,14 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
         }
         Slot::Group(GroupValue { value, since, by }) => (SlotForm::Group(*value, *since, *by), &[]),
     }
+}
+
+fn texts(names: &[HeaderName]) -> Vec<&str> {
+    names.iter().map(HeaderName::as_str).collect()
+}
+
+fn names(texts: Vec<&str>) -> Option<Vec<HeaderName>> {
+    texts.into_iter().map(|text| text.parse().ok()).collect()
 }
 
 fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
@@ -202,7 +214,13 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
     Some(match form {
         SlotForm::Head(form) => Slot::Head(Head {
             key_text: form.key_text.into(),
-            names: form.names.into_iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
+            names: names(form.names)?,
+            left_out: match form.left_out {
+                Some((named, credentials)) => {
+                    Some(Box::new(LeftOut { named: names(named)?, credentials: names(credentials)? }))
+                }
+                None => None,
+            },
             generation: form.generation,
             fence: form.fence,
             inline: variant(form.inline, &description, rest)?,

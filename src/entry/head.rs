@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::policy::{self, Freshness, Given};
+use crate::policy::{self, Freshness, Given, LeftOut};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
@@ -89,6 +89,8 @@ pub(crate) struct Head {
     pub(crate) key_text: Box<str>,
     /// The fields that tell variants apart, sorted.
     pub(crate) names: Vec<HeaderName>,
+    /// Those that would, but for the settings of the cache that stored it.
+    pub(crate) left_out: Option<Box<LeftOut>>,
     /// Random; variants of another generation cannot be reached.
     pub(crate) generation: [u8; 16],
     /// Until when the place must not be empty: carried over from a tombstone that stood here.

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::head::{Membership, Slot, StoredBody, StoredResponse, Tagged};
+use crate::policy::LeftOut;
 use crate::storage::heap_bytes;
 
 /// The bytes that a field takes in a map beside its name and value: the hash and the links (http's `Bucket`).
@@ -77,10 +78,15 @@ impl Slot {
     pub(super) fn memory(&self, within_payload: bool) -> usize {
         let beside = match self {
             Self::Head(head) => {
-                let names: usize = head.names.iter().map(name_memory).sum();
+                let names = |names: &[HeaderName]| {
+                    heap_bytes(size_of_val(names)) + names.iter().map(name_memory).sum::<usize>()
+                };
+                let left_out = head.left_out.as_ref().map_or(0, |left_out| {
+                    heap_bytes(size_of::<LeftOut>()) + names(&left_out.named) + names(&left_out.credentials)
+                });
                 heap_bytes(head.key_text.len())
-                    + heap_bytes(head.names.len() * size_of::<HeaderName>())
-                    + names
+                    + names(&head.names)
+                    + left_out
                     + head.inline.response.memory(within_payload)
             }
             Self::Variant { key_text, variant, .. } => {

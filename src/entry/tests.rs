@@ -10,7 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::Given;
+use crate::policy::{Given, LeftOut};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -72,11 +72,22 @@ prop_compose! {
 
 fn slot() -> impl Strategy<Value = Slot> {
     let text = || ".{0,60}".prop_map(String::into_boxed_str);
-    let names = vec("[a-z-]{1,20}", 0..5).prop_map(|names| {
-        names.iter().map(|name| name.parse().expect("a name")).collect::<Vec<HeaderName>>()
-    });
-    let head = (text(), names, any::<[u8; 16]>(), moment(), variant()).prop_map(
-        |(key_text, names, generation, fence, inline)| Head { key_text, names, generation, fence, inline },
+    let names = || {
+        vec("[a-z-]{1,20}", 0..5).prop_map(|names| {
+            names.iter().map(|name| name.parse().expect("a name")).collect::<Vec<HeaderName>>()
+        })
+    };
+    let left_out = of((names(), names()))
+        .prop_map(|of| of.map(|(named, credentials)| Box::new(LeftOut { named, credentials })));
+    let head = (text(), names(), left_out, any::<[u8; 16]>(), moment(), variant()).prop_map(
+        |(key_text, names, left_out, generation, fence, inline)| Head {
+            key_text,
+            names,
+            left_out,
+            generation,
+            fence,
+            inline,
+        },
     );
     let tagged =
         (any::<[u8; 16]>(), "\"[a-z]{0,9}\"", vec(any::<u8>(), 0..9)).prop_map(|(selection, tag, coding)| {

@@ -47,5 +47,6 @@ pub(crate) use self::validate::{
 #[cfg(feature = "reqwest")]
 pub(crate) use self::vary::is_public;
 pub(crate) use self::vary::{
-    ALL_FIELDS, CONTENT, is_personal, lines, selecting_names, selecting_value, suits_coding,
+    ALL_FIELDS, CONTENT, LeftOut, Selecting, is_personal, lines, selecting_names, selecting_value,
+    suits_coding,
 };

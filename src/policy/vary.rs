@@ -1,5 +1,7 @@
 //! Which request fields select a stored response, and their values (RFC 9111 §4.1).
 
+use std::ops::Deref;
+
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
@@ -14,6 +16,82 @@ use super::terms::Despite;
 pub(crate) const ALL_FIELDS: HeaderName = HeaderName::from_static("*");
 /// Stands among the names for the method and content of a request that is not a GET.
 pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
+
+/// The fields that select a stored response, and those that the settings keep from doing so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Selecting {
+    pub(crate) names: Vec<HeaderName>,
+    pub(crate) left_out: Option<Box<LeftOut>>,
+}
+
+impl Deref for Selecting {
+    type Target = [HeaderName];
+
+    fn deref(&self) -> &[HeaderName] {
+        &self.names
+    }
+}
+
+/// The fields that would select a response if it were not for the settings of the cache that stores it. A cache that does not
+/// leave them all out cannot know which request the response answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// Those that Vary names, sorted.
+    pub(crate) named: Vec<HeaderName>,
+    /// The credentials, in a private cache.
+    pub(crate) credentials: Vec<HeaderName>,
+}
+
+impl LeftOut {
+    /// What these settings leave out of a response's selecting fields, which are `names`; `None`: nothing, as usual.
+    pub(crate) fn by(
+        options: &Options,
+        response: &HeaderMap,
+        despite: Despite,
+        names: &[HeaderName],
+    ) -> Option<Box<Self>> {
+        let Options { ignored_fields, vary_on_credentials, ignore_cookie, ignore_vary, .. } = options;
+        if ignored_fields.is_empty() && *vary_on_credentials && !ignore_cookie && !ignore_vary {
+            return None;
+        }
+        let plain = Options {
+            vary_on_credentials: true,
+            ignore_cookie: false,
+            ignore_vary: true,
+            ignored_fields: Vec::new(),
+            key_fields: Vec::new(),
+            ..*options
+        };
+        let mut credentials = selecting_names(response, &plain, despite).unwrap_or_default();
+        let members = response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes()));
+        let mut named: Vec<_> = members.filter_map(|member| HeaderName::from_bytes(member).ok()).collect();
+        // A star is left out by `ignore_vary`, and else by a rule, which is no matter of these.
+        named.retain(|name| *ignore_vary || *name != ALL_FIELDS);
+        let counts = |name: &HeaderName| {
+            names.contains(name) || (names.contains(&ALL_FIELDS) && !ignored_fields.contains(name))
+        };
+        named.retain(|name| !counts(name));
+        credentials.retain(|name| !counts(name));
+        // Where all fields count, and of the target, Vary need not name what is ignored.
+        let beside = |name: &&HeaderName| names.contains(&ALL_FIELDS) || **name == header::HOST;
+        named.extend(ignored_fields.iter().filter(beside).cloned());
+        named.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        named.dedup();
+        let left_out = Self { named, credentials };
+        (left_out != Self::default()).then(|| Box::new(left_out))
+    }
+
+    /// Whether these settings leave all of them out as well.
+    pub(crate) fn is_within(&self, options: &Options) -> bool {
+        let ignores = |name: &HeaderName| options.ignored_fields.contains(name);
+        let no_cookie = |name: &HeaderName| options.ignore_cookie && *name == header::COOKIE;
+        self.named.iter().all(|name| options.ignore_vary || ignores(name))
+            && self
+                .credentials
+                .iter()
+                .all(|name| !options.vary_on_credentials || no_cookie(name) || ignores(name))
+    }
+}
 
 /// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials
 /// (one process often speaks for many users), Cookie only where the response is not public, or sets one.

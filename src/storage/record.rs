@@ -138,7 +138,7 @@ struct Shared {
 }
 
 /// The first byte of a payload that has a decoded form: no other is ever decoded.
-pub(crate) const FORM_VERSION: u8 = 6;
+pub(crate) const FORM_VERSION: u8 = 7;
 
 /// The first byte of a record's bytes.
 pub(super) const VERSION: u8 = 1;

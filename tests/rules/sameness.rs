@@ -138,6 +138,73 @@ async fn an_ignored_field_does_not_count_even_if_vary_names_it() {
     }
 }
 
+type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>;
+
+/// Another storage that has the same in it.
+async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
+    let copy = MemoryStorage::new();
+    let mut values = std::pin::pin!(storage.values());
+    while let Some(value) = values.next().await {
+        let (key, record) = value.unwrap();
+        copy.write(key, record).await.unwrap();
+    }
+    copy
+}
+
+/// A storage outlives the settings under which it was filled. What was stored while less told requests apart would answer
+/// another user.
+#[tokio::test]
+async fn setting_taken_back_serves_nothing_of_before() {
+    const USER: HeaderName = HeaderName::from_static("x-user");
+    let plain: Settings = |b| b;
+    let shared: Settings = |b| b.shared();
+    let no_cookie: Settings = |b| b.ignore_cookie();
+    let no_cookie_at_all: Settings = |b| b.ignore_headers([header::COOKIE]);
+    let no_authorization: Settings = |b| b.ignore_headers([header::AUTHORIZATION]);
+    let no_user: Settings = |b| b.ignore_headers([USER]);
+    let record: Settings = |b| b.record();
+    let replay: Settings = |b| b.replay();
+    let shared_no_user: Settings = |b| b.shared().ignore_headers([USER]);
+    let all: Settings = |b| b.key_all_headers();
+    let all_no_user: Settings = |b| b.key_all_headers().ignore_headers([USER]);
+    // The field by which two users differ, what Vary names, the settings before and after, and whether what was stored before
+    // answers the other user.
+    for (field, vary, before, after, answers) in [
+        ("cookie", "", no_cookie, plain, false),
+        ("cookie", "", no_cookie, no_cookie_at_all, true),
+        ("cookie", "", no_cookie_at_all, no_cookie, true),
+        ("cookie", "", no_cookie_at_all, plain, false),
+        ("cookie", "cookie", no_cookie_at_all, no_cookie, false),
+        ("authorization", "", no_authorization, plain, false),
+        ("authorization", "", no_authorization, no_authorization, true),
+        ("authorization", "", record, plain, false),
+        ("authorization", "", record, replay, true),
+        ("x-user", "x-user", no_user, plain, false),
+        ("x-user", "x-user", no_user, no_user, true),
+        ("x-user", "x-user", shared_no_user, shared, false),
+        ("x-user", "x-user", record, plain, false),
+        ("x-user", "*", record, plain, false),
+        ("x-user", "x-user", all_no_user, all, false),
+        // What would not have told them apart anyway.
+        ("x-tenant", "", no_user, plain, true),
+        ("x-tenant", "accept", no_cookie, no_cookie, true),
+    ] {
+        let storage = MemoryStorage::new();
+        let origin = Origin::new(move |request| {
+            let user = request.headers().get(field).map_or("nobody", |user| user.to_str().unwrap());
+            response(&[("cache-control", "max-age=60"), ("vary", vary)], user.to_owned())
+        });
+        let cache = Fixture::with(origin.clone(), storage.clone(), before);
+        cache.ask(get_with("http://example.com/", &[(field, "alice")])).await;
+        cache.layer.idle().await;
+        for other in [&[(field, "bob")][..], &[]] {
+            let cache = Fixture::with(origin.clone(), copy_of(&storage).await, after);
+            let answer = cache.ask(get_with("http://example.com/", other)).await;
+            assert_eq!(answer.status.is_hit(), answers, "{field} {vary} {other:?}: {answer:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
     let fixture = fixture(|builder| {

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::{Body, SizeHint};
 
 use super::super::body::{Download, Reader};
@@ -26,7 +26,9 @@ use crate::control::{CacheOptions, CacheStatus, Outcome, Stored};
 use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::error::Result;
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, Given, NamedGroups, NotStored, RequestDirectives, Verdict, Withheld};
+use crate::policy::{
+    self, Freshness, Given, LeftOut, NamedGroups, NotStored, RequestDirectives, Selecting, Verdict, Withheld,
+};
 use crate::rules::Rules;
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -36,7 +38,7 @@ pub(super) struct Judged {
     pub(super) freshness: Freshness,
     pub(super) given: Option<Given>,
     /// The fields that select it.
-    pub(super) names: Vec<HeaderName>,
+    pub(super) names: Selecting,
 }
 
 /// The groups of a response, among its extensions until it is stored.
@@ -45,7 +47,7 @@ struct Joined(Arc<[Membership]>);
 
 /// A response's head as it is stored, and what else storing it needs.
 struct Storable {
-    names: Vec<HeaderName>,
+    names: Selecting,
     response: StoredResponse,
     /// The fields that are left out of its trailers, too.
     withheld: Withheld,
@@ -96,7 +98,10 @@ pub(super) fn judge<S: Storage>(
         .and_then(|()| policy::selecting_names(headers, policy_options, terms.despite));
     match names {
         Ok(_) if asked.read_only => Err((freshness, NotStored::ReadOnly)),
-        Ok(names) => Ok(Judged { freshness, given, names }),
+        Ok(names) => {
+            let left_out = LeftOut::by(policy_options, headers, terms.despite, &names);
+            Ok(Judged { freshness, given, names: Selecting { names, left_out } })
+        }
         Err(reason) => Err((freshness, reason)),
     }
 }

@@ -97,6 +97,7 @@ impl Config {
     /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
     pub(crate) fn tells_apart(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
+            && head.left_out.as_ref().is_none_or(|left_out| left_out.is_within(&self.policy))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::entry::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
-use crate::policy::{self, Withheld};
+use crate::policy::{self, Selecting, Withheld};
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
@@ -88,7 +88,7 @@ pub(crate) struct Writer<S: Storage> {
 }
 
 enum Target {
-    Head { names: Vec<HeaderName>, generation: [u8; 16], same_generation: bool },
+    Head { names: Selecting, generation: [u8; 16], same_generation: bool },
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
 }
 
@@ -110,7 +110,7 @@ impl<S: Storage> Writer<S> {
     pub(crate) fn new(
         records: Arc<Records<S>>,
         snapshot: Snapshot,
-        names: Vec<HeaderName>,
+        names: Selecting,
         request: &request::Parts,
         (response, withheld): (StoredResponse, Withheld),
         until: Timestamp,
@@ -122,7 +122,9 @@ impl<S: Storage> Writer<S> {
         let apart = records.config.stands_apart(&names, request);
         records.note_scheme(request);
         let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
-            Slot::Head(head) if head.names == names => Some(head),
+            Slot::Head(head) if (&head.names, &head.left_out) == (&names.names, &names.left_out) => {
+                Some(head)
+            }
             _ => None,
         });
         let target = match (head, &snapshot.variant) {
@@ -200,7 +202,8 @@ impl<S: Storage> Writer<S> {
             Target::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
                 let (key_text, fence) = (self.snapshot.key_text.clone(), self.snapshot.fence);
-                let head = Head { key_text, names: names.clone(), generation: *generation, fence, inline };
+                let Selecting { names, left_out } = names.clone();
+                let head = Head { key_text, names, left_out, generation: *generation, fence, inline };
                 Some(entry::record(Slot::Head(head), self.until.max(fence)))
             }
             Target::Variant { .. } => self.snapshot.usable.clone(),
@@ -261,8 +264,8 @@ impl<S: Storage> Writer<S> {
                 let fence = self.snapshot.fence;
                 let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
-                let (names, generation) = (names.clone(), *generation);
-                let head = Head { key_text, names, generation, fence, inline: variant };
+                let (Selecting { names, left_out }, generation) = (names.clone(), *generation);
+                let head = Head { key_text, names, left_out, generation, fence, inline: variant };
                 entry::record(Slot::Head(head), self.until.max(fence).max(retain))
             }
         }
