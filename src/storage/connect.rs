@@ -42,25 +42,43 @@ use crate::error::Result;
 /// # main().unwrap();
 /// # }
 /// ```
+#[allow(unreachable_patterns)] // the features that are off come last, and with all of them on nothing is left for that
 pub async fn connect(address: &str) -> Result<BoxStorage> {
-    // Its driver's options may be there several times.
-    if address.starts_with("mongodb:") || address.starts_with("mongodb+srv:") {
-        return mongodb(address).await;
+    let is_mongodb = address.starts_with("mongodb:") || address.starts_with("mongodb+srv:");
+    #[cfg(feature = "mongodb")]
+    if is_mongodb {
+        // Not parsed here: its driver's options may be there several times.
+        return super::MongoDbStorage::connect(address).await.map(BoxStorage::new);
+    }
+    if is_mongodb {
+        return Err(off("mongodb"));
     }
     let Some(parsed) = Address::parse(address) else {
         return Err(config("the store's address has no scheme: for a file write sqlite://PATH"));
     };
     let parsed = parsed?;
+    let is_redis = parsed.scheme.starts_with("redis") || parsed.scheme.starts_with("valkey");
     match parsed.scheme {
+        #[cfg(feature = "memory")]
         "memory" => memory(parsed),
+        #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(parsed).await,
+        #[cfg(feature = "directory")]
         "directory" => directory(parsed).await,
-        scheme if scheme.starts_with("redis") || scheme.starts_with("valkey") => redis(address).await,
-        "dynamodb" => dynamodb(address).await,
+        #[cfg(feature = "redis")]
+        _ if is_redis => super::RedisStorage::connect(address).await.map(BoxStorage::new),
+        #[cfg(feature = "dynamodb")]
+        "dynamodb" => super::DynamoDbStorage::connect(address).await.map(BoxStorage::new),
+        "memory" | "sqlite" | "directory" | "dynamodb" => Err(off(parsed.scheme)),
+        _ if is_redis => Err(off("redis")),
         _ => Err(config(
             "no store has this scheme: there are memory, sqlite, directory, redis, mongodb and dynamodb",
         )),
     }
+}
+
+fn off(feature: &str) -> crate::Error {
+    config(format!("this store needs the feature {feature} of this crate, which is off"))
 }
 
 #[cfg(feature = "memory")]
@@ -80,11 +98,7 @@ fn memory(address: Address<'_>) -> Result<BoxStorage> {
 #[cfg(feature = "sqlite")]
 async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
     let Address { place, mut options, .. } = address;
-    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
-    if path.is_empty() {
-        return Err(config("the store sqlite: needs a path"));
-    }
-    let mut builder = super::SqliteStorage::builder(path.into_owned());
+    let mut builder = super::SqliteStorage::builder(path(place)?);
     if let Some(bytes) = options.number("max_bytes")? {
         builder = builder.max_bytes(bytes);
     }
@@ -115,11 +129,7 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
 #[cfg(feature = "directory")]
 async fn directory(address: Address<'_>) -> Result<BoxStorage> {
     let Address { place, mut options, .. } = address;
-    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
-    if path.is_empty() {
-        return Err(config("the store directory: needs a path"));
-    }
-    let mut builder = super::DirectoryStorage::builder(path.into_owned());
+    let mut builder = super::DirectoryStorage::builder(path(place)?);
     let most = options.number("max_bytes")?;
     if let Some(bytes) = most {
         builder = builder.max_bytes(bytes);
@@ -143,59 +153,12 @@ async fn directory(address: Address<'_>) -> Result<BoxStorage> {
     builder.open().await.map(BoxStorage::new)
 }
 
-#[cfg(feature = "redis")]
-async fn redis(address: &str) -> Result<BoxStorage> {
-    super::RedisStorage::connect(address).await.map(BoxStorage::new)
-}
-
-#[cfg(feature = "mongodb")]
-async fn mongodb(address: &str) -> Result<BoxStorage> {
-    super::MongoDbStorage::connect(address).await.map(BoxStorage::new)
-}
-
-#[cfg(feature = "dynamodb")]
-async fn dynamodb(address: &str) -> Result<BoxStorage> {
-    super::DynamoDbStorage::connect(address).await.map(BoxStorage::new)
-}
-
-#[cfg(not(feature = "memory"))]
-fn memory(_: Address<'_>) -> Result<BoxStorage> {
-    Err(off("memory"))
-}
-
-#[cfg(not(feature = "sqlite"))]
-async fn sqlite(_: Address<'_>) -> Result<BoxStorage> {
-    Err(off("sqlite"))
-}
-
-#[cfg(not(feature = "directory"))]
-async fn directory(_: Address<'_>) -> Result<BoxStorage> {
-    Err(off("directory"))
-}
-
-#[cfg(not(feature = "redis"))]
-async fn redis(_: &str) -> Result<BoxStorage> {
-    Err(off("redis"))
-}
-
-#[cfg(not(feature = "mongodb"))]
-async fn mongodb(_: &str) -> Result<BoxStorage> {
-    Err(off("mongodb"))
-}
-
-#[cfg(not(feature = "dynamodb"))]
-async fn dynamodb(_: &str) -> Result<BoxStorage> {
-    Err(off("dynamodb"))
-}
-
-#[cfg(not(all(
-    feature = "memory",
-    feature = "sqlite",
-    feature = "directory",
-    feature = "redis",
-    feature = "mongodb",
-    feature = "dynamodb"
-)))]
-fn off(feature: &str) -> crate::Error {
-    config(format!("this store needs the feature {feature} of this crate, which is off"))
+/// The path of a storage in files.
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+fn path(place: &str) -> Result<String> {
+    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
+    match path.is_empty() {
+        true => Err(config("a store in files needs a path, as in sqlite://PATH")),
+        false => Ok(path.into_owned()),
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use tower_response_cache::storage::{DirectoryStorage, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
-use crate::{chunk, directory, files, head, keys, record, unfinished};
+use crate::{chunk, directory, files, head, keys, on_disk, record, unfinished};
 
 /// A file system of some megabytes, where this machine lets a test have one.
 struct SmallDisk(tempfile::TempDir);
@@ -116,25 +116,12 @@ async fn a_full_disk_is_full_until_there_is_room() {
         return;
     };
     let storage = DirectoryStorage::open(disk.path()).await.unwrap();
-    let mut kept = Vec::new();
-    let error = loop {
-        let number = kept.len() as u8;
-        match storage.write(head(number), record(100_000)).await {
-            Ok(()) => kept.push(number),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 200, "it never fills");
-    };
-    assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+    let kept = on_disk::fill(&storage).await;
     assert!(kept.len() > 40, "{kept:?}");
     // Also where something is there already, which stays.
     assert_eq!(storage.write(head(1), record(200_000)).await.unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(unfinished(disk.path()), [""; 0], "what got no name takes no room");
-    for number in &kept {
-        let there = storage.read(head(*number)).await.unwrap().unwrap();
-        assert_eq!(there.payload(), record(100_000).payload());
-    }
-    assert_eq!(storage.size().await.unwrap(), kept.len() as u64);
+    on_disk::is_filled(&storage, &kept).await;
     assert_eq!(storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(9))).await.unwrap(), 1);
     assert!(storage.delete(head(0)).await.unwrap());
     assert_eq!(storage.delete_expired(Timestamp::from_secs(9)).await.unwrap(), 1);

@@ -6,31 +6,17 @@ mod disk;
 mod files;
 mod killed;
 mod names;
+#[path = "../support/on_disk.rs"]
+mod on_disk;
 mod sharing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use tower_response_cache::Timestamp;
-use tower_response_cache::storage::{DirectoryStorage, Key, Kind, Record, Storage};
+use tower_response_cache::storage::{DirectoryStorage, Key, Storage};
 
-pub(crate) fn head(n: u8) -> Key {
-    Key::head([n; 16])
-}
-
-pub(crate) fn chunk(n: u8, part: u32) -> Key {
-    head(n).sibling(Kind::Chunk, [1; 16], part)
-}
-
-pub(crate) fn record(len: usize) -> Record {
-    Record::new(vec![7; len], Timestamp::NEVER)
-}
-
-pub(crate) fn directory() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
+pub(crate) use on_disk::{chunk, directory, head, record, until};
 
 /// The folder of an entry.
 pub(crate) fn entry(root: &Path, n: u8) -> PathBuf {
@@ -59,15 +45,6 @@ pub(crate) fn unfinished(root: &Path) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(root.join(".work")) else { return Vec::new() };
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| !name.starts_with("lock-") && name != ".gitignore").collect()
-}
-
-/// Waits until something that other threads do is done.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 pub(crate) async fn keys(storage: &DirectoryStorage) -> Vec<Key> {

@@ -1,7 +1,6 @@
 //! One directory, several stores: in this process, and in others, for each of which this test program starts itself again.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -9,30 +8,17 @@ use futures_util::future::{join_all, try_join_all};
 use tower_response_cache::storage::{DirectoryStorage, Key, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Result, Timestamp};
 
+use crate::on_disk::{number, start};
 use crate::{chunk, directory, head, keys, record, unfinished};
 
 const PROCESSES: u64 = 4;
 const TASKS: u64 = 4;
 const STEPS: u64 = 100;
 
-/// Runs one of the ignored tests in a process of its own, with its standard output to be read.
-pub(crate) fn start(test: &str, path: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env("CACHE_PATH", path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
 /// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
 pub(crate) async fn open() -> DirectoryStorage {
     let builder = DirectoryStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.lock_timeout(Duration::from_secs(60)).open().await.unwrap()
-}
-
-fn number(record: &Option<Record>) -> u64 {
-    record.as_ref().map_or(0, |record| u64::from_be_bytes(record.payload()[..8].try_into().unwrap()))
 }
 
 /// Raises a counter by comparing, while others move its time.
@@ -72,7 +58,7 @@ async fn one_that_counts() {
 async fn processes_lose_no_compared_write() {
     let directory = directory();
     let children: Vec<Child> =
-        (0..PROCESSES).map(|_| start("sharing::one_that_counts", directory.path())).collect();
+        (0..PROCESSES).map(|_| start("sharing::one_that_counts", directory.path(), 0)).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -1,13 +1,11 @@
 //! What is answered from the store.
 
 use crate::peer::get;
-use crate::world::{Proxy, RawOrigin, ok};
+use crate::world::{ok, started};
 
 #[tokio::test]
 async fn a_hit_follows_a_miss() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, proxy, mut client) = started().await;
     client.send(get("/a?b=c")).await;
     origin.answer(ok("Cache-Control: max-age=60\r\nVia: 1.1 inner\r\n", "hello")).await;
     let miss = client.response().await;
@@ -27,9 +25,7 @@ async fn a_hit_follows_a_miss() {
 
 #[tokio::test]
 async fn hosts_are_kept_apart() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for host in ["one.test", "two.test:81"] {
         client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         let asked = origin.answer(ok("Cache-Control: max-age=60\r\n", host)).await;
@@ -44,9 +40,7 @@ async fn hosts_are_kept_apart() {
 
 #[tokio::test]
 async fn head_range_and_conditions_are_answered_from_a_stored_get() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=60\r\nETag: \"v1\"\r\n", "0123456789")).await;
     client.response().await;
@@ -69,9 +63,7 @@ async fn head_range_and_conditions_are_answered_from_a_stored_get() {
 
 #[tokio::test]
 async fn lines_of_set_cookie_stay_apart() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let cookies = "Set-Cookie: a=1; Expires=Wed, 01 Jan 2031 00:00:00 GMT\r\nSet-Cookie: b=2\r\n";
     origin.answer(ok(&format!("Cache-Control: max-age=60\r\n{cookies}"), "hello")).await;
@@ -85,9 +77,7 @@ async fn lines_of_set_cookie_stay_apart() {
 
 #[tokio::test]
 async fn a_stale_response_is_revalidated() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=0\r\nETag: \"v1\"\r\n", "hello")).await;
     client.response().await;

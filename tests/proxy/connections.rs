@@ -1,13 +1,11 @@
 //! Connections, on both sides.
 
 use crate::peer::get;
-use crate::world::{Proxy, RawOrigin, ok};
+use crate::world::{Proxy, RawOrigin, ok, started};
 
 #[tokio::test]
 async fn connections_are_used_again_on_both_sides() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for path in ["/1", "/2", "/3"] {
         client.send(get(path)).await;
         let mut asked = origin.next().await;
@@ -20,9 +18,7 @@ async fn connections_are_used_again_on_both_sides() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     let paths = ["/1", "/2", "/3", "/1", "/2"];
     client.send(paths.map(get).concat()).await;
     for path in &paths[..3] {
@@ -62,9 +58,7 @@ async fn a_stop_lets_requests_under_way_finish() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_takes_its_request_along() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
     drop(client);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::peer::get;
-use crate::world::{Proxy, RawOrigin, ok, refusing};
+use crate::world::{Proxy, RawOrigin, ok, refusing, started};
 
 #[tokio::test]
 async fn an_origin_that_is_down_is_502_in_plain_text() {
@@ -19,9 +19,7 @@ async fn an_origin_that_is_down_is_502_in_plain_text() {
 
 #[tokio::test]
 async fn what_is_stale_is_served_while_the_origin_is_down() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for (path, control) in [("/may", "max-age=0"), ("/must", "max-age=0, must-revalidate")] {
         client.send(get(path)).await;
         origin.answer(ok(&format!("Cache-Control: {control}\r\nETag: \"v1\"\r\n"), "hello")).await;
@@ -74,9 +72,7 @@ async fn a_slow_upload_does_not_make_the_origin_late() {
 
 /// The client sees that the response is incomplete, and nothing is stored.
 async fn is_cut(response: &str, part: &str) {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
     asked.peer.send(response).await;
@@ -104,9 +100,7 @@ async fn a_truncated_chunked_body_is_cut_and_not_stored() {
 
 #[tokio::test]
 async fn more_than_the_announced_length_is_left_out() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin
         .answer("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n")
@@ -121,9 +115,7 @@ async fn more_than_the_announced_length_is_left_out() {
 
 #[tokio::test]
 async fn a_malformed_response_is_502() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     let malformed = [
         "no HTTP at all\r\n\r\n",
         "HTTP/1.1 2x0 OK\r\n\r\n",

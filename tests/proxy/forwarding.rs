@@ -1,13 +1,11 @@
 //! What reaches the origin, and what comes back.
 
 use crate::peer::get;
-use crate::world::{Proxy, RawOrigin, ok};
+use crate::world::{Proxy, RawOrigin, ok, started};
 
 #[tokio::test]
 async fn hop_by_hop_fields_go_no_further() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client
         .send(
             "GET / HTTP/1.1\r\nHost: example.test\r\nConnection: X-Mine, keep-alive, TE\r\nConnection: x-too\r\n\
@@ -36,9 +34,7 @@ async fn hop_by_hop_fields_go_no_further() {
 
 #[tokio::test]
 async fn fields_that_name_another_target_go_no_further() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     let names =
         ["Forwarded", "X-Forwarded-Host", "x-forwarded-proto", "X-Original-URL", "X-HTTP-Method-Override"];
     let fields: String = names.iter().map(|name| format!("{name}: host=evil.example\r\n")).collect();
@@ -52,9 +48,7 @@ async fn fields_that_name_another_target_go_no_further() {
 
 #[tokio::test]
 async fn any_method_is_forwarded_with_its_content() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for method in ["POST", "BREW", "PATCH", "M-SEARCH", "GET", "DELETE"] {
         client
             .send(format!("{method} /pot HTTP/1.1\r\nHost: example.test\r\nContent-Length: 5\r\n\r\nwater"))
@@ -73,9 +67,7 @@ async fn any_method_is_forwarded_with_its_content() {
 
 #[tokio::test]
 async fn chunked_content_is_forwarded_as_it_comes() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for method in ["PUT", "GET"] {
         let chunks = "4\r\nwiki\r\n5;name=value\r\npedia\r\n0\r\n\r\n";
         client
@@ -92,9 +84,7 @@ async fn chunked_content_is_forwarded_as_it_comes() {
 
 #[tokio::test]
 async fn a_client_that_expects_100_gets_it_once() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
     assert_eq!(client.head().await.status(), 100);
     client.send("hello").await;
@@ -107,9 +97,7 @@ async fn a_client_that_expects_100_gets_it_once() {
 
 #[tokio::test]
 async fn targets_are_forwarded_byte_for_byte() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for target in ["/", "/%7e/../a//b/", "/?", "/a?b=%20&c=d?e/f", "//double", "/semi;colon,comma:@"] {
         client.send(get(target)).await;
         let asked = origin.answer(ok("", "")).await;
@@ -120,9 +108,7 @@ async fn targets_are_forwarded_byte_for_byte() {
 
 #[tokio::test]
 async fn options_are_forwarded() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for target in ["*", "/a"] {
         client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: example.test\r\n\r\n")).await;
         let asked = origin.answer("HTTP/1.1 204 No Content\r\nAllow: GET\r\n\r\n").await;
@@ -162,9 +148,7 @@ async fn a_request_without_a_proper_host_is_refused() {
 
 #[tokio::test]
 async fn http_1_0_without_a_host_is_about_the_origin() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     let asked =
         origin.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await;
@@ -178,9 +162,7 @@ async fn http_1_0_without_a_host_is_about_the_origin() {
 
 #[tokio::test]
 async fn an_origin_of_http_1_0_is_forwarded_as_1_1() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
     asked.peer.send("HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
@@ -193,9 +175,7 @@ async fn an_origin_of_http_1_0_is_forwarded_as_1_1() {
 
 #[tokio::test]
 async fn the_first_byte_arrives_before_the_last_is_sent() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
     client.send("body").await;
     let mut asked = origin.next().await;
@@ -211,9 +191,7 @@ async fn the_first_byte_arrives_before_the_last_is_sent() {
 async fn large_bodies_stream_both_ways() {
     const LEN: usize = 8 << 20;
     let body: Vec<u8> = (0..LEN).map(|i| (i % 251) as u8).collect();
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n")).await;
     client.send(&body).await;
     let mut asked = origin.next().await;
@@ -240,9 +218,7 @@ async fn large_bodies_stream_both_ways() {
 /// (RFC 9112 §6.3).
 #[tokio::test]
 async fn length_beside_transfer_encoding_goes_no_further() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     for (path, control) in [("/stored", "max-age=60"), ("/passed", "no-store")] {
         client.send(get(path)).await;
         let answer = format!(

@@ -1,15 +1,13 @@
 //! Interim responses.
 
-use crate::peer::{Peer, get};
-use crate::world::{Proxy, RawOrigin, ok};
+use crate::peer::get;
+use crate::world::{ok, started};
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nLink: </b>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n";
 
 #[tokio::test]
 async fn early_hints_come_before_the_final_head() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
     for _ in 0..2 {
@@ -32,9 +30,7 @@ async fn early_hints_come_before_the_final_head() {
 
 #[tokio::test]
 async fn all_that_comes_at_once_is_in_order() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin
         .answer(format!(
@@ -49,9 +45,7 @@ async fn all_that_comes_at_once_is_in_order() {
 
 #[tokio::test]
 async fn http_1_0_gets_none() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     origin.answer(format!("{HINTS}{}", ok("", "hello"))).await;
     assert_eq!(client.response().await.text(), "hello");
@@ -60,9 +54,7 @@ async fn http_1_0_gets_none() {
 
 #[tokio::test]
 async fn a_revalidation_relays_them_too() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=0\r\nETag: \"v1\"\r\n", "hello")).await;
     client.response().await;
@@ -74,9 +66,7 @@ async fn a_revalidation_relays_them_too() {
 
 #[tokio::test]
 async fn a_background_refresh_has_no_way_to_the_client() {
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client = proxy.connect().await;
+    let (mut origin, proxy, mut client) = started().await;
     client.send(get("/")).await;
     let control = "Cache-Control: max-age=0, stale-while-revalidate=600\r\nETag: \"v1\"\r\n";
     origin.answer(ok(control, "old")).await;
@@ -100,9 +90,7 @@ async fn a_background_refresh_has_no_way_to_the_client() {
 #[tokio::test]
 async fn none_is_written_into_a_response_that_the_client_is_slow_to_read() {
     let body = "0123456789abcdef".repeat(1 << 18); // more than sockets and hyper hold
-    let mut origin = RawOrigin::start().await;
-    let proxy = Proxy::before(&origin).await;
-    let mut client: Peer = proxy.connect().await;
+    let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/large")).await;
     let mut asked = origin.next().await;
     let sent = ok("Cache-Control: max-age=60\r\n", &body);

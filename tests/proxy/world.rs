@@ -57,6 +57,14 @@ impl Proxy {
     }
 }
 
+/// An origin, a proxy before it, and a client of that.
+pub async fn started() -> (RawOrigin, Proxy, Peer) {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let client = proxy.connect().await;
+    (origin, proxy, client)
+}
+
 /// Hands each request to the test, which answers it.
 pub struct RawOrigin {
     pub port: u16,

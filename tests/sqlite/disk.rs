@@ -6,30 +6,18 @@ use std::process::Command;
 use tower_response_cache::ErrorKind;
 use tower_response_cache::storage::{SqliteStorage, Storage};
 
+use crate::on_disk::{fill, is_filled};
 use crate::{close, directory, head, record};
 
 /// Writes until the store takes no more, reads what is there, makes room, and writes again.
 async fn fills_and_recovers(storage: &SqliteStorage) {
-    let mut kept = Vec::new();
-    let error = loop {
-        let number = kept.len() as u8;
-        match storage.write(head(number), record(100_000)).await {
-            Ok(()) => kept.push(number),
-            Err(error) => break error,
-        }
-        assert!(kept.len() < 200, "it never fills");
-    };
-    assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+    let kept = fill(storage).await;
     assert!(kept.len() > 5, "{kept:?}");
     for _ in 0..3 {
         assert!(storage.write(head(250), record(100_000)).await.is_err());
     }
-    for number in &kept {
-        let there = storage.read(head(*number)).await.unwrap().unwrap();
-        assert_eq!(there.payload(), record(100_000).payload());
-    }
+    is_filled(storage, &kept).await;
     assert!(storage.read(head(250)).await.unwrap().is_none());
-    assert_eq!(storage.size().await.unwrap(), kept.len() as u64);
     for number in &kept[..kept.len() / 2] {
         assert!(storage.delete(head(*number)).await.unwrap());
     }

@@ -10,6 +10,8 @@ mod files;
 mod killed;
 mod log;
 mod model;
+#[path = "../support/on_disk.rs"]
+mod on_disk;
 mod opening;
 mod processes;
 mod read_only;
@@ -20,42 +22,17 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use tower_response_cache::Timestamp;
 use tower_response_cache::storage::sqlite::rusqlite::Connection;
-use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
+use tower_response_cache::storage::{Key, SqliteStorage, Storage};
 
-pub(crate) fn head(n: u8) -> Key {
-    Key::head([n; 16])
-}
-
-pub(crate) fn chunk(n: u8, part: u32) -> Key {
-    head(n).sibling(Kind::Chunk, [1; 16], part)
-}
-
-pub(crate) fn record(len: usize) -> Record {
-    Record::new(vec![7; len], Timestamp::NEVER)
-}
-
-pub(crate) fn directory() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
+pub(crate) use on_disk::{chunk, directory, head, record, until};
 
 /// Every file below a directory, with its bytes.
 pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
-}
-
-/// Waits until something that other threads do is done.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// Drops a storage and waits until its connections are closed: the last one removes the log, then closes the file.

@@ -1,7 +1,6 @@
 //! One SQLite file, several processes: this test program starts itself again for each of them.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -9,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tower_response_cache::storage::{Key, Kind, Record, Retain, SqliteStorage, Storage};
 use tower_response_cache::{Result, Timestamp};
 
+use crate::on_disk::{number, start};
 use crate::{directory, integrity};
 
 const PROCESSES: u64 = 8;
@@ -16,17 +16,6 @@ const TASKS: u64 = 10;
 /// Each is about one operation.
 const STEPS: u64 = 1000;
 const COUNTERS: u64 = 8;
-
-/// Runs one of the ignored tests in a process of its own, with its standard output to be read.
-pub(crate) fn start(test: &str, path: &Path, number: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env("CACHE_PATH", path)
-        .env("CACHE_NUMBER", number.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
 
 /// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
 pub(crate) async fn open() -> SqliteStorage {
@@ -43,10 +32,6 @@ fn own(process: u64, task: u64, n: u64) -> Key {
     let mut slot = [0; 16];
     (slot[0], slot[1]) = (process as u8, task as u8);
     Key::head([process as u8; 16]).sibling(Kind::Chunk, slot, n as u32)
-}
-
-fn number(record: &Option<Record>) -> u64 {
-    record.as_ref().map_or(0, |record| u64::from_be_bytes(record.payload()[..8].try_into().unwrap()))
 }
 
 fn numbered(number: u64, len: usize, until: Timestamp) -> Record {

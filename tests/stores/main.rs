@@ -7,6 +7,7 @@
 //! that fails.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+mod alike;
 mod broken;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;

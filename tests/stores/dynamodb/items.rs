@@ -1,7 +1,7 @@
 //! What is in the table: as the docs say, within DynamoDB's bounds, and beside what others keep there.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use libtest_mimic::Trial;
@@ -11,8 +11,8 @@ use tower_response_cache::storage::{Key, Kind, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{builder, make, raw, store};
+use crate::alike;
 use crate::places::{self, Place};
-use crate::support::{Fixture, Origin, response};
 use crate::trial;
 
 macro_rules! cases {
@@ -162,23 +162,5 @@ async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
     let text = ScalarAttributeType::S;
     make(place, "unswept", &[("entry", text.clone()), ("record", text)]).await;
     let storage = builder(place, "unswept").connect().await.unwrap();
-    let body = vec![7; 300_000];
-    let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
-    cache.clock.set(SystemTime::now().into());
-    let uri = "http://example.com/a";
-    for expected in ["miss", "hit"] {
-        assert_eq!(cache.get(uri).await.word(), expected);
-        cache.layer.idle().await;
-    }
-    let day = Duration::from_secs(30 * 24 * 3600);
-    cache.clock.advance(day);
-    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
-    assert_eq!(cache.get(uri).await.word(), "miss");
-    cache.layer.idle().await;
-    cache.clock.advance(day);
-    let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();
-    let over: Timestamp = (SystemTime::now() + 3 * day).into();
-    assert_eq!(storage.delete_expired(over).await.unwrap(), keys.len() as u64);
-    assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+    alike::what_is_over_and_not_yet_dropped_is_a_miss(storage).await;
 }

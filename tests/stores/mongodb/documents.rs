@@ -1,6 +1,6 @@
 //! What is in the collection: as the docs say, and beside what others keep there.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use libtest_mimic::Trial;
@@ -12,8 +12,8 @@ use tower_response_cache::storage::{Kind as RecordKind, Record, Retain, Storage}
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{HEAD, open};
+use crate::alike;
 use crate::places::{Kind, Place};
-use crate::support::{Fixture, Origin, response};
 use crate::trial;
 
 macro_rules! cases {
@@ -190,22 +190,5 @@ async fn documents_of_others_are_no_records(place: &Place) {
 
 async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
     let (storage, _) = open(place, "unswept").await;
-    let body = vec![7; 300_000];
-    let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
-    cache.clock.set(SystemTime::now().into());
-    let uri = "http://example.com/a";
-    for expected in ["miss", "hit"] {
-        assert_eq!(cache.get(uri).await.word(), expected);
-        cache.layer.idle().await;
-    }
-    let month = Duration::from_secs(30 * 24 * 3600);
-    cache.clock.advance(month);
-    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
-    assert_eq!(cache.get(uri).await.word(), "miss");
-    cache.layer.idle().await;
-    let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();
-    let over: Timestamp = (SystemTime::now() + 3 * month).into();
-    assert_eq!(storage.delete_expired(over).await.unwrap(), keys.len() as u64);
-    assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+    alike::what_is_over_and_not_yet_dropped_is_a_miss(storage).await;
 }

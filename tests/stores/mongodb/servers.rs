@@ -1,7 +1,7 @@
 //! Every way to be given a server, what is asked of it, and what is said when it refuses.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use tower_response_cache::storage::mongodb::driver::Client;
@@ -15,8 +15,8 @@ use tower_response_cache::storage::{Key, MongoDbServer, MongoDbStorage, Record, 
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::HEAD;
+use crate::alike;
 use crate::places::{Kind, Place};
-use crate::support::{Fixture, Origin, get_with, response};
 use crate::trial;
 
 macro_rules! cases {
@@ -121,27 +121,13 @@ async fn the_drivers_options_stay_as_they_were_set(place: &Place) {
 
 async fn a_hit_is_one_command_and_of_a_further_variant_two(place: &Place) {
     let (options, commands) = noting(place, "commands").await;
-    let origin = Origin::new(|request| {
-        let language = request.headers()["accept-language"].to_str().unwrap();
-        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], language.repeat(512))
-    });
     let storage =
         MongoDbStorage::builder(options).cache_name(place.name("commands")).connect().await.unwrap();
-    let cache = Fixture::with(origin, storage, |builder| builder);
-    cache.clock.set(SystemTime::now().into());
-    for (language, each) in [("en", 1), ("de", 2)] {
-        let ask = || cache.ask(get_with("http://example.com/a", &[("accept-language", language)]));
-        assert_eq!(ask().await.word(), "miss");
-        cache.layer.idle().await;
-        assert_eq!(ask().await.word(), "hit");
-        commands.lock().unwrap().clear();
-        for _ in 0..20 {
-            assert_eq!(ask().await.word(), "hit");
-        }
+    alike::a_hit_is_one_request_and_of_a_further_variant_two(storage, || {
         let commands = std::mem::take(&mut *commands.lock().unwrap());
-        assert!(commands.iter().all(|command| command.contains_key("find")), "{commands:?}");
-        assert_eq!(commands.len(), 20 * each, "{language}");
-    }
+        (commands.len(), commands.iter().filter(|command| command.contains_key("find")).count())
+    })
+    .await;
 }
 
 async fn clear_touches_no_other_collection_or_database(place: &Place) {

@@ -1,0 +1,57 @@
+//! What several stores promise alike, each of which shows it to its own cases in its own way.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt;
+use tower_response_cache::Timestamp;
+use tower_response_cache::storage::Storage;
+
+use crate::support::{Fixture, Origin, get_with, response};
+
+const A: &str = "http://example.com/a";
+
+/// Asserts that a hit is one request to the store, and one of a further variant two. `asked` tells how many requests came
+/// since it was called last, and how many of these were reads.
+pub async fn a_hit_is_one_request_and_of_a_further_variant_two<S: Storage>(
+    storage: S,
+    mut asked: impl FnMut() -> (usize, usize),
+) {
+    let origin = Origin::new(|request| {
+        let language = request.headers()["accept-language"].to_str().unwrap();
+        response(&[("cache-control", "max-age=60"), ("vary", "accept-language")], language.repeat(512))
+    });
+    let cache = Fixture::with(origin, storage, |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    for (language, each) in [("en", 1), ("de", 2)] {
+        let ask = || cache.ask(get_with(A, &[("accept-language", language)]));
+        assert_eq!(ask().await.word(), "miss");
+        cache.layer.idle().await;
+        assert_eq!(ask().await.word(), "hit");
+        asked();
+        for _ in 0..20 {
+            assert_eq!(ask().await.word(), "hit");
+        }
+        assert_eq!(asked(), (20 * each, 20 * each), "{language}");
+    }
+}
+
+/// Asserts that what is over is a miss in a store that has not dropped it yet, and goes by `delete_expired`.
+pub async fn what_is_over_and_not_yet_dropped_is_a_miss<S: Storage>(storage: S) {
+    let body = vec![7; 300_000];
+    let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    for expected in ["miss", "hit"] {
+        assert_eq!(cache.get(A).await.word(), expected);
+        cache.layer.idle().await;
+    }
+    let month = Duration::from_secs(30 * 24 * 3600);
+    cache.clock.advance(month);
+    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
+    assert_eq!(cache.get(A).await.word(), "miss");
+    cache.layer.idle().await;
+    let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();
+    let over: Timestamp = (SystemTime::now() + 3 * month).into();
+    assert_eq!(storage.delete_expired(over).await.unwrap(), keys.len() as u64);
+    assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
+}
