@@ -313,6 +313,7 @@ impl Model {
             let is_disturbed = self.parted[asked.uri] >= began
                 || self.is_parting(asked.uri, began)
                 || self.has_unled(asked.uri, began)
+                || self.has_ended(asked.uri, of.began.time.min(asked.began.time), called.began.time)
                 || (!self.setting.defects.stale_flights
                     && self.has_stale_flight(asked.uri, began, called.began))
                 || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
@@ -336,6 +337,14 @@ impl Model {
     fn has_unled(&self, uri: usize, step: u64) -> bool {
         let is_coming = |one: &Contact| one.whole.is_none_or(|whole| whole.step >= step);
         self.contacts.iter().any(|one| one.uri == uri && !one.is_led && is_coming(one))
+    }
+
+    /// Whether a response became stale between two moments: one who looked before saw something else than one who looked after.
+    fn has_ended(&self, uri: usize, from: u64, to: u64) -> bool {
+        self.contacts.iter().any(|one| {
+            let end = one.began.time + 1000 * one.control.max_age.unwrap_or_default();
+            one.uri == uri && (from..=to).contains(&end)
+        })
     }
 
     /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
@@ -459,6 +468,12 @@ impl Model {
         // In a private cache, `public` is one field less to select by, and other fields begin anew.
         let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
         has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
+    }
+
+    /// Whether something of a URI may be refreshed in the background.
+    pub fn may_be_refreshed(&self, uri: usize) -> bool {
+        let is_of_it = |one: &Contact| one.uri == uri && one.control.stale_while_revalidate > 0;
+        self.setting.stale_if_error > 0 || self.contacts.iter().any(is_of_it)
     }
 
     /// A request is answered, or its caller has gone.

@@ -665,7 +665,8 @@ impl Life {
         if status != 304 {
             add("x-version", version.to_string());
         }
-        if of.has_tag {
+        // A HEAD that says nothing about the body confirms whatever is stored (RFC 9111 §4.3.5).
+        if of.has_tag || is_head {
             add("etag", tag(version));
         }
         if status != 500 {
@@ -949,8 +950,8 @@ impl Life {
         };
         self.model.receives(contact, self.now());
         self.model.check_answer(request, contact, stale)?;
-        if let Some(age) = head.headers.get("age").and_then(|age| age.to_str().ok()?.parse().ok()) {
-            self.model.check_age(request, contact, age, self.now())?;
+        if let Some(age) = number_in("age").filter(|_| number_in("x-contact").is_some()) {
+            self.model.check_age(request, contact, age as u64, self.now())?;
         }
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
@@ -1209,7 +1210,8 @@ impl Life {
     /// Whether a call came for the storage alone, after its request had been answered.
     fn is_refresh(&self, call: usize) -> bool {
         let called = &self.model.calls[call];
-        self.model.requests[called.owner].over.is_some_and(|over| over.step < called.began.step)
+        let over = self.model.requests[called.owner].over;
+        self.model.may_be_refreshed(called.uri) || over.is_some_and(|over| over.step < called.began.step)
     }
 
     /// Nobody is there: the origin must know. What is fetched in the background may go on for a time.
