@@ -260,6 +260,16 @@ impl Model {
         contact.user.is_none() || contact.control.public || contact.control.must_revalidate
     }
 
+    /// Whether nothing but its request's credentials keeps a response from others, which says nothing of the requests without.
+    fn is_for_credentials(&self, contact: &Contact) -> bool {
+        let without = Contact { user: None, ..contact.clone() };
+        self.setting.defects.leaders_with_credentials
+            && self.setting.is_shared
+            && !self.is_for_others(contact)
+            && self.is_usable(&without)
+            && contact.is_get
+    }
+
     /// Whether it answers others without being validated.
     fn is_usable(&self, contact: &Contact) -> bool {
         let control = contact.control;
@@ -303,6 +313,13 @@ impl Model {
         if self.is_faulty || asked.over.is_some() || !asked.wish.is_plain() || self.is_alone(asked) {
             return Ok(());
         }
+        // What came for credentials, where nothing else did, is nothing to those who have none.
+        let is_nothing = |contact: usize| {
+            let mut all = self.contacts.iter().filter(|one| one.uri == asked.uri);
+            asked.user.is_none()
+                && self.is_for_credentials(&self.contacts[contact])
+                && all.all(|one| self.is_for_credentials(one))
+        };
         for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
             let of = &self.requests[other.owner];
             let is_alike = of.wish.is_plain()
@@ -318,7 +335,9 @@ impl Model {
                     && self.has_stale_flight(asked.uri, began, called.began))
                 || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
                 || self.is_touched_since(asked.uri, of.began.step)
-                || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
+                || self.events.iter().any(|event| {
+                    event.uri == asked.uri && event.step >= began && !event.contact.is_some_and(is_nothing)
+                });
             let waited = called.began.time - other.began.time.min(asked.began.time);
             if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
                 let text = format!("request {owner} fetches what request {} fetches already", other.owner);
@@ -352,7 +371,7 @@ impl Model {
         self.calls.iter().any(|call| {
             let is_shared = call.contact.is_some_and(|contact| {
                 let contact = &self.contacts[contact];
-                self.is_usable(contact) && self.can_have_own(contact)
+                (self.is_usable(contact) && self.can_have_own(contact)) || self.is_for_credentials(contact)
             });
             let over = self.requests[call.owner].over;
             call.uri == uri
@@ -369,6 +388,7 @@ impl Model {
             let waits = now.time - one.answered.time;
             one.uri == uri
                 && one.whole.is_none_or(|whole| whole.step >= step)
+                && !self.is_for_credentials(one)
                 && (!self.is_usable(one) || now.time - one.began.time >= lifetime || waits >= PATIENCE)
         })
     }
@@ -378,6 +398,7 @@ impl Model {
         self.contacts.iter().any(|one| {
             one.uri == asked.uri
                 && one.whole.is_none_or(|whole| whole.step >= step)
+                && !self.is_for_credentials(one)
                 && !self.selects(asked.uri, (asked.lang, asked.user), one)
         })
     }
@@ -417,17 +438,16 @@ impl Model {
         let contact = self.contacts[number].clone();
         let is_usable = self.is_usable(&contact);
         let is_failure = self.versions[contact.version].status >= 500;
-        let is_for_one = self.setting.is_shared && !self.is_for_others(&contact);
-        if !is_usable || !contact.is_get {
+        let is_for_one = self.is_for_credentials(&contact);
+        if (!is_usable || !contact.is_get) && !is_for_one {
             self.parted[uri] = at.step;
         }
         if is_failure {
             return;
         }
-        // Credentials in a shared cache say nothing of the requests without.
         let is_usable = is_usable && self.can_have_own(&contact);
         self.alone[uri][1] |= !is_usable;
-        if !(is_for_one && self.setting.defects.leaders_with_credentials) {
+        if !is_for_one {
             self.alone[uri][0] |= !is_usable;
         }
         self.events.push(Event { uri, step: at.step, contact: Some(number) });
