@@ -973,12 +973,19 @@ impl Life {
             return violation("another status", format!("request {request}: {head:?}"));
         }
         let expected = self.model.expected(request, version, &head.headers, code);
+        // What comes for it alone is passed on as it is.
         let is_own = self.model.contacts[contact].owner == request && !status.is_hit();
-        if !is_own && code == 200 && !asked.wish.is_head {
-            let len = number_in("content-length");
-            if len.is_some_and(|len| len != expected.len()) {
-                return violation("another length", format!("request {request}: {head:?}"));
-            }
+        let whole = self.model.versions[version].body.len();
+        let is_another = |len: Option<usize>, right: usize| len.is_some_and(|len| len != right);
+        let of_range = range.and_then(|range| range.rsplit('/').next()?.parse().ok());
+        let is_wrong = match code {
+            200 if asked.wish.is_head => is_another(number_in("content-length"), whole),
+            200 => is_another(number_in("content-length"), expected.len()),
+            206 => is_another(number_in("content-length"), expected.len()) || is_another(of_range, whole),
+            _ => false,
+        };
+        if !is_own && is_wrong {
+            return violation("another length", format!("request {request}: {head:?}"));
         }
         self.settles(&asked, contact, code, &status);
         let caller = &mut self.callers[number];
