@@ -8,7 +8,7 @@ use std::fmt;
 use http::HeaderMap;
 use tower_response_cache::{StaleReason, Timestamp};
 
-use super::defects::Defects;
+use super::demands::Demands;
 
 /// A step of the schedule, and the clock then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,17 +207,17 @@ pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Vi
 }
 
 /// The settings that the rules depend on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub is_shared: bool,
     /// For how many seconds a stale response stands in for an origin that fails.
     pub stale_if_error: u64,
     /// Vary names the language, for these URIs.
     pub varies: [bool; 3],
-    pub defects: Defects,
+    pub demands: Demands,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     pub setting: Setting,
     pub requests: Vec<Asked>,
@@ -243,7 +243,19 @@ const PATIENCE: u64 = 10_000;
 
 impl Model {
     pub fn new(setting: Setting) -> Self {
-        Self { setting, ..Self::default() }
+        Self {
+            setting,
+            requests: Vec::new(),
+            versions: Vec::new(),
+            contacts: Vec::new(),
+            calls: Vec::new(),
+            invalidations: Vec::new(),
+            settled: Vec::new(),
+            events: Vec::new(),
+            is_faulty: false,
+            alone: [[false; 2]; 3],
+            parted: [0; 3],
+        }
     }
 
     /// Whether a response to this request may be stored at all.
@@ -263,7 +275,7 @@ impl Model {
     /// Whether nothing but its request's credentials keeps a response from others, which says nothing of the requests without.
     fn is_for_credentials(&self, contact: &Contact) -> bool {
         let without = Contact { user: None, ..contact.clone() };
-        self.setting.defects.leaders_with_credentials
+        self.setting.demands.leaders_with_credentials
             && self.setting.is_shared
             && !self.is_for_others(contact)
             && self.is_usable(&without)
@@ -331,9 +343,9 @@ impl Model {
                 || self.is_parting(asked.uri, began)
                 || self.has_unled(asked.uri, began)
                 || self.has_ended(asked.uri, of.began.time.min(asked.began.time), called.began.time)
-                || (!self.setting.defects.stale_flights
+                || (!self.setting.demands.stale_flights
                     && self.has_stale_flight(asked.uri, began, called.began))
-                || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
+                || (!self.setting.demands.variants_beside && self.has_other_flight(asked, began))
                 || self.is_touched_since(asked.uri, of.began.step)
                 || self.events.iter().any(|event| {
                     event.uri == asked.uri && event.step >= began && !event.contact.is_some_and(is_nothing)
@@ -417,7 +429,7 @@ impl Model {
             let is_under_way = one.is_abandoned || is_since(one.completed);
             // What was asked meanwhile may carry it out once more.
             is_under_way
-                || (!self.setting.defects.doubled_tombstones
+                || (!self.setting.demands.doubled_tombstones
                     && self.requests.iter().any(|asked| {
                         let began_before = one.completed.is_some_and(|done| asked.began.step < done.step);
                         asked.uri == uri && began_before && is_since(asked.over)
@@ -585,7 +597,7 @@ impl Model {
         // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
         // that out, and store the other one beside it.
         let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
-        !was_there && !(share && self.setting.defects.variants_beside)
+        !was_there && !(share && self.setting.demands.variants_beside)
     }
 
     /// The response that this request must be answered with, from what is stored.

@@ -17,7 +17,7 @@ use tower_response_cache::{
     BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, MockClock, Outcome, Result as StoreResult,
 };
 
-use super::defects::Defects;
+use super::demands::Demands;
 use super::model::{
     Asked, CHUNK, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
 };
@@ -113,11 +113,11 @@ pub struct Setup {
 
 impl Setup {
     /// The setting and the schedule of a seed.
-    pub fn of(seed: u64, defects: Defects) -> (Self, Vec<Step>) {
+    pub fn of(seed: u64, demands: Demands) -> (Self, Vec<Step>) {
         let mut random = Rng::with_seed(seed);
         let endings = [Ending::Finished, Ending::Finished, Ending::Abandoned, Ending::NewRuntime];
         let mut ending = endings[random.usize(..4)];
-        if ending == Ending::NewRuntime && !defects.runtimes {
+        if ending == Ending::NewRuntime && !demands.runtimes {
             ending = Ending::Abandoned;
         }
         let manner = Manner {
@@ -131,9 +131,9 @@ impl Setup {
             has_faults: random.u8(..3) == 0,
             manner,
             lease: random.u8(..8) == 0,
-            strict: random.u8(..8) == 0 && defects.strict_followers,
+            strict: random.u8(..8) == 0 && demands.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
-            finish_on_drop: random.u8(..8) == 0 && defects.finishing_at_shutdown,
+            finish_on_drop: random.u8(..8) == 0 && demands.finishing_at_shutdown,
             stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
             holds: random.bool(),
             uris: [1, 1, 1, 2, 2, 3][random.usize(..6)],
@@ -214,7 +214,7 @@ struct Stream {
 /// The cache with all around it.
 pub struct Life {
     setup: Setup,
-    defects: Defects,
+    demands: Demands,
     storage: Scripted,
     origin: Origin,
     layer: CacheLayer<Scripted>,
@@ -245,8 +245,8 @@ pub struct Lived {
 }
 
 /// Lives a whole life. A panic is a violation too.
-pub fn live(setup: &Setup, steps: &[Step], defects: Defects, traces: bool) -> Lived {
-    let mut life = Life::new(setup.clone(), defects, traces);
+pub fn live(setup: &Setup, steps: &[Step], demands: Demands, traces: bool) -> Lived {
+    let mut life = Life::new(setup.clone(), demands, traces);
     let checked = panic::catch_unwind(AssertUnwindSafe(|| life.through(steps))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -262,7 +262,7 @@ fn runtime() -> Runtime {
 }
 
 impl Life {
-    fn new(setup: Setup, defects: Defects, traces: bool) -> Self {
+    fn new(setup: Setup, demands: Demands, traces: bool) -> Self {
         let storage = Scripted::new(setup.manner);
         let (clock, mock) = Clock::mock();
         let mut builder = CacheLayer::builder(storage.clone()).clock(clock).chunk_bytes(CHUNK);
@@ -295,12 +295,12 @@ impl Life {
             is_shared: setup.is_shared,
             stale_if_error: setup.stale_if_error,
             varies: setup.varies,
-            defects,
+            demands,
         };
         let model = Model::new(setting);
         Self {
             setup,
-            defects,
+            demands,
             storage,
             origin,
             layer,
@@ -499,7 +499,7 @@ impl Life {
                     let known = chosen(versions, random.u32(..), |one| one.uri == uri && one.has_tag);
                     wish.has_version = known;
                 }
-                12 => (wish.is_post, wish.upgrades) = (true, self.defects.upgrades),
+                12 => (wish.is_post, wish.upgrades) = (true, self.demands.upgrades),
                 _ => wish.is_post = true,
             }
         }
@@ -783,7 +783,7 @@ impl Life {
             8..11 => control.max_age = Some(2),
             _ => control.max_age = Some(1),
         }
-        if !self.defects.stale_for_only_if_cached {
+        if !self.demands.stale_for_only_if_cached {
             control.stale_while_revalidate = 0;
         }
         control
@@ -801,7 +801,7 @@ impl Life {
         // Any mixture of two versions shows, and any cut.
         let body: Vec<u8> = (0..len).map(|at: usize| (number * 37 + at * 11 + 1) as u8).collect();
         let has_len = random.bool();
-        let is_contradicted = self.defects.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
+        let is_contradicted = self.demands.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
         let announced = if is_contradicted { len / 2 } else { len };
         self.model.versions.push(Version {
             uri,
@@ -1035,7 +1035,7 @@ impl Life {
                 let waited = now.time - self.model.requests[request].began.time;
                 let may_fail = of.is_broken
                     || self.model.is_faulty
-                    || (of.is_contradicted && !self.defects.contradicted_lengths)
+                    || (of.is_contradicted && !self.demands.contradicted_lengths)
                     || (self.setup.has_faults && waited > 9_000);
                 self.note(|| format!("request {request}: {error}"));
                 self.model.ends(version, now);
@@ -1239,7 +1239,7 @@ impl Life {
             let of_first = self.model.contacts.iter().find(|one| one.uri == uri).map(|one| one.version);
             let is_refresh = contacts.any(|one| one.version == stream.version && one.is_refresh);
             // What is not the first response may have been fetched in place of a stored one.
-            let is_left_out = of_first != Some(stream.version) && !self.defects.leaving_while_validating;
+            let is_left_out = of_first != Some(stream.version) && !self.demands.leaving_while_validating;
             !(but_refreshes && (is_refresh || is_left_out))
         };
         match self.streams.iter().find(is_wrong) {
@@ -1278,7 +1278,7 @@ impl Life {
         let leases = self.storage.keys_now().into_iter();
         if leases.filter(|(key, until)| is_lease(key.kind) && *until > now).count() > 0
             && !self.model.is_faulty
-            && (self.defects.leaving_with_leases || !self.has_left)
+            && (self.demands.leaving_with_leases || !self.has_left)
         {
             return violation("leases", "a lease is left");
         }
