@@ -27,11 +27,16 @@ pub struct Demands {
     pub stale_flights: bool,
     /// A request that carries out an invalidation which is under way ends nothing that comes after it.
     pub doubled_tombstones: bool,
+    /// What is deleted by a filter while it comes is not found in this process either.
+    pub deletions_by_filter: bool,
+    /// A panic of the storage while it is listed is an error of the listing.
+    pub panics_in_listings: bool,
 }
 
 /// What is not demanded yet. Each of these breaks some seed in a few thousand.
 const WITHOUT: &str = "upgrades,leaders-with-credentials,leaving-while-validating,finishing-at-shutdown,strict-followers,\
-                       variants-beside,leaving-with-leases,stale-flights,doubled-tombstones";
+                       variants-beside,leaving-with-leases,stale-flights,doubled-tombstones,\
+                       deletions-by-filter,panics-in-listings";
 
 impl Demands {
     /// All but what `MODEL_WITHOUT` names.
@@ -51,6 +56,8 @@ impl Demands {
             leaving_with_leases: is_demanded("leaving-with-leases"),
             stale_flights: is_demanded("stale-flights"),
             doubled_tombstones: is_demanded("doubled-tombstones"),
+            deletions_by_filter: is_demanded("deletions-by-filter"),
+            panics_in_listings: is_demanded("panics-in-listings"),
         }
     }
 }

@@ -348,15 +348,30 @@ impl Model {
                 || (!self.setting.demands.variants_beside && self.has_other_flight(asked, began))
                 || self.is_touched_since(asked.uri, of.began.step)
                 || self.events.iter().any(|event| {
-                    event.uri == asked.uri && event.step >= began && !event.contact.is_some_and(is_nothing)
+                    event.uri == asked.uri
+                        && event.step >= began
+                        && event.contact != other.contact
+                        && !event.contact.is_some_and(is_nothing)
                 });
             let waited = called.began.time - other.began.time.min(asked.began.time);
-            if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
+            if waited < PATIENCE && is_alike && !is_disturbed && self.is_coming(other, asked, called.began) {
                 let text = format!("request {owner} fetches what request {} fetches already", other.owner);
                 return violation("two fetches for one key", text);
             }
         }
         Ok(())
+    }
+
+    /// Whether a call waits for its answer, or its response is on its way and was there when this request began: it can be
+    /// read from its beginning.
+    fn is_coming(&self, call: &Called, asked: &Asked, now: Moment) -> bool {
+        let Some(answered) = call.answered else { return true };
+        let Some(contact) = call.contact.map(|contact| &self.contacts[contact]) else { return false };
+        call.is_led
+            && answered.step < asked.began.step
+            && contact.whole.is_none()
+            && self.is_usable(contact)
+            && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
     }
 
     /// Whether a request waits for no other's fetch.
@@ -401,7 +416,10 @@ impl Model {
             one.uri == uri
                 && one.whole.is_none_or(|whole| whole.step >= step)
                 && !self.is_for_credentials(one)
-                && (!self.is_usable(one) || now.time - one.began.time >= lifetime || waits >= PATIENCE)
+                && (!self.is_usable(one)
+                    || self.is_touched_since(uri, one.began.step)
+                    || now.time - one.began.time >= lifetime
+                    || waits >= PATIENCE)
         })
     }
 
@@ -543,6 +561,12 @@ impl Model {
         one.completed = Some(completed);
         let uri = one.uri;
         self.disturb(uri, completed.step);
+    }
+
+    /// An invalidation was not carried out, or in part.
+    pub fn has_not_invalidated(&mut self, number: usize) {
+        let one = &mut self.invalidations[number];
+        (one.is_abandoned, one.is_certain) = (true, false);
     }
 
     fn disturb(&mut self, uri: usize, step: u64) {

@@ -14,7 +14,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tower::{Layer, Service};
 use tower_response_cache::storage::Kind;
 use tower_response_cache::{
-    BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, MockClock, Outcome, Result as StoreResult,
+    BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, EntryFilter, MockClock, Outcome,
+    Result as StoreResult,
 };
 
 use super::demands::Demands;
@@ -176,10 +177,17 @@ struct Reading {
     is_whole: bool,
 }
 
+/// A deletion by hand.
+struct Deleting {
+    task: Task<StoreResult<u64>>,
+    /// It holds for this process also where the storage has not taken it.
+    is_sure: bool,
+}
+
 enum State {
     Waiting(Task<Answered>),
     Reading(Box<Reading>),
-    Deleting(Task<StoreResult<u64>>),
+    Deleting(Deleting),
 }
 
 struct Caller {
@@ -198,7 +206,7 @@ impl Caller {
     fn is_woken(&self) -> bool {
         match &self.state {
             State::Waiting(task) => task.is_woken(),
-            State::Deleting(task) => task.is_woken(),
+            State::Deleting(deleting) => deleting.task.is_woken(),
             State::Reading(reading) => reading.next.is_woken(),
         }
     }
@@ -383,7 +391,7 @@ impl Life {
         let Step { pick, also, .. } = step;
         match what {
             What::Start => self.start(pick, also)?,
-            What::Delete => self.start_delete(pick as usize % self.setup.uris),
+            What::Delete => self.start_delete(pick, also),
             What::Poll => {
                 if let Some(number) = chosen(&self.callers, pick, |one| one.waits() && one.is_woken()) {
                     self.poll(number)?;
@@ -548,17 +556,35 @@ impl Life {
         Ok(())
     }
 
-    fn start_delete(&mut self, uri: usize) {
+    /// Deletes what is stored of a URI, or of all.
+    fn start_delete(&mut self, pick: u32, also: u32) {
         let handle = self.layer.handle();
-        let url = format!("http://example.com/{uri}");
-        let task = Task::new(async move { handle.delete_url(&url).await });
+        let uri = pick as usize % self.setup.uris;
+        let (uris, task) = match also % 3 {
+            0 => {
+                let all = EntryFilter::new();
+                (0..self.setup.uris, Task::new(async move { handle.delete_matching(&all).await }))
+            }
+            _ => {
+                let url = format!("http://example.com/{uri}");
+                (uri..uri + 1, Task::new(async move { handle.delete_url(&url).await }))
+            }
+        };
         // It is a request that nothing answers.
         let number = self.model.requests.len();
-        self.note(|| format!("request {number}: deletes {uri}"));
+        self.note(|| format!("request {number}: deletes {uris:?}"));
         let (began, wish) = (self.now(), Wish { is_post: true, ..Wish::default() });
         self.model.requests.push(Asked { uri, lang: 0, user: None, wish, began, over: None });
-        let invalidations = vec![self.model.invalidates(uri, began, true)];
-        self.callers.push(Caller { request: number, invalidations, state: State::Deleting(task) });
+        let is_sure = !also.is_multiple_of(3);
+        let is_certain = is_sure || self.demands.deletions_by_filter;
+        let invalidations = uris.map(|uri| self.model.invalidates(uri, began, is_certain)).collect();
+        let state = State::Deleting(Deleting { task, is_sure });
+        self.callers.push(Caller { request: number, invalidations, state });
+    }
+
+    fn is_listing(&self) -> bool {
+        let is_one = |caller: &Caller| matches!(&caller.state, State::Deleting(one) if !one.is_sure);
+        self.callers.iter().any(is_one)
     }
 
     fn store(&mut self, pick: u32, happens: Happens) {
@@ -585,7 +611,10 @@ impl Life {
             Happens::IsCutOff,
             Happens::DoneInSilence,
         ];
-        let happens = all[(also / 3) as usize % all.len()];
+        let happens = match all[(also / 3) as usize % all.len()] {
+            Happens::Panics if !self.demands.panics_in_listings && self.is_listing() => Happens::Fails,
+            happens => happens,
+        };
         if self.storage.waiting() > 0 && happens != Happens::DoneInSilence {
             self.model.forget();
         }
@@ -874,9 +903,14 @@ impl Life {
                 self.observe()?;
                 self.has_answer(number, answered)
             }
-            State::Deleting(task) => {
-                if one_poll(task).is_some() {
-                    self.note(|| format!("request {request} is done"));
+            State::Deleting(Deleting { task, is_sure }) => {
+                let is_sure = *is_sure;
+                if let Some(deleted) = one_poll(task) {
+                    self.note(|| format!("request {request} is done: {deleted:?}"));
+                    if deleted.is_err() && !is_sure {
+                        let gone = self.callers[number].invalidations.clone();
+                        gone.into_iter().for_each(|gone| self.model.has_not_invalidated(gone));
+                    }
                     self.is_over(number);
                 }
                 Ok(())
