@@ -2,6 +2,7 @@
 # What a maintainer runs before a release, beside tests/run.sh: the package, the docs as docs.rs builds them, the
 # features in their combinations, the oldest Rust and the oldest dependencies, licences and sources, and what changed in
 # the API.
+# A cache is compared with the model of it for a million seeds (tests/model).
 # CI does not run it. It publishes nothing. Everything is to be committed first.
 # Installs what is missing where it may (cargo-hack, cargo-deny and cargo-semver-checks, beside what is built; the
 # oldest Rust, by rustup); otherwise says so and skips that step. A step that fails stops no other.
@@ -197,6 +198,24 @@ api() {
   cargo semver-checks --all-features --baseline-rev "$baseline"
 }
 
+# --- the model -------------------------------------------------------------------------------------------------------
+# Lives of one process share locks and are lived one after the other, so each core has a process.
+model() {
+  local cores all=1000000 each number runs=() wrong=""
+  cores=$(nproc)
+  each=$(((all + cores - 1) / cores))
+  cargo test --quiet --release --test model --no-run
+  for ((number = 0; number < cores; number++)); do
+    MODEL_FIRST=$((number * each)) MODEL_SEEDS=$each \
+      cargo test --quiet --release --test model cache_does_what_the_model_allows >"$scratch/model.$number" 2>&1 &
+    runs+=($!)
+  done
+  for number in "${!runs[@]}"; do
+    wait "${runs[number]}" || { wrong+=" $number"; cat "$scratch/model.$number"; }
+  done
+  [ -z "$wrong" ] || fail "the cache did what the model does not allow"
+}
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 step "publishing, dry run" publish
 step "what is packaged" package
@@ -210,6 +229,7 @@ step "Rust $oldest" oldest_rust
 step "Rust $oldest, by what the dependencies say" oldest_rust_of_dependencies
 step "oldest dependencies" oldest_dependencies
 step "changes of the API" api
+step "the model, a million seeds" model
 
 # --- totals ----------------------------------------------------------------------------------------------------------
 printf '\nin %s s\n' "$((SECONDS - began))"

@@ -8,7 +8,7 @@ use std::fmt;
 use http::HeaderMap;
 use tower_response_cache::{StaleReason, Timestamp};
 
-use super::defects::Defects;
+use super::demands::Demands;
 
 /// A step of the schedule, and the clock then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,17 +207,17 @@ pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Vi
 }
 
 /// The settings that the rules depend on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub is_shared: bool,
     /// For how many seconds a stale response stands in for an origin that fails.
     pub stale_if_error: u64,
     /// Vary names the language, for these URIs.
     pub varies: [bool; 3],
-    pub defects: Defects,
+    pub demands: Demands,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     pub setting: Setting,
     pub requests: Vec<Asked>,
@@ -243,7 +243,19 @@ const PATIENCE: u64 = 10_000;
 
 impl Model {
     pub fn new(setting: Setting) -> Self {
-        Self { setting, ..Self::default() }
+        Self {
+            setting,
+            requests: Vec::new(),
+            versions: Vec::new(),
+            contacts: Vec::new(),
+            calls: Vec::new(),
+            invalidations: Vec::new(),
+            settled: Vec::new(),
+            events: Vec::new(),
+            is_faulty: false,
+            alone: [[false; 2]; 3],
+            parted: [0; 3],
+        }
     }
 
     /// Whether a response to this request may be stored at all.
@@ -258,6 +270,16 @@ impl Model {
     /// Whether it is not one user's alone, in a shared cache (RFC 9111 §3.5).
     fn is_for_others(&self, contact: &Contact) -> bool {
         contact.user.is_none() || contact.control.public || contact.control.must_revalidate
+    }
+
+    /// Whether nothing but its request's credentials keeps a response from others, which says nothing of the requests without.
+    fn is_for_credentials(&self, contact: &Contact) -> bool {
+        let without = Contact { user: None, ..contact.clone() };
+        self.setting.demands.leaders_with_credentials
+            && self.setting.is_shared
+            && !self.is_for_others(contact)
+            && self.is_usable(&without)
+            && contact.is_get
     }
 
     /// Whether it answers others without being validated.
@@ -303,6 +325,13 @@ impl Model {
         if self.is_faulty || asked.over.is_some() || !asked.wish.is_plain() || self.is_alone(asked) {
             return Ok(());
         }
+        // What came for credentials, where nothing else did, is nothing to those who have none.
+        let is_nothing = |contact: usize| {
+            let mut all = self.contacts.iter().filter(|one| one.uri == asked.uri);
+            asked.user.is_none()
+                && self.is_for_credentials(&self.contacts[contact])
+                && all.all(|one| self.is_for_credentials(one))
+        };
         for other in self.calls.iter().filter(|other| other.uri == called.uri && other.owner != owner) {
             let of = &self.requests[other.owner];
             let is_alike = of.wish.is_plain()
@@ -313,18 +342,36 @@ impl Model {
             let is_disturbed = self.parted[asked.uri] >= began
                 || self.is_parting(asked.uri, began)
                 || self.has_unled(asked.uri, began)
-                || (!self.setting.defects.stale_flights
+                || self.has_ended(asked.uri, of.began.time.min(asked.began.time), called.began.time)
+                || (!self.setting.demands.stale_flights
                     && self.has_stale_flight(asked.uri, began, called.began))
-                || (!self.setting.defects.variants_beside && self.has_other_flight(asked, began))
+                || (!self.setting.demands.variants_beside && self.has_other_flight(asked, began))
                 || self.is_touched_since(asked.uri, of.began.step)
-                || self.events.iter().any(|event| event.uri == asked.uri && event.step >= began);
+                || self.events.iter().any(|event| {
+                    event.uri == asked.uri
+                        && event.step >= began
+                        && event.contact != other.contact
+                        && !event.contact.is_some_and(is_nothing)
+                });
             let waited = called.began.time - other.began.time.min(asked.began.time);
-            if other.answered.is_none() && is_alike && !is_disturbed && waited < PATIENCE {
+            if waited < PATIENCE && is_alike && !is_disturbed && self.is_coming(other, asked, called.began) {
                 let text = format!("request {owner} fetches what request {} fetches already", other.owner);
                 return violation("two fetches for one key", text);
             }
         }
         Ok(())
+    }
+
+    /// Whether a call waits for its answer, or its response is on its way and was there when this request began: it can be
+    /// read from its beginning.
+    fn is_coming(&self, call: &Called, asked: &Asked, now: Moment) -> bool {
+        let Some(answered) = call.answered else { return true };
+        let Some(contact) = call.contact.map(|contact| &self.contacts[contact]) else { return false };
+        call.is_led
+            && answered.step < asked.began.step
+            && contact.whole.is_none()
+            && self.is_usable(contact)
+            && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
     }
 
     /// Whether a request waits for no other's fetch.
@@ -338,12 +385,20 @@ impl Model {
         self.contacts.iter().any(|one| one.uri == uri && !one.is_led && is_coming(one))
     }
 
+    /// Whether a response became stale between two moments: one who looked before saw something else than one who looked after.
+    fn has_ended(&self, uri: usize, from: u64, to: u64) -> bool {
+        self.contacts.iter().any(|one| {
+            let end = one.began.time + 1000 * one.control.max_age.unwrap_or_default();
+            one.uri == uri && (from..=to).contains(&end)
+        })
+    }
+
     /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
     fn is_parting(&self, uri: usize, step: u64) -> bool {
         self.calls.iter().any(|call| {
             let is_shared = call.contact.is_some_and(|contact| {
                 let contact = &self.contacts[contact];
-                self.is_usable(contact) && self.can_have_own(contact)
+                (self.is_usable(contact) && self.can_have_own(contact)) || self.is_for_credentials(contact)
             });
             let over = self.requests[call.owner].over;
             call.uri == uri
@@ -360,7 +415,11 @@ impl Model {
             let waits = now.time - one.answered.time;
             one.uri == uri
                 && one.whole.is_none_or(|whole| whole.step >= step)
-                && (!self.is_usable(one) || now.time - one.began.time >= lifetime || waits >= PATIENCE)
+                && !self.is_for_credentials(one)
+                && (!self.is_usable(one)
+                    || self.is_touched_since(uri, one.began.step)
+                    || now.time - one.began.time >= lifetime
+                    || waits >= PATIENCE)
         })
     }
 
@@ -369,6 +428,7 @@ impl Model {
         self.contacts.iter().any(|one| {
             one.uri == asked.uri
                 && one.whole.is_none_or(|whole| whole.step >= step)
+                && !self.is_for_credentials(one)
                 && !self.selects(asked.uri, (asked.lang, asked.user), one)
         })
     }
@@ -387,7 +447,7 @@ impl Model {
             let is_under_way = one.is_abandoned || is_since(one.completed);
             // What was asked meanwhile may carry it out once more.
             is_under_way
-                || (!self.setting.defects.doubled_tombstones
+                || (!self.setting.demands.doubled_tombstones
                     && self.requests.iter().any(|asked| {
                         let began_before = one.completed.is_some_and(|done| asked.began.step < done.step);
                         asked.uri == uri && began_before && is_since(asked.over)
@@ -408,17 +468,16 @@ impl Model {
         let contact = self.contacts[number].clone();
         let is_usable = self.is_usable(&contact);
         let is_failure = self.versions[contact.version].status >= 500;
-        let is_for_one = self.setting.is_shared && !self.is_for_others(&contact);
-        if !is_usable || !contact.is_get {
+        let is_for_one = self.is_for_credentials(&contact);
+        if (!is_usable || !contact.is_get) && !is_for_one {
             self.parted[uri] = at.step;
         }
         if is_failure {
             return;
         }
-        // Credentials in a shared cache say nothing of the requests without.
         let is_usable = is_usable && self.can_have_own(&contact);
         self.alone[uri][1] |= !is_usable;
-        if !(is_for_one && self.setting.defects.leaders_with_credentials) {
+        if !is_for_one {
             self.alone[uri][0] |= !is_usable;
         }
         self.events.push(Event { uri, step: at.step, contact: Some(number) });
@@ -461,6 +520,12 @@ impl Model {
         has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
     }
 
+    /// Whether something of a URI may be refreshed in the background.
+    pub fn may_be_refreshed(&self, uri: usize) -> bool {
+        let is_of_it = |one: &Contact| one.uri == uri && one.control.stale_while_revalidate > 0;
+        self.setting.stale_if_error > 0 || self.contacts.iter().any(is_of_it)
+    }
+
     /// A request is answered, or its caller has gone.
     pub fn is_over(&mut self, request: usize, at: Moment) {
         self.requests[request].over.get_or_insert(at);
@@ -496,6 +561,12 @@ impl Model {
         one.completed = Some(completed);
         let uri = one.uri;
         self.disturb(uri, completed.step);
+    }
+
+    /// An invalidation was not carried out, or in part.
+    pub fn has_not_invalidated(&mut self, number: usize) {
+        let one = &mut self.invalidations[number];
+        (one.is_abandoned, one.is_certain) = (true, false);
     }
 
     fn disturb(&mut self, uri: usize, step: u64) {
@@ -550,7 +621,7 @@ impl Model {
         // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
         // that out, and store the other one beside it.
         let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
-        !was_there && !(share && self.setting.defects.variants_beside)
+        !was_there && !(share && self.setting.demands.variants_beside)
     }
 
     /// The response that this request must be answered with, from what is stored.

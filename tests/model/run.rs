@@ -14,10 +14,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tower::{Layer, Service};
 use tower_response_cache::storage::Kind;
 use tower_response_cache::{
-    BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, MockClock, Outcome, Result as StoreResult,
+    BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, EntryFilter, MockClock, Outcome,
+    Result as StoreResult,
 };
 
-use super::defects::Defects;
+use super::demands::Demands;
 use super::model::{
     Asked, CHUNK, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
 };
@@ -113,11 +114,11 @@ pub struct Setup {
 
 impl Setup {
     /// The setting and the schedule of a seed.
-    pub fn of(seed: u64, defects: Defects) -> (Self, Vec<Step>) {
+    pub fn of(seed: u64, demands: Demands) -> (Self, Vec<Step>) {
         let mut random = Rng::with_seed(seed);
         let endings = [Ending::Finished, Ending::Finished, Ending::Abandoned, Ending::NewRuntime];
         let mut ending = endings[random.usize(..4)];
-        if ending == Ending::NewRuntime && !defects.runtimes {
+        if ending == Ending::NewRuntime && !demands.runtimes {
             ending = Ending::Abandoned;
         }
         let manner = Manner {
@@ -131,9 +132,9 @@ impl Setup {
             has_faults: random.u8(..3) == 0,
             manner,
             lease: random.u8(..8) == 0,
-            strict: random.u8(..8) == 0 && defects.strict_followers,
+            strict: random.u8(..8) == 0 && demands.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
-            finish_on_drop: random.u8(..8) == 0 && defects.finishing_at_shutdown,
+            finish_on_drop: random.u8(..8) == 0 && demands.finishing_at_shutdown,
             stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
             holds: random.bool(),
             uris: [1, 1, 1, 2, 2, 3][random.usize(..6)],
@@ -176,10 +177,17 @@ struct Reading {
     is_whole: bool,
 }
 
+/// A deletion by hand.
+struct Deleting {
+    task: Task<StoreResult<u64>>,
+    /// It holds for this process also where the storage has not taken it.
+    is_sure: bool,
+}
+
 enum State {
     Waiting(Task<Answered>),
     Reading(Box<Reading>),
-    Deleting(Task<StoreResult<u64>>),
+    Deleting(Deleting),
 }
 
 struct Caller {
@@ -198,7 +206,7 @@ impl Caller {
     fn is_woken(&self) -> bool {
         match &self.state {
             State::Waiting(task) => task.is_woken(),
-            State::Deleting(task) => task.is_woken(),
+            State::Deleting(deleting) => deleting.task.is_woken(),
             State::Reading(reading) => reading.next.is_woken(),
         }
     }
@@ -214,7 +222,7 @@ struct Stream {
 /// The cache with all around it.
 pub struct Life {
     setup: Setup,
-    defects: Defects,
+    demands: Demands,
     storage: Scripted,
     origin: Origin,
     layer: CacheLayer<Scripted>,
@@ -245,8 +253,8 @@ pub struct Lived {
 }
 
 /// Lives a whole life. A panic is a violation too.
-pub fn live(setup: &Setup, steps: &[Step], defects: Defects, traces: bool) -> Lived {
-    let mut life = Life::new(setup.clone(), defects, traces);
+pub fn live(setup: &Setup, steps: &[Step], demands: Demands, traces: bool) -> Lived {
+    let mut life = Life::new(setup.clone(), demands, traces);
     let checked = panic::catch_unwind(AssertUnwindSafe(|| life.through(steps))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -262,7 +270,7 @@ fn runtime() -> Runtime {
 }
 
 impl Life {
-    fn new(setup: Setup, defects: Defects, traces: bool) -> Self {
+    fn new(setup: Setup, demands: Demands, traces: bool) -> Self {
         let storage = Scripted::new(setup.manner);
         let (clock, mock) = Clock::mock();
         let mut builder = CacheLayer::builder(storage.clone()).clock(clock).chunk_bytes(CHUNK);
@@ -295,12 +303,12 @@ impl Life {
             is_shared: setup.is_shared,
             stale_if_error: setup.stale_if_error,
             varies: setup.varies,
-            defects,
+            demands,
         };
         let model = Model::new(setting);
         Self {
             setup,
-            defects,
+            demands,
             storage,
             origin,
             layer,
@@ -341,6 +349,10 @@ impl Life {
             return Ok(());
         }
         self.note(|| "the runtime goes".to_owned());
+        // Some callers go before it, and some outlive it.
+        if steps.len() % 2 == 0 {
+            self.callers.retain(|caller| caller.request % 2 == 0);
+        }
         drop(first);
         self.callers.clear();
         // What was under way is gone with it.
@@ -379,7 +391,7 @@ impl Life {
         let Step { pick, also, .. } = step;
         match what {
             What::Start => self.start(pick, also)?,
-            What::Delete => self.start_delete(pick as usize % self.setup.uris),
+            What::Delete => self.start_delete(pick, also),
             What::Poll => {
                 if let Some(number) = chosen(&self.callers, pick, |one| one.waits() && one.is_woken()) {
                     self.poll(number)?;
@@ -495,7 +507,7 @@ impl Life {
                     let known = chosen(versions, random.u32(..), |one| one.uri == uri && one.has_tag);
                     wish.has_version = known;
                 }
-                12 => (wish.is_post, wish.upgrades) = (true, self.defects.upgrades),
+                12 => (wish.is_post, wish.upgrades) = (true, self.demands.upgrades),
                 _ => wish.is_post = true,
             }
         }
@@ -544,17 +556,35 @@ impl Life {
         Ok(())
     }
 
-    fn start_delete(&mut self, uri: usize) {
+    /// Deletes what is stored of a URI, or of all.
+    fn start_delete(&mut self, pick: u32, also: u32) {
         let handle = self.layer.handle();
-        let url = format!("http://example.com/{uri}");
-        let task = Task::new(async move { handle.delete_url(&url).await });
+        let uri = pick as usize % self.setup.uris;
+        let (uris, task) = match also % 3 {
+            0 => {
+                let all = EntryFilter::new();
+                (0..self.setup.uris, Task::new(async move { handle.delete_matching(&all).await }))
+            }
+            _ => {
+                let url = format!("http://example.com/{uri}");
+                (uri..uri + 1, Task::new(async move { handle.delete_url(&url).await }))
+            }
+        };
         // It is a request that nothing answers.
         let number = self.model.requests.len();
-        self.note(|| format!("request {number}: deletes {uri}"));
+        self.note(|| format!("request {number}: deletes {uris:?}"));
         let (began, wish) = (self.now(), Wish { is_post: true, ..Wish::default() });
         self.model.requests.push(Asked { uri, lang: 0, user: None, wish, began, over: None });
-        let invalidations = vec![self.model.invalidates(uri, began, true)];
-        self.callers.push(Caller { request: number, invalidations, state: State::Deleting(task) });
+        let is_sure = !also.is_multiple_of(3);
+        let is_certain = is_sure || self.demands.deletions_by_filter;
+        let invalidations = uris.map(|uri| self.model.invalidates(uri, began, is_certain)).collect();
+        let state = State::Deleting(Deleting { task, is_sure });
+        self.callers.push(Caller { request: number, invalidations, state });
+    }
+
+    fn is_listing(&self) -> bool {
+        let is_one = |caller: &Caller| matches!(&caller.state, State::Deleting(one) if !one.is_sure);
+        self.callers.iter().any(is_one)
     }
 
     fn store(&mut self, pick: u32, happens: Happens) {
@@ -581,7 +611,10 @@ impl Life {
             Happens::IsCutOff,
             Happens::DoneInSilence,
         ];
-        let happens = all[(also / 3) as usize % all.len()];
+        let happens = match all[(also / 3) as usize % all.len()] {
+            Happens::Panics if !self.demands.panics_in_listings && self.is_listing() => Happens::Fails,
+            happens => happens,
+        };
         if self.storage.waiting() > 0 && happens != Happens::DoneInSilence {
             self.model.forget();
         }
@@ -665,7 +698,8 @@ impl Life {
         if status != 304 {
             add("x-version", version.to_string());
         }
-        if of.has_tag {
+        // A HEAD that says nothing about the body confirms whatever is stored (RFC 9111 §4.3.5).
+        if of.has_tag || is_head {
             add("etag", tag(version));
         }
         if status != 500 {
@@ -695,7 +729,7 @@ impl Life {
         if has_body {
             if let Some(len) = of.len {
                 add("content-length", if code == 206 { sent.len() } else { len }.to_string());
-                known_len = (!of.is_contradicted && random.bool()).then_some(sent.len() as u64);
+                known_len = random.bool().then_some(sent.len() as u64);
             }
             if of.is_contradicted {
                 add("transfer-encoding", "chunked".to_owned());
@@ -778,7 +812,7 @@ impl Life {
             8..11 => control.max_age = Some(2),
             _ => control.max_age = Some(1),
         }
-        if !self.defects.stale_for_only_if_cached {
+        if !self.demands.stale_for_only_if_cached {
             control.stale_while_revalidate = 0;
         }
         control
@@ -796,7 +830,7 @@ impl Life {
         // Any mixture of two versions shows, and any cut.
         let body: Vec<u8> = (0..len).map(|at: usize| (number * 37 + at * 11 + 1) as u8).collect();
         let has_len = random.bool();
-        let is_contradicted = self.defects.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
+        let is_contradicted = self.demands.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
         let announced = if is_contradicted { len / 2 } else { len };
         self.model.versions.push(Version {
             uri,
@@ -869,9 +903,14 @@ impl Life {
                 self.observe()?;
                 self.has_answer(number, answered)
             }
-            State::Deleting(task) => {
-                if one_poll(task).is_some() {
-                    self.note(|| format!("request {request} is done"));
+            State::Deleting(Deleting { task, is_sure }) => {
+                let is_sure = *is_sure;
+                if let Some(deleted) = one_poll(task) {
+                    self.note(|| format!("request {request} is done: {deleted:?}"));
+                    if deleted.is_err() && !is_sure {
+                        let gone = self.callers[number].invalidations.clone();
+                        gone.into_iter().for_each(|gone| self.model.has_not_invalidated(gone));
+                    }
                     self.is_over(number);
                 }
                 Ok(())
@@ -949,8 +988,8 @@ impl Life {
         };
         self.model.receives(contact, self.now());
         self.model.check_answer(request, contact, stale)?;
-        if let Some(age) = head.headers.get("age").and_then(|age| age.to_str().ok()?.parse().ok()) {
-            self.model.check_age(request, contact, age, self.now())?;
+        if let Some(age) = number_in("age").filter(|_| number_in("x-contact").is_some()) {
+            self.model.check_age(request, contact, age as u64, self.now())?;
         }
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
@@ -968,11 +1007,19 @@ impl Life {
             return violation("another status", format!("request {request}: {head:?}"));
         }
         let expected = self.model.expected(request, version, &head.headers, code);
-        if status.is_hit() && code == 200 && !asked.wish.is_head {
-            let len = number_in("content-length");
-            if len.is_some_and(|len| len != expected.len()) {
-                return violation("another length", format!("request {request}: {head:?}"));
-            }
+        // What comes for it alone is passed on as it is.
+        let is_own = self.model.contacts[contact].owner == request && !status.is_hit();
+        let whole = self.model.versions[version].body.len();
+        let is_another = |len: Option<usize>, right: usize| len.is_some_and(|len| len != right);
+        let of_range = range.and_then(|range| range.rsplit('/').next()?.parse().ok());
+        let is_wrong = match code {
+            200 if asked.wish.is_head => is_another(number_in("content-length"), whole),
+            200 => is_another(number_in("content-length"), expected.len()),
+            206 => is_another(number_in("content-length"), expected.len()) || is_another(of_range, whole),
+            _ => false,
+        };
+        if !is_own && is_wrong {
+            return violation("another length", format!("request {request}: {head:?}"));
         }
         self.settles(&asked, contact, code, &status);
         let caller = &mut self.callers[number];
@@ -1022,7 +1069,7 @@ impl Life {
                 let waited = now.time - self.model.requests[request].began.time;
                 let may_fail = of.is_broken
                     || self.model.is_faulty
-                    || (of.is_contradicted && !self.defects.contradicted_lengths)
+                    || (of.is_contradicted && !self.demands.contradicted_lengths)
                     || (self.setup.has_faults && waited > 9_000);
                 self.note(|| format!("request {request}: {error}"));
                 self.model.ends(version, now);
@@ -1209,7 +1256,8 @@ impl Life {
     /// Whether a call came for the storage alone, after its request had been answered.
     fn is_refresh(&self, call: usize) -> bool {
         let called = &self.model.calls[call];
-        self.model.requests[called.owner].over.is_some_and(|over| over.step < called.began.step)
+        let over = self.model.requests[called.owner].over;
+        self.model.may_be_refreshed(called.uri) || over.is_some_and(|over| over.step < called.began.step)
     }
 
     /// Nobody is there: the origin must know. What is fetched in the background may go on for a time.
@@ -1225,7 +1273,7 @@ impl Life {
             let of_first = self.model.contacts.iter().find(|one| one.uri == uri).map(|one| one.version);
             let is_refresh = contacts.any(|one| one.version == stream.version && one.is_refresh);
             // What is not the first response may have been fetched in place of a stored one.
-            let is_left_out = of_first != Some(stream.version) && !self.defects.leaving_while_validating;
+            let is_left_out = of_first != Some(stream.version) && !self.demands.leaving_while_validating;
             !(but_refreshes && (is_refresh || is_left_out))
         };
         match self.streams.iter().find(is_wrong) {
@@ -1264,7 +1312,7 @@ impl Life {
         let leases = self.storage.keys_now().into_iter();
         if leases.filter(|(key, until)| is_lease(key.kind) && *until > now).count() > 0
             && !self.model.is_faulty
-            && (self.defects.leaving_with_leases || !self.has_left)
+            && (self.demands.leaving_with_leases || !self.has_left)
         {
             return violation("leases", "a lease is left");
         }

@@ -62,6 +62,8 @@ struct State {
     lost: Vec<Waiting>,
     /// It is to be done at once from now on.
     is_well: bool,
+    /// The random names of variants and bodies, in the order in which they came.
+    slots: Vec<[u8; 16]>,
 }
 
 #[derive(Clone)]
@@ -118,7 +120,7 @@ impl Scripted {
     pub fn decide(&self, number: usize, happens: Happens) -> String {
         let mut state = self.lock();
         let mut one = state.waiting.remove(number);
-        let told = format!("{happens:?}: {}", one.operation.name());
+        let told = format!("{happens:?}: {}", state.name(&one.operation));
         let error = || Error::new(ErrorKind::Unavailable, "scripted");
         let fate = match happens {
             Happens::Done => Fate::Reply(Ok(match one.done.take() {
@@ -161,9 +163,10 @@ impl Scripted {
         let open = state.lost.iter().enumerate().filter(|(_, one)| one.done.is_none());
         let Some(at) = open.map(|(at, _)| at).nth(number) else { return String::new() };
         let operation = state.lost[at].operation.clone();
+        let name = state.name(&operation);
         let done = state.apply(&operation, self.manner);
         state.lost[at].done = Some(done);
-        format!("lands late: {}", operation.name())
+        format!("lands late: {name}")
     }
 
     /// From now on everything is done at once. What was cut off stays so.
@@ -203,27 +206,36 @@ impl Scripted {
 }
 
 impl Operation {
-    fn name(&self) -> String {
-        let (name, keys) = match self {
+    fn keys(&self) -> (&'static str, &[Key]) {
+        match self {
             Self::Read(key) => ("read", std::slice::from_ref(key)),
             Self::Write(key, _) => ("write", std::slice::from_ref(key)),
             Self::WriteIf(key, ..) => ("write_if", std::slice::from_ref(key)),
-            Self::Delete(keys) => ("delete", &**keys),
-            Self::Retain(keys, _) => ("retain", &**keys),
-            Self::ContainsAll(keys) => ("contains_all", &**keys),
-        };
-        let keys: Vec<String> = keys
-            .iter()
-            .map(|key| match key.kind {
-                Kind::Head => format!("{:02x} head", key.entry[0]),
-                kind => format!("{:02x} {kind:?} {:02x}/{}", key.entry[0], key.slot[0], key.part),
-            })
-            .collect();
-        format!("{name} {}", keys.join(", "))
+            Self::Delete(keys) => ("delete", keys),
+            Self::Retain(keys, _) => ("retain", keys),
+            Self::ContainsAll(keys) => ("contains_all", keys),
+        }
     }
 }
 
 impl State {
+    /// The operation, alike whenever the schedule is lived again.
+    fn name(&mut self, operation: &Operation) -> String {
+        let (name, keys) = operation.keys();
+        let mut told = name.to_owned();
+        for key in keys {
+            let number = self.slots.iter().position(|slot| *slot == key.slot).unwrap_or_else(|| {
+                self.slots.push(key.slot);
+                self.slots.len() - 1
+            });
+            told += &match key.kind {
+                Kind::Head => format!(" {:02x} head", key.entry[0]),
+                kind => format!(" {:02x} {kind:?} {number}/{}", key.entry[0], key.part),
+            };
+        }
+        told
+    }
+
     fn apply(&mut self, operation: &Operation, manner: Manner) -> Reply {
         match operation {
             Operation::Read(key) => Reply::Record(self.read(*key)),
