@@ -43,7 +43,8 @@ pub(crate) struct Guarded<S> {
     /// When a write was refused last, in milliseconds since the epoch.
     refused_at: AtomicU64,
     observer: Arc<Observer>,
-    /// Raises the gauge while a breaker is open. A std `Mutex`, held for replacing the level.
+    /// Raises the gauge while a breaker is open. A std `Mutex`, which also orders the tasks that show the breakers: each reads
+    /// them under it, so that the last one shows their present state.
     open_level: Mutex<Option<Level>>,
 }
 
@@ -263,8 +264,9 @@ impl<S: Storage> Guarded<S> {
 
     /// Sets the gauge to whether a breaker is open.
     fn show_breakers(&self) {
-        let is_open = self.reads.is_open() || self.writes.is_open();
         let mut level = self.open_level.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: read before it, an old state could be shown after a newer one, and would stay.
+        let is_open = self.reads.is_open() || self.writes.is_open();
         *level = None;
         *level = is_open.then(|| self.observer.raise(Gauge::LeftAlone));
     }
