@@ -1,6 +1,10 @@
-//! Work that goes on beside the requests, and how to wait for its end.
+//! Background tasks of one cache, and a way to wait for them.
 //!
-//! Promises: what is begun is counted until it has ended, however it ends; outside a runtime nothing is begun.
+//! # Invariants
+//!
+//! - A task is counted from before it is spawned until its future is dropped: when it returns, when it panics, and when its
+//!   runtime shuts down.
+//! - Without a tokio runtime no task is spawned, and the caller is told.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,34 +17,43 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+/// Spawns tasks and counts those that are running. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks(Arc<Running>);
 
 #[derive(Debug, Default)]
 struct Running {
     count: AtomicUsize,
+    /// Notified each time the count falls to zero.
     none_left: Notify,
 }
 
-/// The moment after so long a time; for the longest ones, one that is never waited for.
+/// Returns the instant at which a duration from now is over.
+///
+/// A duration that would overflow the clock is cut to thirty years, as tokio does for a sleep without an end.
 pub(crate) fn after(time: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     Instant::now() + time.min(FAR)
 }
 
-/// How far a piece of work has come.
+/// Tells how far [`Tasks::drive`] has come with a future.
 pub(crate) enum Driven<T> {
+    /// The first poll completed it.
     Done(T),
+    /// It goes on in a task.
     Spawned(JoinHandle<T>),
-    /// It would have to wait, and there is no runtime to wait in.
+    /// It would have to wait, and there is no runtime to wait in. It has been dropped.
     NoRuntime,
 }
 
-/// Counts a task for as long as it lives.
+/// Keeps a task counted until it is dropped.
 struct Counted(Arc<Running>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        // SeqCst pairs with the load in `idle`: that registers for the notification first and loads the count afterwards,
+        // while this decrements first and notifies afterwards. One of the two must see the other, or `idle` would sleep
+        // through the last task. It also makes everything that the task wrote visible to the task that `idle` returns to.
         if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.none_left.notify_waiters();
         }
@@ -48,23 +61,30 @@ impl Drop for Counted {
 }
 
 impl Tasks {
-    /// Begins work that waits; false: there is no runtime.
+    /// Spawns a future. Returns `false` if there is no runtime.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
         let Ok(runtime) = Handle::try_current() else { return false };
+        // Counted here, not in the task: `idle` must wait for a task that has been spawned and not been polled yet.
         let counted = self.count();
         runtime.spawn(async move {
+            // Owned by the future, so that it is dropped too if the future panics or its runtime goes away.
             let _counted = counted;
             work.await;
         });
         true
     }
 
-    /// Polls once, and spawns only what has to wait.
+    /// Polls a future once, and spawns it only if it has to wait.
+    ///
+    /// Writes to a storage in memory complete in their first poll. They then need no task and no runtime, and the next
+    /// lookup finds them.
     pub(crate) fn drive<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Driven<T> {
+        // Boxed because a future that was polled may not move any more, and this one may move into a task.
         let mut work = Box::pin(work);
+        // Nothing is lost by the no-op waker: a pending future is polled again by its task, and registers that one's waker.
         if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Driven::Done(done);
         }
@@ -76,10 +96,12 @@ impl Tasks {
         }))
     }
 
-    /// Waits until nothing is running.
+    /// Waits until no task is running.
     pub(crate) async fn idle(&self) {
+        // Loops because a task may have been spawned between the notification and this poll.
         loop {
             let mut none_left = std::pin::pin!(self.0.none_left.notified());
+            // Registers before the count is loaded: a task that ends between the two would notify no waiter otherwise.
             none_left.as_mut().enable();
             if self.0.count.load(Ordering::SeqCst) == 0 {
                 return;

@@ -1,21 +1,23 @@
-//! A map that forgets its oldest entries.
+//! A map with a bound, which forgets its oldest keys.
 //!
 //! # Invariants
 //!
-//! - It holds at most as many keys as its bound, and its order at most twice as many.
-//! - The forgotten key was inserted before every key that is still there; its value is given back, so that a caller can
-//!   draw a safe conclusion about all that it does not remember.
+//! - The map holds at most as many keys as its bound. Its order holds at most twice as many.
+//! - A forgotten key was inserted before every key that is still there.
+//! - The value of a forgotten key is returned, so that its caller can treat every unknown key as safely as that one.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
+/// Maps keys to values, and forgets the oldest key at its bound.
 #[derive(Debug)]
 pub(super) struct BoundedMap<K, V> {
     bound: usize,
     next: u64,
-    /// With the number of the insertion.
+    /// Each value with the number of its insertion.
     values: HashMap<K, (u64, V)>,
-    /// In the order of insertion. Removals leave their place here, since to find it would cost a scan.
+    /// The keys in the order of insertion. A removed or replaced key stays here, because finding it would cost a scan. Its
+    /// number differs from the one in `values`, which tells it apart.
     order: VecDeque<(u64, K)>,
 }
 
@@ -24,14 +26,17 @@ impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
         Self { bound, next: 0, values: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Inserts a value, as the newest. Returns the value of the key that was forgotten for it.
+    /// Inserts a value as the newest, and returns the value of the key that it displaced.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.next += 1;
         self.values.insert(key, (self.next, value));
         self.order.push_back((self.next, key));
+        // At twice the bound at least half of the order is obsolete, so that the cost of this scan is spread over as many
+        // insertions as the bound.
         if self.order.len() > 2 * self.bound {
             self.order.retain(|(number, key)| self.values.get(key).is_some_and(|(there, _)| there == number));
         }
+        // Ends with the first key that is still in the map; those before it are obsolete, and each is looked at once.
         while self.values.len() > self.bound {
             let (number, oldest) = self.order.pop_front()?;
             if self.values.get(&oldest).is_some_and(|(there, _)| *there == number) {

@@ -1,7 +1,10 @@
-//! Leaving a storage alone that fails: one breaker for reads, one for writes.
+//! A circuit breaker for a storage that fails. Reads and writes have one each.
 //!
-//! Promises: after several failures in a row nothing is asked for a while, and then one caller at a time; events tell of it at most
-//! once in [`TOLD_EVERY`], however often it changes.
+//! # Invariants
+//!
+//! - After [`FAILURES`] failures in a row the breaker is open: operations fail at once for [`PAUSE`].
+//! - An open breaker admits one operation per [`PAUSE`] as a probe. The first success closes it.
+//! - An event says at most once per [`EVENT_INTERVAL`] that the breaker opened, however often it does.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,95 +13,114 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
-/// So many failures in a row, and the storage is left alone.
+/// How many failures in a row open the breaker. A single slow answer or a connection that was closed must not.
 const FAILURES: u32 = 5;
-/// For so long; then one caller tries.
+/// How long an open breaker refuses operations before it admits a probe. Several times the default deadline of an operation:
+/// while a storage hangs, one request per pause waits for it, and a storage that is back is used again within two seconds.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
-/// How often events tell that the storage is left alone: a storage at its limit fails and answers many times in a second.
-pub(crate) const TOLD_EVERY: Duration = Duration::from_secs(30);
+/// The least time between two events about one breaker. A storage at its limit fails and answers many times in a second.
+pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Counts failures in a row, and refuses operations while there are too many.
+///
+/// The atomics are Relaxed: no other memory is published by them. A task that reads an old value asks a failing storage once
+/// more, or refuses one operation of a storage that has just recovered.
 pub(crate) struct Breaker {
     /// `reads` or `writes`.
     what: &'static str,
     clock: Clock,
     failures: AtomicU32,
-    /// In milliseconds since the epoch; meaningful once there are failures enough.
+    /// Until when operations are refused, in milliseconds since the epoch. Valid while the breaker is open.
     open_until: AtomicU64,
-    told: Mutex<Told>,
+    /// What the events have said. A std `Mutex`, taken only when the breaker changes or an operation fails while it is open.
+    events: Mutex<Events>,
 }
 
 #[derive(Default)]
-struct Told {
-    at: Option<Timestamp>,
-    /// The storage was left alone so often since, and no event told it.
-    untold: u64,
-    /// An event told that the storage is left alone, and none that it answers again.
+struct Events {
+    last: Option<Timestamp>,
+    /// How often the breaker opened since then without an event.
+    unreported: u64,
+    /// The last event said that the breaker is open.
     is_open: bool,
 }
 
 impl Breaker {
     pub(crate) fn new(what: &'static str, clock: Clock) -> Self {
-        let (failures, open_until, told) = Default::default();
-        Self { what, clock, failures, open_until, told }
+        let (failures, open_until, events) = Default::default();
+        Self { what, clock, failures, open_until, events }
     }
 
-    /// Whether the last operation succeeded.
+    /// Returns whether the last operation succeeded.
     pub(crate) fn is_well(&self) -> bool {
         self.failures.load(Ordering::Relaxed) == 0
     }
 
+    /// Returns whether operations are refused.
     pub(crate) fn is_open(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= FAILURES
     }
 
-    /// An error while the storage is left alone, except for one caller now and then.
+    /// Admits an operation, or refuses it while the breaker is open.
+    ///
+    /// # Errors
+    ///
+    /// Returns `Unavailable` if the breaker is open and another operation is the probe.
     pub(crate) fn admit(&self) -> Result<()> {
         if !self.is_open() {
             return Ok(());
         }
         let now = self.clock.now();
         let until = self.open_until.load(Ordering::Relaxed);
-        // A clock that was set back must not close the storage for longer than the pause.
-        let closed = now.as_millis() < until && Timestamp::from_millis(until) <= now + PAUSE;
+        // A clock that was set back must not make the pause longer.
+        let is_paused = now.as_millis() < until && Timestamp::from_millis(until) <= now + PAUSE;
         let next = (now + PAUSE).as_millis();
-        if closed
+        // Of several tasks that find the pause over, the one that moves its end is the probe. The pause begins anew with it,
+        // not with its result: a probe that is cancelled or hangs delays the next one by no more than a pause.
+        if is_paused
             || self.open_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             return Err(Error::new(
                 ErrorKind::Unavailable,
-                "the store failed lately and is left alone for a while",
+                "the storage failed repeatedly and is not asked for a while",
             ));
         }
         Ok(())
     }
 
-    /// Notes that an operation failed.
+    /// Counts a failed operation, and opens the breaker if there are too many.
     pub(crate) fn failed(&self, operation: &'static str, error: &Error) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         tracing::debug!(operation, kind = ?error.kind(), %error, "a storage operation failed");
         if failures < FAILURES {
             return;
         }
-        self.failures.store(FAILURES, Ordering::Relaxed); // it never wraps
+        // Capped, so that the count never wraps to zero. A success in between may be overwritten by this: the breaker is then
+        // open for one pause too many.
+        self.failures.store(FAILURES, Ordering::Relaxed);
         let now = self.clock.now();
         self.open_until.store((now + PAUSE).as_millis(), Ordering::Relaxed);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.untold += u64::from(failures == FAILURES);
-        // One that was left alone too soon after the last event is told of later, if it still is.
-        if told.is_open || told.at.is_some_and(|at| now >= at && now.since(at) < TOLD_EVERY) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.unreported += u64::from(failures == FAILURES);
+        // A breaker that opens too soon after the last event is reported by a later failure, if it is still open then.
+        if events.is_open || events.last.is_some_and(|at| now >= at && now.since(at) < EVENT_INTERVAL) {
             return;
         }
-        let untold = std::mem::take(&mut told.untold).saturating_sub(1);
-        (told.at, told.is_open) = (Some(now), true);
-        drop(told);
+        let untold = std::mem::take(&mut events.unreported).saturating_sub(1);
+        (events.last, events.is_open) = (Some(now), true);
+        drop(events); // a subscriber of tracing runs the user's code
         let what = self.what;
         tracing::warn!(what, operation, %error, untold, "the storage keeps failing: requests go on without it");
     }
 
-    /// Notes that an operation succeeded; true: the storage was left alone until then.
+    /// Closes the breaker after a successful operation. Returns whether it was open.
     pub(crate) fn succeeded(&self) -> bool {
+        // Loaded before it is swapped: the usual success only reads, and does not take the cache line from other cores.
         let was_open = !self.is_well() && self.failures.swap(0, Ordering::Relaxed) >= FAILURES;
-        if was_open && std::mem::take(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner).is_open) {
+        // Reported only if the opening was; the guard is dropped before the event is sent.
+        let was_reported = was_open
+            && std::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner).is_open);
+        if was_reported {
             tracing::info!(what = self.what, "the storage answers again");
         }
         was_open

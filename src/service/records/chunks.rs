@@ -1,7 +1,13 @@
-//! The chunks of stored bodies: reading one, asking whether all are there, and moving the time until which they are kept.
+//! The chunks of stored bodies: reading a chunk, finding out whether all of them are there, and moving their expiry.
 //!
-//! A chunk is named by its body's random id and its number, is written once, and is never replaced. So it needs no
-//! comparison, and a reader can take it from the writes in flight as well as from the storage.
+//! The key of a chunk is the random id of its body and its number, so that it is written once and never replaced. A write
+//! of a chunk therefore compares nothing, and a reader can take it from the in-flight writes as well as from the storage.
+//!
+//! # Invariants
+//!
+//! - The chunks of a body are kept for the grace beyond the expiry of the record that names them, and beyond its replacement,
+//!   so that a reader that has begun finishes the body.
+//! - A body is kept for a record only if all of its chunks are there.
 
 use super::Records;
 use crate::entry::{ChunkKeys, GRACE, StoredBody, with_slack};
@@ -9,18 +15,19 @@ use crate::error::Result;
 use crate::storage::{Key, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// How long a read of a chunk may take.
+/// Selects the deadline for reading a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
-    /// As long as a lookup: the response's head has not gone out, and a miss is still possible.
+    /// The deadline of a lookup: the head of the response has not gone out, and a miss is still possible.
     Lookup,
-    /// Longer: the body has begun, and there is no way back.
+    /// The longer deadline of a body: its head has gone out, so that a chunk that is late ends it with an error.
     Body,
 }
 
 impl<S: Storage> Records<S> {
-    /// Reads a chunk, from the storage if it is no longer in flight.
+    /// Reads a chunk from the in-flight writes, or else from the storage.
     pub(crate) async fn read_chunk(&self, key: Key, patience: Patience) -> Result<Option<Record>> {
+        // The in-flight writes come first: a chunk leaves them only after the storage has taken it.
         match (self.in_flight.chunk(key), patience) {
             (Some(record), _) => Ok(Some(record)),
             (None, Patience::Lookup) => self.store.read(key).await,
@@ -28,8 +35,10 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Whether the storage has these chunks, or is about to.
+    /// Returns whether the storage has these chunks or is about to have them.
     pub(crate) async fn has_chunks(&self, mut chunks: impl Iterator<Item = Key> + Send) -> Result<bool> {
+        // In batches, so that the keys of a very long body are not in memory at once. A record that claims more chunks than
+        // there ever were ends the loop with its first batch.
         loop {
             let batch: Vec<Key> = chunks.by_ref().take(ChunkKeys::BATCH).collect();
             if batch.is_empty() {
@@ -43,29 +52,31 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Moves the times of a body's chunks. Returns whether all of them are there.
+    /// Moves the expiry of a body's chunks, and returns whether all of them are there.
     pub(crate) async fn retain_chunks(&self, mut chunks: ChunkKeys, retain: Retain) -> Result<bool> {
         let mut are_all_there = true;
         while let Some(batch) = chunks.next_batch() {
             let there = self.store.retain(&batch, retain).await?;
             are_all_there &= there == batch.len() as u64;
             if there == 0 {
-                break; // a record can claim more chunks than there ever were, and must not keep the storage busy
+                // The length of a body comes from a record that anyone who can write to the storage may have forged: a
+                // claimed 2^64 bytes must not keep the storage busy with chunks that never were.
+                break;
             }
         }
         Ok(are_all_there)
     }
 
-    /// Lets a body's chunks expire after the grace that readers of it may need.
+    /// Shortens the life of a replaced body's chunks to the grace that its readers may need.
     pub(super) async fn release_chunks(&self, chunks: ChunkKeys) {
         let most = Retain::AtMost(self.config.clock.now() + GRACE);
-        let _ = self.retain_chunks(chunks, most).await; // they expire at their own time otherwise
+        let _ = self.retain_chunks(chunks, most).await; // on an error they expire at their own time
     }
 
-    /// Keeps a body for a record that may be used until a time. Returns `None` if a part of it is gone.
+    /// Keeps a body for a record that is used until a time. Returns `None` if a part of it is gone.
     ///
-    /// Where the chunks are kept for long enough already, the storage is only asked whether they are there: moving a time
-    /// costs some storages as much as writing the chunk.
+    /// The storage is only asked whether the chunks are there if they are kept for long enough already: moving an expiry costs
+    /// some storages as much as writing the chunk.
     pub(crate) async fn keep_body(
         &self,
         head: Key,
@@ -77,15 +88,19 @@ impl<S: Storage> Records<S> {
         if needed <= kept {
             return Ok(self.has_chunks(chunks).await?.then(|| body.clone()));
         }
+        // Further than needed, so that the next 304 finds the expiry far enough away and moves nothing.
         let kept = with_slack(needed, self.config.clock.now());
         let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
         Ok(are_all_there.then(|| body.clone().kept_until(kept)))
     }
 
-    /// Copies a body for a second record, which must not name another's chunks. Returns `None` if it is too long, or gone.
+    /// Copies a body of one chunk for a second record. Returns `None` if it is longer or gone.
+    ///
+    /// Two records must not name the same chunks: when one of them is replaced, the chunks expire under the other.
     pub(crate) async fn copy_body(&self, head: Key, body: &StoredBody) -> Option<StoredBody> {
         let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
         let mut chunks = body.chunks(head);
+        // One chunk at most: the copy is in memory as a whole, and goes into one record.
         let (key, None) = (chunks.next()?, chunks.next()) else { return None };
         let data = self.read_chunk(key, Patience::Body).await.ok().flatten()?.payload();
         (data.len() as u64 == *len).then_some(StoredBody::Inline(data))

@@ -1,11 +1,13 @@
-//! The entity tags of an entry's variants, so that the origin can be asked which of them answers a request that selects
-//! none (RFC 9111 §4.1, §4.3.1).
+//! The list of entity tags of an entry's variants.
+//!
+//! With it, a request that selects none of the stored variants asks the origin which of them is its response (RFC 9111
+//! §4.1, §4.3.1). The list is a record of its own, of the kind index, one for each generation.
 //!
 //! # Invariants
 //!
-//! - A 304 is answered by a response only if that is still stored under the very tag that the 304 names.
-//! - The list of tags is bounded. An incomplete or lost list costs a whole response from the origin, and nothing else.
-//! - A response that was selected by credentials, or by anything else that the origin does not know of, is not listed.
+//! - A stored response answers a 304 only if it is stored under the very tag that the 304 names.
+//! - The list has at most [`MAX_TAGS`] tags. A tag that is missing costs a whole response from the origin, and nothing else.
+//! - A response is not listed if it was selected by credentials, or by anything else that the origin does not know of.
 
 use http::{HeaderMap, HeaderValue, header, request};
 
@@ -16,21 +18,22 @@ use crate::policy;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// The newest variants are asked about, this many at once: tags are sent with each such request.
-const MOST: usize = 16;
+/// How many variants are listed, the newest ones. Each tag is sent in a field of the request, and sixteen of the usual length
+/// are far from the limits of origins.
+const MAX_TAGS: usize = 16;
 
-/// An entity tag, and the place of the response that has it.
+/// Pairs an entity tag with the key of the response that has it.
 pub(crate) struct Known {
     pub(crate) tag: HeaderValue,
     at: Key,
 }
 
 impl<S: Storage> Records<S> {
-    /// Returns the entity tags of the entry's responses that may be the answer to a request.
+    /// Returns the entity tags of the stored responses that may answer a request.
     pub(crate) async fn known_tags(&self, snapshot: &Snapshot, request: &request::Parts) -> Vec<Known> {
         let Some(Slot::Head(head)) = snapshot.usable.as_ref().and_then(decode) else { return Vec::new() };
         let mut known = Vec::new();
-        // Origins are known to give one tag to the responses for several users.
+        // Some origins give one tag to the responses for several users: a 304 would select another user's response.
         if self.config.stands_apart(&head.names, request) {
             return known;
         }
@@ -43,6 +46,7 @@ impl<S: Storage> Records<S> {
         {
             known.push(Known { tag: tag.clone(), at: snapshot.head });
         }
+        // An error is treated as an empty list: the request then asks for a whole response.
         let index = self.store.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
         if let Ok(Some(record)) = index
             && let Some(Slot::Index(tags)) = decode(&record)
@@ -55,7 +59,7 @@ impl<S: Storage> Records<S> {
         known
     }
 
-    /// Finds the record of the response that a 304 names, if that is still there.
+    /// Returns the record of the response that a 304 names, if it is still stored.
     pub(crate) async fn named_by(
         &self,
         known: &[Known],
@@ -68,6 +72,8 @@ impl<S: Storage> Records<S> {
             if !policy::tag_selects(tag.as_bytes(), known.tag.as_bytes()) {
                 continue;
             }
+            // Read again, and checked as in a lookup: the variant may have been replaced, or invalidated, while the origin
+            // was asked.
             if let Ok(Some(record)) = self.read_slot(known.at, None).await
                 && let Some(variant) = variant_in(&record)
                 && variant.until > now
@@ -82,7 +88,9 @@ impl<S: Storage> Records<S> {
         None
     }
 
-    /// Lists the entity tag of a variant that was just stored. A lost listing costs a longer response from the origin.
+    /// Adds the entity tag of a variant that was just stored to the list.
+    ///
+    /// All errors are ignored: a tag that is missing costs a longer response from the origin.
     pub(super) async fn list_tag(&self, head: &Record, place: Key, variant: &Record, until: Timestamp) {
         let (Some(Slot::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else { return };
         if variant.apart {
@@ -106,16 +114,19 @@ impl<S: Storage> Records<S> {
             }
             return;
         }
+        // The selection has a new response, so that its former tag must not select it any more.
         tags.retain(|of| of.selection != variant.selection);
         tags.push(tagged);
-        let over = tags.len().saturating_sub(MOST);
+        let over = tags.len().saturating_sub(MAX_TAGS);
         tags.drain(..over);
         let until = there.as_ref().map_or(until, |there| there.retain_until().max(until));
         let seen = there.as_ref().map(Record::stamp);
+        // Compared and not retried: another process that lists at the same time wins, and this tag is missing.
         let _ = self.store.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
     }
 }
 
+/// Returns the content coding of a response, which is part of what its tag stands for.
 fn coding(headers: &HeaderMap) -> &[u8] {
     headers.get(header::CONTENT_ENCODING).map_or(b"", HeaderValue::as_bytes)
 }

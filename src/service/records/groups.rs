@@ -1,14 +1,22 @@
-//! Groups of responses, by the origin's Cache-Groups (RFC 9875) or by the user's tags: joining one, and ending one.
+//! Groups of responses, named by the origin's Cache-Groups (RFC 9875) or by the user's tags.
 //!
-//! A group is a record with a random value. A response that joins remembers the value that it found, and is in the group
-//! for as long as that is the value there. Invalidating puts another value in its place, whatever was there: one write,
-//! however many the members are. A field of a response names [`MOST_GROUPS`] at most; what follows is ignored.
+//! A group is a record with a random value. A response that joins a group remembers its value, and is a member as long as the
+//! group has that value. An invalidation writes another value over whatever is there: one write, however many members there
+//! are. At most [`MOST_GROUPS`] names of a field are used; the others are ignored.
 //!
-//! Promises: once an invalidation is settled, no response whose fetch began before it is served by any process; a value
-//! that is gone (expired, evicted) ends its members too, since the next one to join makes another; a process whose clock is within five seconds of the others'
-//! stores nothing that was invalidated while it was fetched. One hole, as for heads: a value that is evicted while a fetch
-//! that began before its invalidation is under way in another process. A storage that evicts what was used longest ago
-//! has then replaced all that it holds during one fetch.
+//! # Invariants
+//!
+//! - After an invalidation is settled, no process serves a member whose fetch began before it.
+//! - A response is not a member of a group whose value has expired or was evicted: the next response to join writes a new
+//!   random value.
+//! - A response that was fetched while its group was invalidated is not stored, by any process whose clock is within
+//!   [`CLOCK_SKEW`] of the invalidating one's.
+//!
+//! # Known limit
+//!
+//! As with heads, a value may be evicted between its invalidation and the end of a fetch in another process that began
+//! before it. A storage that evicts the least recently used records must replace everything that it holds during one fetch
+//! for that.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +29,7 @@ use http::{HeaderMap, HeaderName, Uri, request};
 use super::super::telemetry;
 use super::Records;
 use super::bounded_map::BoundedMap;
-use super::invalidation::Settling;
+use super::invalidation::InvalidationOutcome;
 use super::lookup::Snapshot;
 use crate::control::Stored;
 use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
@@ -31,104 +39,120 @@ use crate::policy::{self, MOST_GROUPS, NamedGroups, NotStored};
 use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
 
-/// How far the clocks of processes that share a store may be apart.
+/// How far apart the clocks of processes that share a storage may be. Hosts that run NTP differ by far less.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// The groups that this process has invalidated, and the deletions by hand of all that a filter chooses, in order. A
-/// response whose fetch began before is not stored.
+/// Counts the groups that this process has invalidated, and its deletions by filters.
 ///
-/// Both are bounded. Where there are too many, fetches that began before the earliest that is still known are not stored,
-/// if they belong to a group, or at all; what is stored is not concerned.
-pub(crate) struct Changes(Mutex<Counted>);
+/// A lookup takes a [`Mark`], and the response is stored only if its groups are unchanged since then and no filter has chosen
+/// it. Both lists are bounded. A fetch that began before the oldest change that is still known is not stored: if it has
+/// groups, for the list of groups, and in any case for that of deletions. What is stored already is not affected.
+///
+/// The std `Mutex` guards both lists and their common count, so that a mark is a single number. It is never held across an
+/// await or while a filter runs, and no other lock is taken under it.
+pub(crate) struct Changes(Mutex<History>);
 
-struct Counted {
+struct History {
+    /// The number of changes so far.
     count: u64,
-    /// Those that are not named below changed before this.
-    others: u64,
-    lately: BoundedMap<Key, u64>,
-    /// The deletions that are not listed below were before this.
-    deleted_before: u64,
+    /// The number of the newest group change that has been forgotten.
+    forgotten_groups: u64,
+    /// The number of the last change of each group.
+    groups: BoundedMap<Key, u64>,
+    /// The number of the newest deletion that has been forgotten.
+    forgotten_deletions: u64,
     deletions: VecDeque<(u64, Chosen)>,
 }
 
-/// Whether a filter chooses the response in the record at a key, which these fields select.
+/// Decides whether a filter chooses the response in the record at a key, which is selected by these fields.
 pub(crate) type Chosen = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send + Sync>;
 
-/// What [`Changes`] had counted at some time.
+/// Notes the number of changes at one time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mark(u64);
 
 impl Default for Changes {
     fn default() -> Self {
-        Self(Mutex::new(Counted {
+        Self(Mutex::new(History {
             count: 0,
-            others: 0,
-            lately: BoundedMap::new(Self::MOST),
-            deleted_before: 0,
+            forgotten_groups: 0,
+            groups: BoundedMap::new(Self::MAX_GROUPS),
+            forgotten_deletions: 0,
             deletions: VecDeque::new(),
         }))
     }
 }
 
 impl Changes {
-    const MOST: usize = 10_000;
-    const MOST_DELETIONS: usize = 64;
+    /// How many groups are remembered, which takes about one megabyte.
+    const MAX_GROUPS: usize = 10_000;
+    /// How many deletions are remembered. Every response that is stored since may run each of their filters.
+    const MAX_DELETIONS: usize = 64;
 
+    /// Returns a mark that tells later changes from those so far.
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.lock().count)
     }
 
+    /// Counts the invalidation of a group before it begins.
     fn note(&self, group: Key) {
-        let mut counted = self.lock();
-        counted.count += 1;
-        let count = counted.count;
-        if let Some(forgotten) = counted.lately.insert(group, count) {
-            counted.others = forgotten;
+        let mut history = self.lock();
+        history.count += 1;
+        let count = history.count;
+        if let Some(forgotten) = history.groups.insert(group, count) {
+            history.forgotten_groups = forgotten;
         }
     }
 
-    /// Whether a group may have changed since then.
+    /// Returns whether a group may have been invalidated since a mark.
     fn since(&self, mark: Mark, group: Key) -> bool {
-        let counted = self.lock();
-        mark.0 < counted.others || counted.lately.get(&group).is_some_and(|changed| *changed > mark.0)
+        let history = self.lock();
+        mark.0 < history.forgotten_groups
+            || history.groups.get(&group).is_some_and(|changed| *changed > mark.0)
     }
 
-    /// Notes a deletion, before it begins.
+    /// Counts a deletion before it begins.
     pub(crate) fn note_deletion(&self, chosen: Chosen) {
-        let mut counted = self.lock();
-        if counted.deletions.len() >= Self::MOST_DELETIONS
-            && let Some((before, _)) = counted.deletions.pop_front()
-        {
-            counted.deleted_before = before;
+        // Declared before the guard, so that it is dropped after it: a filter owns values of the user's, whose `drop` is
+        // unknown code.
+        let forgotten;
+        let mut history = self.lock();
+        forgotten = match history.deletions.len() >= Self::MAX_DELETIONS {
+            true => history.deletions.pop_front(),
+            false => None,
+        };
+        if let Some((before, _)) = &forgotten {
+            history.forgotten_deletions = *before;
         }
-        counted.count += 1;
-        let count = counted.count;
-        counted.deletions.push_back((count, chosen));
+        history.count += 1;
+        let count = history.count;
+        history.deletions.push_back((count, chosen));
     }
 
-    /// Whether anything was deleted by a filter since then.
+    /// Returns whether anything was deleted by a filter since a mark.
     pub(super) fn deletes_since(&self, mark: Mark) -> bool {
         self.lock().deletions.back().is_some_and(|(at, _)| *at > mark.0)
     }
 
-    /// Whether what is fetched since then, and is to be stored so, was deleted meanwhile.
+    /// Returns whether a deletion since a mark chooses a response that is about to be stored.
     pub(super) fn has_deleted(&self, mark: Mark, key: Key, record: &Record, names: &[HeaderName]) -> bool {
         if !self.deletes_since(mark) {
             return false;
         }
-        let counted = self.lock();
-        let is_forgotten = mark.0 < counted.deleted_before;
-        let since: Vec<Chosen> = counted
+        let history = self.lock();
+        let is_forgotten = mark.0 < history.forgotten_deletions;
+        let since: Vec<Chosen> = history
             .deletions
             .iter()
             .filter(|(at, _)| *at > mark.0)
             .map(|(_, chosen)| Arc::clone(chosen))
             .collect();
-        drop(counted); // a filter may be the user's own code
+        // The filters are the user's code, which may take its time, panic, or delete by another filter.
+        drop(history);
         is_forgotten || since.iter().any(|chosen| chosen(key, record, names))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counted> {
+    fn lock(&self) -> MutexGuard<'_, History> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +163,7 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// A group by its name; a tag is a group that the user named.
+/// Names a group of the origin's, or a tag of the user's.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Named {
     pub(crate) is_tag: bool,
@@ -147,14 +171,20 @@ pub(crate) struct Named {
 }
 
 impl<S: Storage> Records<S> {
-    /// Returns the named groups of a response with the values that they have now; the reason where it may not be stored.
+    /// Returns the named groups of a response with their present values.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the response may not be stored: a group was invalidated since its fetch began, it has too many tags, or
+    /// the storage failed.
     pub(crate) async fn join(
         &self,
         snapshot: &Snapshot,
         requested: Timestamp,
         named: Vec<Named>,
     ) -> std::result::Result<Arc<[Membership]>, Stored> {
-        // The user's own tags are all needed: an invalidation by hand of one that was ignored would not reach the response.
+        // Names beyond the bound are ignored, but not the user's tags: an invalidation of an ignored tag would not reach the
+        // response.
         if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
             return Err(Stored::No(NotStored::TooManyGroups));
         }
@@ -163,6 +193,9 @@ impl<S: Storage> Records<S> {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let (GroupValue { value, since, by }, kept) =
                 self.group_value(key).await.map_err(|_| Stored::Storage)?;
+            // The value comes first and the checks afterwards: an invalidation by this process that begins in between is
+            // either counted already, or overwrites the value that was read. An invalidation by another process is known
+            // only by its time.
             let elsewhere = by != self.id && since > Timestamp::EPOCH && since + CLOCK_SKEW >= requested;
             if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
                 return Err(Stored::No(NotStored::GroupInvalidated));
@@ -172,10 +205,12 @@ impl<S: Storage> Records<S> {
         join_all(joined).await.into_iter().collect()
     }
 
-    /// The value of a group, and until when it is kept; of one that has none, a new one.
+    /// Returns the value of a group and its expiry, and writes a new value if there is none.
     async fn group_value(&self, key: Key) -> Result<(GroupValue, Timestamp)> {
         let new = GroupValue { value: random_id(), since: Timestamp::EPOCH, by: self.id };
         let now = self.config.clock.now();
+        // One retry: the write fails if another process has just written a value, which the second read finds. It fails twice
+        // only where values are invalidated or evicted faster than they are read.
         for last in [false, true] {
             let there = self.store.read(key).await?;
             if let Some(record) = &there
@@ -195,11 +230,12 @@ impl<S: Storage> Records<S> {
         Err(Error::new(ErrorKind::Other, "the group changes all the time"))
     }
 
-    /// Whether a response still belongs to the groups that it was stored with.
+    /// Returns whether a response is still a member of the groups that it was stored with.
     pub(crate) async fn belongs(&self, groups: &[Membership]) -> Result<bool> {
         if groups.is_empty() {
             return Ok(true);
         }
+        // At the same time, so that many groups cost one round trip. Their number is bounded where they are stored.
         let reads = join_all(groups.iter().map(|group| self.store.read(group.key))).await;
         let now = self.config.clock.now();
         for (group, read) in groups.iter().zip(reads) {
@@ -210,7 +246,7 @@ impl<S: Storage> Records<S> {
         Ok(true)
     }
 
-    /// The same where it needs no waiting; `None`: it does.
+    /// Returns the same as [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
     pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
             let there = self.store.read_now(group.key)?.ok()?;
@@ -221,6 +257,7 @@ impl<S: Storage> Records<S> {
         Some(true)
     }
 
+    /// Returns whether a group's record makes a response a member. A pending invalidation of the group does not.
     fn is_member(&self, group: &Membership, there: Option<&Record>, now: Timestamp) -> bool {
         self.pending.get(group.key).is_none()
             && there.and_then(|record| value_in(record, now)).is_some_and(|there| there.value == group.value)
@@ -232,13 +269,17 @@ impl<S: Storage> Records<S> {
         self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
-    /// Invalidates a group by where its value is.
+    /// Invalidates a group by its key.
     pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
         telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(key, None).await.into_result()
     }
 
-    /// Invalidates all responses of an origin's group.
+    /// Invalidates all responses in a group of an origin.
+    ///
+    /// # Errors
+    ///
+    /// Returns `Config` if `of` is not an origin, and `Unavailable` if the storage has not taken the invalidation yet.
     pub(crate) async fn end_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
         let uri = of.parse::<Uri>().ok();
         let Some(uri) = uri.as_ref().and_then(EffectiveUri::of_uri) else {
@@ -250,14 +291,15 @@ impl<S: Storage> Records<S> {
         self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
 
-    async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> Settling {
+    async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> InvalidationOutcome {
+        // Before the write: a response that joins after this, and by the old value, is refused or no longer a member.
         self.changes.note(group);
         self.invalidate(group, of).await
     }
 
     /// Invalidates the groups that the response to an unsafe request names.
     pub(crate) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
-        // What is recorded stays.
+        // A recording is kept as it is, for later replays.
         if self.config.tape.is_some() {
             return;
         }
@@ -273,18 +315,21 @@ impl<S: Storage> Records<S> {
         let groups =
             names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
         names.iter().for_each(|_| telemetry::invalidated(&self.observer, "group", None));
+        // At the same time, so that a storage that hangs costs the request one deadline. Bounded by `MOST_GROUPS` names of two
+        // origins each.
         join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
 
-    /// The record that ends what a group's value began.
+    /// Returns a group's record with a new value, which has no members.
     pub(super) fn group_ended(&self, there: Option<&Record>, now: Timestamp) -> Record {
         let value = GroupValue { value: random_id(), since: now, by: self.id };
-        // As long as the members of before, lest a late write of the former value find nothing there.
+        // At least as long as the former value: a late first write of a value, which is compared with nothing, must fail.
         let until = there.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
         entry::record(Slot::Group(value), until)
     }
 }
 
+/// Returns the value in a group's record, if it has not expired.
 fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
     match decode(record)? {
         Slot::Group(value) if record.retain_until() > now => Some(*value),
@@ -292,14 +337,14 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
     }
 }
 
-/// A field names more groups than are heard.
+/// Sends an event if a field names more groups than are used.
 pub(crate) fn note_ignored(field: &'static str, ignored: usize) {
     if ignored > 0 {
         tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
     }
 }
 
-/// The origin of an effective URI (RFC 9110 §4.3.1).
+/// Returns the origin of an effective URI (RFC 9110 §4.3.1).
 pub(crate) fn origin(uri: &str) -> &str {
     let host = uri.find("://").map_or(0, |at| at + 3);
     let end = uri[host..].find(['/', '?']).map_or(uri.len(), |at| host + at);

@@ -1,8 +1,12 @@
-//! The store behind deadlines and two breakers.
+//! The storage behind deadlines and two breakers.
 //!
-//! Promises: no operation takes longer than its deadline (inside a tokio runtime; outside, a store that answers at once
-//! is all that is used); reads that fail leave writes alone, and the other way round; a store that takes no writes is
-//! still read; a panic in an operation is an error of it.
+//! # Invariants
+//!
+//! - Every operation ends within its deadline inside a tokio runtime. Outside of one there are no timers, and an operation
+//!   takes as long as the storage takes.
+//! - Reads that fail do not open the breaker of writes, and writes that fail do not open that of reads.
+//! - A storage that refuses writes is still read.
+//! - A panic in an operation that runs through a breaker is an error of this operation.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -23,131 +27,148 @@ use crate::observe::{Gauge, Level, Observer};
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
 use crate::time::Clock;
 
+/// Runs the operations of a storage within their deadlines.
 pub(crate) struct Guarded<S> {
-    store: S,
+    storage: S,
     clock: Clock,
     deadline: Duration,
     body_deadline: Duration,
     reads: Breaker,
     writes: Breaker,
     backlog: Arc<Backlog>,
-    /// Whether the last writes were refused, and when the last one was, in milliseconds since the epoch.
-    refuses: AtomicBool,
+    /// The storage refused its last write, since it is full or read-only.
+    ///
+    /// Relaxed, as is `refused_at`: both only decide which events are sent.
+    refuses_writes: AtomicBool,
+    /// When a write was refused last, in milliseconds since the epoch.
     refused_at: AtomicU64,
     observer: Arc<Observer>,
-    /// While the store is left alone.
-    left_alone: Mutex<Option<Level>>,
+    /// Raises the gauge while a breaker is open. A std `Mutex`, which also orders the tasks that show the breakers: each reads
+    /// them under it, so that the last one shows their present state.
+    open_level: Mutex<Option<Level>>,
 }
 
 impl<S: Storage> Guarded<S> {
-    pub(crate) fn new(store: S, config: &Config, observer: Arc<Observer>) -> Self {
+    /// Wraps a storage with the deadlines of a configuration.
+    pub(crate) fn new(storage: S, config: &Config, observer: Arc<Observer>) -> Self {
         Self {
-            store,
+            storage,
             clock: config.clock.clone(),
             deadline: config.deadline,
             body_deadline: config.body_deadline,
             reads: Breaker::new("reads", config.clock.clone()),
             writes: Breaker::new("writes", config.clock.clone()),
             backlog: Arc::new(Backlog::new(config.clock.clone())),
-            refuses: AtomicBool::new(false),
+            refuses_writes: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
             observer,
-            left_alone: Mutex::default(),
+            open_level: Mutex::default(),
         }
     }
 
+    /// Returns the storage itself, without deadlines and breakers.
     pub(crate) fn store(&self) -> &S {
-        &self.store
+        &self.storage
     }
 
-    /// What the store answers at once, while it is known to be well.
+    /// Reads a record if the storage answers at once and its last read succeeded.
     pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        if self.reads.is_well() { self.store.read_now(key) } else { None }
+        if self.reads.is_well() { self.storage.read_now(key) } else { None }
     }
 
+    /// Reads a record within the deadline of a lookup.
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read", &self.reads, self.deadline, async { self.store.read(key).await }).await
+        self.run("read", &self.reads, self.deadline, async { self.storage.read(key).await }).await
     }
 
-    /// Reads a chunk of a body whose head is already with the caller.
+    /// Reads a chunk of a body that has begun, within the longer deadline of a body.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read_chunk", &self.reads, self.body_deadline, async { self.store.read(key).await }).await
+        self.run("read_chunk", &self.reads, self.body_deadline, async { self.storage.read(key).await }).await
     }
 
-    /// Whether the rest of a body is there.
+    /// Returns whether all of these records are there.
     pub(crate) async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         if keys.is_empty() {
             return Ok(true);
         }
-        let contains = async { self.store.contains_all(keys).await };
+        let contains = async { self.storage.contains_all(keys).await };
         self.run("contains_all", &self.reads, self.deadline, contains).await
     }
 
+    /// Writes a record to a key that no other task compares.
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.fits(&record)?;
-        self.run_write("write", async { self.store.write(key, record).await }, |()| true).await
+        self.run_write("write", async { self.storage.write(key, record).await }, |()| true).await
     }
 
-    /// A write without comparing, to a place where others compare.
+    /// Writes a record without comparing, to a key that other tasks compare.
     pub(crate) async fn overwrite(&self, key: Key, record: Record) -> Result<()> {
         let write = async {
+            // A storage of the user's may have the provided `write_if`, which reads and then writes under this lock. A write
+            // that did not take it could fall between the two and be overwritten. A tokio mutex, since it is held while the
+            // storage is awaited; the deadline bounds that.
             let _guard = exclusive(key).await;
-            self.store.write(key, record).await
+            self.storage.write(key, record).await
         };
         self.run_write("overwrite", write, |()| true).await
     }
 
+    /// Writes a record if the key still has the stamp that was seen.
     pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.fits(&record)?;
-        let write = async { self.store.write_if(key, seen, record).await };
+        let write = async { self.storage.write_if(key, seen, record).await };
         self.run_write("write_if", write, |written| *written).await
     }
 
+    /// Moves the expiry of records, and returns how many of them are there.
     pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let retain = async { self.store.retain(keys, retain).await };
+        let retain = async { self.storage.retain(keys, retain).await };
         self.run("retain", &self.writes, self.deadline, retain).await
     }
 
+    /// Deletes records, and returns how many were there.
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        let delete = async { self.store.delete_many(keys).await };
+        let delete = async { self.storage.delete_many(keys).await };
         self.run("delete_many", &self.writes, self.deadline, delete).await
     }
 
-    /// Whether the storage has more to write than it can take now.
+    /// Returns whether the storage has more to write than it takes.
     pub(crate) fn is_busy(&self) -> bool {
         self.backlog.is_full()
     }
 
-    /// Takes a place among what waits for the storage, for a part of a response.
+    /// Reserves a place in the backlog for a part of a response.
     ///
     /// # Errors
     ///
-    /// Returns `Busy` if there is none; the response is then not stored, which is noted here.
+    /// Returns `Busy` if there is none. This is counted as a response that is not stored.
     pub(super) fn enter(&self, record: &Record) -> Result<Waiting> {
         self.backlog.enter(record.weight()).inspect_err(|_| self.note_shed())
     }
 
-    /// Notes a response that is not stored since there was no place.
+    /// Counts a response that is not stored because the backlog is full.
     pub(crate) fn note_shed(&self) {
         self.backlog.note_shed();
     }
 
+    /// Refuses a record that is longer than the storage takes, before it is sent there.
     fn fits(&self, record: &Record) -> Result<()> {
-        if record.weight() <= self.store.max_record_len() {
+        if record.weight() <= self.storage.max_record_len() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::TooLarge, "the record is longer than the store takes"))
+        Err(Error::new(ErrorKind::TooLarge, "the record is longer than the storage takes"))
     }
 
-    /// A listing of which no step takes longer than a chunk may take.
+    /// Returns a listing whose steps each have the deadline of a body.
     pub(crate) fn steps<T: Send, L: Stream<Item = Result<T>> + Send>(
         &self,
         listing: L,
     ) -> impl Stream<Item = Result<T>> + Send + use<T, L, S> {
         let deadline = self.body_deadline;
+        // Boxed, since the listing is pinned and moves from step to step. It ends with its first late step.
         stream::unfold(Some(Box::pin(listing)), move |listing| async move {
             let mut listing = listing?;
             match within(deadline, async { Ok(listing.next().await) }).await {
@@ -158,7 +179,7 @@ impl<S: Storage> Guarded<S> {
         })
     }
 
-    /// Runs a write, and notes whether the store takes any.
+    /// Runs a write, and adapts the backlog and the events about refused writes to its result.
     async fn run_write<T>(
         &self,
         name: &'static str,
@@ -174,14 +195,17 @@ impl<S: Storage> Guarded<S> {
         match &result {
             Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Full) => {
                 self.refused_at.store(self.clock.now().as_millis(), Ordering::Relaxed);
-                if !self.refuses.swap(true, Ordering::Relaxed) {
+                if !self.refuses_writes.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "the storage takes no writes: it is read, and nothing new is stored");
                 }
             }
-            Ok(done) if self.refuses.load(Ordering::Relaxed) && is_written(done) => {
-                // A store that is nearly full takes one record and refuses the next.
+            Ok(done) if self.refuses_writes.load(Ordering::Relaxed) && is_written(done) => {
+                // A storage that is nearly full takes one record and refuses the next. So it counts as taking writes again only
+                // when it has refused none for a while.
                 let since = self.clock.now().as_millis().abs_diff(self.refused_at.load(Ordering::Relaxed));
-                if u128::from(since) >= PAUSE.as_millis() && self.refuses.swap(false, Ordering::Relaxed) {
+                if u128::from(since) >= PAUSE.as_millis()
+                    && self.refuses_writes.swap(false, Ordering::Relaxed)
+                {
                     tracing::info!("the storage takes writes again");
                 }
             }
@@ -190,7 +214,10 @@ impl<S: Storage> Guarded<S> {
         result
     }
 
-    /// Runs an operation, which is not begun before this: a panic in the making of its future is one of the operation.
+    /// Runs an operation through a breaker, within a deadline.
+    ///
+    /// The caller wraps the storage's call in an async block, so that a panic while the storage makes its future is caught
+    /// as well.
     async fn run<T>(
         &self,
         name: &'static str,
@@ -200,7 +227,8 @@ impl<S: Storage> Guarded<S> {
     ) -> Result<T> {
         breaker.admit()?;
         let timer = self.observer.begin(name);
-        // A panic in a storage is an error of it: the request goes on, and what was to be stored is told of.
+        // A panic in a storage must not fail a request that can be answered without it. Unwind safety is the storage's own: its
+        // state is used again by other tasks in any case.
         let operation = AssertUnwindSafe(operation).catch_unwind();
         let result = within(deadline, async {
             operation.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked")))
@@ -220,40 +248,48 @@ impl<S: Storage> Guarded<S> {
             {
                 breaker.failed(name, error);
                 if breaker.is_open() {
-                    // Each time, for a recorder may have come since.
-                    self.show();
+                    // At each failure, not only at the first: a recorder of metrics may have been installed since.
+                    self.show_breakers();
                 }
             }
+            // An answer, or a refusal that is about this record: the storage is well.
             _ => {
                 if breaker.succeeded() {
-                    self.show();
+                    self.show_breakers();
                 }
             }
         }
         result
     }
 
-    /// Shows whether the storage is left alone.
-    fn show(&self) {
-        let is_left_alone = self.reads.is_open() || self.writes.is_open();
-        let mut level = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sets the gauge to whether a breaker is open.
+    fn show_breakers(&self) {
+        let mut level = self.open_level.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: read before it, an old state could be shown after a newer one, and would stay.
+        let is_open = self.reads.is_open() || self.writes.is_open();
         *level = None;
-        *level = is_left_alone.then(|| self.observer.raise(Gauge::LeftAlone));
+        *level = is_open.then(|| self.observer.raise(Gauge::LeftAlone));
     }
 }
 
-/// The operation's result, or a timeout. An operation that is ready at once costs no timer.
+/// Runs an operation within a deadline.
+///
+/// # Errors
+///
+/// Returns the operation's error, or `Timeout` if it is not done in time.
 pub(crate) async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
     let mut operation = pin!(operation);
+    // Polled once before a timer is made: a storage in memory is done by then, and a timer costs more than its answer.
     let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {
         return result;
     }
+    // Outside a runtime a timer would panic.
     if tokio::runtime::Handle::try_current().is_err() {
         return operation.await;
     }
     match tokio::time::timeout(deadline, operation).await {
         Ok(result) => result,
-        Err(_) => Err(Error::new(ErrorKind::Timeout, "the store did not answer within the deadline")),
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "the storage did not answer within the deadline")),
     }
 }

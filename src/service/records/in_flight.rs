@@ -1,12 +1,22 @@
-//! Records that this process is still writing: a lookup sees the storage through them.
+//! The in-flight writes of this process, through which its lookups see the storage.
 //!
-//! The writes to one key are a chain. Its base is the stamp that the first of them is compared with, and each further one is
-//! compared with the one before. The storage is at the base or at any of the elements, depending on how far it has come, and
-//! is about to hold the last one: so that is what a lookup answers with. A stamp that is none of these was put there by
-//! another process, or by an invalidation, and ends the chain.
+//! The writes to one key form a chain. Its base is the stamp that the first write is compared with, and each further write is
+//! compared with the one before it. The storage holds the base or one of the elements, depending on how far it has come, and
+//! is about to hold the last element. So a lookup that reads any of these stamps answers with the last element. Any other
+//! stamp was written by another process or by an invalidation. It wins, and ends the chain.
 //!
-//! Promises: an element is here from before the caller has its last byte until the storage has answered; the elements of a
-//! chain are written one after another; one that is not written takes its successors with it, however its writer ends.
+//! # Invariants
+//!
+//! - A record is in its chain from before its caller has the last byte of the response until the storage has answered.
+//! - The elements of a chain are written one after another, in order.
+//! - An element that is not written takes its successors with it, also when its writer is dropped or panics.
+//! - A chain leaves the map when it has no element left to write.
+//!
+//! # Locks
+//!
+//! There is one lock for the map and one for each chain. The lock of the map is taken first where both are held. All are
+//! std `Mutex`es: they are held for operations on maps and queues, never across an await, and they are taken in `drop`,
+//! where nothing can be awaited.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,45 +26,53 @@ use tokio::sync::Notify;
 
 use crate::storage::{Key, Record, Stamp};
 
-/// So many stamps of one chain are remembered: a read that began so many writes ago is not under way any more.
-const MOST_WRITTEN: usize = 32;
+/// How many written stamps a chain remembers. A lookup may read a stamp and resolve it some writes later: one that is more
+/// than 32 writes late takes the stamp for another process's, which ends the chain and costs a fetch.
+const MAX_WRITTEN: usize = 32;
 
-/// The writes under way of one cache.
+/// Keeps the in-flight writes of one cache.
 #[derive(Debug, Default)]
 pub(crate) struct InFlightWrites {
-    /// How many keys are written to, so that the usual lookup takes no lock.
+    /// The number of keys that are being written, so that the usual lookup takes no lock. It is stored under the lock of the
+    /// map.
+    ///
+    /// SeqCst orders it with the storage's own state. A write is counted before it is handed to the storage, and no longer
+    /// counted after the storage has acknowledged it. So a task that reads zero, and reads the storage afterwards, finds the
+    /// record there; and a request that was started by the end of a response sees the count of that response's record.
     len: AtomicUsize,
+    /// Guards both maps. Taken before the lock of a chain.
     writes: Mutex<Writes>,
 }
 
 #[derive(Debug, Default)]
 struct Writes {
     chains: HashMap<Key, Arc<Chain>>,
-    /// The chunks of bodies: each is written once, and compared with nothing.
+    /// The chunks of bodies. Each is written once and compared with nothing, so that they need no chain.
     chunks: HashMap<Key, Record>,
 }
 
-/// The writes to one key, in order.
+/// Orders the writes to one key.
 #[derive(Debug)]
 pub(crate) struct Chain {
+    /// Guards the elements. Taken after the lock of the map.
     state: Mutex<State>,
-    /// Notified when an element has been written, or none will be any more.
+    /// Notified after an element has been written, and after the chain has lost elements.
     progress: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The stamps that the storage may be at: the base, and the elements that it has taken.
+    /// The stamps that a lookup may still have read: the base, and the elements that the storage has acknowledged.
     written: VecDeque<Option<Stamp>>,
-    /// Those that it has not taken yet.
+    /// The elements that the storage has not acknowledged yet.
     elements: VecDeque<Record>,
-    /// The newest element, also when it has been written; `None`: the chain has come to nothing.
+    /// The newest element, kept after it has been written. `None` if the chain has ended without a result.
     last: Option<Record>,
-    /// A lookup has answered with the newest element.
+    /// A lookup has answered with the newest element, so that a request may be reading its body.
     is_asked: bool,
 }
 
-/// An element that is to be written. Dropped before it is [`written`](Write::written), it ends its chain there.
+/// Holds an element of a chain until it is written. Dropping it before [`written`](Write::written) cuts the chain there.
 #[derive(Debug)]
 pub(crate) struct Write {
     in_flight: Arc<InFlightWrites>,
@@ -65,7 +83,7 @@ pub(crate) struct Write {
     is_done: bool,
 }
 
-/// A chunk that is being written. Others find it until this is dropped.
+/// Holds a chunk that is being written. Readers find the chunk until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ChunkWrite {
     in_flight: Arc<InFlightWrites>,
@@ -73,29 +91,35 @@ pub(crate) struct ChunkWrite {
     record: Record,
 }
 
-/// Tells how a record in the storage stands to a chain.
+/// Tells how a record that was read from the storage relates to a chain.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// The storage is about to hold this one.
+    /// It belongs to the chain, and the storage is about to hold this record instead.
     Last(Record),
-    /// Another process has put it there.
+    /// It was written by another process or by an invalidation.
     Foreign,
-    /// The chain has come to an end meanwhile, and what was read may be older than that.
+    /// The chain has ended since it was read, and it may be older than that. Read again.
     Outdated,
 }
 
 impl InFlightWrites {
+    /// Returns whether nothing is being written.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Returns the chain of a key. Ask before the storage is read: a write that ends in between is then found there.
+    /// Returns the chain of a key.
+    ///
+    /// Call it before the storage is read. A write that ends between the two is then in the storage; the other way round it
+    /// would be found in neither.
     pub(crate) fn chain(&self, key: Key) -> Option<Arc<Chain>> {
         if self.is_empty() { None } else { self.lock().chains.get(&key).cloned() }
     }
 
-    /// What was read from the storage after this chain was found, as the chain sees it. A foreign record ends the chain.
+    /// Tells how a stamp that was read after [`chain`](Self::chain) relates to the chain. A foreign stamp ends the chain.
     pub(crate) fn resolve(&self, key: Key, chain: &Arc<Chain>, there: Option<Stamp>) -> Seen {
+        // Only the lock of the chain, which a lookup of another key does not want. Ending the chain needs that of the map, and
+        // that is taken first: so this one is released, and the chain looked up again.
         let seen = chain.lock().resolve(there);
         if matches!(seen, Seen::Foreign) {
             let mut writes = self.lock();
@@ -106,16 +130,19 @@ impl InFlightWrites {
                     drop(writes);
                     chain.end();
                 }
+                // Between the two locks the chain ended by itself: the storage may be beyond what was read.
                 _ => return Seen::Outdated,
             }
         }
         seen
     }
 
-    /// Adds a write that is compared with `seen`; `None`: something else is being written against that already, so that this
-    /// one would lose.
+    /// Adds a write that is compared with `seen`.
+    ///
+    /// Returns `None` if another record is being written against the same stamp already, so that this one would lose.
     pub(crate) fn write(self: &Arc<Self>, key: Key, seen: Option<Stamp>, record: Record) -> Option<Write> {
         let mut writes = self.lock();
+        // The lock of the map is held until the element is in its chain: the chain cannot leave the map in between.
         let there = writes.chains.get(&key).cloned();
         let added = there.and_then(|chain| {
             let is_added = chain.lock().push(seen, &record)?;
@@ -135,7 +162,7 @@ impl InFlightWrites {
         Some(Write { in_flight: Arc::clone(self), chain, key, record, seen, is_done: false })
     }
 
-    /// Adds a chunk of a body.
+    /// Adds a chunk that is about to be written.
     pub(crate) fn write_chunk(self: &Arc<Self>, key: Key, record: Record) -> ChunkWrite {
         let mut writes = self.lock();
         writes.chunks.insert(key, record.clone());
@@ -143,22 +170,24 @@ impl InFlightWrites {
         ChunkWrite { in_flight: Arc::clone(self), key, record }
     }
 
-    /// A chunk that is being written.
+    /// Returns a chunk that is being written.
     pub(crate) fn chunk(&self, key: Key) -> Option<Record> {
         if self.is_empty() { None } else { self.lock().chunks.get(&key).cloned() }
     }
 
-    /// The newest heads and variants that are being written, with their keys.
+    /// Returns the newest heads and variants that are being written, with their keys.
     pub(crate) fn listed(&self) -> Vec<(Key, Record)> {
+        // Copied first, so that the lock of the map is not held while each chain is locked.
         let chains: Vec<(Key, Arc<Chain>)> =
             self.lock().chains.iter().map(|(key, chain)| (*key, Arc::clone(chain))).collect();
         let last = |(key, chain): (Key, Arc<Chain>)| Some((key, chain.lock().last.clone()?));
         chains.into_iter().filter_map(last).collect()
     }
 
-    /// Takes a chain out once nothing of it is under way.
+    /// Removes a chain from the map if all of its elements are written or cut.
     fn leave(&self, key: Key, chain: &Arc<Chain>) {
         let mut writes = self.lock();
+        // The key may have a newer chain by now. Elements are added under this lock too, so that none comes in between.
         let is_own = writes.chains.get(&key).is_some_and(|there| Arc::ptr_eq(there, chain));
         if is_own && chain.lock().elements.is_empty() {
             writes.chains.remove(&key);
@@ -166,12 +195,13 @@ impl InFlightWrites {
         }
     }
 
+    /// Stores the number of keys. The caller holds the lock of the map.
     fn count(&self, writes: &Writes) {
         self.len.store(writes.chains.len() + writes.chunks.len(), Ordering::SeqCst);
     }
 
-    /// Taken before the lock of a chain.
     fn lock(&self) -> MutexGuard<'_, Writes> {
+        // Poison is ignored here and below: each change under a lock is complete before anything that may panic.
         self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,19 +217,20 @@ impl Chain {
         Self { state: Mutex::new(state), progress: Notify::new() }
     }
 
-    /// Whether the storage may have been at this stamp since the chain began.
+    /// Returns whether the storage may have held a stamp since the chain began.
     pub(crate) fn begins_with(&self, stamp: Option<Stamp>) -> bool {
         let state = self.lock();
         state.written.contains(&stamp) || state.place(stamp).is_some()
     }
 
-    /// None of its elements will be in the storage any more.
+    /// Ends the chain: none of its elements is written any more.
     fn end(&self) {
         {
             let mut state = self.lock();
             state.elements.clear();
             state.last = None;
         }
+        // After the lock is released, so that the woken tasks do not wait for it.
         self.progress.notify_waiters();
     }
 
@@ -209,7 +240,7 @@ impl Chain {
 }
 
 impl State {
-    /// Adds an element if it is written against the newest one; false: it is not. `None`: the chain is over.
+    /// Adds an element if it is compared with the newest one. Returns whether it was, or `None` if the chain is over.
     fn push(&mut self, seen: Option<Stamp>, record: &Record) -> Option<bool> {
         let follows = self.last.as_ref().is_some_and(|last| seen == Some(last.stamp()));
         if follows {
@@ -220,31 +251,35 @@ impl State {
         if follows || !self.elements.is_empty() { Some(follows) } else { None }
     }
 
+    /// Tells how a stamp relates to the chain, and notes that the newest element was returned.
     fn resolve(&mut self, there: Option<Stamp>) -> Seen {
         let Some(last) = self.last.clone() else { return Seen::Outdated };
         let is_own = self.written.contains(&there) || self.place(there).is_some();
         if !is_own {
+            // A chain whose elements are all written says nothing about later records.
             return if self.elements.is_empty() { Seen::Outdated } else { Seen::Foreign };
         }
         self.is_asked = true;
         Seen::Last(last)
     }
 
-    /// Where an element is.
+    /// Returns the place of an element among those that are not written yet.
     fn place(&self, stamp: Option<Stamp>) -> Option<usize> {
         self.elements.iter().position(|element| Some(element.stamp()) == stamp)
     }
 
-    /// The first element has been written.
+    /// Moves the first element to the written ones.
     fn advance(&mut self) {
         let Some(first) = self.elements.pop_front() else { return };
-        if self.written.len() >= MOST_WRITTEN {
+        if self.written.len() >= MAX_WRITTEN {
             self.written.pop_front();
         }
         self.written.push_back(Some(first.stamp()));
     }
 
-    /// An element will not be written, and neither will those after it.
+    /// Removes an element that is not written, and all after it.
+    ///
+    /// Each of them is compared with the one before, so that the storage would refuse them all.
     fn cut(&mut self, stamp: Stamp) {
         if let Some(place) = self.place(Some(stamp)) {
             self.elements.truncate(place);
@@ -254,25 +289,32 @@ impl State {
 }
 
 impl Write {
+    /// Returns the key that is written to.
     pub(crate) fn key(&self) -> Key {
         self.key
     }
 
+    /// Returns the record that is written.
     pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The stamp that it is compared with.
+    /// Returns the stamp that the write is compared with.
     pub(crate) fn seen(&self) -> Option<Stamp> {
         self.seen
     }
 
-    /// Waits until the storage has taken all elements before this one; false: it has not, so that this one would lose.
+    /// Waits until the storage has acknowledged all elements before this one.
+    ///
+    /// Returns `false` if one of them was not written, so that this one would lose.
     pub(crate) async fn turn(&self) -> bool {
+        // One round for each element before this one. Each of those ends within its deadline, or is dropped.
         loop {
             let mut progress = std::pin::pin!(self.chain.progress.notified());
+            // Registers before the chain is looked at, so that progress between the two is not missed.
             progress.as_mut().enable();
             {
+                // A block of its own: the guard must be gone before the await.
                 match self.chain.lock().place(Some(self.record.stamp())) {
                     Some(0) => return true,
                     Some(_) => {}
@@ -283,12 +325,12 @@ impl Write {
         }
     }
 
-    /// The storage has taken it.
+    /// Marks the element as acknowledged by the storage.
     pub(crate) fn written(mut self) {
         self.is_done = true;
         {
             let mut state = self.chain.lock();
-            // It is no more where a foreign record was seen meanwhile.
+            // It is gone if a lookup has seen a foreign record since. That record is newer than this one.
             if state.place(Some(self.record.stamp())) == Some(0) {
                 state.advance();
             }
@@ -297,10 +339,11 @@ impl Write {
         self.in_flight.leave(self.key, &self.chain);
     }
 
-    /// The storage has not taken it. Whether a lookup may have answered with it.
+    /// Cuts the chain at an element that the storage refused, and returns whether a lookup may have answered with it.
     pub(crate) fn failed(self) -> bool {
         let state = self.chain.lock();
-        // One that others were written against was asked for.
+        // A successor of a head was compared with it, so that a lookup has returned it. The chain is cut when `self` is
+        // dropped, which is after this guard.
         let is_last = state.last.as_ref().is_some_and(|last| last.stamp() == self.record.stamp());
         !is_last || state.is_asked
     }
@@ -317,10 +360,12 @@ impl Drop for Write {
 }
 
 impl ChunkWrite {
+    /// Returns the key of the chunk.
     pub(crate) fn key(&self) -> Key {
         self.key
     }
 
+    /// Returns the record of the chunk.
     pub(crate) fn record(&self) -> &Record {
         &self.record
     }
@@ -329,7 +374,7 @@ impl ChunkWrite {
 impl Drop for ChunkWrite {
     fn drop(&mut self) {
         let mut writes = self.in_flight.lock();
-        // Another may have taken its place.
+        // Compared by its stamp, so that only this announcement is removed, not a later one of the same key.
         if writes.chunks.get(&self.key).is_some_and(|there| there.stamp() == self.record.stamp()) {
             writes.chunks.remove(&self.key);
             self.in_flight.count(&writes);
@@ -406,7 +451,7 @@ mod tests {
         assert!(in_flight.is_empty());
         assert_eq!(write.turn().now_or_never(), Some(false));
         let next = in_flight.write(KEY, foreign, record()).expect("a new chain begins");
-        drop(write); // which does not touch the new one
+        drop(write); // must not touch the new chain
         assert_eq!(last(&in_flight, foreign), Some(next.record().stamp()));
     }
 }

@@ -1,7 +1,15 @@
-//! Invalidation: a tombstone in the head's place, or another value in a group's.
+//! Invalidation: writing a tombstone over the head of an entry, or a new value over that of a group.
 //!
-//! Promises: once it is settled, no response whose fetch began before is served by any process; as long as the
-//! store has not taken it, this process serves and stores nothing for the entry, and tries again by itself.
+//! An invalidation is *settled* when the storage has acknowledged the tombstone. Until then it is pending: it is kept in
+//! [`PendingInvalidations`](super::pending_invalidations::PendingInvalidations) and tried again.
+//!
+//! # Invariants
+//!
+//! - After an invalidation is settled, no process serves a response whose fetch began before it.
+//! - While an invalidation is pending, this process serves and stores nothing for the entry, and goes on trying.
+//! - A tombstone is always new, and is written without comparing, whatever is stored there: a write that was compared with
+//!   what stood there before fails, in every process.
+//! - An invalidation that has begun goes on if its caller is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,54 +26,64 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Kind, Stamp, Storage};
 
-/// How far an invalidation has come.
+/// The first pause before pending invalidations are tried again, and the least after a failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause, which is that of the breaker: while it is open, it would only refuse earlier attempts.
+const LAST_PAUSE: Duration = super::breaker::PAUSE;
+/// The pause after a success. It yields to requests: many invalidations may be pending when a storage comes back.
+const PAUSE_BETWEEN: Duration = Duration::from_millis(1);
+
+/// Tells how far an invalidation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settling {
-    /// This wrote the tombstone.
+pub(crate) enum InvalidationOutcome {
+    /// This call has written the tombstone with the stamp.
     Written(Stamp),
-    /// Somebody else did.
+    /// Another task has written a tombstone since the invalidation was added.
     Settled,
-    /// The store has not taken it.
-    Unsettled,
+    /// The storage has not acknowledged the tombstone.
+    Pending,
 }
 
-impl Settling {
-    /// For those who invalidate by hand.
+impl InvalidationOutcome {
+    /// Returns the result for a caller that invalidates by hand.
     pub(crate) fn into_result(self) -> Result<()> {
         match self {
             Self::Written(_) | Self::Settled => Ok(()),
-            Self::Unsettled => Err(Error::new(
+            Self::Pending => Err(Error::new(
                 ErrorKind::Unavailable,
-                "the store has not taken the invalidation yet: this process treats it as done, and tries again",
+                "the storage has not taken the invalidation yet: this process treats it as done, and tries again",
             )),
         }
     }
 }
 
 impl<S: Storage> Records<S> {
-    /// Invalidates an entry, or a group. Unsettled: the store has not taken it yet. `of`: the URI or key text of what it
-    /// ends; `None`: that may be anything.
-    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key, of: Option<&str>) -> Settling {
+    /// Invalidates an entry or a group.
+    ///
+    /// `of` is the URI or key text of what it invalidates; `None` if that may be of any origin.
+    pub(crate) async fn invalidate(self: &Arc<Self>, head: Key, of: Option<&str>) -> InvalidationOutcome {
+        // Before the first attempt: from here on this process treats the entry as invalidated, whatever the storage does.
         self.pending.add(head, of, self.config.clock.now());
         let records = Arc::clone(self);
-        // A caller that goes away must not leave it half done, so it goes on beside it if it can.
-        let settled = match self.tasks.drive(async move { records.settle(head).await }) {
-            Driven::Done(settled) => settled,
-            Driven::Spawned(task) => task.await.unwrap_or(Settling::Unsettled),
-            Driven::NoRuntime => Settling::Unsettled,
+        // In a task if it has to wait, so that a caller that is cancelled does not cancel it.
+        let outcome = match self.tasks.drive(async move { records.settle(head).await }) {
+            Driven::Done(outcome) => outcome,
+            // The task panicked, or its runtime shuts down.
+            Driven::Spawned(task) => task.await.unwrap_or(InvalidationOutcome::Pending),
+            Driven::NoRuntime => InvalidationOutcome::Pending,
         };
-        if settled == Settling::Unsettled {
+        if outcome == InvalidationOutcome::Pending {
             self.settle_later();
         }
-        settled
+        outcome
     }
 
-    /// Writes what a head is owed, a tombstone, or a group: another value.
-    pub(crate) async fn settle(&self, head: Key) -> Settling {
-        let Some(pending) = self.pending.get(head) else { return Settling::Settled };
-        // Only to learn which chunks may go: what is there is overwritten whatever it is. A store that does not answer
-        // is not asked twice, since somebody waits.
-        let Ok(there) = self.store.read(head).await else { return Settling::Unsettled };
+    /// Writes the tombstone of a pending invalidation, or the new value of a group.
+    pub(crate) async fn settle(&self, head: Key) -> InvalidationOutcome {
+        let Some(id) = self.pending.get(head) else { return InvalidationOutcome::Settled };
+        // Read only to learn which chunks may expire: whatever is there is overwritten. A storage that fails to answer is
+        // not asked to write as well, since requests wait for this and each operation may take its whole deadline.
+        let Ok(there) = self.store.read(head).await else { return InvalidationOutcome::Pending };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = match head.kind {
@@ -75,33 +93,42 @@ impl<S: Storage> Records<S> {
         let stamp = tombstone.stamp();
         let mut written = self.store.overwrite(head, tombstone.clone()).await;
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
-            // What is removed makes room, and others do not find it while the tombstone has none.
+            // Deleting the entry makes room for the tombstone. Another process that stores in between is overwritten by it.
+            // One retry: if the room is taken by then, the invalidation stays pending.
             let _ = self.store.delete_many(&[head]).await;
             written = self.store.overwrite(head, tombstone).await;
         }
         if written.is_err() {
-            return Settling::Unsettled;
+            return InvalidationOutcome::Pending;
         }
-        self.pending.settle(head, pending);
+        // Only this invalidation: one that was added since the read above is still to be written.
+        self.pending.remove(head, id);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }
-        Settling::Written(stamp)
+        InvalidationOutcome::Written(stamp)
     }
 
-    /// Writes the pending invalidations once the storage is back. One task for all; it is not waited for by `idle`. It ends
-    /// with its runtime, so that requests in another one begin it again.
+    /// Spawns the task that writes pending invalidations once the storage is back.
+    ///
+    /// There is one task for all of them. It is not counted among the tasks that `idle` waits for, since a storage may be
+    /// away for hours. It ends with its runtime, after which a request in another runtime spawns it again.
     pub(crate) fn settle_later(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(mut settler) = self.pending.begin_settling() else { return };
+        // Weak, so that the task does not keep a cache alive that was dropped. The root, since a partition may be dropped while
+        // others go on.
         let records = Arc::downgrade(self.root());
         runtime.spawn(async move {
-            let mut pause = Duration::from_millis(100);
+            let mut pause = FIRST_PAUSE;
+            // Without a bound on the attempts: an invalidation is given up only with the cache.
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(records) = records.upgrade() else { return };
                 match records.pending.any() {
                     None => {
+                        // Another task may have added an invalidation after `any`, and have left it to this task. So the
+                        // mark is given back first, and the count is read afterwards.
                         drop(settler);
                         if records.pending.is_empty() {
                             return;
@@ -109,17 +136,18 @@ impl<S: Storage> Records<S> {
                         let Some(again) = records.pending.begin_settling() else { return };
                         settler = again;
                     }
-                    Some((head, _)) if records.settle(head).await != Settling::Unsettled => {
-                        pause = Duration::from_millis(1)
+                    Some(head) if records.settle(head).await != InvalidationOutcome::Pending => {
+                        pause = PAUSE_BETWEEN
                     }
-                    Some(_) => pause = (pause * 2).clamp(Duration::from_millis(100), Duration::from_secs(2)),
+                    Some(_) => pause = (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE),
                 }
             }
         });
     }
 
-    /// Invalidates what a successful unsafe request made doubtful: its own URI and those that the response names. The
-    /// stamp of the tombstone that this wrote for its own URI.
+    /// Invalidates the URI of a successful unsafe request, and the URIs that its response names (RFC 9111 §4.4).
+    ///
+    /// Returns the stamp of the tombstone that was written for the request's own URI. Its response may be stored behind it.
     pub(crate) async fn invalidate_all(
         self: &Arc<Self>,
         uri: &EffectiveUri<'_>,
@@ -142,12 +170,12 @@ impl<S: Storage> Records<S> {
             (key, text)
         });
         let others: Vec<(Key, String)> = others.collect();
-        // At the same time: a store that hangs costs one deadline.
+        // All at the same time, so that a storage that hangs costs the request one deadline.
         let others = join_all(others.iter().map(|(key, text)| self.invalidate(*key, Some(text))));
         let (own, _) = join(self.invalidate(head, Some(&uri.to_text())), others).await;
         match own {
-            Settling::Written(stamp) => Some(stamp),
-            Settling::Settled | Settling::Unsettled => None,
+            InvalidationOutcome::Written(stamp) => Some(stamp),
+            InvalidationOutcome::Settled | InvalidationOutcome::Pending => None,
         }
     }
 }

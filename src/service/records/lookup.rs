@@ -1,14 +1,17 @@
-//! Finds what is stored for a request, and notes what stood there, which later writes compare with.
+//! The lookup: it finds the stored response for a request, and notes the stamps that later writes are compared with.
 //!
-//! Promises: what the lookup saw is never refreshed afterwards; a candidate was selected by this request's own values,
-//! belongs to this URI and has not expired; a failing store finds nothing and says so.
+//! # Invariants
+//!
+//! - A snapshot is never refreshed. A second look makes a new one.
+//! - A candidate was selected by this request's own values, belongs to its URI, has not expired and is not invalidated.
+//! - If the storage fails, the lookup says so. Nothing is stored by such a snapshot.
 
 use http::{HeaderName, request};
 
 use super::Records;
 use super::groups::Mark;
 use super::in_flight::Seen;
-use super::invalidation::Settling;
+use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
 use crate::error::Result;
@@ -16,40 +19,42 @@ use crate::key::EffectiveUri;
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
-/// So often is the storage read where writes of this process begin and end between the reads.
-const MOST_READS: usize = 4;
+/// How often a slot is read at most. Each further read means that a write of this process began or ended during the one
+/// before, so that a second read is rare. A request for a key that is always being written must end all the same.
+const MAX_READS: usize = 4;
 
-/// What the caller of a lookup has read already: where, and what the storage answered.
+/// Holds a read that the caller of a lookup has made already: the key, and the answer of the storage.
 pub(crate) type First = Option<(Key, Result<Option<Record>>)>;
 
-/// What stood where a response to this request would be stored.
+/// Notes what was stored where the response to a request would be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) head: Key,
     pub(crate) key_text: Box<str>,
-    /// The URI, where the key is another text.
+    /// The URI, if the key is another text.
     pub(crate) uri: Option<Box<str>>,
-    /// When the lookup was made.
+    /// The time of the lookup, which precedes the request to the origin.
     pub(crate) at: Timestamp,
-    /// Which groups had changed by then.
+    /// The count of invalidated groups and of deletions by then.
     pub(crate) changes: Mark,
-    /// The stamp of whatever was in the head's place.
+    /// The stamp of the record at the head's key, of whatever kind.
     pub(crate) seen: Option<Stamp>,
-    /// Until when the head's place must not become empty.
+    /// Until when some record must stand at the head's key. A late write that saw nothing there would succeed otherwise,
+    /// though the entry was invalidated since.
     pub(crate) fence: Timestamp,
-    /// The head, if there was one that can be used.
+    /// The head, if this request can use it.
     pub(crate) usable: Option<Record>,
-    /// Where the request's variant is, if it is not the head's inline one.
+    /// The key of the request's variant and the record that was there, if the variant is not the head's inline one.
     pub(crate) variant: Option<(Key, Option<Record>)>,
 }
 
 impl Snapshot {
-    /// The effective URI of the request.
+    /// Returns the effective URI of the request.
     pub(crate) fn uri_text(&self) -> &str {
         self.uri.as_deref().unwrap_or(&self.key_text)
     }
 
-    /// The fields that tell the entry's variants apart, as far as the lookup saw.
+    /// Returns the names of the fields that select a variant of the entry, as far as the lookup saw.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match self.usable.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => &head.names,
@@ -57,7 +62,9 @@ impl Snapshot {
         }
     }
 
-    /// Where this cache has just put a tombstone. `plain`: the URI, where the key is another text.
+    /// Returns the snapshot of a key where this cache has just written a tombstone.
+    ///
+    /// `plain` is the URI, if the key is another text.
     pub(crate) fn behind(
         head: Key,
         (uri, plain): (&EffectiveUri<'_>, Option<Box<str>>),
@@ -70,22 +77,23 @@ impl Snapshot {
     }
 }
 
-/// What a lookup found.
+/// Tells what a lookup found.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A stored response for this request: the record that holds it, and where that is.
+    /// A stored response for this request: its key and its record.
     Candidate(Key, Record),
+    /// No stored response, for a reason.
     Nothing(MissReason),
-    /// The store could not be asked. Nothing may be stored either: nobody knows what stands there.
+    /// The storage failed. Nothing may be stored either, since it is not known what a write has to be compared with.
     Failed,
 }
 
-/// The stored response in a record that a lookup found.
+/// Returns the stored response in a record.
 pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
     decode(record)?.variant()
 }
 
-/// The head in a record, if it can be used for this URI now.
+/// Returns the head in a record, if it belongs to this URI and has not expired.
 pub(crate) fn usable_head<'a>(
     record: &'a Record,
     uri: &EffectiveUri<'_>,
@@ -98,8 +106,9 @@ pub(crate) fn usable_head<'a>(
 }
 
 impl<S: Storage> Records<S> {
-    /// Reads a head or variant as it is about to be: through the writes of this process that are under way. `first` is what
-    /// the storage has said already, when nothing was being written.
+    /// Reads a head or variant through the in-flight writes of this process.
+    ///
+    /// `first` is the answer of the storage, if it was read already while nothing was in flight.
     pub(crate) async fn read_slot(
         &self,
         key: Key,
@@ -107,8 +116,8 @@ impl<S: Storage> Records<S> {
     ) -> Result<Option<Record>> {
         let mut first = first;
         let mut there = None;
-        for _ in 0..MOST_READS {
-            // Asked before the storage: what is written in between is then found there.
+        for _ in 0..MAX_READS {
+            // The chain comes before the storage: a write that ends between the two is then found in the storage.
             let before = self.in_flight.chain(key);
             there = match first.take() {
                 Some(first) => first?,
@@ -117,7 +126,7 @@ impl<S: Storage> Records<S> {
             let chain = match before {
                 Some(chain) => chain,
                 None => match self.in_flight.chain(key) {
-                    // It began meanwhile: unless it began with what was read, that is read again.
+                    // A chain began during the read. Where it does not begin with what was read, the storage has changed since.
                     Some(chain) if chain.begins_with(there.as_ref().map(Record::stamp)) => chain,
                     Some(_) => continue,
                     None => return Ok(there),
@@ -129,10 +138,13 @@ impl<S: Storage> Records<S> {
                 Seen::Outdated => {}
             }
         }
+        // Possibly older than a write of this process that has just ended: at worst a fetch whose response loses.
         Ok(there)
     }
 
-    /// Finds the response for a request. `first` is the head, if it has been read already and nothing is in flight.
+    /// Finds the stored response for a request.
+    ///
+    /// `first` is the head, if it was read already while nothing was in flight.
     pub(crate) async fn lookup(
         &self,
         head: Key,
@@ -152,8 +164,11 @@ impl<S: Storage> Records<S> {
             usable: None,
             variant: None,
         };
-        // Boxed, so that the usual lookup needs no room for it.
-        if self.pending.get(head).is_some() && Box::pin(self.settle(head)).await == Settling::Unsettled {
+        // A pending invalidation is tried first: the lookup may answer only from what is stored after it. Boxed, since the
+        // future of the usual lookup would be larger by this rare branch.
+        if self.pending.get(head).is_some()
+            && Box::pin(self.settle(head)).await == InvalidationOutcome::Pending
+        {
             return (snapshot, Found::Failed);
         }
         let Ok(there) = self.read_slot(head, first).await else { return (snapshot, Found::Failed) };
@@ -209,7 +224,7 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Whether nothing is owed, or known here alone, that ends a response.
+    /// Returns whether this process knows of no invalidation of a response that the storage does not know of.
     pub(crate) fn is_believed(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
         let stored = variant.response.response_time;
         let is_outdated = |key| self.outdated.since(key).is_some_and(|(since, _)| stored <= since);
@@ -221,10 +236,11 @@ impl<S: Storage> Records<S> {
             && self.pending.get(Key::head(key.entry)).is_none()
     }
 
+    /// Returns a record as the candidate, if its response has not expired and is not invalidated.
     async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {
         let belongs = match variant_in(&record) {
             Some(variant) if variant.until > now && self.is_believed(key, key_text, variant) => {
-                // Boxed, so that the usual lookup needs no room for it.
+                // Boxed, since few responses have groups, and every lookup's future would be larger by their reads.
                 match &*variant.response.groups {
                     [] => Ok(true),
                     groups => Box::pin(self.belongs(groups)).await,

@@ -1,16 +1,21 @@
 //! The records of entries: what a lookup finds, and every write to the storage.
 //!
 //! [`Records`] is the storage as one cache of this process sees it: behind deadlines and breakers (`guard`), through the
-//! writes that are still in flight (`in_flight`), and without whatever has been invalidated but not yet overwritten
-//! (`pending_invalidations`). Nothing outside this folder writes a head, a variant or a chunk.
+//! in-flight writes (`in_flight`), and without the entries whose invalidation is pending (`pending_invalidations`). Requests
+//! write heads, variants and chunks only through this folder.
 //!
 //! # Invariants
 //!
 //! - A lookup never refreshes the stamps that it saw; every later write of the same request is compared with them.
-//! - What this process has announced is what its next lookup finds, until the storage has answered.
-//! - After an invalidation has been settled, no response whose fetch began before it is served by any process.
-//! - Every operation of the storage ends within its deadline, and a panic in one is an error of it.
-//! - Whatever grows with keys or groups has a bound; reaching it costs hits, never correctness.
+//! - A record that this process has announced is found by its next lookup, until the storage has answered.
+//! - After an invalidation is settled, no process serves a response whose fetch began before it.
+//! - Every operation of the storage that a request waits for ends within its deadline.
+//! - Every map that grows with keys or groups has a bound. Reaching it costs hits, never correctness.
+//!
+//! # Locks
+//!
+//! All locks of this folder are std `Mutex`es, and none is held across an await. Only two pairs are nested: a chain's lock
+//! within that of the in-flight writes, and the origins' lock within that of the pending invalidations.
 //!
 //! # Neighbours
 //!
@@ -62,44 +67,46 @@ pub(crate) use self::selectors::{ContentKey, forget_content, is_by_content};
 pub(crate) use self::writer::Warming;
 pub(crate) use self::writer::{Claim, Lost, Writer};
 
-/// How often the bytes of the storage are shown at most, in milliseconds: counting them may cost the storage a scan.
+/// The least time between two readings of the storage's usage, in milliseconds. A reading may cost the storage a scan.
 #[cfg(feature = "metrics")]
-const SHOWN_EVERY: u64 = 5_000;
+const USAGE_INTERVAL: u64 = 5_000;
 
-/// One cache's records, and what this process knows of them that the storage does not know yet.
+/// Reads and writes the records of one cache, and knows what the storage does not know yet.
 pub(crate) struct Records<S: Storage> {
     pub(crate) config: Arc<Config>,
     pub(crate) tasks: Tasks,
     pub(crate) observer: Arc<Observer>,
-    /// With its breakers and its backlog, which all partitions share.
+    /// The storage with its breakers and its backlog, which all partitions share.
     pub(crate) store: Arc<Guarded<S>>,
     pub(crate) keyer: Keyer,
-    /// Makes the keys of groups and tags: the layer's own, for all of its partitions.
+    /// Makes the keys of groups and tags. It is the layer's own in every partition.
     pub(crate) group_keyer: Keyer,
     pub(crate) in_flight: Arc<InFlightWrites>,
     pub(crate) pending: Arc<PendingInvalidations>,
-    /// The groups that were invalidated here, and the deletions by filters.
+    /// The groups that this process has invalidated, and its deletions by filters.
     pub(crate) changes: Arc<Changes>,
-    /// Entries that are known to be outdated, where this cache may not write.
+    /// Entries that are outdated in a storage to which this cache may not write.
     pub(crate) outdated: RecentKeys,
-    /// Entries whose responses cannot be shared: requests for them do not wait for each other.
+    /// Entries whose responses cannot be shared. Requests for them do not wait for each other.
     pub(crate) uncoalescable: RecentKeys,
     /// The same for requests with Authorization, in a shared cache.
     pub(crate) uncoalescable_authorized: RecentKeys,
-    /// A response was stored for a request whose scheme was assumed.
+    /// A response was stored under an assumed scheme.
     has_assumed_scheme: AtomicBool,
-    /// Tells this cache's policy options from another's in what a shared record keeps decoded.
+    /// Tells the policy of this cache from that of another one in this process. A decoded record that both share keeps what
+    /// was computed under one of them.
     pub(crate) number: u64,
     /// Tells this cache from others that share the storage.
     pub(crate) id: [u8; 16],
-    /// When the usage was shown last, in milliseconds since the epoch.
+    /// When the usage was read last, in milliseconds since the epoch.
     #[cfg(feature = "metrics")]
     usage_shown: Arc<AtomicU64>,
-    /// The records of the cache that this is a partition of: they live as long as any partition.
+    /// The records that this is a partition of. They live as long as any partition.
     root: Option<Arc<Self>>,
 }
 
 impl<S: Storage> Records<S> {
+    /// Returns the records of a cache.
     pub(crate) fn new(storage: S, config: Arc<Config>, observer: Arc<Observer>, number: u64) -> Self {
         Self {
             store: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
@@ -123,7 +130,7 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// The records of a partition: the storage, and whatever concerns groups and invalidations, are shared.
+    /// Returns the records of a partition, which shares the storage, the groups and the pending invalidations.
     #[cfg(feature = "reqwest")]
     pub(crate) fn partition(self: &Arc<Self>, config: Arc<Config>, number: u64) -> Self {
         let root = self.root();
@@ -133,6 +140,7 @@ impl<S: Storage> Records<S> {
             group_keyer: root.group_keyer.clone(),
             tasks: self.tasks.clone(),
             observer: Arc::clone(&self.observer),
+            // Its own: the keys of a partition differ from those of any other.
             in_flight: Arc::default(),
             pending: Arc::clone(&self.pending),
             changes: Arc::clone(&self.changes),
@@ -149,41 +157,46 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// The records that live as long as any of their partitions.
+    /// Returns the records that this is a partition of, or else itself.
     fn root(self: &Arc<Self>) -> &Arc<Self> {
         self.root.as_ref().unwrap_or(self)
     }
 
+    /// Returns how much the storage keeps.
     pub(crate) async fn usage(&self) -> Result<Usage> {
         within(self.config.deadline, self.store.store().usage()).await
     }
 
+    /// Returns an error if the storage cannot be used.
     pub(crate) async fn check(&self) -> Result<()> {
         within(self.config.deadline, self.store.store().check()).await
     }
 
-    /// Closes the storage once all work that was begun has ended, or has had as long as a chunk of a body may take.
+    /// Closes the storage after the running tasks have ended, or after the deadline of a body.
     pub(crate) async fn close(&self) -> Result<()> {
         let patience = self.config.body_deadline;
         let idle = async {
             self.tasks.idle().await;
             Ok(())
         };
-        let _ = within(patience, idle).await; // a task that hangs must not keep the storage open
+        let _ = within(patience, idle).await; // a task that hangs must not keep the storage from being closed
         within(patience, self.store.store().close()).await
     }
 
-    /// Shows how much the storage keeps, when that has not been shown for a while. Asked after something was stored.
+    /// Spawns a task that shows how much the storage keeps, unless that was shown recently.
     #[cfg(feature = "metrics")]
     fn show_usage(self: &Arc<Self>) {
         let now = self.config.clock.now().as_millis();
         let shown = self.usage_shown.load(Ordering::Relaxed);
-        let is_due = shown == 0 || now < shown || now - shown >= SHOWN_EVERY;
+        let is_due = shown == 0 || now < shown || now - shown >= USAGE_INTERVAL;
+        // Of several tasks that find it due, the one that moves the time reads the usage. Relaxed, since nothing else is
+        // published by it.
         let order = Ordering::Relaxed;
         if !is_due || self.usage_shown.compare_exchange(shown, now, order, order).is_err() {
             return;
         }
         let records = Arc::clone(self);
+        // In a task, so that no response waits for the reading.
         self.tasks.spawn(async move {
             if let Ok(usage) = records.usage().await {
                 records.observer.show_usage(usage);

@@ -1,8 +1,23 @@
-//! Invalidations that the store has not taken yet.
+//! Invalidations that the storage has not acknowledged yet.
 //!
-//! Promises: an entry that is pending an invalidation is a miss for this process, and nothing is stored for it, until the
-//! store has taken the tombstone; the number kept is bounded, and when there are too many, what was stored before of the
-//! origin that most of them are of counts as invalidated. Where no origin stands out, or too many have, everything does.
+//! An entry with a pending invalidation is a miss for this process, and nothing is stored for it. The invalidation stays
+//! until the storage has acknowledged a tombstone.
+//!
+//! The number of pending invalidations is bounded. At the bound, those of one origin are dropped, namely of the origin that
+//! has most of them, and everything that was stored of this origin up to then counts as invalidated. If no origin stands
+//! out, or if this has happened to too many, all are dropped and everything that was stored counts as invalidated.
+//!
+//! # Invariants
+//!
+//! - At most [`MAX_PENDING`] invalidations and [`MAX_ORIGINS`] origins are kept.
+//! - A response that is covered by a pending or a dropped invalidation is not served by this process.
+//! - At most one task carries them out at a time. It ends only when none is pending, or with its runtime.
+//!
+//! # Locks
+//!
+//! `heads` is taken before `origins` where both are held. Both are std `Mutex`es: each is held for operations on one map,
+//! never across an await. The first is held for a pass over the whole map when the bound is reached, which removes at least
+//! a hundredth of it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,44 +29,56 @@ use crate::key::EffectiveUri;
 use crate::storage::Key;
 use crate::time::Timestamp;
 
-const MOST: usize = 10_000;
-/// An origin of which so many are pending stands out.
-const MANY: usize = MOST / 100;
-/// So many origins are remembered of which nothing from before is believed.
-const MOST_ORIGINS: usize = 1000;
+/// How many invalidations are kept. Each takes less than 100 bytes, which makes one megabyte.
+const MAX_PENDING: usize = 10_000;
+/// How many pending invalidations make an origin stand out. Dropping fewer would soon reach the bound again.
+const MIN_DROPPED: usize = MAX_PENDING / 100;
+/// How many origins are remembered whose former responses count as invalidated.
+const MAX_ORIGINS: usize = 1000;
 
+/// Keeps the invalidations that the storage has not acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct PendingInvalidations {
-    /// The map's length, so that the usual case takes no lock.
+    /// The number of pending invalidations, so that the usual lookup takes no lock. It is stored under the lock of `heads`.
+    ///
+    /// SeqCst pairs with `settling`: [`add`](Self::add) stores the length and then swaps `settling`, while a task that ends
+    /// resets `settling` and then loads the length. One of the two sees the other, or an invalidation would be left to no
+    /// task.
     len: AtomicUsize,
-    heads: Mutex<HashMap<Key, Due>>,
+    /// The latest invalidation of each head or group.
+    heads: Mutex<HashMap<Key, PendingInvalidation>>,
+    /// Relaxed, since the numbers only have to differ.
     next: AtomicU64,
-    /// What was stored up to then, in milliseconds since the epoch, is not believed any more.
+    /// Until when everything that was stored counts as invalidated, in milliseconds since the epoch.
+    ///
+    /// It is raised under the lock of `heads`, before the invalidations that it stands for are seen to be gone. SeqCst
+    /// makes a task that no longer finds one of them see the new value.
     all_before: AtomicU64,
-    /// The same of the origins of these hashes. Taken after `heads`.
+    /// Until when everything of the origin with a hash counts as invalidated. Taken after `heads`.
     origins: Mutex<HashMap<u64, Timestamp>>,
-    /// The length of that map.
+    /// The length of `origins`, so that the usual lookup takes no lock. Ordered as `all_before` is.
     origins_len: AtomicUsize,
-    /// No origin can choose a name that has another's hash.
+    /// Random, so that no origin can choose a name with another origin's hash.
     hasher: RandomState,
-    /// A task is there that carries out what is pending.
+    /// A task carries out the pending invalidations. Ordered with `len`, see there.
     settling: AtomicBool,
 }
 
-/// What a head is pending.
 #[derive(Clone, Copy, Debug)]
-struct Due {
-    /// The latest invalidation of it.
-    pending: Pending,
-    /// The hash of its origin; `None`: it may be of any.
+struct PendingInvalidation {
+    id: InvalidationId,
+    /// The hash of the origin. `None` if the invalidation may concern any origin.
     origin: Option<u64>,
 }
 
-/// One invalidation that is to be carried out.
+/// Tells an invalidation from a later one of the same head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pending(u64);
+pub(crate) struct InvalidationId(u64);
 
-/// The mark that a task carries out what is pending. Given back when it is dropped, since its task may end with its runtime.
+/// Marks that a task carries out the pending invalidations.
+///
+/// The mark is given back when this is dropped, and not by a call at the end of the task: a task that is dropped with its
+/// runtime does not come to its end.
 pub(crate) struct Settler(Arc<PendingInvalidations>);
 
 impl Drop for Settler {
@@ -61,29 +88,31 @@ impl Drop for Settler {
 }
 
 impl PendingInvalidations {
-    /// Notes an invalidation, before it is tried. `of`: the URI or key text of what it ends; `None`: that may be anything.
+    /// Adds an invalidation before it is tried.
+    ///
+    /// `of` is the URI or key text of what it invalidates; `None` if that may be of any origin.
     pub(crate) fn add(&self, head: Key, of: Option<&str>, now: Timestamp) {
-        let pending = Pending(self.next.fetch_add(1, Ordering::SeqCst));
+        let id = InvalidationId(self.next.fetch_add(1, Ordering::Relaxed));
         let origin = of.and_then(|text| self.hash(text));
         let mut heads = self.lock();
-        if heads.len() >= MOST && !heads.contains_key(&head) {
+        if heads.len() >= MAX_PENDING && !heads.contains_key(&head) {
             self.make_room(&mut heads, now);
         }
-        heads.insert(head, Due { pending, origin });
+        heads.insert(head, PendingInvalidation { id, origin });
         self.len.store(heads.len(), Ordering::SeqCst);
     }
 
-    /// Forgets those of the origin that owes most, or all.
-    fn make_room(&self, heads: &mut HashMap<Key, Due>, now: Timestamp) {
+    /// Drops the invalidations of the origin that has most of them, or all.
+    fn make_room(&self, heads: &mut HashMap<Key, PendingInvalidation>, now: Timestamp) {
         let mut counts: HashMap<Option<u64>, usize> = HashMap::new();
-        heads.values().for_each(|due| *counts.entry(due.origin).or_default() += 1);
+        heads.values().for_each(|pending| *counts.entry(pending.origin).or_default() += 1);
         let most = counts.into_iter().max_by_key(|(_, count)| *count);
         let mut origins = self.origins();
         match most {
             Some((Some(origin), count))
-                if count >= MANY && (origins.len() < MOST_ORIGINS || origins.contains_key(&origin)) =>
+                if count >= MIN_DROPPED && (origins.len() < MAX_ORIGINS || origins.contains_key(&origin)) =>
             {
-                heads.retain(|_, due| due.origin != Some(origin));
+                heads.retain(|_, pending| pending.origin != Some(origin));
                 origins.insert(origin, now);
                 tracing::warn!(
                     "too many invalidations wait for the storage: what is stored of their origin counts as stale"
@@ -91,7 +120,9 @@ impl PendingInvalidations {
             }
             _ => {
                 heads.clear();
+                // Covered by `all_before` from here on.
                 origins.clear();
+                // The maximum, since the clock may have been set back.
                 self.all_before.fetch_max(now.as_millis(), Ordering::SeqCst);
                 tracing::warn!(
                     "too many invalidations wait for the storage: all that is stored counts as stale"
@@ -101,36 +132,37 @@ impl PendingInvalidations {
         self.origins_len.store(origins.len(), Ordering::SeqCst);
     }
 
-    /// The store has taken it. A later one for the same head stays.
-    pub(crate) fn settle(&self, head: Key, pending: Pending) {
+    /// Removes an invalidation that the storage has acknowledged. A later one of the same head stays.
+    pub(crate) fn remove(&self, head: Key, id: InvalidationId) {
         let mut heads = self.lock();
-        if heads.get(&head).is_some_and(|due| due.pending == pending) {
+        if heads.get(&head).is_some_and(|pending| pending.id == id) {
             heads.remove(&head);
         }
         self.len.store(heads.len(), Ordering::SeqCst);
     }
 
-    /// What this head is pending.
-    pub(crate) fn get(&self, head: Key) -> Option<Pending> {
-        if self.is_empty() { None } else { self.lock().get(&head).map(|due| due.pending) }
+    /// Returns the pending invalidation of a head or group.
+    pub(crate) fn get(&self, head: Key) -> Option<InvalidationId> {
+        if self.is_empty() { None } else { self.lock().get(&head).map(|pending| pending.id) }
     }
 
+    /// Returns whether none is pending.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Some head that is pending something.
-    pub(crate) fn any(&self) -> Option<(Key, Pending)> {
-        self.lock().iter().next().map(|(key, due)| (*key, due.pending))
+    /// Returns the head or group of one pending invalidation.
+    pub(crate) fn any(&self) -> Option<Key> {
+        self.lock().keys().next().copied()
     }
 
-    /// Returns the mark that a task carries them out; `None`: a task does already.
+    /// Returns the mark of the task that carries them out, or `None` if there is such a task.
     pub(crate) fn begin_settling(self: &Arc<Self>) -> Option<Settler> {
         let is_first = !self.settling.swap(true, Ordering::SeqCst);
         is_first.then(|| Settler(Arc::clone(self)))
     }
 
-    /// Whether what was stored at this time, under this key text, can still be believed.
+    /// Returns whether no dropped invalidation covers a response that was stored at a time under a key text.
     pub(crate) fn believes(&self, stored: Timestamp, key_text: &str) -> bool {
         let before = self.all_before.load(Ordering::SeqCst);
         if before != 0 && stored.as_millis() <= before {
@@ -142,12 +174,12 @@ impl PendingInvalidations {
         let origins = self.origins();
         match self.hash(key_text) {
             Some(origin) => origins.get(&origin).is_none_or(|before| stored > *before),
-            // Its groups may be of any origin.
+            // A name that the user chose: its response may be of any origin.
             None => origins.values().all(|before| stored > *before),
         }
     }
 
-    /// The hash of the origin; `None` for a name of the user's.
+    /// Hashes the origin of a URI or key text. Returns `None` for a name that the user chose.
     fn hash(&self, text: &str) -> Option<u64> {
         let is_named = EffectiveUri::of_text(text).is_none_or(|uri| uri.is_named());
         (!is_named).then(|| self.hasher.hash_one(origin(text)))
@@ -157,7 +189,7 @@ impl PendingInvalidations {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Due>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, PendingInvalidation>> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,7 +208,7 @@ mod tests {
     const BANK: &str = "https://bank.example/";
 
     #[test]
-    fn a_flood_of_one_origin_ends_that_origin_alone() {
+    fn overflow_by_one_origin_ends_it_alone() {
         let (pending, now, later) =
             (PendingInvalidations::default(), Timestamp::from_secs(10), Timestamp::from_secs(11));
         pending.add(key(0, 1), Some(BANK), now);
@@ -192,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_origin_stands_out_all_is_ended() {
+    fn overflow_by_many_origins_ends_all() {
         let (pending, now) = (PendingInvalidations::default(), Timestamp::from_secs(10));
         for n in 0..10_000 {
             pending.add(key(n, 2), Some(&format!("http://{n}.example/")), now);

@@ -1,9 +1,12 @@
-//! A bounded memory of keys with the time of the last note: entries whose responses cannot be shared, whose origin failed
-//! lately, or that are known to be outdated where nothing may be written.
+//! A bounded set of keys, each with the time when it was added last.
+//!
+//! It serves three purposes: entries whose responses cannot be shared, entries whose origin failed recently, and entries
+//! that are outdated in a storage to which this cache may not write.
 //!
 //! # Invariants
 //!
-//! - Only speed depends on it; the oldest are forgotten first.
+//! - At most [`MAX_KEYS`] keys are kept. The oldest are forgotten first.
+//! - A forgotten key costs a fetch, a wait or a validation, or permits a response that is fresh by its own fields.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,41 +15,49 @@ use super::bounded_map::BoundedMap;
 use crate::storage::Key;
 use crate::time::Timestamp;
 
-/// A key takes some 100 bytes here, so that this is one megabyte.
-const MOST: usize = 10_000;
+/// How many keys are kept. Each takes some 100 bytes, which makes one megabyte.
+const MAX_KEYS: usize = 10_000;
 
+/// Remembers keys for a while.
 #[derive(Debug)]
 pub(crate) struct RecentKeys {
-    /// The map's length, so that the usual case, an empty map, takes no lock.
+    /// The number of keys, so that a lookup takes no lock in the usual case of an empty set. It is stored under the lock.
+    ///
+    /// Relaxed is enough: it publishes nothing, since the keys themselves are read under the lock. A task that learned of a
+    /// key after `add` returned sees a length that counts it, by the coherence of a single atomic. A task that runs at the
+    /// same time may miss the key, as it would had it asked a moment earlier.
     len: AtomicUsize,
+    /// A std `Mutex`, since it is held for one operation on the map and never across an await. No other lock is taken under
+    /// it.
     keys: Mutex<BoundedMap<Key, (Timestamp, Option<u16>)>>,
 }
 
 impl Default for RecentKeys {
     fn default() -> Self {
-        Self { len: AtomicUsize::new(0), keys: Mutex::new(BoundedMap::new(MOST)) }
+        Self { len: AtomicUsize::new(0), keys: Mutex::new(BoundedMap::new(MAX_KEYS)) }
     }
 }
 
 impl RecentKeys {
-    /// Notes a key, with the status that the origin answered with where that matters.
+    /// Adds a key, with the status of the origin's response where that matters.
     pub(crate) fn add(&self, key: Key, now: Timestamp, code: Option<u16>) {
         let mut keys = self.lock();
         keys.insert(key, (now, code));
-        self.len.store(keys.len(), Ordering::SeqCst);
+        self.len.store(keys.len(), Ordering::Relaxed);
     }
 
+    /// Removes a key.
     pub(crate) fn forget(&self, key: Key) {
-        if self.len.load(Ordering::SeqCst) > 0 {
+        if self.len.load(Ordering::Relaxed) > 0 {
             let mut keys = self.lock();
             keys.remove(&key);
-            self.len.store(keys.len(), Ordering::SeqCst);
+            self.len.store(keys.len(), Ordering::Relaxed);
         }
     }
 
-    /// Returns when the key was noted last, and with which status.
+    /// Returns when the key was added last, and with which status.
     pub(crate) fn since(&self, key: Key) -> Option<(Timestamp, Option<u16>)> {
-        if self.len.load(Ordering::SeqCst) == 0 { None } else { self.lock().get(&key).copied() }
+        if self.len.load(Ordering::Relaxed) == 0 { None } else { self.lock().get(&key).copied() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BoundedMap<Key, (Timestamp, Option<u16>)>> {

@@ -1,7 +1,14 @@
-//! Which entry a request is about, and which of its variants.
+//! The selection of an entry and of its variant by a request.
 //!
-//! A variant is selected by the fields that Vary names, by credentials in a private cache, and by everything else of the
-//! request that its origin answers by but that its URI does not show (RFC 9111 §4.1).
+//! An entry is selected by the effective URI, or by a name that the user gave. A variant is selected by the fields that Vary
+//! names, by credentials in a private cache, and by every other part of the request that its origin may answer by and that
+//! the URI does not show (RFC 9111 §4.1).
+//!
+//! # Invariants
+//!
+//! - Two requests select the same variant only if they agree in every field that the stored response names, and in the Host
+//!   field, the target and the client where those select.
+//! - A part that the user ignores selects nothing, and does not reach a rule either.
 
 use std::sync::atomic::Ordering;
 
@@ -17,26 +24,27 @@ use crate::key::{self, EffectiveUri};
 use crate::policy;
 use crate::storage::Storage;
 
-/// The digest of a request's content, among its extensions, where the content tells requests apart.
+/// Holds the digest of a request's content, among its extensions, if the content selects the response.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "content-keys"), allow(dead_code))]
 pub(crate) struct ContentKey(pub(crate) [u8; 32]);
 
-/// Marks a request to which a client adds fields that the cache does not know: no response to another client's request is
-/// its answer.
+/// Marks a request to which its client adds fields that the cache does not see.
+///
+/// A response to another client's request may have been selected by such fields, so that it does not answer this one.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 pub(crate) struct Untold;
 
-/// Stands among the selecting names for such a client.
+/// Stands for such a client among the selecting names. The asterisk tells it from the fields in use.
 const UNTOLD: HeaderName = HeaderName::from_static("*client");
 
-/// Whether a request is told apart by its method and content.
+/// Returns whether a request's method and content select its response.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
     request.extensions.get::<ContentKey>().is_some()
 }
 
-/// Makes a request one that is not told apart by its content. Returns whether it was.
+/// Removes the digest of the content, and returns whether there was one.
 pub(crate) fn forget_content(request: &mut request::Parts) -> bool {
     request.extensions.remove::<ContentKey>().is_some()
 }
@@ -53,7 +61,7 @@ impl Config {
         Some(EffectiveUri::of(parts, &self.defaults)?.to_text())
     }
 
-    /// Returns the URI of a request, where its key is another text.
+    /// Returns the URI of a request, if its key is another text.
     pub(crate) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
         if self.identity.is_plain() && !key.is_named() {
             return None;
@@ -61,19 +69,21 @@ impl Config {
         self.plain_uri(parts).map(String::into_boxed_str)
     }
 
-    /// Returns the URI that rules see. It lacks every part that the user ignores, so that a stranger who adds such a part
-    /// cannot choose another rule for a response that everybody gets.
+    /// Returns the URI that rules are matched with.
+    ///
+    /// It lacks every part that the user ignores. Otherwise a client could add such a part to choose another rule for a
+    /// response that all clients get.
     pub(crate) fn ruled_uri(&self, parts: &request::Parts) -> String {
         let uri = EffectiveUri::of(parts, &self.defaults);
         uri.map(|uri| self.identity.plain(uri).to_text()).unwrap_or_default()
     }
 
-    /// Whether a name stands in the place of a request's URI.
+    /// Returns whether a name that the user gave replaces the request's URI.
     fn is_named(&self, request: &request::Parts) -> bool {
         self.identity.names(request, options(request).and_then(CacheOptions::key_text))
     }
 
-    /// Whether the Host field of a request selects its response.
+    /// Returns whether the Host field of a request selects its response.
     fn has_host_beside(&self, request: &request::Parts) -> bool {
         let uri = || EffectiveUri::of(request, &self.defaults);
         request.headers.contains_key(header::HOST)
@@ -82,8 +92,10 @@ impl Config {
             && !self.is_named(request)
     }
 
-    /// Whether the request is told apart by something that its origin cannot know of: the credentials of a user, a part of
-    /// the key that the user of the cache added, or its target. Another request's entity tag must not be offered for it.
+    /// Returns whether something that the origin does not know of selects the response.
+    ///
+    /// This is the case for a user's credentials, for a part of the key that the user of the cache added, and for a target that
+    /// was rewritten. The entity tag of another request's response must not be offered to the origin then.
     pub(crate) fn stands_apart(&self, names: &[HeaderName], request: &request::Parts) -> bool {
         let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
         policy::is_personal(names, &request.headers)
@@ -94,7 +106,9 @@ impl Config {
             || (key::rewritten(request).is_some() && !self.is_named(request))
     }
 
-    /// Whether a head tells apart what this cache has to; one that was stored under other settings may not.
+    /// Returns whether a head names every field that this cache selects by.
+    ///
+    /// A head that was stored by a cache with other settings may not.
     pub(crate) fn tells_apart(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
             && head.left_out.as_ref().is_none_or(|left_out| left_out.is_within(&self.policy))
@@ -102,7 +116,7 @@ impl Config {
 }
 
 impl<S: Storage> Records<S> {
-    /// Hashes the request's values of the fields that tell variants apart, and of everything else that selects one.
+    /// Hashes the request's values of the selecting fields, and of everything else that selects a variant.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
         let target = [key::HOST_BESIDE, key::REWRITTEN, UNTOLD];
         let (config, ignored) = (&self.config, &self.config.policy.ignored_fields);
@@ -123,16 +137,18 @@ impl<S: Storage> Records<S> {
         })
     }
 
-    /// Notes whether a response is stored under a scheme that was assumed.
+    /// Remembers that a response is stored under an assumed scheme.
     pub(super) fn note_scheme(&self, request: &request::Parts) {
         if !key::has_scheme(request) {
+            // Relaxed: a flag that is only ever raised, and publishes nothing.
             self.has_assumed_scheme.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Returns the URI under which the same resource may be stored as well, since a scheme was assumed: on one TLS server,
-    /// requests of HTTP/2 name the scheme and those of HTTP/1.1 do not. A client's requests always name it, so that its
-    /// cache has nothing to invalidate twice.
+    /// Returns the second URI under which the same resource may be stored, if a scheme was assumed.
+    ///
+    /// On one TLS server, requests of HTTP/2 name the scheme and those of HTTP/1.1 do not. The requests of a client always name
+    /// it, so that the cache of a client has nothing to invalidate twice.
     pub(crate) fn other_scheme(&self, request: &request::Parts, uri: &Uri) -> Option<Uri> {
         let other = match uri.scheme()? {
             scheme if *scheme == Scheme::HTTP => Scheme::HTTPS,

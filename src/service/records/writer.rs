@@ -1,9 +1,16 @@
-//! Stores a response where a lookup looked: the writing half of the protocol between processes.
+//! The writing half of the protocol between processes: it stores a response where a lookup looked.
 //!
-//! Promises: a head or variant is written only by comparing with what the lookup saw, once, with no second look;
-//! chunks come before the record that names them, behind a placeholder where nothing usable stood; who loses the
-//! comparison removes its own chunks, unless somebody reads them already, and who does not know leaves them to their
-//! time.
+//! A record is *announced* when it is added to the in-flight writes, where the lookups of this process find it. It is
+//! *committed* when the storage has taken it.
+//!
+//! # Invariants
+//!
+//! - A head or variant is written once, and only by comparing with what the lookup saw. There is no second look.
+//! - A record is announced before its caller has the last byte of the response, and written after its chunks.
+//! - A placeholder is written before the first chunk if there was no usable head. The head is then compared with it, so
+//!   that an invalidation or an eviction while the chunks are written makes the write of the head fail.
+//! - If the comparison fails, the chunks are deleted, or expire after the grace if another request may be reading them.
+//! - If the result of a write is not known, the chunks are left to their own expiry, since the write may still land.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,8 +34,9 @@ use crate::policy::{self, Selecting, Withheld};
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
-/// Among the extensions of a request that fetches ahead: what became of its response in the store of the cache of this
-/// number, once that is known.
+/// Tells whether the response to a request that fetches ahead was stored.
+///
+/// It is among the extensions of the request, and concerns the cache of one number: a request may pass several caches.
 #[derive(Clone, Debug)]
 pub(crate) struct Warming {
     number: u64,
@@ -43,70 +51,79 @@ impl Warming {
         Self { number, kept: Arc::default() }
     }
 
-    /// For a response that is about to be stored.
+    /// Marks the response as about to be stored.
     pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
         let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
-        // One value that is read after all has ended: no order with others matters.
+        // Relaxed here and below: it is read after `idle`, which has synchronized with the tasks that wrote it.
         warming.kept.store(Self::BEGUN, Ordering::Relaxed);
         Some(warming)
     }
 
-    /// The store has it.
+    /// Marks the response as stored.
     pub(super) fn kept(&self) {
         self.kept.store(Self::KEPT, Ordering::Relaxed);
     }
 
-    /// Whether storing it was begun, and came to nothing.
+    /// Returns whether storing was begun and has not succeeded.
     pub(crate) fn has_failed(&self) -> bool {
         self.kept.load(Ordering::Relaxed) == Self::BEGUN
     }
 }
 
-/// Where and how one response is to be stored. Settled when its head has come; the body follows.
+/// Stores one response. It is made when the head of the response has come, before its body.
 pub(crate) struct Writer<S: Storage> {
     pub(crate) records: Arc<Records<S>>,
     snapshot: Snapshot,
-    target: Target,
+    target: WriteTarget,
     selection: [u8; 16],
     personal: bool,
     apart: bool,
+    /// Until when the response is kept.
     until: Timestamp,
-    /// Until when chunks of the body are kept.
+    /// Until when the chunks of its body are kept.
     kept: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
-    /// It is fetched ahead, and its caller wants to know what became of it.
+    /// Present if the request fetches ahead.
     warming: Option<Warming>,
-    /// The name of the body, if it is stored in chunks.
+    /// The random id of the body, which is part of the keys of its chunks.
     body_id: [u8; 16],
-    /// Stands in the head's place while chunks are written, where no usable head stood.
+    /// Reserves the head's key while chunks are written. Present if the lookup saw no usable head.
     placeholder: Option<Record>,
-    /// Others read the body than the one it was fetched for.
+    /// Another request than the one that fetched may be reading the body, and needs its chunks.
+    ///
+    /// SeqCst, since it is set and read by tasks that share no lock at that point. It is only ever raised.
     followed: AtomicBool,
-    /// No other process fetches the same, until this is stored or will not be.
+    /// Keeps other processes from fetching the same until this response is stored or is not going to be. A std `Mutex`,
+    /// held for taking the lease out, which any of the tasks that share this may do.
     lease: Mutex<Option<Lease<S>>>,
 }
 
-enum Target {
+/// Selects the record that a response is written to.
+enum WriteTarget {
+    /// The head, whose inline variant the response becomes.
     Head { names: Selecting, generation: [u8; 16], same_generation: bool },
+    /// A further variant of the head that the lookup saw.
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
 }
 
-/// A response that a 304 freshened, announced.
+/// Holds the announced writes of a response that a 304 freshened.
 pub(crate) struct Freshened {
     write: Option<Write>,
     chunk: Option<ChunkWrite>,
 }
 
 impl Freshened {
-    /// Whether the body is written again.
+    /// Returns whether the body is written again.
     pub(crate) fn has_chunk(&self) -> bool {
         self.chunk.is_some()
     }
 }
 
 impl<S: Storage> Writer<S> {
-    /// `response` is complete but for its body and trailers; what it withholds is left out of these.
+    /// Returns a writer for a response, and decides which record it is written to.
+    ///
+    /// `response` is complete except for its body and trailers. `withheld` are the fields that are left out of the trailers.
     pub(crate) fn new(
         records: Arc<Records<S>>,
         snapshot: Snapshot,
@@ -127,17 +144,20 @@ impl<S: Storage> Writer<S> {
             }
             _ => None,
         });
+        // The inline variant of a generation never changes its selection: other requests find their variants by the head, and
+        // would find this one in their place. So a response with other names, or for which there is no usable head, begins a
+        // new generation. That is random: one that was derived from anything could make old variants reachable again.
         let target = match (head, &snapshot.variant) {
             (Some(head), Some((key, seen))) if head.inline.selection != selection => {
-                Target::Variant { key: *key, generation: head.generation, seen: seen.clone() }
+                WriteTarget::Variant { key: *key, generation: head.generation, seen: seen.clone() }
             }
             (Some(head), _) if head.inline.selection == selection => {
-                Target::Head { names, generation: head.generation, same_generation: true }
+                WriteTarget::Head { names, generation: head.generation, same_generation: true }
             }
-            _ => Target::Head { names, generation: random_id(), same_generation: false },
+            _ => WriteTarget::Head { names, generation: random_id(), same_generation: false },
         };
         let needed = until + GRACE;
-        // What cannot be confirmed is never needed for longer.
+        // Slack saves moving the expiry at the next 304. A response without a validator is never confirmed and needs none.
         let kept = match response.freshness(records.number, &records.config.policy).has_validator {
             true => with_slack(needed, records.config.clock.now()),
             false => needed,
@@ -165,67 +185,71 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// The response without its body.
+    /// Returns the response without its body.
     pub(crate) fn response(&self) -> &StoredResponse {
         &self.response
     }
 
-    /// The fields that tell variants apart.
+    /// Returns the names of the fields that select a variant of the entry.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match &self.target {
-            Target::Head { names, .. } => names,
-            Target::Variant { .. } => self.snapshot.names(),
+            WriteTarget::Head { names, .. } => names,
+            WriteTarget::Variant { .. } => self.snapshot.names(),
         }
     }
 
-    /// The hash of the request's values of those fields.
+    /// Returns the hash of the request's values of those fields.
     pub(crate) fn selection(&self) -> [u8; 16] {
         self.selection
     }
 
-    /// Where another variant of the entry goes.
+    /// Returns the key of another variant of the entry.
     pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
         let generation = match &self.target {
-            Target::Head { generation, .. } | Target::Variant { generation, .. } => *generation,
+            WriteTarget::Head { generation, .. } | WriteTarget::Variant { generation, .. } => *generation,
         };
         self.records.keyer.variant(self.snapshot.head, generation, selection)
     }
 
+    /// Returns the key of the entry's head.
     pub(crate) fn head(&self) -> Key {
         self.snapshot.head
     }
 
-    /// The place of another variant of the entry, as it will be once this is stored. Nothing is found there before that,
-    /// or if it is not stored.
+    /// Returns the snapshot under which another variant of the entry is stored beside this one.
+    ///
+    /// It shows the head as it is once this response is stored. A variant that is stored under it is reachable only from then
+    /// on, and never if this response is not stored.
     pub(crate) fn beside(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
         snapshot.usable = match &self.target {
-            Target::Head { names, generation, .. } => {
+            WriteTarget::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
                 let (key_text, fence) = (self.snapshot.key_text.clone(), self.snapshot.fence);
                 let Selecting { names, left_out } = names.clone();
                 let head = Head { key_text, names, left_out, generation: *generation, fence, inline };
                 Some(entry::record(Slot::Head(head), self.until.max(fence)))
             }
-            Target::Variant { .. } => self.snapshot.usable.clone(),
+            WriteTarget::Variant { .. } => self.snapshot.usable.clone(),
         };
         snapshot.variant = Some((key, None));
         snapshot
     }
 
-    /// What this writes into its place while the body comes.
+    /// Returns the stamp of the placeholder that is written while the body comes.
     pub(crate) fn puts(&self) -> Option<Stamp> {
         self.placeholder.as_ref().map(Record::stamp)
     }
 
-    /// Somebody reads the body who may need its chunks, whatever becomes of the record that names them.
+    /// Notes that another request reads the body, and may need its chunks even if the record that names them is not written.
     pub(crate) fn note_followed(&self) {
         self.followed.store(true, Ordering::SeqCst);
     }
 
-    fn place_key(&self) -> Key {
+    /// Returns the key that the response is written to.
+    fn target_key(&self) -> Key {
         match &self.target {
-            Target::Head { .. } => self.snapshot.head,
-            Target::Variant { key, .. } => *key,
+            WriteTarget::Head { .. } => self.snapshot.head,
+            WriteTarget::Variant { key, .. } => *key,
         }
     }
 
@@ -233,35 +257,38 @@ impl<S: Storage> Writer<S> {
         self.snapshot.head.sibling(Kind::Chunk, self.body_id, part)
     }
 
-    /// What the record is compared with.
+    /// Returns the stamp that the record is compared with.
+    ///
+    /// For a chunked body this is the placeholder's, if this writer writes one.
     fn seen(&self, chunked: bool) -> Option<Stamp> {
         match &self.target {
-            Target::Variant { seen, .. } => seen.as_ref().map(Record::stamp),
-            Target::Head { .. } if chunked && self.placeholder.is_some() => {
+            WriteTarget::Variant { seen, .. } => seen.as_ref().map(Record::stamp),
+            WriteTarget::Head { .. } if chunked && self.placeholder.is_some() => {
                 self.placeholder.as_ref().map(Record::stamp)
             }
-            Target::Head { .. } => self.snapshot.seen,
+            WriteTarget::Head { .. } => self.snapshot.seen,
         }
     }
 
-    /// The trailers that are stored, and given to others than the first.
+    /// Returns the trailers that are stored, and given to every other request than the one that fetched.
     pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
         self.withheld.trailers(trailers)
     }
 
-    /// The record of the whole response.
+    /// Returns the record of the complete response.
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
         let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
         let variant = self.variant(response);
         let key_text = self.snapshot.key_text.clone();
         match &self.target {
-            Target::Variant { generation, .. } => {
+            WriteTarget::Variant { generation, .. } => {
                 let generation = *generation;
                 entry::record(Slot::Variant { key_text, generation, variant }, self.until)
             }
-            Target::Head { names, generation, same_generation } => {
+            WriteTarget::Head { names, generation, same_generation } => {
                 let fence = self.snapshot.fence;
+                // In the same generation further variants stay reachable, so that the head is kept as long as the one before.
                 let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
                 let (Selecting { names, left_out }, generation) = (names.clone(), *generation);
@@ -271,50 +298,60 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Returns a response as the variant that the request selects.
     fn variant(&self, response: StoredResponse) -> Variant {
         let Self { until, selection, personal, apart, .. } = *self;
         Variant { until, selection, personal, apart, response }
     }
 
-    /// The body in this fetch's chunks.
+    /// Returns a body of a length that is stored in this writer's chunks.
     fn chunked(&self, len: u64) -> StoredBody {
         let chunk_len = self.chunk_len() as u32;
         StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
     }
 
-    /// Announces the record of a whole small body, before its caller has the last byte; `None`: it has lost already.
+    /// Announces the record of a complete small body, before its caller has the last byte.
+    ///
+    /// Returns `None` if another record is being written in its place.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(StoredBody::Inline(body), trailers);
-        self.records.in_flight.write(self.place_key(), self.seen(false), record)
+        self.records.in_flight.write(self.target_key(), self.seen(false), record)
     }
 
-    /// Announces the record of a body in chunks, likewise.
+    /// Announces the record of a complete chunked body, as [`announce_inline`](Self::announce_inline) does.
     pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
         let record = self.record(self.chunked(len), trailers);
-        self.records.in_flight.write(self.place_key(), self.seen(true), record)
+        self.records.in_flight.write(self.target_key(), self.seen(true), record)
     }
 
+    /// Returns the length of a chunk.
     pub(crate) fn chunk_len(&self) -> usize {
+        // Half of what the storage takes leaves room for the record around the chunk. A gibibyte at most, since the length is
+        // stored in 32 bits, and at least a byte, so that every chunk advances the body.
         self.records.config.chunk_len.min(self.records.store.store().max_record_len() / 2).clamp(1, 1 << 30)
     }
 
-    /// The greatest length of a body that is kept in its response's record.
+    /// Returns the greatest length of a body that is stored within the record of its response.
     pub(crate) fn inline_len(&self) -> usize {
         let wanted =
             self.records.config.inline_len.unwrap_or_else(|| self.records.store.store().inline_len());
         wanted.min(self.chunk_len())
     }
 
-    /// Writes the record that was announced, once the storage has all that was announced before it.
+    /// Writes the announced record, after the storage has taken its chunks. Returns whether it is stored.
+    ///
+    /// `None` for `write` means that it could not be announced, since another record is being written in its place.
     pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
         let may_store = write.as_ref().is_some_and(|write| self.may_store(write.record()));
         let written = match &write {
             Some(write) if may_store => self.write_announced(write).await,
             _ => Ok(false),
         };
+        // Before the lease is released and the write is marked: a request that waits for either finds the variant by its head.
         if let (Ok(true), Some(write)) = (&written, &write) {
             self.keep_reachable(write.record()).await;
         }
+        // The storage has answered, so that the processes that wait for the lease find what it holds.
         self.give_back_lease();
         match written {
             Ok(true) => {
@@ -336,7 +373,8 @@ impl<S: Storage> Writer<S> {
                         false => "invalidated",
                     },
                 );
-                // A caller that was given the record while it was under way reads the body to its end.
+                // A lookup may have answered with the record while it was in flight. Its request reads the body to the end, so
+                // that the chunks are kept for the grace.
                 match write.is_some_and(Write::failed) {
                     true => self.release(&self.chunk_keys(chunks)).await,
                     false => self.discard(chunks).await,
@@ -345,27 +383,32 @@ impl<S: Storage> Writer<S> {
             }
             Err(error) => {
                 telemetry::write_failed(&self.records.observer, "write_if", &error);
+                // `Busy`, of the backlog or of the storage, says that the write was not done. After any other error it may still
+                // land and name the chunks, which therefore stay until their own expiry.
                 if error.kind() == ErrorKind::Busy {
                     drop(write);
                     self.release(&self.chunk_keys(chunks)).await;
                 }
-                false // the write may still land, so its chunks stay until their time
+                false
             }
         }
     }
 
-    /// Writes the record of a response in its turn, if the storage has not too much to write already.
+    /// Writes the announced record in its turn, if the backlog has a place for it.
     async fn write_announced(&self, write: &Write) -> Result<bool> {
+        // Held until the storage has answered. Reserved before the wait, so that what waits for its turn is bounded too.
         let _waiting = self.records.store.enter(write.record())?;
         if !write.turn().await {
             return Ok(false);
         }
         self.keep_groups().await;
-        self.records.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
+        self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
     }
 
-    /// Announces a response that a 304 freshened: the same body under new fields. With it the body's chunk, where that is
-    /// to be written too: one that was stored within its record by another storage, or belongs to another variant.
+    /// Announces a response that a 304 freshened, which has the same body under new fields.
+    ///
+    /// The body is announced as a chunk if it was stored within its record and is too long for that here. This happens where it
+    /// was stored under other settings, or where it is copied from another variant.
     pub(crate) fn announce_freshened(
         &self,
         body: StoredBody,
@@ -382,18 +425,20 @@ impl<S: Storage> Writer<S> {
             None => body,
         };
         let record = self.record(body, trailers);
-        let write = self.records.in_flight.write(self.place_key(), self.seen(false), record.clone());
-        (self.place_key(), record, Freshened { write, chunk })
+        let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
+        (self.target_key(), record, Freshened { write, chunk })
     }
 
-    /// The response with its body as it was given, for its caller alone: of no generation.
+    /// Returns a record of the response for its caller alone, which is not stored and belongs to no generation.
     pub(crate) fn whole(&self) -> Record {
         let variant = self.variant(self.response.clone());
         let slot = Slot::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
         entry::record(slot, self.until)
     }
 
-    /// Writes a freshened response, if nothing came in between; else nothing more. What became of it.
+    /// Writes a freshened response, and returns whether it is stored.
+    ///
+    /// If another record was written since the lookup, nothing more is done: that one is newer.
     pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
         let may_store = write.as_ref().is_none_or(|write| self.may_store(write.record()));
         let chunks = u32::from(chunk.is_some());
@@ -407,7 +452,7 @@ impl<S: Storage> Writer<S> {
                     return Stored::Storage;
                 }
                 self.keep_groups().await;
-                self.records.store.write_if(self.place_key(), write.seen(), write.record().clone()).await
+                self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
             }
             _ => Ok(false),
         };
@@ -429,45 +474,53 @@ impl<S: Storage> Writer<S> {
                     if may_store { "superseded" } else { "invalidated" },
                 );
                 if chunks > 0 {
-                    self.release(&self.chunk_keys(chunks)).await; // others may have begun to read it
+                    // Released and not deleted, since a lookup may have answered with the record.
+                    self.release(&self.chunk_keys(chunks)).await;
                 }
                 Stored::Unchanged
             }
         }
     }
 
-    /// Where nothing was seen, a tombstone may have come and expired unseen after a while; and what is owed an
-    /// invalidation, or was deleted by a filter since its fetch began, is not stored.
+    /// Returns whether no invalidation forbids storing a record of this response.
+    ///
+    /// A write against a stamp fails by itself if the entry was invalidated since. A write against nothing does not, once the
+    /// tombstone has expired: it is refused when that may have happened. Invalidations that the storage does not know of yet
+    /// and deletions by filters are looked up.
     fn may_store(&self, record: &Record) -> bool {
         let late = self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT;
         !(late && self.snapshot.seen.is_none())
             && self.records.pending.get(self.snapshot.head).is_none()
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
-                self.place_key(),
+                self.target_key(),
                 record,
                 self.names(),
             )
     }
 
-    /// Whether something was deleted by a filter since its fetch began.
+    /// Returns whether anything was deleted by a filter since the fetch began.
     pub(crate) fn deletes_since(&self) -> bool {
         self.records.changes.deletes_since(self.snapshot.changes)
     }
 
-    /// A response is in its groups only for as long as their values are there.
+    /// Keeps the values of the response's groups at least as long as the response.
+    ///
+    /// If this fails, the response stops being a member when a value expires, which is a miss.
     async fn keep_groups(&self) {
         let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
             let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
-            let _ = self.records.store.retain(&groups, least).await; // else it goes sooner
+            let _ = self.records.store.retain(&groups, least).await;
         }
     }
 
-    /// A variant can be reached only through its head: the head stays at least as long, and its tag is noted.
+    /// Keeps the head at least as long as a variant, and lists the variant's entity tag.
+    ///
+    /// A variant is reachable only through its head. If this fails, the variant is a miss once the head has expired.
     async fn keep_reachable(&self, record: &Record) {
-        let Target::Variant { .. } = self.target else { return };
+        let WriteTarget::Variant { .. } = self.target else { return };
         let Some(head) = &self.snapshot.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
@@ -477,30 +530,31 @@ impl<S: Storage> Writer<S> {
         self.records.list_tag(head, self.snapshot.head, record, until).await;
     }
 
-    /// The body that this one took the place of may go, once its readers have had time.
+    /// Lets the chunks of the replaced body expire after the grace that its readers may need.
     async fn release_replaced(&self) {
         let replaced = match &self.target {
-            Target::Head { .. } => self.snapshot.usable.as_ref(),
-            Target::Variant { seen, .. } => seen.as_ref(),
+            WriteTarget::Head { .. } => self.snapshot.usable.as_ref(),
+            WriteTarget::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
             self.records.release_chunks(variant.response.body.chunks(self.snapshot.head)).await;
         }
     }
 
+    /// Lets chunks expire after the grace.
     async fn release(&self, chunks: &[Key]) {
         let most = Retain::AtMost(self.records.config.clock.now() + GRACE);
-        let _ = self.records.store.retain(chunks, most).await; // else they go at their own time
+        let _ = self.records.store.retain(chunks, most).await; // on an error they expire at their own time
     }
 
     fn chunk_keys(&self, chunks: u32) -> Vec<Key> {
         (0..chunks).map(|part| self.chunk_key(part)).collect()
     }
 
-    /// Announces the placeholder, where one is needed.
+    /// Announces the placeholder if one is needed.
     pub(crate) fn announce_placeholder(&self) -> Claim {
         match &self.placeholder {
-            Some(placeholder) if matches!(self.target, Target::Head { .. }) => {
+            Some(placeholder) if matches!(self.target, WriteTarget::Head { .. }) => {
                 let write =
                     self.records.in_flight.write(self.snapshot.head, self.snapshot.seen, placeholder.clone());
                 write.map_or(Claim::Lost, Claim::Announced)
@@ -509,7 +563,11 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Puts the placeholder where nothing usable stood.
+    /// Writes the placeholder that was announced.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the response cannot be stored: another record was written there, or the storage failed.
     pub(crate) async fn write_placeholder(&self, claim: Claim) -> std::result::Result<(), Lost> {
         match claim {
             Claim::Needless => Ok(()),
@@ -522,13 +580,13 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// The chunk of a body, announced for those who read the body before the storage has it.
+    /// Announces a chunk, for requests that read the body before the storage has it.
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
         let record = Record::new(data, self.kept);
         self.records.in_flight.write_chunk(self.chunk_key(part), record)
     }
 
-    /// Holds the body in the storage. Where its length is not known, it counts as one chunk.
+    /// Keeps the storage from evicting the body. A body of unknown length counts as one chunk.
     pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
         let bytes = len.unwrap_or(self.chunk_len() as u64);
         self.records.store.store().hold(self.chunk_key(0), bytes)
@@ -539,6 +597,11 @@ impl<S: Storage> Writer<S> {
         self.records.read_chunk(self.chunk_key(part), Patience::Body).await
     }
 
+    /// Writes a chunk that was announced, if the backlog has a place for it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the storage, or `Busy` from the backlog.
     pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), Lost> {
         let written = async {
             let _waiting = self.records.store.enter(chunk.record())?;
@@ -547,32 +610,35 @@ impl<S: Storage> Writer<S> {
         written.await.map_err(|error| Lost::Failed("write", error))
     }
 
-    /// Removes the chunks that nobody will name; those that somebody may be reading in a while.
+    /// Deletes chunks that no record names. They expire after the grace instead if another request may be reading them.
     pub(crate) async fn discard(&self, chunks: u32) {
         if chunks > 0 && self.followed.load(Ordering::SeqCst) {
             self.release(&self.chunk_keys(chunks)).await;
         } else if chunks > 0 {
-            let _ = self.records.store.delete_many(&self.chunk_keys(chunks)).await; // else they go at their own time
+            // On an error they expire at their own time.
+            let _ = self.records.store.delete_many(&self.chunk_keys(chunks)).await;
         }
     }
 
-    /// It is stored, or will not be: others may fetch.
+    /// Releases the lease, so that other processes may fetch.
     pub(crate) fn give_back_lease(&self) {
-        drop(self.lease.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lease); // outside the lock: its `drop` spawns a task
     }
 }
 
-/// Why a part of a response is not stored.
+/// Tells why a response is not stored any further.
 pub(crate) enum Lost {
-    /// Something else has been written to its place meanwhile.
+    /// Another record was written in its place since the lookup.
     Superseded,
-    /// This operation of the storage failed.
+    /// An operation of the storage failed.
     Failed(&'static str, Error),
-    /// Nothing can wait for the storage.
+    /// There is no runtime to wait for the storage in.
     NoRuntime,
 }
 
 impl Lost {
+    /// Sends the event that the response is not stored.
     pub(crate) fn tell(&self, observer: &Observer) {
         match self {
             Self::Superseded => telemetry::unstored(observer, "superseded"),
@@ -582,17 +648,18 @@ impl Lost {
     }
 }
 
-/// The placeholder that keeps a place while the chunks of a body are written.
+/// Tells whether a placeholder has to be written before the first chunk.
 pub(crate) enum Claim {
-    /// What stands there does as well.
+    /// None is needed: a usable head stands there, or the first chunk has been written.
     Needless,
+    /// It is announced, and is to be written.
     Announced(Write),
-    /// Something else has been written meanwhile.
+    /// Another record is being written there, so that this response would lose.
     Lost,
 }
 
 impl<S: Storage> Records<S> {
-    /// Writes a record behind all that this process is writing to its key.
+    /// Writes a record after all others that this process is writing to its key. Returns whether it is written.
     pub(crate) async fn write_in_order(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         match self.in_flight.write(key, seen, record) {
             Some(write) => self.carry_out(write).await,
@@ -600,7 +667,9 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Writes a record that is announced.
+    /// Writes an announced record in its turn. Returns whether it is written.
+    ///
+    /// If it is not, or if this is cancelled, the write is dropped, which cuts its chain.
     async fn carry_out(&self, write: Write) -> Result<bool> {
         let written = write.turn().await
             && self.store.write_if(write.key(), write.seen(), write.record().clone()).await?;
@@ -610,9 +679,12 @@ impl<S: Storage> Records<S> {
         Ok(written)
     }
 
-    /// Reserves the place of an entry before its request goes out, in strict mode, where nothing was seen there. Returns
-    /// `None` if the place was taken meanwhile, so that nothing may be stored there. `announce` is given the stamp of the
-    /// reservation before a lookup can see it.
+    /// Reserves the key before fetching on a miss, in strict mode.
+    ///
+    /// The response is then compared with a placeholder and never with nothing, so that neither clocks nor evictions matter.
+    /// Returns `None` if the key was taken since the lookup or the storage failed, so that nothing may be stored.
+    ///
+    /// `announce` is given the stamp of the placeholder before any lookup can see it.
     pub(crate) async fn reserve(
         &self,
         mut snapshot: Snapshot,
@@ -632,13 +704,15 @@ impl<S: Storage> Records<S> {
         Some(snapshot)
     }
 
-    /// Puts a placeholder in a record's place, unless another write has replaced the record. A cache that may not write
-    /// only remembers that it must not use the record.
+    /// Replaces a record that cannot be used by a placeholder, unless another record has replaced it.
+    ///
+    /// A cache that may not write only remembers not to use the record.
     pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp, reads_only: bool) {
         if reads_only || self.config.read_only {
             return self.outdated.add(key, self.config.clock.now(), None);
         }
         let records = Arc::clone(self);
+        // Not awaited: the request goes on, and if the write is lost, the next one finds the record unusable again.
         self.tasks.drive(async move {
             let now = records.config.clock.now();
             let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
