@@ -11,7 +11,7 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::age::age_value;
-use super::body::{ChunkReader, Chunked, Download, Named, Reader, Token};
+use super::body::{ChunkReader, ChunkedBody, Download, Reader, RecordRef, Token};
 use super::config::Tape;
 use super::records::variant_in;
 use super::shared::Shared;
@@ -92,11 +92,11 @@ pub(crate) async fn from_record<S: Storage, B>(
     let body = match extent {
         None => CacheBody::empty(),
         Some((start, count)) => {
-            let named = Named { key, stamp: record.stamp() };
-            let body = Chunked { id, chunk_len, len };
+            let source = RecordRef { key, stamp: record.stamp() };
+            let body = ChunkedBody { id, chunk_len, len };
             let trailers = if count == len { stored.trailers.clone() } else { None };
             let reader =
-                ChunkReader::open(Arc::clone(&shared.records), named, body, start, count, trailers).await?;
+                ChunkReader::open(Arc::clone(&shared.records), source, body, start, count, trailers).await?;
             CacheBody::from_source(Box::new(reader))
         }
     };
@@ -121,7 +121,7 @@ pub(super) fn from_download<S: Storage, B>(
         Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
         Extent::Bytes { start, count } => (start, Some(start + count)),
     };
-    let reader = Reader::join(download, token, start, until)?;
+    let reader = Reader::follower(download, token, start, until)?;
     Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::from_source(Box::new(reader))), status))
 }
 

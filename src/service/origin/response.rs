@@ -275,7 +275,7 @@ where
     let narrows = head.status == StatusCode::OK && errand.narrows;
     let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
     let token = errand.flight.upgrade();
-    let reader = Reader::first(Arc::clone(&download), token.clone(), errand.is_background);
+    let reader = Reader::leader(Arc::clone(&download), token.clone(), errand.is_background);
     let narrowed = token.filter(|_| narrows).and_then(|token| {
         respond::from_download(shared, Asked::by(request), Arc::clone(&download), token, status)
     });
