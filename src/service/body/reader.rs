@@ -83,9 +83,10 @@ impl<S: Storage> Reader<S> {
             if !state.takes_readers(download.writer.records.config.flight_timeout) {
                 return None;
             }
+            // Likewise: where storing ends right after this, the chunks that this reader needs must not be deleted at once.
+            download.writer.note_followed();
             state.positions.enter(start)
         };
-        download.writer.note_followed();
         Some(Self::new(download, Some(token), number, start, end, false))
     }
 
