@@ -220,8 +220,8 @@ impl<S: Storage> Download<S> {
                 return Progress::Stalled(until);
             }
             tracing::debug!("a reader of a shared body was too slow, and is left behind");
+            // The caller wakes the others once it has dropped the lock.
             state.leave_slowest_behind();
-            self.waker.wake_by_ref();
             return Progress::Ready;
         }
         match state.poll_body(&mut cx) {
