@@ -18,10 +18,12 @@ use bytes::Bytes;
 use futures_util::future::try_join;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::super::records::{Patience, Records};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Hold, Key, Kind, Stamp, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name, and the reader must be `Unpin`.
@@ -68,8 +70,23 @@ pub(crate) struct ChunkReader<S: Storage> {
 
 /// A chunk that was asked for.
 enum ReadAhead {
-    Reading(Exclusive<ChunkRead>),
+    Task(ReadTask),
+    /// Outside a runtime, the caller polls the read.
+    Polled(Exclusive<ChunkRead>),
     Read(Result<Option<Bytes>>),
+}
+
+/// A read in a task of its own.
+///
+/// A caller that is slow, such as a player that pauses, may not poll the body for minutes. A read that only the caller polls
+/// would stand still meanwhile, keep a connection from others, and then be past its deadline.
+struct ReadTask(JoinHandle<Result<Option<Bytes>>>);
+
+impl Drop for ReadTask {
+    fn drop(&mut self) {
+        // The body was dropped, so that the storage need not answer any more. Without effect once the task has ended.
+        self.0.abort();
+    }
 }
 
 /// Says why a body cannot be read.
@@ -172,8 +189,8 @@ impl<S: Storage> ChunkReader<S> {
 
     /// Asks for the chunks after the one that the caller gets now.
     ///
-    /// Each read is polled once, so that the storage works on it meanwhile. No more are begun after one that was ready at
-    /// once: such a storage has the next as quickly, and its chunks would only take up memory.
+    /// Each read is polled once, and goes on in a task if it has to wait. No more are begun after one that was ready at once:
+    /// such a storage has the next as quickly, and its chunks would only take up memory.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while self.ahead.len() < MAX_READ_AHEAD && !matches!(self.ahead.back(), Some(ReadAhead::Read(_))) {
             let number = u64::from(self.next) + self.ahead.len() as u64;
@@ -182,8 +199,11 @@ impl<S: Storage> ChunkReader<S> {
             };
             let mut read = self.read(number, Patience::Body);
             self.ahead.push_back(match read.as_mut().poll(cx) {
-                Poll::Pending => ReadAhead::Reading(Exclusive::new(read)),
                 Poll::Ready(read) => ReadAhead::Read(read),
+                Poll::Pending => match Handle::try_current() {
+                    Ok(runtime) => ReadAhead::Task(ReadTask(runtime.spawn(read))),
+                    Err(_) => ReadAhead::Polled(Exclusive::new(read)),
+                },
             });
         }
     }
@@ -227,10 +247,18 @@ impl<S: Storage> ChunkReader<S> {
                 if self.ahead.is_empty() {
                     self.read_ahead(cx);
                 }
-                // The chunks behind the first one are not polled: they wake this task in vain, but are not lost, since each
-                // is polled before this returns `Pending` for it.
+                // Only the first one is polled here. Each of the others is polled in its turn, before this returns `Pending`
+                // for it, so that no wake-up is lost.
                 let read = match self.ahead.front_mut() {
-                    Some(ReadAhead::Reading(read)) => ready!(read.get_mut().as_mut().poll(cx)),
+                    Some(ReadAhead::Task(task)) => match ready!(Pin::new(&mut task.0).poll(cx)) {
+                        Ok(read) => read,
+                        // Only the shutdown of its runtime ends the task: a panic of the storage is an error of it.
+                        Err(error) => {
+                            let message = "the runtime that read the storage was shut down";
+                            Err(Error::new(ErrorKind::Other, message).with_source(error))
+                        }
+                    },
+                    Some(ReadAhead::Polled(read)) => ready!(read.get_mut().as_mut().poll(cx)),
                     Some(ReadAhead::Read(read)) => std::mem::replace(read, Ok(None)),
                     None => return Poll::Ready(Err(BodyError::new(BodyErrorKind::Length, None::<Error>))),
                 };
@@ -265,5 +293,75 @@ impl<S: Storage> Source for ChunkReader<S> {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use futures_util::Stream;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty, Full};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::CacheLayer;
+    use crate::storage::{MemoryStorage, Record};
+
+    /// Answers a read in two steps, like a driver whose futures have to be polled in between.
+    #[derive(Clone)]
+    struct TwoSteps(MemoryStorage);
+
+    impl Storage for TwoSteps {
+        async fn read(&self, key: Key) -> Result<Option<Record>> {
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.0.read(key).await
+        }
+
+        async fn write(&self, key: Key, record: Record) -> Result<()> {
+            self.0.write(key, record).await
+        }
+
+        async fn delete(&self, key: Key) -> Result<bool> {
+            self.0.delete(key).await
+        }
+
+        async fn clear(&self) -> Result<()> {
+            self.0.clear().await
+        }
+
+        fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+            self.0.keys()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pause_of_the_caller_fails_no_read() {
+        let layer =
+            CacheLayer::builder(TwoSteps(MemoryStorage::new())).chunk_bytes(1000).build().expect("it fits");
+        let service = layer.layer(service_fn(async |_: Request<Empty<Bytes>>| {
+            let body = Full::new(Bytes::from(vec![1; 10_000]));
+            Ok::<_, Infallible>(
+                Response::builder().header("cache-control", "max-age=60").body(body).expect("valid"),
+            )
+        }));
+        let ask = async || {
+            let request = Request::get("http://example.com/").body(Empty::new()).expect("valid");
+            service.clone().oneshot(request).await.expect("infallible").into_body()
+        };
+        ask().await.collect().await.expect("the origin's body is whole");
+        layer.idle().await;
+        let mut body = ask().await;
+        assert!(body.status().is_some_and(|status| status.is_hit()));
+        let first =
+            body.frame().await.expect("it has data").expect("it is stored").into_data().expect("data");
+        // Longer than a read may take. The next chunks are asked for already.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let rest = body.collect().await.expect("the storage has answered meanwhile").to_bytes();
+        assert_eq!(first.len() + rest.len(), 10_000);
     }
 }
