@@ -1,4 +1,4 @@
-//! The service itself, and the short way of a hit that needs no waiting.
+//! The tower service, which answers a hit that needs no waiting at once.
 
 #[cfg(feature = "axum")]
 use std::any::TypeId;
@@ -24,17 +24,17 @@ use crate::body::CacheBody;
 use crate::control::BypassReason;
 use crate::storage::Storage;
 
-/// A service that answers from a storage where it may, and asks the inner service where it must. Made by
-/// [`CacheLayer`](crate::CacheLayer).
+/// Answers requests from a storage where it may, and otherwise calls the inner service.
 ///
-/// It is always ready: a hit is served even while the inner service is not. A miss makes its own clone of the inner
-/// service ready. The error is the inner service's, untouched: the storage never fails a request.
+/// [`CacheLayer`](crate::CacheLayer) makes it. It is always ready: a hit is served even while the inner service is not
+/// ready. A miss makes its own clone of the inner service ready. Its error is the inner service's, untouched: the storage
+/// never fails a request.
 ///
-/// The request's body must be `Default` (repeated and background requests have an empty one). hyper's `Incoming` is
-/// not: box it above the cache.
+/// The request's body must be `Default`, since repeated and background requests have an empty body. hyper's `Incoming` is
+/// not `Default`: box it above the cache.
 ///
-/// A request whose body is axum's passes the cache by unless the feature `axum` is on: axum's nested routers strip the
-/// prefix that they matched from the URI, and only with that feature does the cache know what the client asked for.
+/// A request with the body type of axum bypasses the cache unless the feature `axum` is on. axum's nested routers strip the
+/// prefix that they matched from the URI, and only with that feature does the cache know which URI the client asked for.
 pub struct Cache<Inner, S: Storage> {
     inner: Inner,
     shared: Arc<Shared<S>>,
@@ -45,7 +45,7 @@ impl<Inner, S: Storage> Cache<Inner, S> {
         Self { inner, shared }
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &Inner {
         &self.inner
     }
@@ -76,6 +76,7 @@ where
     type Future = CacheFuture<ResB, Inner::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Inner::Error>> {
+        // Always: whether the inner service is needed shows only with the request. A fetch makes its own clone ready.
         Poll::Ready(Ok(()))
     }
 
@@ -90,7 +91,7 @@ where
             true => Route::Bypass(BypassReason::Axum),
             false => route(shared, &parts, content, asked.interest, uri.as_ref(), bypasses),
         };
-        // Before the lookup: a response that lands after this is looked for once more.
+        // Counted before the lookup: if a flight ends after this, its response is looked for once more.
         let departures = shared.flights.departures();
         let first = match route {
             Route::Lookup => match answer_now(shared, &parts, asked, uri.as_ref()) {
@@ -99,6 +100,7 @@ where
             },
             _ => None,
         };
+        // It borrows the request, which is moved now.
         drop(uri);
         let (shared, inner) = (Arc::clone(shared), self.inner.clone());
         match route {
@@ -119,9 +121,11 @@ where
     }
 }
 
-/// Whether requests with a body of this type come from an axum of which nothing is known here. Its nested routers strip
-/// the prefix that they matched from the URI, and what is left would be the key of several resources. In a release build
-/// the compiler knows the answer.
+/// Returns whether requests with a body of this type may come from an axum router that has stripped a prefix.
+///
+/// axum's nested routers strip the prefix that they matched from the URI, and what is left would be the key of several
+/// resources. The feature `axum` knows where the whole URI is; without it, the type is recognized by its name, since this
+/// crate then does not depend on axum. In a release build the compiler knows the answer.
 #[inline]
 fn hides_its_path<B: 'static>() -> bool {
     #[cfg(feature = "axum")]
@@ -131,16 +135,20 @@ fn hides_its_path<B: 'static>() -> bool {
     type_name::<B>() == "axum_core::body::Body"
 }
 
-/// The future of a [`Cache`]: ready at once for a hit in memory, boxed for everything else.
+/// Resolves to the response of a [`Cache`].
+///
+/// It is ready at once for a hit in memory, and boxed for everything else.
 ///
 /// # Panics
 ///
 /// Panics if it is polled after it was ready.
 pub struct CacheFuture<ResB, E>(State<ResB, E>);
 
+/// Boxed, since the type of an `async fn` has no name, and a hit must not pay for the size of a fetch.
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
 
 enum State<ResB, E> {
+    /// `None`: the response was taken.
     Ready(Option<Response<CacheBody<ResB>>>),
     Boxed(Boxed<ResB, E>),
 }
@@ -155,7 +163,7 @@ impl<ResB, E> CacheFuture<ResB, E> {
     }
 }
 
-/// Nothing is pinned in place: the ready response is only moved out, and the rest is in a box.
+/// Nothing here is pinned in place: a ready response is only moved out, and everything else is in a box.
 impl<ResB, E> Unpin for CacheFuture<ResB, E> {}
 
 impl<ResB, E> Future for CacheFuture<ResB, E> {

@@ -1,4 +1,7 @@
-//! The settings of a cache, as the builder leaves them.
+//! Holds the settings of a cache, and checks them.
+//!
+//! The builder sets the fields, then calls [`Config::check`] and [`Config::settle`]. After that they do not change; a partition
+//! has a copy of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -15,69 +18,95 @@ use crate::policy;
 use crate::rules::Rules;
 use crate::time::Clock;
 
-/// Tells the URI that a response finally came from, where a layer below followed redirects.
+/// Returns the URI that a response finally came from, where a layer below followed redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
 
-/// Says whether the cache is asked about a request.
+/// Returns whether a request is left to the cache.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+/// Returns the same, by a future. It is boxed, since a configuration holds filters of any type.
 pub(crate) type AsyncRequestFilter =
     Arc<dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// Holds the settings of one cache.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) clock: Clock,
+    /// The settings of the decisions of RFC 9111.
     pub(crate) policy: policy::Options,
+    /// The secret that keys are hashed with.
     pub(crate) secret: Vec<u8>,
+    /// Keeps the keys apart from those of other caches in the storage. Empty: no partition.
     pub(crate) partition: String,
+    /// The label `cache` of the metrics.
     #[cfg(feature = "metrics")]
     pub(crate) metrics_label: String,
+    /// The scheme and authority of requests that name none.
     pub(crate) defaults: Defaults,
-    /// The user has not said which scheme a request without one has.
+    /// The user has not set the scheme of requests without one, so that either may be meant.
     pub(crate) assumes_scheme: bool,
-    /// For one operation of the store.
+    /// How long one operation of the storage may take.
     pub(crate) deadline: Duration,
-    /// For one chunk of a body that has begun: there is no way back.
+    /// How long the next chunk of a body may take once the body has begun. Longer than `deadline`, since a miss is not
+    /// possible any more. A reader that holds up others is given the same time.
     pub(crate) body_deadline: Duration,
+    /// The length of the longest body that is stored.
     pub(crate) max_entry_bytes: u64,
+    /// The length of the shortest body that is stored.
     pub(crate) min_entry_bytes: u64,
+    /// The length of a chunk. The storage may have a lower limit.
     pub(crate) chunk_len: usize,
-    /// `None`: the storage's own.
+    /// The length of the longest body that is stored in its response's record; `None`: the storage's own.
     pub(crate) inline_len: Option<usize>,
+    /// Reserves the key of a new entry in the storage before its request goes out.
     pub(crate) strict: bool,
+    /// Answers 503 where the storage fails.
     pub(crate) fail_closed: bool,
+    /// Reads a body to its end even if its caller drops it.
     pub(crate) finish_on_drop: bool,
+    /// Puts the status into the response's extensions.
     pub(crate) extensions: bool,
+    /// The name of this cache in Cache-Status; `None`: the field is not added.
     pub(crate) status_field: Option<String>,
     pub(crate) final_uri: Option<FinalUri>,
+    /// How many entries may be refreshed in the background at once.
     pub(crate) max_refreshes: usize,
+    /// How long one background refresh may take.
     pub(crate) refresh_timeout: Duration,
-    /// Requests for the same share one fetch; how long one waits for another's.
+    /// Requests for the same entry share one fetch.
     pub(crate) coalesce: bool,
+    /// How long a request waits for the fetch of another.
     pub(crate) flight_timeout: Duration,
-    /// A range that is not stored is answered from the whole, which is fetched.
+    /// Fetches the whole where a request wants a range of a response that is not stored.
     pub(crate) fetch_whole: bool,
+    /// How long before its end a response is refreshed, on average. Zero: not before its end.
     pub(crate) refresh_early: Duration,
-    /// Processes that share the store take turns; how long one may have it.
+    /// How long one process may have the lease of an entry; `None`: each process fetches for itself.
     pub(crate) lease: Option<Duration>,
-    /// What counts as the same request.
+    /// Which requests are for the same entry.
     pub(crate) identity: Identity,
-    /// To begin with.
+    /// The rules to begin with. They may be replaced while the cache runs.
     pub(crate) rules: Rules,
-    /// What the cache answers; all but GET and HEAD by their content.
+    /// The methods that the cache answers: GET and HEAD, and others by their content.
     pub(crate) methods: Vec<Method>,
+    /// How the content of requests is read and compared.
     #[cfg(feature = "content-keys")]
     pub(crate) contents: super::contents::Contents,
+    /// All of them must leave a request to the cache.
     pub(crate) filters: Vec<RequestFilter>,
+    /// Likewise, and asked after `filters`.
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
+    /// Ignores Cache-Control and Pragma of requests.
     pub(crate) ignore_request_directives: bool,
+    /// Stores and freshens nothing.
     pub(crate) read_only: bool,
+    /// Treats each request as if it said `only-if-cached`.
     pub(crate) only_if_cached: bool,
     pub(crate) tape: Option<Tape>,
-    /// Both recording and replaying were set.
+    /// The user has set both recording and replaying.
     pub(crate) is_tape_contradictory: bool,
 }
 
-/// Any constant would do: it only has to be the same in every process.
+/// The secret of caches that set none. Any constant would do, if it is the same in every process.
 const USUAL_SECRET: &[u8] = b"tower-response-cache";
 
 impl Default for Config {
@@ -91,10 +120,13 @@ impl Default for Config {
             metrics_label: "default".to_owned(),
             defaults: Defaults { scheme: Scheme::HTTP, authority: None },
             assumes_scheme: true,
+            // Far more than a healthy storage takes, and no more than a caller notices before the request goes on without it.
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
+            // Bounds what one response can push out of a storage.
             max_entry_bytes: 512 * 1024 * 1024,
             min_entry_bytes: 0,
+            // The fastest in the benchmarks of the built-in storages.
             chunk_len: 128 * 1024,
             inline_len: None,
             strict: false,
@@ -137,7 +169,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Whether responses are recorded, or replayed.
+/// Says whether the cache records responses or replays them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tape {
     Record,
@@ -145,7 +177,7 @@ pub(crate) enum Tape {
 }
 
 impl Config {
-    /// Tells this cache's metrics from another's.
+    /// Returns the label of this cache's metrics. Empty without the feature `metrics`.
     pub(crate) fn label(&self) -> &str {
         #[cfg(feature = "metrics")]
         return &self.metrics_label;
@@ -153,14 +185,16 @@ impl Config {
         ""
     }
 
-    /// Whether its keys are those of any other cache without a partition and a secret.
+    /// Returns whether any cache without a partition and a secret has the same keys.
     pub(crate) fn has_usual_keys(&self) -> bool {
         self.partition.is_empty() && self.secret == USUAL_SECRET
     }
 
-    /// What follows from other settings, whichever came first.
+    /// Sets what follows from other settings. Called once, after all of them, so that their order does not matter.
     pub(crate) fn settle(&mut self) {
         if self.tape.is_some() {
+            // A tape keeps every response and answers every request of the recording, whatever either of them says. Each
+            // request is recorded by itself, so none waits for another.
             self.rules = std::mem::take(&mut self.rules).for_a_tape();
             self.policy.shared = false;
             self.policy.vary_on_credentials = false;
@@ -174,13 +208,19 @@ impl Config {
                     .collect();
             }
         }
-        let of_itself = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
-        if !self.methods.iter().all(of_itself) {
+        // Without content, GET and HEAD need no key of it.
+        let has_no_content = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
+        if !self.methods.iter().all(has_no_content) {
             self.policy.key_fields.push(policy::CONTENT);
         }
     }
 
-    /// What contradicts itself.
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Config`] if a setting is malformed, has no effect in this kind of cache, or contradicts another.
+    /// The message names the setting and says what to do. Only the first mistake is reported.
     pub(crate) fn check(&self) -> Result<()> {
         self.rules.check()?;
         let policy = &self.policy;
@@ -203,36 +243,42 @@ impl Config {
             ),
             (
                 self.tape.is_some() && policy.shared,
-                "record and replay are of a private cache: remove shared()",
+                "record and replay work in a private cache only: remove shared()",
             ),
             (
                 self.tape.is_some() && self.lease.is_some(),
                 "lease has no effect on record and replay, which share no fetches: remove it",
             ),
-            (self.min_entry_bytes > self.max_entry_bytes, "min_entry_bytes is more than max_entry_bytes"),
-            (self.lease.is_some() && !self.coalesce, "lease needs coalesce, which is switched off"),
+            (
+                self.min_entry_bytes > self.max_entry_bytes,
+                "min_entry_bytes is more than max_entry_bytes, so that nothing could be stored: lower it",
+            ),
+            (
+                self.lease.is_some() && !self.coalesce,
+                "lease needs coalesce, which is switched off: remove coalesce(false) or lease",
+            ),
             (
                 self.lease.is_some() && self.read_only,
-                "lease is for processes that store what they fetch, and read_only stores nothing",
+                "lease is for processes that store the responses they fetch, and read_only stores none: remove one of them",
             ),
             (
                 !self.refresh_early.is_zero() && self.max_refreshes == 0,
-                "refresh_early needs background refreshes, and max_refreshes is 0",
+                "refresh_early needs background refreshes, and max_refreshes is 0: raise it, or remove refresh_early",
             ),
             (
                 policy.ignored_fields.iter().any(is_keyed),
-                "a field is named both by key_headers and by ignore_headers",
+                "a field is named both by key_headers and by ignore_headers: remove it from one of them",
             ),
-            (self.methods.is_empty(), "methods names none"),
+            (self.methods.is_empty(), "methods is empty: name at least one method, or leave it out"),
             (
                 self.tape == Some(Tape::Record) && (self.read_only || self.only_if_cached),
-                "record asks the origin and stores, which read_only and only_if_cached forbid",
+                "record asks the origin and stores its responses, which read_only and only_if_cached forbid: remove them",
             ),
             (
                 self.methods
                     .iter()
                     .any(|method| [Method::CONNECT, Method::TRACE, Method::OPTIONS].contains(method)),
-                "methods names one whose responses are never stored: CONNECT, TRACE or OPTIONS",
+                "methods names CONNECT, TRACE or OPTIONS, whose responses are never stored: remove it",
             ),
             (
                 cfg!(not(feature = "content-keys"))
@@ -241,18 +287,18 @@ impl Config {
             ),
             (
                 policy.ignore_cookie && is_keyed(&header::COOKIE),
-                "ignore_cookie and key_headers contradict each other about Cookie",
+                "ignore_cookie and key_headers contradict each other about Cookie: remove one of them",
             ),
         ];
         first_mistake(contradictions)
     }
 
-    /// What no setting can mean.
+    /// Checks each setting by itself.
     fn check_values(&self) -> Result<()> {
         first_mistake([
             (
                 !self.defaults.is_valid(),
-                "default_authority is no authority: give a host, with a port or without, such as example.com or \
+                "default_authority is not an authority: give a host, with a port or without, such as example.com or \
                  localhost:8080",
             ),
             (
@@ -307,6 +353,7 @@ impl Config {
     }
 }
 
+/// Returns the first mistake as an error.
 fn first_mistake(mistakes: impl IntoIterator<Item = (bool, &'static str)>) -> Result<()> {
     match mistakes.into_iter().find(|(holds, _)| *holds) {
         Some((_, message)) => Err(Error::new(ErrorKind::Config, message)),

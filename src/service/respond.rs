@@ -1,7 +1,11 @@
-//! Makes responses: from a stored one, and those that the cache gives itself.
+//! Makes responses from stored ones, and those that the cache gives by itself.
 //!
-//! Promises: stored fields come back as they were, with one Age; preconditions and a range are answered from the store
-//! (RFC 9110 §13, §14); the head goes out only when the first bytes of the body are at hand.
+//! # Invariants
+//!
+//! - Stored fields come back as they were, with one Age.
+//! - Preconditions and ranges are evaluated here, on the stored response (RFC 9110 §13, §14).
+//! - The head of a response goes out only when the first bytes of its body are at hand.
+//! - Every response of the cache is given its status here, and is counted once.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::age::age_value;
-use super::body::{ChunkReader, Chunked, Download, Named, Reader, Token};
+use super::body::{ChunkReader, ChunkedBody, Download, Reader, RecordRef, Token};
 use super::config::Tape;
 use super::records::variant_in;
 use super::shared::Shared;
@@ -23,7 +27,7 @@ use crate::policy::{self, Answer, Freshness, Interest};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// What a request says that a stored response is answered by.
+/// Holds a request, and which of its header fields have a bearing on the answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     parts: &'a request::Parts,
@@ -31,23 +35,26 @@ pub(crate) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Reads the header fields of a request once, for every later question about them.
     pub(crate) fn by(parts: &'a request::Parts) -> Self {
         Self { parts, interest: Interest::of(&parts.headers) }
     }
 }
 
-/// Which bytes of the body are sent.
+/// Says which bytes of the body are sent.
 enum Extent {
     Nothing,
     Bytes {
         start: u64,
         count: u64,
     },
-    /// All of it, however long that is.
+    /// All of it, where its length is not known yet.
     Whole,
 }
 
-/// The response from a body that is in the record itself; `None` for one in chunks.
+/// Makes the response from a record that contains its body; `None` if the body is in chunks.
+///
+/// This needs no waiting, so that a hit in memory is answered without a boxed future.
 pub(super) fn inline<S: Storage, B>(
     shared: &Shared<S>,
     asked: Asked<'_>,
@@ -71,7 +78,7 @@ pub(super) fn inline<S: Storage, B>(
     Some(response)
 }
 
-/// The response from a stored one; `None`: its body is gone.
+/// Makes the response from a record; `None` if its body is gone.
 pub(crate) async fn from_record<S: Storage, B>(
     shared: &Shared<S>,
     asked: Asked<'_>,
@@ -92,18 +99,19 @@ pub(crate) async fn from_record<S: Storage, B>(
     let body = match extent {
         None => CacheBody::empty(),
         Some((start, count)) => {
-            let named = Named { key, stamp: record.stamp() };
-            let body = Chunked { id, chunk_len, len };
+            let source = RecordRef { key, stamp: record.stamp() };
+            let body = ChunkedBody { id, chunk_len, len };
+            // Trailers are about the whole body.
             let trailers = if count == len { stored.trailers.clone() } else { None };
             let reader =
-                ChunkReader::open(Arc::clone(&shared.records), named, body, start, count, trailers).await?;
+                ChunkReader::open(Arc::clone(&shared.records), source, body, start, count, trailers).await?;
             CacheBody::from_source(Box::new(reader))
         }
     };
     Some(finish_for(shared, asked.parts, response.map(|()| body), status))
 }
 
-/// The response from one that is still on its way; `None`: it is too late to begin.
+/// Makes the response from a download; `None` if it is too late to begin.
 pub(super) fn from_download<S: Storage, B>(
     shared: &Shared<S>,
     asked: Asked<'_>,
@@ -121,11 +129,11 @@ pub(super) fn from_download<S: Storage, B>(
         Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
         Extent::Bytes { start, count } => (start, Some(start + count)),
     };
-    let reader = Reader::join(download, token, start, until)?;
+    let reader = Reader::follower(download, token, start, until)?;
     Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::from_source(Box::new(reader))), status))
 }
 
-/// A response of the cache's own, without a body.
+/// Makes a response of the cache's own, without a body.
 pub(super) fn refuse<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -137,7 +145,9 @@ pub(super) fn refuse<S: Storage, B>(
     finish_for(shared, parts, response, CacheStatus::new(outcome, Stored::Unchanged))
 }
 
-/// The answer to a request that wants only what is stored, and that is not there. A replay names what is missing.
+/// Makes the answer to a request that accepts only a stored response, where none is stored.
+///
+/// The answer of a replay names the request in its body, so that a failing test says what was not recorded.
 pub(super) fn refuse_request<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -151,6 +161,7 @@ pub(super) fn refuse_request<S: Storage, B>(
             method = %parts.method, path = parts.uri.path(),
             "not among the recorded responses: the answer names it"
         );
+        // The new body needs the status of the one that it replaces.
         let status = response.body().status().copied();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -163,7 +174,7 @@ pub(super) fn refuse_request<S: Storage, B>(
     response
 }
 
-/// Puts the status where the caller finds it. The span around says which request it is of.
+/// Puts the status where the caller finds it. The current span says which request it belongs to.
 pub(super) fn finish<S: Storage, B>(
     shared: &Shared<S>,
     mut response: Response<CacheBody<B>>,
@@ -173,7 +184,7 @@ pub(super) fn finish<S: Storage, B>(
     response
 }
 
-/// Puts the status where the caller finds it, of a request that may have no span.
+/// Puts the status where the caller finds it, for a request that may have no span.
 fn finish_for<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -194,7 +205,7 @@ fn mark<S: Storage, B>(
     response.body_mut().set_status(status);
     response.body_mut().set_tally(shared.observer.tally(&status));
     if shared.config.tape == Some(Tape::Replay) {
-        // Else it would be another one with each replay.
+        // It would differ from one replay to the next.
         response.headers_mut().remove(header::AGE);
     }
     if shared.config.extensions {
@@ -203,19 +214,20 @@ fn mark<S: Storage, B>(
     if let Some(name) = &shared.config.status_field
         && let Ok(value) = status_value(name, status)
     {
-        // A response with as many fields as there can be goes without it.
+        // A response that has as many fields as a map can hold goes without it.
         let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
     }
 }
 
-/// A member of Cache-Status, in one allocation for all but the longest.
+/// Returns this cache's member of Cache-Status (RFC 9211).
 fn status_value(name: &str, status: CacheStatus) -> Result<HeaderValue, InvalidHeaderValue> {
+    // One allocation for all but the longest: 64 bytes hold the parameters of a hit with `ttl` and `detail`.
     let mut text = String::with_capacity(name.len() + 64);
     let _ = write!(text, "{name}; {status}");
     HeaderValue::try_from(text)
 }
 
-/// The status of an answer from the store.
+/// Returns the status of an answer from the storage.
 pub(crate) fn stored_status(
     outcome: Outcome,
     stored: Stored,
@@ -226,7 +238,9 @@ pub(crate) fn stored_status(
     CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
-/// `len`: of the body; `None`: it is not known yet, and a range of it cannot be told.
+/// Makes the head of the response, and says which part of the body belongs to it.
+///
+/// `len` is the length of the body; `None` if it is not known yet, so that no range of it can be answered.
 #[inline]
 fn head(
     asked: Asked<'_>,
@@ -246,6 +260,7 @@ fn head(
         )
     };
     let answer = match len {
+        // Most requests have neither conditions nor a range.
         _ if !asked.interest.control => Answer::Full,
         Some(len) => answer(&asked.parts.headers, len),
         None => {
@@ -284,11 +299,11 @@ fn head(
             whole
         }
     };
-    // Stored fields hold one Age already. It is overwritten in its place: `insert` would first make room for another
-    // field, which a full map has to grow for.
+    // Stored fields hold one Age already, which is overwritten: `insert` would first make room for another field, and a full
+    // map would have to grow for that.
     let age = age_value(age.as_secs());
     match response.headers_mut().get_mut(header::AGE) {
-        Some(place) => *place = age,
+        Some(value) => *value = age,
         None => {
             response.headers_mut().insert(header::AGE, age);
         }
@@ -296,7 +311,7 @@ fn head(
     if asked.parts.method != Method::HEAD {
         return (response, extent);
     }
-    // The body is left out, so that a server below could not tell its length from it.
+    // A HEAD has no body, from which a server could tell the length.
     if let Extent::Bytes { count, .. } = extent
         && !response.headers().contains_key(header::CONTENT_LENGTH)
     {
@@ -305,6 +320,7 @@ fn head(
     (response, Extent::Nothing)
 }
 
+/// Sets Content-Range.
 fn content_range(headers: &mut HeaderMap, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(header::CONTENT_RANGE, value);

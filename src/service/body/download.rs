@@ -1,12 +1,22 @@
-//! One body on its way from the origin, read by as many as want it.
+//! Shares one body from the origin among any number of readers, and stores it while it comes.
 //!
-//! Promises: the body is asked for more by whoever needs the next byte, so that a reader who is slow, stops or goes away
-//! never holds up the others, and two readers in one task never wait for each other; each reader gets every byte once and
-//! in order, or an error, never less; what is in the store is not kept in memory. Where storing ends early, those who
-//! have begun to read go on through a bounded buffer at the pace of the slowest, and who is too slow for too long fails
-//! alone. A reader has the last byte only when the next request finds the response.
+//! No task drives a download. Each reader that needs the next byte asks the body for it, on behalf of all that wait: a
+//! reader that is slow, stops or is dropped never keeps the others from asking, and two readers in one task never wait for
+//! each other.
 //!
-//! One lock guards it all. It is held while the body and the store are polled, never across a wait.
+//! # Invariants
+//!
+//! - Each reader gets every byte once and in order, or an error; never less.
+//! - Bytes that the storage has taken are not kept in memory; a reader behind them reads them from the storage.
+//! - Where storing ends early, the readers that have begun go on through a window of [`MAX_READ_AHEAD`] bytes, at the pace
+//!   of the slowest. A reader that holds up the others for longer than their patience fails, and no other does.
+//! - The response is announced to lookups before any reader gets its last byte.
+//!
+//! # Locks
+//!
+//! One lock guards the state. It is a `std` mutex: it is held while the body and the storage are polled, which returns at
+//! once, and never across an `await`. Under it the locks of `records` and of the wakers are taken, never the other way
+//! round. The map of flights may be locked by a caller, which therefore asks [`Download::may_be_open`] alone.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -29,84 +39,100 @@ use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Storage;
 
-/// How many bytes the fastest reader may be ahead of the slowest, where they are not in the store.
-const AHEAD: u64 = 256 * 1024;
+/// Bounds the bytes in memory between the slowest reader and the fastest, of a body that is not stored.
+///
+/// Two chunks of the default length: a reader that is scheduled a little later is not waited for, and a thousand such
+/// downloads hold 256 MiB at most.
+const MAX_READ_AHEAD: u64 = 256 * 1024;
 
-/// Boxed, so that readers of any caller can drive it.
-type Incoming = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+/// The inner service's body. Boxed, since a flight and its readers do not know which service their response came from.
+type InnerBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
+/// Holds one body from the origin, what of it is in memory, and how far its readers are.
 pub(crate) struct Download<S: Storage> {
     pub(crate) writer: Arc<Writer<S>>,
     /// The announced length.
     pub(crate) expected: Option<u64>,
+    /// The tasks of the readers that wait.
     pub(crate) wakers: Arc<Wakers>,
-    /// Wakes all who wait.
+    /// Wakes all of them. The body and the recorder are polled with it: each keeps a single waker, and the reader that
+    /// polled last may be dropped before the others are.
     waker: Waker,
+    /// See the module's page for what may be locked under it.
     state: Mutex<State<S>>,
 }
 
+/// Holds what the readers of a download share.
 pub(crate) struct State<S: Storage> {
     /// `None`: it has ended.
-    body: Option<Incoming>,
+    body: Option<InnerBody>,
+    /// The bytes that are in memory.
     pub(crate) buffer: FrameBuffer,
     storing: Storing<S>,
+    /// How the body ended, once it has.
     pub(crate) end: Option<Result<(), BodyError>>,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) positions: ReaderPositions,
-    /// The slowest reader holds up the others.
-    stuck: Option<Stuck>,
-    /// When the origin was heard last.
-    heard: Instant,
+    /// Set while the slowest reader holds up the others.
+    stall: Option<Stall>,
+    /// When the origin sent something last.
+    last_frame: Instant,
 }
 
+/// Says whether the body is being stored.
 enum Storing<S: Storage> {
     Recording(Recorder<S>),
-    /// It is in the store, or will be there when those who announced it are done.
+    /// All of it is in the storage, or announced and on its way there.
     Stored,
-    /// It is not stored: all there is of it is the buffer.
+    /// It is not stored: the buffer alone has the bytes to come.
     GivenUp,
 }
 
-/// How far the readers are.
+/// Keeps the position of each reader.
 #[derive(Default)]
 pub(crate) struct ReaderPositions {
+    /// By the number of the reader; freed numbers are used again.
     positions: Vec<Position>,
     readers: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
+    /// No reader has this number.
     Free,
+    /// The reader needs the byte at this offset next.
     At(u64),
-    /// It needs nothing more.
+    /// The reader needs nothing more.
     Done,
-    /// It was too slow for the others.
-    Cut,
+    /// The reader was left behind, since it held up the others for too long.
+    TooSlow,
 }
 
-/// That the slowest reader holds up the others.
+/// Times a reader that holds up the others.
 #[derive(Clone, Copy, Debug)]
-struct Stuck {
+struct Stall {
     since: Instant,
-    /// Where it was when they had to wait for it.
-    at: u64,
-    /// Where they were: as far as it has to come in its time, so that a frame now and then gains it nothing.
-    ahead: u64,
+    /// Where the slowest reader was seen last.
+    slowest: u64,
+    /// How far it has to come: to where the others were when they had to stop. A frame now and then would not do, or one
+    /// slow reader could hold up the others for ever.
+    target: u64,
 }
 
-/// What came of asking for more.
-pub(crate) enum More {
+/// Says how asking the body for more has ended.
+pub(crate) enum Progress {
     /// There is more, or the end.
-    Come,
-    /// Whoever waits is woken.
-    Wait,
-    /// Nothing more may come until the slowest reader has gone on, or until then.
-    Stuck(Instant),
+    Ready,
+    /// The reader is woken when there is.
+    Pending,
+    /// Nothing more may come before the slowest reader has gone on, or before this moment.
+    Stalled(Instant),
 }
 
 impl<S: Storage> Download<S> {
-    /// `expected` is the announced length; `awaits_trailers`: the response announces trailers, so that its length alone
-    /// does not make it whole.
+    /// Begins a download of a body of the length `expected`, where that is announced.
+    ///
+    /// `awaits_trailers` says that the response announces trailers, so that its length alone does not make it whole.
     pub(crate) fn new(
         writer: Arc<Writer<S>>,
         body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -123,9 +149,10 @@ impl<S: Storage> Download<S> {
             end: None,
             trailers: None,
             positions: ReaderPositions::default(),
-            stuck: None,
-            heard: Instant::now(),
+            stall: None,
+            last_frame: Instant::now(),
         };
+        // Callers do not poll a body that says that it is empty, so that there is no later time to store it.
         if is_empty {
             state.finish();
             state.end_with(Ok(()));
@@ -134,9 +161,11 @@ impl<S: Storage> Download<S> {
         Arc::new(Self { writer, expected, wakers, waker, state: Mutex::new(state) })
     }
 
+    /// Locks the state. Nothing may be awaited, and no reader dropped, while it is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(|poisoned| {
-            // The body panicked while somebody asked it for more. That one's task has the panic.
+            // The body panicked while a reader polled it. That reader's task has the panic; the others get an error, since
+            // a body that has panicked must not be polled again.
             let mut state = poisoned.into_inner();
             self.state.clear_poison();
             let error = Error::new(ErrorKind::Other, "the response's body panicked");
@@ -145,8 +174,10 @@ impl<S: Storage> Download<S> {
         })
     }
 
-    /// Whether it is still being stored, as far as can be said without waiting. The caller may hold a lock that dropping
-    /// the origin's body could need, so this takes none that is held.
+    /// Returns whether the body may still be open to new readers, without waiting for the lock.
+    ///
+    /// The caller has locked the map of flights. The holder of this lock may be dropping the inner service's body, and that
+    /// may drop a flight, which locks the map: to wait here could deadlock. True if in doubt.
     pub(crate) fn may_be_open(&self) -> bool {
         match self.state.try_lock() {
             Ok(state) => state.is_open(),
@@ -155,19 +186,22 @@ impl<S: Storage> Download<S> {
         }
     }
 
-    /// Asks the body for more, on behalf of all who wait.
-    pub(crate) fn poll_more(&self, state: &mut State<S>, patience: Duration) -> More {
+    /// Asks the body for more, on behalf of all readers that wait.
+    ///
+    /// The caller has put its waker into `wakers` before, under the same lock: whatever becomes ready from then on wakes it.
+    pub(crate) fn poll_more(&self, state: &mut State<S>, patience: Duration) -> Progress {
         let mut cx = Context::from_waker(&self.waker);
         if let Storing::Recording(recorder) = &mut state.storing {
-            match recorder.poll_room(&mut cx, &mut state.buffer) {
-                Poll::Pending => return More::Wait,
+            match recorder.poll_ready(&mut cx, &mut state.buffer) {
+                Poll::Pending => return Progress::Pending,
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => state.storing = Storing::GivenUp,
             }
         }
         let has_room = match state.storing {
             Storing::Recording(_) => true,
-            // What comes beyond the announced length is in no store either.
+            // A stored body is bounded by its length. What comes beyond the announced length is not in the storage, so that
+            // it has to wait for the slowest reader.
             Storing::Stored => {
                 state.makes_room() || self.expected.is_none_or(|expected| state.buffer.end() <= expected)
             }
@@ -175,41 +209,42 @@ impl<S: Storage> Download<S> {
         };
         if !has_room {
             let slowest = state.positions.slowest().unwrap_or_default();
-            let ahead = state.buffer.end();
-            let stuck =
-                state.stuck.get_or_insert_with(|| Stuck { since: Instant::now(), at: slowest, ahead });
-            stuck.at = slowest;
-            let since = stuck.since;
+            let target = state.buffer.end();
+            let stall = state.stall.get_or_insert_with(|| Stall { since: Instant::now(), slowest, target });
+            stall.slowest = slowest;
+            let since = stall.since;
+            // `after` bounds a patience without end, which cannot be added to a moment.
             let until = after(patience).min(since.checked_add(patience).unwrap_or_else(|| after(patience)));
+            // Outside a runtime there is no timer to wait with, and the others must not wait for ever.
             if Instant::now() < until && Handle::try_current().is_ok() {
-                return More::Stuck(until);
+                return Progress::Stalled(until);
             }
             tracing::debug!("a reader of a shared body was too slow, and is left behind");
-            state.cut_slowest();
-            self.waker.wake_by_ref();
-            return More::Come;
+            // The caller wakes the others once it has dropped the lock.
+            state.leave_slowest_behind();
+            return Progress::Ready;
         }
         match state.poll_body(&mut cx) {
-            Poll::Ready(()) => More::Come,
-            Poll::Pending => More::Wait,
+            Poll::Ready(()) => Progress::Ready,
+            Poll::Pending => Progress::Pending,
         }
     }
 
-    /// Returns how much may still come beyond a place.
+    /// Returns how many bytes may still come from an offset on.
     ///
     /// The hint is exact only where all has come, or where the origin announced the length and has kept to it so far. A
     /// server frames a response by it: an exact hint of a body that broke off would pass half of it off as the whole.
-    pub(crate) fn size_hint(&self, place: u64) -> SizeHint {
+    pub(crate) fn size_hint(&self, offset: u64) -> SizeHint {
         let state = self.lock();
         let total = state.buffer.end();
-        let come = total.saturating_sub(place);
+        let come = total.saturating_sub(offset);
         let mut hint = SizeHint::new();
         hint.set_lower(come);
         let is_contradicted = |expected| total > expected || (state.end.is_some() && total != expected);
         match (&state.end, self.expected) {
             (Some(Err(_)), None) => {}
             (_, Some(expected)) if is_contradicted(expected) => {}
-            (_, Some(expected)) => hint.set_exact(expected.saturating_sub(place)),
+            (_, Some(expected)) => hint.set_exact(expected.saturating_sub(offset)),
             (Some(Ok(())), None) => hint.set_exact(come),
             (None, None) => {
                 let inner = state.body.as_ref().map(|body| body.size_hint()).unwrap_or_default();
@@ -222,10 +257,10 @@ impl<S: Storage> Download<S> {
         hint
     }
 
-    /// Whether nothing comes after a place.
-    pub(crate) fn is_end(&self, place: u64) -> bool {
+    /// Returns whether the body ends at an offset, without trailers or an error.
+    pub(crate) fn is_end(&self, offset: u64) -> bool {
         let state = self.lock();
-        state.buffer.end() == place
+        state.buffer.end() == offset
             && state.trailers.is_none()
             && match (&state.end, &state.body) {
                 (Some(end), _) => end.is_ok(),
@@ -236,18 +271,21 @@ impl<S: Storage> Download<S> {
 }
 
 impl<S: Storage> State<S> {
-    /// True while it is being stored.
+    /// Returns whether the body is still being stored.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.storing, Storing::Recording(_)) && self.end.is_none()
     }
 
-    /// Whether who comes now can read it from the beginning: while it is being stored and was heard of within this time,
-    /// and afterwards if it is short.
+    /// Returns whether a new reader can read the body from its beginning.
+    ///
+    /// It can while the body is being stored, unless the origin has been silent for longer than the reader's patience: then
+    /// a fetch of its own may well be faster. It can afterwards if the body is so short that all of it is in memory.
     pub(crate) fn takes_readers(&self, patience: Duration) -> bool {
-        (self.is_open() && self.heard.elapsed() < patience)
+        (self.is_open() && self.last_frame.elapsed() < patience)
             || (matches!(self.storing, Storing::Stored) && self.buffer.start() == 0)
     }
 
+    /// Polls the body for one frame. Ready if there was one, or an end.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut has_its_length = false;
         loop {
@@ -261,7 +299,7 @@ impl<S: Storage> State<S> {
                 }
                 Poll::Pending => return Poll::Pending,
             };
-            self.heard = Instant::now();
+            self.last_frame = Instant::now();
             match frame {
                 Some(Ok(frame)) => {
                     let has_ended = body.is_end_stream();
@@ -277,7 +315,7 @@ impl<S: Storage> State<S> {
                             self.finish();
                         } else if recorder.is_whole(total) {
                             // The body does not say that it ends here. Where more is at hand, the length was a lie, and
-                            // what has come is not the whole.
+                            // what has come is not the whole: it is polled once more before it is stored.
                             has_its_length = true;
                             continue;
                         }
@@ -296,7 +334,10 @@ impl<S: Storage> State<S> {
         }
     }
 
-    /// The body is whole: what it was is stored.
+    /// Stores the body, which is whole.
+    ///
+    /// This announces the response to lookups. It is done before any reader gets the last frame, so that a caller that has
+    /// read the body to its end finds it with the next request.
     fn finish(&mut self) {
         if let Storing::Recording(recorder) = &mut self.storing {
             let is_kept = recorder.finish(&self.buffer, self.trailers.clone());
@@ -304,7 +345,9 @@ impl<S: Storage> State<S> {
         }
     }
 
+    /// Ends the body. A body that broke off is not stored.
     fn end_with(&mut self, end: Result<(), BodyError>) {
+        // Gives the connection back at once: readers may keep the download for much longer.
         self.body = None;
         if end.is_err() && self.is_open() {
             self.storing = Storing::GivenUp;
@@ -312,107 +355,113 @@ impl<S: Storage> State<S> {
         self.end.get_or_insert(end);
     }
 
-    /// Lets go of what everybody has; true: there is room for more.
+    /// Releases the bytes that every reader has. Returns whether there is room for more.
     fn makes_room(&mut self) -> bool {
         self.buffer.release(self.positions.slowest().unwrap_or(u64::MAX));
-        self.buffer.end() - self.buffer.start() < AHEAD
+        self.buffer.end() - self.buffer.start() < MAX_READ_AHEAD
     }
 
-    fn cut_slowest(&mut self) {
+    /// Leaves the slowest readers behind. The next time that they read they get an error.
+    fn leave_slowest_behind(&mut self) {
         if let Some(slowest) = self.positions.slowest() {
             let all = self.positions.positions.iter_mut();
-            all.filter(|place| **place == Position::At(slowest)).for_each(|place| *place = Position::Cut);
+            all.filter(|position| **position == Position::At(slowest))
+                .for_each(|position| *position = Position::TooSlow);
         }
-        self.look_at_slowest();
+        self.update_stall();
     }
 
-    /// Ends the time of the slowest reader once it has come as far as it had to; true: it has gone on.
-    fn look_at_slowest(&mut self) -> bool {
-        let Some(stuck) = &mut self.stuck else { return false };
+    /// Ends the stall once the slowest reader has come as far as it had to. Returns whether that reader has gone on.
+    fn update_stall(&mut self) -> bool {
+        let Some(stall) = &mut self.stall else { return false };
         let slowest = self.positions.slowest().unwrap_or(u64::MAX);
-        let goes_on = slowest > stuck.at;
-        stuck.at = slowest;
-        if slowest >= stuck.ahead {
-            self.stuck = None;
+        let goes_on = slowest > stall.slowest;
+        stall.slowest = slowest;
+        if slowest >= stall.target {
+            self.stall = None;
         }
         goes_on
     }
 
-    /// Notes that a reader has gone on; true: others may wait for that.
-    pub(crate) fn moved(&mut self, reader: usize, to: Option<u64>) -> bool {
-        if let Some(place) = self.positions.positions.get_mut(reader)
-            && *place != Position::Cut
+    /// Notes where a reader is now; `None`: it needs nothing more. Returns whether other readers may have waited for that.
+    pub(crate) fn set_position(&mut self, reader: usize, offset: Option<u64>) -> bool {
+        if let Some(position) = self.positions.positions.get_mut(reader)
+            && *position != Position::TooSlow
         {
-            *place = to.map_or(Position::Done, Position::At);
+            *position = offset.map_or(Position::Done, Position::At);
         }
-        // Where it was the slowest who went on, there may be room now.
-        self.look_at_slowest()
+        self.update_stall()
     }
 }
 
 impl ReaderPositions {
-    /// A number for a reader that begins at this place.
-    pub(crate) fn enter(&mut self, place: u64) -> usize {
+    /// Adds a reader that begins at an offset. Returns its number.
+    pub(crate) fn enter(&mut self, offset: u64) -> usize {
         self.readers += 1;
-        let is_free = |place: &Position| *place == Position::Free;
-        // Nobody looks for one where there is none.
-        let free = Some(&self.positions).filter(|positions| self.readers <= positions.len());
-        let reader = free.and_then(|positions| positions.iter().position(is_free)).unwrap_or_else(|| {
+        let is_free = |position: &Position| *position == Position::Free;
+        // Searched only where there is a free number, so that many readers that come together do not take quadratic time.
+        let has_free = self.readers <= self.positions.len();
+        let free = if has_free { self.positions.iter().position(is_free) } else { None };
+        let reader = free.unwrap_or_else(|| {
             self.positions.push(Position::Free);
             self.positions.len() - 1
         });
-        self.positions[reader] = Position::At(place);
+        self.positions[reader] = Position::At(offset);
         reader
     }
 
-    /// Gives the number back; how many readers are left.
+    /// Removes a reader. Returns how many are left.
     pub(crate) fn leave(&mut self, reader: usize) -> usize {
-        if let Some(place) = self.positions.get_mut(reader) {
-            *place = Position::Free;
+        if let Some(position) = self.positions.get_mut(reader) {
+            *position = Position::Free;
         }
         self.readers = self.readers.saturating_sub(1);
         self.readers
     }
 
-    pub(crate) fn is_cut(&self, reader: usize) -> bool {
-        self.positions.get(reader) == Some(&Position::Cut)
+    /// Returns whether a reader was left behind.
+    pub(crate) fn is_too_slow(&self, reader: usize) -> bool {
+        self.positions.get(reader) == Some(&Position::TooSlow)
     }
 
     fn slowest(&self) -> Option<u64> {
         self.positions
             .iter()
-            .filter_map(|place| if let Position::At(at) = place { Some(*at) } else { None })
+            .filter_map(|position| if let Position::At(offset) = position { Some(*offset) } else { None })
             .min()
     }
 }
 
-/// Stores a body while it is downloaded.
+/// Stores a body while it is downloaded: in its response's record if it is short, otherwise in chunks.
 pub(crate) struct Recorder<S: Storage> {
     /// `None`: storing was given up, or is finished.
     writer: Option<Arc<Writer<S>>>,
     expected: Option<u64>,
     /// The response announced trailers: its length alone does not make it whole.
     awaits_trailers: bool,
-    /// Chunks that were handed to the store.
-    parts: u32,
-    /// The chunk that the store has not taken yet.
+    /// How many chunks were handed to the storage.
+    chunks: u32,
+    /// The write of the last of them, until the storage has answered.
     writing: Option<JoinHandle<Result<(), Lost>>>,
 }
 
 impl<S: Storage> Recorder<S> {
     pub(crate) fn new(writer: Arc<Writer<S>>, expected: Option<u64>, awaits_trailers: bool) -> Self {
-        Self { writer: Some(writer), expected, awaits_trailers, parts: 0, writing: None }
+        Self { writer: Some(writer), expected, awaits_trailers, chunks: 0, writing: None }
     }
 
-    /// Ready when another frame may come: a store slower than the body slows it down, within a deadline. False: storing
-    /// has ended.
-    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, buffer: &mut FrameBuffer) -> Poll<bool> {
+    /// Waits until another frame may come. Ready with false if storing has ended.
+    ///
+    /// One chunk is written at a time, and the body is not polled before the storage has taken it: a storage that is slower
+    /// than the origin slows it down, instead of having the body pile up in memory. Each write ends within its deadline.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, buffer: &mut FrameBuffer) -> Poll<bool> {
         loop {
             if let Some(writing) = &mut self.writing {
                 match Pin::new(writing).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(written) => {
                         self.writing = None;
+                        // The task itself fails only if its runtime is shut down.
                         if let Err(why) = written.unwrap_or(Err(Lost::NoRuntime)) {
                             self.give_up(|records| why.tell(&records.observer));
                         }
@@ -422,6 +471,8 @@ impl<S: Storage> Recorder<S> {
             let Some(writer) = self.writer.clone() else { return Poll::Ready(false) };
             let handed_over = self.handed_over(&writer);
             buffer.release(handed_over);
+            // A chunk is handed over only when more than it has come. What may be the last one waits for `finish`, which
+            // decides whether the body is stored within its record.
             if buffer.end() - handed_over <= writer.chunk_len() as u64 {
                 return Poll::Ready(true);
             }
@@ -431,22 +482,30 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
-    /// Where the part of the body ends that the store was given.
+    /// Returns where the next chunk begins.
     fn handed_over(&self, writer: &Writer<S>) -> u64 {
-        u64::from(self.parts) * writer.chunk_len() as u64
+        u64::from(self.chunks) * writer.chunk_len() as u64
     }
 
-    /// The next chunk, announced.
+    /// Announces the next chunk, so that readers find it from now on.
     fn next_chunk(&mut self, writer: &Writer<S>, buffer: &FrameBuffer) -> ChunkWrite {
         let data = buffer.copy(self.handed_over(writer), writer.chunk_len());
-        let part = self.parts;
-        self.parts += 1;
-        writer.announce_chunk(part, data)
+        let number = self.chunks;
+        self.chunks += 1;
+        writer.announce_chunk(number, data)
     }
 
-    /// Hands the next chunk to the store; an error: storing has to end.
+    /// Hands the next chunk to the storage.
+    ///
+    /// A task of its own writes it if it has to wait: a write that was begun must end even if the last reader is dropped,
+    /// since only then is it known which chunks have to be removed.
+    ///
+    /// # Errors
+    ///
+    /// Returns why storing has to end.
     fn begin_chunk(&mut self, writer: &Arc<Writer<S>>, buffer: &FrameBuffer) -> Result<(), Lost> {
-        let claim = if self.parts == 0 { writer.announce_placeholder() } else { Claim::Needless };
+        // The placeholder comes first: a process that looks meanwhile sees that the entry is being written.
+        let claim = if self.chunks == 0 { writer.announce_placeholder() } else { Claim::Needless };
         let chunk = self.next_chunk(writer, buffer);
         let owned = Arc::clone(writer);
         let step = async move {
@@ -463,7 +522,7 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
-    /// Notes how much has come; false: it is more than may be stored, and storing has ended.
+    /// Checks how much has come. Returns false if it is more than may be stored: then storing has ended.
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(writer) = &self.writer else { return false };
         let reason = match self.expected {
@@ -471,38 +530,40 @@ impl<S: Storage> Recorder<S> {
             Some(expected) if total > expected => "length",
             _ => return true,
         };
-        // Who comes next need not wait to learn that.
+        // The next response will most likely be like this one, so that requests had better not wait for each other.
         writer.records.uncoalescable.add(writer.head(), writer.records.config.clock.now(), None);
         self.give_up(|records| telemetry::unstored(&records.observer, reason));
         false
     }
 
-    /// Whether this is all that the response announced.
+    /// Returns whether this length is all that the response announced.
     pub(crate) fn is_whole(&self, total: u64) -> bool {
         !self.awaits_trailers && self.expected == Some(total)
     }
 
     /// Ends the storing, and removes the chunks that were written for it.
     pub(crate) fn give_up(&mut self, note: impl FnOnce(&Records<S>)) {
-        let (Some(writer), parts, writing) = (self.writer.take(), self.parts, self.writing.take()) else {
+        let (Some(writer), chunks, writing) = (self.writer.take(), self.chunks, self.writing.take()) else {
             return;
         };
         note(&writer.records);
+        // At once: other processes need not wait for the chunks to be removed.
         writer.give_back_lease();
-        if parts == 0 {
+        if chunks == 0 {
             return;
         }
         let records = Arc::clone(&writer.records);
-        // Without a runtime they stay until their time.
+        // A task, for this is called under the lock, and from `drop`. Outside a runtime the chunks stay until they expire.
         records.tasks.spawn(async move {
+            // A chunk that is written after the others were removed would stay.
             if let Some(writing) = writing {
                 let _ = writing.await;
             }
-            writer.discard(parts).await;
+            writer.discard(chunks).await;
         });
     }
 
-    /// The body ended cleanly: what it was is stored. False: it is not what was announced.
+    /// Stores the body, which has ended cleanly. Returns false if it is not as it was announced, and not stored.
     pub(crate) fn finish(&mut self, buffer: &FrameBuffer, trailers: Option<HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != buffer.end()) {
             self.give_up(|records| telemetry::unstored(&records.observer, "length"));
@@ -515,21 +576,23 @@ impl<S: Storage> Recorder<S> {
         let Some(writer) = self.writer.take() else { return false };
         let records = Arc::clone(&writer.records);
         let total = buffer.end();
-        if self.parts == 0 && total <= writer.inline_len() as u64 {
+        if self.chunks == 0 && total <= writer.inline_len() as u64 {
             let write = writer.announce_inline(buffer.copy(0, total as usize), trailers);
+            // A storage in memory has it when this returns; a task waits for any other, and no reader does.
             if let Driven::NoRuntime = records.tasks.drive(async move { writer.commit(write, 0).await }) {
                 telemetry::unstored(&records.observer, "no-runtime");
             }
             return true;
         }
-        // What is left is announced at once and written in order, behind the chunk that is on its way.
+        // All that is left is announced at once, for readers and lookups, and written in order: behind the chunk that is on
+        // its way, and the record after all of its chunks, so that no other process finds a body with a part missing.
         let writing = self.writing.take();
-        let claim = if self.parts == 0 { writer.announce_placeholder() } else { Claim::Needless };
+        let claim = if self.chunks == 0 { writer.announce_placeholder() } else { Claim::Needless };
         let mut rest = Vec::new();
         while self.handed_over(&writer) < total {
             rest.push(self.next_chunk(&writer, buffer));
         }
-        let parts = self.parts;
+        let chunks = self.chunks;
         let write = writer.announce_chunked(total, trailers);
         let step = async move {
             let write_all = async {
@@ -544,13 +607,14 @@ impl<S: Storage> Recorder<S> {
             };
             match write_all.await {
                 Ok(()) => {
-                    writer.commit(write, parts).await;
+                    writer.commit(write, chunks).await;
                 }
                 Err(why) => {
                     why.tell(&writer.records.observer);
                     writer.give_back_lease();
+                    // Before the chunks go: no lookup may find a record that names them.
                     drop(write);
-                    writer.discard(parts).await;
+                    writer.discard(chunks).await;
                 }
             }
         };
@@ -563,6 +627,7 @@ impl<S: Storage> Recorder<S> {
 
 impl<S: Storage> Drop for Recorder<S> {
     fn drop(&mut self) {
+        // The last reader was dropped before the end, or the body failed.
         self.give_up(|records| telemetry::unstored(&records.observer, "incomplete"));
     }
 }

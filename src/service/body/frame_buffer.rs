@@ -1,7 +1,9 @@
-//! The bytes of a download that are at hand in memory: from some place in the body to as far as it has come.
+//! Keeps the bytes of a download that are in memory: from some offset of the body to as far as it has come.
 //!
-//! Promises: frames come out as they went in, unless one is entered in its middle; whatever their number, finding a
-//! place takes logarithmic time.
+//! # Invariants
+//!
+//! - Frames come out as they went in, unless a reader begins in the middle of one.
+//! - Finding an offset takes logarithmic time, whatever the number of frames.
 
 use std::collections::VecDeque;
 
@@ -9,48 +11,51 @@ use bytes::{Bytes, BytesMut};
 
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
-    /// Each with the place where it ends.
+    /// Each frame with the offset of its end, which a binary search finds.
     frames: VecDeque<(u64, Bytes)>,
     end: u64,
 }
 
 impl FrameBuffer {
-    /// How many bytes have come.
+    /// Returns how many bytes of the body have come.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Where what is at hand begins.
+    /// Returns the offset of the first byte that is in memory.
     pub(crate) fn start(&self) -> u64 {
         self.frames.front().map_or(self.end, |(end, data)| end - data.len() as u64)
     }
 
+    /// Appends a frame.
     pub(crate) fn push(&mut self, data: Bytes) {
+        // Two frames of one end could not be told apart.
         if !data.is_empty() {
             self.end += data.len() as u64;
             self.frames.push_back((self.end, data));
         }
     }
 
-    /// What is left of the frame at a place; `None`: it is not here.
-    pub(crate) fn at(&self, place: u64) -> Option<Bytes> {
-        if place < self.start() {
+    /// Returns the rest of the frame that holds an offset; `None` if that is not in memory.
+    pub(crate) fn at(&self, offset: u64) -> Option<Bytes> {
+        if offset < self.start() {
             return None;
         }
-        let (end, data) = self.frames.get(self.frames.partition_point(|(end, _)| *end <= place))?;
-        let skip = data.len() - (end - place) as usize;
+        let (end, data) = self.frames.get(self.frames.partition_point(|(end, _)| *end <= offset))?;
+        let skip = data.len() - (end - offset) as usize;
         Some(if skip == 0 { data.clone() } else { data.slice(skip..) })
     }
 
-    /// So many bytes from a place, which is here, or less at the end: in one exact buffer, since a slice would keep
-    /// alive the whole read buffer that it came in.
-    pub(crate) fn copy(&self, place: u64, len: usize) -> Bytes {
-        let len = len.min(usize::try_from(self.end.saturating_sub(place)).unwrap_or(usize::MAX));
+    /// Copies so many bytes from an offset that is in memory, or less at the end.
+    ///
+    /// The copy is one buffer of the exact length: a slice would keep alive the whole read buffer that it came in.
+    pub(crate) fn copy(&self, offset: u64, len: usize) -> Bytes {
+        let len = len.min(usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX));
         let mut copy = BytesMut::with_capacity(len);
-        let first = self.frames.partition_point(|(end, _)| *end <= place);
+        let first = self.frames.partition_point(|(end, _)| *end <= offset);
         for (end, data) in self.frames.iter().skip(first) {
             let begin = end - data.len() as u64;
-            let skip = place.saturating_sub(begin) as usize;
+            let skip = offset.saturating_sub(begin) as usize;
             copy.extend_from_slice(&data[skip..data.len().min(skip + len - copy.len())]);
             if copy.len() == len {
                 break;
@@ -59,9 +64,10 @@ impl FrameBuffer {
         copy.freeze()
     }
 
-    /// Lets go of what lies before a place.
-    pub(crate) fn release(&mut self, place: u64) {
-        while self.frames.front().is_some_and(|(end, _)| *end <= place) {
+    /// Releases the frames that end at or before an offset. A frame is released as a whole, since a part of it would keep
+    /// its memory anyway.
+    pub(crate) fn release(&mut self, offset: u64) {
+        while self.frames.front().is_some_and(|(end, _)| *end <= offset) {
             self.frames.pop_front();
         }
     }
@@ -78,26 +84,26 @@ mod tests {
     }
 
     #[test]
-    fn a_place_within_a_frame_gives_the_rest_of_it() {
+    fn offset_within_a_frame_gives_its_rest() {
         let buffer = buffer(&["ab", "", "cde", "f"]);
-        let at = |place| buffer.at(place).map(|data| String::from_utf8(data.to_vec()).unwrap());
-        let all: Vec<_> = (0..7).map(|place| at(place).unwrap_or_default()).collect();
+        let at = |offset| buffer.at(offset).map(|data| String::from_utf8(data.to_vec()).unwrap());
+        let all: Vec<_> = (0..7).map(|offset| at(offset).unwrap_or_default()).collect();
         assert_eq!(all, ["ab", "b", "cde", "de", "e", "f", ""]);
     }
 
     #[test]
-    fn a_copy_spans_frames_and_ends_with_the_bytes() {
+    fn copy_spans_frames_and_stops_at_the_end() {
         let buffer = buffer(&["ab", "cde", "f"]);
-        for place in 0..6 {
+        for offset in 0..6 {
             for len in 0..8 {
-                let end = (place + len).min(6);
-                assert_eq!(buffer.copy(place as u64, len), "abcdef".as_bytes()[place..end]);
+                let end = (offset + len).min(6);
+                assert_eq!(buffer.copy(offset as u64, len), "abcdef".as_bytes()[offset..end]);
             }
         }
     }
 
     #[test]
-    fn what_is_released_is_gone_by_whole_frames() {
+    fn whole_frames_are_released() {
         let mut buffer = buffer(&["ab", "cde", "f"]);
         buffer.release(1);
         assert_eq!(buffer.start(), 0);

@@ -1,24 +1,26 @@
 //! Bodies: on their way in from the origin, and out of the storage.
 //!
-//! A [`Download`] is one body from the origin with its recorder; any number of [`Reader`]s read it while it comes. A
-//! [`ChunkReader`] reads a stored body in chunks. Both are sources of a [`CacheBody`](crate::CacheBody).
+//! A [`Download`] is one body from the origin, together with the recorder that stores it; any number of [`Reader`]s read it
+//! while it comes. A [`ChunkReader`] reads a stored body in chunks. Both readers are sources of a
+//! [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
 //! - A body ends with its last byte or with an error, never short.
-//! - What a reader has read to its end is found by the next lookup.
-//! - A reader that is slow, stops, or is dropped holds up no other for longer than the patience of one window.
-//! - Beside what the storage is just taking, at most one chunk of a body that is being stored is in memory.
+//! - A body that a reader has read to its end is found by the next lookup.
+//! - A reader that is slow, stops, or is dropped holds up the others for no longer than their patience.
+//! - Of a body that is being stored, at most one chunk and one frame are in memory, beside the chunk that the storage is just
+//!   taking.
 //!
 //! # Neighbours
 //!
-//! Calls `records`. It knows no flights: a reader only keeps a token, which tells the flight that somebody reads.
+//! Calls `records`. It knows no flights: a reader only keeps a token, by which the flight knows that the body is still read.
 
 mod chunks;
 mod download;
 mod frame_buffer;
 mod reader;
 
-pub(super) use self::chunks::{ChunkReader, Chunked, Named};
+pub(super) use self::chunks::{ChunkReader, ChunkedBody, RecordRef};
 pub(super) use self::download::Download;
 pub(super) use self::reader::{Reader, Token};

@@ -1,7 +1,11 @@
-//! Those who read a [`Download`]: the one that the response came to, and those who follow.
+//! Reads a [`Download`]: for the caller that the response came to, and for its followers.
 //!
-//! Promises: a reader that lags behind what is in memory reads the store; it never ends short; one that is dropped holds
-//! up nobody, and the last one ends the download, unless it wanted a part and has that, or the cache is set to finish it.
+//! # Invariants
+//!
+//! - A reader that is behind the bytes in memory reads the storage, and never ends short.
+//! - A reader that is dropped holds up no other.
+//! - The last reader that is dropped ends the download, unless it wanted a part and has that, or the cache is set to finish
+//!   downloads.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,73 +19,84 @@ use tokio::time::{Sleep, timeout_at};
 
 use super::super::tasks::after;
 use super::super::wakers::Slot;
-use super::download::{Download, More};
+use super::download::{Download, Progress};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
 use crate::storage::{Hold, Record, Storage};
 
-type Reading = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
+/// A read of a chunk. Boxed, since the type of a storage's future has no name.
+type ChunkRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
-/// Held by each reader of a download: whoever made it learns from its end that nobody reads any more. An `Arc` of any type,
-/// so that this room need not know flights, and a reader costs no allocation for it.
+/// Held by each reader of a download, so that its flight knows whether the body is still read.
+///
+/// An `Arc` of any type: this folder need not know flights, and the flight's own `Arc` costs a reader no allocation.
 pub(crate) type Token = Arc<dyn Send + Sync>;
 
+/// Reads a download from one offset to another.
 pub(crate) struct Reader<S: Storage> {
     download: Arc<Download<S>>,
     /// Keeps the flight where other requests find it.
     token: Option<Token>,
+    /// Where this reader's task is woken.
     slot: Slot,
+    /// The number of this reader among the positions.
     number: usize,
-    place: u64,
-    /// Where what is wanted ends; `None`: with the body, trailers and all.
-    until: Option<u64>,
-    /// The response came to this one: it gets what the inner service gave, be it too short.
-    first: bool,
-    /// It reads only for the store.
+    /// The offset of the next byte.
+    offset: u64,
+    /// Where the wanted part ends; `None`: with the body and its trailers.
+    end: Option<u64>,
+    /// The response came to this reader's caller, which gets the body as the inner service gave it, even if that is too
+    /// short. Followers get what is stored, and no more.
+    is_leader: bool,
+    /// It reads for the storage alone: once it is dropped, the download ends.
     drains: bool,
-    done: bool,
-    /// The chunk that is read from the store.
-    chunk: Option<Exclusive<Reading>>,
+    is_done: bool,
+    /// The chunk that is being read from the storage.
+    chunk: Option<Exclusive<ChunkRead>>,
     /// Keeps the entry from being evicted, from when this reader reads from the storage.
     hold: Option<Hold>,
-    /// Set while the others wait for the slowest of them.
+    /// Set while this reader waits for the slowest. Boxed, since most readers never need it.
     timer: Option<Exclusive<Pin<Box<Sleep>>>>,
 }
 
 impl<S: Storage> Reader<S> {
-    /// For the one that the response came to. `drains`: it reads for the store alone, and nobody goes on for it.
-    pub(crate) fn first(download: Arc<Download<S>>, token: Option<Token>, drains: bool) -> Self {
+    /// Returns the reader for the caller that the response came to.
+    ///
+    /// `drains` says that it reads for the storage alone, so that no other reader takes over once it is dropped.
+    pub(crate) fn leader(download: Arc<Download<S>>, token: Option<Token>, drains: bool) -> Self {
         let number = download.lock().positions.enter(0);
         let mut reader = Self::new(download, token, number, 0, None, true);
         reader.drains = drains;
         reader
     }
 
-    /// For one who wants the bytes from a place to another; `None`: it is too late to begin.
-    pub(crate) fn join(
+    /// Returns a reader from an offset to another; `None` if it is too late to begin.
+    pub(crate) fn follower(
         download: Arc<Download<S>>,
         token: Token,
-        from: u64,
-        until: Option<u64>,
+        start: u64,
+        end: Option<u64>,
     ) -> Option<Self> {
         let number = {
+            // Under one lock: the download may not stop taking readers, nor release bytes, before this one is among them.
             let mut state = download.lock();
             if !state.takes_readers(download.writer.records.config.flight_timeout) {
                 return None;
             }
-            state.positions.enter(from)
+            // Likewise: where storing ends right after this, the chunks that this reader needs must not be deleted at once.
+            download.writer.note_followed();
+            state.positions.enter(start)
         };
-        download.writer.note_followed();
-        Some(Self::new(download, Some(token), number, from, until, false))
+        Some(Self::new(download, Some(token), number, start, end, false))
     }
 
     fn new(
         download: Arc<Download<S>>,
         token: Option<Token>,
         number: usize,
-        place: u64,
-        until: Option<u64>,
-        first: bool,
+        offset: u64,
+        end: Option<u64>,
+        is_leader: bool,
     ) -> Self {
         let slot = download.wakers.slot();
         Self {
@@ -89,28 +104,30 @@ impl<S: Storage> Reader<S> {
             token,
             slot,
             number,
-            place,
-            until,
-            first,
+            offset,
+            end,
+            is_leader,
             drains: false,
-            done: false,
+            is_done: false,
             chunk: None,
             hold: None,
             timer: None,
         }
     }
 
-    /// Gives up its own part: the caller reads by another reader, or has its answer without the body.
+    /// Drops the reader as one that has all it wanted, so that the download goes on.
+    ///
+    /// For a caller that reads by another reader, or is answered without the body.
     pub(crate) fn leave_to_others(mut self) {
-        self.until = Some(self.place);
+        self.end = Some(self.offset);
     }
 
-    /// Whether it has all that its caller wanted, which is not the whole body.
+    /// Returns whether the reader has all of the part that it wanted.
     fn has_its_part(&self) -> bool {
-        self.until.is_some_and(|until| self.place >= until)
+        self.end.is_some_and(|end| self.offset >= end)
     }
 
-    /// Reads for as long as it is being stored, and the origin is not silent for too long.
+    /// Reads while the body is being stored, unless the origin is silent for too long.
     async fn drain(mut self) {
         let patience = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {
@@ -119,49 +136,50 @@ impl<S: Storage> Reader<S> {
         }
     }
 
-    /// Begins to read the chunk that holds this reader's place.
+    /// Begins to read the chunk that holds the next byte.
     fn read_chunk(&mut self) {
         let writer = Arc::clone(&self.download.writer);
-        let part = self.place / writer.chunk_len() as u64;
+        let number = self.offset / writer.chunk_len() as u64;
         self.hold.get_or_insert_with(|| writer.hold(self.download.expected));
-        let reading = async move {
-            let Ok(part) = u32::try_from(part) else { return Ok(None) };
-            writer.read_chunk(part).await
+        let read = async move {
+            let Ok(number) = u32::try_from(number) else { return Ok(None) };
+            writer.read_chunk(number).await
         };
-        self.chunk = Some(Exclusive::new(Box::pin(reading)));
+        self.chunk = Some(Exclusive::new(Box::pin(read)));
     }
 
-    /// What is wanted of a chunk that was read.
-    fn accept(&mut self, read: Result<Option<Record>>) -> Result<Bytes, BodyError> {
+    /// Returns the rest of a chunk that was read, from the next byte on.
+    fn rest_of_chunk(&mut self, read: Result<Option<Record>>) -> Result<Bytes, BodyError> {
         let chunk = match read {
             Ok(Some(record)) => record.payload(),
             Ok(None) => return Err(BodyError::new(BodyErrorKind::Storage, None::<Error>)),
             Err(error) => return Err(BodyError::new(BodyErrorKind::Storage, Some(error))),
         };
-        let skip = (self.place % self.download.writer.chunk_len() as u64) as usize;
+        let skip = (self.offset % self.download.writer.chunk_len() as u64) as usize;
         if skip >= chunk.len() {
             return Err(BodyError::new(BodyErrorKind::Length, None::<Error>));
         }
         Ok(chunk.slice(skip..))
     }
 
-    /// Gives what is wanted of these bytes to the caller.
-    fn give(&mut self, mut data: Bytes) -> Bytes {
-        if let Some(until) = self.until {
-            data.truncate(usize::try_from(until - self.place).unwrap_or(usize::MAX));
+    /// Takes the wanted part of the next bytes, and advances by it.
+    fn take(&mut self, mut data: Bytes) -> Bytes {
+        if let Some(end) = self.end {
+            data.truncate(usize::try_from(end - self.offset).unwrap_or(usize::MAX));
         }
-        self.place += data.len() as u64;
+        self.offset += data.len() as u64;
         data
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.end();
+        self.finish();
         Poll::Ready(Some(Err(error)))
     }
 
-    fn end(&mut self) {
-        self.done = true;
-        if self.download.lock().moved(self.number, None) {
+    /// Ends the reading. The body may be kept for long after that, and the others must not wait for it.
+    fn finish(&mut self) {
+        self.is_done = true;
+        if self.download.lock().set_position(self.number, None) {
             self.download.wakers.wake_all();
         }
     }
@@ -169,21 +187,22 @@ impl<S: Storage> Reader<S> {
 
 impl<S: Storage> Source for Reader<S> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.done {
+        if self.is_done {
             return Poll::Ready(None);
         }
         if self.has_its_part() {
-            self.end();
+            self.finish();
             return Poll::Ready(None);
         }
         loop {
-            if let Some(reading) = &mut self.chunk {
-                let read = ready!(reading.get_mut().as_mut().poll(cx));
+            // A chunk is read without the lock: the others go on meanwhile.
+            if let Some(read) = &mut self.chunk {
+                let read = ready!(read.get_mut().as_mut().poll(cx));
                 self.chunk = None;
-                return match self.accept(read) {
+                return match self.rest_of_chunk(read) {
                     Ok(data) => {
-                        let data = self.give(data);
-                        if self.download.lock().moved(self.number, Some(self.place)) {
+                        let data = self.take(data);
+                        if self.download.lock().set_position(self.number, Some(self.offset)) {
                             self.download.wakers.wake_all();
                         }
                         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -192,15 +211,18 @@ impl<S: Storage> Source for Reader<S> {
                 };
             }
             let download = Arc::clone(&self.download);
-            let before; // outlives the lock, see `Slot::wait`
+            // Declared before the guard, so that it is dropped after it: to drop a waker may end a task, and with it a
+            // reader of this download, which locks the state.
+            let replaced_waker;
             let mut state = download.lock();
-            if state.positions.is_cut(self.number) {
+            if state.positions.is_too_slow(self.number) {
                 drop(state);
                 return self.fail(BodyError::new(BodyErrorKind::TooSlow, None::<Error>));
             }
-            if let Some(data) = state.buffer.at(self.place) {
-                let data = self.give(data);
-                let others_wait = state.moved(self.number, Some(self.place));
+            if let Some(data) = state.buffer.at(self.offset) {
+                let data = self.take(data);
+                let others_wait = state.set_position(self.number, Some(self.offset));
+                // Wakers are called without the lock: they may run anything.
                 drop(state);
                 if others_wait {
                     download.wakers.wake_all();
@@ -208,7 +230,8 @@ impl<S: Storage> Source for Reader<S> {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             let total = state.buffer.end();
-            if self.place < total {
+            if self.offset < total {
+                // It has come, and was released from memory: the storage has it.
                 drop(state);
                 self.read_chunk();
                 continue;
@@ -221,30 +244,32 @@ impl<S: Storage> Source for Reader<S> {
                     return self.fail(error);
                 }
                 Some(Ok(())) => {
-                    let is_short = self.until.is_some() || download.expected.is_some_and(|len| len != total);
-                    // Others than the first get what is stored, and no more.
+                    let is_short = self.end.is_some() || download.expected.is_some_and(|len| len != total);
+                    // A follower gets what a hit would: the trailers that are stored.
                     let trailers = match &state.trailers {
-                        Some(trailers) if !self.first => download.writer.trailers(trailers),
+                        Some(trailers) if !self.is_leader => download.writer.trailers(trailers),
                         trailers => trailers.clone(),
                     };
                     drop(state);
-                    if is_short && !self.first {
+                    if is_short && !self.is_leader {
                         return self.fail(BodyError::new(BodyErrorKind::Length, None::<Error>));
                     }
-                    self.end();
+                    self.finish();
                     return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
                 }
             }
-            before = self.slot.wait(cx.waker());
+            // Before the body is polled, and under the same lock: what becomes ready right after that finds this task.
+            replaced_waker = self.slot.wait(cx.waker());
             match download.poll_more(&mut state, download.writer.records.config.body_deadline) {
-                More::Come => {
+                Progress::Ready => {
                     drop(state);
+                    // This task goes on by itself, and the others have to look at what has come.
                     self.slot.leave();
                     self.timer = None;
                     download.wakers.wake_all();
                 }
-                More::Wait => return Poll::Pending,
-                More::Stuck(until) => {
+                Progress::Pending => return Poll::Pending,
+                Progress::Stalled(until) => {
                     drop(state);
                     let timer = self
                         .timer
@@ -253,7 +278,8 @@ impl<S: Storage> Source for Reader<S> {
                     if timer.deadline() != until {
                         timer.as_mut().reset(until);
                     }
-                    drop(before);
+                    drop(replaced_waker);
+                    // Once it is over, the next round leaves the slowest reader behind.
                     ready!(timer.as_mut().poll(cx));
                 }
             }
@@ -261,18 +287,18 @@ impl<S: Storage> Source for Reader<S> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.done
-            || match self.until {
-                Some(until) => self.place >= until,
-                None => self.download.is_end(self.place),
+        self.is_done
+            || match self.end {
+                Some(end) => self.offset >= end,
+                None => self.download.is_end(self.offset),
             }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.until {
-            _ if self.done => SizeHint::with_exact(0),
-            Some(until) => SizeHint::with_exact(until - self.place),
-            None => self.download.size_hint(self.place),
+        match self.end {
+            _ if self.is_done => SizeHint::with_exact(0),
+            Some(end) => SizeHint::with_exact(end - self.offset),
+            None => self.download.size_hint(self.offset),
         }
     }
 }
@@ -280,27 +306,32 @@ impl<S: Storage> Source for Reader<S> {
 impl<S: Storage> Drop for Reader<S> {
     fn drop(&mut self) {
         let mut state = self.download.lock();
-        let others_wait = state.moved(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
+        // The others wait for this reader if it was the slowest. They do not know of an error yet if this reader is dropped
+        // because the body panicked in its hands.
+        let others_wait =
+            state.set_position(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
         let left = state.positions.leave(self.number);
         let records = Arc::clone(&self.download.writer.records);
         // The origin sends all of it to a caller that wanted a part and has that, and the next request has use for the
         // rest. After a caller that went away before, no request wants any of it.
-        let finish = left == 0
+        let goes_on = left == 0
             && !self.drains
             && (records.config.finish_on_drop || self.has_its_part())
             && state.is_open()
             && Handle::try_current().is_ok();
-        let number = finish.then(|| state.positions.enter(self.place));
+        // Under the same lock, so that the bytes from here on are not released meanwhile.
+        let number = goes_on.then(|| state.positions.enter(self.offset));
         drop(state);
         if others_wait && left > 0 {
             self.download.wakers.wake_all();
         }
         if let Some(number) = number {
             let (download, token) = (Arc::clone(&self.download), self.token.clone());
-            let mut reader = Self::new(download, token, number, self.place, None, true);
+            let mut reader = Self::new(download, token, number, self.offset, None, true);
             // Before it is polled: a runtime that is being dropped drops what is spawned at once, which would come here
             // again.
             reader.drains = true;
+            // A task, since no caller polls this reader.
             records.tasks.spawn(reader.drain());
         }
     }

@@ -1,4 +1,9 @@
-//! How a request reaches the origin: a tower service, or the rest of a chain of middlewares.
+//! Takes a request to the origin: through a tower service, or the rest of a chain of middlewares.
+//!
+//! # Invariants
+//!
+//! - [`send`] alone calls a fetcher, so that every request to the origin is counted.
+//! - The fetcher's error is handed on as it is.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -15,51 +20,62 @@ use crate::control::Stored;
 use crate::observe::Gauge;
 use crate::storage::Storage;
 
-/// The answer to a request that may have gone to the origin.
+/// Holds the answer to a request, or the origin's error.
 pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
 
-/// Sends requests to the origin. It need not be `'static`: only what runs in the background must be.
+/// Sends requests to the origin.
+///
+/// A fetcher need not be `'static`, since an adapter may borrow from its caller. What runs without the caller is made by
+/// [`detach`](Self::detach) and [`background`](Self::background).
 pub(crate) trait Fetcher: Send {
     type RequestBody: Default + Send + 'static;
     type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
     type Error: Send + 'static;
-    /// The same for a fetch that its followers may drive.
+    /// The fetcher of a fetch that its followers may drive.
     type Detached: Fetcher<
             RequestBody = Self::RequestBody,
             Body = Self::Body,
             Error = Self::Error,
             Detached = Self::Detached,
         > + 'static;
-    /// The same for work that outlives the request.
+    /// The fetcher of work that outlives the request.
     type Background: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error>
         + 'static;
 
+    /// Sends one request. May be called again once the first call has ended.
     fn fetch(
         &mut self,
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
-    /// The body of a request that is repeated.
+    /// Returns the body of a request that is sent once more, since the first body was consumed.
     fn again(&self) -> Self::RequestBody {
         Self::RequestBody::default()
     }
 
-    /// Detaches the fetcher from its request. Returns it as it is if it cannot leave: then only its caller drives it.
+    /// Detaches the fetcher from its request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the fetcher as it is if it cannot leave its request. Then its caller alone drives the fetch.
     fn detach(self) -> Result<Self::Detached, Self>
     where
         Self: Sized;
 
-    /// `None`: this one cannot outlive its request. What would be refreshed in the background is then revalidated
-    /// before it is served.
+    /// Returns a fetcher for a background refresh; `None` if this one cannot outlive its request.
+    ///
+    /// A response that would be refreshed in the background is then revalidated before it is served.
     fn background(&self) -> Option<Self::Background>;
 }
 
-/// Put by a fetcher into the extensions of a response that must not be stored, with the reason: only the fetcher knows
-/// what happened below it.
+/// Marks a response that must not be stored, with the reason.
+///
+/// A fetcher puts it into the response's extensions, since only the fetcher knows what happened below it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstorable(pub(crate) Stored);
 
 impl Unstorable {
+    /// Returns the reason why a response with these extensions must not be stored.
     pub(crate) fn reason(extensions: &Extensions) -> Option<Stored> {
         extensions.get::<Self>().map(|Self(reason)| *reason)
     }
@@ -71,6 +87,7 @@ pub(crate) async fn send<S: Storage, F: Fetcher>(
     fetcher: &mut F,
     request: Request<F::RequestBody>,
 ) -> Result<Response<F::Body>, F::Error> {
+    // A guard, so that the gauge falls as well if the caller drops this future.
     let _under_way = shared.observer.raise(Gauge::OriginRequests);
     let result = fetcher.fetch(request).await;
     if result.is_err() {
@@ -79,13 +96,17 @@ pub(crate) async fn send<S: Storage, F: Fetcher>(
     result
 }
 
-/// A tower service as a fetcher: a clone that nobody has polled, made ready for each request.
+/// Sends requests through a tower service.
+///
+/// It has a clone of the service of its own, which it makes ready for each request: readiness belongs to the clone that was
+/// polled.
 pub(crate) struct ServiceFetcher<T, B> {
     inner: T,
+    /// `None`: repeated requests have an empty body.
     again: Option<Again<B>>,
 }
 
-/// Makes the body of a request again.
+/// Makes the body of a request once more. Shared, since a background refresh repeats the request too.
 type Again<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 impl<T, B> ServiceFetcher<T, B> {
@@ -93,7 +114,7 @@ impl<T, B> ServiceFetcher<T, B> {
         Self { inner, again: None }
     }
 
-    /// For requests with content.
+    /// Returns a fetcher for requests with content, which `again` makes anew.
     #[cfg(feature = "content-keys")]
     pub(crate) fn again_with(inner: T, again: Again<B>) -> Self {
         Self { inner, again: Some(again) }

@@ -1,7 +1,7 @@
-//! The way to the origin and back: what is sent, what its response means for the storage, and what its caller gets.
+//! Exchanges with the origin: the request that is sent, what its response means for the storage, and what the caller gets.
 //!
-//! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response, and what it
-//! brings to those who wait for the same. It decides nothing about other requests and never starts another round.
+//! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response for the caller,
+//! and the outcome for the followers of its flight. It decides nothing about other requests and never starts another round.
 //!
 //! # Invariants
 //!
@@ -38,50 +38,53 @@ use crate::policy::{self, ValidateReason};
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
-/// What a request needs from the origin.
+/// Says what a request needs from the origin.
 #[derive(Clone, Debug)]
 pub(super) enum Need {
-    /// A response: nothing stored can be used.
+    /// A response, since nothing stored can be used.
     Fetch(MissReason),
-    /// A response, or word which of the entry's stored responses is the answer.
+    /// A response, or a 304 that names one of the entry's stored responses.
     Select,
-    /// Word about the stored response in this record.
+    /// A response, or a 304 that confirms the stored response in this record.
     Validate(Key, Record, ValidateReason),
 }
 
-/// On whose behalf a request is sent.
+/// Says on whose behalf a request is sent.
 pub(super) struct Errand<S: Storage> {
-    /// It is a flight's: the caller's conditions must not reach the origin, since others are answered by the response too.
+    /// The caller leads a flight. Its own conditions must not reach the origin, since the response answers others too.
     pub(super) is_led: bool,
     /// The caller's conditions and range are not sent, but evaluated on the whole response.
     pub(super) narrows: bool,
-    /// It is sent for the storage alone.
+    /// The response is for the storage alone: no caller waits for it.
     pub(super) is_background: bool,
-    /// Keeps other processes from fetching the same.
+    /// Keeps other processes from fetching the same, until it is dropped.
     pub(super) lease: Option<Lease<S>>,
-    /// The flight, held by each of its followers. Weak, since the flight holds the future that holds this.
+    /// The flight, which each follower holds. Weak, since the flight holds the future that holds this: a strong reference
+    /// would keep both for ever.
     pub(super) flight: Weak<dyn Send + Sync>,
 }
 
 impl<S: Storage> Errand<S> {
-    /// Returns the errand of a request that nobody shares.
+    /// Returns the errand of a request without followers.
     pub(super) fn alone() -> Self {
         let flight: Weak<()> = Weak::new();
         Self { is_led: false, narrows: false, is_background: false, lease: None, flight }
     }
 
-    /// Whether other tasks than the leader's wait for the response.
+    /// Returns whether other requests than the leader's wait for the response.
     fn is_followed(&self) -> bool {
+        // The leader holds the flight as well. One that joins a moment later gets the same response all the same.
         self.flight.strong_count() > 1
     }
 }
 
-/// What came of an exchange.
+/// Holds what an exchange has brought.
 pub(super) struct Obtained<S: Storage, B> {
     pub(super) response: Response<CacheBody<B>>,
-    /// For those who follow.
+    /// The outcome for the followers.
     pub(super) landed: Landed<S>,
-    /// The stamp that is about to be put where the lookup looked.
+    /// The stamp of the placeholder that is about to be at the key of the lookup, if one is needed. `None` if no body is being
+    /// stored.
     pub(super) puts: Option<Option<Stamp>>,
 }
 
@@ -91,23 +94,24 @@ impl<S: Storage, B> Obtained<S, B> {
     }
 }
 
-/// When a request went out and when the head of its response came.
+/// Holds when a request was sent and when the head of its response came.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     requested: Timestamp,
     responded: Timestamp,
 }
 
-/// What became of a conditional request.
+/// Says how a conditional request has ended.
 #[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
-enum Conditional<S: Storage, B> {
+enum ConditionalOutcome<S: Storage, B> {
     Done(Obtained<S, B>),
-    /// What the origin spoke about is not stored any more: the response itself is needed.
+    /// Its 304 is about a response that is not stored (any more): the response itself is needed.
     Fetch(MissReason),
 }
 
-/// Sends a request for what is needed. `snapshot` is where the response may be stored; `None`: the storage failed, and
-/// nobody knows what is there.
+/// Sends a request for what is needed, and stores the response if it may be stored.
+///
+/// `snapshot` says where it may be stored; `None` if the storage failed, so that it is not known what is there.
 pub(super) async fn exchange<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     mut fetcher: F,
@@ -124,14 +128,14 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
             match conditional::validate(shared, &mut fetcher, &parts, &mut body, snapshot, about, &mut errand)
                 .await?
             {
-                Conditional::Done(obtained) => return Ok(obtained),
-                Conditional::Fetch(reason) => reason,
+                ConditionalOutcome::Done(obtained) => return Ok(obtained),
+                ConditionalOutcome::Fetch(reason) => reason,
             }
         }
         (Need::Select, Some(snapshot)) => {
             match conditional::select(shared, &mut fetcher, &parts, &mut body, snapshot, &mut errand).await? {
-                Conditional::Done(obtained) => return Ok(obtained),
-                Conditional::Fetch(reason) => reason,
+                ConditionalOutcome::Done(obtained) => return Ok(obtained),
+                ConditionalOutcome::Fetch(reason) => reason,
             }
         }
         (Need::Fetch(reason), _) => reason,
@@ -140,9 +144,10 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let asked = parts.clone();
     let mut parts = parts;
     if errand.narrows {
+        // They are evaluated on the whole response afterwards, for the caller and for each follower.
         policy::strip_conditions(&mut parts.headers);
     }
-    // What was sent once is made anew.
+    // A conditional request has taken the body.
     let body = body.unwrap_or_else(|| fetcher.again());
     let requested = shared.config.clock.now();
     let response = send(shared, &mut fetcher, Request::from_parts(parts, body)).await?;

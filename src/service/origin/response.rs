@@ -1,8 +1,8 @@
-//! The response side: whether a response may be stored, and passing it on while it is.
+//! Decides whether a response may be stored, and passes it on to its caller while it is.
 //!
 //! # Invariants
 //!
-//! - Every response, new or freshened, is judged by [`judge`]: no way into the storage allows what another forbids.
+//! - Every response, new or freshened, is judged by [`judge`]: no way into the storage permits what another forbids.
 //! - A request without options, in a layer without rules, costs no allocation here before the response is stored.
 //! - A response that is for its caller alone because of the caller's own request does not keep other requests from sharing
 //!   the next one.
@@ -33,43 +33,51 @@ use crate::rules::Rules;
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// What is settled about a response that may be stored.
+/// Holds the decision on a response that may be stored.
 pub(super) struct Judged {
     pub(super) freshness: Freshness,
+    /// The lifetime that a rule or the request's options give.
     pub(super) given: Option<Given>,
-    /// The fields that select it.
+    /// The request fields that select it, by Vary and by settings.
     pub(super) names: Selecting,
 }
 
-/// The groups of a response, among its extensions until it is stored.
+/// Carries the groups of a response in its extensions, until it is stored.
 #[derive(Clone)]
 struct Joined(Arc<[Membership]>);
 
-/// A response's head as it is stored, and what else storing it needs.
+/// Holds the head of a response as it is stored, and what else storing it needs.
 struct Storable {
     names: Selecting,
     response: StoredResponse,
-    /// The fields that are left out of its trailers, too.
+    /// The fields that are left out, also of its trailers.
     withheld: Withheld,
     until: Timestamp,
     freshness: Freshness,
 }
 
 impl<S: Storage> Shared<S> {
+    /// Returns the current rules. A clone, so that the lock is held for no longer than that: rules contain closures of the
+    /// user.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Replaces the rules, for every request from now on.
     pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
         rules.check()?;
-        // A recording would lose what it records from then on otherwise.
+        // A recording must keep every response, whatever the new rules say of lifetimes.
         let rules = if self.config.tape.is_some() { rules.for_a_tape() } else { rules };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(())
     }
 }
 
-/// Whether a response may be stored, and what is settled then; otherwise the freshness that it has by itself.
+/// Judges whether a response may be stored.
+///
+/// # Errors
+///
+/// Returns the reason if it may not, and the freshness that it has by itself.
 pub(super) fn judge<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -80,11 +88,13 @@ pub(super) fn judge<S: Storage>(
 ) -> std::result::Result<Judged, (Freshness, NotStored)> {
     let (config, policy_options) = (&shared.config, &shared.config.policy);
     let asked = config.directives(request);
-    // A tape keeps everything for ever, whatever is said for one request.
+    // A tape keeps every response, whatever the options of one request say.
     let options = options(request).filter(|_| config.tape.is_none());
     let own = options.and_then(CacheOptions::given_ttl);
     let url = || config.ruled_uri(request);
     let terms = shared.rules().terms(own, url, status, headers);
+    // A request that is told apart by its content is stored under its own method, even where the response is judged as
+    // the response to a GET.
     let by_content = is_by_content(request);
     let method = if by_content { &request.method } else { method };
     let request = &request.headers;
@@ -97,6 +107,7 @@ pub(super) fn judge<S: Storage>(
     let names = policy::storable(exchanged, &asked, &freshness, given, &terms, policy_options)
         .and_then(|()| policy::selecting_names(headers, policy_options, terms.despite));
     match names {
+        // Last, so that a response which could not be stored anyway is reported with its own reason.
         Ok(_) if asked.read_only => Err((freshness, NotStored::ReadOnly)),
         Ok(names) => {
             let left_out = LeftOut::by(policy_options, headers, terms.despite, &names);
@@ -106,15 +117,19 @@ pub(super) fn judge<S: Storage>(
     }
 }
 
-/// Whether the stored response could be stored as an answer to this request. A refresh with credentials that it may not
-/// be stored for would end it.
+/// Returns whether the stored response could be stored as an answer to this request.
+///
+/// Asked before a background refresh: a refresh with credentials that its response may not be stored for would put the stored
+/// response out of use.
 pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Parts, record: &Record) -> bool {
     let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
     let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
     judge(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
 }
 
-/// Asks the user's filters about a response, and joins its groups. A response that may not be stored is marked.
+/// Asks the user's filters about a response, and joins its groups.
+///
+/// Marks a response that may not be stored. All that has to wait is done here, so that [`accept`] need not.
 pub(super) async fn admit<S: Storage, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
@@ -141,9 +156,14 @@ pub(super) async fn admit<S: Storage, B>(
     Response::from_parts(head, body)
 }
 
-/// Joins the groups that a response names, its rules give it, or the stored response had that it freshens (`before`).
-/// Returns the reason where it may not be stored. A response that is not storable joins none, so that no group is made
-/// for it.
+/// Joins the groups of a response: those that it names, and the tags of rules and options.
+///
+/// `before` are the groups of the stored response that it freshens, whose tags it keeps. A response that is not storable
+/// joins none, so that no group is made for it.
+///
+/// # Errors
+///
+/// Returns why the response may not be stored.
 pub(super) async fn join_groups<S: Storage>(
     shared: &Arc<Shared<S>>,
     snapshot: &Snapshot,
@@ -153,7 +173,7 @@ pub(super) async fn join_groups<S: Storage>(
     before: &[Membership],
     is_storable: impl FnOnce() -> bool + Send,
 ) -> std::result::Result<Arc<[Membership]>, Stored> {
-    // A recording stays, whatever becomes of other responses.
+    // A recording is never invalidated.
     if shared.config.tape.is_some() {
         return Ok(Arc::default());
     }
@@ -164,6 +184,7 @@ pub(super) async fn join_groups<S: Storage>(
     shared.records.join(snapshot, requested, named).await
 }
 
+/// Returns the names of the groups and tags of a response.
 fn named_groups<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -180,12 +201,13 @@ fn named_groups<S: Storage>(
     let uri = || shared.config.ruled_uri(request);
     shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
     named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
+    // Each is joined once, since each costs an operation of the storage.
     named.sort_unstable();
     named.dedup();
     named
 }
 
-/// Whether the user's filters let a response be stored.
+/// Returns whether the user's filters let a response be stored.
 async fn passes_filters<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -195,7 +217,9 @@ async fn passes_filters<S: Storage>(
     !rules.has_filters() || rules.admit(request, head).await
 }
 
-/// Whether they do for a stored response that another one freshens.
+/// Returns whether the user's filters let a freshened response be stored.
+///
+/// The filters see it as it would be stored: `from` with the status and the fields of the stored response.
 pub(super) async fn freshened_passes_filters<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -211,6 +235,7 @@ pub(super) async fn freshened_passes_filters<S: Storage>(
     passes_filters(shared, request, &head).await
 }
 
+/// Returns whether a response may be stored, before it is known when its head had come.
 fn is_storable<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -222,8 +247,9 @@ fn is_storable<S: Storage>(
     judge(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
 }
 
-/// Gives the origin's response to the caller, and stores it while it comes, if it may be stored. `snapshot` is where;
-/// `None`: the storage failed, and nobody knows what is there.
+/// Gives the origin's response to the caller, and stores it while it comes, if it may be stored.
+///
+/// `snapshot` says where it is stored; `None` if the storage failed, so that it is not known what is there.
 pub(super) fn accept<S, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
@@ -251,8 +277,9 @@ where
     let storable = snapshot.ok_or(Stored::Storage).and_then(|snapshot| {
         let storable =
             storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
-        // A response that others wait for is passed on to them as one that is stored is. One that replaces a stored
-        // response is written before all others, lest the older one be served again.
+        // A storage that has too much to write already is spared, with two exceptions. A response that has followers is
+        // passed on to them by way of being stored. One that replaces a stored response is written all the same, lest the
+        // older one be served again.
         if snapshot.usable.is_none() && !errand.is_followed() && records.store.is_busy() {
             records.store.note_shed();
             return Err(Stored::Busy);
@@ -276,11 +303,14 @@ where
     let freshness = writer.response().freshness(records.number, &config.policy);
     note_use(shared, writer.head(), &freshness, times.responded);
     let puts = writer.puts();
+    // Not every inner body says that its trailers are still to come.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);
     let narrows = head.status == StatusCode::OK && errand.narrows;
     let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
     let token = errand.flight.upgrade();
-    let reader = Reader::first(Arc::clone(&download), token.clone(), errand.is_background);
+    let reader = Reader::leader(Arc::clone(&download), token.clone(), errand.is_background);
+    // The caller wanted a part, and others may want the rest. Its part is read by a reader of its own, and the leading
+    // reader gives way to it.
     let narrowed = token.filter(|_| narrows).and_then(|token| {
         respond::from_download(shared, Asked::by(request), Arc::clone(&download), token, status)
     });
@@ -297,8 +327,10 @@ where
     Obtained { response, landed: Landed::Streaming(download), puts: Some(puts) }
 }
 
-/// Returns what a response that is not stored brings to those who follow. A response that cannot be shared, by its own
-/// word, is remembered: from now on no request for the entry waits for another's, until one comes that can be shared.
+/// Returns the outcome for the followers of a response that is not stored.
+///
+/// A response that forbids to be shared is remembered: from now on no request for the entry waits for another, until a
+/// response comes that can be shared. `entry` is `None` where the request leads no flight.
 pub(super) fn landed_unstored<S: Storage>(
     shared: &Shared<S>,
     entry: Option<Key>,
@@ -307,14 +339,15 @@ pub(super) fn landed_unstored<S: Storage>(
 ) -> Landed<S> {
     let Some(entry) = entry else { return Landed::Private };
     match (status.origin_status.filter(|code| *code >= 500), status.stored) {
-        // That says nothing about the responses to come.
+        // A failure says nothing about the responses to come.
         (failed @ Some(_), _) => Landed::Failed(failed),
-        // Whatever the inner service makes of an interim response, it is the answer to nothing (RFC 9110 §15.2).
+        // An interim response is the answer to no request (RFC 9110 §15.2).
         _ if matches!(status.origin_status, Some(100..=199)) => {
             Landed::OfRequest(NotStored::StatusNotCacheable)
         }
+        // This moment says nothing about the entry: the followers look again, and one of them leads.
         (None, Stored::Busy) => Landed::Abandoned,
-        // Nor does a fault of the request. A stranger's request must not send all who wait to the origin.
+        // Nor does a fault of the request. One strange request must not send all followers to the origin.
         (None, Stored::No(reason)) if is_of_request(reason, status.origin_status) => {
             if reason == NotStored::Authorization {
                 shared.records.uncoalescable_authorized.add(entry, now, None);
@@ -328,22 +361,26 @@ pub(super) fn landed_unstored<S: Storage>(
     }
 }
 
-/// Whether a response is not stored because of its own request, or of this moment, so that the response to another request
-/// may be.
+/// Returns whether a response is not stored because of its own request, or of this moment.
+///
+/// The response to another request may then be stored.
 fn is_of_request(reason: NotStored, code: Option<u16>) -> bool {
     match reason {
         NotStored::Authorization
         | NotStored::RequestNoStore
         | NotStored::ReadOnly
         | NotStored::GroupInvalidated => true,
-        // These answer the fields and the content of one request. A login (401), a rate (429) or a protocol is asked of all.
+        // These are about the fields and the content of one request. A login (401), a rate limit (429) or another protocol
+        // (426) is asked of every request.
         NotStored::StatusOfRequest => matches!(code, Some(406 | 408 | 411..=413 | 415..=417 | 431)),
         _ => false,
     }
 }
 
-/// Notes whether a response that is stored can answer those who wait for it: not one that is stale at once, or that has to
-/// be validated for each.
+/// Notes whether a response that is stored can answer followers.
+///
+/// One that is stale at once, or has to be validated for each request, cannot: requests for its entry do not wait for each
+/// other.
 pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Freshness, now: Timestamp) {
     match policy::decide(&RequestDirectives::default(), freshness, now) {
         Verdict::Serve => {
@@ -354,6 +391,11 @@ pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Fr
     }
 }
 
+/// Prepares a response for the storage.
+///
+/// # Errors
+///
+/// Returns why it is not stored.
 fn storable<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -372,6 +414,7 @@ fn storable<S: Storage>(
     }
     let judged = judge(shared, request, &request.method, head.status, &head.headers, freshness);
     let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+    // The body contradicts the announced length: one of them is wrong.
     if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
         return Err(Stored::Length);
     }
@@ -384,6 +427,7 @@ fn storable<S: Storage>(
     let withheld = Withheld::by(&head.headers, options);
     let mut headers = policy::stored_headers(&head.headers, &withheld);
     policy::ensure_date(&mut headers, times.responded);
+    // A hit overwrites this value, which is cheaper than to make room for another field.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
     let response = StoredResponse {
         status: head.status,
@@ -401,13 +445,14 @@ fn storable<S: Storage>(
 }
 
 impl Config {
-    /// Whether a response says something about the stored one: not if it is from another URI, nor if its fetcher says that
-    /// nothing of it may be kept.
+    /// Returns whether a response is about the stored one.
+    ///
+    /// It is not if it comes from another URI, or if its fetcher says that it must not be stored.
     pub(super) fn is_about(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
         !self.answers_elsewhere(snapshot, head) && Unstorable::reason(&head.extensions).is_none()
     }
 
-    /// Whether a layer below followed redirects, so that the response is another URI's.
+    /// Returns whether the response comes from another URI, since a layer below followed redirects.
     fn answers_elsewhere(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]
         if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
@@ -420,7 +465,7 @@ impl Config {
     }
 }
 
-/// Returns the announced length; `None` where there is none, or no single one.
+/// Returns the announced length; `None` if there is none, or no single one.
 ///
 /// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
 fn content_length(headers: &HeaderMap) -> Option<u64> {
