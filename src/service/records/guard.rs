@@ -101,16 +101,30 @@ impl<S: Storage> Guarded<S> {
         self.run_write("write", async { self.storage.write(key, record).await }, |()| true).await
     }
 
-    /// Writes a record without comparing, to a key that other tasks compare.
-    pub(crate) async fn overwrite(&self, key: Key, record: Record) -> Result<()> {
+    /// Writes a record without comparing, to a key that other tasks compare, if it is still due. Returns whether it was.
+    ///
+    /// `is_due` and `done` are called under the key's lock. Of two tasks that carry out one invalidation the second writes
+    /// nothing: its record would end a response that was stored after the first one.
+    pub(crate) async fn overwrite(
+        &self,
+        key: Key,
+        record: Record,
+        is_due: impl Fn() -> bool,
+        done: impl Fn(),
+    ) -> Result<bool> {
         let write = async {
             // A storage of the user's may have the provided `write_if`, which reads and then writes under this lock. A write
             // that did not take it could fall between the two and be overwritten. A tokio mutex, since it is held while the
             // storage is awaited; the deadline bounds that.
             let _guard = exclusive(key).await;
-            self.storage.write(key, record).await
+            if !is_due() {
+                return Ok(false);
+            }
+            self.storage.write(key, record).await?;
+            done();
+            Ok(true)
         };
-        self.run_write("overwrite", write, |()| true).await
+        self.run_write("overwrite", write, |written| *written).await
     }
 
     /// Writes a record if the key still has the stamp that was seen.

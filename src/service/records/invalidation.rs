@@ -91,18 +91,22 @@ impl<S: Storage> Records<S> {
             _ => entry::record(Slot::Fence { until, placeholder: false }, until),
         };
         let stamp = tombstone.stamp();
-        let mut written = self.store.overwrite(head, tombstone.clone()).await;
+        let is_due = || self.pending.get(head) == Some(id);
+        // Only this invalidation: one that was added meanwhile is still to be written.
+        let done = || self.pending.remove(head, id);
+        let mut written = self.store.overwrite(head, tombstone.clone(), is_due, done).await;
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
             // Deleting the entry makes room for the tombstone. Another process that stores in between is overwritten by it.
             // One retry: if the room is taken by then, the invalidation stays pending.
             let _ = self.store.delete_many(&[head]).await;
-            written = self.store.overwrite(head, tombstone).await;
+            written = self.store.overwrite(head, tombstone, is_due, done).await;
         }
-        if written.is_err() {
-            return InvalidationOutcome::Pending;
+        match written {
+            Ok(true) => {}
+            // Another task has carried it out, or a newer invalidation has taken its place.
+            Ok(false) if self.pending.get(head).is_none() => return InvalidationOutcome::Settled,
+            Ok(false) | Err(_) => return InvalidationOutcome::Pending,
         }
-        // Only this invalidation: one that was added since the read above is still to be written.
-        self.pending.remove(head, id);
         if let Some(variant) = there.as_ref().and_then(variant_in) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }

@@ -314,14 +314,19 @@ impl<S: Storage> Writer<S> {
     ///
     /// Returns `None` if another record is being written in its place.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
-        let record = self.record(StoredBody::Inline(body), trailers);
-        self.records.in_flight.write(self.target_key(), self.seen(false), record)
+        self.announce(self.record(StoredBody::Inline(body), trailers), self.seen(false))
     }
 
     /// Announces the record of a complete chunked body, as [`announce_inline`](Self::announce_inline) does.
     pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
-        let record = self.record(self.chunked(len), trailers);
-        self.records.in_flight.write(self.target_key(), self.seen(true), record)
+        self.announce(self.record(self.chunked(len), trailers), self.seen(true))
+    }
+
+    /// Announces a record, unless an invalidation forbids it.
+    fn announce(&self, record: Record, seen: Option<Stamp>) -> Option<Write> {
+        let write = self.records.in_flight.write(self.target_key(), seen, record)?;
+        // Looked up afterwards: a deletion that is noted before this is seen here, and a later one finds the announced record.
+        self.may_store(write.record()).then_some(write)
     }
 
     /// Returns the length of a chunk.
@@ -365,14 +370,12 @@ impl<S: Storage> Writer<S> {
                 true
             }
             Ok(false) => {
-                let was_announced = write.is_some();
-                telemetry::unstored(
-                    &self.records.observer,
-                    match may_store || !was_announced {
-                        true => "superseded",
-                        false => "invalidated",
-                    },
-                );
+                let is_invalidated = match &write {
+                    Some(_) => !may_store,
+                    None => self.records.pending.get(self.snapshot.head).is_some() || self.deletes_since(),
+                };
+                let reason = if is_invalidated { "invalidated" } else { "superseded" };
+                telemetry::unstored(&self.records.observer, reason);
                 // A lookup may have answered with the record while it was in flight. Its request reads the body to the end, so
                 // that the chunks are kept for the grace.
                 match write.is_some_and(Write::failed) {

@@ -79,6 +79,9 @@ pub(super) enum Step<S: Storage, B> {
     Beside(Key, Arc<Writer<S>>),
     /// A fetch of its own.
     Alone,
+    /// The same, after another lookup: it has waited, and an invalidation since its last lookup would keep its response from
+    /// being stored.
+    LookThenAlone,
 }
 
 /// What came of leading a flight.
@@ -192,11 +195,14 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                         return Ok(response);
                     }
                 }
-                Step::Look => {
+                Step::Look | Step::LookThenAlone => {
                     self.departures = self.shared.flights.departures();
                     self.is_beside = false;
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
+                    }
+                    if matches!(step, Step::LookThenAlone) {
+                        break;
                     }
                 }
             }
@@ -288,7 +294,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             return step;
         }
         if self.has_waited {
-            return Step::Alone;
+            return Step::LookThenAlone;
         }
         // One of those that waited fetches as well, and the others follow that one.
         flight.retire();

@@ -38,7 +38,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ) -> Step<S, F::Body> {
         match landed {
             Landed::Look | Landed::Abandoned => Step::Look,
-            Landed::Private => Step::Alone,
+            Landed::Private => Step::LookThenAlone,
             Landed::OfRequest(reason) => self.after_refusal(reason),
             Landed::Failed(code) => self.after_failure(code).await,
             Landed::Streaming(download) => self.follow_download(flight, download).await,
@@ -53,7 +53,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         // Once is enough where nothing tells whether this request is of the same kind: otherwise those who wait would go to
         // the origin one after another.
         let again = std::mem::replace(&mut self.was_refused, reason != NotStored::Authorization);
-        if is_alike || again { Step::Alone } else { Step::Look }
+        if is_alike || again { Step::LookThenAlone } else { Step::Look }
     }
 
     /// The origin failed: a stale response may do, and otherwise each request has its own try.
@@ -65,7 +65,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 return Step::Answer(response);
             }
         }
-        Step::Alone
+        Step::LookThenAlone
     }
 
     async fn follow_download(
