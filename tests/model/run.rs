@@ -907,7 +907,7 @@ impl Life {
                 let is_sure = *is_sure;
                 if let Some(deleted) = one_poll(task) {
                     self.note(|| format!("request {request} is done: {deleted:?}"));
-                    if deleted.is_err() && !is_sure {
+                    if !is_sure && (deleted.is_err() || !self.demands.deletions_by_filter) {
                         let gone = self.callers[number].invalidations.clone();
                         gone.into_iter().for_each(|gone| self.model.has_not_invalidated(gone));
                     }
