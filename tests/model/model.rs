@@ -116,9 +116,7 @@ pub struct Version {
     pub len: Option<usize>,
     /// Content-Length contradicts the body, which has a transfer coding.
     pub is_contradicted: bool,
-    /// How much of what the origin sends is out, and how that ended.
-    pub sent: usize,
-    pub has_ended: bool,
+    /// Its body broke off.
     pub is_broken: bool,
     pub lang: u8,
     pub user: Option<u8>,
@@ -435,8 +433,9 @@ impl Model {
 
     /// A body broke off, or was given up before its end.
     pub fn ends(&mut self, version: usize, at: Moment) {
-        let contacts = self.contacts.iter_mut().filter(|one| one.version == version);
-        contacts.for_each(|one| drop(one.whole.get_or_insert(at)));
+        for contact in self.contacts.iter_mut().filter(|one| one.version == version) {
+            contact.whole.get_or_insert(at);
+        }
         self.parted[self.versions[version].uri] = at.step;
     }
 
@@ -621,7 +620,7 @@ impl Model {
         // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
         // that out, and store the other one beside it.
         let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
-        !was_there && !(share && self.setting.demands.variants_beside)
+        !(was_there || (share && self.setting.demands.variants_beside))
     }
 
     /// The response that this request must be answered with, from what is stored.

@@ -350,7 +350,7 @@ impl Life {
         }
         self.note(|| "the runtime goes".to_owned());
         // Some callers go before it, and some outlive it.
-        if steps.len() % 2 == 0 {
+        if steps.len().is_multiple_of(2) {
             self.callers.retain(|caller| caller.request % 2 == 0);
         }
         drop(first);
@@ -739,7 +739,7 @@ impl Life {
         }
         let contact_number = self.model.contacts.len();
         self.note(|| {
-            let (len, said) = (self_len(&of), control.text());
+            let (len, said) = (len_of(&of), control.text());
             format!("call {number}: {code}, contact {contact_number} of version {version} ({len}): {said}")
         });
         self.model.contacts.push(contact);
@@ -839,8 +839,6 @@ impl Life {
             has_tag: self.setup.has_tags[uri] && status == 200,
             len: has_len.then_some(announced),
             is_contradicted,
-            sent: 0,
-            has_ended: false,
             is_broken: false,
             lang,
             user,
@@ -851,7 +849,6 @@ impl Life {
     fn send(&mut self, stream: usize) {
         let Stream { sending, version, rest } = &mut self.streams[stream];
         let (version, Some(piece)) = (*version, rest.pop_front()) else { return };
-        self.model.versions[version].sent += piece.len();
         sending.data(piece);
         self.note(|| format!("a frame of version {version}"));
     }
@@ -863,7 +860,6 @@ impl Life {
         }
         let mut ended = self.streams.remove(stream);
         ended.sending.end();
-        self.model.versions[ended.version].has_ended = true;
         self.note(|| format!("the end of version {}", ended.version));
     }
 
@@ -907,7 +903,7 @@ impl Life {
                 let is_sure = *is_sure;
                 if let Some(deleted) = one_poll(task) {
                     self.note(|| format!("request {request} is done: {deleted:?}"));
-                    if deleted.is_err() && !is_sure {
+                    if !is_sure && (deleted.is_err() || !self.demands.deletions_by_filter) {
                         let gone = self.callers[number].invalidations.clone();
                         gone.into_iter().for_each(|gone| self.model.has_not_invalidated(gone));
                     }
@@ -1373,7 +1369,7 @@ impl Life {
     }
 }
 
-fn self_len(version: &Version) -> String {
+fn len_of(version: &Version) -> String {
     format!("{} bytes {:?}", version.body.len(), version.len)
 }
 
