@@ -241,13 +241,7 @@ impl<S: Storage> Guarded<S> {
     ) -> Result<T> {
         breaker.admit()?;
         let timer = self.observer.begin(name);
-        // A panic in a storage must not fail a request that can be answered without it. Unwind safety is the storage's own: its
-        // state is used again by other tasks in any case.
-        let operation = AssertUnwindSafe(operation).catch_unwind();
-        let result = within(deadline, async {
-            operation.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked")))
-        })
-        .await;
+        let result = within(deadline, operation).await;
         timer.end(&result);
         match &result {
             Err(error)
@@ -286,12 +280,17 @@ impl<S: Storage> Guarded<S> {
     }
 }
 
-/// Runs an operation within a deadline.
+/// Runs an operation of the storage within a deadline.
 ///
 /// # Errors
 ///
-/// Returns the operation's error, or `Timeout` if it is not done in time.
+/// Returns the operation's error, `Timeout` if it is not done in time, or `Other` if it panicked.
 pub(crate) async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
+    // A panic in a storage must not fail a request that can be answered without it. Unwind safety is the storage's own: its
+    // state is used again by other tasks in any case.
+    let operation = AssertUnwindSafe(operation).catch_unwind();
+    let operation = operation
+        .map(|result| result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked"))));
     let mut operation = pin!(operation);
     // Polled once before a timer is made: a storage in memory is done by then, and a timer costs more than its answer.
     let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::tasks::after;
+use super::super::tasks::{Driven, after};
 use super::Records;
 use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
@@ -93,6 +93,17 @@ impl<S: Storage> Records<S> {
         at: Key,
         time: Duration,
     ) -> Result<Option<Lease<S>>, ()> {
+        let records = Arc::clone(self);
+        // In a task where it has to wait: a caller that goes away while the storage writes the lease must not leave it there
+        // for its whole time. The task then drops the lease, which gives it back.
+        match self.tasks.drive(async move { records.write_lease(at, time).await }) {
+            Driven::Done(lease) => lease,
+            Driven::Spawned(task) => task.await.unwrap_or(Err(())),
+            Driven::NoRuntime => Err(()),
+        }
+    }
+
+    async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Lease<S>>, ()> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
         let there = self.store.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
