@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
-use tower_response_cache::{MissReason, Outcome, Result, Stored, Timestamp};
+use tower_response_cache::{Clock, MissReason, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
 use support::{Fixture, Origin, get, response};
@@ -229,6 +229,47 @@ async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() 
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.status.stored(), Stored::Storage);
     storage.set(Mode::Well);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetch_begun_before_overflow_is_not_stored() {
+    let storage = Faulty::new(Mode::Well);
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let origin = {
+        let gate = Arc::clone(&gate);
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if request.method() == "GET" {
+                    gate.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=6000")], "x"))
+            }
+        })
+    };
+    let (clock, mock) = Clock::mock();
+    let layer = tower_response_cache::CacheLayer::builder(storage.clone()).clock(clock).build().unwrap();
+    let service = tower::Layer::layer(&layer, origin);
+    let ask = |request: Request<Full<Bytes>>| {
+        let service = service.clone();
+        async move { support::Answer::read(tower::ServiceExt::oneshot(service, request).await.unwrap()).await }
+    };
+    let fetch = tokio::spawn(ask(get(A)));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    storage.set(Mode::FailingWrites);
+    mock.advance(Duration::from_secs(1));
+    ask(post()).await;
+    // One more than are kept: all of this origin are dropped, the one above among them.
+    for number in 0..10_000 {
+        let uri = format!("http://example.com/{number}");
+        ask(Request::post(uri).body(Full::default()).unwrap()).await;
+    }
+    storage.set(Mode::Well);
+    mock.advance(Duration::from_secs(5));
+    gate.add_permits(2);
+    assert_eq!(fetch.await.unwrap().word(), "miss");
+    assert_eq!(ask(get(A)).await.word(), "miss", "it was fetched before the invalidation");
+    assert_eq!(ask(get(A)).await.word(), "hit");
 }
 
 #[tokio::test]
