@@ -686,6 +686,69 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
     }
 }
 
+/// A memory storage that takes no writes while it is told so, and cannot read one key.
+#[derive(Clone)]
+struct Unreadable {
+    inner: MemoryStorage,
+    key: Arc<std::sync::OnceLock<Key>>,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Storage for Unreadable {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        if self.key.get() == Some(&key) {
+            return Err(tower_response_cache::Error::new(
+                tower_response_cache::ErrorKind::Corrupt,
+                "scripted",
+            ));
+        }
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
+        }
+        self.inner.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_entry_holds_up_no_invalidation() {
+    let storage = Unreadable { inner: MemoryStorage::new(), key: Arc::default(), refuses: Arc::default() };
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x"));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.get(A).await;
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let uris: Vec<_> = (0..20).map(|number| format!("http://example.com/{number}")).collect();
+    for uri in &uris {
+        cache.get(uri).await;
+    }
+    storage.refuses.store(true, Ordering::SeqCst);
+    storage.key.set(keys[0]).unwrap();
+    for uri in uris.iter().map(|uri| &uri[..]).chain([A]) {
+        cache.ask(Request::post(uri).body(Full::default()).unwrap()).await;
+    }
+    storage.refuses.store(false, Ordering::SeqCst);
+    for _ in 0..60 {
+        cache.clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let other = Fixture::with(cache.origin.clone(), storage.inner, |builder| builder);
+    other.clock.set(cache.clock.now());
+    for uri in &uris {
+        assert_eq!(other.get(uri).await.status.outcome(), Outcome::Miss(MissReason::Invalidated), "{uri}");
+    }
+}
+
 /// A memory storage that panics, when an operation is called or when it is polled.
 #[derive(Clone)]
 struct Panicking {

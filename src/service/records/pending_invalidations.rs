@@ -152,9 +152,9 @@ impl PendingInvalidations {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Returns the head or group of one pending invalidation.
-    pub(crate) fn any(&self) -> Option<Key> {
-        self.lock().keys().next().copied()
+    /// Returns the heads and groups of all pending invalidations.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.lock().keys().copied().collect()
     }
 
     /// Returns the mark of the task that carries them out, or `None` if there is such a task.
