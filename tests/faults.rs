@@ -809,6 +809,39 @@ impl Storage for Panicking {
     }
 }
 
+/// A memory storage whose answers without waiting panic.
+#[derive(Clone)]
+struct PanickingNow(MemoryStorage);
+
+impl Storage for PanickingNow {
+    fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
+        panic!("scripted");
+    }
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.0.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.0.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.0.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.0.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
+        self.0.keys()
+    }
+}
+
+#[tokio::test]
+async fn panic_of_read_now_fails_no_request() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "x"));
+    let cache = Fixture::with(origin, PanickingNow(MemoryStorage::new()), |builder| builder);
+    assert_eq!(cache.get(A).await.word(), "miss");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
 #[tokio::test(start_paused = true)]
 async fn storage_that_panics_leaves_nothing_in_flight() {
     const WELL: usize = usize::MAX / 2;
