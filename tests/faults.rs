@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
-use tower_response_cache::{MissReason, Outcome, Result, Stored, Timestamp};
+use tower_response_cache::{Clock, MissReason, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
 use support::forward::forward;
@@ -230,6 +230,47 @@ async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() 
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.status.stored(), Stored::Storage);
     storage.set(Mode::Well);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetch_begun_before_overflow_is_not_stored() {
+    let storage = Faulty::new(Mode::Well);
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let origin = {
+        let gate = Arc::clone(&gate);
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if request.method() == "GET" {
+                    gate.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=6000")], "x"))
+            }
+        })
+    };
+    let (clock, mock) = Clock::mock();
+    let layer = tower_response_cache::CacheLayer::builder(storage.clone()).clock(clock).build().unwrap();
+    let service = tower::Layer::layer(&layer, origin);
+    let ask = |request: Request<Full<Bytes>>| {
+        let service = service.clone();
+        async move { support::Answer::read(tower::ServiceExt::oneshot(service, request).await.unwrap()).await }
+    };
+    let fetch = tokio::spawn(ask(get(A)));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    storage.set(Mode::FailingWrites);
+    mock.advance(Duration::from_secs(1));
+    ask(post()).await;
+    // One more than are kept: all of this origin are dropped, the one above among them.
+    for number in 0..10_000 {
+        let uri = format!("http://example.com/{number}");
+        ask(Request::post(uri).body(Full::default()).unwrap()).await;
+    }
+    storage.set(Mode::Well);
+    mock.advance(Duration::from_secs(5));
+    gate.add_permits(2);
+    assert_eq!(fetch.await.unwrap().word(), "miss");
+    assert_eq!(ask(get(A)).await.word(), "miss", "it was fetched before the invalidation");
+    assert_eq!(ask(get(A)).await.word(), "hit");
 }
 
 #[tokio::test]
@@ -629,6 +670,69 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
     }
 }
 
+/// A memory storage that takes no writes while it is told so, and cannot read one key.
+#[derive(Clone)]
+struct Unreadable {
+    inner: MemoryStorage,
+    key: Arc<std::sync::OnceLock<Key>>,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Storage for Unreadable {
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        if self.key.get() == Some(&key) {
+            return Err(tower_response_cache::Error::new(
+                tower_response_cache::ErrorKind::Corrupt,
+                "scripted",
+            ));
+        }
+        self.inner.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
+        }
+        self.inner.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.inner.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.inner.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
+        self.inner.keys()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_entry_holds_up_no_invalidation() {
+    let storage = Unreadable { inner: MemoryStorage::new(), key: Arc::default(), refuses: Arc::default() };
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x"));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.get(A).await;
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let uris: Vec<_> = (0..20).map(|number| format!("http://example.com/{number}")).collect();
+    for uri in &uris {
+        cache.get(uri).await;
+    }
+    storage.refuses.store(true, Ordering::SeqCst);
+    storage.key.set(keys[0]).unwrap();
+    for uri in uris.iter().map(|uri| &uri[..]).chain([A]) {
+        cache.ask(Request::post(uri).body(Full::default()).unwrap()).await;
+    }
+    storage.refuses.store(false, Ordering::SeqCst);
+    for _ in 0..60 {
+        cache.clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let other = Fixture::with(cache.origin.clone(), storage.inner, |builder| builder);
+    other.clock.set(cache.clock.now());
+    for uri in &uris {
+        assert_eq!(other.get(uri).await.status.outcome(), Outcome::Miss(MissReason::Invalidated), "{uri}");
+    }
+}
+
 /// A memory storage that panics, when an operation is called or when it is polled.
 #[derive(Clone)]
 struct Panicking {
@@ -687,6 +791,39 @@ impl Storage for Panicking {
     fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
         self.inner.keys()
     }
+}
+
+/// A memory storage whose answers without waiting panic.
+#[derive(Clone)]
+struct PanickingNow(MemoryStorage);
+
+impl Storage for PanickingNow {
+    fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
+        panic!("scripted");
+    }
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        self.0.read(key).await
+    }
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.0.write(key, record).await
+    }
+    async fn delete(&self, key: Key) -> Result<bool> {
+        self.0.delete(key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.0.clear().await
+    }
+    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
+        self.0.keys()
+    }
+}
+
+#[tokio::test]
+async fn panic_of_read_now_fails_no_request() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "x"));
+    let cache = Fixture::with(origin, PanickingNow(MemoryStorage::new()), |builder| builder);
+    assert_eq!(cache.get(A).await.word(), "miss");
+    assert_eq!(cache.get(A).await.word(), "hit");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,10 +6,10 @@
 //!   takes as long as the storage takes.
 //! - Reads that fail do not open the breaker of writes, and writes that fail do not open that of reads.
 //! - A storage that refuses writes is still read.
-//! - A panic in an operation that runs through a breaker is an error of this operation.
+//! - A panic while the storage reads or writes a record is an error of the operation.
 
 use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +73,11 @@ impl<S: Storage> Guarded<S> {
 
     /// Reads a record if the storage answers at once and its last read succeeded.
     pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        if self.reads.is_well() { self.storage.read_now(key) } else { None }
+        if !self.reads.is_well() {
+            return None;
+        }
+        // After a panic `read` is asked instead, whose failure the breaker counts.
+        catch_unwind(AssertUnwindSafe(|| self.storage.read_now(key))).unwrap_or(None)
     }
 
     /// Reads a record within the deadline of a lookup.

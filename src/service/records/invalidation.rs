@@ -125,26 +125,31 @@ impl<S: Storage> Records<S> {
         let records = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = FIRST_PAUSE;
-            // Without a bound on the attempts: an invalidation is given up only with the cache.
+            // The invalidations that are left of this round. In rounds, so that an entry that the storage fails for is tried
+            // once for each time that all others are, and holds up none of them.
+            let mut round: Vec<Key> = Vec::new();
+            // Without a bound on the attempts: an invalidation is given up only at the bound of their number.
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(records) = records.upgrade() else { return };
-                match records.pending.any() {
-                    None => {
-                        // Another task may have added an invalidation after `any`, and have left it to this task. So the
-                        // mark is given back first, and the count is read afterwards.
-                        drop(settler);
-                        if records.pending.is_empty() {
-                            return;
-                        }
-                        let Some(again) = records.pending.begin_settling() else { return };
-                        settler = again;
-                    }
-                    Some(head) if records.settle(head).await != InvalidationOutcome::Pending => {
-                        pause = PAUSE_BETWEEN
-                    }
-                    Some(_) => pause = (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE),
+                if round.is_empty() {
+                    round = records.pending.keys();
                 }
+                let Some(head) = round.pop() else {
+                    // Another task may have added an invalidation after `keys`, and have left it to this task. So the mark
+                    // is given back first, and the count is read afterwards.
+                    drop(settler);
+                    if records.pending.is_empty() {
+                        return;
+                    }
+                    let Some(again) = records.pending.begin_settling() else { return };
+                    settler = again;
+                    continue;
+                };
+                pause = match records.settle(head).await {
+                    InvalidationOutcome::Pending => (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE),
+                    InvalidationOutcome::Written(_) | InvalidationOutcome::Settled => PAUSE_BETWEEN,
+                };
             }
         });
     }

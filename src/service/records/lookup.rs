@@ -231,9 +231,11 @@ impl<S: Storage> Records<S> {
         if is_outdated(key) || is_outdated(Key::head(key.entry)) {
             return false;
         }
-        self.pending.believes(variant.response.response_time, key_text)
-            && self.pending.get(key).is_none()
+        // The dropped invalidations come last: one that is dropped between two of these checks is gone from the pending ones
+        // only when `believes` covers it. They end every response whose fetch began before.
+        self.pending.get(key).is_none()
             && self.pending.get(Key::head(key.entry)).is_none()
+            && self.pending.believes(variant.response.request_time, key_text)
     }
 
     /// Returns a record as the candidate, if its response has not expired and is not invalidated.

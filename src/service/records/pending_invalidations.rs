@@ -4,8 +4,9 @@
 //! until the storage has acknowledged a tombstone.
 //!
 //! The number of pending invalidations is bounded. At the bound, those of one origin are dropped, namely of the origin that
-//! has most of them, and everything that was stored of this origin up to then counts as invalidated. If no origin stands
-//! out, or if this has happened to too many, all are dropped and everything that was stored counts as invalidated.
+//! has most of them, and every response of this origin that was requested up to then counts as invalidated. If no origin
+//! stands out, or if this has happened to too many, all are dropped, and every response that was requested up to then counts
+//! as invalidated.
 //!
 //! # Invariants
 //!
@@ -49,12 +50,12 @@ pub(crate) struct PendingInvalidations {
     heads: Mutex<HashMap<Key, PendingInvalidation>>,
     /// Relaxed, since the numbers only have to differ.
     next: AtomicU64,
-    /// Until when everything that was stored counts as invalidated, in milliseconds since the epoch.
+    /// Every response that was requested up to then counts as invalidated, in milliseconds since the epoch.
     ///
     /// It is raised under the lock of `heads`, before the invalidations that it stands for are seen to be gone. SeqCst
     /// makes a task that no longer finds one of them see the new value.
     all_before: AtomicU64,
-    /// Until when everything of the origin with a hash counts as invalidated. Taken after `heads`.
+    /// The same for the responses of one origin, by its hash. Taken after `heads`.
     origins: Mutex<HashMap<u64, Timestamp>>,
     /// The length of `origins`, so that the usual lookup takes no lock. Ordered as `all_before` is.
     origins_len: AtomicUsize,
@@ -151,9 +152,9 @@ impl PendingInvalidations {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Returns the head or group of one pending invalidation.
-    pub(crate) fn any(&self) -> Option<Key> {
-        self.lock().keys().next().copied()
+    /// Returns the heads and groups of all pending invalidations.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.lock().keys().copied().collect()
     }
 
     /// Returns the mark of the task that carries them out, or `None` if there is such a task.
@@ -162,10 +163,10 @@ impl PendingInvalidations {
         is_first.then(|| Settler(Arc::clone(self)))
     }
 
-    /// Returns whether no dropped invalidation covers a response that was stored at a time under a key text.
-    pub(crate) fn believes(&self, stored: Timestamp, key_text: &str) -> bool {
+    /// Returns whether no dropped invalidation covers a response whose fetch began at a time, under a key text.
+    pub(crate) fn believes(&self, requested: Timestamp, key_text: &str) -> bool {
         let before = self.all_before.load(Ordering::SeqCst);
-        if before != 0 && stored.as_millis() <= before {
+        if before != 0 && requested.as_millis() <= before {
             return false;
         }
         if self.origins_len.load(Ordering::SeqCst) == 0 {
@@ -173,9 +174,9 @@ impl PendingInvalidations {
         }
         let origins = self.origins();
         match self.hash(key_text) {
-            Some(origin) => origins.get(&origin).is_none_or(|before| stored > *before),
+            Some(origin) => origins.get(&origin).is_none_or(|before| requested > *before),
             // A name that the user chose: its response may be of any origin.
-            None => origins.values().all(|before| stored > *before),
+            None => origins.values().all(|before| requested > *before),
         }
     }
 

@@ -494,6 +494,8 @@ impl<S: Storage> Writer<S> {
         let late = self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT;
         !(late && self.snapshot.seen.is_none())
             && self.records.pending.get(self.snapshot.head).is_none()
+            // A pending invalidation may have been dropped since. What was fetched before counts as invalidated.
+            && self.records.pending.believes(self.snapshot.at, &self.snapshot.key_text)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
