@@ -102,6 +102,7 @@ struct Times {
 }
 
 /// Says how a conditional request has ended.
+#[allow(clippy::large_enum_variant)] // returned once for each request to the origin, and taken apart at once
 enum ConditionalOutcome<S: Storage, B> {
     Done(Obtained<S, B>),
     /// Its 304 is about a response that is not stored (any more): the response itself is needed.
