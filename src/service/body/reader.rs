@@ -1,4 +1,4 @@
-//! Reads a [`Download`]: for the caller that the response came to, and for its followers.
+//! Reads a [`Download`] for the caller that the response came to, and for its followers.
 //!
 //! # Invariants
 //!
@@ -27,9 +27,10 @@ use crate::storage::{Hold, Record, Storage};
 /// A read of a chunk. Boxed, since the type of a storage's future has no name.
 type ChunkRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
-/// Held by each reader of a download, so that its flight knows whether the body is still read.
+/// Tells a flight that its body is still read.
 ///
-/// An `Arc` of any type: this folder need not know flights, and the flight's own `Arc` costs a reader no allocation.
+/// Each reader of a download holds one. It is an `Arc` of any type: this folder need not know flights, and the flight's own
+/// `Arc` costs a reader no allocation.
 pub(crate) type Token = Arc<dyn Send + Sync>;
 
 /// Reads a download from one offset to another.
@@ -70,7 +71,7 @@ impl<S: Storage> Reader<S> {
         reader
     }
 
-    /// Returns a reader from an offset to another; `None` if it is too late to begin.
+    /// Returns a reader from an offset to another. `None` if it is too late to begin.
     pub(crate) fn follower(
         download: Arc<Download<S>>,
         token: Token,
@@ -319,8 +320,8 @@ impl<S: Storage> Drop for Reader<S> {
             && (records.config.finish_on_drop || self.has_its_part())
             && state.is_open()
             && Handle::try_current().is_ok();
-        // From where the body has come: what came before is with the storage, and need not be read from there. Under the same
-        // lock, so that the bytes from here on are not released meanwhile.
+        // From where the body has come: what came before is with the storage, and need not be read from there. Under the
+        // same lock, so that the bytes from here on are not released meanwhile.
         let offset = state.buffer.end();
         let number = goes_on.then(|| state.positions.enter(offset));
         drop(state);
