@@ -228,8 +228,8 @@ impl<S: Storage> Revalidation<'_, S> {
 
     /// Freshens a stored response, and answers with it.
     ///
-    /// `from` is the head of a 304, or of the 200 to a HEAD. Fields that must not be used without validation are in the answer
-    /// as they came, and not in what is stored. Returns `None` if the stored body is gone.
+    /// `from` is the head of a 304, or of the 200 to a HEAD. Fields that must not be used without validation are in the
+    /// answer as they came, and not in what is stored. Returns `None` if the stored body is gone.
     async fn freshen<B>(&mut self, variant: &Variant, from: &response::Parts) -> Option<Obtained<S, B>> {
         let (shared, request, snapshot, times) = (self.shared, self.request, self.snapshot, self.times);
         let (config, records) = (&shared.config, &shared.records);
