@@ -4,7 +4,7 @@
 
 use http::HeaderValue;
 
-/// Bounds the ages in the table: nearly three hours, for 40 kB.
+/// Bounds the ages in the table. Nearly three hours take 40 kB.
 const COUNT: usize = 10_000;
 const DIGITS: usize = 4;
 

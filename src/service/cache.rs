@@ -121,7 +121,7 @@ where
     }
 }
 
-/// Returns whether requests with a body of this type may come from an axum router that has stripped a prefix.
+/// Returns whether a body of this type is axum's, whose routers may have stripped the path.
 ///
 /// axum's nested routers strip the prefix that they matched from the URI, and what is left would be the key of several
 /// resources. The feature `axum` knows where the whole URI is; without it, the type is recognized by its name, since this
@@ -144,7 +144,7 @@ fn hides_its_path<B: 'static>() -> bool {
 /// Panics if it is polled after it was ready.
 pub struct CacheFuture<ResB, E>(State<ResB, E>);
 
-/// Boxed, since the type of an `async fn` has no name, and a hit must not pay for the size of a fetch.
+/// Boxed, since an `async fn` has no nameable type. A hit does not pay for the size of a fetch either.
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
 
 enum State<ResB, E> {
@@ -163,7 +163,7 @@ impl<ResB, E> CacheFuture<ResB, E> {
     }
 }
 
-/// Nothing here is pinned in place: a ready response is only moved out, and everything else is in a box.
+// Nothing here is pinned in place: a ready response is only moved out, and everything else is in a box.
 impl<ResB, E> Unpin for CacheFuture<ResB, E> {}
 
 impl<ResB, E> Future for CacheFuture<ResB, E> {

@@ -1,7 +1,7 @@
 //! Holds the settings of a cache, and checks them.
 //!
-//! The builder sets the fields, then calls [`Config::check`] and [`Config::settle`]. After that they do not change; a partition
-//! has a copy of its own.
+//! The builder sets the fields, then calls [`Config::check`] and [`Config::settle`]. After that they do not change; a
+//! partition has a copy of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -120,7 +120,8 @@ impl Default for Config {
             metrics_label: "default".to_owned(),
             defaults: Defaults { scheme: Scheme::HTTP, authority: None },
             assumes_scheme: true,
-            // Far more than a healthy storage takes, and no more than a caller notices before the request goes on without it.
+            // Far more than a healthy storage takes, and no more than a caller notices before the request goes on without
+            // it.
             deadline: Duration::from_millis(500),
             body_deadline: Duration::from_secs(10),
             // Bounds what one response can push out of a storage.
@@ -219,8 +220,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Config`] if a setting is malformed, has no effect in this kind of cache, or contradicts another.
-    /// The message names the setting and says what to do. Only the first mistake is reported.
+    /// Returns [`ErrorKind::Config`] if a setting is malformed, has no effect in this kind of cache, or contradicts
+    /// another. The message names the setting and says what to do. Only the first mistake is reported.
     pub(crate) fn check(&self) -> Result<()> {
         self.rules.check()?;
         let policy = &self.policy;

@@ -52,7 +52,7 @@ enum Extent {
     Whole,
 }
 
-/// Makes the response from a record that contains its body; `None` if the body is in chunks.
+/// Makes the response from a record that contains its body. `None` if that is in chunks.
 ///
 /// This needs no waiting, so that a hit in memory is answered without a boxed future.
 pub(super) fn inline<S: Storage, B>(
@@ -78,7 +78,7 @@ pub(super) fn inline<S: Storage, B>(
     Some(response)
 }
 
-/// Makes the response from a record; `None` if its body is gone.
+/// Makes the response from a record. `None` if its body is gone.
 pub(crate) async fn from_record<S: Storage, B>(
     shared: &Shared<S>,
     asked: Asked<'_>,
@@ -111,7 +111,7 @@ pub(crate) async fn from_record<S: Storage, B>(
     Some(finish_for(shared, asked.parts, response.map(|()| body), status))
 }
 
-/// Makes the response from a download; `None` if it is too late to begin.
+/// Makes the response from a download. `None` if it is too late to begin.
 pub(super) fn from_download<S: Storage, B>(
     shared: &Shared<S>,
     asked: Asked<'_>,
@@ -299,8 +299,8 @@ fn head(
             whole
         }
     };
-    // Stored fields hold one Age already, which is overwritten: `insert` would first make room for another field, and a full
-    // map would have to grow for that.
+    // Stored fields hold one Age already, which is overwritten: `insert` would first make room for another field, and a
+    // full map would have to grow for that.
     let age = age_value(age.as_secs());
     match response.headers_mut().get_mut(header::AGE) {
         Some(value) => *value = age,

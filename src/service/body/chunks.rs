@@ -1,4 +1,4 @@
-//! Reads a stored body from its chunks: the [`Source`] behind a [`CacheBody`](crate::CacheBody).
+//! Reads a stored body from its chunks, as the [`Source`] behind a [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
@@ -78,8 +78,8 @@ enum ReadAhead {
 
 /// A read in a task of its own.
 ///
-/// A caller that is slow, such as a player that pauses, may not poll the body for minutes. A read that only the caller polls
-/// would stand still meanwhile, keep a connection from others, and then be past its deadline.
+/// A caller that is slow, such as a player that pauses, may not poll the body for minutes. A read that only the caller
+/// polls would stand still meanwhile, keep a connection from others, and then be past its deadline.
 struct ReadTask(JoinHandle<Result<Option<Bytes>>>);
 
 impl Drop for ReadTask {
@@ -107,7 +107,7 @@ pub(crate) struct ChunkedBody {
 }
 
 impl<S: Storage> ChunkReader<S> {
-    /// Opens `count` bytes from `start` on; `None` if the body is gone.
+    /// Opens `count` bytes from `start` on. Returns `None` if the body is gone.
     pub(crate) async fn open(
         records: Arc<Records<S>>,
         source: RecordRef,
@@ -158,8 +158,8 @@ impl<S: Storage> ChunkReader<S> {
                 Err(_) => Err(Missing::Unknown),
             }
         };
-        // The first chunk is polled first: if it is missing at once, the others are not asked for. Their future is boxed, so
-        // that the future of a lookup, which most often finds a small body, has no room for it.
+        // The first chunk is polled first: if it is missing at once, the others are not asked for. Their future is boxed,
+        // so that the future of a lookup, which most often finds a small body, has no room for it.
         match try_join(first, Box::pin(others)).await {
             Ok((first, ())) => {
                 let data = reader.accept(Ok(Some(first))).ok()?;
@@ -189,8 +189,8 @@ impl<S: Storage> ChunkReader<S> {
 
     /// Asks for the chunks after the one that the caller gets now.
     ///
-    /// Each read is polled once, and goes on in a task if it has to wait. No more are begun after one that was ready at once:
-    /// such a storage has the next as quickly, and its chunks would only take up memory.
+    /// Each read is polled once, and goes on in a task if it has to wait. No more are begun after one that was ready at
+    /// once: such a storage has the next as quickly, and its chunks would only take up memory.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while self.ahead.len() < MAX_READ_AHEAD && !matches!(self.ahead.back(), Some(ReadAhead::Read(_))) {
             let number = u64::from(self.next) + self.ahead.len() as u64;
@@ -247,8 +247,8 @@ impl<S: Storage> ChunkReader<S> {
                 if self.ahead.is_empty() {
                     self.read_ahead(cx);
                 }
-                // Only the first one is polled here. Each of the others is polled in its turn, before this returns `Pending`
-                // for it, so that no wake-up is lost.
+                // Only the first one is polled here. Each of the others is polled in its turn, before this returns
+                // `Pending` for it, so that no wake-up is lost.
                 let read = match self.ahead.front_mut() {
                     Some(ReadAhead::Task(task)) => match ready!(Pin::new(&mut task.0).poll(cx)) {
                         Ok(read) => read,

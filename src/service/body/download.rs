@@ -1,4 +1,4 @@
-//! Shares one body from the origin among any number of readers, and stores it while it comes.
+//! Shares one body from the origin among its readers, and stores it while it comes.
 //!
 //! No task drives a download. Each reader that needs the next byte asks the body for it, on behalf of all that wait: a
 //! reader that is slow, stops or is dropped never keeps the others from asking, and two readers in one task never wait for
@@ -39,16 +39,16 @@ use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Storage;
 
-/// Bounds the bytes in memory between the slowest reader and the fastest, of a body that is not stored.
+/// Bounds how far readers may be apart where the body is not stored, in bytes.
 ///
 /// Two chunks of the default length: a reader that is scheduled a little later is not waited for, and a thousand such
-/// downloads hold 256 MiB at most.
+/// downloads hold about 256 MiB.
 const MAX_READ_AHEAD: u64 = 256 * 1024;
 
 /// The inner service's body. Boxed, since a flight and its readers do not know which service their response came from.
 type InnerBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Holds one body from the origin, what of it is in memory, and how far its readers are.
+/// Holds one body from the origin, which any number of readers share.
 pub(crate) struct Download<S: Storage> {
     pub(crate) writer: Arc<Writer<S>>,
     /// The announced length.
@@ -188,7 +188,8 @@ impl<S: Storage> Download<S> {
 
     /// Asks the body for more, on behalf of all readers that wait.
     ///
-    /// The caller has put its waker into `wakers` before, under the same lock: whatever becomes ready from then on wakes it.
+    /// The caller has put its waker into `wakers` before, under the same lock: whatever becomes ready from then on wakes
+    /// it.
     pub(crate) fn poll_more(&self, state: &mut State<S>, patience: Duration) -> Progress {
         let mut cx = Context::from_waker(&self.waker);
         if let Storing::Recording(recorder) = &mut state.storing {
@@ -383,7 +384,9 @@ impl<S: Storage> State<S> {
         goes_on
     }
 
-    /// Notes where a reader is now; `None`: it needs nothing more. Returns whether other readers may have waited for that.
+    /// Notes where a reader is now. `None` says that it needs nothing more.
+    ///
+    /// Returns whether other readers may have waited for that.
     pub(crate) fn set_position(&mut self, reader: usize, offset: Option<u64>) -> bool {
         if let Some(position) = self.positions.positions.get_mut(reader)
             && *position != Position::TooSlow
@@ -432,7 +435,9 @@ impl ReaderPositions {
     }
 }
 
-/// Stores a body while it is downloaded: in its response's record if it is short, otherwise in chunks.
+/// Stores a body while it is downloaded.
+///
+/// A short body is stored in its response's record, a longer one in chunks.
 pub(crate) struct Recorder<S: Storage> {
     /// `None`: storing was given up, or is finished.
     writer: Option<Arc<Writer<S>>>,

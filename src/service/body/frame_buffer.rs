@@ -1,4 +1,6 @@
-//! Keeps the bytes of a download that are in memory: from some offset of the body to as far as it has come.
+//! Keeps the bytes of a download that are in memory.
+//!
+//! They are a part of the body without gaps, up to the last byte that has come.
 //!
 //! # Invariants
 //!
@@ -36,7 +38,7 @@ impl FrameBuffer {
         }
     }
 
-    /// Returns the rest of the frame that holds an offset; `None` if that is not in memory.
+    /// Returns the rest of the frame that holds an offset. `None` if that is not in memory.
     pub(crate) fn at(&self, offset: u64) -> Option<Bytes> {
         if offset < self.start() {
             return None;

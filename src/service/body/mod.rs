@@ -1,4 +1,4 @@
-//! Bodies: on their way in from the origin, and out of the storage.
+//! Carries bodies in from the origin, and out of the storage.
 //!
 //! A [`Download`] is one body from the origin, together with the recorder that stores it; any number of [`Reader`]s read it
 //! while it comes. A [`ChunkReader`] reads a stored body in chunks. Both readers are sources of a
@@ -9,12 +9,13 @@
 //! - A body ends with its last byte or with an error, never short.
 //! - A body that a reader has read to its end is found by the next lookup.
 //! - A reader that is slow, stops, or is dropped holds up the others for no longer than their patience.
-//! - Of a body that is being stored, at most one chunk and one frame are in memory, beside the chunk that the storage is just
-//!   taking.
+//! - Of a body that is being stored, at most one chunk and one frame are in memory, beside the chunk that the storage is
+//!   just taking.
 //!
 //! # Neighbours
 //!
-//! Calls `records`. It knows no flights: a reader only keeps a token, by which the flight knows that the body is still read.
+//! Calls `records`. It knows no flights: a reader only keeps a token, by which the flight knows that the body is still
+//! read.
 
 mod chunks;
 mod download;

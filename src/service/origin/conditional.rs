@@ -1,7 +1,7 @@
 //! Asks the origin about stored responses (RFC 9111 §4.3).
 //!
-//! A 304 freshens a stored response, and so does the 200 to a HEAD that agrees with it. Any other response replaces it. When
-//! the origin fails, the stale response may be served instead (RFC 5861).
+//! A 304 freshens a stored response, and so does the 200 to a HEAD that agrees with it. Any other response replaces it.
+//! When the origin fails, the stale response may be served instead (RFC 5861).
 //!
 //! # Invariants
 //!
@@ -120,8 +120,8 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         }
         return Ok(ConditionalOutcome::Done(obtained));
     }
-    // The 304 is about another response than the stored one, or the stored body is gone. The origin is sent the request once
-    // more, without the cache's conditions.
+    // The 304 is about another response than the stored one, or the stored body is gone. The origin is sent the request
+    // once more, without the cache's conditions.
     Ok(ConditionalOutcome::Fetch(MissReason::BodyGone))
 }
 
@@ -170,8 +170,8 @@ pub(super) async fn select<S: Storage, F: Fetcher>(
 
 /// Answers with the stale response after the origin has failed.
 ///
-/// `code` is the status of the failure; `None` if the origin could not be reached. Returns `None` if a stale response is not
-/// allowed, or its body is gone.
+/// `code` is the status of the failure, or `None` if the origin could not be reached. Returns `None` if a stale response is
+/// not allowed, or its body is gone.
 pub(crate) async fn stale_on_error<S: Storage, B>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -226,10 +226,10 @@ impl<S: Storage> Revalidation<'_, S> {
         accept(shared, request, Some(snapshot.clone()), response, self.times, outcome, self.errand)
     }
 
-    /// Freshens a stored response by the head of a 304 or of the 200 to a HEAD, and answers with it.
+    /// Freshens a stored response, and answers with it.
     ///
-    /// Fields that must not be used without validation are in the answer as they came, and not in what is stored. Returns
-    /// `None` if the stored body is gone.
+    /// `from` is the head of a 304, or of the 200 to a HEAD. Fields that must not be used without validation are in the
+    /// answer as they came, and not in what is stored. Returns `None` if the stored body is gone.
     async fn freshen<B>(&mut self, variant: &Variant, from: &response::Parts) -> Option<Obtained<S, B>> {
         let (shared, request, snapshot, times) = (self.shared, self.request, self.snapshot, self.times);
         let (config, records) = (&shared.config, &shared.records);

@@ -1,4 +1,4 @@
-//! Takes a request to the origin: through a tower service, or the rest of a chain of middlewares.
+//! Takes requests to the origin, through a tower service or the rest of a chain of middlewares.
 //!
 //! # Invariants
 //!
@@ -48,7 +48,9 @@ pub(crate) trait Fetcher: Send {
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
-    /// Returns the body of a request that is sent once more, since the first body was consumed.
+    /// Returns the body of a request that is sent once more.
+    ///
+    /// The first body was consumed by then.
     fn again(&self) -> Self::RequestBody {
         Self::RequestBody::default()
     }
@@ -62,7 +64,7 @@ pub(crate) trait Fetcher: Send {
     where
         Self: Sized;
 
-    /// Returns a fetcher for a background refresh; `None` if this one cannot outlive its request.
+    /// Returns a fetcher for a background refresh. `None` if this one cannot outlive its request.
     ///
     /// A response that would be refreshed in the background is then revalidated before it is served.
     fn background(&self) -> Option<Self::Background>;

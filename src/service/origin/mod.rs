@@ -1,7 +1,8 @@
-//! Exchanges with the origin: the request that is sent, what its response means for the storage, and what the caller gets.
+//! Sends requests to the origin, and decides what their responses mean for the storage and the caller.
 //!
-//! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response for the caller,
-//! and the outcome for the followers of its flight. It decides nothing about other requests and never starts another round.
+//! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response for the
+//! caller, and the outcome for the followers of its flight. It decides nothing about other requests and never starts
+//! another round.
 //!
 //! # Invariants
 //!
@@ -83,8 +84,8 @@ pub(super) struct Obtained<S: Storage, B> {
     pub(super) response: Response<CacheBody<B>>,
     /// The outcome for the followers.
     pub(super) landed: Landed<S>,
-    /// The stamp of the placeholder that is about to be at the key of the lookup, if one is needed. `None` if no body is being
-    /// stored.
+    /// The stamp of the placeholder that is about to be at the key of the lookup, if one is needed. `None` if no body is
+    /// being stored.
     pub(super) puts: Option<Option<Stamp>>,
 }
 

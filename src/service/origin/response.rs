@@ -1,4 +1,4 @@
-//! Decides whether a response may be stored, and passes it on to its caller while it is.
+//! Decides whether a response may be stored, and stores it while its caller reads it.
 //!
 //! # Invariants
 //!
@@ -119,8 +119,8 @@ pub(super) fn judge<S: Storage>(
 
 /// Returns whether the stored response could be stored as an answer to this request.
 ///
-/// Asked before a background refresh: a refresh with credentials that its response may not be stored for would put the stored
-/// response out of use.
+/// Asked before a background refresh: a refresh with credentials that its response may not be stored for would put the
+/// stored response out of use.
 pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Parts, record: &Record) -> bool {
     let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
     let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
@@ -156,7 +156,7 @@ pub(super) async fn admit<S: Storage, B>(
     Response::from_parts(head, body)
 }
 
-/// Joins the groups of a response: those that it names, and the tags of rules and options.
+/// Joins the groups that a response names, and its tags by rules and options.
 ///
 /// `before` are the groups of the stored response that it freshens, whose tags it keeps. A response that is not storable
 /// joins none, so that no group is made for it.
@@ -247,7 +247,7 @@ fn is_storable<S: Storage>(
     judge(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
 }
 
-/// Gives the origin's response to the caller, and stores it while it comes, if it may be stored.
+/// Gives the origin's response to the caller, and stores it if it may be stored.
 ///
 /// `snapshot` says where it is stored; `None` if the storage failed, so that it is not known what is there.
 pub(super) fn accept<S, B>(
@@ -465,7 +465,7 @@ impl Config {
     }
 }
 
-/// Returns the announced length; `None` if there is none, or no single one.
+/// Returns the announced length. `None` if there is none, or no single one.
 ///
 /// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
 fn content_length(headers: &HeaderMap) -> Option<u64> {
