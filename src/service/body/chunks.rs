@@ -21,9 +21,9 @@ use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::super::records::{Patience, Records};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, ErrorKind, Result};
+use crate::service::records::{Patience, Records};
 use crate::storage::{Hold, Key, Kind, Stamp, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name, and the reader must be `Unpin`.

@@ -30,13 +30,13 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::records::{ChunkWrite, Claim, Lost, Records, Writer};
-use super::super::tasks::{Driven, after};
-use super::super::telemetry;
-use super::super::wakers::Wakers;
 use super::frame_buffer::FrameBuffer;
 use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
+use crate::service::records::{ChunkWrite, Claim, Lost, Records, Writer};
+use crate::service::tasks::{Driven, after};
+use crate::service::telemetry;
+use crate::service::wakers::Wakers;
 use crate::storage::Storage;
 
 /// Bounds how far readers may be apart where the body is not stored, in bytes.

@@ -17,11 +17,11 @@ use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, timeout_at};
 
-use super::super::tasks::after;
-use super::super::wakers::Slot;
 use super::download::{Download, Progress};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
+use crate::service::tasks::after;
+use crate::service::wakers::Slot;
 use crate::storage::{Hold, Record, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name.

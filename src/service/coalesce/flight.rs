@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::super::wakers::{Slot, Wakers};
+use crate::service::wakers::{Slot, Wakers};
 use crate::storage::{Key, Stamp};
 
 /// What a lookup saw at a key.

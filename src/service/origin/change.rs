@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, Uri, header, request};
 
-use super::super::config::{Config, Tape};
-use super::super::records::Snapshot;
-use super::super::respond;
-use super::super::shared::Shared;
-use super::super::telemetry::{self, traced};
 use super::fetcher::{Fetcher, send};
 use super::{Answered, Errand, Times, response};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::policy;
+use crate::service::config::{Config, Tape};
+use crate::service::records::Snapshot;
+use crate::service::respond;
+use crate::service::shared::Shared;
+use crate::service::telemetry::{self, traced};
 use crate::storage::Storage;
 
 /// Sends an unsafe request, and invalidates.

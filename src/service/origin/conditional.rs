@@ -13,13 +13,6 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 
-use super::super::coalesce::Landed;
-use super::super::directives::is_background;
-use super::super::records::{Snapshot, Writer, variant_in};
-use super::super::respond::{self, Asked, stored_status};
-use super::super::shared::Shared;
-use super::super::tasks::Driven;
-use super::super::telemetry;
 use super::fetcher::{Fetcher, send};
 use super::response::{
     Judged, accept, admit, freshened_passes_filters, join_groups, judge, landed_unstored, note_use,
@@ -30,6 +23,13 @@ use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot, StoredResponse, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
+use crate::service::coalesce::Landed;
+use crate::service::directives::is_background;
+use crate::service::records::{Snapshot, Writer, variant_in};
+use crate::service::respond::{self, Asked, stored_status};
+use crate::service::shared::Shared;
+use crate::service::tasks::Driven;
+use crate::service::telemetry;
 use crate::storage::{Key, Record, Storage};
 
 /// Carries one answer of the origin about a stored response.

@@ -13,11 +13,11 @@ use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::super::shared::Shared;
-use super::super::telemetry;
 use crate::body::CacheBody;
 use crate::control::Stored;
 use crate::observe::Gauge;
+use crate::service::shared::Shared;
+use crate::service::telemetry;
 use crate::storage::Storage;
 
 /// Holds the answer to a request, or the origin's error.

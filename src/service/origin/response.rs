@@ -12,13 +12,6 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::{Body, SizeHint};
 
-use super::super::body::{Download, Reader};
-use super::super::coalesce::Landed;
-use super::super::config::Config;
-use super::super::directives::{is_background, options};
-use super::super::records::{Named, Snapshot, Writer, is_by_content, note_ignored, variant_in};
-use super::super::respond::{self, Asked};
-use super::super::shared::Shared;
 use super::fetcher::Unstorable;
 use super::{Errand, Obtained, Times};
 use crate::body::CacheBody;
@@ -30,6 +23,13 @@ use crate::policy::{
     self, Freshness, Given, LeftOut, NamedGroups, NotStored, RequestDirectives, Selecting, Verdict, Withheld,
 };
 use crate::rules::Rules;
+use crate::service::body::{Download, Reader};
+use crate::service::coalesce::Landed;
+use crate::service::config::Config;
+use crate::service::directives::{is_background, options};
+use crate::service::records::{Named, Snapshot, Writer, is_by_content, note_ignored, variant_in};
+use crate::service::respond::{self, Asked};
+use crate::service::shared::Shared;
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 

@@ -19,11 +19,11 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::super::config::Config;
 use super::backlog::{Backlog, Waiting};
 use super::breaker::{Breaker, PAUSE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Gauge, Level, Observer};
+use crate::service::config::Config;
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
 use crate::time::Clock;
 

@@ -17,13 +17,12 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use http::{Uri, request};
 
-use super::super::tasks::Driven;
-use super::super::telemetry;
 use super::Records;
-use super::lookup::variant_in;
-use crate::entry::{self, Slot, TOMBSTONE};
+use crate::entry::{self, Slot, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
+use crate::service::tasks::Driven;
+use crate::service::telemetry;
 use crate::storage::{Key, Kind, Stamp, Storage};
 
 /// The first pause before pending invalidations are tried again, and the least after a failure.
@@ -107,7 +106,7 @@ impl<S: Storage> Records<S> {
             Ok(false) if self.pending.get(head).is_none() => return InvalidationOutcome::Settled,
             Ok(false) | Err(_) => return InvalidationOutcome::Pending,
         }
-        if let Some(variant) = there.as_ref().and_then(variant_in) {
+        if let Some(variant) = there.as_ref().and_then(decode).and_then(Slot::variant) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }
         InvalidationOutcome::Written(stamp)

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::tasks::{Driven, after};
 use super::Records;
+use crate::service::tasks::{Driven, after};
 use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
 /// The first pause before a waiting process looks again: a fast origin has answered by then.

@@ -9,7 +9,7 @@
 use http::{HeaderName, request};
 
 use super::Records;
-use super::groups::Mark;
+use super::changes::Mark;
 use super::in_flight::Seen;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;

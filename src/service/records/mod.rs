@@ -25,6 +25,7 @@
 mod backlog;
 mod bounded_map;
 mod breaker;
+mod changes;
 mod chunks;
 mod entity_tags;
 mod groups;
@@ -43,7 +44,7 @@ use std::sync::atomic::AtomicBool;
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::groups::Changes;
+use self::changes::Changes;
 use self::guard::Guarded;
 use self::in_flight::InFlightWrites;
 use self::pending_invalidations::PendingInvalidations;

@@ -15,13 +15,13 @@ use std::sync::atomic::Ordering;
 use http::uri::Scheme;
 use http::{HeaderName, Uri, Version, header, request};
 
-use super::super::config::Config;
-use super::super::directives::options;
 use super::Records;
 use crate::control::CacheOptions;
 use crate::entry::Head;
 use crate::key::{self, EffectiveUri};
 use crate::policy;
+use crate::service::config::Config;
+use crate::service::directives::options;
 use crate::storage::Storage;
 
 /// Holds the digest of a request's content, among its extensions, if the content selects the response.

@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
-use super::super::telemetry;
 use super::Records;
 use super::chunks::Patience;
 use super::in_flight::{ChunkWrite, Write};
@@ -31,6 +30,7 @@ use crate::entry::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
 use crate::policy::{self, Selecting, Withheld};
+use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 

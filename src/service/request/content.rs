@@ -13,16 +13,16 @@ use bytes::Bytes;
 use http::{Method, Request, header, request};
 use tower_service::Service;
 
-use super::super::config::Config;
-use super::super::contents::{Read, ReplayedContent};
-use super::super::origin::{Answered, Fetcher, ServiceFetcher};
-use super::super::records::ContentKey;
-use super::super::shared::Shared;
 use super::exchange::run;
 use super::route::{Route, bypass};
 use crate::control::BypassReason;
 use crate::key;
 use crate::policy;
+use crate::service::config::Config;
+use crate::service::contents::{Read, ReplayedContent};
+use crate::service::origin::{Answered, Fetcher, ServiceFetcher};
+use crate::service::records::ContentKey;
+use crate::service::shared::Shared;
 use crate::storage::Storage;
 
 impl Config {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderName, Response, header, request};
 
-use super::super::config::Config;
-use super::super::records::{First, usable_head};
-use super::super::respond::{self, Asked, stored_status};
-use super::super::shared::Shared;
 use crate::body::CacheBody;
 use crate::control::{Outcome, Stored};
 use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason, Verdict};
+use crate::service::config::Config;
+use crate::service::records::{First, usable_head};
+use crate::service::respond::{self, Asked, stored_status};
+use crate::service::shared::Shared;
 use crate::storage::{Storage, random_id};
 use crate::time::Timestamp;
 

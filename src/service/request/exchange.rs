@@ -14,24 +14,24 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::super::coalesce::{Flight, Joined, Landed, Seen, Ticket};
-use super::super::directives::is_background;
-use super::super::origin::{
-    Answered, Errand, Fetcher, Need, Obtained, change, exchange, publish, stale_on_error,
-};
-use super::super::records::{
-    First, Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in,
-};
-use super::super::respond::{self, Asked, stored_status};
-use super::super::shared::Shared;
-use super::super::tasks::after;
-use super::super::telemetry::{self, traced};
 use super::decision::{Decision, decide, draws_refresh};
 use super::refresh::refresh_later;
 use super::route::{bypass, why_unidentified};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
 use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
+use crate::service::coalesce::{Flight, Joined, Landed, Seen, Ticket};
+use crate::service::directives::is_background;
+use crate::service::origin::{
+    Answered, Errand, Fetcher, Need, Obtained, change, exchange, publish, stale_on_error,
+};
+use crate::service::records::{
+    First, Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in,
+};
+use crate::service::respond::{self, Asked, stored_status};
+use crate::service::shared::Shared;
+use crate::service::tasks::after;
+use crate::service::telemetry::{self, traced};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 

@@ -9,15 +9,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::body::Download;
-use super::super::coalesce::{Flight, Landed};
-use super::super::origin::{Fetcher, Need, stale_on_error};
-use super::super::records::variant_in;
-use super::super::respond::{self, Asked, stored_status};
 use super::exchange::{Exchange, Step};
 use crate::control::{MissReason, Outcome, Stored};
 use crate::entry::StoredResponse;
 use crate::policy::{self, NotStored, RequestDirectives, StaleReason, Verdict};
+use crate::service::body::Download;
+use crate::service::coalesce::{Flight, Landed};
+use crate::service::origin::{Fetcher, Need, stale_on_error};
+use crate::service::records::variant_in;
+use crate::service::respond::{self, Asked, stored_status};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 

@@ -10,16 +10,16 @@ use std::sync::{Arc, PoisonError};
 use http::{Method, header, request};
 use http_body::Body;
 
-use super::super::coalesce::{Joined, Landed};
-use super::super::directives::Background;
-use super::super::origin::{Errand, Fetcher, Need, exchange, may_store_for, publish};
-use super::super::records::{Snapshot, is_by_content, variant_in};
-use super::super::shared::Shared;
-use super::super::telemetry::{self, traced};
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus};
 use crate::observe::{Gauge, Level};
 use crate::policy::{self, ValidateReason};
+use crate::service::coalesce::{Joined, Landed};
+use crate::service::directives::Background;
+use crate::service::origin::{Errand, Fetcher, Need, exchange, may_store_for, publish};
+use crate::service::records::{Snapshot, is_by_content, variant_in};
+use crate::service::shared::Shared;
+use crate::service::telemetry::{self, traced};
 use crate::storage::{Key, Record, Storage};
 
 /// Held while a record is refreshed.

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use http::{HeaderName, Method, Request, header, request};
 use http_body::Body;
 
-use super::super::config::Tape;
-use super::super::origin::{Answered, Fetcher, pass_on, send};
-use super::super::respond;
-use super::super::shared::Shared;
-use super::super::telemetry::{self, traced};
 use crate::control::{BypassReason, Outcome};
 use crate::key::{self, EffectiveUri, Lacks};
 use crate::policy::{self, Interest, NotStored};
+use crate::service::config::Tape;
+use crate::service::origin::{Answered, Fetcher, pass_on, send};
+use crate::service::respond;
+use crate::service::shared::Shared;
+use crate::service::telemetry::{self, traced};
 use crate::storage::Storage;
 
 /// Which way a request takes.
