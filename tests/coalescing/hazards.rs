@@ -105,6 +105,31 @@ async fn each_variant_of_a_cold_herd_is_stored() {
     assert_eq!(world.upstream.waiting(), 0, "all are stored");
 }
 
+#[tokio::test(start_paused = true)]
+async fn variant_is_a_hit_beside_an_unfinished_one() {
+    let world = World::new();
+    let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
+    let ask = |language| world.ask(&[("accept-language", language)]);
+    let mut herd = ["de", "en"].map(ask);
+    settle(&mut herd).await;
+    let de = world.upstream.call().head(200, varying);
+    settle(&mut herd).await;
+    world.upstream.call().answer(200, varying, "en");
+    settle(&mut herd).await;
+    assert!(herd[1].run().is_some(), "en is read to its end, and de is still coming");
+    let mut next = [ask("en")];
+    settle(&mut next).await;
+    assert_eq!(world.upstream.waiting(), 0, "what was read is a hit");
+    assert!(next[0].run().is_some());
+    de.data("de");
+    drop(de);
+    settle(&mut herd).await;
+    world.layer.idle().await;
+    let mut last = ["de", "en"].map(ask);
+    settle(&mut last).await;
+    assert_eq!(world.upstream.waiting(), 0, "both are stored");
+}
+
 #[derive(Default, Clone)]
 struct Empty;
 impl http_body::Body for Empty {

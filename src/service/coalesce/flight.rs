@@ -248,9 +248,9 @@ impl Drop for Waiting<'_> {
 
 impl<T: Default> Ticket<T> {
     /// Notes a stamp that the leader is about to put at the key: a request that sees it there may follow.
-    pub(crate) fn add_seen(&self, seen: Seen) {
+    pub(crate) fn add_seen(&self, stamp: Stamp) {
         if let Some(flight) = self.flight.upgrade() {
-            flight.seen().push(seen);
+            flight.seen().push(Some(stamp));
         }
     }
 

@@ -86,7 +86,7 @@ pub(super) struct Obtained<S: Storage, B> {
     pub(super) landed: Landed<S>,
     /// The stamp of the placeholder that is about to be at the key of the lookup, if one is needed. `None` if no body is
     /// being stored.
-    pub(super) puts: Option<Option<Stamp>>,
+    pub(super) puts: Option<Stamp>,
 }
 
 impl<S: Storage, B> Obtained<S, B> {
@@ -164,8 +164,8 @@ pub(super) fn publish<S: Storage, B, E>(
 ) -> Result<Response<CacheBody<B>>, E> {
     match result {
         Ok(Obtained { response, landed, puts }) => {
-            if let Some(seen) = puts {
-                ticket.add_seen(seen);
+            if let Some(stamp) = puts {
+                ticket.add_seen(stamp);
             }
             let stays = matches!(landed, Landed::Streaming(_));
             ticket.publish(landed, stays);

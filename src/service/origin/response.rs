@@ -324,7 +324,7 @@ where
             respond::finish(shared, Response::from_parts(head, body), status)
         }
     };
-    Obtained { response, landed: Landed::Streaming(download), puts: Some(puts) }
+    Obtained { response, landed: Landed::Streaming(download), puts }
 }
 
 /// Returns the outcome for the followers of a response that is not stored.

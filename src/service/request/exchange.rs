@@ -401,7 +401,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             Need::Fetch(MissReason::Storage) => None,
             Need::Fetch(_) if !shared.config.directives(&parts).read_only => {
                 // A request that sees the reservation follows this one.
-                let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(Some(stamp)));
+                let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(stamp));
                 shared.records.reserve(snapshot, announce).await
             }
             _ => Some(snapshot),
