@@ -61,6 +61,8 @@ mod remote;
 pub mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "directory"))]
 mod turns;
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod uses;
 
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;

@@ -1,45 +1,39 @@
-//! When entries were last used, kept in memory so that a hit writes nothing.
-//!
-//! Promises: the map holds at most 65,536 entries; further ones are not noted until it has been written down, as the
-//! time at which the file of the head, or of the group's value, was changed. Where there is no bound nothing is noted, and files stay as they are.
+//! When entries were last used: written down as the time at which the file of the head, or of the group's value, was
+//! changed. Where there is no bound nothing is noted, and files stay as they are.
 
-use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::place::Place;
 use crate::storage::Key;
+use crate::storage::uses::Uses;
 
-const MOST: usize = 65_536;
-/// How often the map is written down.
+/// How often the uses are written down.
 const EVERY: Duration = Duration::from_secs(5 * 60);
 
 pub(super) struct Recency {
-    touched: Mutex<HashMap<[u8; 16], SystemTime>>,
+    uses: Uses<SystemTime>,
     written: Mutex<Instant>,
 }
 
 impl Recency {
     pub(super) fn new() -> Self {
-        Self { touched: Mutex::default(), written: Mutex::new(Instant::now()) }
+        Self { uses: Uses::new(), written: Mutex::new(Instant::now()) }
     }
 
     /// Notes that an entry is used now.
     pub(super) fn touch(&self, entry: [u8; 16]) {
-        let mut touched = self.touched();
-        if touched.len() < MOST || touched.contains_key(&entry) {
-            touched.insert(entry, SystemTime::now());
-        }
+        self.uses.note(entry, SystemTime::now);
     }
 
     /// When an entry was used, if that is noted.
     pub(super) fn used(&self, entry: [u8; 16]) -> Option<SystemTime> {
-        self.touched().get(&entry).copied()
+        self.uses.of(entry)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.touched().is_empty()
+        self.uses.is_empty()
     }
 
     /// True once every five minutes.
@@ -54,8 +48,7 @@ impl Recency {
 
     /// Writes down all that is noted.
     pub(super) fn write_down(&self, place: &Place) {
-        let touched = std::mem::take(&mut *self.touched());
-        for (entry, used) in touched {
+        for (entry, used) in self.uses.take() {
             // Gone, or not ours to change: then it is as old as its files say.
             let open = |key: Key| OpenOptions::new().write(true).open(place.record(key));
             let Ok(file) = open(Key::head(entry)).or_else(|_| open(Key::group(entry))) else { continue };
@@ -64,9 +57,5 @@ impl Recency {
                 let _ = file.set_modified(used);
             }
         }
-    }
-
-    fn touched(&self) -> MutexGuard<'_, HashMap<[u8; 16], SystemTime>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,20 +1,16 @@
-//! When entries were last used, kept in memory so that a hit writes nothing.
-//!
-//! Promises: the map holds at most 65,536 entries; further ones are not noted until it has been written down.
+//! When entries were last used, in microseconds by the storage's clock.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::storage::uses::Uses;
 use crate::time::Clock;
 
-const MOST: usize = 65_536;
-/// How often the map is written down, in milliseconds.
+/// How often the uses are written down, in milliseconds.
 const EVERY: u64 = 5 * 60 * 1000;
 
 pub(super) struct Recency {
     clock: Clock,
-    touched: Mutex<HashMap<[u8; 16], i64>>,
+    uses: Uses<i64>,
     last: AtomicI64,
     written: AtomicU64,
 }
@@ -22,7 +18,7 @@ pub(super) struct Recency {
 impl Recency {
     pub(super) fn new(clock: Clock) -> Self {
         let written = AtomicU64::new(clock.now().as_millis());
-        Self { clock, touched: Mutex::default(), last: AtomicI64::new(0), written }
+        Self { clock, uses: Uses::new(), last: AtomicI64::new(0), written }
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -40,16 +36,12 @@ impl Recency {
 
     /// Notes that an entry is used now.
     pub(super) fn touch(&self, entry: [u8; 16]) {
-        let mut touched = self.touched();
-        let now = self.tick();
-        if touched.len() < MOST || touched.contains_key(&entry) {
-            touched.insert(entry, now);
-        }
+        self.uses.note(entry, || self.tick());
     }
 
     /// When an entry was used, if that is noted and after `used`.
     pub(super) fn since(&self, entry: [u8; 16], used: i64) -> Option<i64> {
-        self.touched().get(&entry).copied().filter(|&touched| touched > used)
+        self.uses.of(entry).filter(|&touched| touched > used)
     }
 
     /// True once every five minutes, when there is something to write down.
@@ -62,10 +54,6 @@ impl Recency {
 
     /// Takes all that is noted.
     pub(super) fn take(&self) -> Vec<([u8; 16], i64)> {
-        std::mem::take(&mut *self.touched()).into_iter().collect()
-    }
-
-    fn touched(&self) -> MutexGuard<'_, HashMap<[u8; 16], i64>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uses.take().into_iter().collect()
     }
 }
