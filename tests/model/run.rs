@@ -1102,6 +1102,7 @@ impl Life {
                 let waited = now.time - self.model.requests[request].began.time;
                 let may_fail = of.is_broken
                     || self.model.is_faulty
+                    || (!self.demands.bodies_on_their_way && self.model.may_be_ended(version))
                     || (of.is_contradicted && !self.demands.contradicted_lengths)
                     || (self.setup.has_faults && waited > 9_000);
                 self.note(|| format!("request {request}: {error}"));
