@@ -19,7 +19,8 @@ pub struct Demands {
     pub finishing_at_shutdown: bool,
     /// A request that comes while a new entry's place is being taken follows the fetch that it is taken for.
     pub strict_followers: bool,
-    /// A variant that was read to its end is found, also while the body of the entry's first one is still coming.
+    /// A variant that was read to its end is found, also where the body of the entry's first one is still coming, or that one
+    /// has expired meanwhile.
     pub variants_beside: bool,
     /// A caller may go away while its lease is being taken: none is left.
     pub leaving_with_leases: bool,
@@ -29,6 +30,8 @@ pub struct Demands {
     pub doubled_tombstones: bool,
     /// What is deleted by a filter while it comes is not found in this process either.
     pub deletions_by_filter: bool,
+    /// A body that a reader has begun comes to its end, also where what it is of is invalidated before it is stored.
+    pub bodies_on_their_way: bool,
     /// A panic of the storage while it is listed is an error of the listing.
     pub panics_in_listings: bool,
 }
@@ -36,7 +39,7 @@ pub struct Demands {
 /// What is not demanded yet. Each of these breaks some seed in a few thousand.
 const WITHOUT: &str = "upgrades,leaders-with-credentials,leaving-while-validating,finishing-at-shutdown,strict-followers,\
                        variants-beside,leaving-with-leases,stale-flights,doubled-tombstones,\
-                       deletions-by-filter,panics-in-listings";
+                       deletions-by-filter,bodies-on-their-way,panics-in-listings";
 
 impl Demands {
     /// All but what `MODEL_WITHOUT` names.
@@ -57,6 +60,7 @@ impl Demands {
             stale_flights: is_demanded("stale-flights"),
             doubled_tombstones: is_demanded("doubled-tombstones"),
             deletions_by_filter: is_demanded("deletions-by-filter"),
+            bodies_on_their_way: is_demanded("bodies-on-their-way"),
             panics_in_listings: is_demanded("panics-in-listings"),
         }
     }

@@ -38,6 +38,7 @@
 //! - `MODEL_SEED=x` lives this seed alone.
 //! - `MODEL_SEEDS=n` lives so many, from 0 or `MODEL_FIRST=x` on.
 //! - `MODEL_GOES_ON=1` tells all that fail, and not the first one alone.
+//! - `MODEL_TELLS=1` tells each seed before it is lived, for one that ends the process.
 //! - `MODEL_WITHOUT=a,b` demands all but these (`demands`), and `none` all there is. It makes other schedules of the same seeds.
 //!
 //! Either the model or the cache is wrong. The model may be too strict where the cache has a choice: then widen the rule, as
@@ -126,8 +127,12 @@ fn cache_does_what_the_model_allows() {
         (None, count) => (number("MODEL_FIRST").unwrap_or(0), count.unwrap_or(SEEDS)),
     };
     let goes_on = std::env::var_os("MODEL_GOES_ON").is_some();
+    let tells = std::env::var_os("MODEL_TELLS").is_some();
     let mut failed = 0;
     for seed in first..first.saturating_add(count) {
+        if tells {
+            eprintln!("MODEL_SEED={seed}");
+        }
         let (setup, steps) = Setup::of(seed, demands);
         if let Err(found) = live(&setup, &steps, demands, false).checked {
             assert!(goes_on, "{}", report(seed, &setup, &steps, demands, &found));

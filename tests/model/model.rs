@@ -299,7 +299,9 @@ impl Model {
     /// A request has reached the origin: it must not have been needless.
     pub fn arrives(&mut self, mut called: Called) -> Checked {
         let asked = self.requests[called.owner].clone();
-        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked);
+        let has_parted =
+            self.parted[called.uri] >= asked.began.step || self.is_parting(called.uri, asked.began.step);
+        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked) && !has_parted;
         let checked = self.check_arrival(&called, &asked);
         self.calls.push(called);
         checked
@@ -633,6 +635,7 @@ impl Model {
             let contact = &self.contacts[one.contact];
             one.uri == asked.uri
                 && !self.is_touched_since(asked.uri, contact.began.step)
+                && (self.setting.demands.variants_beside || !self.is_beside_expired(contact, now))
                 && one.since.step < asked.began.step
                 && self.selects(asked.uri, (asked.lang, asked.user), contact)
                 && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
@@ -651,6 +654,24 @@ impl Model {
         all.filter(|(_, one)| is_such(one.version, &self.versions[one.version]))
             .map(|(number, _)| number)
             .find(|number| self.check_answer(request, *number, stale).is_ok())
+    }
+
+    /// Whether a variant from before it has expired.
+    fn is_beside_expired(&self, contact: &Contact, now: Moment) -> bool {
+        self.contacts.iter().any(|one| {
+            let end = one.began.time + 1000 * one.control.max_age.unwrap_or_default();
+            one.uri == contact.uri && end <= now.time && self.are_apart(one, contact)
+        })
+    }
+
+    /// Whether what is stored of a URI may have been ended since a version came.
+    pub fn may_be_ended(&self, version: usize) -> bool {
+        let first = self.contacts.iter().find(|one| one.version == version);
+        first.is_some_and(|one| {
+            self.invalidations.iter().any(|gone| {
+                gone.uri == one.uri && gone.completed.is_none_or(|completed| completed.step >= one.began.step)
+            })
+        })
     }
 
     // --- what a caller gets -----------------------------------------------------------------------------------------------

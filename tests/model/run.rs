@@ -354,6 +354,9 @@ impl Life {
             self.callers.retain(|caller| caller.request % 2 == 0);
         }
         drop(first);
+        if steps.len().is_multiple_of(3) {
+            self.without_runtime()?;
+        }
         self.callers.clear();
         // What was under way is gone with it.
         self.model.forget();
@@ -363,6 +366,40 @@ impl Life {
             self.all_dropped(false)?;
             self.rest().await
         })
+    }
+
+    /// Bodies go on outside of every runtime, and new requests come.
+    fn without_runtime(&mut self) -> Checked {
+        // What waits for an answer may wait for a timer of the runtime that is gone.
+        self.callers.retain(|caller| !caller.waits());
+        self.model.forget();
+        self.storage.recover();
+        while self.storage.waiting() > 0 {
+            self.store(0, Happens::Done);
+        }
+        for uri in 0..self.setup.uris {
+            self.step += 1;
+            self.ask(uri, 0, None, Wish::default())?;
+        }
+        for _ in 0..100 {
+            self.step += 1;
+            while let Some(number) = chosen(&self.callers, 0, Caller::is_woken) {
+                self.poll(number)?;
+            }
+            self.observe()?;
+            for call in 0..self.calls.len() {
+                if self.calls[call].is_waiting() {
+                    self.answer(call, 3);
+                }
+            }
+            while !self.streams.is_empty() {
+                self.end(0);
+            }
+        }
+        match self.callers.iter().find(|caller| caller.waits()) {
+            Some(caller) => violation("no runtime", format!("request {} is not answered", caller.request)),
+            None => Ok(()),
+        }
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -1065,6 +1102,7 @@ impl Life {
                 let waited = now.time - self.model.requests[request].began.time;
                 let may_fail = of.is_broken
                     || self.model.is_faulty
+                    || (!self.demands.bodies_on_their_way && self.model.may_be_ended(version))
                     || (of.is_contradicted && !self.demands.contradicted_lengths)
                     || (self.setup.has_faults && waited > 9_000);
                 self.note(|| format!("request {request}: {error}"));
