@@ -347,7 +347,7 @@ impl<S: Storage> Writer<S> {
     ///
     /// `None` for `write` means that it could not be announced, since another record is being written in its place.
     pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
-        let may_store = write.as_ref().is_some_and(|write| self.may_store(write.record()));
+        let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
         let written = match &write {
             Some(write) if may_store => self.write_announced(write).await,
             _ => Ok(false),
@@ -443,7 +443,7 @@ impl<S: Storage> Writer<S> {
     ///
     /// If another record was written since the lookup, nothing more is done: that one is newer.
     pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
-        let may_store = write.as_ref().is_none_or(|write| self.may_store(write.record()));
+        let may_store = write.as_ref().is_none_or(|write| self.may_store(write));
         let chunks = u32::from(chunk.is_some());
         let written = match &write {
             Some(write) if may_store && write.turn().await => {
@@ -485,21 +485,29 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns whether no invalidation forbids storing a record of this response.
+    /// Returns whether a write comes too late to be compared with nothing.
     ///
-    /// A write against a stamp fails by itself if the entry was invalidated since. A write against nothing does not, once the
-    /// tombstone has expired: it is refused when that may have happened. Invalidations that the storage does not know of yet
-    /// and deletions by filters are looked up.
-    fn may_store(&self, record: &Record) -> bool {
-        let late = self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT;
-        !(late && self.snapshot.seen.is_none())
+    /// A write against a stamp fails by itself if the entry was invalidated since the lookup. A write against nothing does not,
+    /// once the tombstone has expired. A chunked body is compared with its placeholder, so that only the placeholder has to
+    /// come in time.
+    fn is_too_late(&self, write: &Write) -> bool {
+        self.snapshot.seen.is_none()
+            && write.seen().is_none()
+            && self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT
+    }
+
+    /// Returns whether no invalidation forbids writing a record of this response.
+    ///
+    /// Invalidations that the storage does not know of yet and deletions by filters are looked up.
+    fn may_store(&self, write: &Write) -> bool {
+        !self.is_too_late(write)
             && self.records.pending.get(self.snapshot.head).is_none()
             // A pending invalidation may have been dropped since. What was fetched before counts as invalidated.
             && self.records.pending.believes(self.snapshot.at, &self.snapshot.key_text)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
-                record,
+                write.record(),
                 self.names(),
             )
     }
@@ -577,6 +585,7 @@ impl<S: Storage> Writer<S> {
         match claim {
             Claim::Needless => Ok(()),
             Claim::Lost => Err(Lost::Superseded),
+            Claim::Announced(write) if self.is_too_late(&write) => Err(Lost::Superseded),
             Claim::Announced(write) => match self.records.carry_out(write).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Lost::Superseded),
