@@ -113,8 +113,8 @@ impl<S: Storage> Guarded<S> {
         &self,
         key: Key,
         record: Record,
-        is_due: impl Fn() -> bool,
-        done: impl Fn(),
+        is_due: impl Fn() -> bool + Send + Sync,
+        done: impl Fn() + Send + Sync,
     ) -> Result<bool> {
         let write = async {
             // A storage of the user's may have the provided `write_if`, which reads and then writes under this lock. A write

@@ -326,7 +326,7 @@ impl<S: Storage> Writer<S> {
     fn announce(&self, record: Record, seen: Option<Stamp>) -> Option<Write> {
         let write = self.records.in_flight.write(self.target_key(), seen, record)?;
         // Looked up afterwards: a deletion that is noted before this is seen here, and a later one finds the announced record.
-        self.may_store(write.record()).then_some(write)
+        self.may_store(&write).then_some(write)
     }
 
     /// Returns the length of a chunk.
