@@ -301,7 +301,10 @@ impl Model {
         let asked = self.requests[called.owner].clone();
         let has_parted =
             self.parted[called.uri] >= asked.began.step || self.is_parting(called.uri, asked.began.step);
-        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked) && !has_parted;
+        // One that finds a fetch which is of no use goes by itself.
+        let has_missed = !self.setting.demands.stale_flights
+            && self.has_stale_flight(called.uri, asked.began.step, called.began);
+        called.is_led = asked.wish.is_plain() && !self.is_alone(&asked) && !has_parted && !has_missed;
         let checked = self.check_arrival(&called, &asked);
         self.calls.push(called);
         checked
@@ -499,7 +502,12 @@ impl Model {
         contact.received = Some(now);
         let contact = contact.clone();
         let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
-        if contact.is_get && !contact.is_confirmed && !is_late && self.is_usable(&contact) {
+        // The cache may have known this one before its caller did.
+        let is_last = !self.contacts.iter().any(|one| {
+            let came_after = one.answered.step > contact.answered.step;
+            one.uri == contact.uri && came_after && !self.is_usable(one)
+        });
+        if contact.is_get && !contact.is_confirmed && !is_late && is_last && self.is_usable(&contact) {
             self.alone[contact.uri] = [false; 2];
         }
     }

@@ -370,8 +370,9 @@ impl Life {
 
     /// Bodies go on outside of every runtime, and new requests come.
     fn without_runtime(&mut self) -> Checked {
-        // What waits for an answer may wait for a timer of the runtime that is gone.
-        self.callers.retain(|caller| !caller.waits());
+        // Whatever waits may wait for a timer of the runtime that is gone, as a reader does for the storage.
+        let is_asked = self.storage.waiting() > 0 || self.setup.has_faults;
+        self.callers.retain(|caller| !caller.waits() && !is_asked);
         self.model.forget();
         self.storage.recover();
         while self.storage.waiting() > 0 {
