@@ -380,10 +380,10 @@ async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
 #[derive(Clone)]
 struct Slow {
     inner: MemoryStorage,
-    turn: std::sync::Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     takes: Duration,
-    waiting: std::sync::Arc<std::sync::atomic::AtomicUsize>,
-    most: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
 }
 
 impl Slow {
@@ -410,20 +410,15 @@ impl Slow {
 impl Storage for Slow {
     forward!(inner: read, clear, keys);
 
-    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.wait().await;
         self.inner.write(key, record).await
     }
-    async fn write_if(
-        &self,
-        key: Key,
-        seen: Option<tower_response_cache::storage::Stamp>,
-        record: Record,
-    ) -> tower_response_cache::Result<bool> {
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.wait().await;
         self.inner.write_if(key, seen, record).await
     }
-    async fn delete(&self, key: Key) -> tower_response_cache::Result<bool> {
+    async fn delete(&self, key: Key) -> Result<bool> {
         self.wait().await;
         self.inner.delete(key).await
     }
@@ -458,7 +453,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
             }
         }
         // What waits is bounded, and what is late is not waited for.
-        let most = storage.most.load(std::sync::atomic::Ordering::SeqCst);
+        let most = storage.most.load(Ordering::SeqCst);
         assert!(most <= 520, "{most} writes wait for a storage that takes {takes:?} for each");
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0);
@@ -550,15 +545,15 @@ async fn ten_thousand_misses_at_once_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
     let storage = Slow::new(Duration::from_secs(3600));
-    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    let fetched = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let fetched = Arc::<AtomicUsize>::default();
     let origin = {
-        let (gate, fetched) = (std::sync::Arc::clone(&gate), std::sync::Arc::clone(&fetched));
+        let (gate, fetched) = (Arc::clone(&gate), Arc::clone(&fetched));
         tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let (gate, fetched) = (std::sync::Arc::clone(&gate), std::sync::Arc::clone(&fetched));
+            let (gate, fetched) = (Arc::clone(&gate), Arc::clone(&fetched));
             async move {
                 if request.uri().path() == "/shared" {
-                    fetched.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    fetched.fetch_add(1, Ordering::SeqCst);
                     gate.acquire().await.unwrap().forget();
                 }
                 Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=6000")], "shared"))
@@ -585,7 +580,7 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
     for one in herd {
         assert_eq!(one.await.unwrap().body, "shared");
     }
-    assert_eq!(fetched.load(std::sync::atomic::Ordering::SeqCst), 1, "fetches");
+    assert_eq!(fetched.load(Ordering::SeqCst), 1, "fetches");
 }
 
 #[tokio::test(start_paused = true)]
@@ -635,7 +630,7 @@ struct NoChunks {
 impl Storage for NoChunks {
     forward!(inner: read, delete, clear, keys);
 
-    async fn write(&self, key: Key, record: Record) -> tower_response_cache::Result<()> {
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
         if key.kind == Kind::Chunk {
             assert!(!self.panics, "scripted");
             return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
