@@ -356,7 +356,8 @@ impl Model {
                         && event.contact != other.contact
                         && !event.contact.is_some_and(is_nothing)
                 });
-            let waited = called.began.time - other.began.time.min(asked.began.time);
+            // A fetch that is waited for so long by anybody is followed no more.
+            let waited = called.began.time - of.began.time.min(asked.began.time);
             if waited < PATIENCE && is_alike && !is_disturbed && self.is_coming(other, asked, called.began) {
                 let text = format!("request {owner} fetches what request {} fetches already", other.owner);
                 return violation("two fetches for one key", text);
@@ -438,7 +439,7 @@ impl Model {
 
     /// A body broke off, or was given up before its end.
     pub fn ends(&mut self, version: usize, at: Moment) {
-        for contact in self.contacts.iter_mut().filter(|one| one.version == version) {
+        for contact in self.contacts.iter_mut().filter(|one| one.version == version && !one.is_confirmed) {
             contact.whole.get_or_insert(at);
         }
         self.parted[self.versions[version].uri] = at.step;
