@@ -18,6 +18,7 @@
 //! once, and never across an `await`. Under it the locks of `records` and of the wakers are taken, never the other way
 //! round. The map of flights may be locked by a caller, which therefore asks [`Download::may_be_open`] alone.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker};
@@ -593,9 +594,9 @@ impl<S: Storage> Recorder<S> {
         // its way, and the record after all of its chunks, so that no other process finds a body with a part missing.
         let writing = self.writing.take();
         let claim = if self.chunks == 0 { writer.announce_placeholder() } else { Claim::Needless };
-        let mut rest = Vec::new();
+        let mut rest = VecDeque::new();
         while self.handed_over(&writer) < total {
-            rest.push(self.next_chunk(&writer, buffer));
+            rest.push_back(self.next_chunk(&writer, buffer));
         }
         let chunks = self.chunks;
         let write = writer.announce_chunked(total, trailers);
@@ -605,7 +606,7 @@ impl<S: Storage> Recorder<S> {
                     writing.await.unwrap_or(Err(Lost::NoRuntime))?;
                 }
                 writer.write_placeholder(claim).await?;
-                for chunk in rest {
+                while let Some(chunk) = rest.pop_front() {
                     writer.write_chunk(chunk).await?;
                 }
                 Ok::<(), Lost>(())
@@ -617,9 +618,14 @@ impl<S: Storage> Recorder<S> {
                 Err(why) => {
                     why.tell(&writer.records.observer);
                     writer.give_back_lease();
-                    // Before the chunks go: no lookup may find a record that names them.
-                    drop(write);
-                    writer.discard(chunks).await;
+                    match why {
+                        Lost::Superseded => writer.withdraw(write, rest.into_iter(), chunks).await,
+                        Lost::Failed(..) | Lost::NoRuntime => {
+                            // Before the chunks go: no lookup may find a record that names them.
+                            drop(write);
+                            writer.discard(chunks).await;
+                        }
+                    }
                 }
             }
         };

@@ -376,12 +376,7 @@ impl<S: Storage> Writer<S> {
                 };
                 let reason = if is_invalidated { "invalidated" } else { "superseded" };
                 telemetry::unstored(&self.records.observer, reason);
-                // A lookup may have answered with the record while it was in flight. Its request reads the body to the end, so
-                // that the chunks are kept for the grace.
-                match write.is_some_and(Write::failed) {
-                    true => self.release(&self.chunk_keys(chunks)).await,
-                    false => self.discard(chunks).await,
-                }
+                self.withdraw(write, std::iter::empty(), chunks).await;
                 false
             }
             Err(error) => {
@@ -622,6 +617,28 @@ impl<S: Storage> Writer<S> {
             self.records.store.write(chunk.key(), chunk.record().clone()).await
         };
         written.await.map_err(|error| Lost::Failed("write", error))
+    }
+
+    /// Withdraws a record that was announced, and that another write has superseded.
+    ///
+    /// A lookup may have answered with the record while it was in flight. Its request reads the body to the end, so that the
+    /// chunks that are not written yet are written all the same, and all are kept for the grace.
+    pub(crate) async fn withdraw(
+        &self,
+        write: Option<Write>,
+        unwritten: impl Iterator<Item = ChunkWrite> + Send,
+        chunks: u32,
+    ) {
+        // First, so that no further lookup finds the record.
+        if !write.is_some_and(Write::failed) {
+            return self.discard(chunks).await;
+        }
+        for chunk in unwritten {
+            if self.write_chunk(chunk).await.is_err() {
+                break; // the storage fails, and readers of the rest with it
+            }
+        }
+        self.release(&self.chunk_keys(chunks)).await;
     }
 
     /// Deletes chunks that no record names. They expire after the grace instead if another request may be reading them.
