@@ -27,8 +27,10 @@ use http::{Request, Response, request};
 pub(crate) use self::change::change;
 pub(super) use self::change::pass_on;
 pub(super) use self::conditional::stale_on_error;
+pub(crate) use self::fetcher::Fetcher;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::fetcher::Unstorable;
 pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
-pub(crate) use self::fetcher::{Fetcher, Unstorable};
 pub(super) use self::response::may_store_for;
 use super::coalesce::{Landed, Ticket};
 use super::records::{Lease, Snapshot};

@@ -63,8 +63,11 @@ pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};
 pub(crate) use self::lookup::{First, Found, Snapshot, usable_head, variant_in};
 pub(crate) use self::recent_keys::RecentKeys;
+#[cfg(feature = "content-keys")]
+pub(crate) use self::selectors::ContentKey;
+#[cfg(feature = "reqwest")]
 pub(crate) use self::selectors::Untold;
-pub(crate) use self::selectors::{ContentKey, forget_content, is_by_content};
+pub(crate) use self::selectors::{forget_content, is_by_content};
 pub(crate) use self::writer::Warming;
 pub(crate) use self::writer::{Claim, Lost, Writer};
 
