@@ -1,6 +1,7 @@
 //! Makes the value of Age.
 //!
-//! Each hit has one, so that the usual ones are not allocated: their digits are in a table in the binary.
+//! Each hit has one, so that the usual ones are not allocated: their digits are in a table in the binary. Without it a hit in
+//! memory takes nine allocations instead of eight (`benches/allocations.rs`, "memory, no extensions").
 
 use http::HeaderValue;
 

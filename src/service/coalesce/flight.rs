@@ -113,14 +113,18 @@ impl<T> Flights<T> {
     where
         T: Default,
     {
-        // Dropped only after the lock: it may be the last reference to its flight, which then leaves the map.
+        // Declared before the guard, so that it is dropped after it: it may be the last reference to its flight, whose `drop`
+        // takes the lock.
         let there;
         let mut map = self.lock();
         there = map.get(&at).and_then(|(_, flight)| flight.upgrade());
+        // The locks of a flight are taken under that of the map, here alone, and never the other way round.
         let is_open = |flight: &Flight<T>| flight.outcome().as_ref().is_none_or(&is_joinable);
         let mut has_ended = false;
         if let Some(flight) = &there {
             if is_open(flight) {
+                // A request that saw something else came after a write by another process, or an invalidation: a response that
+                // was asked for before that must not answer it.
                 if flight.seen().contains(&seen) {
                     return Joined::Follow(Arc::clone(flight));
                 }
@@ -141,7 +145,9 @@ impl<T> Flights<T> {
             contended: AtomicBool::new(false),
             wakers: Arc::default(),
         });
+        // Weak, so that the map keeps no fetch alive that nobody waits for.
         map.insert(at, (number, Arc::downgrade(&flight)));
+        // Read under the lock, under which the count grows: a flight that ended since the lookup is seen here or in the map.
         let looks_again = has_ended || self.departures() != departures;
         drop(map);
         let ticket = Ticket { position, flight: Arc::downgrade(&flight), is_published: false, looks_again };
@@ -150,6 +156,7 @@ impl<T> Flights<T> {
 
     fn remove(&self, at: Key, number: u64) {
         let mut map = self.lock();
+        // A flight that was retired may have a successor at its key by now.
         if map.get(&at).is_some_and(|(there, _)| *there == number) {
             map.remove(&at);
             self.departures.fetch_add(1, Ordering::SeqCst);
@@ -184,6 +191,7 @@ impl<T> Flight<T> {
     async fn wait<R>(&self, mut ready: impl FnMut() -> Option<R>) -> R {
         let mut waiting = Waiting { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
         poll_fn(|cx| {
+            // Registered before the look, so that an outcome that comes in between wakes this task.
             drop(waiting.slot.wait(cx.waker()));
             if let Some(ready) = ready() {
                 waiting.is_over = true;
@@ -204,20 +212,23 @@ impl<T> Flight<T> {
     /// Polls the fetch on behalf of all that wait, unless another task is just doing that. That task then wakes all once
     /// more, since a wake-up may have come before this one was there to hear it.
     fn poll_drive(&self) {
+        // Never waits for the lock: the task that holds it may be polling a slow origin.
         let mut drive = match self.drive.try_lock() {
             Ok(drive) => drive,
             Err(_) => {
+                // Stored before the second try: either that succeeds, or the other task sees the mark when it lets go.
                 self.contended.store(true, Ordering::SeqCst);
                 let Ok(drive) = self.drive.try_lock() else { return };
                 drive
             }
         };
         let Some(fetch) = drive.as_mut() else { return };
+        // Wakes all: the task that polled it may be gone when the origin answers.
         let waker = Waker::from(Arc::clone(&self.wakers));
         let is_over = fetch.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         let over = if is_over { drive.take() } else { None };
         drop(drive);
-        drop(over);
+        drop(over); // outside the lock: dropping a future runs foreign code
         if self.contended.swap(false, Ordering::SeqCst) || is_over {
             self.wakers.wake_all();
         }

@@ -110,6 +110,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
     departures: u64,
 ) -> Answered<F> {
     let config = &shared.config;
+    // The task that writes them ends with its runtime, and this may be another one.
     if !shared.records.pending.is_empty() {
         shared.records.settle_later();
     }
@@ -196,6 +197,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     }
                 }
                 Step::Look | Step::LookThenAlone => {
+                    // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
                     self.departures = self.shared.flights.departures();
                     self.is_beside = false;
                     if let Some(response) = self.look_again().await {
@@ -227,17 +229,20 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             || self.shared.records.uncoalescable.since(self.snapshot.head).is_some()
             || (self.is_authorized()
                 && self.shared.records.uncoalescable_authorized.since(self.snapshot.head).is_some())
+            // Without a runtime there is no timer that would bound the waiting.
             || Handle::try_current().is_err()
         {
             return None;
         }
         let has = |name| self.parts.headers.contains_key(name);
+        // The response to a HEAD has no body, and to a conditional request perhaps none: others could not be answered from it.
         let is_get = self.parts.method == Method::GET || is_by_content(&self.parts);
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
         let directives = config.directives(&self.parts);
         let may_lead = is_get && config.may_fetch_for_others(&self.parts, &directives);
         match self.need {
+            // The storage failed, so that nothing may be stored, and a download is shared by way of being stored.
             Need::Fetch(MissReason::Storage) => None,
             // No response that was asked for before this request may answer it.
             _ if directives.no_cache => None,
@@ -335,6 +340,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     where
         F: 'static,
     {
+        // Shared with the future, which may be polled, and finished, by another task. A std mutex, held for one assignment.
         let outcome = Arc::new(Mutex::new(None));
         let brought = Arc::clone(&outcome);
         let fetch = async move {
