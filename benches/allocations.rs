@@ -1,5 +1,5 @@
-//! How many allocations a hit makes, request and reading the body included: apart from the times, which counting
-//! distorts. Fails if they are more than they should be, or if they grow with the body.
+//! How many allocations a hit and a miss make, request and reading the body included: apart from the times, which counting
+//! distorts. Fails if those of a hit are more than they should be, or if they grow with the body.
 //!
 //! `cargo bench --bench allocations`
 #![allow(missing_docs)]
@@ -34,6 +34,21 @@ where
     })
 }
 
+/// A miss that is stored, in a runtime, so that others could follow it.
+fn miss(len: usize) -> AllocationInfo {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _within = runtime.enter();
+    let layer =
+        CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
+    let mut service = layer.layer(Bare::new(len));
+    let uris = [0, 1].map(|number| format!("{URI}&miss={number}"));
+    // Once before: what is made once is not a miss's.
+    assert_eq!(read(&mut service, &uris[0]).now_or_never(), Some(len));
+    measure(|| {
+        read(&mut service, &uris[1]).now_or_never();
+    })
+}
+
 fn main() {
     println!("{:24} {:>8} {:>12} {:>8}", "", "body", "allocations", "bytes");
     let mut rows = Vec::new();
@@ -58,6 +73,8 @@ fn main() {
         for (name, info) in &row {
             println!("{name:24} {len:>8} {:>12} {:>8}", info.count_total, info.bytes_total);
         }
+        let info = miss(len);
+        println!("{:24} {len:>8} {:>12} {:>8}", "memory, miss", info.count_total, info.bytes_total);
         rows.push(row.map(|(_, info)| (info.count_total, info.bytes_total)));
     }
     for [bare, _, plain, full] in &rows {

@@ -65,6 +65,7 @@ impl Claims {
         text(&mut form, URI);
         varint(&mut form, names.len() as u64);
         names.iter().for_each(|name| text(&mut form, name));
+        form.push(0); // no names are left out
         form.extend([7; 16]); // generation
         varint(&mut form, 0); // fence
         varint(&mut form, self.until);
