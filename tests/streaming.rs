@@ -19,7 +19,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Storage};
-use tower_response_cache::{BodyErrorKind, CacheBody, CacheLayer, Clock, Stored};
+use tower_response_cache::{BodyErrorKind, CacheBody, CacheLayer, Stored};
 
 use support::faulty::{Faulty, Mode};
 use support::{Answer, Fixture, Origin, get, get_with, response};
@@ -74,29 +74,6 @@ async fn each_frame_reaches_the_caller_when_it_arrives() {
         drop(sender);
         assert!(body.frame().await.is_none());
     }
-}
-
-#[tokio::test]
-async fn download_of_an_hour_is_stored() {
-    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
-    let body = Arc::new(std::sync::Mutex::new(Some(body)));
-    let origin = origin(&[("cache-control", "max-age=86400")], move || {
-        body.lock().unwrap().take().unwrap().boxed_unsync()
-    });
-    let (clock, mock) = Clock::mock();
-    let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2).clock(clock).build().unwrap();
-    let service = layer.layer(origin);
-    let mut body = service.clone().oneshot(get(A)).await.unwrap().into_body();
-    // The first chunk is written when the second frame is asked for.
-    for (text, minutes) in [("one", 0), ("two", 30), ("three", 30)] {
-        sender.send_data(Bytes::from_static(text.as_bytes())).await.unwrap();
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), text);
-        mock.advance(Duration::from_secs(minutes * 60));
-    }
-    drop(sender);
-    assert!(body.frame().await.is_none());
-    let hit = Answer::read(service.oneshot(get(A)).await.unwrap()).await;
-    assert_eq!((hit.word(), &hit.body[..]), ("hit", &b"onetwothree"[..]));
 }
 
 #[tokio::test]

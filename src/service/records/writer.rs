@@ -240,6 +240,11 @@ impl<S: Storage> Writer<S> {
         self.placeholder.as_ref().map(Record::stamp)
     }
 
+    /// Returns whether a lookup that saw this at the head's key saw what this writer saw there, or its own placeholder.
+    pub(crate) fn stands_at(&self, seen: Option<Stamp>) -> bool {
+        seen == self.snapshot.seen || (seen.is_some() && seen == self.puts())
+    }
+
     /// Notes that another request reads the body, and may need its chunks even if the record that names them is not written.
     pub(crate) fn note_followed(&self) {
         self.followed.store(true, Ordering::SeqCst);
@@ -480,22 +485,20 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns whether a write comes too late to be compared with nothing.
+    /// Returns whether this comes too late after a lookup that saw nothing.
     ///
-    /// A write against a stamp fails by itself if the entry was invalidated since the lookup. A write against nothing does not,
-    /// once the tombstone has expired. A chunked body is compared with its placeholder, so that only the placeholder has to
-    /// come in time.
-    fn is_too_late(&self, write: &Write) -> bool {
-        self.snapshot.seen.is_none()
-            && write.seen().is_none()
-            && self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT
+    /// A write against a stamp fails by itself if the entry was invalidated since the lookup. Where the lookup saw nothing, that
+    /// holds only while the tombstone cannot have expired. It holds for the head of a chunked body as well, though that is
+    /// compared with its placeholder: the storage may write the placeholder a second time, late, after the tombstone has gone.
+    fn is_too_late(&self) -> bool {
+        self.snapshot.seen.is_none() && self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT
     }
 
     /// Returns whether no invalidation forbids writing a record of this response.
     ///
     /// Invalidations that the storage does not know of yet and deletions by filters are looked up.
     fn may_store(&self, write: &Write) -> bool {
-        !self.is_too_late(write)
+        !self.is_too_late()
             && self.records.pending.get(self.snapshot.head).is_none()
             // A pending invalidation may have been dropped since. What was fetched before counts as invalidated.
             && self.records.pending.believes(self.snapshot.at, &self.snapshot.key_text)
@@ -580,7 +583,7 @@ impl<S: Storage> Writer<S> {
         match claim {
             Claim::Needless => Ok(()),
             Claim::Lost => Err(Lost::Superseded),
-            Claim::Announced(write) if self.is_too_late(&write) => Err(Lost::Superseded),
+            Claim::Announced(_) if self.is_too_late() => Err(Lost::Superseded),
             Claim::Announced(write) => match self.records.carry_out(write).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Lost::Superseded),

@@ -54,8 +54,8 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) asked_at: Timestamp,
     /// The count of ended flights, taken before the last lookup.
     departures: u64,
-    /// It looks at the key of its own variant, beside one that is not stored yet: no lookup of the entry finds that key.
-    is_beside: bool,
+    /// The key of its own variant, and the writer that stores another one: until that is stored, no lookup finds the key.
+    beside: Option<(Key, Arc<Writer<S>>)>,
     rounds: usize,
     /// Until when it waits for another request's fetch. It waits a second time at most, for a new leader.
     until: Instant,
@@ -146,7 +146,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
                 body,
                 asked_at,
                 departures,
-                is_beside: false,
+                beside: None,
                 rounds: ROUNDS,
                 until,
                 has_waited: false,
@@ -190,8 +190,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 Step::Alone => break,
                 Step::Beside(key, writer) => {
                     self.departures = self.shared.flights.departures();
-                    self.is_beside = true;
-                    self.snapshot = writer.beside(self.snapshot, key);
+                    self.beside = Some((key, writer));
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
                     }
@@ -199,7 +198,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 Step::Look | Step::LookThenAlone => {
                     // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
                     self.departures = self.shared.flights.departures();
-                    self.is_beside = false;
+                    self.beside = None;
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
                     }
@@ -264,24 +263,30 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     async fn look_again(&mut self) -> Option<Response<CacheBody<F::Body>>> {
         let (shared, parts) = (&self.shared, &self.parts);
         let records = &shared.records;
-        let found = match (shared.config.identify(parts), &self.snapshot.variant) {
-            (Some(uri), &Some((key, _))) if self.is_beside => {
-                let selection = records.selection(self.snapshot.names(), parts);
-                records.lookup_variant(&mut self.snapshot, key, &uri, selection).await
-            }
-            (Some(uri), _) => {
-                let (snapshot, found) = records.lookup(self.snapshot.head, &uri, parts, None).await;
+        let found = match shared.config.identify(parts) {
+            Some(uri) => {
+                let (snapshot, mut found) = records.lookup(self.snapshot.head, &uri, parts, None).await;
                 self.snapshot = snapshot;
+                // The head is looked at first, as always: an invalidation since then ends what is beside it, too.
+                let beside = self.beside.take().filter(|(_, writer)| {
+                    !matches!(found, Found::Failed) && writer.stands_at(self.snapshot.seen)
+                });
+                if let Some((key, writer)) = beside {
+                    self.snapshot = writer.beside(self.snapshot.clone(), key);
+                    let selection = records.selection(self.snapshot.names(), parts);
+                    found = records.lookup_variant(&mut self.snapshot, key, &uri, selection).await;
+                    self.beside = Some((key, writer));
+                }
                 found
             }
-            (None, _) => Found::Nothing(MissReason::Absent),
+            None => Found::Nothing(MissReason::Absent),
         };
         match consider(shared, &mut self.fetcher, parts, &self.snapshot, found).await {
             Looked::Answered(response) => Some(response),
             Looked::Needs(need) => {
                 self.need = match need {
                     // The tags that are known here are of responses that no 304 can name yet.
-                    Need::Select if self.is_beside => Need::Fetch(MissReason::Vary),
+                    Need::Select if self.beside.is_some() => Need::Fetch(MissReason::Vary),
                     need => need,
                 };
                 None
@@ -320,7 +325,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     body: self.body,
                     asked_at: self.asked_at,
                     departures: self.departures,
-                    is_beside: self.is_beside,
+                    beside: self.beside,
                     rounds: self.rounds,
                     until: self.until,
                     has_waited: self.has_waited,
@@ -366,7 +371,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
                 // No other process knows the key beside a variant that is not stored yet.
-                if self.is_beside {
+                if self.beside.is_some() {
                     break;
                 }
                 match self.shared.records.lease(at, seen, until).await {
