@@ -90,7 +90,9 @@ impl<S: Storage> Records<S> {
             _ => entry::record(Slot::Fence { until, placeholder: false }, until),
         };
         let stamp = tombstone.stamp();
-        let is_due = || self.pending.get(head) == Some(id);
+        // Also where a newer invalidation has replaced this one: its caller waits for its own tombstone, and this caller must
+        // not be told that all is done before one is written.
+        let is_due = || self.pending.get(head).is_some();
         // Only this invalidation: one that was added meanwhile is still to be written.
         let done = || self.pending.remove(head, id);
         let mut written = self.store.overwrite(head, tombstone.clone(), is_due, done).await;
@@ -102,9 +104,9 @@ impl<S: Storage> Records<S> {
         }
         match written {
             Ok(true) => {}
-            // Another task has carried it out, or a newer invalidation has taken its place.
-            Ok(false) if self.pending.get(head).is_none() => return InvalidationOutcome::Settled,
-            Ok(false) | Err(_) => return InvalidationOutcome::Pending,
+            // Another task has written a tombstone since this invalidation was added.
+            Ok(false) => return InvalidationOutcome::Settled,
+            Err(_) => return InvalidationOutcome::Pending,
         }
         if let Some(variant) = there.as_ref().and_then(decode).and_then(Slot::variant) {
             self.release_chunks(variant.response.body.chunks(head)).await;
