@@ -144,7 +144,9 @@ impl Servers {
                     DynamoDb::start().map_err(|reason| format!("{reason}, and no TEST_DYNAMODB_ENDPOINT"));
                 started.map(|started| self.dynamodb.insert(started).endpoint())
             });
-            let address = Address::Server(endpoint.as_deref().map_or(String::new(), dynamodb::address));
+            // DynamoDB Local takes a thousand writes at once one after another, and on a busy machine longer than the usual 10 s.
+            let patient = |endpoint: &str| format!("{}&response_timeout=40", dynamodb::address(endpoint));
+            let address = Address::Server(endpoint.as_deref().map_or(String::new(), patient));
             let missing = endpoint.as_ref().err().cloned();
             kinds.push(Kind { missing, endpoint: endpoint.ok(), ..kind("dynamodb", address) });
         }
