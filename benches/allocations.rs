@@ -42,7 +42,7 @@ fn miss(len: usize) -> AllocationInfo {
         CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
     let mut service = layer.layer(Bare::new(len));
     let uris = [0, 1].map(|number| format!("{URI}&miss={number}"));
-    // Once before: what is made once is not a miss's.
+    // Once before: the first request makes things that later ones share.
     assert_eq!(read(&mut service, &uris[0]).now_or_never(), Some(len));
     measure(|| {
         read(&mut service, &uris[1]).now_or_never();

@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tower_response_cache::{Clock, MissReason, Outcome, Result, Stored, Timestamp
 
 use support::faulty::{Faulty, Mode};
 use support::forward::forward;
-use support::{Fixture, Origin, get, response};
+use support::{Fixture, Origin, get, not_modified, response};
 
 const A: &str = "http://example.com/a";
 
@@ -665,15 +665,59 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
     }
 }
 
+/// A memory storage that writes one entry alone, once it is told which, and never answers about the others.
+#[derive(Clone)]
+struct OneEntry {
+    inner: MemoryStorage,
+    entry: Arc<OnceLock<[u8; 16]>>,
+}
+
+impl Storage for OneEntry {
+    forward!(inner: read, delete, clear, keys);
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        if self.entry.get().is_some_and(|entry| *entry != key.entry) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.write(key, record).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
+    let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
+    let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
+        true => not_modified(&[("etag", "\"a\"")]),
+        false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
+    });
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+    cache.get(A).await;
+    cache.layer.idle().await;
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk).unwrap();
+    storage.delete(chunk).await.unwrap();
+    storage.entry.set(chunk.entry).unwrap();
+    cache.clock.advance(Duration::from_secs(100));
+    cache.get("http://example.com/other").await; // its write is in flight
+    let answer = cache.get(A).await;
+    assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]));
+    cache.layer.idle().await;
+    let statistics = cache.layer.statistics();
+    assert_eq!(statistics.freshened(), 0, "{statistics}");
+    assert_eq!(cache.get(A).await.word(), "hit");
+}
+
 /// A memory storage that takes no writes while it is told so, and cannot read one key.
 #[derive(Clone)]
 struct Unreadable {
     inner: MemoryStorage,
-    key: Arc<std::sync::OnceLock<Key>>,
+    key: Arc<OnceLock<Key>>,
     refuses: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Storage for Unreadable {
+    forward!(inner: delete, clear, keys);
+
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         if self.key.get() == Some(&key) {
             return Err(tower_response_cache::Error::new(
@@ -688,15 +732,6 @@ impl Storage for Unreadable {
             return Err(tower_response_cache::Error::new(tower_response_cache::ErrorKind::Other, "scripted"));
         }
         self.inner.write(key, record).await
-    }
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
     }
 }
 
@@ -751,6 +786,8 @@ impl Panicking {
 }
 
 impl Storage for Panicking {
+    forward!(inner: delete, clear, keys);
+
     fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send {
         let go = self.go();
         async move {
@@ -777,15 +814,6 @@ impl Storage for Panicking {
             self.inner.write_if(key, seen, record).await
         }
     }
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
-    }
 }
 
 /// A memory storage whose answers without waiting panic.
@@ -793,23 +821,10 @@ impl Storage for Panicking {
 struct PanickingNow(MemoryStorage);
 
 impl Storage for PanickingNow {
+    forward!(0: read, write, delete, clear, keys);
+
     fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
         panic!("scripted");
-    }
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.0.read(key).await
-    }
-    async fn write(&self, key: Key, record: Record) -> Result<()> {
-        self.0.write(key, record).await
-    }
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.0.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.0.clear().await
-    }
-    fn keys(&self) -> impl futures_util::Stream<Item = Result<Key>> + Send {
-        self.0.keys()
     }
 }
 

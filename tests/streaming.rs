@@ -18,10 +18,11 @@ use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_response_cache::storage::{Key, Kind, MemoryStorage, Storage};
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
 use tower_response_cache::{BodyErrorKind, CacheBody, CacheLayer, Stored};
 
 use support::faulty::{Faulty, Mode};
+use support::forward::forward;
 use support::{Answer, Fixture, Origin, get, get_with, response};
 
 const A: &str = "http://example.com/a";
@@ -305,4 +306,74 @@ fn the_body_is_sync_and_unpin_when_the_inner_body_is() {
     fn check_send<B: Send>() {}
     check::<CacheBody<Full<Bytes>>>();
     check_send::<CacheBody<AnyBody>>();
+}
+
+/// Answers a read in two steps, like a driver whose futures have to be polled in between.
+#[derive(Clone)]
+struct TwoSteps(MemoryStorage);
+
+impl Storage for TwoSteps {
+    forward!(0: write, delete, clear, keys);
+
+    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.0.read(key).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_of_the_caller_fails_no_read() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], vec![1; 10_000]));
+    let cache = Fixture::with(origin, TwoSteps(MemoryStorage::new()), |builder| builder.chunk_bytes(1000));
+    assert_eq!(cache.get(A).await.word(), "miss");
+    let mut body = cache.send(get(A)).await.into_body();
+    assert!(body.status().unwrap().is_hit());
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    // Longer than a read may take. The next chunks are asked for already.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let rest = body.collect().await.unwrap().to_bytes();
+    assert_eq!(first.len() + rest.len(), 10_000);
+}
+
+/// Counts the reads of chunks.
+#[derive(Clone)]
+struct CountingChunks(MemoryStorage, Arc<AtomicUsize>);
+
+impl Storage for CountingChunks {
+    forward!(0: write, delete, clear, keys);
+
+    async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
+        if key.kind == Kind::Chunk {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.read(key).await
+    }
+}
+
+#[tokio::test]
+async fn finishing_reads_nothing_from_the_storage() {
+    let chunk_reads = Arc::new(AtomicUsize::new(0));
+    let storage = CountingChunks(MemoryStorage::new(), Arc::clone(&chunk_reads));
+    let layer = CacheLayer::builder(storage).chunk_bytes(1000).finish_on_drop().build().unwrap();
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+    let body = Arc::new(std::sync::Mutex::new(Some(body)));
+    let service = layer.layer(origin(&[("cache-control", "max-age=60")], move || {
+        body.lock().unwrap().take().expect("one fetch is enough").boxed_unsync()
+    }));
+    let ask = async || service.clone().oneshot(get(A)).await.unwrap().into_body();
+    let (mut fast, slow) = (ask().await, ask().await);
+    for _ in 0..8 {
+        sender.send_data(Bytes::from(vec![1; 1000])).await.unwrap();
+        fast.frame().await.unwrap().unwrap();
+    }
+    drop((fast, slow));
+    sender.send_data(Bytes::from(vec![1; 1000])).await.unwrap();
+    drop(sender);
+    layer.idle().await;
+    assert_eq!(chunk_reads.load(Ordering::Relaxed), 0);
+    let hit = ask().await;
+    assert!(hit.status().unwrap().is_hit());
+    assert_eq!(hit.collect().await.unwrap().to_bytes().len(), 9000);
 }

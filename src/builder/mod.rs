@@ -59,8 +59,11 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// In a private cache, does not tell requests apart by their Cookie. Authorization still counts. What was stored so
-    /// answers nobody once this is taken back. Default: it does.
+    /// In a private cache, does not tell requests apart by their Cookie. Authorization still counts.
+    ///
+    /// A response that was stored under this setting is not served once the setting is taken back.
+    ///
+    /// Default: Cookie counts.
     pub fn ignore_cookie(mut self) -> Self {
         self.config.policy.ignore_cookie = true;
         self

@@ -51,9 +51,12 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
-    /// Does not tell requests apart by these fields, whatever Vary says. The risk: a response that was made for one
-    /// value is served for another; with Authorization, to another user. What was stored so answers nobody once a field counts
-    /// again. Default: all that Vary names count.
+    /// Does not tell requests apart by these fields, whatever Vary says.
+    ///
+    /// The risk: a response that was made for one value is served for another; with Authorization, to another user. A
+    /// response that was stored under this setting is not served once one of the fields counts again.
+    ///
+    /// Default: every field that Vary names counts.
     pub fn ignore_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.config.policy.ignored_fields.extend(names);
         self

@@ -1,7 +1,5 @@
 //! Which request fields select a stored response, and their values (RFC 9111 §4.1).
 
-use std::ops::Deref;
-
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
@@ -24,14 +22,6 @@ pub(crate) struct Selecting {
     pub(crate) left_out: Option<Box<LeftOut>>,
 }
 
-impl Deref for Selecting {
-    type Target = [HeaderName];
-
-    fn deref(&self) -> &[HeaderName] {
-        &self.names
-    }
-}
-
 /// The fields that would select a response if it were not for the settings of the cache that stores it. A cache that does not
 /// leave them all out cannot know which request the response answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +33,9 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    /// What these settings leave out of a response's selecting fields, which are `names`; `None`: nothing, as usual.
+    /// Returns the fields that these settings leave out of a response's selecting fields, which are `names`.
+    ///
+    /// `None` if they leave out none, which is usual.
     pub(crate) fn by(
         options: &Options,
         response: &HeaderMap,

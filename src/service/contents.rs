@@ -94,7 +94,7 @@ pub(super) struct Replayer<B> {
 
 pub(super) type Reading<B> = Pin<Box<dyn Future<Output = Read<B>> + Send>>;
 
-/// What came of reading.
+/// The outcome of reading a content.
 pub(super) enum Read<B> {
     Whole(Bytes),
     /// Too long, or it failed: it is sent on as it came.

@@ -1,4 +1,4 @@
-//! What a request asks of the cache: its fields, its options, the scope that it was sent in, and the layer's settings.
+//! The directives of a request: from its fields, its options, the scope that it was sent in, and the layer's settings.
 
 use http::{header, request};
 
@@ -10,11 +10,12 @@ use crate::policy::{self, Interest, RequestDirectives, Ttl};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Background(pub(super) u64);
 
-/// Whether the cache of this number makes a request for its storage alone: a refresh in the background.
+/// Returns whether the cache of this number makes a request for its storage alone: a background refresh.
 pub(super) fn is_background(request: &request::Parts, number: u64) -> bool {
     request.extensions.get::<Background>().is_some_and(|Background(by)| *by == number)
 }
 
+/// Returns the options that the user gave to a request.
 pub(super) fn options(parts: &request::Parts) -> Option<&CacheOptions> {
     parts.extensions.get()
 }
@@ -37,7 +38,9 @@ impl Config {
         options.bypasses()
     }
 
-    /// Whether a request leaves it open that its response is stored, and good for others for a while.
+    /// Returns whether the response to a request may be stored, and may answer other requests for a while.
+    ///
+    /// The response itself decides later; this only rules out what the request forbids.
     pub(super) fn may_fetch_for_others(
         &self,
         parts: &request::Parts,

@@ -115,13 +115,15 @@
 //!
 //! # Glossary
 //!
-//! - **origin**, **inner service**: what the layer wraps. **storage**: where records are kept.
+//! - **origin**, **inner service**: the service that the layer wraps. **storage**: the place where records are kept.
 //! - **entry**: all that is stored for one effective URI. **head record**, **variant record**, **chunk record**: its parts.
-//! - **snapshot**: what a lookup saw, with which later writes are compared. **candidate**: the stored response that it
+//! - **snapshot**: the stamps that a lookup saw, with which later writes are compared. **candidate**: the stored response that it
 //!   selected for the request.
-//! - **need**: what a request needs from the origin. **errand**: on whose behalf it is sent.
+//! - **need**: the reason why a request goes to the origin. **errand**: the terms on which it is sent.
 //! - **flight**: one fetch that several requests share. Its **leader** holds the **ticket**; a **follower** waits for the
 //!   **outcome**.
+//! - **settled**: of an invalidation, that the storage has taken its tombstone. **announced**: of a write, that lookups of
+//!   this process see it. **backlog**: the records that were handed to the storage and not taken yet.
 //! - **download**: a body on its way from the origin. **reader**: one of those who get it.
 //! - **in-flight write**: decided, and not acknowledged by the storage yet.
 //! - **pending invalidation**: made, and not taken by the storage yet; until then the entry is a miss for this process.

@@ -1,4 +1,4 @@
-//! What the service promises about itself.
+//! Tests of private properties of the service.
 
 use bytes::Bytes;
 use http::{Request, Response};

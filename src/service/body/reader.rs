@@ -259,7 +259,7 @@ impl<S: Storage> Source for Reader<S> {
                     return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
                 }
             }
-            // Before the body is polled, and under the same lock: what becomes ready right after that finds this task.
+            // Registered before the body is polled, and under the same lock: a wake-up that comes right after finds this task.
             replaced_waker = self.slot.wait(cx.waker());
             match download.poll_more(&mut state, download.writer.records.config.body_deadline) {
                 Progress::Ready => {
@@ -320,7 +320,7 @@ impl<S: Storage> Drop for Reader<S> {
             && (records.config.finish_on_drop || self.has_its_part())
             && state.is_open()
             && Handle::try_current().is_ok();
-        // From where the body has come: what came before is with the storage, and need not be read from there. Under the
+        // It begins where the body has come to: the bytes before are with the storage, and need not be read again. Under the
         // same lock, so that the bytes from here on are not released meanwhile.
         let offset = state.buffer.end();
         let number = goes_on.then(|| state.positions.enter(offset));
@@ -337,89 +337,5 @@ impl<S: Storage> Drop for Reader<S> {
             // A task, since no caller polls this reader.
             records.tasks.spawn(reader.drain());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures_util::{Stream, stream};
-    use http::{Request, Response};
-    use http_body_util::{BodyExt, Empty, StreamBody};
-    use tokio::sync::mpsc;
-    use tower::{Layer, ServiceExt, service_fn};
-
-    use super::*;
-    use crate::CacheLayer;
-    use crate::storage::{Key, Kind, MemoryStorage};
-
-    /// Counts the reads of chunks.
-    #[derive(Clone)]
-    struct Counting(MemoryStorage, Arc<AtomicUsize>);
-
-    impl Storage for Counting {
-        async fn read(&self, key: Key) -> Result<Option<Record>> {
-            if key.kind == Kind::Chunk {
-                self.1.fetch_add(1, Ordering::Relaxed);
-            }
-            self.0.read(key).await
-        }
-
-        async fn write(&self, key: Key, record: Record) -> Result<()> {
-            self.0.write(key, record).await
-        }
-
-        async fn delete(&self, key: Key) -> Result<bool> {
-            self.0.delete(key).await
-        }
-
-        async fn clear(&self) -> Result<()> {
-            self.0.clear().await
-        }
-
-        fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-            self.0.keys()
-        }
-    }
-
-    #[tokio::test]
-    async fn finishing_reads_nothing_from_the_storage() {
-        let chunk_reads = Arc::new(AtomicUsize::new(0));
-        let storage = Counting(MemoryStorage::new(), Arc::clone(&chunk_reads));
-        let layer = CacheLayer::builder(storage).chunk_bytes(1000).finish_on_drop().build().expect("it fits");
-        let (origin, frames) = mpsc::unbounded_channel();
-        let frames = Arc::new(Mutex::new(Some(frames)));
-        let service = layer.layer(service_fn(move |_: Request<Empty<Bytes>>| {
-            let mut frames = frames.lock().expect("not poisoned").take().expect("one fetch is enough");
-            let body = StreamBody::new(stream::poll_fn(move |cx| frames.poll_recv(cx)));
-            let response = Response::builder().header("cache-control", "max-age=60").body(body);
-            async move { Ok::<_, Infallible>(response.expect("valid")) }
-        }));
-        let ask = async || {
-            let request = Request::get("http://example.com/").body(Empty::new()).expect("valid");
-            service.clone().oneshot(request).await.expect("infallible").into_body()
-        };
-        let (mut fast, slow) = (ask().await, ask().await);
-        let send = || {
-            let frame = Frame::data(Bytes::from(vec![1; 1000]));
-            origin.send(Ok::<_, Infallible>(frame)).expect("the body is read");
-        };
-        for _ in 0..8 {
-            send();
-            fast.frame().await.expect("it has data").expect("the origin sends it");
-        }
-        drop(fast);
-        drop(slow);
-        tokio::task::yield_now().await;
-        send();
-        drop(origin);
-        layer.idle().await;
-        assert_eq!(chunk_reads.load(Ordering::Relaxed), 0);
-        let hit = ask().await;
-        assert!(hit.status().is_some_and(|status| status.is_hit()));
-        assert_eq!(hit.collect().await.expect("it is stored").to_bytes().len(), 9000);
     }
 }

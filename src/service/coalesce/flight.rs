@@ -27,7 +27,7 @@ use std::task::{Context, Poll, Waker};
 use crate::service::wakers::{Slot, Wakers};
 use crate::storage::{Key, Stamp};
 
-/// What a lookup saw at a key.
+/// The stamp that a lookup saw at a key; `None`: there was no record.
 pub(crate) type Seen = Option<Stamp>;
 
 type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>)>;
@@ -41,7 +41,7 @@ pub(crate) struct Flights<T> {
 /// One fetch.
 pub(crate) struct Flight<T> {
     position: Position<T>,
-    /// What its leader saw at the key, and what it has put there itself.
+    /// The stamps that its leader saw at the key, or has put there itself.
     seen: Mutex<Vec<Seen>>,
     outcome: Mutex<Option<T>>,
     /// The fetch, if it can leave its request.
@@ -145,7 +145,7 @@ impl<T> Flights<T> {
             contended: AtomicBool::new(false),
             wakers: Arc::default(),
         });
-        // Weak, so that the map keeps no fetch alive that nobody waits for.
+        // Weak, so that a fetch ends once no task waits for it.
         map.insert(at, (number, Arc::downgrade(&flight)));
         // Read under the lock, under which the count grows: a flight that ended since the lookup is seen here or in the map.
         let looks_again = has_ended || self.departures() != departures;

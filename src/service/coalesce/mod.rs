@@ -40,7 +40,7 @@ pub(crate) type Flights<S> = flight::Flights<Landed<S>>;
 pub(super) type Ticket<S> = flight::Ticket<Landed<S>>;
 
 impl<S: Storage> Landed<S> {
-    /// Whether a request that comes now can still read this from its beginning.
+    /// Returns whether a request that comes now can still read this from its beginning.
     pub(super) fn is_joinable(&self) -> bool {
         matches!(self, Self::Streaming(download) if download.may_be_open())
     }

@@ -25,7 +25,7 @@ use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
 use crate::service::coalesce::Landed;
 use crate::service::directives::is_background;
-use crate::service::records::{Snapshot, Writer, variant_in};
+use crate::service::records::{KeptBody, Snapshot, Writer, variant_in};
 use crate::service::respond::{self, Asked, stored_status};
 use crate::service::shared::Shared;
 use crate::service::tasks::Driven;
@@ -239,7 +239,7 @@ impl<S: Storage> Revalidation<'_, S> {
         policy::freshen(&mut headers, &from.headers, options);
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
-        // The same judgement as for a new response: what the 304 says may have made it unstorable.
+        // The same judgement as for a new response: the fields of the 304 may have made it unstorable.
         let judged = judge(shared, request, &Method::GET, old.status, &headers, freshness);
         let passes = freshened_passes_filters(shared, request, from, old.status, &headers).await;
         let (is_storable, from_old) = (|| passes && judged.is_ok(), (old.status, &headers));
@@ -263,8 +263,9 @@ impl<S: Storage> Revalidation<'_, S> {
         let storable = storable
             .and_then(|names| if passes { Ok(names) } else { Err(Stored::No(NotStored::Filtered)) })
             .and_then(|names| joined.map(|_| names));
-        let is_own =
-            storable.as_ref().is_ok_and(|names| records.selection(names, request) == variant.selection);
+        let is_own = storable
+            .as_ref()
+            .is_ok_and(|names| records.selection(&names.names, request) == variant.selection);
         let (body, until, storable) = match storable {
             // No record is written, so that the chunks need not be kept for longer. The answer checks that they are there.
             storable if storable.is_err() || config.directives(request).read_only => {
@@ -277,11 +278,10 @@ impl<S: Storage> Revalidation<'_, S> {
                 None => (old.body.clone(), until, Err(Stored::Unchanged)),
             },
             storable => match records.keep_body(snapshot.head, &old.body, until).await {
-                Ok(Some(body)) => (body, until, storable),
-                // With a write in flight, a chunk that the storage does not have yet is no sign that the body is gone.
-                Ok(None) if records.in_flight.is_empty() => return None,
+                Ok(KeptBody::Kept(body)) => (body, until, storable),
+                Ok(KeptBody::Gone) => return None,
                 // No record may name the chunks for longer than they are known to be kept.
-                Ok(None) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
+                Ok(KeptBody::InFlight) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
             },
         };
         let response = StoredResponse {

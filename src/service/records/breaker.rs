@@ -32,7 +32,7 @@ pub(crate) struct Breaker {
     failures: AtomicU32,
     /// Until when operations are refused, in milliseconds since the epoch. Valid while the breaker is open.
     open_until: AtomicU64,
-    /// What the events have said. A std `Mutex`, taken only when the breaker changes or an operation fails while it is open.
+    /// The state that the events have told. A std `Mutex`, taken only when the breaker changes or an operation fails while it is open.
     events: Mutex<Events>,
 }
 

@@ -24,6 +24,15 @@ pub(crate) enum Patience {
     Body,
 }
 
+/// Says what became of a body that was to be kept.
+pub(crate) enum KeptBody {
+    /// All of it is kept for as long as is needed.
+    Kept(StoredBody),
+    /// A part of it is still in flight, and kept for as long as it was written for.
+    InFlight,
+    Gone,
+}
+
 impl<S: Storage> Records<S> {
     /// Reads a chunk from the in-flight writes, or else from the storage.
     pub(crate) async fn read_chunk(&self, key: Key, patience: Patience) -> Result<Option<Record>> {
@@ -73,25 +82,28 @@ impl<S: Storage> Records<S> {
         let _ = self.retain_chunks(chunks, most).await; // on an error they expire at their own time
     }
 
-    /// Keeps a body for a record that is used until a time. Returns `None` if a part of it is gone.
+    /// Keeps a body for a record that is used until a time.
     ///
     /// The storage is only asked whether the chunks are there if they are kept for long enough already: moving an expiry costs
     /// some storages as much as writing the chunk.
-    pub(crate) async fn keep_body(
-        &self,
-        head: Key,
-        body: &StoredBody,
-        until: Timestamp,
-    ) -> Result<Option<StoredBody>> {
-        let &StoredBody::Chunked { kept, .. } = body else { return Ok(Some(body.clone())) };
+    pub(crate) async fn keep_body(&self, head: Key, body: &StoredBody, until: Timestamp) -> Result<KeptBody> {
+        let &StoredBody::Chunked { kept, .. } = body else { return Ok(KeptBody::Kept(body.clone())) };
         let (chunks, needed) = (body.chunks(head), until + GRACE);
         if needed <= kept {
-            return Ok(self.has_chunks(chunks).await?.then(|| body.clone()));
+            return Ok(match self.has_chunks(chunks).await? {
+                true => KeptBody::Kept(body.clone()),
+                false => KeptBody::Gone,
+            });
         }
         // Further than needed, so that the next 304 finds the expiry far enough away and moves nothing.
         let kept = with_slack(needed, self.config.clock.now());
         let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
-        Ok(are_all_there.then(|| body.clone().kept_until(kept)))
+        Ok(match are_all_there {
+            true => KeptBody::Kept(body.clone().kept_until(kept)),
+            // A chunk that is still in flight has no expiry to move, but is no sign that the body is gone.
+            false if self.has_chunks(body.chunks(head)).await? => KeptBody::InFlight,
+            false => KeptBody::Gone,
+        })
     }
 
     /// Copies a body of one chunk for a second record. Returns `None` if it is longer or gone.

@@ -55,7 +55,7 @@ use crate::key::Keyer;
 use crate::observe::Observer;
 use crate::storage::{Storage, Usage, random_id};
 
-pub(crate) use self::chunks::Patience;
+pub(crate) use self::chunks::{KeptBody, Patience};
 pub(crate) use self::groups::note_ignored;
 pub(crate) use self::groups::{CLOCK_SKEW, Named, origin};
 pub(crate) use self::guard::within;

@@ -220,7 +220,7 @@ mod tests {
         assert!(pending.get(key(0, 2)).is_none() && pending.get(key(24_999, 2)).is_some());
         assert!(!pending.believes(now, "https://evil.example/2") && pending.believes(later, EVIL));
         assert!(pending.believes(now, BANK) && pending.believes(now, "http://evil.example/1"));
-        // What the user names may be in a group of any origin.
+        // A name that the user gave may be in a group of any origin.
         assert!(!pending.believes(now, "cache-key:///a") && pending.believes(later, "cache-key:///a"));
     }
 

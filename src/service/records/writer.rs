@@ -133,10 +133,10 @@ impl<S: Storage> Writer<S> {
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
-        let selection = records.selection(&names, request);
-        let personal = policy::is_personal(&names, &request.headers);
+        let selection = records.selection(&names.names, request);
+        let personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
-        let apart = records.config.stands_apart(&names, request);
+        let apart = records.config.stands_apart(&names.names, request);
         records.note_scheme(request);
         let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if (&head.names, &head.left_out) == (&names.names, &names.left_out) => {
@@ -193,7 +193,7 @@ impl<S: Storage> Writer<S> {
     /// Returns the names of the fields that select a variant of the entry.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match &self.target {
-            WriteTarget::Head { names, .. } => names,
+            WriteTarget::Head { names, .. } => &names.names,
             WriteTarget::Variant { .. } => self.snapshot.names(),
         }
     }

@@ -26,7 +26,7 @@ use crate::service::shared::Shared;
 use crate::storage::Storage;
 
 impl Config {
-    /// Whether a request is of a method that is told apart by content, and that the user made cacheable.
+    /// Returns whether the user made a request's method cacheable by its content.
     pub(super) fn reads_content(&self, parts: &request::Parts) -> bool {
         let of_itself = matches!(parts.method, Method::GET | Method::HEAD);
         !of_itself && self.methods.contains(&parts.method)
@@ -35,7 +35,7 @@ impl Config {
     /// Which way such a request takes.
     pub(super) fn route_by_content(&self, parts: &request::Parts, bypass: Option<BypassReason>) -> Route {
         let is_left_out = !self.passes_filters(parts);
-        // What the user leaves out may be what changes something.
+        // A request that the user leaves out may change something.
         if is_left_out && !policy::is_reading(&parts.method) {
             return Route::Unsafe;
         }

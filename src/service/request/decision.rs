@@ -1,4 +1,4 @@
-//! What a stored response is good for: one decision, for the answer without waiting as for the loop.
+//! The decision on a stored response: one, for the answer without waiting as for the loop.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::service::shared::Shared;
 use crate::storage::{Storage, random_id};
 use crate::time::Timestamp;
 
-/// What to do with a stored response that was selected for a request.
+/// Says how a stored response serves the request that selected it.
 pub(super) enum Decision {
     /// Serve it; `may_refresh`: and let chance decide whether to begin a refresh, since it ends soon.
     Serve {
@@ -94,7 +94,7 @@ pub(crate) fn answer_now<S: Storage, B>(
     response.ok_or_else(|| read.map(|read| (at, read)))
 }
 
-/// Whether a hit may begin a refresh before the response is stale: never in the first half of its lifetime.
+/// Returns whether a hit may begin a refresh before the response is stale: never in the first half of its lifetime.
 fn nears_end(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
     if mean.is_zero() {
         return false;
@@ -104,7 +104,9 @@ fn nears_end(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
     stored.lifetime.saturating_sub(stored.age(now)) < stretch
 }
 
-/// Whether a hit that may begin a refresh does. Each decides by chance, so that processes and entries that began together
+/// Returns whether a hit that may begin a refresh does.
+///
+/// Each decides by chance, so that processes and entries that began together
 /// do not refresh together ("Optimal Probabilistic Cache Stampede Prevention", VLDB 2015).
 pub(super) fn draws_refresh(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
     chance() < chance_of(stored.lifetime.saturating_sub(stored.age(now)), mean)

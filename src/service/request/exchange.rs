@@ -48,6 +48,8 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) parts: request::Parts,
     pub(super) snapshot: Snapshot,
     pub(super) need: Need,
+    /// What it asks of the cache. Parsed once: no round changes the request.
+    pub(super) directives: RequestDirectives,
     fetcher: F,
     body: F::RequestBody,
     /// When it began: a response that was made for it later is new enough for a request that limits the age.
@@ -64,7 +66,7 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) was_refused: bool,
 }
 
-/// What a lookup and the decision on it came to.
+/// The outcome of a lookup and of the decision on it.
 enum Looked<B> {
     Answered(Response<CacheBody<B>>),
     Needs(Need),
@@ -84,11 +86,11 @@ pub(super) enum Step<S: Storage, B> {
     LookThenAlone,
 }
 
-/// What came of leading a flight.
+/// The outcome of leading a flight.
 #[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
 enum Led<S: Storage, F: Fetcher> {
     Answered(Answered<F>),
-    /// What is needed now is at another key, or was written to meanwhile: the exchange goes on with its loop.
+    /// The need is at another key now, or its key was written to meanwhile: the exchange goes on with its loop.
     Moved(Box<Exchange<S, F>>),
 }
 
@@ -131,7 +133,8 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
         let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
         shared.records.lookup(head, &uri, &parts, first).await
     };
-    match consider(&shared, &mut fetcher, &parts, &snapshot, found).await {
+    let directives = config.directives(&parts);
+    match consider(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
         Looked::Answered(response) => Ok(response),
         Looked::Needs(need) => {
             let is_background = is_background(&parts, shared.records.number);
@@ -142,6 +145,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
                 parts,
                 snapshot,
                 need,
+                directives,
                 fetcher,
                 body,
                 asked_at,
@@ -238,13 +242,12 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let is_get = self.parts.method == Method::GET || is_by_content(&self.parts);
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
-        let directives = config.directives(&self.parts);
-        let may_lead = is_get && config.may_fetch_for_others(&self.parts, &directives);
+        let may_lead = is_get && config.may_fetch_for_others(&self.parts, &self.directives);
         match self.need {
             // The storage failed, so that nothing may be stored, and a download is shared by way of being stored.
             Need::Fetch(MissReason::Storage) => None,
             // No response that was asked for before this request may answer it.
-            _ if directives.no_cache => None,
+            _ if self.directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
             Need::Validate(..) => Some(Part { may_lead, narrows: true }),
             Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole => None,
@@ -254,7 +257,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Whether the request has credentials that keep its response from others, unless the response allows it.
+    /// Returns whether the request has credentials that keep its response from others, unless the response allows it.
     pub(super) fn is_authorized(&self) -> bool {
         self.shared.config.policy.shared && self.parts.headers.contains_key(header::AUTHORIZATION)
     }
@@ -281,7 +284,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             }
             None => Found::Nothing(MissReason::Absent),
         };
-        match consider(shared, &mut self.fetcher, parts, &self.snapshot, found).await {
+        match consider(shared, &mut self.fetcher, parts, &self.directives, &self.snapshot, found).await {
             Looked::Answered(response) => Some(response),
             Looked::Needs(need) => {
                 self.need = match need {
@@ -321,6 +324,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     parts: self.parts,
                     snapshot: self.snapshot,
                     need: self.need,
+                    directives: self.directives,
                     fetcher: $fetcher,
                     body: self.body,
                     asked_at: self.asked_at,
@@ -406,11 +410,11 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         errand: Errand<S>,
         ticket: Option<&Ticket<S>>,
     ) -> Result<Obtained<S, F::Body>, F::Error> {
-        let Self { shared, fetcher, parts, body, snapshot, need, .. } = self;
+        let Self { shared, fetcher, parts, body, snapshot, need, directives, .. } = self;
         let snapshot = match need {
-            // Nobody knows what is stored there.
+            // The storage failed: it is not known what is stored there.
             Need::Fetch(MissReason::Storage) => None,
-            Need::Fetch(_) if !shared.config.directives(&parts).read_only => {
+            Need::Fetch(_) if !directives.read_only => {
                 // A request that sees the reservation follows this one.
                 let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(stamp));
                 shared.records.reserve(snapshot, announce).await
@@ -437,13 +441,13 @@ async fn consider<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
+    directives: &RequestDirectives,
     snapshot: &Snapshot,
     found: Found,
 ) -> Looked<F::Body> {
-    let directives = shared.config.directives(parts);
     let reason = match found {
         Found::Candidate(key, record) => {
-            return consider_stored(shared, fetcher, parts, snapshot, key, record, &directives).await;
+            return consider_stored(shared, fetcher, parts, snapshot, key, record, directives).await;
         }
         Found::Failed if shared.config.fail_closed => {
             let code = StatusCode::SERVICE_UNAVAILABLE;
@@ -462,8 +466,9 @@ async fn consider<S: Storage, F: Fetcher>(
     Looked::Needs(need)
 }
 
-/// Whether the origin may be asked which stored response answers this request: not where the request has conditions of its
-/// own, which are about its caller's copies.
+/// Returns whether the origin may be asked which stored response answers this request.
+///
+/// Not where the request has conditions of its own, which are about its caller's copies.
 fn may_select(request: &request::Parts) -> bool {
     let has = |name| request.headers.contains_key(name);
     request.method == Method::GET
@@ -472,7 +477,7 @@ fn may_select(request: &request::Parts) -> bool {
         && !has(header::RANGE)
 }
 
-/// A response is stored for the request: serves it, or says that the origin is needed.
+/// Serves the response that is stored for a request, or says that the origin is needed.
 async fn consider_stored<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,

@@ -1,4 +1,4 @@
-//! Whether the outcome of another request's fetch answers this one.
+//! Following: the outcome of another request's fetch, and whether it answers this one.
 //!
 //! # Invariants
 //!
@@ -21,7 +21,7 @@ use crate::service::respond::{self, Asked, stored_status};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// Whether a response that has just come answers a request that follows it.
+/// Says whether a response that has just come answers a request that follows it.
 enum Fit {
     Yes,
     /// It is another variant; the request's own would be at this key.
@@ -38,7 +38,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ) -> Step<S, F::Body> {
         match landed {
             Landed::Look | Landed::Abandoned => Step::Look,
-            Landed::Private => Step::LookThenAlone,
+            // No lookup finds a response for this request, and its own will not be stored either.
+            Landed::Private => Step::Alone,
             Landed::OfRequest(reason) => self.after_refusal(reason),
             Landed::Failed(code) => self.after_failure(code).await,
             Landed::Streaming(download) => self.follow_download(flight, download).await,
@@ -128,7 +129,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         if selection != writer.selection() {
             return Fit::Other(writer.sibling(selection));
         }
-        // Whether a filter's deletion chose this response shows when it is whole.
+        // A filter may have chosen this response for deletion: that shows when it is whole.
         if writer.deletes_since() {
             return Fit::No;
         }
@@ -144,8 +145,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Returns the request's directives about a response. A request that limits the age (`max-age=0`) accepts a response
     /// that came after it had asked, however long the origin took, if that was not old by then.
     fn directives_since(&self, came: &StoredResponse) -> RequestDirectives {
-        let directives = self.shared.config.directives(&self.parts);
-        since_asked(directives, came, self.asked_at)
+        since_asked(self.directives.clone(), came, self.asked_at)
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Route {
     Content,
 }
 
-/// What a request's body says of its content.
+/// Says whether a request has content, as far as its body tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     None,
