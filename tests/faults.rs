@@ -176,7 +176,7 @@ fn writes_end_with_their_runtime() {
     for (chunk_bytes, freshens) in [(4, false), (1024, false), (1024, true)] {
         let storage = Faulty::new(Mode::Well);
         let origin = Origin::new(|request| match support::has_tag(request, "\"a\"") {
-            true => support::not_modified(&[("cache-control", "max-age=60")]),
+            true => not_modified(&[("cache-control", "max-age=60")]),
             false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
         });
         let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(chunk_bytes));
@@ -361,7 +361,7 @@ async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
     let storage = MemoryStorage::new();
     let origin = Origin::new(|request| {
         if request.headers().contains_key("if-none-match") {
-            return support::not_modified(&[("etag", "\"t\"")]);
+            return not_modified(&[("etag", "\"t\"")]);
         }
         response(&[("cache-control", "max-age=60"), ("etag", "\"t\"")], "0123456789abcdef")
     });
