@@ -193,6 +193,6 @@ impl<Inner, S: Storage> Layer<Inner> for CacheLayer<S> {
     type Service = Cache<Inner, S>;
 
     fn layer(&self, inner: Inner) -> Self::Service {
-        Cache::new(inner, Arc::clone(&self.shared))
+        Cache::from_shared(inner, Arc::clone(&self.shared))
     }
 }

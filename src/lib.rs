@@ -173,7 +173,9 @@ pub use self::control::{
     BypassReason, CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope,
 };
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::handle::{CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed};
+pub use self::handle::{
+    CacheHandle, Copied, EntryFilter, StorageSize, StoredEntry, Sweeper, Verified, Warmed,
+};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};

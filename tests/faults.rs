@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
-use tower_response_cache::{Clock, MissReason, Outcome, Result, Stored, Timestamp};
+use tower_response_cache::{Clock, MissReason, NotStored, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
 use support::forward::forward;
@@ -43,8 +43,8 @@ async fn a_failing_store_is_a_miss_and_says_so() {
     for _ in 0..20 {
         let answer = cache.get(A).await;
         assert_eq!((answer.code, &answer.body[..]), (StatusCode::OK, &b"version 0"[..]));
-        assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::Storage));
-        assert_eq!(answer.status.stored(), Stored::Storage);
+        assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::StorageFailed));
+        assert_eq!(answer.status.stored(), Stored::No(NotStored::StorageFailed));
     }
     assert_eq!(cache.origin.count(), 20);
 }
@@ -129,7 +129,7 @@ async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
 #[tokio::test(start_paused = true)]
 async fn fail_closed_answers_503_and_asks_nobody() {
     let origin = Origin::new(|_| response(&[], "v"));
-    let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed());
+    let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed(true));
     let answer = cache.get(A).await;
     assert_eq!((answer.code, answer.word()), (StatusCode::SERVICE_UNAVAILABLE, "failed"));
     assert_eq!(cache.origin.count(), 0);
@@ -228,7 +228,7 @@ fn owed_invalidation_outlives_its_runtime() {
 async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.ask(post()).await;
-    assert_eq!(cache.get(A).await.status.stored(), Stored::Storage);
+    assert_eq!(cache.get(A).await.status.stored(), Stored::No(NotStored::StorageFailed));
     storage.set(Mode::Well);
 }
 
@@ -528,7 +528,7 @@ async fn ten_thousand_misses_at_once_are_bounded() {
     for miss in misses {
         let answer = miss.await.unwrap();
         assert_eq!(answer.word(), "miss");
-        shed += usize::from(answer.status.stored() == Stored::Busy);
+        shed += usize::from(answer.status.stored() == Stored::No(NotStored::StorageBusy));
         assert_eq!(cache.get(A).await.word(), "hit");
     }
     cache.layer.idle().await;
@@ -573,7 +573,7 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
     let burst: Vec<_> = (0..600).map(|number| ask(&format!("http://example.com/{number}"))).collect();
     let mut shed = 0;
     for miss in burst {
-        shed += usize::from(miss.await.unwrap().status.stored() == Stored::Busy);
+        shed += usize::from(miss.await.unwrap().status.stored() == Stored::No(NotStored::StorageBusy));
     }
     assert!(shed > 50, "{shed}");
     gate.add_permits(1000);

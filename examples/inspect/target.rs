@@ -59,10 +59,10 @@ impl Target {
             builder = builder.partition(name);
         }
         if let Some(secret) = secret {
-            builder = builder.secret(secret);
+            builder = builder.key_secret(secret);
         }
         let layer = builder.build().map_err(|error| Failure::store("use", &place, &error))?;
-        let handle = if is_own { layer.handle() } else { layer.handle().across_partitions() };
+        let handle = if is_own { layer.handle() } else { layer.handle().across_partitions(true) };
         Ok(Self { handle, storage, place, is_own })
     }
 

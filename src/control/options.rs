@@ -102,20 +102,14 @@ impl CacheOptions {
         self
     }
 
-    /// Does not store the response; what is stored may answer. Default: it is stored.
-    pub fn no_store(mut self) -> Self {
-        self.no_store = true;
+    /// Does not store the response of this request.
+    ///
+    /// A stored response may still answer the request.
+    ///
+    /// Default: `false`.
+    pub fn no_store(mut self, no_store: bool) -> Self {
+        self.no_store = no_store;
         self
-    }
-
-    /// Validates what is stored before it is used: [`CacheMode::NoCache`].
-    pub fn refresh(self) -> Self {
-        self.mode(CacheMode::NoCache)
-    }
-
-    /// Asks the origin whatever is stored: [`CacheMode::Reload`].
-    pub fn hard_refresh(self) -> Self {
-        self.mode(CacheMode::Reload)
     }
 
     /// Takes a response that has been stale for so long, without asking the origin, as `max-stale` does (RFC 9111

@@ -116,7 +116,7 @@ pub enum MissReason {
     /// The stored body was gone.
     BodyGone,
     /// The store failed, was too slow, or is left alone for a while since it did.
-    Storage,
+    StorageFailed,
     /// The request's method is not safe: it goes to the origin.
     Method,
 }
@@ -133,21 +133,6 @@ pub enum Stored {
     Unchanged,
     /// It is not stored, for this reason.
     No(NotStored),
-    /// It is not stored: it answers another URI, since redirects were followed below the cache.
-    Redirected,
-    /// It is not stored: it is longer than an entry may be.
-    TooLarge,
-    /// It is not stored: its body is not as long as it announces.
-    Length,
-    /// It is not stored: the store could not be asked before.
-    Storage,
-    /// It is not stored: more responses come than the store takes.
-    Busy,
-    /// It is not stored: there is no runtime that could wait for the store.
-    NoRuntime,
-    /// It is not stored: it is not `public`, or varies on Cookie or Authorization, and the cache was not told which fields
-    /// are added to requests below it (`reqwest::CacheMiddleware::client_headers`).
-    ClientHeaders,
 }
 
 impl CacheStatus {
@@ -223,11 +208,11 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
             // The origin was asked, so that this is no hit (RFC 9211 §2.1).
-            Outcome::Stale(StaleReason::OnError) => f.write_str("fwd=stale")?,
+            Outcome::Stale(StaleReason::IfError) => f.write_str("fwd=stale")?,
             Outcome::Hit | Outcome::Stale(_) => f.write_str("hit")?,
             Outcome::Revalidated(reason) => write!(f, "fwd={}", forward(reason))?,
             Outcome::Miss(reason) => f.write_str(match reason {
-                MissReason::Absent | MissReason::Invalidated | MissReason::Storage => "fwd=uri-miss",
+                MissReason::Absent | MissReason::Invalidated | MissReason::StorageFailed => "fwd=uri-miss",
                 MissReason::Vary => "fwd=vary-miss",
                 MissReason::Expired | MissReason::BodyGone => "fwd=miss",
                 MissReason::Method => "fwd=method",
@@ -255,15 +240,7 @@ impl fmt::Display for CacheStatus {
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
             (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
-            (_, Stored::Redirected) => f.write_str("; detail=redirected"),
-            (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
-            (_, Stored::Length) => f.write_str("; detail=length"),
-            (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
-            (_, Stored::Busy) => f.write_str("; detail=storage-busy"),
-            (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
-            (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {
-                f.write_str("; detail=storage-failed")
-            }
+            (Outcome::Miss(MissReason::StorageFailed), _) => f.write_str("; detail=storage-failed"),
             _ => Ok(()),
         }
     }

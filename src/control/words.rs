@@ -26,13 +26,6 @@ impl Stored {
             Self::Freshened => "freshened",
             Self::Unchanged => "unchanged",
             Self::No(reason) => reason.word(),
-            Self::Redirected => "redirected",
-            Self::TooLarge => "too-large",
-            Self::Length => "length",
-            Self::Storage => "storage-failed",
-            Self::Busy => "storage-busy",
-            Self::NoRuntime => "no-runtime",
-            Self::ClientHeaders => "client-headers",
         }
     }
 
@@ -40,7 +33,7 @@ impl Stored {
     pub(crate) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Storing | Self::Freshened | Self::Unchanged => None,
-            _ => Some(self.word()),
+            Self::No(reason) => Some(reason.word()),
         }
     }
 }
@@ -97,7 +90,7 @@ fn stale(reason: StaleReason) -> &'static str {
     match reason {
         StaleReason::MaxStale => "max-stale",
         StaleReason::WhileRevalidate => "stale-while-revalidate",
-        StaleReason::OnError => "stale-if-error",
+        StaleReason::IfError => "stale-if-error",
         StaleReason::Failing => "failing",
         StaleReason::Forced => "force-cache",
     }
@@ -121,7 +114,7 @@ fn missed(reason: MissReason) -> &'static str {
         MissReason::Replaced(_) => "replaced",
         MissReason::Reload => "reload",
         MissReason::BodyGone => "body-gone",
-        MissReason::Storage => "storage-failed",
+        MissReason::StorageFailed => "storage-failed",
         MissReason::Method => "method",
     }
 }

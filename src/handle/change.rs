@@ -100,7 +100,7 @@ impl<S: Storage> CacheHandle<S> {
         if !self.everywhere && !self.shared.config.has_usual_keys() {
             return self.delete_matching(&everything).await;
         }
-        let all = self.clone().across_partitions();
+        let all = self.clone().across_partitions(true);
         let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
         invalidated(&self.shared.observer, "hand", None);
         self.shared.records.store.store().clear().await?;

@@ -41,7 +41,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 
     /// One operation of the other storage.
     async fn ask<R>(&self, operation: impl Future<Output = Result<R>> + Send) -> Result<R> {
-        within(self.handle.shared.config.body_deadline, operation).await
+        within(self.handle.shared.config.body_timeout, operation).await
     }
 
     /// Copies a response, and what it is found through; with the length of its body.

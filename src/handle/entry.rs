@@ -39,7 +39,7 @@ impl StoredEntry {
     }
 
     /// The URL as the cache knows it: normalised, without the query parameters that it ignores. Where the user names what a
-    /// request is about ([`key`](crate::CacheLayerBuilder::key), [`CacheOptions::key`](crate::CacheOptions::key)), it is
+    /// request is about ([`key_fn`](crate::CacheLayerBuilder::key_fn), [`CacheOptions::key`](crate::CacheOptions::key)), it is
     /// `cache-key:///` and that name.
     pub fn url(&self) -> &str {
         &self.url
@@ -81,8 +81,10 @@ impl StoredEntry {
         matches!(self.variant.response.body, StoredBody::Chunked { .. })
     }
 
-    /// The request fields that tell this URL's responses apart: those of Vary, and those of the cache's settings. Without
-    /// `vary_on_credentials(false)` a private cache has `authorization` and `cookie` among them.
+    /// Returns the request fields that tell this URL's responses apart.
+    ///
+    /// They are the fields of Vary and of the cache's settings. In a private cache `authorization` and, unless
+    /// [`ignore_cookie`](crate::CacheLayerBuilder::ignore_cookie) is set, `cookie` are among them.
     pub fn vary(&self) -> &[HeaderName] {
         &self.names
     }

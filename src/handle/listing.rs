@@ -21,7 +21,7 @@ use crate::storage::{Key, Kind, Record, Storage};
 /// How much is stored, from [`CacheHandle::size`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StoreSize {
+pub struct StorageSize {
     /// URLs with at least their first response.
     pub entries: u64,
     /// Stored responses: several for a URL where fields tell requests apart.
@@ -71,10 +71,10 @@ impl<S: Storage> CacheHandle<S> {
     ///
     /// # Errors
     /// As with [`entries`](Self::entries).
-    pub async fn size(&self) -> Result<StoreSize> {
+    pub async fn size(&self) -> Result<StorageSize> {
         let everything = EntryFilter::new();
         let all = self.entries(&everything);
-        all.try_fold(StoreSize::default(), |mut size, entry| {
+        all.try_fold(StorageSize::default(), |mut size, entry| {
             size.entries += u64::from(entry.key.kind == Kind::Head);
             size.responses += 1;
             size.bytes += entry.stored_len();

@@ -29,7 +29,7 @@ use futures_util::TryStreamExt;
 pub use self::copy::Copied;
 pub use self::entry::StoredEntry;
 pub use self::filter::EntryFilter;
-pub use self::listing::StoreSize;
+pub use self::listing::StorageSize;
 pub use self::survey::Verified;
 pub use self::sweeper::Sweeper;
 pub use self::warm::Warmed;
@@ -61,7 +61,7 @@ const AT_ONCE: usize = 16;
 /// longer, being written) is not there for the handle either. What is stale but kept is.
 ///
 /// Where several caches share a store, a handle sees its own cache's entries: those of the same
-/// [`partition`](crate::CacheLayerBuilder::partition) and [`secret`](crate::CacheLayerBuilder::secret).
+/// [`partition`](crate::CacheLayerBuilder::partition) and [`key_secret`](crate::CacheLayerBuilder::key_secret).
 /// [`across_partitions`](Self::across_partitions) shows the others' too, what a `CacheMiddleware` keeps in a `partition` among
 /// them. Tags and groups of a layer are those of its middlewares' partitions as well.
 ///
@@ -117,11 +117,15 @@ impl<S: Storage> CacheLayer<S> {
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// The same hand on all that is in the store, also what caches with another partition or secret keep there. What asks
-    /// by a request or a URL stays with this cache's own.
+    /// Returns this handle for all entries in the storage, or for this cache's own.
+    ///
+    /// With `true`, the handle also sees the entries of caches with another partition or key secret. Methods that take a
+    /// request or a URL see this cache's own entries in any case.
+    ///
+    /// Default: `false`.
     #[must_use]
-    pub fn across_partitions(mut self) -> Self {
-        self.everywhere = true;
+    pub fn across_partitions(mut self, all: bool) -> Self {
+        self.everywhere = all;
         self
     }
 

@@ -30,10 +30,10 @@ pub enum StaleReason {
     WhileRevalidate,
     /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4), or it could not be reached, and the cache is
     /// set to serve what it has then (RFC 9111 §4.2.4).
-    OnError,
+    IfError,
     /// The program asked for what is stored, however stale: [`CacheMode`](crate::CacheMode).
     Forced,
-    /// As with [`OnError`](Self::OnError), and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
+    /// As with [`IfError`](Self::IfError), and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
     Failing,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for StaleReason {
             Self::MaxStale => "max-stale",
             Self::Forced => "force-cache",
             Self::WhileRevalidate => "stale-while-revalidate",
-            Self::OnError | Self::Failing => "stale-if-error",
+            Self::IfError | Self::Failing => "stale-if-error",
         })
     }
 }
@@ -123,7 +123,7 @@ pub(crate) fn stale_on_error(
         None if [asked.max_age, asked.max_stale, asked.min_fresh].iter().any(Option::is_some) => {
             return false;
         }
-        None if unreachable && options.stale_on_failure => Duration::MAX,
+        None if unreachable && options.stale_when_disconnected => Duration::MAX,
         None => return false,
     };
     window > Duration::ZERO && stored.staleness(now) <= window

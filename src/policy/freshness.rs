@@ -111,8 +111,8 @@ impl Freshness {
     /// Until when a store must keep it: while it is fresh, may be served stale, or can be revalidated.
     pub(crate) fn retain_until(&self, options: &Options) -> Timestamp {
         let stale = self.stale_while_revalidate.max(self.stale_if_error.unwrap_or_default());
-        let window = if self.has_validator || options.stale_on_failure {
-            options.revalidate_window
+        let window = if self.has_validator || options.stale_when_disconnected {
+            options.stale_retention
         } else {
             Duration::ZERO
         };

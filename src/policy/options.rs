@@ -14,14 +14,14 @@ pub(crate) struct Options {
     pub(crate) heuristic_percent: u8,
     pub(crate) max_heuristic: Duration,
     /// A stale response with a validator is kept for so long.
-    pub(crate) revalidate_window: Duration,
+    pub(crate) stale_retention: Duration,
     /// In a private cache: Authorization and Cookie tell requests apart.
     pub(crate) vary_on_credentials: bool,
     pub(crate) ignore_cookie: bool,
     /// Vary does not tell requests apart.
     pub(crate) ignore_vary: bool,
     /// When the origin cannot be reached, a stale response is served where no directive speaks about it.
-    pub(crate) stale_on_failure: bool,
+    pub(crate) stale_when_disconnected: bool,
     /// The windows of RFC 5861, for responses that say nothing about them.
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
@@ -37,11 +37,11 @@ impl Default for Options {
             store_set_cookie: false,
             heuristic_percent: 10,
             max_heuristic: Duration::from_secs(24 * 60 * 60),
-            revalidate_window: Duration::from_secs(7 * 24 * 60 * 60),
+            stale_retention: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,
             ignore_cookie: false,
             ignore_vary: false,
-            stale_on_failure: false,
+            stale_when_disconnected: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
             key_fields: Vec::new(),

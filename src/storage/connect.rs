@@ -138,7 +138,7 @@ async fn directory(address: Address<'_>) -> Result<BoxStorage> {
         if most.is_some() {
             return Err(config("the options max_bytes and unbounded exclude each other"));
         }
-        builder = builder.unbounded();
+        builder = builder.unbounded(true);
     }
     if let Some(fsync) = options.flag("fsync")? {
         builder = builder.fsync(fsync);

@@ -9,7 +9,7 @@ use http_body::Body;
 use crate::control::{BypassReason, Outcome};
 use crate::key::{self, EffectiveUri, Lacks};
 use crate::policy::{self, Interest, NotStored};
-use crate::service::config::Tape;
+use crate::service::config::Recording;
 use crate::service::origin::{Answered, Fetcher, pass_on, send};
 use crate::service::respond;
 use crate::service::shared::Shared;
@@ -124,7 +124,7 @@ pub(crate) async fn bypass<S: Storage, F: Fetcher>(
     let is_cacheable = config.methods.contains(&parts.method);
     // An unsafe request goes out all the same, unless the user made its method one that only reads.
     let reads = is_cacheable || policy::is_safe(&parts.method);
-    if config.tape == Some(Tape::Replay) || (reads && config.directives(&parts).only_if_cached) {
+    if config.recording() == Some(Recording::Replay) || (reads && config.directives(&parts).only_if_cached) {
         return Ok(respond::refuse_request(&shared, &parts));
     }
     traced(telemetry::span(&parts, &config.defaults, false), async {

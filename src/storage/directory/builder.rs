@@ -18,7 +18,7 @@ use crate::storage::path::expanded;
 ///
 /// # async fn open() -> tower_response_cache::Result<DirectoryStorage> {
 /// DirectoryStorage::builder("tests/recorded")
-///     .unbounded()
+///     .unbounded(true)
 ///     .lock_timeout(Duration::from_secs(2))
 ///     .open()
 ///     .await
@@ -28,7 +28,8 @@ use crate::storage::path::expanded;
 #[must_use]
 pub struct DirectoryStorageBuilder {
     path: PathBuf,
-    max_bytes: Option<u64>,
+    max_bytes: u64,
+    unbounded: bool,
     fsync: bool,
     threads: usize,
     lock_timeout: Duration,
@@ -38,7 +39,8 @@ impl DirectoryStorageBuilder {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            max_bytes: Some(1 << 30),
+            max_bytes: 1 << 30,
+            unbounded: false,
             fsync: false,
             threads: 2,
             lock_timeout: Duration::from_secs(5),
@@ -53,14 +55,17 @@ impl DirectoryStorageBuilder {
     ///
     /// Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = Some(bytes);
+        self.max_bytes = bytes;
         self
     }
 
-    /// Keeps everything until it is deleted or expires, for recorded responses. Nothing but writing changes a file then.
-    /// Default: bounded by [`max_bytes`](DirectoryStorageBuilder::max_bytes).
-    pub fn unbounded(mut self) -> Self {
-        self.max_bytes = None;
+    /// Keeps every record until it is deleted or expires, for recorded responses.
+    ///
+    /// [`max_bytes`](Self::max_bytes) does not count then, and only writes change a file.
+    ///
+    /// Default: `false`.
+    pub fn unbounded(mut self, unbounded: bool) -> Self {
+        self.unbounded = unbounded;
         self
     }
 
@@ -92,7 +97,8 @@ impl DirectoryStorageBuilder {
     /// [`Config`](ErrorKind::Config): the path or the bound is wrong, or there is no directory and none can be made.
     /// [`Unavailable`](ErrorKind::Unavailable): no thread can be started.
     pub async fn open(self) -> Result<DirectoryStorage> {
-        if self.max_bytes.is_some_and(|most| most < LEAST) {
+        let max_bytes = Some(self.max_bytes).filter(|_| !self.unbounded);
+        if max_bytes.is_some_and(|most| most < LEAST) {
             let message = "max_bytes is below 16384: nothing could be stored";
             return Err(Error::new(ErrorKind::Config, message));
         }
@@ -106,6 +112,6 @@ impl DirectoryStorageBuilder {
             Ok(place)
         };
         let place = done(workers.upkeep(open)).await?;
-        Ok(DirectoryStorage::new(workers, place, self.max_bytes))
+        Ok(DirectoryStorage::new(workers, place, max_bytes))
     }
 }
