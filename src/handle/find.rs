@@ -71,7 +71,7 @@ impl<S: Storage> CacheHandle<S> {
         let (parts, ()) = Request::new(()).into_parts();
         // The cache's own doing, which is counted as no request's.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
-        (status.beside, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
+        (status.is_background, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
         Ok(from_record(&self.shared, Asked::by(&parts), entry.key, &entry.record, status).await)
     }
 

@@ -189,7 +189,7 @@ pub(crate) async fn stale_on_error<S: Storage, B>(
     }
     let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
     status.origin_status = code;
-    status.beside = is_background(request, shared.records.number);
+    status.is_background = is_background(request, shared.records.number);
     respond::from_record(shared, Asked::by(request), key, record, status).await
 }
 
@@ -300,7 +300,7 @@ impl<S: Storage> Revalidation<'_, S> {
         let mut status =
             stored_status(Outcome::Revalidated(self.reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
-        status.beside = is_background(request, records.number);
+        status.is_background = is_background(request, records.number);
         let (at, record, landed) = match storable {
             Ok(names) => {
                 let (lease, at) = (self.errand.lease.take(), snapshot.clone());

@@ -273,7 +273,7 @@ where
     let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
     let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
     status.origin_status = Some(head.status.as_u16());
-    status.beside = is_background(request, records.number);
+    status.is_background = is_background(request, records.number);
     let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
         let storable =
             storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
