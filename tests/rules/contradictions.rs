@@ -25,7 +25,7 @@ fn each_contradiction_is_named_with_what_to_do() {
     let wrong: [(Settings, &[&str]); 47] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
-        (|b| b.record(true).shared(true), &["record", "remove shared()"]),
+        (|b| b.record(true).shared(true), &["record", "remove shared(true)"]),
         (|b| b.replay(true).lease(SECOND), &["lease", "remove it"]),
         (|b| b.record(true).read_only(true), &["record"]),
         (|b| b.only_if_cached(true).record(true), &["record"]),
