@@ -36,7 +36,7 @@ fn each_contradiction_is_named_with_what_to_do() {
         (|b| b.coalesce_timeout(NONE), &["coalesce_timeout is zero", "coalesce(false)"]),
         (|b| b.refresh_timeout(NONE), &["refresh_timeout is zero", "max_background_refreshes(0)"]),
         (|b| b.lease(NONE), &["lease is zero", "leave it out"]),
-        (|b| b.store_set_cookie(true), &["store_set_cookie", "add shared()"]),
+        (|b| b.store_set_cookie(true), &["store_set_cookie", "add shared(true)"]),
         (|b| b.shared(true).ignore_cookie(true), &["ignore_cookie", "ignore_headers([COOKIE])"]),
         (
             |b| b.rules(Rules::new().max_ttl(SECOND).override_ttl(HOUR)),
