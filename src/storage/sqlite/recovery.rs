@@ -1,119 +1,133 @@
-//! Setting a file aside that cannot be used, so that a new one takes its place.
+//! Sets an unusable file aside, so that a new one takes its place.
 //!
-//! Promises: only the file that was found to be of no use is moved, never one that another process has made since; one such file is
-//! kept, the last. One process at a time sets a file aside or makes one: see [`alone`].
+//! # Invariants
+//!
+//! - Only the file that was found to be unusable is moved, never one that another process has created since.
+//! - One such file is kept, the last one.
+//! - One process at a time creates a file or sets one aside, see [`lock_directory`].
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::inspect::Refusal;
-use super::location::{There, beside};
+use super::location::{FileId, with_suffix};
+use super::schema::Unusable;
 
-/// What becomes of a cache's file that cannot be used as it is: a cache can be fetched again, so that a new file is worth more than
-/// an error.
+/// What happens to a file that cannot be used.
 ///
-/// The file is renamed, with `.damaged` behind its name, in place of one of that name; an event of the level ERROR tells of
-/// it. A file that is no cache of this crate is never touched, and neither is one that is read-only, is named by a URI, or is
-/// opened without leave to create it.
+/// Stored responses can be fetched again, so by default a new file is preferred to an error.
+///
+/// A file is *set aside* by appending `.damaged` to its name, which replaces an earlier file of that name. An event of the
+/// level ERROR reports it. A file that is not a cache of this crate is never moved. Neither is a file that is read-only, that
+/// a URI names, or that is opened without the flag to create it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
-    /// Refuses it: opening fails, and what fails while the storage is open goes on failing.
+    /// Refuses every unusable file.
+    ///
+    /// Opening fails. If the damage is found later, the operations that meet it keep failing.
     Refuse,
-    /// Sets a damaged file aside, when it is opened and while it is open, and begins a new one. Refuses a file of a newer layout:
-    /// a newer version of the program may be using it at this moment, and would have its cache taken away again and
-    /// again.
+    /// Sets a damaged file aside and creates a new one, both when opening and later.
+    ///
+    /// A file of a newer layout is refused: a newer version of the program may be using it right now, and would lose its
+    /// cache again and again.
     #[default]
     Damaged,
-    /// Sets a file of a newer layout aside too, when it is opened: for going back to an older version for good.
+    /// Also sets a file of a newer layout aside when opening, for a permanent downgrade.
     DamagedOrNewer,
 }
 
 impl Recovery {
-    pub(super) fn covers(self, refusal: &Refusal) -> bool {
-        match refusal {
-            Refusal::Damaged => self != Self::Refuse,
-            Refusal::Newer => self == Self::DamagedOrNewer,
+    pub(super) fn covers(self, unusable: &Unusable) -> bool {
+        match unusable {
+            Unusable::Damaged => self != Self::Refuse,
+            Unusable::NewerLayout => self == Self::DamagedOrNewer,
             _ => false,
         }
     }
 }
 
-/// How long others are waited for. They need a few calls to the system; a neighbour in a shared directory may keep the lock.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for the lock of the directory. Its holders need only a few system calls. The wait is bounded because in a
+/// shared directory another user's process could keep the lock forever.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Renames the file at a path, if it is still this one; says to which name. `None`: another process was first, or keeps its
-/// turn for long.
-pub(super) fn set_aside(path: &Path, seen: There) -> io::Result<Option<PathBuf>> {
-    set_aside_within(PATIENCE, path, seen)
+/// Renames the file at a path, if it is still the one that was seen. Returns the new path.
+///
+/// Returns `None` if another process was first, or keeps the lock of the directory for too long.
+pub(super) fn set_aside(path: &Path, seen: FileId) -> io::Result<Option<PathBuf>> {
+    set_aside_within(LOCK_TIMEOUT, path, seen)
 }
 
-fn set_aside_within(patience: Duration, path: &Path, seen: There) -> io::Result<Option<PathBuf>> {
-    // Three files are moved one after another. A process that made a new file meanwhile would have its log moved too, or share
-    // the old file's index with it, and the new file would be damaged in turn.
-    let Turn::Ours(_turn) = alone_within(patience, path) else { return Ok(None) };
-    if There::at(path) != seen {
-        return Ok(None); // another process was first
+fn set_aside_within(timeout: Duration, path: &Path, seen: FileId) -> io::Result<Option<PathBuf>> {
+    // Three files are moved one after another. If another process created a new file in between, the new file's WAL would be
+    // moved, or the new file would share the index of the old one, and would be damaged in turn.
+    let DirectoryLock::Held(_lock) = lock_directory_within(timeout, path) else { return Ok(None) };
+    // Compared under the lock: another process may have set the file aside while this one waited.
+    if FileId::at(path) != seen {
+        return Ok(None);
     }
-    let aside = beside(path, ".damaged");
-    for end in ["-wal", "-shm"] {
-        remove(&beside(&aside, end))?;
+    let aside = with_suffix(path, ".damaged");
+    for suffix in ["-wal", "-shm"] {
+        remove_if_exists(&with_suffix(&aside, suffix))?;
     }
     match fs::rename(path, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         renamed => renamed?,
     }
-    // Processes that have the old file open keep its index alive, which the new file must not share with them.
-    remove(&beside(path, "-shm"))?;
-    // A log that stayed would be taken for the new file's.
-    match fs::rename(beside(path, "-wal"), beside(&aside, "-wal")) {
+    // Processes that have the old file open keep its shared memory mapped. The new file must not use the same.
+    remove_if_exists(&with_suffix(path, "-shm"))?;
+    // SQLite would take a WAL that stayed for that of the new file.
+    match fs::rename(with_suffix(path, "-wal"), with_suffix(&aside, "-wal")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     Ok(Some(aside))
 }
 
-/// The turn to make the file at a path, or to set it aside.
-pub(super) enum Turn {
-    /// Given up when it is dropped. `None` where the system has no such lock.
-    Ours(#[allow(dead_code)] Option<fs::File>),
-    Taken,
+/// The right to create the file at a path, or to set it aside.
+pub(super) enum DirectoryLock {
+    /// Released on drop. `None` if the system or the file system has no such lock: then the right is granted without one.
+    Held(#[allow(dead_code)] Option<fs::File>),
+    /// Another process kept the lock for too long.
+    TimedOut,
 }
 
-/// Takes the turn, which is a lock on the file's directory: so nothing is left behind, and it ends with its process. Where
-/// there is no such lock everyone has a turn.
-pub(super) fn alone(path: &Path) -> Turn {
-    alone_within(PATIENCE, path)
+/// Locks the directory of a path.
+///
+/// The lock is on the directory itself, so no lock file is left behind, and the system releases it when the process ends.
+pub(super) fn lock_directory(path: &Path) -> DirectoryLock {
+    lock_directory_within(LOCK_TIMEOUT, path)
 }
 
 #[cfg(unix)]
-fn alone_within(patience: Duration, path: &Path) -> Turn {
+fn lock_directory_within(timeout: Duration, path: &Path) -> DirectoryLock {
     use fs4::{FileExt, TryLockError};
 
     use crate::storage::turns::Turns;
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else { return Turn::Ours(None) };
-    let mut turns = Turns::new(patience);
+    let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else {
+        return DirectoryLock::Held(None);
+    };
+    let mut turns = Turns::new(timeout);
     loop {
         match FileExt::try_lock(&directory) {
-            Ok(()) => return Turn::Ours(Some(directory)),
-            Err(TryLockError::Error(_)) => return Turn::Ours(None),
+            Ok(()) => return DirectoryLock::Held(Some(directory)),
+            Err(TryLockError::Error(_)) => return DirectoryLock::Held(None),
             Err(TryLockError::WouldBlock) if turns.wait() => {}
-            Err(TryLockError::WouldBlock) => return Turn::Taken,
+            Err(TryLockError::WouldBlock) => return DirectoryLock::TimedOut,
         }
     }
 }
 
-/// Where a file that is open cannot be renamed, there is nothing to take turns for.
+/// On these systems an open file cannot be renamed, which prevents the race.
 #[cfg(not(unix))]
-fn alone_within(_: Duration, _: &Path) -> Turn {
-    Turn::Ours(None)
+fn lock_directory_within(_: Duration, _: &Path) -> DirectoryLock {
+    DirectoryLock::Held(None)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -126,15 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_set_aside_only_in_turn() {
+    fn setting_aside_needs_lock_and_same_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.sqlite");
         fs::write(&path, "damaged").unwrap();
-        let seen = There::at(&path);
-        let turn = alone_within(Duration::ZERO, &path);
+        let seen = FileId::at(&path);
+        let lock = lock_directory_within(Duration::ZERO, &path);
         assert!(set_aside_within(Duration::ZERO, &path, seen).unwrap().is_none());
         assert_eq!(fs::read(&path).unwrap(), b"damaged");
-        drop(turn);
+        drop(lock);
         let aside = set_aside_within(Duration::ZERO, &path, seen).unwrap().unwrap();
         assert_eq!(fs::read(aside).unwrap(), b"damaged");
         fs::write(&path, "new").unwrap();

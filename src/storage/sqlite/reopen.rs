@@ -1,38 +1,48 @@
-//! Where connections come from, and whether the file that they opened still has its name.
+//! Detects that the database file was removed or replaced, and opens connections anew.
 //!
-//! Promises: what is written goes to the file that has the name when its transaction begins; a reader that finds another
-//! file there, or none, within a second, and at once after this store has written to it, is opened anew. A file that
-//! cannot be used is an error each time, and nothing is read from the one before.
+//! # Invariants
+//!
+//! - A write goes to the file that is at the path when its transaction begins.
+//! - A reading connection is opened anew within a second after its file was removed or replaced, and right after this
+//!   storage has written to the new file.
+//! - While the file in its place cannot be used, every operation fails, and nothing is read from the file before it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::aside::set_aside;
-use super::inspect::Refusal;
-use super::location::{There, beside};
-use super::open::Plan;
+use super::location::{FileId, with_suffix};
+use super::open::OpenOptions;
+use super::recovery::set_aside;
+use super::schema::Unusable;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a reader looks, and how long a file that cannot be used is not tried again.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often a reading connection checks its file. A check for every read would be slow. Also how long an unusable file is not
+/// tried again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Opens connections anew, for as long as the store is open.
-pub(super) struct Source {
-    plan: Plan,
-    /// None where there is no file of a name, or no telling files apart.
+/// How often opening is repeated if the file is replaced meanwhile. Another process does that once, when it sets a file aside.
+const OPEN_ATTEMPTS: usize = 3;
+
+/// Opens connections anew, as long as the storage is open. Shared by its writer and its readers.
+pub(super) struct Reopener {
+    options: OpenOptions,
+    /// `None` if the database has no path, or the system cannot tell files apart.
     path: Option<PathBuf>,
-    /// How many times a connection was opened anew: whoever sees it grow looks for itself.
-    renewed: AtomicU64,
+    /// How many times a connection was opened anew. A connection that sees it grow checks its own file.
+    generation: AtomicU64,
 }
 
-/// What one connection knows of the files it has open.
-pub(super) struct Watch {
-    files: Option<Files>,
-    renewed: u64,
-    looked: Instant,
+/// What one connection knows about the files that it has open.
+pub(super) struct FileCheck {
+    files: Option<DatabaseFiles>,
+    /// The generation at the last check.
+    generation: u64,
+    checked_at: Instant,
+    /// Why the file that is in the place of this one could not be used.
     refused: Option<Error>,
 }
 
@@ -40,144 +50,172 @@ pub(super) struct Watch {
 #[derive(Clone, Copy)]
 pub(super) enum Role {
     Writer,
-    /// Waits for its turn for so long.
-    Reader(Duration),
+    Reader {
+        /// How long SQLite itself waits for other connections.
+        busy_timeout: Duration,
+    },
 }
 
 #[derive(Clone)]
-struct Files {
-    main: There,
-    /// The files beside it: their paths, which SQLite names after the path without symbolic links.
-    others: Vec<(PathBuf, There)>,
+struct DatabaseFiles {
+    main: FileId,
+    /// The WAL and the shared memory file. SQLite names them after the path of the database without symbolic links.
+    companions: Vec<(PathBuf, FileId)>,
 }
 
-impl Source {
-    /// The connections are to the file at this path; none: not watched.
-    pub(super) fn new(plan: Plan, path: Option<PathBuf>) -> Self {
-        Self { plan, path, renewed: AtomicU64::new(0) }
+impl Reopener {
+    /// Makes a reopener for connections to the file at `path`. With `None`, it never opens a connection anew.
+    pub(super) fn new(options: OpenOptions, path: Option<PathBuf>) -> Self {
+        Self { options, path, generation: AtomicU64::new(0) }
     }
 
-    /// The file as an event may name it: without the parameters of a URI.
-    pub(super) fn shown(&self) -> impl std::fmt::Display + '_ {
-        &self.plan.location
+    /// Returns the location as an event may show it, without the parameters of a URI.
+    pub(super) fn location(&self) -> impl fmt::Display + '_ {
+        &self.options.location
     }
 
-    /// How many times a connection was opened anew until now.
+    /// Returns how many times a connection was opened anew.
     pub(super) fn generation(&self) -> u64 {
-        self.renewed.load(Ordering::Acquire)
+        // Acquire pairs with the AcqRel in `reopen_if_replaced`: a connection that sees the new generation checks its file
+        // after the new one was opened.
+        self.generation.load(Ordering::Acquire)
     }
 
-    pub(super) fn watch(&self, connection: &Connection) -> Watch {
-        let files = self.path.as_deref().and_then(|path| Files::of(path, connection));
-        Watch { files, renewed: self.generation(), looked: Instant::now(), refused: None }
+    /// Begins to check the file of a connection that was just opened.
+    pub(super) fn begin_check(&self, connection: &Connection) -> FileCheck {
+        let files = self.path.as_deref().and_then(|path| DatabaseFiles::of(path, connection));
+        FileCheck { files, generation: self.generation(), checked_at: Instant::now(), refused: None }
     }
 
-    /// True when nothing tells a reader to look; costs no call to the system.
-    pub(super) fn is_fresh(&self, watch: &Watch) -> bool {
-        watch.files.is_none()
-            || watch.refused.is_none() && watch.renewed == self.generation() && watch.looked.elapsed() < EVERY
+    /// Returns whether no check is due. Makes no system call.
+    pub(super) fn is_recent(&self, check: &FileCheck) -> bool {
+        check.files.is_none()
+            || check.refused.is_none()
+                && check.generation == self.generation()
+                && check.checked_at.elapsed() < CHECK_INTERVAL
     }
 
-    /// Looks once: true when the file has its name.
-    pub(super) fn looks_same(&self, watch: &mut Watch) -> bool {
-        let (Some(path), Some(files)) = (&self.path, &watch.files) else { return true };
-        let renewed = self.generation();
-        let there = There::at(path);
-        let is_same = there == files.main || there == There::Unknown;
-        if is_same {
-            (watch.renewed, watch.looked, watch.refused) = (renewed, Instant::now(), None);
+    /// Checks once whether the connection's file is still at its path.
+    pub(super) fn is_unchanged(&self, check: &mut FileCheck) -> bool {
+        let (Some(path), Some(files)) = (&self.path, &check.files) else { return true };
+        // Read before the file is looked at: if another connection is opened anew in between, the next check is due at once.
+        let generation = self.generation();
+        let found = FileId::at(path);
+        let is_unchanged = found == files.main || found == FileId::Unknown;
+        if is_unchanged {
+            (check.generation, check.checked_at, check.refused) = (generation, Instant::now(), None);
         }
-        is_same
+        is_unchanged
     }
 
-    /// True when what is in the place of the file could not be used, a moment ago.
-    pub(super) fn is_refused(&self, watch: &Watch) -> bool {
-        watch.refused.is_some() && watch.looked.elapsed() < EVERY
+    /// Returns whether the file at the path was found unusable less than a second ago.
+    pub(super) fn refused_recently(&self, check: &FileCheck) -> bool {
+        check.refused.is_some() && check.checked_at.elapsed() < CHECK_INTERVAL
     }
 
-    /// Looks, and opens the connection anew if its file has lost the name. May take long: for threads that may.
-    pub(super) fn renew(&self, connection: &mut Connection, watch: &mut Watch, role: Role) -> Result<()> {
-        if self.looks_same(watch) {
+    /// Opens the connection anew if its file was removed or replaced.
+    ///
+    /// May take long, so it must not be called on a worker of the runtime.
+    pub(super) fn reopen_if_replaced(
+        &self,
+        connection: &mut Connection,
+        check: &mut FileCheck,
+        role: Role,
+    ) -> Result<()> {
+        if self.is_unchanged(check) {
             return Ok(());
         }
-        if let Some(error) = watch.refused.as_ref().filter(|_| self.is_refused(watch)) {
+        // Every operation would examine the unusable file again, some of them completely.
+        if let Some(error) = check.refused.as_ref().filter(|_| self.refused_recently(check)) {
             return Err(error.clone());
         }
-        let (Some(path), Some(files)) = (&self.path, &watch.files) else { return Ok(()) };
-        files.remove_others();
-        watch.looked = Instant::now();
+        let (Some(path), Some(files)) = (&self.path, &check.files) else { return Ok(()) };
+        files.remove_stale_companions();
+        check.checked_at = Instant::now();
         match self.open(path, role) {
             Ok((new, files)) => {
                 tracing::warn!(
-                    "the cache's file was removed or replaced: the one that has its name is used now"
+                    file = %self.location(),
+                    "the cache's file was removed or replaced: the file at its path is used from now on"
                 );
-                let renewed = self.renewed.fetch_add(1, Ordering::AcqRel) + 1;
+                let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
                 *connection = new;
-                *watch = Watch { files: Some(files), renewed, looked: Instant::now(), refused: None };
+                *check =
+                    FileCheck { files: Some(files), generation, checked_at: Instant::now(), refused: None };
                 Ok(())
             }
             Err(error) => {
                 let kind = match error.kind() {
-                    ErrorKind::Config => ErrorKind::Unavailable, // it was right when the store was opened
+                    // The settings were accepted when the storage was opened, so it is not they that are wrong.
+                    ErrorKind::Config => ErrorKind::Unavailable,
                     kind => kind,
                 };
-                let message =
-                    "the cache's file was removed or replaced, and what is in its place cannot be used";
+                let message = "the cache's file was removed or replaced, and the file at its path cannot be used: \
+                               remove that file";
                 let error = Error::new(kind, message).with_source(error);
-                watch.refused = Some(error.clone());
+                check.refused = Some(error.clone());
                 Err(error)
             }
         }
     }
 
-    /// Sets the file aside that a connection has open, since it is damaged; `None`: it is to stay, or is gone.
-    pub(super) fn set_aside(&self, watch: &Watch) -> Option<PathBuf> {
-        let (Some(path), Some(files)) = (&self.path, &watch.files) else { return None };
-        if !self.plan.may_set_aside(&Refusal::Damaged) {
+    /// Sets the damaged file of a connection aside. Returns its new path.
+    ///
+    /// Returns `None` if the file must stay, or is gone.
+    pub(super) fn set_aside(&self, check: &FileCheck) -> Option<PathBuf> {
+        let (Some(path), Some(files)) = (&self.path, &check.files) else { return None };
+        if !self.options.may_set_aside(&Unusable::Damaged) {
             return None;
         }
         set_aside(path, files.main).ok().flatten()
     }
 
-    fn open(&self, path: &Path, role: Role) -> Result<(Connection, Files)> {
-        for _ in 0..3 {
-            let mut plan = self.plan.clone();
-            plan.survey()?;
-            let before = There::at(path);
-            let (writer, _) = plan.open_first()?;
+    fn open(&self, path: &Path, role: Role) -> Result<(Connection, DatabaseFiles)> {
+        for _ in 0..OPEN_ATTEMPTS {
+            let mut options = self.options.clone();
+            options.examine()?;
+            let before = FileId::at(path);
+            // Also for a reader: the file may have to be created, which a reading connection does not do.
+            let (writer, _) = options.open_writer()?;
             let connection = match role {
                 Role::Writer => writer,
-                Role::Reader(wait) => plan.open_reader(wait)?,
+                Role::Reader { busy_timeout } => options.open_reader(busy_timeout)?,
             };
-            if let Some(files) = Files::of(path, &connection)
-                && (files.main == before || before == There::Gone)
+            // SQLite does not tell which file a connection has open. If the file at the path is the same before and after,
+            // it is that one.
+            if let Some(files) = DatabaseFiles::of(path, &connection)
+                && (files.main == before || before == FileId::Missing)
             {
                 return Ok((connection, files));
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the cache's file is replaced again and again"))
+        let message = "the cache's file is replaced again and again: end the program that does so";
+        Err(Error::new(ErrorKind::Unavailable, message))
     }
 }
 
-impl Files {
-    /// None: they cannot be told from others.
+impl DatabaseFiles {
+    /// Returns the files of a connection, or `None` if the system cannot tell files apart.
     fn of(path: &Path, connection: &Connection) -> Option<Self> {
-        let main = There::at(path);
+        let main = FileId::at(path);
         let real = connection.path().filter(|path| !path.is_empty()).map(Path::new)?;
-        let others = ["-wal", "-shm"].map(|end| {
-            let other = beside(real, end);
-            let there = There::at(&other);
-            (other, there)
+        let companions = ["-wal", "-shm"].map(|suffix| {
+            let companion = with_suffix(real, suffix);
+            let id = FileId::at(&companion);
+            (companion, id)
         });
-        matches!(main, There::File(..)).then(|| Self { main, others: others.into() })
+        matches!(main, FileId::File { .. }).then(|| Self { main, companions: companions.into() })
     }
 
-    /// Removes what is left of a file that is gone: its log would be taken for the log of the next. Not what another
-    /// process has made since.
-    fn remove_others(&self) {
-        for (path, there) in &self.others {
-            if matches!(there, There::File(..)) && There::at(path) == *there {
-                let _ = std::fs::remove_file(path); // gone, or in the way of the opening, which then says so
+    /// Removes the WAL and the shared memory of a file that is gone.
+    ///
+    /// SQLite would take them for those of the file that is at the path now. Those that another process has created since
+    /// stay.
+    fn remove_stale_companions(&self) {
+        for (path, id) in &self.companions {
+            if matches!(id, FileId::File { .. }) && FileId::at(path) == *id {
+                // Either it is gone already, or opening the new file fails and reports why.
+                let _ = std::fs::remove_file(path);
             }
         }
     }

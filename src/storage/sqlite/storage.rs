@@ -1,4 +1,4 @@
-//! The store itself: each operation goes to the writer, or to the readers.
+//! The storage itself. Each operation goes to the writer or to the readers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,14 +10,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rusqlite::Connection;
 
 use super::builder::SqliteStorageBuilder;
+use super::eviction::Recency;
+use super::expiry::BatchSize;
 use super::open::Opened;
-use super::operation::{Operation, When};
+use super::operation::{Condition, Operation};
 use super::readers::Readers;
-use super::recency::Recency;
-use super::source::Source;
-use super::table::{Encoded, ROW};
+use super::reopen::Reopener;
+use super::tables::{EncodedRecord, ROW_OVERHEAD};
 use super::writer::{Writer, too_large};
-use super::{log, rows, vacuum};
+use super::{queries, vacuum, wal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Hold;
 use crate::storage::contract::{Retain, Storage, Usage};
@@ -26,16 +27,23 @@ use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::{Clock, Timestamp};
 
-const LONGEST: u64 = 512 << 20;
-const KEYS_AT_ONCE: u32 = 512;
-const VALUES_AT_ONCE: u32 = 32;
-/// How many expired records one transaction removes, and how long it should take: half of what an operation may.
-const FEWEST_EXPIRED: u32 = 1000;
-const MOST_EXPIRED: u32 = 64_000;
-const TURN: Duration = Duration::from_millis(250);
+/// The most bytes of a record. SQLite refuses a value of more than 1,000,000,000 bytes (`SQLITE_MAX_LENGTH`), and a record is
+/// in memory as a whole.
+const MAX_RECORD_LEN: u64 = 512 << 20;
+/// How many keys a listing reads with one query. After it, other queries have their turn.
+const KEYS_PER_PAGE: u32 = 512;
+/// How many records a listing reads with one query. They are in memory together.
+const VALUES_PER_PAGE: u32 = 32;
+/// The length of a body up to which it is part of its response's record. Up to there, a separate row would double the time of a
+/// read, and a write with the body takes no longer than one without. A longer body has rows of its own, which are not written
+/// again when its response is revalidated.
+const INLINE_LEN: usize = 64 << 10;
+/// How long dropping the last clone waits outside of a runtime. A disk that hangs must not hang the program's end.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Responses in one SQLite file, which survive the process and which many processes may share. See the
-/// [module](crate::storage::sqlite) for what it promises.
+/// A storage in one SQLite file, which several processes may share.
+///
+/// The [module](crate::storage::sqlite) describes its guarantees, its settings and the file. Clones share one storage.
 ///
 /// ```
 /// use tower_response_cache::Timestamp;
@@ -59,7 +67,7 @@ pub struct SqliteStorage {
 
 struct Inner {
     writer: Writer,
-    /// None where one connection does everything.
+    /// `None` if one connection serves everything.
     readers: Option<Readers>,
     recency: Arc<Recency>,
     holds: Arc<Holds>,
@@ -69,89 +77,103 @@ struct Inner {
 }
 
 impl SqliteStorage {
-    /// Opens the store at this path with the default settings; see [`builder`](SqliteStorage::builder).
+    /// Opens the storage at a path with the default settings.
+    ///
+    /// [`builder`](SqliteStorage::builder) opens it with other settings.
     ///
     /// # Errors
+    ///
     /// As [`SqliteStorageBuilder::open`].
     pub async fn open(cache_name: impl Into<PathBuf>) -> Result<Self> {
         Self::builder(cache_name).open().await
     }
 
-    /// Opens a store with settings. The cache name is a path, where a leading `~/` is the home directory and the
-    /// directories are made; or SQLite's URI filename (`file:…?mode=ro`), taken as it is; or `:memory:`, a store that
-    /// ends with its last clone.
+    /// Returns a builder, which opens a storage with settings.
+    ///
+    /// The cache name is one of:
+    ///
+    /// - a path, in which a leading `~/` is the home directory. Missing directories are created.
+    /// - a [URI filename](https://www.sqlite.org/uri.html) such as `file:…?mode=ro`, which is passed to SQLite unchanged.
+    /// - `:memory:`, for a storage that ends with its last clone.
     pub fn builder(cache_name: impl Into<PathBuf>) -> SqliteStorageBuilder {
         SqliteStorageBuilder::new(cache_name.into())
     }
 
-    /// True when the file cannot be written: hits are served, nothing is stored.
+    /// Returns whether the file cannot be written. Stored responses are then served, and nothing is stored.
     pub fn is_read_only(&self) -> bool {
         self.inner.read_only
     }
 
-    /// Gives the file's free space back to the disk; says by how many bytes the file is shorter. What was evicted,
-    /// deleted or replaced leaves such space, which later writes fill again: worth while after a
-    /// [`clear`](Storage::clear) or under a lower bound, not as a habit.
+    /// Returns the file's free space to the disk.
     ///
-    /// Goes in small steps, each in turn with other writes, of other processes too. Where at most 4096 pages (16 MiB) are in use, the
-    /// rest goes in one step. A file that was not made by this crate with its own settings (`auto_vacuum = NONE`) is
-    /// written anew at once, while others wait.
+    /// Returns by how many bytes the file became shorter. Records that were evicted, deleted or replaced leave free space,
+    /// which later writes fill again. So this is worthwhile after a [`clear`](Storage::clear) or with a lower bound, but not
+    /// regularly.
+    ///
+    /// It works in small steps, and other writes, also those of other processes, take their turns in between. If at most 4096
+    /// pages (16 MiB) are in use, the rest is done in one step. A file that another program created, with
+    /// `auto_vacuum = NONE`, is rewritten as a whole while other writes wait.
     ///
     /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly): the file cannot be written. [`Timeout`](ErrorKind::Timeout): a step found no
-    /// turn. [`Full`](ErrorKind::Full): moving needs some room for the log. What was given back by then stays so.
+    ///
+    /// Returns [`ReadOnly`](ErrorKind::ReadOnly) if the file cannot be written, [`Timeout`](ErrorKind::Timeout) if a step
+    /// found no turn, and [`Full`](ErrorKind::Full) if there is no room for the log, which moving pages needs. The space
+    /// returned until then stays returned.
     pub async fn vacuum(&self) -> Result<u64> {
-        self.inner.may_change()?;
+        self.inner.check_writable()?;
         let mut freed = 0;
         loop {
-            let step = self.inner.writer.ask(vacuum::step).await?;
+            let step = self.inner.writer.query(vacuum::step).await?;
             freed += step.freed;
             if step.is_last {
                 break;
             }
         }
-        // The file is shortened when the log is merged. Readers in the way: then the next merge does it.
-        self.inner.writer.ask(|connection| log::cut(connection, log::WAIT)).await?;
+        // The file becomes shorter when the WAL is merged. If readers are in the way, the next merge does it.
+        self.inner.writer.query(|connection| wal::truncate(connection, wal::TRUNCATE_TIMEOUT)).await?;
         Ok(freed)
     }
 
-    /// Ends the use of the storage, for all of its clones: everything that was taken is written, the log is merged into the file
-    /// and the connections are closed. What is asked of it after that fails as [`Unavailable`](ErrorKind::Unavailable).
-    /// Where other processes have the file open, the log stays as theirs.
+    /// Closes the storage, for all of its clones.
+    ///
+    /// Completes all pending writes, merges the WAL into the file and closes the connections. Operations that begin later
+    /// fail with [`Unavailable`](ErrorKind::Unavailable). If other processes have the file open, its WAL stays for them.
     ///
     /// # Errors
-    /// When the log could not be merged: nothing is lost then, and the next one to open the file merges it.
+    ///
+    /// Returns an error if merging the WAL fails. Nothing is lost then: the next process to open the file merges it. It is
+    /// no error if other processes are reading from the WAL, so that it cannot be merged now.
     pub async fn close(&self) -> Result<()> {
-        let merges = !self.inner.read_only;
-        if merges {
-            self.inner.writer.write_uses();
+        let merge = !self.inner.read_only;
+        if merge {
+            self.inner.writer.flush_uses();
         }
         let close_readers = self.inner.readers.as_ref().map(Readers::close);
-        self.inner.writer.close(merges, move || close_readers.into_iter().for_each(|close| close())).await
+        self.inner.writer.close(merge, move || close_readers.into_iter().for_each(|close| close())).await
     }
 
-    pub(super) fn new(opened: Opened, patience: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
+    pub(super) fn new(opened: Opened, busy_timeout: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
         let (recency, holds) = (Arc::new(Recency::new(clock)), Arc::default());
-        let source = Arc::new(Source::new(opened.plan, opened.path));
-        let readers = match opened.readers.is_empty() && opened.in_task.is_empty() {
+        let reopener = Arc::new(Reopener::new(opened.options, opened.path));
+        let readers = match opened.readers.is_empty() && opened.in_task_readers.is_empty() {
             true => None,
-            false => Some(Readers::start(opened.readers, opened.in_task, patience, &source)?),
+            false => Some(Readers::start(opened.readers, opened.in_task_readers, busy_timeout, &reopener)?),
         };
-        let longest = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW).min(LONGEST);
+        let max_record_len = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW_OVERHEAD).min(MAX_RECORD_LEN);
         let inner = Inner {
             writer: Writer::new(
                 opened.writer,
                 Arc::clone(&recency),
                 Arc::clone(&holds),
                 max_bytes,
-                patience,
-                source,
+                busy_timeout,
+                reopener,
             ),
             readers,
             recency,
             holds,
             max_bytes: max_bytes.unsigned_abs(),
-            max_record_len: usize::try_from(longest).unwrap_or(usize::MAX),
+            max_record_len: usize::try_from(max_record_len).unwrap_or(usize::MAX),
             read_only: opened.read_only,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -159,80 +181,86 @@ impl SqliteStorage {
 }
 
 impl Inner {
-    fn may_change(&self) -> Result<()> {
+    fn check_writable(&self) -> Result<()> {
         match self.read_only {
-            true => Err(Error::new(ErrorKind::ReadOnly, "the cache's file is read-only: nothing is stored")),
+            true => {
+                Err(Error::new(ErrorKind::ReadOnly, "the cache's file is read-only, so nothing is stored"))
+            }
             false => Ok(()),
         }
     }
 
     async fn change(&self, operation: Operation) -> Result<u64> {
-        self.may_change()?;
+        self.check_writable()?;
         let generation = self.writer.generation();
-        self.see_to(generation, self.writer.run(operation).await)
+        self.report_damage(generation, self.writer.execute(operation).await)
     }
 
-    /// Has damage seen to that was found in the file of this generation.
-    fn see_to<T>(&self, generation: u64, result: Result<T>) -> Result<T> {
+    /// Reports damage that an operation on the file of this generation has found. Returns the operation's result.
+    ///
+    /// The generation is read before the operation begins, so that a file that replaces the damaged one is not reported.
+    fn report_damage<T>(&self, generation: u64, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
-            self.writer.recover(generation);
+            self.writer.report_damage(generation);
         }
         result
     }
 
-    async fn write(&self, key: Key, when: When, record: Record) -> Result<bool> {
+    async fn write(&self, key: Key, condition: Condition, record: Record) -> Result<bool> {
         let value = record.to_bytes();
         if value.len() > self.max_record_len {
             return Err(too_large());
         }
-        let until = rows::until(record.retain_until());
-        let record = Encoded { stamp: record.stamp(), until, value };
-        Ok(self.change(Operation::Write { key, when, record }).await? > 0)
+        let until = queries::encode_time(record.retain_until());
+        let record = EncodedRecord { stamp: record.stamp(), until, value };
+        Ok(self.change(Operation::Write { key, condition, record }).await? > 0)
     }
 
-    async fn ask<T: Send + 'static>(
+    /// Runs a query on a thread that reads.
+    ///
+    /// If there is none, it takes its turn with the writes.
+    async fn query<T: Send + 'static>(
         &self,
-        question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let generation = self.writer.generation();
         let answer = match &self.readers {
-            Some(readers) if readers.has_threads() => readers.ask(question).await,
-            _ => self.writer.ask(question).await,
+            Some(readers) if readers.has_threads() => readers.query(query).await,
+            _ => self.writer.query(query).await,
         };
-        self.see_to(generation, answer)
+        self.report_damage(generation, answer)
     }
 
-    /// Notes a hit; once in a while has the writer write them down.
-    fn used(&self, key: Key, found: &Result<Option<Record>>) {
+    /// Remembers that an entry is used, if a record was found. Once in a while, writes the times of all uses.
+    fn touch(&self, key: Key, found: &Result<Option<Record>>) {
         if self.read_only || !matches!(found, Ok(Some(_))) {
             return;
         }
         self.recency.touch(key.entry);
-        if self.recency.is_due() {
-            self.writer.write_uses();
+        if self.recency.flush_is_due() {
+            self.writer.flush_uses();
         }
     }
 }
 
-/// The longest that the last handle's drop waits outside of a runtime.
-const FAREWELL: Duration = Duration::from_secs(5);
-
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.read_only {
-            self.writer.write_uses();
+            self.writer.flush_uses();
         }
-        // On the writer's thread, not in the task that drops the last clone; and the writer last: of two connections
-        // that close at the same time, neither would merge the log.
+        // On the writer's thread, since the task that drops the last clone must not block. The readers close before the
+        // writer: of two connections that close at the same time, neither would be the last one, which merges the WAL.
         let close_readers = self.readers.as_ref().map(Readers::close);
         let (done, is_done) = std::sync::mpsc::channel();
         let posted = self.writer.post(move |connection| {
             close_readers.into_iter().for_each(|close| close());
-            let _ = log::cut(connection, log::WAIT); // readers in the way: the last connection to close merges it
-            let _ = done.send(()); // nobody waits in a runtime
+            // If readers of other processes are in the way, the last connection to close merges the WAL.
+            let _ = wal::truncate(connection, wal::TRUNCATE_TIMEOUT);
+            // Fails inside a runtime, where the drop does not wait.
+            let _ = done.send(());
         });
         if posted.is_ok() && tokio::runtime::Handle::try_current().is_err() {
-            let _ = is_done.recv_timeout(FAREWELL);
+            let _ = is_done.recv_timeout(DROP_TIMEOUT);
         }
     }
 }
@@ -242,34 +270,35 @@ impl Storage for SqliteStorage {
         if let Some(found) = self.read_now(key) {
             return found;
         }
-        let found = self.inner.ask(move |connection| rows::read(connection, key)).await;
-        self.inner.used(key, &found);
+        let found = self.inner.query(move |connection| queries::read(connection, key)).await;
+        self.inner.touch(key, &found);
         found
     }
 
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         let readers = self.inner.readers.as_ref()?;
         let generation = self.inner.writer.generation();
-        let found = readers.now(|connection| rows::read(connection, key))?;
-        let found = self.inner.see_to(generation, found);
-        self.inner.used(key, &found);
+        let found = readers.query_in_task(|connection| queries::read(connection, key))?;
+        let found = self.inner.report_damage(generation, found);
+        self.inner.touch(key, &found);
         Some(found)
     }
 
     async fn contains(&self, key: Key) -> Result<bool> {
-        self.inner.ask(move |connection| Ok(rows::read(connection, key)?.is_some())).await
+        self.inner.query(move |connection| Ok(queries::read(connection, key)?.is_some())).await
     }
 
     async fn contains_all(&self, _: &[Key]) -> Result<bool> {
-        Ok(true) // an entry goes whole
+        // Eviction removes whole entries.
+        Ok(true)
     }
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
-        self.inner.write(key, When::Always, record).await.map(drop)
+        self.inner.write(key, Condition::Always, record).await.map(drop)
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        self.inner.write(key, When::There(seen), record).await
+        self.inner.write(key, Condition::Stamp(seen), record).await
     }
 
     async fn delete(&self, key: Key) -> Result<bool> {
@@ -285,21 +314,16 @@ impl Storage for SqliteStorage {
     }
 
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
-        let mut deleted = self.inner.change(Operation::KeepLive(now)).await?;
-        let mut at_once = FEWEST_EXPIRED;
+        let mut deleted = self.inner.change(Operation::RebuildWithoutExpired(now)).await?;
+        let mut batch = BatchSize::new();
         loop {
             let begun = Instant::now();
-            let some = self.inner.change(Operation::DeleteExpired(now, at_once)).await?;
-            deleted += some;
-            if some < u64::from(at_once) {
+            let in_batch = self.inner.change(Operation::DeleteExpired(now, batch.get())).await?;
+            deleted += in_batch;
+            if in_batch < u64::from(batch.get()) {
                 return Ok(deleted);
             }
-            // The more there are at once, the more of them lie on one page; but all others wait for each transaction.
-            at_once = match begun.elapsed() {
-                short if short < TURN / 2 => (at_once * 2).min(MOST_EXPIRED),
-                long if long > TURN => (at_once / 2).max(FEWEST_EXPIRED),
-                _ => at_once,
-            };
+            batch.adapt(begun.elapsed());
         }
     }
 
@@ -309,49 +333,47 @@ impl Storage for SqliteStorage {
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
         pages(move |after| {
-            self.inner.ask(move |connection| rows::keys_after(connection, after, KEYS_AT_ONCE))
+            self.inner.query(move |connection| queries::keys_after(connection, after, KEYS_PER_PAGE))
         })
     }
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
         pages(move |after| {
-            self.inner.ask(move |connection| rows::values_after(connection, after, VALUES_AT_ONCE))
+            self.inner.query(move |connection| queries::values_after(connection, after, VALUES_PER_PAGE))
         })
     }
 
     async fn size(&self) -> Result<u64> {
-        self.inner.ask(rows::size).await
+        self.inner.query(queries::count_listed).await
     }
 
     fn max_record_len(&self) -> usize {
         self.inner.max_record_len
     }
 
-    /// A longer body is a row of its own, which is not written again where its response is confirmed. Up to this length a
-    /// second read takes as long as the first, and to write the row again takes no longer.
     fn inline_len(&self) -> usize {
-        64 << 10
+        INLINE_LEN
     }
 
-    /// Holds it in this process: another one that makes room does not know of it.
+    /// Holds the entry against evictions by this process. Other processes do not know about it.
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         self.inner.holds.hold(chunk, bytes, self.inner.max_bytes)
     }
 
     async fn usage(&self) -> Result<Usage> {
-        let bytes = self.inner.ask(rows::total).await?;
+        let bytes = self.inner.query(queries::total_bytes).await?;
         Ok(Usage::new(bytes.unsigned_abs(), Some(self.inner.max_bytes)))
     }
 
-    /// Reads, and takes the turn to write where the file can be written.
+    /// Checks that the file can be read. If it is not read-only, also checks that a transaction can begin.
     async fn check(&self) -> Result<()> {
-        self.inner.ask(rows::total).await?;
+        self.inner.query(queries::total_bytes).await?;
         if self.inner.read_only {
             return Ok(());
         }
-        let turn = |connection: &Connection| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+        let begin = |connection: &Connection| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
         let generation = self.inner.writer.generation();
-        self.inner.see_to(generation, self.inner.writer.ask(turn).await)
+        self.inner.report_damage(generation, self.inner.writer.query(begin).await)
     }
 
     async fn close(&self) -> Result<()> {
@@ -359,10 +381,10 @@ impl Storage for SqliteStorage {
     }
 }
 
-/// A stream of pages, each asked for after the last key of the one before.
+/// Returns a stream of the rows of pages. Each page begins after the last key of the one before.
 fn pages<T: Send, F>(page: impl Fn(Option<Key>) -> F + Send) -> impl Stream<Item = Result<T>> + Send
 where
-    F: Future<Output = Result<rows::Page<T>>> + Send,
+    F: Future<Output = Result<queries::Page<T>>> + Send,
 {
     stream::try_unfold(Some((page, None)), |state| async move {
         let Some((page, after)) = state else { return Ok(None) };
