@@ -1,7 +1,9 @@
-//! Reading: keys and records as rows.
+//! Queries of the tables, and the columns of keys and records.
 //!
-//! Promises: a row that is not a whole record (bytes, stamp or key) is absent, never an error; each function is one
-//! statement, so it sees one state of the store.
+//! # Invariants
+//!
+//! - A row whose bytes, stamp or key are damaged counts as absent. It is never an error.
+//! - Each function is one statement, so it sees one state of the database.
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -21,15 +23,16 @@ const LISTED: &str = "SELECT r.stamp, r.until, c.value, r.entry, r.kind, r.slot,
     WHERE (r.entry, r.kind, r.slot, r.part) > (?1, ?2, ?3, ?4) AND r.kind <= 1
     ORDER BY r.entry, r.kind, r.slot, r.part LIMIT ?5";
 
-const SIZE: &str = "SELECT count(*) FROM records WHERE kind <= 1";
+/// The kinds 0 and 1 are heads and variants, which are the listed ones.
+const COUNT_LISTED: &str = "SELECT count(*) FROM records WHERE kind <= 1";
 
-/// Some rows, and the key to go on after, unless they were the last.
+/// Some rows, and the key after which the next page begins. `None`: this page is the last.
 pub(super) type Page<T> = (Vec<T>, Option<Key>);
 
-/// Before every key that a row can have: no entry is shorter.
+/// A blob that sorts before every entry, since it is empty.
 const BEFORE_ALL: &[u8] = &[];
 
-/// The record at a key, unless it is absent or damaged.
+/// Returns the record at a key, unless it is absent or damaged.
 pub(super) fn read(connection: &Connection, key: Key) -> rusqlite::Result<Option<Record>> {
     let mut statement = connection.prepare_cached(READ)?;
     let found =
@@ -37,7 +40,7 @@ pub(super) fn read(connection: &Connection, key: Key) -> rusqlite::Result<Option
     Ok(found.optional()?.flatten())
 }
 
-/// The keys after this one, in order, at most `limit` of them.
+/// Returns the keys after this one, in order, at most `limit` of them.
 pub(super) fn keys_after(
     connection: &Connection,
     after: Option<Key>,
@@ -46,7 +49,7 @@ pub(super) fn keys_after(
     page(connection, KEYS, after, limit, |row| Ok(key(row, 0)))
 }
 
-/// The heads and variants after this key, with their records.
+/// Returns the heads and variants after this key, in order, with their records.
 pub(super) fn values_after(
     connection: &Connection,
     after: Option<Key>,
@@ -57,18 +60,18 @@ pub(super) fn values_after(
     Ok((rows.into_iter().filter_map(|(key, record)| Some((key, record?))).collect(), last))
 }
 
-/// How many heads and variants are there.
-pub(super) fn size(connection: &Connection) -> rusqlite::Result<u64> {
-    let size: i64 = connection.prepare_cached(SIZE)?.query_row([], |row| row.get(0))?;
-    Ok(size.unsigned_abs())
+/// Counts the heads and variants.
+pub(super) fn count_listed(connection: &Connection) -> rusqlite::Result<u64> {
+    let count: i64 = connection.prepare_cached(COUNT_LISTED)?.query_row([], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
-/// The sum of all sizes.
-pub(super) fn total(connection: &Connection) -> rusqlite::Result<i64> {
+/// Returns the sum of the sizes of all records.
+pub(super) fn total_bytes(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT bytes FROM totals")?.query_row([], |row| row.get(0))
 }
 
-/// What has a key that a page can be continued from.
+/// A row of a page, with the key that tells where the page ends.
 trait Keyed {
     fn key(&self) -> Key;
 }
@@ -100,23 +103,27 @@ fn page<T: Keyed>(
     let (mut found, mut seen) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         seen += 1;
-        found.extend(read(row)?); // a key that this version does not know is not ours to list
+        // `None` for a key that this version does not know.
+        found.extend(read(row)?);
     }
     let last = if seen == limit { found.last().map(Keyed::key) } else { None };
     Ok((found, last))
 }
 
-/// The columns stamp, until, value as a record.
+/// Reads a record from the columns `stamp`, `until` and `value`.
 fn record(row: &Row<'_>) -> Option<Record> {
     let value = row.get_ref(2).ok()?.as_blob().ok()?;
     let record = Record::from_bytes(Bytes::copy_from_slice(value)).ok()?;
+    // The bytes have a stamp, too. Different ones mean that the row has the contents of another record.
     let stamp = Stamp::from_bytes(row.get(0).ok()?);
     (record.stamp() == stamp).then_some(())?;
-    Some(record.with_retain_until(time(row.get(1).ok()?)))
+    Some(record.with_retain_until(decode_time(row.get(1).ok()?)))
 }
 
-/// The columns entry, kind, slot, part as a key.
-pub(super) fn key(row: &Row<'_>, from: usize) -> Option<Key> {
+/// Reads a key from four columns, beginning at `from`.
+///
+/// They are `entry`, `kind`, `slot` and `part`.
+fn key(row: &Row<'_>, from: usize) -> Option<Key> {
     Some(Key {
         entry: row.get(from).ok()?,
         kind: Kind::from_u8(row.get(from + 1).ok()?)?,
@@ -125,13 +132,13 @@ pub(super) fn key(row: &Row<'_>, from: usize) -> Option<Key> {
     })
 }
 
-/// A time as the column `until` has it. What SQLite's integers do not reach (292 million years) is never.
-pub(super) fn until(time: Timestamp) -> i64 {
+/// Encodes a time for the column `until`. Times beyond SQLite's integers (292 million years) become never.
+pub(super) fn encode_time(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time that a column `until` tells.
-pub(super) fn time(until: i64) -> Timestamp {
+/// Decodes a time from the column `until`.
+pub(super) fn decode_time(until: i64) -> Timestamp {
     match until {
         i64::MAX => Timestamp::NEVER,
         until => Timestamp::from_millis(u64::try_from(until).unwrap_or(0)),
