@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::storage::record::random_id;
 
-/// The longest first delay, in milliseconds: a few round trips to DynamoDB in the same region.
+/// The longest first delay, in milliseconds.
+///
+/// It is a few round trips to DynamoDB in the same region.
 const FIRST_DELAY_MS: u64 = 25;
 /// The longest delay, in milliseconds.
 ///
@@ -20,7 +22,9 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the delay before the next retry, between a half and the whole of a limit that doubles each time.
+    /// Returns the delay before the next retry.
+    ///
+    /// The delay is between half and all of a limit that doubles with each retry.
     pub(super) fn next_delay(&mut self) -> Duration {
         // The shift is bounded so that it cannot overflow; the limit is reached long before.
         let longest = MAX_DELAY_MS.min(FIRST_DELAY_MS << self.retries.min(10));

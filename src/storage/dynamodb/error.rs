@@ -146,7 +146,9 @@ fn classify_refusal(refusal: &impl ProvideErrorMetadata, is_write: bool) -> (Err
     }
 }
 
-/// Returns the code of the service, or the driver's category of the error in fixed words.
+/// Returns the code of the service, or the driver's category of the error.
+///
+/// The category is in fixed words.
 fn code_or_category<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
     match error.code() {
         // The code comes over the network: only what looks like one is repeated.
@@ -198,7 +200,9 @@ pub(super) fn runtime_ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the tokio runtime that was asking dynamodb has ended")
 }
 
-/// Returns the error of a request without a condition, to which DynamoDB answers that the condition was not met.
+/// Returns the error of a condition that was never made.
+///
+/// DynamoDB answers a request without a condition that its condition was not met.
 pub(super) fn unexpected_condition_failure() -> Error {
     Error::new(ErrorKind::Other, "dynamodb reports a condition that the request did not have")
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::key::{Key, Kind};
 use crate::time::Timestamp;
 
-/// The most items in one batch: the limit of DynamoDB's `BatchWriteItem`.
+/// The most items in one batch, which is the limit of DynamoDB's `BatchWriteItem`.
 pub(super) const MAX_BATCH_LEN: usize = 25;
 /// The requests in a row that may leave a whole batch unprocessed before it fails.
 ///

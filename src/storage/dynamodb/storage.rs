@@ -1,4 +1,4 @@
-//! The DynamoDB storage, whose operations are one request for each record.
+//! The DynamoDB storage. Its operations are one request for each record.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -37,7 +37,7 @@ const INLINE_LEN: usize = 3 << 10;
 /// Bounded, so that an operation on a body of thousands of chunks does not take all connections from the others.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
 
-/// The batches of deletions that may be under way at the same time while the cache is cleared.
+/// The batches of deletions that may be under way at the same time.
 ///
 /// A batch costs at least 25 write units, and a partition has 1000 of them a second: many more batches would
 /// be throttled.
