@@ -72,7 +72,7 @@ pub(super) fn map_error(error: rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
             (ErrorKind::Unavailable, "the cache's file could not be read or written")
         }
-        _ => (ErrorKind::Other, "SQLite returned an error"),
+        _ => (ErrorKind::Other, "the database returned an error"),
     };
     Error::new(kind, message).with_source(error)
 }

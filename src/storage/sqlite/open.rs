@@ -238,7 +238,7 @@ impl OpenOptions {
         for (name, value) in self.pragmas.iter().filter(|(name, _)| filter(name)) {
             retry_while_busy(self.busy_timeout, || connection.pragma_update(None, name, value)).map_err(
                 |error| {
-                    let message = format!("SQLite refuses the pragma {name}: correct or remove it");
+                    let message = format!("the pragma {name} is refused: correct or remove it");
                     Error::new(ErrorKind::Config, message).with_source(error)
                 },
             )?;

@@ -99,7 +99,9 @@ impl SqliteStorage {
         SqliteStorageBuilder::new(cache_name.into())
     }
 
-    /// Returns whether the file cannot be written. Stored responses are then served, and nothing is stored.
+    /// Returns whether the file is read-only.
+    ///
+    /// If it is, stored responses are served, and nothing is stored.
     pub fn is_read_only(&self) -> bool {
         self.inner.read_only
     }
