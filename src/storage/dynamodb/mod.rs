@@ -72,14 +72,14 @@
 //! A user who may only read is served hits; writes then fail as [`ReadOnly`](crate::ErrorKind::ReadOnly).
 //!
 //! # Price
-//! DynamoDB bills by length. A read unit is 4 KB, and half of that price with
+//! DynamoDB bills by length. A read unit is 4 KB, and costs half as much with
 //! [`eventually_consistent`](DynamoDbStorageBuilder::eventually_consistent). A write unit is 1 KB. Moving the
 //! retention time of a record costs as much as writing it.
 //!
 //! A response that the origin confirms by a 304 costs one write unit, as long as its fields fit in 1 KB: a
 //! body of more than 3 KiB is not part of the record that is written again. The retention times of its chunks
-//! are moved about once in two days by default, or more precisely after a quarter of the time for which the
-//! body is kept.
+//! are moved after a quarter of the time for which the body is kept, which is about once in two days by
+//! default.
 //!
 //! Listings, `size`, `clear` and `delete_expired` are billed for the whole table.
 //!
@@ -114,13 +114,13 @@
 //! expire after the year 9999. [`key_names`](DynamoDbStorageBuilder::key_names) and
 //! [`expiry_name`](DynamoDbStorageBuilder::expiry_name) rename the keys and `expires`.
 //!
-//! | `record` | content | deleted by DynamoDB after |
+//! | `record` | content | deleted by DynamoDB |
 //! |---|---|---|
-//! | `head` | a URL: its first variant with a small body, or a tombstone | the record, its variants and invalidations need it no more |
-//! | `variant:<slot>` | a further variant | it can be neither served nor validated any more |
+//! | `head` | a URL: its first variant with a small body, or a tombstone | when neither it, nor a variant, nor an invalidation needs it |
+//! | `variant:<slot>` | a further variant | when it can be neither served nor validated any more |
 //! | `chunk:<slot>:<part>` | 128 KiB of a long body | an hour or more after the record that names it |
-//! | `index:<slot>` | the entity tags of further variants | the variants |
-//! | `lease`, `group` | a lease between processes, the value of a group | the time that they name |
+//! | `index:<slot>` | the entity tags of further variants | with these variants |
+//! | `lease`, `group` | a lease between processes, or the value of a group | when its own time is over |
 //!
 //! A slot has 32 hexadecimal digits, a part ten decimal ones.
 //!

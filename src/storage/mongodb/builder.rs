@@ -85,7 +85,7 @@ impl MongoDbStorageBuilder {
         self
     }
 
-    /// Sets how many members of a replica set must acknowledge a write.
+    /// Sets the write concern, which decides when a write counts as done.
     ///
     /// With fewer than the majority, a failover may lose the last writes, which may include an invalidation.
     ///
@@ -167,8 +167,8 @@ fn checked_collection_name(name: String) -> Result<String> {
     let is_accepted = !name.is_empty() && name.len() <= 100 && !name.contains(['$', '\0']);
     if !is_accepted || name.starts_with("system.") || name.starts_with('.') || name.ends_with('.') {
         return Err(config(
-            "the name of a collection in mongodb must have 1 to 100 bytes, no dollar sign, no dot at either end, and \
-             not begin with system.",
+            "the name of a collection in mongodb must have 1 to 100 bytes, no dollar sign, no dot \
+             at either end, and not begin with system.",
         ));
     }
     Ok(name)

@@ -5,8 +5,8 @@
 //! deadline that has passed), the write could otherwise arrive after the next write to the same key.
 //!
 //! # Invariants
-//! - A command whose future is dropped continues in the background until [`MAX_COMMAND_TIME`] after its
-//!   beginning.
+//! - Inside a tokio runtime, a command whose future is dropped continues in the background, until
+//!   [`MAX_COMMAND_TIME`] after its beginning.
 //! - A later command on one of its keys waits until the dropped command has ended.
 //! - A command that hangs delays later commands, and holds its connection, for no longer than
 //!   [`MAX_COMMAND_TIME`].

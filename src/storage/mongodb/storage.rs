@@ -33,7 +33,7 @@ const MAX_KEYS_PER_COMMAND: usize = 20_000;
 const KEYS_PER_PAGE: i64 = 1000;
 /// The records in one page of a listing.
 ///
-/// Each of them may hold a body of up to [`INLINE`] bytes.
+/// Each of them may hold a short body.
 const RECORDS_PER_PAGE: i64 = 32;
 /// How often a write is tried that collides with writes or deletions of other processes.
 ///
