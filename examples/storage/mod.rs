@@ -1,4 +1,4 @@
-//! `--store`: an address that `storage::connect` takes, the word `memory`, or the path of a SQLite file.
+//! `--storage`: an address that `storage::connect` takes, the word `memory`, or the path of a SQLite file.
 
 mod address;
 
@@ -6,11 +6,11 @@ use tower_response_cache::Result;
 use tower_response_cache::storage::{BoxStorage, SqliteStorage, connect};
 
 use self::address::is_address;
-pub use self::address::shown;
+pub use self::address::redacted;
 
-/// Opens what `--store` names.
-pub async fn open(store: &str) -> Result<BoxStorage> {
-    match store {
+/// Opens the storage that `--storage` names.
+pub async fn open(storage: &str) -> Result<BoxStorage> {
+    match storage {
         "memory" => connect("memory:").await,
         address if is_address(address) => connect(address).await,
         path => SqliteStorage::open(path).await.map(BoxStorage::new),

@@ -1,4 +1,4 @@
-//! Before something is removed: what it is, and whether that is wanted.
+//! Previews what is about to be deleted, and asks for confirmation.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::pin::pin;
@@ -6,41 +6,42 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tower_response_cache::EntryFilter;
 
-use crate::arguments::Consent;
-use crate::end::Failure;
+use crate::arguments::Confirmation;
+use crate::exit::Failure;
 use crate::output::Output;
-use crate::progress::{Progress, Shown};
+use crate::progress::Progress;
 use crate::target::Target;
 use crate::text;
 
-/// URLs that are named.
+/// How many URLs a preview names: enough to notice a wrong pattern, few enough to be read.
 const NAMED: usize = 5;
 
-/// Refuses where nobody can be asked.
-pub fn can_be_asked(consent: &Consent) -> Result<(), Failure> {
-    if consent.yes || consent.dry_run || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
+/// Fails if confirmation is needed but there is no terminal to ask on.
+pub fn require_terminal(confirmation: &Confirmation) -> Result<(), Failure> {
+    if confirmation.yes || confirmation.dry_run || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Ok(());
     }
-    Err(Failure::Refused("there is no terminal to ask on: say --yes, or look with --dry-run".to_owned()))
+    let line = "no terminal to ask for confirmation: use --yes to delete, or --dry-run to look first";
+    Err(Failure::Refused(line.to_owned()))
 }
 
-/// Says what a filter matches; how many that are.
+/// Prints what a filter matches, and returns the number of responses.
 pub async fn preview(target: &Target, filter: &EntryFilter, output: &mut Output) -> Result<u64, Failure> {
-    let shown = Shown(Progress::begin("looking", None));
+    let progress = Progress::begin("looking", None);
     let (mut responses, mut bytes, mut named) = (0, 0, Vec::new());
     let mut entries = pin!(target.handle.entries(filter));
     while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
         responses += 1;
         bytes += entry.stored_len();
         if named.len() < NAMED {
-            named.push(text::plain(entry.url()).into_owned());
+            named.push(text::escaped(entry.url()).into_owned());
         }
-        shown.0.step();
+        progress.step();
     }
-    drop(shown);
+    drop(progress);
     let end = if named.is_empty() { "" } else { ":" };
     let count = text::count(responses, "response", "responses");
-    output.line(format_args!("{count}, {} in the store{end}", text::size(bytes)))?;
+    output.line(format_args!("{count}, {} in storage{end}", text::size(bytes)))?;
     let columns = output.columns().map_or(usize::MAX, |columns| columns.saturating_sub(2).max(16));
     for url in &named {
         output.line(format_args!("  {}", text::shortened(url, columns)))?;
@@ -49,25 +50,26 @@ pub async fn preview(target: &Target, filter: &EntryFilter, output: &mut Output)
     if others > 0 {
         output.line(format_args!("  … and {}", text::count(others, "other", "others")))?;
     }
+    // The question goes to the standard error: the list it is about has to be there first.
     output.flush()?;
     Ok(responses)
 }
 
-/// Whether to go on: nothing is removed without a yes.
-pub fn agreed(consent: &Consent, place: &str) -> Result<bool, Failure> {
-    if consent.dry_run {
+/// Returns whether to delete: `false` for a dry run. An answer other than yes is a failure.
+pub fn confirmed(confirmation: &Confirmation, address: &str) -> Result<bool, Failure> {
+    if confirmation.dry_run {
         return Ok(false);
     }
-    if consent.yes {
+    if confirmation.yes {
         return Ok(true);
     }
     let mut terminal = io::stderr();
     let mut answer = String::new();
-    write!(terminal, "remove this from {}? [y/N] ", text::plain(place))?;
+    write!(terminal, "delete from {}? [y/N] ", text::escaped(address))?;
     terminal.flush()?;
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(true),
-        _ => Err(Failure::Refused("nothing was removed".to_owned())),
+        _ => Err(Failure::Refused("nothing was deleted".to_owned())),
     }
 }
