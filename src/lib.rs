@@ -32,8 +32,8 @@
 //! # }
 //! ```
 //!
-//! The layer stands between the layers that should see every request and those that should see only what goes to the
-//! origin. [How it works](_documentation::how_it_works) has more pictures.
+//! The layer stands between the layers that should see every request and those that should see only the requests to
+//! the origin. [How it works](_documentation::how_it_works) has more pictures.
 //!
 #![doc = include_str!("_documentation/pictures/stack.svg")]
 //!
@@ -65,7 +65,7 @@
 //! - `DynamoDbStorage` needs a table of AWS DynamoDB, with rights to it and its price.
 //! - A storage of your own is five methods, without HTTP and without serialization. The feature `testing` has its tests.
 //!
-//! Memory, SQLite and directories bound themselves and evict what was least recently used. The server bounds the others.
+//! Memory, SQLite and directories bound themselves and evict the least recently used records. The server bounds the others.
 //! [`storage::connect`] opens a storage by an address, and [`storage`] says what each one promises.
 //!
 //! # What is cached
@@ -103,7 +103,7 @@
 //! | [`CacheLayer::statistics`] | numbers since the cache was built |
 //! | `tracing`, target `tower_response_cache` | [events and a span](observe#spans-and-events), at level debug |
 //! | feature `metrics` | [counters, gauges and histograms](observe#metrics), for Prometheus and others |
-//! | [`CacheLayer::handle`] | [what is stored](CacheHandle): list, find, delete and copy it |
+//! | [`CacheLayer::handle`] | [stored responses](CacheHandle): list, find, delete and copy them |
 //! | `examples/inspect` | the same in a terminal, for any storage's address |
 //!
 //! # Many requests at once

@@ -10,8 +10,8 @@
 //!
 //! # How a request is answered
 //!
-//! The cache looks the request up in the storage and decides by RFC 9111 and your [rules](crate::Rules) what to do with what
-//! it finds. A fresh response is a hit. A stale one is served where that
+//! The cache looks the request up in the storage and decides by RFC 9111 and your [rules](crate::Rules) how to use the
+//! stored response. A fresh response is a hit. A stale one is served where that
 //! [is allowed](crate::_documentation::questions#when-is-a-stale-response-served), or validated. If no stored response can
 //! be used, the request is a miss.
 //!
