@@ -1,4 +1,7 @@
-//! For those who come from another HTTP cache: the same program, the names, what differs, and what to do with the data.
+//! Guides for users of another HTTP cache.
+//!
+//! Each guide shows the same program in both libraries, lists the counterparts of names, and says what differs and what to
+//! do with the stored data.
 //!
 //! | from | page |
 //! |---|---|
@@ -6,7 +9,7 @@
 //! | requests-cache (Python, requests) | [`requests_cache`] |
 //! | http-cache with http-cache-reqwest or http-cache-tower (Rust) | [`http_cache`] |
 //!
-//! Each setting of the two Python libraries has its row in [`counterparts`](crate::counterparts).
+//! [`counterparts`](crate::_documentation::counterparts) has a row for each setting of the two Python libraries.
 
 #[doc = include_str!("aiohttp_client_cache.md")]
 pub mod aiohttp_client_cache {}
