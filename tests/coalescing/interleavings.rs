@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tower_response_cache::Result;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
 
-use super::task::Task;
-use super::upstream::{Got, Sender, World};
+use super::world::{Got, Sender, World};
+use crate::support::task::Task;
 
 /// A store whose operations each wait until they are let through.
 #[derive(Clone)]
