@@ -39,7 +39,7 @@ beside() {
   set +m
   names+=("$name")
   groups+=($!)
-  until grep -q '^ *Running ' "$output" 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.2; done
+  until grep -q 'Running ' "$output" 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.2; done
 }
 
 finish() {

@@ -2,7 +2,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(any(feature = "sqlite", feature = "metrics"))]
-mod built;
+mod examples;
 #[cfg(feature = "sqlite")]
 #[path = "../servers/mod.rs"]
 mod servers;

@@ -1,28 +1,8 @@
 //! The example as it is started from a command line, and what it tells Prometheus.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use crate::built::example;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have ended
-        let _ = self.0.wait();
-    }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
-}
+use crate::examples::{Running, example};
 
 /// The value of the sample whose name and labels are these.
 fn sample(scraped: &str, name: &str, labels: &[&str]) -> Option<f64> {
@@ -35,20 +15,14 @@ fn sample(scraped: &str, name: &str, labels: &[&str]) -> Option<f64> {
 
 #[test]
 fn a_scrape_tells_of_hits_and_misses_and_of_times() {
-    let mut child = Command::new(example("prometheus"))
-        .args(["--listen", "127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let _running = Running(child);
-    let address = line.trim_end().strip_prefix("listening on http://").unwrap();
+    let mut program = Command::new(example("prometheus"));
+    program.args(["--listen", "127.0.0.1:0"]);
+    let running = Running::start(program);
 
     for path in ["/fresh", "/fresh", "/fresh?secret=1", "/fresh", "/private"] {
-        assert!(get(address, path).starts_with("HTTP/1.1 200"), "{path}");
+        assert!(running.get(path).starts_with("HTTP/1.1 200"), "{path}");
     }
-    let scraped = get(address, "/metrics");
+    let scraped = running.get("/metrics");
     let requests = |labels: &[&str]| sample(&scraped, "http_cache_requests_total", labels);
     assert_eq!(requests(&["outcome=\"hit\"", "cache=\"front\""]), Some(2.0));
     assert_eq!(requests(&["outcome=\"miss\"", "reason=\"absent\""]), Some(3.0));

@@ -28,11 +28,11 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A test in a runtime of its own, whose events are counted apart.
-fn test<F>(name: impl Into<String>, body: impl FnOnce() -> F + Send + 'static) -> Trial
+fn test<F>(name: impl std::fmt::Display, body: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Tried>,
 {
-    Trial::ignorable_test(name, move || {
+    Trial::ignorable_test(format!("faults::{name}"), move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         match runtime.block_on(body()) {
             Ok(()) => Ok(Completion::Completed),

@@ -1,12 +1,10 @@
 //! The program as it is started from a command line.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use crate::built::example;
+use crate::examples::{Running, example};
 
 fn program() -> Command {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| example("reverse_proxy"));
@@ -18,30 +16,10 @@ fn ended(arguments: &[&str]) -> (i32, Output) {
     (output.status.code().unwrap(), output)
 }
 
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have ended
-        let _ = self.0.wait();
-    }
-}
-
-/// The program, and the address that it says it listens on.
-fn running(arguments: &[&str]) -> (Running, String) {
-    let mut child = program().args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim_end().strip_prefix("listening on http://").unwrap().to_owned();
-    (Running(child), address)
-}
-
-fn fetch(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+fn running(arguments: &[&str]) -> Running {
+    let mut program = program();
+    program.args(arguments);
+    Running::start(program)
 }
 
 #[test]
@@ -67,11 +45,11 @@ fn help_and_mistakes_are_told_apart() {
 #[test]
 fn what_cannot_be_used_is_said_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
-    let (_other, taken) = running(&["--listen", "127.0.0.1:0", "--bare", "1"]);
+    let other = running(&["--listen", "127.0.0.1:0", "--bare", "1"]);
     let no_store = folder.path().join("file/store.sqlite");
     std::fs::write(folder.path().join("file"), "").unwrap();
     let failures: [&[&str]; 2] = [
-        &["--origin", "http://a", "--listen", &taken],
+        &["--origin", "http://a", "--listen", &other.address],
         &["--origin", "http://a", "--listen", "127.0.0.1:0", "--store", no_store.to_str().unwrap()],
     ];
     for arguments in failures {
@@ -85,8 +63,8 @@ fn what_cannot_be_used_is_said_in_one_line() {
 fn a_store_in_a_file_outlives_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store.sqlite");
-    let (origin, origin_address) = running(&["--listen", "127.0.0.1:0", "--bare", "5"]);
-    let url = format!("http://{origin_address}");
+    let origin = running(&["--listen", "127.0.0.1:0", "--bare", "5"]);
+    let url = format!("http://{}", origin.address);
     for (threads, word) in [("1", "fwd=uri-miss"), ("2", "; hit")] {
         let arguments = [
             "--listen",
@@ -98,12 +76,12 @@ fn a_store_in_a_file_outlives_the_program() {
             "--store",
             store.to_str().unwrap(),
         ];
-        let (mut proxy, address) = running(&arguments);
-        let response = fetch(&address);
+        let mut proxy = running(&arguments);
+        let response = proxy.get("/");
         assert!(response.contains(word) && response.ends_with("\r\n\r\nxxxxx"), "{response}");
-        let id = proxy.0.id().to_string();
+        let id = proxy.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        assert!(proxy.0.wait().unwrap().success());
+        assert!(proxy.child.wait().unwrap().success());
     }
     drop(origin);
 }

@@ -1,7 +1,9 @@
-//! The examples, built as cargo builds them for the tests.
+//! The examples as programs: built as cargo builds them for the tests, started, and asked over a socket.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// The features that these tests were built with.
 const FEATURES: [(&str, bool); 15] = [
@@ -52,4 +54,38 @@ pub fn example(name: &str) -> PathBuf {
     }
     assert!(cargo.status().unwrap().success(), "the example {name} was not built");
     program
+}
+
+/// A program that listens. Dropped, it is killed.
+pub struct Running {
+    pub child: Child,
+    pub address: String,
+}
+
+impl Running {
+    /// Starts a program, and reads the address that it prints.
+    pub fn start(mut program: Command) -> Self {
+        let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://").unwrap().to_owned();
+        Self { child, address }
+    }
+
+    /// Fetches a path, and returns the whole response as text.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
 }
