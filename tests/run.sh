@@ -120,8 +120,8 @@ step "benches: each once, allocations counted" cargo test --all-features --bench
 # --- examples --------------------------------------------------------------------------------------------------------
 # With all features, as they are built already; tests/release.sh builds them with the fewest.
 example() { cargo run -q --all-features --example "$@"; }
-quickstart() { example quickstart -- --store "$scratch/quickstart.sqlite" "$@"; }
-step "quickstart, an empty store" quickstart --fresh
+quickstart() { example quickstart -- --storage "$scratch/quickstart.sqlite" "$@"; }
+step "quickstart, an empty storage" quickstart --fresh
 step "quickstart, the same file again" quickstart
 quickstart >"$scratch/again"
 if grep -qE '  miss  ' "$scratch/again"; then
