@@ -9,7 +9,7 @@ use super::store::DynamoDbStorage;
 use super::table::Table;
 use crate::error::Result;
 use crate::storage::address::{Address, config, decode};
-use crate::storage::remote::{Remote, is_there};
+use crate::storage::remote::{Remote, answers};
 
 const OPTIONS: &str = "cache_name, region, endpoint, create_if_missing, eventually_consistent, connect_timeout and \
                        response_timeout";
@@ -52,7 +52,7 @@ impl Settings {
     fn read(&mut self, address: &str) -> Result<()> {
         let scheme = "the address of a dynamodb is dynamodb://TABLE?region=REGION";
         let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
-        let Address { scheme: name, place, mut options } = address?;
+        let Address { scheme: name, location: place, mut options } = address?;
         let (true, Some(table)) = (name == "dynamodb", place.strip_prefix("//")) else {
             return Err(config(scheme));
         };
@@ -200,7 +200,7 @@ impl DynamoDbStorageBuilder {
     /// no rights.
     pub async fn connect(self) -> Result<DynamoDbStorage> {
         let storage = self.build()?;
-        is_there("dynamodb", storage.check().await)?;
+        answers("dynamodb", storage.check().await)?;
         Ok(storage)
     }
 }

@@ -17,7 +17,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::credentials::Patient;
-use crate::storage::remote::{CONNECT, RESPONSE};
+use crate::storage::remote::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT};
 
 /// Where DynamoDB is and who asks: what [`DynamoDbStorage::builder`](super::DynamoDbStorage::builder) takes.
 ///
@@ -115,8 +115,8 @@ impl Source {
         }
         let config = builder.clone().build();
         let mut timeouts = TimeoutConfig::builder()
-            .connect_timeout(self.connect_timeout.unwrap_or(CONNECT))
-            .operation_timeout(self.response_timeout.unwrap_or(RESPONSE))
+            .connect_timeout(self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
+            .operation_timeout(self.response_timeout.unwrap_or(DEFAULT_RESPONSE_TIMEOUT))
             .build();
         if let (Some(theirs), Some(_)) = (config.timeout_config(), &self.config) {
             let mut said = TimeoutConfig::builder();
@@ -144,7 +144,11 @@ fn settings(config: &SdkConfig) -> Config {
 
 /// How long this client's requests may take.
 pub(super) fn longest(client: &Client) -> Duration {
-    client.config().timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(RESPONSE)
+    client
+        .config()
+        .timeout_config()
+        .and_then(TimeoutConfig::operation_timeout)
+        .unwrap_or(DEFAULT_RESPONSE_TIMEOUT)
 }
 
 /// A client that goes through the environment's proxies, as other programs on the machine do. The driver's own goes

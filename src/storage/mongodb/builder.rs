@@ -13,7 +13,7 @@ use super::server::{MongoDbServer, Settings};
 use super::store::MongoDbStorage;
 use crate::error::Result;
 use crate::storage::address::config;
-use crate::storage::remote::is_there;
+use crate::storage::remote::answers;
 
 /// Sets up a [`MongoDbStorage`].
 ///
@@ -106,7 +106,7 @@ impl MongoDbStorageBuilder {
     /// gives them no rights.
     pub async fn connect(self) -> Result<MongoDbStorage> {
         let storage = self.build()?;
-        is_there("mongodb", storage.check().await)?;
+        answers("mongodb", storage.check().await)?;
         Ok(storage)
     }
 }

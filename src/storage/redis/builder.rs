@@ -15,7 +15,7 @@ use super::server::{Kind, RedisServer, Settings, client, target};
 use super::store::RedisStorage;
 use crate::error::Result;
 use crate::storage::address::config;
-use crate::storage::remote::is_there;
+use crate::storage::remote::answers;
 use crate::time::Clock;
 
 const MOST_CONNECTIONS: usize = 64;
@@ -167,7 +167,7 @@ impl RedisStorageBuilder {
     /// gives them no rights.
     pub async fn connect(self) -> Result<RedisStorage> {
         let storage = self.build()?;
-        if is_there("redis", storage.check().await)? {
+        if answers("redis", storage.check().await)? {
             storage.warn_of_policy().await;
         }
         Ok(storage)

@@ -110,7 +110,7 @@ pub(super) fn target(url: &str, settings: &mut Settings) -> Result<Target> {
     let scheme = "the address of a redis begins with redis://, rediss:// (TLS), redis+cluster://, redis+sentinel:// \
                   or redis+unix://";
     let Some(address) = Address::parse(url) else { return Err(config(scheme)) };
-    let Address { scheme: name, place, mut options } = address?;
+    let Address { scheme: name, location: place, mut options } = address?;
     settings.read(&mut options)?;
     let (base, how) = name.split_once('+').unwrap_or((name, ""));
     let base = match base {

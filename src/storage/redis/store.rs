@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
-use crate::storage::remote::INLINE;
+use crate::storage::remote::INLINE_LEN;
 use crate::time::{Clock, Timestamp};
 
 /// Redis takes 512 MB; a record of ours is a chunk of a body, and this keeps others waiting for long enough.
@@ -347,7 +347,7 @@ impl Storage for RedisStorage {
     }
 
     fn inline_len(&self) -> usize {
-        INLINE
+        INLINE_LEN
     }
 
     async fn check(&self) -> Result<()> {

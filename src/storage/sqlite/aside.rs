@@ -92,16 +92,16 @@ pub(super) fn alone(path: &Path) -> Turn {
 fn alone_within(patience: Duration, path: &Path) -> Turn {
     use fs4::{FileExt, TryLockError};
 
-    use crate::storage::turns::Turns;
+    use crate::storage::backoff::Backoff;
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else { return Turn::Ours(None) };
-    let mut turns = Turns::new(patience);
+    let mut backoff = Backoff::new(patience);
     loop {
         match FileExt::try_lock(&directory) {
             Ok(()) => return Turn::Ours(Some(directory)),
             Err(TryLockError::Error(_)) => return Turn::Ours(None),
-            Err(TryLockError::WouldBlock) if turns.wait() => {}
+            Err(TryLockError::WouldBlock) if backoff.wait() => {}
             Err(TryLockError::WouldBlock) => return Turn::Taken,
         }
     }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::location::beside;
 use crate::error::{Error, ErrorKind};
-use crate::storage::turns::Turns;
+use crate::storage::backoff::Backoff;
 
 const READ_ONLY: &str = "the cache's file cannot be written";
 
@@ -109,10 +109,10 @@ pub(super) fn patiently<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let mut turns = Turns::new(patience);
+    let mut backoff = Backoff::new(patience);
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && turns.wait() => {}
+            Err(error) if is_busy(&error) && backoff.wait() => {}
             result => return result,
         }
     }

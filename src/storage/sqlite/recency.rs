@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::storage::uses::Uses;
+use crate::storage::last_uses::LastUses;
 use crate::time::Clock;
 
 /// How often the uses are written down, in milliseconds.
@@ -10,7 +10,7 @@ const EVERY: u64 = 5 * 60 * 1000;
 
 pub(super) struct Recency {
     clock: Clock,
-    uses: Uses<i64>,
+    uses: LastUses<i64>,
     last: AtomicI64,
     written: AtomicU64,
 }
@@ -18,7 +18,7 @@ pub(super) struct Recency {
 impl Recency {
     pub(super) fn new(clock: Clock) -> Self {
         let written = AtomicU64::new(clock.now().as_millis());
-        Self { clock, uses: Uses::new(), last: AtomicI64::new(0), written }
+        Self { clock, uses: LastUses::new(), last: AtomicI64::new(0), written }
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -36,12 +36,12 @@ impl Recency {
 
     /// Notes that an entry is used now.
     pub(super) fn touch(&self, entry: [u8; 16]) {
-        self.uses.note(entry, || self.tick());
+        self.uses.record(entry, || self.tick());
     }
 
     /// When an entry was used, if that is noted and after `used`.
     pub(super) fn since(&self, entry: [u8; 16], used: i64) -> Option<i64> {
-        self.uses.of(entry).filter(|&touched| touched > used)
+        self.uses.get(entry).filter(|&touched| touched > used)
     }
 
     /// True once every five minutes, when there is something to write down.
