@@ -11,7 +11,7 @@ fn recount(storage: &MemoryStorage) -> (u64, u64) {
     let mut sums = (0, 0);
     for shard in &storage.0.shards {
         let table = shard.read();
-        for entry in (0..table.positions()).filter_map(|at| table.entry(at)) {
+        for entry in (0..table.positions()).filter_map(|at| table.at(at)) {
             sums.0 += entry.records.weight();
             sums.1 += entry.records.listed();
         }
