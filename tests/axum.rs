@@ -26,7 +26,7 @@ async fn ask(app: &axum::Router, request: http::request::Builder) -> (&'static s
 
 #[tokio::test]
 async fn nested_routers_with_equal_inner_paths_never_share_an_entry() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let app = axum_server::app(&layer, &runs);
     for word in ["miss", "hit"] {
@@ -43,7 +43,7 @@ async fn a_head_request_is_told_the_length_that_a_get_would_have() {
     // No length of its own: the handler streams.
     let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
     let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let app = axum::Router::new().route("/", handler).layer(layer);
     assert_eq!(ask(&app, Request::get("/")).await.0, "miss");
     let request = Request::head("/").header("host", "example.com").body(Body::empty()).unwrap();
@@ -54,7 +54,7 @@ async fn a_head_request_is_told_the_length_that_a_get_would_have() {
 
 #[tokio::test]
 async fn all_services_of_one_layer_are_one_cache() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let (one, other) = (axum_server::app(&layer, &runs), axum_server::app(&layer, &runs));
     assert_eq!(ask(&one, Request::get("/cats/list")).await.0, "miss");
@@ -66,7 +66,7 @@ async fn a_request_that_was_sent_elsewhere_is_another() {
     let page = |request: axum::extract::Request| async move {
         ([("cache-control", "max-age=60"), ("etag", "\"v1\"")], request.uri().to_string())
     };
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let cached = layer.layer(axum::Router::new().fallback(page));
     // `/me` is the page of the user who asks.
     let rewritten = tower::util::MapRequestLayer::new(|mut request: axum::extract::Request| {
@@ -89,7 +89,8 @@ async fn a_request_that_was_sent_elsewhere_is_another() {
 
 #[tokio::test]
 async fn nested_routers_leave_out_what_the_query_does_not_count() {
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().ignore_query(["utm"]).build().unwrap();
+    let layer =
+        CacheLayer::builder(MemoryStorage::new()).shared(true).ignore_query_params(["utm"]).build().unwrap();
     let item = |Path(item): Path<String>| async move { ([("cache-control", "max-age=60")], item) };
     let inner = axum::Router::new().route("/{item}", axum::routing::get(item)).layer(layer);
     let app = axum::Router::new().nest("/shop", inner.clone()).nest("/club", inner);
@@ -105,7 +106,7 @@ async fn one_request_on_the_wire_poisons_no_other() {
         let host = headers["host"].to_str().unwrap().to_owned();
         ([("cache-control", "public, max-age=60")], format!("<script src=//{host}/x.js>"))
     };
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let app = axum::Router::new().fallback(page).layer(layer);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -126,7 +127,7 @@ async fn one_request_on_the_wire_poisons_no_other() {
 async fn a_default_authority_makes_relative_requests_hits() {
     let app = |builder: tower_response_cache::CacheLayerBuilder<MemoryStorage>| {
         let page = || async { ([("cache-control", "max-age=60")], "page") };
-        axum::Router::new().route("/x", axum::routing::get(page)).layer(builder.shared().build().unwrap())
+        axum::Router::new().route("/x", axum::routing::get(page)).layer(builder.shared(true).build().unwrap())
     };
     let ask = async |app: &axum::Router, host: Option<&str>| {
         let request = Request::get("/x");

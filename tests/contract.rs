@@ -21,7 +21,7 @@ storage_contract!(sqlite_in_task, Sqlite::new(true));
 storage_contract!(boxed_sqlite, Boxed(Sqlite::new(false)));
 storage_contract!(sqlite_in_memory, InMemory);
 storage_contract!(directory, Directory::new(|builder| builder));
-storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded().threads(1)));
+storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded(true).threads(1)));
 storage_contract!(small_directory, Directory::new(|builder| builder.max_bytes(32 << 20).threads(8)));
 storage_contract!(synced_directory, Directory::new(|builder| builder.fsync(true)));
 

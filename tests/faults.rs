@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
-use tower_response_cache::{Clock, MissReason, Outcome, Result, Stored, Timestamp};
+use tower_response_cache::{Clock, MissReason, NotStored, Outcome, Result, Stored, Timestamp};
 
 use support::faulty::{Faulty, Mode};
 use support::forward::forward;
@@ -43,8 +43,8 @@ async fn a_failing_store_is_a_miss_and_says_so() {
     for _ in 0..20 {
         let answer = cache.get(A).await;
         assert_eq!((answer.code, &answer.body[..]), (StatusCode::OK, &b"version 0"[..]));
-        assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::Storage));
-        assert_eq!(answer.status.stored(), Stored::Storage);
+        assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::StorageFailed));
+        assert_eq!(answer.status.stored(), Stored::No(NotStored::StorageFailed));
     }
     assert_eq!(cache.origin.count(), 20);
 }
@@ -129,7 +129,7 @@ async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
 #[tokio::test(start_paused = true)]
 async fn fail_closed_answers_503_and_asks_nobody() {
     let origin = Origin::new(|_| response(&[], "v"));
-    let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed());
+    let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed(true));
     let answer = cache.get(A).await;
     assert_eq!((answer.code, answer.word()), (StatusCode::SERVICE_UNAVAILABLE, "failed"));
     assert_eq!(cache.origin.count(), 0);
@@ -228,7 +228,7 @@ fn owed_invalidation_outlives_its_runtime() {
 async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.ask(post()).await;
-    assert_eq!(cache.get(A).await.status.stored(), Stored::Storage);
+    assert_eq!(cache.get(A).await.status.stored(), Stored::No(NotStored::StorageFailed));
     storage.set(Mode::Well);
 }
 
@@ -528,7 +528,7 @@ async fn ten_thousand_misses_at_once_are_bounded() {
     for miss in misses {
         let answer = miss.await.unwrap();
         assert_eq!(answer.word(), "miss");
-        shed += usize::from(answer.status.stored() == Stored::Busy);
+        shed += usize::from(answer.status.stored() == Stored::No(NotStored::StorageBusy));
         assert_eq!(cache.get(A).await.word(), "hit");
     }
     cache.layer.idle().await;
@@ -573,7 +573,7 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
     let burst: Vec<_> = (0..600).map(|number| ask(&format!("http://example.com/{number}"))).collect();
     let mut shed = 0;
     for miss in burst {
-        shed += usize::from(miss.await.unwrap().status.stored() == Stored::Busy);
+        shed += usize::from(miss.await.unwrap().status.stored() == Stored::No(NotStored::StorageBusy));
     }
     assert!(shed > 50, "{shed}");
     gate.add_permits(1000);
@@ -685,26 +685,29 @@ impl Storage for OneEntry {
 
 #[tokio::test(start_paused = true)]
 async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
-    let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
-    let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
-        true => not_modified(&[("etag", "\"a\"")]),
-        false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
-    });
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
-    cache.get(A).await;
-    cache.layer.idle().await;
-    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
-    let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk).unwrap();
-    storage.delete(chunk).await.unwrap();
-    storage.entry.set(chunk.entry).unwrap();
-    cache.clock.advance(Duration::from_secs(100));
-    cache.get("http://example.com/other").await; // its write is in flight
-    let answer = cache.get(A).await;
-    assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]));
-    cache.layer.idle().await;
-    let statistics = cache.layer.statistics();
-    assert_eq!(statistics.freshened(), 0, "{statistics}");
-    assert_eq!(cache.get(A).await.word(), "hit");
+    // The first time the chunks are kept for long enough already, the second time their expiry would have to be moved.
+    for seconds in [100, 3 * 24 * 60 * 60] {
+        let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
+        let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
+            true => not_modified(&[("etag", "\"a\"")]),
+            false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
+        });
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+        cache.get(A).await;
+        cache.layer.idle().await;
+        let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+        let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk).unwrap();
+        storage.delete(chunk).await.unwrap();
+        storage.entry.set(chunk.entry).unwrap();
+        cache.clock.advance(Duration::from_secs(seconds));
+        cache.get("http://example.com/other").await; // its write is in flight
+        let answer = cache.get(A).await;
+        assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]), "{seconds}");
+        cache.layer.idle().await;
+        let statistics = cache.layer.statistics();
+        assert_eq!(statistics.freshened(), 0, "{seconds}: {statistics}");
+        assert_eq!(cache.get(A).await.word(), "hit", "{seconds}");
+    }
 }
 
 /// A memory storage that takes no writes while it is told so, and cannot read one key.

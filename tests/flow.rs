@@ -424,7 +424,7 @@ async fn in_strict_mode_a_fetch_stores_where_the_place_that_it_took_still_stands
         let cache = Fixture::with(
             Origin::new(|_| response(&[("cache-control", "max-age=3600")], "v")),
             MemoryStorage::new(),
-            |builder| if strict { builder.strict() } else { builder },
+            |builder| builder.reserve_on_miss(strict),
         );
         let under_way = cache.send(get(A)).await;
         cache.clock.advance(Duration::from_secs(60 * minutes));

@@ -218,7 +218,7 @@ async fn a_posts_answer_under_a_key_is_in_its_groups() {
     });
     let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
         let rule = Rule::new().url("example.com/a").tag("tag");
-        builder.key(|request| Some(request.uri.path().to_owned())).rule(rule)
+        builder.key_fn(|request| Some(request.uri.path().to_owned())).rules(Rules::new().rule(rule))
     });
     for is_tag in [true, false] {
         fixture.ask(Request::post(A).body(Full::from("x")).unwrap()).await;
@@ -453,7 +453,7 @@ async fn a_store_that_fails_to_tell_a_groups_value_finds_nothing() {
     fixture.ask(tagged(A, &["tag"])).await;
     store.set(Mode::Failing);
     let missed = fixture.ask(tagged(B, &["tag"])).await;
-    assert_eq!(missed.status.stored(), Stored::Storage);
+    assert_eq!(missed.status.stored(), Stored::No(NotStored::StorageFailed));
     store.set(Mode::Well);
     assert_eq!(fixture.get(A).await.word(), "hit");
 }

@@ -261,7 +261,7 @@ async fn variants_of_old_make_room_for_new_ones() {
         response(&[("cache-control", "max-age=60"), ("vary", "user-agent")], vec![b'x'; 10_000])
     });
     let storage = MemoryStorage::builder().max_bytes(MIB).build();
-    let fixture = Fixture::with(origin, storage, |builder| builder.shared());
+    let fixture = Fixture::with(origin, storage, |builder| builder.shared(true));
     let agent = |agent: &str| get_with(URI, &[("user-agent", agent)]);
     for number in 0..100 {
         fixture.ask(agent(&number.to_string())).await;
@@ -283,7 +283,7 @@ async fn a_changing_large_body_is_always_stored() {
         response(&[("cache-control", "max-age=10")], vec![version; 50_000])
     });
     let storage = MemoryStorage::builder().max_bytes(MIB).build();
-    let fixture = Fixture::with(origin, storage, |builder| builder.shared().chunk_bytes(16_384));
+    let fixture = Fixture::with(origin, storage, |builder| builder.shared(true).chunk_bytes(16_384));
     for round in 0..60 {
         fixture.ask(get(URI)).await;
         fixture.layer.idle().await;
@@ -298,7 +298,7 @@ async fn a_changing_large_body_is_always_stored() {
 async fn reloads_do_not_end_the_caching_of_a_file() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=3600")], vec![b'x'; 50_000]));
     let storage = MemoryStorage::builder().max_bytes(MIB).build();
-    let fixture = Fixture::with(origin, storage, |builder| builder.shared().chunk_bytes(16_384));
+    let fixture = Fixture::with(origin, storage, |builder| builder.shared(true).chunk_bytes(16_384));
     for _ in 0..70 {
         fixture.ask(get_with(URI, &[("cache-control", "no-cache")])).await;
         fixture.layer.idle().await;
@@ -318,7 +318,7 @@ async fn groups_that_a_remote_names_stay_within_the_bound() {
         response(&[("cache-control", "max-age=60"), ("cache-groups", &groups.join(", "))], "body")
     });
     let storage = MemoryStorage::builder().max_bytes(MIB).build();
-    let fixture = Fixture::with(origin, storage.clone(), |builder| builder.shared());
+    let fixture = Fixture::with(origin, storage.clone(), |builder| builder.shared(true));
     for number in 0..300 {
         fixture.get(&format!("{URI}{number}")).await;
         assert!(counted(&storage) <= MIB);
@@ -338,7 +338,7 @@ async fn a_form_that_is_decoded_later_is_counted() {
         fields.push(("cache-control", "max-age=60"));
         response(&fields, "body")
     });
-    let fixture = Fixture::with(origin.clone(), from.clone(), |builder| builder.shared());
+    let fixture = Fixture::with(origin.clone(), from.clone(), |builder| builder.shared(true));
     fixture.get(URI).await;
     fixture.layer.idle().await;
     let to = MemoryStorage::builder().max_bytes(16 * MIB).build();
@@ -349,7 +349,7 @@ async fn a_form_that_is_decoded_later_is_counted() {
         to.write(key, Record::from_bytes(record.to_bytes()).unwrap()).await.unwrap();
     }
     let before = counted(&to);
-    let copy = Fixture::with(origin, to.clone(), |builder| builder.shared());
+    let copy = Fixture::with(origin, to.clone(), |builder| builder.shared(true));
     for _ in 0..2 {
         assert!(copy.get(URI).await.status.is_hit());
     }

@@ -57,7 +57,7 @@ fn ask(shared: bool, response: &Fields, first: &Fields, then: &Fields, pauses: &
             *answer.headers_mut() = fields.clone();
             answer
         });
-        let cache = Fixture::with(origin, MemoryStorage::new(), |b| if shared { b.shared() } else { b });
+        let cache = Fixture::with(origin, MemoryStorage::new(), |b| if shared { b.shared(true) } else { b });
         let mut answers = vec![cache.ask(request(first)).await];
         for pause in pauses {
             cache.clock.advance(Duration::from_secs(*pause));

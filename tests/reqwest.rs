@@ -13,7 +13,8 @@ use tower_response_cache::reqwest::reqwest_middleware::{ClientBuilder, ClientWit
 use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops, TooManyRedirects};
 use tower_response_cache::storage::{MemoryStorage, Storage};
 use tower_response_cache::{
-    BodyError, BypassReason, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, Outcome, Rule, Stored,
+    BodyError, BypassReason, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, NotStored, Outcome,
+    Rule, Rules, Stored,
 };
 
 use sockets::{Origin, answer, redirect_to};
@@ -82,7 +83,7 @@ async fn what_a_client_that_follows_redirects_gives_is_not_stored_and_says_why()
     let client = cached(client, told(layer()));
     for _ in 0..2 {
         let (status, url, body) = get(&client, &origin.url("/a")).await;
-        assert_eq!((status.word(), status.stored()), ("miss", Stored::Redirected));
+        assert_eq!((status.word(), status.stored()), ("miss", Stored::No(NotStored::Redirected)));
         assert_eq!((url.path(), body.as_str()), ("/b", "the end"));
     }
     assert_eq!(get(&client, &origin.url("/b")).await.0.stored(), Stored::Storing);
@@ -107,7 +108,7 @@ async fn a_304_from_a_redirects_target_confirms_nothing_that_is_stored() {
     let client = cached(client, told(layer()));
     assert_eq!(get(&client, &origin.url("/a")).await.2, "old a");
     let (status, url, body) = get(&client, &origin.url("/a")).await;
-    assert_eq!((body.as_str(), url.path(), status.stored()), ("b", "/b", Stored::Redirected));
+    assert_eq!((body.as_str(), url.path(), status.stored()), ("b", "/b", Stored::No(NotStored::Redirected)));
 }
 
 #[tokio::test]
@@ -257,9 +258,9 @@ fn client_of(user: &'static str, tenant: &'static str) -> (Client, HeaderMap) {
 #[tokio::test]
 async fn untold_of_the_clients_headers_only_what_is_public_is_kept() {
     for (vary, control, stored) in [
-        ("Authorization", "public, max-age=60", Stored::ClientHeaders),
-        ("accept, COOKIE", "public, max-age=60", Stored::ClientHeaders),
-        ("accept", "max-age=60", Stored::ClientHeaders),
+        ("Authorization", "public, max-age=60", Stored::No(NotStored::ClientHeaders)),
+        ("accept, COOKIE", "public, max-age=60", Stored::No(NotStored::ClientHeaders)),
+        ("accept", "max-age=60", Stored::No(NotStored::ClientHeaders)),
         ("accept", "public, max-age=60", Stored::Storing),
     ] {
         let origin =
@@ -361,7 +362,10 @@ async fn one_partition_of_a_layer_is_one_cache() {
 #[tokio::test]
 async fn a_layers_tags_are_those_of_its_partitions() {
     let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
-    let layer = CacheLayer::builder(MemoryStorage::new()).rule(Rule::new().tag("t")).build().unwrap();
+    let layer = CacheLayer::builder(MemoryStorage::new())
+        .rules(Rules::new().rule(Rule::new().tag("t")))
+        .build()
+        .unwrap();
     let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
     let (ann, bob, url) = (client("ann"), client("bob"), origin.url("/"));
     for _ in 0..2 {
@@ -512,7 +516,7 @@ async fn options_of_a_request_reach_the_cache() {
     assert_eq!(word(with(CacheOptions::new().mode(CacheMode::OnlyIfCached)).await), "refused");
     assert_eq!(get(&client, &url).await.0.word(), "miss");
     assert_eq!(word(with(CacheOptions::new().mode(CacheMode::OnlyIfCached)).await), "hit");
-    assert_eq!(word(with(CacheOptions::new().hard_refresh()).await), "miss");
+    assert_eq!(word(with(CacheOptions::new().mode(CacheMode::Reload)).await), "miss");
     assert_eq!(word(with(CacheOptions::new().mode(CacheMode::NoStore)).await), "bypass");
     assert_eq!(scope::disabled(get(&client, &url)).await.0.word(), "bypass");
     assert_eq!(origin.count(), 4);

@@ -238,8 +238,8 @@ async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody
         let (clock, mock) = tower_response_cache::Clock::mock();
         let layer = tower_response_cache::CacheLayer::builder(MemoryStorage::new())
             .clock(clock)
-            .shared()
-            .stale_on_failure()
+            .shared(true)
+            .stale_when_disconnected(true)
             .build()
             .unwrap();
         let mut up = true;
@@ -377,7 +377,7 @@ fn by_host() -> Origin {
 #[tokio::test]
 async fn a_host_field_beside_another_authority_selects() {
     let settings: [fn(Builder) -> Builder; 3] =
-        [|builder| builder, |builder| builder.shared(), |builder| builder.key_all_headers()];
+        [|builder| builder, |builder| builder.shared(true), |builder| builder.key_all_headers(true)];
     for settings in settings {
         let cache = Fixture::with(by_host(), MemoryStorage::new(), settings);
         for word in ["miss", "hit"] {
@@ -440,8 +440,10 @@ async fn malformed_host_fields_bypass() {
 
 #[tokio::test]
 async fn a_port_that_the_origin_sees_selects() {
-    let settings: [fn(Builder) -> Builder; 2] =
-        [|builder| builder.shared(), |builder| builder.shared().default_scheme(http::uri::Scheme::HTTPS)];
+    let settings: [fn(Builder) -> Builder; 2] = [
+        |builder| builder.shared(true),
+        |builder| builder.shared(true).default_scheme(http::uri::Scheme::HTTPS),
+    ];
     for settings in settings {
         let cache = Fixture::with(by_host(), MemoryStorage::new(), settings);
         for word in ["miss", "hit"] {
@@ -474,7 +476,7 @@ async fn an_unsafe_request_is_heard_under_either_scheme() {
     assert_eq!(cache.ask(origin_form()).await.word(), "miss");
     // It is the user's word that the two are not the same.
     let cache = Fixture::with(by_host(), MemoryStorage::new(), |builder| {
-        builder.shared().default_scheme(http::uri::Scheme::HTTP)
+        builder.shared(true).default_scheme(http::uri::Scheme::HTTP)
     });
     cache.get(absolute).await;
     cache.ask(put("/", http::Version::HTTP_11)).await;
@@ -506,8 +508,8 @@ fn one_tag() -> Origin {
 async fn tags_of_what_the_user_keyed_are_never_offered_to_others() {
     let settings: [fn(Builder) -> Builder; 3] = [
         |builder| builder.key_headers([http::HeaderName::from_static("x-tenant")]),
-        |builder| builder.shared().key_headers([http::HeaderName::from_static("x-tenant")]),
-        |builder| builder.key_all_headers(),
+        |builder| builder.shared(true).key_headers([http::HeaderName::from_static("x-tenant")]),
+        |builder| builder.key_all_headers(true),
     ];
     for settings in settings {
         let cache = Fixture::with(one_tag(), MemoryStorage::new(), settings);
@@ -541,7 +543,7 @@ async fn tags_of_requests_without_a_keyed_value_are_offered_among_them() {
 #[tokio::test]
 async fn a_get_is_never_answered_with_what_a_post_found() {
     let cache = Fixture::with(one_tag(), MemoryStorage::new(), |builder| {
-        builder.shared().methods([http::Method::GET, http::Method::POST])
+        builder.shared(true).methods([http::Method::GET, http::Method::POST])
     });
     cache.ask(Request::post(A).body(Full::from("q=private")).unwrap()).await;
     assert_eq!(cache.get(A).await.body, "GET of all");

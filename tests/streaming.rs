@@ -183,7 +183,7 @@ async fn trailers_are_replayed() {
 async fn a_body_longer_than_an_entry_may_be_passes_through() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], vec![b'x'; 100]));
     let storage = MemoryStorage::new();
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder.max_entry_bytes(99).chunk_bytes(10));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.max_body_bytes(99).chunk_bytes(10));
     for _ in 0..2 {
         let answer = cache.get(A).await;
         assert_eq!((answer.word(), answer.body.len()), ("miss", 100));
@@ -193,15 +193,15 @@ async fn a_body_longer_than_an_entry_may_be_passes_through() {
     let told = Origin::new(|_| {
         response(&[("cache-control", "max-age=60"), ("content-length", "100")], vec![b'x'; 100])
     });
-    let cache = Fixture::with(told, storage, |builder| builder.max_entry_bytes(99));
-    assert_eq!(cache.get(A).await.status.stored(), Stored::TooLarge);
+    let cache = Fixture::with(told, storage, |builder| builder.max_body_bytes(99));
+    assert_eq!(cache.get(A).await.status.stored(), Stored::No(tower_response_cache::NotStored::TooLarge));
 }
 
 #[tokio::test]
 async fn a_dropped_body_is_finished_and_stored_on_request() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], vec![b'x'; 100]));
     let cache =
-        Fixture::with(origin, MemoryStorage::new(), |builder| builder.finish_on_drop().chunk_bytes(10));
+        Fixture::with(origin, MemoryStorage::new(), |builder| builder.finish_on_drop(true).chunk_bytes(10));
     drop(cache.send(get(A)).await);
     cache.layer.idle().await;
     let answer = cache.get(A).await;
@@ -356,7 +356,7 @@ impl Storage for CountingChunks {
 async fn finishing_reads_nothing_from_the_storage() {
     let chunk_reads = Arc::new(AtomicUsize::new(0));
     let storage = CountingChunks(MemoryStorage::new(), Arc::clone(&chunk_reads));
-    let layer = CacheLayer::builder(storage).chunk_bytes(1000).finish_on_drop().build().unwrap();
+    let layer = CacheLayer::builder(storage).chunk_bytes(1000).finish_on_drop(true).build().unwrap();
     let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
     let body = Arc::new(std::sync::Mutex::new(Some(body)));
     let service = layer.layer(origin(&[("cache-control", "max-age=60")], move || {

@@ -183,11 +183,11 @@ mod tests {
     fn each_outcome_has_a_number_of_its_own() {
         use MissReason::*;
         let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
-        let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::OnError];
+        let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
         let stale = stale.into_iter().chain([StaleReason::Forced, StaleReason::Failing]).map(Outcome::Stale);
         let reasons = reasons.into_iter().chain([ValidateReason::Request]).map(Outcome::Revalidated);
         let replaced = Replaced(ValidateReason::Stale);
-        let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, Storage, Method];
+        let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, StorageFailed, Method];
         let misses = misses.into_iter().map(Outcome::Miss);
         let bypasses = [
             BypassReason::Method,
@@ -217,15 +217,18 @@ mod tests {
     #[test]
     fn reasons_that_are_told_are_in_the_list() {
         let all = [
-            Stored::Redirected,
-            Stored::TooLarge,
-            Stored::Length,
-            Stored::Storage,
-            Stored::Busy,
-            Stored::NoRuntime,
+            Stored::No(NotStored::Redirected),
+            Stored::No(NotStored::TooLarge),
+            Stored::No(NotStored::LengthMismatch),
+            Stored::No(NotStored::StorageFailed),
+            Stored::No(NotStored::StorageBusy),
+            Stored::No(NotStored::NoRuntime),
         ];
-        let last =
-            [Stored::ClientHeaders, Stored::No(NotStored::StatusOfRequest), Stored::No(NotStored::Rule)];
+        let last = [
+            Stored::No(NotStored::ClientHeaders),
+            Stored::No(NotStored::StatusOfRequest),
+            Stored::No(NotStored::Rule),
+        ];
         for stored in all.into_iter().chain(last) {
             assert!(REASONS[..29].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());

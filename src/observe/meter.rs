@@ -82,7 +82,7 @@ impl Meter {
     #[inline]
     pub(super) fn tally(&self, status: &CacheStatus) -> Tally {
         let source = match status.outcome {
-            _ if status.beside => return Tally::none(),
+            _ if status.is_background => return Tally::none(),
             Outcome::Refused | Outcome::Failed => return Tally::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
             Outcome::Miss(_) | Outcome::Bypass(_) => 1 + usize::from(status.collapsed),

@@ -32,7 +32,7 @@ impl Observer {
     /// A response has its status. One that was fetched for the store alone is no request's.
     #[inline]
     pub(crate) fn answered(&self, status: &CacheStatus) {
-        if !status.beside {
+        if !status.is_background {
             self.count(Count::Answer(status.outcome));
             if status.collapsed {
                 self.count(Count::Collapsed);

@@ -53,7 +53,7 @@ use crate::storage::Storage;
 /// of it, [`partition`](CacheMiddleware::partition).
 ///
 /// Untold, it keeps only responses that say `public` and do not vary on Cookie or Authorization;
-/// [`Stored::ClientHeaders`](crate::Stored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
+/// [`NotStored::ClientHeaders`](crate::NotStored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
 /// client answered with what was stored for a client of which the cache was told.
 ///
 /// # The Host field
@@ -62,7 +62,7 @@ use crate::storage::Storage;
 ///
 /// # Redirects
 /// A client that follows redirects itself gives the last hop's response for the first hop's URL. Such a response is
-/// not stored ([`Stored::Redirected`](crate::Stored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
+/// not stored ([`NotStored::Redirected`](crate::NotStored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
 /// the cache. A response that some middleware below made without a URL counts as redirected as well.
 ///
 /// # Stale while revalidate
@@ -73,7 +73,7 @@ use crate::storage::Storage;
 /// # Many callers at once
 /// They share one fetch, as with a service. But the rest of the chain is its request's own: where the task that fetches
 /// is not polled, those who wait for the head cannot go on in its place, and wait for
-/// [`flight_timeout`](crate::CacheLayerBuilder::flight_timeout) at most. So two requests for the same should not be awaited
+/// [`coalesce_timeout`](crate::CacheLayerBuilder::coalesce_timeout) at most. So two requests for the same should not be awaited
 /// one after the other in one task while both are under way. Once the head is there, each reads on by itself.
 ///
 /// # Errors

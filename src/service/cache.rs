@@ -14,6 +14,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::config::Config;
 use super::origin::{ServiceFetcher, change};
 #[cfg(feature = "content-keys")]
 use super::request::run_with_content;
@@ -41,13 +42,35 @@ pub struct Cache<Inner, S: Storage> {
 }
 
 impl<Inner, S: Storage> Cache<Inner, S> {
-    pub(crate) fn new(inner: Inner, shared: Arc<Shared<S>>) -> Self {
+    /// Returns a private cache with the default settings around an inner service.
+    ///
+    /// It is short for `CacheLayer::new(storage).layer(inner)`. A cache with settings, or one for several services, is made
+    /// by a [`CacheLayer`](crate::CacheLayer).
+    pub fn new(inner: Inner, storage: S) -> Self {
+        Self::from_shared(inner, Shared::new(storage, Config::default()))
+    }
+
+    pub(crate) fn from_shared(inner: Inner, shared: Arc<Shared<S>>) -> Self {
         Self { inner, shared }
     }
 
     /// Returns the inner service.
     pub fn get_ref(&self) -> &Inner {
         &self.inner
+    }
+
+    /// Returns the inner service, to be changed.
+    ///
+    /// Fetches that are under way go on with their clones of it.
+    pub fn get_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+
+    /// Returns the inner service, and drops the cache around it.
+    ///
+    /// The [`CacheLayer`](crate::CacheLayer) and its other services are unaffected.
+    pub fn into_inner(self) -> Inner {
+        self.inner
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Config {
     /// The settings of the decisions of RFC 9111.
     pub(crate) policy: policy::Options,
     /// The secret that keys are hashed with.
-    pub(crate) secret: Vec<u8>,
+    pub(crate) key_secret: Vec<u8>,
     /// Keeps the keys apart from those of other caches in the storage. Empty: no partition.
     pub(crate) partition: String,
     /// The label `cache` of the metrics.
@@ -45,20 +45,20 @@ pub(crate) struct Config {
     /// The user has not set the scheme of requests without one, so that either may be meant.
     pub(crate) assumes_scheme: bool,
     /// How long one operation of the storage may take.
-    pub(crate) deadline: Duration,
-    /// How long the next chunk of a body may take once the body has begun. Longer than `deadline`, since a miss is not
+    pub(crate) operation_timeout: Duration,
+    /// How long the next chunk of a body may take once the body has begun. Longer than `operation_timeout`, since a miss is not
     /// possible any more. A reader that holds up others is given the same time.
-    pub(crate) body_deadline: Duration,
+    pub(crate) body_timeout: Duration,
     /// The length of the longest body that is stored.
-    pub(crate) max_entry_bytes: u64,
+    pub(crate) max_body_bytes: u64,
     /// The length of the shortest body that is stored.
-    pub(crate) min_entry_bytes: u64,
+    pub(crate) min_body_bytes: u64,
     /// The length of a chunk. The storage may have a lower limit.
     pub(crate) chunk_len: usize,
     /// The length of the longest body that is stored in its response's record; `None`: the storage's own.
     pub(crate) inline_len: Option<usize>,
     /// Reserves the key of a new entry in the storage before its request goes out.
-    pub(crate) strict: bool,
+    pub(crate) reserve_on_miss: bool,
     /// Answers 503 where the storage fails.
     pub(crate) fail_closed: bool,
     /// Reads a body to its end even if its caller drops it.
@@ -69,15 +69,15 @@ pub(crate) struct Config {
     pub(crate) status_field: Option<String>,
     pub(crate) final_uri: Option<FinalUri>,
     /// How many entries may be refreshed in the background at once.
-    pub(crate) max_refreshes: usize,
+    pub(crate) max_background_refreshes: usize,
     /// How long one background refresh may take.
     pub(crate) refresh_timeout: Duration,
     /// Requests for the same entry share one fetch.
     pub(crate) coalesce: bool,
     /// How long a request waits for the fetch of another.
-    pub(crate) flight_timeout: Duration,
+    pub(crate) coalesce_timeout: Duration,
     /// Fetches the whole where a request wants a range of a response that is not stored.
-    pub(crate) fetch_whole: bool,
+    pub(crate) fetch_whole_for_range: bool,
     /// How long before its end a response is refreshed, on average. Zero: not before its end.
     pub(crate) refresh_early: Duration,
     /// How long one process may have the lease of an entry; `None`: each process fetches for itself.
@@ -101,9 +101,10 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     /// Treats each request as if it said `only-if-cached`.
     pub(crate) only_if_cached: bool,
-    pub(crate) tape: Option<Tape>,
-    /// The user has set both recording and replaying.
-    pub(crate) is_tape_contradictory: bool,
+    /// Records each response.
+    pub(crate) record: bool,
+    /// Replays recorded responses.
+    pub(crate) replay: bool,
 }
 
 /// The secret of caches that set none. Any constant would do, if it is the same in every process.
@@ -114,7 +115,7 @@ impl Default for Config {
         Self {
             clock: Clock::system(),
             policy: policy::Options::default(),
-            secret: USUAL_SECRET.to_vec(),
+            key_secret: USUAL_SECRET.to_vec(),
             partition: String::new(),
             #[cfg(feature = "metrics")]
             metrics_label: "default".to_owned(),
@@ -122,25 +123,25 @@ impl Default for Config {
             assumes_scheme: true,
             // Far more than a healthy storage takes, and no more than a caller notices before the request goes on without
             // it.
-            deadline: Duration::from_millis(500),
-            body_deadline: Duration::from_secs(10),
+            operation_timeout: Duration::from_millis(500),
+            body_timeout: Duration::from_secs(10),
             // Bounds what one response can push out of a storage.
-            max_entry_bytes: 512 * 1024 * 1024,
-            min_entry_bytes: 0,
+            max_body_bytes: 512 * 1024 * 1024,
+            min_body_bytes: 0,
             // The fastest in the benchmarks of the built-in storages.
             chunk_len: 128 * 1024,
             inline_len: None,
-            strict: false,
+            reserve_on_miss: false,
             fail_closed: false,
             finish_on_drop: false,
             extensions: true,
             status_field: None,
             final_uri: None,
-            max_refreshes: 64,
+            max_background_refreshes: 64,
             refresh_timeout: Duration::from_secs(30),
             coalesce: true,
-            flight_timeout: Duration::from_secs(10),
-            fetch_whole: false,
+            coalesce_timeout: Duration::from_secs(10),
+            fetch_whole_for_range: false,
             refresh_early: Duration::ZERO,
             lease: None,
             identity: Identity::default(),
@@ -153,8 +154,8 @@ impl Default for Config {
             ignore_request_directives: false,
             read_only: false,
             only_if_cached: false,
-            tape: None,
-            is_tape_contradictory: false,
+            record: false,
+            replay: false,
         }
     }
 }
@@ -164,20 +165,29 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("clock", &self.clock)
             .field("policy", &self.policy)
-            .field("deadline", &self.deadline)
-            .field("strict", &self.strict)
+            .field("operation_timeout", &self.operation_timeout)
+            .field("reserve_on_miss", &self.reserve_on_miss)
             .finish_non_exhaustive()
     }
 }
 
 /// Says whether the cache records responses or replays them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tape {
+pub(crate) enum Recording {
     Record,
     Replay,
 }
 
 impl Config {
+    /// Returns whether the cache records responses or replays them. [`check`](Self::check) refuses both at once.
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        match (self.record, self.replay) {
+            (true, _) => Some(Recording::Record),
+            (false, true) => Some(Recording::Replay),
+            (false, false) => None,
+        }
+    }
+
     /// Returns the label of this cache's metrics. Empty without the feature `metrics`.
     pub(crate) fn label(&self) -> &str {
         #[cfg(feature = "metrics")]
@@ -188,15 +198,15 @@ impl Config {
 
     /// Returns whether any cache without a partition and a secret has the same keys.
     pub(crate) fn has_usual_keys(&self) -> bool {
-        self.partition.is_empty() && self.secret == USUAL_SECRET
+        self.partition.is_empty() && self.key_secret == USUAL_SECRET
     }
 
     /// Sets what follows from other settings. Called once, after all of them, so that their order does not matter.
     pub(crate) fn settle(&mut self) {
-        if self.tape.is_some() {
-            // A tape keeps every response and answers every request of the recording, whatever either of them says. Each
+        if self.recording().is_some() {
+            // A recording keeps every response and answers every request of the recording, whatever either of them says. Each
             // request is recorded by itself, so none waits for another.
-            self.rules = std::mem::take(&mut self.rules).for_a_tape();
+            self.rules = std::mem::take(&mut self.rules).for_a_recording();
             self.policy.shared = false;
             self.policy.vary_on_credentials = false;
             self.policy.ignore_vary = true;
@@ -229,13 +239,13 @@ impl Config {
         self.check_values()?;
         let contradictions = [
             (
-                self.is_tape_contradictory,
+                self.record && self.replay,
                 "record and replay contradict each other: build one layer to record, and another to replay",
             ),
             (
                 policy.store_set_cookie && !policy.shared,
                 "store_set_cookie has no effect in a private cache, which stores Set-Cookie anyway: remove it, or add \
-                 shared()",
+                 shared(true)",
             ),
             (
                 policy.ignore_cookie && policy.shared,
@@ -243,16 +253,16 @@ impl Config {
                  use ignore_headers([COOKIE]) against that",
             ),
             (
-                self.tape.is_some() && policy.shared,
-                "record and replay work in a private cache only: remove shared()",
+                self.recording().is_some() && policy.shared,
+                "record and replay work in a private cache only: remove shared(true)",
             ),
             (
-                self.tape.is_some() && self.lease.is_some(),
+                self.recording().is_some() && self.lease.is_some(),
                 "lease has no effect on record and replay, which share no fetches: remove it",
             ),
             (
-                self.min_entry_bytes > self.max_entry_bytes,
-                "min_entry_bytes is more than max_entry_bytes, so that nothing could be stored: lower it",
+                self.min_body_bytes > self.max_body_bytes,
+                "min_body_bytes is more than max_body_bytes, so that nothing could be stored: lower it",
             ),
             (
                 self.lease.is_some() && !self.coalesce,
@@ -263,8 +273,8 @@ impl Config {
                 "lease is for processes that store the responses they fetch, and read_only stores none: remove one of them",
             ),
             (
-                !self.refresh_early.is_zero() && self.max_refreshes == 0,
-                "refresh_early needs background refreshes, and max_refreshes is 0: raise it, or remove refresh_early",
+                !self.refresh_early.is_zero() && self.max_background_refreshes == 0,
+                "refresh_early needs background refreshes, and max_background_refreshes is 0: raise it, or remove refresh_early",
             ),
             (
                 policy.ignored_fields.iter().any(is_keyed),
@@ -272,7 +282,7 @@ impl Config {
             ),
             (self.methods.is_empty(), "methods is empty: name at least one method, or leave it out"),
             (
-                self.tape == Some(Tape::Record) && (self.read_only || self.only_if_cached),
+                self.recording() == Some(Recording::Record) && (self.read_only || self.only_if_cached),
                 "record asks the origin and stores its responses, which read_only and only_if_cached forbid: remove them",
             ),
             (
@@ -307,8 +317,8 @@ impl Config {
                 "heuristic_percent is more than 100: give 0 to 100, or a default_ttl for a longer lifetime",
             ),
             (
-                self.secret.is_empty(),
-                "secret is empty: give random bytes, the same to all processes that share the storage, or leave it out",
+                self.key_secret.is_empty(),
+                "key_secret is empty: give random bytes, the same to all processes that share the storage, or leave it out",
             ),
             #[cfg(feature = "metrics")]
             (self.metrics_label.is_empty(), "metrics_label is empty: give a name, or leave it out"),
@@ -318,31 +328,31 @@ impl Config {
             ),
             (
                 self.identity.ignored_query.iter().any(String::is_empty),
-                "ignore_query names an empty parameter: remove the empty name",
+                "ignore_query_params names an empty parameter: remove the empty name",
             ),
             (
-                self.deadline.is_zero(),
+                self.operation_timeout.is_zero(),
                 "operation_timeout is zero, so that no operation of the storage could succeed: give a longer one",
             ),
             (
-                self.body_deadline.is_zero(),
+                self.body_timeout.is_zero(),
                 "body_timeout is zero, so that no stored body could be read: give a longer one",
             ),
             (
-                self.flight_timeout.is_zero(),
-                "flight_timeout is zero: use coalesce(false) so that no request waits for another's fetch",
+                self.coalesce_timeout.is_zero(),
+                "coalesce_timeout is zero: use coalesce(false) so that no request waits for another's fetch",
             ),
             (
                 self.refresh_timeout.is_zero(),
-                "refresh_timeout is zero: use max_refreshes(0) so that nothing is refreshed in the background",
+                "refresh_timeout is zero: use max_background_refreshes(0) so that nothing is refreshed in the background",
             ),
             (
                 self.lease.is_some_and(|lease| lease.is_zero()),
                 "lease is zero: give more time than the origin takes, or leave it out",
             ),
             (
-                self.max_entry_bytes == 0,
-                "max_entry_bytes is 0: use read_only, a filter or methods to store less, or leave the layer out",
+                self.max_body_bytes == 0,
+                "max_body_bytes is 0: use read_only, a filter or methods to store less, or leave the layer out",
             ),
             (self.chunk_len == 0, "chunk_bytes is 0: give the length of a chunk, or leave it out"),
             #[cfg(feature = "content-keys")]

@@ -2,7 +2,7 @@
 
 use http::{header, request};
 
-use super::config::{Config, Tape};
+use super::config::{Config, Recording};
 use crate::control::{CacheOptions, Scope};
 use crate::policy::{self, Interest, RequestDirectives, Ttl};
 
@@ -29,7 +29,7 @@ impl Config {
             let within = options(parts).cloned().unwrap_or_default().within(scope);
             parts.extensions.insert(within);
         }
-        if self.tape == Some(Tape::Record) {
+        if self.recording() == Some(Recording::Record) {
             policy::strip_conditions(&mut parts.headers);
             parts.headers.remove(header::RANGE);
         }
@@ -66,9 +66,9 @@ impl Config {
             true => RequestDirectives::of(&parts.headers),
             false => RequestDirectives::default(),
         };
-        match self.tape {
-            Some(Tape::Record) => (directives.reload, directives.no_cache) = (true, true),
-            Some(Tape::Replay) => (directives.force, directives.only_if_cached) = (true, true),
+        match self.recording() {
+            Some(Recording::Record) => (directives.reload, directives.no_cache) = (true, true),
+            Some(Recording::Replay) => (directives.force, directives.only_if_cached) = (true, true),
             None => {}
         }
         directives.only_if_cached |= self.only_if_cached;

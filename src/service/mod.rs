@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Every function that the loop calls returns an outcome to it and never calls the next step. A request looks at most eight
-//! times, and waits for other requests at most twice the time that `flight_timeout` sets.
+//! times, and waits for other requests at most twice the time that `coalesce_timeout` sets.
 //!
 //! # Rooms, and which may call which
 //!
@@ -64,7 +64,7 @@
 //!                     ▼                                                                             │
 //!                  absent ── small body: write_if(seen nothing) ───────────────────────────▶ ┌──────┴──────┐
 //!                     │                                                                      │    head     │◀─┐
-//!                     └─ long body, or strict: placeholder ── chunks ── write_if(placeholder)│ fresh/stale │  │ replaced or
+//!                     └─ long body / reserved: placeholder ── chunks ── write_if(placeholder)│ fresh/stale │  │ replaced or
 //!                                    ▲                                          │          ▶ └──────┬──────┘──┘ freshened:
 //!                                    │                                          │                   │           write_if(head)
 //!                                    └── long body: write_if(tombstone) ─┐      │                   │
@@ -90,7 +90,7 @@
 //! - **A tombstone** is what an invalidation writes at the head's key, always and without comparing. It makes every fetch
 //!   that began before lose its comparison. It stays for ten minutes, its **fence**: a head or placeholder that replaces it
 //!   carries the fence on, so that the key does not become empty before a late write has lost. Where a lookup saw nothing
-//!   at all, a fetch gives up after nine minutes, since a tombstone may have come and gone unseen; `strict` removes that
+//!   at all, a fetch gives up after nine minutes, since a tombstone may have come and gone unseen; `reserve_on_miss` removes that
 //!   assumption by reserving the key before the request goes out.
 //! - **A placeholder** is written at an empty key before the first chunk of a body, so that two writers do not both write
 //!   chunks for it, and so that the final write has a stamp to compare with.
@@ -151,7 +151,7 @@ mod tests;
 mod wakers;
 
 pub use self::cache::{Cache, CacheFuture};
-pub(crate) use self::config::{Config, Tape};
+pub(crate) use self::config::Config;
 #[cfg(feature = "content-keys")]
 pub use self::contents::ReplayedContent;
 #[cfg(feature = "reqwest")]

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 use super::age::age_value;
 use super::body::{ChunkReader, ChunkedBody, Download, Reader, RecordRef, Token};
-use super::config::Tape;
+use super::config::Recording;
 use super::records::variant_in;
 use super::shared::Shared;
 use super::telemetry;
@@ -153,7 +153,7 @@ pub(super) fn refuse_request<S: Storage, B>(
     parts: &request::Parts,
 ) -> Response<CacheBody<B>> {
     let mut response = refuse(shared, parts, StatusCode::GATEWAY_TIMEOUT, Outcome::Refused);
-    if shared.config.tape == Some(Tape::Replay) {
+    if shared.config.recording() == Some(Recording::Replay) {
         let uri =
             shared.config.identify(parts).map_or_else(|| parts.uri.path().to_owned(), |uri| uri.to_text());
         let text = format!("{} {uri} is not among the recorded responses\n", parts.method);
@@ -204,7 +204,7 @@ fn mark<S: Storage, B>(
     telemetry::answered(&shared.observer, &status, parts, &shared.config.defaults);
     response.body_mut().set_status(status);
     response.body_mut().set_tally(shared.observer.tally(&status));
-    if shared.config.tape == Some(Tape::Replay) {
+    if shared.config.recording() == Some(Recording::Replay) {
         // It would differ from one replay to the next.
         response.headers_mut().remove(header::AGE);
     }

@@ -64,7 +64,7 @@ pub(super) fn answered(
         ttl = status.ttl,
         age = status.age.map(|age| age.as_secs()),
         collapsed = status.collapsed,
-        background = status.beside,
+        background = status.is_background,
         method = parts.map(|parts| parts.method.as_str()),
         host = uri().as_ref().map(EffectiveUri::host),
         path = parts

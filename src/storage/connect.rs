@@ -184,7 +184,7 @@ async fn directory(address: Address<'_>) -> Result<BoxStorage> {
         if max_bytes.is_some() {
             return Err(config("the options max_bytes and unbounded exclude each other"));
         }
-        builder = builder.unbounded();
+        builder = builder.unbounded(true);
     }
     if let Some(fsync) = options.flag("fsync")? {
         builder = builder.fsync(fsync);

@@ -77,7 +77,7 @@ async fn a_panic_is_the_leaders_and_another_takes_over() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waited_long_enough_fetches_by_itself() {
-    let world = World::with(|builder| builder.flight_timeout(Duration::from_secs(3)));
+    let world = World::with(|builder| builder.coalesce_timeout(Duration::from_secs(3)));
     let service = world.service.clone();
     let leader = tokio::spawn(service.clone().oneshot(get("http://example.com/")));
     tokio::task::yield_now().await;

@@ -108,7 +108,7 @@ async fn many_writers_stay_about_within_the_bound() {
 async fn a_lowered_bound_is_reached_by_writing() {
     let directory = directory();
     let root = directory.path();
-    let storage = DirectoryStorage::builder(root).unbounded().open().await.unwrap();
+    let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
     for n in 0..100 {
         storage.write(head(n), record(20_000)).await.unwrap();
     }
@@ -124,7 +124,7 @@ async fn a_lowered_bound_is_reached_by_writing() {
 async fn without_a_bound_nothing_goes_and_no_hit_changes_a_file() {
     let directory = directory();
     let root = directory.path();
-    let storage = DirectoryStorage::builder(root).unbounded().open().await.unwrap();
+    let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
     for n in 0..50 {
         storage.write(head(n), record(5000)).await.unwrap();
     }

@@ -66,7 +66,7 @@ async fn unfinished_files_are_never_read_and_go_when_they_are_old() {
     let directory = directory();
     let root = directory.path();
     // With a bound, a count removes them too.
-    let storage = DirectoryStorage::builder(root).unbounded().open().await.unwrap();
+    let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
     let work = root.join(".work");
     let [young, old, mine] = ["new-young", "new-old", "mine"].map(|name| work.join(name));
@@ -125,7 +125,7 @@ async fn a_directory_that_is_removed_is_empty_and_made_again() {
     let directory = directory();
     let root = directory.path().join("cache");
     // With a bound, a count might make a file while the test removes the folder.
-    let storage = DirectoryStorage::builder(&root).unbounded().open().await.unwrap();
+    let storage = DirectoryStorage::builder(&root).unbounded(true).open().await.unwrap();
     for round in 0..3 {
         storage.write(head(1), record(10)).await.unwrap();
         storage.write(chunk(1, 0), record(10)).await.unwrap();

@@ -74,7 +74,7 @@ async fn what_is_made_is_private_and_what_is_there_keeps_its_mode() {
 async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
     let directory = directory();
     let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
-    let storage = DirectoryStorage::builder(&from).unbounded().open().await.unwrap();
+    let storage = DirectoryStorage::builder(&from).unbounded(true).open().await.unwrap();
     for n in 0..10 {
         storage.write(head(n), record(100)).await.unwrap();
         storage.write(chunk(n, 0), record(100)).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
             fs::write(path, bytes).unwrap();
         }
     }
-    let copy = DirectoryStorage::builder(&to).unbounded().open().await.unwrap();
+    let copy = DirectoryStorage::builder(&to).unbounded(true).open().await.unwrap();
     assert_eq!(keys(&copy).await, keys(&storage).await);
     let before = files(&to);
     for key in keys(&copy).await {

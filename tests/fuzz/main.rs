@@ -46,10 +46,10 @@ async fn life(mut input: Input<'_>) {
     let storage = BytesStorage::default();
     let mut builder = CacheLayer::builder(storage.clone()).clock(clock).status_field("fuzz");
     if input.flag() {
-        builder = builder.shared();
+        builder = builder.shared(true);
     }
     if input.flag() {
-        builder = builder.stale_on_failure();
+        builder = builder.stale_when_disconnected(true);
     }
     if input.flag() {
         builder = builder.chunk_bytes(3);

@@ -93,7 +93,7 @@ pub struct Setup {
     has_faults: bool,
     manner: Manner,
     lease: bool,
-    strict: bool,
+    reserves: bool,
     inline_bytes: Option<usize>,
     finish_on_drop: bool,
     stale_if_error: u64,
@@ -132,7 +132,7 @@ impl Setup {
             has_faults: random.u8(..3) == 0,
             manner,
             lease: random.u8(..8) == 0,
-            strict: random.u8(..8) == 0 && demands.strict_followers,
+            reserves: random.u8(..8) == 0 && demands.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
             finish_on_drop: random.u8(..8) == 0 && demands.finishing_at_shutdown,
             stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
@@ -274,21 +274,15 @@ impl Life {
         let storage = Scripted::new(setup.manner);
         let (clock, mock) = Clock::mock();
         let mut builder = CacheLayer::builder(storage.clone()).clock(clock).chunk_bytes(CHUNK);
-        if setup.is_shared {
-            builder = builder.shared();
-        }
+        builder = builder.shared(setup.is_shared);
         if setup.lease {
             builder = builder.lease(Duration::from_secs(20));
         }
-        if setup.strict {
-            builder = builder.strict();
-        }
+        builder = builder.reserve_on_miss(setup.reserves);
         if setup.stale_if_error > 0 {
             builder = builder.stale_if_error(Duration::from_secs(setup.stale_if_error));
         }
-        if setup.finish_on_drop {
-            builder = builder.finish_on_drop();
-        }
+        builder = builder.finish_on_drop(setup.finish_on_drop);
         if let Some(len) = setup.inline_bytes {
             builder = builder.inline_bytes(len);
         }

@@ -91,8 +91,8 @@ fn a_fetch_and_an_invalidation_in_every_order() {
         world.post(1);
     };
     for large in [false, true] {
-        for strict in [false, true] {
-            let kind = Kind { large, strict, ..Kind::default() };
+        for reserves in [false, true] {
+            let kind = Kind { large, reserves, ..Kind::default() };
             assert!(every_order(2, kind, begin, false) >= 70);
         }
     }
@@ -161,8 +161,8 @@ async fn random_life(seed: u64) -> Result<(), String> {
         large: random.usize(..2) == 0,
         vary: random.usize(..2) == 0,
         names_change: random.usize(..4) == 0,
-        // An eviction so soon after an invalidation is what only the strict mode is safe against.
-        strict: true,
+        // An eviction so soon after an invalidation is what only `reserve_on_miss` is safe against.
+        reserves: true,
         grouped: random.usize(..3) == 0,
     };
     let world = World::new(3, kind);

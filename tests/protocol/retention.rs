@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use tower_response_cache::storage::{Kind, Storage};
-use tower_response_cache::{CacheOptions, Outcome, Stored, ValidateReason};
+use tower_response_cache::{CacheMode, CacheOptions, Outcome, Stored, ValidateReason};
 
 use super::support::counting::Counting;
 use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with, has_tag, not_modified, response};
@@ -184,7 +184,7 @@ async fn no_chunk_goes_before_what_names_it() {
             }
             let options = match changed {
                 // Else what is fresh would be served still.
-                true => CacheOptions::new().refresh(),
+                true => CacheOptions::new().mode(CacheMode::NoCache),
                 false => CacheOptions::new(),
             };
             let asks = changed;
@@ -245,7 +245,7 @@ async fn a_reader_of_a_replaced_body_has_an_hour() {
     cache.layer.idle().await;
     let slow = cache.send(get(A)).await;
     let mut request = get(A);
-    request.extensions_mut().insert(CacheOptions::new().hard_refresh());
+    request.extensions_mut().insert(CacheOptions::new().mode(CacheMode::Reload));
     assert_eq!(cache.ask(request).await.body, vec![2; 3000]);
     cache.layer.idle().await;
     cache.clock.advance(HOUR - Duration::from_secs(1));

@@ -32,7 +32,7 @@ pub struct Kind {
     /// Every second response names another field as well.
     pub names_change: bool,
     /// Caches take a place before they ask.
-    pub strict: bool,
+    pub reserves: bool,
     /// Responses belong to a group, and what invalidates them is a request for another URI that names it.
     pub grouped: bool,
 }
@@ -86,7 +86,7 @@ impl World {
                 let builder = builder
                     .operation_timeout(Duration::from_secs(3600))
                     .body_timeout(Duration::from_secs(3600));
-                if kind.strict { builder.strict().build().unwrap() } else { builder.build().unwrap() }
+                builder.reserve_on_miss(kind.reserves).build().unwrap()
             })
             .collect();
         let caches = layers.iter().enumerate().map(|(process, layer)| {

@@ -95,7 +95,7 @@ pub fn play(address: &str) -> ExitCode {
         let storage = connect(address).await.unwrap();
         let leasing = CacheLayer::builder(storage.clone())
             .lease(Duration::from_secs(30))
-            .flight_timeout(Duration::from_secs(30))
+            .coalesce_timeout(Duration::from_secs(30))
             .operation_timeout(Duration::from_secs(10))
             .build()
             .unwrap();

@@ -81,7 +81,7 @@ impl Fixture {
     }
 
     pub fn shared(origin: Origin) -> Self {
-        Self::with(origin, MemoryStorage::new(), |builder| builder.shared())
+        Self::with(origin, MemoryStorage::new(), |builder| builder.shared(true))
     }
 }
 

@@ -532,7 +532,7 @@ impl<S: Storage> Recorder<S> {
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(writer) = &self.writer else { return false };
         let reason = match self.expected {
-            _ if total > writer.records.config.max_entry_bytes => "too-large",
+            _ if total > writer.records.config.max_body_bytes => "too-large",
             Some(expected) if total > expected => "length",
             _ => return true,
         };
@@ -575,7 +575,7 @@ impl<S: Storage> Recorder<S> {
             self.give_up(|records| telemetry::unstored(&records.observer, "length"));
             return false;
         }
-        if self.writer.as_ref().is_some_and(|writer| buffer.end() < writer.records.config.min_entry_bytes) {
+        if self.writer.as_ref().is_some_and(|writer| buffer.end() < writer.records.config.min_body_bytes) {
             self.give_up(|records| telemetry::unstored(&records.observer, "too-small"));
             return false;
         }

@@ -81,7 +81,7 @@ impl<S: Storage> Reader<S> {
         let number = {
             // Under one lock: the download may not stop taking readers, nor release bytes, before this one is among them.
             let mut state = download.lock();
-            if !state.takes_readers(download.writer.records.config.flight_timeout) {
+            if !state.takes_readers(download.writer.records.config.coalesce_timeout) {
                 return None;
             }
             // Likewise: where storing ends right after this, the chunks that this reader needs must not be deleted at once.
@@ -261,7 +261,7 @@ impl<S: Storage> Source for Reader<S> {
             }
             // Registered before the body is polled, and under the same lock: a wake-up that comes right after finds this task.
             replaced_waker = self.slot.wait(cx.waker());
-            match download.poll_more(&mut state, download.writer.records.config.body_deadline) {
+            match download.poll_more(&mut state, download.writer.records.config.body_timeout) {
                 Progress::Ready => {
                     drop(state);
                     // This task goes on by itself, and the others have to look at what has come.

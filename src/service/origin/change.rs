@@ -15,7 +15,7 @@ use super::{Answered, Errand, Times, response};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::policy;
-use crate::service::config::{Config, Tape};
+use crate::service::config::{Config, Recording};
 use crate::service::records::Snapshot;
 use crate::service::respond;
 use crate::service::shared::Shared;
@@ -32,7 +32,7 @@ pub(crate) async fn change<S: Storage, F: Fetcher>(
     body: F::RequestBody,
     bypasses: bool,
 ) -> Answered<F> {
-    if shared.config.tape == Some(Tape::Replay) {
+    if shared.config.recording() == Some(Recording::Replay) {
         // A replay never reaches the origin.
         return Ok(respond::refuse_request(&shared, &parts));
     }
@@ -57,7 +57,7 @@ async fn send_change<S: Storage, F: Fetcher>(
     let uri = config.plain_uri(&request).and_then(|text| text.parse::<Uri>().ok());
     if let Some(uri) = uri
         // A recording keeps every response, whatever comes after it.
-        && config.tape.is_none()
+        && config.recording().is_none()
         && policy::invalidates(&request.method, response.status())
         && let Some(effective) = config.identify(&request)
     {

@@ -76,7 +76,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
     let failed = result.as_ref().map_or(true, |response| policy::is_error_status(response.status()));
     let code = result.as_ref().ok().map(|response| response.status().as_u16());
     if failed {
-        if let Some(response) = stale_on_error(shared, request, key, record, code, StaleReason::OnError).await
+        if let Some(response) = stale_on_error(shared, request, key, record, code, StaleReason::IfError).await
         {
             // For a moment the next requests get the stale response without asking again.
             shared.failing_origins.add(key, now, code);
@@ -189,7 +189,7 @@ pub(crate) async fn stale_on_error<S: Storage, B>(
     }
     let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
     status.origin_status = code;
-    status.beside = is_background(request, shared.records.number);
+    status.is_background = is_background(request, shared.records.number);
     respond::from_record(shared, Asked::by(request), key, record, status).await
 }
 
@@ -258,11 +258,12 @@ impl<S: Storage> Revalidation<'_, S> {
         let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
         let (freshness, storable) = match judged {
             Ok(judged) => (judged.freshness, Ok(judged.names)),
-            Err((freshness, reason)) => (freshness, Err(Stored::No(reason))),
+            Err((freshness, reason)) => (freshness, Err(reason)),
         };
         let storable = storable
-            .and_then(|names| if passes { Ok(names) } else { Err(Stored::No(NotStored::Filtered)) })
-            .and_then(|names| joined.map(|_| names));
+            .and_then(|names| if passes { Ok(names) } else { Err(NotStored::Filtered) })
+            .and_then(|names| joined.map(|_| names))
+            .map_err(Stored::No);
         let is_own = storable
             .as_ref()
             .is_ok_and(|names| records.selection(&names.names, request) == variant.selection);
@@ -299,7 +300,7 @@ impl<S: Storage> Revalidation<'_, S> {
         let mut status =
             stored_status(Outcome::Revalidated(self.reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
-        status.beside = is_background(request, records.number);
+        status.is_background = is_background(request, records.number);
         let (at, record, landed) = match storable {
             Ok(names) => {
                 let (lease, at) = (self.errand.lease.take(), snapshot.clone());
@@ -321,13 +322,13 @@ impl<S: Storage> Revalidation<'_, S> {
                     Driven::Spawned(_) => {}
                     Driven::NoRuntime => {
                         telemetry::unstored(&shared.observer, "no-runtime");
-                        status.stored = Stored::NoRuntime;
+                        status.stored = Stored::No(NotStored::NoRuntime);
                     }
                 }
                 (at, shown, Landed::Freshened(at, record))
             }
-            Err(why) => {
-                status.stored = why;
+            Err(stored) => {
+                status.stored = stored;
                 let entry = Some(snapshot.head).filter(|_| self.errand.is_led);
                 let landed = landed_unstored(shared, entry, &status, times.responded);
                 let &Variant { selection, personal, apart, .. } = variant;
@@ -352,9 +353,19 @@ impl<S: Storage> Revalidation<'_, S> {
 /// Returns whether a response that replaces the stored one is itself not stored.
 ///
 /// The stored response is then put out of use, since a caller that has seen the newer one must not get the older one again.
-/// A response that is for one caller's credentials alone says nothing about the stored one.
+/// Some reasons say nothing about the stored response: it was made for one caller's credentials alone, it came from another
+/// URI, or only this cache or this moment keeps it from being stored.
 fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
-    let stored = answer.body().status().map(CacheStatus::stored);
-    matches!(stored, Some(Stored::No(reason)) if !matches!(reason, NotStored::ReadOnly | NotStored::Authorization))
-        || stored == Some(Stored::TooLarge)
+    let Some(Stored::No(reason)) = answer.body().status().map(CacheStatus::stored) else { return false };
+    !matches!(
+        reason,
+        NotStored::ReadOnly
+            | NotStored::Authorization
+            | NotStored::Redirected
+            | NotStored::LengthMismatch
+            | NotStored::StorageFailed
+            | NotStored::StorageBusy
+            | NotStored::NoRuntime
+            | NotStored::ClientHeaders
+    )
 }

@@ -14,8 +14,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::body::CacheBody;
-use crate::control::Stored;
 use crate::observe::Gauge;
+use crate::policy::NotStored;
 use crate::service::shared::Shared;
 use crate::service::telemetry;
 use crate::storage::Storage;
@@ -74,11 +74,11 @@ pub(crate) trait Fetcher: Send {
 ///
 /// A fetcher puts it into the response's extensions, since only the fetcher knows what happened below it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unstorable(pub(crate) Stored);
+pub(crate) struct Unstorable(pub(crate) NotStored);
 
 impl Unstorable {
     /// Returns the reason why a response with these extensions must not be stored.
-    pub(crate) fn reason(extensions: &Extensions) -> Option<Stored> {
+    pub(crate) fn reason(extensions: &Extensions) -> Option<NotStored> {
         extensions.get::<Self>().map(|Self(reason)| *reason)
     }
 }

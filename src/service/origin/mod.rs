@@ -142,7 +142,7 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
             }
         }
         (Need::Fetch(reason), _) => reason,
-        (_, None) => MissReason::Storage,
+        (_, None) => MissReason::StorageFailed,
     };
     let asked = parts.clone();
     let mut parts = parts;

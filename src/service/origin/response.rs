@@ -67,7 +67,7 @@ impl<S: Storage> Shared<S> {
     pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
         rules.check()?;
         // A recording must keep every response, whatever the new rules say of lifetimes.
-        let rules = if self.config.tape.is_some() { rules.for_a_tape() } else { rules };
+        let rules = if self.config.recording().is_some() { rules.for_a_recording() } else { rules };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(())
     }
@@ -88,8 +88,8 @@ pub(super) fn judge<S: Storage>(
 ) -> std::result::Result<Judged, (Freshness, NotStored)> {
     let (config, policy_options) = (&shared.config, &shared.config.policy);
     let asked = config.directives(request);
-    // A tape keeps every response, whatever the options of one request say.
-    let options = options(request).filter(|_| config.tape.is_none());
+    // A recording keeps every response, whatever the options of one request say.
+    let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
     let url = || config.ruled_uri(request);
     let terms = shared.rules().terms(own, url, status, headers);
@@ -140,7 +140,7 @@ pub(super) async fn admit<S: Storage, B>(
     shared.records.invalidate_named(request, response.headers()).await;
     let (mut head, body) = response.into_parts();
     if !passes_filters(shared, request, &head).await {
-        head.extensions.insert(Unstorable(Stored::No(NotStored::Filtered)));
+        head.extensions.insert(Unstorable(NotStored::Filtered));
     }
     if let Some(snapshot) = snapshot {
         let is_storable = || {
@@ -172,9 +172,9 @@ pub(super) async fn join_groups<S: Storage>(
     (status, headers): (StatusCode, &HeaderMap),
     before: &[Membership],
     is_storable: impl FnOnce() -> bool + Send,
-) -> std::result::Result<Arc<[Membership]>, Stored> {
+) -> std::result::Result<Arc<[Membership]>, NotStored> {
     // A recording is never invalidated.
-    if shared.config.tape.is_some() {
+    if shared.config.recording().is_some() {
         return Ok(Arc::default());
     }
     let named = named_groups(shared, request, status, headers, before);
@@ -271,10 +271,10 @@ where
     let hint = body.size_hint();
     let expected = content_length(&head.headers).or_else(|| hint.exact());
     let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
-    let mut status = CacheStatus::new(outcome, Stored::Storage);
+    let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
     status.origin_status = Some(head.status.as_u16());
-    status.beside = is_background(request, records.number);
-    let storable = snapshot.ok_or(Stored::Storage).and_then(|snapshot| {
+    status.is_background = is_background(request, records.number);
+    let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
         let storable =
             storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
         // A storage that has too much to write already is spared, with two exceptions. A response that has followers is
@@ -282,14 +282,14 @@ where
         // older one be served again.
         if snapshot.usable.is_none() && !errand.is_followed() && records.store.is_busy() {
             records.store.note_shed();
-            return Err(Stored::Busy);
+            return Err(NotStored::StorageBusy);
         }
         Ok((snapshot, storable))
     });
     let (snapshot, storable) = match storable {
         Ok(storable) => storable,
         Err(reason) => {
-            status.stored = reason;
+            status.stored = Stored::No(reason);
             let landed = landed_unstored(shared, entry.filter(|_| errand.is_led), &status, times.responded);
             let response = Response::from_parts(head, CacheBody::inner(body));
             return Obtained::new(respond::finish(shared, response, status), landed);
@@ -346,7 +346,7 @@ pub(super) fn landed_unstored<S: Storage>(
             Landed::OfRequest(NotStored::StatusNotCacheable)
         }
         // This moment says nothing about the entry: the followers look again, and one of them leads.
-        (None, Stored::Busy) => Landed::Abandoned,
+        (None, Stored::No(NotStored::StorageBusy)) => Landed::Abandoned,
         // Nor does a fault of the request. One strange request must not send all followers to the origin.
         (None, Stored::No(reason)) if is_of_request(reason, status.origin_status) => {
             if reason == NotStored::Authorization {
@@ -404,25 +404,25 @@ fn storable<S: Storage>(
     (expected, hint): (Option<u64>, SizeHint),
     times: Times,
     freshness: Freshness,
-) -> std::result::Result<Storable, Stored> {
+) -> std::result::Result<Storable, NotStored> {
     let (config, options) = (&shared.config, &shared.config.policy);
     if config.answers_elsewhere(snapshot, head) {
-        return Err(Stored::Redirected);
+        return Err(NotStored::Redirected);
     }
     if let Some(reason) = Unstorable::reason(&head.extensions) {
         return Err(reason);
     }
     let judged = judge(shared, request, &request.method, head.status, &head.headers, freshness);
-    let Judged { freshness, given, names } = judged.map_err(|(_, reason)| Stored::No(reason))?;
+    let Judged { freshness, given, names } = judged.map_err(|(_, reason)| reason)?;
     // The body contradicts the announced length: one of them is wrong.
     if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
-        return Err(Stored::Length);
+        return Err(NotStored::LengthMismatch);
     }
-    if expected.unwrap_or(hint.lower()) > config.max_entry_bytes {
-        return Err(Stored::TooLarge);
+    if expected.unwrap_or(hint.lower()) > config.max_body_bytes {
+        return Err(NotStored::TooLarge);
     }
-    if expected.or(hint.upper()).is_some_and(|most| most < config.min_entry_bytes) {
-        return Err(Stored::No(NotStored::TooSmall));
+    if expected.or(hint.upper()).is_some_and(|most| most < config.min_body_bytes) {
+        return Err(NotStored::TooSmall);
     }
     let withheld = Withheld::by(&head.headers, options);
     let mut headers = policy::stored_headers(&head.headers, &withheld);

@@ -27,7 +27,6 @@ use http::{HeaderMap, Uri, request};
 use super::Records;
 use super::invalidation::InvalidationOutcome;
 use super::lookup::Snapshot;
-use crate::control::Stored;
 use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
@@ -58,23 +57,23 @@ impl<S: Storage> Records<S> {
         snapshot: &Snapshot,
         requested: Timestamp,
         named: Vec<Named>,
-    ) -> std::result::Result<Arc<[Membership]>, Stored> {
+    ) -> std::result::Result<Arc<[Membership]>, NotStored> {
         // Names beyond the bound are ignored, but not the user's tags: an invalidation of an ignored tag would not reach the
         // response.
         if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
-            return Err(Stored::No(NotStored::TooManyGroups));
+            return Err(NotStored::TooManyGroups);
         }
         let origin = origin(snapshot.uri_text());
         let joined = named.into_iter().map(async |Named { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let (GroupValue { value, since, by }, kept) =
-                self.group_value(key).await.map_err(|_| Stored::Storage)?;
+                self.group_value(key).await.map_err(|_| NotStored::StorageFailed)?;
             // The value comes first and the checks afterwards: an invalidation by this process that begins in between is
             // either counted already, or overwrites the value that was read. An invalidation by another process is known
             // only by its time.
             let elsewhere = by != self.id && since > Timestamp::EPOCH && since + CLOCK_SKEW >= requested;
             if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
-                return Err(Stored::No(NotStored::GroupInvalidated));
+                return Err(NotStored::GroupInvalidated);
             }
             Ok(Membership { name: name.into(), is_tag, key, value, kept })
         });
@@ -176,7 +175,7 @@ impl<S: Storage> Records<S> {
     /// Invalidates the groups that the response to an unsafe request names.
     pub(crate) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
         // A recording is kept as it is, for later replays.
-        if self.config.tape.is_some() {
+        if self.config.recording().is_some() {
             return;
         }
         let NamedGroups { names, ignored } = policy::invalidated_groups(&request.method, response);

@@ -54,8 +54,8 @@ impl<S: Storage> Guarded<S> {
         Self {
             storage,
             clock: config.clock.clone(),
-            deadline: config.deadline,
-            body_deadline: config.body_deadline,
+            deadline: config.operation_timeout,
+            body_deadline: config.body_timeout,
             reads: Breaker::new("reads", config.clock.clone()),
             writes: Breaker::new("writes", config.clock.clone()),
             backlog: Arc::new(Backlog::new(config.clock.clone())),

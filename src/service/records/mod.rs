@@ -114,8 +114,8 @@ impl<S: Storage> Records<S> {
     pub(crate) fn new(storage: S, config: Arc<Config>, observer: Arc<Observer>, number: u64) -> Self {
         Self {
             store: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
-            keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
-            group_keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
+            keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
+            group_keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             tasks: Tasks::default(),
             in_flight: Arc::default(),
             pending: Arc::default(),
@@ -140,7 +140,7 @@ impl<S: Storage> Records<S> {
         let root = self.root();
         Self {
             store: Arc::clone(&self.store),
-            keyer: Keyer::new(&config.secret, &config.partition, config.policy.shared),
+            keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             group_keyer: root.group_keyer.clone(),
             tasks: self.tasks.clone(),
             observer: Arc::clone(&self.observer),
@@ -168,17 +168,17 @@ impl<S: Storage> Records<S> {
 
     /// Returns how much the storage keeps.
     pub(crate) async fn usage(&self) -> Result<Usage> {
-        within(self.config.deadline, self.store.store().usage()).await
+        within(self.config.operation_timeout, self.store.store().usage()).await
     }
 
     /// Returns an error if the storage cannot be used.
     pub(crate) async fn check(&self) -> Result<()> {
-        within(self.config.deadline, self.store.store().check()).await
+        within(self.config.operation_timeout, self.store.store().check()).await
     }
 
     /// Closes the storage after the running tasks have ended, or after the deadline of a body.
     pub(crate) async fn close(&self) -> Result<()> {
-        let patience = self.config.body_deadline;
+        let patience = self.config.body_timeout;
         let idle = async {
             self.tasks.idle().await;
             Ok(())

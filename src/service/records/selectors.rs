@@ -126,7 +126,7 @@ impl<S: Storage> Records<S> {
                 Some([request.method.as_str().as_bytes(), b" ", digest].concat())
             }
             name if *name == key::HOST_BESIDE => {
-                config.has_host_beside(request).then(|| policy::lines(&request.headers, &header::HOST))?
+                config.has_host_beside(request).then(|| policy::raw_value(&request.headers, &header::HOST))?
             }
             name if *name == key::REWRITTEN => {
                 let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;

@@ -29,7 +29,7 @@ use crate::entry::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
-use crate::policy::{self, Selecting, Withheld};
+use crate::policy::{self, NotStored, Selecting, Withheld};
 use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
@@ -452,7 +452,7 @@ impl<S: Storage> Writer<S> {
                 {
                     self.give_back_lease();
                     why.tell(&self.records.observer);
-                    return Stored::Storage;
+                    return Stored::No(NotStored::StorageFailed);
                 }
                 self.keep_groups().await;
                 self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
@@ -469,7 +469,7 @@ impl<S: Storage> Writer<S> {
             }
             (Err(error), _) => {
                 telemetry::write_failed(&self.records.observer, "write_if", &error);
-                Stored::Storage
+                Stored::No(NotStored::StorageFailed)
             }
             _ => {
                 telemetry::unstored(
@@ -713,7 +713,7 @@ impl<S: Storage> Records<S> {
         Ok(written)
     }
 
-    /// Reserves the key before fetching on a miss, in strict mode.
+    /// Reserves the key before fetching on a miss, if [`reserve_on_miss`](crate::CacheLayerBuilder::reserve_on_miss) is set.
     ///
     /// The response is then compared with a placeholder and never with nothing, so that neither clocks nor evictions matter.
     /// Returns `None` if the key was taken since the lookup or the storage failed, so that nothing may be stored.
@@ -724,7 +724,7 @@ impl<S: Storage> Records<S> {
         mut snapshot: Snapshot,
         announce: impl FnOnce(Stamp),
     ) -> Option<Snapshot> {
-        if self.config.strict && snapshot.seen.is_none() {
+        if self.config.reserve_on_miss && snapshot.seen.is_none() {
             let now = self.config.clock.now();
             let slot = Slot::Fence { until: now, placeholder: true };
             let placeholder = entry::record(slot, now + TOMBSTONE);

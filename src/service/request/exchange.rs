@@ -139,7 +139,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
         Looked::Needs(need) => {
             let is_background = is_background(&parts, shared.records.number);
             let span = telemetry::span(&parts, &config.defaults, is_background);
-            let (asked_at, until) = (config.clock.now(), after(config.flight_timeout));
+            let (asked_at, until) = (config.clock.now(), after(config.coalesce_timeout));
             let exchange = Exchange {
                 shared,
                 parts,
@@ -245,12 +245,12 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let may_lead = is_get && config.may_fetch_for_others(&self.parts, &self.directives);
         match self.need {
             // The storage failed, so that nothing may be stored, and a download is shared by way of being stored.
-            Need::Fetch(MissReason::Storage) => None,
+            Need::Fetch(MissReason::StorageFailed) => None,
             // No response that was asked for before this request may answer it.
             _ if self.directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
             Need::Validate(..) => Some(Part { may_lead, narrows: true }),
-            Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole => None,
+            Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole_for_range => None,
             Need::Fetch(_) | Need::Select => {
                 Some(Part { may_lead: may_lead && !conditional, narrows: has_range })
             }
@@ -311,7 +311,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
         // One of those that waited fetches as well, and the others follow that one.
         flight.retire();
-        (self.until, self.has_waited) = (after(self.shared.config.flight_timeout), true);
+        (self.until, self.has_waited) = (after(self.shared.config.coalesce_timeout), true);
         Step::Look
     }
 
@@ -370,7 +370,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     async fn lead(mut self, mut ticket: Ticket<S>, narrows: bool) -> Led<S, F> {
         let (at, seen) = spot(&self.snapshot, &self.need);
         // Half of the time that followers wait, so that they need not fetch beside this one.
-        let until = after(self.shared.config.flight_timeout / 2);
+        let until = after(self.shared.config.coalesce_timeout / 2);
         let mut lease = None;
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
@@ -413,7 +413,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let Self { shared, fetcher, parts, body, snapshot, need, directives, .. } = self;
         let snapshot = match need {
             // The storage failed: it is not known what is stored there.
-            Need::Fetch(MissReason::Storage) => None,
+            Need::Fetch(MissReason::StorageFailed) => None,
             Need::Fetch(_) if !directives.read_only => {
                 // A request that sees the reservation follows this one.
                 let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(stamp));
@@ -453,7 +453,7 @@ async fn consider<S: Storage, F: Fetcher>(
             let code = StatusCode::SERVICE_UNAVAILABLE;
             return Looked::Answered(respond::refuse(shared, parts, code, Outcome::Failed));
         }
-        Found::Failed => MissReason::Storage,
+        Found::Failed => MissReason::StorageFailed,
         Found::Nothing(reason) => reason,
     };
     if directives.only_if_cached {

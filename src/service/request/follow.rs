@@ -60,7 +60,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// The origin failed: a stale response may do, and otherwise each request has its own try.
     async fn after_failure(&mut self, code: Option<u16>) -> Step<S, F::Body> {
         if let Need::Validate(key, record, _) = &self.need {
-            let reason = StaleReason::OnError;
+            let reason = StaleReason::IfError;
             let stale = stale_on_error(&self.shared, &self.parts, *key, record, code, reason).await;
             if let Some(response) = stale {
                 return Step::Answer(response);

@@ -33,7 +33,7 @@ impl<S: Storage> Refreshing<S> {
     /// Acquires the right to refresh a record; `None`: a refresh is under way, or too many are.
     fn begin(shared: &Arc<Shared<S>>, key: Key) -> Option<Self> {
         let mut refreshing = shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
-        if refreshing.len() >= shared.config.max_refreshes || !refreshing.insert(key) {
+        if refreshing.len() >= shared.config.max_background_refreshes || !refreshing.insert(key) {
             return None;
         }
         let level = shared.observer.raise(Gauge::Refreshes);

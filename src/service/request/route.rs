@@ -7,9 +7,9 @@ use http::{HeaderName, Method, Request, header, request};
 use http_body::Body;
 
 use crate::control::{BypassReason, Outcome};
-use crate::key::{self, EffectiveUri, Lacks};
+use crate::key::{self, EffectiveUri, NoUriReason};
 use crate::policy::{self, Interest, NotStored};
-use crate::service::config::Tape;
+use crate::service::config::Recording;
 use crate::service::origin::{Answered, Fetcher, pass_on, send};
 use crate::service::respond;
 use crate::service::shared::Shared;
@@ -124,7 +124,7 @@ pub(crate) async fn bypass<S: Storage, F: Fetcher>(
     let is_cacheable = config.methods.contains(&parts.method);
     // An unsafe request goes out all the same, unless the user made its method one that only reads.
     let reads = is_cacheable || policy::is_safe(&parts.method);
-    if config.tape == Some(Tape::Replay) || (reads && config.directives(&parts).only_if_cached) {
+    if config.recording() == Some(Recording::Replay) || (reads && config.directives(&parts).only_if_cached) {
         return Ok(respond::refuse_request(&shared, &parts));
     }
     traced(telemetry::span(&parts, &config.defaults, false), async {
@@ -147,9 +147,9 @@ fn warn_of<S: Storage>(shared: &Shared<S>, reason: BypassReason) {
 
 /// Returns why a request without an effective URI bypasses the cache.
 pub(super) fn why_unidentified(parts: &request::Parts) -> BypassReason {
-    match key::lacks(parts) {
-        Lacks::Resource => BypassReason::NoResource,
-        Lacks::Host => BypassReason::NoHost,
-        Lacks::GoodHost => BypassReason::MalformedHost,
+    match key::no_uri_reason(parts) {
+        NoUriReason::NoResource => BypassReason::NoResource,
+        NoUriReason::NoHost => BypassReason::NoHost,
+        NoUriReason::MalformedHost => BypassReason::MalformedHost,
     }
 }

@@ -20,7 +20,7 @@ use crate::storage::path::expand_home;
 ///
 /// # async fn open() -> tower_response_cache::Result<DirectoryStorage> {
 /// DirectoryStorage::builder("tests/recorded")
-///     .unbounded()
+///     .unbounded(true)
 ///     .lock_timeout(Duration::from_secs(2))
 ///     .open()
 ///     .await
@@ -30,7 +30,8 @@ use crate::storage::path::expand_home;
 #[must_use]
 pub struct DirectoryStorageBuilder {
     path: PathBuf,
-    max_bytes: Option<u64>,
+    max_bytes: u64,
+    unbounded: bool,
     fsync: bool,
     threads: usize,
     lock_timeout: Duration,
@@ -40,7 +41,8 @@ impl DirectoryStorageBuilder {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            max_bytes: Some(1 << 30),
+            max_bytes: 1 << 30,
+            unbounded: false,
             fsync: false,
             threads: 2,
             lock_timeout: Duration::from_secs(5),
@@ -55,17 +57,17 @@ impl DirectoryStorageBuilder {
     ///
     /// Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = Some(bytes);
+        self.max_bytes = bytes;
         self
     }
 
-    /// Keeps every record until it is deleted or expires, for recorded responses.
+    /// Sets whether every record is kept until it is deleted or expires, for recorded responses.
     ///
-    /// Nothing is evicted. Reading changes neither a file nor its times.
+    /// Nothing is then evicted, and [`max_bytes`](Self::max_bytes) has no effect. Reading changes neither a file nor its times.
     ///
-    /// Default: bounded by [`max_bytes`](DirectoryStorageBuilder::max_bytes).
-    pub fn unbounded(mut self) -> Self {
-        self.max_bytes = None;
+    /// Default: `false`.
+    pub fn unbounded(mut self, unbounded: bool) -> Self {
+        self.unbounded = unbounded;
         self
     }
 
@@ -109,7 +111,8 @@ impl DirectoryStorageBuilder {
     /// Returns [`Config`](ErrorKind::Config) if the path or the bound is wrong, or if the directory can be neither read nor
     /// created. Returns [`Unavailable`](ErrorKind::Unavailable) if no thread can be started.
     pub async fn open(self) -> Result<DirectoryStorage> {
-        if self.max_bytes.is_some_and(|bytes| bytes < MIN_BYTES) {
+        let max_bytes = Some(self.max_bytes).filter(|_| !self.unbounded);
+        if max_bytes.is_some_and(|bytes| bytes < MIN_BYTES) {
             let message = "max_bytes is below 16384, so that nothing could be stored: raise it";
             return Err(Error::new(ErrorKind::Config, message));
         }
@@ -123,6 +126,6 @@ impl DirectoryStorageBuilder {
             Ok(root)
         };
         let root = await_answer(workers.maintain(open)).await?;
-        Ok(DirectoryStorage::new(workers, root, self.max_bytes))
+        Ok(DirectoryStorage::new(workers, root, max_bytes))
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::errors::if_present;
+use super::error::if_present;
 use super::naming;
 use super::root::Root;
 use crate::storage::Key;

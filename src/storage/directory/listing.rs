@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::entries::{entries, files};
-use super::errors::{if_present, read_error};
+use super::error::{if_present, read_error};
 use super::records::Records;
 use crate::error::Result;
 use crate::storage::{Key, Record};

@@ -60,7 +60,7 @@ fn lock(path: &Path, options: &OpenOptions, time_limit: Duration) -> io::Result<
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let (open, named) = (file.metadata()?, super::errors::if_present(std::fs::metadata(path))?);
+    let (open, named) = (file.metadata()?, super::error::if_present(std::fs::metadata(path))?);
     Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::entries;
-use super::errors::change_error;
+use super::error::change_error;
 use super::recency::Recency;
 use super::records::Records;
 use crate::error::Result;

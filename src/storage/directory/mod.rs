@@ -81,10 +81,10 @@
 
 // `storage` implements the trait, and sends each operation to a thread of `workers`. There it runs as a function of `records`,
 // `listing` or `maintenance`, which may block. Below them: `quota` (what the records take), `recency` (when they were used),
-// `entries` (what is in a folder), `root` (paths, locks, unfinished files), and `lock`, `naming`, `errors`.
+// `entries` (what is in a folder), `root` (paths, locks, unfinished files), and `lock`, `naming`, `error`.
 mod builder;
 mod entries;
-mod errors;
+mod error;
 mod listing;
 mod lock;
 mod maintenance;

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::errors::{change_error, if_present, read_error};
+use super::error::{change_error, if_present, read_error};
 use super::quota::Quota;
 use super::root::Root;
 use crate::error::{Error, ErrorKind, Result};

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::errors::{change_error, if_present, is_absent, lock_timeout_error};
+use super::error::{change_error, if_present, is_absent, lock_timeout_error};
 use super::lock::{self, Lock};
 use super::naming;
 use crate::error::{Error, ErrorKind, Result};

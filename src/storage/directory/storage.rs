@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::builder::DirectoryStorageBuilder;
-use super::errors::change_error;
+use super::error::change_error;
 use super::listing::Page;
 use super::maintenance;
 use super::quota::Quota;
