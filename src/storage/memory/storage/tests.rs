@@ -1,4 +1,4 @@
-//! Counts, bounds and names of the memory storage.
+//! The counts, the bound and the hashes of the memory storage.
 
 use std::collections::HashMap;
 
@@ -6,29 +6,29 @@ use futures_util::{FutureExt, TryStreamExt};
 
 use super::*;
 
-/// The counts, by going through everything.
-fn count(storage: &MemoryStorage) -> (u64, u64) {
+/// Returns the weight and the number of listed records, counted anew.
+fn recount(storage: &MemoryStorage) -> (u64, u64) {
     let mut sums = (0, 0);
     for shard in &storage.0.shards {
         let table = shard.read();
-        for node in (0..table.places()).filter_map(|at| table.node(at)) {
-            sums.0 += node.group.weight();
-            sums.1 += node.group.listed();
+        for entry in (0..table.positions()).filter_map(|at| table.at(at)) {
+            sums.0 += entry.records.weight();
+            sums.1 += entry.records.listed();
         }
     }
     sums
 }
 
 #[test]
-fn what_is_kept_is_what_was_written_last() {
+fn random_operations_keep_counts_and_contents_right() {
     let kinds = [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Group, Kind::Index];
     for max_bytes in [20_000, 100_000, 9 << 20, 40 << 20] {
         let storage = MemoryStorage::builder().max_bytes(max_bytes).build();
         let mut written: HashMap<Key, (Stamp, Timestamp)> = HashMap::new();
-        let mut count_of_random = max_bytes;
+        let mut counter = max_bytes;
         let mut random = |below: u64| {
-            count_of_random = count_of_random.wrapping_add(GOLDEN);
-            mix(count_of_random) % below
+            counter = counter.wrapping_add(SPLIT_MIX_STEP);
+            split_mix(counter) % below
         };
         for _ in 0..5_000 {
             let kind = kinds[random(5) as usize];
@@ -55,13 +55,13 @@ fn what_is_kept_is_what_was_written_last() {
                     let seen = (other == 7).then(|| storage.get(key).map(|record| record.stamp()));
                     if storage.put(key, seen, record.clone()).is_ok() {
                         written.insert(key, (record.stamp(), record.retain_until()));
-                        assert!(storage.get(key).is_some(), "what was just written is gone");
+                        assert!(storage.get(key).is_some(), "a record that was just written is missing");
                     }
                 }
             }
             let used = storage.0.used.load(Ordering::SeqCst);
             assert!(used <= max_bytes);
-            assert_eq!((used, storage.0.listed.load(Ordering::SeqCst)), count(&storage));
+            assert_eq!((used, storage.0.listed.load(Ordering::SeqCst)), recount(&storage));
         }
         let there = storage.keys().try_collect::<Vec<_>>();
         let there = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(there);
@@ -76,7 +76,7 @@ fn what_is_kept_is_what_was_written_last() {
 }
 
 #[test]
-fn names_that_agree_in_part_have_hashes_of_their_own() {
+fn similar_entries_have_different_hashes() {
     let (one, other) = (MemoryStorage::new(), MemoryStorage::new());
     let mut hashes = std::collections::HashSet::new();
     for number in 0..1_000_u64 {
@@ -84,10 +84,10 @@ fn names_that_agree_in_part_have_hashes_of_their_own() {
             let mut entry = [0; 16];
             let half = if high { &mut entry[8..] } else { &mut entry[..8] };
             half.copy_from_slice(&(number + 1).to_be_bytes());
-            let (name, _) = one.find(Key::head(entry));
-            // Where the index looks: the lowest bits, and the highest for its tags.
-            hashes.insert((name.hash & 0xf_ffff, name.hash >> 57));
-            assert_ne!(name.hash, other.find(Key::head(entry)).0.hash);
+            let (id, _) = one.find(Key::head(entry));
+            // The bits that the index uses: the lowest, and the highest for its tags.
+            hashes.insert((id.hash & 0xf_ffff, id.hash >> 57));
+            assert_ne!(id.hash, other.find(Key::head(entry)).0.hash);
         }
     }
     assert!(hashes.len() > 1_980, "{} of 2,000", hashes.len());

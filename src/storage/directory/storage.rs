@@ -1,4 +1,4 @@
-//! The store itself: each operation goes to the threads that read, or to the one that writes its shard.
+//! The [`DirectoryStorage`] type, which sends each operation to a thread that may block.
 
 use std::fmt;
 use std::future::Future;
@@ -10,25 +10,30 @@ use futures_core::Stream;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::bound::Bound;
 use super::builder::DirectoryStorageBuilder;
-use super::failure::failed_change;
+use super::error::change_error;
 use super::listing::Page;
-use super::place::Place;
+use super::maintenance;
+use super::quota::Quota;
 use super::recency::Recency;
-use super::records::{Records, When};
-use super::upkeep;
-use super::workers::{Workers, done};
+use super::records::{Condition, Records};
+use super::root::Root;
+use super::workers::{Workers, await_answer};
 use crate::error::Result;
 use crate::storage::contract::{Retain, Storage, Usage};
 use crate::storage::holds::Holds;
 use crate::storage::{Hold, Key, Kind, Record, Stamp};
 use crate::time::Timestamp;
 
-const VALUES_AT_ONCE: usize = 32;
+/// How many records a listing reads at once. Each may be as long as the body that it contains, so there are fewer than keys.
+const VALUES_PAGE_LEN: usize = 32;
 
-/// Responses as files in a directory, which survive the process, which many processes may share, and which a person can
-/// look into, copy or commit. See the [module](crate::storage::directory) for what it promises.
+/// A storage in files of a directory.
+///
+/// Responses survive the process, several processes can share them, and a person can look into the directory, copy it or
+/// commit it. The [module](crate::storage::directory) describes the layout, and what the storage guarantees.
+///
+/// Clones are handles to the same storage.
 ///
 /// ```
 /// use tower_response_cache::Timestamp;
@@ -55,70 +60,78 @@ struct Inner {
     workers: Workers,
     records: Arc<Records>,
     recency: Arc<Recency>,
-    /// The bodies that this process is reading.
+    /// The bodies that this process reads.
     holds: Arc<Holds>,
-    /// True while a sweep is asked for that has not begun.
-    is_sweep_asked: Arc<AtomicBool>,
+    /// Whether a sweep is queued that has not begun. There is no use in a second one.
+    sweep_requested: Arc<AtomicBool>,
 }
 
 impl DirectoryStorage {
-    /// Opens the store in this directory with the default settings; see [`builder`](DirectoryStorage::builder).
+    /// Opens the storage in this directory with the default settings.
+    ///
+    /// See [`builder`](DirectoryStorage::builder) for other settings, and for the path.
     ///
     /// # Errors
-    /// As [`DirectoryStorageBuilder::open`].
+    /// Returns an error in the same cases as [`DirectoryStorageBuilder::open`].
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Self::builder(path).open().await
     }
 
-    /// Opens a store with settings. A leading `~/` of the path is the home directory.
+    /// Creates a builder for a storage with other settings.
+    ///
+    /// A leading `~/` of the path stands for the home directory.
     pub fn builder(path: impl Into<PathBuf>) -> DirectoryStorageBuilder {
         DirectoryStorageBuilder::new(path.into())
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
-        self.inner.records.place.root()
+        self.inner.records.root.path()
     }
 
-    pub(super) fn new(workers: Workers, place: Place, max_bytes: Option<u64>) -> Self {
-        let records = Records { place, bound: Bound::new(max_bytes) };
+    pub(super) fn new(workers: Workers, root: Root, max_bytes: Option<u64>) -> Self {
+        let records = Records { root, quota: Quota::new(max_bytes) };
         let inner = Inner {
             workers,
             records: Arc::new(records),
             recency: Arc::new(Recency::new()),
             holds: Arc::default(),
-            is_sweep_asked: Arc::default(),
+            sweep_requested: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 }
 
 impl Inner {
-    async fn look<T: Send + 'static>(
+    /// Runs an operation on a reading thread.
+    async fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Records) -> Result<T> + Send + 'static,
+        operation: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let records = Arc::clone(&self.records);
-        self.workers.read(move || look(&records)).await
+        self.workers.read(move || operation(&records)).await
     }
 
-    async fn write(&self, key: Key, record: Record, when: When) -> Result<bool> {
+    /// Writes a record on its shard's thread, and makes room if that is due.
+    async fn write(&self, key: Key, record: Record, condition: Condition) -> Result<bool> {
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
         let holds = Arc::clone(&self.holds);
         let written = self.workers.change(key.entry[0], move || {
-            let written = records.write(key, &record, &when);
-            // Those who write faster than the upkeep makes room do its work, or wait for it.
-            if records.bound.is_exceeded() {
-                upkeep::sweep(&records, &recency, &holds);
+            let written = records.write(key, &record, &condition);
+            // A writer that is faster than the maintenance thread makes room itself, or waits for the thread that does.
+            if records.quota.is_exceeded() {
+                maintenance::sweep(&records, &recency, &holds);
             }
             written
         });
-        let written = done(written).await;
-        self.keep_within_bound();
+        let written = await_answer(written).await;
+        self.request_sweep_if_due();
         written
     }
 
-    /// Changes records, each shard's at once; the sum of what the changes say. All are asked for before the first wait.
+    /// Changes records, those of one shard together. Returns the sum of the counts that the changes return.
+    ///
+    /// All changes are queued before the first wait, so that dropping the future does not leave some of them out.
     async fn change(
         &self,
         keys: &[Key],
@@ -128,43 +141,44 @@ impl Inner {
         keys.sort_unstable();
         let changes = keys.chunk_by(|one, next| one.entry[0] == next.entry[0]).map(|keys| {
             let (records, shard, keys) = (Arc::clone(&self.records), keys[0].entry[0], keys.to_vec());
-            done(self.workers.change(shard, move || change(&records, &keys)))
+            await_answer(self.workers.change(shard, move || change(&records, &keys)))
         });
         let changes: Vec<_> = changes.collect();
         join_all(changes).await.into_iter().sum()
     }
 
-    /// Has room made, if it is time, while nobody waits for it.
-    fn keep_within_bound(&self) {
-        if !self.records.bound.is_due() || self.is_sweep_asked.swap(true, Ordering::AcqRel) {
+    /// Queues a sweep on the maintenance thread if one is due. No caller waits for it.
+    fn request_sweep_if_due(&self) {
+        if !self.records.quota.is_due() || self.sweep_requested.swap(true, Ordering::AcqRel) {
             return;
         }
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
         let holds = Arc::clone(&self.holds);
-        let is_sweep_asked = Arc::clone(&self.is_sweep_asked);
-        drop(self.workers.upkeep(move || {
-            // First, so that who writes from now on asks for another.
-            is_sweep_asked.store(false, Ordering::Release);
-            upkeep::sweep(&records, &recency, &holds);
+        let sweep_requested = Arc::clone(&self.sweep_requested);
+        drop(self.workers.maintain(move || {
+            // Before the sweep: a write that it may miss must be able to request another one.
+            sweep_requested.store(false, Ordering::Release);
+            maintenance::sweep(&records, &recency, &holds);
             Ok(())
         }));
     }
 
-    /// Notes a use; writes nothing here.
-    fn used(&self, key: Key) {
-        if self.records.bound.max_bytes().is_none() || !(key.kind.is_listed() || key.kind == Kind::Group) {
+    /// Records a use in memory, and queues the writing of all uses when due.
+    fn record_use(&self, key: Key) {
+        if self.records.quota.max_bytes().is_none() || !(key.kind.is_listed() || key.kind == Kind::Group) {
             return;
         }
         self.recency.touch(key.entry);
         if self.recency.is_due() {
-            self.write_down_uses();
+            self.write_uses();
         }
     }
 
-    fn write_down_uses(&self) {
+    /// Queues the writing of all recorded uses.
+    fn write_uses(&self) {
         let (records, recency) = (Arc::clone(&self.records), Arc::clone(&self.recency));
-        drop(self.workers.upkeep(move || {
-            recency.write_down(&records.place);
+        drop(self.workers.maintain(move || {
+            recency.write(&records.root);
             Ok(())
         }));
     }
@@ -172,41 +186,42 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // The threads finish their queues before they end, so the uses of a program that ends are not lost.
         if !self.recency.is_empty() {
-            self.write_down_uses();
+            self.write_uses();
         }
     }
 }
 
 impl Storage for DirectoryStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
-        let found = self.inner.look(move |records| records.read(key)).await?;
+        let found = self.inner.read(move |records| records.read(key)).await?;
         if found.is_some() {
-            self.inner.used(key);
+            self.inner.record_use(key);
         }
         Ok(found)
     }
 
     fn read_now(&self, _: Key) -> Option<Result<Option<Record>>> {
-        None // a disk may take its time
+        None // reading a file may block
     }
 
     async fn contains(&self, key: Key) -> Result<bool> {
-        self.inner.look(move |records| Ok(records.read(key)?.is_some())).await
+        self.inner.read(move |records| Ok(records.read(key)?.is_some())).await
     }
 
-    /// Looks for each file: a person may have removed one.
+    /// Looks for each file, since a person may have removed one.
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         let keys = keys.to_vec();
-        self.inner.look(move |records| records.contains_all(&keys)).await
+        self.inner.read(move |records| records.contains_all(&keys)).await
     }
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
-        self.inner.write(key, record, When::Always).await.map(drop)
+        self.inner.write(key, record, Condition::Always).await.map(drop)
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        self.inner.write(key, record, When::There(seen)).await
+        self.inner.write(key, record, Condition::Stamp(seen)).await
     }
 
     async fn delete(&self, key: Key) -> Result<bool> {
@@ -221,13 +236,13 @@ impl Storage for DirectoryStorage {
         self.inner.change(keys, move |records, keys| records.retain(keys, retain)).await
     }
 
-    /// Looks at the first bytes of every record.
+    /// Reads the first bytes of every record.
     async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
         let mut deleted = 0;
         let mut next = Some(0);
         while let Some(shard) = next {
-            let page = self.inner.look(move |records| records.due_from(shard, now)).await?;
-            let delete = move |records: &Records, keys: &[Key]| records.delete_due(keys, now);
+            let page = self.inner.read(move |records| records.expired_from(shard, now)).await?;
+            let delete = move |records: &Records, keys: &[Key]| records.delete_expired(keys, now);
             deleted += self.inner.change(&page.items, delete).await?;
             next = page.next;
         }
@@ -235,86 +250,93 @@ impl Storage for DirectoryStorage {
     }
 
     async fn clear(&self) -> Result<()> {
-        // In turn with what was asked for before, and with what will be: all before the first wait.
+        // Queued behind the changes of each shard, and all before the first wait: changes that were called before are
+        // cleared, and those that are called later stay.
         let shards = (0..=u8::MAX).map(|shard| {
             let records = Arc::clone(&self.inner.records);
-            done(self.inner.workers.change(shard, move || upkeep::clear(&records, shard)))
+            await_answer(self.inner.workers.change(shard, move || maintenance::clear(&records, shard)))
         });
         let shards: Vec<_> = shards.collect();
         let cleared = join_all(shards).await.into_iter().collect();
         let records = Arc::clone(&self.inner.records);
-        let removed = self.inner.workers.upkeep(move || {
-            records.place.remove_abandoned();
+        let removed = self.inner.workers.maintain(move || {
+            records.root.remove_abandoned();
             Ok(())
         });
-        done(removed).await.and(cleared)
+        await_answer(removed).await.and(cleared)
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        pages(|shard| self.inner.look(move |records| records.keys_from(shard)))
+        pages(|shard| self.inner.read(move |records| records.keys_from(shard)))
             .map_ok(|keys| stream::iter(keys).map(Ok))
             .try_flatten()
     }
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
         let keys = self.keys().try_filter(|key| std::future::ready(key.kind.is_listed()));
-        keys.try_chunks(VALUES_AT_ONCE)
+        keys.try_chunks(VALUES_PAGE_LEN)
             .map_err(|stopped| stopped.1)
-            .and_then(|keys| self.inner.look(move |records| records.read_all(&keys)))
+            .and_then(|keys| self.inner.read(move |records| records.read_all(&keys)))
             .map_ok(|records| stream::iter(records).map(Ok))
             .try_flatten()
     }
 
     async fn size(&self) -> Result<u64> {
-        let pages = pages(|shard| self.inner.look(move |records| records.keys_from(shard)));
+        let pages = pages(|shard| self.inner.read(move |records| records.keys_from(shard)));
         let listed = |keys: Vec<Key>| keys.into_iter().filter(|key| key.kind.is_listed()).count() as u64;
         pages.try_fold(0, |count, keys| std::future::ready(Ok(count + listed(keys)))).await
     }
 
     fn max_record_len(&self) -> usize {
-        self.inner.records.bound.max_record_len()
+        self.inner.records.quota.max_record_len()
     }
 
-    /// A body in a file of its own is not written again where its response is confirmed.
+    /// Returns 64 KiB. Up to this length, a second file takes longer to read than the bytes, and no longer to write again.
+    ///
+    /// A longer body has a file of its own, which is not written again when its response is confirmed.
     fn inline_len(&self) -> usize {
-        64 << 10 // up to here a second file takes as long as the first, and to write one again takes no longer
+        64 << 10
     }
 
-    /// Holds it in this process: another one that makes room does not know of it.
+    /// Holds the entry in this process. A sweep of another process may still evict it.
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
-        match self.inner.records.bound.max_bytes() {
-            Some(most) => self.inner.holds.hold(chunk, bytes, most),
+        match self.inner.records.quota.max_bytes() {
+            Some(max_bytes) => self.inner.holds.hold(chunk, bytes, max_bytes),
             None => Hold::default(),
         }
     }
 
-    /// Counts all files where that has not been done yet, and where there is no bound.
+    /// Returns the last count, with this process's changes since.
+    ///
+    /// Counts all files if they were not counted yet, and always if there is no bound.
     async fn usage(&self) -> Result<Usage> {
-        let max_bytes = self.inner.records.bound.max_bytes();
-        let known = self.inner.records.bound.total().filter(|_| max_bytes.is_some());
+        let max_bytes = self.inner.records.quota.max_bytes();
+        let known = self.inner.records.quota.total().filter(|_| max_bytes.is_some());
         let bytes = match known {
             Some(bytes) => bytes,
-            None => self.inner.look(upkeep::count).await?,
+            None => self.inner.read(maintenance::count).await?,
         };
         Ok(Usage::new(bytes, max_bytes))
     }
 
-    /// Writes a file, reads it and removes it.
+    /// Writes a file, reads it, and removes it.
     async fn check(&self) -> Result<()> {
-        self.inner.look(|records| records.place.check().map_err(failed_change)).await
+        self.inner.read(|records| records.root.check().map_err(change_error)).await
     }
 
-    /// Waits for the changes that were asked for and are not done, those of callers that went away included, and writes down when
-    /// entries were used.
+    /// Waits for all queued changes, and writes when entries were used.
+    ///
+    /// This includes the changes of callers that did not wait for them.
     async fn close(&self) -> Result<()> {
-        let changes = (0..=u8::MAX).map(|shard| done(self.inner.workers.change(shard, || Ok(()))));
+        // An operation behind all others of a queue is answered when they are done.
+        let changes = (0..=u8::MAX).map(|shard| await_answer(self.inner.workers.change(shard, || Ok(()))));
         join_all(changes.collect::<Vec<_>>()).await.into_iter().collect::<Result<()>>()?;
-        self.inner.write_down_uses();
-        done(self.inner.workers.upkeep(|| Ok(()))).await
+        self.inner.write_uses();
+        await_answer(self.inner.workers.maintain(|| Ok(()))).await
     }
 }
 
-/// A stream of pages, each asked for where the one before ended.
+/// Returns a stream of pages, each of which begins where the one before ended.
 fn pages<T: Send, F>(page: impl Fn(u8) -> F + Send) -> impl Stream<Item = Result<Vec<T>>> + Send
 where
     F: Future<Output = Result<Page<T>>> + Send,
@@ -329,7 +351,7 @@ where
 impl fmt::Debug for DirectoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectoryStorage")
-            .field("max_bytes", &self.inner.records.bound.max_bytes())
+            .field("max_bytes", &self.inner.records.quota.max_bytes())
             .finish_non_exhaustive()
     }
 }
