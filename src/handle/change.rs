@@ -40,7 +40,7 @@ impl<S: Storage> CacheHandle<S> {
             (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
         let keyer = shared.records.keyer.clone();
         // First, so that a fetch under way is stored before this looks, or asks this before it stores.
-        self.shared.records.changes.note_deletion(Arc::new(move |key, record, names| {
+        self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
             let (text, variant) = match decode(record) {
                 Some(Slot::Head(head)) => (&head.key_text, &head.inline),
                 Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
@@ -97,7 +97,7 @@ impl<S: Storage> CacheHandle<S> {
     /// The store failed; some may be deleted by then.
     pub async fn clear(&self) -> Result<u64> {
         let everything = EntryFilter::new();
-        if !self.everywhere && !self.shared.config.has_usual_keys() {
+        if !self.everywhere && !self.shared.config.has_default_keys() {
             return self.delete_matching(&everything).await;
         }
         let all = self.clone().across_partitions(true);

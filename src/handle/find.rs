@@ -13,7 +13,7 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::service::{Asked, Found, Snapshot, from_record, invalidated};
+use crate::service::{Found, RequestView, Snapshot, from_record, invalidated};
 use crate::storage::{Key, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -72,7 +72,7 @@ impl<S: Storage> CacheHandle<S> {
         // The cache's own doing, which is counted as no request's.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
         (status.is_background, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
-        Ok(from_record(&self.shared, Asked::by(&parts), entry.key, &entry.record, status).await)
+        Ok(from_record(&self.shared, RequestView::of(&parts), entry.key, &entry.record, status).await)
     }
 
     /// Deletes what is stored for a request's URI: all responses, whatever fields select them, and whatever the request's
@@ -139,7 +139,8 @@ impl<S: Storage> CacheHandle<S> {
         let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
             Some(Slot::Head(of)) => {
-                record.retain_until() > now && self.shared.records.is_believed(head, &of.key_text, &of.inline)
+                record.retain_until() > now
+                    && self.shared.records.is_not_invalidated(head, &of.key_text, &of.inline)
             }
             _ => false,
         });

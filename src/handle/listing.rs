@@ -116,7 +116,7 @@ impl<S: Storage> CacheHandle<S> {
     ) -> Result<Option<StoredEntry>> {
         let now = self.shared.config.clock.now();
         if variant.until <= now
-            || !self.shared.records.is_believed(key, text, variant)
+            || !self.shared.records.is_not_invalidated(key, text, variant)
             || !self.shared.records.belongs(&variant.response.groups).await?
         {
             return Ok(None);

@@ -119,7 +119,7 @@
 //! - **entry**: all that is stored for one effective URI. **head record**, **variant record**, **chunk record**: its parts.
 //! - **snapshot**: the stamps that a lookup saw, with which later writes are compared. **candidate**: the stored response that it
 //!   selected for the request.
-//! - **need**: the reason why a request goes to the origin. **errand**: the terms on which it is sent.
+//! - **need**: the reason why a request goes to the origin. **context**: the terms on which it is sent.
 //! - **flight**: one fetch that several requests share. Its **leader** holds the **ticket**; a **follower** waits for the
 //!   **outcome**.
 //! - **settled**: of an invalidation, that the storage has taken its tombstone. **announced**: of a write, that lookups of
@@ -155,12 +155,12 @@ pub(crate) use self::config::Config;
 #[cfg(feature = "content-keys")]
 pub use self::contents::ReplayedContent;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::origin::{Fetcher, Unstorable, change};
+pub(crate) use self::origin::{Fetcher, Unstorable, forward_unsafe};
 #[cfg(feature = "reqwest")]
-pub(crate) use self::records::Untold;
+pub(crate) use self::records::HiddenFields;
 pub(crate) use self::records::{CLOCK_SKEW, Found, Snapshot, Warming, origin, variant_in, within};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::request::{Content, Route, bypass, route, run};
-pub(crate) use self::respond::{Asked, from_record};
+pub(crate) use self::respond::{RequestView, from_record};
 pub(crate) use self::shared::Shared;
 pub(crate) use self::telemetry::invalidated;

@@ -40,7 +40,7 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Names a group of the origin's, or a tag of the user's.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Named {
+pub(crate) struct GroupName {
     pub(crate) is_tag: bool,
     pub(crate) name: String,
 }
@@ -56,7 +56,7 @@ impl<S: Storage> Records<S> {
         &self,
         snapshot: &Snapshot,
         requested: Timestamp,
-        named: Vec<Named>,
+        named: Vec<GroupName>,
     ) -> std::result::Result<Arc<[Membership]>, NotStored> {
         // Names beyond the bound are ignored, but not the user's tags: an invalidation of an ignored tag would not reach the
         // response.
@@ -64,7 +64,7 @@ impl<S: Storage> Records<S> {
             return Err(NotStored::TooManyGroups);
         }
         let origin = origin(snapshot.uri_text());
-        let joined = named.into_iter().map(async |Named { is_tag, name }| {
+        let joined = named.into_iter().map(async |GroupName { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let (GroupValue { value, since, by }, kept) =
                 self.group_value(key).await.map_err(|_| NotStored::StorageFailed)?;
@@ -87,15 +87,15 @@ impl<S: Storage> Records<S> {
         // One retry: the write fails if another process has just written a value, which the second read finds. It fails twice
         // only where values are invalidated or evicted faster than they are read.
         for last in [false, true] {
-            let there = self.store.read(key).await?;
-            if let Some(record) = &there
+            let existing = self.store.read(key).await?;
+            if let Some(record) = &existing
                 && let Some(value) = value_in(record, now)
             {
                 return Ok((value, record.retain_until()));
             }
             let kept = now + TOMBSTONE;
             let record = entry::record(Slot::Group(new), kept);
-            if self.store.write_if(key, there.as_ref().map(Record::stamp), record).await? {
+            if self.store.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
                 return Ok((new, kept));
             }
             if last {
@@ -124,8 +124,8 @@ impl<S: Storage> Records<S> {
     /// Returns the same as [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
     pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
-            let there = self.store.read_now(group.key)?.ok()?;
-            if !self.is_member(group, there.as_ref(), now) {
+            let existing = self.store.read_now(group.key)?.ok()?;
+            if !self.is_member(group, existing.as_ref(), now) {
                 return Some(false);
             }
         }
@@ -133,9 +133,11 @@ impl<S: Storage> Records<S> {
     }
 
     /// Returns whether a group's record makes a response a member. A pending invalidation of the group does not.
-    fn is_member(&self, group: &Membership, there: Option<&Record>, now: Timestamp) -> bool {
+    fn is_member(&self, group: &Membership, existing: Option<&Record>, now: Timestamp) -> bool {
         self.pending.get(group.key).is_none()
-            && there.and_then(|record| value_in(record, now)).is_some_and(|there| there.value == group.value)
+            && existing
+                .and_then(|record| value_in(record, now))
+                .is_some_and(|existing| existing.value == group.value)
     }
 
     /// Invalidates all responses with a tag.
@@ -168,7 +170,7 @@ impl<S: Storage> Records<S> {
 
     async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> InvalidationOutcome {
         // Before the write: a response that joins after this, and by the old value, is refused or no longer a member.
-        self.changes.note(group);
+        self.changes.add_group(group);
         self.invalidate(group, of).await
     }
 
@@ -179,7 +181,7 @@ impl<S: Storage> Records<S> {
             return;
         }
         let NamedGroups { names, ignored } = policy::invalidated_groups(&request.method, response);
-        note_ignored("cache-group-invalidation", ignored);
+        report_ignored_groups("cache-group-invalidation", ignored);
         if names.is_empty() {
             return;
         }
@@ -196,10 +198,10 @@ impl<S: Storage> Records<S> {
     }
 
     /// Returns a group's record with a new value, which has no members.
-    pub(super) fn group_ended(&self, there: Option<&Record>, now: Timestamp) -> Record {
+    pub(super) fn group_ended(&self, existing: Option<&Record>, now: Timestamp) -> Record {
         let value = GroupValue { value: random_id(), since: now, by: self.id };
         // At least as long as the former value: a late first write of a value, which is compared with nothing, must fail.
-        let until = there.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
+        let until = existing.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
         entry::record(Slot::Group(value), until)
     }
 }
@@ -213,7 +215,7 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
 }
 
 /// Sends an event if a field names more groups than are used.
-pub(crate) fn note_ignored(field: &'static str, ignored: usize) {
+pub(crate) fn report_ignored_groups(field: &'static str, ignored: usize) {
     if ignored > 0 {
         tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
     }

@@ -19,10 +19,10 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::backlog::{Backlog, Waiting};
+use super::backlog::{Backlog, BacklogPermit};
 use super::breaker::{Breaker, PAUSE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::{Gauge, Level, Observer};
+use crate::observe::{Gauge, GaugeGuard, Observer};
 use crate::service::config::Config;
 use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
 use crate::time::Clock;
@@ -45,7 +45,7 @@ pub(crate) struct Guarded<S> {
     observer: Arc<Observer>,
     /// Raises the gauge while a breaker is open. A std `Mutex`, which also orders the tasks that show the breakers: each reads
     /// them under it, so that the last one shows their present state.
-    open_level: Mutex<Option<Level>>,
+    open_gauge: Mutex<Option<GaugeGuard>>,
 }
 
 impl<S: Storage> Guarded<S> {
@@ -62,7 +62,7 @@ impl<S: Storage> Guarded<S> {
             refuses_writes: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
             observer,
-            open_level: Mutex::default(),
+            open_gauge: Mutex::default(),
         }
     }
 
@@ -73,7 +73,7 @@ impl<S: Storage> Guarded<S> {
 
     /// Reads a record if the storage answers at once and its last read succeeded.
     pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        if !self.reads.is_well() {
+        if !self.reads.is_healthy() {
             return None;
         }
         // After a panic `read` is asked instead, whose failure the breaker counts.
@@ -163,13 +163,13 @@ impl<S: Storage> Guarded<S> {
     /// # Errors
     ///
     /// Returns `Busy` if there is none. This is counted as a response that is not stored.
-    pub(super) fn enter(&self, record: &Record) -> Result<Waiting> {
-        self.backlog.enter(record.weight()).inspect_err(|_| self.note_shed())
+    pub(super) fn acquire_backlog(&self, record: &Record) -> Result<BacklogPermit> {
+        self.backlog.acquire(record.weight()).inspect_err(|_| self.count_shed())
     }
 
     /// Counts a response that is not stored because the backlog is full.
-    pub(crate) fn note_shed(&self) {
-        self.backlog.note_shed();
+    pub(crate) fn count_shed(&self) {
+        self.backlog.count_shed();
     }
 
     /// Refuses a record that is longer than the storage takes, before it is sent there.
@@ -206,8 +206,10 @@ impl<S: Storage> Guarded<S> {
     ) -> Result<T> {
         let result = self.run(name, &self.writes, self.deadline, operation).await;
         match &result {
-            Ok(_) => self.backlog.taken(),
-            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy) => self.backlog.late(),
+            Ok(_) => self.backlog.write_in_time(),
+            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy) => {
+                self.backlog.write_late()
+            }
             Err(_) => {}
         }
         match &result {
@@ -261,13 +263,13 @@ impl<S: Storage> Guarded<S> {
                 breaker.failed(name, error);
                 if breaker.is_open() {
                     // At each failure, not only at the first: a recorder of metrics may have been installed since.
-                    self.show_breakers();
+                    self.report_breakers();
                 }
             }
             // An answer, or a refusal that is about this record: the storage is well.
             _ => {
                 if breaker.succeeded() {
-                    self.show_breakers();
+                    self.report_breakers();
                 }
             }
         }
@@ -275,12 +277,12 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Sets the gauge to whether a breaker is open.
-    fn show_breakers(&self) {
-        let mut level = self.open_level.lock().unwrap_or_else(PoisonError::into_inner);
+    fn report_breakers(&self) {
+        let mut level = self.open_gauge.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock: read before it, an old state could be shown after a newer one, and would stay.
         let is_open = self.reads.is_open() || self.writes.is_open();
         *level = None;
-        *level = is_open.then(|| self.observer.raise(Gauge::LeftAlone));
+        *level = is_open.then(|| self.observer.raise(Gauge::BreakerOpen));
     }
 }
 

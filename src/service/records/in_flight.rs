@@ -93,7 +93,7 @@ pub(crate) struct ChunkWrite {
 
 /// Tells how a record that was read from the storage relates to a chain.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum Resolved {
     /// It belongs to the chain, and the storage is about to hold this record instead.
     Last(Record),
     /// It was written by another process or by an invalidation.
@@ -117,11 +117,11 @@ impl InFlightWrites {
     }
 
     /// Tells how a stamp that was read after [`chain`](Self::chain) relates to the chain. A foreign stamp ends the chain.
-    pub(crate) fn resolve(&self, key: Key, chain: &Arc<Chain>, there: Option<Stamp>) -> Seen {
+    pub(crate) fn resolve(&self, key: Key, chain: &Arc<Chain>, existing: Option<Stamp>) -> Resolved {
         // Only the lock of the chain, which a lookup of another key does not want. Ending the chain needs that of the map, and
         // that is taken first: so this one is released, and the chain looked up again.
-        let seen = chain.lock().resolve(there);
-        if matches!(seen, Seen::Foreign) {
+        let seen = chain.lock().resolve(existing);
+        if matches!(seen, Resolved::Foreign) {
             let mut writes = self.lock();
             match writes.chains.get(&key) {
                 Some(current) if Arc::ptr_eq(current, chain) => {
@@ -131,7 +131,7 @@ impl InFlightWrites {
                     chain.end();
                 }
                 // Between the two locks the chain ended by itself: the storage may be beyond what was read.
-                _ => return Seen::Outdated,
+                _ => return Resolved::Outdated,
             }
         }
         seen
@@ -143,8 +143,8 @@ impl InFlightWrites {
     pub(crate) fn write(self: &Arc<Self>, key: Key, seen: Option<Stamp>, record: Record) -> Option<Write> {
         let mut writes = self.lock();
         // The lock of the map is held until the element is in its chain: the chain cannot leave the map in between.
-        let there = writes.chains.get(&key).cloned();
-        let added = there.and_then(|chain| {
+        let existing = writes.chains.get(&key).cloned();
+        let added = existing.and_then(|chain| {
             let is_added = chain.lock().push(seen, &record)?;
             Some((chain, is_added))
         });
@@ -188,7 +188,7 @@ impl InFlightWrites {
     fn leave(&self, key: Key, chain: &Arc<Chain>) {
         let mut writes = self.lock();
         // The key may have a newer chain by now. Elements are added under this lock too, so that none comes in between.
-        let is_own = writes.chains.get(&key).is_some_and(|there| Arc::ptr_eq(there, chain));
+        let is_own = writes.chains.get(&key).is_some_and(|existing| Arc::ptr_eq(existing, chain));
         if is_own && chain.lock().elements.is_empty() {
             writes.chains.remove(&key);
             self.count(&writes);
@@ -220,7 +220,7 @@ impl Chain {
     /// Returns whether the storage may have held a stamp since the chain began.
     pub(crate) fn begins_with(&self, stamp: Option<Stamp>) -> bool {
         let state = self.lock();
-        state.written.contains(&stamp) || state.place(stamp).is_some()
+        state.written.contains(&stamp) || state.index_of(stamp).is_some()
     }
 
     /// Ends the chain: none of its elements is written any more.
@@ -252,19 +252,19 @@ impl State {
     }
 
     /// Tells how a stamp relates to the chain, and notes that the newest element was returned.
-    fn resolve(&mut self, there: Option<Stamp>) -> Seen {
-        let Some(last) = self.last.clone() else { return Seen::Outdated };
-        let is_own = self.written.contains(&there) || self.place(there).is_some();
+    fn resolve(&mut self, existing: Option<Stamp>) -> Resolved {
+        let Some(last) = self.last.clone() else { return Resolved::Outdated };
+        let is_own = self.written.contains(&existing) || self.index_of(existing).is_some();
         if !is_own {
             // A chain whose elements are all written says nothing about later records.
-            return if self.elements.is_empty() { Seen::Outdated } else { Seen::Foreign };
+            return if self.elements.is_empty() { Resolved::Outdated } else { Resolved::Foreign };
         }
         self.is_asked = true;
-        Seen::Last(last)
+        Resolved::Last(last)
     }
 
     /// Returns the place of an element among those that are not written yet.
-    fn place(&self, stamp: Option<Stamp>) -> Option<usize> {
+    fn index_of(&self, stamp: Option<Stamp>) -> Option<usize> {
         self.elements.iter().position(|element| Some(element.stamp()) == stamp)
     }
 
@@ -281,8 +281,8 @@ impl State {
     ///
     /// Each of them is compared with the one before, so that the storage would refuse them all.
     fn cut(&mut self, stamp: Stamp) {
-        if let Some(place) = self.place(Some(stamp)) {
-            self.elements.truncate(place);
+        if let Some(index) = self.index_of(Some(stamp)) {
+            self.elements.truncate(index);
             self.last = self.elements.back().cloned();
         }
     }
@@ -315,7 +315,7 @@ impl Write {
             progress.as_mut().enable();
             {
                 // A block of its own: the guard must be gone before the await.
-                match self.chain.lock().place(Some(self.record.stamp())) {
+                match self.chain.lock().index_of(Some(self.record.stamp())) {
                     Some(0) => return true,
                     Some(_) => {}
                     None => return false,
@@ -331,7 +331,7 @@ impl Write {
         {
             let mut state = self.chain.lock();
             // It is gone if a lookup has seen a foreign record since. That record is newer than this one.
-            if state.place(Some(self.record.stamp())) == Some(0) {
+            if state.index_of(Some(self.record.stamp())) == Some(0) {
                 state.advance();
             }
         }
@@ -375,7 +375,7 @@ impl Drop for ChunkWrite {
     fn drop(&mut self) {
         let mut writes = self.in_flight.lock();
         // Compared by its stamp, so that only this announcement is removed, not a later one of the same key.
-        if writes.chunks.get(&self.key).is_some_and(|there| there.stamp() == self.record.stamp()) {
+        if writes.chunks.get(&self.key).is_some_and(|existing| existing.stamp() == self.record.stamp()) {
             writes.chunks.remove(&self.key);
             self.in_flight.count(&writes);
         }
@@ -395,10 +395,10 @@ mod tests {
         Record::new("x", Timestamp::NEVER)
     }
 
-    fn last(in_flight: &InFlightWrites, there: Option<Stamp>) -> Option<Stamp> {
-        match in_flight.resolve(KEY, &in_flight.chain(KEY)?, there) {
-            Seen::Last(record) => Some(record.stamp()),
-            Seen::Foreign | Seen::Outdated => None,
+    fn last(in_flight: &InFlightWrites, existing: Option<Stamp>) -> Option<Stamp> {
+        match in_flight.resolve(KEY, &in_flight.chain(KEY)?, existing) {
+            Resolved::Last(record) => Some(record.stamp()),
+            Resolved::Foreign | Resolved::Outdated => None,
         }
     }
 
@@ -418,7 +418,7 @@ mod tests {
                 assert_eq!(write.turn().now_or_never(), Some(true));
                 write.written();
             }
-            assert!(stamps.iter().all(|there| last(&in_flight, *there) == stamps[4]));
+            assert!(stamps.iter().all(|existing| last(&in_flight, *existing) == stamps[4]));
             assert!(writes[1..].iter().all(|write| write.turn().now_or_never().is_none()), "not in turn");
             for write in writes {
                 write.written();
@@ -447,7 +447,7 @@ mod tests {
         let write = in_flight.write(KEY, None, record()).expect("it is alone");
         let foreign = Some(record().stamp());
         let chain = in_flight.chain(KEY).expect("it is under way");
-        assert!(matches!(in_flight.resolve(KEY, &chain, foreign), Seen::Foreign));
+        assert!(matches!(in_flight.resolve(KEY, &chain, foreign), Resolved::Foreign));
         assert!(in_flight.is_empty());
         assert_eq!(write.turn().now_or_never(), Some(false));
         let next = in_flight.write(KEY, foreign, record()).expect("a new chain begins");

@@ -82,11 +82,11 @@ impl<S: Storage> Records<S> {
         let Some(id) = self.pending.get(head) else { return InvalidationOutcome::Settled };
         // Read only to learn which chunks may expire: whatever is there is overwritten. A storage that fails to answer is
         // not asked to write as well, since requests wait for this and each operation may take its whole deadline.
-        let Ok(there) = self.store.read(head).await else { return InvalidationOutcome::Pending };
+        let Ok(existing) = self.store.read(head).await else { return InvalidationOutcome::Pending };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = match head.kind {
-            Kind::Group => self.group_ended(there.as_ref(), now),
+            Kind::Group => self.group_ended(existing.as_ref(), now),
             _ => entry::record(Slot::Fence { until, placeholder: false }, until),
         };
         let stamp = tombstone.stamp();
@@ -108,7 +108,7 @@ impl<S: Storage> Records<S> {
             Ok(false) => return InvalidationOutcome::Settled,
             Err(_) => return InvalidationOutcome::Pending,
         }
-        if let Some(variant) = there.as_ref().and_then(decode).and_then(Slot::variant) {
+        if let Some(variant) = existing.as_ref().and_then(decode).and_then(Slot::variant) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }
         InvalidationOutcome::Written(stamp)
@@ -162,16 +162,16 @@ impl<S: Storage> Records<S> {
         self: &Arc<Self>,
         uri: &EffectiveUri<'_>,
         named: &[Uri],
-        asked: &request::Parts,
+        request: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
         telemetry::invalidated(
             &self.observer,
             "method",
-            EffectiveUri::of(asked, &self.config.defaults).as_ref(),
+            EffectiveUri::of(request, &self.config.defaults).as_ref(),
         );
         let others = named.iter().filter_map(|uri| {
-            let other = self.config.identity.of_uri(uri, asked)?;
+            let other = self.config.identity.of_uri(uri, request)?;
             let (key, text) = (self.keyer.head(&other), other.to_text());
             Some((key, text, uri)).filter(|_| key != head)
         });

@@ -79,8 +79,8 @@ impl<S: Storage> Records<S> {
     ///
     /// Returns `()` if the storage failed.
     pub(crate) async fn is_still(&self, at: Key, seen: Option<Stamp>) -> Result<bool, ()> {
-        let there = self.read_slot(at, None).await.map_err(drop)?;
-        Ok(there.as_ref().map(Record::stamp) == seen)
+        let existing = self.read_slot(at, None).await.map_err(drop)?;
+        Ok(existing.as_ref().map(Record::stamp) == seen)
     }
 
     /// Acquires the lease of a key if no process holds it.
@@ -105,17 +105,18 @@ impl<S: Storage> Records<S> {
 
     async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Lease<S>>, ()> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
-        let there = self.store.read(key).await.map_err(drop)?;
+        let existing = self.store.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
         // Twice this process's own time, since another process may be set to a longer one.
-        if there.as_ref().is_some_and(|there| {
-            there.retain_until() > now && there.retain_until() <= now + time.saturating_mul(2) + LEASE_SKEW
+        if existing.as_ref().is_some_and(|existing| {
+            existing.retain_until() > now
+                && existing.retain_until() <= now + time.saturating_mul(2) + LEASE_SKEW
         }) {
             return Ok(None);
         }
         let record = Record::new(Bytes::new(), now + time);
         let stamp = record.stamp();
-        let seen = there.as_ref().map(Record::stamp);
+        let seen = existing.as_ref().map(Record::stamp);
         // Of several processes that find no lease, the storage lets one write.
         let taken = self.store.write_if(key, seen, record).await.map_err(drop)?;
         Ok(taken.then(|| Lease { records: Arc::clone(self), key, stamp }))

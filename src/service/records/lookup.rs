@@ -10,7 +10,7 @@ use http::{HeaderName, request};
 
 use super::Records;
 use super::changes::Mark;
-use super::in_flight::Seen;
+use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 const MAX_READS: usize = 4;
 
 /// Holds a read that the caller of a lookup has made already: the key, and the answer of the storage.
-pub(crate) type First = Option<(Key, Result<Option<Record>>)>;
+pub(crate) type PriorRead = Option<(Key, Result<Option<Record>>)>;
 
 /// Notes what was stored where the response to a request would be stored.
 #[derive(Clone, Debug)]
@@ -112,34 +112,34 @@ impl<S: Storage> Records<S> {
     pub(crate) async fn read_slot(
         &self,
         key: Key,
-        first: Option<Result<Option<Record>>>,
+        prior_read: Option<Result<Option<Record>>>,
     ) -> Result<Option<Record>> {
-        let mut first = first;
-        let mut there = None;
+        let mut prior_read = prior_read;
+        let mut existing = None;
         for _ in 0..MAX_READS {
             // The chain comes before the storage: a write that ends between the two is then found in the storage.
             let before = self.in_flight.chain(key);
-            there = match first.take() {
-                Some(first) => first?,
+            existing = match prior_read.take() {
+                Some(prior_read) => prior_read?,
                 None => self.store.read(key).await?,
             };
             let chain = match before {
                 Some(chain) => chain,
                 None => match self.in_flight.chain(key) {
                     // A chain began during the read. Where it does not begin with what was read, the storage has changed since.
-                    Some(chain) if chain.begins_with(there.as_ref().map(Record::stamp)) => chain,
+                    Some(chain) if chain.begins_with(existing.as_ref().map(Record::stamp)) => chain,
                     Some(_) => continue,
-                    None => return Ok(there),
+                    None => return Ok(existing),
                 },
             };
-            match self.in_flight.resolve(key, &chain, there.as_ref().map(Record::stamp)) {
-                Seen::Last(record) => return Ok(Some(record)),
-                Seen::Foreign => return Ok(there),
-                Seen::Outdated => {}
+            match self.in_flight.resolve(key, &chain, existing.as_ref().map(Record::stamp)) {
+                Resolved::Last(record) => return Ok(Some(record)),
+                Resolved::Foreign => return Ok(existing),
+                Resolved::Outdated => {}
             }
         }
         // Possibly older than a write of this process that has just ended: at worst a fetch whose response loses.
-        Ok(there)
+        Ok(existing)
     }
 
     /// Finds the stored response for a request.
@@ -150,7 +150,7 @@ impl<S: Storage> Records<S> {
         head: Key,
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
-        first: Option<Result<Option<Record>>>,
+        prior_read: Option<Result<Option<Record>>>,
     ) -> (Snapshot, Found) {
         let now = self.config.clock.now();
         let mut snapshot = Snapshot {
@@ -171,15 +171,16 @@ impl<S: Storage> Records<S> {
         {
             return (snapshot, Found::Failed);
         }
-        let Ok(there) = self.read_slot(head, first).await else { return (snapshot, Found::Failed) };
-        let Some(record) = there else { return (snapshot, Found::Nothing(MissReason::Absent)) };
+        let Ok(existing) = self.read_slot(head, prior_read).await else { return (snapshot, Found::Failed) };
+        let Some(record) = existing else { return (snapshot, Found::Nothing(MissReason::Absent)) };
         snapshot.seen = Some(record.stamp());
         snapshot.fence = match decode(&record) {
             Some(Slot::Head(head)) => head.fence,
             Some(Slot::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
-        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.tells_apart(head)) else {
+        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.covers_key_fields(head))
+        else {
             let reason = match decode(&record) {
                 Some(Slot::Fence { .. }) => MissReason::Invalidated,
                 Some(Slot::Head(_)) => MissReason::Expired,
@@ -207,15 +208,15 @@ impl<S: Storage> Records<S> {
         uri: &EffectiveUri<'_>,
         selection: [u8; 16],
     ) -> Found {
-        let Ok(there) = self.read_slot(key, None).await else { return Found::Failed };
-        snapshot.variant = Some((key, there.clone()));
+        let Ok(existing) = self.read_slot(key, None).await else { return Found::Failed };
+        snapshot.variant = Some((key, existing.clone()));
         let is_it = |record: &Record| match decode(record) {
             Some(Slot::Variant { key_text, variant, .. }) => {
                 uri.is_text(key_text) && variant.selection == selection
             }
             _ => false,
         };
-        match there.filter(is_it) {
+        match existing.filter(is_it) {
             Some(record) => {
                 let now = self.config.clock.now();
                 self.candidate(key, &snapshot.key_text, record, now).await
@@ -225,7 +226,7 @@ impl<S: Storage> Records<S> {
     }
 
     /// Returns whether this process knows of no invalidation of a response that the storage does not know of.
-    pub(crate) fn is_believed(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
+    pub(crate) fn is_not_invalidated(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
         let stored = variant.response.response_time;
         let is_outdated = |key| self.outdated.since(key).is_some_and(|(since, _)| stored <= since);
         if is_outdated(key) || is_outdated(Key::head(key.entry)) {
@@ -235,13 +236,13 @@ impl<S: Storage> Records<S> {
         // only when `believes` covers it. They end every response whose fetch began before.
         self.pending.get(key).is_none()
             && self.pending.get(Key::head(key.entry)).is_none()
-            && self.pending.believes(variant.response.request_time, key_text)
+            && self.pending.permits(variant.response.request_time, key_text)
     }
 
     /// Returns a record as the candidate, if its response has not expired and is not invalidated.
     async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {
         let belongs = match variant_in(&record) {
-            Some(variant) if variant.until > now && self.is_believed(key, key_text, variant) => {
+            Some(variant) if variant.until > now && self.is_not_invalidated(key, key_text, variant) => {
                 // Boxed, since few responses have groups, and every lookup's future would be larger by their reads.
                 match &*variant.response.groups {
                     [] => Ok(true),

@@ -164,7 +164,7 @@ impl PendingInvalidations {
     }
 
     /// Returns whether no dropped invalidation covers a response whose fetch began at a time, under a key text.
-    pub(crate) fn believes(&self, requested: Timestamp, key_text: &str) -> bool {
+    pub(crate) fn permits(&self, requested: Timestamp, key_text: &str) -> bool {
         let before = self.all_before.load(Ordering::SeqCst);
         if before != 0 && requested.as_millis() <= before {
             return false;
@@ -218,10 +218,10 @@ mod tests {
         }
         assert!(pending.get(key(0, 1)).is_some(), "the other's is still pending");
         assert!(pending.get(key(0, 2)).is_none() && pending.get(key(24_999, 2)).is_some());
-        assert!(!pending.believes(now, "https://evil.example/2") && pending.believes(later, EVIL));
-        assert!(pending.believes(now, BANK) && pending.believes(now, "http://evil.example/1"));
+        assert!(!pending.permits(now, "https://evil.example/2") && pending.permits(later, EVIL));
+        assert!(pending.permits(now, BANK) && pending.permits(now, "http://evil.example/1"));
         // A name that the user gave may be in a group of any origin.
-        assert!(!pending.believes(now, "cache-key:///a") && pending.believes(later, "cache-key:///a"));
+        assert!(!pending.permits(now, "cache-key:///a") && pending.permits(later, "cache-key:///a"));
     }
 
     #[test]
@@ -230,8 +230,8 @@ mod tests {
         for n in 0..10_000 {
             pending.add(key(n, 2), Some(&format!("http://{n}.example/")), now);
         }
-        assert!(pending.believes(now, BANK));
+        assert!(pending.permits(now, BANK));
         pending.add(key(10_000, 2), None, now);
-        assert!(!pending.believes(now, BANK) && pending.believes(Timestamp::from_secs(11), BANK));
+        assert!(!pending.permits(now, BANK) && pending.permits(Timestamp::from_secs(11), BANK));
     }
 }

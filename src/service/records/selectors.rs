@@ -34,10 +34,10 @@ pub(crate) struct ContentKey(pub(crate) [u8; 32]);
 /// A response to another client's request may have been selected by such fields, so that it does not answer this one.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
-pub(crate) struct Untold;
+pub(crate) struct HiddenFields;
 
 /// Stands for such a client among the selecting names. The asterisk tells it from the fields in use.
-const UNTOLD: HeaderName = HeaderName::from_static("*client");
+const HIDDEN_FIELDS: HeaderName = HeaderName::from_static("*client");
 
 /// Returns whether a request's method and content select its response.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
@@ -96,12 +96,12 @@ impl Config {
     ///
     /// This is the case for a user's credentials, for a part of the key that the user of the cache added, and for a target that
     /// was rewritten. The entity tag of another request's response must not be offered to the origin then.
-    pub(crate) fn stands_apart(&self, names: &[HeaderName], request: &request::Parts) -> bool {
+    pub(crate) fn has_hidden_selector(&self, names: &[HeaderName], request: &request::Parts) -> bool {
         let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
         policy::is_personal(names, &request.headers)
             || self.policy.key_fields.iter().any(has)
             || is_by_content(request)
-            || request.extensions.get::<Untold>().is_some()
+            || request.extensions.get::<HiddenFields>().is_some()
             || self.has_host_beside(request)
             || (key::rewritten(request).is_some() && !self.is_named(request))
     }
@@ -109,7 +109,7 @@ impl Config {
     /// Returns whether a head names every field that this cache selects by.
     ///
     /// A head that was stored by a cache with other settings may not.
-    pub(crate) fn tells_apart(&self, head: &Head) -> bool {
+    pub(crate) fn covers_key_fields(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
             && head.left_out.as_ref().is_none_or(|left_out| left_out.is_within(&self.policy))
     }
@@ -118,7 +118,7 @@ impl Config {
 impl<S: Storage> Records<S> {
     /// Hashes the request's values of the selecting fields, and of everything else that selects a variant.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
-        let target = [key::HOST_BESIDE, key::REWRITTEN, UNTOLD];
+        let target = [key::HOST_BESIDE, key::REWRITTEN, HIDDEN_FIELDS];
         let (config, ignored) = (&self.config, &self.config.policy.ignored_fields);
         self.keyer.selection(names.iter().chain(&target), |name| match name {
             name if *name == policy::CONTENT => {
@@ -132,13 +132,13 @@ impl<S: Storage> Records<S> {
                 let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;
                 Some(config.identity.rewritten(uri).into_bytes())
             }
-            name if *name == UNTOLD => request.extensions.get::<Untold>().map(|_| Vec::new()),
+            name if *name == HIDDEN_FIELDS => request.extensions.get::<HiddenFields>().map(|_| Vec::new()),
             name => policy::selecting_value(name, &request.headers, ignored),
         })
     }
 
     /// Remembers that a response is stored under an assumed scheme.
-    pub(super) fn note_scheme(&self, request: &request::Parts) {
+    pub(super) fn record_scheme(&self, request: &request::Parts) {
         if !key::has_scheme(request) {
             // Relaxed: a flag that is only ever raised, and publishes nothing.
             self.has_assumed_scheme.store(true, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
 use super::Records;
-use super::chunks::Patience;
+use super::chunks::ReadDeadline;
 use super::in_flight::{ChunkWrite, Write};
 use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
@@ -108,12 +108,12 @@ enum WriteTarget {
 }
 
 /// Holds the announced writes of a response that a 304 freshened.
-pub(crate) struct Freshened {
+pub(crate) struct FreshenedWrite {
     write: Option<Write>,
     chunk: Option<ChunkWrite>,
 }
 
-impl Freshened {
+impl FreshenedWrite {
     /// Returns whether the body is written again.
     pub(crate) fn has_chunk(&self) -> bool {
         self.chunk.is_some()
@@ -136,8 +136,8 @@ impl<S: Storage> Writer<S> {
         let selection = records.selection(&names.names, request);
         let personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
-        let apart = records.config.stands_apart(&names.names, request);
-        records.note_scheme(request);
+        let apart = records.config.has_hidden_selector(&names.names, request);
+        records.record_scheme(request);
         let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if (&head.names, &head.left_out) == (&names.names, &names.left_out) => {
                 Some(head)
@@ -220,7 +220,7 @@ impl<S: Storage> Writer<S> {
     ///
     /// It shows the head as it is once this response is stored. A variant that is stored under it is reachable only from then
     /// on, and never if this response is not stored.
-    pub(crate) fn beside(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
+    pub(crate) fn sibling_snapshot(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
         snapshot.usable = match &self.target {
             WriteTarget::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
@@ -236,17 +236,17 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Returns the stamp of the placeholder that is written while the body comes.
-    pub(crate) fn puts(&self) -> Option<Stamp> {
+    pub(crate) fn placeholder_stamp(&self) -> Option<Stamp> {
         self.placeholder.as_ref().map(Record::stamp)
     }
 
     /// Returns whether a lookup that saw this at the head's key saw what this writer saw there, or its own placeholder.
-    pub(crate) fn stands_at(&self, seen: Option<Stamp>) -> bool {
-        seen == self.snapshot.seen || (seen.is_some() && seen == self.puts())
+    pub(crate) fn matches_seen(&self, seen: Option<Stamp>) -> bool {
+        seen == self.snapshot.seen || (seen.is_some() && seen == self.placeholder_stamp())
     }
 
     /// Notes that another request reads the body, and may need its chunks even if the record that names them is not written.
-    pub(crate) fn note_followed(&self) {
+    pub(crate) fn mark_followed(&self) {
         self.followed.store(true, Ordering::SeqCst);
     }
 
@@ -362,12 +362,12 @@ impl<S: Storage> Writer<S> {
             self.keep_reachable(write.record()).await;
         }
         // The storage has answered, so that the processes that wait for the lease find what it holds.
-        self.give_back_lease();
+        self.release_lease();
         match written {
             Ok(true) => {
                 write.into_iter().for_each(Write::written);
                 self.records.observer.count(Count::Stored);
-                self.records.show_usage();
+                self.records.report_usage();
                 if let Some(warming) = &self.warming {
                     warming.kept();
                 }
@@ -400,7 +400,7 @@ impl<S: Storage> Writer<S> {
     /// Writes the announced record in its turn, if the backlog has a place for it.
     async fn write_announced(&self, write: &Write) -> Result<bool> {
         // Held until the storage has answered. Reserved before the wait, so that what waits for its turn is bounded too.
-        let _waiting = self.records.store.enter(write.record())?;
+        let _permit = self.records.store.acquire_backlog(write.record())?;
         if !write.turn().await {
             return Ok(false);
         }
@@ -416,7 +416,7 @@ impl<S: Storage> Writer<S> {
         &self,
         body: StoredBody,
         trailers: Option<HeaderMap>,
-    ) -> (Key, Record, Freshened) {
+    ) -> (Key, Record, FreshenedWrite) {
         let chunk = match &body {
             StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
                 Some(self.announce_chunk(0, data.clone()))
@@ -429,11 +429,11 @@ impl<S: Storage> Writer<S> {
         };
         let record = self.record(body, trailers);
         let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
-        (self.target_key(), record, Freshened { write, chunk })
+        (self.target_key(), record, FreshenedWrite { write, chunk })
     }
 
     /// Returns a record of the response for its caller alone, which is not stored and belongs to no generation.
-    pub(crate) fn whole(&self) -> Record {
+    pub(crate) fn unstored_record(&self) -> Record {
         let variant = self.variant(self.response.clone());
         let slot = Slot::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
         entry::record(slot, self.until)
@@ -442,16 +442,16 @@ impl<S: Storage> Writer<S> {
     /// Writes a freshened response, and returns whether it is stored.
     ///
     /// If another record was written since the lookup, nothing more is done: that one is newer.
-    pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
+    pub(crate) async fn commit_freshened(&self, FreshenedWrite { write, chunk }: FreshenedWrite) -> Stored {
         let may_store = write.as_ref().is_none_or(|write| self.may_store(write));
         let chunks = u32::from(chunk.is_some());
         let written = match &write {
             Some(write) if may_store && write.turn().await => {
                 if let Some(chunk) = chunk
-                    && let Err(why) = self.write_chunk(chunk).await
+                    && let Err(error) = self.write_chunk(chunk).await
                 {
-                    self.give_back_lease();
-                    why.tell(&self.records.observer);
+                    self.release_lease();
+                    error.report(&self.records.observer);
                     return Stored::No(NotStored::StorageFailed);
                 }
                 self.keep_groups().await;
@@ -459,7 +459,7 @@ impl<S: Storage> Writer<S> {
             }
             _ => Ok(false),
         };
-        self.give_back_lease();
+        self.release_lease();
         match (written, write) {
             (Ok(true), Some(write)) => {
                 self.records.observer.count(Count::Freshened);
@@ -501,7 +501,7 @@ impl<S: Storage> Writer<S> {
         !self.is_too_late()
             && self.records.pending.get(self.snapshot.head).is_none()
             // A pending invalidation may have been dropped since. What was fetched before counts as invalidated.
-            && self.records.pending.believes(self.snapshot.at, &self.snapshot.key_text)
+            && self.records.pending.permits(self.snapshot.at, &self.snapshot.key_text)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
@@ -563,14 +563,14 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Announces the placeholder if one is needed.
-    pub(crate) fn announce_placeholder(&self) -> Claim {
+    pub(crate) fn announce_placeholder(&self) -> PlaceholderWrite {
         match &self.placeholder {
             Some(placeholder) if matches!(self.target, WriteTarget::Head { .. }) => {
                 let write =
                     self.records.in_flight.write(self.snapshot.head, self.snapshot.seen, placeholder.clone());
-                write.map_or(Claim::Lost, Claim::Announced)
+                write.map_or(PlaceholderWrite::Lost, PlaceholderWrite::Announced)
             }
-            _ => Claim::Needless,
+            _ => PlaceholderWrite::NotNeeded,
         }
     }
 
@@ -579,15 +579,18 @@ impl<S: Storage> Writer<S> {
     /// # Errors
     ///
     /// Returns why the response cannot be stored: another record was written there, or the storage failed.
-    pub(crate) async fn write_placeholder(&self, claim: Claim) -> std::result::Result<(), Lost> {
-        match claim {
-            Claim::Needless => Ok(()),
-            Claim::Lost => Err(Lost::Superseded),
-            Claim::Announced(_) if self.is_too_late() => Err(Lost::Superseded),
-            Claim::Announced(write) => match self.records.carry_out(write).await {
+    pub(crate) async fn write_placeholder(
+        &self,
+        placeholder: PlaceholderWrite,
+    ) -> std::result::Result<(), WriteError> {
+        match placeholder {
+            PlaceholderWrite::NotNeeded => Ok(()),
+            PlaceholderWrite::Lost => Err(WriteError::Superseded),
+            PlaceholderWrite::Announced(_) if self.is_too_late() => Err(WriteError::Superseded),
+            PlaceholderWrite::Announced(write) => match self.records.carry_out(write).await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Lost::Superseded),
-                Err(error) => Err(Lost::Failed("write_if", error)),
+                Ok(false) => Err(WriteError::Superseded),
+                Err(error) => Err(WriteError::Failed("write_if", error)),
             },
         }
     }
@@ -606,7 +609,7 @@ impl<S: Storage> Writer<S> {
 
     /// Reads a chunk of the body.
     pub(crate) async fn read_chunk(&self, part: u32) -> Result<Option<Record>> {
-        self.records.read_chunk(self.chunk_key(part), Patience::Body).await
+        self.records.read_chunk(self.chunk_key(part), ReadDeadline::Body).await
     }
 
     /// Writes a chunk that was announced, if the backlog has a place for it.
@@ -614,12 +617,12 @@ impl<S: Storage> Writer<S> {
     /// # Errors
     ///
     /// Returns the error of the storage, or `Busy` from the backlog.
-    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), Lost> {
+    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), WriteError> {
         let written = async {
-            let _waiting = self.records.store.enter(chunk.record())?;
+            let _permit = self.records.store.acquire_backlog(chunk.record())?;
             self.records.store.write(chunk.key(), chunk.record().clone()).await
         };
-        written.await.map_err(|error| Lost::Failed("write", error))
+        written.await.map_err(|error| WriteError::Failed("write", error))
     }
 
     /// Withdraws a record that was announced, and that another write has superseded.
@@ -655,14 +658,14 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Releases the lease, so that other processes may fetch.
-    pub(crate) fn give_back_lease(&self) {
+    pub(crate) fn release_lease(&self) {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(lease); // outside the lock: its `drop` spawns a task
     }
 }
 
 /// Tells why a response is not stored any further.
-pub(crate) enum Lost {
+pub(crate) enum WriteError {
     /// Another record was written in its place since the lookup.
     Superseded,
     /// An operation of the storage failed.
@@ -671,9 +674,9 @@ pub(crate) enum Lost {
     NoRuntime,
 }
 
-impl Lost {
+impl WriteError {
     /// Sends the event that the response is not stored.
-    pub(crate) fn tell(&self, observer: &Observer) {
+    pub(crate) fn report(&self, observer: &Observer) {
         match self {
             Self::Superseded => telemetry::unstored(observer, "superseded"),
             Self::Failed(operation, error) => telemetry::write_failed(observer, operation, error),
@@ -683,9 +686,9 @@ impl Lost {
 }
 
 /// Tells whether a placeholder has to be written before the first chunk.
-pub(crate) enum Claim {
+pub(crate) enum PlaceholderWrite {
     /// None is needed: a usable head stands there, or the first chunk has been written.
-    Needless,
+    NotNeeded,
     /// It is announced, and is to be written.
     Announced(Write),
     /// Another record is being written there, so that this response would lose.
