@@ -39,7 +39,9 @@ pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Decodes the byte of two digits, in lower or upper case, as after a percent sign.
+/// Decodes the byte of two digits, in lower or upper case.
+///
+/// Such digits follow a percent sign in a URI.
 pub(crate) fn octet(high: u8, low: u8) -> Option<u8> {
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     Some(value(high)? << 4 | value(low)?)

@@ -1,4 +1,6 @@
-//! The time of the cache: a [`Timestamp`] in milliseconds, read from a [`Clock`] that a test can control.
+//! The time of the cache.
+//!
+//! A [`Timestamp`] in milliseconds is read from a [`Clock`], which a test can control.
 //!
 //! # Invariants
 //!
@@ -111,7 +113,9 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// A source of the current time: the system's clock, or a [`MockClock`] in tests.
+/// A source of the current time.
+///
+/// It is the system's clock, or in tests a clock that a [`MockClock`] moves.
 ///
 /// ```
 /// use std::time::Duration;

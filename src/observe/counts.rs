@@ -153,7 +153,9 @@ impl Count {
     }
 }
 
-/// Returns the index of a word in a list, or the last index for a word that is not listed.
+/// Returns the index of a word in a list.
+///
+/// Returns the last index for a word that is not listed.
 fn index_in<T: PartialEq>(list: &[T], word: T) -> usize {
     list.iter().position(|listed| *listed == word).unwrap_or(list.len() - 1)
 }
@@ -190,7 +192,7 @@ mod tests {
     use crate::policy::{NotStored, StaleReason, ValidateReason};
 
     #[test]
-    fn each_outcome_has_a_number_of_its_own() {
+    fn each_outcome_has_its_own_number() {
         use MissReason::*;
         let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
         let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_that_are_told_are_in_the_list() {
+    fn stored_reasons_are_in_the_list() {
         let all = [
             Stored::No(NotStored::Redirected),
             Stored::No(NotStored::TooLarge),

@@ -16,19 +16,25 @@ use crate::control::{CacheStatus, Outcome};
 use crate::error::{ErrorKind, Result};
 use crate::storage::Usage;
 
+/// The metadata of all metrics, which recorders may filter by.
 static METADATA: Metadata<'static> =
     Metadata::new("tower_response_cache", metrics::Level::INFO, Some(module_path!()));
 
+/// The values of the label `source`.
 const SOURCES: [&str; 3] = ["storage", "origin", "collapsed"];
+/// The values of the label `result`.
 const RESULTS: [&str; 4] = ["ok", "timeout", "refused", "error"];
+/// The values of the label `operation`.
 const OPERATIONS: [&str; 8] =
     ["read", "read_chunk", "contains_all", "write", "overwrite", "write_if", "retain", "delete_many"];
+/// The names of the gauges, in the order of [`Gauge`].
 const GAUGES: [&str; 3] = [
     "http_cache_origin_requests_in_flight",
     "http_cache_background_refreshes_in_flight",
     "http_cache_storage_left_alone",
 ];
 
+/// The names of the gauges of the storage's usage.
 const USAGE: [&str; 2] = ["http_cache_storage_bytes", "http_cache_storage_max_bytes"];
 
 /// Reports the metrics of one cache.

@@ -33,10 +33,12 @@ impl Statistics {
         Self { counts }
     }
 
+    /// Returns the number of one event.
     fn of(&self, count: Count) -> u64 {
         self.counts[count.number()]
     }
 
+    /// Returns the number of responses with an outcome, for all of its reasons.
     fn answers(&self, word: &str) -> u64 {
         let all = OUTCOMES.iter().zip(&self.counts);
         all.filter(|((outcome, _), _)| *outcome == word).map(|(_, count)| count).sum()

@@ -7,11 +7,13 @@ use http::HeaderValue;
 
 /// The number of ages in the table. It covers nearly three hours, and takes 40 kB.
 const COUNT: usize = 10_000;
+/// The number of digits of each age in the table.
 const DIGITS: usize = 4;
 
-/// The digits of the ages: `0000` to `9999`.
+/// The digits of the ages `0000` to `9999`.
 static TABLE: [u8; COUNT * DIGITS] = table();
 
+/// Makes the table at compile time.
 const fn table() -> [u8; COUNT * DIGITS] {
     let mut all = [0; COUNT * DIGITS];
     let mut number = 0;
@@ -48,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_age_is_its_number() {
+    fn ages_are_decimal_numbers() {
         for age in (0..20_000).chain([1 << 31, u64::from(u32::MAX), u64::MAX - 1, u64::MAX]) {
             assert_eq!(age_value(age), age.to_string().as_str());
         }

@@ -147,7 +147,7 @@ where
     }
 }
 
-/// Returns whether a body of this type is axum's, whose routers may have stripped the path.
+/// Returns whether a body type is that of axum, whose routers may strip the path.
 ///
 /// The nested routers of axum strip the matched prefix from the URI, and the rest would be the key of several resources.
 /// The feature `axum` reads the whole URI. Without it, the body type is recognized by its name, since this crate then does
@@ -168,24 +168,30 @@ fn hides_its_path<B: 'static>() -> bool {
 /// # Panics
 ///
 /// Panics if it is polled again after it was ready.
-pub struct CacheFuture<ResB, E>(State<ResB, E>);
+pub struct CacheFuture<ResB, E>(FutureState<ResB, E>);
 
+/// A boxed future of a response.
+///
 /// Boxed, since the type of an `async fn` cannot be named, and since a hit should not have the size of a fetch.
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
 
-enum State<ResB, E> {
-    /// `None` after the response was taken.
+/// The state of a [`CacheFuture`].
+enum FutureState<ResB, E> {
+    /// A response that is ready. `None` after it was taken.
     Ready(Option<Response<CacheBody<ResB>>>),
+    /// A request that has to wait.
     Boxed(Boxed<ResB, E>),
 }
 
 impl<ResB, E> CacheFuture<ResB, E> {
+    /// Returns a future that is ready.
     fn ready(response: Response<CacheBody<ResB>>) -> Self {
-        Self(State::Ready(Some(response)))
+        Self(FutureState::Ready(Some(response)))
     }
 
+    /// Returns a future that has to wait for another one.
     fn boxed(future: impl Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send + 'static) -> Self {
-        Self(State::Boxed(Box::pin(future)))
+        Self(FutureState::Boxed(Box::pin(future)))
     }
 }
 
@@ -197,8 +203,8 @@ impl<ResB, E> Future for CacheFuture<ResB, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Boxed(future) => future.as_mut().poll(cx),
-            State::Ready(response) => {
+            FutureState::Boxed(future) => future.as_mut().poll(cx),
+            FutureState::Ready(response) => {
                 let response = response.take();
                 Poll::Ready(Ok(response.expect("`CacheFuture` polled after completion")))
             }

@@ -18,7 +18,7 @@ use crate::policy;
 use crate::rules::Rules;
 use crate::time::Clock;
 
-/// Returns the URI from which a response came in the end, if the inner service followed redirects.
+/// Returns the URI from which a response came after redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
 
 /// Returns whether the cache handles a request.
@@ -42,11 +42,13 @@ pub(crate) struct Config {
     pub(crate) metrics_label: String,
     /// The scheme and authority of requests that name none.
     pub(crate) defaults: Defaults,
-    /// The user has not set the scheme of requests that name none, so that their scheme may be either.
+    /// The user has not set the scheme of requests that name none.
+    ///
+    /// It is then assumed, and may be either scheme.
     pub(crate) assumes_scheme: bool,
     /// How long one storage operation may take.
     pub(crate) operation_timeout: Duration,
-    /// How long reading the next chunk of a body may take after the body has begun.
+    /// How long reading a chunk of a body may take after the body has begun.
     ///
     /// It is longer than `operation_timeout`, since the request can no longer be answered as a miss. A reader may hold up
     /// the other readers of its download for the same time.
@@ -79,7 +81,7 @@ pub(crate) struct Config {
     pub(crate) coalesce: bool,
     /// How long a request waits for the fetch of another request.
     pub(crate) coalesce_timeout: Duration,
-    /// Fetches the whole response if a request wants a range of one that is not stored.
+    /// Fetches the whole response if a request wants a range of it.
     pub(crate) fetch_whole_for_range: bool,
     /// How long before it becomes stale a response is refreshed, on average. Zero if it is not refreshed before.
     pub(crate) refresh_early: Duration,
@@ -89,7 +91,9 @@ pub(crate) struct Config {
     pub(crate) identity: Identity,
     /// The initial rules. They may be replaced while the cache runs.
     pub(crate) rules: Rules,
-    /// The methods that the cache answers: GET, HEAD, and methods that are cached by their content.
+    /// The methods that the cache answers.
+    ///
+    /// They are GET, HEAD, and methods that are cached by their content.
     pub(crate) methods: Vec<Method>,
     /// How the content of requests is read and compared.
     #[cfg(feature = "content-keys")]
@@ -203,7 +207,9 @@ impl Config {
         ""
     }
 
-    /// Returns whether the keys are those of every cache that sets neither a partition nor a secret.
+    /// Returns whether the cache has neither a partition nor a secret of its own.
+    ///
+    /// All such caches have the same keys.
     pub(crate) fn has_default_keys(&self) -> bool {
         self.partition.is_empty() && self.key_secret == DEFAULT_SECRET
     }

@@ -23,7 +23,7 @@ use crate::key::Ignored;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The content of a request that the cache has read and now sends to the inner service.
+/// The content of a request that the cache has read, for the inner service.
 ///
 /// Content that is longer than [`max_content_bytes`](crate::CacheLayerBuilder::max_content_bytes) is read only in part, and
 /// the rest follows as it arrives.

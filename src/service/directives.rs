@@ -8,7 +8,9 @@ use super::config::{Config, Recording};
 use crate::control::{CacheOptions, Scope};
 use crate::policy::{self, Interest, RequestDirectives, Ttl};
 
-/// Marks a background refresh, among the extensions of its request, with the number of the cache that makes it.
+/// Marks the request of a background refresh, among its extensions.
+///
+/// It contains the number of the cache that makes the refresh.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Background(pub(super) u64);
 
@@ -65,7 +67,7 @@ impl Config {
         self.directives_of(parts, Interest { control: true, credentials: true, host: true })
     }
 
-    /// Returns the directives of a request of which it is known what kinds of fields it has.
+    /// Returns the directives of a request whose kinds of fields are known.
     pub(crate) fn directives_of(&self, parts: &request::Parts, interest: Interest) -> RequestDirectives {
         let mut directives = match interest.control && !self.ignore_request_directives {
             true => RequestDirectives::of(&parts.headers),

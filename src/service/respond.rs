@@ -35,7 +35,7 @@ pub(crate) struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// Reads the names of the header fields of a request, once for all later questions about them.
+    /// Reads the names of a request's header fields, once for all later uses.
     pub(crate) fn of(parts: &'a request::Parts) -> Self {
         Self { parts, interest: Interest::of(&parts.headers) }
     }
@@ -149,7 +149,7 @@ pub(super) fn refuse<S: Storage, B>(
     finish_for(shared, parts, response, CacheStatus::new(outcome, Stored::Unchanged))
 }
 
-/// Makes the response to a request that accepts only a stored response, if none can be used.
+/// Makes the response to a request that accepts only stored responses.
 ///
 /// A replay names the request in the body, so that the output of a failing test says what was not recorded.
 pub(super) fn refuse_request<S: Storage, B>(
@@ -245,7 +245,7 @@ pub(crate) fn stored_status(
     CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
-/// Makes the head of the response, and returns which part of the body belongs to it.
+/// Makes the head of the response, and returns which part of the body is sent.
 ///
 /// `len` is the length of the body. `None` if it is not known yet, so that no range can be answered.
 #[inline]

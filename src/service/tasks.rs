@@ -21,6 +21,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks(Arc<Running>);
 
+/// The count of running tasks, which all clones share.
 #[derive(Debug, Default)]
 struct Running {
     count: AtomicUsize,

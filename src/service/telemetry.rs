@@ -81,13 +81,15 @@ pub(super) fn origin_failed(observer: &Observer) {
     tracing::debug!("the inner service failed");
 }
 
-/// Counts a response that was to be stored and is not, and sends the event about it.
+/// Counts a response that could not be stored, and sends the event about it.
 pub(super) fn unstored(observer: &Observer, reason: &'static str) {
     observer.count(Count::Unstored(reason));
     tracing::debug!(reason, "not stored");
 }
 
-/// Counts a response that is not stored because a storage operation failed, and sends the event about it.
+/// Counts a response that is not stored because a storage operation failed.
+///
+/// It sends the event about the response too.
 pub(super) fn write_failed(observer: &Observer, operation: &'static str, error: &Error) {
     if error.kind() == ErrorKind::Busy {
         return unstored(observer, "storage-busy");

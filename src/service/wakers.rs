@@ -21,9 +21,10 @@ use std::task::{Wake, Waker};
 #[derive(Debug, Default)]
 pub(crate) struct Wakers(Mutex<Slots>);
 
+/// The state under the lock.
 #[derive(Debug, Default)]
 struct Slots {
-    /// Never shrinks: it is as long as the largest number of tasks that have waited at one time.
+    /// By slot number. It never shrinks, and is as long as the largest number of tasks that have waited at one time.
     wakers: Vec<Option<Waker>>,
     /// The numbers of the slots that are not in use.
     free: Vec<usize>,

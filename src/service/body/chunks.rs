@@ -179,10 +179,12 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
+    /// Returns the key of a chunk.
     fn key(&self, number: u32) -> Key {
         self.source.key.sibling(Kind::Chunk, self.body.id, number)
     }
 
+    /// Returns the future that reads a chunk.
     fn read(&self, number: u32, deadline: ReadDeadline) -> ChunkRead {
         let (key, records) = (self.key(number), Arc::clone(&self.records));
         Box::pin(async move {
@@ -244,6 +246,9 @@ impl<S: Storage> ChunkReader<S> {
         self.records.put_out_of_use(self.source.key, self.source.stamp, false);
     }
 
+    /// Polls for the wanted part of the next chunk.
+    ///
+    /// Begins to read the chunks after it.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
         let data = match self.first.take() {
             Some(data) => data,

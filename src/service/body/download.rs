@@ -1,4 +1,4 @@
-//! Shares one body from the origin among its readers, and stores it while it is downloaded.
+//! Shares a body from the origin among its readers, and stores it meanwhile.
 //!
 //! No task of its own drives a download. Each reader that needs the next byte polls the body, on behalf of all readers that
 //! wait. So a reader that is slow, stops or is dropped does not keep the others from polling, and two readers in one task
@@ -8,7 +8,7 @@
 //!
 //! - Each reader gets every byte once and in order, or an error.
 //! - Bytes that the storage has taken are not kept in memory. A reader that still needs them reads them from the storage.
-//! - If storing ends early, the readers that have begun go on at the pace of the slowest one, at most [`MAX_READ_AHEAD`]
+//! - If storing ends early, the readers that have begun go on at the pace of the slowest one, at most [`MAX_READER_DISTANCE`]
 //!   bytes apart. A reader that holds up the others for longer than `body_timeout` fails, and no other reader does.
 //! - The response is announced to lookups before any reader gets its last byte.
 //!
@@ -44,7 +44,7 @@ use crate::storage::Storage;
 ///
 /// Two chunks of the default length. A reader that is scheduled a little later than the others does not hold them up, and a
 /// thousand such downloads hold about 256 MiB.
-const MAX_READ_AHEAD: u64 = 256 * 1024;
+const MAX_READER_DISTANCE: u64 = 256 * 1024;
 
 /// The body of the inner service. Boxed, since a flight and its readers do not know the type of the inner service.
 type InnerBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
@@ -60,11 +60,11 @@ pub(crate) struct Download<S: Storage> {
     /// that polled last may be dropped before the others are.
     waker: Waker,
     /// See the module's documentation for what may be locked under it.
-    state: Mutex<State<S>>,
+    state: Mutex<DownloadState<S>>,
 }
 
 /// The state that the readers of a download share.
-pub(crate) struct State<S: Storage> {
+pub(crate) struct DownloadState<S: Storage> {
     /// `None` once it has ended.
     body: Option<InnerBody>,
     /// The bytes that are in memory.
@@ -99,6 +99,7 @@ pub(crate) struct ReaderPositions {
     readers: usize,
 }
 
+/// How far a reader of a download has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// No reader has this number.
@@ -146,7 +147,7 @@ impl<S: Storage> Download<S> {
         let wakers: Arc<Wakers> = Arc::default();
         let recorder = Recorder::new(Arc::clone(&writer), expected, awaits_trailers);
         let is_empty = body.is_end_stream();
-        let mut state = State {
+        let mut state = DownloadState {
             body: Some(Box::pin(body)),
             buffer: FrameBuffer::default(),
             storing: Storing::Recording(recorder),
@@ -168,7 +169,7 @@ impl<S: Storage> Download<S> {
     /// Locks the state.
     ///
     /// While the guard is held, nothing may be awaited and no reader may be dropped.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, DownloadState<S>> {
         self.state.lock().unwrap_or_else(|poisoned| {
             // The body panicked while a reader polled it. The task of that reader gets the panic. The other readers get an
             // error, since a body that has panicked must not be polled again.
@@ -196,7 +197,7 @@ impl<S: Storage> Download<S> {
     ///
     /// The caller has registered its waker before, under the same lock, so that it misses no wake-up. `stall_timeout` bounds
     /// how long the slowest reader may hold up the others.
-    pub(crate) fn poll_more(&self, state: &mut State<S>, stall_timeout: Duration) -> Progress {
+    pub(crate) fn poll_more(&self, state: &mut DownloadState<S>, stall_timeout: Duration) -> Progress {
         let mut cx = Context::from_waker(&self.waker);
         if let Storing::Recording(recorder) = &mut state.storing {
             match recorder.poll_ready(&mut cx, &mut state.buffer) {
@@ -278,7 +279,7 @@ impl<S: Storage> Download<S> {
     }
 }
 
-impl<S: Storage> State<S> {
+impl<S: Storage> DownloadState<S> {
     /// Returns whether the body is still being stored.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.storing, Storing::Recording(_)) && self.end.is_none()
@@ -363,10 +364,12 @@ impl<S: Storage> State<S> {
         self.end.get_or_insert(end);
     }
 
-    /// Releases the bytes that every reader has read, and returns whether there is room for more.
+    /// Releases the bytes that every reader has read.
+    ///
+    /// Returns whether there is room for more.
     fn makes_room(&mut self) -> bool {
         self.buffer.release(self.positions.slowest().unwrap_or(u64::MAX));
-        self.buffer.end() - self.buffer.start() < MAX_READ_AHEAD
+        self.buffer.end() - self.buffer.start() < MAX_READER_DISTANCE
     }
 
     /// Leaves the slowest readers behind. Their next read is an error.
@@ -379,7 +382,9 @@ impl<S: Storage> State<S> {
         self.update_stall();
     }
 
-    /// Ends the stall if the slowest reader has reached its target, and returns whether that reader has advanced.
+    /// Ends the stall if the slowest reader has reached its target.
+    ///
+    /// Returns whether that reader has advanced.
     fn update_stall(&mut self) -> bool {
         let Some(stall) = &mut self.stall else { return false };
         let slowest = self.positions.slowest().unwrap_or(u64::MAX);
@@ -450,7 +455,7 @@ pub(crate) struct Recorder<S: Storage> {
     /// `None` once storing was given up or is finished.
     writer: Option<Arc<Writer<S>>>,
     expected: Option<u64>,
-    /// The response announces trailers, so that the body is not complete when it has its length.
+    /// The response announces trailers. The body is then not complete when it has its length.
     awaits_trailers: bool,
     /// The number of chunks that were given to the storage.
     chunks: u32,
@@ -459,6 +464,7 @@ pub(crate) struct Recorder<S: Storage> {
 }
 
 impl<S: Storage> Recorder<S> {
+    /// Returns a recorder that has stored nothing yet.
     pub(crate) fn new(writer: Arc<Writer<S>>, expected: Option<u64>, awaits_trailers: bool) -> Self {
         Self { writer: Some(writer), expected, awaits_trailers, chunks: 0, writing: None }
     }

@@ -25,7 +25,7 @@ use crate::service::wakers::WakerSlot;
 use crate::storage::{Hold, Record, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name.
-type ChunkRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
+type RecordRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
 /// Keeps a flight in its map while its body is being read.
 ///
@@ -55,7 +55,7 @@ pub(crate) struct Reader<S: Storage> {
     drains: bool,
     is_done: bool,
     /// The read of a chunk from the storage.
-    chunk: Option<Exclusive<ChunkRead>>,
+    chunk: Option<Exclusive<RecordRead>>,
     /// Keeps the entry from being evicted once this reader reads from the storage.
     hold: Option<Hold>,
     /// Set while this reader waits for the slowest one. Boxed, since most readers never need it.
@@ -120,9 +120,9 @@ impl<S: Storage> Reader<S> {
         }
     }
 
-    /// Drops the reader as one that has read its part, so that the download goes on.
+    /// Drops the reader as one that has read its part.
     ///
-    /// The caller reads by another reader, or is answered without the body.
+    /// The download goes on. The caller reads by another reader, or is answered without the body.
     pub(crate) fn leave_to_others(mut self) {
         self.end = Some(self.offset);
     }
@@ -132,7 +132,7 @@ impl<S: Storage> Reader<S> {
         self.end.is_some_and(|end| self.offset >= end)
     }
 
-    /// Reads until the body is stored, or until the origin has sent nothing for too long.
+    /// Reads until the body is stored, or the origin is silent for too long.
     async fn drain(mut self) {
         let timeout = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {

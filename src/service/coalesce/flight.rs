@@ -33,7 +33,7 @@ use std::task::{Context, Poll, Waker};
 use crate::service::wakers::{WakerSlot, Wakers};
 use crate::storage::{Key, Stamp};
 
-/// The stamp that a lookup saw at a key, or `None` if there was no record.
+/// The stamp that a lookup saw at a key. `None` if there was no record.
 pub(crate) type SeenStamp = Option<Stamp>;
 
 type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>)>;
@@ -89,7 +89,9 @@ pub(crate) enum Joined<T: Default> {
     Lead(Arc<Flight<T>>, Ticket<T>),
     /// It follows a flight.
     Follow(Arc<Flight<T>>),
-    /// It has to fetch for itself: it may not lead, and there is no flight to follow.
+    /// It has to fetch for itself.
+    ///
+    /// It may not lead, and there is no flight to follow.
     Independent,
 }
 
@@ -207,7 +209,9 @@ impl<T> Flight<T> {
         self.wait(|| self.lock_outcome().clone()).await
     }
 
-    /// Gives the fetch to the flight, so that followers can drive it, and waits for the leader's own result.
+    /// Gives the fetch to the flight, and waits for the leader's own result.
+    ///
+    /// From then on, the followers can drive the fetch too.
     pub(crate) async fn lead<R>(&self, fetch: SharedFetch, mut outcome: impl FnMut() -> Option<R>) -> R {
         *self.fetch.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetch);
         self.wait(&mut outcome).await
@@ -288,7 +292,9 @@ impl Drop for Waiter<'_> {
 }
 
 impl<T: Default> Ticket<T> {
-    /// Adds a stamp that the leader is about to write at the key, so that a request that sees it there may follow.
+    /// Adds a stamp that the leader is about to write at the key.
+    ///
+    /// A request that sees the stamp there may then follow.
     pub(crate) fn add_seen(&self, stamp: Stamp) {
         if let Some(flight) = self.flight.upgrade() {
             flight.seen().push(Some(stamp));
@@ -314,6 +320,7 @@ impl<T: Default> Ticket<T> {
         self.end(outcome, stays)
     }
 
+    /// Publishes an outcome.
     fn end(&mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
         self.is_published = true;
         let flight = self.flight.upgrade()?;
@@ -342,6 +349,7 @@ impl<T> Clone for Registration<T> {
 }
 
 impl<T> Registration<T> {
+    /// Removes the flight from the map.
     fn remove(&self) {
         self.flights.remove(self.at, self.number);
     }

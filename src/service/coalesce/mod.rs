@@ -21,22 +21,24 @@ use crate::storage::{Key, Record, Storage};
 pub(crate) enum FlightOutcome<S: Storage> {
     /// A response is being stored. Followers may read it while it is downloaded.
     Streaming(Arc<Download<S>>),
-    /// The stored response was freshened: its key, and its new record.
+    /// The stored response was freshened. Its key and its new record.
     Freshened(Key, Record),
     /// A response was stored meanwhile, which a follower finds by another lookup.
     LookAgain,
     /// The origin could not be reached, or answered with an error that has this status.
     Failed(Option<u16>),
-    /// The response is only for the leader, for a reason that lies in the response or in the entry.
+    /// The response is only for the leader, for a reason that is not in its request.
     Private,
-    /// The response is only for the leader, for a reason that lies in the leader's request.
+    /// The response is only for the leader, for this reason in its request.
     RequestSpecific(NotStored),
-    /// The leader was cancelled, or has ended without an outcome.
+    /// The fetch has ended without an outcome. For example, the leader was cancelled, or the storage is busy.
     #[default]
     Abandoned,
 }
 
+/// The flights of a cache.
 pub(crate) type Flights<S> = flight::Flights<FlightOutcome<S>>;
+/// The ticket of a flight of a cache.
 pub(super) type Ticket<S> = flight::Ticket<FlightOutcome<S>>;
 
 impl<S: Storage> FlightOutcome<S> {

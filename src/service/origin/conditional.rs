@@ -33,7 +33,7 @@ use crate::service::tasks::Driven;
 use crate::service::telemetry;
 use crate::storage::{Key, Record, Storage};
 
-/// The state that is needed to apply one answer of the origin to a stored response.
+/// The state that is needed to apply the origin's answer to a stored response.
 struct Revalidation<'a, S: Storage> {
     shared: &'a Arc<Shared<S>>,
     request: &'a request::Parts,

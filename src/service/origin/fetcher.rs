@@ -1,4 +1,6 @@
-//! Sends requests to the origin, through a tower service or the rest of a chain of middlewares.
+//! Sends requests to the origin.
+//!
+//! A request goes through a tower service, or through the rest of a chain of middlewares.
 //!
 //! # Invariants
 //!

@@ -1,4 +1,4 @@
-//! Sends requests to the origin, and decides what their responses mean for the storage and the caller.
+//! Sends requests to the origin, and decides whether their responses are stored.
 //!
 //! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response for the
 //! caller, and the outcome for the followers of its flight. It decides nothing about other requests and never starts
@@ -56,7 +56,7 @@ pub(super) enum Need {
 pub(super) struct FetchContext<S: Storage> {
     /// The request leads a flight. Its own conditions must not reach the origin, since the response answers other requests.
     pub(super) is_led: bool,
-    /// The conditions and the range of the request are not sent, but evaluated on the whole response.
+    /// The conditions and the range are not sent, but evaluated on the whole response.
     pub(super) strips_conditions: bool,
     /// The response is only for the storage. No caller waits for it.
     pub(super) is_background: bool,
@@ -86,12 +86,14 @@ pub(super) struct FetchResult<S: Storage, B> {
     pub(super) response: Response<CacheBody<B>>,
     /// The outcome for the followers of the request.
     pub(super) flight_outcome: FlightOutcome<S>,
-    /// The stamp of the placeholder that will be written at the key of the lookup, if the body that is being stored needs
-    /// one.
+    /// The stamp of the placeholder that will be written, if one is needed.
+    ///
+    /// It is written at the key of the lookup while a body is being stored.
     pub(super) placeholder: Option<Stamp>,
 }
 
 impl<S: Storage, B> FetchResult<S, B> {
+    /// Returns the result of an exchange that needs no placeholder.
     fn new(response: Response<CacheBody<B>>, flight_outcome: FlightOutcome<S>) -> Self {
         Self { response, flight_outcome, placeholder: None }
     }
@@ -113,7 +115,7 @@ enum ConditionalOutcome<S: Storage, B> {
     Fetch(MissReason),
 }
 
-/// Sends a request for what is needed, and stores the response if it may be stored.
+/// Sends a request to the origin, and stores the response if it may be stored.
 ///
 /// `snapshot` says where it may be stored; `None` if the storage failed, so that it is not known what is there.
 pub(super) async fn exchange<S: Storage, F: Fetcher>(
@@ -177,7 +179,7 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     ))
 }
 
-/// Publishes the result of an exchange to the followers, and returns the response for the caller.
+/// Publishes the result of an exchange, and returns the response for the caller.
 pub(super) fn publish<S: Storage, B, E>(
     ticket: Ticket<S>,
     result: Result<FetchResult<S, B>, E>,

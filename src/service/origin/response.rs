@@ -159,7 +159,7 @@ pub(super) async fn filter_and_join<S: Storage, B>(
     Response::from_parts(head, body)
 }
 
-/// Joins the groups that a response names, and the tags that rules and options give it.
+/// Joins the groups that a response names, and the tags that it is given.
 ///
 /// `before` are the groups of the stored response that it freshens, whose tags it keeps. A response that is not storable
 /// joins no group, so that no group record is written for it.
@@ -238,7 +238,7 @@ pub(super) async fn freshened_passes_filters<S: Storage>(
     passes_filters(shared, request, &head).await
 }
 
-/// Returns whether a response may be stored, before the time of its arrival has been taken.
+/// Returns whether a response may be stored, by the current time.
 fn is_storable<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -365,7 +365,7 @@ pub(super) fn outcome_for_followers<S: Storage>(
     }
 }
 
-/// Returns whether a response is not stored for a reason that may not apply to another request.
+/// Returns whether a reason may not apply to the response to another request.
 fn is_request_specific(reason: NotStored, code: Option<u16>) -> bool {
     match reason {
         NotStored::Authorization
@@ -379,7 +379,7 @@ fn is_request_specific(reason: NotStored, code: Option<u16>) -> bool {
     }
 }
 
-/// Updates whether requests for an entry wait for each other, from a response that is stored.
+/// Updates whether requests for an entry wait for each other.
 ///
 /// A response that is stale at once, or has to be validated for each request, cannot answer followers. Requests for its
 /// entry then do not wait for each other.

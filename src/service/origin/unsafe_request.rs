@@ -1,4 +1,4 @@
-//! Sends unsafe requests, and invalidates the stored responses that they may have changed (RFC 9111 §4.4).
+//! Sends unsafe requests, and invalidates what they may have changed (RFC 9111 §4.4).
 //!
 //! # Invariants
 //!
@@ -41,7 +41,9 @@ pub(crate) async fn forward_unsafe<S: Storage, F: Fetcher>(
     traced(span, forward_and_invalidate(shared, fetcher, parts, body, bypasses)).await
 }
 
-/// Sends the request within its span, and stores its response if that answers a GET as well.
+/// Sends the request within its span.
+///
+/// Stores the response if it answers a GET as well.
 async fn forward_and_invalidate<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
     mut fetcher: F,

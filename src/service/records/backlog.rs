@@ -25,8 +25,8 @@ use crate::time::{Clock, Timestamp};
 /// The maximum of the limit. A storage on the same machine writes this many small records in a twentieth of the deadline of
 /// an operation.
 const MAX_RECORDS: u32 = 512;
-/// The minimum of the limit: few enough that a slow storage writes them within one deadline, and enough to notice that it
-/// has recovered.
+/// The minimum of the limit. It is small enough that a slow storage writes as many records within one deadline, and large
+/// enough to notice that it has recovered.
 const MIN_RECORDS: u32 = 8;
 /// The maximum of all waiting records, in bytes, which bounds their memory. A single record may be longer if no other waits.
 const MAX_BYTES: u64 = 64 << 20;
@@ -117,7 +117,9 @@ impl Backlog {
         self.report_shed();
     }
 
-    /// Sends an event with the number of responses that were not stored, unless the last event is recent.
+    /// Sends an event with the number of responses that were not stored.
+    ///
+    /// Does nothing if the last event is recent.
     fn report_shed(&self) {
         let now = self.clock.now();
         let mut last_event = self.last_event.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +173,7 @@ mod tests {
     #[test]
     fn waiting_bytes_are_bounded() {
         let backlog = Arc::new(Backlog::new(Clock::system()));
-        let long = backlog.acquire(usize::MAX / 4).map_err(drop).expect("it is alone");
+        let long = backlog.acquire(usize::MAX / 4).map_err(drop).expect("no other record waits");
         assert_eq!(backlog.acquire(1).map(drop).map_err(|error| error.kind()), Err(ErrorKind::Busy));
         drop(long);
         let mib = || backlog.acquire(1 << 20).ok();

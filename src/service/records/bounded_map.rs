@@ -28,7 +28,7 @@ impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
         Self { bound, next: 0, values: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Inserts a value as the newest, and returns the value of the key that it displaced.
+    /// Inserts a value as the newest, and returns the value that it displaced.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.next += 1;
         self.values.insert(key, (self.next, value));

@@ -38,8 +38,10 @@ pub(crate) struct Breaker {
     events: Mutex<Events>,
 }
 
+/// What the events about one breaker have reported.
 #[derive(Default)]
 struct Events {
+    /// The time of the last event.
     last: Option<Timestamp>,
     /// How often the breaker opened since the last event.
     unreported: u64,

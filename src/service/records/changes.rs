@@ -22,6 +22,7 @@ use crate::storage::{Key, Record};
 /// await or while a filter runs, and no other lock is taken under it.
 pub(crate) struct Changes(Mutex<History>);
 
+/// The state under the lock.
 struct History {
     /// The number of changes so far.
     count: u64,
@@ -31,10 +32,13 @@ struct History {
     groups: BoundedMap<Key, u64>,
     /// The number of the newest deletion that has been forgotten.
     forgotten_deletions: u64,
+    /// The number and the filter of each deletion, the oldest first.
     deletions: VecDeque<(u64, DeletionFilter)>,
 }
 
-/// Returns whether a deletion matches the response in the record at a key, which is selected by these fields.
+/// Returns whether a deletion matches the response in a record.
+///
+/// It gets the key, the record, and the names of the fields that select the response.
 pub(crate) type DeletionFilter = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send + Sync>;
 
 /// The number of changes at one time.
@@ -104,7 +108,7 @@ impl Changes {
         self.lock().deletions.back().is_some_and(|(at, _)| *at > mark.0)
     }
 
-    /// Returns whether a deletion since a mark matches a response that is about to be stored.
+    /// Returns whether a deletion since a mark matches a response.
     pub(super) fn has_deleted(&self, mark: Mark, key: Key, record: &Record, names: &[HeaderName]) -> bool {
         if !self.deletes_since(mark) {
             return false;

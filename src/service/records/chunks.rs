@@ -1,4 +1,6 @@
-//! The chunks of stored bodies: reading them, checking that all of them are stored, and moving their expiry.
+//! The chunks of stored bodies.
+//!
+//! Chunks are read here, all chunks of a body are checked to exist, and their expiry is moved.
 //!
 //! The key of a chunk consists of the random id of its body and its number, so that it is written once and never replaced.
 //! Therefore the write of a chunk compares nothing, and a reader can take the chunk from the in-flight writes as well as
@@ -19,9 +21,9 @@ use crate::time::Timestamp;
 /// Selects the deadline for reading a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReadDeadline {
-    /// The deadline of a lookup: the head of the response has not gone out, and a miss is still possible.
+    /// The deadline of a lookup. The head was not sent yet, so that a miss is still possible.
     Lookup,
-    /// The longer deadline of a body: its head was sent, so that a late chunk ends the response with an error.
+    /// The longer deadline of a body. The head was sent, so that a late chunk ends the response with an error.
     Body,
 }
 
@@ -78,7 +80,7 @@ impl<S: Storage> Records<S> {
         Ok(are_all_there)
     }
 
-    /// Lets the chunks of a replaced body expire after the grace that its readers may need.
+    /// Lets the chunks of a replaced body expire after the grace.
     pub(super) async fn release_chunks(&self, chunks: ChunkKeys) {
         let most = Retain::AtMost(self.config.clock.now() + GRACE);
         let _ = self.retain_chunks(chunks, most).await; // on an error they expire at their own time

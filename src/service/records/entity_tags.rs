@@ -126,7 +126,7 @@ impl<S: Storage> Records<S> {
     }
 }
 
-/// Returns the content coding of a response, which is part of what its tag stands for.
+/// Returns the content coding of a response, which its entity tag implies.
 fn coding(headers: &HeaderMap) -> &[u8] {
     headers.get(header::CONTENT_ENCODING).map_or(b"", HeaderValue::as_bytes)
 }

@@ -75,7 +75,9 @@ pub(crate) use self::writer::{PlaceholderWrite, WriteError, Writer};
 #[cfg(feature = "metrics")]
 const USAGE_INTERVAL: u64 = 5_000;
 
-/// The records of one cache: those in the storage, and the changes that the storage has not acknowledged yet.
+/// The records of one cache.
+///
+/// These are the records in the storage, and the changes that the storage has not acknowledged yet.
 pub(crate) struct Records<S: Storage> {
     pub(crate) config: Arc<Config>,
     pub(crate) tasks: Tasks,
@@ -136,7 +138,9 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Returns the records of a partition, which shares the storage, the groups and the pending invalidations.
+    /// Returns the records of a partition.
+    ///
+    /// It shares the storage, the groups and the pending invalidations.
     #[cfg(feature = "reqwest")]
     pub(crate) fn partition(self: &Arc<Self>, config: Arc<Config>, number: u64) -> Self {
         let root = self.root();

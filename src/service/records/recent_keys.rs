@@ -21,14 +21,14 @@ const MAX_KEYS: usize = 10_000;
 /// Remembers keys for a while.
 #[derive(Debug)]
 pub(crate) struct RecentKeys {
-    /// The number of keys, so that a lookup takes no lock in the usual case of an empty set. It is stored under the lock.
+    /// The number of keys, which is stored under the lock. In the usual case of an empty set, a lookup takes no lock.
     ///
     /// Relaxed is enough: it publishes nothing, since the keys themselves are read under the lock. A task that was started or
     /// woken after `add` returned sees a length that counts the key, by the coherence of a single atomic. A task that runs at
     /// the same time may miss the key, as it would have a moment earlier.
     len: AtomicUsize,
-    /// A std `Mutex`, since it is held for one operation on the map and never across an await. No other lock is taken under
-    /// it.
+    /// The keys. A std `Mutex`, since it is held for one operation on the map and never across an await. No other lock is
+    /// taken under it.
     keys: Mutex<BoundedMap<Key, (Timestamp, Option<u16>)>>,
 }
 

@@ -34,8 +34,7 @@ pub(super) enum Decision {
     Refuse,
 }
 
-/// Returns how a stored response may be used, from the directives of the request and from its freshness.
-
+/// Returns how a stored response may be used for a request.
 pub(super) fn decide(
     config: &Config,
     directives: &RequestDirectives,
@@ -128,8 +127,9 @@ pub(super) fn draws_refresh(mean: Duration, stored: &Freshness, now: Timestamp) 
     chance() < chance_of(stored.lifetime.saturating_sub(stored.age(now)), mean)
 }
 
-/// Returns the chance that a hit begins a refresh while `left` of the lifetime is left.
+/// Returns the chance that a hit begins a refresh.
 ///
+/// `left` is the rest of the lifetime.
 /// It follows the exponential distribution, by which a refresh begins on average `mean` before the end.
 fn chance_of(left: Duration, mean: Duration) -> f64 {
     (-left.as_secs_f64() / mean.as_secs_f64()).exp()

@@ -1,4 +1,6 @@
-//! One request and its loop: it looks in the storage, decides, and joins a flight or fetches.
+//! The loop of one request.
+//!
+//! In each round, the request looks in the storage, decides, and joins a flight or fetches.
 //!
 //! # Which requests share a fetch
 //!
@@ -41,11 +43,13 @@ use crate::time::Timestamp;
 /// How many rounds of the loop a request takes before it fetches for itself. An entry that changes all the time must not
 /// hold a request for ever.
 const MAX_ROUNDS: usize = 8;
-/// How long after a failure the origin is not asked again, if a stale response may be served. A failing origin is then not
-/// asked once for each request.
+/// How long after a failure the origin is not asked again.
+///
+/// Requests get the stale response meanwhile, if it may be served, so that a failing origin does not get all of them.
 const ORIGIN_PAUSE: Duration = Duration::from_secs(1);
-/// How long after a failure requests are answered with the stale response while one of them asks the origin in the
-/// background. Later, a request waits for the origin again.
+/// How long after a failure the origin is only asked in the background.
+///
+/// Requests get the stale response meanwhile, if it may be served. Later, a request waits for the origin again.
 const FAILING_PERIOD: Duration = Duration::from_secs(10);
 
 /// A request that needs the origin, with everything that its loop needs.
@@ -62,7 +66,7 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) began_at: Timestamp,
     /// The number of ended flights before the last lookup.
     ended_flights: u64,
-    /// The key of the request's variant, and the writer that is storing another variant of the entry.
+    /// The key of the request's variant, and the writer of another variant.
     ///
     /// Until that one is stored, no lookup finds the key, because its head does not exist yet.
     sibling: Option<(Key, Arc<Writer<S>>)>,
@@ -90,7 +94,9 @@ pub(super) enum Step<S: Storage, B> {
     Answer(Response<CacheBody<B>>),
     /// It looks in the storage again, and takes another round.
     LookAgain,
-    /// It takes another round at this key, the key of a sibling of the variant that the writer is storing.
+    /// It takes another round at this key.
+    ///
+    /// The key is that of a sibling of the variant that the writer is storing.
     LookAtSibling(Key, Arc<Writer<S>>),
     /// It fetches for itself.
     Fetch,
@@ -105,14 +111,16 @@ pub(super) enum Step<S: Storage, B> {
 enum LeadOutcome<S: Storage, F: Fetcher> {
     /// The request has its response, or the origin's error.
     Answered(Answered<F>),
-    /// The request goes on with its loop, since it needs another key now, or its key was written to meanwhile.
+    /// The request goes on with its loop.
+    ///
+    /// It needs another key now, or a record was written at its key.
     Moved(Box<Exchange<S, F>>),
 }
 
 /// Tells how a request may take part in a flight.
 struct FlightRole {
     may_lead: bool,
-    /// The range and conditions of the leader are not sent, but evaluated on the whole response.
+    /// The conditions and the range are not sent, but evaluated on the whole response.
     strips_conditions: bool,
 }
 
@@ -181,7 +189,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
 }
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
-    /// Runs the loop: joins a flight or fetches, until the request has its response.
+    /// Runs the loop until the request has its response.
     async fn run_loop(mut self) -> Answered<F> {
         while self.rounds > 0 {
             self.rounds -= 1;
@@ -237,7 +245,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         Ok(fetched.response)
     }
 
-    /// Runs the loop in a box, for a caller that is part of the loop itself.
+    /// Runs the loop in a box, for a caller inside the loop.
     fn run_loop_boxed<'a>(self) -> futures_util::future::BoxFuture<'a, Answered<F>>
     where
         Self: 'a,
@@ -471,7 +479,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     }
 }
 
-/// Returns the key of the flight that a request joins, and the stamp that the lookup saw there.
+/// Returns the key of a request's flight, and the stamp that the lookup saw there.
 fn flight_key(snapshot: &Snapshot, need: &Need) -> (Key, SeenStamp) {
     match need {
         Need::Validate(key, record, _) => (*key, Some(record.stamp())),
@@ -523,7 +531,7 @@ fn may_select(request: &request::Parts) -> bool {
         && !has(header::RANGE)
 }
 
-/// Answers with the stored response of a request, or returns what is needed from the origin.
+/// Answers with a stored response, or returns what is needed from the origin.
 async fn evaluate_candidate<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,

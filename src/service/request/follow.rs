@@ -105,7 +105,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Answers from a stored response that the flight has freshened, if it is the follower's too.
+    /// Answers from a stored response that the flight has freshened.
+    ///
+    /// The response must also be the one that the follower selects.
     async fn follow_freshened(&mut self, key: Key, record: Record) -> Step<S, F::Body> {
         let Need::Validate(at, old, reason) = &self.need else { return Step::LookAgain };
         let (Some(variant), Some(old)) = (variant_in(&record), variant_in(old)) else {
@@ -151,7 +153,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Returns the request's directives as far as they apply to a response that was fetched meanwhile.
+    /// Returns the directives that apply to a response that was fetched meanwhile.
     ///
     /// A `max-age=0` request accepts a response fetched after it arrived, however long the fetch took, unless the response
     /// was too old already when the origin sent it.
@@ -160,7 +162,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     }
 }
 
-/// Removes `max-age` from the directives if a response fulfils it that was fetched after the request began.
+/// Removes `max-age` if a response fulfils it by being fetched after the request began.
 fn since_began(
     mut directives: RequestDirectives,
     fetched: &StoredResponse,
