@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use crate::body::Exclusive;
-use crate::key::Ignored;
+use crate::key::IgnoredFields;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -114,7 +114,7 @@ pub(crate) struct Contents {
     /// The maximum length of a content that is read.
     pub(crate) max_len: u64,
     /// The parts of a content that are ignored when contents are compared.
-    pub(crate) ignored: Ignored,
+    pub(crate) ignored: IgnoredFields,
     /// The replayers, by the type of the body.
     replayers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
@@ -122,7 +122,7 @@ pub(crate) struct Contents {
 impl Default for Contents {
     fn default() -> Self {
         let mut contents =
-            Self { max_len: 256 * 1024, ignored: Ignored::default(), replayers: HashMap::default() };
+            Self { max_len: 256 * 1024, ignored: IgnoredFields::default(), replayers: HashMap::default() };
         contents.replay_full();
         contents.replay(UnsyncBoxBody::<Bytes, BoxError>::new);
         #[cfg(feature = "axum")]

@@ -37,7 +37,7 @@ impl<S: Storage> Records<S> {
         if self.config.has_hidden_selector(&head.names, request) {
             return known;
         }
-        let suits = |coding: &[u8]| policy::suits_coding(&head.names, coding, &request.headers);
+        let suits = |coding: &[u8]| policy::accepts_coding(&head.names, coding, &request.headers);
         let inline = &head.inline.response.headers;
         if let Some(tag) = policy::entity_tag_of(inline)
             && suits(coding(inline))

@@ -129,9 +129,9 @@ impl<S: Storage> Records<S> {
                 let ContentKey(digest) = request.extensions.get()?;
                 Some([request.method.as_str().as_bytes(), b" ", digest].concat())
             }
-            name if *name == key::HOST_BESIDE => {
-                config.has_selecting_host(request).then(|| policy::lines(&request.headers, &header::HOST))?
-            }
+            name if *name == key::HOST_BESIDE => config
+                .has_selecting_host(request)
+                .then(|| policy::raw_value(&request.headers, &header::HOST))?,
             name if *name == key::REWRITTEN => {
                 let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;
                 Some(config.identity.rewritten(uri).into_bytes())
