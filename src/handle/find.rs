@@ -144,7 +144,7 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn delete_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
         let head = self.shared.records.keyer.head(uri);
-        let there = self.shared.records.store.read(head).await.ok().flatten();
+        let there = self.shared.records.storage.read(head).await.ok().flatten();
         let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
             Some(Slot::Head(of)) => {

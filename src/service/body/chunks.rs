@@ -125,7 +125,7 @@ impl<S: Storage> ChunkReader<S> {
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
         // Before the first read, so that no chunk is evicted between two of them.
-        let hold = records.store.store().hold(source.key.sibling(Kind::Chunk, body.id, next), body.len);
+        let hold = records.storage.inner().hold(source.key.sibling(Kind::Chunk, body.id, next), body.len);
         let mut reader = Self {
             records,
             source,

@@ -283,8 +283,8 @@ where
             storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
         // A storage with a full backlog gets no further response, with two exceptions. A response that has followers reaches
         // them only by being stored. One that replaces a stored response is written, or the older one would be served again.
-        if snapshot.usable.is_none() && !context.is_followed() && records.store.is_busy() {
-            records.store.count_shed();
+        if snapshot.usable.is_none() && !context.is_followed() && records.storage.is_busy() {
+            records.storage.count_shed();
             return Err(NotStored::StorageBusy);
         }
         Ok((snapshot, storable))

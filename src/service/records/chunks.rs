@@ -43,8 +43,8 @@ impl<S: Storage> Records<S> {
         // The in-flight writes are read first: a chunk leaves them only after the storage has taken it.
         match (self.in_flight.chunk(key), deadline) {
             (Some(record), _) => Ok(Some(record)),
-            (None, ReadDeadline::Lookup) => self.store.read(key).await,
-            (None, ReadDeadline::Body) => self.store.read_chunk(key).await,
+            (None, ReadDeadline::Lookup) => self.storage.read(key).await,
+            (None, ReadDeadline::Body) => self.storage.read_chunk(key).await,
         }
     }
 
@@ -59,7 +59,7 @@ impl<S: Storage> Records<S> {
             }
             let batch: Vec<Key> =
                 batch.into_iter().filter(|key| self.in_flight.chunk(*key).is_none()).collect();
-            if !batch.is_empty() && !self.store.contains_all(&batch).await? {
+            if !batch.is_empty() && !self.storage.contains_all(&batch).await? {
                 return Ok(false);
             }
         }
@@ -69,7 +69,7 @@ impl<S: Storage> Records<S> {
     pub(crate) async fn retain_chunks(&self, mut chunks: ChunkKeys, retain: Retain) -> Result<bool> {
         let mut are_all_there = true;
         while let Some(batch) = chunks.next_batch() {
-            let existing = self.store.retain(&batch, retain).await?;
+            let existing = self.storage.retain(&batch, retain).await?;
             are_all_there &= existing == batch.len() as u64;
             if existing == 0 {
                 // The length of a body comes from a record that anyone who can write to the storage may have forged: a

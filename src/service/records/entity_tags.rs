@@ -47,7 +47,7 @@ impl<S: Storage> Records<S> {
             known.push(KnownTag { tag: tag.clone(), at: snapshot.head });
         }
         // An error is treated as an empty list: the request then asks for a whole response.
-        let index = self.store.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
+        let index = self.storage.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
         if let Ok(Some(record)) = index
             && let Some(Slot::Index(tags)) = decode(&record)
         {
@@ -98,7 +98,7 @@ impl<S: Storage> Records<S> {
         }
         let Some(tag) = policy::entity_tag_of(&variant.response.headers) else { return };
         let key = head_key.sibling(Kind::Index, head.generation, 0);
-        let Ok(existing) = self.store.read(key).await else { return };
+        let Ok(existing) = self.storage.read(key).await else { return };
         let mut tags = match existing.as_ref().and_then(decode) {
             Some(Slot::Index(tags)) => tags.clone(),
             _ => Vec::new(),
@@ -110,7 +110,7 @@ impl<S: Storage> Records<S> {
             && tags.contains(&tagged)
         {
             if existing.retain_until() < until {
-                let _ = self.store.retain(&[key], Retain::AtLeast(with_slack(until, now))).await;
+                let _ = self.storage.retain(&[key], Retain::AtLeast(with_slack(until, now))).await;
             }
             return;
         }
@@ -122,7 +122,7 @@ impl<S: Storage> Records<S> {
         let until = existing.as_ref().map_or(until, |existing| existing.retain_until().max(until));
         let seen = existing.as_ref().map(Record::stamp);
         // Compared and not retried: if another process updates the list at the same time, this tag is missing.
-        let _ = self.store.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
+        let _ = self.storage.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
     }
 }
 

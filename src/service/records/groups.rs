@@ -91,7 +91,7 @@ impl<S: Storage> Records<S> {
         // Two attempts: the write fails if another process has just written a value, which the second read finds. Both fail
         // only if values are invalidated or evicted faster than they are read.
         for last in [false, true] {
-            let existing = self.store.read(key).await?;
+            let existing = self.storage.read(key).await?;
             if let Some(record) = &existing
                 && let Some(value) = value_in(record, now)
             {
@@ -99,7 +99,7 @@ impl<S: Storage> Records<S> {
             }
             let kept = now + TOMBSTONE;
             let record = entry::record(Slot::Group(new), kept);
-            if self.store.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
+            if self.storage.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
                 return Ok((new, kept));
             }
             if last {
@@ -115,7 +115,7 @@ impl<S: Storage> Records<S> {
             return Ok(true);
         }
         // Read at the same time, so that many groups cost one round trip. `join` has bounded their number.
-        let reads = join_all(groups.iter().map(|group| self.store.read(group.key))).await;
+        let reads = join_all(groups.iter().map(|group| self.storage.read(group.key))).await;
         let now = self.config.clock.now();
         for (group, read) in groups.iter().zip(reads) {
             if !self.is_member(group, read?.as_ref(), now) {
@@ -128,7 +128,7 @@ impl<S: Storage> Records<S> {
     /// Returns the result of [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
     pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
-            let existing = self.store.read_now(group.key)?.ok()?;
+            let existing = self.storage.read_now(group.key)?.ok()?;
             if !self.is_member(group, existing.as_ref(), now) {
                 return Some(false);
             }
@@ -147,13 +147,13 @@ impl<S: Storage> Records<S> {
     }
 
     /// Invalidates all responses with a tag.
-    pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub(crate) async fn invalidate_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by its key.
-    pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
+    pub(crate) async fn invalidate_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
         telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(key, None).await.into_result()
     }
@@ -163,7 +163,7 @@ impl<S: Storage> Records<S> {
     /// # Errors
     ///
     /// Returns `Config` if `of` is not an origin, and `Unavailable` if the storage has not taken the invalidation yet.
-    pub(crate) async fn end_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
+    pub(crate) async fn invalidate_origin_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
         let uri = of.parse::<Uri>().ok();
         let Some(uri) = uri.as_ref().and_then(EffectiveUri::of_uri) else {
             let expected = "not an origin: expected a scheme and a host, like https://example.com";

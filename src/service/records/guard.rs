@@ -67,7 +67,7 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Returns the storage itself, without deadlines and breakers.
-    pub(crate) fn store(&self) -> &S {
+    pub(crate) fn inner(&self) -> &S {
         &self.storage
     }
 

@@ -90,7 +90,7 @@ impl<S: Storage> Records<S> {
         let Some(id) = self.pending.get(head) else { return InvalidationOutcome::Settled };
         // Read only to learn which chunks may expire: any record at the key is overwritten. If the read fails, no write is
         // tried, since requests wait for this, and each operation may take its whole deadline.
-        let Ok(existing) = self.store.read(head).await else { return InvalidationOutcome::Pending };
+        let Ok(existing) = self.storage.read(head).await else { return InvalidationOutcome::Pending };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = match head.kind {
@@ -103,12 +103,12 @@ impl<S: Storage> Records<S> {
         let is_due = || self.pending.get(head).is_some();
         // Removes only this invalidation, since one that was added meanwhile is still to be written.
         let done = || self.pending.remove(head, id);
-        let mut written = self.store.overwrite(head, tombstone.clone(), is_due, done).await;
+        let mut written = self.storage.overwrite(head, tombstone.clone(), is_due, done).await;
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
             // Deleting the entry makes room for the tombstone, which also overwrites what another process stores in between.
             // One retry: if the room has been used by then, the invalidation stays pending.
-            let _ = self.store.delete_many(&[head]).await;
-            written = self.store.overwrite(head, tombstone, is_due, done).await;
+            let _ = self.storage.delete_many(&[head]).await;
+            written = self.storage.overwrite(head, tombstone, is_due, done).await;
         }
         match written {
             Ok(true) => {}

@@ -107,7 +107,7 @@ impl<S: Storage> Records<S> {
     /// Writes the record of a lease, unless another process holds it.
     async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Lease<S>>, ()> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
-        let existing = self.store.read(key).await.map_err(drop)?;
+        let existing = self.storage.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
         // Twice the time of this process, since another process may be set to a longer time.
         if existing.as_ref().is_some_and(|existing| {
@@ -120,7 +120,7 @@ impl<S: Storage> Records<S> {
         let stamp = record.stamp();
         let seen = existing.as_ref().map(Record::stamp);
         // If several processes find no lease, only one of their writes succeeds.
-        let taken = self.store.write_if(key, seen, record).await.map_err(drop)?;
+        let taken = self.storage.write_if(key, seen, record).await.map_err(drop)?;
         Ok(taken.then(|| Lease { records: Arc::clone(self), key, stamp }))
     }
 }
@@ -132,7 +132,7 @@ impl<S: Storage> Drop for Lease<S> {
         self.records.tasks.spawn(async move {
             // Compared with its own stamp: the lease may have expired, and another process may hold it now.
             let ended = Record::new(Bytes::new(), records.config.clock.now());
-            let _ = records.store.write_if(key, Some(stamp), ended).await;
+            let _ = records.storage.write_if(key, Some(stamp), ended).await;
         });
     }
 }

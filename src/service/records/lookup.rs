@@ -129,7 +129,7 @@ impl<S: Storage> Records<S> {
             let before = self.in_flight.chain(key);
             existing = match prior_read.take() {
                 Some(prior_read) => prior_read?,
-                None => self.store.read(key).await?,
+                None => self.storage.read(key).await?,
             };
             let chain = match before {
                 Some(chain) => chain,

@@ -83,7 +83,7 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) tasks: Tasks,
     pub(crate) observer: Arc<Observer>,
     /// The storage with its breakers and its backlog, which all partitions share.
-    pub(crate) store: Arc<Guarded<S>>,
+    pub(crate) storage: Arc<Guarded<S>>,
     pub(crate) keyer: Keyer,
     /// Makes the keys of groups and tags. All partitions use that of the layer, since they share groups.
     pub(crate) group_keyer: Keyer,
@@ -117,7 +117,7 @@ impl<S: Storage> Records<S> {
     /// Returns the records of a cache.
     pub(crate) fn new(storage: S, config: Arc<Config>, observer: Arc<Observer>, number: u64) -> Self {
         Self {
-            store: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
+            storage: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
             keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             group_keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             tasks: Tasks::default(),
@@ -145,7 +145,7 @@ impl<S: Storage> Records<S> {
     pub(crate) fn partition(self: &Arc<Self>, config: Arc<Config>, number: u64) -> Self {
         let root = self.root();
         Self {
-            store: Arc::clone(&self.store),
+            storage: Arc::clone(&self.storage),
             keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             group_keyer: root.group_keyer.clone(),
             tasks: self.tasks.clone(),
@@ -174,12 +174,12 @@ impl<S: Storage> Records<S> {
 
     /// Returns how much the storage holds.
     pub(crate) async fn usage(&self) -> Result<Usage> {
-        within(self.config.operation_timeout, self.store.store().usage()).await
+        within(self.config.operation_timeout, self.storage.inner().usage()).await
     }
 
     /// Returns an error if the storage cannot be used.
     pub(crate) async fn check(&self) -> Result<()> {
-        within(self.config.operation_timeout, self.store.store().check()).await
+        within(self.config.operation_timeout, self.storage.inner().check()).await
     }
 
     /// Closes the storage after the running tasks have ended, or at the latest after `body_timeout`.
@@ -190,7 +190,7 @@ impl<S: Storage> Records<S> {
             Ok(())
         };
         let _ = within(timeout, idle).await; // a task that hangs must not keep the storage from being closed
-        within(timeout, self.store.store().close()).await
+        within(timeout, self.storage.inner().close()).await
     }
 
     /// Spawns a task that reports how much the storage holds, unless that was reported recently.

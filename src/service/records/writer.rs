@@ -358,13 +358,13 @@ impl<S: Storage> Writer<S> {
     pub(crate) fn chunk_len(&self) -> usize {
         // Half of what the storage accepts leaves room for the record around the chunk. At most a gibibyte, since the length is
         // stored in 32 bits, and at least a byte, so that every chunk advances the body.
-        self.records.config.chunk_len.min(self.records.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+        self.records.config.chunk_len.min(self.records.storage.inner().max_record_len() / 2).clamp(1, 1 << 30)
     }
 
     /// Returns the maximum length of a body that is stored in its response's record.
     pub(crate) fn inline_len(&self) -> usize {
         let wanted =
-            self.records.config.inline_len.unwrap_or_else(|| self.records.store.store().inline_len());
+            self.records.config.inline_len.unwrap_or_else(|| self.records.storage.inner().inline_len());
         wanted.min(self.chunk_len())
     }
 
@@ -422,12 +422,12 @@ impl<S: Storage> Writer<S> {
     async fn write_announced(&self, write: &Write) -> Result<bool> {
         // Held until the storage has answered. Acquired before the wait, so that the records that wait for their turn are
         // bounded too.
-        let _permit = self.records.store.acquire_backlog(write.record())?;
+        let _permit = self.records.storage.acquire_backlog(write.record())?;
         if !write.turn().await {
             return Ok(false);
         }
         self.keep_groups().await;
-        self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
+        self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
     }
 
     /// Announces a response that a 304 freshened, which has the same body under new fields.
@@ -477,7 +477,7 @@ impl<S: Storage> Writer<S> {
                     return Stored::No(NotStored::StorageFailed);
                 }
                 self.keep_groups().await;
-                self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
+                self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
             }
             _ => Ok(false),
         };
@@ -547,7 +547,7 @@ impl<S: Storage> Writer<S> {
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
             let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
-            let _ = self.records.store.retain(&groups, least).await;
+            let _ = self.records.storage.retain(&groups, least).await;
         }
     }
 
@@ -560,7 +560,7 @@ impl<S: Storage> Writer<S> {
         let until = record.retain_until();
         if head.retain_until() < until {
             let least = Retain::AtLeast(with_slack(until, self.records.config.clock.now()));
-            let _ = self.records.store.retain(&[self.snapshot.head], least).await;
+            let _ = self.records.storage.retain(&[self.snapshot.head], least).await;
         }
         self.records.list_tag(head, self.snapshot.head, record, until).await;
     }
@@ -579,7 +579,7 @@ impl<S: Storage> Writer<S> {
     /// Lets chunks expire after the grace.
     async fn release(&self, chunks: &[Key]) {
         let most = Retain::AtMost(self.records.config.clock.now() + GRACE);
-        let _ = self.records.store.retain(chunks, most).await; // on an error they expire at their own time
+        let _ = self.records.storage.retain(chunks, most).await; // on an error they expire at their own time
     }
 
     /// Returns the keys of the first chunks of the body.
@@ -631,7 +631,7 @@ impl<S: Storage> Writer<S> {
     /// A body of unknown length counts as one chunk.
     pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
         let bytes = len.unwrap_or(self.chunk_len() as u64);
-        self.records.store.store().hold(self.chunk_key(0), bytes)
+        self.records.storage.inner().hold(self.chunk_key(0), bytes)
     }
 
     /// Reads a chunk of the body.
@@ -646,8 +646,8 @@ impl<S: Storage> Writer<S> {
     /// Returns the error of the storage, or `Busy` if the backlog has no permit left.
     pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), WriteError> {
         let written = async {
-            let _permit = self.records.store.acquire_backlog(chunk.record())?;
-            self.records.store.write(chunk.key(), chunk.record().clone()).await
+            let _permit = self.records.storage.acquire_backlog(chunk.record())?;
+            self.records.storage.write(chunk.key(), chunk.record().clone()).await
         };
         written.await.map_err(|error| WriteError::Failed("write", error))
     }
@@ -682,7 +682,7 @@ impl<S: Storage> Writer<S> {
             self.release(&self.chunk_keys(chunks)).await;
         } else if chunks > 0 {
             // On an error they expire at their own time.
-            let _ = self.records.store.delete_many(&self.chunk_keys(chunks)).await;
+            let _ = self.records.storage.delete_many(&self.chunk_keys(chunks)).await;
         }
     }
 
@@ -742,7 +742,7 @@ impl<S: Storage> Records<S> {
     /// If it is not, or if this future is dropped, the write is dropped too, which cuts its chain.
     async fn carry_out(&self, write: Write) -> Result<bool> {
         let written = write.turn().await
-            && self.store.write_if(write.key(), write.seen(), write.record().clone()).await?;
+            && self.storage.write_if(write.key(), write.seen(), write.record().clone()).await?;
         if written {
             write.written();
         }

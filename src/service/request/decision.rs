@@ -73,7 +73,7 @@ pub(crate) fn answer_now<S: Storage, B>(
     }
     let Some(uri) = uri else { return Err(None) };
     let at = records.keyer.guess(uri);
-    let read = records.store.read_now(at);
+    let read = records.storage.read_now(at);
     let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
     let now = config.clock.now();
     let response = (|| {
