@@ -1,17 +1,18 @@
-//! Sends unsafe requests, and invalidates the stored responses that their success makes doubtful (RFC 9111 §4.4).
+//! Sends unsafe requests, and invalidates what they may have changed (RFC 9111 §4.4).
 //!
 //! # Invariants
 //!
-//! - An unsafe request is sent once, as it came.
-//! - Its response is with the caller only after this process serves none of the invalidated responses.
-//! - A response that answers a GET as well is stored only behind the tombstone of its own invalidation.
+//! - An unsafe request is sent once, and unchanged.
+//! - When the caller gets the response, this process no longer serves any of the invalidated responses.
+//! - A response that answers a GET as well is stored only if its write is compared with the tombstone of its own
+//!   invalidation.
 
 use std::sync::Arc;
 
 use http::{Method, Request, Response, Uri, header, request};
 
 use super::fetcher::{Fetcher, send};
-use super::{Answered, Errand, Times, response};
+use super::{Answered, FetchContext, Times, response};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::policy;
@@ -22,10 +23,10 @@ use crate::service::shared::Shared;
 use crate::service::telemetry::{self, traced};
 use crate::storage::Storage;
 
-/// Sends an unsafe request, and invalidates.
+/// Sends an unsafe request, and invalidates what it may have changed.
 ///
 /// `bypasses` says that the request bypasses the cache, so that its response is not stored. It invalidates nevertheless.
-pub(crate) async fn change<S: Storage, F: Fetcher>(
+pub(crate) async fn forward_unsafe<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
     fetcher: F,
     parts: request::Parts,
@@ -33,14 +34,17 @@ pub(crate) async fn change<S: Storage, F: Fetcher>(
     bypasses: bool,
 ) -> Answered<F> {
     if shared.config.recording() == Some(Recording::Replay) {
-        // A replay never reaches the origin.
+        // A replay must not reach the origin.
         return Ok(respond::refuse_request(&shared, &parts));
     }
     let span = telemetry::span(&parts, &shared.config.defaults, false);
-    traced(span, send_change(shared, fetcher, parts, body, bypasses)).await
+    traced(span, forward_and_invalidate(shared, fetcher, parts, body, bypasses)).await
 }
 
-async fn send_change<S: Storage, F: Fetcher>(
+/// Sends the request within its span.
+///
+/// Stores the response if it answers a GET as well.
+async fn forward_and_invalidate<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
     mut fetcher: F,
     parts: request::Parts,
@@ -49,14 +53,14 @@ async fn send_change<S: Storage, F: Fetcher>(
 ) -> Answered<F> {
     let (config, records) = (&shared.config, &shared.records);
     let mut request = parts.clone();
-    // Before the request goes out: a deletion that comes in between must keep its response from being stored.
+    // Taken before the request is sent: a deletion during the fetch must keep the response from being stored.
     let (requested, changes) = (config.clock.now(), records.changes.mark());
     let response = send(&shared, &mut fetcher, Request::from_parts(parts, body)).await?;
     let times = Times { requested, responded: config.clock.now() };
     records.invalidate_named(&request, response.headers()).await;
     let uri = config.plain_uri(&request).and_then(|text| text.parse::<Uri>().ok());
     if let Some(uri) = uri
-        // A recording keeps every response, whatever comes after it.
+        // A recording keeps every response, and later requests do not invalidate it.
         && config.recording().is_none()
         && policy::invalidates(&request.method, response.status())
         && let Some(effective) = config.identify(&request)
@@ -73,26 +77,39 @@ async fn send_change<S: Storage, F: Fetcher>(
             && !bypasses
             && !request.headers.contains_key(header::UPGRADE)
             && config.passes_filters(&request)
-            && config.admits(&request).await
+            && config.passes_async_filters(&request).await
         {
             let head = records.keyer.head(&effective);
             let plain = config.plain_text(&effective, &request);
             let snapshot = Snapshot::behind(head, (&effective, plain), seen, times.responded, changes);
-            // From here on it is the response to a GET for the same URI (RFC 9110 §9.3.3).
+            // From here on it is treated as the response to a GET for the same URI (RFC 9110 §9.3.3).
             request.method = Method::GET;
-            let response = response::admit(&shared, &request, Some(&snapshot), requested, response).await;
-            // No flight: the requests that wait for this key asked before the change.
-            let (outcome, mut errand) = (Outcome::Miss(MissReason::Method), Errand::alone());
-            let obtained =
-                response::accept(&shared, &request, Some(snapshot), response, times, outcome, &mut errand);
-            return Ok(obtained.response);
+            let response =
+                response::filter_and_join(&shared, &request, Some(&snapshot), requested, response).await;
+            // It is not shared by a flight: the requests that wait for this key began before the change.
+            let (outcome, mut context) = (Outcome::Miss(MissReason::Method), FetchContext::unshared());
+            let fetched = response::store_and_respond(
+                &shared,
+                &request,
+                Some(snapshot),
+                response,
+                times,
+                outcome,
+                &mut context,
+            );
+            return Ok(fetched.response);
         }
     }
-    Ok(pass_on(&shared, response, Outcome::Miss(MissReason::Method), policy::NotStored::MethodNotCacheable))
+    Ok(respond_unstored(
+        &shared,
+        response,
+        Outcome::Miss(MissReason::Method),
+        policy::NotStored::MethodNotCacheable,
+    ))
 }
 
-/// Gives its caller a response that is not stored, with the reason.
-pub(crate) fn pass_on<S: Storage, B>(
+/// Returns the response for the caller, with the reason why it is not stored.
+pub(crate) fn respond_unstored<S: Storage, B>(
     shared: &Shared<S>,
     response: Response<B>,
     outcome: Outcome,
@@ -104,15 +121,18 @@ pub(crate) fn pass_on<S: Storage, B>(
 }
 
 impl Config {
-    /// Returns whether the filters that answer at once leave a request to the cache.
+    /// Returns whether the synchronous filters let the cache handle a request.
     pub(crate) fn passes_filters(&self, parts: &request::Parts) -> bool {
         self.filters.iter().all(|filter| filter(parts))
     }
 
-    /// Returns whether the filters that have to wait leave a request to the cache.
+    /// Returns whether the asynchronous filters let the cache handle a request.
     ///
     /// The future does not borrow the request, so that the request may be changed or moved meanwhile.
-    pub(crate) fn admits(&self, parts: &request::Parts) -> impl Future<Output = bool> + Send + use<> {
+    pub(crate) fn passes_async_filters(
+        &self,
+        parts: &request::Parts,
+    ) -> impl Future<Output = bool> + Send + use<> {
         let waiting: Vec<_> = self.async_filters.iter().map(|filter| filter(parts)).collect();
         async move {
             for answer in waiting {
