@@ -17,6 +17,7 @@
 //! # let client = service_fn(|_: Request<Empty<Bytes>>| async {
 //! #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)
 //! # });
+//!
 //! let layer = CacheLayer::new(MemoryStorage::new());
 //! let service = layer.layer(client); // hyper-util's client, for example
 //!
@@ -24,10 +25,10 @@
 //!     let request = Request::get("https://example.com/").body(Empty::<Bytes>::new())?;
 //!     let response = service.clone().oneshot(request).await?;
 //!     assert_eq!(response.body().status().map(|status| status.word()), Some(served_from));
-//!     assert_eq!(response.into_body().collect().await.map_err(|_| ()).unwrap().to_bytes(), "hello");
+//!     assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
 //! }
 //! layer.idle().await; // before the program ends
-//! # Ok::<_, http::Error>(())
+//! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! # }).unwrap();
 //! # }
 //! ```
@@ -42,8 +43,8 @@
 //!   refreshed in the background.
 //! - **A request body that is `Default`**, since repeated and background requests have an empty one. hyper's `Incoming` is
 //!   not `Default`: map it to a boxed body above the cache.
-//! - **An inner service that works in any task**, so that does not depend on task-local variables. The task that waits for
-//!   the body drives a fetch, and several requests may share it.
+//! - **An inner service that works in any task**, so one that does not depend on task-local variables. Any task that waits
+//!   for the body may drive the fetch, and several requests may share it.
 //!
 //! # Which storage
 //! | storage | feature | choose it for | shared by |
