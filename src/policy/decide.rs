@@ -109,8 +109,8 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
         return Verdict::ServeStale(StaleReason::MaxStale);
     }
     let window = stored.stale_while_revalidate.max(asked.stale_while_revalidate.unwrap_or_default());
-    // A request with `max-age` does not want a stale response unless it says so by `max-stale` (RFC 9111 §5.2.1.1), which
-    // was tried above.
+    // A request with `max-age` does not want a stale response unless it says so by `max-stale` (RFC 9111 §5.2.1.1),
+    // which was tried above.
     let limits_staleness = asked.max_age.is_some() || asked.max_stale.is_some();
     if !limits_staleness && window > Duration::ZERO && staleness <= window {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //! - Directives are read in any letter case, over any number of lines.
-//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC 9651
-//!   §3.2 says of a dictionary.
+//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC
+//!   9651 §3.2 says of a dictionary.
 //! - A malformed value counts as the most restrictive one.
 //! - A response whose line has a quote that is not closed has to be validated before each use.
 
@@ -64,7 +64,7 @@ impl RequestDirectives {
         asked
     }
 
-    /// Adds one directive (RFC 9111 §5.2.1, RFC 5861 §4). An unknown one is ignored (§5.2.3).
+    /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.1 and §5.2.3, RFC 5861 §4).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
@@ -117,7 +117,9 @@ pub(crate) struct ResponseDirectives {
 }
 
 impl ResponseDirectives {
-    /// Reads the directives of a response (RFC 9111 §5.2.2), in a shared cache those of a targeted field (RFC 9213 §2.2).
+    /// Reads the directives of a response (RFC 9111 §5.2.2).
+    ///
+    /// In a shared cache, those of a valid targeted field replace them (RFC 9213 §2.2).
     pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
         let mut said = Self::default();
         if options.shared && targeted_directives(headers, |name, argument| said.apply(name, &argument)) {
@@ -134,7 +136,7 @@ impl ResponseDirectives {
         said
     }
 
-    /// Adds one directive (RFC 9111 §5.2.2, RFC 5861, RFC 8246). An unknown one is ignored (RFC 9111 §5.2.3).
+    /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.2 and §5.2.3, RFC 5861, RFC 8246).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
@@ -174,7 +176,8 @@ impl ResponseDirectives {
 
 /// Passes each directive of CDN-Cache-Control to `apply` (RFC 9213 §2.1).
 ///
-/// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count (§2.1).
+/// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count
+/// (§2.1).
 fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argument<'_>)) -> bool {
     let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
     if lines.peek().is_none() {
@@ -191,8 +194,8 @@ fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argumen
                 BareItem::Integer(number) => {
                     apply(name, Argument::Value(number.to_string().into_bytes().into()));
                 }
-                // Only lists of field names come as strings. A number in a string has the wrong type (RFC 9213 §2.1), and
-                // would be taken for seconds below.
+                // Only lists of field names come as strings. A number in a string has the wrong type (RFC 9213 §2.1),
+                // and would be taken for seconds below.
                 BareItem::String(text)
                     if !text.as_str().starts_with(|first: char| first.is_ascii_digit()) =>
                 {

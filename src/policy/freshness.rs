@@ -12,8 +12,8 @@ use crate::time::Timestamp;
 
 /// How far in the future a time may be before it is no longer trusted.
 ///
-/// Clocks that NTP sets differ by less than a second, and Date has whole seconds. A greater difference means that one clock
-/// is wrong, so that no age can be computed from it.
+/// Clocks that NTP sets differ by less than a second, and Date has whole seconds. A greater difference means that one
+/// clock is wrong, so that no age can be computed from it.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// The facts about a stored response that decide on its reuse (RFC 9111 §4.2).
@@ -32,14 +32,18 @@ pub(crate) struct Freshness {
     ///
     /// `must-revalidate` says so, and in a shared cache also `proxy-revalidate` and `s-maxage` (RFC 9111 §5.2.2).
     pub(crate) must_revalidate: bool,
-    /// The response does not change while it is fresh, so that a reload (`max-age=0`) needs no validation (RFC 8246 §2.1).
+    /// The response does not change while it is fresh (RFC 8246 §2).
+    ///
+    /// A reload (`max-age=0`) then needs no validation (§2.1).
     pub(crate) immutable: bool,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
 }
 
-/// A lifetime that a rule or a request's options gave, as it is kept with the response.
+/// A lifetime that a rule or a request's options gave.
+///
+/// It is stored with the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Given {
     /// Counts from when the response was received. [`Duration::MAX`] means forever.
@@ -190,7 +194,9 @@ fn age_field(headers: &HeaderMap) -> Duration {
     Duration::from_secs(first.and_then(delta_seconds).unwrap_or(0))
 }
 
-/// Returns the entity tag of a response, if there is exactly one and it is well formed (RFC 9110 §8.8.3).
+/// Returns the entity tag of a response (RFC 9110 §8.8.3).
+///
+/// `None` unless there is exactly one, and it is well formed.
 pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&[u8]> {
     let tag = single_value(headers, &header::ETAG)?;
     let opaque = tag.strip_prefix(b"W/").unwrap_or(tag);

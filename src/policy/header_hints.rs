@@ -27,7 +27,9 @@ impl Interest {
         hints
     }
 
-    /// Returns whether a field directs the cache or the transfer, and does not describe the wanted response.
+    /// Returns whether a field directs the cache or the transfer.
+    ///
+    /// Such a field does not describe the wanted response, so that it never selects one.
     ///
     /// These are the control fields of RFC 9111 §5.2 and §5.4, and of RFC 9110 §7.8, §8.6, §13.1 and §14.2.
     pub(crate) fn is_control(name: &HeaderName) -> bool {

@@ -1,11 +1,11 @@
 //! The decisions of RFC 9111 and the RFCs around it, as pure functions.
 //!
-//! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304 changes, and
-//! what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the windows for stale
-//! responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
+//! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304
+//! changes, and what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the
+//! windows for stale responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
 //!
-//! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call it,
-//! and so do the builder, the handle and the adapters.
+//! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call
+//! it, and so do the builder, the handle and the adapters.
 //!
 //! # Invariants
 //! - No function does I/O, reads a clock or keeps state.

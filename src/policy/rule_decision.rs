@@ -1,6 +1,6 @@
-//! The decision of the user's rules on a response, and how it combines with the response's own fields.
+//! The decision of the user's rules on a response.
 //!
-//! A cache may be told by its user to deviate from a response's fields (a cache extension, RFC 9111 §5.2.3).
+//! It is combined here with what the response itself states. RFC 9111 §5.2.3 permits such an extension of a cache.
 //!
 //! # Invariants
 //! - An override takes precedence over the response, and the response over a default.
@@ -88,7 +88,7 @@ pub(crate) struct Despite {
     pub(crate) vary_any: bool,
 }
 
-/// The decision of the rules on one response to one request.
+/// The decision of the rules on one response to one request (RFC 9111 §5.2.3).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {
     /// The time to live whatever the response states.
@@ -122,8 +122,8 @@ impl Terms {
         let said = ResponseDirectives::of(headers, options);
         let is_explicit = explicit_lifetime(headers, &said, received, options).is_some();
         let is_marked_cacheable = said.public || said.private;
-        // A lifetime of an hour for every response is not meant for the 502 of a gateway. An error counts if a rule names
-        // its status, or if the response says that it may be stored.
+        // A lifetime of an hour for every response is not meant for the 502 of a gateway. An error counts if a rule
+        // names its status, or if the response says that it may be stored.
         let is_meant =
             self.status == Some(true) || is_explicit || is_marked_cacheable || is_heuristic(status);
         let give = |ttl: Ttl, overrides| match ttl.lifetime(received) {

@@ -13,8 +13,8 @@ use crate::time::Timestamp;
 
 /// How many fields a stored response may have.
 ///
-/// An `http::HeaderMap` panics beyond 24,576 fields. A stored response has to stay far below that, since a 304 may add as
-/// many fields again.
+/// An `http::HeaderMap` panics beyond 24,576 fields. A stored response has to stay far below that, since a 304 may add
+/// as many fields again.
 pub(crate) const MOST_FIELDS: usize = 4096;
 
 /// Returns whether the cache understands a final status (RFC 9111 §3 and §5.2.2.3).
@@ -52,9 +52,9 @@ fn is_request_specific(status: StatusCode) -> bool {
         431 => true, // the size of its fields; likewise (RFC 6585 §5)
         505 => true, // the version that the client speaks
         511 => true, // the client's network; likewise (RFC 6585 §6)
-        // Every other status is about the resource (409, 423), its state or URI (414, 422), or the server. 402, 403 and 451
-        // count among them: where they are for one client, the origin has to say so as it does for a 200. 400 most often
-        // says that the URI is wrong, so that it is stored if it states a lifetime, as RFC 9111 §3 permits.
+        // Every other status is about the resource (409, 423), its state or URI (414, 422), or the server. 402, 403 and
+        // 451 count among them: where they are for one client, the origin has to say so as it does for a 200. 400 most
+        // often says that the URI is wrong, so that it is stored if it states a lifetime, as RFC 9111 §3 permits.
         _ => false,
     }
 }
@@ -144,7 +144,8 @@ pub(crate) fn storable(
     if !has_lifetime && !is_marked_cacheable && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
     }
-    // A response that cannot be used now may still be worth storing, for its validator or for the time after it is stale.
+    // A response that cannot be used now may still be worth storing, for its validator or for the time after it is
+    // stale.
     if is_usable || freshness.has_validator || freshness.retain_until(options) > freshness.response_time {
         return Ok(());
     }
@@ -193,8 +194,8 @@ impl Withheld {
 
     /// Returns the fields of a response that are not stored (RFC 9111 §3.1).
     ///
-    /// These are the fields that its Connection fields list, the [restricted](Self::restricted) ones, and a Content-Length
-    /// that Transfer-Encoding overrides, since that is not the length of the body (RFC 9112 §6.3).
+    /// These are the fields that its Connection fields list, the [restricted](Self::restricted) ones, and a
+    /// Content-Length that Transfer-Encoding overrides, since that is not the length of the body (RFC 9112 §6.3).
     pub(crate) fn by(response: &HeaderMap, options: &Options) -> Self {
         let mut names = connection_list(response);
         names.append(&mut restricted_list(response, options));
@@ -211,7 +212,8 @@ impl Withheld {
 
     /// Returns the fields that directives of the response restrict (RFC 9111 §3.1, §5.2.2.4 and §5.2.2.7).
     ///
-    /// These are the fields that must not be used without validation, and in a shared cache those that are for one user.
+    /// These are the fields that must not be used without validation, and in a shared cache those that are for one
+    /// user.
     pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Self {
         Self::new(restricted_list(headers, options))
     }
@@ -270,8 +272,8 @@ fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
 
 /// Returns whether a field counts only before the content (RFC 9110 §6.5.1).
 ///
-/// These are fields of framing, routing, authentication, control, and the content's format. Set-Cookie is among them, since
-/// whether and for which requests a response is stored is decided by its head.
+/// These are fields of framing, routing, authentication, control, and the content's format. Set-Cookie is among them,
+/// since whether and for which requests a response is stored is decided by its head.
 fn is_head_field(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

@@ -19,7 +19,9 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Removes the preconditions and the range of a request, so that it asks for the whole response (RFC 9110 §13.1, §14.2).
+/// Removes the preconditions and the range of a request (RFC 9110 §13.1 and §14.2).
+///
+/// The request then asks for the whole response.
 pub(crate) fn strip_conditions(request: &mut HeaderMap) {
     for name in CONDITIONS {
         request.remove(name);
