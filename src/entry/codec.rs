@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
-use crate::policy::{Given, LeftOut, MOST_FIELDS};
+use crate::policy::{LeftOut, MAX_FIELDS, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
 
 pub(super) const VERSION: u8 = FORM_VERSION;
 
-/// A response that is stored has at most [`MOST_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
-const MOST_STORED_FIELDS: usize = 4 * MOST_FIELDS;
+/// A response that is stored has at most [`MAX_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
+const MOST_STORED_FIELDS: usize = 4 * MAX_FIELDS;
 
 /// The form on disk. Fields are only ever added with a new version.
 #[derive(Serialize, Deserialize)]
@@ -269,7 +269,7 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
         response_time: form.response_time,
         given: form.given.map(|(millis, overrides)| {
             let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
-            Given { lifetime, overrides }
+            RuleTtl { lifetime, overrides }
         }),
         groups: form
             .groups

@@ -46,22 +46,22 @@ pub(crate) struct RequestDirectives {
 impl RequestDirectives {
     /// Reads the directives of a request (RFC 9111 §5.2.1 and §5.4).
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut asked = Self::default();
+        let mut parsed = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {
             // Pragma counts only in a request without Cache-Control (RFC 9111 §5.4).
             let pragma = headers.get_all(header::PRAGMA).iter();
-            asked.no_cache =
+            parsed.no_cache =
                 pragma.flat_map(|line| directives(line.as_bytes())).any(|(name, _)| is(name, "no-cache"));
-            return asked;
+            return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
             // An open quote may have swallowed any directive. `no-cache` is the safe reading.
-            asked.no_cache |= !is_balanced(line.as_bytes());
+            parsed.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
-                asked.apply(name, &argument);
+                parsed.apply(name, &argument);
             }
         }
-        asked
+        parsed
     }
 
     /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.1 and §5.2.3, RFC 5861 §4).
@@ -121,19 +121,19 @@ impl ResponseDirectives {
     ///
     /// In a shared cache, those of a valid targeted field replace them (RFC 9213 §2.2).
     pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
-        let mut said = Self::default();
-        if options.shared && targeted_directives(headers, |name, argument| said.apply(name, &argument)) {
-            said.targeted = true;
-            return said;
+        let mut parsed = Self::default();
+        if options.shared && targeted_directives(headers, |name, argument| parsed.apply(name, &argument)) {
+            parsed.targeted = true;
+            return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
             // An open quote may have swallowed any directive. `no-cache` is the safe reading.
-            said.no_cache |= !is_balanced(line.as_bytes());
+            parsed.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
-                said.apply(name, &argument);
+                parsed.apply(name, &argument);
             }
         }
-        said
+        parsed
     }
 
     /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.2 and §5.2.3, RFC 5861, RFC 8246).

@@ -45,7 +45,7 @@ pub(crate) struct Freshness {
 ///
 /// It is stored with the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct RuleTtl {
     /// Counts from when the response was received. [`Duration::MAX`] means forever.
     pub(crate) lifetime: Duration,
     /// The lifetime replaces what the response says, so that its `no-cache` does not count either.
@@ -61,26 +61,28 @@ impl Freshness {
         response_time: Timestamp,
         options: &Options,
     ) -> Self {
-        let said = ResponseDirectives::of(headers, options);
+        let directives = ResponseDirectives::of(headers, options);
         let date = dates::single(headers, &header::DATE, response_time).unwrap_or(response_time);
         let is_from_the_future = date > response_time + MAX_CLOCK_SKEW;
         let lifetime = if is_from_the_future {
             Duration::ZERO
         } else {
-            explicit_lifetime(headers, &said, date, options)
-                .unwrap_or_else(|| heuristic_lifetime(status, headers, &said, date, options))
+            explicit_lifetime(headers, &directives, date, options)
+                .unwrap_or_else(|| heuristic_lifetime(status, headers, &directives, date, options))
         };
         let corrected_age = age_field(headers).saturating_add(response_time.since(request_time));
         Self {
             lifetime,
             initial_age: response_time.since(date).max(corrected_age),
             response_time,
-            no_cache: said.no_cache,
-            must_revalidate: said.must_revalidate
-                || (options.shared && (said.proxy_revalidate || said.s_maxage.is_some())),
-            immutable: said.immutable,
-            stale_while_revalidate: said.stale_while_revalidate.unwrap_or(options.stale_while_revalidate),
-            stale_if_error: said.stale_if_error.or(options.stale_if_error),
+            no_cache: directives.no_cache,
+            must_revalidate: directives.must_revalidate
+                || (options.shared && (directives.proxy_revalidate || directives.s_maxage.is_some())),
+            immutable: directives.immutable,
+            stale_while_revalidate: directives
+                .stale_while_revalidate
+                .unwrap_or(options.stale_while_revalidate),
+            stale_if_error: directives.stale_if_error.or(options.stale_if_error),
             has_validator: entity_tag(headers).is_some()
                 || dates::single(headers, &header::LAST_MODIFIED, date).is_some(),
         }
@@ -89,17 +91,17 @@ impl Freshness {
     /// Replaces the lifetime with one that a rule gave (a cache extension, RFC 9111 §5.2.3).
     ///
     /// The rule's lifetime counts from when the response was received, whatever its Age.
-    pub(crate) fn with(mut self, given: Option<Given>) -> Self {
-        if let Some(given) = given {
-            self.lifetime = self.initial_age.saturating_add(given.lifetime);
-            self.no_cache &= !given.overrides;
+    pub(crate) fn with_rule_ttl(mut self, rule_ttl: Option<RuleTtl>) -> Self {
+        if let Some(rule_ttl) = rule_ttl {
+            self.lifetime = self.initial_age.saturating_add(rule_ttl.lifetime);
+            self.no_cache &= !rule_ttl.overrides;
         }
         self
     }
 
     /// Returns the `current_age` (RFC 9111 §4.2.3).
     ///
-    /// A response that was received in the future by this clock has no known age. It counts as older than its lifetime.
+    /// A response that was received in the future by this clock has no known age. It counts as at least as old as its lifetime.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
         if self.response_time > now + MAX_CLOCK_SKEW {
             return self.lifetime.saturating_add(self.initial_age);
@@ -144,17 +146,17 @@ impl Freshness {
 /// Returns the lifetime that the response states (RFC 9111 §4.2.1).
 pub(crate) fn explicit_lifetime(
     headers: &HeaderMap,
-    said: &ResponseDirectives,
+    directives: &ResponseDirectives,
     date: Timestamp,
     options: &Options,
 ) -> Option<Duration> {
-    if options.shared && said.s_maxage.is_some() {
-        return said.s_maxage;
+    if options.shared && directives.s_maxage.is_some() {
+        return directives.s_maxage;
     }
-    if said.max_age.is_some() {
-        return said.max_age;
+    if directives.max_age.is_some() {
+        return directives.max_age;
     }
-    if said.targeted {
+    if directives.targeted {
         return None; // a targeted field replaces Expires too (RFC 9213 §2.2)
     }
     // An invalid Expires counts as a time in the past (RFC 9111 §5.3), and so do several.
@@ -167,16 +169,16 @@ pub(crate) fn explicit_lifetime(
 fn heuristic_lifetime(
     status: StatusCode,
     headers: &HeaderMap,
-    said: &ResponseDirectives,
+    directives: &ResponseDirectives,
     date: Timestamp,
     options: &Options,
 ) -> Duration {
-    if !is_heuristic(status) && !said.public {
+    if !is_heuristic(status) && !directives.public {
         return Duration::ZERO;
     }
     let Some(modified) = dates::single(headers, &header::LAST_MODIFIED, date) else { return Duration::ZERO };
     let unchanged = date.since(modified);
-    (unchanged / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
+    (unchanged / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic_ttl)
 }
 
 /// Returns whether a status is heuristically cacheable (RFC 9110 §15.1).

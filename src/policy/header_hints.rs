@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 ///
 /// Most requests have none of them. A hit then needs no look-up in the request's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Interest {
+pub(crate) struct HeaderHints {
     /// The request may have Cache-Control, Pragma, a precondition, a range, content or an upgrade.
     pub(crate) control: bool,
     /// The request may have Authorization or Cookie.
@@ -15,7 +15,7 @@ pub(crate) struct Interest {
     pub(crate) host: bool,
 }
 
-impl Interest {
+impl HeaderHints {
     /// Looks at the names of a request's fields (RFC 9111 §5, RFC 9110 §7.2, §7.8, §8.6, §11.6.2, §13 and §14).
     pub(crate) fn of(request: &HeaderMap) -> Self {
         let mut hints = Self::default();

@@ -9,11 +9,11 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
-use super::header_hints::Interest;
+use super::header_hints::HeaderHints;
 use super::list::split_list;
 use super::not_stored::NotStored;
 use super::options::Options;
-use super::rule_decision::Despite;
+use super::rule_decision::StoreDespite;
 use super::storing::{allows_authorization, is_connection_field};
 
 /// Stands for every field among the selecting names.
@@ -57,7 +57,7 @@ impl LeftOut {
     pub(crate) fn by(
         options: &Options,
         response: &HeaderMap,
-        despite: Despite,
+        despite: StoreDespite,
         names: &[HeaderName],
     ) -> Option<Box<Self>> {
         let Options { ignored_fields, vary_on_credentials, ignore_cookie, ignore_vary, .. } = options;
@@ -116,7 +116,7 @@ impl LeftOut {
 pub(crate) fn selecting_names(
     response: &HeaderMap,
     options: &Options,
-    despite: Despite,
+    despite: StoreDespite,
 ) -> Result<Vec<HeaderName>, NotStored> {
     let mut names = Vec::new();
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
@@ -206,7 +206,7 @@ fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
         // Host is a part of the effective URI, which selects the entry.
         !ignored.contains(name)
             && !is_connection_field(name)
-            && !Interest::is_control(name)
+            && !HeaderHints::is_control(name)
             && *name != header::HOST
     };
     let mut names: Vec<_> = request.keys().filter(selects).collect();

@@ -13,7 +13,7 @@ use super::fetcher::{ChainFetcher, FinalUrl, RequestTemplate};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
-use crate::policy::Interest;
+use crate::policy::HeaderHints;
 use crate::service::{Content, Route, Shared, Untold, bypass, change, route, run};
 use crate::storage::Storage;
 
@@ -197,7 +197,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                 &shared,
                 &parts,
                 content_of(body.as_ref()),
-                Interest::of(&parts.headers),
+                HeaderHints::of(&parts.headers),
                 uri.as_ref(),
                 bypasses,
             )

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use super::rule::{Rule, check_statuses, config};
 use crate::error::Result;
-use crate::policy::{Despite, Terms, Ttl};
+use crate::policy::{RuleDecision, StoreDespite, Ttl};
 
 type Filter = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
 /// Boxed, since each filter of the user's has a future of another type.
@@ -75,7 +75,7 @@ pub struct Rules {
     min_ttl: Option<Duration>,
     max_ttl: Option<Duration>,
     statuses: Option<Vec<u16>>,
-    despite: Despite,
+    despite: StoreDespite,
     filters: Vec<Filter>,
     async_filters: Vec<AsyncFilter>,
 }
@@ -221,7 +221,7 @@ impl Rules {
     /// Filters stay as they are.
     pub(crate) fn for_a_recording(mut self) -> Self {
         self.list.clear();
-        self.despite = Despite { no_store: true, private: true, authorization: true, vary_any: true };
+        self.despite = StoreDespite { no_store: true, private: true, authorization: true, vary_any: true };
         self.override_ttl(Ttl::Forever).statuses(200..=599)
     }
 
@@ -263,25 +263,25 @@ impl Rules {
     /// Returns the decision of the rules on a response.
     ///
     /// `own` is the time to live that the request's options give.
-    pub(crate) fn terms(
+    pub(crate) fn decision(
         &self,
         own: Option<Ttl>,
         url: impl FnOnce() -> String,
         status: StatusCode,
         headers: &HeaderMap,
-    ) -> Terms {
+    ) -> RuleDecision {
         // The text of the URL is made only if a rule needs it.
         let url = if self.list.iter().any(Rule::has_url_condition) { url() } else { String::new() };
         let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, status, headers));
         // Every rule that matches counts here, and not only the one that gives the lifetime.
         let names_status = |rule: &Rule| rule.has_status_condition() && rule.matches(&url, status, headers);
         let listed = || self.statuses.as_ref().map(|statuses| statuses.contains(&status.as_u16()));
-        Terms {
-            over: own.or(rule.and_then(|rule| rule.override_ttl)).or(self.override_ttl),
-            default: rule.and_then(|rule| rule.default_ttl).or(self.default_ttl),
-            min: self.min_ttl,
-            max: self.max_ttl,
-            status: if self.list.iter().any(names_status) { Some(true) } else { listed() },
+        RuleDecision {
+            override_ttl: own.or(rule.and_then(|rule| rule.override_ttl)).or(self.override_ttl),
+            default_ttl: rule.and_then(|rule| rule.default_ttl).or(self.default_ttl),
+            min_ttl: self.min_ttl,
+            max_ttl: self.max_ttl,
+            stores_status: if self.list.iter().any(names_status) { Some(true) } else { listed() },
             despite: self.despite,
         }
     }

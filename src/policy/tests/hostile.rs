@@ -94,7 +94,7 @@ fn arbitrary_fields_never_panic_or_loosen() {
         }
         freshness.retain_until(&options);
         let _ = storable(&Method::GET, &request, status, &response, &freshness, &options);
-        if let Ok(names) = selecting_names(&response, &options, Despite::default()) {
+        if let Ok(names) = selecting_names(&response, &options, StoreDespite::default()) {
             names.iter().for_each(|name| drop(selecting_value(name, &request, &[])));
         }
         let withheld = Withheld::by(&response, &options);

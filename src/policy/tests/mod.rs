@@ -42,6 +42,13 @@ fn storable(
     freshness: &Freshness,
     options: &Options,
 ) -> Result<(), NotStored> {
-    let exchanged = Exchanged { method, by_content: false, request, status, response };
-    super::storable(exchanged, &RequestDirectives::of(request), freshness, None, &Terms::default(), options)
+    let exchanged = HttpExchange { method, by_content: false, request, status, response };
+    super::storable(
+        exchanged,
+        &RequestDirectives::of(request),
+        freshness,
+        None,
+        &RuleDecision::default(),
+        options,
+    )
 }

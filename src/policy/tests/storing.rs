@@ -123,7 +123,7 @@ fn missing_date_is_added() {
 #[test]
 fn every_vary_line_selects() {
     let names = |vary: &[(&str, &str)], options: &Options| {
-        selecting_names(&fields(vary), options, Despite::default())
+        selecting_names(&fields(vary), options, StoreDespite::default())
             .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
     };
     let shared = shared();
@@ -214,12 +214,12 @@ fn heuristic_lifetime_shares_no_cookie() {
     }
     // A lifetime that a rule gives is explicit. One that a rule only limits may still be a heuristic one.
     let minute = std::time::Duration::from_secs(60);
-    let by = |terms: Terms, list: &[(&str, &str)]| {
+    let by = |decision: RuleDecision, list: &[(&str, &str)]| {
         let response = fields(list);
         let own = Freshness::new(StatusCode::OK, &response, NOW, NOW, &options);
-        let given = terms.settle(StatusCode::OK, &response, &own, &options).unwrap();
-        let (request, own) = (HeaderMap::new(), own.with(given));
-        let exchanged = |method, by_content| Exchanged {
+        let given = decision.rule_ttl(StatusCode::OK, &response, &own, &options).unwrap();
+        let (request, own) = (HeaderMap::new(), own.with_rule_ttl(given));
+        let exchanged = |method, by_content| HttpExchange {
             method,
             by_content,
             request: &request,
@@ -227,16 +227,25 @@ fn heuristic_lifetime_shares_no_cookie() {
             response: &response,
         };
         let asked = RequestDirectives::default();
-        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &terms, &options)
+        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &decision, &options)
     };
     let with_cookie = [old, ("set-cookie", "a=b")];
-    let limits =
-        Terms { min: Some(minute * 60 * 24 * 30), max: Some(minute * 60 * 24 * 60), ..Terms::default() };
+    let limits = RuleDecision {
+        min_ttl: Some(minute * 60 * 24 * 30),
+        max_ttl: Some(minute * 60 * 24 * 60),
+        ..RuleDecision::default()
+    };
     assert_eq!(by(limits, &with_cookie), Err(NotStored::SetCookie));
-    assert_eq!(by(Terms { default: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
-    assert_eq!(by(Terms { over: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
     assert_eq!(
-        by(Terms { over: Some(Ttl::Revalidate), ..Terms::default() }, &with_cookie),
+        by(RuleDecision { default_ttl: Some(minute.into()), ..RuleDecision::default() }, &with_cookie),
+        Ok(())
+    );
+    assert_eq!(
+        by(RuleDecision { override_ttl: Some(minute.into()), ..RuleDecision::default() }, &with_cookie),
+        Ok(())
+    );
+    assert_eq!(
+        by(RuleDecision { override_ttl: Some(Ttl::Revalidate), ..RuleDecision::default() }, &with_cookie),
         Err(NotStored::SetCookie)
     );
 }
