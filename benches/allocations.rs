@@ -1,7 +1,9 @@
-//! How many allocations a hit and a miss make, request and reading the body included: apart from the times, which counting
-//! distorts. Fails if those of a hit are more than they should be, or if they grow with the body.
+//! Counts the allocations of a hit and of a miss, those of the request and of reading the body included.
 //!
 //! `cargo bench --bench allocations`
+//!
+//! It fails if a hit allocates more than it should, or more for a longer body. Times are measured elsewhere (`hit_path`),
+//! because counting distorts them.
 #![allow(missing_docs)]
 
 mod origin;
@@ -18,15 +20,16 @@ use origin::{Ask, Bare, LowerBound, URI, read};
 
 const SIZES: [usize; 3] = [1024, 64 * 1024, 1024 * 1024];
 
-/// What the status in the response's extensions costs.
+/// How many allocations the status in the response's extensions needs: the map, its table and the value.
 const EXTENSIONS: u64 = 3;
 
-fn once<S, B>(service: &mut S, len: usize) -> AllocationInfo
+/// Counts the allocations of one hit.
+fn hit<S, B>(service: &mut S, len: usize) -> AllocationInfo
 where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin,
 {
-    // Once before: what is made once is not a hit's.
+    // Not counted: the miss, and one hit for what is allocated only once.
     assert_eq!(read(service, URI).now_or_never(), Some(len));
     assert_eq!(read(service, URI).now_or_never(), Some(len));
     measure(|| {
@@ -34,7 +37,7 @@ where
     })
 }
 
-/// A miss that is stored, in a runtime, so that others could follow it.
+/// Counts the allocations of one miss that is stored, within a runtime, so that other requests could follow it.
 fn miss(len: usize) -> AllocationInfo {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _within = runtime.enter();
@@ -42,7 +45,7 @@ fn miss(len: usize) -> AllocationInfo {
         CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
     let mut service = layer.layer(Bare::new(len));
     let uris = [0, 1].map(|number| format!("{URI}&miss={number}"));
-    // Once before: the first request makes things that later ones share.
+    // Not counted: a first miss, for what later ones share.
     assert_eq!(read(&mut service, &uris[0]).now_or_never(), Some(len));
     measure(|| {
         read(&mut service, &uris[1]).now_or_never();
@@ -53,9 +56,10 @@ fn main() {
     println!("{:24} {:>8} {:>12} {:>8}", "", "body", "allocations", "bytes");
     let mut rows = Vec::new();
     for len in SIZES {
-        let hit = |extensions: bool| {
+        let memory = |extensions: bool| {
+            // A chunk longer than any body, so that each is one record: a chunked one makes more allocations.
             let builder = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
-            once(
+            hit(
                 &mut builder
                     .status_in_extensions(extensions)
                     .build()
@@ -65,10 +69,10 @@ fn main() {
             )
         };
         let row = [
-            ("bare", once(&mut Bare::new(len), len)),
-            ("lower bound", once(&mut LowerBound::new(URI, len), len)),
-            ("memory, no extensions", hit(false)),
-            ("memory", hit(true)),
+            ("bare", hit(&mut Bare::new(len), len)),
+            ("lower bound", hit(&mut LowerBound::new(URI, len), len)),
+            ("memory, no extensions", memory(false)),
+            ("memory", memory(true)),
         ];
         for (name, info) in &row {
             println!("{name:24} {len:>8} {:>12} {:>8}", info.count_total, info.bytes_total);
@@ -77,9 +81,12 @@ fn main() {
         println!("{:24} {len:>8} {:>12} {:>8}", "memory, miss", info.count_total, info.bytes_total);
         rows.push(row.map(|(_, info)| (info.count_total, info.bytes_total)));
     }
-    for [bare, _, plain, full] in &rows {
-        assert!(plain.0 <= bare.0, "a hit makes more allocations than the bare service");
-        assert!(full.0 <= bare.0 + EXTENSIONS, "the status in the extensions makes more than it should");
+    for [bare, _, no_extensions, with_extensions] in &rows {
+        assert!(no_extensions.0 <= bare.0, "a hit allocates more often than the bare service");
+        assert!(
+            with_extensions.0 <= bare.0 + EXTENSIONS,
+            "the status in the extensions needs more than {EXTENSIONS} allocations"
+        );
     }
-    assert!(rows.iter().all(|row| row[2..] == rows[0][2..]), "what a hit allocates grows with its body");
+    assert!(rows.iter().all(|row| row[2..] == rows[0][2..]), "the allocations of a hit grow with its body");
 }

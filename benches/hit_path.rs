@@ -1,6 +1,8 @@
-//! What a hit costs, beside the bare inner service and the lower bound in the same run; only the ratios travel.
+//! Measures the time of a hit, beside the bare inner service and the lower bound in the same run.
 //!
 //! `cargo bench --features sqlite --bench hit_path`
+//!
+//! Only the ratios can be compared between machines.
 #![allow(missing_docs)]
 
 mod origin;
@@ -21,20 +23,21 @@ use tower_response_cache::storage::{MemoryStorage, SqliteStorage};
 use origin::{Ask, Bare, LowerBound, URI, read, read_held};
 
 const SIZES: [(usize, &str); 3] = [(1024, "1KiB"), (64 * 1024, "64KiB"), (1024 * 1024, "1MiB")];
+/// How many URLs are requested in turn: enough that a row is not still in the processor's cache from the last time.
 const ROWS: usize = 200;
 
-/// What is asked for.
+/// Which URLs are requested.
 #[derive(Clone)]
-enum Asked {
-    /// Always the same.
+enum Urls {
+    /// Always the same one.
     Hot,
-    /// These in turn, and the response is held while other tasks run.
+    /// These in turn; each response is held while other tasks run.
     Rows(Arc<[String]>),
-    /// Never the same again: its number is written in each time, which is a small part of what a miss costs.
+    /// A new one each time. Formatting its number is a small part of a miss.
     Cold(Arc<AtomicU64>),
 }
 
-impl Asked {
+impl Urls {
     async fn read<S, B>(&self, service: &mut S, number: usize)
     where
         S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Send,
@@ -56,21 +59,22 @@ fn measure<S, B>(
     runtime: &Runtime,
     name: &str,
     size: &str,
-    asked: &Asked,
+    urls: &Urls,
     service: &S,
 ) where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static,
 {
     let mut group = criterion.benchmark_group(format!("{name}/{size}"));
+    // criterion's defaults (8 seconds each) would take 7 minutes for the 54 benchmarks.
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.bench_function("1 task", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
-            let (mut service, asked) = (service.clone(), asked.clone());
+            let (mut service, urls) = (service.clone(), urls.clone());
             async move {
                 let began = Instant::now();
                 for number in 0..count as usize {
-                    asked.read(&mut service, number).await;
+                    urls.read(&mut service, number).await;
                 }
                 began.elapsed()
             }
@@ -78,16 +82,17 @@ fn measure<S, B>(
     });
     group.bench_function("64 tasks", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
-            let (service, asked) = (service.clone(), asked.clone());
+            let (service, urls) = (service.clone(), urls.clone());
             async move {
                 let each = count.div_ceil(64).max(1);
                 let began = Instant::now();
                 let tasks: Vec<_> = (0..64)
                     .map(|task| {
-                        let (mut service, asked) = (service.clone(), asked.clone());
+                        let (mut service, urls) = (service.clone(), urls.clone());
                         tokio::spawn(async move {
                             for number in 0..each as usize {
-                                asked.read(&mut service, number + task * 7).await;
+                                // Each task begins at another row, so that they do not read the same one together.
+                                urls.read(&mut service, number + task * 7).await;
                             }
                         })
                     })
@@ -95,7 +100,7 @@ fn measure<S, B>(
                 for task in tasks {
                     let _ = task.await;
                 }
-                // For as many as were asked for.
+                // The tasks together may have sent a few requests more than criterion wants timed.
                 began.elapsed().mul_f64(count as f64 / (each * 64) as f64)
             }
         });
@@ -111,10 +116,11 @@ fn hits(criterion: &mut Criterion) {
     let rows: Arc<[String]> = (0..ROWS).map(|number| format!("{URI}&row={number}")).collect();
     for (len, size) in SIZES {
         let bare = Bare::new(len);
-        let hot = &Asked::Hot;
+        let hot = &Urls::Hot;
         measure(criterion, &runtime, "bare", size, hot, &bare);
         measure(criterion, &runtime, "lower bound", size, hot, &LowerBound::new(URI, len));
 
+        // A chunk longer than any body, so that each body is one record, as it is in the lower bound.
         let builder = || CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
         for (name, layer) in [
             ("memory", builder().build().expect("settings")),
@@ -129,7 +135,7 @@ fn hits(criterion: &mut Criterion) {
         for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
             let Ok(folder) = tempfile::tempdir() else { panic!("there is a temporary folder") };
             let open = SqliteStorage::builder(folder.path().join("s")).read_in_task(in_task).open();
-            let Ok(storage) = runtime.block_on(open) else { panic!("the store opens") };
+            let Ok(storage) = runtime.block_on(open) else { panic!("the storage opens") };
             let layer = CacheLayer::new(storage);
             let mut service = layer.layer(bare.clone());
             runtime.block_on(async {
@@ -138,11 +144,11 @@ fn hits(criterion: &mut Criterion) {
                 }
                 layer.idle().await;
             });
-            measure(criterion, &runtime, name, size, &Asked::Rows(Arc::clone(&rows)), &service);
+            measure(criterion, &runtime, name, size, &Urls::Rows(Arc::clone(&rows)), &service);
         }
 
-        // A miss: the way to the origin and back, stored or not.
-        let cold = &Asked::Cold(Arc::default());
+        // A miss goes to the origin and back; it is stored or not.
+        let cold = &Urls::Cold(Arc::default());
         let layer = CacheLayer::new(MemoryStorage::new());
         measure(
             criterion,
@@ -150,7 +156,7 @@ fn hits(criterion: &mut Criterion) {
             "miss, not storable",
             size,
             cold,
-            &layer.layer(NoHits { bare: bare.clone() }),
+            &layer.layer(NoStore { bare: bare.clone() }),
         );
         let layer =
             CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
@@ -158,13 +164,13 @@ fn hits(criterion: &mut Criterion) {
     }
 }
 
-/// Says that nothing of it may be stored, so that every request is a miss.
+/// Forbids storing its responses, so that every request is a miss.
 #[derive(Clone)]
-struct NoHits {
+struct NoStore {
     bare: Bare,
 }
 
-impl Service<Ask> for NoHits {
+impl Service<Ask> for NoStore {
     type Response = <Bare as Service<Ask>>::Response;
     type Error = <Bare as Service<Ask>>::Error;
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
@@ -174,11 +180,11 @@ impl Service<Ask> for NoHits {
     }
 
     fn call(&mut self, request: Ask) -> Self::Future {
-        let mut answer = self.bare.call(request).into_inner();
-        if let Ok(response) = &mut answer {
+        let mut result = self.bare.call(request).into_inner();
+        if let Ok(response) = &mut result {
             response.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-store"));
         }
-        std::future::ready(answer)
+        std::future::ready(result)
     }
 }
 
@@ -188,11 +194,11 @@ fn main() {
     let began = SystemTime::now();
     benches();
     Criterion::default().configure_from_args().final_summary();
-    table(began);
+    print_table(began);
 }
 
-/// The ratios, from what criterion has written down since then.
-fn table(began: SystemTime) {
+/// Prints the ratios, from the estimates that criterion has written since then.
+fn print_table(began: SystemTime) {
     let root = std::env::var("CARGO_TARGET_DIR")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
     let median = |name: &str, size: &str, tasks: &str| -> Option<f64> {

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What a hit costs in the reverse proxy: requests a second of a bare hyper server, and of the proxy when it has the same
-# bytes, head and body, stored in memory. Each server has one core to itself and wrk another; the two are measured in
-# turns, and the best of the rounds counts. Beside it, the processor time that one request took, which says the same on a
-# machine that has other work to do. Installs wrk from Debian's packages where it may.
-# Usage: benches/proxy.sh [SECONDS a cell, default 5] [ROUNDS, default 2]; SIZES="1024 …": other bodies
+# Measures what a hit costs in the reverse proxy: requests per second of a bare hyper server, and of the proxy with the
+# same bytes, head and body, stored in memory. Each server has one core to itself, and wrk another. Both are measured
+# alternately, and the best round counts. The processor time per request is printed as well, because it stays the same
+# on a machine that has other work to do. Installs wrk from Debian's packages if it may.
+# Usage: benches/proxy.sh [SECONDS] [ROUNDS]
+#   SECONDS  the time of each measurement; default: 5
+#   ROUNDS   how often each server is measured; default: 2
+#   The variable SIZES sets other body lengths, such as SIZES="1024 4096".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-5}
@@ -27,7 +30,7 @@ stop_servers() {
 }
 trap 'stop_servers; rm -rf "$scratch"' EXIT
 
-# start NAME ARGUMENT…: starts the program on core 0, and leaves its URL in $url.
+# Starts the program on core 0, and sets $url: start NAME ARGUMENT…
 start() {
   local name=$1
   shift
@@ -42,7 +45,7 @@ start() {
 
 ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
 
-# measure PROCESS URL: prints requests a second, and microseconds of processor time a request.
+# Prints requests per second, and microseconds of processor time per request: measure PROCESS URL
 measure() {
   local before after
   before=$(ticks "$1")
@@ -53,11 +56,11 @@ measure() {
     '/ requests in / {count = $1} /^Requests\/sec/ {print $2, ticks * 1e6 / rate / count}' "$scratch/wrk"
 }
 
-# The best of both columns.
+# Prints the best value of each column: the highest rate and the lowest time.
 best() { awk 'NR == 1 {a = $1; b = $2} {if ($1 > a) a = $1; if ($2 < b) b = $2} END {print a, b}' "$1"; }
 
 printf '%-8s | %12s %12s %6s | %12s %12s %6s\n' \
-  body 'bare, req/s' 'proxy, req/s' ratio 'bare, us cpu' 'proxy, us cpu' ratio
+  body 'bare, req/s' 'proxy, req/s' ratio 'bare, cpu us' 'proxy, cpu us' ratio
 for size in ${SIZES:-1024 65536 1048576}; do
   start bare --bare "$size"
   bare_url=$url
@@ -67,7 +70,8 @@ for size in ${SIZES:-1024 65536 1048576}; do
   proxy_id=${servers[-1]}
   curl -fsS -o "$scratch/body" "$proxy_url"
   curl -fsS -o "$scratch/body" -D "$scratch/head" "$proxy_url"
-  grep -qi '^cache-status:.*; hit' "$scratch/head" || { echo "the response is not stored" >&2; exit 1; }
+  grep -qi '^cache-status:.*; hit' "$scratch/head" ||
+    { echo "the proxy did not store the response: its second answer is no hit" >&2; exit 1; }
   : >"$scratch/bare.rounds"
   : >"$scratch/proxy.rounds"
   for _ in $(seq "$rounds"); do

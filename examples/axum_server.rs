@@ -1,8 +1,8 @@
-//! The cache before an axum server: a shared one, as a layer of its router.
+//! A shared cache as a layer of an axum router.
 //!
 //! `cargo run --example axum_server --features axum`
 //!
-//! It asks its own server over a socket, and prints where each response came from.
+//! It sends requests to its own server over a socket, and prints where each response came from.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +18,10 @@ use tokio::net::TcpListener;
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
-/// A router whose handlers count how often they run, behind one cache.
+/// Builds a router whose handlers count how often they run, behind one cache.
 pub fn app(layer: &CacheLayer<MemoryStorage>, runs: &Arc<AtomicUsize>) -> Router {
-    // Both are asked for `/list` once the outer router has stripped its prefix: the cache goes by what was asked for.
+    // Both nested routers see `/list`, because the outer one strips their prefix. The cache uses axum's `OriginalUri`, so they
+    // do not share an entry.
     let listing = |what: &'static str| {
         let runs = Arc::clone(runs);
         let handler = move || async move {
@@ -33,7 +34,7 @@ pub fn app(layer: &CacheLayer<MemoryStorage>, runs: &Arc<AtomicUsize>) -> Router
 }
 
 #[tokio::main]
-#[allow(dead_code)] // the tests use the router
+#[allow(dead_code)] // tests/axum.rs includes this file, for its router
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).status_field("example").build()?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

@@ -1,5 +1,9 @@
-//! A storage of one's own: a `HashMap` behind a lock, in less than forty lines. It knows no HTTP and no serialization;
-//! what it does not write (comparing, retention, expiry) it has from the trait.
+//! A custom storage: a `HashMap` behind a lock, in less than forty lines.
+//!
+//! `cargo run --example custom_storage`
+//!
+//! It knows nothing of HTTP and serialization. The trait provides what it does not implement: comparing writes, retention
+//! and expiry.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +16,13 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::storage::{Key, Record, Storage};
 use tower_response_cache::{CacheLayer, Result};
 
-/// Keeps records in a map.
+/// Stores records in a map.
 #[derive(Clone, Debug, Default)]
 pub struct MapStorage(Arc<Mutex<HashMap<Key, Record>>>);
 
 impl MapStorage {
     fn map(&self) -> MutexGuard<'_, HashMap<Key, Record>> {
+        // No operation leaves the map half changed, so a panic in another task does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,12 +47,13 @@ impl Storage for MapStorage {
     }
 
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        // Collected, because the stream must not hold the lock while its reader waits.
         stream::iter(self.map().keys().copied().map(Ok).collect::<Vec<_>>())
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
-#[allow(dead_code)] // the tests run the contract on the storage above
+#[allow(dead_code)] // tests/contract.rs includes this file, to run the storage contract on `MapStorage`
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let origin = service_fn(|_: Request<Empty<Bytes>>| async {
         Response::builder().header("cache-control", "max-age=60").body(Full::<Bytes>::from("hello"))

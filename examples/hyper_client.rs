@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example hyper_client`
 //!
-//! It asks two servers of its own, one of them with a certificate that it has just made, and prints where each response
+//! It sends requests to two local servers of its own, one with a self-signed certificate, and prints where each response
 //! came from.
 
 use std::convert::Infallible;
@@ -25,12 +25,12 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
-/// What can go wrong here.
-pub type Problem = Box<dyn std::error::Error + Send + Sync>;
+/// Any error of this example.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-#[allow(dead_code)] // the tests use the servers and the client
-async fn main() -> Result<(), Problem> {
+#[allow(dead_code)] // tests/hyper_client.rs includes this file, for its servers and client
+async fn main() -> Result<(), BoxError> {
     let servers = Servers::start().await?;
     let layer = CacheLayer::new(MemoryStorage::new());
     let service = layer.layer(servers.client()?);
@@ -40,30 +40,30 @@ async fn main() -> Result<(), Problem> {
             let response = service.clone().oneshot(request).await?;
             let status = response.body().status().copied();
             let body = response.into_body().collect().await?.to_bytes();
-            let word = status.map_or("-", |status| status.word());
-            println!("{:5}  {word:4}  {} bytes", uri.scheme_str().unwrap_or("-"), body.len());
+            let outcome = status.map_or("-", |status| status.word());
+            println!("{:5}  {outcome:4}  {} bytes", uri.scheme_str().unwrap_or("-"), body.len());
         }
     }
     layer.idle().await;
     Ok(())
 }
 
-/// A server over http and one over https, on this machine.
+/// Two local servers, one over http and one over https.
 #[derive(Debug)]
 pub struct Servers {
-    /// Where the first one is.
+    /// The URL of the first.
     pub http: Uri,
-    /// Where the second one is.
+    /// The URL of the second.
     pub https: Uri,
     roots: rustls::RootCertStore,
 }
 
 impl Servers {
-    /// Starts both.
-    pub async fn start() -> Result<Self, Problem> {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let certificate = made.cert.der().clone();
+    /// Starts both servers on free ports.
+    pub async fn start() -> Result<Self, BoxError> {
+        let generated = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der()));
+        let certificate = generated.cert.der().clone();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate.clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -94,8 +94,8 @@ impl Servers {
         Ok(Self { http, https, roots })
     }
 
-    /// A client that trusts the certificate.
-    pub fn client(&self) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, Problem> {
+    /// Builds a client that trusts the certificate.
+    pub fn client(&self) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, BoxError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -117,5 +117,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
         response.headers_mut().insert("cache-control", http::HeaderValue::from_static("max-age=60"));
         Ok::<_, Infallible>(response)
     });
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await; // the client has gone
+    // An error means that the client has gone.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

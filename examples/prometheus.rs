@@ -1,9 +1,9 @@
-//! Watches a cache with Prometheus: an origin, the cache before it as a server, and its metrics at `/metrics`.
+//! Monitors a cache with Prometheus: an origin, a server with the cache before it, and the metrics at `/metrics`.
 //!
 //! `cargo run --example prometheus --features metrics -- [--listen ADDR]`
 //!
-//! By itself it sends some requests, prints what a scrape has to tell about them, and ends. With `--listen` it stays and
-//! serves: `/fresh`, `/slow`, `/private` and the metrics.
+//! Without `--listen` it sends some requests, prints what a scrape returns, and exits. With it, the server runs until it
+//! is stopped, with the paths `/fresh`, `/slow`, `/private` and `/metrics`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = BoxBody<Bytes, BoxError>;
 type Cached = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Body>, BoxError>;
 
-/// From a memory's to a slow server's.
+/// The buckets of the durations, from a hit in memory to a slow server.
 const SECONDS: [f64; 8] = [0.000_01, 0.000_1, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0];
 
 #[tokio::main]
@@ -54,13 +54,13 @@ async fn main() -> Result<(), BoxError> {
 
     let address = start(listen.as_deref().unwrap_or("127.0.0.1:0"), {
         let (metrics, origin) = (metrics.clone(), Arc::from(origin));
-        move |request| answer(request, cache.clone(), metrics.clone(), Arc::clone(&origin))
+        move |request| respond(request, cache.clone(), metrics.clone(), Arc::clone(&origin))
     })
     .await?;
     if listen.is_some() {
         println!("listening on http://{address}");
         loop {
-            // What the exporter has gathered of the durations is put into their buckets, scraped or not.
+            // Moves the collected durations into their buckets: without it, memory grows while nothing scrapes.
             tokio::time::sleep(Duration::from_secs(5)).await;
             metrics.run_upkeep();
         }
@@ -74,7 +74,7 @@ async fn main() -> Result<(), BoxError> {
     for path in ["/fresh", "/fresh", "/fresh", "/private", "/private"] {
         get(path).await?;
     }
-    // All at once: one of them fetches.
+    // At the same time: one of them fetches, the others follow.
     tokio::try_join!(get("/slow"), get("/slow"), get("/slow"))?;
     layer.idle().await;
 
@@ -96,14 +96,14 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Option<String>, 
     }
 }
 
-/// What the server says: its metrics, or what the cache has.
-async fn answer(
+/// Answers with the metrics, or through the cache.
+async fn respond(
     request: Request<Incoming>,
     cache: Cached,
     metrics: PrometheusHandle,
     origin: Arc<str>,
 ) -> Result<Response<Body>, BoxError> {
-    let (mut parts, _) = request.into_parts(); // this server takes no content
+    let (mut parts, _) = request.into_parts(); // no path here takes content
     if parts.uri.path() == "/metrics" {
         metrics.run_upkeep();
         let response = Response::builder().header(header::CONTENT_TYPE, "text/plain; version=0.0.4");
@@ -111,22 +111,24 @@ async fn answer(
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder().scheme("http").authority(&*origin).path_and_query(path).build()?;
-    parts.headers.remove(header::HOST); // the client below names the origin
+    parts.headers.remove(header::HOST); // the client below the cache sets it to the origin's
     match cache.oneshot(Request::from_parts(parts, Empty::new())).await {
         Ok(response) => Ok(response),
-        Err(_) => Ok(Response::builder().status(StatusCode::BAD_GATEWAY).body(whole("no origin\n"))?),
+        Err(_) => Ok(Response::builder()
+            .status(StatusCode::BAD_GATEWAY)
+            .body(whole("the origin cannot be reached\n"))?),
     }
 }
 
-/// What the origin says.
+/// Returns the origin's response.
 fn page(path: &str) -> Response<Body> {
-    let (age, text) = match path {
+    let (cache_control, text) = match path {
         "/fresh" => ("public, max-age=60", "the news\n"),
-        "/slow" => ("public, max-age=60", "what took long\n"),
+        "/slow" => ("public, max-age=60", "a slow page\n"),
         _ => ("private", "your mail\n"),
     };
     let mut response = Response::new(whole(text));
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static(age));
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static(cache_control));
     response
 }
 
@@ -134,7 +136,7 @@ fn whole(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
-/// Starts a server; says where it listens.
+/// Starts a server, and returns the address that it listens on.
 async fn start<H, F>(address: &str, handler: H) -> Result<String, BoxError>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,

@@ -1,8 +1,8 @@
-//! A cached reqwest client, with redirects followed above the cache: each hop is cached by its own rules.
+//! A cached reqwest client that follows redirects above the cache, so that each hop is cached by its own rules.
 //!
 //! `cargo run --example reqwest --features reqwest`
 //!
-//! It asks a server of its own, on a local socket, and prints where each response came from.
+//! It sends requests to a local server of its own, and prints where each response came from.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -18,16 +18,16 @@ use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayer, CacheStatus};
 
-type Problem = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 #[tokio::main]
-async fn main() -> Result<(), Problem> {
+async fn main() -> Result<(), BoxError> {
     let origin = serve().await?;
     let layer = CacheLayer::new(MemoryStorage::new());
 
-    // The client itself must not follow redirects: the cache would see the last response under the first URL.
+    // If the client followed redirects itself, the cache would get the last response for the first URL, and not store it.
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy();
-    // It adds no fields of its own, and the cache is told so; else it keeps only what is public.
+    // No default headers. The cache cannot see what the client adds: without this call it stores public responses only.
     let cache = CacheMiddleware::new(layer.clone()).client_headers(&header::HeaderMap::new());
     let client = ClientBuilder::new(client.build()?).with(FollowRedirects::new()).with(cache).build();
 
@@ -38,44 +38,44 @@ async fn main() -> Result<(), Problem> {
     Ok(())
 }
 
-/// Fetches a URL to its last byte, and prints a line for each hop.
-async fn fetch(client: &ClientWithMiddleware, url: &str) -> Result<(), Problem> {
+/// Fetches a URL and prints a line for each hop.
+async fn fetch(client: &ClientWithMiddleware, url: &str) -> Result<(), BoxError> {
     let response = client.get(url).send().await?;
     for hop in response.extensions().get::<Hops>().map_or(&[][..], Hops::as_slice) {
         print(hop.url().path(), hop.status(), hop.cache());
     }
     print(response.url().path(), response.status(), response.extensions().get::<CacheStatus>());
-    response.bytes().await?;
+    response.bytes().await?; // only a body that is read to its end is stored
     Ok(())
 }
 
 fn print(path: &str, code: StatusCode, status: Option<&CacheStatus>) {
-    let (word, details) =
-        status.map_or(("none", String::new()), |status| (status.word(), status.to_string()));
-    println!("{:<24} {path:<8} {word:<12} {details}", code.to_string());
+    let (outcome, details) =
+        status.map_or(("-", String::new()), |status| (status.word(), status.to_string()));
+    println!("{:<24} {path:<8} {outcome:<12} {details}", code.to_string());
 }
 
-/// A server whose `/old` and `/news` redirect to `/page`, the one for long and the other never to be kept.
+/// Starts a server whose `/old` and `/news` redirect to `/page`: the first redirect may be stored, the second may not.
 async fn serve() -> std::io::Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let origin = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|request| async move { answer(&request) });
+            let service = service_fn(|request| async move { respond(&request) });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     Ok(origin)
 }
 
-fn answer(request: &Request<Incoming>) -> http::Result<Response<Full<Bytes>>> {
-    let (code, control, location) = match request.uri().path() {
+fn respond(request: &Request<Incoming>) -> http::Result<Response<Full<Bytes>>> {
+    let (code, cache_control, location) = match request.uri().path() {
         "/page" => (StatusCode::OK, "max-age=60", None),
         "/old" => (StatusCode::MOVED_PERMANENTLY, "max-age=3600", Some("/page")),
         "/news" => (StatusCode::FOUND, "no-store", Some("/page")),
         _ => (StatusCode::NOT_FOUND, "no-store", None),
     };
-    let mut response = Response::builder().status(code).header(header::CACHE_CONTROL, control);
+    let mut response = Response::builder().status(code).header(header::CACHE_CONTROL, cache_control);
     if let Some(location) = location {
         response = response.header(header::LOCATION, location);
     }

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example stack`
 //!
-//! What is above works on each response, hit or not; what is below works on each request to the origin. So each hop of a
-//! redirect is cached by its own rules, bodies are kept compressed, and only the origin is retried and timed.
+//! A layer above the cache handles every response, hits included. A layer below it handles only the requests to the origin.
+//! So each hop of a redirect is cached by its own rules, bodies are stored compressed, and only the origin is retried and
+//! timed.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -20,11 +21,13 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayer, CacheStatus};
 
-/// Asks again, a few times, after a server error.
+/// Retries a few times after a server error.
 #[derive(Clone, Debug)]
-struct Again(u8);
+struct RetryServerErrors {
+    retries_left: u8,
+}
 
-impl<B> Policy<Request<Empty<Bytes>>, Response<B>, BoxError> for Again {
+impl<B> Policy<Request<Empty<Bytes>>, Response<B>, BoxError> for RetryServerErrors {
     type Future = Ready<()>;
 
     fn retry(
@@ -33,7 +36,7 @@ impl<B> Policy<Request<Empty<Bytes>>, Response<B>, BoxError> for Again {
         result: &mut Result<Response<B>, BoxError>,
     ) -> Option<Self::Future> {
         let failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
-        self.0 = self.0.checked_sub(1).filter(|_| failed)?;
+        self.retries_left = self.retries_left.checked_sub(1).filter(|_| failed)?;
         Some(ready(()))
     }
 
@@ -44,13 +47,14 @@ impl<B> Policy<Request<Empty<Bytes>>, Response<B>, BoxError> for Again {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let mut asked = 0;
+    let mut requests = 0;
     let origin = service_fn(move |request: Request<Empty<Bytes>>| {
-        asked += 1;
-        // Each clone of this service counts for itself: the first attempt of each fetch fails.
+        // Each clone of this service has its own counter, and each fetch uses a clone: so the first attempt of every fetch of
+        // /new fails.
+        requests += 1;
         let mut response = Response::new(Full::new(Bytes::from("hello")));
         response.headers_mut().insert("cache-control", http::HeaderValue::from_static("max-age=60"));
-        if asked == 1 && request.uri().path() == "/new" {
+        if requests == 1 && request.uri().path() == "/new" {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         if request.uri().path() == "/old" {
@@ -64,16 +68,16 @@ async fn main() -> Result<(), BoxError> {
         .layer(FollowRedirectLayer::new())
         .layer(DecompressionLayer::new())
         .layer(layer.clone())
-        .layer(RetryLayer::new(Again(2)))
+        .layer(RetryLayer::new(RetryServerErrors { retries_left: 2 }))
         .layer(TimeoutLayer::new(Duration::from_secs(5)))
         .service(origin);
     for path in ["/new", "/old", "/old"] {
         let request = Request::get(format!("http://example.com{path}")).body(Empty::new())?;
         let response = service.clone().oneshot(request).await?;
         let status = response.extensions().get::<CacheStatus>().copied();
-        let (code, word) = (response.status(), status.map_or("-", |status| status.word()));
+        let (code, outcome) = (response.status(), status.map_or("-", |status| status.word()));
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        println!("{path}  {}  {word}  {} bytes", code.as_u16(), body.len());
+        println!("{path}  {}  {outcome}  {} bytes", code.as_u16(), body.len());
     }
     layer.idle().await;
     Ok(())

@@ -161,13 +161,16 @@ fn headings_that_are_linked_exist() {
         for link in page.links() {
             let Some((target, heading)) = link.split_once('#') else { continue };
             let module = target.trim_start_matches("crate").trim_start_matches("::").replace("::", "/");
-            let path = match (target, &module[..]) {
-                ("", _) => page.path.clone(),
-                (_, "") => root().join("src/lib.rs"),
-                (_, module) => root().join(format!("src/{module}.md")),
+            // A documentation page is a Markdown file, or a source file where it has pictures.
+            let candidates = match (target, &module[..]) {
+                ("", _) => vec![page.path.clone()],
+                (_, "") => vec![root().join("src/lib.rs")],
+                (_, module) => ["md", "rs"].map(|end| root().join(format!("src/{module}.{end}"))).to_vec(),
             };
-            // Items that are no page of their own are rustdoc's to check.
-            let Some(page_there) = all.iter().find(|other| other.path == path) else { continue };
+            // rustdoc checks the links to other items.
+            let Some(page_there) = all.iter().find(|other| candidates.contains(&other.path)) else {
+                continue;
+            };
             assert!(page_there.headings.iter().any(|there| there == heading), "{}: no {link}", page.shown());
         }
     }
@@ -241,7 +244,7 @@ fn is_function(path: &str) -> bool {
 
 #[test]
 fn functions_named_for_conformance_exist() {
-    for row in rows("src/conformance.md") {
+    for row in rows("src/_documentation/conformance.md") {
         for path in names(&row[2]) {
             assert!(is_function(path), "there is no function {path}: {}", row[1]);
         }
@@ -255,12 +258,12 @@ fn tests_named_in_tables_exist() {
         ["(", "<"].iter().any(|end| all.contains(&format!("fn {name}{end}")))
             || all.contains(&format!("\"{name}\""))
     };
-    for row in rows("src/conformance.md") {
+    for row in rows("src/_documentation/conformance.md") {
         for name in names(&row[3]) {
             assert!(is_test(name), "there is no test {name}: {}", row[1]);
         }
     }
-    for row in rows("src/counterparts.md") {
+    for row in rows("src/_documentation/counterparts.md") {
         // A reason in words stands where there is no test.
         if let Some(name) = row[2].strip_prefix('`').and_then(|cell| cell.strip_suffix('`')) {
             assert!(is_test(name), "there is no test {name}: {}", row[0]);

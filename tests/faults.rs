@@ -685,26 +685,29 @@ impl Storage for OneEntry {
 
 #[tokio::test(start_paused = true)]
 async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
-    let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
-    let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
-        true => not_modified(&[("etag", "\"a\"")]),
-        false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
-    });
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
-    cache.get(A).await;
-    cache.layer.idle().await;
-    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
-    let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk).unwrap();
-    storage.delete(chunk).await.unwrap();
-    storage.entry.set(chunk.entry).unwrap();
-    cache.clock.advance(Duration::from_secs(100));
-    cache.get("http://example.com/other").await; // its write is in flight
-    let answer = cache.get(A).await;
-    assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]));
-    cache.layer.idle().await;
-    let statistics = cache.layer.statistics();
-    assert_eq!(statistics.freshened(), 0, "{statistics}");
-    assert_eq!(cache.get(A).await.word(), "hit");
+    // The first time the chunks are kept for long enough already, the second time their expiry would have to be moved.
+    for seconds in [100, 3 * 24 * 60 * 60] {
+        let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
+        let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
+            true => not_modified(&[("etag", "\"a\"")]),
+            false => response(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "0123456789"),
+        });
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+        cache.get(A).await;
+        cache.layer.idle().await;
+        let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+        let chunk = keys.into_iter().find(|key| key.kind == Kind::Chunk).unwrap();
+        storage.delete(chunk).await.unwrap();
+        storage.entry.set(chunk.entry).unwrap();
+        cache.clock.advance(Duration::from_secs(seconds));
+        cache.get("http://example.com/other").await; // its write is in flight
+        let answer = cache.get(A).await;
+        assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]), "{seconds}");
+        cache.layer.idle().await;
+        let statistics = cache.layer.statistics();
+        assert_eq!(statistics.freshened(), 0, "{seconds}: {statistics}");
+        assert_eq!(cache.get(A).await.word(), "hit", "{seconds}");
+    }
 }
 
 /// A memory storage that takes no writes while it is told so, and cannot read one key.

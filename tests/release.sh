@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What a maintainer runs before a release, beside tests/run.sh: the package, the docs as docs.rs builds them, the
-# features in their combinations, the oldest Rust and the oldest dependencies, licences and sources, and what changed in
-# the API.
-# A cache is compared with the model of it for a million seeds (tests/model).
-# CI does not run it. It publishes nothing. Everything is to be committed first.
-# Installs what is missing where it may (cargo-hack, cargo-deny and cargo-semver-checks, beside what is built; the
-# oldest Rust, by rustup); otherwise says so and skips that step. A step that fails stops no other.
+# Checks a release, in addition to tests/run.sh: the package, the docs as docs.rs builds them, the features in their
+# combinations, the oldest Rust and the oldest dependencies, licences and sources, and the changes of the API. It also
+# compares the cache with its model for a million seeds (tests/model).
+#
+# A maintainer runs it before a release, with everything committed. CI does not run it. It publishes nothing.
+#
+# It installs missing tools if it may: cargo-hack, cargo-deny and cargo-semver-checks into the target directory, and the
+# oldest Rust by rustup. A step whose tool is missing is skipped and says so. A step that fails does not stop the others.
 # Usage: tests/release.sh [BASELINE]
-#   BASELINE  the tag or commit to compare the API with; without it the newest tag v*
+#   BASELINE  the tag or commit to compare the API with; default: the newest tag v*
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,12 +20,12 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 PATH="$PATH:$tools/bin"
 export CARGO_TARGET_DIR=$target CARGO_TERM_COLOR=never
-# Nothing that is built here is debugged, or built again with a few lines changed; both would take gigabytes.
+# Debug information and incremental builds would take gigabytes, and nothing built here is debugged or edited.
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
 began=$SECONDS
 passed=0 skipped=0 failed=()
 
-# Runs a command or function as a step and counts how it ended; 77 is what skip() ends it with.
+# Runs a command or function as a step, and counts its result. 77 is the code of skip().
 step() {
   local name=$1 start=$SECONDS status
   shift
@@ -51,7 +52,7 @@ fail() {
   exit 1
 }
 
-# A subcommand of cargo, from crates.io if it is not here yet. Its build leaves nothing but the program.
+# Installs a subcommand of cargo if it is missing. Without CARGO_TARGET_DIR, cargo builds it in a temporary directory.
 tool() {
   command -v "$1" >/dev/null && return
   echo "installing $1"
@@ -63,7 +64,7 @@ nightly() {
 }
 
 # --- the package -----------------------------------------------------------------------------------------------------
-# The largest file that may be packaged, in KiB.
+# The largest file that may be packaged, in KiB: far above any source file, below a recording or a binary by mistake.
 largest=256
 
 committed() {
@@ -77,7 +78,7 @@ publish() {
   cargo publish --dry-run
 }
 
-# Unpacks the package and looks at what came out.
+# Packs the package, and checks its files.
 package() {
   committed
   cargo package --no-verify --quiet
@@ -87,10 +88,10 @@ package() {
   tar -xzf "$archive" -C "$scratch"
   root=$scratch/tower-response-cache-$version
 
-  # All that is kept in git but for CI, so also each test and each page that the docs name.
+  # Everything in git except CI, so that the tests and pages that the docs name are there too.
   git ls-files | grep -v '^\.ci/' | sort >"$scratch/wanted"
   cargo package --list | grep -vxE '\.cargo_vcs_info\.json|Cargo\.toml\.orig' | sort >"$scratch/packaged"
-  diff "$scratch/wanted" "$scratch/packaged" || fail "what is packaged (>) is not what is kept in git without .ci (<)"
+  diff "$scratch/wanted" "$scratch/packaged" || fail "the package (>) differs from the files in git without .ci (<)"
   for name in LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md Cargo.lock; do
     [ -s "$root/$name" ] || fail "the package has no $name"
   done
@@ -98,7 +99,7 @@ package() {
     size=$(($(wc -c <"$root/$name") / 1024))
     [ "$size" -lt "$largest" ] || big+=" $name ($size KiB)"
   done <"$scratch/packaged"
-  [ -z "$big" ] || fail "files of $largest KiB and more are packaged:$big"
+  [ -z "$big" ] || fail "the package has files of $largest KiB or more:$big"
   grep -qF "## $version" "$root/CHANGELOG.md" || echo "note: CHANGELOG.md has no section for $version yet"
   printf '%s files, %s KiB, packed %s KiB\n' "$(wc -l <"$scratch/packaged")" \
     "$(du -s --apparent-size -k "$root" | cut -f1)" "$(($(wc -c <"$archive") / 1024))"
@@ -107,8 +108,8 @@ package() {
 # --- the docs --------------------------------------------------------------------------------------------------------
 docs_settings() {
   cargo metadata --no-deps --format-version 1 --quiet | grep -oE '"docs":\{"rs":\{[^}]*\}\}' | tee "$scratch/docs-rs"
-  grep -q '"all-features":true' "$scratch/docs-rs" || fail "docs.rs is not told to take all features"
-  grep -q '"rustdoc-args":\["--cfg","docsrs"\]' "$scratch/docs-rs" || fail "docs.rs is not told --cfg docsrs"
+  grep -q '"all-features":true' "$scratch/docs-rs" || fail "Cargo.toml does not tell docs.rs to build all features"
+  grep -q '"rustdoc-args":\["--cfg","docsrs"\]' "$scratch/docs-rs" || fail "Cargo.toml does not tell docs.rs to set --cfg docsrs"
 }
 
 docs() {
@@ -119,25 +120,25 @@ docs() {
   for feature in memory sqlite directory redis mongodb dynamodb reqwest regex content-keys testing; do
     grep -rqE "crate feature <code>$feature</code>" "$pages" || missing+=" $feature"
   done
-  [ -z "$missing" ] || fail "no page says that it needs the feature:$missing"
+  [ -z "$missing" ] || fail "no page shows that it needs the feature:$missing"
 }
 
 # --- features, Rust and dependencies ---------------------------------------------------------------------------------
-# Hardly any code asks for three features at once. --keep-going names all that fail.
+# Pairs are enough: hardly any code depends on three features at once. --keep-going names every combination that fails.
 features() {
   tool cargo-hack
   export RUSTFLAGS="-D warnings"
   cargo hack check --lib --feature-powerset --depth 2 --exclude-features default --keep-going
 }
 
-# The tests, examples and benches name the features that they need: with any one of these they compile.
+# Cargo.toml names the features that each test, example and bench needs: all of them compile with any single feature.
 features_of_tests() {
   tool cargo-hack
   export RUSTFLAGS="-D warnings"
   cargo hack check --each-feature --features memory --exclude-features default --all-targets --keep-going
 }
 
-# All, and all but one; with the one go those that turn it on.
+# All features, and all but one. The features that enable that one are left out too.
 features_most() {
   export RUSTFLAGS="-D warnings"
   local all left kept wrong=""
@@ -148,21 +149,21 @@ features_most() {
     kept=$(grep -vE "^$left = |\"$left\"" <<<"$all" | sed 's/ = .*//' | paste -sd,)
     cargo check --quiet --lib --no-default-features --features "$kept" || wrong+=" $left"
   done <<<"$all"
-  [ -z "$wrong" ] || fail "left out, and it does not compile or warns:$wrong"
+  [ -z "$wrong" ] || fail "does not compile, or warns, without:$wrong"
 }
 
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 oldest_rust() {
   if ! cargo "+$oldest" --version >/dev/null 2>&1; then
-    command -v rustup >/dev/null || skip "Rust $oldest is not here, nor rustup, which would fetch it"
+    command -v rustup >/dev/null || skip "Rust $oldest is not installed, and there is no rustup to install it"
     timeout 300 rustup toolchain install "$oldest" --profile minimal --no-self-update >"$scratch/rustup.log" 2>&1 ||
-      skip "Rust $oldest is not here and cannot be fetched: rustup toolchain install $oldest --profile minimal"
+      skip "Rust $oldest cannot be installed: rustup toolchain install $oldest --profile minimal"
   fi
   cargo "+$oldest" check --all-features
 }
 
-# What the dependencies themselves say, for where that Rust is not to be had.
+# Compares with what the dependencies declare, for machines that cannot install that Rust.
 oldest_rust_of_dependencies() {
   local newest
   newest=$(cargo metadata --all-features --format-version 1 --quiet | grep -oE '"rust_version":"[0-9.]+"' |
@@ -171,7 +172,7 @@ oldest_rust_of_dependencies() {
   [ "$(printf '%s\n' "$newest" "$oldest" | sort -V | tail -n 1)" = "$oldest" ]
 }
 
-# The lower bounds in Cargo.toml are true: with the oldest version of each direct dependency the library compiles.
+# Checks the lower bounds in Cargo.toml: the library compiles with the oldest version of each direct dependency.
 oldest_dependencies() {
   nightly
   local copy=$scratch/oldest
@@ -199,7 +200,7 @@ api() {
 }
 
 # --- the model -------------------------------------------------------------------------------------------------------
-# Lives of one process share locks and are lived one after the other, so each core has a process.
+# The seeds of one process run one after the other, because they share locks: so each core gets a process of its own.
 model() {
   local cores all=1000000 each number runs=() wrong=""
   cores=$(nproc)

@@ -62,8 +62,8 @@ step "unit tests, default features" cargo test --lib
 step "benches: each once, allocations counted" cargo test --all-features --benches
 
 # --- examples --------------------------------------------------------------------------------------------------------
-quickstart() { cargo run -q --example quickstart --features sqlite -- --store "$scratch/quickstart.sqlite" "$@"; }
-step "quickstart, an empty store" quickstart --fresh
+quickstart() { cargo run -q --example quickstart --features sqlite -- --storage "$scratch/quickstart.sqlite" "$@"; }
+step "quickstart, an empty storage" quickstart --fresh
 step "quickstart, the same file again" quickstart
 quickstart >"$scratch/again"
 if grep -qE '  miss  ' "$scratch/again"; then

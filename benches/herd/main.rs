@@ -1,8 +1,10 @@
-//! Many callers at once: how often the origin is asked, how much longer than the origin the last caller waits, and how
-//! much memory it takes; and a long body that many read while it comes.
+//! Measures many requests for one URL at once.
 //!
-//! The origin takes 50 ms for the head, and sends 1 KiB at once; "bare" is the same herd without a cache.
 //! `cargo bench --features sqlite --bench herd`
+//!
+//! It prints how often the origin is fetched from, how much longer than the origin the last request takes, and how much
+//! memory the herd needs; then the same for a long body that many follow while it arrives. The origin takes 50 ms for the
+//! head, and sends 1 KiB at once. "bare" is the same herd without a cache.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod memory;
@@ -22,13 +24,14 @@ use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::storage::{BoxStorage, MemoryStorage, SqliteStorage};
 use tower_response_cache::{CacheLayer, Clock, MockClock};
 
-const TAKES: Duration = Duration::from_millis(50);
+/// How long the origin takes for the head: long enough that a whole herd arrives meanwhile.
+const ORIGIN_TIME: Duration = Duration::from_millis(50);
 type Ask = Request<Empty<Bytes>>;
 
 #[derive(Clone)]
 struct Origin {
     fields: &'static [(&'static str, &'static str)],
-    asked: Arc<AtomicUsize>,
+    fetches: Arc<AtomicUsize>,
 }
 
 impl Service<Ask> for Origin {
@@ -41,38 +44,39 @@ impl Service<Ask> for Origin {
     }
 
     fn call(&mut self, request: Ask) -> Self::Future {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.fetches.fetch_add(1, Ordering::SeqCst);
         let fields = self.fields;
         Box::pin(async move {
-            tokio::time::sleep(TAKES).await;
+            tokio::time::sleep(ORIGIN_TIME).await;
             let mut response = Response::builder();
-            let confirms = request.headers().contains_key("if-none-match");
+            let not_modified = request.headers().contains_key("if-none-match");
             for (name, value) in fields {
                 response = response.header(*name, *value);
             }
-            let body = if confirms { Full::default() } else { Full::from(vec![7; 1024]) };
-            Ok(response.status(if confirms { 304 } else { 200 }).body(body).unwrap())
+            let body = if not_modified { Full::default() } else { Full::from(vec![7; 1024]) };
+            Ok(response.status(if not_modified { 304 } else { 200 }).body(body).unwrap())
         })
     }
 }
 
-/// What one herd cost.
+/// The cost of one herd.
 struct Cost {
-    asked: usize,
-    /// Beyond what the origin takes.
-    over: Duration,
+    fetches: usize,
+    /// The time of the last response, beyond the origin's.
+    overhead: Duration,
+    /// The peak, in bytes.
     memory: u64,
 }
 
-async fn herd<T, B>(service: T, asked: &AtomicUsize, many: usize) -> Cost
+async fn herd<T, B>(service: T, fetches: &AtomicUsize, size: usize) -> Cost
 where
     T: Service<Ask, Response = Response<B>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: std::fmt::Debug> + Send + 'static,
 {
-    let before = asked.load(Ordering::SeqCst);
-    let start = Arc::new(Barrier::new(many + 1));
+    let before = fetches.load(Ordering::SeqCst);
+    let start = Arc::new(Barrier::new(size + 1));
     let mut callers = JoinSet::new();
-    for _ in 0..many {
+    for _ in 0..size {
         let (service, start) = (service.clone(), Arc::clone(&start));
         callers.spawn(async move {
             start.wait().await;
@@ -80,56 +84,58 @@ where
             assert!(response.await.unwrap().into_body().collect().await.is_ok());
         });
     }
+    // Begun with all tasks spawned, so that only the requests count. The barrier releases them together.
     let memory = memory::Peak::begin();
     start.wait().await;
     let begun = Instant::now();
     while let Some(done) = callers.join_next().await {
         done.unwrap();
     }
-    let over = begun.elapsed().saturating_sub(TAKES);
-    Cost { asked: asked.load(Ordering::SeqCst) - before, over, memory: memory.end() }
+    let overhead = begun.elapsed().saturating_sub(ORIGIN_TIME);
+    Cost { fetches: fetches.load(Ordering::SeqCst) - before, overhead, memory: memory.end() }
 }
 
-fn show(store: &str, name: &str, many: usize, cost: &Cost) {
-    let over = cost.over.as_secs_f64() * 1000.0;
+fn print_row(storage: &str, name: &str, size: usize, cost: &Cost) {
+    let overhead = cost.overhead.as_secs_f64() * 1000.0;
     let memory = cost.memory as f64 / 1048576.0;
-    println!("{store:8} {name:24} {many:>6} {:>8} {over:>10.1} ms {memory:>8.1} MiB", cost.asked);
+    println!("{storage:8} {name:24} {size:>6} {:>8} {overhead:>10.1} ms {memory:>8.1} MiB", cost.fetches);
 }
 
-async fn storage(name: &str, folder: &std::path::Path, number: usize) -> BoxStorage {
+async fn open(name: &str, folder: &std::path::Path, number: usize) -> BoxStorage {
     match name {
         "memory" => BoxStorage::new(MemoryStorage::new()),
         _ => BoxStorage::new(SqliteStorage::open(folder.join(number.to_string())).await.unwrap()),
     }
 }
 
-async fn measure(store: &str, many: usize, folder: &std::path::Path) {
+async fn measure(storage_name: &str, size: usize, folder: &std::path::Path) {
     let fresh = [("cache-control", "max-age=60"), ("etag", "\"a\"")].as_slice();
     for (number, (name, fields)) in
         [("cold, then stale", fresh), ("uncacheable", &[("cache-control", "no-store")])]
             .into_iter()
             .enumerate()
     {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let origin = Origin { fields, asked: Arc::clone(&asked) };
-        if store == "bare" {
-            show(store, "bare", many, &herd(origin, &asked, many).await);
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let origin = Origin { fields, fetches: Arc::clone(&fetches) };
+        if storage_name == "bare" {
+            print_row(storage_name, "", size, &herd(origin, &fetches, size).await);
             return;
         }
         let (clock, mock): (Clock, MockClock) = Clock::mock();
-        let storage = storage(store, folder, many * 2 + number).await;
+        let storage = open(storage_name, folder, size * 2 + number).await;
         let layer = CacheLayer::builder(storage).clock(clock).build().unwrap();
         let service = layer.layer(origin);
-        let first = herd(service.clone(), &asked, many).await;
+        let first = herd(service.clone(), &fetches, size).await;
         layer.idle().await;
-        mock.advance(Duration::from_secs(100));
-        let second = herd(service, &asked, many).await;
-        let (one, other) = match name {
+        mock.advance(Duration::from_secs(100)); // past the max-age
+        let second = herd(service, &fetches, size).await;
+        let (first_name, second_name) = match name {
+            // The first herd waits for its leader. The second does not, because the cache remembers such URLs.
             "uncacheable" => ("uncacheable, first herd", "uncacheable, later herds"),
             _ => ("cold", "stale"),
         };
-        show(store, one, many, &first);
-        show(store, other, many, &second);
+        print_row(storage_name, first_name, size, &first);
+        print_row(storage_name, second_name, size, &second);
     }
 }
 
@@ -137,11 +143,14 @@ async fn measure(store: &str, many: usize, folder: &std::path::Path) {
 async fn main() {
     let is_long = std::env::args().any(|word| word == "--bench");
     let folder = tempfile::tempdir().unwrap();
-    println!("{:8} {:24} {:>6} {:>8} {:>13} {:>12}", "", "", "herd", "fetches", "over origin", "memory");
+    println!(
+        "{:8} {:24} {:>6} {:>8} {:>13} {:>12}",
+        "storage", "URL", "herd", "fetches", "over origin", "memory"
+    );
     let herds: &[usize] = if is_long { &[10, 300, 1000, 10_000] } else { &[10] };
-    for store in ["bare", "memory", "sqlite"] {
-        for many in herds {
-            measure(store, *many, folder.path()).await;
+    for storage in ["bare", "memory", "sqlite"] {
+        for size in herds {
+            measure(storage, *size, folder.path()).await;
         }
     }
     transfer::measure(if is_long { 64 } else { 1 }, folder.path()).await;

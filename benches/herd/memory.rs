@@ -1,17 +1,17 @@
-//! The most memory that this process had at once, as Linux counts it.
+//! The peak of this process's memory, as Linux counts it.
 
-/// Counts from a moment on.
+/// A measurement of the peak, from its beginning on.
 pub struct Peak {
     before: u64,
 }
 
 impl Peak {
     pub fn begin() -> Self {
-        let _ = std::fs::write("/proc/self/clear_refs", "5"); // elsewhere nothing is counted
+        let _ = std::fs::write("/proc/self/clear_refs", "5"); // resets VmHWM (proc(5)); other systems show zeros
         Self { before: field("VmRSS:") }
     }
 
-    /// How many bytes more there were at the peak than at the beginning.
+    /// Returns how many bytes more the peak had than the beginning.
     pub fn end(self) -> u64 {
         field("VmHWM:").saturating_sub(self.before)
     }

@@ -1,4 +1,5 @@
-//! A long body at 10 MiB a second through SQLite, read by one, and by a hundred more who come at random while it does.
+//! A long body at 10 MiB per second through SQLite, read by one request, and by a hundred followers that arrive at random
+//! times meanwhile.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -17,12 +18,14 @@ use tower_response_cache::storage::SqliteStorage;
 
 use super::memory::Peak;
 
+/// The length of a frame.
 const FRAME: usize = 64 * 1024;
+/// Bytes per second: slow enough that the machine is idle, so that delays are the cache's own.
 const SPEED: u64 = 10 << 20;
 
 type Frames = UnsyncBoxBody<Bytes, Infallible>;
 
-/// So many bytes, each frame at its time.
+/// Returns a body of this length that sends each frame at its time.
 fn body(len: u64, sent: Arc<AtomicU64>) -> Frames {
     let frames = futures_util::stream::unfold((0, tokio::time::Instant::now()), move |(place, begun)| {
         let sent = Arc::clone(&sent);
@@ -39,20 +42,20 @@ fn body(len: u64, sent: Arc<AtomicU64>) -> Frames {
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// What the worst reader saw.
+/// The worst figures of all followers.
 #[derive(Default)]
 struct Worst {
-    /// Until the first byte, in microseconds.
-    first: AtomicU64,
-    /// How many bytes behind the origin, once it had caught up.
+    /// The time until the first byte, in microseconds.
+    first_byte: AtomicU64,
+    /// How many bytes a reader fell behind the origin, after it had caught up once.
     behind: AtomicU64,
 }
 
 async fn transfer(mebibytes: u64, readers: usize, file: &Path) {
     let len = mebibytes << 20;
-    let (sent, asked, worst) =
+    let (sent, fetches, worst) =
         (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Worst::default()));
-    let (counter, progress) = (Arc::clone(&asked), Arc::clone(&sent));
+    let (counter, progress) = (Arc::clone(&fetches), Arc::clone(&sent));
     let origin = service_fn(move |_: Request<Empty<Bytes>>| {
         counter.fetch_add(1, Ordering::SeqCst);
         let response = Response::builder().header("cache-control", "max-age=60");
@@ -63,8 +66,9 @@ async fn transfer(mebibytes: u64, readers: usize, file: &Path) {
     let peak = Peak::begin();
     let mut callers = JoinSet::new();
     for number in 0..=readers {
-        let late = if number == 0 { 0.0 } else { 0.02 + fastrand::f64() * 0.9 };
-        let wait = Duration::from_secs_f64(late * len as f64 / SPEED as f64);
+        // The first request leads; the others arrive while between 2 and 92 % of the body have been sent.
+        let arrival = if number == 0 { 0.0 } else { 0.02 + fastrand::f64() * 0.9 };
+        let wait = Duration::from_secs_f64(arrival * len as f64 / SPEED as f64);
         let (service, sent, worst) = (service.clone(), Arc::clone(&sent), Arc::clone(&worst));
         callers.spawn(async move {
             tokio::time::sleep(wait).await;
@@ -75,7 +79,7 @@ async fn transfer(mebibytes: u64, readers: usize, file: &Path) {
             while let Some(frame) = body.frame().await {
                 let data = frame.unwrap().into_data().unwrap();
                 if place == 0 && number > 0 {
-                    worst.first.fetch_max(begun.elapsed().as_micros() as u64, Ordering::SeqCst);
+                    worst.first_byte.fetch_max(begun.elapsed().as_micros() as u64, Ordering::SeqCst);
                 }
                 place += data.len() as u64;
                 let behind = sent.load(Ordering::SeqCst).saturating_sub(place);
@@ -94,18 +98,18 @@ async fn transfer(mebibytes: u64, readers: usize, file: &Path) {
     let took = begun.elapsed();
     layer.idle().await;
     println!(
-        "{mebibytes} MiB, {readers:>3} who follow: {} fetch, {:.2} s, first byte after at most {:.1} ms, at most {} KiB behind \
-         once level, memory {:.1} MiB",
-        asked.load(Ordering::SeqCst),
+        "{mebibytes} MiB, {readers:>3} followers: {} fetch, {:.2} s, first byte after at most {:.1} ms, at most {} KiB behind \
+         after catching up, memory {:.1} MiB",
+        fetches.load(Ordering::SeqCst),
         took.as_secs_f64(),
-        worst.first.load(Ordering::SeqCst) as f64 / 1000.0,
+        worst.first_byte.load(Ordering::SeqCst) as f64 / 1000.0,
         worst.behind.load(Ordering::SeqCst) / 1024,
         peak.end() as f64 / 1048576.0,
     );
 }
 
 pub async fn measure(mebibytes: u64, folder: &Path) {
-    println!("\na body at 10 MiB a second, on SQLite");
+    println!("\na body at 10 MiB per second, in SQLite");
     for readers in [0, 100] {
         transfer(mebibytes, readers, &folder.join(format!("long-{readers}"))).await;
     }

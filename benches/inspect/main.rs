@@ -1,10 +1,10 @@
-//! What the commands of `examples/inspect` take in time and memory on a SQLite file and on a Redis server with 100,000
+//! Measures time and memory of the commands of `examples/inspect`, on a SQLite file and on a Redis server with 100,000
 //! responses of 2 KiB.
 //!
 //! `cargo bench --features sqlite,redis --bench inspect`
 //!
-//! Redis is the one at `TEST_REDIS_URL`, else one that the bench starts, if it is installed. The peak is what GNU time
-//! says of the program; where it is not installed there is none.
+//! Redis is the server at `TEST_REDIS_URL`, or else one that the bench starts if Redis is installed. The peak of memory
+//! is printed if GNU time is installed.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[path = "../../tests/servers/mod.rs"]
@@ -25,9 +25,9 @@ use tower_response_cache::storage::connect;
 
 const TYPES: [&str; 4] = ["text/html; charset=utf-8", "application/json", "image/png", "text/css"];
 
-/// Stores so many responses, from a thousand hosts.
-async fn fill(store: &str, entries: usize) {
-    let layer = CacheLayer::new(connect(store).await.unwrap());
+/// Stores this many responses, from a thousand hosts.
+async fn fill(storage: &str, entries: usize) {
+    let layer = CacheLayer::new(connect(storage).await.unwrap());
     let body = Bytes::from(vec![b'x'; 2048]);
     let origin = service_fn(move |request: Request<Full<Bytes>>| {
         let body = body.clone();
@@ -43,19 +43,19 @@ async fn fill(store: &str, entries: usize) {
         }
     });
     let service = layer.layer(origin);
-    let asked = stream::iter(0..entries).for_each_concurrent(64, |number| {
+    let requests = stream::iter(0..entries).for_each_concurrent(64, |number| {
         let url =
             format!("https://host-{}.example/some/path/to/page-{number}.html?query={number}", number % 1000);
-        let answer = service.clone().oneshot(Request::get(url).body(Full::default()).unwrap());
+        let response = service.clone().oneshot(Request::get(url).body(Full::default()).unwrap());
         async move {
-            answer.await.unwrap().into_body().collect().await.unwrap();
+            response.await.unwrap().into_body().collect().await.unwrap();
         }
     });
-    asked.await;
+    requests.await;
     layer.idle().await;
 }
 
-/// Runs the program to its end; seconds, and the peak of its memory in MiB.
+/// Runs the program to its end, and returns the seconds and the peak of its memory in MiB.
 fn run(program: &Path, arguments: &[&str], codes: &[i32]) -> (f64, Option<f64>) {
     let time = servers::find("time").ok();
     let mut command = match &time {
@@ -69,13 +69,13 @@ fn run(program: &Path, arguments: &[&str], codes: &[i32]) -> (f64, Option<f64>) 
     let begun = Instant::now();
     let output = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap();
     let seconds = begun.elapsed().as_secs_f64();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{arguments:?}: {said}");
-    let peak = said.lines().last().and_then(|line| line.parse::<f64>().ok()).filter(|_| time.is_some());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{arguments:?}: {stderr}");
+    let peak = stderr.lines().last().and_then(|line| line.parse::<f64>().ok()).filter(|_| time.is_some());
     (seconds, peak.map(|kilobytes| kilobytes / 1024.0))
 }
 
-fn measure(program: &Path, store: &str, name: &str, copy: &str) {
+fn measure(program: &Path, storage: &str, name: &str, copy: &str) {
     let commands: [&[&str]; 11] = [
         &["list"],
         &["list", "--width", "80"],
@@ -90,15 +90,15 @@ fn measure(program: &Path, store: &str, name: &str, copy: &str) {
         &["purge", "--yes"],
     ];
     for arguments in commands {
-        let (seconds, peak) = run(program, &[&[store], arguments].concat(), &[0]);
-        let what =
+        let (seconds, peak) = run(program, &[&[storage], arguments].concat(), &[0]);
+        let command =
             arguments.iter().filter(|word| !word.contains("://")).copied().collect::<Vec<_>>().join(" ");
         let peak = peak.map_or_else(|| "-".to_owned(), |peak| format!("{peak:.1} MiB"));
-        println!("{name:8} {what:40} {seconds:>8.2} s {peak:>12}");
+        println!("{name:8} {command:40} {seconds:>8.2} s {peak:>12}");
     }
 }
 
-/// The program, built as this bench is.
+/// Returns the path of the program, and builds it if it is older than this bench.
 fn built() -> PathBuf {
     let bench = std::env::current_exe().unwrap();
     let folder = bench.parent().unwrap().parent().unwrap();
@@ -121,20 +121,20 @@ async fn main() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
     println!("{:8} {entries} responses", "");
-    let store = file("store.sqlite");
-    fill(&store, entries).await;
-    measure(&program, &store, "sqlite", &file("copy.sqlite"));
+    let storage = file("storage.sqlite");
+    fill(&storage, entries).await;
+    measure(&program, &storage, "sqlite", &file("copy.sqlite"));
     #[cfg(feature = "redis")]
     {
         let named = std::env::var("TEST_REDIS_URL").ok();
         let own = if named.is_none() { servers::redis::Redis::start(&[]).ok() } else { None };
         let Some(url) = named.or_else(|| own.as_ref().map(|own| format!("redis://127.0.0.1:{}/0", own.port)))
         else {
-            return println!("redis    is not installed");
+            return println!("redis    not measured: install Redis, or set TEST_REDIS_URL");
         };
-        let store = format!("{url}?cache_name=inspect-bench-{}", std::process::id());
-        fill(&store, entries).await;
-        measure(&program, &store, "redis", &format!("{store}-copy"));
-        run(&program, &[&format!("{store}-copy"), "purge", "--yes"], &[0]);
+        let storage = format!("{url}?cache_name=inspect-bench-{}", std::process::id());
+        fill(&storage, entries).await;
+        measure(&program, &storage, "redis", &format!("{storage}-copy"));
+        run(&program, &[&format!("{storage}-copy"), "purge", "--yes"], &[0]);
     }
 }

@@ -1,4 +1,4 @@
-//! What every way of answering is measured on: a service that has its response ready, with the fields of a usual one.
+//! The services that the cache is measured against. Their response is ready, and has the fields of a usual one.
 #![allow(dead_code, unreachable_pub, clippy::future_not_send)]
 
 use std::convert::Infallible;
@@ -15,10 +15,12 @@ use tower::Service;
 
 pub type Ask = Request<Empty<Bytes>>;
 
-/// What is asked for.
+/// The URI of every request, of usual length.
 pub const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
 
-/// No Date: its moment is the cache's, whenever this runs.
+/// Returns the fields of the response.
+///
+/// Without a Date: a fixed one would make the response old, whereas the cache adds the time of the run.
 pub fn fields() -> HeaderMap {
     let mut fields = HeaderMap::new();
     for (name, value) in [
@@ -37,7 +39,7 @@ pub fn fields() -> HeaderMap {
     fields
 }
 
-/// The floor: a service that clones its response.
+/// The floor of all figures: an inner service that clones its response.
 #[derive(Clone)]
 pub struct Bare {
     fields: Arc<HeaderMap>,
@@ -67,7 +69,7 @@ impl Service<Ask> for Bare {
     }
 }
 
-/// The lower bound of any cache in memory: a map by path and query, the fields cloned, an Age.
+/// The lower bound of any cache in memory: looks up a map by path and query, clones the fields and sets Age.
 #[derive(Clone)]
 pub struct LowerBound {
     map: Arc<Cache<String, Arc<(HeaderMap, Bytes)>>>,
@@ -78,7 +80,7 @@ impl LowerBound {
         let map = Cache::new(1000);
         let mut fields = fields();
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-        // What any cache has to add: made while it runs, and so counted by its users as all such values are.
+        // The fields that any cache has to add. Built at run time as theirs are: cloning a static value would cost less.
         let date = HeaderValue::from_bytes(b"Thu, 01 Jan 2026 00:00:00 GMT");
         fields.insert(header::DATE, date.unwrap_or(HeaderValue::from_static("")));
         fields.insert(header::AGE, HeaderValue::from_static("0"));
@@ -98,7 +100,7 @@ impl Service<Ask> for LowerBound {
     }
 
     fn call(&mut self, request: Ask) -> Self::Future {
-        let Some(stored) = self.map.get(path(request.uri())) else { panic!("it was put in") };
+        let Some(stored) = self.map.get(path(request.uri())) else { panic!("the map holds it") };
         let mut response = Response::new(Full::new(stored.1.clone()));
         *response.headers_mut() = stored.0.clone();
         if let Some(age) = response.headers_mut().get_mut(header::AGE) {
@@ -112,7 +114,7 @@ fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
-pub fn ask(uri: &str) -> Ask {
+pub fn request(uri: &str) -> Ask {
     let request = Request::get(uri).header(header::ACCEPT, "*/*").header(header::USER_AGENT, "bench");
     match request.body(Empty::new()) {
         Ok(request) => request,
@@ -120,7 +122,7 @@ pub fn ask(uri: &str) -> Ask {
     }
 }
 
-/// Asks, and reads the body to its end; says how long it was.
+/// Sends a request, reads the body to its end, and returns its length.
 pub async fn read<S, B>(service: &mut S, uri: &str) -> usize
 where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
@@ -129,14 +131,15 @@ where
     read_held(service, uri, false).await
 }
 
-/// The same, but other tasks have their turn while the response is held: what one task reads and frees at once is
-/// flattered by its processor's cache.
+/// As [`read`], but lets other tasks run while it holds the response.
+///
+/// A task that reads and frees a response at once profits from its processor's cache, more than a server does.
 pub async fn read_held<S, B>(service: &mut S, uri: &str, held: bool) -> usize
 where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
 {
-    let Ok(response) = service.call(ask(uri)).await else { panic!("it answers") };
+    let Ok(response) = service.call(request(uri)).await else { panic!("it answers") };
     if held {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! DynamoDB's driver as it is: a table of numbers and bytes beside the storage's own, by the same client.
+//! The raw DynamoDB driver: a table of numbers and bytes, through the same client as the storage.
 
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
@@ -14,20 +14,20 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::{Client, Config};
 
 use crate::raw::Raw;
 
-pub const LONGEST: usize = 256 << 10;
+/// The longest value that is measured: an item has at most 400 KB, its attribute names included.
+pub const MAX_LEN: usize = 256 << 10;
 
 pub fn endpoint() -> Result<String, &'static str> {
-    std::env::var("TEST_DYNAMODB_ENDPOINT").map_err(|_| "no server")
+    std::env::var("TEST_DYNAMODB_ENDPOINT").map_err(|_| "TEST_DYNAMODB_ENDPOINT is not set")
 }
 
 pub struct RawDynamoDb {
     client: Client,
     table: String,
-    /// The storage's.
-    other: String,
+    storage_table: String,
 }
 
-/// The storage and the raw driver, each with a table of its own.
+/// Opens the storage and the raw driver, each with a table of its own.
 pub async fn open(endpoint: &str) -> (DynamoDbStorage, RawDynamoDb) {
     let https = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
@@ -39,10 +39,10 @@ pub async fn open(endpoint: &str) -> (DynamoDbStorage, RawDynamoDb) {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .http_client(https);
     let client = Client::from_conf(config.build());
-    let other = format!("bench-{:016x}", fastrand::u64(..));
-    let storage = DynamoDbStorage::builder(client.clone()).cache_name(&other).create_if_missing(true);
+    let storage_table = format!("bench-{:016x}", fastrand::u64(..));
+    let storage = DynamoDbStorage::builder(client.clone()).cache_name(&storage_table).create_if_missing(true);
     let storage = storage.connect().await.unwrap();
-    let raw = RawDynamoDb { client, table: format!("{other}-raw"), other };
+    let raw = RawDynamoDb { client, table: format!("{storage_table}-raw"), storage_table };
     let attribute =
         AttributeDefinition::builder().attribute_name("k").attribute_type(ScalarAttributeType::N).build();
     let key = KeySchemaElement::builder().attribute_name("k").key_type(KeyType::Hash).build();
@@ -53,7 +53,7 @@ pub async fn open(endpoint: &str) -> (DynamoDbStorage, RawDynamoDb) {
 
 impl RawDynamoDb {
     pub async fn delete(&self) {
-        for table in [&self.table, &self.other] {
+        for table in [&self.table, &self.storage_table] {
             self.client.delete_table().table_name(table).send().await.unwrap();
         }
     }

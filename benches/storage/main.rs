@@ -1,14 +1,16 @@
-//! Hits and stores per second by storage and size, each beside the raw driver that moves the same bytes: only the ratios
-//! travel.
+//! Measures reads, hits and misses per second of each storage, beside its raw driver with the same bytes.
 //!
 //! `cargo bench --all-features --bench storage [NAME …]`
 //!
-//! A read is one record from the storage, without a cache above it. A hit is a request through the layer, its body read
-//! and held while other tasks have their turn; the raw driver reads a value of the same length. A store is a miss whose
-//! response is written; the raw driver writes such a value. Requests go through 200 URLs in turn. The two are measured in
-//! turns, five times each; the medians are shown. Redis is the one at `TEST_REDIS_URL`, MongoDB that at
-//! `TEST_MONGODB_URL`, DynamoDB that at `TEST_DYNAMODB_ENDPOINT`, where values of at most 256 KiB are measured, since an
-//! item has at most 400.
+//! - A **read** takes one record from the storage, without a cache above it; the raw driver reads a value of that length.
+//! - A **hit** is a request through the layer. Its body is read, and held while other tasks run.
+//! - A **miss** is a request through the layer whose response is stored; the raw driver writes a value of that length.
+//!
+//! Requests go through 200 URLs in turn. The layer and the driver are measured alternately, five times each, and the
+//! medians are printed. Only the ratios can be compared between machines.
+//!
+//! The servers are those at `TEST_REDIS_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT`. DynamoDB is measured up to
+//! 256 KiB, because an item has at most 400 KB.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(feature = "dynamodb")]
@@ -33,6 +35,7 @@ use origin::{Bare, URI, read, read_held};
 use rate::{Plan, Rates, compare};
 use raw::{Raw, RawMemory, RawRedis, RawSqlite};
 
+/// How many URLs are requested in turn: enough that a row is not still in the processor's cache from the last time.
 pub const ROWS: usize = 200;
 const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")];
 
@@ -40,7 +43,7 @@ fn record_key(number: usize) -> Key {
     Key::head([number as u8; 16])
 }
 
-/// The layer over one storage, and what it is compared with.
+/// The layer over one storage, and the raw driver that it is compared with.
 struct Pair<S: Storage, R> {
     storage: S,
     layer: CacheLayer<S>,
@@ -53,7 +56,7 @@ struct Pair<S: Storage, R> {
 
 impl<S: Storage, R: Raw> Pair<S, R> {
     async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
-        // A store that is left alone because it is slow would be measured as a fast one.
+        // Beyond the usual deadline the cache would stop using the storage for a while, and every request would look fast.
         let layer =
             CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build().unwrap();
         let service = layer.layer(Bare::new(len));
@@ -74,18 +77,18 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
     for tasks in [1, 64] {
         let shared = || Arc::clone(&pair);
         let raw_get = {
-            let own = shared();
+            let pair = shared();
             move |number: usize| {
-                let pair = Arc::clone(&own);
+                let pair = Arc::clone(&pair);
                 async move {
                     let value = pair.raw.get((number % ROWS) as u64).await;
-                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await; // holds the value while other tasks run, as `read_held` does
                     assert_eq!(value.len(), pair.body.len());
                 }
             }
         };
         let own = shared();
-        let read_one = move |number: usize| {
+        let read_record = move |number: usize| {
             let pair = Arc::clone(&own);
             async move {
                 let record = pair.storage.read(record_key(number % ROWS)).await.unwrap().unwrap();
@@ -93,9 +96,15 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
                 assert_eq!(record.payload().len(), pair.body.len());
             }
         };
-        row(name, "read", size, tasks, &compare(plan, tasks, read_one, raw_get.clone(), || async {}).await);
+        print_row(
+            name,
+            "read",
+            size,
+            tasks,
+            &compare(plan, tasks, read_record, raw_get.clone(), || async {}).await,
+        );
         let own = shared();
-        let ours = move |number: usize| {
+        let hit = move |number: usize| {
             let pair = Arc::clone(&own);
             async move {
                 let uri = &pair.rows[number % ROWS];
@@ -103,19 +112,19 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
                 assert_eq!(len, pair.body.len());
             }
         };
-        row(name, "hit", size, tasks, &compare(plan, tasks, ours, raw_get, || async {}).await);
+        print_row(name, "hit", size, tasks, &compare(plan, tasks, hit, raw_get, || async {}).await);
         let own = shared();
-        let ours = move |_: usize| {
+        let miss = move |_: usize| {
             let pair = Arc::clone(&own);
             async move {
-                // A ring, so that what is measured is not a store that grows without end.
+                // New in every round, so that it is a miss.
                 let number = pair.cold.fetch_add(1, Ordering::Relaxed);
                 let uri = format!("{URI}&cold={}&round={}", number % 1000, number / 1000);
                 read(&mut pair.service.clone(), &uri).await;
             }
         };
         let own = shared();
-        let raw = move |number: usize| {
+        let raw_set = move |number: usize| {
             let pair = Arc::clone(&own);
             async move { pair.raw.set(1000 + (number % 1000) as u64, pair.body.clone()).await }
         };
@@ -123,13 +132,13 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
             let layer = pair.layer.clone();
             async move { layer.idle().await }
         };
-        row(name, "store", size, tasks, &compare(plan, tasks, ours, raw, settle).await);
+        print_row(name, "miss", size, tasks, &compare(plan, tasks, miss, raw_set, settle).await);
     }
 }
 
-fn row(name: &str, what: &str, size: &str, tasks: usize, rates: &Rates) {
+fn print_row(name: &str, operation: &str, size: &str, tasks: usize, rates: &Rates) {
     println!(
-        "{name:22} {what:6} {size:>7} {tasks:>6} {:>11.0} {:>11.0} {:>7.2}",
+        "{name:22} {operation:9} {size:>7} {tasks:>6} {:>11.0} {:>11.0} {:>7.2}",
         rates.ours,
         rates.raw,
         rates.ours / rates.raw
@@ -143,9 +152,9 @@ async fn main() {
     let names: Vec<&str> =
         arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| name.contains(wanted));
-    let head = ["", "", "size", "tasks", "ours /s", "raw /s", "ratio"];
+    let head = ["storage", "operation", "size", "tasks", "ours /s", "raw /s", "ratio"];
     println!(
-        "{:22} {:6} {:>7} {:>6} {:>11} {:>11} {:>7}",
+        "{:22} {:9} {:>7} {:>6} {:>11} {:>11} {:>7}",
         head[0], head[1], head[2], head[3], head[4], head[5], head[6]
     );
     let server = raw::redis_url();
@@ -172,7 +181,7 @@ async fn main() {
                 storage.clear().await.unwrap();
                 pair.raw.clear().await;
             }
-            Err(reason) if wanted("redis") => println!("redis: {reason}"),
+            Err(reason) if wanted("redis") => println!("redis: not measured, {reason}"),
             _ => {}
         }
         #[cfg(feature = "mongodb")]
@@ -183,18 +192,18 @@ async fn main() {
                 measure("mongodb", size, plan, Arc::clone(&pair)).await;
                 pair.raw.drop_database().await;
             }
-            Err(reason) if wanted("mongodb") => println!("mongodb: {reason}"),
+            Err(reason) if wanted("mongodb") => println!("mongodb: not measured, {reason}"),
             _ => {}
         }
         #[cfg(feature = "dynamodb")]
         match dynamodb::endpoint() {
-            Ok(endpoint) if wanted("dynamodb") && len <= dynamodb::LONGEST => {
+            Ok(endpoint) if wanted("dynamodb") && len <= dynamodb::MAX_LEN => {
                 let (storage, raw) = dynamodb::open(&endpoint).await;
                 let pair = Pair::new(storage, raw, len).await;
                 measure("dynamodb", size, plan, Arc::clone(&pair)).await;
                 pair.raw.delete().await;
             }
-            Err(reason) if wanted("dynamodb") => println!("dynamodb: {reason}"),
+            Err(reason) if wanted("dynamodb") => println!("dynamodb: not measured, {reason}"),
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! MongoDB's driver as it is: documents of a number and bytes beside the storage's own, by the same client.
+//! The raw MongoDB driver: documents of a number and bytes, through the same client as the storage.
 
 use bytes::Bytes;
 use tower_response_cache::storage::MongoDbStorage;
@@ -9,7 +9,7 @@ use tower_response_cache::storage::mongodb::driver::{Client, Collection};
 use crate::raw::Raw;
 
 pub fn url() -> Result<String, &'static str> {
-    std::env::var("TEST_MONGODB_URL").map_err(|_| "no server")
+    std::env::var("TEST_MONGODB_URL").map_err(|_| "TEST_MONGODB_URL is not set")
 }
 
 pub struct RawMongoDb {
@@ -18,7 +18,7 @@ pub struct RawMongoDb {
     values: Collection<Document>,
 }
 
-/// The storage and the raw driver, each with a collection of its own in one database.
+/// Opens the storage and the raw driver, each with a collection of its own in one database.
 pub async fn open(url: &str) -> (MongoDbStorage, RawMongoDb) {
     let client = Client::with_uri_str(url).await.unwrap();
     let name = format!("bench-{:016x}", fastrand::u64(..));

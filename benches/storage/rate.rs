@@ -1,9 +1,9 @@
-//! How often something can be done in a second, beside something else.
+//! Measures how often two operations can be done per second.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How much is measured.
+/// How much is measured, for each operation.
 #[derive(Clone, Copy)]
 pub struct Plan {
     rounds: usize,
@@ -11,18 +11,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// For `cargo bench`: the median of five rounds outlasts a disturbance of one or two.
     pub const LONG: Self = Self { rounds: 5, time: Duration::from_millis(500) };
-    /// To see that it runs.
+    /// For `cargo test`, which only checks that the bench runs.
     pub const ONCE: Self = Self { rounds: 1, time: Duration::from_millis(10) };
 }
 
-/// Medians, per second.
+/// The medians, per second.
 pub struct Rates {
     pub ours: f64,
     pub raw: f64,
 }
 
-/// Measures the two in turns. What ours leaves behind is waited for, within its time.
+/// Measures both operations alternately, so that a change of the machine's speed meets both.
+///
+/// `settle` waits for the work that ours leaves behind, and its time counts as ours.
 pub async fn compare<A, B, FA, FB, S, FS>(plan: Plan, tasks: usize, ours: A, raw: B, settle: S) -> Rates
 where
     A: Fn(usize) -> FA + Clone + Send + 'static,
@@ -32,12 +35,12 @@ where
     S: Fn() -> FS,
     FS: Future<Output = ()>,
 {
-    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let (mut our_rates, mut raw_rates) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        one.push(rate(plan.time, tasks, &ours, &settle).await);
-        other.push(rate(plan.time, tasks, &raw, || async {}).await);
+        our_rates.push(rate(plan.time, tasks, &ours, &settle).await);
+        raw_rates.push(rate(plan.time, tasks, &raw, || async {}).await);
     }
-    Rates { ours: median(one), raw: median(other) }
+    Rates { ours: median(our_rates), raw: median(raw_rates) }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
@@ -45,7 +48,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// Each task does the next one as soon as it has done one, until the time is over.
+/// Returns the rate of an operation that each task repeats until the time is over.
 async fn rate<F, O, S, FS>(time: Duration, tasks: usize, operation: &F, settle: S) -> f64
 where
     F: Fn(usize) -> O + Clone + Send + 'static,
@@ -60,7 +63,7 @@ where
         running.spawn(async move {
             let mut done = 0;
             while began.elapsed() < time {
-                operation(task * 7 + done).await;
+                operation(task * 7 + done).await; // tasks begin at different rows
                 done += 1;
             }
             done

@@ -1,4 +1,4 @@
-//! The drivers as they are, without a cache.
+//! The raw drivers, without a cache.
 
 use std::future::Future;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tower_response_cache::storage::redis::redis::aio::MultiplexedConnection;
 use tower_response_cache::storage::redis::redis::{self, Client};
 use tower_response_cache::storage::sqlite::tokio_rusqlite::{self, Connection};
 
-/// A map from numbers to bytes.
+/// Stores bytes by a number.
 pub trait Raw: Send + Sync + 'static {
     fn get(&self, number: u64) -> impl Future<Output = Bytes> + Send;
     fn set(&self, number: u64, value: Bytes) -> impl Future<Output = ()> + Send;
@@ -21,7 +21,7 @@ pub struct RawMemory(Cache<u64, Bytes>);
 
 impl RawMemory {
     pub fn new() -> Self {
-        Self(Cache::new(2000))
+        Self(Cache::new(2000)) // more than the numbers in use, so that nothing is evicted
     }
 }
 
@@ -35,7 +35,7 @@ impl Raw for RawMemory {
     }
 }
 
-/// One connection on its thread, as tokio-rusqlite has it; the pragmas are those of the storage.
+/// One connection on a thread of its own, as tokio-rusqlite has it, with the pragmas of the storage.
 pub struct RawSqlite(Connection);
 
 impl RawSqlite {
@@ -69,7 +69,7 @@ impl Raw for RawSqlite {
     }
 }
 
-/// As many multiplexed connections as the storage has.
+/// Two multiplexed connections, as the storage has.
 pub struct RawRedis {
     connections: [MultiplexedConnection; 2],
     next: AtomicUsize,
@@ -79,6 +79,7 @@ pub struct RawRedis {
 impl RawRedis {
     pub async fn connect(url: &str, name: &str) -> Self {
         let client = Client::open(url).unwrap();
+        // The settings of the storage's own connections.
         let config =
             || redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1000);
         let connect = async || client.get_multiplexed_async_connection_with_config(&config()).await.unwrap();
@@ -113,5 +114,5 @@ impl Raw for RawRedis {
 }
 
 pub fn redis_url() -> Result<String, &'static str> {
-    std::env::var("TEST_REDIS_URL").map_err(|_| "no server")
+    std::env::var("TEST_REDIS_URL").map_err(|_| "TEST_REDIS_URL is not set")
 }

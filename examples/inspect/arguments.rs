@@ -7,103 +7,104 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tower_response_cache::UrlPattern;
 
-use crate::end::{End, say};
-use crate::{store, text};
+use crate::exit::{Exit, print_error};
+use crate::{address, text};
 
-const STORES: &str = "\
-Stores: sqlite://PATH (or a plain path), directory://PATH, redis://HOST/0?cache_name=NAME, mongodb://HOST/NAME,
-dynamodb://TABLE: whatever storage::connect takes and the program was built with.
+const AFTER_HELP: &str = "\
+Storages: sqlite://PATH (or a plain path), directory://PATH, redis://HOST/0?cache_name=NAME, mongodb://HOST/NAME,
+dynamodb://TABLE: any address that storage::connect takes, if the program was built with the storage's feature.
 
 Exit codes:
   0  done
-  1  nothing was found (list, show, delete), damage was found (verify), or something was left out (copy)
-  2  wrong usage, or refused: without --yes where nobody can be asked, or answered with no
-  3  the store, or the output, failed
+  1  nothing was found (list, show, delete), damage was found (verify), or a response was not copied (copy)
+  2  wrong usage, or not confirmed: answered with no, or no terminal to ask on and no --yes
+  3  the storage or the output failed
 
-Where the standard output is no terminal, list writes a line an entry and no heading: URL, status, media type, bytes of
-the body, when it was stored and until when it is fresh, with tabs between them.";
+If the standard output is no terminal, list writes a line per response, without a heading. Its values are separated by
+tabs: URL, status, media type, bytes of the body, when it was stored, and until when it is fresh.";
 
-/// Looks into the store of a cache, and keeps it.
+/// Shows and changes what a storage holds.
 #[derive(Parser)]
-#[command(name = "inspect", after_help = STORES)]
+#[command(name = "inspect", after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// The store's address, or the path of a SQLite file
-    #[arg(value_name = "STORE")]
-    pub store: String,
+    /// The storage's address, or the path of a SQLite file
+    #[arg(value_name = "STORAGE")]
+    pub storage: String,
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    pub sight: Sight,
+    pub identity: CacheIdentity,
 }
 
-/// As which cache the program looks. By default across all partitions and secrets.
+/// Which of the caches that share the storage the command acts as.
 #[derive(Args)]
-#[command(next_help_heading = "As which cache (default: as all)")]
-pub struct Sight {
-    /// See only what the cache of this partition sees
+#[command(next_help_heading = "Which cache (default: all that share the storage)")]
+pub struct CacheIdentity {
+    /// Only the responses of the cache with this partition
     #[arg(long, global = true, value_name = "NAME")]
     pub partition: Option<String>,
-    /// See only what the cache with this secret sees: the file's bytes, as they are
+    /// Only the responses of the cache with this key secret: the bytes of a file, unchanged
     #[arg(long, global = true, value_name = "PATH")]
-    pub secret_file: Option<PathBuf>,
+    pub key_secret_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// What is stored
+    /// Lists the stored responses
     List(List),
-    /// All that is known about a URL, each variant
+    /// Shows all that is known about the responses of one URL
     Show(Show),
-    /// Counts and bytes: by status, by media type, by host
+    /// Counts responses and bytes, by status, media type and host
     Stats(Stats),
-    /// Removes what is stored for URLs, or what the conditions match
+    /// Deletes the responses of URLs, or those that match the conditions
     Delete(Delete),
-    /// Removes everything
-    Purge(Consent),
-    /// Removes what is past its time
+    /// Deletes everything
+    Purge(Confirmation),
+    /// Deletes expired records, body chunks included
     Expire,
-    /// Gives what nothing names any more an end
+    /// Lets orphaned records expire, such as the chunks of an interrupted write
     Prune,
-    /// Reads all that is stored, and says what cannot be used
+    /// Reads every response to its end, and reports damage
     Verify,
-    /// Copies to another store, where nothing newer is overwritten
+    /// Copies responses to another storage, without overwriting newer ones
     Copy(Copy),
 }
 
 impl Command {
-    pub fn only_looks(&self) -> bool {
+    /// Returns whether the command changes nothing in the storage that it opens.
+    pub fn is_read_only(&self) -> bool {
         match self {
             Self::List(_) | Self::Show(_) | Self::Stats(_) | Self::Verify | Self::Copy(_) => true,
-            Self::Delete(Delete { consent, .. }) | Self::Purge(consent) => consent.dry_run,
+            Self::Delete(Delete { confirmation, .. }) | Self::Purge(confirmation) => confirmation.dry_run,
             Self::Expire | Self::Prune => false,
         }
     }
 }
 
-/// Which entries. All that are given must hold.
+/// Which responses the command is about.
 #[derive(Args)]
-#[command(next_help_heading = "Conditions (all that are given must hold)")]
+#[command(next_help_heading = "Conditions (a response must meet all of them)")]
 pub struct Conditions {
-    /// URLs, such as 'example.com/**/*.png'
+    /// With a URL of this pattern, such as 'example.com/**/*.png'
     #[arg(long, value_name = "GLOB")]
     pub url: Option<UrlPattern>,
-    /// A status or some: 200, 4xx, 200-299
-    #[arg(long, value_name = "STATUS", value_parser = statuses)]
+    /// With this status: 200, 4xx or 200-299
+    #[arg(long, value_name = "STATUS", value_parser = parse_statuses)]
     pub status: Option<(u16, u16)>,
-    /// Received at least so long ago, such as 2h or 90s
+    /// Stored more than this time ago, such as 2h or 90s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
-    /// Received at most so long ago
+    /// Stored less than this time ago
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub younger_than: Option<Duration>,
-    /// Fresh now
+    /// Fresh
     #[arg(long, conflicts_with = "stale")]
     pub fresh: bool,
-    /// Stale now
+    /// Stale
     #[arg(long)]
     pub stale: bool,
-    /// With a body longer than so much, such as 1MiB
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    /// With a body larger than this, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub larger_than: Option<u64>,
     /// Stored with this tag
     #[arg(long, value_name = "NAME")]
@@ -112,16 +113,16 @@ pub struct Conditions {
 
 #[derive(Args)]
 pub struct List {
-    /// One JSON array, without header values
+    /// Writes a JSON array, without header values
     #[arg(long)]
     pub json: bool,
-    /// At most so many
+    /// Lists at most N responses
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// In this order; the largest, the oldest and what expires soonest come first
+    /// Sorts the list; the largest, the oldest or the first to expire come first
     #[arg(long, value_enum, value_name = "BY")]
     pub sort: Option<Order>,
-    /// The table in so many columns, also where the output is no terminal
+    /// Writes the table in this width, even if the output is no terminal
     #[arg(long, value_name = "COLUMNS", conflicts_with = "json")]
     pub width: Option<usize>,
     #[command(flatten)]
@@ -138,50 +139,50 @@ pub enum Order {
 
 #[derive(Args)]
 pub struct Show {
-    /// The URL, or the name that the cache gave its key
+    /// The URL, or the cache-key:/// name that list shows in its place
     pub url: String,
-    /// Its header fields; secret values are withheld
+    /// Shows the header fields too; secret values are withheld
     #[arg(long)]
     pub headers: bool,
-    /// The body, as it is, and nothing else but --headers
+    /// Writes the body unchanged, instead of the facts
     #[arg(long)]
     pub body: bool,
-    /// Only the variant with this number
+    /// Shows only the variant with this number
     #[arg(long, value_name = "N")]
     pub variant: Option<usize>,
 }
 
 #[derive(Args)]
 pub struct Stats {
-    /// One JSON object
+    /// Writes a JSON object
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args)]
 pub struct Delete {
-    /// These, with all their variants
+    /// The URLs whose responses to delete, with all their variants
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
     #[command(flatten)]
-    pub consent: Consent,
+    pub confirmation: Confirmation,
     #[command(flatten)]
     pub conditions: Conditions,
 }
 
 #[derive(Args)]
-pub struct Consent {
-    /// Do not ask
+pub struct Confirmation {
+    /// Deletes without asking
     #[arg(long, short)]
     pub yes: bool,
-    /// Only say what would be removed
+    /// Shows what would be deleted, and deletes nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
 #[derive(Args)]
 pub struct Copy {
-    /// The other store's address; a file or directory is made if it is not there
+    /// The address of the other storage; a file or directory is created if it does not exist
     #[arg(value_name = "TO")]
     pub to: String,
     #[command(flatten)]
@@ -189,36 +190,39 @@ pub struct Copy {
 }
 
 impl Arguments {
-    pub fn read() -> Result<Self, End> {
+    /// Parses the command line. What ends the program instead is already printed.
+    pub fn read() -> Result<Self, Exit> {
         Self::try_parse().map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
-                Ok(()) => End::Done,
-                Err(error) => crate::Failure::Output(error).told(),
+                Ok(()) => Exit::Done,
+                Err(error) => crate::Failure::Output(error).report(),
             },
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                say("a store and a command are needed; see --help");
-                End::Refused
+                print_error("a storage and a command are needed; see --help");
+                Exit::Refused
             }
             _ => {
-                say(&one_line(&error.render().to_string()));
-                End::Refused
+                print_error(&one_line(&error.render().to_string()));
+                Exit::Refused
             }
         })
     }
 }
 
-/// The first paragraph of a message. Where a store's address stands in a wrong place, its password must not be said.
+/// Reduces clap's message to its first paragraph, without colours, tips and usage.
+///
+/// An address in a wrong position is quoted by clap, so its password has to be removed here.
 fn one_line(message: &str) -> String {
     let paragraph = message.trim().split("\n\n").next().unwrap_or_default();
     let paragraph = paragraph.strip_prefix("error:").unwrap_or(paragraph);
     let words = paragraph.split_whitespace().map(|word| match word.split_once("://") {
-        Some(_) => store::shown(word.trim_matches('\'')),
-        None => text::plain(word).into_owned(),
+        Some(_) => address::redacted(word.trim_matches('\'')),
+        None => text::escaped(word).into_owned(),
     });
     format!("{}; see --help", words.collect::<Vec<_>>().join(" "))
 }
 
-fn statuses(text: &str) -> Result<(u16, u16), String> {
+fn parse_statuses(text: &str) -> Result<(u16, u16), String> {
     let wrong = || "a status is 200, 4xx or 200-299".to_owned();
     let number = |text: &str| text.parse().ok().filter(|code| (100..=999).contains(code)).ok_or_else(wrong);
     if let Some(class) = text.strip_suffix("xx").or_else(|| text.strip_suffix("XX")) {
@@ -232,7 +236,7 @@ fn statuses(text: &str) -> Result<(u16, u16), String> {
     if first <= last { Ok((first, last)) } else { Err(wrong()) }
 }
 
-fn bytes(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let parsed = text.parse::<bytesize::ByteSize>();
     parsed.map(|size| size.as_u64()).map_err(|_| "a size is 500, 10KB or 1MiB".to_owned())
 }

@@ -1,4 +1,4 @@
-//! From the command line's conditions to a filter of the library.
+//! Builds the library's filter from the conditions on the command line.
 
 use std::collections::HashSet;
 
@@ -37,7 +37,8 @@ impl Conditions {
         filter
     }
 
-    pub fn are_none(&self) -> bool {
+    pub fn are_empty(&self) -> bool {
+        // Destructured, so that a new condition cannot be forgotten here: without it, `delete` would delete everything.
         let Self { url, status, older_than, younger_than, fresh, stale, larger_than, tag } = self;
         let times = older_than.or(*younger_than);
         let others = larger_than.is_none() && tag.is_none();
@@ -45,8 +46,8 @@ impl Conditions {
     }
 }
 
-/// Just these URLs, in whatever usual form they were written.
-pub fn exactly(filter: EntryFilter, urls: &[String]) -> EntryFilter {
+/// Restricts a filter to these URLs, normalised or not.
+pub fn with_urls(filter: EntryFilter, urls: &[String]) -> EntryFilter {
     let wanted: HashSet<String> = urls.iter().flat_map(|url| [url.clone(), normal_url(url)]).collect();
     filter.matching(move |entry| wanted.contains(entry.url()))
 }

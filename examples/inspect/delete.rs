@@ -2,69 +2,74 @@
 
 use tower_response_cache::EntryFilter;
 
-use crate::arguments::{Consent, Delete};
-use crate::ask;
-use crate::conditions::exactly;
-use crate::end::{End, Failure};
+use crate::arguments::{Confirmation, Delete};
+use crate::conditions::with_urls;
+use crate::confirm;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::progress::{Progress, Shown};
+use crate::progress::Progress;
 use crate::target::Target;
 use crate::text;
 
-pub async fn matching(target: &Target, options: Delete, output: &mut Output) -> Result<End, Failure> {
-    let Delete { urls, conditions, consent } = options;
-    if urls.is_empty() && conditions.are_none() {
-        let line = "delete needs a URL or a condition; purge removes everything";
+pub async fn matching(target: &Target, options: Delete, output: &mut Output) -> Result<Exit, Failure> {
+    let Delete { urls, conditions, confirmation } = options;
+    if urls.is_empty() && conditions.are_empty() {
+        let line = "delete needs a URL or a condition; to delete everything, use purge";
         return Err(Failure::Refused(line.to_owned()));
     }
-    ask::can_be_asked(&consent)?;
+    // Before the preview, which may take long, is in vain.
+    confirm::require_terminal(&confirmation)?;
     let filter = conditions.filter();
-    let filter = if urls.is_empty() { filter } else { exactly(filter, &urls) };
-    let found = ask::preview(target, &filter, output).await?;
+    let filter = if urls.is_empty() { filter } else { with_urls(filter, &urls) };
+    let found = confirm::preview(target, &filter, output).await?;
     if found == 0 {
-        return Ok(End::Found);
+        return Ok(Exit::Negative);
     }
-    if ask::agreed(&consent, &target.place)? {
-        remove(target, filter, found, output).await?;
+    if confirm::confirmed(&confirmation, &target.address)? {
+        delete(target, filter, found, output).await?;
     }
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
-pub async fn purge(target: &Target, consent: Consent, output: &mut Output) -> Result<End, Failure> {
-    ask::can_be_asked(&consent)?;
+pub async fn purge(
+    target: &Target,
+    confirmation: Confirmation,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    confirm::require_terminal(&confirmation)?;
     let everything = EntryFilter::new();
-    let found = ask::preview(target, &everything, output).await?;
-    if !ask::agreed(&consent, &target.place)? {
-        return Ok(End::Done);
+    let found = confirm::preview(target, &everything, output).await?;
+    if !confirm::confirmed(&confirmation, &target.address)? {
+        return Ok(Exit::Done);
     }
     if target.is_own {
-        // To clear is to clear what other partitions keep there too.
-        remove(target, everything, found, output).await?;
+        // `clear` would also delete what other caches keep in the storage.
+        delete(target, everything, found, output).await?;
     } else {
-        let _shown = Shown(Progress::begin("removing", None));
-        let removed = target.handle.clear().await.map_err(target.failed("empty"))?;
-        said(removed, output)?;
+        let _progress = Progress::begin("deleting", None);
+        let deleted = target.handle.clear().await.map_err(target.failed("clear"))?;
+        print_deleted(deleted, output)?;
     }
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
-async fn remove(
+async fn delete(
     target: &Target,
     filter: EntryFilter,
     found: u64,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let shown = Shown(Progress::begin("removing", Some(found)));
-    let progress = shown.0.clone();
+    let progress = Progress::begin("deleting", Some(found));
+    let bar = progress.bar();
     let filter = filter.matching(move |_| {
-        progress.step();
+        bar.inc(1);
         true
     });
-    let removed = target.handle.delete_matching(&filter).await.map_err(target.failed("delete from"))?;
-    drop(shown);
-    said(removed, output)
+    let deleted = target.handle.delete_matching(&filter).await.map_err(target.failed("delete from"))?;
+    drop(progress);
+    print_deleted(deleted, output)
 }
 
-fn said(removed: u64, output: &mut Output) -> Result<(), Failure> {
-    Ok(output.line(format_args!("removed {}", text::count(removed, "response", "responses")))?)
+fn print_deleted(deleted: u64, output: &mut Output) -> Result<(), Failure> {
+    Ok(output.line(format_args!("deleted {}", text::count(deleted, "response", "responses")))?)
 }

@@ -1,4 +1,4 @@
-//! One JSON array, written element by element.
+//! A JSON array that is written element by element, so that memory does not grow with it.
 
 use std::io;
 

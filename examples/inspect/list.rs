@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use tower_response_cache::Timestamp;
 
 use crate::arguments::{List, Order};
-use crate::end::{End, Failure};
+use crate::exit::{Exit, Failure};
 use crate::json::Array;
 use crate::output::Output;
 use crate::row::Row;
@@ -17,7 +17,7 @@ use crate::table::{self, Table};
 use crate::target::Target;
 use crate::text;
 
-pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<End, Failure> {
+pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<Exit, Failure> {
     let mut listing = Listing::begin(&options, output)?;
     let filter = options.conditions.filter();
     let mut entries = pin!(target.handle.entries(&filter));
@@ -32,7 +32,7 @@ pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<
             }
         }
         Some(order) => {
-            // The heap's top is the last of those that are kept.
+            // The heap keeps the first `limit` rows in order. Its top is the last of them, which a better row replaces.
             let mut first: BinaryHeap<Sorted> = BinaryHeap::new();
             while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
                 first.push(Sorted::new(Row::of(&entry), order));
@@ -48,18 +48,20 @@ pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<
     listing.end(output)
 }
 
-/// The form of the output, and what its last line counts.
+/// The output in one of its forms, and the totals for its last line.
 struct Listing {
     form: Form,
     rows: u64,
-    bytes: u64,
-    stored: u64,
+    body_bytes: u64,
+    stored_bytes: u64,
 }
 
 enum Form {
     Json(Array),
+    /// For people.
     Table(Table),
-    Plain,
+    /// For scripts.
+    Tabs,
 }
 
 impl Listing {
@@ -67,38 +69,39 @@ impl Listing {
         let form = match options.width.or_else(|| output.columns()) {
             _ if options.json => Form::Json(Array::begin(output)?),
             Some(columns) => Form::Table(Table::begin(columns, Timestamp::from(SystemTime::now()), output)?),
-            None => Form::Plain,
+            None => Form::Tabs,
         };
-        Ok(Self { form, rows: 0, bytes: 0, stored: 0 })
+        Ok(Self { form, rows: 0, body_bytes: 0, stored_bytes: 0 })
     }
 
     fn row(&mut self, row: &Row, output: &mut Output) -> Result<(), Failure> {
         self.rows += 1;
-        self.bytes += row.body_bytes;
-        self.stored += row.stored_bytes;
+        self.body_bytes += row.body_bytes;
+        self.stored_bytes += row.stored_bytes;
         match &mut self.form {
             Form::Json(array) => array.push(row, output)?,
             Form::Table(table) => table.row(row, output)?,
-            Form::Plain => table::plain(row, output)?,
+            Form::Tabs => table::tab_separated(row, output)?,
         }
         Ok(())
     }
 
-    fn end(self, output: &mut Output) -> Result<End, Failure> {
+    fn end(self, output: &mut Output) -> Result<Exit, Failure> {
         match self.form {
             Form::Json(array) => array.end(output)?,
             Form::Table(_) => output.line(format_args!(
-                "{}, {} in bodies, {} in the store",
+                "{}, {} of bodies, {} in storage",
                 text::count(self.rows, "response", "responses"),
-                text::size(self.bytes),
-                text::size(self.stored)
+                text::size(self.body_bytes),
+                text::size(self.stored_bytes)
             ))?,
-            Form::Plain => {}
+            Form::Tabs => {}
         }
-        Ok(if self.rows == 0 { End::Found } else { End::Done })
+        Ok(if self.rows == 0 { Exit::Negative } else { Exit::Done })
     }
 }
 
+/// A row that compares by the chosen order.
 struct Sorted {
     row: Row,
     order: Order,
@@ -109,7 +112,8 @@ impl Sorted {
         Self { row, order }
     }
 
-    fn place(&self) -> (Reverse<u64>, u64, &str) {
+    /// What rows are sorted by; the URL last, so that equal rows have the same order in every run.
+    fn sort_key(&self) -> (Reverse<u64>, u64, &str) {
         let Row { url, body_bytes, stored_at, expires_at, .. } = &self.row;
         match self.order {
             Order::Url => (Reverse(0), 0, url),
@@ -122,7 +126,7 @@ impl Sorted {
 
 impl Ord for Sorted {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place().cmp(&other.place())
+        self.sort_key().cmp(&other.sort_key())
     }
 }
 

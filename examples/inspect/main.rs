@@ -1,39 +1,44 @@
-//! Looks into a store, and keeps it: lists, shows, counts, deletes, copies and checks what is stored, on any store that
-//! has an address.
+//! Shows and changes what a storage holds.
 //!
-//! `cargo run --release --example inspect --features sqlite -- STORE COMMAND`
+//! It lists, shows, counts, deletes, copies and verifies stored responses, in any storage that has an address.
 //!
-//! Promises: a store that is not there is not made; nothing is evicted for its length; commands that only look open a
-//! SQLite file for reading only; the memory taken does not grow with the store, but for `list --sort`, and by some forty
-//! bytes a response for `verify` and `prune`; no credentials of the store's address and no secret header value is printed;
-//! control characters of what is stored reach no terminal.
+//! `cargo run --release --example inspect --features sqlite -- STORAGE COMMAND`
+//!
+//! # Invariants
+//! - A storage that does not exist is not created, except the target of `copy`.
+//! - Opening a storage evicts nothing from it, whatever bound it has.
+//! - Commands that change nothing open a SQLite file read-only, unless its address has options.
+//! - Memory does not grow with the storage, except for `list --sort`, and by about forty bytes per response for `verify`
+//!   and `prune`.
+//! - No credentials of an address and no secret header value is printed.
+//! - Control characters in what is stored do not reach the terminal.
 
-#![allow(unreachable_pub)] // modules of a program: pub says what the others use
+#![allow(unreachable_pub)] // the modules of a program have no other crate to be public for
 
+#[path = "../storage/address.rs"]
+mod address;
 mod arguments;
-mod ask;
 mod conditions;
+mod confirm;
 mod copy;
 mod delete;
-mod end;
+mod exit;
 mod json;
 mod list;
+mod maintenance;
 mod output;
 mod progress;
 mod row;
 mod show;
 mod stats;
-#[path = "../store/address.rs"]
-mod store;
 mod table;
 mod target;
 mod text;
-mod upkeep;
 
 use std::process::ExitCode;
 
 use crate::arguments::{Arguments, Command};
-use crate::end::{End, Failure};
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::target::{Access, Target};
 
@@ -41,27 +46,28 @@ use crate::target::{Access, Target};
 async fn main() -> ExitCode {
     let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
-        Err(end) => return end.code(),
+        Err(exit) => return exit.code(),
     };
     let mut output = Output::new();
     let done = run(arguments, &mut output).await;
+    // A command that failed may have printed something before.
     let flushed = output.flush();
-    done.and_then(|end| flushed.map(|()| end)).unwrap_or_else(Failure::told).code()
+    done.and_then(|exit| flushed.map(|()| exit)).unwrap_or_else(Failure::report).code()
 }
 
-async fn run(arguments: Arguments, output: &mut Output) -> Result<End, Failure> {
-    let Arguments { store, command, sight } = arguments;
-    let access = if command.only_looks() { Access::Look } else { Access::Change };
-    let target = Target::open(&store, access, &sight).await?;
+async fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> {
+    let Arguments { storage, command, identity } = arguments;
+    let access = if command.is_read_only() { Access::Read } else { Access::Write };
+    let target = Target::open(&storage, access, &identity).await?;
     match command {
         Command::List(options) => list::run(&target, options, output).await,
         Command::Show(options) => show::run(&target, options, output).await,
         Command::Stats(options) => stats::run(&target, options, output).await,
         Command::Delete(options) => delete::matching(&target, options, output).await,
-        Command::Purge(consent) => delete::purge(&target, consent, output).await,
-        Command::Expire => upkeep::expire(&target, output).await,
-        Command::Prune => upkeep::prune(&target, output).await,
-        Command::Verify => upkeep::verify(&target, output).await,
-        Command::Copy(options) => copy::run(&target, options, &sight, output).await,
+        Command::Purge(confirmation) => delete::purge(&target, confirmation, output).await,
+        Command::Expire => maintenance::expire(&target, output).await,
+        Command::Prune => maintenance::prune(&target, output).await,
+        Command::Verify => maintenance::verify(&target, output).await,
+        Command::Copy(options) => copy::run(&target, options, &identity, output).await,
     }
 }

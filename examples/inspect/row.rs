@@ -1,4 +1,6 @@
-//! What a listing keeps of an entry: no header values, which are the greater part of it and may be secret.
+//! What a listing shows of a stored response.
+//!
+//! It leaves out the header values: they take most of the memory, and may be secret.
 
 use std::time::Duration;
 
@@ -12,27 +14,28 @@ use crate::text;
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub url: Box<str>,
-    #[serde(serialize_with = "shown")]
+    #[serde(serialize_with = "as_text")]
     key: Key,
     pub status: u16,
     /// The Content-Type, with its parameters.
     pub content_type: Option<Box<str>>,
     pub body_bytes: u64,
-    /// With the records that the entry is made of.
+    /// About what its records take in the storage.
     pub stored_bytes: u64,
     in_chunks: bool,
-    /// Joined, since many of these are kept at once.
-    #[serde(serialize_with = "words")]
+    /// Joined by spaces: one allocation, since `list --sort` keeps many rows.
+    #[serde(serialize_with = "split")]
     vary: Box<str>,
+    /// Whether credentials of the request are part of what selects it.
     personal: bool,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "rfc3339")]
     requested_at: Timestamp,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "rfc3339")]
     pub stored_at: Timestamp,
-    /// Null: always fresh.
-    #[serde(serialize_with = "moment")]
+    /// Null in JSON if the response is fresh for ever.
+    #[serde(serialize_with = "rfc3339")]
     pub expires_at: Timestamp,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "rfc3339")]
     kept_until: Timestamp,
     #[serde(rename = "age_seconds", serialize_with = "seconds")]
     pub age: Duration,
@@ -63,23 +66,23 @@ impl Row {
     }
 }
 
-fn shown<S: Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(key)
 }
 
-fn words<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+fn split<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(text.split_ascii_whitespace())
 }
 
-fn moment<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    text::moment(*time).serialize(to)
+fn rfc3339<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    text::rfc3339(*time).serialize(to)
 }
 
 fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(time.as_secs())
 }
 
-/// `text/html` of a whole Content-Type.
+/// Returns the media type of a Content-Type without its parameters, such as `text/html`.
 pub fn essence(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }

@@ -9,21 +9,22 @@ use http_body_util::BodyExt;
 use tower_response_cache::{EntryFilter, StoredEntry, Timestamp};
 
 use crate::arguments::Show;
-use crate::conditions::exactly;
-use crate::end::{End, Failure};
+use crate::conditions::with_urls;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::target::Target;
 use crate::text;
 
-/// Fields whose values are secrets, and words in the names of such fields.
+/// Fields whose values are credentials or cookies.
 const SECRET: [&str; 5] = ["set-cookie", "set-cookie2", "cookie", "authorization", "proxy-authorization"];
+/// Words in the names of other fields that usually hold credentials.
 const SECRET_WORDS: [&str; 7] = ["auth", "token", "secret", "password", "api-key", "apikey", "session"];
 
-pub async fn run(target: &Target, options: Show, output: &mut Output) -> Result<End, Failure> {
-    let filter = exactly(EntryFilter::new(), std::slice::from_ref(&options.url));
+pub async fn run(target: &Target, options: Show, output: &mut Output) -> Result<Exit, Failure> {
+    let filter = with_urls(EntryFilter::new(), std::slice::from_ref(&options.url));
     let entries = pin!(target.handle.entries(&filter));
     let mut variants: Vec<StoredEntry> = entries.try_collect().await.map_err(target.failed("read"))?;
-    // Their numbers are the same in every run.
+    // A storage lists in any order; sorted, a variant has the same number in every run.
     variants.sort_by_key(|entry| entry.key().to_string());
     let all = variants.len();
     let chosen: Vec<(usize, StoredEntry)> = (1..)
@@ -31,54 +32,55 @@ pub async fn run(target: &Target, options: Show, output: &mut Output) -> Result<
         .filter(|(number, _)| options.variant.is_none_or(|wanted| wanted == *number))
         .collect();
     if chosen.is_empty() {
-        return Ok(End::Found);
+        return Ok(Exit::Negative);
     }
     if options.body {
         let [(_, entry)] = chosen.as_slice() else {
-            let line = format!("there are {all} variants: choose one by --variant 1 to {all}");
+            let line = format!("the URL has {all} variants: choose one with --variant, from 1 to {all}");
             return Err(Failure::Refused(line));
         };
         if options.headers {
             output.line(entry.status())?;
-            headers("", entry.headers(), output)?;
+            print_headers("", entry.headers(), output)?;
             output.line("")?;
         }
-        return body(target, entry, output).await;
+        return print_body(target, entry, output).await;
     }
     for (number, entry) in &chosen {
         if *number > 1 && options.variant.is_none() {
             output.line("")?;
         }
         let title = if all > 1 { format!("  (variant {number} of {all})") } else { String::new() };
-        output.line(format_args!("{}{title}", text::plain(entry.url())))?;
-        facts(entry, output)?;
+        output.line(format_args!("{}{title}", text::escaped(entry.url())))?;
+        print_facts(entry, output)?;
         if options.headers {
             output.line("  headers")?;
-            headers("    ", entry.headers(), output)?;
+            print_headers("    ", entry.headers(), output)?;
         }
     }
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
-fn facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> {
+fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> {
     let now = Timestamp::from(SystemTime::now());
-    let mut fact = |name: &str, value: &str| output.line(format_args!("  {}{value}", text::left(name, 14)));
+    let mut fact =
+        |name: &str, value: &str| output.line(format_args!("  {}{value}", text::align_left(name, 14)));
     fact("status", &entry.status().to_string())?;
-    fact("type", &text::plain(entry.content_type().unwrap_or("-")))?;
-    let place = if entry.is_chunked() { ", in chunks" } else { "" };
+    fact("type", &text::escaped(entry.content_type().unwrap_or("-")))?;
+    let chunks = if entry.is_chunked() { ", in chunks" } else { "" };
     let bytes = |bytes| format!("{} bytes ({})", text::grouped(bytes), text::size(bytes));
-    fact("body", &format!("{}{place}", bytes(entry.body_len())))?;
-    fact("in the store", &bytes(entry.stored_len()))?;
-    fact("requested", &text::when(entry.requested_at(), now))?;
-    fact("stored", &text::when(entry.stored_at(), now))?;
-    fact("age", &text::span(entry.age()))?;
-    fact("fresh until", &text::when(entry.expires_at(), now))?;
-    fact("kept until", &text::when(entry.kept_until(), now))?;
+    fact("body", &format!("{}{chunks}", bytes(entry.body_len())))?;
+    fact("in storage", &bytes(entry.stored_len()))?;
+    fact("requested", &text::timestamp(entry.requested_at(), now))?;
+    fact("stored", &text::timestamp(entry.stored_at(), now))?;
+    fact("age", &text::short_duration(entry.age()))?;
+    fact("fresh until", &text::timestamp(entry.expires_at(), now))?;
+    fact("kept until", &text::timestamp(entry.kept_until(), now))?;
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
     let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
     fact("vary", &vary)?;
-    let tags: Vec<_> = entry.tags().map(text::plain).collect();
-    let groups: Vec<_> = entry.groups().map(text::plain).collect();
+    let tags: Vec<_> = entry.tags().map(text::escaped).collect();
+    let groups: Vec<_> = entry.groups().map(text::escaped).collect();
     for (name, names) in [("tags", tags), ("groups", groups)] {
         if !names.is_empty() {
             fact(name, &names.join(", "))?;
@@ -88,36 +90,36 @@ fn facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> {
     Ok(fact("key", &entry.key().to_string())?)
 }
 
-fn headers(indent: &str, headers: &HeaderMap, output: &mut Output) -> Result<(), Failure> {
+fn print_headers(indent: &str, headers: &HeaderMap, output: &mut Output) -> Result<(), Failure> {
     for (name, value) in headers {
         let value = if is_secret(name, value) {
             "(withheld)".into()
         } else {
             String::from_utf8_lossy(value.as_bytes())
         };
-        output.line(format_args!("{indent}{name}: {}", text::plain(&value)))?;
+        output.line(format_args!("{indent}{name}: {}", text::escaped(&value)))?;
     }
     Ok(())
 }
 
 fn is_secret(name: &HeaderName, value: &HeaderValue) -> bool {
     let name = name.as_str();
-    // What a server asks for is no secret.
     let is_named = SECRET.contains(&name) || SECRET_WORDS.iter().any(|word| name.contains(word));
+    // Challenges of a server contain "auth" in their name, but are no secret.
     value.is_sensitive() || (is_named && !matches!(name, "www-authenticate" | "proxy-authenticate"))
 }
 
-async fn body(target: &Target, entry: &StoredEntry, output: &mut Output) -> Result<End, Failure> {
+async fn print_body(target: &Target, entry: &StoredEntry, output: &mut Output) -> Result<Exit, Failure> {
     let response = target.handle.read_entry(entry).await.map_err(target.failed("read"))?;
-    let Some(response) = response else { return Ok(End::Found) };
+    let Some(response) = response else { return Ok(Exit::Negative) };
     let mut body = pin!(response.into_body());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Failure::Store(format!("the body is damaged in the store {}: it ends early", target.place))
+            Failure::Storage(format!("the body in the storage {} is damaged: it ends early", target.address))
         })?;
         if let Some(bytes) = frame.data_ref() {
             output.bytes(bytes)?;
         }
     }
-    Ok(End::Done)
+    Ok(Exit::Done)
 }

@@ -10,17 +10,18 @@ use serde::{Serialize, Serializer};
 use tower_response_cache::{EntryFilter, StoredEntry, Timestamp};
 
 use crate::arguments;
-use crate::end::{End, Failure};
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::progress::{Progress, Shown};
+use crate::progress::Progress;
 use crate::row::essence;
 use crate::target::Target;
-use crate::text::{self, left, right};
+use crate::text::{self, align_left, align_right};
 
-/// Hosts that are named.
+/// How many hosts are named: more would not fit a screen.
 const TOP: usize = 10;
-/// Names that are told apart, so that the memory stays bounded; further ones are counted together.
-const MOST_NAMES: usize = 50_000;
+/// How many different names are counted one by one: some megabytes. Further ones are counted together, so that memory is
+/// bounded whatever the origins have sent.
+const MAX_NAMES: usize = 50_000;
 const OTHERS: &str = "(others)";
 
 #[derive(Default, Serialize)]
@@ -29,9 +30,9 @@ struct Stats {
     all: Count,
     fresh: u64,
     stale: u64,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "rfc3339")]
     oldest: Option<Timestamp>,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "rfc3339")]
     newest: Option<Timestamp>,
     by_status: BTreeMap<u16, Count>,
     by_type: Vec<Named>,
@@ -60,22 +61,22 @@ impl Count {
     }
 }
 
-pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output) -> Result<End, Failure> {
+pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output) -> Result<Exit, Failure> {
     let mut stats = Stats::default();
     let (mut types, mut hosts) = (Names::default(), Names::default());
     let everything = EntryFilter::new();
-    let shown = Shown(Progress::begin("counting", None));
+    let progress = Progress::begin("counting", None);
     let mut entries = pin!(target.handle.entries(&everything));
     while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
         stats.add(&entry);
-        types.of(entry.content_type().map_or("(none)", essence)).add(&entry);
+        types.count_of(entry.content_type().map_or("(none)", essence)).add(&entry);
         let uri = entry.url().parse::<Uri>().ok();
         let host = uri.as_ref().and_then(|uri| uri.authority()).map_or("(none)", |host| host.as_str());
-        hosts.of(host).add(&entry);
-        shown.0.step();
+        hosts.count_of(host).add(&entry);
+        progress.step();
     }
-    drop(shown);
-    (stats.by_type, stats.by_host) = (types.greatest(), hosts.greatest());
+    drop(progress);
+    (stats.by_type, stats.by_host) = (types.sorted(), hosts.sorted());
     stats.by_host.truncate(TOP);
     if options.json {
         serde_json::to_writer_pretty(&mut *output, &stats).map_err(std::io::Error::from)?;
@@ -83,7 +84,7 @@ pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output
     } else {
         stats.print(output)?;
     }
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
 impl Stats {
@@ -105,62 +106,63 @@ impl Stats {
             text::grouped(self.stale)
         ))?;
         let (bodies, stored) = (text::size(self.all.body_bytes), text::size(self.all.stored_bytes));
-        output.line(format_args!("{bodies} in bodies, {stored} in the store"))?;
+        output.line(format_args!("{bodies} of bodies, {stored} in storage"))?;
         if let (Some(oldest), Some(newest)) = (self.oldest, self.newest) {
-            output.line(format_args!("oldest: {}", text::when(oldest, now)))?;
-            output.line(format_args!("newest: {}", text::when(newest, now)))?;
+            output.line(format_args!("oldest: {}", text::timestamp(oldest, now)))?;
+            output.line(format_args!("newest: {}", text::timestamp(newest, now)))?;
         }
         let by_status: Vec<_> =
             self.by_status.iter().map(|(code, count)| (code.to_string(), *count)).collect();
-        let named =
-            |all: &[Named]| all.iter().map(|one| (text::plain(&one.name).into_owned(), one.count)).collect();
-        section("by status", by_status, output)?;
-        section("by type", named(&self.by_type[..self.by_type.len().min(2 * TOP)]), output)?;
-        section("by host", named(&self.by_host), output)
+        let named = |all: &[Named]| {
+            all.iter().map(|one| (text::escaped(&one.name).into_owned(), one.count)).collect()
+        };
+        print_section("by status", by_status, output)?;
+        print_section("by type", named(&self.by_type[..self.by_type.len().min(2 * TOP)]), output)?;
+        print_section("by host", named(&self.by_host), output)
     }
 }
 
-fn section(title: &str, lines: Vec<(String, Count)>, output: &mut Output) -> std::io::Result<()> {
+fn print_section(title: &str, lines: Vec<(String, Count)>, output: &mut Output) -> std::io::Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
     output.line(format_args!(
         "\n{}  {}  {}",
-        left(title, 40),
-        right("RESPONSES", 10),
-        right("IN BODIES", 11)
+        align_left(title, 40),
+        align_right("RESPONSES", 10),
+        align_right("BODIES", 11)
     ))?;
     for (name, count) in lines {
         let name = text::shortened(&name, 38);
         let (responses, size) = (text::grouped(count.responses), text::size(count.body_bytes));
         output.line(format_args!(
             "  {}  {}  {}",
-            left(&name, 38),
-            right(&responses, 10),
-            right(&size, 11)
+            align_left(&name, 38),
+            align_right(&responses, 10),
+            align_right(&size, 11)
         ))?;
     }
     Ok(())
 }
 
-/// Counts by name.
+/// The counts of each name.
 #[derive(Default)]
 struct Names(HashMap<Box<str>, Count>);
 
 impl Names {
-    fn of(&mut self, name: &str) -> &mut Count {
-        let name = if self.0.contains_key(name) || self.0.len() < MOST_NAMES { name } else { OTHERS };
+    fn count_of(&mut self, name: &str) -> &mut Count {
+        let name = if self.0.contains_key(name) || self.0.len() < MAX_NAMES { name } else { OTHERS };
         self.0.entry(name.into()).or_default()
     }
 
-    /// Those with the most responses first.
-    fn greatest(self) -> Vec<Named> {
+    /// Returns the counts, those with the most responses first.
+    fn sorted(self) -> Vec<Named> {
         let mut all: Vec<_> = self.0.into_iter().map(|(name, count)| Named { name, count }).collect();
         all.sort_by(|a, b| b.count.responses.cmp(&a.count.responses).then_with(|| a.name.cmp(&b.name)));
         all
     }
 }
 
-fn moment<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
-    time.and_then(text::moment).serialize(to)
+fn rfc3339<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    time.and_then(text::rfc3339).serialize(to)
 }

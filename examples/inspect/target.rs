@@ -1,4 +1,4 @@
-//! Opening the store, as one who must not make it nor change its bounds.
+//! Opens a storage without creating it and without evicting from it.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -9,67 +9,69 @@ use tower_response_cache::storage::sqlite::rusqlite::OpenFlags;
 use tower_response_cache::storage::{BoxStorage, Key, SqliteStorage, Storage, connect};
 use tower_response_cache::{CacheHandle, CacheLayer, Error, ErrorKind};
 
-use crate::arguments::Sight;
-use crate::end::Failure;
-use crate::store::{is_address, shown};
+use crate::address::{is_address, redacted};
+use crate::arguments::CacheIdentity;
+use crate::exit::Failure;
 
-/// For a store to answer the first question.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a storage may take for its first answer.
+///
+/// Longer than a storage's own limits (1 second to connect, 10 to answer), because its own error says more than this one.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a store is opened for.
+/// What a storage is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It must be there, and stays as it is.
-    Look,
-    /// It must be there.
-    Change,
-    /// It is made if it is not there.
-    Make,
+    /// The storage has to exist, and does not change.
+    Read,
+    /// The storage has to exist.
+    Write,
+    /// The storage is created if it does not exist.
+    Create,
 }
 
-/// A store with the cache that looks into it.
+/// An open storage, with the handle of a cache over it.
 pub struct Target {
     pub handle: CacheHandle<BoxStorage>,
     pub storage: BoxStorage,
-    /// The address as it may be printed.
-    pub place: String,
-    /// Whether only one cache's own is looked at.
+    /// The redacted address, for messages.
+    pub address: String,
+    /// Whether the handle sees the responses of one cache only.
     pub is_own: bool,
 }
 
 impl Target {
-    pub async fn open(address: &str, access: Access, sight: &Sight) -> Result<Self, Failure> {
-        let place = shown(address);
-        let secret = match &sight.secret_file {
+    pub async fn open(address: &str, access: Access, identity: &CacheIdentity) -> Result<Self, Failure> {
+        let redacted = redacted(address);
+        let secret = match &identity.key_secret_file {
             Some(path) => Some(std::fs::read(path).map_err(|error| {
-                Failure::Refused(format!("cannot read the secret from {}: {error}", path.display()))
+                Failure::Refused(format!("cannot read the key secret from {}: {error}", path.display()))
             })?),
             None => None,
         };
         let storage = open(address, access).await?;
-        let failed = |error: &Error| Failure::store("reach", &place, error);
-        // A cache goes on without a store that is down; here a person wants to know.
-        match tokio::time::timeout(PATIENCE, storage.contains(Key::head([0; 16]))).await {
+        let failed = |error: &Error| Failure::storage("reach", &redacted, error);
+        // A cache works on without a storage that is down; this program cannot.
+        match tokio::time::timeout(FIRST_ANSWER_TIMEOUT, storage.contains(Key::head([0; 16]))).await {
             Ok(answer) => answer.map(drop).map_err(|error| failed(&error))?,
-            Err(_) => return Err(failed(&Error::new(ErrorKind::Timeout, "it does not answer"))),
+            Err(_) => return Err(failed(&Error::new(ErrorKind::Timeout, "it does not answer in time"))),
         }
-        let is_own = sight.partition.is_some() || secret.is_some();
+        let is_own = identity.partition.is_some() || secret.is_some();
         let mut builder = CacheLayer::builder(storage.clone());
-        if let Some(name) = &sight.partition {
+        if let Some(name) = &identity.partition {
             builder = builder.partition(name);
         }
         if let Some(secret) = secret {
             builder = builder.key_secret(secret);
         }
-        let layer = builder.build().map_err(|error| Failure::store("use", &place, &error))?;
-        let handle = if is_own { layer.handle() } else { layer.handle().across_partitions(true) };
-        Ok(Self { handle, storage, place, is_own })
+        let layer = builder.build().map_err(|error| Failure::storage("use", &redacted, &error))?;
+        let handle = layer.handle().across_partitions(!is_own);
+        Ok(Self { handle, storage, address: redacted, is_own })
     }
 
-    /// What the store answered while somebody wanted this of it.
-    pub fn failed(&self, wanted: &str) -> impl Fn(Error) -> Failure + use<'_> {
-        let wanted = wanted.to_owned();
-        move |error| Failure::store(&wanted, &self.place, &error)
+    /// Returns a function that turns an error of this action into a failure.
+    pub fn failed(&self, action: &str) -> impl Fn(Error) -> Failure + use<'_> {
+        let action = action.to_owned();
+        move |error| Failure::storage(&action, &self.address, &error)
     }
 }
 
@@ -77,84 +79,85 @@ async fn open(address: &str, access: Access) -> Result<BoxStorage, Failure> {
     let address: Cow<'_, str> = if is_address(address) {
         address.into()
     } else {
-        // What has a meaning in an address is part of a path's name here.
+        // A plain path may contain characters that have a meaning in an address.
         let escaped = address.replace('%', "%25").replace('?', "%3F");
         format!("sqlite:{escaped}").into()
     };
-    let place = shown(&address);
+    let redacted = redacted(&address);
     let opened = match address.split_once(':') {
         Some(("memory", _)) => {
-            let line = "memory: is a process's own: there is nothing that another one could look at";
+            let line = "a storage in memory exists in its own process only: it cannot be inspected from here";
             return Err(Failure::Refused(line.to_owned()));
         }
         Some(("sqlite", rest)) => sqlite(rest, access).await,
         Some(("directory", rest)) => directory(rest, access).await,
-        // Whoever looks makes no table.
-        Some(("dynamodb", _)) if access != Access::Make => {
-            connect(&without(&address, "create_if_missing")).await
+        // Only a copy may create its table.
+        Some(("dynamodb", _)) if access != Access::Create => {
+            connect(&without_option(&address, "create_if_missing")).await
         }
         _ => connect(&address).await,
     };
-    opened.map_err(|error| Failure::store("open", &place, &error))
+    opened.map_err(|error| Failure::storage("open", &redacted, &error))
 }
 
 async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
-    let (path, options) = parts(rest);
+    let (path, options) = split_options(rest);
     if path == ":memory:" {
-        return Err(Error::new(ErrorKind::Config, "a store in memory is a process's own"));
+        return Err(Error::new(ErrorKind::Config, "a database in memory exists in its own process only"));
     }
+    // SQLite itself reads a `file:` URI, and without options creates no file with the flags below.
     let is_uri = path.starts_with("file:");
-    if access != Access::Make && !is_uri {
-        let in_temporary = names(options, "use_temp").then(|| std::env::temp_dir().join(&*path));
+    if access != Access::Create && !is_uri {
+        let in_temporary = has_option(options, "use_temp").then(|| std::env::temp_dir().join(&*path));
         let file = in_temporary.unwrap_or_else(|| expanded(&path));
         match std::fs::metadata(&file) {
             Ok(data) if data.is_file() && data.len() == 0 => {
-                return Err(Error::new(ErrorKind::Config, "the file is empty"));
+                return Err(Error::new(ErrorKind::Config, "the file is empty, and not a database"));
             }
             Ok(data) if data.is_dir() => {
-                return Err(Error::new(ErrorKind::Config, "it is a directory: write directory://PATH"));
+                return Err(Error::new(ErrorKind::Config, "the path is a directory: use directory://PATH"));
             }
             Ok(_) => {}
             Err(error) => {
-                return Err(Error::new(ErrorKind::Config, "the file is not there").with_source(error));
+                return Err(Error::new(ErrorKind::Config, "the file cannot be found").with_source(error));
             }
         }
     }
     if !options.is_empty() {
-        if is_uri && access != Access::Make {
+        if is_uri && access != Access::Create {
             return Err(Error::new(ErrorKind::Config, "a file: URI takes no options here"));
         }
-        return connect(&format!(
-            "sqlite:{rest}{}",
-            unless(options, &["max_bytes"], "max_bytes=9000000000000000000")
-        ))
-        .await;
+        let unbounded = option_unless(options, &["max_bytes"], &format!("max_bytes={}", u64::MAX));
+        return connect(&format!("sqlite:{rest}{unbounded}")).await;
     }
     let mut builder = SqliteStorage::builder(path.into_owned()).max_bytes(u64::MAX);
-    let own = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // The storage's default flags, without those for writing and creating.
+    let flags = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match access {
-        Access::Look => builder = builder.open_flags(own | OpenFlags::SQLITE_OPEN_READ_ONLY),
-        Access::Change => builder = builder.open_flags(own | OpenFlags::SQLITE_OPEN_READ_WRITE),
-        Access::Make => {}
+        Access::Read => builder = builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_ONLY),
+        Access::Write => builder = builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_WRITE),
+        Access::Create => {}
     }
     builder.open().await.map(BoxStorage::new)
 }
 
 async fn directory(rest: &str, access: Access) -> Result<BoxStorage, Error> {
-    let (path, options) = parts(rest);
-    let missing = (access != Access::Make).then(|| std::fs::read_dir(expanded(&path)).err()).flatten();
+    let (path, options) = split_options(rest);
+    let missing = (access != Access::Create).then(|| std::fs::read_dir(expanded(&path)).err()).flatten();
     if let Some(error) = missing {
         return Err(Error::new(ErrorKind::Config, "the directory cannot be read").with_source(error));
     }
-    connect(&format!("directory:{rest}{}", unless(options, &["max_bytes", "unbounded"], "unbounded"))).await
+    connect(&format!("directory:{rest}{}", option_unless(options, &["max_bytes", "unbounded"], "unbounded")))
+        .await
 }
 
-/// The path behind a scheme, and the options behind the question mark.
-fn parts(rest: &str) -> (Cow<'_, str>, &str) {
+/// Splits what follows a scheme into the decoded path, and the options.
+fn split_options(rest: &str) -> (Cow<'_, str>, &str) {
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
     (percent_decode_str(place.strip_prefix("//").unwrap_or(place)).decode_utf8_lossy(), options)
 }
 
+/// Expands `~/` as the storages do.
 fn expanded(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), dirs::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
@@ -162,20 +165,24 @@ fn expanded(path: &str) -> PathBuf {
     }
 }
 
-fn names(options: &str, name: &str) -> bool {
+/// Returns whether the options contain one of this name.
+fn has_option(options: &str, name: &str) -> bool {
     options.split('&').any(|option| option.split('=').next() == Some(name))
 }
 
-/// An option to append, unless one of these is there. The bound of a store is for those who fill it: a small one of ours
-/// would evict what they keep.
-fn unless(options: &str, any: &[&str], option: &str) -> String {
-    if any.iter().any(|name| names(options, name)) {
+/// Returns an option to append, or nothing if one of these names is given.
+///
+/// A storage is bounded by the cache that fills it, and this program does not know that bound: its own, if smaller, would
+/// evict entries.
+fn option_unless(options: &str, any: &[&str], option: &str) -> String {
+    if any.iter().any(|name| has_option(options, name)) {
         return String::new();
     }
     format!("{}{option}", if options.is_empty() { "?" } else { "&" })
 }
 
-fn without(address: &str, name: &str) -> String {
+/// Removes an option from an address.
+fn without_option(address: &str, name: &str) -> String {
     let Some((place, options)) = address.split_once('?') else { return address.to_owned() };
     let kept: Vec<_> = options.split('&').filter(|option| option.split('=').next() != Some(name)).collect();
     format!("{place}?{}", kept.join("&"))

@@ -3,32 +3,33 @@
 use http::Uri;
 
 pub const USAGE: &str = "\
-usage: quickstart [--store STORE] [--fresh] [URL …]
+usage: quickstart [--storage STORAGE] [--fresh] [URL …]
 
-  --store STORE  where responses are kept: the path of a SQLite file, memory, or an address such as
-                 redis://localhost/0?cache_name=app (needs the feature redis);
-                 default: tower-response-cache/quickstart.sqlite in the user's cache directory
-  --fresh        empty the store first
-  URL            http or https; default: this repository's own files, from a local server";
+Fetches each URL three times through the cache, and prints where each response came from.
+
+  --storage STORAGE  where responses are stored: the path of a SQLite file, memory, or an address such as
+                     redis://localhost/0?cache_name=app (needs the feature redis);
+                     default: tower-response-cache/quickstart.sqlite in the user's cache directory
+  --fresh            clears the storage first
+  URL                an http or https URL; default: files of this repository, served by a local server";
 
 pub struct Arguments {
-    pub store: String,
+    pub storage: String,
     pub fresh: bool,
     pub urls: Vec<Uri>,
 }
 
 impl Arguments {
-    /// `None`: help was asked for.
-    pub fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let (mut store, mut fresh, mut urls) = (None, false, Vec::new());
-        let mut words = words;
+    /// Parses the command line, or returns `None` if it asks for help.
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let (mut storage, mut fresh, mut urls) = (None, false, Vec::new());
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--fresh" => fresh = true,
-                "--store" => store = Some(words.next().ok_or("--store needs a path or an address")?),
-                option if option.starts_with("--store=") => {
-                    store = Some(option["--store=".len()..].to_owned())
+                "--storage" => storage = Some(words.next().unwrap_or_default()),
+                option if option.starts_with("--storage=") => {
+                    storage = Some(option["--storage=".len()..].to_owned());
                 }
                 option if option.starts_with('-') => {
                     return Err(format!("unknown option {option}; see --help"));
@@ -36,16 +37,18 @@ impl Arguments {
                 url => urls.push(parse_url(url)?),
             }
         }
-        let store = match store {
-            Some(store) if store.is_empty() => return Err("--store needs a path or an address".to_owned()),
-            Some(store) => store,
+        let storage = match storage {
+            Some(storage) if storage.is_empty() => {
+                return Err("--storage needs a path or an address".to_owned());
+            }
+            Some(storage) => storage,
             None => dirs::cache_dir()
                 .and_then(|folder| {
                     folder.join("tower-response-cache/quickstart.sqlite").to_str().map(str::to_owned)
                 })
-                .ok_or("this platform names no cache directory: give --store PATH")?,
+                .ok_or("this platform has no cache directory: name a file with --storage PATH")?,
         };
-        Ok(Some(Self { store, fresh, urls }))
+        Ok(Some(Self { storage, fresh, urls }))
     }
 }
 

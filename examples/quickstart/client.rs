@@ -1,4 +1,4 @@
-//! hyper's client, for http and https.
+//! The client below the cache: hyper's, for http and https.
 
 use std::future::Future;
 use std::io;
@@ -17,18 +17,21 @@ use tower::Service;
 
 use crate::origin;
 
-pub fn client(own_port: Option<u16>) -> Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>> {
-    let mut http = HttpConnector::new_with_resolver(Resolver { own_port });
-    http.enforce_http(false);
+pub fn client(local_port: Option<u16>) -> Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>> {
+    let mut http = HttpConnector::new_with_resolver(Resolver { local_port });
+    http.enforce_http(false); // the TLS connector passes its https URLs to this one
     let https =
         HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(http);
     Client::builder(TokioExecutor::new()).build(https)
 }
 
-/// Finds the local server under its own name, whatever port it got: so its URLs are the same in every run.
+/// Resolves the local server's name to its address and port.
+///
+/// The server listens on a free port, another one in each run. Its URLs must not name that port, or a later run would
+/// find nothing stored for them.
 #[derive(Clone, Copy)]
 pub struct Resolver {
-    own_port: Option<u16>,
+    local_port: Option<u16>,
 }
 
 impl Service<Name> for Resolver {
@@ -41,11 +44,12 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let own_port = self.own_port.filter(|_| name.as_str() == origin::NAME);
+        let local_port = self.local_port.filter(|_| name.as_str() == origin::NAME);
         Box::pin(async move {
-            if let Some(port) = own_port {
+            if let Some(port) = local_port {
                 return Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))].into_iter());
             }
+            // The system's resolver blocks its thread. Port 0 leaves the port of the URL in place.
             let found = tokio::task::spawn_blocking(move || (name.as_str(), 0).to_socket_addrs());
             found.await.map_err(io::Error::other)?
         })

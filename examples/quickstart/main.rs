@@ -1,19 +1,23 @@
-//! Watches an HTTP client stop asking: fetches each URL three times through hyper with the cache on a SQLite file (or
-//! another store), and prints where each response came from.
+//! Watches a client stop asking the origin.
 //!
-//! `cargo run --example quickstart --features sqlite -- [--store STORE] [--fresh] [URL …]`
+//! It fetches each URL three times through hyper, with the cache in a SQLite file (or another storage), and prints where
+//! each response came from.
 //!
-//! With no URL it serves this repository's own files from a local server. A second run begins with hits from the store.
+//! `cargo run --example quickstart --features sqlite -- [--storage STORAGE] [--fresh] [URL …]`
+//!
+//! Without a URL it fetches files of this repository from a local server. A second run begins with hits, because the file
+//! still holds the responses.
 
-#![allow(unreachable_pub)] // modules of a program: pub says what the others use
+#![allow(unreachable_pub)] // the modules of a program have no other crate to be public for
 
 mod arguments;
 mod client;
 mod origin;
-#[path = "../store/mod.rs"]
-mod store;
+#[path = "../storage/mod.rs"]
+mod storage;
 mod table;
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -27,14 +31,15 @@ use tower_response_cache::storage::{Key, Storage};
 use crate::arguments::Arguments;
 use crate::table::{Row, Table};
 
+/// The first round may miss; the others show what the stored responses save.
 const ROUNDS: usize = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("quickstart: {problem}");
+        Err(message) => {
+            eprintln!("quickstart: {message}");
             ExitCode::FAILURE
         }
     }
@@ -45,18 +50,18 @@ async fn run() -> Result<(), String> {
         println!("{}", arguments::USAGE);
         return Ok(());
     };
-    let place = store::shown(&arguments.store);
-    let cannot = |what: &str, error| format!("cannot {what} the store {place}: {}", causes(&error));
-    let storage = store::open(&arguments.store).await.map_err(|error| cannot("open", error))?;
-    // A cache goes on without a store that is down; here a person wants to know.
+    let address = storage::redacted(&arguments.storage);
+    let cannot = |action: &str, error| format!("cannot {action} the storage {address}: {}", causes(&error));
+    let storage = storage::open(&arguments.storage).await.map_err(|error| cannot("open", error))?;
+    // A cache works on without a storage that is down, so the table would show misses only: fail here instead.
     storage.contains(Key::head([0; 16])).await.map_err(|error| cannot("reach", error))?;
     if arguments.fresh {
-        storage.clear().await.map_err(|error| cannot("empty", error))?;
+        storage.clear().await.map_err(|error| cannot("clear", error))?;
     }
-    println!("store: {place}");
+    println!("storage: {address}");
 
     let mut urls = arguments.urls;
-    let mut own_port = None;
+    let mut local_port = None;
     if urls.is_empty() {
         let origin = origin::start().await.map_err(|error| format!("cannot serve files: {error}"))?;
         println!(
@@ -64,25 +69,25 @@ async fn run() -> Result<(), String> {
             origin::NAME,
             origin.port
         );
-        (own_port, urls) = (Some(origin.port), origin.urls);
+        (local_port, urls) = (Some(origin.port), origin.urls);
     }
 
     let layer = CacheLayer::new(storage.clone());
-    let mut service = layer.layer(client::client(own_port));
+    let mut service = layer.layer(client::client(local_port));
     let mut table = Table::begin(&urls);
     for _ in 0..ROUNDS {
         for url in &urls {
             table.add(fetch(&mut service, url).await?);
         }
     }
-    // The storage may still be writing the last response, and a closed one is one whole file.
+    // The last response may not be in the storage yet. Closing leaves SQLite with one file, without its journal.
     layer.idle().await;
     storage.close().await.map_err(|error| cannot("close", error))?;
     table.end();
     Ok(())
 }
 
-/// Fetches one URL to its last byte.
+/// Fetches one URL and reads the body to its end: only then is the response stored.
 async fn fetch<S>(service: &mut S, url: &Uri) -> Result<Row, String>
 where
     S: Service<
@@ -99,11 +104,11 @@ where
     let code = response.status().as_u16();
     let status = response.body().status().copied();
     let body = response.into_body().collect().await.map_err(|error| format!("{url}: {}", causes(&error)))?;
-    Ok(Row { url: url.to_string(), code, bytes: body.to_bytes().len(), status, took: began.elapsed() })
+    Ok(Row { url: url.to_string(), code, bytes: body.to_bytes().len(), status, elapsed: began.elapsed() })
 }
 
-/// An error with everything that caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
+/// Returns an error and all its sources as one line.
+fn causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,4 +1,4 @@
-//! A local server of this repository's files, with the fields that a cache works by.
+//! A local origin: serves files of this repository with the header fields that a cache needs.
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,15 +14,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+/// A name below `.localhost`, which is reserved for this machine (RFC 6761 §6.3).
 pub const NAME: &str = "quickstart.localhost";
 
-/// The files, and how long a cache may keep each without asking.
+/// The files and their Cache-Control, chosen to show one case each.
 const FILES: [(&str, &str); 5] = [
     ("README.md", "max-age=600"),
     ("Cargo.toml", "max-age=600"),
     ("Cargo.lock", "max-age=3600, stale-while-revalidate=60"),
     ("CHANGELOG.md", "no-cache"),
-    ("LICENSE-APACHE", ""), // no lifetime of its own: the cache guesses one from Last-Modified
+    ("LICENSE-APACHE", ""), // none: the cache guesses a lifetime from Last-Modified (RFC 9111 §4.2.2)
 ];
 
 pub struct Origin {
@@ -35,7 +36,7 @@ pub async fn start() -> std::io::Result<Origin> {
     let port = listener.local_addr()?.port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|request| async move { Ok::<_, Infallible>(serve(&request).await) });
+            let service = service_fn(|request| async move { Ok::<_, Infallible>(respond(&request).await) });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
@@ -43,17 +44,17 @@ pub async fn start() -> std::io::Result<Origin> {
     Ok(Origin { port, urls })
 }
 
-async fn serve(request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    answer(request).await.unwrap_or_else(|| {
+async fn respond(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    file(request).await.unwrap_or_else(|| {
         let mut response = Response::new(Full::from("not found\n"));
         *response.status_mut() = StatusCode::NOT_FOUND;
         response
     })
 }
 
-async fn answer(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
-    let asked = request.uri().path().strip_prefix('/')?;
-    let (name, lifetime) = FILES.iter().find(|(name, _)| *name == asked)?;
+async fn file(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    let path = request.uri().path().strip_prefix('/')?;
+    let (name, cache_control) = FILES.iter().find(|(name, _)| *name == path)?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let contents = tokio::fs::read(&path).await.ok()?;
     let modified = tokio::fs::metadata(&path).await.ok()?.modified().ok()?;
@@ -70,18 +71,19 @@ async fn answer(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
     headers.insert(header::ETAG, HeaderValue::try_from(etag).ok()?);
     headers.insert(header::LAST_MODIFIED, HeaderValue::try_from(httpdate::fmt_http_date(modified)).ok()?);
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if !lifetime.is_empty() {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(lifetime));
+    if !cache_control.is_empty() {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     }
     Some(response)
 }
 
-/// Whether the client has this already (RFC 9110 §13.2.2).
-fn unchanged(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
-    let field = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+/// Returns whether the request's precondition says that the client has this version (RFC 9110 §13.2.2).
+fn unchanged(request: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+    let field = |name| request.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(tags) = field(header::IF_NONE_MATCH) {
         return tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*");
     }
+    // A date in a field has whole seconds, the file's has not.
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     field(header::IF_MODIFIED_SINCE)
         .and_then(|date| httpdate::parse_http_date(date).ok())

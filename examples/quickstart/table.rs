@@ -1,4 +1,4 @@
-//! The table: a row per request, printed as it is answered, and totals.
+//! The printed table: a row per request, as soon as it is answered, and totals.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub struct Row {
     pub code: u16,
     pub bytes: usize,
     pub status: Option<CacheStatus>,
-    pub took: Duration,
+    pub elapsed: Duration,
 }
 
 pub struct Table {
@@ -24,7 +24,7 @@ impl Table {
         let width = urls.iter().map(|url| url.to_string().chars().count()).max().unwrap_or(3).clamp(3, 60);
         println!(
             "\n{:width$}  {:>6}  {:>9}  {:11}  {:>6}  {:>6}  {:>9}",
-            "URL", "status", "bytes", "served from", "age s", "ttl s", "ms"
+            "URL", "status", "bytes", "outcome", "age s", "ttl s", "ms"
         );
         Self { width, rows: Vec::new() }
     }
@@ -39,8 +39,8 @@ impl Table {
             "{url:width$}  {:>6}  {:>9}  {:11}  {age:>6}  {ttl:>6}  {:>9.3}",
             row.code,
             row.bytes,
-            row.word(),
-            row.took.as_secs_f64() * 1000.0
+            row.outcome(),
+            row.elapsed.as_secs_f64() * 1000.0
         );
         self.rows.push(row);
     }
@@ -48,24 +48,25 @@ impl Table {
     pub fn end(self) {
         let mut totals: BTreeMap<&str, (usize, usize, Duration)> = BTreeMap::new();
         for row in &self.rows {
-            let (count, bytes, took) = totals.entry(row.word()).or_default();
-            (*count, *bytes, *took) = (*count + 1, *bytes + row.bytes, *took + row.took);
+            let (count, bytes, elapsed) = totals.entry(row.outcome()).or_default();
+            (*count, *bytes, *elapsed) = (*count + 1, *bytes + row.bytes, *elapsed + row.elapsed);
         }
         println!("\n{} requests", self.rows.len());
-        for (word, (count, bytes, took)) in totals {
-            let mean = took.as_secs_f64() * 1000.0 / count as f64;
-            println!("  {word:11}  {count:>4}  {bytes:>9} bytes  {mean:>9.3} ms each");
+        for (outcome, (count, bytes, elapsed)) in totals {
+            let mean = elapsed.as_secs_f64() * 1000.0 / count as f64;
+            println!("  {outcome:11}  {count:>4}  {bytes:>9} bytes  {mean:>9.3} ms on average");
         }
     }
 }
 
 impl Row {
-    fn word(&self) -> &'static str {
+    /// `hit`, `miss`, `stale`, `revalidated` and so on, or `-` if the cache says nothing.
+    fn outcome(&self) -> &'static str {
         self.status.as_ref().map_or("-", CacheStatus::word)
     }
 }
 
-/// The URL's end is what tells it apart.
+/// Cuts the beginning, because URLs of one run differ at their end.
 fn shorten(url: &str, width: usize) -> String {
     let len = url.chars().count();
     if len <= width {

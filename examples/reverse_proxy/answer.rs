@@ -1,14 +1,14 @@
-//! The responses of this proxy itself.
+//! The responses that the proxy makes itself.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
 
-/// A body from elsewhere, or one of this proxy.
+/// A response with a body from the cache, or with one of the proxy's own.
 pub type Answer<B> = Response<Either<B, Full<Bytes>>>;
 
-/// A response with its reason as plain text.
+/// Returns a response that says its reason as plain text.
 pub fn plain<B>(status: StatusCode, reason: &str) -> Answer<B> {
     let text = format!("{} {reason}\n", status.as_str());
     let mut response = Response::new(Either::Right(Full::from(text)));

@@ -1,4 +1,6 @@
-//! A server of the same bytes for every request: the origin of the bench, and what the proxy's hits are compared with.
+//! A server that answers every request with the same bytes.
+//!
+//! For the bench: it is the origin, and also what the proxy's hits are compared with.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -26,7 +28,7 @@ impl Bare {
 }
 
 impl Respond for Bare {
-    type Body = UnsyncBoxBody<Bytes, Infallible>; // never made
+    type Body = UnsyncBoxBody<Bytes, Infallible>; // `Respond` needs a type, but every body here is whole
     type Future = Ready<Result<Answer<Self::Body>, Infallible>>;
 
     fn respond(&self, request: Request<Incoming>, _: &Arc<Interims>) -> Self::Future {
@@ -36,7 +38,7 @@ impl Respond for Bare {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(ETAG, HeaderValue::from_static("\"0123456789abcdef\""));
         if request.uri().path() == "/as-a-hit" {
-            // What the proxy's hits have beside: so both send the same bytes.
+            // The fields that the proxy adds to a hit, so that both send the same number of bytes.
             headers.insert(VIA, HeaderValue::from_static("1.1 tower-response-cache"));
             headers.insert(AGE, HeaderValue::from_static("10"));
             let status = HeaderValue::from_static("tower-response-cache; hit; ttl=3590");

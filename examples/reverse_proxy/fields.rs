@@ -1,7 +1,9 @@
-//! The fields that concern one connection only, and Via.
+//! Removes the fields that concern one connection only, and adds Via.
 //!
-//! Promises: what Connection names, and what is hop-by-hop by itself, goes no further (RFC 9110 §7.6.1); of TE only
-//! `trailers` does; every forwarded message names this proxy in Via (RFC 9110 §7.6.3).
+//! # Invariants
+//! - Fields that Connection names, and those that are hop-by-hop by definition, are not forwarded (RFC 9110 §7.6.1).
+//! - Of TE only `trailers` is forwarded.
+//! - Every forwarded message names this proxy in Via (RFC 9110 §7.6.3).
 
 use http::Version;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +15,7 @@ const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 tower-response-cache"
 const VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 tower-response-cache");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
-/// TE is no part of this: see [`keep_trailers`].
+/// The hop-by-hop fields, except TE, for which see [`keep_trailers`].
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -25,8 +27,10 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-authentication-info"),
 ];
 
-/// Frameworks take these for the target or the method, and they are in no key: one client would choose what others are
-/// served. X-Forwarded-For stays, which names no target.
+/// Request fields that frameworks take for the target or the method.
+///
+/// No cache key contains them, so one client could choose the response that all others are served (cache poisoning).
+/// X-Forwarded-For names no target and stays.
 const TARGET: [HeaderName; 14] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-host"),
@@ -44,8 +48,9 @@ const TARGET: [HeaderName; 14] = [
     HeaderName::from_static("x-rewrite-url"),
 ];
 
-/// Removes the fields that Connection names, and Connection. Host stays, which no message may go without, and so does
-/// TE, for [`keep_trailers`].
+/// Removes Connection and the fields that it names.
+///
+/// Host stays, because no request may go without it, and TE stays for [`keep_trailers`].
 pub fn strip_named(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CONNECTION) {
         return;
@@ -62,7 +67,7 @@ pub fn strip_named(headers: &mut HeaderMap) {
     headers.remove(header::CONNECTION);
 }
 
-/// Removes all that is hop-by-hop, or that the origin would take for another target, from a request that goes to it.
+/// Removes from a request all that is hop-by-hop, and all that the origin could take for another target.
 pub fn strip_request(headers: &mut HeaderMap) {
     strip_named(headers);
     for name in HOP_BY_HOP.into_iter().chain(TARGET) {
@@ -71,7 +76,9 @@ pub fn strip_request(headers: &mut HeaderMap) {
     keep_trailers(headers);
 }
 
-/// Removes all that is hop-by-hop from a response, and a Content-Length that Transfer-Encoding overrides (RFC 9112 §6.3).
+/// Removes from a response all that is hop-by-hop.
+///
+/// That includes a Content-Length that Transfer-Encoding overrides (RFC 9112 §6.3).
 pub fn strip_response(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
@@ -83,7 +90,7 @@ pub fn strip_response(headers: &mut HeaderMap) {
     headers.remove(header::TE);
 }
 
-/// Leaves `trailers` of TE: the client's wish reaches the origin, since trailers are forwarded.
+/// Reduces TE to `trailers`, which the origin has to know because trailers are forwarded.
 fn keep_trailers(headers: &mut HeaderMap) {
     let Entry::Occupied(entry) = headers.entry(header::TE) else { return };
     let wanted = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -91,17 +98,19 @@ fn keep_trailers(headers: &mut HeaderMap) {
     entry.remove_entry_mult();
     if wanted {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE")); // required with TE (RFC 9110 §10.1.4)
     }
 }
 
-/// Appends this proxy to Via, with the version in which the message came.
+/// Appends this proxy to Via, with the version of the received message.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, if version == Version::HTTP_10 { VIA_1_0 } else { VIA_1_1 });
 }
 
-/// Frames a request's content: what is of unknown length is chunked, whatever the method; and a Content-Length stays
-/// only on a request that has content.
+/// Sets the fields that delimit a request's content.
+///
+/// Content of unknown length is chunked: hyper would drop it from a GET or a HEAD otherwise. A Content-Length other than 0
+/// stays only on a request that has content.
 pub fn frame(headers: &mut HeaderMap, empty: bool, len: Option<u64>) {
     if empty {
         if headers.get(header::CONTENT_LENGTH).is_some_and(|len| len != "0") {

@@ -1,7 +1,9 @@
-//! What is above the cache: requests are checked before it, failures become responses after it.
+//! The part above the cache: checks requests before they reach it, and turns failures into responses.
 //!
-//! Promises: a request that names no host is answered 400, CONNECT 501; an origin that fails is answered 502 or 504
-//! unless the cache has something to serve; a hit costs no formatting and no allocation here.
+//! # Invariants
+//! - A request that names no host is answered 400, and CONNECT 501.
+//! - A failure of the origin is answered 502 or 504, unless the cache has a response to serve.
+//! - A hit needs no formatting and no allocation here.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,7 +26,9 @@ use crate::origin::{Failure, Origin};
 use crate::server::Respond;
 use crate::upload::Upload;
 
-/// The cache with the settings of a proxy.
+/// Builds the cache with the settings of a proxy.
+///
+/// The status goes into the Cache-Status field only: nothing here reads the extensions.
 pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
     let builder = CacheLayer::builder(storage)
         .stale_when_disconnected(true)
@@ -44,9 +48,10 @@ impl<S: Storage> Front<S> {
         Self { cache, host }
     }
 
+    /// Checks a request, or returns the status and the reason to answer with.
     fn check(&self, parts: &mut request::Parts) -> Result<(), (StatusCode, &'static str)> {
         if parts.method == Method::CONNECT {
-            return Err((StatusCode::NOT_IMPLEMENTED, "there are no tunnels here"));
+            return Err((StatusCode::NOT_IMPLEMENTED, "this proxy opens no tunnels"));
         }
         fields::strip_named(&mut parts.headers);
         host::settle(&parts.uri, parts.version, &mut parts.headers, &self.host)
@@ -61,35 +66,39 @@ impl<S: Storage> Respond for Front<S> {
     fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Responding {
         let (mut parts, body) = request.into_parts();
         if let Err((status, reason)) = self.check(&mut parts) {
-            return Responding::Answered(Some(plain(status, reason)));
+            return Responding::Ready(Some(plain(status, reason)));
         }
-        // A client of HTTP/1.0 does not know what an interim response is.
+        // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
         let client = (parts.version == Version::HTTP_11).then(|| Arc::clone(interims));
         let request = Request::from_parts(parts, Upload::of(body));
-        Responding::Asked { cached: self.cache.clone().call(request), client }
+        Responding::Calling { call: self.cache.clone().call(request), client }
     }
 }
 
-/// Written out, since hyper moves it with all that it might ever hold: a hit holds its response and no more.
+/// The future of a response.
+///
+/// An enum instead of an async block: hyper moves the future with everything that it may ever hold, and for a hit this holds
+/// the response only.
 pub enum Responding {
-    Asked {
-        cached: CacheFuture<Incoming, Failure>,
+    Calling {
+        call: CacheFuture<Incoming, Failure>,
         client: Option<Arc<Interims>>,
     },
-    /// The final head waits for interim ones to be written.
+    /// The final head waits until the interim heads before it are written.
     Finishing {
         answer: Option<Answer<CacheBody<Incoming>>>,
         client: Arc<Interims>,
     },
-    Answered(Option<Answer<CacheBody<Incoming>>>),
+    Ready(Option<Answer<CacheBody<Incoming>>>),
 }
 
 impl Future for Responding {
     type Output = Result<Answer<CacheBody<Incoming>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Self::Asked { cached, client } = &mut *self {
-            let result = ready!(CLIENT.sync_scope(client.clone(), || Pin::new(cached).poll(cx)));
+        if let Self::Calling { call, client } = &mut *self {
+            // The origin's service, polled inside, finds the client here.
+            let result = ready!(CLIENT.sync_scope(client.clone(), || Pin::new(call).poll(cx)));
             let client = client.take();
             let answer = match result {
                 Ok(response) => response.map(Either::Left),
@@ -108,12 +117,12 @@ impl Future for Responding {
                 ready!(client.poll_finish(cx));
                 answer.take()
             }
-            Self::Answered(answer) => answer.take(),
-            Self::Asked { .. } => None,
+            Self::Ready(answer) => answer.take(),
+            Self::Calling { .. } => None,
         };
         match answer {
             Some(answer) => Poll::Ready(Ok(answer)),
-            None => Poll::Pending, // polled after it was ready: there is nothing more to come
+            None => Poll::Pending, // polled again after it was ready, which hyper does not do
         }
     }
 }

@@ -1,31 +1,36 @@
-//! What host a request is about.
+//! Determines the host of a request.
 //!
-//! Promises: a request goes on with exactly one Host field that names a host, or not at all (RFC 9112 §3.2). An
-//! authority in the request's target overrides Host; a request of HTTP/1.0 that names none is about the origin's own.
+//! # Invariants
+//! - A request is forwarded with exactly one valid Host field, or is answered 400 (RFC 9112 §3.2).
+//! - An authority in the request's target overrides Host.
+//! - An HTTP/1.0 request without a host is for the origin's own.
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Uri, Version};
 
-/// Checks the host, and sets Host where it is not what counts. An error: 400.
+/// Checks the host, and sets Host where another host counts.
+///
+/// # Errors
+/// Returns the reason for a 400.
 pub fn settle(
     uri: &Uri,
     version: Version,
     headers: &mut HeaderMap,
-    own: &HeaderValue,
+    origin_host: &HeaderValue,
 ) -> Result<(), &'static str> {
     let mut lines = headers.get_all(HOST).iter();
     let (first, more) = (lines.next(), lines.next().is_some());
     match first {
-        _ if more => return Err("the request has several Host fields"),
-        Some(host) if !is_host(host.as_bytes()) => return Err("the request's Host is malformed"),
-        None if version != Version::HTTP_10 => return Err("the request has no Host"),
+        _ if more => return Err("the request has more than one Host field"),
+        Some(host) if !is_host(host.as_bytes()) => return Err("the request's Host field is malformed"),
+        None if version != Version::HTTP_10 => return Err("the request has no Host field"),
         _ => {}
     }
     let named = first.is_some();
     match (uri.scheme_str(), uri.authority()) {
         (None, None) => {
             if !named {
-                headers.insert(HOST, own.clone());
+                headers.insert(HOST, origin_host.clone());
             }
             Ok(())
         }
@@ -38,8 +43,9 @@ pub fn settle(
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 §7.2), the host not empty.
+/// Returns whether the text is `uri-host [ ":" port ]` (RFC 9110 §7.2) with a host that is not empty.
 fn is_host(text: &[u8]) -> bool {
+    // The last colon begins a port only after the bracket that closes an IPv6 address.
     let (host, port) = match text.iter().rposition(|byte| matches!(byte, b':' | b']')) {
         Some(at) if text[at] == b':' => (&text[..at], &text[at + 1..]),
         _ => (text, &[][..]),
@@ -57,7 +63,7 @@ fn is_host(text: &[u8]) -> bool {
     well_formed && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
-/// Of a registered name: unreserved, a percent sign, or a sub-delimiter (RFC 3986 §3.2.2).
+/// Returns whether a registered name may contain the byte: unreserved, a percent sign or a sub-delimiter (RFC 3986 §3.2.2).
 fn in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }

@@ -2,11 +2,12 @@
 //!
 //! `cargo run --release --example reverse_proxy --features sqlite -- --listen ADDR --origin URL [option …]`
 //!
-//! It forwards every method and field, stores what RFC 9111 lets it store, streams bodies both ways, relays 102 and 103,
-//! and serves what is stored, though stale, while the origin cannot be reached. SIGINT and SIGTERM let it finish what is
-//! under way.
+//! It forwards every method but CONNECT, and every field that is not hop-by-hop and names no other target. It streams bodies
+//! both ways and relays 102 and 103. It stores what RFC 9111 permits, and serves stale responses while the origin cannot be
+//! reached. After SIGINT or SIGTERM it finishes the requests under way.
 
-#![allow(unreachable_pub, clippy::future_not_send)] // modules of a program: pub says what the others use
+// The modules of a program have no other crate to be public for, and `main` blocks on its future instead of spawning it.
+#![allow(unreachable_pub, clippy::future_not_send)]
 
 mod answer;
 mod arguments;
@@ -17,8 +18,8 @@ mod host;
 mod interim;
 mod origin;
 mod server;
-#[path = "../store/mod.rs"]
-mod store;
+#[path = "../storage/mod.rs"]
+mod storage;
 mod upload;
 mod wire;
 
@@ -37,7 +38,7 @@ use crate::arguments::{Arguments, Mode};
 use crate::front::Front;
 use crate::origin::Origin;
 
-/// How long requests and commits that are under way may take after a signal to stop.
+/// How long requests, and after them writes to the storage, may go on after a signal to stop: enough for usual ones.
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -47,12 +48,12 @@ fn main() -> ExitCode {
             println!("{}", arguments::USAGE);
             return ExitCode::SUCCESS;
         }
-        Err(problem) => {
-            eprintln!("reverse_proxy: {problem}");
+        Err(message) => {
+            eprintln!("reverse_proxy: {message}");
             return ExitCode::from(2);
         }
     };
-    // What the store suffers is told in events: when it fails, when it is back.
+    // The cache answers on while the storage fails: only its events tell about it.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -60,14 +61,14 @@ fn main() -> ExitCode {
         .init();
     match runtime(arguments.threads).and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("reverse_proxy: {problem}");
+        Err(message) => {
+            eprintln!("reverse_proxy: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// One thread does without a scheduler that hands work between threads.
+/// Builds the runtime. A single thread needs no scheduler that moves tasks between threads.
 fn runtime(threads: Option<usize>) -> Result<Runtime, String> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let built = match threads.unwrap_or_else(cores) {
@@ -78,19 +79,23 @@ fn runtime(threads: Option<usize>) -> Result<Runtime, String> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {
-    let place = arguments.listen.clone();
-    let listener = TcpListener::bind(&place).await;
-    let listener = listener.map_err(|error| format!("cannot listen on {place}: {error}"))?;
+    let address = arguments.listen.clone();
+    let listener = TcpListener::bind(&address).await;
+    let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     match &arguments.mode {
         Mode::Bare(len) => bare(listener, *len).await,
-        // As it is, not in a box: the fastest of stores.
-        Mode::Proxy(_) if arguments.store == "memory" => {
+        // Without the `BoxStorage` that any other storage is opened as: its dynamic calls would show in memory.
+        Mode::Proxy(_) if arguments.storage == "memory" => {
             proxy(listener, arguments, MemoryStorage::new()).await
         }
         Mode::Proxy(_) => {
-            let opened = store::open(&arguments.store).await;
+            let opened = storage::open(&arguments.storage).await;
             let storage = opened.map_err(|error| {
-                format!("cannot open the store {}: {}", store::shown(&arguments.store), causes(&error))
+                format!(
+                    "cannot open the storage {}: {}",
+                    storage::redacted(&arguments.storage),
+                    causes(&error)
+                )
             })?;
             proxy(listener, arguments, storage).await
         }
@@ -106,9 +111,9 @@ async fn proxy<S: Storage>(listener: TcpListener, arguments: Arguments, storage:
     let stop = stop_signal()?;
     announce(&listener)?;
     let serving = async move { server::serve(listener, front, stop, GRACE).await };
-    // On a worker thread: the thread that runs `main` is none of them.
+    // Spawned, because tokio runs `block_on`'s own future outside its workers, which is slower.
     tokio::spawn(serving).await.map_err(|error| format!("the server failed: {error}"))?;
-    let _ = tokio::time::timeout(GRACE, layer.idle()).await; // what is not committed by then is fetched again
+    let _ = tokio::time::timeout(GRACE, layer.idle()).await; // responses that are not stored by then are fetched again
     Ok(())
 }
 
@@ -125,7 +130,7 @@ fn announce(listener: &TcpListener) -> Result<(), String> {
     Ok(())
 }
 
-/// Ready once the program is told to stop.
+/// Returns a future that completes on SIGINT or SIGTERM.
 fn stop_signal() -> Result<impl Future<Output = ()> + Send, String> {
     let catch = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
     let (mut interrupt, mut terminate) = (catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?);
@@ -137,7 +142,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send, String> {
     })
 }
 
-/// An error with everything that caused it, in one line.
+/// Returns an error and all its sources as one line.
 fn causes(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

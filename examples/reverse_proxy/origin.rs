@@ -1,8 +1,9 @@
-//! The origin, as the service below the cache.
+//! The service below the cache: sends requests to the origin.
 //!
-//! Promises: every request goes to the one origin, its path and query byte for byte and with its own Host; connections
-//! are kept and used again; an origin that cannot be reached, breaks off or is late is an error, so that the cache may
-//! serve what it has.
+//! # Invariants
+//! - Every request goes to the one origin, with its path and query byte for byte and its own Host.
+//! - Connections are pooled.
+//! - An origin that cannot be reached, breaks off or is late is an error, so that the cache may serve a stale response.
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -37,27 +38,27 @@ struct Inner {
     timeout: Duration,
 }
 
-/// Why there is no response.
+/// Why the origin gave no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     Unreachable,
-    Broken,
-    Late,
+    InvalidResponse,
+    Timeout,
 }
 
 impl Failure {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Unreachable | Self::Broken => StatusCode::BAD_GATEWAY,
-            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable | Self::InvalidResponse => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unreachable => "the origin cannot be reached",
-            Self::Broken => "the origin sent no valid response",
-            Self::Late => "the origin did not answer in time",
+            Self::InvalidResponse => "the origin sent no valid response",
+            Self::Timeout => "the origin did not answer in time",
         }
     }
 }
@@ -71,25 +72,30 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Origin {
-    /// `url` has a scheme and an authority; `timeout` is for the head of a response.
+    /// Creates a client for the origin at this URL.
+    ///
+    /// The timeout is for the head of a response; the time of a body has no limit.
+    ///
+    /// # Errors
+    /// Returns a message if the URL has no scheme or no authority.
     pub fn new(url: &Uri, timeout: Duration) -> Result<Self, String> {
         let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
             return Err(format!("{url} is not an absolute URL"));
         };
         let host = HeaderValue::from_str(authority.as_str()).map_err(|error| format!("{url}: {error}"))?;
         let mut http = HttpConnector::new();
-        http.enforce_http(false);
+        http.enforce_http(false); // the TLS connector passes its https URLs to this one
         http.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .set_host(false)
+            .set_host(false) // the client's Host is forwarded
             .build(connector.wrap_connector(http));
         let (scheme, authority) = (scheme.clone(), authority.clone());
         Ok(Self(Arc::new(Inner { client, scheme, authority, host, timeout })))
     }
 
-    /// The Host of requests that name none.
+    /// Returns the Host for requests that name none.
     pub fn host(&self) -> HeaderValue {
         self.0.host.clone()
     }
@@ -106,22 +112,22 @@ impl Service<Request<Upload>> for Origin {
 
     fn call(&mut self, request: Request<Upload>) -> Self::Future {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.ask(request).await })
+        Box::pin(async move { inner.send(request).await })
     }
 }
 
 impl Inner {
-    async fn ask(&self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
-        self.direct(&mut request)?;
+    async fn send(&self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+        self.address(&mut request)?;
         if let Some(ticket) = interim::ticket().await {
             hyper::ext::on_informational(&mut request, move |interim| {
                 ticket.send(interim.status(), interim.headers());
             });
         }
         let progress = request.body().progress();
-        let mut response = self.in_time(progress, self.client.request(request)).await?;
+        let mut response = self.within_timeout(progress, self.client.request(request)).await?;
         if response.status().is_informational() {
-            return Err(Failure::Broken); // 101, though no upgrade was asked for
+            return Err(Failure::InvalidResponse); // a 101, although Upgrade is never forwarded
         }
         let version = response.version();
         *response.version_mut() = Version::HTTP_11;
@@ -130,8 +136,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Turns what the client asked into what the origin is asked.
-    fn direct(&self, request: &mut Request<Upload>) -> Result<(), Failure> {
+    /// Addresses a client's request to the origin.
+    fn address(&self, request: &mut Request<Upload>) -> Result<(), Failure> {
         let mut parts = Parts::default();
         (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
         parts.path_and_query = request.uri().path_and_query().cloned().or_else(|| "/".parse().ok());
@@ -147,7 +153,9 @@ impl Inner {
         Ok(())
     }
 
-    async fn in_time(
+    /// Waits for the head of the response. The timeout starts anew with each piece of the request's content that is sent:
+    /// an origin may wait for the last one before it answers.
+    async fn within_timeout(
         &self,
         progress: Option<Progress>,
         response: ResponseFuture,
@@ -158,10 +166,10 @@ impl Inner {
             match timeout_at(since + self.timeout, response.as_mut()).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) if error.is_connect() => return Err(Failure::Unreachable),
-                Ok(Err(_)) => return Err(Failure::Broken),
+                Ok(Err(_)) => return Err(Failure::InvalidResponse),
                 Err(_) => match progress.as_ref().map(Progress::latest) {
                     Some(latest) if latest > since => since = latest,
-                    _ => return Err(Failure::Late),
+                    _ => return Err(Failure::Timeout),
                 },
             }
         }

@@ -1,7 +1,9 @@
-//! Serves connections until it is told to stop.
+//! Serves connections until a signal to stop.
 //!
-//! Promises: one connection's failure is its own; when it is told to stop, it accepts no more, and requests under way
-//! are finished, within a time; idle connections are closed at once.
+//! # Invariants
+//! - A connection that fails affects no other connection.
+//! - After the signal no connection is accepted, and idle ones are closed at once.
+//! - Requests under way are finished, within the grace period.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -24,27 +26,32 @@ use crate::answer::Answer;
 use crate::interim::Interims;
 use crate::wire::Wire;
 
-/// How long a client may take for the head of a request, and how long its connection may be idle.
+/// How long a client may take to send the head of a request, and how long its connection may be idle.
+///
+/// hyper has one timer for both. The value is nginx's default for a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause after a connection could not be accepted: most likely too many are open.
+/// The pause after a failed accept. Most likely too many files are open: without a pause the loop would spin until one is
+/// closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What answers requests.
+/// Answers requests.
 pub trait Respond: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
     type Future: Future<Output = Result<Answer<Self::Body>, Infallible>> + Send;
 
-    /// `interims` are the connection's.
+    /// Answers a request of the connection that these interim responses go to.
     fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Self::Future;
 }
 
+/// Serves the listener until `stop` completes, and then for at most `grace`.
 pub async fn serve<R: Respond>(
     listener: TcpListener,
     responder: Arc<R>,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) {
-    let (going, stopped) = watch::channel(());
+    // Nothing is ever sent: dropping the sender tells every connection to stop.
+    let (running, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -56,10 +63,11 @@ pub async fn serve<R: Respond>(
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
+            // Reaps connections that have ended: a `JoinSet` keeps them until they are joined.
             Some(_) = connections.join_next() => {}
         }
     }
-    drop((listener, going));
+    drop((listener, running));
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, finished).await.is_err() {
         connections.shutdown().await;
@@ -67,16 +75,16 @@ pub async fn serve<R: Respond>(
 }
 
 async fn connection<R: Respond>(stream: TcpStream, responder: Arc<R>, mut stopped: watch::Receiver<()>) {
-    let _ = stream.set_nodelay(true); // slower without, but right
+    let _ = stream.set_nodelay(true); // without it responses are late, not wrong
     let interims = Arc::<Interims>::default();
     let wire = Wire::new(TokioIo::new(stream), Arc::clone(&interims));
     let service = service_fn(move |request| responder.respond(request, &interims));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let mut serving = pin!(http.serve_connection(wire, service));
-    // An error is the client's own: it went away or sent no HTTP, and hyper has told it so.
+    // An error needs no report: the client has gone, or sent no valid HTTP and got a 400 from hyper.
     tokio::select! {
-        biased;
+        biased; // a connection that has ended needs no shutdown
         _ = serving.as_mut() => return,
         _ = stopped.changed() => {}
     }

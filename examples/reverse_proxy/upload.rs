@@ -1,7 +1,9 @@
-//! The request's content on its way to the origin.
+//! The content of a request on its way to the origin.
 //!
-//! Promises: each piece is forwarded as it comes, unchanged, trailers included; nothing is boxed; the default is empty,
-//! for the requests that the cache makes itself.
+//! # Invariants
+//! - Each frame is forwarded when it arrives, unchanged, trailers included.
+//! - The default is empty, for the requests that the cache makes itself.
+//! - Nothing is boxed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +37,9 @@ impl Upload {
     }
 }
 
-/// When the latest piece was sent on: an origin is not late while it is still being told what it is asked.
+/// The time when the latest frame was forwarded.
+///
+/// The timeout for the response starts there, because an origin is not late while it is still receiving the request.
 #[derive(Clone)]
 pub struct Progress(Arc<Mutex<Instant>>);
 
@@ -48,7 +52,7 @@ impl Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn made(&self) {
+    fn record(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
@@ -62,7 +66,7 @@ impl Body for Upload {
             Self::Empty => Poll::Ready(None),
             Self::Streamed { body, progress } => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
-                progress.made();
+                progress.record();
                 Poll::Ready(frame)
             }
         }

@@ -1,7 +1,8 @@
-//! The client's connection, which hyper writes final responses to and this proxy interim ones.
+//! The client's connection: hyper writes final responses to it, and this proxy interim ones.
 //!
-//! Promises: an interim head is written only while hyper has nothing left to write, hence between two of its messages
-//! and never inside one; hyper's own writes go through as they are, vectored ones too.
+//! # Invariants
+//! - An interim head is written only while hyper has nothing left to write: between two of its messages, never inside one.
+//! - hyper's own writes pass unchanged, vectored ones too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,22 +17,23 @@ use crate::interim::Interims;
 pub struct Wire<T> {
     io: T,
     interims: Arc<Interims>,
-    /// What is left of the interim head that is being written.
-    begun: Bytes,
+    /// The rest of the interim head that is being written.
+    unwritten: Bytes,
 }
 
 impl<T: Write + Unpin> Wire<T> {
     pub fn new(io: T, interims: Arc<Interims>) -> Self {
-        Self { io, interims, begun: Bytes::new() }
+        Self { io, interims, unwritten: Bytes::new() }
     }
 
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.begun.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.begun))?;
+    /// Completes the interim head that is being written, before anything else is.
+    fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unwritten.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unwritten))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.begun.advance(written);
+            self.unwritten.advance(written);
         }
         Poll::Ready(Ok(()))
     }
@@ -49,7 +51,7 @@ impl<T: Read + Unpin> Read for Wire<T> {
 
 impl<T: Write + Unpin> Write for Wire<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_begun(cx))?;
+        ready!(self.poll_unwritten(cx))?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -58,7 +60,7 @@ impl<T: Write + Unpin> Write for Wire<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_begun(cx))?;
+        ready!(self.poll_unwritten(cx))?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -66,12 +68,14 @@ impl<T: Write + Unpin> Write for Wire<T> {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes whenever it is polled, and only once it has written all that it has.
+    /// Writes the queued interim heads.
+    ///
+    /// hyper flushes each time it is polled, and only after it has written everything it has.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_begun(cx))?;
+        ready!(self.poll_unwritten(cx))?;
         while let Some(head) = self.interims.next() {
-            self.begun = head;
-            ready!(self.poll_begun(cx))?;
+            self.unwritten = head;
+            ready!(self.poll_unwritten(cx))?;
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }

@@ -114,7 +114,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
         mut self,
         name: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.config.identity.naming = Some(Arc::new(name));
+        self.config.identity.key_fn = Some(Arc::new(name));
         self
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 /// The reason why a response is not stored.
 ///
 /// [`Stored::No`](crate::Stored::No) has it; its text is a word such as `no-store`. The questions page says
-/// [what to do about each](crate::questions#why-is-my-response-not-cached).
+/// [what to do about each](crate::_documentation::questions#why-is-my-response-not-cached).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotStored {

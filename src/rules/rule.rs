@@ -79,7 +79,7 @@ impl Rule {
         self
     }
 
-    /// Sets how long the responses are fresh, whatever they say.
+    /// Sets how long the responses are fresh, whatever lifetime they state.
     ///
     /// Default: [`Rules::override_ttl`](crate::Rules::override_ttl), or else the response decides.
     pub fn override_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
@@ -87,7 +87,7 @@ impl Rule {
         self
     }
 
-    /// Sets how long the responses are fresh if they do not state it.
+    /// Sets how long those responses are fresh that state no lifetime.
     ///
     /// Default: [`Rules::default_ttl`](crate::Rules::default_ttl).
     pub fn default_ttl(mut self, ttl: impl Into<Ttl>) -> Self {

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::policy::{RuleDecision, StoreDespite, Ttl};
 
 type Filter = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
-/// Boxed, since each filter of the user's has a future of another type.
+/// Boxed, since the future of each filter has a type of its own.
 type FilterFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 type AsyncFilter = Arc<dyn Fn(&request::Parts, &response::Parts) -> FilterFuture + Send + Sync>;
 
@@ -39,9 +39,9 @@ type AsyncFilter = Arc<dyn Fn(&request::Parts, &response::Parts) -> FilterFuture
 /// - In line 4 the response states its lifetime by `s-maxage` in a shared cache, by `max-age`, or by Expires.
 /// - In line 7 the heuristic estimates it from Last-Modified (RFC 9111 §4.2.2).
 ///
-/// `min_ttl` and `max_ttl` do not limit the lifetimes that rules, the layer or a request give. If an override or
-/// default of the layer is outside them, the cache cannot be built, since the limits would seem to apply to it. A rule
-/// may be outside them, since it is an exception.
+/// `min_ttl` and `max_ttl` do not limit the lifetimes that rules, the layer or a request give. An override or default of
+/// the layer that is a duration outside them, or [`Ttl::Forever`] beside `max_ttl`, is an error when the cache is built,
+/// since the limits would seem to apply to it. A rule may be outside them, since it is an exception.
 ///
 /// A lifetime that you give counts from when the response was received, whatever its Age. It is determined when the
 /// response is stored or validated, and stored with it. Rules that change later apply to responses that are fetched or
@@ -52,8 +52,9 @@ type AsyncFilter = Arc<dyn Fn(&request::Parts, &response::Parts) -> FilterFuture
 /// response that `no-store`, `private` (in a shared cache), Authorization or `Vary: *` forbids to store.
 /// [`store_despite`](Self::store_despite) does.
 ///
-/// Some statuses are stored only if the response states its lifetime: errors, and redirects that are not permanent (RFC
-/// 9110 §15.1). To store them by a lifetime of yours, name them in [`statuses`](Self::statuses) or in a rule.
+/// Some statuses are stored only if the response permits it by a lifetime, `public` or `private`: errors, and redirects
+/// that are not permanent (RFC 9110 §15.1). To store others of them by a lifetime of yours, name their statuses in
+/// [`statuses`](Self::statuses) or in a rule.
 ///
 /// # Example
 /// ```
@@ -120,7 +121,7 @@ impl Rules {
         self
     }
 
-    /// Sets how long responses are fresh that do not state it.
+    /// Sets how long a response without a lifetime of its own is fresh.
     ///
     /// Default: the heuristic, by [`heuristic_percent`](crate::CacheLayerBuilder::heuristic_percent).
     pub fn default_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
@@ -128,7 +129,7 @@ impl Rules {
         self
     }
 
-    /// Sets how long responses are fresh, whatever they state.
+    /// Sets how long a response is fresh, whatever lifetime it states.
     ///
     /// Default: the response decides.
     pub fn override_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
@@ -169,7 +170,7 @@ impl Rules {
         self
     }
 
-    /// Stores responses although this forbids it.
+    /// Stores responses that this prohibition would keep out.
     ///
     /// Such a response still needs a lifetime or a validator. Several calls add up.
     ///
@@ -270,7 +271,7 @@ impl Rules {
         status: StatusCode,
         headers: &HeaderMap,
     ) -> RuleDecision {
-        // The text of the URL is made only if a rule needs it.
+        // Most layers have no condition on the URL, and then need no text of it.
         let url = if self.list.iter().any(Rule::has_url_condition) { url() } else { String::new() };
         let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, status, headers));
         // Every rule that matches counts here, and not only the one that gives the lifetime.

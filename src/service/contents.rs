@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use crate::body::Exclusive;
-use crate::key::Ignored;
+use crate::key::IgnoredFields;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -106,7 +106,7 @@ pub(super) enum Read<B> {
 pub(crate) struct Contents {
     /// The longest that is read.
     pub(crate) most: u64,
-    pub(crate) ignored: Ignored,
+    pub(crate) ignored: IgnoredFields,
     /// By the type of the body.
     replayers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
@@ -114,7 +114,7 @@ pub(crate) struct Contents {
 impl Default for Contents {
     fn default() -> Self {
         let mut contents =
-            Self { most: 256 * 1024, ignored: Ignored::default(), replayers: HashMap::default() };
+            Self { most: 256 * 1024, ignored: IgnoredFields::default(), replayers: HashMap::default() };
         contents.replay_full();
         contents.replay(UnsyncBoxBody::<Bytes, BoxError>::new);
         #[cfg(feature = "axum")]

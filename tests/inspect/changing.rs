@@ -14,7 +14,7 @@ async fn nothing_is_removed_unasked() {
     }
     for arguments in [&["purge", "--dry-run"][..], &["delete", "--status", "2xx", "--dry-run"]] {
         let said = inspect(&world.store, arguments).done();
-        assert!(said.out.contains(" responses, 2.0 MiB in the store:\n  https://"), "{said:?}");
+        assert!(said.out.contains(" responses, 2.0 MiB in storage:\n  https://"), "{said:?}");
     }
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6);
 }
@@ -23,7 +23,7 @@ async fn nothing_is_removed_unasked() {
 async fn urls_are_deleted_with_their_variants() {
     let world = World::new().await;
     let said = inspect(&world.store, &["delete", A, "https://shop.example/v", "--yes"]).done();
-    assert!(said.out.starts_with("3 responses, ") && said.out.contains("\nremoved "), "{said:?}");
+    assert!(said.out.starts_with("3 responses, ") && said.out.contains("\ndeleted "), "{said:?}");
     assert_eq!(inspect(&world.store, &["list"]).done().names(), ["b.html", "missing", "old.html"]);
     assert_eq!(word(&world.store, A).await, "miss");
     assert_eq!(inspect(&world.store, &["delete", "https://shop.example/v", "--yes"]).code, 1);
@@ -34,7 +34,7 @@ async fn what_conditions_match_is_deleted() {
     let world = World::new().await;
     let said = inspect(&world.store, &["delete", "--url", "shop.example/*.html", "--yes"]).done();
     assert!(
-        said.out.contains("https://shop.example/old.html") && said.out.contains("removed 2 "),
+        said.out.contains("https://shop.example/old.html") && said.out.contains("deleted 2 "),
         "{said:?}"
     );
     assert_eq!(inspect(&world.store, &["list"]).done().names(), ["a.json", "missing", "v", "v"]);
@@ -46,9 +46,9 @@ async fn many_are_named_in_part_and_all_are_purged() {
     let urls: Vec<_> = (0..20).map(|number| format!("https://shop.example/{number}")).collect();
     fill_partition(&world.path(), "b", &urls).await;
     let said = inspect(&world.store, &["purge", "--partition", "b", "--yes"]).done();
-    assert!(said.out.contains("… and 15 others\n") && said.out.contains("removed 20 "), "{said:?}");
+    assert!(said.out.contains("… and 15 others\n") && said.out.contains("deleted 20 "), "{said:?}");
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6, "a partition is purged alone");
-    assert!(inspect(&world.store, &["purge", "--yes"]).done().out.contains("removed 6 "));
+    assert!(inspect(&world.store, &["purge", "--yes"]).done().out.contains("deleted 6 "));
     assert_eq!(inspect(&world.store, &["list"]).code, 1);
     inspect(&world.store, &["purge", "--yes"]).done();
 }
@@ -56,7 +56,7 @@ async fn many_are_named_in_part_and_all_are_purged() {
 #[tokio::test]
 async fn what_is_past_its_time_goes_and_the_rest_stays() {
     let world = World::new().await;
-    assert!(inspect(&world.store, &["expire"]).done().out.starts_with("removed "));
+    assert!(inspect(&world.store, &["expire"]).done().out.starts_with("deleted "));
     assert!(inspect(&world.store, &["prune"]).done().out.contains("pruned 0 "));
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6);
 }

@@ -8,7 +8,9 @@ fn help_names_the_exit_codes() {
     let output = program().arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
-    for code in ["  0  done", "  1  nothing was found", "  2  wrong usage, or refused", "  3  the store"] {
+    for code in
+        ["  0  done", "  1  nothing was found", "  2  wrong usage, or not confirmed", "  3  the storage"]
+    {
         assert!(text.contains(code), "{text}");
     }
 }
@@ -28,7 +30,7 @@ async fn wrong_usage_is_2() {
         &["list", "--url", "http://a b"],
         &["show"],
         &["delete", "--yes"],
-        &["list", "--secret-file", "/there/is/none"],
+        &["list", "--key-secret-file", "/there/is/none"],
     ];
     for arguments in cases {
         inspect(&world.store, arguments).refused(2);

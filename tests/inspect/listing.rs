@@ -25,7 +25,7 @@ async fn a_table_fits_its_width() {
         let lines: Vec<_> = table.out.lines().collect();
         assert_eq!(lines.len(), 1 + 8 + 1, "{}", table.out);
         assert!(
-            lines[0].starts_with("URL ") && lines[9].starts_with("8 responses, 2.0 MiB in bodies"),
+            lines[0].starts_with("URL ") && lines[9].starts_with("8 responses, 2.0 MiB of bodies"),
             "{lines:?}"
         );
         let widest = lines.iter().map(|line| line.chars().count()).max().unwrap();
@@ -99,7 +99,7 @@ async fn a_cache_sees_its_own_and_by_default_all_are_seen() {
     let secret = world.folder.path().join("secret");
     std::fs::write(&secret, "other").unwrap();
     let secret = secret.to_str().unwrap();
-    assert_eq!(inspect(&world.store, &["list", "--secret-file", secret]).code, 1);
+    assert_eq!(inspect(&world.store, &["list", "--key-secret-file", secret]).code, 1);
     let deleted =
         inspect(&world.store, &["--partition", "b", "delete", "https://shop.example/a.json", "--yes"]);
     assert_eq!(deleted.code, 1, "another partition's stays");
@@ -117,7 +117,7 @@ async fn stats_count_by_status_type_and_host() {
     assert_eq!((&html["responses"], &html["body_bytes"]), (&2.into(), &2_097_155.into()));
     assert!(json["oldest"].as_str() < json["newest"].as_str());
     let text = inspect(&world.store, &["stats"]).done().out;
-    assert!(text.starts_with("6 responses: 5 fresh, 1 stale\n2.0 MiB in bodies"), "{text}");
+    assert!(text.starts_with("6 responses: 5 fresh, 1 stale\n2.0 MiB of bodies"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
 

@@ -32,11 +32,11 @@ async fn only_a_yes_removes() {
     let world = World::new().await;
     for answer in ["n\n", "\n", "what\n"] {
         let Some((code, seen)) = typed(&world.store, "purge", answer) else { return };
-        assert!(code == 2 && seen.contains("[y/N]") && seen.contains("nothing was removed"), "{seen}");
+        assert!(code == 2 && seen.contains("[y/N]") && seen.contains("nothing was deleted"), "{seen}");
     }
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6);
     let (code, seen) = typed(&world.store, "delete --stale", "y\n").unwrap();
-    assert!(code == 0 && seen.contains("removed 1 "), "{seen}");
+    assert!(code == 0 && seen.contains("deleted 1 "), "{seen}");
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 5);
 }
 
@@ -45,6 +45,6 @@ async fn a_terminal_gets_a_table_in_its_width() {
     let world = World::new().await;
     let Some((code, seen)) = typed(&world.store, "list", "") else { return };
     assert_eq!(code, 0, "{seen}");
-    assert!(seen.contains("URL ") && seen.contains("6 responses, 2.0 MiB in bodies"), "{seen}");
+    assert!(seen.contains("URL ") && seen.contains("6 responses, 2.0 MiB of bodies"), "{seen}");
     assert!(seen.lines().all(|line| line.trim_end().chars().count() <= 80), "{seen}");
 }

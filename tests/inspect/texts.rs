@@ -5,14 +5,15 @@ use std::time::Duration;
 use tower_response_cache::Timestamp;
 
 use crate::text::{
-    away, count, left, moment, normal_url, plain, right, short_size, shortened, size, span, when, width,
+    align_left, align_right, count, escaped, normal_url, relative, rfc3339, short_duration, short_size,
+    shortened, size, timestamp, width,
 };
 
 #[test]
 fn nothing_stored_reaches_a_terminal_as_a_command() {
-    assert_eq!(plain("https://a.example/"), "https://a.example/");
-    assert_eq!(plain("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\\u{a}c\\u{9}d");
-    assert_eq!(plain("exe.\u{202e}gpj"), "exe.\\u{202e}gpj");
+    assert_eq!(escaped("https://a.example/"), "https://a.example/");
+    assert_eq!(escaped("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\\u{a}c\\u{9}d");
+    assert_eq!(escaped("exe.\u{202e}gpj"), "exe.\\u{202e}gpj");
 }
 
 #[test]
@@ -25,7 +26,7 @@ fn a_text_loses_its_middle_and_keeps_its_width() {
     for columns in 0..4 {
         assert!(width(&shortened("0123456789", columns)) <= columns.max(1));
     }
-    assert_eq!((left("日", 4), right("日", 4)), ("日  ".to_owned(), "  日".to_owned()));
+    assert_eq!((align_left("日", 4), align_right("日", 4)), ("日  ".to_owned(), "  日".to_owned()));
 }
 
 #[test]
@@ -45,13 +46,13 @@ fn numbers_are_for_people() {
         (86_400_000, "1000d"),
     ];
     for (seconds, text) in spans {
-        assert_eq!(span(Duration::from_secs(seconds)), text);
+        assert_eq!(short_duration(Duration::from_secs(seconds)), text);
     }
     let now = Timestamp::from_secs(1_000_000);
-    assert_eq!(away(now + Duration::from_secs(300), now), "in 5m");
-    assert_eq!(away(now, now + Duration::from_secs(7200)), "2h ago");
-    assert_eq!((away(Timestamp::NEVER, now), moment(Timestamp::NEVER)), ("never".to_owned(), None));
-    assert_eq!(when(now, now), "1970-01-12T13:46:40.000Z (0s ago)");
+    assert_eq!(relative(now + Duration::from_secs(300), now), "in 5m");
+    assert_eq!(relative(now, now + Duration::from_secs(7200)), "2h ago");
+    assert_eq!((relative(Timestamp::NEVER, now), rfc3339(Timestamp::NEVER)), ("never".to_owned(), None));
+    assert_eq!(timestamp(now, now), "1970-01-12T13:46:40.000Z (0s ago)");
 }
 
 #[test]

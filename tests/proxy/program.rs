@@ -86,7 +86,7 @@ fn what_cannot_be_used_is_said_in_one_line() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     let failures: [&[&str]; 2] = [
         &["--origin", "http://a", "--listen", &taken],
-        &["--origin", "http://a", "--listen", "127.0.0.1:0", "--store", no_store.to_str().unwrap()],
+        &["--origin", "http://a", "--listen", "127.0.0.1:0", "--storage", no_store.to_str().unwrap()],
     ];
     for arguments in failures {
         let (code, output) = ended(arguments);
@@ -109,7 +109,7 @@ fn a_store_in_a_file_outlives_the_program() {
             &url,
             "--threads",
             threads,
-            "--store",
+            "--storage",
             store.to_str().unwrap(),
         ];
         let (mut proxy, address) = running(&arguments);

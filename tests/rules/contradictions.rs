@@ -25,7 +25,7 @@ fn each_contradiction_is_named_with_what_to_do() {
     let wrong: [(Settings, &[&str]); 47] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
-        (|b| b.record(true).shared(true), &["record", "remove shared()"]),
+        (|b| b.record(true).shared(true), &["record", "remove shared(true)"]),
         (|b| b.replay(true).lease(SECOND), &["lease", "remove it"]),
         (|b| b.record(true).read_only(true), &["record"]),
         (|b| b.only_if_cached(true).record(true), &["record"]),
@@ -36,7 +36,7 @@ fn each_contradiction_is_named_with_what_to_do() {
         (|b| b.coalesce_timeout(NONE), &["coalesce_timeout is zero", "coalesce(false)"]),
         (|b| b.refresh_timeout(NONE), &["refresh_timeout is zero", "max_background_refreshes(0)"]),
         (|b| b.lease(NONE), &["lease is zero", "leave it out"]),
-        (|b| b.store_set_cookie(true), &["store_set_cookie", "add shared()"]),
+        (|b| b.store_set_cookie(true), &["store_set_cookie", "add shared(true)"]),
         (|b| b.shared(true).ignore_cookie(true), &["ignore_cookie", "ignore_headers([COOKIE])"]),
         (
             |b| b.rules(Rules::new().max_ttl(SECOND).override_ttl(HOUR)),

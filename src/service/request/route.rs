@@ -7,7 +7,7 @@ use http::{HeaderName, Method, Request, header, request};
 use http_body::Body;
 
 use crate::control::{BypassReason, Outcome};
-use crate::key::{self, EffectiveUri, Lacks};
+use crate::key::{self, EffectiveUri, NoUriReason};
 use crate::policy::{self, HeaderHints, NotStored};
 use crate::service::config::Recording;
 use crate::service::origin::{Answered, Fetcher, pass_on, send};
@@ -147,9 +147,9 @@ fn warn_of<S: Storage>(shared: &Shared<S>, reason: BypassReason) {
 
 /// Returns why a request without an effective URI bypasses the cache.
 pub(super) fn why_unidentified(parts: &request::Parts) -> BypassReason {
-    match key::lacks(parts) {
-        Lacks::Resource => BypassReason::NoResource,
-        Lacks::Host => BypassReason::NoHost,
-        Lacks::GoodHost => BypassReason::MalformedHost,
+    match key::no_uri_reason(parts) {
+        NoUriReason::NoResource => BypassReason::NoResource,
+        NoUriReason::NoHost => BypassReason::NoHost,
+        NoUriReason::MalformedHost => BypassReason::MalformedHost,
     }
 }
