@@ -11,8 +11,8 @@ use crate::policy::Ttl;
 
 /// A rule for the responses that meet all of its conditions.
 ///
-/// It gives them a lifetime, or [tags](Self::tag), or both. Of several [`Rules`](crate::Rules) with a lifetime, the
-/// first one that matches a response decides.
+/// It gives them a lifetime, or [tags](Self::tag), or both. Of the [rules](crate::Rules) of a layer that give a lifetime,
+/// the first one that matches a response decides.
 ///
 /// ```
 /// use std::time::Duration;
