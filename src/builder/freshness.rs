@@ -53,7 +53,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// Default: 1 day.
     pub fn max_heuristic_ttl(mut self, longest: Duration) -> Self {
-        self.config.policy.max_heuristic = longest;
+        self.config.policy.max_heuristic_ttl = longest;
         self
     }
 

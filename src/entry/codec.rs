@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
-use crate::policy::{Given, LeftOut, MOST_FIELDS};
+use crate::policy::{LeftOut, MAX_FIELDS, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
 
@@ -20,9 +20,9 @@ pub(super) const VERSION: u8 = FORM_VERSION;
 
 /// The most header fields that are decoded.
 ///
-/// A response is stored with at most [`MOST_FIELDS`], and each 304 may add some. `HeaderMap` panics beyond
+/// A response is stored with at most [`MAX_FIELDS`], and each 304 may add some. `HeaderMap` panics beyond
 /// 24,576.
-const MAX_STORED_FIELDS: usize = 4 * MOST_FIELDS;
+const MAX_STORED_FIELDS: usize = 4 * MAX_FIELDS;
 
 /// The description of a record. Every change of its fields needs a new [`FORM_VERSION`].
 ///
@@ -295,7 +295,7 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
         response_time: form.response_time,
         given: form.given.map(|(millis, overrides)| {
             let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
-            Given { lifetime, overrides }
+            RuleTtl { lifetime, overrides }
         }),
         groups: form
             .groups

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::policy::{self, Freshness, Given, LeftOut};
+use crate::policy::{self, Freshness, LeftOut, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
@@ -138,7 +138,7 @@ pub(crate) struct StoredResponse {
     pub(crate) request_time: Timestamp,
     pub(crate) response_time: Timestamp,
     /// The lifetime that a rule of the user gives it.
-    pub(crate) given: Option<Given>,
+    pub(crate) given: Option<RuleTtl>,
     /// The groups that it belongs to.
     pub(crate) groups: Arc<[Membership]>,
     pub(crate) body: StoredBody,
@@ -274,7 +274,7 @@ impl StoredResponse {
                     options,
                 );
                 freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
-                let freshness = freshness.with(self.given);
+                let freshness = freshness.with_rule_ttl(self.given);
                 // Fails if another task, or another cache, was first: its result stays.
                 let _ = self.freshness.set((cache, freshness.clone()));
                 Cow::Owned(freshness)

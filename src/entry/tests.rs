@@ -10,7 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Given, LeftOut};
+use crate::policy::{LeftOut, RuleTtl};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -56,7 +56,7 @@ prop_compose! {
             headers, initial_age_ms, request_time, response_time, body, trailers,
             given: given.map(|(millis, overrides)| {
                 let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
-                Given { lifetime, overrides }
+                RuleTtl { lifetime, overrides }
             }),
             groups: groups
                 .into_iter()

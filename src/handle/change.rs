@@ -17,7 +17,7 @@ use super::{AT_ONCE, CacheHandle};
 use crate::entry::{self, GRACE, Slot, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::policy::{Given, Ttl};
+use crate::policy::{RuleTtl, Ttl};
 use crate::service::invalidated;
 use crate::storage::{Key, Kind, Retain, Storage};
 
@@ -154,7 +154,7 @@ impl<S: Storage> CacheHandle<S> {
             lifetime = now.since(received).saturating_add(from_now);
         }
         let StoredEntry { key, variant, record, .. } = entry;
-        let given = Some(Given { lifetime, overrides: true });
+        let given = Some(RuleTtl { lifetime, overrides: true });
         let mut response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.shared.records.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);

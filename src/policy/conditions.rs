@@ -95,8 +95,8 @@ fn if_range_holds(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) 
     ) else {
         return false;
     };
-    // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2). Every
-    // date before 1970 is read as the epoch, so that equality says nothing there.
+    // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2).
+    // Every date before 1970 is read as the epoch, so that equality says nothing there.
     condition == modified && date >= modified + Duration::from_secs(1) && condition > Timestamp::EPOCH
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn parse(value: &HeaderValue, near: Timestamp) -> Option<Timestamp> {
     imf_fixdate(text).or_else(|| rfc850(text, near)).or_else(|| asctime(text))
 }
 
-/// Returns the date of a field that has exactly one line, with a date in it (RFC 9110 §5.3 and §5.6.7).
+/// Returns the date in a field that has exactly one line (RFC 9110 §5.3 and §5.6.7).
 pub(crate) fn single(headers: &HeaderMap, name: &HeaderName, near: Timestamp) -> Option<Timestamp> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
@@ -54,8 +54,8 @@ fn rfc850(text: &str, near: Timestamp) -> Option<Timestamp> {
     if parts.next().is_some() {
         return None;
     }
-    // A mean Gregorian year has 31,556,952 seconds: near enough, since only the century depends on it. The bound keeps the
-    // arithmetic far from an overflow where `near` is `Timestamp::NEVER`.
+    // A mean Gregorian year has 31,556,952 seconds: near enough, since only the century depends on it. The bound keeps
+    // the arithmetic far from an overflow where `near` is `Timestamp::NEVER`.
     let this_year = 1970 + (near.as_millis() / 31_556_952_000).min(8_000);
     // A year more than fifty years ahead is the most recent past year with these digits (RFC 9110 §5.6.7).
     let mut year = this_year - this_year % 100 + two_digits + 100;
@@ -109,8 +109,9 @@ fn timestamp(year: u64, month: &str, day: u64, time: &str) -> Option<Timestamp> 
     if year < 1970 {
         return Some(Timestamp::EPOCH);
     }
-    // The years of this formula begin in March, so that a leap day is the last day of its year. `(153 * months + 2) / 5`
-    // is the number of days before a month, counted from March. 719,468 days lie between year 0 and 1970 when counted so.
+    // The years of this formula begin in March, so that a leap day is the last day of its year. `(153 * months + 2) /
+    // 5` is the number of days before a month, counted from March. 719,468 days lie between year 0 and 1970 when
+    // counted so.
     let (year, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * months + 2) / 5 + day - 1 - 719_468;
     Some(Timestamp::from_secs(days * 86_400 + hour * 3_600 + minute * 60 + second))

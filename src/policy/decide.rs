@@ -70,18 +70,18 @@ pub enum ValidateReason {
 }
 
 /// Decides whether a stored response answers a request (RFC 9111 §4).
-pub(crate) fn decide(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
-    match reusable(asked, stored, now) {
+pub(crate) fn decide(request: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
+    match reusable(request, stored, now) {
         // RFC 9111 §5.2.1.7.
-        Verdict::Validate(_) if asked.only_if_cached => Verdict::Refuse,
+        Verdict::Validate(_) if request.only_if_cached => Verdict::Refuse,
         verdict => verdict,
     }
 }
 
-/// Decides as if the origin could be asked in any case (RFC 9111 §4, §4.2.4 and §5.2, RFC 5861 §3).
-fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
+/// Decides as if the request permitted asking the origin (RFC 9111 §4, §4.2.4 and §5.2, RFC 5861 §3).
+fn reusable(request: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
     let age = stored.age(now);
-    if asked.force {
+    if request.force {
         let is_fresh = stored.lifetime > age && !stored.no_cache;
         return if is_fresh { Verdict::Serve } else { Verdict::ServeStale(StaleReason::Forced) };
     }
@@ -91,10 +91,10 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     let is_fresh = stored.lifetime > age;
     // A reload sends `max-age=0`, which an immutable response ignores while it is fresh (RFC 8246 §2.1).
     let is_immutable = stored.immutable && is_fresh;
-    let is_too_old = asked.max_age.is_some_and(|longest| age > longest) && !is_immutable;
+    let is_too_old = request.max_age.is_some_and(|longest| age > longest) && !is_immutable;
     let expires_too_soon =
-        asked.min_fresh.is_some_and(|shortest| stored.lifetime.saturating_sub(age) < shortest);
-    if asked.no_cache || is_too_old || expires_too_soon {
+        request.min_fresh.is_some_and(|shortest| stored.lifetime.saturating_sub(age) < shortest);
+    if request.no_cache || is_too_old || expires_too_soon {
         return Verdict::Validate(ValidateReason::Request);
     }
     if is_fresh {
@@ -105,13 +105,13 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
     if stored.must_revalidate {
         return Verdict::Validate(ValidateReason::Stale);
     }
-    if asked.max_stale.is_some_and(|longest| staleness <= longest) {
+    if request.max_stale.is_some_and(|longest| staleness <= longest) {
         return Verdict::ServeStale(StaleReason::MaxStale);
     }
-    let window = stored.stale_while_revalidate.max(asked.stale_while_revalidate.unwrap_or_default());
-    // A request with `max-age` does not want a stale response unless it says so by `max-stale` (RFC 9111 §5.2.1.1), which
-    // was tried above.
-    let limits_staleness = asked.max_age.is_some() || asked.max_stale.is_some();
+    let window = stored.stale_while_revalidate.max(request.stale_while_revalidate.unwrap_or_default());
+    // A request with `max-age` does not want a stale response unless it says so by `max-stale` (RFC 9111 §5.2.1.1),
+    // which was tried above.
+    let limits_staleness = request.max_age.is_some() || request.max_stale.is_some();
     if !limits_staleness && window > Duration::ZERO && staleness <= window {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);
     }
@@ -122,19 +122,19 @@ fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Ve
 ///
 /// `unreachable` says that there was no response at all. Then a setting may allow it too (RFC 9111 §4.2.4).
 pub(crate) fn stale_on_error(
-    asked: &RequestDirectives,
+    request: &RequestDirectives,
     stored: &Freshness,
     now: Timestamp,
     unreachable: bool,
     options: &Options,
 ) -> bool {
-    if stored.no_cache || stored.must_revalidate || asked.no_cache {
+    if stored.no_cache || stored.must_revalidate || request.no_cache {
         return false;
     }
-    let window = match stored.stale_if_error.max(asked.stale_if_error) {
+    let window = match stored.stale_if_error.max(request.stale_if_error) {
         Some(window) => window,
         // The setting is for requests that say nothing about age or staleness.
-        None if [asked.max_age, asked.max_stale, asked.min_fresh].iter().any(Option::is_some) => {
+        None if [request.max_age, request.max_stale, request.min_fresh].iter().any(Option::is_some) => {
             return false;
         }
         None if unreachable && options.stale_when_disconnected => Duration::MAX,

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //! - Directives are read in any letter case, over any number of lines.
-//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC 9651
-//!   §3.2 says of a dictionary.
+//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC
+//!   9651 §3.2 says of a dictionary.
 //! - A malformed value counts as the most restrictive one.
 //! - A response whose line has a quote that is not closed has to be validated before each use.
 
@@ -46,25 +46,25 @@ pub(crate) struct RequestDirectives {
 impl RequestDirectives {
     /// Reads the directives of a request (RFC 9111 §5.2.1 and §5.4).
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut asked = Self::default();
+        let mut parsed = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {
             // Pragma counts only in a request without Cache-Control (RFC 9111 §5.4).
             let pragma = headers.get_all(header::PRAGMA).iter();
-            asked.no_cache =
+            parsed.no_cache =
                 pragma.flat_map(|line| directives(line.as_bytes())).any(|(name, _)| is(name, "no-cache"));
-            return asked;
+            return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
             // An open quote may have swallowed any directive. `no-cache` is the safe reading.
-            asked.no_cache |= !is_balanced(line.as_bytes());
+            parsed.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
-                asked.apply(name, &argument);
+                parsed.apply(name, &argument);
             }
         }
-        asked
+        parsed
     }
 
-    /// Adds one directive (RFC 9111 §5.2.1, RFC 5861 §4). An unknown one is ignored (§5.2.3).
+    /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.1 and §5.2.3, RFC 5861 §4).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
@@ -117,24 +117,26 @@ pub(crate) struct ResponseDirectives {
 }
 
 impl ResponseDirectives {
-    /// Reads the directives of a response (RFC 9111 §5.2.2), in a shared cache those of a targeted field (RFC 9213 §2.2).
+    /// Reads the directives of a response (RFC 9111 §5.2.2).
+    ///
+    /// In a shared cache, those of a valid targeted field replace them (RFC 9213 §2.2).
     pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
-        let mut said = Self::default();
-        if options.shared && targeted_directives(headers, |name, argument| said.apply(name, &argument)) {
-            said.targeted = true;
-            return said;
+        let mut parsed = Self::default();
+        if options.shared && targeted_directives(headers, |name, argument| parsed.apply(name, &argument)) {
+            parsed.targeted = true;
+            return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
             // An open quote may have swallowed any directive. `no-cache` is the safe reading.
-            said.no_cache |= !is_balanced(line.as_bytes());
+            parsed.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
-                said.apply(name, &argument);
+                parsed.apply(name, &argument);
             }
         }
-        said
+        parsed
     }
 
-    /// Adds one directive (RFC 9111 §5.2.2, RFC 5861, RFC 8246). An unknown one is ignored (RFC 9111 §5.2.3).
+    /// Adds one directive, and ignores an unknown one (RFC 9111 §5.2.2 and §5.2.3, RFC 5861, RFC 8246).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
@@ -174,7 +176,8 @@ impl ResponseDirectives {
 
 /// Passes each directive of CDN-Cache-Control to `apply` (RFC 9213 §2.1).
 ///
-/// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count (§2.1).
+/// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count
+/// (§2.1).
 fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argument<'_>)) -> bool {
     let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
     if lines.peek().is_none() {
@@ -191,8 +194,8 @@ fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argumen
                 BareItem::Integer(number) => {
                     apply(name, Argument::Value(number.to_string().into_bytes().into()));
                 }
-                // Only lists of field names come as strings. A number in a string has the wrong type (RFC 9213 §2.1), and
-                // would be taken for seconds below.
+                // Only lists of field names come as strings. A number in a string has the wrong type (RFC 9213 §2.1),
+                // and would be taken for seconds below.
                 BareItem::String(text)
                     if !text.as_str().starts_with(|first: char| first.is_ascii_digit()) =>
                 {

@@ -12,8 +12,8 @@ use crate::time::Timestamp;
 
 /// How far in the future a time may be before it is no longer trusted.
 ///
-/// Clocks that NTP sets differ by less than a second, and Date has whole seconds. A greater difference means that one clock
-/// is wrong, so that no age can be computed from it.
+/// Clocks that NTP sets differ by less than a second, and Date has whole seconds. A greater difference means that one
+/// clock is wrong, so that no age can be computed from it.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// The facts about a stored response that decide on its reuse (RFC 9111 §4.2).
@@ -32,16 +32,20 @@ pub(crate) struct Freshness {
     ///
     /// `must-revalidate` says so, and in a shared cache also `proxy-revalidate` and `s-maxage` (RFC 9111 §5.2.2).
     pub(crate) must_revalidate: bool,
-    /// The response does not change while it is fresh, so that a reload (`max-age=0`) needs no validation (RFC 8246 §2.1).
+    /// The response does not change while it is fresh (RFC 8246 §2).
+    ///
+    /// A reload (`max-age=0`) then needs no validation (§2.1).
     pub(crate) immutable: bool,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
 }
 
-/// A lifetime that a rule or a request's options gave, as it is kept with the response.
+/// A lifetime that a rule or a request's options gave.
+///
+/// It is stored with the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct RuleTtl {
     /// Counts from when the response was received. [`Duration::MAX`] means forever.
     pub(crate) lifetime: Duration,
     /// The lifetime replaces what the response says, so that its `no-cache` does not count either.
@@ -57,26 +61,28 @@ impl Freshness {
         response_time: Timestamp,
         options: &Options,
     ) -> Self {
-        let said = ResponseDirectives::of(headers, options);
+        let directives = ResponseDirectives::of(headers, options);
         let date = dates::single(headers, &header::DATE, response_time).unwrap_or(response_time);
         let is_from_the_future = date > response_time + MAX_CLOCK_SKEW;
         let lifetime = if is_from_the_future {
             Duration::ZERO
         } else {
-            explicit_lifetime(headers, &said, date, options)
-                .unwrap_or_else(|| heuristic_lifetime(status, headers, &said, date, options))
+            explicit_lifetime(headers, &directives, date, options)
+                .unwrap_or_else(|| heuristic_lifetime(status, headers, &directives, date, options))
         };
         let corrected_age = age_field(headers).saturating_add(response_time.since(request_time));
         Self {
             lifetime,
             initial_age: response_time.since(date).max(corrected_age),
             response_time,
-            no_cache: said.no_cache,
-            must_revalidate: said.must_revalidate
-                || (options.shared && (said.proxy_revalidate || said.s_maxage.is_some())),
-            immutable: said.immutable,
-            stale_while_revalidate: said.stale_while_revalidate.unwrap_or(options.stale_while_revalidate),
-            stale_if_error: said.stale_if_error.or(options.stale_if_error),
+            no_cache: directives.no_cache,
+            must_revalidate: directives.must_revalidate
+                || (options.shared && (directives.proxy_revalidate || directives.s_maxage.is_some())),
+            immutable: directives.immutable,
+            stale_while_revalidate: directives
+                .stale_while_revalidate
+                .unwrap_or(options.stale_while_revalidate),
+            stale_if_error: directives.stale_if_error.or(options.stale_if_error),
             has_validator: entity_tag(headers).is_some()
                 || dates::single(headers, &header::LAST_MODIFIED, date).is_some(),
         }
@@ -85,17 +91,17 @@ impl Freshness {
     /// Replaces the lifetime with one that a rule gave (a cache extension, RFC 9111 §5.2.3).
     ///
     /// The rule's lifetime counts from when the response was received, whatever its Age.
-    pub(crate) fn with(mut self, given: Option<Given>) -> Self {
-        if let Some(given) = given {
-            self.lifetime = self.initial_age.saturating_add(given.lifetime);
-            self.no_cache &= !given.overrides;
+    pub(crate) fn with_rule_ttl(mut self, rule_ttl: Option<RuleTtl>) -> Self {
+        if let Some(rule_ttl) = rule_ttl {
+            self.lifetime = self.initial_age.saturating_add(rule_ttl.lifetime);
+            self.no_cache &= !rule_ttl.overrides;
         }
         self
     }
 
     /// Returns the `current_age` (RFC 9111 §4.2.3).
     ///
-    /// A response that was received in the future by this clock has no known age. It counts as older than its lifetime.
+    /// A response that was received in the future by this clock has no known age. It counts as at least as old as its lifetime.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
         if self.response_time > now + MAX_CLOCK_SKEW {
             return self.lifetime.saturating_add(self.initial_age);
@@ -140,17 +146,17 @@ impl Freshness {
 /// Returns the lifetime that the response states (RFC 9111 §4.2.1).
 pub(crate) fn explicit_lifetime(
     headers: &HeaderMap,
-    said: &ResponseDirectives,
+    directives: &ResponseDirectives,
     date: Timestamp,
     options: &Options,
 ) -> Option<Duration> {
-    if options.shared && said.s_maxage.is_some() {
-        return said.s_maxage;
+    if options.shared && directives.s_maxage.is_some() {
+        return directives.s_maxage;
     }
-    if said.max_age.is_some() {
-        return said.max_age;
+    if directives.max_age.is_some() {
+        return directives.max_age;
     }
-    if said.targeted {
+    if directives.targeted {
         return None; // a targeted field replaces Expires too (RFC 9213 §2.2)
     }
     // An invalid Expires counts as a time in the past (RFC 9111 §5.3), and so do several.
@@ -163,16 +169,16 @@ pub(crate) fn explicit_lifetime(
 fn heuristic_lifetime(
     status: StatusCode,
     headers: &HeaderMap,
-    said: &ResponseDirectives,
+    directives: &ResponseDirectives,
     date: Timestamp,
     options: &Options,
 ) -> Duration {
-    if !is_heuristic(status) && !said.public {
+    if !is_heuristic(status) && !directives.public {
         return Duration::ZERO;
     }
     let Some(modified) = dates::single(headers, &header::LAST_MODIFIED, date) else { return Duration::ZERO };
     let unchanged = date.since(modified);
-    (unchanged / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
+    (unchanged / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic_ttl)
 }
 
 /// Returns whether a status is heuristically cacheable (RFC 9110 §15.1).
@@ -190,7 +196,9 @@ fn age_field(headers: &HeaderMap) -> Duration {
     Duration::from_secs(first.and_then(delta_seconds).unwrap_or(0))
 }
 
-/// Returns the entity tag of a response, if there is exactly one and it is well formed (RFC 9110 §8.8.3).
+/// Returns the entity tag of a response (RFC 9110 §8.8.3).
+///
+/// `None` unless there is exactly one, and it is well formed.
 pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&[u8]> {
     let tag = single_value(headers, &header::ETAG)?;
     let opaque = tag.strip_prefix(b"W/").unwrap_or(tag);

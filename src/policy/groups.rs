@@ -3,7 +3,7 @@
 //! # Invariants
 //! - A field that is not a list of strings, or that is cut short, names no group.
 //! - Names are compared octet by octet.
-//! - At most the first [`MOST_GROUPS`] names of a field are used, so that no response causes unbounded work.
+//! - At most the first [`MAX_GROUPS`] names of a field are used, so that no response causes unbounded work.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-grou
 /// How many groups of one field are used, and how many tags a response may have.
 ///
 /// RFC 9875 §2 and §3 demand at least 32. Four times as many leave room for tags, and each still costs a read.
-pub(crate) const MOST_GROUPS: usize = 128;
+pub(crate) const MAX_GROUPS: usize = 128;
 
 /// The groups that a field names.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ fn names(headers: &HeaderMap, field: &HeaderName) -> NamedGroups {
     let all = members.into_iter().map(name).collect::<Option<Vec<_>>>().unwrap_or_default();
     let (mut seen, mut named) = (HashSet::new(), NamedGroups::default());
     for name in all {
-        if named.names.len() == MOST_GROUPS {
+        if named.names.len() == MAX_GROUPS {
             named.ignored += 1;
         } else if seen.insert(name.clone()) {
             named.names.push(name);

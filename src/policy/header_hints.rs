@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 ///
 /// Most requests have none of them. A hit then needs no look-up in the request's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Interest {
+pub(crate) struct HeaderHints {
     /// The request may have Cache-Control, Pragma, a precondition, a range, content or an upgrade.
     pub(crate) control: bool,
     /// The request may have Authorization or Cookie.
@@ -15,7 +15,7 @@ pub(crate) struct Interest {
     pub(crate) host: bool,
 }
 
-impl Interest {
+impl HeaderHints {
     /// Looks at the names of a request's fields (RFC 9111 §5, RFC 9110 §7.2, §7.8, §8.6, §11.6.2, §13 and §14).
     pub(crate) fn of(request: &HeaderMap) -> Self {
         let mut hints = Self::default();
@@ -27,7 +27,9 @@ impl Interest {
         hints
     }
 
-    /// Returns whether a field directs the cache or the transfer, and does not describe the wanted response.
+    /// Returns whether a field directs the cache or the transfer.
+    ///
+    /// Such a field does not describe the wanted response, so that it never selects one.
     ///
     /// These are the control fields of RFC 9111 §5.2 and §5.4, and of RFC 9110 §7.8, §8.6, §13.1 and §14.2.
     pub(crate) fn is_control(name: &HeaderName) -> bool {

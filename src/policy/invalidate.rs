@@ -38,7 +38,7 @@ pub(crate) fn invalidated(effective: &Uri, response: &HeaderMap) -> Vec<Uri> {
 pub(crate) fn answers_get(method: &Method, effective: &Uri, response: &HeaderMap, options: &Options) -> bool {
     let mut locations = response.get_all(header::CONTENT_LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else { return false };
-    let said = ResponseDirectives::of(response, options);
+    let directives = ResponseDirectives::of(response, options);
     let represented = location.to_str().ok().and_then(|location| resolve(effective, location.trim()));
     let is_same = represented.is_some_and(|uri| {
         origin(&uri).is_some()
@@ -48,7 +48,7 @@ pub(crate) fn answers_get(method: &Method, effective: &Uri, response: &HeaderMap
     // Only whether there is a lifetime matters here, so that any date will do.
     method == Method::POST
         && is_same
-        && explicit_lifetime(response, &said, Timestamp::EPOCH, options).is_some()
+        && explicit_lifetime(response, &directives, Timestamp::EPOCH, options).is_some()
 }
 
 /// Returns the scheme, host and port of a URI (RFC 9110 §4.3.1).

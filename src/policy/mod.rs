@@ -1,11 +1,11 @@
 //! The decisions of RFC 9111 and the RFCs around it, as pure functions.
 //!
-//! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304 changes, and
-//! what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the windows for stale
-//! responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
+//! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304
+//! changes, and what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the
+//! windows for stale responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
 //!
-//! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call it,
-//! and so do the builder, the handle and the adapters.
+//! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call
+//! it, and so do the builder, the handle and the adapters.
 //!
 //! # Invariants
 //! - No function does I/O, reads a clock or keeps state.
@@ -37,16 +37,16 @@ pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
-pub(crate) use self::freshness::{Freshness, Given};
-pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
-pub(crate) use self::header_hints::Interest;
+pub(crate) use self::freshness::{Freshness, RuleTtl};
+pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups};
+pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::Options;
 pub use self::rule_decision::Ttl;
-pub(crate) use self::rule_decision::{Despite, Terms};
+pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 pub(crate) use self::storing::{
-    Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
+    HttpExchange, MAX_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
 };
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,

@@ -16,7 +16,7 @@ pub(crate) struct Options {
     /// The heuristic lifetime, in percent of the time since Last-Modified. 0 switches the heuristic off.
     pub(crate) heuristic_percent: u8,
     /// The longest heuristic lifetime.
-    pub(crate) max_heuristic: Duration,
+    pub(crate) max_heuristic_ttl: Duration,
     /// For how long a stale response with a validator is kept.
     pub(crate) stale_retention: Duration,
     /// In a private cache, Authorization and Cookie select the response.
@@ -46,7 +46,7 @@ impl Default for Options {
             // RFC 9111 §4.2.2 calls a tenth a typical fraction.
             heuristic_percent: 10,
             // Not longer, since a guess may be wrong, and a page that has not changed for a year may change today.
-            max_heuristic: Duration::from_secs(24 * 60 * 60),
+            max_heuristic_ttl: Duration::from_secs(24 * 60 * 60),
             // Covers what is asked for once a week. Validating a response costs less than fetching it.
             stale_retention: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,

@@ -1,6 +1,6 @@
-//! The decision of the user's rules on a response, and how it combines with the response's own fields.
+//! The decision of the user's rules on a response.
 //!
-//! A cache may be told by its user to deviate from a response's fields (a cache extension, RFC 9111 §5.2.3).
+//! It is combined here with what the response itself states. RFC 9111 §5.2.3 permits such an extension of a cache.
 //!
 //! # Invariants
 //! - An override takes precedence over the response, and the response over a default.
@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::directives::ResponseDirectives;
-use super::freshness::{Freshness, Given, explicit_lifetime, is_heuristic};
+use super::freshness::{Freshness, RuleTtl, explicit_lifetime, is_heuristic};
 use super::not_stored::NotStored;
 use super::options::Options;
 use crate::time::Timestamp;
@@ -77,7 +77,7 @@ impl Ttl {
 
 /// The prohibitions of a response that do not keep it from being stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Despite {
+pub(crate) struct StoreDespite {
     /// `no-store` of the response (RFC 9111 §5.2.2.5).
     pub(crate) no_store: bool,
     /// `private` in a shared cache (RFC 9111 §5.2.2.7).
@@ -88,58 +88,58 @@ pub(crate) struct Despite {
     pub(crate) vary_any: bool,
 }
 
-/// The decision of the rules on one response to one request.
+/// The decision of the rules on one response to one request (RFC 9111 §5.2.3).
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Terms {
+pub(crate) struct RuleDecision {
     /// The time to live whatever the response states.
-    pub(crate) over: Option<Ttl>,
+    pub(crate) override_ttl: Option<Ttl>,
     /// The time to live if the response states none.
-    pub(crate) default: Option<Ttl>,
+    pub(crate) default_ttl: Option<Ttl>,
     /// The least lifetime that is the response's own or a heuristic one.
-    pub(crate) min: Option<Duration>,
+    pub(crate) min_ttl: Option<Duration>,
     /// The greatest lifetime that is the response's own or a heuristic one.
-    pub(crate) max: Option<Duration>,
+    pub(crate) max_ttl: Option<Duration>,
     /// Whether the rules say that the response's status is stored. `None` if they do not speak about it.
-    pub(crate) status: Option<bool>,
-    pub(crate) despite: Despite,
+    pub(crate) stores_status: Option<bool>,
+    pub(crate) despite: StoreDespite,
 }
 
-impl Terms {
+impl RuleDecision {
     /// Returns the lifetime that the rules give to a response (a cache extension, RFC 9111 §5.2.3).
     ///
     /// `None` if the response keeps its own or heuristic lifetime (§4.2.1, §4.2.2).
     ///
     /// # Errors
     /// Returns [`NotStored::Rule`] if the rules say that the response is not stored.
-    pub(crate) fn settle(
+    pub(crate) fn rule_ttl(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
         freshness: &Freshness,
         options: &Options,
-    ) -> Result<Option<Given>, NotStored> {
+    ) -> Result<Option<RuleTtl>, NotStored> {
         let received = freshness.response_time;
-        let said = ResponseDirectives::of(headers, options);
-        let is_explicit = explicit_lifetime(headers, &said, received, options).is_some();
-        let is_marked_cacheable = said.public || said.private;
-        // A lifetime of an hour for every response is not meant for the 502 of a gateway. An error counts if a rule names
-        // its status, or if the response says that it may be stored.
+        let directives = ResponseDirectives::of(headers, options);
+        let is_explicit = explicit_lifetime(headers, &directives, received, options).is_some();
+        let is_marked_cacheable = directives.public || directives.private;
+        // A lifetime of an hour for every response is not meant for the 502 of a gateway. An error counts if a rule
+        // names its status, or if the response says that it may be stored.
         let is_meant =
-            self.status == Some(true) || is_explicit || is_marked_cacheable || is_heuristic(status);
+            self.stores_status == Some(true) || is_explicit || is_marked_cacheable || is_heuristic(status);
         let give = |ttl: Ttl, overrides| match ttl.lifetime(received) {
-            Some(lifetime) => Ok(is_meant.then_some(Given { lifetime, overrides })),
+            Some(lifetime) => Ok(is_meant.then_some(RuleTtl { lifetime, overrides })),
             None => Err(NotStored::Rule),
         };
-        if let Some(ttl) = self.over {
+        if let Some(ttl) = self.override_ttl {
             return give(ttl, true);
         }
-        if let Some(ttl) = self.default.filter(|_| !is_explicit) {
+        if let Some(ttl) = self.default_ttl.filter(|_| !is_explicit) {
             return give(ttl, false);
         }
         let own = freshness.lifetime.saturating_sub(freshness.initial_age);
         let has_lifetime = is_explicit || !freshness.lifetime.is_zero();
-        let limited = own.max(self.min.unwrap_or_default()).min(self.max.unwrap_or(Duration::MAX));
+        let limited = own.max(self.min_ttl.unwrap_or_default()).min(self.max_ttl.unwrap_or(Duration::MAX));
         // `min_ttl` does not give a lifetime to a response that has none at all.
-        Ok((has_lifetime && limited != own).then_some(Given { lifetime: limited, overrides: false }))
+        Ok((has_lifetime && limited != own).then_some(RuleTtl { lifetime: limited, overrides: false }))
     }
 }

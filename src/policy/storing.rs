@@ -4,18 +4,18 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::dates;
 use super::directives::{RequestDirectives, ResponseDirectives};
-use super::freshness::{Freshness, Given, explicit_lifetime, is_heuristic};
+use super::freshness::{Freshness, RuleTtl, explicit_lifetime, is_heuristic};
 use super::list::split_list;
 use super::not_stored::NotStored;
 use super::options::Options;
-use super::rule_decision::Terms;
+use super::rule_decision::RuleDecision;
 use crate::time::Timestamp;
 
 /// How many fields a stored response may have.
 ///
-/// An `http::HeaderMap` panics beyond 24,576 fields. A stored response has to stay far below that, since a 304 may add as
-/// many fields again.
-pub(crate) const MOST_FIELDS: usize = 4096;
+/// An `http::HeaderMap` panics beyond 24,576 fields. A stored response has to stay far below that, since a 304 may add
+/// as many fields again.
+pub(crate) const MAX_FIELDS: usize = 4096;
 
 /// Returns whether the cache understands a final status (RFC 9111 §3 and §5.2.2.3).
 ///
@@ -52,16 +52,16 @@ fn is_request_specific(status: StatusCode) -> bool {
         431 => true, // the size of its fields; likewise (RFC 6585 §5)
         505 => true, // the version that the client speaks
         511 => true, // the client's network; likewise (RFC 6585 §6)
-        // Every other status is about the resource (409, 423), its state or URI (414, 422), or the server. 402, 403 and 451
-        // count among them: where they are for one client, the origin has to say so as it does for a 200. 400 most often
-        // says that the URI is wrong, so that it is stored if it states a lifetime, as RFC 9111 §3 permits.
+        // Every other status is about the resource (409, 423), its state or URI (414, 422), or the server. 402, 403 and
+        // 451 count among them: where they are for one client, the origin has to say so as it does for a 200. 400 most
+        // often says that the URI is wrong, so that it is stored if it states a lifetime, as RFC 9111 §3 permits.
         _ => false,
     }
 }
 
 /// A response with the request that it answers.
 #[derive(Clone, Copy)]
-pub(crate) struct Exchanged<'a> {
+pub(crate) struct HttpExchange<'a> {
     pub(crate) method: &'a Method,
     /// The user made the method cacheable, with the request's content as a part of the key.
     pub(crate) by_content: bool,
@@ -75,56 +75,56 @@ pub(crate) struct Exchanged<'a> {
 /// # Errors
 /// Returns the first reason against storing the response.
 pub(crate) fn storable(
-    exchanged: Exchanged<'_>,
-    asked: &RequestDirectives,
+    exchanged: HttpExchange<'_>,
+    request_directives: &RequestDirectives,
     freshness: &Freshness,
-    given: Option<Given>,
-    terms: &Terms,
+    rule_ttl: Option<RuleTtl>,
+    decision: &RuleDecision,
     options: &Options,
 ) -> Result<(), NotStored> {
-    let Exchanged { method, by_content, request, status, response } = exchanged;
+    let HttpExchange { method, by_content, request, status, response } = exchanged;
     if method != Method::GET && !by_content {
         return Err(NotStored::MethodNotCacheable);
     }
-    if asked.no_store {
+    if request_directives.no_store {
         return Err(NotStored::RequestNoStore);
     }
-    if terms.status == Some(false) {
+    if decision.stores_status == Some(false) {
         return Err(NotStored::StatusNotCacheable);
     }
     match status.as_u16() {
         206 => return Err(NotStored::PartialContent),
         ..200 | 304 | 600.. => return Err(NotStored::StatusNotCacheable),
-        _ if is_request_specific(status) && terms.status != Some(true) => {
+        _ if is_request_specific(status) && decision.stores_status != Some(true) => {
             return Err(NotStored::StatusOfRequest);
         }
         _ => {}
     }
-    if response.len() > MOST_FIELDS {
+    if response.len() > MAX_FIELDS {
         return Err(NotStored::TooManyFields);
     }
-    let said = ResponseDirectives::of(response, options);
-    if said.must_understand {
+    let directives = ResponseDirectives::of(response, options);
+    if directives.must_understand {
         // `must-understand` overrides `no-store` for an understood status, and forbids to store any other (RFC 9111
         // §5.2.2.3).
         if !is_understood(status) {
             return Err(NotStored::StatusNotUnderstood);
         }
-    } else if said.no_store && !terms.despite.no_store {
+    } else if directives.no_store && !decision.despite.no_store {
         return Err(NotStored::ResponseNoStore);
     }
     // A lifetime that `min_ttl` or `max_ttl` has limited may still be a heuristic one.
-    let is_ruled = given.is_some() && (terms.over.is_some() || terms.default.is_some());
+    let is_ruled = rule_ttl.is_some() && (decision.override_ttl.is_some() || decision.default_ttl.is_some());
     let has_lifetime =
-        is_ruled || explicit_lifetime(response, &said, freshness.response_time, options).is_some();
+        is_ruled || explicit_lifetime(response, &directives, freshness.response_time, options).is_some();
     let is_usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
     if options.shared {
-        if said.private && !terms.despite.private {
+        if directives.private && !decision.despite.private {
             return Err(NotStored::Private);
         }
         if request.contains_key(header::AUTHORIZATION)
-            && !allows_authorization(&said)
-            && !terms.despite.authorization
+            && !allows_authorization(&directives)
+            && !decision.despite.authorization
         {
             return Err(NotStored::Authorization);
         }
@@ -140,11 +140,12 @@ pub(crate) fn storable(
     if by_content && !is_reading(method) && !has_lifetime {
         return Err(NotStored::NoFreshness);
     }
-    let is_marked_cacheable = said.public || (said.private && !options.shared);
+    let is_marked_cacheable = directives.public || (directives.private && !options.shared);
     if !has_lifetime && !is_marked_cacheable && !is_heuristic(status) {
         return Err(NotStored::StatusNotCacheable);
     }
-    // A response that cannot be used now may still be worth storing, for its validator or for the time after it is stale.
+    // A response that cannot be used now may still be worth storing, for its validator or for the time after it is
+    // stale.
     if is_usable || freshness.has_validator || freshness.retain_until(options) > freshness.response_time {
         return Ok(());
     }
@@ -157,8 +158,8 @@ pub(crate) fn is_reading(method: &Method) -> bool {
 }
 
 /// Returns whether the response to a request with Authorization may be stored for other users (RFC 9111 §3.5).
-pub(super) fn allows_authorization(said: &ResponseDirectives) -> bool {
-    said.public || said.must_revalidate || said.s_maxage.is_some()
+pub(super) fn allows_authorization(directives: &ResponseDirectives) -> bool {
+    directives.public || directives.must_revalidate || directives.s_maxage.is_some()
 }
 
 /// Returns whether a field is about one connection, and not about the response (RFC 9111 §3.1, RFC 9110 §7.6.1).
@@ -193,8 +194,8 @@ impl Withheld {
 
     /// Returns the fields of a response that are not stored (RFC 9111 §3.1).
     ///
-    /// These are the fields that its Connection fields list, the [restricted](Self::restricted) ones, and a Content-Length
-    /// that Transfer-Encoding overrides, since that is not the length of the body (RFC 9112 §6.3).
+    /// These are the fields that its Connection fields list, the [restricted](Self::restricted) ones, and a
+    /// Content-Length that Transfer-Encoding overrides, since that is not the length of the body (RFC 9112 §6.3).
     pub(crate) fn by(response: &HeaderMap, options: &Options) -> Self {
         let mut names = connection_list(response);
         names.append(&mut restricted_list(response, options));
@@ -211,7 +212,8 @@ impl Withheld {
 
     /// Returns the fields that directives of the response restrict (RFC 9111 §3.1, §5.2.2.4 and §5.2.2.7).
     ///
-    /// These are the fields that must not be used without validation, and in a shared cache those that are for one user.
+    /// These are the fields that must not be used without validation, and in a shared cache those that are for one
+    /// user.
     pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Self {
         Self::new(restricted_list(headers, options))
     }
@@ -261,17 +263,17 @@ fn connection_list(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Returns the fields that directives of the response restrict (RFC 9111 §5.2.2.4 and §5.2.2.7).
 fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
-    let mut said = ResponseDirectives::of(headers, options);
+    let mut directives = ResponseDirectives::of(headers, options);
     if options.shared {
-        said.no_cache_fields.append(&mut said.private_fields);
+        directives.no_cache_fields.append(&mut directives.private_fields);
     }
-    said.no_cache_fields
+    directives.no_cache_fields
 }
 
 /// Returns whether a field counts only before the content (RFC 9110 §6.5.1).
 ///
-/// These are fields of framing, routing, authentication, control, and the content's format. Set-Cookie is among them, since
-/// whether and for which requests a response is stored is decided by its head.
+/// These are fields of framing, routing, authentication, control, and the content's format. Set-Cookie is among them,
+/// since whether and for which requests a response is stored is decided by its head.
 fn is_head_field(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

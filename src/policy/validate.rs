@@ -6,7 +6,7 @@ use super::conditions::{opaque_tag, weakly_equal};
 use super::dates;
 use super::freshness::entity_tag;
 use super::options::Options;
-use super::storing::{MOST_FIELDS, Withheld};
+use super::storing::{MAX_FIELDS, Withheld};
 use crate::time::Timestamp;
 
 /// The fields that make a request conditional or partial (RFC 9110 §13.1 and §14.2).
@@ -19,7 +19,9 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Removes the preconditions and the range of a request, so that it asks for the whole response (RFC 9110 §13.1, §14.2).
+/// Removes the preconditions and the range of a request (RFC 9110 §13.1 and §14.2).
+///
+/// The request then asks for the whole response.
 pub(crate) fn strip_conditions(request: &mut HeaderMap) {
     for name in CONDITIONS {
         request.remove(name);
@@ -112,7 +114,7 @@ fn last_modified(headers: &HeaderMap) -> Option<Timestamp> {
 /// Each field of the newer response replaces all stored lines of that name. Fields that describe the stored bytes, and
 /// fields about the connection, are left as they are.
 pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Options) {
-    if from.len() > MOST_FIELDS {
+    if from.len() > MAX_FIELDS {
         return; // together with the stored fields they could be more than a `HeaderMap` holds
     }
     let connection_fields = Withheld::by_connection(from);

@@ -9,18 +9,22 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
-use super::header_hints::Interest;
+use super::header_hints::HeaderHints;
 use super::list::split_list;
 use super::not_stored::NotStored;
 use super::options::Options;
-use super::rule_decision::Despite;
+use super::rule_decision::StoreDespite;
 use super::storing::{allows_authorization, is_connection_field};
 
-/// Stands among the selecting names for every field that is not about the connection or the cache.
+/// Stands for every field among the selecting names.
+///
+/// Fields about the connection or the cache are left out, and Host, which is a part of the effective URI.
 ///
 /// No field of this name can be stored by accident: a member `*` of Vary is treated on its own.
 pub(crate) const ALL_FIELDS: HeaderName = HeaderName::from_static("*");
-/// Stands among the selecting names for the method and content of a request that is not a GET.
+/// Stands for the method and content of a request among the selecting names.
+///
+/// Requests that are not a GET are selected by it.
 ///
 /// The asterisk tells it from the fields in use.
 pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
@@ -32,7 +36,9 @@ pub(crate) struct Selecting {
     pub(crate) left_out: Option<Box<LeftOut>>,
 }
 
-/// The fields that would select a response without the settings of the cache that stores it (RFC 9111 §4.1).
+/// The fields that settings keep from selecting a response (RFC 9111 §4.1).
+///
+/// They are the settings of the cache that stored it.
 ///
 /// A cache with other settings must not use the response unless it leaves out all of these fields too: their values are
 /// not stored, so that it could not tell which request the response answers.
@@ -51,7 +57,7 @@ impl LeftOut {
     pub(crate) fn by(
         options: &Options,
         response: &HeaderMap,
-        despite: Despite,
+        despite: StoreDespite,
         names: &[HeaderName],
     ) -> Option<Box<Self>> {
         let Options { ignored_fields, vary_on_credentials, ignore_cookie, ignore_vary, .. } = options;
@@ -77,8 +83,8 @@ impl LeftOut {
         };
         named.retain(|name| !selects(name));
         credentials.retain(|name| !selects(name));
-        // An ignored field would also have selected the response without being named by Vary if all fields select, or if it
-        // is Host, which is a part of the target.
+        // An ignored field would also have selected the response without being named by Vary if all fields select, or
+        // if it is Host, which is a part of the target.
         let selects_unnamed = |name: &&HeaderName| names.contains(&ALL_FIELDS) || **name == header::HOST;
         named.extend(ignored_fields.iter().filter(selects_unnamed).cloned());
         named.sort_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -101,16 +107,16 @@ impl LeftOut {
 
 /// Returns the fields that select a response, sorted (RFC 9111 §4.1).
 ///
-/// These are the fields that Vary names, and those of the settings. In a private cache also Authorization, since one process
-/// often acts for many users, and Cookie unless the response is `public` and sets no cookie.
+/// These are the fields that Vary names, and those of the settings. In a private cache also Authorization, since one
+/// process often acts for many users, and Cookie unless the response is `public` and sets no cookie.
 ///
 /// # Errors
-/// Returns [`NotStored::VaryAny`] if Vary has a star or a member that is not a field name, unless a setting or a rule says
-/// that it does not matter.
+/// Returns [`NotStored::VaryAny`] if Vary has a star or a member that is not a field name, unless a setting or a rule
+/// says that it does not matter.
 pub(crate) fn selecting_names(
     response: &HeaderMap,
     options: &Options,
-    despite: Despite,
+    despite: StoreDespite,
 ) -> Result<Vec<HeaderName>, NotStored> {
     let mut names = Vec::new();
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
@@ -131,8 +137,8 @@ pub(crate) fn selecting_names(
             names.push(header::COOKIE);
         }
     }
-    // A response that is stored only because of a rule, although it answers Authorization, is still for these credentials
-    // alone (RFC 9111 §3.5).
+    // A response that is stored only because of a rule, although it answers Authorization, is still for these
+    // credentials alone (RFC 9111 §3.5).
     if options.shared
         && despite.authorization
         && !allows_authorization(&ResponseDirectives::of(response, options))
@@ -170,8 +176,8 @@ pub(crate) fn selecting_value(
     if *name == header::ACCEPT {
         return Some(members.collect::<Vec<_>>().join(&b','));
     }
-    // These fields are case-insensitive (RFC 9110 §12.4.2 and §12.5). Their order has no meaning either, except that servers
-    // take the order of languages for a priority (§12.5.4).
+    // These fields are case-insensitive (RFC 9110 §12.4.2 and §12.5). Their order has no meaning either, except that
+    // servers take the order of languages for a priority (§12.5.4).
     let mut preferences: Vec<_> = members.map(normalized_preference).collect();
     if unordered.contains(name) {
         preferences.sort_unstable();
@@ -200,7 +206,7 @@ fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
         // Host is a part of the effective URI, which selects the entry.
         !ignored.contains(name)
             && !is_connection_field(name)
-            && !Interest::is_control(name)
+            && !HeaderHints::is_control(name)
             && *name != header::HOST
     };
     let mut names: Vec<_> = request.keys().filter(selects).collect();
@@ -232,8 +238,8 @@ pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
 
 /// Returns whether a request accepts a content coding, where the response varies on Accept-Encoding (RFC 9110 §12.5.3).
 ///
-/// A 304 alone does not prove it: origins are known to confirm a response that the caller cannot decode, or that they would
-/// not have sent to it.
+/// A 304 alone does not prove it: origins are known to confirm a response that the caller cannot decode, or that they
+/// would not have sent to it.
 pub(crate) fn accepts_coding(names: &[HeaderName], coding: &[u8], request: &HeaderMap) -> bool {
     if !names.contains(&header::ACCEPT_ENCODING) {
         return true;

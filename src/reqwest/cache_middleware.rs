@@ -1,4 +1,4 @@
-//! The middleware itself.
+//! The cache as a middleware of `reqwest-middleware`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use ::reqwest_middleware::{ClientWithMiddleware, Middleware, Next, Result};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Uri, header, request};
 
-use super::below::{Chain, Question, Source};
+use super::fetcher::{ChainFetcher, FinalUrl, RequestTemplate};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
-use crate::policy::Interest;
+use crate::policy::HeaderHints;
 use crate::service::{Content, HiddenFields, Route, Shared, bypass, forward_unsafe, route, run};
 use crate::storage::Storage;
 
-/// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
+/// A middleware of [`reqwest_middleware`](super::reqwest_middleware) that caches responses.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -25,7 +25,7 @@ use crate::storage::Storage;
 /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
 ///
 /// let layer = CacheLayer::new(MemoryStorage::new());
-/// // What the client adds to each request, the cache has to know.
+/// // The cache has to know which fields the client adds to each request.
 /// let headers = reqwest_client::header::HeaderMap::new();
 /// // Redirects are followed above the cache, so that each hop is cached by its own rules.
 /// let client = reqwest_client::Client::builder()
@@ -41,95 +41,116 @@ use crate::storage::Storage;
 /// # }
 /// ```
 ///
-/// What the cache did is in the response's extensions: [`CacheStatus`](crate::CacheStatus). Await
-/// [`CacheLayer::idle`] before the program ends.
+/// The response's extensions have a [`CacheStatus`](crate::CacheStatus), which says what the cache did. Await
+/// [`CacheLayer::idle`] before the program ends, so that no write is lost.
 ///
-/// It needs reqwest 0.13 and reqwest-middleware 0.5; both are re-exported, so that the types always fit.
+/// The middleware needs reqwest 0.13 and reqwest-middleware 0.5. Both are re-exported, so that a program can use the
+/// same versions.
 ///
-/// # What the client adds below
-/// A client adds fields that the cache does not see: its default headers, a cookie jar, what a middleware below puts
-/// in. A response may depend on them, so the cache is told: of constant fields by
-/// [`client_headers`](CacheMiddleware::client_headers), also that there are none; of anything else by one name for all
-/// of it, [`partition`](CacheMiddleware::partition).
+/// # Fields that the client adds
+/// A client adds fields below the cache: its default headers, the cookies of a jar, and the fields of middlewares
+/// below. The cache does not see them, but a response may depend on them. So tell the cache about them:
+/// - [`client_headers`](CacheMiddleware::client_headers) names fields that are the same in each request. An empty map
+///   says that there are none.
+/// - [`partition`](CacheMiddleware::partition) gives one name to all other fields, for example to one user's cookie
+///   jar.
 ///
-/// Untold, it keeps only responses that say `public` and do not vary on Cookie or Authorization;
-/// [`NotStored::ClientHeaders`](crate::NotStored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
-/// client answered with what was stored for a client of which the cache was told.
+/// Otherwise the cache stores only responses that say `public` and do not vary on Cookie or Authorization. The others
+/// are [`NotStored::ClientHeaders`](crate::NotStored::ClientHeaders), and the first of them is logged as a warning. The
+/// cache also does not answer such a client with a response that was stored for a client whose fields it knows.
 ///
 /// # The Host field
-/// A request is about its URL: that server is connected to, and authenticated. A Host field of the request's own that is
-/// not the URL's tells its responses from those to others, and an invalidation of the URL ends them too.
+/// A request is for its URL: the client connects to that server and authenticates it. If a request has a Host field
+/// that differs from the URL, its responses are stored apart from those to other requests for the URL. An invalidation
+/// of the URL invalidates them too.
 ///
 /// # Redirects
-/// A client that follows redirects itself gives the last hop's response for the first hop's URL. Such a response is
-/// not stored ([`NotStored::Redirected`](crate::NotStored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
-/// the cache. A response that some middleware below made without a URL counts as redirected as well.
+/// A client that follows redirects by itself returns the response of the last URL to the request for the first one.
+/// Such a response is not stored ([`NotStored::Redirected`](crate::NotStored::Redirected)). Switch that off and use
+/// [`FollowRedirects`](super::FollowRedirects) above the cache. A response that a middleware below made without a URL
+/// counts as redirected too.
 ///
 /// # Stale while revalidate
-/// A chain of middlewares ends with its request, so nothing can be refreshed through it afterwards. By default a response
-/// within its `stale-while-revalidate` window is therefore revalidated by the request itself, before it is served. With
-/// [`refresh_with`](CacheMiddleware::refresh_with) it is served at once, and refreshed beside through the client given.
+/// A chain of middlewares ends with its request, so that no response can be refreshed through it afterwards. By default
+/// the request itself therefore revalidates a response within its `stale-while-revalidate` window, before it is served.
+/// With [`refresh_with`](CacheMiddleware::refresh_with) the response is served at once, and the given client refreshes
+/// it in the background.
 ///
-/// # Many callers at once
-/// They share one fetch, as with a service. But the rest of the chain is its request's own: where the task that fetches
-/// is not polled, those who wait for the head cannot go on in its place, and wait for
-/// [`coalesce_timeout`](crate::CacheLayerBuilder::coalesce_timeout) at most. So two requests for the same should not be awaited
-/// one after the other in one task while both are under way. Once the head is there, each reads on by itself.
+/// # Many requests at once
+/// Requests for the same entry share one fetch, as they do with a service. But the rest of the chain belongs to the
+/// request that fetches. While that request's task is not polled, the requests that wait for the head cannot drive the
+/// fetch in its place. They wait for [`coalesce_timeout`](crate::CacheLayerBuilder::coalesce_timeout) at most. So do
+/// not start two requests for the same entry in one task and then await one after the other. Once the head has arrived,
+/// each request reads the body independently.
 ///
 /// # Errors
-/// Those of the client and of the middlewares below, as they came. The storage never fails a request.
+/// Returns the errors of the client and of the middlewares below as they are. A failing storage does not fail a
+/// request, unless [`fail_closed`](crate::CacheLayerBuilder::fail_closed) is set, which answers 503.
 pub struct CacheMiddleware<S: Storage> {
     shared: Arc<Shared<S>>,
     client_headers: HeaderMap,
-    told: bool,
-    refresher: Option<ClientWithMiddleware>,
+    /// `client_headers` or `partition` was set, so that responses for one client may be stored.
+    knows_client_headers: bool,
+    refresh_client: Option<ClientWithMiddleware>,
 }
 
 impl<S: Storage> CacheMiddleware<S> {
-    /// A middleware over this layer. All middlewares and services of one layer are one cache. Say what the client adds by
-    /// [`client_headers`](CacheMiddleware::client_headers) or [`partition`](CacheMiddleware::partition): until then only
-    /// what is `public` is kept.
+    /// Creates a middleware over a layer.
+    ///
+    /// All middlewares and services of one layer are one cache. Until
+    /// [`client_headers`](CacheMiddleware::client_headers) or [`partition`](CacheMiddleware::partition) is set, it
+    /// stores only responses that say `public`.
     pub fn new(layer: CacheLayer<S>) -> Self {
         Self {
             shared: Arc::clone(layer.shared()),
             client_headers: HeaderMap::new(),
-            told: false,
-            refresher: None,
+            knows_client_headers: false,
+            refresh_client: None,
         }
     }
 
-    /// The fields that the client below adds to each request that has none of that name: its default headers. They
-    /// count as the request's own when the cache tells requests apart; an empty map says that nothing is added. They
-    /// are also put into the request that goes out, as the client would. Default: untold, so that only what is `public`
-    /// is kept.
+    /// Sets the default headers of the client below.
+    ///
+    /// The client adds each of them to every request without a field of that name. The middleware adds them before it
+    /// looks up the response, so that they select it like the request's own fields. An empty map says that the client
+    /// adds none.
+    ///
+    /// Default: unknown. Only responses that say `public` are stored.
     #[must_use]
     pub fn client_headers(mut self, headers: &HeaderMap) -> Self {
         self.client_headers.clone_from(headers);
-        self.told = true;
+        self.knows_client_headers = true;
         self
     }
 
-    /// Keeps what is stored through this middleware apart from all else in the store, under this name, and takes
-    /// whatever the client adds below as belonging to it: one identity, say one user's cookie jar. It comes on top of
-    /// the layer's own partition. Default: untold, so that only what is `public` is kept.
+    /// Stores responses in a partition of this name, apart from all others in the storage.
+    ///
+    /// The name stands for all fields that the client adds below, for example for one user's cookie jar. Clients that
+    /// add different fields need different names. The layer's own partition still applies.
+    ///
+    /// Default: none. Only responses that say `public` are stored, unless
+    /// [`client_headers`](CacheMiddleware::client_headers) is set.
     #[must_use]
     pub fn partition(mut self, name: impl AsRef<str>) -> Self {
         self.shared = self.shared.partitioned(name.as_ref());
-        self.told = true;
+        self.knows_client_headers = true;
         self
     }
 
-    /// The client by which a response is refreshed beside the requests (RFC 5861 §3): a plain one, or one with the
-    /// middlewares that stand below this cache. It should add the same fields as the client below. Default: none, and
-    /// the request itself revalidates.
+    /// Sets the client that refreshes responses in the background (RFC 5861 §3).
+    ///
+    /// Use a plain client, or one with the middlewares that are below this cache. It should add the same fields as the
+    /// client below.
+    ///
+    /// Default: none. The request itself revalidates a stale response before it is served.
     #[must_use]
     pub fn refresh_with(mut self, client: impl Into<ClientWithMiddleware>) -> Self {
-        self.refresher = Some(client.into());
+        self.refresh_client = Some(client.into());
         self
     }
 
-    /// Adds to a request what the client would.
-    fn complete(&self, headers: &mut HeaderMap) {
+    /// Adds the fields to a request that the client would add.
+    fn add_client_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.client_headers {
             if let header::Entry::Vacant(vacant) = headers.entry(name) {
                 vacant.insert(value.clone());
@@ -147,20 +168,26 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         next: Next<'_>,
     ) -> Result<Response> {
         let mut url = request.url().clone();
+        // The client sends no fragment, and `Response::url()` has none either.
         url.set_fragment(None);
         if url.as_str().parse::<Uri>().is_err() {
-            return next.run(request, extensions).await; // the client says what is wrong with it
+            return next.run(request, extensions).await; // the client reports what is wrong with it
         }
         let (mut parts, body) = into_parts(request)?;
-        self.complete(&mut parts.headers);
-        if !self.told {
+        self.add_client_headers(&mut parts.headers);
+        if !self.knows_client_headers {
             parts.extensions.insert(HiddenFields);
         }
-        let question = Question { url: url.clone(), untold: !self.told, content: None };
+        let template = RequestTemplate {
+            url: url.clone(),
+            has_hidden_fields: !self.knows_client_headers,
+            content: None,
+        };
         #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
-        let mut chain = Chain { next, extensions, question, refresher: self.refresher.clone() };
+        let mut fetcher =
+            ChainFetcher { next, extensions, template, refresh_client: self.refresh_client.clone() };
         let shared = Arc::clone(&self.shared);
-        if let Some(options) = chain.extensions.get::<CacheOptions>() {
+        if let Some(options) = fetcher.extensions.get::<CacheOptions>() {
             parts.extensions.insert(options.clone());
         }
         let bypasses = shared.config.enter(&mut parts) || shared.is_disabled();
@@ -170,16 +197,16 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                 &shared,
                 &parts,
                 content_of(body.as_ref()),
-                Interest::of(&parts.headers),
+                HeaderHints::of(&parts.headers),
                 uri.as_ref(),
                 bypasses,
             )
         };
         let response = match route {
             Route::Bypass(reason) => {
-                bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?
+                bypass(shared, fetcher, http::Request::from_parts(parts, body), reason).await?
             }
-            Route::Unsafe => forward_unsafe(shared, chain, parts, body, bypasses).await?,
+            Route::Unsafe => forward_unsafe(shared, fetcher, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
                 let content = match &body {
@@ -191,17 +218,17 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                     Some(_) => BypassReason::ContentTooLong,
                 };
                 match content.filter(|content| shared.config.take_short_content(&mut parts, content)) {
-                    None => bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?,
+                    None => bypass(shared, fetcher, http::Request::from_parts(parts, body), reason).await?,
                     Some(content) => {
-                        chain.question.content = Some(content);
+                        fetcher.template.content = Some(content);
                         let ended_flights = shared.flights.ended_flights();
-                        run(shared, chain, parts, body, None, ended_flights).await?
+                        run(shared, fetcher, parts, body, None, ended_flights).await?
                     }
                 }
             }
             Route::Lookup => {
                 let ended_flights = shared.flights.ended_flights();
-                run(shared, chain, parts, body, None, ended_flights).await?
+                run(shared, fetcher, parts, body, None, ended_flights).await?
             }
         };
         Ok(into_response(response, url))
@@ -213,25 +240,32 @@ impl<S: Storage> Clone for CacheMiddleware<S> {
         Self {
             shared: Arc::clone(&self.shared),
             client_headers: self.client_headers.clone(),
-            told: self.told,
-            refresher: self.refresher.clone(),
+            knows_client_headers: self.knows_client_headers,
+            refresh_client: self.refresh_client.clone(),
         }
     }
 }
 
 impl<S: Storage> fmt::Debug for CacheMiddleware<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheMiddleware").field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("CacheMiddleware")
+            .field("knows_client_headers", &self.knows_client_headers)
+            .finish_non_exhaustive()
     }
 }
 
+/// Splits a request into its parts and its body.
+///
+/// The body is taken first, since reqwest's conversion replaces an absent body with an empty one.
 fn into_parts(mut request: Request) -> Result<(request::Parts, Option<Body>)> {
     let body = request.body_mut().take();
     let (parts, _) = http::Request::<Body>::try_from(request)?.into_parts();
     Ok((parts, body))
 }
 
-/// What a body that is not in memory says of its content: reqwest's own hint is of no use where it wraps a stream.
+/// Returns whether a request has content, as far as its body tells.
+///
+/// A stream does not tell, since the size hint of reqwest's body says nothing about a stream that it wraps.
 fn content_of(body: Option<&Body>) -> Content {
     match body.map(Body::as_bytes) {
         None | Some(Some(&[])) => Content::None,
@@ -240,10 +274,13 @@ fn content_of(body: Option<&Body>) -> Content {
     }
 }
 
-fn into_response(response: http::Response<CacheBody<Body>>, asked: Url) -> Response {
+/// Converts a response of the cache into one of reqwest.
+///
+/// A hit has no URL of its own, so that it gets the URL of its request.
+fn into_response(response: http::Response<CacheBody<Body>>, requested: Url) -> Response {
     let (mut head, body) = response.into_parts();
-    let url = head.extensions.remove::<Source>().map_or(asked, |Source(url)| url);
-    // Only a builder can be given a URL.
+    let url = head.extensions.remove::<FinalUrl>().map_or(requested, |FinalUrl(url)| url);
+    // reqwest reads the URL from a private extension, which only its extension of `http::response::Builder` can set.
     if let Ok(with_url) = http::Response::builder().url(url).body(()) {
         head.extensions.extend(with_url.into_parts().0.extensions);
     }

@@ -1,7 +1,10 @@
-//! Follows redirects above the cache.
+//! Following redirects above the cache.
 //!
-//! Promises: never more hops than the limit; credentials of one origin are never sent to another; a method changes only
-//! where RFC 9110 §15.4 lets it; a redirect that cannot be followed is given to the caller as it is.
+//! # Invariants
+//! - No more redirects are followed than the limit.
+//! - The request's credentials for one origin are never sent to another.
+//! - The method changes only where RFC 9110 §15.4 permits it.
+//! - A redirect that cannot be followed is returned to the caller as it is.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,50 +13,89 @@ use ::reqwest::{Method, Request, Response, StatusCode, Url};
 use ::reqwest_middleware::{Error, Middleware, Next, Result};
 use http::{Extensions, header};
 
-use super::hops::Hops;
-use crate::control::CacheOptions;
+use crate::control::{CacheOptions, CacheStatus};
 
-/// So much of a redirect's body is read, in bytes and time: only a body that was read to its end is stored.
-const DRAINED: usize = 64 * 1024;
-const DRAINING: Duration = Duration::from_secs(1);
+/// How many bytes of a redirect's body are read, so that the redirect is stored.
+///
+/// Only a body that was read to its end is stored. The page that a server sends with a redirect is far shorter than
+/// this, and reading more would cost more than asking for the redirect again.
+const MAX_DRAINED_BYTES: usize = 64 * 1024;
 
-/// Follows redirects as a middleware. Put above a [`CacheMiddleware`](super::CacheMiddleware) it lets each hop be cached
-/// by its own rules; the client below must not follow any (`redirect(Policy::none())`).
+/// How long the body of a redirect is read at most.
 ///
-/// 301 and 302 turn POST into GET, 303 turns everything but GET and HEAD into GET, 307 and 308 change nothing. Where the
-/// method stays, the body is sent again: if it is a stream, which cannot be, the redirect itself is the response. So is
-/// one without a valid Location of http or https. A redirect to another origin loses Authorization, Cookie,
-/// Proxy-Authorization and Host.
+/// The caller waits for the next hop meanwhile.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A middleware that follows redirects.
 ///
-/// A [key](crate::CacheOptions::key) of the request's own names the first response alone; all else of its
-/// [`CacheOptions`](crate::CacheOptions) is for each hop.
-///
-/// What the client below adds, it adds to each hop: credentials among its default headers go to every origin that the
-/// way leads to. Put them into requests instead (`reqwest_middleware::ClientBuilder::with_init`).
-///
-/// The last response has the hops in its extensions: [`Hops`]. An example is at
+/// Above a [`CacheMiddleware`](super::CacheMiddleware) it lets the cache store each redirect by its own fields. The
+/// client below must not follow redirects by itself (`redirect(Policy::none())`). There is an example at
 /// [`CacheMiddleware`](super::CacheMiddleware).
 ///
+/// - **Method**: 301 and 302 change POST to GET, 303 changes every method but GET and HEAD to GET, and 307 and 308
+///   change nothing (RFC 9110 §15.4).
+/// - **Body**: it is sent again where the method stays the same. A stream cannot be sent again, so that the redirect
+///   itself is the response.
+/// - **Location**: a redirect without a valid Location of http or https is the response as well.
+/// - **Credentials**: a redirect to another origin removes Authorization, Cookie, Proxy-Authorization and Host.
+///
+/// The client below adds its own fields to each hop. Credentials among its default headers therefore go to every origin
+/// that is redirected to. Put them into the requests instead (`reqwest_middleware::ClientBuilder::with_init`).
+///
+/// A [`CacheOptions::key`](crate::CacheOptions::key) names only the response to the first URL. All other
+/// [`CacheOptions`](crate::CacheOptions) apply to each hop.
+///
+/// The extensions of the last response have the redirects that were followed, as [`Hops`].
+///
 /// # Errors
-/// [`TooManyRedirects`], inside of `reqwest_middleware::Error::Middleware`.
+/// Returns [`TooManyRedirects`], inside `reqwest_middleware::Error::Middleware`, if there are more redirects than the
+/// limit.
 #[derive(Clone, Debug)]
 pub struct FollowRedirects {
     limit: usize,
 }
 
-/// There were more redirects than [`FollowRedirects`] follows.
+/// The error of a request with more redirects than [`FollowRedirects`] follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRedirects {
     limit: usize,
 }
 
+/// The redirects that [`FollowRedirects`] followed to a response, in their order.
+///
+/// They are in the extensions of the response, if there were any.
+///
+/// ```
+/// use tower_response_cache::reqwest::{Hops, reqwest_client::Response};
+///
+/// fn report(response: &Response) {
+///     for hop in response.extensions().get::<Hops>().map_or(&[][..], Hops::as_slice) {
+///         println!("{} {} {:?}", hop.status(), hop.url(), hop.cache().map(|cache| cache.word()));
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Hops(Vec<Hop>);
+
+/// One redirect that was followed.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    url: Url,
+    status: StatusCode,
+    cache: Option<CacheStatus>,
+}
+
 impl FollowRedirects {
-    /// A follower with the default limit.
+    /// Creates the middleware with the default limit.
     pub fn new() -> Self {
         Self { limit: 10 }
     }
 
-    /// How many redirects are followed for one request; one more is an error. Default: 10.
+    /// Sets how many redirects are followed for one request.
+    ///
+    /// One more is the error [`TooManyRedirects`].
+    ///
+    /// Default: 10, as with reqwest.
     #[must_use]
     pub fn limit(mut self, most: usize) -> Self {
         self.limit = most;
@@ -68,7 +110,7 @@ impl Default for FollowRedirects {
 }
 
 impl TooManyRedirects {
-    /// How many were followed.
+    /// Returns how many redirects were followed.
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -82,6 +124,37 @@ impl fmt::Display for TooManyRedirects {
 
 impl std::error::Error for TooManyRedirects {}
 
+impl Hops {
+    /// Returns the redirects, the first one first.
+    pub fn as_slice(&self) -> &[Hop] {
+        &self.0
+    }
+
+    fn add(&mut self, response: &Response) {
+        let cache = response.extensions().get::<CacheStatus>().copied();
+        self.0.push(Hop { url: response.url().clone(), status: response.status(), cache });
+    }
+}
+
+impl Hop {
+    /// Returns the URL that redirected.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Returns the status code of the redirect.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns what the cache below did for this hop.
+    ///
+    /// `None` if there is no cache below.
+    pub fn cache(&self) -> Option<&CacheStatus> {
+        self.cache.as_ref()
+    }
+}
+
 #[async_trait::async_trait]
 impl Middleware for FollowRedirects {
     async fn handle(
@@ -92,7 +165,7 @@ impl Middleware for FollowRedirects {
     ) -> Result<Response> {
         let options = extensions.get::<CacheOptions>().cloned();
         let response = self.follow(request, extensions, next).await;
-        // A middleware above may send the request once more.
+        // `follow` removes the key from the options. A middleware above that retries needs them as they were.
         if let Some(options) = options {
             extensions.insert(options);
         }
@@ -109,10 +182,10 @@ impl FollowRedirects {
     ) -> Result<Response> {
         let mut hops = Hops::default();
         loop {
-            let again = Repeatable::of(&mut request);
+            let copy = RequestCopy::of(&mut request);
             let mut response = next.clone().run(request, extensions).await?;
-            let following = again.and_then(|again| again.follow(&response));
-            let Some(following) = following else {
+            let redirected = copy.and_then(|copy| copy.redirect(&response));
+            let Some(redirected) = redirected else {
                 if !hops.as_slice().is_empty() {
                     response.extensions_mut().insert(hops);
                 }
@@ -123,9 +196,9 @@ impl FollowRedirects {
             }
             hops.add(&response);
             drain(response).await;
-            request = following;
-            // A key of the request's own is its first URI's: under it the redirect is stored, which is no answer to where
-            // it leads.
+            request = redirected;
+            // The first redirect is stored under the request's own key, and would be found there as the response of the
+            // next hop.
             if let Some(options) = extensions.get_mut::<CacheOptions>() {
                 *options = options.without_key();
             }
@@ -133,37 +206,42 @@ impl FollowRedirects {
     }
 }
 
-/// A copy of a request, from which the next one is made.
-struct Repeatable {
+/// A copy of a request, from which the request to the next URL is made.
+struct RequestCopy {
     request: Request,
-    /// It has the body as well.
-    whole: bool,
+    /// The copy has the body too, since it is not a stream.
+    has_body: bool,
 }
 
-impl Repeatable {
+impl RequestCopy {
+    /// Copies a request, without its body if that is a stream.
     fn of(request: &mut Request) -> Option<Self> {
         if let Some(request) = request.try_clone() {
-            return Some(Self { request, whole: true });
+            return Some(Self { request, has_body: true });
         }
+        // `try_clone` fails because of a stream alone.
         let body = request.body_mut().take();
         let copy = request.try_clone();
         *request.body_mut() = body;
-        Some(Self { request: copy?, whole: false })
+        Some(Self { request: copy?, has_body: false })
     }
 
-    /// The request that this response asks for; `None`: it is no redirect, or none that can be followed.
-    fn follow(self, response: &Response) -> Option<Request> {
-        let Self { mut request, whole } = self;
-        let to_get = match response.status() {
+    /// Returns the request that a redirect asks for (RFC 9110 §15.4).
+    ///
+    /// `None` if the response is not a redirect, or not one that can be followed.
+    fn redirect(self, response: &Response) -> Option<Request> {
+        let Self { mut request, has_body } = self;
+        let becomes_get = match response.status() {
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => request.method() == Method::POST,
             StatusCode::SEE_OTHER => !matches!(*request.method(), Method::GET | Method::HEAD),
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
             _ => return None,
         };
         let target = target(request.url(), response)?;
-        if to_get {
+        if becomes_get {
             *request.method_mut() = Method::GET;
             *request.body_mut() = None;
+            // The fields that describe the body, which is gone (RFC 9110 §15.4).
             for name in [
                 header::CONTENT_LENGTH,
                 header::CONTENT_TYPE,
@@ -175,7 +253,7 @@ impl Repeatable {
             ] {
                 request.headers_mut().remove(name);
             }
-        } else if !whole {
+        } else if !has_body {
             return None;
         }
         if target.origin() != request.url().origin() {
@@ -188,29 +266,32 @@ impl Repeatable {
     }
 }
 
-/// Where a redirect leads (RFC 9110 §10.2.2).
+/// Returns the URL that a redirect leads to (RFC 9110 §10.2.2).
 fn target(from: &Url, response: &Response) -> Option<Url> {
     let location = std::str::from_utf8(response.headers().get(header::LOCATION)?.as_bytes()).ok()?;
     let mut target = from.join(location).ok()?;
     if !matches!(target.scheme(), "http" | "https") {
         return None;
     }
-    // An origin has no business to choose with whose credentials the next one is asked.
+    // An origin must not choose the credentials that are sent to another one.
     target.set_username("").ok()?;
     target.set_password(None).ok()?;
     Some(target)
 }
 
-/// Reads the body of a redirect to its end, unless that is far.
+/// Reads the body of a redirect to its end, if that is near.
+///
+/// The cache below stores only a response whose body was read.
 async fn drain(mut response: Response) {
     let reading = async {
         let mut read = 0;
         while let Ok(Some(data)) = response.chunk().await {
             read += data.len();
-            if read > DRAINED {
+            if read > MAX_DRAINED_BYTES {
                 return;
             }
         }
     };
-    let _ = tokio::time::timeout(DRAINING, reading).await; // it is then not stored, and that is all
+    // A body that takes longer is dropped. Then the redirect is not stored, but it is followed all the same.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
 }

@@ -1,19 +1,21 @@
-//! The cache as a middleware of `reqwest-middleware`, and a redirect follower to put above it.
+//! The cache as a middleware of `reqwest-middleware`, and a middleware that follows redirects above it.
 //!
-//! Promises: `Response::url()` of a hit is the URL of its request; an error of the client below reaches the caller as
-//! it came; a response that another URL gave, since the client below followed redirects, is not stored; what the client
-//! adds to requests below the cache is counted, if the cache is told of it, and else only what is `public` is kept.
+//! They need reqwest 0.13 and reqwest-middleware 0.5. Both crates are re-exported, as [`reqwest_client`] and
+//! [`reqwest_middleware`], so that a program can use the same versions.
 //!
-//! It needs reqwest 0.13 and reqwest-middleware 0.5, which are re-exported, so that a user's types always fit: [`reqwest_client`] and [`reqwest_middleware`].
+//! # Invariants
+//! - `Response::url()` of a hit is the URL of its request.
+//! - An error of the client below reaches the caller as it is.
+//! - A response from another URL, to which the client below was redirected, is not stored.
+//! - The fields that the client adds below the cache select the response if the cache is told of them. Otherwise only
+//!   responses that say `public` are stored.
 
-mod below;
 mod cache_middleware;
+mod fetcher;
 mod follow_redirects;
-mod hops;
 
 pub use ::reqwest as reqwest_client;
 pub use ::reqwest_middleware;
 
 pub use self::cache_middleware::CacheMiddleware;
-pub use self::follow_redirects::{FollowRedirects, TooManyRedirects};
-pub use self::hops::{Hop, Hops};
+pub use self::follow_redirects::{FollowRedirects, Hop, Hops, TooManyRedirects};

@@ -1,13 +1,14 @@
-//! What the user knows better than the origin: which responses are stored, and for how long they are fresh.
+//! Rules that override or complete what the origin says about storing and freshness.
 //!
-//! Promises: rules speak only where the user set them; a list of rules has one winner, the first that matches; a rule that
-//! is malformed is told of when the cache is built, by an error that does not repeat its pattern; what stands in one part
-//! of a URL never matches a pattern of another part; to match a glob allocates nothing and takes at most the pattern's
-//! length times the URL's, whatever both hold.
+//! The user sets them where they know better than the origin. The module calls `policy`, for the types of its decision,
+//! and `service` calls this module for each response that may be stored.
+//!
+//! # Invariants
+//! - A rule has no effect that the user did not ask for.
+//! - Of the rules that give a lifetime, the first one that matches decides.
+//! - A malformed rule is an error when the cache is built, or when the rules are replaced. The error does not repeat
+//!   the pattern.
 
-mod glob;
-mod host;
-mod path;
 mod pattern;
 mod rule;
 mod set;

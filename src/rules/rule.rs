@@ -1,4 +1,4 @@
-//! One rule: which responses it is about, and how long these are fresh.
+//! A rule for the responses that meet its conditions.
 
 use std::fmt;
 
@@ -9,7 +9,10 @@ use super::pattern::UrlPattern;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Ttl;
 
-/// A rule for some responses: all of its conditions must hold. Of a list of rules, the first that matches says how long.
+/// A rule for the responses that meet all of its conditions.
+///
+/// It gives them a lifetime, or [tags](Self::tag), or both. Of the [rules](crate::Rules) of a layer that give a lifetime,
+/// the first one that matches a response decides.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,85 +31,110 @@ pub struct Rule {
     pub(super) override_ttl: Option<Ttl>,
     pub(super) default_ttl: Option<Ttl>,
     pub(super) tags: Vec<String>,
-    /// A mistake in a condition, told when the cache is built.
-    mistake: Option<Error>,
+    /// The error of a malformed condition.
+    ///
+    /// It is kept until the cache is built, since a setter cannot return it.
+    error: Option<Error>,
 }
 
 impl Rule {
-    /// A rule for every response.
+    /// Creates a rule without conditions, for every response.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only responses of URLs of this pattern: a glob as text, or a [`UrlPattern`]. A malformed glob is an error when
-    /// the cache is built. Default: any URL.
+    /// Limits the rule to URLs that match a pattern.
+    ///
+    /// The pattern is a glob as text, or a [`UrlPattern`]. A malformed glob is an error when the cache is built.
+    ///
+    /// Default: any URL.
     pub fn url(mut self, pattern: impl IntoUrlPattern) -> Self {
         match pattern.into_url_pattern() {
             Ok(pattern) => self.url = Some(pattern),
-            Err(error) => self.mistake = Some(error),
+            Err(error) => self.error = Some(error),
         }
         self
     }
 
-    /// Only responses of these statuses: a range or a list. They are then stored also where a cache would not store
-    /// them by itself, if they have a lifetime, by whatever rule. 206 and 304 never are; see [`Rules::statuses`](crate::Rules::statuses) for those
-    /// that say something of one request. Default: any status.
+    /// Limits the rule to responses with one of these statuses.
+    ///
+    /// `statuses` is a range or a list. Responses with these statuses are then stored even where RFC 9111 §3 would not
+    /// permit it, if this or another rule gives them a lifetime, or if they have one. 206 and 304 are never stored. See
+    /// [`Rules::statuses`](crate::Rules::statuses) for the risk with statuses that are about one request.
+    ///
+    /// Default: any status.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = Some(statuses.into_iter().collect());
         self
     }
 
-    /// Only responses of this media type: `image/png`, `image/*` or `*/*`, in any letter case; parameters do not count.
-    /// Default: any, and none.
+    /// Limits the rule to responses of this media type.
+    ///
+    /// It is a type such as `image/png`, or a range such as `image/*` or `*/*`, in any letter case. Parameters of the
+    /// response's Content-Type do not count.
+    ///
+    /// Default: any media type, and responses without Content-Type.
     pub fn content_type(mut self, media_type: impl Into<String>) -> Self {
         self.content_type = Some(media_type.into().to_ascii_lowercase());
         self
     }
 
-    /// How long they are fresh, whatever the responses say. Default: these, and the layer's, say it.
+    /// Sets how long the responses are fresh, whatever lifetime they state.
+    ///
+    /// Default: [`Rules::override_ttl`](crate::Rules::override_ttl), or else the response decides.
     pub fn override_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.override_ttl = Some(ttl.into());
         self
     }
 
-    /// How long they are fresh where the responses give no lifetime. Default: the layer says it.
+    /// Sets how long those responses are fresh that state no lifetime.
+    ///
+    /// Default: [`Rules::default_ttl`](crate::Rules::default_ttl).
     pub fn default_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.default_ttl = Some(ttl.into());
         self
     }
 
-    /// A name that they are stored with; all that were stored with it are
-    /// [invalidated](crate::CacheLayer::invalidate_tag) together. The tags of all rules that match add up; a rule with
-    /// tags alone does not keep a later one from saying how long. Default: none.
+    /// Adds a tag that the responses are stored with.
+    ///
+    /// All responses with one tag are [invalidated](crate::CacheLayer::invalidate_tag) together. A response gets the
+    /// tags of every rule that matches it. A rule with tags alone does not keep a later rule from giving the lifetime.
+    ///
+    /// Default: none.
     pub fn tag(mut self, name: impl Into<String>) -> Self {
         self.tags.push(name.into());
         self
     }
 
-    /// Whether it says how long.
+    /// Returns whether the rule gives a lifetime.
     pub(super) fn gives_ttl(&self) -> bool {
         self.override_ttl.is_some() || self.default_ttl.is_some()
     }
 
-    /// Whether it is about some URLs only.
-    pub(super) fn looks_at_url(&self) -> bool {
+    /// Returns whether the rule has a condition on the URL.
+    pub(super) fn has_url_condition(&self) -> bool {
         self.url.is_some()
     }
 
-    pub(super) fn names_status(&self) -> bool {
+    /// Returns whether the rule has a condition on the status.
+    pub(super) fn has_status_condition(&self) -> bool {
         self.statuses.is_some()
     }
 
+    /// Returns whether a response meets every condition.
     pub(super) fn matches(&self, url: &str, status: StatusCode, headers: &HeaderMap) -> bool {
         self.url.as_ref().is_none_or(|pattern| pattern.matches(url))
             && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status.as_u16()))
-            && self.content_type.as_ref().is_none_or(|wanted| is_of_type(wanted, headers))
+            && self.content_type.as_ref().is_none_or(|wanted| is_of_media_type(wanted, headers))
     }
 
-    /// What is wrong with it.
+    /// Checks that the rule can have an effect and that its conditions are well formed.
+    ///
+    /// # Errors
+    /// Returns an error of the kind [`Config`](ErrorKind::Config) if not.
     pub(super) fn check(&self) -> Result<()> {
-        if let Some(mistake) = &self.mistake {
-            return Err(mistake.clone());
+        if let Some(error) = &self.error {
+            return Err(error.clone());
         }
         if !self.gives_ttl() && self.tags.is_empty() {
             return Err(config("a rule says nothing: give it an override_ttl, a default_ttl or a tag"));
@@ -117,51 +145,59 @@ impl Rule {
         if let Some(statuses) = &self.statuses {
             check_statuses(statuses)?;
         }
-        let is_type = |text: &String| {
-            text.split_once('/').is_some_and(|(kind, sub)| {
+        let is_media_type = |text: &String| {
+            text.split_once('/').is_some_and(|(kind, subtype)| {
                 !kind.is_empty()
-                    && !sub.is_empty()
+                    && !subtype.is_empty()
                     && !text.contains([';', ' ', ','])
-                    && (kind != "*" || sub == "*")
+                    && (kind != "*" || subtype == "*")
             })
         };
-        if !self.content_type.as_ref().is_none_or(is_type) {
-            return Err(config("a rule's content_type is a media type like image/png or image/*"));
+        if !self.content_type.as_ref().is_none_or(is_media_type) {
+            return Err(config(
+                "a rule's content_type is malformed: write a media type such as image/png or image/*",
+            ));
         }
         Ok(())
     }
 }
 
-/// Statuses that can be stored at all, at least one.
+/// Checks that at least one of the statuses can be stored.
 pub(super) fn check_statuses(statuses: &[u16]) -> Result<()> {
     if !statuses.iter().any(|status| (200..600).contains(status) && !matches!(status, 206 | 304)) {
         return Err(config(
-            "none of the statuses named can be stored: they are 200 to 599 without 206 and 304",
+            "none of the given statuses can be stored: name at least one from 200 to 599, other than 206 and 304",
         ));
     }
     Ok(())
 }
 
+/// Returns an error about the settings of the cache.
 pub(super) fn config(message: &'static str) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-fn is_of_type(wanted: &str, headers: &HeaderMap) -> bool {
-    let Some(Ok(given)) = headers.get(CONTENT_TYPE).map(|value| value.to_str()) else { return false };
-    let given = given.split(';').next().unwrap_or_default().trim();
+/// Returns whether a response's Content-Type is this media type, or in this range (RFC 9110 §8.3.1 and §12.5.1).
+///
+/// `wanted` is in lower case.
+fn is_of_media_type(wanted: &str, headers: &HeaderMap) -> bool {
+    let Some(Ok(content_type)) = headers.get(CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
     match wanted.strip_suffix('*') {
         Some("*/") => true,
-        Some(kind) => given.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)),
-        None => given.eq_ignore_ascii_case(wanted),
+        Some(kind) => media_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)),
+        None => media_type.eq_ignore_ascii_case(wanted),
     }
 }
 
-/// What a rule takes as a pattern of URLs: a glob as text, or a [`UrlPattern`].
+/// A conversion into a [`UrlPattern`], from a glob as text or from a pattern.
+///
+/// With the feature `regex` also from a regular expression.
 pub trait IntoUrlPattern {
-    /// The pattern.
+    /// Converts into a pattern.
     ///
     /// # Errors
-    /// The text is no glob.
+    /// Returns an error of the kind [`Config`](crate::ErrorKind::Config) if the text is not a glob.
     fn into_url_pattern(self) -> Result<UrlPattern>;
 }
 

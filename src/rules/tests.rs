@@ -1,4 +1,4 @@
-//! A pattern matches what it says and no URL that only looks like it.
+//! A glob matches the URLs that it describes, and none that only looks like them.
 
 use proptest::prelude::*;
 
@@ -177,7 +177,7 @@ const NOT_MATCHING: [(&str, &[&str]); 34] = [
 ];
 
 #[test]
-fn patterns_match_what_they_say() {
+fn globs_match_the_listed_urls() {
     for (pattern, urls) in MATCHING {
         for url in urls {
             assert!(matches(pattern, url), "{pattern} {url}");
@@ -191,7 +191,7 @@ fn patterns_match_what_they_say() {
 }
 
 #[test]
-fn malformed_patterns_are_refused_without_being_repeated() {
+fn malformed_pattern_error_hides_the_pattern() {
     const MALFORMED: [&str; 44] = [
         "",
         " ",
@@ -247,7 +247,7 @@ fn malformed_patterns_are_refused_without_being_repeated() {
 }
 
 #[test]
-fn a_hostile_pair_takes_no_longer_than_its_product() {
+fn hostile_pattern_matches_in_bounded_time() {
     let stars = "a*".repeat(60);
     let long = format!("https://example.com/{}", "a".repeat(2_000));
     assert!(!matches(&format!("example.com/{stars}b"), &long));
@@ -273,13 +273,13 @@ fn matching_allocates_nothing() {
 
 #[cfg(feature = "regex")]
 #[test]
-fn a_regex_sees_the_whole_url() {
+fn regex_searches_the_whole_url() {
     let pattern = UrlPattern::from(regex::Regex::new("^https://example[.]com/[a-z]+[?]b$").unwrap());
     assert!(pattern.matches("https://example.com/a?b"));
     assert!(!pattern.matches("https://evil.org/https://example.com/a?b"));
 }
 
-/// A pattern for this URL alone.
+/// Returns a glob that matches this URL alone.
 fn escaped(url: &str) -> String {
     let mut pattern = String::new();
     for (at, letter) in url.char_indices() {
@@ -296,7 +296,7 @@ fn escaped(url: &str) -> String {
 
 proptest! {
     #[test]
-    fn nothing_panics(
+    fn arbitrary_input_never_panics(
         pattern in "[a*./:?%é\\[\\]@# h-]{0,24}",
         url in "(https?://)?[a*./:?%é\\[\\]@]{0,24}",
         any in any::<String>(),
@@ -310,7 +310,7 @@ proptest! {
     }
 
     #[test]
-    fn a_url_with_its_wildcards_escaped_matches_itself(
+    fn escaped_url_matches_only_itself(
         host in "[a-c]{1,3}([.][a-c-]{1,3}){0,2}(:[1-9][0-9]{1,3})?",
         path in "(/[a*%./é~2Af]{0,6}){1,4}",
         query in "([?][a*%/?&=é~2A]{0,8})?",
@@ -318,7 +318,7 @@ proptest! {
         let url = format!("https://{host}{path}{query}");
         let pattern = escaped(&url);
         prop_assert!(matches(&pattern, &url), "{}", pattern);
-        // And no longer URL, nor one that has more in front.
+        // Neither a longer host nor a longer path or query matches.
         let prefixed = format!("https://a.{}", &url[8..]);
         prop_assert!(!matches(&pattern, &prefixed), "{}", prefixed);
         let longer = if query.is_empty() { format!("{url}/b") } else { format!("{url}b") };
@@ -326,7 +326,7 @@ proptest! {
     }
 
     #[test]
-    fn a_star_stands_for_any_text_of_its_segment(
+    fn star_matches_any_text_in_its_segment(
         before in "[g-h]{0,4}",
         gone in "[g-h%é]{0,6}",
         after in "[g-h]{0,4}",

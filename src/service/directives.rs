@@ -6,7 +6,7 @@ use http::{header, request};
 
 use super::config::{Config, Recording};
 use crate::control::{CacheOptions, Scope};
-use crate::policy::{self, Interest, RequestDirectives, Ttl};
+use crate::policy::{self, HeaderHints, RequestDirectives, Ttl};
 
 /// Marks the request of a background refresh, among its extensions.
 ///
@@ -64,11 +64,11 @@ impl Config {
 
     /// Returns the directives of a request, from its fields and its options.
     pub(crate) fn directives(&self, parts: &request::Parts) -> RequestDirectives {
-        self.directives_of(parts, Interest { control: true, credentials: true, host: true })
+        self.directives_of(parts, HeaderHints { control: true, credentials: true, host: true })
     }
 
     /// Returns the directives of a request whose kinds of fields are known.
-    pub(crate) fn directives_of(&self, parts: &request::Parts, interest: Interest) -> RequestDirectives {
+    pub(crate) fn directives_of(&self, parts: &request::Parts, interest: HeaderHints) -> RequestDirectives {
         let mut directives = match interest.control && !self.ignore_request_directives {
             true => RequestDirectives::of(&parts.headers),
             false => RequestDirectives::default(),

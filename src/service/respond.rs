@@ -23,7 +23,7 @@ use super::telemetry;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
-use crate::policy::{self, Answer, Freshness, Interest};
+use crate::policy::{self, Answer, Freshness, HeaderHints};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
@@ -31,13 +31,13 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy)]
 pub(crate) struct RequestView<'a> {
     parts: &'a request::Parts,
-    pub(crate) interest: Interest,
+    pub(crate) interest: HeaderHints,
 }
 
 impl<'a> RequestView<'a> {
     /// Reads the names of a request's header fields, once for all later uses.
     pub(crate) fn of(parts: &'a request::Parts) -> Self {
-        Self { parts, interest: Interest::of(&parts.headers) }
+        Self { parts, interest: HeaderHints::of(&parts.headers) }
     }
 }
 

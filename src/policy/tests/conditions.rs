@@ -1,4 +1,4 @@
-//! Preconditions and ranges on what is stored (RFC 9110 §13, §14).
+//! Preconditions and ranges of requests for a stored response (RFC 9110 §13 and §14).
 
 use http::{Method, StatusCode};
 
@@ -14,11 +14,11 @@ fn ask(request: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
-fn preconditions_come_in_their_order() {
+fn preconditions_follow_their_precedence() {
     for (request, expected) in [
         (vec![], Answer::Full),
         (vec![("if-none-match", "\"t\"")], Answer::NotModified),
-        (vec![("if-none-match", "W/\"t\"")], Answer::NotModified), // weak comparison
+        (vec![("if-none-match", "W/\"t\"")], Answer::NotModified), // §13.1.2: weak comparison
         (vec![("if-none-match", "\"a\", \"t\"")], Answer::NotModified),
         (vec![("if-none-match", "\"a,\", \"t\"")], Answer::NotModified),
         (vec![("if-none-match", "*")], Answer::NotModified),
@@ -37,11 +37,11 @@ fn preconditions_come_in_their_order() {
     }
     let request = fields(&[("if-none-match", "*")]);
     let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), 1, NOW);
-    assert_eq!(not_found, Answer::Full); // §13.2.1: only where the answer would be a success
+    assert_eq!(not_found, Answer::Full); // §13.2.1: only where the response would be a success
 }
 
 #[test]
-fn single_ranges_are_answered_and_others_ignored() {
+fn single_range_answered_others_ignored() {
     let part = |start, end_inclusive| Answer::Range { start, end_inclusive };
     for (range, expected) in [
         ("bytes=0-0", part(0, 0)),
@@ -72,7 +72,7 @@ fn single_ranges_are_answered_and_others_ignored() {
 }
 
 #[test]
-fn a_range_is_of_what_the_caller_has() {
+fn if_range_needs_strong_match() {
     let range = ("range", "bytes=0-1");
     let part = Answer::Range { start: 0, end_inclusive: 1 };
     for (condition, expected) in [
@@ -88,13 +88,13 @@ fn a_range_is_of_what_the_caller_has() {
 }
 
 #[test]
-fn a_304_carries_what_a_200_would_have_and_nothing_of_the_body() {
+fn not_modified_carries_no_body_fields() {
     let stored = fields(&[("etag", "\"t\""), ("vary", "x"), ("content-length", "5"), ("set-cookie", "a=b")]);
     assert_eq!(not_modified_headers(&stored), fields(&[("etag", "\"t\""), ("vary", "x")]));
 }
 
 #[test]
-fn where_nothing_tells_the_last_change_the_date_does_and_then_the_time_of_receipt() {
+fn if_modified_since_falls_back_to_date() {
     let ask = |stored: &[(&str, &str)], since: &str| {
         let request = fields(&[("if-modified-since", since)]);
         answer(&Method::GET, &request, StatusCode::OK, &fields(stored), 1, NOW)

@@ -1,4 +1,4 @@
-//! HTTP-dates (RFC 9110 §5.6.7), as strict as they are written and as lenient as RFC 9111 §4.2 wants them.
+//! HTTP-dates (RFC 9110 §5.6.7), in any letter case (RFC 9111 §4.2).
 
 use super::super::dates::{format, parse};
 use super::*;
@@ -8,7 +8,7 @@ fn seconds(date: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_three_forms_are_read_in_any_letter_case_and_nothing_else_is() {
+fn only_three_date_forms_are_read() {
     for good in [
         "Sun, 06 Nov 1994 08:49:37 GMT",
         "Sunday, 06-Nov-94 08:49:37 GMT",
@@ -59,9 +59,9 @@ fn the_three_forms_are_read_in_any_letter_case_and_nothing_else_is() {
 }
 
 #[test]
-fn days_are_counted_as_the_calendar_has_them() {
+fn dates_follow_the_calendar() {
     assert_eq!(seconds("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-    assert_eq!(seconds("Wed, 31 Dec 1969 23:59:59 GMT"), Some(0)); // before any moment that counts
+    assert_eq!(seconds("Wed, 31 Dec 1969 23:59:59 GMT"), Some(0)); // every time before 1970 becomes the epoch
     assert_eq!(seconds("Tue, 29 Feb 2000 12:00:00 GMT"), Some(951_825_600));
     assert_eq!(seconds("Mon, 28 Feb 2100 00:00:00 GMT"), Some(4_107_456_000));
     assert_eq!(seconds("Mon, 29 Feb 2100 00:00:00 GMT"), None);
@@ -73,7 +73,7 @@ fn days_are_counted_as_the_calendar_has_them() {
 }
 
 #[test]
-fn a_year_of_two_digits_is_at_most_fifty_years_ahead() {
+fn two_digit_year_is_at_most_fifty_ahead() {
     let year = |two: &str| {
         parse(&HeaderValue::from_str(&std::format!("Sunday, 01-Jan-{two} 00:00:00 GMT")).unwrap(), NOW)
     };

@@ -1,4 +1,4 @@
-//! Freshness and age (RFC 9111 §4.2), and what is served (§4, §5.2.1, RFC 5861).
+//! Freshness and age (RFC 9111 §4.2), and the decision to serve (§4 and §5.2.1, RFC 5861).
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use super::*;
 const DATE: (&str, &str) = ("date", "Thu, 01 Jan 2026 00:00:00 GMT");
 
 #[test]
-fn the_lifetime_is_what_the_response_says() {
+fn lifetime_comes_from_response_fields() {
     let private = Options::default();
     for (list, secs) in [
         (&[("cache-control", "max-age=60")][..], 60),
         (&[("cache-control", "Max-Age=60")], 60), // §5.2: any letter case
-        (&[("cache-control", "max-age=\"60\"")], 60), // §5.2: token and quoted forms are alike
+        (&[("cache-control", "max-age=\"60\"")], 60), // §5.2: a quoted value equals a token
         (&[("cache-control", "x=\"a, max-age=9\", max-age=60")], 60),
         (&[("cache-control", "public"), ("cache-control", "max-age=60")], 60),
-        (&[("cache-control", "max-age=60, max-age=10")], 10), // §4.2.1: contradictions: the least
+        (&[("cache-control", "max-age=60, max-age=10")], 10), // §4.2.1: the smallest of several
         (&[("cache-control", "max-age=-1")], 0),
         (&[("cache-control", "max-age=1.5")], 0),
         (&[("cache-control", "max-age")], 0),
         (&[("cache-control", "max-age=99999999999999999999")], 1 << 31), // §1.2.2: saturates
-        (&[("cache-control", "s-maxage=60")], 0),                        // shared caches only
+        (&[("cache-control", "s-maxage=60")], 0),                        // §5.2.2.10: for shared caches only
         (&[("cache-control", "max-age=60"), ("expires", "0")], 60),      // §5.3: max-age comes first
         (&[DATE, ("expires", "Thu, 01 Jan 2026 00:01:00 GMT")], 60),
         (&[DATE, ("expires", "Wed, 31 Dec 2025 00:01:00 GMT")], 0),
-        (&[DATE, ("expires", "0")], 0), // §5.3: invalid is past
+        (&[DATE, ("expires", "0")], 0), // §5.3: an invalid date is in the past
         (&[DATE, ("expires", "tomorrow")], 0),
         (
             &[
@@ -36,11 +36,11 @@ fn the_lifetime_is_what_the_response_says() {
             ],
             0,
         ),
-        (&[DATE, ("last-modified", "Wed, 31 Dec 2025 23:50:00 GMT")], 60), // §4.2.2: a tenth
+        (&[DATE, ("last-modified", "Wed, 31 Dec 2025 23:50:00 GMT")], 60), // §4.2.2: 10 percent
         (&[DATE, ("last-modified", "Thu, 01 Jan 1970 00:00:01 GMT")], 24 * 3600), // at most a day
         (&[DATE, ("last-modified", "Thu, 01 Jan 2026 01:00:00 GMT")], 0),
         (&[], 0),
-        // A Date from the future is not believed, nor what is counted from it.
+        // Nothing can be counted from a Date in the future, except within the tolerance for clock skew.
         (&[("date", "Thu, 01 Jan 2026 00:01:00 GMT"), ("cache-control", "max-age=60")], 0),
         (&[("date", "Thu, 01 Jan 2026 00:00:03 GMT"), ("cache-control", "max-age=60")], 60),
     ] {
@@ -52,7 +52,7 @@ fn the_lifetime_is_what_the_response_says() {
 }
 
 #[test]
-fn age_has_every_correction() {
+fn age_includes_every_correction() {
     let options = Options::default();
     let age = |list: &[(&str, &str)], delay: u64| {
         let requested = NOW - Duration::from_secs(delay);
@@ -80,7 +80,7 @@ fn verdict(request: &[(&str, &str)], response: &str, age: u64) -> Verdict {
 }
 
 #[test]
-fn what_is_served_validated_or_refused() {
+fn verdict_follows_directives_and_age() {
     use StaleReason::{MaxStale, WhileRevalidate};
     use ValidateReason::{NoCache, Request, Stale};
     use Verdict::{Refuse, Serve, ServeStale, Validate};
@@ -90,11 +90,11 @@ fn what_is_served_validated_or_refused() {
         (vec![], "max-age=60", 59, Serve),
         (vec![], "max-age=60", 60, Validate(Stale)), // §4.2: fresh while the lifetime is greater
         (vec![], "max-age=60, no-cache", 0, Validate(NoCache)),
-        (vec![], "max-age=60, No-Cache=\"x\"", 0, Serve), // without that field
-        (vec![], "max-age=60, no-cache=\"content-type\"", 0, Validate(NoCache)), // it is nothing without that one
+        (vec![], "max-age=60, No-Cache=\"x\"", 0, Serve), // §5.2.2.4: only without that field
+        (vec![], "max-age=60, no-cache=\"content-type\"", 0, Validate(NoCache)), // an essential field
         (vec![], "max-age=60, no-cache=\"x", 0, Validate(NoCache)),
         (vec![], "max-age=60, no-cache=\"\"", 0, Validate(NoCache)),
-        (vec![], "max-age=60, x=\"", 0, Validate(NoCache)), // who knows what is in that quote
+        (vec![], "max-age=60, x=\"", 0, Validate(NoCache)), // the open quote may hide any directive
         (asks("no-cache"), "max-age=60", 0, Validate(Request)),
         (vec![("pragma", "no-cache")], "max-age=60", 0, Validate(Request)), // §5.4
         (vec![("pragma", "no-cache"), ("cache-control", "x")], "max-age=60", 0, Serve),
@@ -126,7 +126,7 @@ fn what_is_served_validated_or_refused() {
 }
 
 #[test]
-fn stale_on_error_keeps_to_its_window_and_to_who_forbids_it() {
+fn stale_on_error_respects_window_and_prohibitions() {
     let allowed = |request: &[(&str, &str)], response: &str, options: &Options, age: u64| {
         let stored = freshness(&[DATE, ("cache-control", response)], options);
         let asked = RequestDirectives::of(&fields(request));
@@ -136,18 +136,18 @@ fn stale_on_error_keeps_to_its_window_and_to_who_forbids_it() {
     assert!(allowed(&[], "max-age=10, stale-if-error=60", &private, 70));
     assert!(!allowed(&[], "max-age=10, stale-if-error=60", &private, 71));
     assert!(allowed(&[("cache-control", "stale-if-error=60")], "max-age=10", &private, 20));
-    for forbids in ["no-cache", "must-revalidate"] {
-        assert!(!allowed(&[], &format!("max-age=10, stale-if-error=60, {forbids}"), &private, 20));
+    for directive in ["no-cache", "must-revalidate"] {
+        assert!(!allowed(&[], &format!("max-age=10, stale-if-error=60, {directive}"), &private, 20));
     }
-    for forbids in ["proxy-revalidate", "s-maxage=10"] {
-        let response = format!("max-age=10, stale-if-error=60, {forbids}");
+    for directive in ["proxy-revalidate", "s-maxage=10"] {
+        let response = format!("max-age=10, stale-if-error=60, {directive}");
         assert!(allowed(&[], &response, &private, 20));
         assert!(!allowed(&[], &response, &shared(), 20));
     }
 }
 
 #[test]
-fn it_is_kept_while_it_is_of_any_use() {
+fn retained_while_fresh_stale_or_validatable() {
     let options = Options::default();
     let kept = |list: &[(&str, &str)]| freshness(list, &options).retain_until(&options).since(NOW).as_secs();
     assert_eq!(kept(&[DATE, ("cache-control", "max-age=60")]), 60);
@@ -157,8 +157,8 @@ fn it_is_kept_while_it_is_of_any_use() {
 }
 
 #[test]
-fn what_comes_from_a_later_time_than_now_is_stale() {
-    // Another machine's clock is ahead, or this one's was set back.
+fn response_from_the_future_is_stale() {
+    // The clock of another machine is ahead, or that of this machine was set back.
     for (ahead, expected) in [
         (0, Verdict::Serve),
         (5, Verdict::Serve),

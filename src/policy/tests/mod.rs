@@ -1,4 +1,4 @@
-//! The policy's rules, each with the section that it is from.
+//! Unit tests of the policy, each with the section of the RFC that it is about.
 
 mod conditions;
 mod dates;
@@ -33,7 +33,7 @@ fn freshness(list: &[(&str, &str)], options: &Options) -> Freshness {
     Freshness::new(http::StatusCode::OK, &fields(list), NOW, NOW, options)
 }
 
-/// Without rules.
+/// Decides on storing the response to a request, without rules.
 fn storable(
     method: &http::Method,
     request: &HeaderMap,
@@ -42,6 +42,13 @@ fn storable(
     freshness: &Freshness,
     options: &Options,
 ) -> Result<(), NotStored> {
-    let exchanged = Exchanged { method, by_content: false, request, status, response };
-    super::storable(exchanged, &RequestDirectives::of(request), freshness, None, &Terms::default(), options)
+    let exchanged = HttpExchange { method, by_content: false, request, status, response };
+    super::storable(
+        exchanged,
+        &RequestDirectives::of(request),
+        freshness,
+        None,
+        &RuleDecision::default(),
+        options,
+    )
 }

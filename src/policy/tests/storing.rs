@@ -1,4 +1,4 @@
-//! What is stored (RFC 9111 §3), which fields (§3.1), and by what it is selected (§4.1).
+//! Which responses (RFC 9111 §3) and fields (§3.1) are stored, and which fields select a response (§4.1).
 
 use http::{Method, StatusCode, header};
 
@@ -16,7 +16,7 @@ fn decide_storing(
 }
 
 #[test]
-fn what_may_be_stored_and_why_not() {
+fn storable_or_first_reason_against() {
     use NotStored::*;
     let cc = |value| vec![("cache-control", value)];
     let (private, shared) = (Options::default(), shared());
@@ -24,15 +24,15 @@ fn what_may_be_stored_and_why_not() {
     for (request, status, response, options, expected) in [
         (vec![], 200, cc("max-age=60"), &private, Ok(())),
         (vec![], 200, vec![], &private, Err(NoFreshness)),
-        (vec![], 200, vec![("etag", "\"t\"")], &private, Ok(())), // it can be validated
-        (vec![], 200, vec![("etag", "t")], &private, Err(NoFreshness)), // that is no entity tag
+        (vec![], 200, vec![("etag", "\"t\"")], &private, Ok(())), // storable by its validator alone
+        (vec![], 200, vec![("etag", "t")], &private, Err(NoFreshness)), // not an entity tag
         (vec![], 200, cc("max-age=0"), &private, Err(Stale)),
         (vec![], 200, cc("no-store"), &private, Err(ResponseNoStore)),
         (vec![], 200, cc("max-age=60, No-Store"), &private, Err(ResponseNoStore)),
         (cc("no-store"), 200, cc("max-age=60"), &private, Err(RequestNoStore)),
         (vec![], 200, cc("private, max-age=60"), &private, Ok(())),
         (vec![], 200, cc("private, max-age=60"), &shared, Err(Private)),
-        (vec![], 200, cc("private=\"x\", max-age=60"), &shared, Ok(())), // without that field
+        (vec![], 200, cc("private=\"x\", max-age=60"), &shared, Ok(())), // §5.2.2.7: only without that field
         (vec![], 200, cc("private=\"\", max-age=60"), &shared, Err(Private)),
         (vec![], 200, cc("private=\"a b\", max-age=60"), &shared, Err(Private)),
         (vec![], 200, cc("private = \"x\", max-age=60"), &shared, Err(Private)),
@@ -69,7 +69,7 @@ fn what_may_be_stored_and_why_not() {
 }
 
 #[test]
-fn more_fields_than_a_map_takes_are_neither_stored_nor_merged() {
+fn too_many_fields_are_not_stored() {
     let mut many = fields(&[("cache-control", "max-age=60")]);
     for number in 0..24_000 {
         many.append("x-many", HeaderValue::from(number));
@@ -84,14 +84,14 @@ fn more_fields_than_a_map_takes_are_neither_stored_nor_merged() {
 }
 
 #[test]
-fn set_cookie_is_stored_in_a_shared_cache_only_on_request() {
+fn shared_cache_stores_set_cookie_only_if_set() {
     let options = Options { store_set_cookie: true, ..shared() };
     let response = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
     assert_eq!(decide_storing(&[], 200, &response, &options), Ok(()));
 }
 
 #[test]
-fn fields_of_the_connection_are_not_stored() {
+fn connection_fields_are_not_stored() {
     let came = fields(&[
         ("connection", "close, X-Named"),
         ("connection", "x-other"),
@@ -111,7 +111,7 @@ fn fields_of_the_connection_are_not_stored() {
 }
 
 #[test]
-fn a_missing_date_is_added_and_one_that_came_stays() {
+fn missing_date_is_added() {
     let mut headers = HeaderMap::new();
     ensure_date(&mut headers, NOW);
     assert_eq!(headers[header::DATE], "Thu, 01 Jan 2026 00:00:00 GMT");
@@ -121,9 +121,9 @@ fn a_missing_date_is_added_and_one_that_came_stays() {
 }
 
 #[test]
-fn the_selecting_names_are_those_of_every_vary_line() {
+fn every_vary_line_selects() {
     let names = |vary: &[(&str, &str)], options: &Options| {
-        selecting_names(&fields(vary), options, Despite::default())
+        selecting_names(&fields(vary), options, StoreDespite::default())
             .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
     };
     let shared = shared();
@@ -142,7 +142,7 @@ fn the_selecting_names_are_those_of_every_vary_line() {
 }
 
 #[test]
-fn values_of_the_same_meaning_are_one_and_others_are_not() {
+fn equivalent_values_become_equal() {
     let value = |name: &str, lines: &[&str]| {
         let list: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
         selecting_value(&name.parse().unwrap(), &fields(&list), &[])
@@ -173,7 +173,7 @@ fn values_of_the_same_meaning_are_one_and_others_are_not() {
 }
 
 #[test]
-fn statuses_of_one_request_are_not_stored() {
+fn request_specific_statuses_are_not_stored() {
     let of_one = [401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
     for status in 200..=599_u16 {
         if [206, 304].contains(&status) {
@@ -193,7 +193,7 @@ fn statuses_of_one_request_are_not_stored() {
 }
 
 #[test]
-fn guessed_lifetime_gives_nobody_a_cookie() {
+fn heuristic_lifetime_shares_no_cookie() {
     let options = Options { store_set_cookie: true, ..shared() };
     let old = ("last-modified", "Mon, 01 Dec 2025 00:00:00 GMT");
     let tag = ("etag", "\"t\"");
@@ -212,14 +212,14 @@ fn guessed_lifetime_gives_nobody_a_cookie() {
         assert_eq!(decide_storing(&[], 200, &with_cookie, &options), expected, "{fields:?}");
         assert_eq!(decide_storing(&[], 200, &fields, &options), Ok(()), "{fields:?}");
     }
-    // A rule's word is one, and a limit of what is guessed is none.
+    // A lifetime that a rule gives is explicit. One that a rule only limits may still be a heuristic one.
     let minute = std::time::Duration::from_secs(60);
-    let by = |terms: Terms, list: &[(&str, &str)]| {
+    let by = |decision: RuleDecision, list: &[(&str, &str)]| {
         let response = fields(list);
         let own = Freshness::new(StatusCode::OK, &response, NOW, NOW, &options);
-        let given = terms.settle(StatusCode::OK, &response, &own, &options).unwrap();
-        let (request, own) = (HeaderMap::new(), own.with(given));
-        let exchanged = |method, by_content| Exchanged {
+        let given = decision.rule_ttl(StatusCode::OK, &response, &own, &options).unwrap();
+        let (request, own) = (HeaderMap::new(), own.with_rule_ttl(given));
+        let exchanged = |method, by_content| HttpExchange {
             method,
             by_content,
             request: &request,
@@ -227,22 +227,31 @@ fn guessed_lifetime_gives_nobody_a_cookie() {
             response: &response,
         };
         let asked = RequestDirectives::default();
-        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &terms, &options)
+        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &decision, &options)
     };
     let with_cookie = [old, ("set-cookie", "a=b")];
-    let limits =
-        Terms { min: Some(minute * 60 * 24 * 30), max: Some(minute * 60 * 24 * 60), ..Terms::default() };
+    let limits = RuleDecision {
+        min_ttl: Some(minute * 60 * 24 * 30),
+        max_ttl: Some(minute * 60 * 24 * 60),
+        ..RuleDecision::default()
+    };
     assert_eq!(by(limits, &with_cookie), Err(NotStored::SetCookie));
-    assert_eq!(by(Terms { default: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
-    assert_eq!(by(Terms { over: Some(minute.into()), ..Terms::default() }, &with_cookie), Ok(()));
     assert_eq!(
-        by(Terms { over: Some(Ttl::Revalidate), ..Terms::default() }, &with_cookie),
+        by(RuleDecision { default_ttl: Some(minute.into()), ..RuleDecision::default() }, &with_cookie),
+        Ok(())
+    );
+    assert_eq!(
+        by(RuleDecision { override_ttl: Some(minute.into()), ..RuleDecision::default() }, &with_cookie),
+        Ok(())
+    );
+    assert_eq!(
+        by(RuleDecision { override_ttl: Some(Ttl::Revalidate), ..RuleDecision::default() }, &with_cookie),
         Err(NotStored::SetCookie)
     );
 }
 
 #[test]
-fn trailers_pass_what_the_head_passes() {
+fn trailers_are_filtered_like_the_head() {
     let trailers = fields(&[
         ("x-sum", "1"),
         ("x-sum", "2"),
@@ -273,7 +282,7 @@ fn trailers_pass_what_the_head_passes() {
 }
 
 #[test]
-fn names_of_restricted_fields_are_one_each() {
+fn restricted_field_names_are_deduplicated() {
     let many = ["x-user"; 5000].join(",");
     let both = format!("no-cache=\"{many}\", private=\"x-user, x-other, X-User\"");
     let headers = fields(&[("cache-control", both.as_str())]);

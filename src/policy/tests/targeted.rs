@@ -12,7 +12,7 @@ fn said(list: &[(&str, &str)]) -> ResponseDirectives {
 }
 
 #[test]
-fn a_valid_field_replaces_cache_control_and_expires_in_a_shared_cache_alone() {
+fn targeted_field_replaces_cache_control_if_shared() {
     let list = [
         ("cdn-cache-control", "max-age=60"),
         ("cache-control", "no-store, max-age=3600"),
@@ -22,13 +22,13 @@ fn a_valid_field_replaces_cache_control_and_expires_in_a_shared_cache_alone() {
     assert!(targeted.targeted && !targeted.no_store);
     assert_eq!(freshness(&list, &shared()).lifetime, Duration::from_secs(60));
     assert!(ResponseDirectives::of(&fields(&list), &Options::default()).no_store);
-    // Expires does not come in where the targeted field gives no lifetime.
+    // Expires does not count, even where the targeted field states no lifetime (RFC 9213 §2.2).
     let list = [("cdn-cache-control", "must-revalidate"), ("expires", "Fri, 01 Jan 2027 00:00:00 GMT")];
     assert_eq!(freshness(&list, &shared()).lifetime, Duration::ZERO);
 }
 
 #[test]
-fn an_invalid_or_empty_field_is_ignored() {
+fn invalid_targeted_field_is_ignored() {
     for invalid in [
         "",
         " ",
@@ -46,14 +46,14 @@ fn an_invalid_or_empty_field_is_ignored() {
 }
 
 #[test]
-fn several_lines_are_one_dictionary_and_the_last_of_a_key_counts() {
+fn targeted_lines_form_one_dictionary() {
     let both = said(&[("cdn-cache-control", "max-age=60"), ("cdn-cache-control", "no-cache;x=1, max-age=5")]);
     assert!(both.no_cache);
     assert_eq!(both.max_age, Some(Duration::from_secs(5)));
 }
 
 #[test]
-fn values_of_the_wrong_type_allow_nothing() {
+fn wrong_types_are_most_restrictive() {
     for wrong in [
         "max-age=6.0",
         "max-age=\"60\"",
@@ -75,7 +75,7 @@ fn values_of_the_wrong_type_allow_nothing() {
 }
 
 #[test]
-fn it_rules_storing_as_cache_control_does() {
+fn targeted_field_decides_on_storing() {
     let storable = |list: &[(&str, &str)]| {
         let (response, options) = (fields(list), shared());
         let freshness = Freshness::new(StatusCode::OK, &response, NOW, NOW, &options);

@@ -1,11 +1,11 @@
-//! Validation (RFC 9111 §4.3), 304 updates (§3.2), and invalidation (§4.4).
+//! Validation (RFC 9111 §4.3), freshening by a 304 (§3.2), and invalidation (§4.4).
 
 use http::{Method, StatusCode, Uri};
 
 use super::*;
 
 #[test]
-fn a_validation_asks_about_the_stored_response_alone() {
+fn validation_replaces_callers_conditions() {
     let mut request = fields(&[
         ("if-none-match", "\"callers\""),
         ("if-modified-since", "x"),
@@ -29,18 +29,18 @@ fn a_validation_asks_about_the_stored_response_alone() {
 }
 
 #[test]
-fn a_304_selects_what_it_is_about() {
+fn not_modified_selects_by_validator() {
     let modified = "Thu, 01 Jan 2026 00:00:00 GMT";
     for (stored, response, expected) in [
         (("etag", "\"a\""), ("etag", "\"a\""), true),
         (("etag", "\"a\""), ("etag", "\"b\""), false),
         (("etag", "W/\"a\""), ("etag", "W/\"a\""), true),
-        (("etag", "\"a\""), ("etag", "W/\"a\""), true), // weak comparison for a weak one
-        (("etag", "W/\"a\""), ("etag", "\"a\""), false), // §4.3.4: strong comparison for a strong one
+        (("etag", "\"a\""), ("etag", "W/\"a\""), true), // §4.3.4: weak comparison for a weak tag
+        (("etag", "W/\"a\""), ("etag", "\"a\""), false), // §4.3.4: strong comparison for a strong tag
         (("last-modified", modified), ("etag", "\"a\""), false),
         (("last-modified", modified), ("last-modified", modified), true),
         (("last-modified", modified), ("last-modified", "Thu, 01 Jan 2026 00:00:01 GMT"), false),
-        (("etag", "\"a\""), ("x", "y"), true), // it was asked about this one
+        (("etag", "\"a\""), ("x", "y"), true), // the request asked about this response alone
     ] {
         assert_eq!(
             selects_304(&fields(&[stored]), &fields(&[response])),
@@ -51,7 +51,7 @@ fn a_304_selects_what_it_is_about() {
 }
 
 #[test]
-fn a_304_replaces_adds_and_spares() {
+fn freshening_keeps_body_and_connection_fields() {
     let mut stored = fields(&[
         ("x-old", "1"),
         ("x-many", "1"),
@@ -84,7 +84,7 @@ fn a_304_replaces_adds_and_spares() {
 }
 
 #[test]
-fn unsafe_and_unknown_methods_invalidate_when_they_succeed() {
+fn successful_unsafe_method_invalidates() {
     for (method, status, expected) in [
         ("POST", 200, true),
         ("PUT", 204, true),
@@ -108,7 +108,7 @@ fn unsafe_and_unknown_methods_invalidate_when_they_succeed() {
 }
 
 #[test]
-fn what_a_response_names_is_invalidated_on_the_same_origin_only() {
+fn only_same_origin_uris_are_invalidated() {
     let base: Uri = "http://example.com/a/b?q".parse().unwrap();
     let named = |value: &str| {
         let uris = invalidated(&base, &fields(&[("location", value)]));

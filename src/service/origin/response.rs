@@ -19,7 +19,8 @@ use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy::{
-    self, Freshness, Given, LeftOut, NamedGroups, NotStored, RequestDirectives, Selecting, Verdict, Withheld,
+    self, Freshness, LeftOut, NamedGroups, NotStored, RequestDirectives, RuleTtl, Selecting, Verdict,
+    Withheld,
 };
 use crate::rules::Rules;
 use crate::service::body::{Download, Reader};
@@ -38,7 +39,7 @@ use crate::time::Timestamp;
 pub(super) struct Assessment {
     pub(super) freshness: Freshness,
     /// The lifetime that a rule or the request's options give.
-    pub(super) given: Option<Given>,
+    pub(super) given: Option<RuleTtl>,
     /// The request fields that select the response, by Vary and by settings.
     pub(super) names: Selecting,
 }
@@ -94,25 +95,25 @@ pub(super) fn assess<S: Storage>(
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
     let url = || config.ruled_uri(request);
-    let terms = shared.rules().terms(own, url, status, headers);
+    let decision = shared.rules().decision(own, url, status, headers);
     // The response to a request that is selected by its content is stored under the request's method, even where it is
     // assessed as the response to a GET.
     let by_content = is_by_content(request);
     let method = if by_content { &request.method } else { method };
     let request = &request.headers;
-    let exchanged = policy::Exchanged { method, by_content, request, status, response: headers };
-    let given = match terms.settle(status, headers, &freshness, policy_options) {
+    let exchanged = policy::HttpExchange { method, by_content, request, status, response: headers };
+    let given = match decision.rule_ttl(status, headers, &freshness, policy_options) {
         Ok(given) => given,
         Err(reason) => return Err((freshness, reason)),
     };
-    let freshness = freshness.with(given);
-    let names = policy::storable(exchanged, &directives, &freshness, given, &terms, policy_options)
-        .and_then(|()| policy::selecting_names(headers, policy_options, terms.despite));
+    let freshness = freshness.with_rule_ttl(given);
+    let names = policy::storable(exchanged, &directives, &freshness, given, &decision, policy_options)
+        .and_then(|()| policy::selecting_names(headers, policy_options, decision.despite));
     match names {
         // Checked last, so that a response that could not be stored anyway is reported with its own reason.
         Ok(_) if directives.read_only => Err((freshness, NotStored::ReadOnly)),
         Ok(names) => {
-            let left_out = LeftOut::by(policy_options, headers, terms.despite, &names);
+            let left_out = LeftOut::by(policy_options, headers, decision.despite, &names);
             Ok(Assessment { freshness, given, names: Selecting { names, left_out } })
         }
         Err(reason) => Err((freshness, reason)),

@@ -4,7 +4,7 @@
 //!
 //! A group is a record with a random value. A response that joins a group remembers its value, and is a member as long as the
 //! group has that value. An invalidation overwrites the value with another one, which is one write for any number of members.
-//! At most [`MOST_GROUPS`] names of a field are used. The others are ignored.
+//! At most [`MAX_GROUPS`] names of a field are used. The others are ignored.
 //!
 //! # Invariants
 //!
@@ -32,7 +32,7 @@ use super::lookup::Snapshot;
 use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::policy::{self, MOST_GROUPS, NamedGroups, NotStored};
+use crate::policy::{self, MAX_GROUPS, NamedGroups, NotStored};
 use crate::service::telemetry;
 use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
@@ -62,7 +62,7 @@ impl<S: Storage> Records<S> {
     ) -> std::result::Result<Arc<[Membership]>, NotStored> {
         // Group names beyond the bound are ignored, but the user's tags must not be: the invalidation of an ignored tag would
         // not reach the response.
-        if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
+        if named.iter().filter(|named| named.is_tag).count() > MAX_GROUPS {
             return Err(NotStored::TooManyGroups);
         }
         let origin = origin(snapshot.uri_text());
@@ -199,7 +199,7 @@ impl<S: Storage> Records<S> {
         let groups =
             names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
         names.iter().for_each(|_| telemetry::invalidated(&self.observer, "group", None));
-        // At the same time, so that a storage that hangs costs the request one deadline. There are at most `MOST_GROUPS` names
+        // At the same time, so that a storage that hangs costs the request one deadline. There are at most `MAX_GROUPS` names
         // of two origins each.
         join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
@@ -225,7 +225,7 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
 /// Sends an event if a field names more groups than are used.
 pub(crate) fn report_ignored_groups(field: &'static str, ignored: usize) {
     if ignored > 0 {
-        tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
+        tracing::debug!(field, heard = MAX_GROUPS, ignored, "too many groups are named");
     }
 }
 

@@ -8,7 +8,7 @@ use http_body::Body;
 
 use crate::control::{BypassReason, Outcome};
 use crate::key::{self, EffectiveUri, NoUriReason};
-use crate::policy::{self, Interest, NotStored};
+use crate::policy::{self, HeaderHints, NotStored};
 use crate::service::config::Recording;
 use crate::service::origin::{Answered, Fetcher, respond_unstored, send};
 use crate::service::respond;
@@ -61,7 +61,7 @@ pub(crate) fn route<S: Storage>(
     shared: &Shared<S>,
     parts: &request::Parts,
     content: Content,
-    interest: Interest,
+    interest: HeaderHints,
     uri: Option<&EffectiveUri<'_>>,
     bypasses: bool,
 ) -> Route {
