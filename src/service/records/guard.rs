@@ -24,7 +24,7 @@ use super::breaker::{Breaker, PAUSE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Gauge, GaugeGuard, Observer};
 use crate::service::config::Config;
-use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
+use crate::storage::{Key, Record, Retain, Stamp, Storage, lock_key};
 use crate::time::Clock;
 
 /// Runs the operations of a storage within their deadlines.
@@ -121,7 +121,7 @@ impl<S: Storage> Guarded<S> {
             // A storage of the user may have the provided `write_if`, which reads and then writes under this lock. A write
             // without the lock could happen between the two, and be overwritten. It is a tokio mutex, since it is held while
             // the storage is awaited. The deadline bounds that time.
-            let _guard = exclusive(key).await;
+            let _guard = lock_key(key).await;
             if !is_due() {
                 return Ok(false);
             }
