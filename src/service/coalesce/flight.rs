@@ -20,8 +20,8 @@
 //! # Locks
 //!
 //! All locks are std `Mutex`es, and none is held across an await. The locks of a flight are taken under that of the map,
-//! never the other way round. A fetch is polled under the lock of its own flight, which no task waits for: a task that finds
-//! it locked leaves the polling to the other one.
+//! never the other way round. A fetch is polled under the lock of its own, for which no task waits meanwhile: a task that
+//! finds it locked leaves the polling to the other one.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};

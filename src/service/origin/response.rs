@@ -308,7 +308,7 @@ where
     let freshness = writer.response().freshness(records.number, &config.policy);
     update_coalescing(shared, writer.head(), &freshness, times.responded);
     let placeholder = writer.placeholder_stamp();
-    // Not every body says in its size hint that trailers follow.
+    // Not every body says, at the end of its data, that its trailers are still to come.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);
     let is_narrowed = head.status == StatusCode::OK && context.strips_conditions;
     let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);

@@ -114,7 +114,7 @@ impl<S: Storage> Records<S> {
         if groups.is_empty() {
             return Ok(true);
         }
-        // Read at the same time, so that many groups cost one round trip. `join` has bounded their number.
+        // Read at the same time, so that many groups cost one round trip. Their number is bounded when they are stored.
         let reads = join_all(groups.iter().map(|group| self.storage.read(group.key))).await;
         let now = self.config.clock.now();
         for (group, read) in groups.iter().zip(reads) {

@@ -27,7 +27,7 @@ use crate::service::tasks::Driven;
 use crate::service::telemetry;
 use crate::storage::{Key, Kind, Stamp, Storage};
 
-/// The pause before the first attempt, and the shortest pause after a failure. A brief failure of the storage is over by
+/// The pause before the first attempt, and the shortest pause after a failure. A brief failure of the storage may be over by
 /// then.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause. It is the pause of the breaker, which would refuse earlier attempts while it is open.

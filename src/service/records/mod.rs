@@ -56,8 +56,7 @@ use crate::observe::Observer;
 use crate::storage::{Storage, Usage, random_id};
 
 pub(crate) use self::chunks::{ReadDeadline, RetainedBody};
-pub(crate) use self::groups::report_ignored_groups;
-pub(crate) use self::groups::{CLOCK_SKEW, GroupName, origin};
+pub(crate) use self::groups::{CLOCK_SKEW, GroupName, origin, report_ignored_groups};
 pub(crate) use self::guard::within;
 pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};
@@ -68,8 +67,7 @@ pub(crate) use self::selectors::ContentKey;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::selectors::HiddenFields;
 pub(crate) use self::selectors::{forget_content, is_by_content};
-pub(crate) use self::writer::Warming;
-pub(crate) use self::writer::{PlaceholderWrite, WriteError, Writer};
+pub(crate) use self::writer::{PlaceholderWrite, Warming, WriteError, Writer};
 
 /// The minimum time between two readings of the storage's usage, in milliseconds. A reading may be a scan of the storage.
 #[cfg(feature = "metrics")]
