@@ -47,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
     })
     .await?;
     let client = Client::builder(TokioExecutor::new()).build_http().map_err(BoxError::from);
-    let layer = CacheLayer::builder(MemoryStorage::new()).shared().metrics_label("front").build()?;
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).metrics_label("front").build()?;
     let cache = BoxCloneSyncService::new(
         layer.layer(client).map_response(|response| response.map(|body| body.map_err(Into::into).boxed())),
     );

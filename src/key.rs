@@ -1,14 +1,19 @@
-//! Which stored entry a request is about: its effective URI, and the hash of it.
+//! Which stored entry a request refers to.
 //!
-//! Promises: equal URIs (letter case of scheme and host, default port, empty path, fragment) have equal keys; what else
-//! of its target a request sends on is among the values that select a response; parts are
-//! hashed with their lengths, so that no two lists of parts collide by concatenation; keys are the same in every
-//! process with the same secret and partition; nothing is allocated for a URI that is in its usual form already.
+//! An entry is found by the effective URI of a request, and stored at a key that is a hash of this URI.
+//!
+//! # Invariants
+//! - Equivalent URIs have equal keys. They may differ in the letter case of scheme and host, a default port,
+//!   an empty path or a fragment (RFC 9110 §4.2.3).
+//! - Whatever else a request says of its target, and sends on, is among the values that select a response.
+//! - Parts are hashed with their lengths, so no two lists of parts collide by concatenation.
+//! - Keys are the same in every process with the same secret and partition.
+//! - A URI that is already in normal form allocates nothing.
 
 #[cfg(feature = "content-keys")]
 mod content;
 mod identity;
-mod recent;
+mod memo;
 mod target;
 
 use std::borrow::Cow;
@@ -19,14 +24,14 @@ use http::{HeaderName, Uri, header, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "content-keys")]
-pub(crate) use self::content::{Ignored, digest};
+pub(crate) use self::content::{IgnoredFields, digest};
 pub(crate) use self::identity::Identity;
-use self::identity::NAMED;
-pub(crate) use self::target::{HOST_BESIDE, Lacks, REWRITTEN, has_scheme, lacks, rewritten};
+use self::identity::NAMED_SCHEME;
+pub(crate) use self::target::{HOST_BESIDE, NoUriReason, REWRITTEN, has_scheme, no_uri_reason, rewritten};
 use self::target::{asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
 
-/// What a request's effective URI is made of where the request does not say it (RFC 9110 §7.1).
+/// The parts of an effective URI that a request may leave out (RFC 9110 §7.1).
 #[derive(Clone, Debug)]
 pub(crate) struct Defaults {
     pub(crate) scheme: Scheme,
@@ -34,7 +39,7 @@ pub(crate) struct Defaults {
 }
 
 impl Defaults {
-    /// Whether the authority is a host, with a port or without.
+    /// Returns whether the authority, if any, is a host with or without a port.
     pub(crate) fn is_valid(&self) -> bool {
         self.authority.as_ref().is_none_or(|authority| {
             let is_host = split_authority(authority).is_some_and(|(host, _)| !host.is_empty());
@@ -43,19 +48,28 @@ impl Defaults {
     }
 }
 
-/// The effective request URI (RFC 9110 §7.1) in its parts, normalised (RFC 9110 §4.2.3).
+/// The effective request URI (RFC 9110 §7.1), in parts and normalized (RFC 9110 §4.2.3).
+///
+/// It can also hold a name that the user gives to requests in place of their URI (see [`identity`]).
 #[derive(Clone, Debug)]
 pub(crate) struct EffectiveUri<'a> {
     scheme: &'a str,
     host: Cow<'a, str>,
     port: Option<u16>,
     path_and_query: Cow<'a, str>,
-    /// Host and port are those of the Host field, which spells them as they are here, letter case aside.
-    exact: bool,
+    /// Whether the request has this host and port in its Host field.
+    ///
+    /// Letter case does not count.
+    ///
+    /// Computed once, since the hit path asks for it with each request.
+    is_host_field: bool,
 }
 
 impl<'a> EffectiveUri<'a> {
-    /// Of a request: the URI's authority, else the Host field, else the default. `None`: there is none, or a malformed one.
+    /// Returns the effective URI of a request.
+    ///
+    /// Its authority is that of the URI, else the Host field, else the default. Returns `None` if there is
+    /// none, or a malformed one.
     pub(crate) fn of(parts: &'a request::Parts, defaults: &'a Defaults) -> Option<Self> {
         let uri = asked_uri(parts);
         let with_authority = |uri: &'a Uri| Some((uri.scheme(), uri.authority()?.as_str()));
@@ -69,16 +83,18 @@ impl<'a> EffectiveUri<'a> {
         }
         let host = host_field(parts)?;
         let effective = Self::new(scheme, host, uri)?;
-        let exact = effective.is_authority(host.as_bytes());
-        Some(Self { exact, ..effective })
+        let is_host_field = effective.is_authority(host.as_bytes());
+        Some(Self { is_host_field, ..effective })
     }
 
-    /// Of an absolute URI; `None` for any other.
+    /// Returns the effective URI of an absolute URI, or `None` for any other URI.
     pub(crate) fn of_uri(uri: &'a Uri) -> Option<Self> {
         Self::new(uri.scheme()?, without_user(uri.authority()?.as_str()), uri)
     }
 
-    /// Of its own [text](EffectiveUri::to_text), a name of the user's too; `None` for any other text.
+    /// Reads the [text](EffectiveUri::to_text) of an effective URI, or returns `None` for any other text.
+    ///
+    /// Also reads names that the user gives to requests.
     pub(crate) fn of_text(text: &'a str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let (authority, path_and_query) = rest.split_at(rest.find('/')?);
@@ -87,19 +103,22 @@ impl<'a> EffectiveUri<'a> {
             _ => (authority, None),
         };
         let (host_text, path_and_query) = (Cow::Borrowed(host), Cow::Borrowed(path_and_query));
-        let of = Self { scheme, host: host_text, port, path_and_query, exact: false };
-        (of.is_text(text) && host.is_empty() == (scheme == NAMED)).then_some(of)
+        let of = Self { scheme, host: host_text, port, path_and_query, is_host_field: false };
+        // `is_text` refuses other spellings, such as a port with leading zeros. Only a user's name has an
+        // empty host.
+        (of.is_text(text) && host.is_empty() == (scheme == NAMED_SCHEME)).then_some(of)
     }
 
-    /// `authority` is a host, with a port or without.
+    /// Normalizes a URI whose authority is a host with or without a port.
     fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
         let (host, port) = split_authority(authority)?;
         let path_and_query = Cow::Borrowed(uri.path_and_query().map_or("/", |path| path.as_str()));
+        // The key holds the length of the host in 16 bits. `*` and other forms of a target name no resource.
         if host.is_empty()
             || host.len() > usize::from(u16::MAX)
             || !(path_and_query.starts_with('/') || path_and_query.starts_with('?'))
         {
-            return None; // `*` and other forms that are about no resource
+            return None;
         }
         let default_port = match scheme.as_str() {
             "http" => Some(80),
@@ -112,50 +131,57 @@ impl<'a> EffectiveUri<'a> {
             Cow::Borrowed(host)
         };
         let port = port.filter(|port| Some(*port) != default_port);
-        Some(Self { scheme: scheme.as_str(), host, port, path_and_query, exact: false })
+        Some(Self { scheme: scheme.as_str(), host, port, path_and_query, is_host_field: false })
     }
 
-    /// The path and query with the slash that an empty path stands for.
-    fn path(&self) -> [&str; 2] {
+    /// Returns the path and query in two pieces.
+    ///
+    /// The first piece is the slash that an empty path stands for, or empty.
+    fn path_pieces(&self) -> [&str; 2] {
         [if self.path_and_query.starts_with('/') { "" } else { "/" }, &self.path_and_query]
     }
 
-    /// The host, without user information and port.
+    /// Returns the host, without user information and port.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The path without the query.
+    /// Returns the path without the query.
     pub(crate) fn path_alone(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
 
-    /// The URI as text.
+    /// Returns the URI as text.
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{}://{}", self.scheme, self.host);
         if let Some(port) = self.port {
             let _ = write!(text, ":{port}");
         }
-        text.extend(self.path());
+        text.extend(self.path_pieces());
         text
     }
 
-    /// Whether this is the URI of that [text](EffectiveUri::to_text).
+    /// Returns whether `text` is the [text](EffectiveUri::to_text) of this URI, without building it.
     pub(crate) fn is_text(&self, text: &str) -> bool {
-        let rest = after(text.as_bytes(), self.scheme).and_then(|rest| after(rest, "://"));
-        let Some(mut rest) = rest.and_then(|rest| after(rest, &self.host)) else { return false };
+        let rest = strip(text.as_bytes(), self.scheme).and_then(|rest| strip(rest, "://"));
+        let Some(mut rest) = rest.and_then(|rest| strip(rest, &self.host)) else { return false };
         match rest.strip_prefix(self.port_text(&mut [0; 6])) {
             Some(path) => rest = path,
             None => return false,
         }
-        let [slash, path] = self.path();
-        after(rest, slash).and_then(|rest| after(rest, path)).is_some_and(<[u8]>::is_empty)
+        let [slash, path] = self.path_pieces();
+        strip(rest, slash).and_then(|rest| strip(rest, path)).is_some_and(<[u8]>::is_empty)
     }
 
-    /// The port with its colon, or nothing.
+    /// Writes the port with its colon into a buffer.
+    ///
+    /// Returns the text, which is empty if there is no port.
+    ///
+    /// The buffer has room for five digits and the colon. Nothing is allocated, because every hit compares the text.
     fn port_text<'t>(&self, text: &'t mut [u8; 6]) -> &'t [u8] {
         let Some(mut left) = self.port else { return &[] };
         let mut start = text.len();
+        // Port 0 has a digit, too.
         while left > 0 || start == text.len() {
             start -= 1;
             text[start] = b'0' + (left % 10) as u8;
@@ -167,9 +193,10 @@ impl<'a> EffectiveUri<'a> {
     }
 }
 
-/// What follows the prefix. Compared word by word: for texts as short as these, a call of memcmp costs several times
-/// the comparison.
-fn after<'a>(text: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+/// Returns what follows the prefix, or `None` if the text does not begin with it.
+///
+/// Compares word by word: for texts as short as these, calling `memcmp` costs several times as much as comparing.
+fn strip<'a>(text: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     let (words, bytes) = start.as_chunks::<8>();
     let (other_words, other_bytes) = prefix.as_bytes().as_chunks::<8>();
@@ -178,6 +205,7 @@ fn after<'a>(text: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     same.then_some(rest)
 }
 
+/// Returns an authority without its user information, which does not identify a resource.
 fn without_user(authority: &str) -> &str {
     match authority.bytes().rposition(|byte| byte == b'@') {
         Some(at) => &authority[at + 1..],
@@ -185,54 +213,67 @@ fn without_user(authority: &str) -> &str {
     }
 }
 
-/// Makes keys: SHA-256 over a secret, the cache's partition and the parts of what is named, 128 bits of it.
+/// Computes the keys of a cache.
+///
+/// A key is the first 128 bits of SHA-256 over a secret, the partition of the cache and the parts of what the
+/// key is for.
 #[derive(Clone)]
 pub(crate) struct Keyer {
+    /// The hash of the secret, the partition and the mode, from which every key continues.
     seeded: Sha256,
-    /// Tells its keys from another's.
+    /// A number that no other keyer of this process has. It tells apart the keys that a thread has memoized.
     number: u64,
 }
 
 impl Keyer {
-    /// `shared`: a cache for many users must not find what one for a single user keeps.
+    /// Makes the keyer of a cache.
+    ///
+    /// `shared` is part of every key, because a cache for many users must not find what a cache for one user
+    /// has stored.
     pub(crate) fn new(secret: &[u8], partition: &str, shared: bool) -> Self {
         let mut seeded = Sha256::new();
-        part(&mut seeded, secret);
-        part(&mut seeded, partition.as_bytes());
+        update_with_length(&mut seeded, secret);
+        update_with_length(&mut seeded, partition.as_bytes());
         seeded.update([u8::from(shared)]);
-        // Filled up to whole blocks, which are then hashed once and not for every key.
+        // Padded to whole blocks of SHA-256 (64 bytes), which are then hashed once and not for every key.
         let len = 17 + secret.len() + partition.len();
         seeded.update(&[0; 64][..(64 - len % 64) % 64]);
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Self { seeded, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+        static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+        // Relaxed, because only the uniqueness of the numbers matters.
+        Self { seeded, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Most likely the key of the head of an entry, without hashing for a URI that was asked for lately. To be read by,
-    /// and for nothing else: what is found is compared with the URI.
+    /// Guesses the key of the head of an entry.
+    ///
+    /// A URI that this thread has used recently is not hashed again.
+    ///
+    /// The guess is right except when two cheap hashes collide. Use it only to read a record: the URI in the
+    /// record is compared with that of the request, as after every lookup.
     pub(crate) fn guess(&self, uri: &EffectiveUri<'_>) -> Key {
-        recent::guess(self.number, uri, || self.head(uri))
+        memo::guess(self.number, uri, || self.head(uri))
     }
 
-    /// The key of the head of an entry.
+    /// Computes the key of the head of an entry.
     pub(crate) fn head(&self, uri: &EffectiveUri<'_>) -> Key {
         let mut hash = self.seeded.clone();
-        let [slash, path] = uri.path();
-        // The path comes last, so that its length follows from the others'. A short lead keeps a usual URI within one
-        // or two blocks.
-        let mut lead = [0; 6];
+        let [slash, path] = uri.path_pieces();
+        // The path comes last and needs no length: it is whatever follows the other parts. Short lengths keep
+        // a typical URI within one or two blocks of SHA-256.
+        let mut prefix = [0; 6];
         let numbers = [uri.scheme.len() as u16, uri.host.len() as u16, uri.port.unwrap_or(0)];
-        for (place, number) in lead.chunks_exact_mut(2).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
+        for (bytes, number) in prefix.chunks_exact_mut(2).zip(numbers) {
+            bytes.copy_from_slice(&number.to_be_bytes());
         }
-        hash.update(lead);
+        hash.update(prefix);
         for piece in [uri.scheme, &uri.host, slash, path] {
             hash.update(piece.as_bytes());
         }
         Key::head(truncate(hash))
     }
 
-    /// The hash of the values that a request has for the selecting fields. Zero when it has none of them, which
-    /// needs no hashing.
+    /// Computes the hash of the values that a request has for the selecting fields.
+    ///
+    /// The hash is zero, and nothing is hashed, if the request has none of these fields.
     pub(crate) fn selection<'n>(
         &self,
         names: impl IntoIterator<Item = &'n HeaderName>,
@@ -242,26 +283,28 @@ impl Keyer {
         for name in names {
             if let Some(value) = value(name) {
                 let hash = hash.get_or_insert_with(|| self.seeded.clone());
-                part(hash, name.as_str().as_bytes());
-                part(hash, &value);
+                update_with_length(hash, name.as_str().as_bytes());
+                update_with_length(hash, &value);
             }
         }
         hash.map_or([0; 16], truncate)
     }
 
-    /// The key of the value of a group; a tag's has no origin.
+    /// Computes the key of the value of a group or a tag.
+    ///
+    /// A tag has an empty `origin`.
     pub(crate) fn group(&self, origin: &str, name: &str) -> Key {
         let mut hash = self.seeded.clone();
-        part(&mut hash, origin.as_bytes());
-        part(&mut hash, name.as_bytes());
+        update_with_length(&mut hash, origin.as_bytes());
+        update_with_length(&mut hash, name.as_bytes());
         Key::group(truncate(hash))
     }
 
-    /// The key of a further variant.
+    /// Computes the key of a variant other than the first one.
     pub(crate) fn variant(&self, head: Key, generation: [u8; 16], selection: [u8; 16]) -> Key {
         let mut hash = self.seeded.clone();
-        part(&mut hash, &generation);
-        part(&mut hash, &selection);
+        update_with_length(&mut hash, &generation);
+        update_with_length(&mut hash, &selection);
         head.sibling(Kind::Variant, truncate(hash), 0)
     }
 }
@@ -272,7 +315,10 @@ impl std::fmt::Debug for Keyer {
     }
 }
 
-fn part(hash: &mut Sha256, bytes: &[u8]) {
+/// Hashes bytes after their length.
+///
+/// Without the length, different lists of parts could hash the same bytes.
+fn update_with_length(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_be_bytes());
     hash.update(bytes);
 }

@@ -1,4 +1,4 @@
-//! The layer.
+//! The tower layer: [`CacheLayer`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::storage::{Storage, Usage};
 
 /// Wraps a tower HTTP service with a cache that keeps responses in a [`Storage`].
 ///
-/// All services that one layer makes, and all their clones, are one cache: they share what is under way, what is known
-/// about the store, and the store.
+/// All services that one layer makes, and all their clones, are one cache: they share the storage, the fetches that are
+/// under way, and what the cache knows about the health of the storage.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -35,12 +35,12 @@ pub struct CacheLayer<S: Storage> {
 }
 
 impl<S: Storage> CacheLayer<S> {
-    /// A private cache (for one client program) with the default settings.
+    /// Returns a private cache, for one client program, with the default settings.
     pub fn new(storage: S) -> Self {
         Self::from_shared(Shared::new(storage, Config::default()))
     }
 
-    /// A cache with settings.
+    /// Returns a builder for a cache with other settings.
     pub fn builder(storage: S) -> CacheLayerBuilder<S> {
         CacheLayerBuilder::new(storage)
     }
@@ -53,67 +53,78 @@ impl<S: Storage> CacheLayer<S> {
         &self.shared
     }
 
-    /// Waits until all that was begun is done: bodies that are being committed, background refreshes. Await it before
-    /// a program ends, or what was read last may not be stored.
+    /// Waits until everything that was begun is done.
+    ///
+    /// That is bodies that are being written, and background refreshes. Await it before a program ends; otherwise the
+    /// responses that were read last may not be stored.
     pub async fn idle(&self) {
         self.shared.records.tasks.idle().await;
     }
 
-    /// What the cache has done since it was built, all its services together. Asking holds up nobody.
+    /// Returns what the cache has done since it was built, over all its services.
+    ///
+    /// It does not block requests.
     pub fn statistics(&self) -> Statistics {
         self.shared.observer.statistics()
     }
 
-    /// The rules that hold now.
+    /// Returns the rules that are in force.
     pub fn rules(&self) -> Rules {
         Rules::clone(&self.shared.rules())
     }
 
-    /// Changes the rules while the cache runs. They hold for what is stored or validated from then on; a response that is
-    /// stored keeps the lifetime that it was given. A layer that [records](crate::CacheLayerBuilder::record) goes on to keep
-    /// everything for ever.
+    /// Replaces the rules while the cache runs.
+    ///
+    /// The new rules hold for responses that are stored or validated from now on. Stored responses keep the lifetime that
+    /// they were given. A layer that [records](crate::CacheLayerBuilder::record) still keeps every response for ever.
     ///
     /// # Errors
-    /// The rules contradict themselves: those from before go on.
+    /// Returns [`Config`](crate::ErrorKind::Config) if the rules contradict themselves. The old rules stay in force.
     pub fn set_rules(&self, rules: Rules) -> Result<()> {
         self.shared.set_rules(rules)
     }
 
-    /// Switches the cache off, for all its services, until the guard is dropped: requests go straight to the inner
-    /// service, and their responses are not stored. Of several guards the last one ends it. What a successful unsafe
-    /// request makes doubtful is still invalidated. [`scope::disabled`](crate::scope::disabled) does it for one task.
+    /// Switches the cache off until the guard is dropped.
+    ///
+    /// Requests of all services of the layer go to the inner service, and their responses are not stored. If there are
+    /// several guards, the cache is switched on again when the last one is dropped. A successful unsafe request still
+    /// invalidates what is stored for its URI. [`scope::disabled`](crate::scope::disabled) does the same for one task.
     pub fn disable(&self) -> DisabledGuard {
         self.shared.disablers.fetch_add(1, Ordering::Relaxed);
         DisabledGuard(Arc::clone(&self.shared.disablers))
     }
 
-    /// Invalidates all responses that were stored with this tag ([`CacheOptions::tags`](crate::CacheOptions::tags),
-    /// [`Rule::tag`](crate::Rule::tag)): by one write, however many they are. Once this has returned, no response whose
-    /// fetch began before is served by any process that shares the store, if their clocks are within five seconds of each
-    /// other. Other processes store nothing with this tag for those five seconds.
+    /// Invalidates all responses that were stored with this tag.
     ///
-    /// The responses of its middlewares' partitions are among them; those of a layer with another
-    /// [`partition`](crate::CacheLayerBuilder::partition) are not:
-    /// [`CacheHandle::across_partitions`](crate::CacheHandle::across_partitions) reaches them.
+    /// Tags are set by [`CacheOptions::tags`](crate::CacheOptions::tags) and [`Rule::tag`](crate::Rule::tag). The
+    /// invalidation is one write, however many responses have the tag. After this method has returned, no process on the
+    /// storage serves a response with the tag whose fetch began earlier, if the clocks of the processes differ by at most
+    /// five seconds. For these five seconds other processes store no response with the tag.
+    ///
+    /// It covers the partitions of this layer's `CacheMiddleware`s, but not those of a layer with another
+    /// [`partition`](crate::CacheLayerBuilder::partition): use
+    /// [`CacheHandle::across_partitions`](crate::CacheHandle::across_partitions) for them.
     ///
     /// # Errors
-    /// The store has not taken it yet. This process already treats it as done, and tries again by itself.
+    /// Returns the storage's error if the write was not acknowledged. This process treats the tag as invalidated all the
+    /// same, and repeats the write by itself.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.shared.records.end_tag(name).await
+        self.shared.records.invalidate_tag(name).await
     }
 
-    /// Invalidates all responses of a group that the origin named by Cache-Groups (RFC 9875), as
-    /// [`invalidate_tag`](CacheLayer::invalidate_tag) does. A response to an unsafe request does the same by
-    /// Cache-Group-Invalidation. `origin` is a scheme and a host, with a port unless it is the scheme's:
+    /// Invalidates all responses in a group that the origin named by Cache-Groups (RFC 9875).
+    ///
+    /// It works as [`invalidate_tag`](CacheLayer::invalidate_tag) does. A response to an unsafe request does the same by
+    /// Cache-Group-Invalidation. `origin` is a scheme and a host, and a port unless it is the scheme's default:
     /// `https://example.com`.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): the origin is none. Or as `invalidate_tag`.
+    /// Returns [`Config`](crate::ErrorKind::Config) if `origin` is malformed, or the error of `invalidate_tag`.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.shared.records.end_group(origin, name).await
+        self.shared.records.invalidate_origin_group(origin, name).await
     }
 
-    /// Returns how many bytes the storage keeps, and the bound on them ([`Storage::usage`]).
+    /// Returns how many bytes the storage keeps, and its bound on them ([`Storage::usage`]).
     ///
     /// # Errors
     /// Returns the storage's error, or [`Timeout`](crate::ErrorKind::Timeout) if it does not answer in time.
@@ -123,7 +134,7 @@ impl<S: Storage> CacheLayer<S> {
 
     /// Asks the storage whether it works ([`Storage::check`]).
     ///
-    /// For the start of a program, or a health check. A cache whose storage does not work goes on without it.
+    /// It is for the start of a program, or for a health check. A cache whose storage does not work goes on without it.
     ///
     /// # Errors
     /// Returns why the storage cannot be used.
@@ -131,11 +142,10 @@ impl<S: Storage> CacheLayer<S> {
         self.shared.records.check().await
     }
 
-    /// Closes the storage after everything that was begun is stored.
+    /// Closes the storage, after everything that was begun is stored.
     ///
-    /// For the end of a program. Waits for what was begun, and then for [`Storage::close`], each for at most as long as a
-    /// chunk of a body may take ([`body_timeout`](CacheLayerBuilder::body_timeout)). Requests that come later are answered without
-    /// the storage.
+    /// It is for the end of a program. It waits for everything that was begun, and then for [`Storage::close`], each for at
+    /// most [`body_timeout`](CacheLayerBuilder::body_timeout). Later requests are answered without the storage.
     ///
     /// # Errors
     /// Returns [`Timeout`](crate::ErrorKind::Timeout) if the storage does not close in time, or the storage's error if
@@ -157,9 +167,9 @@ impl<S: Storage> CacheLayer<S> {
         self.shared.records.close().await
     }
 
-    /// The storage.
+    /// Returns the storage.
     pub fn storage(&self) -> &S {
-        self.shared.records.store.store()
+        self.shared.records.storage.inner()
     }
 }
 
@@ -193,6 +203,6 @@ impl<Inner, S: Storage> Layer<Inner> for CacheLayer<S> {
     type Service = Cache<Inner, S>;
 
     fn layer(&self, inner: Inner) -> Self::Service {
-        Cache::new(inner, Arc::clone(&self.shared))
+        Cache::from_shared(inner, Arc::clone(&self.shared))
     }
 }

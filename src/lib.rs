@@ -1,10 +1,11 @@
 //! An HTTP cache (RFC 9111) as a tower layer, with pluggable storage.
 //!
-//! [`CacheLayer<S>`](CacheLayer) wraps any tower service of `http::Request` and `http::Response` (a hyper client, a
-//! router, a proxy) and answers from a [`Storage`](storage::Storage) where the RFC says it may. Bodies stream, on their
-//! way in and out; a storage that fails or hangs is a miss; the inner service's error is untouched.
+//! [`CacheLayer<S>`](CacheLayer) wraps any tower service of `http::Request` and `http::Response` (hyper's client, reqwest, a
+//! router, a reverse proxy) and answers from a [`Storage`](storage::Storage) when the RFC, or a rule of yours, permits it.
+//! Bodies stream in and out. A storage that fails or hangs is a miss. Errors of the inner service reach the caller
+//! unchanged.
 //!
-//! # Three lines
+//! # Usage
 //! ```
 //! # #[cfg(feature = "memory")] {
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -17,7 +18,7 @@
 //! #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)
 //! # });
 //! let layer = CacheLayer::new(MemoryStorage::new());
-//! let service = layer.layer(client); // hyper-util's client, for one
+//! let service = layer.layer(client); // hyper-util's client, for example
 //!
 //! for served_from in ["miss", "hit"] {
 //!     let request = Request::get("https://example.com/").body(Empty::<Bytes>::new())?;
@@ -31,133 +32,152 @@
 //! # }
 //! ```
 //!
-//! It needs tokio, with its timer enabled; outside a runtime only a store that answers at once is used, and nothing is
-//! refreshed in the background. The request's body must be `Default`, since repeated and background requests have an
-//! empty one. hyper's `Incoming` is not: map it to a boxed body above the cache. A tower service below the cache should
-//! not depend on which task polls it (by task-local variables): a fetch is driven by whoever waits for it.
+//! The layer stands between the layers that should see every request and those that should see only the requests to
+//! the origin. [How it works](_documentation::how_it_works) has more pictures.
+//!
+#![doc = include_str!("_documentation/pictures/stack.svg")]
+//!
+//! # Requirements
+//! - **tokio, with its timer enabled.** Outside a runtime only a storage that answers at once is used, and nothing is
+//!   refreshed in the background.
+//! - **A request body that is `Default`**, since repeated and background requests have an empty one. hyper's `Incoming` is
+//!   not `Default`: map it to a boxed body above the cache.
+//! - **An inner service that works in any task**, so that does not depend on task-local variables. The task that waits for
+//!   the body drives a fetch, and several requests may share it.
 //!
 //! # Which storage
-//! | storage | feature | take it | it needs | shared by |
-//! |---|---|---|---|---|
-//! | `MemoryStorage` | `memory` | for the fastest hits; it is empty when the program starts | nothing; 64 MiB of memory by default | its clones, in one process |
-//! | `SqliteStorage` | `sqlite` | to keep responses over restarts, or for several processes on one machine | a path; a C compiler when it is built (SQLite is bundled) | all who open the file, on one machine |
-//! | `DirectoryStorage` | `directory` | for recorded responses that a person looks into, copies or commits | a directory, on a file system with locks | all who use the directory, on one machine |
-//! | `RedisStorage` | `redis` | for many machines | Redis 6 or later, Valkey or Dragonfly, bounded by a `maxmemory` of its own | all who use the cache name |
-//! | `MongoDbStorage` | `mongodb` | for many machines that have a MongoDB already | MongoDB 4.4 or later | all who use the database and collection |
-//! | `DynamoDbStorage` | `dynamodb` | for many machines and no server to run | a table of AWS DynamoDB, its rights and its price | all who use the table |
-//! | [`BoxStorage`](storage::BoxStorage) | | to choose when the program runs: [`connect`](storage::connect) opens any of them by one address | as the one inside | as the one inside |
-//! | your own | | for anything else: five methods, no HTTP and no serialization ([`Storage`](storage::Storage)) | the suite of the feature `testing` | as you make it |
+//! | storage | feature | choose it for | shared by |
+//! |---|---|---|---|
+//! | `MemoryStorage` | `memory` | the fastest hits | its clones, in one process |
+//! | `SqliteStorage` | `sqlite` | responses that outlive the program | every process that opens the file |
+//! | `DirectoryStorage` | `directory` | recorded responses to read or commit | every process that uses the directory |
+//! | `RedisStorage` | `redis` | many machines | all that use the cache name |
+//! | `MongoDbStorage` | `mongodb` | many machines with a MongoDB | all that use the database and collection |
+//! | `DynamoDbStorage` | `dynamodb` | many machines without a server to run | all that use the table |
+//! | [`BoxStorage`](storage::BoxStorage) | | a choice at run time | as the storage inside |
+//! | [your own](storage::Storage) | `testing` | anything else | as you make it |
 //!
-//! Memory, SQLite and the directory bound themselves and evict what was used least lately; on the others the bound is
-//! the server's. [`storage`] says what each promises.
+//! - `MemoryStorage` holds 64 MiB by default, and is empty when the program starts.
+//! - `SqliteStorage` needs a path, and a C compiler to build the bundled SQLite. `DirectoryStorage` needs a directory on a
+//!   file system with locks. Both hold 1 GiB by default, and are for the processes of one machine.
+//! - `RedisStorage` needs Redis 6 or later, Valkey or Dragonfly, with a `maxmemory` that bounds it.
+//! - `MongoDbStorage` needs MongoDB 4.4 or later.
+//! - `DynamoDbStorage` needs a table of AWS DynamoDB, with rights to it and its price.
+//! - A storage of your own is five methods, without HTTP and without serialization. The feature `testing` has its tests.
 //!
-//! # What is cached, and why not
-//! - Responses to GET, which answer HEAD too; with the feature `content-keys` also those to POST, QUERY and other
-//!   [methods](CacheLayerBuilder::methods) that you name, by their content.
-//! - Those that say how long they are fresh (`max-age`, Expires; in a shared cache `s-maxage` and CDN-Cache-Control
-//!   first); without that those whose lifetime may be guessed from Last-Modified, and those with an entity tag or
-//!   Last-Modified, which are validated before each use.
-//! - Once the body has come to a clean end: the caller must read it (or set
-//!   [`finish_on_drop`](CacheLayerBuilder::finish_on_drop)).
-//! - Never those that say `no-store` or `Vary: *`, parts (206), or what another URI answered, since redirects were
-//!   followed below the cache. Errors and temporary redirects only if they say how long they are fresh.
-//! - By default the cache is private, for one client program: requests with different Authorization never share a
-//!   response, nor do those with different Cookie, unless the response is `public`.
-//!   [`shared`](CacheLayerBuilder::shared) makes it one for many users, for a proxy or before a server; then nothing is
-//!   stored that is `private`, answers Authorization without leave, or sets a cookie.
-//! - [`Rules`] say otherwise where you know better than the origin: by URL, status or media type, as default or override.
-//!   [`CacheOptions`] among a request's extensions say it for that one, with the cache modes of the Fetch standard;
-//!   [`scope`] for all requests of a task.
-//! - After an unsafe request (POST, PUT, DELETE …) that succeeds, what is stored for its URI is not served again, by any
-//!   process that shares the store. Groups end together by one write: your own [tags](CacheOptions::tags) by
-//!   [`invalidate_tag`](CacheLayer::invalidate_tag), and those that the origin names by Cache-Groups (RFC 9875). They
-//!   need one more read each.
+//! Memory, SQLite and directories bound themselves and evict the least recently used records. The server bounds the others.
+//! [`storage::connect`] opens a storage by an address, and [`storage`] says what each one promises.
 //!
-//! Why a response was not stored, or not found, is in its [`CacheStatus`]: [`Stored`] and [`NotStored`] give the one
-//! reason, [`MissReason`] the other, and [`BypassReason`] why the cache was not asked. [Each word](questions#why-is-my-response-not-cached), with what to do about it.
+//! # What is cached
+//! - **Methods.** Responses to GET, which also answer HEAD. With the feature `content-keys` also responses to POST, QUERY and
+//!   other [methods](CacheLayerBuilder::methods) that you name, by their content.
+//! - **Lifetime.** Responses that say how long they are fresh (`max-age`, Expires; in a shared cache `s-maxage` and
+//!   CDN-Cache-Control come first). Without that, responses whose lifetime can be guessed from Last-Modified, and responses
+//!   with a validator, which are validated before each use. Errors and temporary redirects are stored only if they
+//!   state a lifetime.
+//! - **Complete bodies.** A response is stored once its body has ended cleanly. The caller has to read it, or you set
+//!   [`finish_on_drop`](CacheLayerBuilder::finish_on_drop).
+//! - **Never:** responses that say `no-store` or `Vary: *`, partial responses (206), and responses from another URI because a
+//!   layer below the cache followed redirects.
+//! - **Private by default**, for one client program. Requests with different Authorization never share a response, nor do
+//!   requests with different Cookie unless the response is `public`.
+//! - **Shared on request.** [`shared(true)`](CacheLayerBuilder::shared) makes a cache for many users, in a proxy or in front
+//!   of a server. It stores nothing that is `private`, that answers Authorization without permission, or that sets a cookie.
+//! - **Your rules.** [`Rules`] override the origin by URL, status or media type. [`CacheOptions`] in a request's extensions do
+//!   so for one request, with the cache modes of the Fetch standard, and [`scope`] for all requests of a task.
 //!
-//! # How to see it
-//! | where | what |
+//! A successful unsafe request (POST, PUT, DELETE and the like) invalidates the stored responses for its URI, in every
+//! process that shares the storage. One write invalidates a whole group of responses: those with one of your own
+//! [tags](CacheOptions::tags), by [`invalidate_tag`](CacheLayer::invalidate_tag), and those that the origin groups by
+//! Cache-Groups (RFC 9875). Each tag or group of a response costs one more read.
+//!
+//! The [`CacheStatus`] of a response says why it was not stored ([`NotStored`], in [`Stored::No`]), why no stored response
+//! could be used ([`MissReason`]), and why the request bypassed the cache ([`BypassReason`]). The questions page explains
+//! [each reason](_documentation::questions#why-is-my-response-not-cached), with what to do about it.
+//!
+//! # How to observe it
+//! | place | content |
 //! |---|---|
-//! | `response.body().status()`, and `response.extensions().get::<CacheStatus>()` | [`CacheStatus`]: where this response came from and what became of it, as types and as text (`hit; ttl=42`) |
-//! | the field Cache-Status (RFC 9211) | the same for those on the other side of the wire; set by [`status_field`](CacheLayerBuilder::status_field) |
+//! | `response.body().status()` | [`CacheStatus`]: `hit; ttl=42`, also in the response's extensions |
+//! | the field Cache-Status (RFC 9211) | the same for the client, by [`status_field`](CacheLayerBuilder::status_field) |
 //! | [`CacheLayer::statistics`] | numbers since the cache was built |
-//! | `tracing`, `tower_response_cache=debug` | [events and a span](observe#spans-and-events) for each answer, each response not stored, each failure of the store |
-//! | metrics, feature `metrics` | [counters, gauges and times](observe#metrics), for Prometheus and others |
-//! | [`CacheLayer::handle`] | what is stored: [look it up, list it](CacheHandle) by URL, status, age or tag, delete it, copy it |
-//! | `examples/inspect` | the same from a terminal, for any store's address |
+//! | `tracing`, target `tower_response_cache` | [events and a span](observe#spans-and-events), at level debug |
+//! | feature `metrics` | [counters, gauges and histograms](observe#metrics), for Prometheus and others |
+//! | [`CacheLayer::handle`] | [stored responses](CacheHandle): list, find, delete and copy them |
+//! | `examples/inspect` | the same in a terminal, for any storage's address |
 //!
-//! # Many callers at once
-//! Requests for the same that come while it is fetched share that fetch ([`coalesce`](CacheLayerBuilder::coalesce)).
-//! They get the head when it is known that the response is for them too, and then the body while it is still coming,
-//! each at its own pace; one that reads slowly, stops or goes away holds up nobody. What is for one caller alone is
-//! fetched by each, at once, and from then on nobody waits for another there until a response comes that can be shared.
-//! A request with a range fetches for itself ([`fetch_whole`](CacheLayerBuilder::fetch_whole) changes that), as does one
-//! with `no-cache`. [`lease`](CacheLayerBuilder::lease) makes it one fetch for all processes that share a store.
+//! # Many requests at once
+//! Requests for the same entry share one fetch ([`coalesce`](CacheLayerBuilder::coalesce)). Each gets the head once the cache
+//! knows that the response answers it too, and then the body while it is still coming. Each reads at its own pace: a caller
+//! that reads slowly, stops or goes away does not delay the others.
 //!
-//! Where it is allowed, a stale response is served instead of a late one:
+//! A response for one caller alone is fetched by each caller at once. From then on, requests for that entry do not wait for
+//! each other, until a response comes that can be shared. A request with `no-cache` fetches for itself, and so does one with
+//! a range, unless [`fetch_whole_for_range`](CacheLayerBuilder::fetch_whole_for_range) is set.
+//! [`lease`](CacheLayerBuilder::lease) makes it one fetch for all processes that share a storage.
+//!
+//! Where it is allowed, a stale response is served instead of a late one.
 //! [`stale_while_revalidate`](CacheLayerBuilder::stale_while_revalidate) and
-//! [`stale_if_error`](CacheLayerBuilder::stale_if_error) say so for responses that do not, and
-//! [`refresh_early`](CacheLayerBuilder::refresh_early) refreshes what is asked for often before it is stale.
+//! [`stale_if_error`](CacheLayerBuilder::stale_if_error) allow it for responses that do not say so themselves, and
+//! [`refresh_early`](CacheLayerBuilder::refresh_early) refreshes popular responses before they are stale.
 //!
 //! # Several processes
-//! Processes may share a store (a SQLite file, a directory, Redis, MongoDB, DynamoDB). Of two fetches at a time one is kept whole;
-//! an invalidation by one process holds for all once its call has returned. Without
-//! [`strict`](CacheLayerBuilder::strict) this has one hole: an entry that is evicted within ten minutes of its
-//! invalidation, while a fetch that found nothing has been under way since before it.
+//! Processes may share a SQLite file, a directory, or a Redis, MongoDB or DynamoDB. Of two fetches at the same time, one is
+//! stored whole. An invalidation by one process holds for all of them once its call has returned.
+//!
+//! There is one gap: an entry may be evicted within ten minutes of its invalidation, while a fetch that found nothing stored
+//! has been under way since before it. [`reserve_on_miss(true)`](CacheLayerBuilder::reserve_on_miss) closes it.
+//!
+//! # Tests and work offline
+//! [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep a program off the network, and a
+//! [`Clock`] lets a test set the time. Settings such as [`ignore_query_params`](CacheLayerBuilder::ignore_query_params),
+//! [`key_headers`](CacheLayerBuilder::key_headers) and [`key_fn`](CacheLayerBuilder::key_fn) say which requests are the same.
 //!
 //! # Features
-//! | feature | default | gives |
-//! |---|---|---|
-//! | `memory` | yes | `storage::MemoryStorage` |
-//! | `sqlite` | | `storage::SqliteStorage`, bundled SQLite |
-//! | `directory` | | `storage::DirectoryStorage`: files in a directory, to look into, copy or commit |
-//! | `redis` | | `storage::RedisStorage`: one server, a cluster, or under sentinels |
-//! | `redis-tls` | | the same by TLS too (`rediss://`), with the system's roots |
-//! | `mongodb` | | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS (`tls=true`, `mongodb+srv://`) |
-//! | `dynamodb` | | `storage::DynamoDbStorage`: a table of AWS DynamoDB |
-//! | `content-keys` | | requests with content (POST, QUERY) told apart by what it means |
-//! | `regex` | | patterns of URLs made of a `regex::Regex` |
-//! | `reqwest` | | `reqwest::CacheMiddleware` for reqwest-middleware 0.5 and reqwest 0.13, and a redirect follower above it |
-//! | `axum` | | caches for axum 0.8: reads its `OriginalUri`, for nested routers; without it axum's requests pass the cache by |
-//! | `follow-redirect` | | reads the final URI that tower-http's `FollowRedirect` 0.7 leaves in a response |
-//! | `metrics` | | counters, gauges and times by the `metrics` facade, [for Prometheus and others](observe) |
-//! | `testing` | | the storage contract's suite |
-//!
-//! # Pages
-//! | page | |
+//! | feature | enables |
 //! |---|---|
-//! | [`questions`] | what people ask of an HTTP cache: why it does not store, the stack, several processes, failures, security … |
-//! | [`attacks`] | what was tried against the cache, by origins, clients and neighbours, and what it does about it |
-//! | [`storage`] | each storage: what it promises, what to know, how its records look |
-//! | [`observe`] | every metric, span and event |
-//! | [`conformance`] | what RFC 9111 demands, sentence by sentence, with the function and the test that keep it |
-//! | [`migrating`] | for those who come from aiohttp-client-cache, requests-cache or http-cache: the same program, the names, what differs |
-//! | [`counterparts`] | each setting of aiohttp-client-cache and requests-cache, and ours |
+//! | `memory` (default) | `storage::MemoryStorage` |
+//! | `sqlite` | `storage::SqliteStorage`, with bundled SQLite |
+//! | `directory` | `storage::DirectoryStorage` |
+//! | `redis` | `storage::RedisStorage`: one server, a cluster, or under sentinels |
+//! | `redis-tls` | the same by TLS (`rediss://`), with the system's roots |
+//! | `mongodb` | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS |
+//! | `dynamodb` | `storage::DynamoDbStorage` |
+//! | `content-keys` | keys that include the content of POST, QUERY and the like |
+//! | `regex` | URL patterns by `regex::Regex` |
+//! | `reqwest` | `reqwest::CacheMiddleware` for reqwest-middleware 0.5 and reqwest 0.13, and `reqwest::FollowRedirects` |
+//! | `axum` | caching for axum 0.8, nested routers included; without it axum's requests bypass the cache |
+//! | `follow-redirect` | reading the final URI that tower-http 0.7's `FollowRedirect` leaves in a response |
+//! | `metrics` | metrics by the [`metrics`](https://docs.rs/metrics) facade |
+//! | `testing` | the test suite of the storage contract |
 //!
-//! For tests and work offline, [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep
-//! programs from the network. What counts as the same request is set by [`ignore_query`](CacheLayerBuilder::ignore_query),
-//! [`key_headers`](CacheLayerBuilder::key_headers), [`key`](CacheLayerBuilder::key) and the like.
+//! # Guides
+//! | page | content |
+//! |---|---|
+//! | [How it works](_documentation::how_it_works) | pictures of the stack, of a request and of an entry's life |
+//! | [Questions](_documentation::questions) | why a response is not cached, failures, security, cost |
+//! | [Storages](storage) | each storage: promises, limits, record layout |
+//! | [Observing](observe) | every metric, span and event |
+//! | [Conformance](_documentation::conformance) | each demand of RFC 9111, with its function and test |
+//! | [Attacks](_documentation::attacks) | attacks that were tried, and the defences |
+//! | [Migrating](_documentation::migrating) | from aiohttp-client-cache, requests-cache or http-cache |
+//! | [Counterparts](_documentation::counterparts) | each setting of the two Python libraries, and ours |
 
 // On docs.rs each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod attacks;
+pub mod _documentation;
 mod body;
 mod builder;
-pub mod conformance;
 mod control;
-pub mod counterparts;
 mod entry;
 mod error;
 mod handle;
 mod hex;
 mod key;
 mod layer;
-pub mod migrating;
 pub mod observe;
 mod policy;
-pub mod questions;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod rules;
@@ -173,7 +193,9 @@ pub use self::control::{
     BypassReason, CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope,
 };
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::handle::{CacheHandle, Copied, EntryFilter, StoreSize, StoredEntry, Sweeper, Verified, Warmed};
+pub use self::handle::{
+    CacheHandle, Copied, EntryFilter, StorageSize, StoredEntry, Sweeper, Verified, Warmed,
+};
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;
 pub use self::policy::{NotStored, StaleReason, Ttl, ValidateReason};

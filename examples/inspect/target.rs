@@ -61,10 +61,10 @@ impl Target {
             builder = builder.partition(name);
         }
         if let Some(secret) = secret {
-            builder = builder.secret(secret);
+            builder = builder.key_secret(secret);
         }
         let layer = builder.build().map_err(|error| Failure::storage("use", &redacted, &error))?;
-        let handle = if is_own { layer.handle() } else { layer.handle().across_partitions() };
+        let handle = layer.handle().across_partitions(!is_own);
         Ok(Self { handle, storage, address: redacted, is_own })
     }
 

@@ -31,10 +31,10 @@ use crate::upload::Upload;
 /// The status goes into the Cache-Status field only: nothing here reads the extensions.
 pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
     let builder = CacheLayer::builder(storage)
-        .stale_on_failure()
+        .stale_when_disconnected(true)
         .status_in_extensions(false)
         .status_field(fields::NAME);
-    if shared { builder.shared().build() } else { builder.build() }
+    if shared { builder.shared(true).build() } else { builder.build() }
 }
 
 pub struct Front<S: Storage> {

@@ -1,5 +1,6 @@
-//! What a program tells the cache about one request, and what the cache tells about its response: [`CacheOptions`] and
-//! [`CacheStatus`], both among the `http::Extensions`; and [`scope`], for all requests of a task.
+//! Options for single requests and scopes, and the status of single responses.
+//!
+//! [`CacheOptions`] and [`CacheStatus`] travel in `http::Extensions`; a [`scope`] holds for all requests of a task.
 
 mod options;
 pub mod scope;

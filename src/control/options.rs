@@ -1,7 +1,9 @@
-//! What a program wants for one request: [`CacheOptions`].
+//! The options of one request: [`CacheOptions`].
 //!
-//! Promises: what is not said leaves the request as it is; what is said here comes before every rule of the layer and
-//! before the request's own Cache-Control, save that neither loosens what the other limits.
+//! # Invariants
+//! - An option that is not set changes nothing.
+//! - An option takes precedence over every rule of the layer.
+//! - An option and the request's own Cache-Control add up: neither loosens a limit that the other sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,9 @@ use http::{HeaderMap, HeaderValue, header};
 use super::scope::Scope;
 use crate::policy::{RequestDirectives, Ttl};
 
-/// How one request uses the cache, put into its extensions.
+/// Options for how one request uses the cache.
+///
+/// Insert them into the request's extensions.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,14 +27,15 @@ use crate::policy::{RequestDirectives, Ttl};
 /// # Ok::<_, http::Error>(())
 /// ```
 ///
-/// Options that contradict each other are no error, since a request cannot be refused as a layer can when it is built:
-/// - [`CacheMode::NoStore`] leaves all else without effect, but for what the mode tells caches on the way.
-/// - [`no_store`](Self::no_store) leaves [`ttl`](Self::ttl) and [`tags`](Self::tags) without effect.
-/// - `CacheMode::Reload` and `NoCache` come before [`max_stale`](Self::max_stale) and
+/// Options that contradict each other are not an error, since a request cannot be refused as a layer can when it is built.
+/// Instead one of them wins:
+/// - With [`CacheMode::NoStore`] no other option has an effect. The mode itself is still told to caches on the way.
+/// - With [`no_store`](Self::no_store), [`ttl`](Self::ttl) and [`tags`](Self::tags) have no effect.
+/// - [`CacheMode::Reload`] and [`CacheMode::NoCache`] win over [`max_stale`](Self::max_stale) and
 ///   [`stale_while_revalidate`](Self::stale_while_revalidate).
-/// - `ttl` comes before every rule, and before the layer's `min_ttl` and `max_ttl`.
+/// - [`ttl`](Self::ttl) wins over every rule, and over `min_ttl` and `max_ttl` of the layer's rules.
 ///
-/// With the `reqwest` feature, `RequestBuilder::with_extension` of reqwest-middleware does the same.
+/// With reqwest, insert them by `RequestBuilder::with_extension` of reqwest-middleware.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CacheOptions {
@@ -45,101 +50,117 @@ pub struct CacheOptions {
     scope: Scope,
 }
 
-/// The cache modes of the Fetch standard (<https://fetch.spec.whatwg.org/#concept-request-cache-mode>).
+/// A cache mode of the Fetch standard (<https://fetch.spec.whatwg.org/#concept-request-cache-mode>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheMode {
-    /// As RFC 9111 says.
+    /// Uses the cache as RFC 9111 says.
     #[default]
     Default,
-    /// The cache is neither asked nor updated.
+    /// Bypasses the cache: no stored response is used, and the response is not stored.
     NoStore,
-    /// The origin is asked, whatever is stored, and what it says is stored: a hard refresh.
+    /// Fetches from the origin without using a stored response, and stores the new one (a hard refresh).
     Reload,
-    /// What is stored is validated before it is used: a soft refresh.
+    /// Validates a stored response with the origin before it is used (a soft refresh).
     NoCache,
-    /// What is stored is used however stale it is; the origin is asked only where nothing is.
+    /// Uses a stored response of any age, and asks the origin only if there is none.
     ForceCache,
-    /// What is stored is used however stale it is; where nothing is, or the request passes the cache by, the answer is
-    /// 504. Unsafe requests go to the origin all the same.
+    /// Uses a stored response of any age, and never asks the origin.
+    ///
+    /// If there is none, or if the request bypasses the cache, the answer is 504. Unsafe requests still go to the origin.
     OnlyIfCached,
 }
 
 impl CacheOptions {
-    /// Options that say nothing.
+    /// Returns options of which none is set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How the cache is used. Default: [`CacheMode::Default`].
+    /// Sets the cache mode.
+    ///
+    /// Default: [`CacheMode::Default`].
     pub fn mode(mut self, mode: CacheMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// How long the response to this request is fresh, if the origin is asked: before every rule of the layer and
-    /// whatever the response says. What a response forbids to store stays unstored. Default: the rules say it.
+    /// Sets how long the response to this request is fresh, if it comes from the origin.
+    ///
+    /// It wins over every rule of the layer and over the response's own lifetime. A response that forbids storing is still
+    /// not stored.
+    ///
+    /// Default: the rules, and then the response, decide.
     pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = Some(ttl.into());
         self
     }
 
-    /// The name under which the response is stored and looked for, in place of the URI's. Vary, and in a private cache
-    /// the credentials, still tell requests apart. An unsafe request invalidates what is stored under its own key.
-    /// With `reqwest::FollowRedirects` it names the first response; what that redirects to has its own URI. tower-http's
-    /// `FollowRedirect` above the cache needs `preserve_extensions(false)`, or each hop has the key, and the redirect that
-    /// is stored under it answers the hop that it leads to. Default: the URI's.
+    /// Sets the name of the entry, in place of the request's URI.
+    ///
+    /// The response is looked up and stored under this name. Vary and, in a private cache, the credentials still tell
+    /// requests apart. An unsafe request invalidates the entry of its own name.
+    ///
+    /// With `reqwest::FollowRedirects` the name is that of the first response; the responses that it redirects to keep
+    /// their URIs. tower-http's `FollowRedirect` above the cache needs `preserve_extensions(false)`; otherwise each hop has
+    /// the name, and the redirect that is stored under it answers the hop that it leads to.
+    ///
+    /// Default: the URI, or the layer's [`key_fn`](crate::CacheLayerBuilder::key_fn).
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Names that the response is stored with, if it is; all that were stored with one are
-    /// [invalidated](crate::CacheLayer::invalidate_tag) together. They add up with those of the
-    /// [rules](crate::Rule::tag), and stay with the response when it is revalidated. Default: none.
+    /// Adds tags that the response is stored with.
+    ///
+    /// All responses with one tag are [invalidated](crate::CacheLayer::invalidate_tag) together. Tags of the options and of
+    /// [rules](crate::Rule::tag) add up. A response keeps its tags when it is revalidated.
+    ///
+    /// Default: none.
     pub fn tags<T: Into<Arc<str>>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.tags.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// Does not store the response; what is stored may answer. Default: it is stored.
-    pub fn no_store(mut self) -> Self {
-        self.no_store = true;
+    /// Does not store the response of this request.
+    ///
+    /// A stored response may still answer the request.
+    ///
+    /// Default: `false`.
+    pub fn no_store(mut self, no_store: bool) -> Self {
+        self.no_store = no_store;
         self
     }
 
-    /// Validates what is stored before it is used: [`CacheMode::NoCache`].
-    pub fn refresh(self) -> Self {
-        self.mode(CacheMode::NoCache)
-    }
-
-    /// Asks the origin whatever is stored: [`CacheMode::Reload`].
-    pub fn hard_refresh(self) -> Self {
-        self.mode(CacheMode::Reload)
-    }
-
-    /// Takes a response that has been stale for so long, without asking the origin, as `max-stale` does (RFC 9111
-    /// §5.2.1.2). Default: none.
+    /// Accepts a response that has been stale for at most this long (RFC 9111 §5.2.1.2, `max-stale`).
+    ///
+    /// Default: none.
     pub fn max_stale(mut self, longest: Duration) -> Self {
         self.max_stale = Some(longest);
         self
     }
 
-    /// Takes a response that has been stale for so long while it is refreshed in the background (RFC 5861 §3), if that is
-    /// longer than the response or the layer says. Default: what these say.
+    /// Accepts a response that has been stale for this long, while it is refreshed in the background (RFC 5861 §3).
+    ///
+    /// The longest window counts: this one, the response's or the layer's.
+    ///
+    /// Default: that of the response or the layer.
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = Some(window);
         self
     }
 
-    /// Takes a response that has been stale for so long if the origin fails (RFC 5861 §4), if that is longer than the
-    /// response or the layer says. Default: what these say.
+    /// Accepts a response that has been stale for this long if the origin fails (RFC 5861 §4).
+    ///
+    /// The longest window counts: this one, the response's or the layer's.
+    ///
+    /// Default: that of the response or the layer.
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self
     }
 
-    /// For a request that this one was redirected to.
+    /// Returns the options for a request that this one was redirected to.
     #[cfg(feature = "reqwest")]
     pub(crate) fn without_key(&self) -> Self {
         Self { key: None, ..self.clone() }
@@ -157,7 +178,7 @@ impl CacheOptions {
         self.ttl
     }
 
-    /// Whether the cache is not to be asked at all.
+    /// Returns whether the request bypasses the cache.
     pub(crate) fn bypasses(&self) -> bool {
         self.mode == CacheMode::NoStore || self.scope.disabled
     }
@@ -167,13 +188,14 @@ impl CacheOptions {
         self
     }
 
-    /// Keeps what counts for the requests that a refresh answers later on: how long its response is fresh, under which name
-    /// it is stored and with which tags.
+    /// Returns the options that a background refresh keeps: lifetime, name and tags.
+    ///
+    /// The others are about the one caller that began it.
     pub(crate) fn for_a_refresh(&self) -> Self {
         Self { ttl: self.ttl, key: self.key.clone(), tags: self.tags.clone(), ..Self::default() }
     }
 
-    /// Adds what is wanted to what a request says.
+    /// Adds the options to the request's directives.
     pub(crate) fn apply(&self, asked: &mut RequestDirectives) {
         asked.no_store |= self.no_store;
         asked.no_cache |= matches!(self.mode, CacheMode::NoCache | CacheMode::Reload);
@@ -186,7 +208,7 @@ impl CacheOptions {
         asked.stale_if_error = asked.stale_if_error.max(self.stale_if_error);
     }
 
-    /// Tells the caches on the way what is wanted, as the Fetch standard does (HTTP-network-or-cache fetch, step 8.17).
+    /// Adds the fields that tell caches on the way about the mode (Fetch, HTTP-network-or-cache fetch, step 8.17).
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
         let directive = match self.mode {
             CacheMode::NoCache => HeaderValue::from_static("max-age=0"),

@@ -1,8 +1,12 @@
-//! Scopes: how all requests that a task makes within a future use the cache.
+//! Settings for all requests that are made within a future.
 //!
-//! Promises: a scope holds for the future that it wraps and for nothing else, and ends with it, also when that is
-//! dropped; an inner scope adds to the outer one and never lifts it, wherever its future was made: the outer scope is the
-//! one in which that is polled. What a future spawns is a task of its own, outside the scope.
+//! The scope of a request is the one in which its service was called.
+//!
+//! # Invariants
+//! - A scope holds for the future that it wraps, and ends with it, also when the future is dropped.
+//! - An inner scope adds to the outer scope and never lifts it.
+//! - The outer scope is the one in which the inner future is polled, wherever that future was made.
+//! - A task that the future spawns is outside the scope.
 //!
 //! ```
 //! use tower_response_cache::scope;
@@ -15,8 +19,6 @@
 //! .await;
 //! # }
 //! ```
-//!
-//! The scope of a request is the one in which its service was called.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -25,7 +27,7 @@ tokio::task_local! {
     static SCOPE: Scope;
 }
 
-/// What holds in a scope.
+/// The settings of a scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) disabled: bool,
@@ -41,7 +43,7 @@ impl Scope {
         Self {
             disabled: self.disabled || inner.disabled,
             read_only: self.read_only || inner.read_only,
-            // A cache that is switched off is asked for nothing, so that a 504 would lift what the outer scope says.
+            // Within `disabled` every request goes to the origin. A 504 would lift that.
             only_if_cached: self.only_if_cached || (inner.only_if_cached && !self.disabled),
         }
     }
@@ -50,35 +52,38 @@ impl Scope {
         self == Self::NONE
     }
 
-    /// Of the future that is being polled.
+    /// Returns the scope of the future that is being polled.
     pub(crate) fn current() -> Self {
         SCOPE.try_with(|scope| *scope).unwrap_or(Self::NONE)
     }
 }
 
-/// Within this future, requests go straight to the origin, and their responses are not stored. What a successful unsafe
-/// request makes doubtful is still invalidated, so that nothing wrong is served afterwards.
+/// Bypasses the cache for requests within this future.
+///
+/// Requests go to the inner service, and their responses are not stored. A successful unsafe request still invalidates
+/// what is stored for its URI, so that no outdated response is served later.
 pub fn disabled<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { disabled: true, ..Scope::NONE }, future)
 }
 
-/// Within this future, what is stored answers, and nothing new is stored or freshened. What a successful unsafe request
-/// makes doubtful is still invalidated.
+/// Stores and freshens nothing for requests within this future.
+///
+/// Stored responses are still served. A successful unsafe request still invalidates what is stored for its URI.
 pub fn read_only<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { read_only: true, ..Scope::NONE }, future)
 }
 
-/// Within this future, requests are answered from what is stored or by 504, as with `only-if-cached` (RFC 9111
-/// §5.2.1.7): also those that pass the cache by, and nothing is refreshed in the background. Unsafe requests go to the
-/// origin all the same, and so do all requests where [`disabled`] is around this.
+/// Answers requests within this future from the storage or by 504 (RFC 9111 §5.2.1.7, `only-if-cached`).
+///
+/// That includes requests that bypass the cache. Nothing is refreshed in the background. Unsafe requests still go to the
+/// origin, and within [`disabled`] all requests do.
 pub fn only_if_cached<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(Scope { only_if_cached: true, ..Scope::NONE }, future)
 }
 
 /// Polls a future within a scope.
 ///
-/// The scopes around it are read at each poll, for that is when requests are made: the future may have been made outside
-/// the scope in which it is polled.
+/// The outer scope is read at each poll, since the future may have been made outside the scope in which it is polled.
 async fn within<F: Future>(scope: Scope, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| SCOPE.sync_scope(Scope::current().around(scope), || future.as_mut().poll(cx))).await

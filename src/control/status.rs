@@ -1,15 +1,18 @@
-//! What the cache tells about a response: [`CacheStatus`].
+//! The status of a response: [`CacheStatus`].
 //!
-//! Promises: every response that went through the cache has one; it is `Copy` and allocates nothing; its text form is
-//! the value of a `Cache-Status` member (RFC 9211).
+//! # Invariants
+//! - Every response that went through the cache has one.
+//! - It is `Copy` and allocates nothing.
+//! - Its text is the parameters of a member of Cache-Status (RFC 9211).
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::policy::{NotStored, StaleReason, ValidateReason};
 
-/// What the cache did about one request, and why. It is in the extensions of every response, and in
-/// [`CacheBody::status`](crate::CacheBody::status).
+/// What the cache did for one request, and why.
+///
+/// It is in the extensions of every response, and in [`CacheBody::status`](crate::CacheBody::status).
 ///
 /// ```
 /// use tower_response_cache::CacheStatus;
@@ -28,126 +31,116 @@ pub struct CacheStatus {
     pub(crate) ttl: Option<i64>,
     pub(crate) origin_status: Option<u16>,
     pub(crate) collapsed: bool,
-    /// The storage has acknowledged what this response brought.
+    /// The storage has acknowledged the write that this response caused.
     pub(crate) is_stored: bool,
-    /// It was fetched for the store alone: no request gets it.
-    pub(crate) beside: bool,
+    /// The response was fetched in the background: no request gets it.
+    pub(crate) is_background: bool,
 }
 
-/// Where the response came from.
+/// The source of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// From the storage, fresh.
+    /// The storage: a fresh response.
     Hit,
-    /// From the storage, though stale.
+    /// The storage: a stale response that may be served.
     Stale(StaleReason),
-    /// From the storage, after the origin confirmed it (304).
+    /// The storage: a response that the origin confirmed by 304.
     Revalidated(ValidateReason),
-    /// From the origin: nothing stored could be used.
+    /// The origin: no stored response could be used.
     Miss(MissReason),
-    /// From the origin: the cache neither answers such a request nor stores its response.
+    /// The origin: the request bypassed the cache.
     Bypass(BypassReason),
-    /// From the cache itself (504): the request wants only what is stored, and that is not there.
+    /// The cache itself, by 504: the request accepts only a stored response, and there is none.
     Refused,
-    /// From the cache itself (503): the store failed, and the cache is set to fail closed.
+    /// The cache itself, by 503: the storage failed, and the cache is set to [fail closed](crate::CacheLayerBuilder::fail_closed).
     Failed,
 }
 
-/// Why a request passed the cache by.
+/// The reason why a request bypassed the cache.
 ///
-/// Some are a mistake of the program that sets the cache up ([`NoHost`](Self::NoHost), [`UnknownBody`](Self::UnknownBody),
-/// [`NotReplayable`](Self::NotReplayable), [`Axum`](Self::Axum)): a layer tells each of these once, as a warning by
-/// `tracing` with what to do about it.
+/// Four of them are usually a mistake in the setup of the cache: [`NoHost`](Self::NoHost),
+/// [`UnknownBody`](Self::UnknownBody), [`NotReplayable`](Self::NotReplayable) and [`Axum`](Self::Axum). A layer logs each
+/// of these once, as a warning of `tracing` that says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BypassReason {
-    /// The cache answers no request of this method.
+    /// The method is not one of the cache's [`methods`](crate::CacheLayerBuilder::methods).
     Method,
-    /// Neither its URI nor a Host field names a host (RFC 9110 §7.1), and the layer has no
+    /// The request names no host, neither in its URI nor in a Host field (RFC 9110 §7.1), and the layer has no
     /// [`default_authority`](crate::CacheLayerBuilder::default_authority).
     NoHost,
-    /// Its Host field is malformed or repeated (RFC 9112 §3.2), or its URI names no valid host.
+    /// The Host field is malformed or repeated (RFC 9112 §3.2), or the URI has an invalid host.
     MalformedHost,
-    /// Its target is no resource: `*`, or an authority alone.
+    /// The target is not a resource: `*`, or an authority alone.
     NoResource,
-    /// It is a GET or a HEAD with content.
+    /// The request is a GET or HEAD with content.
     Content,
-    /// It is a GET or a HEAD whose body does not say whether it is empty: `is_end_stream` is false, and `size_hint` is
-    /// not exact.
+    /// The request is a GET or HEAD whose body does not say whether it is empty.
+    ///
+    /// `is_end_stream` is false, and `size_hint` is not exact.
     UnknownBody,
-    /// Its content would tell it apart, and cannot be sent anew once it was read: its body's type needs
-    /// `CacheLayerBuilder::replay_content` (feature `content-keys`), or a reqwest body is a stream.
+    /// The content is part of the key, and could not be sent again after it was read.
+    ///
+    /// The body's type needs `CacheLayerBuilder::replay_content` (feature `content-keys`), or a reqwest body is a stream.
     NotReplayable,
-    /// Its content would tell it apart, and could not be read whole: it is longer than
-    /// `CacheLayerBuilder::max_content_bytes` (feature `content-keys`), has trailers, or failed.
+    /// The content is part of the key, and could not be read whole.
+    ///
+    /// It is longer than `CacheLayerBuilder::max_content_bytes` (feature `content-keys`), has trailers, or failed.
     ContentTooLong,
-    /// It asks for another protocol: Upgrade.
+    /// The request asks for another protocol by Upgrade.
     Upgrade,
-    /// It has a condition that only the origin can evaluate: If-Match or If-Unmodified-Since (RFC 9111 §4.3.2). For a
-    /// request that is told apart by its content, any condition and a range.
+    /// The request has a condition that only the origin can evaluate: If-Match or If-Unmodified-Since (RFC 9111 §4.3.2).
+    ///
+    /// If content is part of the key, it is any condition, and a range.
     Condition,
-    /// The cache is switched off for it: [`CacheLayer::disable`](crate::CacheLayer::disable),
+    /// The cache is switched off for the request: [`CacheLayer::disable`](crate::CacheLayer::disable),
     /// [`scope::disabled`](crate::scope::disabled) or [`CacheMode::NoStore`](crate::CacheMode::NoStore).
     Disabled,
-    /// A [filter](crate::CacheLayerBuilder::filter_request) of the user says so.
+    /// A [filter](crate::CacheLayerBuilder::filter_request) returned `false` for the request.
     Filtered,
-    /// Its body is axum's, and the cache cannot see which path was asked for: the feature `axum` is off, or for another
-    /// version of axum.
+    /// The body is axum's, and the cache cannot see the path that the client asked for.
+    ///
+    /// The feature `axum` is off, or for another version of axum.
     Axum,
 }
 
-/// Why nothing stored could be used.
+/// The reason why no stored response could be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MissReason {
     /// Nothing is stored for this URI.
     Absent,
-    /// What is stored answers other requests (Vary, or other credentials).
+    /// The stored responses are for requests with other fields (Vary) or other credentials.
     Vary,
-    /// It was invalidated, or is being written.
+    /// The stored response was invalidated, or is being written.
     Invalidated,
-    /// It is too old even to be revalidated.
+    /// The stored response is too old to be kept, even for revalidation.
     Expired,
-    /// It had to be revalidated, and the origin sent a new response.
+    /// The stored response had to be validated, and the origin sent a new one.
     Replaced(ValidateReason),
-    /// The request wants the origin's response: [`CacheMode::Reload`](crate::CacheMode).
+    /// The request asks for a new response ([`CacheMode::Reload`](crate::CacheMode::Reload)).
     Reload,
-    /// The stored body was gone.
+    /// The stored response has lost its body.
     BodyGone,
-    /// The store failed, was too slow, or is left alone for a while since it did.
-    Storage,
-    /// The request's method is not safe: it goes to the origin.
+    /// The storage failed or was too slow, or is not asked for a while because it did before.
+    StorageFailed,
+    /// The method is unsafe, so that the request goes to the origin.
     Method,
 }
 
-/// What became of the response in the store.
+/// What became of the response in the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stored {
-    /// It is stored once its body has come to a clean end, if the store takes it then.
+    /// The response is stored once its body has ended cleanly, if the storage takes it then.
     Storing,
-    /// What was stored is freshened.
+    /// The stored response was freshened.
     Freshened,
-    /// It comes from the store, which is unchanged.
+    /// The response comes from the storage, and nothing was written.
     Unchanged,
-    /// It is not stored, for this reason.
+    /// The response is not stored, for this reason.
     No(NotStored),
-    /// It is not stored: it answers another URI, since redirects were followed below the cache.
-    Redirected,
-    /// It is not stored: it is longer than an entry may be.
-    TooLarge,
-    /// It is not stored: its body is not as long as it announces.
-    Length,
-    /// It is not stored: the store could not be asked before.
-    Storage,
-    /// It is not stored: more responses come than the store takes.
-    Busy,
-    /// It is not stored: there is no runtime that could wait for the store.
-    NoRuntime,
-    /// It is not stored: it is not `public`, or varies on Cookie or Authorization, and the cache was not told which fields
-    /// are added to requests below it (`reqwest::CacheMiddleware::client_headers`).
-    ClientHeaders,
 }
 
 impl CacheStatus {
@@ -160,74 +153,78 @@ impl CacheStatus {
             origin_status: None,
             collapsed: false,
             is_stored: false,
-            beside: false,
+            is_background: false,
         }
     }
 
-    /// Where the response came from.
+    /// Returns the source of the response.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// What became of the response in the store.
+    /// Returns what became of the response in the storage.
     pub fn stored(&self) -> Stored {
         self.stored
     }
 
-    /// True when the response came from the storage without asking the origin, fresh or stale.
+    /// Returns whether the response came from the storage, fresh or stale, without the origin.
     pub fn is_hit(&self) -> bool {
         matches!(self.outcome, Outcome::Hit | Outcome::Stale(_))
     }
 
-    /// True when the response came from the storage though it is stale.
+    /// Returns whether the response came from the storage and is stale.
     pub fn is_stale(&self) -> bool {
         matches!(self.outcome, Outcome::Stale(_))
     }
 
-    /// True when the origin confirmed the stored response.
+    /// Returns whether the origin confirmed the stored response.
     pub fn is_revalidated(&self) -> bool {
         matches!(self.outcome, Outcome::Revalidated(_))
     }
 
-    /// True when the response is the origin's.
+    /// Returns whether the response came from the origin.
     pub fn is_miss(&self) -> bool {
         matches!(self.outcome, Outcome::Miss(_) | Outcome::Bypass(_))
     }
 
-    /// The age of a stored response (RFC 9111 §4.2.3); `None` for one that is not from the storage.
+    /// Returns the age of the response (RFC 9111 §4.2.3), or `None` if it is not from the storage.
     pub fn age(&self) -> Option<Duration> {
         self.age
     }
 
-    /// How many seconds the response stays fresh, negative once it is stale; `None` where that is not known.
+    /// Returns for how many seconds the response stays fresh, or `None` if that is not known.
+    ///
+    /// It is negative once the response is stale.
     pub fn ttl(&self) -> Option<i64> {
         self.ttl
     }
 
-    /// True when another request's fetch answered this one as well (RFC 9211 §2.7).
+    /// Returns whether the fetch of another request answered this one too (RFC 9211 §2.7).
     pub fn is_collapsed(&self) -> bool {
         self.collapsed
     }
 
-    /// One word: `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
+    /// Returns the outcome as one word.
+    ///
+    /// It is `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
     pub fn word(&self) -> &'static str {
         self.outcome.words().0
     }
 }
 
 impl fmt::Display for CacheStatus {
-    /// Writes the parameters of RFC 9211 §2: `hit`, or `fwd=…` with its reason, then `ttl`, `stored` and a `detail`.
+    /// Writes the parameters of RFC 9211 §2: `hit`, or `fwd` with its reason, then `ttl`, `stored` and `detail`.
     ///
-    /// `stored` says that the storage has the response (§2.5). A response whose body is still to come does not say it, since
-    /// that may break off; a 304 does, where the storage acknowledges at once.
+    /// `stored` says that the storage has the response (§2.5). It is absent while the body is still to come, which may break
+    /// off. After a 304 it is present if the storage acknowledged the write at once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
-            // The origin was asked, so that this is no hit (RFC 9211 §2.1).
-            Outcome::Stale(StaleReason::OnError) => f.write_str("fwd=stale")?,
+            // Not a hit, since the origin was asked (RFC 9211 §2.1).
+            Outcome::Stale(StaleReason::IfError) => f.write_str("fwd=stale")?,
             Outcome::Hit | Outcome::Stale(_) => f.write_str("hit")?,
             Outcome::Revalidated(reason) => write!(f, "fwd={}", forward(reason))?,
             Outcome::Miss(reason) => f.write_str(match reason {
-                MissReason::Absent | MissReason::Invalidated | MissReason::Storage => "fwd=uri-miss",
+                MissReason::Absent | MissReason::Invalidated | MissReason::StorageFailed => "fwd=uri-miss",
                 MissReason::Vary => "fwd=vary-miss",
                 MissReason::Expired | MissReason::BodyGone => "fwd=miss",
                 MissReason::Method => "fwd=method",
@@ -255,15 +252,7 @@ impl fmt::Display for CacheStatus {
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
             (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
-            (_, Stored::Redirected) => f.write_str("; detail=redirected"),
-            (_, Stored::TooLarge) => f.write_str("; detail=too-large"),
-            (_, Stored::Length) => f.write_str("; detail=length"),
-            (_, Stored::ClientHeaders) => f.write_str("; detail=client-headers"),
-            (_, Stored::Busy) => f.write_str("; detail=storage-busy"),
-            (_, Stored::NoRuntime) => f.write_str("; detail=no-runtime"),
-            (Outcome::Miss(MissReason::Storage), _) | (_, Stored::Storage) => {
-                f.write_str("; detail=storage-failed")
-            }
+            (Outcome::Miss(MissReason::StorageFailed), _) => f.write_str("; detail=storage-failed"),
             _ => Ok(()),
         }
     }

@@ -1,10 +1,10 @@
-//! The words by which outcomes and reasons are counted and told.
+//! The words for outcomes and reasons in metrics, events and Cache-Status.
 
 use super::status::{BypassReason, MissReason, Outcome, Stored};
 use crate::policy::{StaleReason, ValidateReason};
 
 impl Outcome {
-    /// The outcome and its reason, `none` where there is none to tell.
+    /// Returns the words for the outcome and its reason, `none` if it has none.
     pub(crate) fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Hit => ("hit", "none"),
@@ -19,28 +19,21 @@ impl Outcome {
 }
 
 impl Stored {
-    /// What became of the response, in one word: the reason where it is not stored.
+    /// Returns a word for what became of the response: the reason if it is not stored.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Storing => "storing",
             Self::Freshened => "freshened",
             Self::Unchanged => "unchanged",
             Self::No(reason) => reason.word(),
-            Self::Redirected => "redirected",
-            Self::TooLarge => "too-large",
-            Self::Length => "length",
-            Self::Storage => "storage-failed",
-            Self::Busy => "storage-busy",
-            Self::NoRuntime => "no-runtime",
-            Self::ClientHeaders => "client-headers",
         }
     }
 
-    /// Why it is not stored.
+    /// Returns the word for the reason if the response is not stored.
     pub(crate) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Storing | Self::Freshened | Self::Unchanged => None,
-            _ => Some(self.word()),
+            Self::No(reason) => Some(reason.word()),
         }
     }
 }
@@ -64,7 +57,7 @@ impl BypassReason {
         }
     }
 
-    /// What to do about it, where it is a mistake of the program's setup.
+    /// Returns what to do about the reason, if it is a mistake in the setup of the cache.
     pub(crate) fn advice(self) -> Option<&'static str> {
         Some(match self {
             Self::NoHost => {
@@ -76,11 +69,11 @@ impl BypassReason {
                  `size_hint` is exact"
             }
             Self::NotReplayable if cfg!(feature = "reqwest") => {
-                "the request's content cannot be sent anew: set `replay_content` on the builder for its body's type; \
+                "the request's content cannot be sent again: set `replay_content` on the builder for its body's type; \
                  with reqwest use a body in memory, not a stream"
             }
             Self::NotReplayable => {
-                "the request's content cannot be sent anew: set `replay_content` on the builder for its body's type"
+                "the request's content cannot be sent again: set `replay_content` on the builder for its body's type"
             }
             Self::Axum if cfg!(feature = "axum") => {
                 "this axum is not the version of the feature `axum`: use the version that the feature names"
@@ -97,7 +90,7 @@ fn stale(reason: StaleReason) -> &'static str {
     match reason {
         StaleReason::MaxStale => "max-stale",
         StaleReason::WhileRevalidate => "stale-while-revalidate",
-        StaleReason::OnError => "stale-if-error",
+        StaleReason::IfError => "stale-if-error",
         StaleReason::Failing => "failing",
         StaleReason::Forced => "force-cache",
     }
@@ -121,7 +114,7 @@ fn missed(reason: MissReason) -> &'static str {
         MissReason::Replaced(_) => "replaced",
         MissReason::Reload => "reload",
         MissReason::BodyGone => "body-gone",
-        MissReason::Storage => "storage-failed",
+        MissReason::StorageFailed => "storage-failed",
         MissReason::Method => "method",
     }
 }

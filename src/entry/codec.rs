@@ -1,4 +1,8 @@
-//! Records of an entry as bytes: a version, the length of the description, the description (postcard), the body.
+//! The encoding of decoded records as bytes.
+//!
+//! A record is a version byte, the length of the description (four bytes, big-endian), the description in
+//! postcard, and the body. The body comes last and is not part of the description, so that it can be a slice
+//! of the record.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,10 +18,15 @@ use crate::time::Timestamp;
 
 pub(super) const VERSION: u8 = FORM_VERSION;
 
-/// A response that is stored has at most [`MOST_FIELDS`], and each 304 may add some; a map of fields panics beyond 24,576.
-const MOST_STORED_FIELDS: usize = 4 * MOST_FIELDS;
+/// The most header fields that are decoded.
+///
+/// A response is stored with at most [`MOST_FIELDS`], and each 304 may add some. `HeaderMap` panics beyond
+/// 24,576.
+const MAX_STORED_FIELDS: usize = 4 * MOST_FIELDS;
 
-/// The form on disk. Fields are only ever added with a new version.
+/// The description of a record. Every change of its fields needs a new [`FORM_VERSION`].
+///
+/// postcard does not store the names of fields, so their order and types are the format.
 #[derive(Serialize, Deserialize)]
 enum SlotForm<'a> {
     #[serde(borrow)]
@@ -43,7 +52,7 @@ struct HeadForm<'a> {
     key_text: &'a str,
     #[serde(borrow)]
     names: Vec<&'a str>,
-    /// Those that Vary names, and the credentials.
+    /// The fields that Vary names, and those that carry credentials.
     #[serde(borrow)]
     left_out: Option<(Vec<&'a str>, Vec<&'a str>)>,
     generation: [u8; 16],
@@ -66,27 +75,37 @@ struct VariantForm<'a> {
     initial_age_ms: u64,
     request_time: Timestamp,
     response_time: Timestamp,
-    /// The lifetime that a rule gave, in milliseconds (all of them: for ever), and whether it overrides.
+    /// The lifetime that a rule gives, and whether it overrides the response's.
+    ///
+    /// In milliseconds, with `u64::MAX` for no end.
     given: Option<(u64, bool)>,
-    /// Name, whether it is a tag, the entry of its key, value.
+    /// The groups of the response.
+    ///
+    /// For each its name, whether it is a tag, the entry of its key, and its value.
     #[serde(borrow)]
     groups: Vec<(&'a str, bool, [u8; 16], [u8; 16])>,
     body_len: u64,
-    /// The name and the length of chunks, and until when they are kept; `None`: the body is the rest of the record.
+    /// The id and the length of the chunks, and their retention time.
+    ///
+    /// `None` if the body is the rest of the record.
     chunked: Option<([u8; 16], u32, Timestamp)>,
 }
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
-/// Makes a record of this slot, which is encoded when a storage asks for its bytes.
+/// Makes a record, which is not encoded before a storage asks for its bytes.
 ///
-/// Every stored form is made here, so this is where it stops sharing memory with the connection that it came from.
+/// Every record is made here, so here it stops sharing memory with the connection from which its fields came.
 pub(crate) fn record(mut slot: Slot, retain_until: Timestamp) -> Record {
     slot.pack();
     Record::from_decoded(Arc::new(slot), retain_until)
 }
 
-/// The slot of a record, decoded once; `None` for what is not ours, damaged or of another version.
+/// Returns the decoded form of a record.
+///
+/// Returns `None` if the record is foreign, damaged or of another version.
+///
+/// A record is decoded once and keeps its decoded form.
 pub(crate) fn decode(record: &Record) -> Option<&Slot> {
     if let Some(slot) = record.decoded() {
         return Some(slot);
@@ -97,8 +116,9 @@ pub(crate) fn decode(record: &Record) -> Option<&Slot> {
 
 impl Decoded for Slot {
     fn encode(&self, out: &mut BytesMut) {
-        let (form, body) = form_of(self);
-        // Serializing into memory fails for no such form; if it did, the empty description would decode to nothing.
+        let (form, body) = describe(self);
+        // Serializing to memory cannot fail for these types. If it did, the empty description would decode to
+        // nothing.
         let description = postcard::to_stdvec(&form).unwrap_or_default();
         out.put_u8(VERSION);
         out.put_u32(u32::try_from(description.len()).unwrap_or(u32::MAX));
@@ -106,6 +126,8 @@ impl Decoded for Slot {
         out.put_slice(body);
     }
 
+    // The fixed numbers are the lengths of what has a fixed size, or slightly more. They need not be exact, since the
+    // weight is only the capacity with which encoding begins.
     fn weight(&self) -> usize {
         let variant = match self {
             Self::Head(head) => &head.inline,
@@ -130,15 +152,16 @@ impl Decoded for Slot {
     }
 }
 
-fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
+/// Returns the description of a record, and the body that follows it.
+fn describe(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
     match slot {
         Slot::Head(head) => {
-            let (inline, body) = variant_form(&head.inline);
+            let (inline, body) = describe_variant(&head.inline);
             let left_out = head.left_out.as_ref();
             let form = HeadForm {
                 key_text: &head.key_text,
-                names: texts(&head.names),
-                left_out: left_out.map(|of| (texts(&of.named), texts(&of.credentials))),
+                names: name_texts(&head.names),
+                left_out: left_out.map(|of| (name_texts(&of.named), name_texts(&of.credentials))),
                 generation: head.generation,
                 fence: head.fence,
                 inline,
@@ -146,7 +169,7 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
             (SlotForm::Head(form), body)
         }
         Slot::Variant { key_text, generation, variant } => {
-            let (form, body) = variant_form(variant);
+            let (form, body) = describe_variant(variant);
             (SlotForm::Variant(KeyedForm { key_text, generation: *generation, variant: form }), body)
         }
         Slot::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
@@ -158,15 +181,15 @@ fn form_of(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
     }
 }
 
-fn texts(names: &[HeaderName]) -> Vec<&str> {
+fn name_texts(names: &[HeaderName]) -> Vec<&str> {
     names.iter().map(HeaderName::as_str).collect()
 }
 
-fn names(texts: Vec<&str>) -> Option<Vec<HeaderName>> {
+fn parse_names(texts: Vec<&str>) -> Option<Vec<HeaderName>> {
     texts.into_iter().map(|text| text.parse().ok()).collect()
 }
 
-fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
+fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     fn fields(map: &HeaderMap) -> Fields<'_> {
         map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
@@ -200,6 +223,7 @@ fn variant_form(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     (form, body)
 }
 
+/// Decodes the payload of a record.
 fn from_payload(payload: &Bytes) -> Option<Slot> {
     let mut rest = payload.clone();
     if rest.try_get_u8().ok()? != VERSION {
@@ -214,19 +238,20 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
     Some(match form {
         SlotForm::Head(form) => Slot::Head(Head {
             key_text: form.key_text.into(),
-            names: names(form.names)?,
+            names: parse_names(form.names)?,
             left_out: match form.left_out {
-                Some((named, credentials)) => {
-                    Some(Box::new(LeftOut { named: names(named)?, credentials: names(credentials)? }))
-                }
+                Some((named, credentials)) => Some(Box::new(LeftOut {
+                    named: parse_names(named)?,
+                    credentials: parse_names(credentials)?,
+                })),
                 None => None,
             },
             generation: form.generation,
             fence: form.fence,
-            inline: variant(form.inline, &description, rest)?,
+            inline: read_variant(form.inline, &description, rest)?,
         }),
         SlotForm::Variant(form) => {
-            let variant = variant(form.variant, &description, rest)?;
+            let variant = read_variant(form.variant, &description, rest)?;
             Slot::Variant { key_text: form.key_text.into(), generation: form.generation, variant }
         }
         SlotForm::Fence(until, placeholder) => Slot::Fence { until, placeholder },
@@ -240,10 +265,10 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
     })
 }
 
-fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Variant> {
-    // Values share the record's bytes: one allocation for all of them.
+fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Variant> {
+    // The values are slices of the record, which spares an allocation for each.
     let fields = |fields: Fields<'_>| -> Option<HeaderMap> {
-        if fields.len() > MOST_STORED_FIELDS {
+        if fields.len() > MAX_STORED_FIELDS {
             return None;
         }
         let mut map = HeaderMap::with_capacity(fields.len());
@@ -256,8 +281,9 @@ fn variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Va
     let body = match form.chunked {
         None if body.len() as u64 == form.body_len => StoredBody::Inline(body),
         None | Some((_, 0, _)) => return None,
+        // A part of a key has 32 bits, so this record cannot have been written by this crate.
         Some((_, chunk_len, _)) if form.body_len.div_ceil(u64::from(chunk_len)) > u64::from(u32::MAX) => {
-            return None; // more chunks than there are keys for
+            return None;
         }
         Some((id, chunk_len, kept)) => StoredBody::Chunked { id, chunk_len, len: form.body_len, kept },
     };

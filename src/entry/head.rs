@@ -1,4 +1,4 @@
-//! The decoded forms of the records of an entry.
+//! The decoded records of an entry.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,14 +11,15 @@ use crate::policy::{self, Freshness, Given, LeftOut};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
-/// What may stand in the place of a head or a variant.
+/// A decoded record, except a chunk or a lease.
 #[derive(Debug)]
 pub(crate) enum Slot {
     /// The head of an entry, with its first variant inline.
     Head(Head),
-    /// A further variant, of the head of this generation.
+    /// A further variant, which belongs to the head of this generation.
     Variant { key_text: Box<str>, generation: [u8; 16], variant: Variant },
-    /// An invalidation, or (`placeholder`) a body that somebody writes. Cannot be served; it is there to be compared.
+    /// A tombstone, or a placeholder for a response whose chunks are being written. Later writes are compared
+    /// with its stamp.
     Fence { until: Timestamp, placeholder: bool },
     /// The further variants of a generation that have an entity tag, oldest first.
     Index(Vec<Tagged>),
@@ -27,7 +28,7 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
-    /// The stored response in it.
+    /// Returns the stored response in this record, if it holds one.
     pub(crate) fn variant(&self) -> Option<&Variant> {
         match self {
             Self::Head(head) => Some(&head.inline),
@@ -36,7 +37,7 @@ impl Slot {
         }
     }
 
-    /// The same with another response in the place of the one in it.
+    /// Returns this record with another response, or `None` if it holds none.
     pub(crate) fn with(&self, variant: Variant) -> Option<Self> {
         match self {
             Self::Head(head) => Some(Self::Head(Head { inline: variant, ..head.clone() })),
@@ -48,93 +49,107 @@ impl Slot {
     }
 }
 
-/// What a group of responses is at present. Its members are those that were stored with this very value.
+/// The value of a group of responses. Its members are the responses that were stored with this value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupValue {
-    /// Random, and another one after each invalidation.
+    /// A random value, replaced by each invalidation.
     pub(crate) value: [u8; 16],
-    /// When it was invalidated, by the clock of who did; the epoch: it was not.
+    /// The time of the last invalidation, or the epoch if there was none.
+    ///
+    /// It is read from the clock of the process that made the invalidation.
     pub(crate) since: Timestamp,
-    /// Who did.
+    /// The id of the cache that made the last invalidation.
     pub(crate) by: [u8; 16],
 }
 
-/// That a response belongs to a group.
+/// The membership of a response in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) name: Box<str>,
-    /// The user named it; else the origin did, for itself.
+    /// Whether the user named the group. Otherwise the origin did, and the group is the origin's own.
     pub(crate) is_tag: bool,
-    /// Where the group's value is.
+    /// The key of the value of the group.
     pub(crate) key: Key,
-    /// The value that it had when the response was stored.
+    /// The value that the group had when the response was stored.
     pub(crate) value: [u8; 16],
-    /// Until when the value was kept then. Not stored: in a record that was read it is the epoch.
+    /// The time until which the value of the group was retained then.
+    ///
+    /// It is not stored: in a record that was read from the storage it is the epoch.
     pub(crate) kept: Timestamp,
 }
 
-/// A further variant, as the index names it.
+/// A further variant in the index of entity tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tagged {
     pub(crate) selection: [u8; 16],
     pub(crate) tag: HeaderValue,
-    /// Its Content-Encoding; empty for none.
+    /// The Content-Encoding of the variant, empty if it has none.
     pub(crate) coding: Box<[u8]>,
 }
 
 /// The head of an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
-    /// The effective URI, compared on every lookup: a hash alone is never believed.
+    /// The text of the effective URI. Every lookup compares it, because keys are hashes.
     pub(crate) key_text: Box<str>,
-    /// The fields that tell variants apart, sorted.
+    /// The names of the fields that select a variant, sorted.
     pub(crate) names: Vec<HeaderName>,
-    /// Those that would, but for the settings of the cache that stored it.
+    /// The fields that select no variant only because of the cache's settings.
+    ///
+    /// These are the settings of the cache that stored this head.
     pub(crate) left_out: Option<Box<LeftOut>>,
-    /// Random; variants of another generation cannot be reached.
+    /// A random id. Variants of another generation cannot be found.
     pub(crate) generation: [u8; 16],
-    /// Until when the place must not be empty: carried over from a tombstone that stood here.
+    /// The time until which this key must not become empty.
+    ///
+    /// It is carried over from a tombstone that this head replaced.
     pub(crate) fence: Timestamp,
     /// The first variant.
     pub(crate) inline: Variant,
 }
 
-/// One stored response and which requests it answers.
+/// A stored response, and the requests that it answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Variant {
-    /// Until when it may be used, at most.
+    /// The time until which it may be used at most.
     pub(crate) until: Timestamp,
-    /// The hash of the selecting values.
+    /// The hash of the values of the selecting fields.
     pub(crate) selection: [u8; 16],
-    /// Credentials were among those values.
+    /// Whether credentials are among those values.
     pub(crate) personal: bool,
-    /// Credentials, or something else that its origin does not know of, were among those values: it is never offered to
-    /// a request with others.
+    /// Whether values that the origin does not know of are among those values.
+    ///
+    /// Credentials are such values.
+    ///
+    /// Its entity tag is then never offered to the origin for a request with other values.
     pub(crate) apart: bool,
     pub(crate) response: StoredResponse,
 }
 
-/// A response as it is stored.
+/// A stored response.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredResponse {
     pub(crate) status: StatusCode,
-    /// With an Age of zero in place of the one that came: it is overwritten when served.
+    /// The header fields. Age is zero in place of the received one, and is overwritten in place when the
+    /// response is served.
     pub(crate) headers: HeaderMap,
-    /// Corrected initial age (RFC 9111 §4.2.3), in milliseconds.
+    /// The corrected initial age (RFC 9111 §4.2.3), in milliseconds.
     pub(crate) initial_age_ms: u64,
     pub(crate) request_time: Timestamp,
     pub(crate) response_time: Timestamp,
-    /// The lifetime that a rule gave it.
+    /// The lifetime that a rule of the user gives it.
     pub(crate) given: Option<Given>,
     /// The groups that it belongs to.
     pub(crate) groups: Arc<[Membership]>,
     pub(crate) body: StoredBody,
     pub(crate) trailers: Option<HeaderMap>,
-    /// Computed when first asked for, with the policy options of the cache of this number.
+    /// The freshness of the response, computed by its first lookup.
+    ///
+    /// It follows from the options of the cache with this number.
     pub(crate) freshness: OnceLock<(u64, Freshness)>,
 }
 
-/// A body: in the record itself, or in chunks.
+/// The body of a stored response, in its record or in chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoredBody {
     Inline(Bytes),
@@ -142,12 +157,14 @@ pub(crate) enum StoredBody {
         id: [u8; 16],
         chunk_len: u32,
         len: u64,
-        /// Until when all chunks are kept, at least: a record that needs them for no longer leaves their times alone.
+        /// The time until which all chunks are retained at least. A record that needs them no longer than
+        /// this does not move their times.
         kept: Timestamp,
     },
 }
 
 impl StoredBody {
+    /// Returns the length of the body in bytes.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -155,7 +172,9 @@ impl StoredBody {
         }
     }
 
-    /// Whether both are what one fetch brought, however long its chunks are kept.
+    /// Returns whether both are the body of one fetch.
+    ///
+    /// Their chunks may be retained until different times.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Chunked { id, .. }, Self::Chunked { id: other, .. }) => id == other,
@@ -163,7 +182,7 @@ impl StoredBody {
         }
     }
 
-    /// Returns the body with its chunks kept until another time.
+    /// Returns the body with another time until which its chunks are retained.
     pub(crate) fn kept_until(mut self, time: Timestamp) -> Self {
         if let Self::Chunked { kept, .. } = &mut self {
             *kept = time;
@@ -171,7 +190,7 @@ impl StoredBody {
         self
     }
 
-    /// Returns the keys of the chunks.
+    /// Returns the keys of the chunks, of which a body in its record has none.
     pub(crate) fn chunks(&self, head: Key) -> ChunkKeys {
         match *self {
             Self::Inline(_) => ChunkKeys { first: head, parts: 0..0 },
@@ -185,8 +204,8 @@ impl StoredBody {
 
 /// The keys of a body's chunks, in order.
 ///
-/// They are made one by one, or in batches of bounded size: a record of a hundred bytes may claim billions of chunks, and a
-/// cache asks the storage about them before it believes that.
+/// They are made one by one, or in batches of bounded size. A damaged or forged record of a hundred bytes may
+/// claim billions of chunks, and the keys are needed to find out whether these exist.
 #[derive(Clone, Debug)]
 pub(crate) struct ChunkKeys {
     first: Key,
@@ -194,16 +213,20 @@ pub(crate) struct ChunkKeys {
 }
 
 impl ChunkKeys {
-    /// How many keys a storage is asked about at once: 38 KiB of keys, and 128 MiB of a body in usual chunks.
+    /// The keys of one batch.
+    ///
+    /// These are 40 KiB of keys, for 128 MiB of a body in chunks of the default length.
     pub(crate) const BATCH: usize = 1024;
 
-    /// Returns the next keys, at most [`BATCH`](Self::BATCH) of them; `None` after the last.
+    /// Returns the next keys, at most [`BATCH`](Self::BATCH) of them.
+    ///
+    /// Returns `None` after the last.
     pub(crate) fn next_batch(&mut self) -> Option<Vec<Key>> {
         let batch: Vec<Key> = self.take(Self::BATCH).collect();
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Whether both are the chunks of one body.
+    /// Returns whether both are the chunks of one body.
     pub(crate) fn is_body_of(&self, other: &Self) -> bool {
         (self.first.entry, self.first.slot) == (other.first.entry, other.first.slot)
     }
@@ -225,7 +248,7 @@ impl Iterator for ChunkKeys {
 impl ExactSizeIterator for ChunkKeys {}
 
 impl StoredResponse {
-    /// Whether both are what one and the same fetch brought.
+    /// Returns whether both come from the same fetch.
     pub(crate) fn is_of_the_fetch_of(&self, other: &Self) -> bool {
         (self.request_time, self.response_time, self.status)
             == (other.request_time, other.response_time, other.status)
@@ -233,7 +256,12 @@ impl StoredResponse {
             && self.body.is_same(&other.body)
     }
 
-    /// The response's freshness by these options; `cache` numbers the cache whose options they are.
+    /// Returns the freshness of the response by the options of a cache.
+    ///
+    /// `cache` is the number of the cache.
+    ///
+    /// Caches with different options may share a record in memory. Only the first of them has its result
+    /// remembered.
     pub(crate) fn freshness(&self, cache: u64, options: &policy::Options) -> Cow<'_, Freshness> {
         match self.freshness.get() {
             Some((of, freshness)) if *of == cache => Cow::Borrowed(freshness),
@@ -247,7 +275,8 @@ impl StoredResponse {
                 );
                 freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
                 let freshness = freshness.with(self.given);
-                let _ = self.freshness.set((cache, freshness.clone())); // another cache's stays, if it was first
+                // Fails if another task, or another cache, was first: its result stays.
+                let _ = self.freshness.set((cache, freshness.clone()));
                 Cow::Owned(freshness)
             }
         }

@@ -1,12 +1,18 @@
-//! What an entry consists of, and how it becomes records and back: the only place that does so.
+//! The records of an entry, decoded and encoded.
 //!
-//! An entry is a **head** (the selecting names, a generation, and the first variant with its body if that is small),
-//! further **variants**, and **chunks** of large bodies. In the head's place there may also be a **tombstone** (an
-//! invalidation) or a **placeholder** (somebody writes chunks); neither can be served.
+//! An entry consists of a **head record** (the selecting names, a generation, and the first variant with its
+//! body if that is small), further **variant records**, and **chunk records** of long bodies. The key of the
+//! head may also hold a **tombstone** (an invalidation) or a **placeholder** (a fetch is writing chunks).
+//! Neither of these can be served.
 //!
-//! Promises: what is decoded is what was encoded, header bytes, order and repetition included; any other bytes decode
-//! to nothing, never to an error or a panic; the body of a decoded record is a slice of the record's bytes; the fields of
-//! a record that is made here own exactly their bytes, whatever buffer they came in.
+//! This is the only module that turns a response into a record and back. It may call `policy` and `storage`.
+//!
+//! # Invariants
+//! - A decoded record equals the one that was encoded, including the bytes, order and repetition of header
+//!   fields.
+//! - All other bytes decode to nothing, never to an error or a panic.
+//! - The body of a decoded record is a slice of the bytes of the record.
+//! - The fields of a record that is made here own exactly their bytes, whatever buffer they came in.
 
 mod codec;
 mod head;

@@ -1,7 +1,8 @@
-//! Stored forms that own exactly their bytes, and what they take in memory.
+//! Decoded records that own exactly their bytes, and the memory that they take.
 //!
-//! A client's header values are slices of the buffer that it reads its connection into, so that one value of ten bytes
-//! keeps alive some kilobytes, or as much as the largest response that came before on that connection.
+//! The header values of a client are slices of the buffer into which it reads its connection. One value of
+//! ten bytes keeps some kilobytes alive, or as much as the largest response that came before on that
+//! connection.
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,15 +11,22 @@ use super::head::{Membership, Slot, StoredBody, StoredResponse, Tagged};
 use crate::policy::LeftOut;
 use crate::storage::heap_bytes;
 
-/// The bytes that a field takes in a map beside its name and value: the hash and the links (http's `Bucket`).
-const BUCKET: usize = 32;
-/// The bytes that a further line of a field takes beside its value: two links.
-const EXTRA: usize = 32;
-/// The bytes that [`bytes::Bytes`] allocates when it is cloned for the first time, which a hit does.
-const COUNTED: usize = 32;
+// The sizes of private types of `http` and `bytes`, on 64 bits. The estimate decides what a storage evicts
+// and need not be exact.
 
-/// Names that take no memory of their own, of those that responses carry; any other counts as if it did.
-const STANDARD: [HeaderName; 30] = [
+/// The bytes of a field in a map besides its name and value.
+///
+/// These are the hash and the links (`Bucket` of `http`).
+const BUCKET_OVERHEAD: usize = 32;
+/// The bytes of a further line of a field besides its value, for two links.
+const EXTRA_VALUE_OVERHEAD: usize = 32;
+/// The bytes that [`bytes::Bytes`] allocates when it is first cloned.
+///
+/// Every hit clones a body.
+const SHARED_BYTES_OVERHEAD: usize = 32;
+
+/// The names in responses that `http` stores without an allocation. All other names are counted as allocated.
+const STANDARD_NAMES: [HeaderName; 30] = [
     header::ACCEPT_RANGES,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::ACCESS_CONTROL_ALLOW_HEADERS,
@@ -52,7 +60,7 @@ const STANDARD: [HeaderName; 30] = [
 ];
 
 impl Slot {
-    /// Lets go of every buffer that header values share with others.
+    /// Copies header values, so that they share no buffer with others.
     pub(super) fn pack(&mut self) {
         let response = match self {
             Self::Head(head) => &mut head.inline.response,
@@ -73,10 +81,11 @@ impl Slot {
         }
     }
 
-    /// About how many bytes this has allocated, its own place included. `within_payload`: its values and its body are
-    /// slices of a payload that is counted elsewhere.
+    /// Estimates the bytes that this has allocated, including itself.
+    ///
+    /// With `within_payload` its values and its body are slices of a payload, which is counted elsewhere.
     pub(super) fn memory(&self, within_payload: bool) -> usize {
-        let beside = match self {
+        let contents = match self {
             Self::Head(head) => {
                 let names = |names: &[HeaderName]| {
                     heap_bytes(size_of_val(names)) + names.iter().map(name_memory).sum::<usize>()
@@ -93,13 +102,15 @@ impl Slot {
                 heap_bytes(key_text.len()) + variant.response.memory(within_payload)
             }
             Self::Index(tags) => {
-                let own = |of: &Tagged| heap_bytes(of.tag.len()) + COUNTED + heap_bytes(of.coding.len());
-                // A vector that grows has room for up to twice as many.
+                let own = |of: &Tagged| {
+                    heap_bytes(of.tag.len()) + SHARED_BYTES_OVERHEAD + heap_bytes(of.coding.len())
+                };
+                // A vector that has grown may have room for twice as many elements.
                 heap_bytes(2 * tags.len() * size_of::<Tagged>()) + tags.iter().map(own).sum::<usize>()
             }
             Self::Fence { .. } | Self::Group(_) => 0,
         };
-        heap_bytes(2 * size_of::<usize>() + size_of::<Self>()) + beside
+        heap_bytes(2 * size_of::<usize>() + size_of::<Self>()) + contents
     }
 }
 
@@ -108,7 +119,7 @@ impl StoredResponse {
         let fields = |map: &HeaderMap| map_memory(map, within_payload);
         let body = match &self.body {
             StoredBody::Inline(body) if !within_payload && !body.is_empty() => {
-                heap_bytes(body.len()) + COUNTED
+                heap_bytes(body.len()) + SHARED_BYTES_OVERHEAD
             }
             _ => 0,
         };
@@ -118,16 +129,17 @@ impl StoredResponse {
     }
 }
 
-/// A copy whose values share one buffer of exactly their length.
+/// Returns a copy whose values share one buffer of exactly their total length.
 fn packed(map: &HeaderMap) -> HeaderMap {
     let mut bytes = BytesMut::with_capacity(map.values().map(HeaderValue::len).sum());
     map.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
     let mut bytes = bytes.freeze();
-    // The vectors of a clone are as long as they have to be; those of a map that was built up are longer.
+    // Cloned, because the vectors of a clone have the exact length, while those of a map that was built up
+    // are longer.
     let mut own = map.clone();
     for value in own.values_mut() {
         let sensitive = value.is_sensitive();
-        // What is a value already is a value again.
+        // Cannot fail, since the bytes are those of a value.
         if let Ok(copy) = HeaderValue::from_maybe_shared(bytes.split_to(value.len())) {
             *value = copy;
             value.set_sensitive(sensitive);
@@ -136,9 +148,12 @@ fn packed(map: &HeaderMap) -> HeaderMap {
     own
 }
 
-/// Returns how many bytes a map has allocated. `within_payload`: it was built by appending, and the values are elsewhere.
+/// Estimates the bytes that a map has allocated.
+///
+/// With `within_payload` it was built by appending, so that its vectors may be longer, and its values are
+/// counted elsewhere.
 fn map_memory(map: &HeaderMap, within_payload: bool) -> usize {
-    let field = size_of::<HeaderName>() + size_of::<HeaderValue>() + BUCKET;
+    let field = size_of::<HeaderName>() + size_of::<HeaderValue>() + BUCKET_OVERHEAD;
     let fields = if within_payload { map.capacity() } else { map.keys_len() };
     let further = map.len() - map.keys_len();
     let further = if within_payload { 2 * further } else { further };
@@ -146,19 +161,19 @@ fn map_memory(map: &HeaderMap, within_payload: bool) -> usize {
     let values = match map.values().map(HeaderValue::len).sum() {
         0 => 0,
         _ if within_payload => 0,
-        values => heap_bytes(values) + COUNTED,
+        values => heap_bytes(values) + SHARED_BYTES_OVERHEAD,
     };
-    // Four bytes for each place of the index, of which three quarters are used at most.
+    // Four bytes for each slot of the index, of which at most three quarters are used.
     let index = heap_bytes(map.capacity() / 3 * 16);
     heap_bytes(fields * field)
-        + heap_bytes(further * (size_of::<HeaderValue>() + EXTRA))
+        + heap_bytes(further * (size_of::<HeaderValue>() + EXTRA_VALUE_OVERHEAD))
         + index
         + names
         + values
 }
 
 fn name_memory(name: &HeaderName) -> usize {
-    if STANDARD.contains(name) { 0 } else { heap_bytes(name.as_str().len()) + COUNTED }
+    if STANDARD_NAMES.contains(name) { 0 } else { heap_bytes(name.as_str().len()) + SHARED_BYTES_OVERHEAD }
 }
 
 #[cfg(test)]

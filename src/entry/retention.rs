@@ -1,24 +1,39 @@
-//! How long the records of an entry are kept beside the response itself.
+//! How long the records of an entry are retained beyond the response itself.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Chunks outlive their head by this, so that slow readers of a replaced body finish.
+/// The time by which chunks outlive the record that names them.
+///
+/// It lets slow readers of a replaced body finish.
+///
+/// An hour is enough to read 512 MiB, the longest body by default, at 150 KB a second.
 pub(crate) const GRACE: Duration = Duration::from_secs(60 * 60);
-/// A tombstone stands for this long: longer than a fetch that began before it may still want to store.
+/// The time for which a tombstone stays.
+///
+/// It is longer than [`LOOKUP_LIMIT`], so that a tombstone outlives every fetch that began before it and may
+/// still be stored.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(10 * 60);
-/// A fetch whose lookup saw nothing at all stores only within this time: before a tombstone that it did not see, since
-/// it came later, may have expired.
+/// The time within which a fetch stores its response if its lookup found nothing.
+///
+/// After this, a tombstone that was written later than the lookup may have expired already, so that the fetch
+/// would no longer find it. The minute less than [`TOMBSTONE`] leaves room for a slow write and for clocks
+/// that differ.
 pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(9 * 60);
 
-/// The least and the most that a time is set beyond what is needed.
+/// The least and the most by which [`with_slack`] extends a retention time.
+///
+/// At least an hour, so that a response with a short lifetime does not have its chunks moved at each
+/// confirmation. At most a week, so that chunks that nothing names any more do not stay for months.
 const SLACK: [Duration; 2] = [GRACE, Duration::from_secs(7 * 24 * 60 * 60)];
 
-/// Returns a time to move a record to that is needed until another one.
+/// Returns a retention time for a record that is needed until `needed`.
 ///
-/// A response that the origin confirms is needed for longer each time. Many storages write the whole record to move its
-/// time, and are paid by the byte, so times are moved seldom and far: by a quarter of how long the record is needed.
+/// It is later than `needed` by a quarter of the time that remains until then.
+///
+/// Each confirmation by the origin makes a response needed for longer. Many storages write the whole record
+/// to move its retention time, and some of them bill by the byte, so times are moved rarely and far.
 pub(crate) fn with_slack(needed: Timestamp, now: Timestamp) -> Timestamp {
     let [least, most] = SLACK;
     needed + (needed.since(now) / 4).clamp(least, most)

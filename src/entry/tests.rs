@@ -1,4 +1,4 @@
-//! What is written is what is read, whatever is in it; and what was not written is not read.
+//! Records are read as they were written, and other bytes are not records.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn fields() -> impl Strategy<Value = HeaderMap> {
     vec(("[a-z0-9!#$%&\'*+.^_`|~-]{1,12}", vec(byte, 0..40)), 0..12).prop_map(|fields| {
         let mut map = HeaderMap::new();
         for (name, value) in fields {
-            // A name that comes again is another line of it.
+            // A repeated name adds another line of the field.
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a token");
             map.append(name, HeaderValue::from_bytes(&value).expect("a value"));
         }
@@ -32,7 +32,7 @@ fn moment() -> impl Strategy<Value = Timestamp> {
 }
 
 fn body() -> impl Strategy<Value = StoredBody> {
-    // As many chunks as there are keys for.
+    // No more chunks than keys can number.
     let len = |(chunk_len, parts): (u32, u32)| (chunk_len, u64::from(chunk_len) * u64::from(parts));
     let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len), moment());
     prop_oneof![
@@ -156,7 +156,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_slot_is_read_as_it_was_written(slot in slot(), until in moment()) {
+    fn slot_is_read_as_it_was_written(slot in slot(), until in moment()) {
         let expected = format!("{slot:?}");
         let bytes = record(slot, until).to_bytes();
         let read = Record::from_bytes(bytes.clone()).expect("its own bytes");
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_that_was_not_written_is_not_a_slot_or_panics(bytes in vec(any::<u8>(), 0..200), version in any::<bool>()) {
+    fn foreign_payload_does_not_panic(bytes in vec(any::<u8>(), 0..200), version in any::<bool>()) {
         let bytes = if version { [&[codec::VERSION], &bytes[..]].concat() } else { bytes };
         let foreign = Record::new(bytes, Timestamp::NEVER);
         if let Some(slot) = decode(&foreign) {

@@ -1,7 +1,9 @@
-//! Deleting what is stored, and giving it another lifetime.
+//! Methods of the handle that delete responses or change their lifetimes.
 //!
-//! Promises: deleting is an invalidation, so that a fetch under way brings nothing back; it says how many responses it took; a
-//! lifetime is changed only where nobody changed the record meanwhile.
+//! # Invariants
+//! - A deletion is an invalidation, so that a fetch that is under way does not bring a response back.
+//! - A deletion returns how many responses it removed.
+//! - A lifetime is changed only if no other process changes the record at the same time.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -20,27 +22,28 @@ use crate::service::invalidated;
 use crate::storage::{Key, Kind, Retain, Storage};
 
 impl<S: Storage> CacheHandle<S> {
-    /// Deletes the stored responses that a filter chooses; says how many. As with [`delete`](Self::delete), no process serves
-    /// them afterwards, and no fetch that is under way brings them back.
+    /// Deletes the stored responses that a filter chooses, and returns how many.
     ///
-    /// A response that this layer was fetching when the call began is not stored either, if the filter chooses it. Of
-    /// what was not stored yet, other processes and other layers on the same storage know nothing: what they were fetching
-    /// for the first time is stored. [`delete_url`](Self::delete_url) and [`invalidate_tag`](Self::invalidate_tag) reach
-    /// that too.
+    /// As with [`delete`](Self::delete), no process serves them afterwards, and no fetch that is under way brings them back.
     ///
-    /// Where fields tell several responses of a URL apart, the first of them takes the others with it: they are fetched
-    /// again. Others go alone.
+    /// A response that this layer was fetching when the call began is not stored either, if the filter chooses it. That does
+    /// not hold for a response that another process, or another layer on the storage, was fetching for the first time.
+    /// [`delete_url`](Self::delete_url) and [`invalidate_tag`](Self::invalidate_tag) reach those too.
+    ///
+    /// If a URL has several variants, deleting the first makes the others unreachable, so that they are fetched again.
+    /// Deleting another variant leaves the rest.
     ///
     /// # Errors
-    /// As with [`entries`](Self::entries), or the store did not take a deletion; some may be deleted by then.
+    /// Returns the errors of [`entries`](Self::entries), or the storage's error if it did not take a deletion. Some responses
+    /// may be deleted by then.
     pub async fn delete_matching(&self, filter: &EntryFilter) -> Result<u64> {
         filter.check()?;
-        let (shared, everywhere, chosen) = (&self.shared, self.everywhere, filter.clone());
+        let (shared, all, chosen) = (&self.shared, self.across_partitions, filter.clone());
         let (number, policy, clock) =
             (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
         let keyer = shared.records.keyer.clone();
-        // First, so that a fetch under way is stored before this looks, or asks this before it stores.
-        self.shared.records.changes.note_deletion(Arc::new(move |key, record, names| {
+        // Before the listing. A fetch that is under way then either is stored before the listing, or finds this note.
+        self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
             let (text, variant) = match decode(record) {
                 Some(Slot::Head(head)) => (&head.key_text, &head.inline),
                 Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
@@ -48,10 +51,10 @@ impl<S: Storage> CacheHandle<S> {
             };
             let freshness = variant.response.freshness(number, &policy).into_owned();
             let told = (freshness, clock.now());
-            is_own(&keyer, everywhere, key, text)
+            is_own(&keyer, all, key, text)
                 && chosen.matches(&StoredEntry::new((key, record.clone()), text, names, variant, told))
         }));
-        // What has asked already and is not in the store yet.
+        // Writes that passed the note before it was there, and are not in the storage yet.
         let mut removed = HashSet::new();
         for (key, record) in self.shared.records.in_flight.listed() {
             if let Some(entry) = self.shown(key, record).await?.filter(|entry| filter.matches(entry)) {
@@ -73,49 +76,49 @@ impl<S: Storage> CacheHandle<S> {
         self.shared.records.invalidate(entry.key, Some(&entry.url)).await.into_result()
     }
 
-    /// Removes all records that are kept no longer, of whatever kind: [`Storage::delete_expired`]. How many records there
-    /// were, pieces of bodies among them. Nothing that could be served is lost. A store that expires records by itself
-    /// (Redis, MongoDB, DynamoDB) has few.
+    /// Removes all expired records, including body chunks, and returns how many ([`Storage::delete_expired`]).
     ///
-    /// It takes the time that the store needs: there is no deadline.
+    /// No response that could be served is lost. A storage that expires records by itself (Redis, MongoDB, DynamoDB) has few
+    /// of them. There is no timeout: it takes as long as the storage does.
     ///
     /// # Errors
-    /// The store failed; some may be removed by then.
+    /// Returns the storage's error. Some records may be removed by then.
     pub async fn delete_expired(&self) -> Result<u64> {
-        self.shared.records.store.store().delete_expired(self.shared.config.clock.now()).await
+        self.shared.records.storage.inner().delete_expired(self.shared.config.clock.now()).await
     }
 
-    /// Deletes everything; says how many stored responses there were.
+    /// Deletes all entries, and returns how many responses there were.
     ///
-    /// A cache with a partition or a secret of its own deletes what is its own, as
-    /// [`delete_matching`](Self::delete_matching) does. Any other, or a handle
-    /// [`across_partitions`](Self::across_partitions), empties the store: what other caches keep there is gone as well, and
-    /// so are the traces of earlier invalidations, so that a fetch which is under way may still store its response. Where
-    /// that must not be, use `delete_matching(&EntryFilter::new())`.
+    /// A cache with a partition or a key secret deletes its own entries, as [`delete_matching`](Self::delete_matching) does.
+    /// Any other cache, or a handle [`across_partitions`](Self::across_partitions), empties the storage. Then the entries of
+    /// other caches are gone too, and so are tombstones, so that a fetch that is under way may still store its response. Use
+    /// `delete_matching(&EntryFilter::new())` if that must not happen.
     ///
     /// # Errors
-    /// The store failed; some may be deleted by then.
+    /// Returns the storage's error. Some responses may be deleted by then.
     pub async fn clear(&self) -> Result<u64> {
         let everything = EntryFilter::new();
-        if !self.everywhere && !self.shared.config.has_usual_keys() {
+        if !self.across_partitions && !self.shared.config.has_default_keys() {
             return self.delete_matching(&everything).await;
         }
-        let all = self.clone().across_partitions();
+        let all = self.clone().across_partitions(true);
         let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
         invalidated(&self.shared.observer, "hand", None);
-        self.shared.records.store.store().clear().await?;
+        self.shared.records.storage.inner().clear().await?;
         Ok(count)
     }
 
-    /// Gives the stored responses that a filter chooses another lifetime, counted from now; says how many have it. It
-    /// overrides what they said themselves, `no-cache` too, until they are fetched or confirmed by the origin again. They are
-    /// then kept for as long as the cache's settings say for that lifetime.
+    /// Sets the lifetime of the stored responses that a filter chooses, and returns how many were changed.
     ///
-    /// [`Ttl::Revalidate`] makes them stale at once, [`Ttl::DoNotStore`] deletes them. One that somebody else changes
-    /// meanwhile, or whose body is gone, is left as it is.
+    /// The lifetime counts from now. It overrides the response's own, and its `no-cache`, until the response is fetched or
+    /// revalidated again. The response is kept for as long as the cache's settings say for that lifetime.
+    ///
+    /// [`Ttl::Revalidate`] makes responses stale at once, [`Ttl::DoNotStore`] deletes them. A response that another process
+    /// changes at the same time, or whose body is gone, is left as it is.
     ///
     /// # Errors
-    /// As with [`entries`](Self::entries), or the store did not take a change; some may be changed by then.
+    /// Returns the errors of [`entries`](Self::entries), or the storage's error if it did not take a change. Some responses
+    /// may be changed by then.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -161,26 +164,26 @@ impl<S: Storage> CacheHandle<S> {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
-        self.shared.records.store.retain(&groups, Retain::AtLeast(until)).await?;
+        self.shared.records.storage.retain(&groups, Retain::AtLeast(until)).await?;
         let Some(slot) = decode(&record) else { return Ok(false) };
         let retain = match slot {
-            // Without names there are no further variants to be reached through it.
+            // Without names it leads to no other variants.
             Slot::Head(head) if head.names.is_empty() => until.max(head.fence),
             Slot::Head(head) => until.max(head.fence).max(record.retain_until()),
             _ => until,
         };
         let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };
         let new = entry::record(slot, retain);
-        match self.shared.records.store.write_if(key, Some(record.stamp()), new).await {
+        match self.shared.records.storage.write_if(key, Some(record.stamp()), new).await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(false),
             Err(error) => return Err(error),
         }
         if key.kind == Kind::Variant {
-            self.shared.records.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
+            self.shared.records.storage.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
         }
-        // What is kept for a shorter time than before. Its readers have the grace.
+        // Where the body is now kept for a shorter time. Its readers have the grace to finish.
         self.shared.records.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
         Ok(true)
     }

@@ -1,7 +1,10 @@
-//! Copies what is stored to another storage.
+//! Copies stored responses to another storage.
 //!
-//! Promises: a few responses, and one chunk of each, are in memory at a time; each is counted once. How one is taken there:
-//! `destination`.
+//! `destination` writes one response.
+//!
+//! # Invariants
+//! - At most [`AT_ONCE`] responses, and one chunk of each, are in memory at a time.
+//! - Each response is counted once.
 
 use std::pin::pin;
 
@@ -13,31 +16,33 @@ use super::{AT_ONCE, CacheHandle};
 use crate::error::Result;
 use crate::storage::Storage;
 
-/// What [`CacheHandle::copy_to`] has done so far, in responses.
+/// The number of responses that [`CacheHandle::copy_to`] has handled so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {
-    /// Those that were written.
+    /// Responses that were written.
     pub responses: u64,
-    /// The bytes of their bodies.
+    /// The length of their bodies, in bytes.
     pub bytes: u64,
-    /// Those that were there already, from the same fetch.
+    /// Responses that the other storage had already, from the same fetch.
     pub unchanged: u64,
-    /// Those left out, since what is there is newer or was invalidated.
+    /// Responses left out, since the other storage has a newer one, or a tombstone.
     pub skipped: u64,
-    /// Those that cannot be copied: a part of the body is gone here, or they are too large for the other storage.
+    /// Responses that have lost a part of their body, or are too large for the other storage.
     pub failed: u64,
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// Copies the stored responses that a filter chooses to another storage, where a cache with the same partition and secret
-    /// finds them. Both may be in use meanwhile. `progress` is called after each response.
+    /// Copies the stored responses that a filter chooses to another storage.
     ///
-    /// A response that is the second or a later one of its URL takes the first one with it, through which it is found. A copy
-    /// that was cut short can be begun again: what is there already is not written again.
+    /// A cache with the same partition and key secret finds them there. Both storages may be in use meanwhile. `progress` is
+    /// called after each response.
+    ///
+    /// A variant is found through the first response of its URL, which is therefore copied along with it. If a copy was
+    /// interrupted, start it again: responses that are there already are not written again.
     ///
     /// # Errors
-    /// As with [`entries`](Self::entries), or the other storage failed; some are copied by then.
+    /// Returns the errors of [`entries`](Self::entries), or the other storage's error. Some responses are copied by then.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {

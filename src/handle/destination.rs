@@ -1,8 +1,10 @@
-//! Where responses are copied to.
+//! The storage that responses are copied to.
 //!
-//! Promises: a body is there before the record that names it; nothing that is newer there, or was invalidated there, is
-//! overwritten; a body that a record there names stays, whoever else copies; a response keeps its age, and what invalidated
-//! its group there does not let it in.
+//! # Invariants
+//! - A body is written before the record that names it.
+//! - A newer response and a tombstone are never overwritten.
+//! - A body that a record names stays, also if several copies run at the same time.
+//! - A response keeps its age. It is not written if one of its groups was invalidated there since it was fetched.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -18,7 +20,7 @@ use crate::service::{CLOCK_SKEW, variant_in, within};
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// What came of one response.
+/// The result for one response.
 pub(super) enum Outcome {
     Written,
     There,
@@ -26,11 +28,11 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// The other storage, beside the handle of the one that is copied.
+/// The other storage, with the handle of the one that is copied.
 pub(super) struct Destination<'a, S: Storage, T: Storage> {
     handle: &'a CacheHandle<S>,
     to: &'a T,
-    /// Heads that others took along, before it was their turn.
+    /// Heads that were copied along with a variant, before their own turn.
     ahead: Mutex<HashSet<Key>>,
 }
 
@@ -39,12 +41,12 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         Self { handle, to, ahead: Mutex::default() }
     }
 
-    /// One operation of the other storage.
+    /// Runs one operation of the other storage, in bounded time.
     async fn ask<R>(&self, operation: impl Future<Output = Result<R>> + Send) -> Result<R> {
-        within(self.handle.shared.config.body_deadline, operation).await
+        within(self.handle.shared.config.body_timeout, operation).await
     }
 
-    /// Copies a response, and what it is found through; with the length of its body.
+    /// Copies a response and the head that it is found through; returns the length of its body too.
     pub(super) async fn take_with_head(&self, entry: StoredEntry) -> Result<(Outcome, u64)> {
         let bytes = entry.body_len();
         if entry.key.kind == Kind::Head {
@@ -66,7 +68,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
                 None => return Ok((Outcome::Failed, 0)),
             }
             if !self.has_head(head, generation, &entry.url).await? {
-                return Ok((Outcome::Skipped, 0)); // another one is there, through which it cannot be found
+                return Ok((Outcome::Skipped, 0)); // through another head it would not be found
             }
         }
         let (key, until) = (entry.key, entry.record.retain_until());
@@ -90,9 +92,11 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         })
     }
 
-    /// The list of entity tags of further variants: where there is none, the origin's answers are longer, and no more.
+    /// Copies the list of the variants' entity tags.
+    ///
+    /// If the other storage has one already, it stays: without a tag, an answer of the origin is longer, but not wrong.
     async fn take_index(&self, key: Key) -> Result<()> {
-        if let Some(index) = self.handle.shared.records.store.read(key).await? {
+        if let Some(index) = self.handle.shared.records.storage.read(key).await? {
             self.ask(self.to.write_if(key, None, index)).await?;
         }
         Ok(())
@@ -120,7 +124,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             self.let_go(chunks_in(there.as_ref(), entry.key), Some(chunks)).await?;
             return Ok(Outcome::Written);
         }
-        // By another copy it may be there now.
+        // Another copy may have written it meanwhile.
         let there = self.ask(self.to.read(entry.key)).await?;
         self.let_go(Some(chunks), chunks_in(there.as_ref(), entry.key)).await?;
         Ok(match there.and_then(|there| standing(&there, &entry, begun)) {
@@ -130,10 +134,10 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         })
     }
 
-    /// Copies a body's chunks; false: one is gone here, or is too large.
+    /// Copies the chunks of a body; returns `false` if one is gone, or is too large.
     async fn take_chunks(&self, chunks: ChunkKeys) -> Result<bool> {
         for key in chunks {
-            let Some(chunk) = self.handle.shared.records.store.read_chunk(key).await? else {
+            let Some(chunk) = self.handle.shared.records.storage.read_chunk(key).await? else {
                 return Ok(false);
             };
             if fits(self.ask(self.to.write(key, chunk)).await)?.is_none() {
@@ -147,8 +151,9 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         self.handle.shared.config.clock.now()
     }
 
-    /// Gives the chunks of a body their end, but for those that are still in use: a response that was confirmed has the body
-    /// that it had.
+    /// Lets the chunks of a body expire, unless they are still in use.
+    ///
+    /// A response that was revalidated has the same body as before.
     async fn let_go(&self, chunks: Option<ChunkKeys>, used: Option<ChunkKeys>) -> Result<()> {
         let Some(mut chunks) = chunks else { return Ok(()) };
         if used.is_some_and(|used| used.is_body_of(&chunks)) {
@@ -163,7 +168,9 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         Ok(())
     }
 
-    /// The record as it belongs to its groups there; `None`: one of these was invalidated since it was fetched.
+    /// Returns the record with the values that its groups have there.
+    ///
+    /// Returns `None` if one of them was invalidated since the response was fetched.
     async fn join_groups(&self, entry: &StoredEntry) -> Result<Option<Record>> {
         let response = &entry.variant.response;
         if response.groups.is_empty() {
@@ -188,7 +195,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         Ok(slot.map(|slot| entry::record(slot, entry.record.retain_until())))
     }
 
-    /// The value of a group there; where it has none, it gets the one that it has here.
+    /// Returns the value of a group there, after copying it if there was none.
     async fn group_at(&self, key: Key) -> Result<Option<GroupValue>> {
         for _ in 0..2 {
             let there = self.ask(self.to.read(key)).await?;
@@ -198,7 +205,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             {
                 return Ok(Some(*value));
             }
-            let Some(here) = self.handle.shared.records.store.read(key).await? else { return Ok(None) };
+            let Some(here) = self.handle.shared.records.storage.read(key).await? else { return Ok(None) };
             self.ask(self.to.write_if(key, there.as_ref().map(Record::stamp), here)).await?;
         }
         Ok(None)
@@ -206,11 +213,11 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// The first response of an entry, if its head is of this generation.
+    /// Returns the first response of an entry, if its head is of this generation.
     async fn head_at(&self, key: Key, generation: [u8; 16]) -> Result<Option<StoredEntry>> {
-        let Some(record) = self.shared.records.store.read(key).await? else { return Ok(None) };
+        let Some(record) = self.shared.records.storage.read(key).await? else { return Ok(None) };
         match decode(&record) {
-            // Whether the response in it can still be used or not: others are found through it.
+            // Even if its own response cannot be served any more, since variants are found through it.
             Some(Slot::Head(head)) if head.generation == generation => {
                 Ok(Some(self.entry_of((key, record.clone()), &head.key_text, &head.names, &head.inline)))
             }
@@ -219,7 +226,9 @@ impl<S: Storage> CacheHandle<S> {
     }
 }
 
-/// What comes of a response for which this record is there; `None`: it takes the record's place.
+/// Returns the result for a response where this record is there already.
+///
+/// Returns `None` if the response replaces the record.
 fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Outcome> {
     if there.stamp() == entry.record.stamp() {
         return Some(Outcome::There);
@@ -232,14 +241,14 @@ fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Out
         return Some(Outcome::Skipped);
     }
     let there = &slot.variant()?.response;
-    // It may have another value of a group, or another lifetime.
+    // The records may still differ in the value of a group or in the lifetime.
     if there.is_of_the_fetch_of(&entry.variant.response) {
         return Some(Outcome::There);
     }
     (there.response_time >= entry.stored_at()).then_some(Outcome::Skipped)
 }
 
-/// The chunks of the body that a record names.
+/// Returns the chunks of the body that a record names.
 fn chunks_in(record: Option<&Record>, key: Key) -> Option<ChunkKeys> {
     record.and_then(variant_in).map(|variant| variant.response.body.chunks(key))
 }
@@ -251,7 +260,7 @@ fn generation_of(record: &Record) -> Option<[u8; 16]> {
     }
 }
 
-/// `None`: the other storage takes none of that length.
+/// Returns `None` if the record is too large for the other storage.
 fn fits<R>(written: Result<R>) -> Result<Option<R>> {
     match written {
         Ok(written) => Ok(Some(written)),

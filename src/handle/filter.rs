@@ -1,4 +1,4 @@
-//! Which stored responses are meant.
+//! A filter that chooses stored responses: [`EntryFilter`].
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
@@ -9,7 +9,9 @@ use super::entry::StoredEntry;
 use crate::error::{Error, Result};
 use crate::rules::{IntoUrlPattern, UrlPattern};
 
-/// Chooses stored responses: all conditions must hold. Without any it chooses everything.
+/// Chooses stored responses.
+///
+/// All its conditions must hold. A filter without conditions chooses every response.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,9 +28,9 @@ use crate::rules::{IntoUrlPattern, UrlPattern};
 #[must_use]
 pub struct EntryFilter {
     conditions: Vec<Condition>,
-    /// Asked last, and once for each that all conditions hold for.
+    /// Called last, since they may be slow: once for each response for which all conditions hold.
     tests: Vec<Test>,
-    /// A mistake in a condition, told when the filter is used.
+    /// A mistake in a condition, reported when the filter is used.
     mistake: Option<Error>,
 }
 
@@ -60,7 +62,7 @@ impl Condition {
 }
 
 impl EntryFilter {
-    /// Everything.
+    /// Returns a filter that chooses every response.
     pub fn new() -> Self {
         Self::default()
     }
@@ -70,8 +72,10 @@ impl EntryFilter {
         self
     }
 
-    /// Only those whose [URL](StoredEntry::url) is of this pattern: a glob as text, or a [`UrlPattern`]. A malformed glob
-    /// is an error where the filter is used. No glob matches what has a name of the user's instead of a URL.
+    /// Chooses responses whose [URL](StoredEntry::url) matches this pattern.
+    ///
+    /// The pattern is a glob as text, or a [`UrlPattern`]. A malformed glob is reported when the filter is used. A glob does
+    /// not match entries that the user named ([`key_fn`](crate::CacheLayerBuilder::key_fn)).
     pub fn url(mut self, pattern: impl IntoUrlPattern) -> Self {
         match pattern.into_url_pattern() {
             Ok(pattern) => self.and(Condition::Url(pattern)),
@@ -82,49 +86,53 @@ impl EntryFilter {
         }
     }
 
-    /// Only those of these statuses, such as `404..=404` or `500..`.
+    /// Chooses responses with these statuses, such as `404..=404` or `500..`.
     pub fn status(self, range: impl RangeBounds<u16>) -> Self {
         self.and(Condition::Status(range.start_bound().cloned(), range.end_bound().cloned()))
     }
 
-    /// Only those that were [stored](StoredEntry::stored_at) longer ago than this.
+    /// Chooses responses that were [stored](StoredEntry::stored_at) longer ago than this.
     pub fn older_than(self, age: Duration) -> Self {
         self.and(Condition::OlderThan(age))
     }
 
-    /// Only those that were [stored](StoredEntry::stored_at) less long ago than this.
+    /// Chooses responses that were [stored](StoredEntry::stored_at) more recently than this.
     pub fn younger_than(self, age: Duration) -> Self {
         self.and(Condition::YoungerThan(age))
     }
 
-    /// Only those that are [fresh](StoredEntry::is_fresh).
+    /// Chooses responses that are [fresh](StoredEntry::is_fresh).
     pub fn fresh(self) -> Self {
         self.and(Condition::Fresh(true))
     }
 
-    /// Only those that are not [fresh](StoredEntry::is_fresh).
+    /// Chooses responses that are not [fresh](StoredEntry::is_fresh).
     pub fn stale(self) -> Self {
         self.and(Condition::Fresh(false))
     }
 
-    /// Only those whose [body](StoredEntry::body_len) has more bytes than this.
+    /// Chooses responses whose [body](StoredEntry::body_len) is longer than this, in bytes.
     pub fn larger_than(self, bytes: u64) -> Self {
         self.and(Condition::LargerThan(bytes))
     }
 
-    /// Only those that were stored with this [tag](crate::CacheOptions::tags). To invalidate all that have it,
-    /// [`invalidate_tag`](crate::CacheHandle::invalidate_tag) needs one write and reads nothing.
+    /// Chooses responses with this [tag](crate::CacheOptions::tags).
+    ///
+    /// To invalidate all of them, [`invalidate_tag`](crate::CacheHandle::invalidate_tag) is cheaper: it reads nothing, and
+    /// writes once.
     pub fn tag(self, name: impl Into<String>) -> Self {
         self.and(Condition::Tag(name.into()))
     }
 
-    /// Only those that this says true of. It is asked last: once for each that all other conditions hold for.
+    /// Chooses responses for which the test returns `true`.
+    ///
+    /// It is called once for each response for which all other conditions hold.
     pub fn matching(mut self, test: impl Fn(&StoredEntry) -> bool + Send + Sync + 'static) -> Self {
         self.tests.push(Arc::new(test));
         self
     }
 
-    /// What is wrong with it.
+    /// Returns the mistake in a condition, if there is one.
     pub(super) fn check(&self) -> Result<()> {
         self.mistake.clone().map_or(Ok(()), Err)
     }

@@ -1,4 +1,4 @@
-//! What is stored for one request, or for one URL.
+//! Methods of the handle for one request or URL.
 
 use std::future::Future;
 
@@ -13,19 +13,19 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::service::{Asked, Found, Snapshot, from_record, invalidated};
+use crate::service::{Found, RequestView, Snapshot, from_record, invalidated};
 use crate::storage::{Key, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
-    /// Whether a response is stored that answers this request, be it fresh or stale.
+    /// Returns whether a stored response, fresh or stale, answers this request.
     ///
-    /// The request's URI, fields and [`CacheOptions`](crate::CacheOptions) say which, as when it goes through the cache; its
-    /// conditions and Cache-Control do not count. HEAD asks for what is stored for GET. For other methods the answer is no:
-    /// their requests are told apart by their content, which is not looked into here.
+    /// The request's URI, fields and [`CacheOptions`](crate::CacheOptions) count as they do in the cache. Its conditions and
+    /// Cache-Control do not. HEAD is answered by the response to GET. For other methods the answer is `false`, since their
+    /// content is part of the key, and is not read here.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable): the store could not be asked within the
-    /// [operation timeout](crate::CacheLayerBuilder::operation_timeout).
+    /// Returns [`Unavailable`](ErrorKind::Unavailable) if the storage did not answer within
+    /// [`operation_timeout`](crate::CacheLayerBuilder::operation_timeout).
     pub fn has<'h, B>(
         &'h self,
         request: &Request<B>,
@@ -34,10 +34,12 @@ impl<S: Storage> CacheHandle<S> {
         async move { Ok(self.candidate(parts).await?.is_some()) }
     }
 
-    /// What is stored for this request, as with [`has`](Self::has).
+    /// Returns the stored response, fresh or stale, that answers this request.
+    ///
+    /// The request counts as with [`has`](Self::has).
     ///
     /// # Errors
-    /// As with [`has`](Self::has).
+    /// Returns the errors of [`has`](Self::has).
     pub fn get<'h, B>(
         &'h self,
         request: &Request<B>,
@@ -45,11 +47,13 @@ impl<S: Storage> CacheHandle<S> {
         self.candidate(parts_of(request))
     }
 
-    /// The stored response to this request with its body, however stale it is: no origin is asked. Which one it is, is as with
-    /// [`has`](Self::has). `None`: there is none, or a part of its body is gone.
+    /// Returns the stored response to this request with its body, without asking the origin.
+    ///
+    /// The response may be stale. The request counts as with [`has`](Self::has). It returns `None` if no response is stored,
+    /// or if a part of its body is gone.
     ///
     /// # Errors
-    /// As with [`has`](Self::has). The body may fail later, where the store does.
+    /// Returns the errors of [`has`](Self::has). The body ends with an error if the storage fails later.
     pub fn read<'h, B>(
         &'h self,
         request: &Request<B>,
@@ -63,25 +67,28 @@ impl<S: Storage> CacheHandle<S> {
         }
     }
 
-    /// The response of an entry that was found before, with its body: as it was then. `None`: its body is gone.
+    /// Returns the response of an entry with its body, or `None` if its body is gone.
+    ///
+    /// The response is as it was when the entry was read.
     ///
     /// # Errors
-    /// None at present; the body may fail, where the store does.
+    /// Returns none at present. The body ends with an error if the storage fails.
     pub async fn read_entry(&self, entry: &StoredEntry) -> Result<Option<Response<CacheBody<Empty<Bytes>>>>> {
         let (parts, ()) = Request::new(()).into_parts();
-        // The cache's own doing, which is counted as no request's.
+        // Not a request of a client, so that it is not counted as one.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
-        (status.beside, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
-        Ok(from_record(&self.shared, Asked::by(&parts), entry.key, &entry.record, status).await)
+        (status.is_background, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
+        Ok(from_record(&self.shared, RequestView::of(&parts), entry.key, &entry.record, status).await)
     }
 
-    /// Deletes what is stored for a request's URI: all responses, whatever fields select them, and whatever the request's
-    /// method. Once it has returned, no response whose fetch began before is served, by any process that shares the store.
-    /// How many entries were there to be deleted: one, or none.
+    /// Deletes the entry of a request's URI, with all its variants, and returns 1 if there was one.
+    ///
+    /// The request's method and fields do not count. After this method has returned, no process on the storage serves a
+    /// response for the URI whose fetch began earlier.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable): the store has not taken it yet. This process already treats it as done, and
-    /// tries again by itself.
+    /// Returns [`Unavailable`](ErrorKind::Unavailable) if the storage has not acknowledged the write. This process treats
+    /// the entry as deleted all the same, and repeats the write by itself.
     pub fn delete<'h, B>(
         &'h self,
         request: &Request<B>,
@@ -95,20 +102,22 @@ impl<S: Storage> CacheHandle<S> {
         }
     }
 
-    /// Whether something is stored for this URL: a GET of it, whatever fields it might have. What
-    /// [`urls`](Self::urls) gives is taken as well, names of the user's too.
+    /// Returns whether a response to GET is stored for this URL, whatever fields select it.
+    ///
+    /// Texts that [`urls`](Self::urls) returns are accepted too, including names that the user gave.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the text is no absolute URL. Or as with [`has`](Self::has).
+    /// Returns [`Config`](ErrorKind::Config) if the text is not an absolute URL, or the errors of [`has`](Self::has).
     pub async fn has_url(&self, url: &str) -> Result<bool> {
         Ok(self.get_url(url).await?.is_some())
     }
 
-    /// What is stored for this URL, as with [`has_url`](Self::has_url); where fields tell several responses apart, the first
-    /// of them.
+    /// Returns the stored response for this URL.
+    ///
+    /// If there are several variants, it returns the first.
     ///
     /// # Errors
-    /// As with [`has_url`](Self::has_url).
+    /// Returns the errors of [`has_url`](Self::has_url).
     pub async fn get_url(&self, url: &str) -> Result<Option<StoredEntry>> {
         let parts = parts_of_url(url)?;
         let uri = self.uri_of(url, &parts)?;
@@ -124,10 +133,10 @@ impl<S: Storage> CacheHandle<S> {
         }
     }
 
-    /// Deletes what is stored for this URL, as [`delete`](Self::delete) does for a GET of it.
+    /// Deletes the entry of this URL, as [`delete`](Self::delete) does.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the text is no absolute URL. Or as with [`delete`](Self::delete).
+    /// Returns [`Config`](ErrorKind::Config) if the text is not an absolute URL, or the errors of [`delete`](Self::delete).
     pub async fn delete_url(&self, url: &str) -> Result<u64> {
         let parts = parts_of_url(url)?;
         self.delete_entry(&self.uri_of(url, &parts)?).await
@@ -135,11 +144,12 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn delete_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
         let head = self.shared.records.keyer.head(uri);
-        let there = self.shared.records.store.read(head).await.ok().flatten();
+        let there = self.shared.records.storage.read(head).await.ok().flatten();
         let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
             Some(Slot::Head(of)) => {
-                record.retain_until() > now && self.shared.records.is_believed(head, &of.key_text, &of.inline)
+                record.retain_until() > now
+                    && self.shared.records.is_not_invalidated(head, &of.key_text, &of.inline)
             }
             _ => false,
         });
@@ -161,7 +171,7 @@ impl<S: Storage> CacheHandle<S> {
         }
     }
 
-    /// A response of the entry that a lookup found.
+    /// Returns a response of the entry that a lookup found.
     async fn entry_at(&self, place: &Snapshot, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         let names = match place.usable.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => &*head.names,
@@ -175,7 +185,7 @@ impl<S: Storage> CacheHandle<S> {
         self.entry((key, record.clone()), text, names, variant).await
     }
 
-    /// The URI that a text names: one of the user's names, or a URL as the cache would know it.
+    /// Returns the URI of a text, which is a name that the user gave, or a URL.
     fn uri_of<'a>(&'a self, text: &'a str, parts: &'a request::Parts) -> Result<EffectiveUri<'a>> {
         if let Some(named) = EffectiveUri::of_text(text).filter(EffectiveUri::is_named) {
             return Ok(named);
@@ -184,7 +194,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 }
 
-/// A request's head, of which nothing but the body is left out.
+/// Returns a copy of a request without its body.
 fn parts_of<B>(request: &Request<B>) -> request::Parts {
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = request.method().clone();
@@ -214,5 +224,5 @@ fn no_url() -> Error {
 }
 
 fn unavailable() -> Error {
-    Error::new(ErrorKind::Unavailable, "the store could not be asked")
+    Error::new(ErrorKind::Unavailable, "the storage could not be read in time")
 }

@@ -1,7 +1,9 @@
-//! What is stored, one response after the other.
+//! Methods of the handle that list stored responses.
 //!
-//! Promises: what the cache could not answer from is not listed; nothing is listed twice in a store that nobody changes
-//! meanwhile; a few records are in memory at a time.
+//! # Invariants
+//! - A response that the cache could not serve is not listed.
+//! - While the storage does not change, each response is listed once.
+//! - At most [`AT_ONCE`] records are in memory at a time.
 
 use std::collections::HashSet;
 
@@ -18,27 +20,27 @@ use crate::error::Result;
 use crate::key::{EffectiveUri, Keyer};
 use crate::storage::{Key, Kind, Record, Storage};
 
-/// How much is stored, from [`CacheHandle::size`].
+/// The number and length of the stored responses, from [`CacheHandle::size`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StoreSize {
-    /// URLs with at least their first response.
+pub struct StorageSize {
+    /// The number of entries: URLs with at least one response.
     pub entries: u64,
-    /// Stored responses: several for a URL where fields tell requests apart.
+    /// The number of responses: several for a URL with variants.
     pub responses: u64,
-    /// About how many bytes they take in the storage, heads and bodies.
+    /// About how many bytes the responses take in the storage, heads and bodies.
     pub bytes: u64,
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// The stored responses that a filter chooses, in no order. What is stored or deleted while they are listed may be among
-    /// them or not.
+    /// Lists the stored responses that a filter chooses, in no particular order.
     ///
-    /// The whole store is read once, a few records at a time. No step waits longer than
-    /// [`body_timeout`](crate::CacheLayerBuilder::body_timeout).
+    /// Responses that are stored or deleted during the listing may be listed or not. The storage is read once as a whole, a
+    /// few records at a time. No step takes longer than [`body_timeout`](crate::CacheLayerBuilder::body_timeout).
     ///
     /// # Errors
-    /// The filter has a malformed pattern, or the store could not be read; nothing follows an error of the listing itself.
+    /// Yields [`Config`](crate::ErrorKind::Config) if the filter has a malformed pattern, or the storage's error. The stream
+    /// ends after an error of the listing itself.
     pub fn entries(
         &self,
         filter: &EntryFilter,
@@ -47,18 +49,18 @@ impl<S: Storage> CacheHandle<S> {
             return Either::Left(stream::iter([Err(mistake)]));
         }
         let filter = filter.clone();
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let shown = records.map_ok(|(key, record)| self.shown(key, record)).try_buffered(AT_ONCE);
         let chosen = move |entry: Option<StoredEntry>| entry.filter(|entry| filter.matches(entry));
         Either::Right(shown.try_filter_map(move |entry| future::ready(Ok(chosen(entry)))))
     }
 
-    /// The [URLs](StoredEntry::url) of the stored responses that a filter chooses, each once, in no order.
+    /// Lists the [URLs](StoredEntry::url) of the stored responses that a filter chooses, each once.
     ///
-    /// Memory: some forty bytes for each URL whose responses are told apart by fields.
+    /// The order is not specified. It keeps about forty bytes for each URL with variants in memory.
     ///
     /// # Errors
-    /// As with [`entries`](Self::entries).
+    /// Yields the errors of [`entries`](Self::entries).
     pub fn urls(&self, filter: &EntryFilter) -> impl Stream<Item = Result<String>> + Send + use<'_, S> {
         let mut seen = HashSet::new();
         self.entries(filter).try_filter_map(move |entry| {
@@ -67,14 +69,16 @@ impl<S: Storage> CacheHandle<S> {
         })
     }
 
-    /// How much is stored. The whole store is read.
+    /// Counts the stored responses.
+    ///
+    /// It reads the whole storage. [`usage`](Self::usage) is cheap, and counts bytes only.
     ///
     /// # Errors
-    /// As with [`entries`](Self::entries).
-    pub async fn size(&self) -> Result<StoreSize> {
+    /// Returns the errors of [`entries`](Self::entries).
+    pub async fn size(&self) -> Result<StorageSize> {
         let everything = EntryFilter::new();
         let all = self.entries(&everything);
-        all.try_fold(StoreSize::default(), |mut size, entry| {
+        all.try_fold(StorageSize::default(), |mut size, entry| {
             size.entries += u64::from(entry.key.kind == Kind::Head);
             size.responses += 1;
             size.bytes += entry.stored_len();
@@ -83,7 +87,7 @@ impl<S: Storage> CacheHandle<S> {
         .await
     }
 
-    /// What is told of a head or variant; `None`: nothing that the cache could answer from.
+    /// Describes a head or variant record; returns `None` if the cache could not serve it.
     pub(super) async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         match decode(&record) {
             Some(Slot::Head(head)) if self.is_own(key, &head.key_text) => {
@@ -92,7 +96,7 @@ impl<S: Storage> CacheHandle<S> {
             Some(Slot::Variant { key_text, generation, variant })
                 if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
             {
-                let head = self.shared.records.store.read(Key::head(key.entry)).await?;
+                let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
                     Some(Slot::Head(head))
                         if head.generation == *generation && head.key_text == *key_text =>
@@ -106,7 +110,7 @@ impl<S: Storage> CacheHandle<S> {
         }
     }
 
-    /// The response in a record, if the cache could answer from it now.
+    /// Returns the response in a record, if the cache could serve it now.
     pub(super) async fn entry(
         &self,
         (key, record): (Key, Record),
@@ -116,7 +120,7 @@ impl<S: Storage> CacheHandle<S> {
     ) -> Result<Option<StoredEntry>> {
         let now = self.shared.config.clock.now();
         if variant.until <= now
-            || !self.shared.records.is_believed(key, text, variant)
+            || !self.shared.records.is_not_invalidated(key, text, variant)
             || !self.shared.records.belongs(&variant.response.groups).await?
         {
             return Ok(None);
@@ -124,7 +128,7 @@ impl<S: Storage> CacheHandle<S> {
         Ok(Some(self.entry_of((key, record), text, names, variant)))
     }
 
-    /// The response in a record, as it is now.
+    /// Returns the response in a record.
     pub(super) fn entry_of(
         &self,
         (key, record): (Key, Record),
@@ -138,13 +142,13 @@ impl<S: Storage> CacheHandle<S> {
         StoredEntry::new((key, record), text, names, variant, (freshness, now))
     }
 
-    /// Whether this cache made the key of what has this text.
+    /// Returns whether the key belongs to this handle's entries.
     fn is_own(&self, key: Key, text: &str) -> bool {
-        is_own(&self.shared.records.keyer, self.everywhere, key, text)
+        is_own(&self.shared.records.keyer, self.across_partitions, key, text)
     }
 }
 
-/// Whether a key of what has this text was made by this keyer, or any will do.
-pub(super) fn is_own(keyer: &Keyer, everywhere: bool, key: Key, text: &str) -> bool {
-    everywhere || EffectiveUri::of_text(text).is_some_and(|uri| keyer.head(&uri).entry == key.entry)
+/// Returns whether the key is that of the text's URI by this keyer, or `all` is set.
+pub(super) fn is_own(keyer: &Keyer, all: bool, key: Key, text: &str) -> bool {
+    all || EffectiveUri::of_text(text).is_some_and(|uri| keyer.head(&uri).entry == key.entry)
 }

@@ -1,13 +1,14 @@
-//! A hand on the cache: [`CacheHandle`] looks into the store of a running cache and changes what is there.
+//! A handle to inspect and modify stored responses: [`CacheHandle`].
 //!
-//! Each file is one kind of question: `find` (one request or URL), `listing` (what is stored), `change` (deleting, and new
-//! lifetimes), `copy` (with `destination`), `survey` (what cannot be used), `warm`, `sweeper`; they are asked with an
-//! `EntryFilter` and answered with a `StoredEntry`.
+//! Each file has one kind of method: `find` (one request or URL), `listing` (all entries), `change` (deletions and new
+//! lifetimes), `copy` with `destination` (to another storage), `survey` (damaged and unused records), `warm` and `sweeper`.
+//! An `EntryFilter` chooses responses, a `StoredEntry` describes one. The handle may call `service`, which never calls it.
 //!
-//! Promises: what it shows is what the cache could answer from; what it deletes is not brought back by a fetch that was under
-//! way, in any process; a store that hangs is an error in bounded time, but for what the store does to all of its records at
-//! once (expiring, clearing), which takes the time that it takes; memory does not grow with the bodies, nor, but for
-//! sixteen bytes or so each, with the number of entries.
+//! # Invariants
+//! - The handle shows a response only if the cache could serve it.
+//! - A fetch that was under way, in any process, does not bring back a deleted response.
+//! - A storage that hangs causes an error in bounded time. Expiring and clearing are excepted, since they touch all records.
+//! - Memory use does not grow with the length of bodies, and by at most about forty bytes for each entry.
 
 mod change;
 mod copy;
@@ -29,7 +30,7 @@ use futures_util::TryStreamExt;
 pub use self::copy::Copied;
 pub use self::entry::StoredEntry;
 pub use self::filter::EntryFilter;
-pub use self::listing::StoreSize;
+pub use self::listing::StorageSize;
 pub use self::survey::Verified;
 pub use self::sweeper::Sweeper;
 pub use self::warm::Warmed;
@@ -41,32 +42,35 @@ use crate::observe::statistics::Statistics;
 use crate::service::{self, Shared};
 use crate::storage::{Storage, Usage};
 
-/// So many entries are read, copied or deleted at a time.
+/// How many entries are read, copied or deleted at a time: enough to hide the latency of a network, few enough for a
+/// storage that requests use meanwhile.
 const AT_ONCE: usize = 16;
 
-/// Looks into the store of a [`CacheLayer`], and changes what is there, while the cache runs. Cheap to clone.
+/// A handle to inspect and modify the stored responses of a [`CacheLayer`], while the cache runs.
 ///
-/// - **One request or URL**: [`has`](Self::has), [`get`](Self::get), [`read`](Self::read), [`delete`](Self::delete) for what
-///   the cache would answer a request from; [`has_url`](Self::has_url), [`get_url`](Self::get_url),
-///   [`delete_url`](Self::delete_url).
-/// - **What is stored**: [`entries`](Self::entries) and [`urls`](Self::urls) as streams, by an [`EntryFilter`];
-///   [`size`](Self::size), [`verify`](Self::verify).
-/// - **Changing it**: [`delete_matching`](Self::delete_matching), [`delete_expired`](Self::delete_expired),
+/// It is cheap to clone.
+///
+/// - **One request or URL**: [`has`](Self::has), [`get`](Self::get), [`read`](Self::read) and [`delete`](Self::delete) take
+///   a request; [`has_url`](Self::has_url), [`get_url`](Self::get_url) and [`delete_url`](Self::delete_url) take a URL.
+/// - **Listing**: [`entries`](Self::entries) and [`urls`](Self::urls) are streams, chosen by an [`EntryFilter`];
+///   [`size`](Self::size) counts, [`verify`](Self::verify) checks.
+/// - **Changing**: [`delete_matching`](Self::delete_matching), [`delete_expired`](Self::delete_expired),
 ///   [`clear`](Self::clear), [`reset_expiry`](Self::reset_expiry), [`invalidate_tag`](Self::invalidate_tag),
 ///   [`prune`](Self::prune), [`sweep_every`](Self::sweep_every).
-/// - **Moving**: [`copy_to`](Self::copy_to) another storage, [`warm`](Self::warm) by requests.
+/// - **Moving**: [`copy_to`](Self::copy_to) copies to another storage, [`warm`](Self::warm) fetches in advance.
 ///
-/// An **entry** is what is stored for one URL: its first response, and further ones where Vary (or the cache's settings)
-/// tell requests apart. It is judged by the layer's settings: what this cache could not answer from (invalidated, kept no
-/// longer, being written) is not there for the handle either. What is stale but kept is.
+/// An **entry** is all that is stored for one URL: its first response, and variants of it where Vary or the cache's
+/// settings tell requests apart. The handle judges entries by the layer's settings. It does not show a response that this
+/// cache could not serve, because it was invalidated, has expired or is being written. It shows stale responses that are
+/// still kept.
 ///
-/// Where several caches share a store, a handle sees its own cache's entries: those of the same
-/// [`partition`](crate::CacheLayerBuilder::partition) and [`secret`](crate::CacheLayerBuilder::secret).
-/// [`across_partitions`](Self::across_partitions) shows the others' too, what a `CacheMiddleware` keeps in a `partition` among
-/// them. Tags and groups of a layer are those of its middlewares' partitions as well.
+/// Where several caches share a storage, a handle sees the entries of its own cache: those with the same
+/// [`partition`](crate::CacheLayerBuilder::partition) and [`key_secret`](crate::CacheLayerBuilder::key_secret). With
+/// [`across_partitions`](Self::across_partitions) it sees all entries, also those that a `CacheMiddleware` keeps in a
+/// partition of its own. Tags and groups always include the partitions of the layer's middlewares.
 ///
-/// What is asked by hand counts nowhere in the [`statistics`](Self::statistics), but for invalidations. A cache that is
-/// [`read_only`](crate::CacheLayerBuilder::read_only) may still be changed by hand.
+/// Operations of the handle do not count in the [`statistics`](Self::statistics), except for invalidations. The handle may
+/// change the storage of a [`read_only`](crate::CacheLayerBuilder::read_only) cache too.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -105,49 +109,56 @@ const AT_ONCE: usize = 16;
 /// ```
 pub struct CacheHandle<S: Storage> {
     shared: Arc<Shared<S>>,
-    /// Also what other caches keep in the store.
-    everywhere: bool,
+    /// Includes the entries of other caches on the storage.
+    across_partitions: bool,
 }
 
 impl<S: Storage> CacheLayer<S> {
-    /// A hand on this cache: to see what is stored, and to change it.
+    /// Returns a handle to inspect and modify stored responses.
     pub fn handle(&self) -> CacheHandle<S> {
-        CacheHandle { shared: Arc::clone(self.shared()), everywhere: false }
+        CacheHandle { shared: Arc::clone(self.shared()), across_partitions: false }
     }
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// The same hand on all that is in the store, also what caches with another partition or secret keep there. What asks
-    /// by a request or a URL stays with this cache's own.
+    /// Returns this handle for all entries in the storage, or for this cache's own.
+    ///
+    /// With `true`, the handle also sees the entries of caches with another partition or key secret. Methods that take a
+    /// request or a URL see this cache's own entries in any case.
+    ///
+    /// Default: `false`.
     #[must_use]
-    pub fn across_partitions(mut self) -> Self {
-        self.everywhere = true;
+    pub fn across_partitions(mut self, all: bool) -> Self {
+        self.across_partitions = all;
         self
     }
 
-    /// As [`CacheLayer::invalidate_tag`].
+    /// Invalidates all responses with this tag, as [`CacheLayer::invalidate_tag`] does.
     ///
-    /// A handle [`across_partitions`](Self::across_partitions) reads the whole store, and ends the tags of this name of
-    /// every partition that keeps a response with it.
+    /// A handle [`across_partitions`](Self::across_partitions) reads the whole storage, and invalidates the tag in every
+    /// partition that has a response with it.
     ///
     /// # Errors
-    /// The store has not taken it yet, or could not be read.
+    /// Returns the storage's error if the storage could not be read, or has not acknowledged the write.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.shared.records.end_tag(name).await?;
+        self.shared.records.invalidate_tag(name).await?;
         self.end_elsewhere(|_, group| group.is_tag && *group.name == *name).await
     }
 
-    /// As [`CacheLayer::invalidate_group`]; across partitions as [`invalidate_tag`](Self::invalidate_tag).
+    /// Invalidates all responses in a group of an origin, as [`CacheLayer::invalidate_group`] does.
+    ///
+    /// A handle [`across_partitions`](Self::across_partitions) does so as [`invalidate_tag`](Self::invalidate_tag) does.
     ///
     /// # Errors
-    /// The origin is none, the store has not taken it yet, or could not be read.
+    /// Returns [`Config`](crate::ErrorKind::Config) if `origin` is malformed, or the storage's error if the storage could
+    /// not be read, or has not acknowledged the write.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.shared.records.end_group(origin, name).await?;
+        self.shared.records.invalidate_origin_group(origin, name).await?;
         let uri = origin.parse::<http::Uri>().ok();
         let Some(of) = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text()) else {
             return Ok(());
         };
-        // What has a name of the user's may be of any origin.
+        // An entry that the user named may be of any origin.
         let is_of = |url: &str| {
             service::origin(url) == service::origin(&of)
                 || EffectiveUri::of_text(url).is_none_or(|uri| uri.is_named())
@@ -155,9 +166,9 @@ impl<S: Storage> CacheHandle<S> {
         self.end_elsewhere(|url, group| !group.is_tag && *group.name == *name && is_of(url)).await
     }
 
-    /// Ends the groups that are chosen, wherever stored responses are their members, if this handle is for all partitions.
+    /// Invalidates the chosen groups of every partition, if this handle is for all of them.
     async fn end_elsewhere(&self, chosen: impl Fn(&str, &Membership) -> bool + Send + Sync) -> Result<()> {
-        if !self.everywhere {
+        if !self.across_partitions {
             return Ok(());
         }
         let mut keys = HashSet::new();
@@ -166,16 +177,16 @@ impl<S: Storage> CacheHandle<S> {
         while let Some(entry) = entries.try_next().await? {
             let groups = entry.variant.response.groups.iter();
             for group in groups.filter(|group| chosen(entry.url(), group)) {
-                // Those that it has ended are no longer listed: each group once.
+                // Each group once: the listing no longer shows members of a group that was ended.
                 if keys.insert(group.key) {
-                    self.shared.records.end_group_at(group.key).await?;
+                    self.shared.records.invalidate_group_at(group.key).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// As [`CacheLayer::statistics`].
+    /// Returns what the cache has done since it was built, as [`CacheLayer::statistics`] does.
     pub fn statistics(&self) -> Statistics {
         self.shared.observer.statistics()
     }
@@ -205,20 +216,22 @@ impl<S: Storage> CacheHandle<S> {
         self.shared.records.close().await
     }
 
-    /// The storage itself, which knows nothing of responses.
+    /// Returns the storage, which knows records and no responses.
     pub fn storage(&self) -> &S {
-        self.shared.records.store.store()
+        self.shared.records.storage.inner()
     }
 }
 
 impl<S: Storage> Clone for CacheHandle<S> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), everywhere: self.everywhere }
+        Self { shared: Arc::clone(&self.shared), across_partitions: self.across_partitions }
     }
 }
 
 impl<S: Storage> fmt::Debug for CacheHandle<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheHandle").field("across_partitions", &self.everywhere).finish_non_exhaustive()
+        f.debug_struct("CacheHandle")
+            .field("across_partitions", &self.across_partitions)
+            .finish_non_exhaustive()
     }
 }

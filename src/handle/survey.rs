@@ -1,9 +1,10 @@
-//! Finds what cannot be used: damage, and what nothing names.
+//! Finds records that cannot be used: damaged ones, and orphans that no record names.
 //!
-//! Promises: what somebody is just storing is not taken for damage nor for a rest; nothing is changed but by `prune`, and by
-//! that only how long a rest is kept.
+//! All keys are listed first and the records are read afterwards, so that a chunk is known before the record that names it.
 //!
-//! All keys are listed first and the records read after, so that a body is known before the record that names it.
+//! # Invariants
+//! - A response that is being written is not taken for damaged, nor its chunks for orphans.
+//! - Only `prune` changes something, and only how long an orphan is kept.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -18,41 +19,41 @@ use crate::service::variant_in;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// What [`CacheHandle::verify`] has found so far.
+/// The number of records that [`CacheHandle::verify`] has found so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
     /// Stored responses that were read to their end.
     pub responses: u64,
-    /// The bytes of their bodies.
+    /// The length of their bodies, in bytes.
     pub bytes: u64,
-    /// Records that are damaged, foreign, or of another version of this crate. The cache takes them for absent.
+    /// Records that are damaged, foreign, or of another version of this crate. The cache treats them as absent.
     pub undecodable: u64,
-    /// Responses with a body of which a piece is missing or of a wrong length. The cache fetches them again.
+    /// Responses with a chunk that is missing or has a wrong length. The cache fetches them again.
     pub incomplete: u64,
-    /// Records that nothing names and that have no end near: [`prune`](CacheHandle::prune) gives them one.
+    /// Records that no other record names and that do not expire soon. [`prune`](CacheHandle::prune) lets them expire.
     pub orphans: u64,
 }
 
 impl Verified {
-    /// Whether nothing is damaged. Orphans are no damage.
+    /// Returns whether nothing is damaged. Orphans do not count as damage.
     pub fn is_sound(&self) -> bool {
         self.undecodable == 0 && self.incomplete == 0
     }
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// Reads all that is in the store, bodies too, of every cache that shares it, and reports what cannot be used. Changes
-    /// nothing. `progress` is called after each response.
+    /// Reads all records and bodies in the storage, and counts those that cannot be used.
     ///
-    /// Memory: some forty bytes for each stored response.
+    /// It reads the records of every cache on the storage, and changes nothing. `progress` is called after each response. It
+    /// keeps about forty bytes for each response in memory.
     ///
     /// # Errors
-    /// The store could not be read.
+    /// Returns the storage's error.
     pub async fn verify(&self, mut progress: impl FnMut(&Verified) + Send) -> Result<Verified> {
         let mut verified = Verified::default();
         let mut survey = self.survey().await?;
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let varied = std::mem::take(&mut survey.varied);
         let read =
             records.map_ok(|(key, record)| self.read_whole(&varied, key, record)).try_buffered(AT_ONCE);
@@ -74,29 +75,31 @@ impl<S: Storage> CacheHandle<S> {
             }
             progress(&verified);
         }
-        let mut rests = pin!(self.rests(&survey));
-        while let Some(rest) = rests.try_next().await? {
-            match rest {
-                Rest::Undecodable => verified.undecodable += 1,
-                Rest::Orphan(_) => verified.orphans += 1,
+        let mut unused = pin!(self.unused(&survey));
+        while let Some(record) = unused.try_next().await? {
+            match record {
+                Unused::Undecodable => verified.undecodable += 1,
+                Unused::Orphan(_) => verified.orphans += 1,
             }
             progress(&verified);
         }
         Ok(verified)
     }
 
-    /// Gives an end, in an hour, to records that nothing names and that would otherwise stay for long or for ever: pieces of
-    /// bodies whose writing was cut short, responses whose head was replaced, and heads through which nothing is found any
-    /// more. Says how many. All caches that share the store are looked at.
+    /// Lets orphans expire in an hour, and returns how many there were.
     ///
-    /// Needed now and then where responses are kept for ever; others have an end anyway. The body of a response that is
-    /// being fetched again meanwhile may have to be fetched once more.
+    /// Orphans are records that no other record names: chunks of a body whose writing was interrupted, variants whose head
+    /// was replaced, and heads that lead to no response. Those that expire soon are left alone. The orphans of every cache on
+    /// the storage are found.
+    ///
+    /// It is useful from time to time where responses are kept for ever; other records expire anyway. The body of a response
+    /// that is being fetched at the same time may have to be fetched once more.
     ///
     /// # Errors
-    /// The store could not be read, or did not take a change.
+    /// Returns the storage's error if it could not be read, or did not take a change.
     pub async fn prune(&self) -> Result<u64> {
         let mut survey = self.survey().await?;
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let varied = &std::mem::take(&mut survey.varied);
         let read = records.map_ok(|(key, record)| async move {
             let is_orphan = self.is_orphan(varied, key, &record).await?;
@@ -107,27 +110,28 @@ impl<S: Storage> CacheHandle<S> {
         while let Some((key, record, is_orphan)) = read.try_next().await? {
             survey.name(key, &record);
             if is_orphan {
-                pruned += self.give_end(key).await?;
+                pruned += self.let_expire(key).await?;
             }
         }
-        let mut rests = pin!(self.rests(&survey));
-        while let Some(rest) = rests.try_next().await? {
-            if let Rest::Orphan(key) = rest {
-                pruned += self.give_end(key).await?;
+        let mut unused = pin!(self.unused(&survey));
+        while let Some(record) = unused.try_next().await? {
+            if let Unused::Orphan(key) = record {
+                pruned += self.let_expire(key).await?;
             }
         }
         Ok(pruned)
     }
 
-    async fn give_end(&self, key: Key) -> Result<u64> {
+    /// Lets a record expire after the grace for its readers; returns how many records were changed.
+    async fn let_expire(&self, key: Key) -> Result<u64> {
         let end = self.shared.config.clock.now() + GRACE;
-        self.shared.records.store.retain(&[key], Retain::AtMost(end)).await
+        self.shared.records.storage.retain(&[key], Retain::AtMost(end)).await
     }
 
-    /// What is there by name.
+    /// Lists the keys in the storage.
     async fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
-        let mut keys = pin!(self.shared.records.store.steps(self.shared.records.store.store().keys()));
+        let mut keys = pin!(self.shared.records.storage.steps(self.shared.records.storage.inner().keys()));
         while let Some(key) = keys.try_next().await? {
             if key.kind == Kind::Variant {
                 survey.varied.insert(number(&key.entry));
@@ -141,32 +145,33 @@ impl<S: Storage> CacheHandle<S> {
         Ok(survey)
     }
 
-    /// What is there and has no use, once all records have been read.
-    fn rests(&self, survey: &Survey) -> impl futures_core::Stream<Item = Result<Rest>> + Send {
-        let keys = self.shared.records.store.steps(self.shared.records.store.store().keys()).take_while({
-            let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
-            move |_| std::future::ready(is_needed)
-        });
+    /// Returns the records that were not found in use, after all records were read.
+    fn unused(&self, survey: &Survey) -> impl futures_core::Stream<Item = Result<Unused>> + Send {
+        let keys =
+            self.shared.records.storage.steps(self.shared.records.storage.inner().keys()).take_while({
+                let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
+                move |_| std::future::ready(is_needed)
+            });
         let suspects = keys.try_filter(|key| std::future::ready(survey.suspects(key)));
         let looked = suspects.map_ok(move |key| async move {
-            let there = self.shared.records.store.read_chunk(key).await?;
+            let there = self.shared.records.storage.read_chunk(key).await?;
             let until = there.as_ref().map(Record::retain_until);
             Ok(match (key.kind, until) {
-                (Kind::Chunk, Some(until)) if self.is_far(until) => Some(Rest::Orphan(key)),
-                // It was listed twice, and there is no record to be read.
-                (Kind::Head | Kind::Variant, None) => Some(Rest::Undecodable),
+                (Kind::Chunk, Some(until)) if self.is_far(until) => Some(Unused::Orphan(key)),
+                // It was listed twice, and its record cannot be read.
+                (Kind::Head | Kind::Variant, None) => Some(Unused::Undecodable),
                 _ => None,
             })
         });
-        looked.try_buffered(AT_ONCE).try_filter_map(|rest| std::future::ready(Ok(rest)))
+        looked.try_buffered(AT_ONCE).try_filter_map(|record| std::future::ready(Ok(record)))
     }
 
-    /// Further away than a rest has to go.
+    /// Returns whether an orphan with this expiry needs an earlier one.
     fn is_far(&self, until: Timestamp) -> bool {
         until > self.shared.config.clock.now() + GRACE
     }
 
-    /// Whether it is a response that can never be found, or a head that leads to none.
+    /// Returns whether it is a variant that can never be found, or a head that leads to no response.
     async fn is_orphan(&self, varied: &HashSet<u64>, key: Key, record: &Record) -> Result<bool> {
         if !self.is_far(record.retain_until()) {
             return Ok(false);
@@ -180,7 +185,7 @@ impl<S: Storage> CacheHandle<S> {
             }
             _ => return Ok(false),
         };
-        let head = self.shared.records.store.read(Key::head(key.entry)).await?;
+        let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
         Ok(match head.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => head.generation != *generation || head.key_text != *key_text,
             _ => true,
@@ -205,14 +210,14 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn body_state(&self, key: Key, variant: &Variant) -> Result<State> {
         if variant.until <= self.shared.config.clock.now() {
-            return Ok(State::NoResponse); // it is on its way out, in whatever order
+            return Ok(State::NoResponse); // expired, so that its chunks may go in any order
         }
         let body = &variant.response.body;
         let StoredBody::Chunked { chunk_len, len, .. } = *body else { return Ok(State::Whole(body.len())) };
         let mut left = len;
         for key in body.chunks(key) {
             let expected = left.min(u64::from(chunk_len));
-            let chunk = self.shared.records.store.read_chunk(key).await?;
+            let chunk = self.shared.records.storage.read_chunk(key).await?;
             if chunk.is_none_or(|chunk| chunk.payload().len() as u64 != expected) {
                 return Ok(State::Incomplete);
             }
@@ -222,7 +227,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 }
 
-/// What a record of a head or variant is.
+/// The state of a head or variant record.
 enum State {
     Whole(u64),
     Incomplete,
@@ -231,25 +236,27 @@ enum State {
     NoResponse,
 }
 
-/// What has no use.
-enum Rest {
+/// A record without a use.
+enum Unused {
     Undecodable,
     Orphan(Key),
 }
 
-/// What was listed and not yet found in use, by [`number`]s: enough to tell apart what is in one store.
+/// The keys that were listed and not yet found in use.
+///
+/// They are kept as 64-bit hashes, to save memory: a collision only hides an orphan.
 #[derive(Default)]
 struct Survey {
     listed: HashSet<u64>,
     bodies: HashSet<u64>,
-    /// Entries with more than a head.
+    /// Entries with variants beside the head.
     varied: HashSet<u64>,
-    /// Entries whose body somebody is writing.
+    /// Entries whose body is being written, which have a placeholder.
     held: HashSet<[u8; 16]>,
 }
 
 impl Survey {
-    /// A record is there, and names its body.
+    /// Notes that a record was read, and that the body it names is in use.
     fn name(&mut self, key: Key, record: &Record) {
         self.listed.remove(&number(&key.to_bytes()));
         match decode(record) {

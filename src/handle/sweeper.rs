@@ -1,4 +1,4 @@
-//! Removes what has expired, now and then.
+//! Removes expired records periodically.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,34 +9,35 @@ use tokio::task::JoinHandle;
 use super::CacheHandle;
 use crate::storage::Storage;
 
-/// The shortest time between two sweeps.
+/// The shortest time between two sweeps. It keeps an interval of zero from taking a whole core.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Sweeps for as long as it lives: see [`CacheHandle::sweep_every`].
+/// Removes expired records for as long as it lives; [`CacheHandle::sweep_every`] returns one.
 #[derive(Debug)]
 #[must_use = "sweeping ends when this is dropped"]
 pub struct Sweeper(Option<JoinHandle<()>>);
 
 impl<S: Storage> CacheHandle<S> {
-    /// [Removes what has expired](Self::delete_expired) each time that this interval has passed, in a task on tokio, until
-    /// the sweeper is dropped, or the cache with all its services and handles. At least 100 ms.
+    /// Removes [expired records](Self::delete_expired) at this interval, in a tokio task.
     ///
-    /// Worth it for stores that remove nothing by themselves before they need the room: a SQLite file or a directory that
-    /// shall be small, or memory without a bound. Outside a tokio runtime nothing is swept, and an event says so. A failure is
-    /// an event too, and the next sweep comes at its time.
+    /// It ends when the sweeper is dropped, or the cache with all its services and handles. The interval is at least 100 ms.
+    ///
+    /// Use it for storages that remove expired records only when they need the room, if their size matters: a SQLite file or
+    /// a directory, or memory without a bound. Outside a tokio runtime nothing is removed, and an event says so. A failure is
+    /// an event too, and the next sweep runs as usual.
     pub fn sweep_every(&self, interval: Duration) -> Sweeper {
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!("nothing is swept: sweep_every was called outside a tokio runtime");
+            tracing::warn!("sweep_every was called outside a tokio runtime: expired records are not removed");
             return Sweeper(None);
         };
-        let (shared, everywhere) = (Arc::downgrade(&self.shared), self.everywhere);
+        let (shared, across_partitions) = (Arc::downgrade(&self.shared), self.across_partitions);
         Sweeper(Some(runtime.spawn(async move {
             loop {
                 tokio::time::sleep(interval.max(SHORTEST)).await;
                 let Some(shared) = shared.upgrade() else { return };
-                match (Self { shared, everywhere }).delete_expired().await {
-                    Ok(removed) => tracing::debug!(removed, "swept"),
-                    Err(error) => tracing::warn!(%error, "a sweep failed"),
+                match (Self { shared, across_partitions }).delete_expired().await {
+                    Ok(removed) => tracing::debug!(removed, "expired records removed"),
+                    Err(error) => tracing::warn!(%error, "removing expired records failed"),
                 }
             }
         })))
@@ -44,7 +45,7 @@ impl<S: Storage> CacheHandle<S> {
 }
 
 impl Sweeper {
-    /// Whether it is still at work.
+    /// Returns whether the task still runs.
     pub fn is_running(&self) -> bool {
         self.0.as_ref().is_some_and(|task| !task.is_finished())
     }

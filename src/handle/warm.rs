@@ -1,4 +1,4 @@
-//! Fetches ahead what will be asked for.
+//! Fetches responses in advance.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,30 +13,32 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::service::Warming;
 use crate::storage::Storage;
 
-/// What became of the requests of [`CacheHandle::warm`].
+/// The results of the requests of [`CacheHandle::warm`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warmed {
-    /// Fetched, and stored: the store has taken it.
+    /// Responses that were fetched and stored.
     pub stored: u64,
-    /// There already, fresh or stale.
+    /// Responses that were stored already, fresh or stale.
     pub hits: u64,
-    /// There already, and confirmed by the origin.
+    /// Responses that were stored already, and confirmed by the origin.
     pub revalidated: u64,
-    /// Answered, but not stored: [`CacheStatus::stored`] tells why, where you send the request yourself, or the event `not
-    /// stored`, where the store did not take it.
+    /// Responses that were fetched and not stored.
+    ///
+    /// The reason is in [`CacheStatus::stored`] if you send the request yourself, or in the event `not stored` if the storage
+    /// did not take the response.
     pub not_stored: u64,
-    /// The service failed, or the body did.
+    /// Requests for which the service or the body failed.
     pub failed: u64,
 }
 
 impl<S: Storage> CacheHandle<S> {
-    /// Sends requests through a service that this cache is a part of, reads the bodies to their end, and waits until they are
-    /// stored. `at_once`: how many requests are under way at a time, at least one.
+    /// Sends requests through a service that contains this cache, and waits until the responses are stored.
     ///
-    /// What the requests say counts as always: their fields, Cache-Control and
-    /// [`CacheOptions`](crate::CacheOptions). Fields that tell responses apart (Accept, Accept-Encoding, Authorization …)
-    /// should be those of the requests to come.
+    /// `at_once` is how many requests are under way at a time, at least one. The bodies are read to their end.
+    ///
+    /// Fields, Cache-Control and [`CacheOptions`](crate::CacheOptions) of the requests count as usual. Fields that select a
+    /// variant (Accept, Accept-Encoding, Authorization …) should be those of the requests to come.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -60,7 +62,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # });
     /// # }
     /// ```
-    #[allow(clippy::future_not_send)] // it is where the service and the requests are
+    #[allow(clippy::future_not_send)] // the future is Send if the service and the requests are
     pub async fn warm<Svc, ReqB, ResB>(
         &self,
         service: Svc,
@@ -95,7 +97,7 @@ impl<S: Storage> CacheHandle<S> {
             }) += 1;
         }
         self.shared.records.tasks.idle().await;
-        // What the store refused in the end, or lost to another writer, is not stored.
+        // The storage may have refused a response in the end, or another writer may have been faster.
         let failed = storing.iter().filter(|warming| warming.has_failed()).count() as u64;
         warmed.stored += storing.len() as u64 - failed;
         warmed.not_stored += failed;
@@ -103,7 +105,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 }
 
-/// Reads a response to its end. `None`: it failed; `Some(None)`: no cache had a hand in it.
+/// Reads a response to its end; returns `None` if it failed, and `Some(None)` if it went through no cache.
 #[allow(clippy::future_not_send)]
 async fn answer<Svc, ReqB, ResB>(mut service: Svc, request: Request<ReqB>) -> Option<Option<CacheStatus>>
 where

@@ -1,7 +1,11 @@
-//! What counts as the same request: the effective URI without what the user says does not count, or a name in its place.
+//! The user's settings on which requests are the same.
 //!
-//! Promises: a URI that nothing is said about is left as it is, and nothing is allocated for it; a name of the user's is
-//! never mistaken for a URI; values that do not count are in nothing that is stored.
+//! Query parameters can be ignored or sorted, and requests can have names in place of their URI.
+//!
+//! # Invariants
+//! - Without such settings a URI is kept as it is, and nothing is allocated for it.
+//! - A name that the user gives to a request is never mistaken for a URI.
+//! - Ignored values are in nothing that is stored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,22 +16,29 @@ use percent_encoding::percent_decode_str;
 
 use super::{Defaults, EffectiveUri};
 
-/// Names what a request is about; `None`: its URI does.
-pub(crate) type Naming = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
+/// A function of the user that names requests.
+///
+/// Returns `None` for a request that its URI identifies.
+pub(crate) type KeyFn = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
 
-/// The scheme of the user's names.
-pub(super) const NAMED: &str = "cache-key";
+/// The scheme of a user's name, which no URI of an origin has.
+pub(super) const NAMED_SCHEME: &str = "cache-key";
 
-/// How the identity of a request is made.
+/// The settings from which the identity of a request is made.
 #[derive(Clone, Default)]
 pub(crate) struct Identity {
+    /// The names of the query parameters that do not identify a request.
     pub(crate) ignored_query: Vec<String>,
+    /// Whether the order of query parameters does not identify a request.
     pub(crate) sorted_query: bool,
-    pub(crate) naming: Option<Naming>,
+    pub(crate) key_fn: Option<KeyFn>,
 }
 
 impl Identity {
-    /// Of a request; `name`: the one that it brings.
+    /// Returns the identity of a request, or `None` if it has no effective URI.
+    ///
+    /// `name` is the name that the options of the request give it. It takes precedence over the function of
+    /// the user.
     pub(crate) fn of<'a>(
         &self,
         parts: &'a request::Parts,
@@ -35,61 +46,71 @@ impl Identity {
         defaults: &'a Defaults,
     ) -> Option<EffectiveUri<'a>> {
         let uri = EffectiveUri::of(parts, defaults)?;
-        let name = name.map(str::to_owned).or_else(|| self.naming.as_ref()?(parts));
+        let name = name.map(str::to_owned).or_else(|| self.key_fn.as_ref()?(parts));
         Some(match name {
             Some(name) => EffectiveUri::named(&name),
             None => self.plain(uri),
         })
     }
 
-    /// Whether a request has a name in the place of its URI.
+    /// Returns whether a name identifies a request in place of its URI.
     pub(crate) fn names(&self, parts: &request::Parts, name: Option<&str>) -> bool {
-        name.is_some() || self.naming.as_ref().is_some_and(|naming| naming(parts).is_some())
+        name.is_some() || self.key_fn.as_ref().is_some_and(|key_fn| key_fn(parts).is_some())
     }
 
-    /// The URI that is sent on in place of the one that the client asked for, without what does not count.
+    /// Returns a rewritten URI without the ignored query parameters.
+    ///
+    /// A URI is rewritten if it is not sent on as the client asked for it.
     pub(crate) fn rewritten(&self, uri: &Uri) -> String {
         let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
-        let path_and_query = self.normal(path_and_query).map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        let path_and_query =
+            self.normalized(path_and_query).map_or(Cow::Borrowed(path_and_query), Cow::Owned);
         match (uri.scheme_str(), uri.authority()) {
             (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
             _ => path_and_query.into_owned(),
         }
     }
 
-    /// Whether it leaves all URIs as they are.
+    /// Returns whether these settings keep every URI as it is.
     pub(crate) fn is_plain(&self) -> bool {
-        self.ignored_query.is_empty() && !self.sorted_query && self.naming.is_none()
+        self.ignored_query.is_empty() && !self.sorted_query && self.key_fn.is_none()
     }
 
-    /// Of another URI, that the response to a request names.
+    /// Returns the identity of another URI, which the response to a request names (Location, Content-Location).
+    ///
+    /// The function of the user is given the request `asked` with this URI.
     pub(crate) fn of_uri<'a>(&self, uri: &'a Uri, asked: &request::Parts) -> Option<EffectiveUri<'a>> {
-        if let Some(naming) = &self.naming {
+        if let Some(key_fn) = &self.key_fn {
             let mut parts = asked.clone();
             parts.uri = uri.clone();
-            if let Some(name) = naming(&parts) {
+            if let Some(name) = key_fn(&parts) {
                 return Some(EffectiveUri::named(&name));
             }
         }
         EffectiveUri::of_uri(uri).map(|uri| self.plain(uri))
     }
 
-    /// The URI without what does not count.
+    /// Returns the URI without the query parameters that do not identify it.
+    ///
+    /// The others are sorted if these settings say so.
     pub(crate) fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
-        if let Some(normal) = self.normal(&uri.path_and_query) {
-            uri.path_and_query = Cow::Owned(normal);
+        if let Some(normalized) = self.normalized(&uri.path_and_query) {
+            uri.path_and_query = Cow::Owned(normalized);
         }
         uri
     }
 
-    /// The path and query in the form that equal requests share; `None`: it is in that form.
-    fn normal(&self, path_and_query: &str) -> Option<String> {
+    /// Returns the path and query in the form that requests of one identity share.
+    ///
+    /// Returns `None` if they are in that form already.
+    fn normalized(&self, path_and_query: &str) -> Option<String> {
         if !self.sorted_query && self.ignored_query.is_empty() {
             return None;
         }
         let (path, query) = path_and_query.split_once('?')?;
-        // Some servers split at semicolons as well, so that a parameter could hide in the value of an ignored one, or
-        // another one be the last of its name.
+        // Some servers split at semicolons as well. A client could hide a parameter in the value of an
+        // ignored one, or make another one the last of its name, and so store a response under the wrong
+        // identity.
         if query.contains(';') {
             return None;
         }
@@ -104,16 +125,16 @@ impl Identity {
             return None;
         }
         if self.sorted_query {
-            // Values of one name keep their order, which may mean something.
+            // A stable sort: the order of the values of one name may have a meaning.
             pairs.sort_by(|one, other| one.0.cmp(&other.0));
         }
         let pairs: Vec<&str> = pairs.into_iter().map(|(_, pair)| pair).collect();
-        let mark = if pairs.is_empty() { "" } else { "?" };
-        Some(format!("{path}{mark}{}", pairs.join("&")))
+        let question_mark = if pairs.is_empty() { "" } else { "?" };
+        Some(format!("{path}{question_mark}{}", pairs.join("&")))
     }
 }
 
-/// The name of a parameter, as a form writes it (a plus is a space).
+/// Decodes the name of a parameter, in which a plus is a space.
 fn decoded(name: &str) -> Cow<'_, str> {
     if !name.contains(['%', '+']) {
         return Cow::Borrowed(name);
@@ -122,13 +143,21 @@ fn decoded(name: &str) -> Cow<'_, str> {
 }
 
 impl EffectiveUri<'_> {
-    /// What the user names: the scheme, and the empty host that no URI has here, keep it apart from all URIs.
+    /// Makes the identity of a request that the user names.
+    ///
+    /// The scheme, and the empty host that no effective URI has, keep it apart from every URI.
     fn named(name: &str) -> Self {
         let path_and_query = Cow::Owned(format!("/{name}"));
-        Self { scheme: NAMED, host: Cow::Borrowed(""), port: None, path_and_query, exact: true }
+        Self {
+            scheme: NAMED_SCHEME,
+            host: Cow::Borrowed(""),
+            port: None,
+            path_and_query,
+            is_host_field: true,
+        }
     }
 
-    /// Whether it is a name of the user's.
+    /// Returns whether this is a name of the user, not a URI.
     pub(crate) fn is_named(&self) -> bool {
         self.host.is_empty()
     }
@@ -148,11 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_query_without_what_does_not_count() {
+    fn ignored_parameters_are_removed_and_others_sorted() {
         let identity = |ignored: &[&str], sorted_query| Identity {
             ignored_query: ignored.iter().map(|&name| name.to_owned()).collect(),
             sorted_query,
-            naming: None,
+            key_fn: None,
         };
         for (ignored, sorted, uri, expected) in [
             (&[][..], false, "/?b=1&a=2", "/?b=1&a=2"),
@@ -170,12 +199,12 @@ mod tests {
             (&["b"], false, "/?b=1%3bc&c", "/?c"),
         ] {
             let identity = identity(ignored, sorted);
-            assert_eq!(identity.normal(uri).as_deref().unwrap_or(uri), expected);
+            assert_eq!(identity.normalized(uri).as_deref().unwrap_or(uri), expected);
         }
     }
 
     #[test]
-    fn a_name_is_no_uri() {
+    fn name_is_distinct_from_the_same_uri() {
         let (named, parts) =
             (EffectiveUri::named("http://a/"), http::Request::get("http://a/").body(()).unwrap());
         let parts = parts.into_parts().0;

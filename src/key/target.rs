@@ -1,20 +1,30 @@
-//! What a request says of its target beside the effective URI. It is sent on and so may decide the response: it is among
-//! the values that select one, and an invalidation of the URI ends the responses to all of them.
+//! The parts of a request's target besides the effective URI.
+//!
+//! These are its Host field, and a URI that was rewritten on its way to the cache. Both are sent on, so the
+//! response may depend on them. They are among the values that select a stored response, and an invalidation
+//! of the URI ends the responses for all of their values.
 
 use http::{HeaderName, Uri, header, request};
 
 use super::EffectiveUri;
 
-/// Stands among the names for a Host field that is not, letter case aside, the effective URI's authority.
+/// The selecting name of a Host field.
+///
+/// Used if the Host field differs from the authority of the effective URI, apart from letter case. The
+/// asterisk keeps the name apart from every field that a response could name in Vary.
 pub(crate) const HOST_BESIDE: HeaderName = HeaderName::from_static("*host");
-/// Stands among the names for a URI that is not the one that the client asked for.
+/// The selecting name of a URI that was rewritten after the client had sent it.
 pub(crate) const REWRITTEN: HeaderName = HeaderName::from_static("*uri");
 
 impl EffectiveUri<'_> {
-    /// Whether the Host field selects the response. A port is compared as it is written: the origin may make links of
-    /// it, though the key has no default port.
+    /// Returns whether the Host field selects the response.
+    ///
+    /// It does if it differs from the authority of this URI.
+    ///
+    /// A port is compared as it is written: the key leaves out a default port, but the origin may build links
+    /// from it.
     pub(crate) fn host_selects(&self, parts: &request::Parts) -> bool {
-        if self.exact {
+        if self.is_host_field {
             return false;
         }
         let mut lines = parts.headers.get_all(header::HOST).iter();
@@ -22,18 +32,21 @@ impl EffectiveUri<'_> {
         lines.next().is_some() || !self.is_authority(host.as_bytes())
     }
 
-    /// Whether the Host field is one that a server has to refuse (RFC 9112 §3.2).
+    /// Returns whether the Host field is one that a server must refuse (RFC 9112 §3.2).
     pub(crate) fn is_host_malformed(&self, parts: &request::Parts) -> bool {
-        !self.exact && parts.headers.contains_key(header::HOST) && host_field(parts).is_none()
+        !self.is_host_field && parts.headers.contains_key(header::HOST) && host_field(parts).is_none()
     }
 
+    /// Returns whether `text` is the host and port of this URI, apart from letter case.
     pub(super) fn is_authority(&self, text: &[u8]) -> bool {
         let Some((host, port)) = text.split_at_checked(self.host.len()) else { return false };
         host.eq_ignore_ascii_case(self.host.as_bytes()) && port == self.port_text(&mut [0; 6])
     }
 }
 
-/// The one valid Host field of a request.
+/// Returns the Host field of a request.
+///
+/// Returns `None` if there is not exactly one valid one.
 pub(super) fn host_field(parts: &request::Parts) -> Option<&str> {
     let mut lines = parts.headers.get_all(header::HOST).iter();
     let host = lines.next()?.to_str().ok()?;
@@ -42,13 +55,15 @@ pub(super) fn host_field(parts: &request::Parts) -> Option<&str> {
     (valid && !name.is_empty()).then_some(host)
 }
 
-/// Host and port; `None`: the port is none (RFC 3986 §3.2.3).
+/// Splits an authority into host and port.
+///
+/// Returns `None` if the port is invalid (RFC 3986 §3.2.3).
 pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     // An IPv6 address has colons of its own, inside brackets.
     match authority.rsplit_once(':') {
         Some((host, "")) => Some((host, None)),
         Some((host, port)) if !port.ends_with(']') => {
-            // A sign is none of it, though `parse` takes one.
+            // `parse` alone would accept a sign.
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             Some((host, Some(port.parse().ok().filter(|_| digits)?)))
         }
@@ -56,49 +71,52 @@ pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// Names the part for want of which a request has no effective URI.
-pub(crate) enum Lacks {
+/// Why a request has no effective URI.
+pub(crate) enum NoUriReason {
     /// Its target names no resource of an origin (`*`, or an authority alone).
-    Resource,
-    /// It names no host, in its URI or a Host field.
-    Host,
-    /// The host that it names is none.
-    GoodHost,
+    NoResource,
+    /// Neither its URI nor a Host field names a host.
+    NoHost,
+    /// The host that it names is malformed.
+    MalformedHost,
 }
 
-/// Says what a request lacks that has no effective URI.
+/// Returns why a request has no effective URI. The request must not have one.
 #[cold]
-pub(crate) fn lacks(parts: &request::Parts) -> Lacks {
+pub(crate) fn no_uri_reason(parts: &request::Parts) -> NoUriReason {
     let uri = asked_uri(parts);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     match uri.authority().or(parts.uri.authority()) {
-        _ if !path.starts_with(['/', '?']) => Lacks::Resource,
-        None if !parts.headers.contains_key(header::HOST) => Lacks::Host,
-        _ => Lacks::GoodHost,
+        _ if !path.starts_with(['/', '?']) => NoUriReason::NoResource,
+        None if !parts.headers.contains_key(header::HOST) => NoUriReason::NoHost,
+        _ => NoUriReason::MalformedHost,
     }
 }
 
-/// What the client asked for.
+/// Returns the URI that the client asked for.
 #[cfg(feature = "axum")]
 pub(super) fn asked_uri(parts: &request::Parts) -> &Uri {
-    // Nested routers strip the prefix that they matched from the URI.
+    // Nested routers of axum strip the prefix that they matched from the URI, which different resources then
+    // share.
     parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
 }
 
-/// What the client asked for.
+/// Returns the URI that the client asked for.
 #[cfg(not(feature = "axum"))]
 pub(super) fn asked_uri(parts: &request::Parts) -> &Uri {
     &parts.uri
 }
 
-/// Whether the scheme of a request's effective URI is its own.
+/// Returns whether a request itself names the scheme of its effective URI.
 pub(crate) fn has_scheme(parts: &request::Parts) -> bool {
     asked_uri(parts).scheme().or(parts.uri.scheme()).is_some()
 }
 
-/// The URI that is sent on, where that is not the one that the client asked for.
+/// Returns the URI that is sent on, if it was rewritten.
+///
+/// A URI was rewritten if it is not the one that the client asked for.
 pub(crate) fn rewritten(parts: &request::Parts) -> Option<&Uri> {
-    // Mostly it is the very same: then there is nothing to compare.
+    // Usually both are the same object, which spares the comparison.
     let asked = asked_uri(parts);
     (!std::ptr::eq(asked, &parts.uri) && *asked != parts.uri).then_some(&parts.uri)
 }

@@ -1,4 +1,4 @@
-//! Equal URIs share a key, and no others do.
+//! Equivalent URIs share a key, and no others do.
 
 use http::{HeaderName, Request, Uri, uri::Scheme};
 
@@ -36,7 +36,7 @@ const DISTINCT: [&str; 20] = [
 ];
 
 #[test]
-fn a_uri_can_be_read_back_from_its_text() {
+fn uri_is_read_back_from_its_text() {
     for text in DISTINCT {
         let uri = text.parse::<Uri>().unwrap();
         let text = EffectiveUri::of_uri(&uri).unwrap().to_text();
@@ -93,7 +93,7 @@ fn spellings_of_one_uri_have_one_key() {
 }
 
 #[test]
-fn origin_form_takes_its_host_from_the_field_and_refuses_a_bad_one() {
+fn origin_form_takes_its_host_from_a_valid_host_field() {
     let of = |uri: &str, hosts: &[&str]| {
         let mut request = Request::get(uri);
         for host in hosts {
@@ -135,7 +135,7 @@ fn secret_and_partition_are_part_of_every_key() {
 }
 
 #[test]
-fn selections_tell_values_names_and_absence_apart() {
+fn selections_distinguish_values_names_and_absence() {
     let names: [HeaderName; 2] = [HeaderName::from_static("x"), HeaderName::from_static("y")];
     let of = |x: Option<&str>, y: Option<&str>| {
         keyer().selection(&names, |name| {
@@ -165,9 +165,9 @@ fn selections_tell_values_names_and_absence_apart() {
 }
 
 #[test]
-fn a_guess_is_right_for_all_that_are_likely_to_meet() {
+fn guess_equals_the_computed_key() {
     let caches = [keyer(), Keyer::new(b"secret", "other", false), Keyer::new(b"other", "", true)];
-    // More than are remembered, so that they push each other out; asked for twice, so that some are found.
+    // More than are remembered, so that they replace each other. Twice, so that some are found.
     for _ in 0..2 {
         for number in 0..1000 {
             let uri: Uri = format!("http://a/{number}").parse().unwrap();
@@ -186,7 +186,7 @@ fn a_guess_is_right_for_all_that_are_likely_to_meet() {
 }
 
 #[test]
-fn every_port_is_its_own_text() {
+fn ports_are_written_in_decimal_digits() {
     for port in [0, 1, 9, 10, 81, 443, 8080, 65535] {
         let uri: Uri = format!("http://a:{port}/b").parse().unwrap();
         let uri = EffectiveUri::of_uri(&uri).unwrap();

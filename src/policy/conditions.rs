@@ -1,24 +1,35 @@
-//! What a stored response answers to a request's preconditions and range (RFC 9110 §13.2.2, RFC 9111 §4.3.2).
+//! The answer of a stored response to a request's preconditions and range (RFC 9110 §13 and §14, RFC 9111 §4.3.2).
+//!
+//! # Invariants
+//! - Only a stored 200 answers with 304, 206 or 416. Every other stored response is sent whole.
+//! - A Range field that cannot be answered with one range of bytes is ignored, as RFC 9110 §14.2 permits.
+
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::dates;
+use super::directives::CDN_CACHE_CONTROL;
 use super::freshness::entity_tag;
 use super::list::split_list;
-use super::range::{Ranges, parse_range};
-use super::targeted::CDN_CACHE_CONTROL;
 use crate::time::Timestamp;
 
 /// How a stored response is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
+    /// The whole response.
     Full,
+    /// 304, without the body.
     NotModified,
+    /// 206, with the bytes from `start` to `end_inclusive`.
     Range { start: u64, end_inclusive: u64 },
+    /// 416, since no byte of the body is in the range.
     Unsatisfiable,
 }
 
-/// `len` is the length of the stored body, `received` when the response was.
+/// Returns how a stored response answers a request, in the order of RFC 9110 §13.2.2.
+///
+/// `len` is the length of the stored body in bytes. `received` is when the stored response was received.
 pub(crate) fn answer(
     method: &Method,
     request: &HeaderMap,
@@ -27,44 +38,47 @@ pub(crate) fn answer(
     len: u64,
     received: Timestamp,
 ) -> Answer {
-    let asks = |name: &HeaderName| request.contains_key(name);
+    let has = |name: &HeaderName| request.contains_key(name);
+    // Preconditions count only where the response would be a success (RFC 9110 §13.2.1), and ranges only where it would
+    // be a 200 (§14.2).
     if status != StatusCode::OK
-        || !(asks(&header::IF_NONE_MATCH) || asks(&header::IF_MODIFIED_SINCE) || asks(&header::RANGE))
+        || !(has(&header::IF_NONE_MATCH) || has(&header::IF_MODIFIED_SINCE) || has(&header::RANGE))
     {
         return Answer::Full;
     }
-    if asks(&header::IF_NONE_MATCH) {
-        if matches_none(request, stored) {
+    // If-Modified-Since is ignored beside If-None-Match (RFC 9110 §13.1.3).
+    if has(&header::IF_NONE_MATCH) {
+        if if_none_match_names(request, stored) {
             return Answer::NotModified;
         }
     } else if let Some(since) = dates::single(request, &header::IF_MODIFIED_SINCE, received) {
         let date = |name| dates::single(stored, name, received);
+        // Without Last-Modified a cache compares Date, and without Date the time of receipt (RFC 9111 §4.3.2).
         let modified = date(&header::LAST_MODIFIED).or_else(|| date(&header::DATE)).unwrap_or(received);
         if modified <= since {
             return Answer::NotModified;
         }
     }
-    if method != Method::GET || !asks(&header::RANGE) || !same_as_before(request, stored, received) {
+    // RFC 9110 §14.2 defines Range for GET alone.
+    if method != Method::GET || !has(&header::RANGE) || !if_range_holds(request, stored, received) {
         return Answer::Full;
     }
-    match parse_range(request, len) {
-        Ranges::None => Answer::Full,
-        Ranges::Unsatisfiable => Answer::Unsatisfiable,
-        Ranges::One { start, end_inclusive } => Answer::Range { start, end_inclusive },
-    }
+    answer_range(request, len)
 }
 
-/// If-None-Match: whether it names the stored response, by weak comparison (RFC 9110 §13.1.2).
-fn matches_none(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let mine = entity_tag(stored);
+/// Returns whether If-None-Match names the stored response, by weak comparison (RFC 9110 §13.1.2).
+fn if_none_match_names(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let stored_tag = entity_tag(stored);
     let lines = request.get_all(header::IF_NONE_MATCH).iter();
     lines
         .flat_map(|line| split_list(line.as_bytes()))
-        .any(|tag| tag == b"*" || mine.is_some_and(|mine| weakly_equal(mine, tag)))
+        .any(|tag| tag == b"*" || stored_tag.is_some_and(|stored_tag| weakly_equal(stored_tag, tag)))
 }
 
-/// If-Range: whether the range is of what the caller has (RFC 9110 §13.1.5), by strong comparison.
-fn same_as_before(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) -> bool {
+/// Returns whether If-Range permits a partial answer, by strong comparison (RFC 9110 §13.1.5).
+///
+/// It does if the field is absent, or if it names the stored response. Several lines of it permit nothing.
+fn if_range_holds(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) -> bool {
     let mut lines = request.get_all(header::IF_RANGE).iter();
     let Some(condition) = lines.next() else { return true };
     if lines.next().is_some() {
@@ -74,27 +88,75 @@ fn same_as_before(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) 
     if tag.starts_with(b"\"") || tag.starts_with(b"W/") {
         return !tag.starts_with(b"W/") && entity_tag(stored) == Some(tag);
     }
-    // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2).
-    let (Some(asked), Some(modified), Some(date)) = (
+    let (Some(condition), Some(modified), Some(date)) = (
         dates::parse(condition, received),
         dates::single(stored, &header::LAST_MODIFIED, received),
         dates::single(stored, &header::DATE, received),
     ) else {
         return false;
     };
-    asked == modified && date >= modified + std::time::Duration::from_secs(1) && asked > Timestamp::EPOCH
+    // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2). Every
+    // date before 1970 is read as the epoch, so that equality says nothing there.
+    condition == modified && date >= modified + Duration::from_secs(1) && condition > Timestamp::EPOCH
 }
 
-/// Weak comparison of entity tags (RFC 9110 §8.8.3.2).
+/// Returns the answer to a Range field that asks for one range of bytes (RFC 9110 §14.1.2 and §14.2).
+///
+/// The answer to any other Range field is the whole response: another unit, several ranges, or a malformed value.
+fn answer_range(request: &HeaderMap, len: u64) -> Answer {
+    let mut lines = request.get_all(header::RANGE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Answer::Full };
+    let parsed = line.to_str().ok().and_then(|line| {
+        let (unit, range) = line.trim().split_once('=')?;
+        let (first, last) = range.trim().split_once('-')?;
+        unit.eq_ignore_ascii_case("bytes").then_some((first, last))
+    });
+    let Some((first, last)) = parsed else { return Answer::Full };
+    match (position(first), position(last)) {
+        // `-n` asks for the last n bytes.
+        (None, Some(count)) if first.is_empty() => {
+            if count == 0 || len == 0 {
+                return Answer::Unsatisfiable;
+            }
+            Answer::Range { start: len.saturating_sub(count), end_inclusive: len - 1 }
+        }
+        (Some(start), _) if last.is_empty() => within_body(start, u64::MAX, len),
+        (Some(start), Some(end)) if start <= end => within_body(start, end, len),
+        _ => Answer::Full,
+    }
+}
+
+/// Cuts a range to the length of the body (RFC 9110 §14.1.2).
+fn within_body(start: u64, end: u64, len: u64) -> Answer {
+    if start >= len {
+        return Answer::Unsatisfiable;
+    }
+    Answer::Range { start, end_inclusive: end.min(len - 1) }
+}
+
+/// Parses a position in a byte range (RFC 9110 §14.1.2).
+///
+/// A number beyond `u64` counts as the largest one, since both are after the end of every body.
+fn position(digits: &str) -> Option<u64> {
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Compares two entity tags weakly (RFC 9110 §8.8.3.2).
 pub(crate) fn weakly_equal(one: &[u8], other: &[u8]) -> bool {
-    without_weakness(one) == without_weakness(other)
+    opaque_tag(one) == opaque_tag(other)
 }
 
-pub(crate) fn without_weakness(tag: &[u8]) -> &[u8] {
+/// Returns an entity tag without its mark of weakness (RFC 9110 §8.8.3).
+pub(crate) fn opaque_tag(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// The fields of a 304 that is made from a stored response (RFC 9110 §15.4.5).
+/// Returns the fields of a 304 that is made from a stored response (RFC 9110 §15.4.5).
+///
+/// Last-Modified and CDN-Cache-Control are sent too. The RFC permits fields that guide the update of a cache.
 pub(crate) fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let names = [

@@ -1,4 +1,4 @@
-//! Whether a stored response answers a request (RFC 9111 §4), also stale (§4.2.4, RFC 5861).
+//! Whether a stored response answers a request, fresh or stale (RFC 9111 §4 and §4.2.4, RFC 5861).
 
 use std::fmt;
 use std::time::Duration;
@@ -10,30 +10,37 @@ use super::freshness::Freshness;
 use super::options::Options;
 use crate::time::Timestamp;
 
-/// What to do with a stored response that was selected for a request.
+/// What to do with the stored response that was selected for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// Serve the response, which is fresh.
     Serve,
+    /// Serve the response, although it is stale.
     ServeStale(StaleReason),
+    /// Ask the origin first.
     Validate(ValidateReason),
-    /// The request wants only what is stored, and that must not be served.
+    /// Answer 504, since the request forbids asking the origin and the response must not be served.
     Refuse,
 }
 
-/// Why a stale response was served.
+/// The reason why a stale response was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StaleReason {
-    /// The request allows it: `max-stale` (RFC 9111 §5.2.1.2).
+    /// The request allows it by `max-stale` (RFC 9111 §5.2.1.2).
     MaxStale,
-    /// The response allows it while it is refreshed in the background: `stale-while-revalidate` (RFC 5861 §3).
+    /// `stale-while-revalidate` allows it while the response is refreshed in the background (RFC 5861 §3).
     WhileRevalidate,
-    /// The origin failed, and `stale-if-error` allows it (RFC 5861 §4), or it could not be reached, and the cache is
-    /// set to serve what it has then (RFC 9111 §4.2.4).
-    OnError,
-    /// The program asked for what is stored, however stale: [`CacheMode`](crate::CacheMode).
+    /// The origin failed, and the response may be served in that case.
+    ///
+    /// Either `stale-if-error` allows it (RFC 5861 §4), or the origin could not be reached and the cache is set to
+    /// [`stale_when_disconnected`](crate::CacheLayerBuilder::stale_when_disconnected) (RFC 9111 §4.2.4).
+    IfError,
+    /// The program asked for a stored response of any age, by its [`CacheMode`](crate::CacheMode).
     Forced,
-    /// As with [`OnError`](Self::OnError), and the origin failed only a moment ago: it was not asked again, or is asked by one request beside.
+    /// The origin failed a moment ago, and the response may be served as with [`IfError`](Self::IfError).
+    ///
+    /// This request did not wait for the origin. At most one request asks the origin in the background.
     Failing,
 }
 
@@ -43,70 +50,77 @@ impl fmt::Display for StaleReason {
             Self::MaxStale => "max-stale",
             Self::Forced => "force-cache",
             Self::WhileRevalidate => "stale-while-revalidate",
-            Self::OnError | Self::Failing => "stale-if-error",
+            Self::IfError | Self::Failing => "stale-if-error",
         })
     }
 }
 
-/// Why a stored response had to be validated.
+/// The reason why a stored response had to be validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ValidateReason {
-    /// It is stale.
+    /// The response is stale.
     Stale,
-    /// It says `no-cache` (RFC 9111 §5.2.2.4).
+    /// The response says `no-cache` (RFC 9111 §5.2.2.4).
     NoCache,
-    /// The request's own fields select none of what is stored, and the origin was asked which of it answers (RFC 9111
-    /// §4.1).
+    /// No stored variant matches the request's fields, and the origin was asked which one answers (RFC 9111 §4.1).
     Vary,
-    /// The request wants it so: `no-cache`, `max-age` or `min-fresh` (RFC 9111 §5.2.1).
+    /// The request demands it by `no-cache`, `max-age` or `min-fresh` (RFC 9111 §5.2.1).
     Request,
 }
 
+/// Decides whether a stored response answers a request (RFC 9111 §4).
 pub(crate) fn decide(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
     match reusable(asked, stored, now) {
+        // RFC 9111 §5.2.1.7.
         Verdict::Validate(_) if asked.only_if_cached => Verdict::Refuse,
         verdict => verdict,
     }
 }
 
+/// Decides as if the origin could be asked in any case (RFC 9111 §4, §4.2.4 and §5.2, RFC 5861 §3).
 fn reusable(asked: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
     let age = stored.age(now);
     if asked.force {
-        let fresh = stored.lifetime > age && !stored.no_cache;
-        return if fresh { Verdict::Serve } else { Verdict::ServeStale(StaleReason::Forced) };
+        let is_fresh = stored.lifetime > age && !stored.no_cache;
+        return if is_fresh { Verdict::Serve } else { Verdict::ServeStale(StaleReason::Forced) };
     }
     if stored.no_cache {
         return Verdict::Validate(ValidateReason::NoCache);
     }
-    let fresh = stored.lifetime > age;
-    let unchanging = stored.immutable && fresh;
-    let too_old = asked.max_age.is_some_and(|most| age > most) && !unchanging;
-    let too_short = asked.min_fresh.is_some_and(|least| stored.lifetime.saturating_sub(age) < least);
-    if asked.no_cache || too_old || too_short {
+    let is_fresh = stored.lifetime > age;
+    // A reload sends `max-age=0`, which an immutable response ignores while it is fresh (RFC 8246 §2.1).
+    let is_immutable = stored.immutable && is_fresh;
+    let is_too_old = asked.max_age.is_some_and(|longest| age > longest) && !is_immutable;
+    let expires_too_soon =
+        asked.min_fresh.is_some_and(|shortest| stored.lifetime.saturating_sub(age) < shortest);
+    if asked.no_cache || is_too_old || expires_too_soon {
         return Verdict::Validate(ValidateReason::Request);
     }
-    if fresh {
+    if is_fresh {
         return Verdict::Serve;
     }
     let staleness = age - stored.lifetime;
+    // Before every allowance for stale responses: `must-revalidate` overrides them all (RFC 9111 §5.2.2.2).
     if stored.must_revalidate {
         return Verdict::Validate(ValidateReason::Stale);
     }
-    if asked.max_stale.is_some_and(|most| staleness <= most) {
+    if asked.max_stale.is_some_and(|longest| staleness <= longest) {
         return Verdict::ServeStale(StaleReason::MaxStale);
     }
     let window = stored.stale_while_revalidate.max(asked.stale_while_revalidate.unwrap_or_default());
-    // A request that limits the age wants nothing stale, unless it says so (RFC 9111 §5.2.1.1).
-    let wants_fresh = asked.max_age.is_some() || asked.max_stale.is_some();
-    if !wants_fresh && window > Duration::ZERO && staleness <= window {
+    // A request with `max-age` does not want a stale response unless it says so by `max-stale` (RFC 9111 §5.2.1.1), which
+    // was tried above.
+    let limits_staleness = asked.max_age.is_some() || asked.max_stale.is_some();
+    if !limits_staleness && window > Duration::ZERO && staleness <= window {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);
     }
     Verdict::Validate(ValidateReason::Stale)
 }
 
-/// Whether a stored response may be served since the origin failed (RFC 5861 §4), or could not even be reached
-/// (RFC 9111 §4.2.4).
+/// Returns whether a stored response may be served because the origin failed (RFC 5861 §4).
+///
+/// `unreachable` says that there was no response at all. Then a setting may allow it too (RFC 9111 §4.2.4).
 pub(crate) fn stale_on_error(
     asked: &RequestDirectives,
     stored: &Freshness,
@@ -119,17 +133,17 @@ pub(crate) fn stale_on_error(
     }
     let window = match stored.stale_if_error.max(asked.stale_if_error) {
         Some(window) => window,
-        // A request that limits age or staleness has spoken as well.
+        // The setting is for requests that say nothing about age or staleness.
         None if [asked.max_age, asked.max_stale, asked.min_fresh].iter().any(Option::is_some) => {
             return false;
         }
-        None if unreachable && options.stale_on_failure => Duration::MAX,
+        None if unreachable && options.stale_when_disconnected => Duration::MAX,
         None => return false,
     };
     window > Duration::ZERO && stored.staleness(now) <= window
 }
 
-/// The responses that count as failures of the origin (RFC 5861 §4).
+/// Returns whether a status counts as a failure of the origin (RFC 5861 §4).
 pub(crate) fn is_error_status(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }

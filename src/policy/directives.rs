@@ -1,46 +1,61 @@
-//! Cache-Control of requests and responses (RFC 9111 §5.2), in any letter case, over any number of lines.
+//! The directives of Cache-Control, and of the fields in its place (RFC 9111 §5.2 and §5.4, RFC 9213).
 //!
-//! Promises: of several values of one directive the most restrictive counts; a malformed value counts as the most
-//! restrictive one; a line whose quotes are not closed allows nothing without validation.
+//! A shared cache obeys CDN-Cache-Control instead of Cache-Control and Expires, where that field is a valid Structured
+//! Field (RFC 9651) and is not empty.
+//!
+//! # Invariants
+//! - Directives are read in any letter case, over any number of lines.
+//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC 9651
+//!   §3.2 says of a dictionary.
+//! - A malformed value counts as the most restrictive one.
+//! - A response whose line has a quote that is not closed has to be validated before each use.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
-use super::list::{Argument, MOST, delta_seconds, directives, is_balanced, split_list};
+use super::list::{Argument, MAX_DELTA_SECONDS, delta_seconds, directives, is_balanced, split_list};
 use super::options::Options;
-use super::targeted;
 
-/// What a request asks of a cache (RFC 9111 §5.2.1).
+pub(super) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// The demands of a request on a cache (RFC 9111 §5.2.1).
+///
+/// The request's fields make some of them, its options and the settings of the cache the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestDirectives {
     pub(crate) no_store: bool,
     pub(crate) no_cache: bool,
     pub(crate) only_if_cached: bool,
     pub(crate) max_age: Option<Duration>,
-    /// How stale a response may be; `Duration::MAX` for any.
+    /// For how long a response may have been stale. `Duration::MAX` means any time.
     pub(crate) max_stale: Option<Duration>,
     pub(crate) min_fresh: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
-    /// What a program may ask for beside the fields: the origin's response, whatever is stored.
+    /// Fetches from the origin, whatever is stored. No field says so, only options and settings.
     pub(crate) reload: bool,
-    /// What is stored, however stale.
+    /// Accepts a stored response of any age. No field says so, only options and settings.
     pub(crate) force: bool,
+    /// For how long a response may have been stale if it is refreshed meanwhile. No field says so, only options.
     pub(crate) stale_while_revalidate: Option<Duration>,
+    /// Does not store the response. No field says so, only scopes and settings.
     pub(crate) read_only: bool,
 }
 
 impl RequestDirectives {
+    /// Reads the directives of a request (RFC 9111 §5.2.1 and §5.4).
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut asked = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {
-            // Pragma counts only where there is no Cache-Control (RFC 9111 §5.4).
+            // Pragma counts only in a request without Cache-Control (RFC 9111 §5.4).
             let pragma = headers.get_all(header::PRAGMA).iter();
             asked.no_cache =
                 pragma.flat_map(|line| directives(line.as_bytes())).any(|(name, _)| is(name, "no-cache"));
             return asked;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
+            // An open quote may have swallowed any directive. `no-cache` is the safe reading.
             asked.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
                 asked.apply(name, &argument);
@@ -49,6 +64,7 @@ impl RequestDirectives {
         asked
     }
 
+    /// Adds one directive (RFC 9111 §5.2.1, RFC 5861 §4). An unknown one is ignored (§5.2.3).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
@@ -59,54 +75,57 @@ impl RequestDirectives {
         } else if is(name, "max-age") {
             lower(&mut self.max_age, seconds(argument).unwrap_or_default());
         } else if is(name, "max-stale") {
-            // Without a value: any staleness. Malformed: none.
-            let most = match argument {
+            // Without a value the request accepts any staleness (RFC 9111 §5.2.1.2). A malformed value accepts none.
+            let longest = match argument {
                 Argument::Absent => Duration::MAX,
                 _ => seconds(argument).unwrap_or_default(),
             };
-            lower(&mut self.max_stale, most);
+            lower(&mut self.max_stale, longest);
         } else if is(name, "min-fresh") {
-            let least = seconds(argument).unwrap_or(Duration::from_secs(MOST));
-            self.min_fresh = Some(self.min_fresh.unwrap_or_default().max(least));
+            // Here the largest value is the most restrictive.
+            let shortest = seconds(argument).unwrap_or(Duration::from_secs(MAX_DELTA_SECONDS));
+            self.min_fresh = Some(self.min_fresh.unwrap_or_default().max(shortest));
         } else if is(name, "stale-if-error") {
             lower(&mut self.stale_if_error, seconds(argument).unwrap_or_default());
         }
     }
 }
 
-/// What a response says to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246).
+/// The directives of a response to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {
     pub(crate) no_store: bool,
-    /// Overrides no-store for statuses that the cache understands (§5.2.2.3).
+    /// Overrides `no-store` for a status that the cache understands (RFC 9111 §5.2.2.3).
     pub(crate) must_understand: bool,
     pub(crate) no_cache: bool,
-    /// Only these fields must not be used without validation (§5.2.2.4).
+    /// The fields that must not be used without validation, where `no-cache` names some (RFC 9111 §5.2.2.4).
     pub(crate) no_cache_fields: Vec<HeaderName>,
     pub(crate) private: bool,
-    /// Only these fields are for one user (§5.2.2.7).
+    /// The fields that are for one user, where `private` names some (RFC 9111 §5.2.2.7).
     pub(crate) private_fields: Vec<HeaderName>,
     pub(crate) public: bool,
     pub(crate) must_revalidate: bool,
     pub(crate) proxy_revalidate: bool,
-    /// It does not change while it is fresh (RFC 8246).
+    /// The response does not change while it is fresh (RFC 8246).
     pub(crate) immutable: bool,
     pub(crate) max_age: Option<Duration>,
     pub(crate) s_maxage: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
-    /// They come from a targeted field (RFC 9213), which speaks in place of Cache-Control and Expires.
+    /// The directives come from a targeted field, so that Cache-Control and Expires do not count (RFC 9213 §2.2).
     pub(crate) targeted: bool,
 }
 
 impl ResponseDirectives {
+    /// Reads the directives of a response (RFC 9111 §5.2.2), in a shared cache those of a targeted field (RFC 9213 §2.2).
     pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
         let mut said = Self::default();
-        if options.shared && targeted::directives(headers, |name, argument| said.apply(name, &argument)) {
+        if options.shared && targeted_directives(headers, |name, argument| said.apply(name, &argument)) {
             said.targeted = true;
             return said;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
+            // An open quote may have swallowed any directive. `no-cache` is the safe reading.
             said.no_cache |= !is_balanced(line.as_bytes());
             for (name, argument) in directives(line.as_bytes()) {
                 said.apply(name, &argument);
@@ -115,18 +134,20 @@ impl ResponseDirectives {
         said
     }
 
+    /// Adds one directive (RFC 9111 §5.2.2, RFC 5861, RFC 8246). An unknown one is ignored (RFC 9111 §5.2.3).
     fn apply(&mut self, name: &[u8], argument: &Argument<'_>) {
         if is(name, "no-store") {
             self.no_store = true;
         } else if is(name, "must-understand") {
+            // This directive and `public` permit more, so that a value which is not in their grammar cancels them.
             self.must_understand |= *argument == Argument::Absent;
         } else if is(name, "no-cache") {
-            match fields(argument) {
+            match field_names(argument) {
                 Some(fields) if !fields.iter().any(is_essential) => self.no_cache_fields.extend(fields),
                 _ => self.no_cache = true,
             }
         } else if is(name, "private") {
-            match fields(argument) {
+            match field_names(argument) {
                 Some(fields) if !fields.iter().any(is_essential) => self.private_fields.extend(fields),
                 _ => self.private = true,
             }
@@ -139,7 +160,7 @@ impl ResponseDirectives {
         } else if is(name, "immutable") {
             self.immutable = true;
         } else if is(name, "max-age") {
-            // Malformed counts as stale (RFC 9111 §4.2.1); of several, the least.
+            // RFC 9111 §4.2.1 asks for stale where a value is invalid, and permits the most restrictive of several.
             lower(&mut self.max_age, seconds(argument).unwrap_or_default());
         } else if is(name, "s-maxage") {
             lower(&mut self.s_maxage, seconds(argument).unwrap_or_default());
@@ -151,15 +172,51 @@ impl ResponseDirectives {
     }
 }
 
+/// Passes each directive of CDN-Cache-Control to `apply` (RFC 9213 §2.1).
+///
+/// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count (§2.1).
+fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argument<'_>)) -> bool {
+    let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
+    if lines.peek().is_none() {
+        return false;
+    }
+    let whole = lines.map(|line| line.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    let Ok(dictionary) = Parser::new(&whole).parse::<Dictionary>() else { return false };
+    for (name, entry) in &dictionary {
+        let name = name.as_str().as_bytes();
+        match entry {
+            ListEntry::Item(item) => match &item.bare_item {
+                BareItem::Boolean(false) => {}
+                BareItem::Boolean(true) => apply(name, Argument::Absent),
+                BareItem::Integer(number) => {
+                    apply(name, Argument::Value(number.to_string().into_bytes().into()));
+                }
+                // Only lists of field names come as strings. A number in a string has the wrong type (RFC 9213 §2.1), and
+                // would be taken for seconds below.
+                BareItem::String(text)
+                    if !text.as_str().starts_with(|first: char| first.is_ascii_digit()) =>
+                {
+                    apply(name, Argument::Value(text.as_str().as_bytes().into()));
+                }
+                _ => apply(name, Argument::Malformed),
+            },
+            ListEntry::InnerList(_) => apply(name, Argument::Malformed),
+        }
+    }
+    !dictionary.is_empty()
+}
+
+/// Compares the name of a directive in any letter case (RFC 9111 §5.2).
 fn is(name: &[u8], directive: &str) -> bool {
     name.eq_ignore_ascii_case(directive.as_bytes())
 }
 
-fn lower(least: &mut Option<Duration>, value: Duration) {
-    *least = Some(least.map_or(value, |before| before.min(value)));
+/// Lowers a limit to `value` if that is the smaller one (RFC 9111 §4.2.1).
+fn lower(limit: &mut Option<Duration>, value: Duration) {
+    *limit = Some(limit.map_or(value, |before| before.min(value)));
 }
 
-/// Digits, bare or quoted; `None` for anything else.
+/// Parses delta-seconds, bare or quoted, since both forms mean the same (RFC 9111 §1.2.2 and §5.2).
 fn seconds(argument: &Argument<'_>) -> Option<Duration> {
     match argument {
         Argument::Value(digits) => delta_seconds(digits).map(Duration::from_secs),
@@ -167,14 +224,19 @@ fn seconds(argument: &Argument<'_>) -> Option<Duration> {
     }
 }
 
-/// The field names of a qualified directive; `None` where it has none, or what is none: then it is unqualified.
-fn fields(argument: &Argument<'_>) -> Option<Vec<HeaderName>> {
+/// Returns the field names of a qualified directive (RFC 9111 §5.2.2.4 and §5.2.2.7).
+///
+/// `None` if there is no name, or if a member is not a field name. The directive then counts without a qualification,
+/// which is the stricter reading.
+fn field_names(argument: &Argument<'_>) -> Option<Vec<HeaderName>> {
     let Argument::Value(list) = argument else { return None };
     let names: Option<Vec<_>> = split_list(list).map(|name| HeaderName::from_bytes(name).ok()).collect();
     names.filter(|names| !names.is_empty())
 }
 
-/// The fields without which a response is another one, or cannot be judged: no response is served without them.
+/// Returns whether a response without this field would mean something else, or could not be judged.
+///
+/// A qualified `no-cache` or `private` (RFC 9111 §5.2.2.4 and §5.2.2.7) that names such a field counts as unqualified.
 fn is_essential(name: &HeaderName) -> bool {
     [
         header::AGE,

@@ -1,4 +1,4 @@
-//! Age and freshness of a response (RFC 9111 §4.2).
+//! The age and the freshness of a response (RFC 9111 §4.2).
 
 use std::time::Duration;
 
@@ -10,37 +10,46 @@ use super::list::{delta_seconds, split_list};
 use super::options::Options;
 use crate::time::Timestamp;
 
-/// A Date that is further in the future than this is not believed.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// How far in the future a time may be before it is no longer trusted.
+///
+/// Clocks that NTP sets differ by less than a second, and Date has whole seconds. A greater difference means that one clock
+/// is wrong, so that no age can be computed from it.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// What the cache needs to know of a stored response: computed once, so that a hit parses none of its fields.
+/// The facts about a stored response that decide on its reuse (RFC 9111 §4.2).
+///
+/// They are computed once, so that a hit parses none of the response's fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Freshness {
+    /// `freshness_lifetime` (RFC 9111 §4.2.1).
     pub(crate) lifetime: Duration,
-    /// `corrected_initial_age` (§4.2.3).
+    /// `corrected_initial_age` (RFC 9111 §4.2.3).
     pub(crate) initial_age: Duration,
     pub(crate) response_time: Timestamp,
-    /// Must be validated before each use.
+    /// The response must be validated before each use (RFC 9111 §5.2.2.4).
     pub(crate) no_cache: bool,
-    /// Must not be used stale: must-revalidate, and in a shared cache proxy-revalidate and s-maxage.
+    /// The response must not be used stale.
+    ///
+    /// `must-revalidate` says so, and in a shared cache also `proxy-revalidate` and `s-maxage` (RFC 9111 §5.2.2).
     pub(crate) must_revalidate: bool,
-    /// Does not change while it is fresh: a reload (`max-age=0`) needs no validation (RFC 8246 §2.1).
+    /// The response does not change while it is fresh, so that a reload (`max-age=0`) needs no validation (RFC 8246 §2.1).
     pub(crate) immutable: bool,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
 }
 
-/// A lifetime that a rule gave, kept with the response.
+/// A lifetime that a rule or a request's options gave, as it is kept with the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Given {
-    /// From when it was received; [`Duration::MAX`]: for ever.
+    /// Counts from when the response was received. [`Duration::MAX`] means forever.
     pub(crate) lifetime: Duration,
-    /// In place of what the response says, so that its `no-cache` does not count either.
+    /// The lifetime replaces what the response says, so that its `no-cache` does not count either.
     pub(crate) overrides: bool,
 }
 
 impl Freshness {
+    /// Computes the freshness of a response by its own fields (RFC 9111 §4.2).
     pub(crate) fn new(
         status: StatusCode,
         headers: &HeaderMap,
@@ -50,17 +59,17 @@ impl Freshness {
     ) -> Self {
         let said = ResponseDirectives::of(headers, options);
         let date = dates::single(headers, &header::DATE, response_time).unwrap_or(response_time);
-        let from_the_future = date > response_time + CLOCK_SKEW;
-        let lifetime = if from_the_future {
+        let is_from_the_future = date > response_time + MAX_CLOCK_SKEW;
+        let lifetime = if is_from_the_future {
             Duration::ZERO
         } else {
-            explicit(headers, &said, date, options)
-                .unwrap_or_else(|| guessed(status, headers, &said, date, options))
+            explicit_lifetime(headers, &said, date, options)
+                .unwrap_or_else(|| heuristic_lifetime(status, headers, &said, date, options))
         };
-        let corrected = age_field(headers).saturating_add(response_time.since(request_time));
+        let corrected_age = age_field(headers).saturating_add(response_time.since(request_time));
         Self {
             lifetime,
-            initial_age: response_time.since(date).max(corrected),
+            initial_age: response_time.since(date).max(corrected_age),
             response_time,
             no_cache: said.no_cache,
             must_revalidate: said.must_revalidate
@@ -73,7 +82,9 @@ impl Freshness {
         }
     }
 
-    /// With the lifetime that a rule gave.
+    /// Replaces the lifetime with one that a rule gave (a cache extension, RFC 9111 §5.2.3).
+    ///
+    /// The rule's lifetime counts from when the response was received, whatever its Age.
     pub(crate) fn with(mut self, given: Option<Given>) -> Self {
         if let Some(given) = given {
             self.lifetime = self.initial_age.saturating_add(given.lifetime);
@@ -82,47 +93,52 @@ impl Freshness {
         self
     }
 
-    /// `current_age` (§4.2.3). What was received in the future, by this clock, is of no known age: it counts as older
-    /// than any lifetime.
+    /// Returns the `current_age` (RFC 9111 §4.2.3).
+    ///
+    /// A response that was received in the future by this clock has no known age. It counts as older than its lifetime.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
-        if self.response_time > now + CLOCK_SKEW {
+        if self.response_time > now + MAX_CLOCK_SKEW {
             return self.lifetime.saturating_add(self.initial_age);
         }
         self.initial_age.saturating_add(now.since(self.response_time))
     }
 
-    /// For how long it has been stale.
+    /// Returns for how long the response has been stale (RFC 9111 §4.2.4).
     pub(crate) fn staleness(&self, now: Timestamp) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
 
-    /// Whole seconds until it is stale; negative once it is.
+    /// Returns the whole seconds until the response is stale (RFC 9211 §2.4).
+    ///
+    /// The number is negative once the response is stale.
     pub(crate) fn ttl(&self, now: Timestamp) -> i64 {
         self.ttl_at(self.age(now))
     }
 
-    /// The same, for who knows the age.
+    /// Returns the same as [`ttl`](Self::ttl), from an age that is known already.
     pub(crate) fn ttl_at(&self, age: Duration) -> i64 {
-        // As many digits as an integer of a Structured Field may have (RFC 9651 §3.3.1): for ever.
+        // An integer of a Structured Field has at most fifteen digits (RFC 9651 §3.3.1). So many seconds are forever.
         let seconds = |time: Duration| time.as_secs().min(999_999_999_999_999) as i64;
         if self.lifetime >= age { seconds(self.lifetime - age) } else { -seconds(age - self.lifetime) }
     }
 
-    /// Until when a store must keep it: while it is fresh, may be served stale, or can be revalidated.
+    /// Returns until when a storage has to keep the response (RFC 9111 §4.2.4 and §4.3).
+    ///
+    /// It is kept while it is fresh, while it may be served stale, and while it can be revalidated.
     pub(crate) fn retain_until(&self, options: &Options) -> Timestamp {
-        let stale = self.stale_while_revalidate.max(self.stale_if_error.unwrap_or_default());
-        let window = if self.has_validator || options.stale_on_failure {
-            options.revalidate_window
+        let stale_window = self.stale_while_revalidate.max(self.stale_if_error.unwrap_or_default());
+        let validation_window = if self.has_validator || options.stale_when_disconnected {
+            options.stale_retention
         } else {
             Duration::ZERO
         };
         let fresh = self.lifetime.saturating_sub(self.initial_age);
-        self.response_time + fresh.saturating_add(stale.max(window))
+        self.response_time + fresh.saturating_add(stale_window.max(validation_window))
     }
 }
 
-/// The lifetime that the response gives itself (§4.2.1).
-pub(crate) fn explicit(
+/// Returns the lifetime that the response states (RFC 9111 §4.2.1).
+pub(crate) fn explicit_lifetime(
     headers: &HeaderMap,
     said: &ResponseDirectives,
     date: Timestamp,
@@ -135,16 +151,16 @@ pub(crate) fn explicit(
         return said.max_age;
     }
     if said.targeted {
-        return None; // then Expires says nothing (RFC 9213 §2.2)
+        return None; // a targeted field replaces Expires too (RFC 9213 §2.2)
     }
-    // An invalid date counts as past (§5.3), and so do two.
+    // An invalid Expires counts as a time in the past (RFC 9111 §5.3), and so do several.
     headers.contains_key(header::EXPIRES).then(|| {
         dates::single(headers, &header::EXPIRES, date).map_or(Duration::ZERO, |expires| expires.since(date))
     })
 }
 
-/// The lifetime that is guessed where the response gives none (§4.2.2).
-fn guessed(
+/// Returns the heuristic lifetime of a response that states none (RFC 9111 §4.2.2).
+fn heuristic_lifetime(
     status: StatusCode,
     headers: &HeaderMap,
     said: &ResponseDirectives,
@@ -155,22 +171,26 @@ fn guessed(
         return Duration::ZERO;
     }
     let Some(modified) = dates::single(headers, &header::LAST_MODIFIED, date) else { return Duration::ZERO };
-    let since = date.since(modified);
-    (since / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
+    let unchanged = date.since(modified);
+    (unchanged / 100).saturating_mul(u32::from(options.heuristic_percent)).min(options.max_heuristic)
 }
 
-/// The statuses whose lifetime may be guessed (RFC 9110 §15.1), without 206.
+/// Returns whether a status is heuristically cacheable (RFC 9110 §15.1).
+///
+/// 206 is left out, since no partial response is stored.
 pub(super) fn is_heuristic(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// The Age field (§5.1): the first of several values; what is not a number is ignored.
+/// Returns the value of the Age field (RFC 9111 §5.1).
+///
+/// The first of several values counts. A value that is not a number is ignored.
 fn age_field(headers: &HeaderMap) -> Duration {
     let first = headers.get_all(header::AGE).iter().flat_map(|line| split_list(line.as_bytes())).next();
     Duration::from_secs(first.and_then(delta_seconds).unwrap_or(0))
 }
 
-/// The one entity tag of a response, if it is well formed: `"…"` or `W/"…"`.
+/// Returns the entity tag of a response, if there is exactly one and it is well formed (RFC 9110 §8.8.3).
 pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&[u8]> {
     let tag = single_value(headers, &header::ETAG)?;
     let opaque = tag.strip_prefix(b"W/").unwrap_or(tag);
@@ -178,6 +198,7 @@ pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&[u8]> {
     (!inside.contains(&b'"')).then_some(tag)
 }
 
+/// Returns the value of a field that has exactly one line (RFC 9110 §5.3).
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?.as_bytes().trim_ascii();

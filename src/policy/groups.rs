@@ -1,7 +1,9 @@
-//! Groups of responses, and what invalidates them (RFC 9875).
+//! The groups of responses, and the groups that a response invalidates (RFC 9875).
 //!
-//! Promises: a field that is no list of strings, or is cut short, names no group; names are compared as they are; of one
-//! field no more than [`MOST_GROUPS`] names are heard, the first ones, so that no response makes work without a bound.
+//! # Invariants
+//! - A field that is not a list of strings, or that is cut short, names no group.
+//! - Names are compared octet by octet.
+//! - At most the first [`MOST_GROUPS`] names of a field are used, so that no response causes unbounded work.
 
 use std::collections::HashSet;
 
@@ -9,30 +11,39 @@ use http::{HeaderMap, HeaderName, Method};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
-const INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// So many groups of one field are heard, and so many tags of one response are kept. RFC 9875 §2 and §3 demand 32.
+/// How many groups of one field are used, and how many tags a response may have.
+///
+/// RFC 9875 §2 and §3 demand at least 32. Four times as many leave room for tags, and each still costs a read.
 pub(crate) const MOST_GROUPS: usize = 128;
 
 /// The groups that a field names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamedGroups {
-    /// Each once, in the field's order.
+    /// The names, each once, in the order of the field.
     pub(crate) names: Vec<String>,
-    /// How many members follow that are not heard.
+    /// How many members follow that are ignored.
     pub(crate) ignored: usize,
 }
 
-/// The groups that a response says that it belongs to.
+/// Returns the groups of a response (RFC 9875 §2).
 pub(crate) fn groups(response: &HeaderMap) -> NamedGroups {
     names(response, &CACHE_GROUPS)
 }
 
-/// The groups that the response to an unsafe request invalidates. That of a safe one invalidates none (RFC 9875 §3).
+/// Returns the groups that the response to an unsafe request invalidates (RFC 9875 §3).
+///
+/// The response to a safe request invalidates none.
 pub(crate) fn invalidated_groups(method: &Method, response: &HeaderMap) -> NamedGroups {
-    if super::invalidate::is_safe(method) { NamedGroups::default() } else { names(response, &INVALIDATION) }
+    if super::invalidate::is_safe(method) {
+        NamedGroups::default()
+    } else {
+        names(response, &CACHE_GROUP_INVALIDATION)
+    }
 }
 
+/// Parses a field as a list of strings (RFC 9875 §2 and §3).
 fn names(headers: &HeaderMap, field: &HeaderName) -> NamedGroups {
     let mut lines = headers.get_all(field).iter().peekable();
     if lines.peek().is_none() {

@@ -1,24 +1,28 @@
-//! What an unsafe request makes doubtful (RFC 9111 §4.4).
+//! The stored responses that an unsafe request invalidates (RFC 9111 §4.4).
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::directives::ResponseDirectives;
-use super::freshness::explicit;
+use super::freshness::explicit_lifetime;
 use super::options::Options;
-use super::store::is_reading;
+use super::storing::is_reading;
 use crate::time::Timestamp;
 
-/// Whether the response to this method invalidates what is stored: an unsafe (or unknown) one that did not fail.
+/// Returns whether the response to a request invalidates what is stored for its URI (RFC 9111 §4.4).
+///
+/// It does if the method is unsafe or unknown, and the request did not fail.
 pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
     !is_safe(method) && (status.is_success() || status.is_redirection())
 }
 
-/// The methods that are known to be safe (RFC 9110 §9.2.1).
+/// Returns whether a method is known to be safe (RFC 9110 §9.2.1).
 pub(crate) fn is_safe(method: &Method) -> bool {
     is_reading(method) || matches!(*method, Method::OPTIONS | Method::TRACE)
 }
 
-/// The other URIs that a response names (Location, Content-Location), if they are of the same origin.
+/// Returns the other URIs of the same origin that a response names (RFC 9111 §4.4).
+///
+/// Location and Content-Location name them. A URI of another origin must not be invalidated, so it is left out.
 pub(crate) fn invalidated(effective: &Uri, response: &HeaderMap) -> Vec<Uri> {
     [header::LOCATION, header::CONTENT_LOCATION]
         .iter()
@@ -28,22 +32,26 @@ pub(crate) fn invalidated(effective: &Uri, response: &HeaderMap) -> Vec<Uri> {
         .collect()
 }
 
-/// Whether the answer to a POST answers later GETs of its URI too: it says that it is that resource's representation,
-/// and how long it is fresh (RFC 9110 §9.3.3).
+/// Returns whether the response to a POST also answers later GETs of its URI (RFC 9110 §9.3.3).
+///
+/// It does if its one Content-Location is the effective URI, and if it states how long it is fresh.
 pub(crate) fn answers_get(method: &Method, effective: &Uri, response: &HeaderMap, options: &Options) -> bool {
     let mut locations = response.get_all(header::CONTENT_LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else { return false };
     let said = ResponseDirectives::of(response, options);
-    let own = location.to_str().ok().and_then(|location| resolve(effective, location.trim()));
-    let same = own.is_some_and(|own| {
-        origin(&own).is_some()
-            && origin(&own) == origin(effective)
-            && own.path_and_query() == effective.path_and_query()
+    let represented = location.to_str().ok().and_then(|location| resolve(effective, location.trim()));
+    let is_same = represented.is_some_and(|uri| {
+        origin(&uri).is_some()
+            && origin(&uri) == origin(effective)
+            && uri.path_and_query() == effective.path_and_query()
     });
-    // The date from which a lifetime counts does not matter here.
-    method == Method::POST && same && explicit(response, &said, Timestamp::EPOCH, options).is_some()
+    // Only whether there is a lifetime matters here, so that any date will do.
+    method == Method::POST
+        && is_same
+        && explicit_lifetime(response, &said, Timestamp::EPOCH, options).is_some()
 }
 
+/// Returns the scheme, host and port of a URI (RFC 9110 §4.3.1).
 fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
     let scheme = uri.scheme_str()?;
     let port = uri.port_u16().or(match scheme {
@@ -54,7 +62,7 @@ fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Resolves a reference against a base (RFC 3986 §5.2).
+/// Resolves a reference against a base URI (RFC 3986 §5.2.2).
 fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     if let Ok(uri) = reference.parse::<Uri>()
@@ -73,21 +81,21 @@ fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let (path, query) = if path.is_empty() {
         (base.path().to_owned(), query.or(base.query()))
     } else if path.starts_with('/') {
-        (without_dots(path), query)
+        (remove_dot_segments(path), query)
     } else {
         let folder = base.path().rfind('/').map_or("/", |slash| base.path().get(..=slash).unwrap_or("/"));
-        (without_dots(&format!("{folder}{path}")), query)
+        (remove_dot_segments(&format!("{folder}{path}")), query)
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{authority}{path}{query}").parse().ok()
 }
 
-/// Removes `.` and `..` from a path that begins with a slash.
-fn without_dots(path: &str) -> String {
+/// Removes `.` and `..` from a path that begins with a slash (RFC 3986 §5.2.4).
+fn remove_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
+        let is_last = segments.peek().is_none();
         match segment {
             ".." => {
                 kept.pop();
@@ -95,7 +103,8 @@ fn without_dots(path: &str) -> String {
             "." => {}
             _ => kept.push(segment),
         }
-        if last && matches!(segment, "." | "..") {
+        // `/a/..` names the folder `/`, and not a file without a name: its slash stays.
+        if is_last && matches!(segment, "." | "..") {
             kept.push("");
         }
     }

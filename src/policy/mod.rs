@@ -1,8 +1,18 @@
-//! What RFC 9111 and its neighbours say, as pure functions: what may be stored, for how long it is fresh, whether it
-//! answers a request, what a 304 changes, and what an unsafe request makes doubtful.
+//! The decisions of RFC 9111 and the RFCs around it, as pure functions.
 //!
-//! Promises: no I/O, no clock, no state; nothing panics, whatever bytes the fields hold; where a field is malformed or
-//! contradicts itself, the answer is less caching, never more. What is not known is not stored.
+//! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304 changes, and
+//! what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the windows for stale
+//! responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
+//!
+//! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call it,
+//! and so do the builder, the handle and the adapters.
+//!
+//! # Invariants
+//! - No function does I/O, reads a clock or keeps state.
+//! - No function panics, whatever bytes the fields hold.
+//! - A field that is malformed or contradicts itself leads to less caching, never to more.
+//! - A response with a status outside 200 to 599 is never stored.
+//! - A response to an unknown method, or with an unreadable Vary, is stored only if a setting or a rule permits it.
 
 mod conditions;
 mod dates;
@@ -10,15 +20,13 @@ mod decide;
 mod directives;
 mod freshness;
 mod groups;
-mod interest;
+mod header_hints;
 mod invalidate;
 mod list;
 mod not_stored;
 mod options;
-mod range;
-mod store;
-mod targeted;
-mod terms;
+mod rule_decision;
+mod storing;
 mod validate;
 mod vary;
 
@@ -31,15 +39,15 @@ pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::{Freshness, Given};
 pub(crate) use self::groups::{MOST_GROUPS, NamedGroups, groups, invalidated_groups};
-pub(crate) use self::interest::Interest;
+pub(crate) use self::header_hints::Interest;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::Options;
-pub(crate) use self::store::{
+pub use self::rule_decision::Ttl;
+pub(crate) use self::rule_decision::{Despite, Terms};
+pub(crate) use self::storing::{
     Exchanged, MOST_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
 };
-pub use self::terms::Ttl;
-pub(crate) use self::terms::{Despite, Terms};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,
@@ -47,6 +55,6 @@ pub(crate) use self::validate::{
 #[cfg(feature = "reqwest")]
 pub(crate) use self::vary::is_public;
 pub(crate) use self::vary::{
-    ALL_FIELDS, CONTENT, LeftOut, Selecting, is_personal, lines, selecting_names, selecting_value,
-    suits_coding,
+    ALL_FIELDS, CONTENT, LeftOut, Selecting, accepts_coding, is_personal, raw_value, selecting_names,
+    selecting_value,
 };

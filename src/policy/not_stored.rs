@@ -1,15 +1,17 @@
-//! Why a response was not stored.
+//! The reasons why a response is not stored.
 
 use std::fmt;
 
-/// Why a response was not stored.
+/// The reason why a response is not stored.
+///
+/// [`Stored::No`](crate::Stored::No) has it; its text is a word such as `no-store`. The questions page says
+/// [what to do about each](crate::_documentation::questions#why-is-my-response-not-cached).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotStored {
-    /// Responses to this method are not stored; only those to GET are.
+    /// The request's method is not one whose responses are stored.
     MethodNotCacheable,
-    /// The request passed the cache by: a filter, a scope or an option of the user's says so, or it asks for what a cache
-    /// cannot answer (Upgrade, If-Match, content in a GET).
+    /// The request bypassed the cache ([`BypassReason`](crate::BypassReason) says why).
     Bypassed,
     /// The request says `no-store`.
     RequestNoStore,
@@ -17,39 +19,55 @@ pub enum NotStored {
     ResponseNoStore,
     /// The response is `private`, and the cache is shared.
     Private,
-    /// The request had Authorization, the cache is shared, and the response does not allow it (RFC 9111 §3.5).
+    /// The request has Authorization, the cache is shared, and the response does not permit it (RFC 9111 §3.5).
     Authorization,
-    /// `Vary: *`, or a Vary field that cannot be read: no other request is known to match.
+    /// The response says `Vary: *`, or its Vary field cannot be parsed, so that it matches no other request.
     VaryAny,
     /// The response sets a cookie, and the cache is shared.
     SetCookie,
-    /// A status that is stored only with a lifetime of its own, and that has none.
+    /// The status is stored only with an explicit lifetime, and the response has none.
     StatusNotCacheable,
-    /// The status says something of this one request, its client or its connection, and not of what others get: 416, 429 and
-    /// their like.
+    /// The status is about this one request, its client or its connection, such as 416 or 429.
     StatusOfRequest,
-    /// The response says `must-understand`, and its status is none that the cache knows (RFC 9111 §5.2.2.3).
+    /// The response says `must-understand`, and the cache does not know its status (RFC 9111 §5.2.2.3).
     StatusNotUnderstood,
-    /// A 206 is not stored.
+    /// The response is partial (206).
     PartialContent,
-    /// Nothing tells how long it is fresh, and it could not be validated.
+    /// The response has no lifetime and no validator.
     NoFreshness,
-    /// It is stale already, and could not be validated.
+    /// The response is stale already and has no validator.
     Stale,
-    /// A rule of the user says so: [`Ttl::DoNotStore`](crate::Ttl::DoNotStore).
+    /// A rule says so by [`Ttl::DoNotStore`](crate::Ttl::DoNotStore).
     Rule,
-    /// A filter of the user says so.
+    /// A [filter](crate::Rules::filter_response) returned `false` for the response.
     Filtered,
-    /// The body is shorter than the user wants stored.
+    /// The body is shorter than [`min_body_bytes`](crate::CacheLayerBuilder::min_body_bytes).
     TooSmall,
-    /// The cache only reads.
+    /// The body is longer than [`max_body_bytes`](crate::CacheLayerBuilder::max_body_bytes), or than the storage takes.
+    TooLarge,
+    /// The body is not as long as the response announces.
+    LengthMismatch,
+    /// The cache is [read-only](crate::CacheLayerBuilder::read_only) for this request.
     ReadOnly,
-    /// It has more fields than a response can sensibly have.
+    /// The response has more fields than can be stored.
     TooManyFields,
-    /// It has more than 128 of the user's tags. Of the origin's groups (RFC 9875) the first 128 count.
+    /// The response has more than 128 tags.
+    ///
+    /// The origin's own groups (RFC 9875) do not count here: those after the first 128 are ignored.
     TooManyGroups,
-    /// One of its groups or tags was invalidated while it was fetched.
+    /// One of the response's groups or tags was invalidated while it was fetched.
     GroupInvalidated,
+    /// The response came from another URI, since a layer below the cache followed redirects.
+    Redirected,
+    /// The response is not `public`, or varies on Cookie or Authorization, and the cache does not know the client's
+    /// default fields (`reqwest::CacheMiddleware::client_headers`).
+    ClientHeaders,
+    /// The storage could not be read or written.
+    StorageFailed,
+    /// More responses are waiting to be written than the storage keeps up with.
+    StorageBusy,
+    /// There is no tokio runtime in which to wait for the storage.
+    NoRuntime,
 }
 
 impl NotStored {
@@ -72,10 +90,17 @@ impl NotStored {
             Self::Rule => "rule",
             Self::Filtered => "filtered",
             Self::TooSmall => "too-small",
+            Self::TooLarge => "too-large",
+            Self::LengthMismatch => "length",
             Self::ReadOnly => "read-only",
             Self::TooManyFields => "too-many-fields",
             Self::TooManyGroups => "too-many-groups",
             Self::GroupInvalidated => "group-invalidated",
+            Self::Redirected => "redirected",
+            Self::ClientHeaders => "client-headers",
+            Self::StorageFailed => "storage-failed",
+            Self::StorageBusy => "storage-busy",
+            Self::NoRuntime => "no-runtime",
         }
     }
 }

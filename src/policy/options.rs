@@ -1,47 +1,58 @@
-//! The settings that the policy knows.
+//! The settings of the cache that the policy reads.
 
 use std::time::Duration;
 
 use http::HeaderName;
 
+/// The settings of the cache that the policy reads.
+///
+/// The builder's setters document them for users.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// A cache for many users (RFC 9111 §1).
+    /// The cache is for many users, and not for one client program (RFC 9111 §1).
     pub(crate) shared: bool,
-    /// In a shared cache: responses with Set-Cookie are stored too.
+    /// A shared cache stores responses with Set-Cookie too.
     pub(crate) store_set_cookie: bool,
-    /// Guessed lifetime: this share of the time since the last modification; 0: nothing is guessed.
+    /// The heuristic lifetime, in percent of the time since Last-Modified. 0 switches the heuristic off.
     pub(crate) heuristic_percent: u8,
+    /// The longest heuristic lifetime.
     pub(crate) max_heuristic: Duration,
-    /// A stale response with a validator is kept for so long.
-    pub(crate) revalidate_window: Duration,
-    /// In a private cache: Authorization and Cookie tell requests apart.
+    /// For how long a stale response with a validator is kept.
+    pub(crate) stale_retention: Duration,
+    /// In a private cache, Authorization and Cookie select the response.
     pub(crate) vary_on_credentials: bool,
+    /// Cookie does not select the response.
     pub(crate) ignore_cookie: bool,
-    /// Vary does not tell requests apart.
+    /// The fields that Vary names do not select the response.
     pub(crate) ignore_vary: bool,
-    /// When the origin cannot be reached, a stale response is served where no directive speaks about it.
-    pub(crate) stale_on_failure: bool,
-    /// The windows of RFC 5861, for responses that say nothing about them.
+    /// A stale response is served while the origin is unreachable, where no directive speaks about it.
+    pub(crate) stale_when_disconnected: bool,
+    /// The window of RFC 5861 §3 for responses that state none.
     pub(crate) stale_while_revalidate: Duration,
+    /// The window of RFC 5861 §4 for responses that state none.
     pub(crate) stale_if_error: Option<Duration>,
-    /// Fields that tell requests apart whatever Vary says, and those that never do.
+    /// The fields that select the response, whatever Vary says.
     pub(crate) key_fields: Vec<HeaderName>,
+    /// The fields that never select the response.
     pub(crate) ignored_fields: Vec<HeaderName>,
 }
 
 impl Default for Options {
+    /// Returns the settings of a private cache.
     fn default() -> Self {
         Self {
             shared: false,
             store_set_cookie: false,
+            // RFC 9111 §4.2.2 calls a tenth a typical fraction.
             heuristic_percent: 10,
+            // Not longer, since a guess may be wrong, and a page that has not changed for a year may change today.
             max_heuristic: Duration::from_secs(24 * 60 * 60),
-            revalidate_window: Duration::from_secs(7 * 24 * 60 * 60),
+            // Covers what is asked for once a week. Validating a response costs less than fetching it.
+            stale_retention: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,
             ignore_cookie: false,
             ignore_vary: false,
-            stale_on_failure: false,
+            stale_when_disconnected: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
             key_fields: Vec::new(),

@@ -1,14 +1,15 @@
-//! Validation: what is asked, which stored response a 304 is about, and what it changes (RFC 9111 §4.3, §3.2).
+//! Validating stored responses, and freshening them by the answer (RFC 9111 §4.3 and §3.2).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::conditions::{weakly_equal, without_weakness};
+use super::conditions::{opaque_tag, weakly_equal};
 use super::dates;
 use super::freshness::entity_tag;
 use super::options::Options;
-use super::store::{MOST_FIELDS, Withheld};
+use super::storing::{MOST_FIELDS, Withheld};
 use crate::time::Timestamp;
 
+/// The fields that make a request conditional or partial (RFC 9110 §13.1 and §14.2).
 const CONDITIONS: [HeaderName; 6] = [
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
@@ -18,15 +19,16 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Removes preconditions and the range: the request asks for the whole response.
+/// Removes the preconditions and the range of a request, so that it asks for the whole response (RFC 9110 §13.1, §14.2).
 pub(crate) fn strip_conditions(request: &mut HeaderMap) {
     for name in CONDITIONS {
         request.remove(name);
     }
 }
 
-/// Makes a request ask whether the stored response is still good (RFC 9111 §4.3.1), and nothing else: the caller's own
-/// conditions and range are answered from the result.
+/// Makes a request validate one stored response (RFC 9111 §4.3.1).
+///
+/// The caller's own preconditions and range are removed, since they are answered from the result.
 pub(crate) fn add_validators(request: &mut HeaderMap, stored: &HeaderMap) {
     strip_conditions(request);
     if let Some(tag) = entity_tag_of(stored) {
@@ -39,8 +41,9 @@ pub(crate) fn add_validators(request: &mut HeaderMap, stored: &HeaderMap) {
     }
 }
 
-/// Makes a request without a stored response of its own ask whether one of the others is meant (RFC 9111 §4.1,
-/// §4.3.1). Several are asked about, so that no Last-Modified is sent.
+/// Makes a request ask which of several stored variants answers it (RFC 9111 §4.1 and §4.3.1).
+///
+/// It sends the variants' entity tags, and no date: a 304 to a date would not say which variant it is about.
 pub(crate) fn add_entity_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
     strip_conditions(request);
     let tags: Vec<&[u8]> = tags.iter().map(HeaderValue::as_bytes).collect();
@@ -49,23 +52,26 @@ pub(crate) fn add_entity_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
     }
 }
 
-/// The entity tag of a response, if it has a good one.
+/// Returns the ETag field of a response, if it is well formed (RFC 9110 §8.8.3).
 pub(crate) fn entity_tag_of(response: &HeaderMap) -> Option<&HeaderValue> {
     entity_tag(response)?;
     response.get(header::ETAG)
 }
 
-/// Whether a 304 with this entity tag is about a stored response with that one: a strong one selects by strong
-/// comparison (RFC 9111 §4.3.4).
+/// Returns whether the entity tag of a 304 selects a stored response with this tag (RFC 9111 §4.3.4).
+///
+/// A strong tag is compared strongly, a weak one weakly.
 pub(crate) fn tag_selects(of_304: &[u8], stored: &[u8]) -> bool {
-    if without_weakness(of_304) == of_304 { stored == of_304 } else { weakly_equal(stored, of_304) }
+    let is_strong = opaque_tag(of_304) == of_304;
+    if is_strong { stored == of_304 } else { weakly_equal(stored, of_304) }
 }
 
-/// Whether a 304 confirms this stored response (RFC 9111 §4.3.4). The request asked about this one alone, so a 304
-/// without any validator is about it too.
+/// Returns whether a 304 confirms this stored response (RFC 9111 §4.3.4).
+///
+/// The request asked about this response alone, so that a 304 without a validator is about it too.
 pub(crate) fn selects_304(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     if let Some(tag) = entity_tag(not_modified) {
-        return entity_tag(stored).is_some_and(|mine| tag_selects(tag, mine));
+        return entity_tag(stored).is_some_and(|stored_tag| tag_selects(tag, stored_tag));
     }
     if !not_modified.contains_key(header::LAST_MODIFIED) {
         return true;
@@ -74,13 +80,15 @@ pub(crate) fn selects_304(stored: &HeaderMap, not_modified: &HeaderMap) -> bool 
     date.is_some() && date == last_modified(stored)
 }
 
-/// Whether the 200 to a HEAD is about this stored response: then it freshens it, and else the stored one counts as
-/// stale (RFC 9111 §4.3.5). `len` is the length of the stored body.
+/// Returns whether the 200 to a HEAD is about this stored response (RFC 9111 §4.3.5).
+///
+/// If it is, it freshens the stored response. Otherwise the stored response counts as stale. `len` is the length of the
+/// stored body in bytes.
 pub(crate) fn head_confirms(stored: &HeaderMap, len: u64, head: &HeaderMap) -> bool {
     let has = |name: HeaderName| head.contains_key(name);
     let length = || head.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok();
     let same_tag = || match (entity_tag(stored), entity_tag(head)) {
-        (Some(mine), Some(tag)) => mine == tag,
+        (Some(stored_tag), Some(head_tag)) => stored_tag == head_tag,
         _ => false,
     };
     let same_date = || last_modified(head).is_some_and(|date| Some(date) == last_modified(stored));
@@ -88,26 +96,30 @@ pub(crate) fn head_confirms(stored: &HeaderMap, len: u64, head: &HeaderMap) -> b
     same_coding
         && (!has(header::ETAG) || same_tag())
         && (!has(header::LAST_MODIFIED) || same_date())
-        // Transfer-Encoding overrides a length beside it (RFC 9112 §6.3).
+        // Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
         && (!has(header::CONTENT_LENGTH) || has(header::TRANSFER_ENCODING) || length() == Some(len))
 }
 
-/// For comparison alone: the century of a year of two digits does not matter.
+/// Returns Last-Modified, only to be compared with another one (RFC 9110 §8.8.2).
+///
+/// Both are read with the same century for a year of two digits, so that the century does not matter.
 fn last_modified(headers: &HeaderMap) -> Option<Timestamp> {
     dates::single(headers, &header::LAST_MODIFIED, Timestamp::EPOCH)
 }
 
-/// Updates stored fields from a 304 or the 200 to a HEAD (RFC 9111 §3.2): each field that it has replaces all lines of
-/// that name, except those that describe the stored bytes and those of the connection.
+/// Updates the stored fields from a 304, or from the 200 to a HEAD (RFC 9111 §3.2).
+///
+/// Each field of the newer response replaces all stored lines of that name. Fields that describe the stored bytes, and
+/// fields about the connection, are left as they are.
 pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Options) {
     if from.len() > MOST_FIELDS {
-        return; // together they could be more than a map of fields takes
+        return; // together with the stored fields they could be more than a `HeaderMap` holds
     }
-    let named = Withheld::by_connection(from);
+    let connection_fields = Withheld::by_connection(from);
     for name in from.keys() {
-        let of_body =
+        let describes_body =
             [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name);
-        if of_body || !named.passes(name) {
+        if describes_body || !connection_fields.passes(name) {
             continue;
         }
         stored.remove(name);
@@ -116,11 +128,12 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Option
         }
     }
     if !from.contains_key(header::AGE) {
-        stored.remove(header::AGE); // that was the age of what is replaced
+        stored.remove(header::AGE); // it was the age at the previous response
     }
     if !from.contains_key(header::DATE) {
-        stored.remove(header::DATE); // likewise; the time of receipt takes its place
+        stored.remove(header::DATE); // it was the date of the previous response; the time of receipt replaces it
     }
+    // The newer directives may restrict fields that the older ones did not.
     for name in &Withheld::restricted(stored, options) {
         stored.remove(name);
     }

@@ -1,41 +1,53 @@
-//! Which request fields select a stored response, and their values (RFC 9111 §4.1).
+//! The request fields that select a stored response, and their values (RFC 9111 §4.1).
+//!
+//! # Invariants
+//! - Two requests select the same response only if each selecting field has the same value, or the same meaning by the
+//!   syntax of that field.
+//! - A response whose Vary cannot be read is not stored, unless a setting or a rule says so.
+//! - A private cache keeps the responses to different credentials apart, unless a setting says otherwise.
 
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::ResponseDirectives;
-use super::interest::Interest;
+use super::header_hints::Interest;
 use super::list::split_list;
 use super::not_stored::NotStored;
 use super::options::Options;
-use super::store::{allows_authorization, is_of_connection};
-use super::terms::Despite;
+use super::rule_decision::Despite;
+use super::storing::{allows_authorization, is_connection_field};
 
-/// Stands among the names for all fields of a request that are not about the connection or the cache.
+/// Stands among the selecting names for every field that is not about the connection or the cache.
+///
+/// No field of this name can be stored by accident: a member `*` of Vary is treated on its own.
 pub(crate) const ALL_FIELDS: HeaderName = HeaderName::from_static("*");
-/// Stands among the names for the method and content of a request that is not a GET.
+/// Stands among the selecting names for the method and content of a request that is not a GET.
+///
+/// The asterisk tells it from the fields in use.
 pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
 
-/// The fields that select a stored response, and those that the settings keep from doing so.
+/// The fields that select a stored response, and those that settings keep from doing so (RFC 9111 §4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selecting {
     pub(crate) names: Vec<HeaderName>,
     pub(crate) left_out: Option<Box<LeftOut>>,
 }
 
-/// The fields that would select a response if it were not for the settings of the cache that stores it. A cache that does not
-/// leave them all out cannot know which request the response answers.
+/// The fields that would select a response without the settings of the cache that stores it (RFC 9111 §4.1).
+///
+/// A cache with other settings must not use the response unless it leaves out all of these fields too: their values are
+/// not stored, so that it could not tell which request the response answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
-    /// Those that Vary names, sorted.
+    /// The fields that Vary names, sorted.
     pub(crate) named: Vec<HeaderName>,
-    /// The credentials, in a private cache.
+    /// The fields with credentials, in a private cache.
     pub(crate) credentials: Vec<HeaderName>,
 }
 
 impl LeftOut {
-    /// Returns the fields that these settings leave out of a response's selecting fields, which are `names`.
+    /// Returns the fields that these settings leave out of a response's selecting fields (RFC 9111 §4.1).
     ///
-    /// `None` if they leave out none, which is usual.
+    /// `names` are the selecting fields that remain. `None` if the settings leave out none, which is usual.
     pub(crate) fn by(
         options: &Options,
         response: &HeaderMap,
@@ -46,7 +58,8 @@ impl LeftOut {
         if ignored_fields.is_empty() && *vary_on_credentials && !ignore_cookie && !ignore_vary {
             return None;
         }
-        let plain = Options {
+        // Under these settings nothing but credentials selects. The names of Vary are read apart, below.
+        let without_exceptions = Options {
             vary_on_credentials: true,
             ignore_cookie: false,
             ignore_vary: true,
@@ -54,39 +67,46 @@ impl LeftOut {
             key_fields: Vec::new(),
             ..*options
         };
-        let mut credentials = selecting_names(response, &plain, despite).unwrap_or_default();
+        let mut credentials = selecting_names(response, &without_exceptions, despite).unwrap_or_default();
         let members = response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes()));
         let mut named: Vec<_> = members.filter_map(|member| HeaderName::from_bytes(member).ok()).collect();
-        // A star is left out by `ignore_vary`, and else by a rule, which is no matter of these.
+        // A star is left out by `ignore_vary`, which is such a setting, or by a rule, which is not.
         named.retain(|name| *ignore_vary || *name != ALL_FIELDS);
-        let counts = |name: &HeaderName| {
+        let selects = |name: &HeaderName| {
             names.contains(name) || (names.contains(&ALL_FIELDS) && !ignored_fields.contains(name))
         };
-        named.retain(|name| !counts(name));
-        credentials.retain(|name| !counts(name));
-        // Where all fields count, and of the target, Vary need not name what is ignored.
-        let beside = |name: &&HeaderName| names.contains(&ALL_FIELDS) || **name == header::HOST;
-        named.extend(ignored_fields.iter().filter(beside).cloned());
+        named.retain(|name| !selects(name));
+        credentials.retain(|name| !selects(name));
+        // An ignored field would also have selected the response without being named by Vary if all fields select, or if it
+        // is Host, which is a part of the target.
+        let selects_unnamed = |name: &&HeaderName| names.contains(&ALL_FIELDS) || **name == header::HOST;
+        named.extend(ignored_fields.iter().filter(selects_unnamed).cloned());
         named.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         named.dedup();
         let left_out = Self { named, credentials };
         (left_out != Self::default()).then(|| Box::new(left_out))
     }
 
-    /// Whether these settings leave all of them out as well.
+    /// Returns whether these settings leave out all of the fields too (RFC 9111 §4.1).
     pub(crate) fn is_within(&self, options: &Options) -> bool {
         let ignores = |name: &HeaderName| options.ignored_fields.contains(name);
-        let no_cookie = |name: &HeaderName| options.ignore_cookie && *name == header::COOKIE;
+        let is_ignored_cookie = |name: &HeaderName| options.ignore_cookie && *name == header::COOKIE;
         self.named.iter().all(|name| options.ignore_vary || ignores(name))
             && self
                 .credentials
                 .iter()
-                .all(|name| !options.vary_on_credentials || no_cookie(name) || ignores(name))
+                .all(|name| !options.vary_on_credentials || is_ignored_cookie(name) || ignores(name))
     }
 }
 
-/// The fields that a response was selected by, sorted: those that Vary names, and in a private cache the credentials
-/// (one process often speaks for many users), Cookie only where the response is not public, or sets one.
+/// Returns the fields that select a response, sorted (RFC 9111 §4.1).
+///
+/// These are the fields that Vary names, and those of the settings. In a private cache also Authorization, since one process
+/// often acts for many users, and Cookie unless the response is `public` and sets no cookie.
+///
+/// # Errors
+/// Returns [`NotStored::VaryAny`] if Vary has a star or a member that is not a field name, unless a setting or a rule says
+/// that it does not matter.
 pub(crate) fn selecting_names(
     response: &HeaderMap,
     options: &Options,
@@ -94,7 +114,7 @@ pub(crate) fn selecting_names(
 ) -> Result<Vec<HeaderName>, NotStored> {
     let mut names = Vec::new();
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
-        // `*` is a token as well, so that it would make a field name.
+        // A star has the syntax of a field name, so that it has to be told from one.
         match HeaderName::from_bytes(member) {
             _ if options.ignore_vary => {}
             Ok(name) if member != b"*" => names.push(name),
@@ -104,14 +124,15 @@ pub(crate) fn selecting_names(
     }
     if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
-        // A response that sets a cookie is one user's, even if it says that it is for all.
-        let for_all =
+        // A response that sets a cookie is for one user, even if it says `public`.
+        let is_for_all_users =
             || ResponseDirectives::of(response, options).public && !response.contains_key(header::SET_COOKIE);
-        if !options.ignore_cookie && !for_all() {
+        if !options.ignore_cookie && !is_for_all_users() {
             names.push(header::COOKIE);
         }
     }
-    // What is stored though it was for one user's credentials is still for that user alone.
+    // A response that is stored only because of a rule, although it answers Authorization, is still for these credentials
+    // alone (RFC 9111 §3.5).
     if options.shared
         && despite.authorization
         && !allows_authorization(&ResponseDirectives::of(response, options))
@@ -125,8 +146,10 @@ pub(crate) fn selecting_names(
     Ok(names)
 }
 
-/// The request's value of a selecting field; `None`: it has none. Requests of the same meaning share it where the field's
-/// own syntax says what means the same (RFC 9111 §4.1); any other is compared as it came.
+/// Returns a request's value of a selecting field, normalized so that it can be compared (RFC 9111 §4.1).
+///
+/// Values of the same meaning become equal where the field's own syntax defines that. Any other field is compared as it
+/// came. `None` if the request does not have the field.
 pub(crate) fn selecting_value(
     name: &HeaderName,
     request: &HeaderMap,
@@ -138,7 +161,7 @@ pub(crate) fn selecting_value(
     let ordered = [header::ACCEPT, header::ACCEPT_LANGUAGE];
     let unordered = [header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
     if !ordered.contains(name) && !unordered.contains(name) {
-        return lines(request, name);
+        return raw_value(request, name);
     }
     if !request.contains_key(name) {
         return None;
@@ -147,35 +170,40 @@ pub(crate) fn selecting_value(
     if *name == header::ACCEPT {
         return Some(members.collect::<Vec<_>>().join(&b','));
     }
-    // Letter case says nothing (RFC 9110 §12.4.2, §12.5), and neither does the order, but for languages: servers take
-    // it for their priority (§12.5.4).
-    let mut preferences: Vec<_> = members.map(preference).collect();
+    // These fields are case-insensitive (RFC 9110 §12.4.2 and §12.5). Their order has no meaning either, except that servers
+    // take the order of languages for a priority (§12.5.4).
+    let mut preferences: Vec<_> = members.map(normalized_preference).collect();
     if unordered.contains(name) {
         preferences.sort_unstable();
     }
     Some(preferences.join(&b','))
 }
 
-/// The lines of a field as they came, told from one line with a comma.
-pub(crate) fn lines(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+/// Returns all lines of a request's field, as they came (RFC 9111 §4.1).
+///
+/// `None` if the request does not have the field.
+pub(crate) fn raw_value(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let mut lines = request.get_all(name).iter();
     let first = lines.next()?.as_bytes().to_vec();
     Some(lines.fold(first, |mut joined, line| {
-        joined.push(0); // no field value has one
+        joined.push(0); // no field value contains a NUL, so that two lines differ from one line with a comma
         joined.extend_from_slice(line.as_bytes());
         joined
     }))
 }
 
-/// All fields of a request, in an order of their own, each with its length.
+/// Returns all fields of a request that may select a response, sorted by name (RFC 9111 §4.1).
+///
+/// Each name and value follows its length, so that no two sets of fields give the same bytes.
 fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
-    let counts = |name: &&HeaderName| {
+    let selects = |name: &&HeaderName| {
+        // Host is a part of the effective URI, which selects the entry.
         !ignored.contains(name)
-            && !is_of_connection(name)
+            && !is_connection_field(name)
             && !Interest::is_control(name)
             && *name != header::HOST
     };
-    let mut names: Vec<_> = request.keys().filter(counts).collect();
+    let mut names: Vec<_> = request.keys().filter(selects).collect();
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     let mut all = Vec::new();
     for name in names {
@@ -188,13 +216,13 @@ fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
     all
 }
 
-/// Whether a response says that it is for all users.
+/// Returns whether a response says `public` (RFC 9111 §5.2.2.9).
 #[cfg(feature = "reqwest")]
 pub(crate) fn is_public(response: &HeaderMap) -> bool {
     ResponseDirectives::of(response, &Options::default()).public
 }
 
-/// Whether credentials are among the values that select a response to this request.
+/// Returns whether the request's credentials are among the values that select its response (RFC 9111 §4.1).
 pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
     let credentials = [header::AUTHORIZATION, header::COOKIE];
     credentials
@@ -202,14 +230,16 @@ pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
         .any(|name| (names.contains(name) || names.contains(&ALL_FIELDS)) && request.contains_key(name))
 }
 
-/// Whether a response in this coding may be what the origin would choose for a request, where it chooses by
-/// Accept-Encoding. Origins are known to confirm by a 304 what the caller could not read, or would not have been sent.
-pub(crate) fn suits_coding(names: &[HeaderName], coding: &[u8], request: &HeaderMap) -> bool {
+/// Returns whether a request accepts a content coding, where the response varies on Accept-Encoding (RFC 9110 §12.5.3).
+///
+/// A 304 alone does not prove it: origins are known to confirm a response that the caller cannot decode, or that they would
+/// not have sent to it.
+pub(crate) fn accepts_coding(names: &[HeaderName], coding: &[u8], request: &HeaderMap) -> bool {
     if !names.contains(&header::ACCEPT_ENCODING) {
         return true;
     }
     let lines = request.get_all(header::ACCEPT_ENCODING).iter();
-    let mut wanted = lines.flat_map(|line| split_list(line.as_bytes())).map(preference);
+    let mut wanted = lines.flat_map(|line| split_list(line.as_bytes())).map(normalized_preference);
     let coding = coding.trim_ascii();
     if coding.is_empty() {
         return wanted.all(|wanted| wanted == b"identity");
@@ -220,8 +250,10 @@ pub(crate) fn suits_coding(names: &[HeaderName], coding: &[u8], request: &Header
     })
 }
 
-/// One preference in the form that all its spellings share: `DE ; q=0.50` is `de;q=0.5`, and `q=1` says nothing.
-fn preference(member: &[u8]) -> Vec<u8> {
+/// Normalizes a preference with its weight (RFC 9110 §12.4.2).
+///
+/// `DE ; q=0.50` becomes `de;q=0.5`. A weight of 1 is the default and is left out.
+fn normalized_preference(member: &[u8]) -> Vec<u8> {
     let mut plain = member.to_ascii_lowercase();
     plain.retain(|byte| !matches!(byte, b' ' | b'\t'));
     let weight = plain.windows(3).position(|bytes| bytes == b";q=");

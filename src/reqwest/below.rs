@@ -10,8 +10,8 @@ use ::reqwest_middleware::{ClientWithMiddleware, Error, Next};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, header};
 
-use crate::control::Stored;
 use crate::policy;
+use crate::policy::NotStored;
 use crate::service::{Fetcher, Unstorable};
 
 /// The URL that a response came from.
@@ -45,7 +45,7 @@ impl Question {
     fn response(&self, response: Response) -> http::Response<Body> {
         let source = response.url().clone();
         let unstorable = if source != self.url {
-            Some(Stored::Redirected)
+            Some(NotStored::Redirected)
         } else if self.untold && !is_for_all(&response) {
             static WARNED: Once = Once::new();
             WARNED.call_once(|| {
@@ -53,7 +53,7 @@ impl Question {
                     "what is not public is not cached: CacheMiddleware::client_headers says what the client adds"
                 );
             });
-            Some(Stored::ClientHeaders)
+            Some(NotStored::ClientHeaders)
         } else {
             None
         };

@@ -14,7 +14,7 @@ use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
-use crate::service::{Content, Route, Shared, Untold, bypass, change, route, run};
+use crate::service::{Content, HiddenFields, Route, Shared, bypass, forward_unsafe, route, run};
 use crate::storage::Storage;
 
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
@@ -53,7 +53,7 @@ use crate::storage::Storage;
 /// of it, [`partition`](CacheMiddleware::partition).
 ///
 /// Untold, it keeps only responses that say `public` and do not vary on Cookie or Authorization;
-/// [`Stored::ClientHeaders`](crate::Stored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
+/// [`NotStored::ClientHeaders`](crate::NotStored::ClientHeaders) says so of the others, and a warning once. Nor is an untold
 /// client answered with what was stored for a client of which the cache was told.
 ///
 /// # The Host field
@@ -62,7 +62,7 @@ use crate::storage::Storage;
 ///
 /// # Redirects
 /// A client that follows redirects itself gives the last hop's response for the first hop's URL. Such a response is
-/// not stored ([`Stored::Redirected`](crate::Stored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
+/// not stored ([`NotStored::Redirected`](crate::NotStored::Redirected)). Use [`FollowRedirects`](super::FollowRedirects) above
 /// the cache. A response that some middleware below made without a URL counts as redirected as well.
 ///
 /// # Stale while revalidate
@@ -73,7 +73,7 @@ use crate::storage::Storage;
 /// # Many callers at once
 /// They share one fetch, as with a service. But the rest of the chain is its request's own: where the task that fetches
 /// is not polled, those who wait for the head cannot go on in its place, and wait for
-/// [`flight_timeout`](crate::CacheLayerBuilder::flight_timeout) at most. So two requests for the same should not be awaited
+/// [`coalesce_timeout`](crate::CacheLayerBuilder::coalesce_timeout) at most. So two requests for the same should not be awaited
 /// one after the other in one task while both are under way. Once the head is there, each reads on by itself.
 ///
 /// # Errors
@@ -154,7 +154,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let (mut parts, body) = into_parts(request)?;
         self.complete(&mut parts.headers);
         if !self.told {
-            parts.extensions.insert(Untold);
+            parts.extensions.insert(HiddenFields);
         }
         let question = Question { url: url.clone(), untold: !self.told, content: None };
         #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
@@ -179,7 +179,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
             Route::Bypass(reason) => {
                 bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?
             }
-            Route::Unsafe => change(shared, chain, parts, body, bypasses).await?,
+            Route::Unsafe => forward_unsafe(shared, chain, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
                 let content = match &body {
@@ -194,14 +194,14 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                     None => bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?,
                     Some(content) => {
                         chain.question.content = Some(content);
-                        let departures = shared.flights.departures();
-                        run(shared, chain, parts, body, None, departures).await?
+                        let ended_flights = shared.flights.ended_flights();
+                        run(shared, chain, parts, body, None, ended_flights).await?
                     }
                 }
             }
             Route::Lookup => {
-                let departures = shared.flights.departures();
-                run(shared, chain, parts, body, None, departures).await?
+                let ended_flights = shared.flights.ended_flights();
+                run(shared, chain, parts, body, None, ended_flights).await?
             }
         };
         Ok(into_response(response, url))

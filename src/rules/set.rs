@@ -165,7 +165,7 @@ impl Rules {
     }
 
     /// Everything is kept, for ever.
-    pub(crate) fn for_a_tape(mut self) -> Self {
+    pub(crate) fn for_a_recording(mut self) -> Self {
         self.list.clear();
         self.despite = Despite { no_store: true, private: true, authorization: true, vary_any: true };
         self.override_ttl(Ttl::Forever).statuses(200..=599)

@@ -9,10 +9,10 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower_response_cache::{BodyErrorKind, CacheBody};
 
-use super::support::faulty::{Faulty, Mode};
-use super::support::{get, get_with};
-use super::task::{Task, settle};
-use super::upstream::{Answered, Given, Sender, World};
+use super::world::{Answered, Given, Sender, World};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::task::{Task, settle};
+use crate::support::{get, get_with};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
@@ -244,7 +244,7 @@ async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
-    let world = World::with(|builder| builder.chunk_bytes(10).finish_on_drop());
+    let world = World::with(|builder| builder.chunk_bytes(10).finish_on_drop(true));
     let (sender, bodies) = readers(&world, 2).await;
     drop(bodies);
     sender.data(vec![1; 100]);
@@ -276,7 +276,7 @@ async fn replacement_that_its_caller_drops_is_let_go() {
         (false, &[("range", "bytes=2-4")]),
         (true, &[("range", "bytes=2-4")]),
     ] {
-        let world = World::with(|builder| if finishes { builder.finish_on_drop() } else { builder });
+        let world = World::with(|builder| if finishes { builder.finish_on_drop(true) } else { builder });
         let (sender, response) = replacing(&world, asked).await;
         sender.data("01");
         drop(response);
@@ -313,7 +313,7 @@ async fn rest_behind_an_answered_part_is_stored() {
 
 #[test]
 fn body_dropped_with_its_runtime_is_let_go() {
-    let world = World::with(|builder| builder.finish_on_drop());
+    let world = World::with(|builder| builder.finish_on_drop(true));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = runtime.block_on(async {
         let (sender, mut bodies) = readers(&world, 1).await;
@@ -371,7 +371,7 @@ async fn trailers_reach_everybody() {
 /// What is for one user reaches no other, as a trailer either.
 #[tokio::test(start_paused = true)]
 async fn private_trailers_reach_the_first_alone() {
-    let world = World::with(|builder| builder.shared());
+    let world = World::with(|builder| builder.shared(true));
     let control = "max-age=60, private=\"x-user\", no-cache=\"x-checked\"";
     let (sender, bodies) = readers_of(&world, 2, &[("cache-control", control), ("trailer", "x-user")]).await;
     sender.data("body");
@@ -398,7 +398,7 @@ async fn private_trailers_reach_the_first_alone() {
 /// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
 #[tokio::test(start_paused = true)]
 async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
-    let world = World::with(|builder| builder.chunk_bytes(1000).max_entry_bytes(10_000));
+    let world = World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(10_000));
     let (sender, bodies) = readers(&world, 3).await;
     let mut whole = Vec::new();
     for number in 0..1000_u32 {
@@ -421,7 +421,7 @@ async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
 #[tokio::test(start_paused = true)]
 async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
     let world = World::with(|builder| {
-        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+        builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
     let (sender, mut bodies) = readers(&world, 2).await;
     for _ in 0..1000 {
@@ -444,7 +444,7 @@ async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn reader_that_trickles_is_left_behind() {
     let world = World::with(|builder| {
-        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+        builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
     let (sender, mut bodies) = readers(&world, 2).await;
     for _ in 0..1000 {
@@ -470,7 +470,7 @@ async fn reader_that_trickles_is_left_behind() {
 #[tokio::test(start_paused = true)]
 async fn reader_that_keeps_pace_is_never_cut() {
     let world = World::with(|builder| {
-        builder.chunk_bytes(1000).max_entry_bytes(10_000).body_timeout(Duration::from_secs(3))
+        builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
     let (sender, mut bodies) = readers(&world, 2).await;
     for _ in 0..3000 {

@@ -7,9 +7,9 @@ use http::StatusCode;
 use tower::ServiceExt;
 use tower_response_cache::{CacheOptions, Stored, Ttl};
 
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{Got, World, got};
+use super::world::{Got, World, got};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
@@ -35,7 +35,7 @@ async fn a_herd_on_a_cold_key_makes_one_fetch() {
 #[tokio::test(start_paused = true)]
 async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_waits_the_next_time() {
     for fields in [&[("cache-control", "no-store")][..], &[("cache-control", "private")], &[]] {
-        let world = World::with(|builder| builder.shared());
+        let world = World::with(|builder| builder.shared(true));
         let mut herd = world.herd(20, &[]);
         settle(&mut herd).await;
         assert_eq!(world.upstream.waiting(), 1);
@@ -74,7 +74,7 @@ async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Ta
 async fn unshared_for_its_request_sends_one_follower() {
     for stored in [false, true] {
         let valid = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
-        let world = World::with(|builder| builder.shared());
+        let world = World::with(|builder| builder.shared(true));
         if stored {
             world.store(&valid, "all", Duration::from_secs(61)).await;
         }
@@ -99,7 +99,7 @@ async fn unshared_for_its_request_sends_one_follower() {
 
 #[tokio::test(start_paused = true)]
 async fn authorized_requests_do_not_wait_twice() {
-    let world = World::with(|builder| builder.shared());
+    let world = World::with(|builder| builder.shared(true));
     let mut herd = world.herd(20, &[("authorization", "x")]);
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 1, "the response may allow to share it");
@@ -114,7 +114,7 @@ async fn authorized_requests_do_not_wait_twice() {
 #[tokio::test(start_paused = true)]
 async fn request_that_forbids_sharing_does_not_lead() {
     let options = [
-        CacheOptions::new().no_store(),
+        CacheOptions::new().no_store(true),
         CacheOptions::new().ttl(Ttl::DoNotStore),
         CacheOptions::new().ttl(Ttl::Revalidate),
         CacheOptions::new().ttl(Duration::ZERO),
@@ -315,7 +315,7 @@ async fn head_follows_a_get() {
     settle(&mut head).await;
     let response = head[0].run().unwrap().unwrap();
     assert_eq!(response.headers()["content-length"], "4");
-    assert_eq!(super::upstream::read(response).await.body.unwrap(), "");
+    assert_eq!(super::world::read(response).await.body.unwrap(), "");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,10 +10,10 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
-use super::support::faulty::{Faulty, Mode};
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
@@ -150,7 +150,7 @@ impl http_body::Body for Empty {
 async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+    let origin = service_fn(move |_: http::Request<crate::support::ReqBody>| {
         counter.fetch_add(1, Ordering::SeqCst);
         async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -180,7 +180,7 @@ async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() 
 
 #[tokio::test(start_paused = true)]
 async fn where_a_place_cannot_be_claimed_nobody_waits_twice() {
-    let world = World::on(Faulty::new(Mode::ReadOnly), |builder| builder.strict());
+    let world = World::on(Faulty::new(Mode::ReadOnly), |builder| builder.reserve_on_miss(true));
     let mut herd = world.herd(20, &[]);
     settle(&mut herd).await;
     let mut rounds = 0;
@@ -196,7 +196,7 @@ async fn where_a_place_cannot_be_claimed_nobody_waits_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flight_timeout_may_be_without_end() {
-    let world = World::with(|builder| builder.flight_timeout(Duration::MAX));
+    let world = World::with(|builder| builder.coalesce_timeout(Duration::MAX));
     let mut herd = world.herd(2, &[]);
     settle(&mut herd).await;
 }
@@ -209,7 +209,7 @@ async fn a_lease_may_be_without_end() {
 #[tokio::test(start_paused = true)]
 async fn a_body_timeout_may_be_without_end() {
     let world =
-        World::with(|builder| builder.body_timeout(Duration::MAX).max_entry_bytes(1000).chunk_bytes(100));
+        World::with(|builder| builder.body_timeout(Duration::MAX).max_body_bytes(1000).chunk_bytes(100));
     let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
     settle(&mut herd).await;
     let sender = world.upstream.call().head(200, FRESH);
@@ -227,7 +227,7 @@ async fn a_body_timeout_may_be_without_end() {
 
 #[tokio::test(start_paused = true)]
 async fn when_a_leader_takes_too_long_one_more_fetches() {
-    let world = World::with(|builder| builder.flight_timeout(3 * SECOND));
+    let world = World::with(|builder| builder.coalesce_timeout(3 * SECOND));
     let service = world.service.clone();
     let herd: Vec<_> =
         (0..100).map(|_| tokio::spawn(service.clone().oneshot(get("http://example.com/")))).collect();
@@ -238,7 +238,7 @@ async fn when_a_leader_takes_too_long_one_more_fetches() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hung_fetch_is_not_joined_for_ever() {
-    let world = World::with(|builder| builder.flight_timeout(10 * SECOND).shared());
+    let world = World::with(|builder| builder.coalesce_timeout(10 * SECOND).shared(true));
     let service = world.service.clone();
     let ask = || tokio::spawn(service.clone().oneshot(get("http://example.com/")));
     let leader = ask();
@@ -270,7 +270,7 @@ async fn a_hung_fetch_is_not_joined_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_ends_in_time_also_where_bodies_are_finished() {
     let world = World::with(|builder| {
-        builder.stale_while_revalidate(3600 * SECOND).finish_on_drop().refresh_timeout(5 * SECOND)
+        builder.stale_while_revalidate(3600 * SECOND).finish_on_drop(true).refresh_timeout(5 * SECOND)
     });
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[])];
@@ -286,7 +286,7 @@ async fn a_refresh_ends_in_time_also_where_bodies_are_finished() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_for_the_store_alone_ends_with_the_storing() {
-    let world = World::with(|builder| builder.chunk_bytes(100).max_entry_bytes(1000));
+    let world = World::with(|builder| builder.chunk_bytes(100).max_body_bytes(1000));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut first = [world.ask(&[("if-none-match", "\"b\"")])];
     settle(&mut first).await;
@@ -354,7 +354,7 @@ async fn an_error_says_nothing_about_the_responses_to_come() {
 
 #[tokio::test(start_paused = true)]
 async fn what_turns_out_too_large_is_remembered() {
-    let world = World::with(|builder| builder.chunk_bytes(100).max_entry_bytes(1000));
+    let world = World::with(|builder| builder.chunk_bytes(100).max_body_bytes(1000));
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
     let sender = world.upstream.call().head(200, FRESH);
@@ -392,7 +392,7 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
     type Hook = Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
     let hook: Hook = Arc::default();
     let inner = Arc::clone(&hook);
-    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+    let origin = service_fn(move |_: http::Request<crate::support::ReqBody>| {
         let hook = Arc::clone(&inner);
         let mut polls = 0;
         std::future::poll_fn(move |cx| {
@@ -441,7 +441,7 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_that_came_is_no_unreachable_origin_afterwards() {
-    let world = World::with(|builder| builder.stale_on_failure());
+    let world = World::with(|builder| builder.stale_when_disconnected(true));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut one = [world.ask(&[("cache-control", "stale-if-error=60")])];
     settle(&mut one).await;
@@ -475,7 +475,7 @@ fn a_waker_is_let_go_of_where_no_lock_is_held() {
             let waker = std::task::Waker::from(owner);
             let mut body = Box::pin(bodies.remove(0));
             let poll = |body: &mut std::pin::Pin<
-                Box<tower_response_cache::CacheBody<super::upstream::Given>>,
+                Box<tower_response_cache::CacheBody<super::world::Given>>,
             >,
                         waker: &std::task::Waker| {
                 let _ =
@@ -524,7 +524,7 @@ async fn what_is_stale_at_once_is_waited_for_once() {
 async fn a_reader_that_stops_is_left_behind_though_another_trickles() {
     for stops in [false, true] {
         let world =
-            World::with(|builder| builder.chunk_bytes(1000).max_entry_bytes(1000).body_timeout(3 * SECOND));
+            World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(1000).body_timeout(3 * SECOND));
         let mut herd: Vec<_> = (0..3).map(|_| world.send(get("http://example.com/"))).collect();
         settle(&mut herd).await;
         let sender = world.upstream.call().head(200, FRESH);
@@ -563,7 +563,7 @@ async fn a_reader_that_stops_is_left_behind_though_another_trickles() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_with_somebodys_credentials_does_not_end_a_shared_entry() {
-    let world = World::with(|builder| builder.shared().stale_while_revalidate(60 * SECOND));
+    let world = World::with(|builder| builder.shared(true).stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[("authorization", "me")])];
     settle(&mut stale).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
@@ -77,7 +77,7 @@ async fn a_panic_is_the_leaders_and_another_takes_over() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waited_long_enough_fetches_by_itself() {
-    let world = World::with(|builder| builder.flight_timeout(Duration::from_secs(3)));
+    let world = World::with(|builder| builder.coalesce_timeout(Duration::from_secs(3)));
     let service = world.service.clone();
     let leader = tokio::spawn(service.clone().oneshot(get("http://example.com/")));
     tokio::task::yield_now().await;

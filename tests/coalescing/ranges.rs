@@ -1,7 +1,7 @@
 //! Requests for a part.
 
-use super::task::settle;
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::task::settle;
 
 const WHOLE: &[(&str, &str)] =
     &[("cache-control", "max-age=60"), ("content-length", "10"), ("etag", "\"a\"")];
@@ -25,7 +25,7 @@ async fn on_a_cold_key_a_range_is_fetched_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn with_fetch_whole_a_range_is_answered_from_the_whole_which_is_stored() {
-    let world = World::with(|builder| builder.fetch_whole());
+    let world = World::with(|builder| builder.fetch_whole_for_range(true));
     let mut herd =
         [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=-3")]), world.ask(&[])];
     settle(&mut herd).await;
@@ -45,7 +45,7 @@ async fn with_fetch_whole_a_range_is_answered_from_the_whole_which_is_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn with_fetch_whole_and_no_length_the_whole_is_the_answer() {
-    let world = World::with(|builder| builder.fetch_whole());
+    let world = World::with(|builder| builder.fetch_whole_for_range(true));
     let mut herd = [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=2-4")])];
     settle(&mut herd).await;
     world.upstream.call().answer(200, &[("cache-control", "max-age=60")], "0123456789");
@@ -55,7 +55,7 @@ async fn with_fetch_whole_and_no_length_the_whole_is_the_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_range_far_into_a_body_that_comes_waits_for_its_bytes_and_no_longer() {
-    let world = World::with(|builder| builder.fetch_whole().chunk_bytes(3));
+    let world = World::with(|builder| builder.fetch_whole_for_range(true).chunk_bytes(3));
     let mut herd = [world.ask(&[]), world.ask(&[("range", "bytes=4-6")])];
     settle(&mut herd).await;
     let sender = world.upstream.call().head(200, WHOLE);

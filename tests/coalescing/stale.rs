@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_response_cache::StaleReason;
 
-use super::task::settle;
-use super::upstream::{Call, World, got};
+use super::world::{Call, World, got};
+use crate::support::task::settle;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
@@ -98,7 +98,7 @@ async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
     settle(&mut first).await;
     assert_eq!(
         got(&mut first)[0].status.outcome(),
-        tower_response_cache::Outcome::Stale(StaleReason::OnError)
+        tower_response_cache::Outcome::Stale(StaleReason::IfError)
     );
     for round in 0..5 {
         let mut herd = world.herd(50, &[]);
@@ -124,11 +124,11 @@ async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_allowed() {
-    let world = World::with(|builder| builder.stale_if_error(3600 * SECOND).flight_timeout(3 * SECOND));
+    let world = World::with(|builder| builder.stale_if_error(3600 * SECOND).coalesce_timeout(3 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
-    let request = super::support::get("http://example.com/");
+    let request = crate::support::get("http://example.com/");
     let response = tower::ServiceExt::oneshot(world.service.clone(), request).await.unwrap();
     assert!(response.body().status().unwrap().is_stale());
     assert_eq!(world.upstream.waiting(), 1);

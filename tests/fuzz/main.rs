@@ -4,11 +4,14 @@
 //! Runs for a moment with the other tests; `FUZZ_SECONDS=60 cargo test --test fuzz` for longer. The target works with
 //! any engine that bolero drives (`cargo bolero test` runs it under libFuzzer).
 
-#![allow(unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
 mod bytes_storage;
 mod hostile;
 mod input;
+mod properties;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -46,10 +49,10 @@ async fn life(mut input: Input<'_>) {
     let storage = BytesStorage::default();
     let mut builder = CacheLayer::builder(storage.clone()).clock(clock).status_field("fuzz");
     if input.flag() {
-        builder = builder.shared();
+        builder = builder.shared(true);
     }
     if input.flag() {
-        builder = builder.stale_on_failure();
+        builder = builder.stale_when_disconnected(true);
     }
     if input.flag() {
         builder = builder.chunk_bytes(3);

@@ -2,7 +2,7 @@
 
 use futures_util::{FutureExt, TryStreamExt};
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
-use tower_response_cache::{EntryFilter, Rule, Timestamp, Ttl};
+use tower_response_cache::{EntryFilter, Rule, Rules, Timestamp, Ttl};
 
 use crate::support::{Answer, Fixture, Origin, get, response};
 use crate::{A, SECOND, in_language, stores, world, world_with};
@@ -61,7 +61,9 @@ async fn across_partitions_tags_and_groups_end_everywhere() {
         || Origin::new(|_| response(&[("cache-control", "max-age=60"), ("cache-groups", "\"g\"")], "body"));
     let storage = MemoryStorage::new();
     let cache = |name: &'static str| {
-        Fixture::with(origin(), storage.clone(), |builder| builder.partition(name).rule(Rule::new().tag("t")))
+        Fixture::with(origin(), storage.clone(), |builder| {
+            builder.partition(name).rules(Rules::new().rule(Rule::new().tag("t")))
+        })
     };
     let (one, two, all) = (cache("1"), cache("2"), cache(""));
     for is_tag in [true, false] {
@@ -71,7 +73,7 @@ async fn across_partitions_tags_and_groups_end_everywhere() {
             assert_eq!(cache.get(A).await.word(), "hit");
         }
         all.clock.set(one.clock.now());
-        let handle = all.layer.handle().across_partitions();
+        let handle = all.layer.handle().across_partitions(true);
         handle.invalidate_tag("other").await.unwrap();
         handle.invalidate_group("http://example.org", "g").await.unwrap();
         assert_eq!(one.get(A).await.word(), "hit");
@@ -142,7 +144,7 @@ async fn clearing_empties_the_store_but_for_other_caches_of_it_where_there_is_a_
         assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
         one.fill(&[A]).await;
         plain.fill(&[A]).await;
-        assert_eq!(one.handle().across_partitions().clear().await.unwrap(), 2);
+        assert_eq!(one.handle().across_partitions(true).clear().await.unwrap(), 2);
         assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
     }
 }
@@ -295,7 +297,7 @@ async fn what_somebody_changes_meanwhile_keeps_its_lifetime() {
 async fn a_read_only_cache_may_be_changed_by_hand() {
     let storage = BoxStorage::new(MemoryStorage::new());
     world(&storage).fill(&[A]).await;
-    let reader = world_with(&storage, |builder| builder.read_only());
+    let reader = world_with(&storage, |builder| builder.read_only(true));
     assert_eq!(reader.ask(get(A)).await.word(), "hit");
     assert_eq!(reader.handle().delete_url(A).await.unwrap(), 1);
     assert_eq!(reader.ask(get(A)).await.word(), "miss");

@@ -102,7 +102,7 @@ async fn methods_that_are_told_apart_by_their_content_find_nothing_but_may_delet
 #[tokio::test]
 async fn the_layers_settings_and_the_requests_own_key_say_what_is_the_same() {
     let world = world_with(&BoxStorage::new(MemoryStorage::new()), |builder| {
-        builder.ignore_query(["utm"]).sort_query()
+        builder.ignore_query_params(["utm"]).sort_query(true)
     });
     let named = || {
         let mut request = get("http://example.com/anything");

@@ -170,14 +170,14 @@ async fn a_handle_sees_its_own_partition_or_all() {
     for (storage, _folder) in stores().await {
         let plain = world(&storage);
         let one = world_with(&storage, |builder| builder.partition("one"));
-        let secret = world_with(&storage, |builder| builder.secret("secret"));
+        let secret = world_with(&storage, |builder| builder.key_secret("secret"));
         for (world, path) in [(&plain, "plain"), (&one, "one"), (&secret, "secret")] {
             world.fill(&[&format!("http://example.com/{path}")]).await;
         }
         assert_eq!(plain.listed(&everything()).await, ["/plain"]);
         assert_eq!(one.listed(&everything()).await, ["/one"]);
         assert_eq!(secret.listed(&everything()).await, ["/secret"]);
-        let all = one.handle().across_partitions();
+        let all = one.handle().across_partitions(true);
         assert_eq!(crate::listed(&all, &everything()).await, ["/one", "/plain", "/secret"]);
         assert!(!all.has_url("http://example.com/plain").await.unwrap(), "a URL is this cache's");
         let others = everything().url("example.com/plain");

@@ -750,7 +750,7 @@ impl Model {
             None => 0,
             Some(_) if control.must_revalidate => 0,
             Some(StaleReason::WhileRevalidate) if !wish.max_age_zero => control.stale_while_revalidate,
-            Some(StaleReason::OnError | StaleReason::Failing) if !control.no_cache => {
+            Some(StaleReason::IfError | StaleReason::Failing) if !control.no_cache => {
                 self.setting.stale_if_error
             }
             Some(_) => 0,

@@ -22,10 +22,10 @@ use super::demands::Demands;
 use super::model::{
     Asked, CHUNK, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
 };
-use super::origin::{Call, Given, Origin, Sending};
 use super::storage::{Happens, Manner, Scripted};
-use super::support::ReqBody;
-use super::task::Task;
+use crate::support::ReqBody;
+use crate::support::task::Task;
+use crate::support::upstream::{Call, Given, Sender, Upstream};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// More than so many at a time wait for each other's steps.
@@ -93,7 +93,7 @@ pub struct Setup {
     has_faults: bool,
     manner: Manner,
     lease: bool,
-    strict: bool,
+    reserves: bool,
     inline_bytes: Option<usize>,
     finish_on_drop: bool,
     stale_if_error: u64,
@@ -132,7 +132,7 @@ impl Setup {
             has_faults: random.u8(..3) == 0,
             manner,
             lease: random.u8(..8) == 0,
-            strict: random.u8(..8) == 0 && demands.strict_followers,
+            reserves: random.u8(..8) == 0 && demands.strict_followers,
             inline_bytes: random.bool().then(|| random.usize(..CHUNK)),
             finish_on_drop: random.u8(..8) == 0 && demands.finishing_at_shutdown,
             stale_if_error: if random.u8(..4) == 0 { 30 } else { 0 },
@@ -214,7 +214,7 @@ impl Caller {
 
 /// A body that the origin is sending.
 struct Stream {
-    sending: Sending,
+    sending: Sender,
     version: usize,
     rest: VecDeque<Bytes>,
 }
@@ -224,9 +224,9 @@ pub struct Life {
     setup: Setup,
     demands: Demands,
     storage: Scripted,
-    origin: Origin,
+    origin: Upstream,
     layer: CacheLayer<Scripted>,
-    service: Cache<Origin, Scripted>,
+    service: Cache<Upstream, Scripted>,
     clock: MockClock,
     model: Model,
     callers: Vec<Caller>,
@@ -274,21 +274,15 @@ impl Life {
         let storage = Scripted::new(setup.manner);
         let (clock, mock) = Clock::mock();
         let mut builder = CacheLayer::builder(storage.clone()).clock(clock).chunk_bytes(CHUNK);
-        if setup.is_shared {
-            builder = builder.shared();
-        }
+        builder = builder.shared(setup.is_shared);
         if setup.lease {
             builder = builder.lease(Duration::from_secs(20));
         }
-        if setup.strict {
-            builder = builder.strict();
-        }
+        builder = builder.reserve_on_miss(setup.reserves);
         if setup.stale_if_error > 0 {
             builder = builder.stale_if_error(Duration::from_secs(setup.stale_if_error));
         }
-        if setup.finish_on_drop {
-            builder = builder.finish_on_drop();
-        }
+        builder = builder.finish_on_drop(setup.finish_on_drop);
         if let Some(len) = setup.inline_bytes {
             builder = builder.inline_bytes(len);
         }
@@ -297,7 +291,7 @@ impl Life {
             builder = builder.operation_timeout(1000 * HOUR).body_timeout(1000 * HOUR);
         }
         let layer = builder.build().unwrap();
-        let origin = Origin::default();
+        let origin = Upstream::default();
         let service = layer.layer(origin.clone());
         let setting = Setting {
             is_shared: setup.is_shared,
@@ -495,7 +489,7 @@ impl Life {
     /// Notes what came of a step outside.
     fn observe(&mut self) -> Checked {
         let now = self.now();
-        for call in self.origin.arrived() {
+        for call in self.origin.calls() {
             let number = |name: &str| call.field(name).unwrap().parse().unwrap();
             let (owner, uri): (usize, usize) = (number("x-request"), call.path[1..].parse().unwrap());
             let called = Called {
@@ -781,8 +775,8 @@ impl Life {
             format!("call {number}: {code}, contact {contact_number} of version {version} ({len}): {said}")
         });
         self.model.contacts.push(contact);
-        let (sending, given) = Sending::new(known_len);
-        self.calls[number].answer(code, headers, given);
+        let (sending, given) = Sender::new(known_len);
+        self.calls[number].respond(code, headers, given);
         self.model.answers(number, now, Some(contact_number));
         if is_head && code == 200 {
             // It may end what is stored, as long as its request is under way.
@@ -821,8 +815,8 @@ impl Life {
             ended.dedup();
         }
         self.note(|| format!("call {number}: {status} {headers:?}"));
-        let (_, given) = Sending::new(Some(0));
-        self.calls[number].answer(status, headers, given);
+        let (_, given) = Sender::new(Some(0));
+        self.calls[number].respond(status, headers, given);
         self.model.calls[number].answered = Some(now);
         if status < 400 {
             for uri in ended {

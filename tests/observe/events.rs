@@ -187,7 +187,7 @@ async fn no_secret_is_in_a_span_or_an_event() {
     }
     cache.layer.idle().await;
 
-    let replay = CacheLayer::builder(MemoryStorage::new()).replay().build().unwrap();
+    let replay = CacheLayer::builder(MemoryStorage::new()).replay(true).build().unwrap();
     let service = tower::Layer::layer(&replay, origin);
     tower::ServiceExt::oneshot(service, get("http://user:s3cret@example.com/a?s3cret")).await.unwrap();
     listener.last("not among the recorded responses: the answer names it");
@@ -205,7 +205,7 @@ async fn a_users_key_is_in_no_event() {
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "a")),
         MemoryStorage::new(),
-        |builder| builder.key(|request| request.uri.query().map(str::to_owned)),
+        |builder| builder.key_fn(|request| request.uri.query().map(str::to_owned)),
     );
     for _ in 0..2 {
         cache.get("http://example.com/a?s3cret").await;

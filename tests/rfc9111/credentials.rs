@@ -67,7 +67,7 @@ fn in_a_private_cache() {
             .revalidated(Stale).shows("set-cookie: b=1")
             .get("cookie: a=1").hit()
             .get("cookie: a=2").miss(MissReason::Vary),
-        case("not when told so", "§3").with(|builder| builder.ignore_cookie())
+        case("not when told so", "§3").with(|builder| builder.ignore_cookie(true))
             .get("cookie: a=1").ok("cache-control: max-age=60").stores().get("cookie: a=2").hit(),
     ]);
 }

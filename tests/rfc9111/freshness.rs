@@ -62,7 +62,7 @@ fn heuristics() {
             .after(1).get("").not_reused(),
         case("a day at most", "§4.2.2")
             .get("").ok("last-modified: {-100000000}").after(86_399).get("").hit().after(1).get("").revalidated(Stale),
-        case("the builder's bound", "§4.2.2").with(|builder| builder.max_heuristic(std::time::Duration::from_secs(50)))
+        case("the builder's bound", "§4.2.2").with(|builder| builder.max_heuristic_ttl(std::time::Duration::from_secs(50)))
             .get("").ok("last-modified: {-1000}").after(49).get("").hit().after(1).get("").revalidated(Stale),
         case("the builder's share", "§4.2.2").with(|builder| builder.heuristic_percent(20))
             .get("").ok("last-modified: {-1000}").after(199).get("").hit().after(1).get("").revalidated(Stale),
@@ -130,11 +130,11 @@ fn age() {
             .after(20).get("").not_modified(r#"etag: "a" | date: {20}"#).revalidated(Stale)
             .after(9).get("").hit().shows("age: 9"),
         case("beyond the revalidation window it is gone", "§4.2.4")
-            .with(|builder| builder.revalidate_window(std::time::Duration::from_secs(100)))
+            .with(|builder| builder.stale_retention(std::time::Duration::from_secs(100)))
             .get("").ok(r#"cache-control: max-age=10 | etag: "a""#)
             .after(111).get("").miss(Expired).asked("!if-none-match"),
         case("within the revalidation window it is validated", "§4.2.4")
-            .with(|builder| builder.revalidate_window(std::time::Duration::from_secs(100)))
+            .with(|builder| builder.stale_retention(std::time::Duration::from_secs(100)))
             .get("").ok(r#"cache-control: max-age=10 | etag: "a""#)
             .after(109).get("").ok("").miss(Replaced(Stale)).asked(r#"if-none-match: "a""#),
         case("Date is added where there is none", "RFC 9110 §6.6.1")

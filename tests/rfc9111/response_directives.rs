@@ -63,7 +63,7 @@ fn private() {
             .get("").ok("cache-control: max-age=60, private=x-a | x-a: 1 | x-b: 2").stores()
             .get("").hit().shows("!x-a | x-b: 2"),
         case("Set-Cookie named private may be left out and the rest stored", "§5.2.2.7").shared()
-            .with(|builder| builder.store_set_cookie())
+            .with(|builder| builder.store_set_cookie(true))
             .get("").ok(r#"cache-control: max-age=60, private="set-cookie" | set-cookie: a=1"#).stores()
             .get("").hit().shows("!set-cookie"),
         case("with a name, in a private cache: the field stays", "§5.2.2.7")

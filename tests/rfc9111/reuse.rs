@@ -43,7 +43,7 @@ fn what_is_served() {
             .get("").hit().shows("set-cookie: a=1 | set-cookie: b=2"),
         case("Set-Cookie in a shared cache", "§7.3").shared()
             .get("").ok("cache-control: max-age=60 | set-cookie: a=1").stores_not(NotStored::SetCookie),
-        case("Set-Cookie in a shared cache that is told so", "§7.3").shared().with(|builder| builder.store_set_cookie())
+        case("Set-Cookie in a shared cache that is told so", "§7.3").shared().with(|builder| builder.store_set_cookie(true))
             .get("").ok("cache-control: max-age=60 | set-cookie: a=1").stores().get("").hit().shows("set-cookie: a=1"),
         case("the request's Cache-Control is passed on", "§5.2")
             .get("cache-control: no-cache, x=y").asked("cache-control: no-cache, x=y"),

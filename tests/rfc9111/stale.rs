@@ -1,7 +1,7 @@
 //! When a stale response is served (RFC 9111 §4.2.4, RFC 5861).
 
 use tower_response_cache::MissReason::{Absent, Replaced};
-use tower_response_cache::StaleReason::{MaxStale, OnError, WhileRevalidate};
+use tower_response_cache::StaleReason::{MaxStale, IfError, WhileRevalidate};
 use tower_response_cache::ValidateReason::{NoCache, Request, Stale};
 
 use super::table::{case, run};
@@ -39,7 +39,7 @@ fn not_without_permission() {
     cases.extend(STRICT.map(|(directive, shared)| {
         let case = case(format!("{directive} forbids it though the origin is down"), "§4.2.4");
         if shared { case.shared() } else { case }
-            .with(|builder| builder.stale_on_failure())
+            .with(|builder| builder.stale_when_disconnected(true))
             .get("").ok(&format!(r#"cache-control: max-age=10, {directive}, stale-if-error=100 | etag: "a""#))
             .after(11).get("cache-control: stale-if-error=100").down().error()
     }));
@@ -129,7 +129,7 @@ fn when_the_origin_fails() {
     cases.extend([500, 502, 503, 504].map(|status| {
         case(format!("{status}"), "RFC 5861 §4")
             .get("").ok(stored)
-            .after(30).get("").answer(status, "").body("failed").stale(OnError).code(200).gives("0123456789")
+            .after(30).get("").answer(status, "").body("failed").stale(IfError).code(200).gives("0123456789")
             .shows("age: 30 | !warning").asked_times(1)
     }));
     cases.extend([404, 410, 501, 505, 400, 429].map(|status| {
@@ -137,12 +137,12 @@ fn when_the_origin_fails() {
             .get("").ok(stored).after(30).get("").answer(status, "cache-control: no-store").code(status).forwarded()
     }));
     cases.extend([
-        case("the origin is down", "RFC 5861 §4").get("").ok(stored).after(30).get("").down().stale(OnError),
+        case("the origin is down", "RFC 5861 §4").get("").ok(stored).after(30).get("").down().stale(IfError),
         case("beyond its bound: the error", "RFC 5861 §4").get("").ok(stored).after(31).get("").down().error(),
         case("beyond its bound: the failure", "RFC 5861 §4")
             .get("").ok(stored).after(31).get("").answer(503, "").code(503).forwarded(),
         case("the request's", "RFC 5861 §4")
-            .get("").ok(without).after(30).get("cache-control: stale-if-error=20").answer(500, "").stale(OnError),
+            .get("").ok(without).after(30).get("cache-control: stale-if-error=20").answer(500, "").stale(IfError),
         case("the request's, beyond its bound", "RFC 5861 §4")
             .get("").ok(without).after(31).get("cache-control: stale-if-error=20").answer(500, "").code(500),
         case("malformed: not at all", "RFC 5861 §4")
@@ -151,19 +151,19 @@ fn when_the_origin_fails() {
         case("not for a request that says no-cache", "§5.2.1.4")
             .get("").ok(stored).after(11).get("cache-control: no-cache").down().error(),
         case("the failure is not stored over it", "§4.3.3")
-            .get("").ok(stored).after(11).get("").answer(503, "").stale(OnError)
+            .get("").ok(stored).after(11).get("").answer(503, "").stale(IfError)
             .after(10).get("").not_modified(r#"etag: "a""#).revalidated(Stale),
         case("nothing stored: the failure", "RFC 5861 §4").get("").answer(503, "").code(503).miss(Absent),
-        case("stale_on_failure: down", "§4.2.4").with(|builder| builder.stale_on_failure())
-            .get("").ok("cache-control: max-age=10").after(10_000).get("").down().stale(OnError),
-        case("stale_on_failure: a failure that answers is the answer", "§4.2.4")
-            .with(|builder| builder.stale_on_failure())
+        case("stale_when_disconnected: down", "§4.2.4").with(|builder| builder.stale_when_disconnected(true))
+            .get("").ok("cache-control: max-age=10").after(10_000).get("").down().stale(IfError),
+        case("stale_when_disconnected: a failure that answers is the answer", "§4.2.4")
+            .with(|builder| builder.stale_when_disconnected(true))
             .get("").ok(without).after(11).get("").answer(503, "").code(503).forwarded(),
-        case("stale_on_failure: stale-if-error still bounds it", "RFC 5861 §4")
-            .with(|builder| builder.stale_on_failure())
+        case("stale_when_disconnected: stale-if-error still bounds it", "RFC 5861 §4")
+            .with(|builder| builder.stale_when_disconnected(true))
             .get("").ok(stored).after(31).get("").down().error(),
-        case("stale_on_failure: a request with max-age wants nothing stale", "§5.2.1.1")
-            .with(|builder| builder.stale_on_failure())
+        case("stale_when_disconnected: a request with max-age wants nothing stale", "§5.2.1.1")
+            .with(|builder| builder.stale_when_disconnected(true))
             .get("").ok(without).after(11).get("cache-control: max-age=60").down().error(),
     ]);
     run(cases);

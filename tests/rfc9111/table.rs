@@ -82,7 +82,7 @@ pub fn case(name: impl Into<String>, section: &'static str) -> Case {
 impl Case {
     /// A shared cache.
     pub fn shared(self) -> Self {
-        self.with(|builder| builder.shared())
+        self.with(|builder| builder.shared(true))
     }
 
     /// A cache with this setting.

@@ -13,10 +13,11 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{
-    CacheLayer, CacheLayerBuilder, CacheOptions, MissReason, NotStored, Outcome, ReplayedContent, Stored,
+    CacheLayer, CacheLayerBuilder, CacheMode, CacheOptions, MissReason, NotStored, Outcome, ReplayedContent,
+    Stored,
 };
 
-use super::support::{Answer, Fixture, Origin, ReqBody, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, response};
 
 const URI: &str = "http://example.com/graphql";
 const JSON: &str = "application/json";
@@ -98,7 +99,7 @@ async fn requests_of_one_meaning_share_a_response_and_the_origin_gets_what_was_w
 #[tokio::test(start_paused = true)]
 async fn ignored_fields_of_the_content_do_not_count_at_any_depth() {
     let (fixture, _) =
-        with(FRESH, |builder| methods(builder).ignore_content(["token", "meta.time"]).unwrap());
+        with(FRESH, |builder| methods(builder).ignore_content_fields(["token", "meta.time"]).unwrap());
     for (content, expected) in [
         (r#"{"q":1,"token":"a"}"#, "miss"),
         (r#"{"token":"b","q":1}"#, "hit"),
@@ -111,7 +112,7 @@ async fn ignored_fields_of_the_content_do_not_count_at_any_depth() {
     ] {
         assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected, "{content}");
     }
-    assert!(CacheLayer::builder(MemoryStorage::new()).ignore_content(["a..b"]).is_err());
+    assert!(CacheLayer::builder(MemoryStorage::new()).ignore_content_fields(["a..b"]).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,7 +197,7 @@ async fn conditions_scopes_and_options_hold_for_them_too() {
     assert_eq!(fixture.ask(offline).await.code, 504);
     fixture.ask(send(Method::POST, JSON, "{}")).await;
     let mut reload = send(Method::POST, JSON, "{}");
-    reload.extensions_mut().insert(CacheOptions::new().hard_refresh());
+    reload.extensions_mut().insert(CacheOptions::new().mode(CacheMode::Reload));
     assert_eq!(fixture.ask(reload).await.word(), "miss");
     assert_eq!(fixture.ask(send(Method::POST, JSON, "{}")).await.word(), "hit");
 }
@@ -372,7 +373,7 @@ async fn bytes_of_a_content_are_all_of_it() {
 #[tokio::test]
 async fn ignored_fields_add_up() {
     let (fixture, _) = with(FRESH, |builder| {
-        methods(builder).ignore_content(["token"]).unwrap().ignore_content(["nonce"]).unwrap()
+        methods(builder).ignore_content_fields(["token"]).unwrap().ignore_content_fields(["nonce"]).unwrap()
     });
     let ask = |content| fixture.ask(send(Method::POST, "application/json", content));
     assert_eq!(ask(r#"{"q":1,"token":"a","nonce":1}"#).await.word(), "miss");
@@ -384,7 +385,7 @@ async fn ignored_fields_add_up() {
 async fn persisted_queries_are_told_apart_by_their_hash() {
     // The setting of the documentation, and the one that ignores more than its user thinks of.
     for setting in ["extensions.tracing", "extensions"] {
-        let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content([setting]).unwrap());
+        let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content_fields([setting]).unwrap());
         for (content, expected) in [
             (r#"{"extensions":{"persistedQuery":{"sha256Hash":"aa"},"tracing":1}}"#, "miss"),
             (r#"{"extensions":{"persistedQuery":{"sha256Hash":"bb"},"tracing":1}}"#, "miss"),
@@ -399,7 +400,7 @@ async fn persisted_queries_are_told_apart_by_their_hash() {
     }
     // Named by itself it is ignored.
     let ignoring = ["extensions.persistedQuery"];
-    let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content(ignoring).unwrap());
+    let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content_fields(ignoring).unwrap());
     for (hash, expected) in [("aa", "miss"), ("bb", "hit")] {
         let content = format!(r#"{{"extensions":{{"persistedQuery":{{"sha256Hash":"{hash}"}}}}}}"#);
         let content: &'static str = Box::leak(content.into_boxed_str());

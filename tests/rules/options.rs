@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheMode, CacheOptions};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, not_modified, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ async fn the_caches_on_the_way_are_told_as_fetch_tells_them() {
     }
     // What the caller wrote stays.
     let fixture = fixture("max-age=10");
-    let mut request = with(CacheOptions::new().hard_refresh());
+    let mut request = with(CacheOptions::new().mode(CacheMode::Reload));
     request.headers_mut().insert("cache-control", "x=1".parse().unwrap());
     fixture.ask(request).await;
     assert_eq!(fixture.origin.last()["cache-control"], "x=1");
@@ -98,9 +98,9 @@ async fn force_cache_takes_even_what_must_be_validated() {
 #[tokio::test(start_paused = true)]
 async fn a_request_may_keep_its_response_out_of_the_store() {
     let fixture = fixture("max-age=10");
-    assert_eq!(fixture.ask(with(CacheOptions::new().no_store())).await.word(), "miss");
+    assert_eq!(fixture.ask(with(CacheOptions::new().no_store(true))).await.word(), "miss");
     assert_eq!(fixture.get(URI).await.word(), "miss");
-    assert_eq!(fixture.ask(with(CacheOptions::new().no_store())).await.word(), "hit");
+    assert_eq!(fixture.ask(with(CacheOptions::new().no_store(true))).await.word(), "hit");
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,8 @@ async fn stale_tolerances_of_a_request_are_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_trust_its_clients_goes_by_its_own_options_alone() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=10")], "body"));
-    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| builder.ignore_request_directives());
+    let fixture =
+        Fixture::with(origin, MemoryStorage::new(), |builder| builder.ignore_request_directives(true));
     let says =
         |name: &str, value: &str| Request::get(URI).header(name, value).body(ReqBody::default()).unwrap();
     assert_eq!(fixture.ask(says("cache-control", "no-store")).await.word(), "miss");
@@ -168,7 +169,7 @@ async fn a_server_that_does_not_trust_its_clients_goes_by_its_own_options_alone(
         assert_eq!(fixture.ask(says("cache-control", value)).await.word(), "hit", "{value}");
     }
     assert_eq!(fixture.ask(says("pragma", "no-cache")).await.word(), "hit");
-    assert_eq!(fixture.ask(with(CacheOptions::new().hard_refresh())).await.word(), "miss");
+    assert_eq!(fixture.ask(with(CacheOptions::new().mode(CacheMode::Reload))).await.word(), "miss");
     fixture.clock.advance(15 * SECOND);
     assert_eq!(fixture.ask(says("cache-control", "only-if-cached, max-stale")).await.word(), "miss");
     assert_eq!(fixture.origin.last()["cache-control"], "only-if-cached, max-stale");
@@ -178,8 +179,8 @@ async fn a_server_that_does_not_trust_its_clients_goes_by_its_own_options_alone(
 async fn concurrent_requests_keep_their_own_lifetimes_and_reloads_wait_for_nobody() {
     let fixture = fixture("max-age=10");
     let (one, other, plain) = tokio::join!(
-        fixture.ask(with(CacheOptions::new().hard_refresh())),
-        fixture.ask(with(CacheOptions::new().hard_refresh())),
+        fixture.ask(with(CacheOptions::new().mode(CacheMode::Reload))),
+        fixture.ask(with(CacheOptions::new().mode(CacheMode::Reload))),
         fixture.ask(get(URI)),
     );
     assert!([&one, &other, &plain].iter().all(|answer| answer.word() == "miss" || answer.word() == "hit"));

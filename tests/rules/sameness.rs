@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use http::{HeaderName, Request, header};
 use tower_response_cache::storage::{MemoryStorage, Storage};
-use tower_response_cache::{CacheLayerBuilder, Rule, Ttl};
+use tower_response_cache::{CacheLayerBuilder, Rule, Rules, Ttl};
 
-use super::support::{Fixture, Origin, ReqBody, get_with, response};
+use crate::support::{Fixture, Origin, ReqBody, get_with, response};
 
 fn fixture(
     settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
@@ -46,7 +46,7 @@ fn post(uri: &str, fields: &[(&str, &str)]) -> Request<ReqBody> {
 
 #[tokio::test(start_paused = true)]
 async fn ignored_parameters_and_their_order_do_not_count_and_the_origin_is_asked_as_the_caller_wrote() {
-    let fixture = fixture(|builder| builder.ignore_query(["token", "utm source"]).sort_query());
+    let fixture = fixture(|builder| builder.ignore_query_params(["token", "utm source"]).sort_query(true));
     let uris = [
         "http://a/?b=1&token=x&a=2",
         "http://a/?a=2&b=1&token=y",
@@ -62,7 +62,7 @@ async fn ignored_parameters_and_their_order_do_not_count_and_the_origin_is_asked
 async fn what_is_ignored_is_in_nothing_that_is_stored() {
     let storage = MemoryStorage::new();
     let fixture = on(storage.clone(), |builder| {
-        builder.ignore_query(["token"]).key_headers(["x-key".parse().unwrap()])
+        builder.ignore_query_params(["token"]).key_headers(["x-key".parse().unwrap()])
     });
     fixture.ask(get_with("http://a/?token=sesame&b=1", &[("x-key", "sesame")])).await;
     fixture.layer.idle().await;
@@ -81,7 +81,7 @@ async fn what_is_ignored_is_in_nothing_that_is_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unsafe_request_invalidates_by_the_same_key() {
-    let fixture = fixture(|builder| builder.ignore_query(["token"]));
+    let fixture = fixture(|builder| builder.ignore_query_params(["token"]));
     assert_eq!(words(&fixture, ["http://a/x?token=1", "http://a/y?token=1"]).await, ["miss"; 2]);
     fixture.ask(post("http://a/x?token=2", &[("x-location", "/y?token=3")])).await;
     assert_eq!(words(&fixture, ["http://a/x", "http://a/y"]).await, ["miss"; 2]);
@@ -108,7 +108,7 @@ async fn fields_in_the_key_tell_requests_apart_whatever_vary_says() {
 #[tokio::test(start_paused = true)]
 async fn all_fields_in_the_key_but_for_those_about_the_cache_and_those_ignored() {
     let fixture =
-        fixture(|builder| builder.key_all_headers().ignore_headers([HeaderName::from_static("x-trace")]));
+        fixture(|builder| builder.key_all_headers(true).ignore_headers([HeaderName::from_static("x-trace")]));
     for (fields, expected) in [
         (&[("x-a", "1")][..], "miss"),
         (&[("x-a", "1"), ("x-trace", "7")], "hit"),
@@ -157,16 +157,16 @@ async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
 async fn setting_taken_back_serves_nothing_of_before() {
     const USER: HeaderName = HeaderName::from_static("x-user");
     let plain: Settings = |b| b;
-    let shared: Settings = |b| b.shared();
-    let no_cookie: Settings = |b| b.ignore_cookie();
+    let shared: Settings = |b| b.shared(true);
+    let no_cookie: Settings = |b| b.ignore_cookie(true);
     let no_cookie_at_all: Settings = |b| b.ignore_headers([header::COOKIE]);
     let no_authorization: Settings = |b| b.ignore_headers([header::AUTHORIZATION]);
     let no_user: Settings = |b| b.ignore_headers([USER]);
-    let record: Settings = |b| b.record();
-    let replay: Settings = |b| b.replay();
-    let shared_no_user: Settings = |b| b.shared().ignore_headers([USER]);
-    let all: Settings = |b| b.key_all_headers();
-    let all_no_user: Settings = |b| b.key_all_headers().ignore_headers([USER]);
+    let record: Settings = |b| b.record(true);
+    let replay: Settings = |b| b.replay(true);
+    let shared_no_user: Settings = |b| b.shared(true).ignore_headers([USER]);
+    let all: Settings = |b| b.key_all_headers(true);
+    let all_no_user: Settings = |b| b.key_all_headers(true).ignore_headers([USER]);
     // The field by which two users differ, what Vary names, the settings before and after, and whether what was stored before
     // answers the other user.
     for (field, vary, before, after, answers) in [
@@ -208,8 +208,9 @@ async fn setting_taken_back_serves_nothing_of_before() {
 #[tokio::test(start_paused = true)]
 async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
     let fixture = fixture(|builder| {
-        builder
-            .key(|request| Some(request.uri.path().strip_prefix("/mirror/")?.split_once('/')?.1.to_owned()))
+        builder.key_fn(|request| {
+            Some(request.uri.path().strip_prefix("/mirror/")?.split_once('/')?.1.to_owned())
+        })
     });
     let uris = [
         "http://a/mirror/1/file",
@@ -231,7 +232,7 @@ async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store()
     let origin =
         || Origin::always(http::Response::builder().header("cache-control", "private, max-age=60"), "mine");
     let private = Fixture::with(origin(), storage.clone(), |builder| builder);
-    let shared = Fixture::with(origin(), storage, |builder| builder.shared());
+    let shared = Fixture::with(origin(), storage, |builder| builder.shared(true));
     private.get("http://example.com/").await;
     assert_eq!(private.get("http://example.com/").await.word(), "hit");
     assert_eq!(shared.get("http://example.com/").await.word(), "miss");
@@ -239,7 +240,8 @@ async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store()
 
 #[tokio::test(start_paused = true)]
 async fn a_query_with_a_semicolon_counts_as_it_is() {
-    let fixture = fixture(|builder| builder.shared().ignore_query(["utm_source"]).sort_query());
+    let fixture =
+        fixture(|builder| builder.shared(true).ignore_query_params(["utm_source"]).sort_query(true));
     let uris = [
         "http://a/?page=1&utm_source=x;page=evil",
         "http://a/?page=1",
@@ -254,7 +256,7 @@ async fn a_query_with_a_semicolon_counts_as_it_is() {
 async fn rules_do_not_see_what_is_ignored() {
     let fixture = fixture(|builder| {
         let rule = Rule::new().url("example.com/me?").override_ttl(Ttl::DoNotStore);
-        builder.ignore_query(["utm_source"]).rule(rule)
+        builder.ignore_query_params(["utm_source"]).rules(Rules::new().rule(rule))
     });
     let uris = ["http://example.com/me", "http://example.com/me?utm_source=x", "http://example.com/me"];
     assert_eq!(words(&fixture, uris).await, ["miss"; 3]);

@@ -7,7 +7,7 @@ use http::Request;
 use tower_response_cache::storage::{Key, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheMode, CacheOptions, NotStored, Stored, scope};
 
-use super::support::{Fixture, Origin, ReqBody, not_modified, response};
+use crate::support::{Fixture, Origin, ReqBody, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ async fn a_scope_ends_with_its_future_also_when_that_is_dropped() {
     // A task of its own is outside.
     let service = fixture.service.clone();
     scope::disabled(async {
-        let task = tokio::spawn(tower::ServiceExt::oneshot(service, super::support::get(URI)));
+        let task = tokio::spawn(tower::ServiceExt::oneshot(service, crate::support::get(URI)));
         assert!(task.await.unwrap().unwrap().body().status().unwrap().is_hit());
     })
     .await;
@@ -94,7 +94,7 @@ async fn who_only_reads_stores_and_freshens_nothing_and_takes_nothing_away() {
     let storage = MemoryStorage::new();
     let filler = Fixture::with(origin(), storage.clone(), |builder| builder);
     let reader = Fixture::with(origin(), storage, |builder| {
-        builder.read_only().stale_while_revalidate(60 * SECOND).strict()
+        builder.read_only(true).stale_while_revalidate(60 * SECOND).reserve_on_miss(true)
     });
     let answer = reader.get(URI).await;
     assert_eq!((answer.word(), answer.status.stored()), ("miss", Stored::No(NotStored::ReadOnly)));
@@ -125,7 +125,7 @@ async fn a_scope_that_only_reads_is_like_a_layer_that_does() {
 async fn offline_only_what_is_stored_answers() {
     let storage = MemoryStorage::new();
     let online = Fixture::with(origin(), storage.clone(), |builder| builder);
-    let offline = Fixture::with(origin(), storage, |builder| builder.only_if_cached());
+    let offline = Fixture::with(origin(), storage, |builder| builder.only_if_cached(true));
     assert_eq!(offline.get(URI).await.code, 504);
     assert_eq!(scope::only_if_cached(online.get(URI)).await.code, 504);
     online.get(URI).await;
@@ -147,7 +147,8 @@ async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
         response(&[("cache-control", "max-age=60"), ("etag", tag), ("cache-groups", "\"g\"")], "body")
     });
     let store = MemoryStorage::new();
-    let reading = Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only().strict());
+    let reading =
+        Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only(true).reserve_on_miss(true));
     reading.get(URI).await;
     let keys: Vec<Key> = store.keys().try_collect().await.unwrap();
     assert_eq!(keys, [], "a miss");
@@ -268,7 +269,8 @@ async fn offline_requests_that_pass_by_are_refused() {
         let builder = builder.filter_request(|request| request.uri.path() != "/left-out");
         builder.filter_request_async(|request| std::future::ready(request.uri.path() != "/left-out-later"))
     };
-    let layer = Fixture::with(origin(), MemoryStorage::new(), |builder| settings(builder).only_if_cached());
+    let layer =
+        Fixture::with(origin(), MemoryStorage::new(), |builder| settings(builder).only_if_cached(true));
     let plain = Fixture::with(origin(), MemoryStorage::new(), settings);
     for request in requests() {
         let shown = format!("{request:?}");
@@ -294,7 +296,7 @@ async fn offline_nothing_is_refreshed() {
     let storage = MemoryStorage::new();
     let online = Fixture::with(origin(), storage.clone(), |builder| builder.refresh_early(SECOND));
     let offline =
-        Fixture::with(origin(), storage, |builder| builder.refresh_early(50 * SECOND).only_if_cached());
+        Fixture::with(origin(), storage, |builder| builder.refresh_early(50 * SECOND).only_if_cached(true));
     online.get(URI).await;
     for passed in [99, 1, 20] {
         offline.clock.advance(passed * SECOND);

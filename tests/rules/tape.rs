@@ -7,7 +7,7 @@ use http::{Method, Request, Response};
 use tower_response_cache::storage::{DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock, Rules};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
 
 fn ask(method: &str, uri: &str, content: &'static str) -> Request<ReqBody> {
     let builder = Request::builder().method(method).uri(uri).header("content-type", "application/json");
@@ -50,7 +50,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
             ask("DELETE", "http://a/", ""),
         ]
     };
-    let recorder = on(storage, |builder| builder.record().ignore_query(["token"]));
+    let recorder = on(storage, |builder| builder.record(true).ignore_query_params(["token"]));
     let mut recorded = Vec::new();
     for round in 0..2 {
         recorded.clear();
@@ -65,7 +65,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
     drop(recorder);
 
     // Years later.
-    let replayer = on(reopened(), |builder| builder.replay().ignore_query(["token"]));
+    let replayer = on(reopened(), |builder| builder.replay(true).ignore_query_params(["token"]));
     replayer.clock.advance(Duration::from_secs(10 * 365 * 24 * 3600));
     for (request, expected) in asked().into_iter().zip(recorded) {
         let answer = replayer.ask(request).await;
@@ -99,8 +99,8 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
 async fn a_directory_of_recorded_responses_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tape");
-    let first = DirectoryStorage::builder(&path).unbounded().open().await.unwrap();
-    let again = DirectoryStorage::builder(&path).unbounded().open().await.unwrap();
+    let first = DirectoryStorage::builder(&path).unbounded(true).open().await.unwrap();
+    let again = DirectoryStorage::builder(&path).unbounded(true).open().await.unwrap();
     tape(first, || again.clone()).await;
 }
 
@@ -116,8 +116,8 @@ async fn a_file_of_recorded_responses_is_replayed() {
 #[tokio::test]
 async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
     let folder = tempfile::tempdir().unwrap();
-    let storage = DirectoryStorage::builder(folder.path()).unbounded().open().await.unwrap();
-    let recorder = on(storage, |builder| builder.record().clock(Clock::system()));
+    let storage = DirectoryStorage::builder(folder.path()).unbounded(true).open().await.unwrap();
+    let recorder = on(storage, |builder| builder.record(true).clock(Clock::system()));
     let asked = [("if-none-match", "\"a\""), ("range", "bytes=0-1")];
     let answer = recorder.ask(get_with("http://a/200", &asked)).await;
     assert_eq!((answer.code.as_u16(), answer.word()), (200, "miss"));
@@ -129,9 +129,9 @@ async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
 /// A recording and the replay of what it records.
 fn recorded(origin: Origin) -> (Fixture, Fixture) {
     let storage = MemoryStorage::new();
-    let recording = Fixture::with(origin, storage.clone(), |builder| builder.record());
+    let recording = Fixture::with(origin, storage.clone(), |builder| builder.record(true));
     let silent = Origin::new(|_| panic!("a replay asks no origin"));
-    (recording, Fixture::with(silent, storage, |builder| builder.replay()))
+    (recording, Fixture::with(silent, storage, |builder| builder.replay(true)))
 }
 
 #[tokio::test]
@@ -173,11 +173,11 @@ async fn options_of_a_request_do_not_shorten_its_recording() {
 #[tokio::test]
 async fn replay_refreshes_nothing_early() {
     let storage = MemoryStorage::new();
-    let recorder = on(storage.clone(), |builder| builder.record());
+    let recorder = on(storage.clone(), |builder| builder.record(true));
     let mut request = get("http://a/200");
     request.extensions_mut().insert(CacheOptions::new().ttl(Duration::from_secs(60)));
     recorder.ask(request).await;
-    let player = on(storage, |builder| builder.replay().refresh_early(Duration::from_secs(30)));
+    let player = on(storage, |builder| builder.replay(true).refresh_early(Duration::from_secs(30)));
     for passed in [59_990, 20] {
         player.clock.advance(Duration::from_millis(passed));
         for _ in 0..20 {

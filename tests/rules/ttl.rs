@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheOptions, Rule, Rules, Timestamp, Ttl};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, response};
 
 const SECOND: Duration = Duration::from_secs(1);
 const URI: &str = "http://example.com/a";
@@ -201,7 +201,7 @@ async fn what_is_validated_gets_its_lifetime_anew() {
         response.header("cache-control", "max-age=1000").body(bytes::Bytes::from(body).into()).unwrap()
     });
     let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
-        builder.override_ttl(Duration::from_millis(1_500))
+        builder.rules(Rules::new().override_ttl(Duration::from_millis(1_500)))
     });
     fixture.get(URI).await;
     for _ in 0..3 {

@@ -4,6 +4,8 @@
 pub mod counting;
 pub mod faulty;
 pub mod forward;
+pub mod task;
+pub mod upstream;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -81,7 +83,7 @@ impl Fixture {
     }
 
     pub fn shared(origin: Origin) -> Self {
-        Self::with(origin, MemoryStorage::new(), |builder| builder.shared())
+        Self::with(origin, MemoryStorage::new(), |builder| builder.shared(true))
     }
 }
 

@@ -1,25 +1,31 @@
-//! A JSON document (RFC 8259): its values, without how they are written.
+//! JSON documents (RFC 8259), compared by their values.
 
 use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
 use super::ignored::{Step, follow};
-use super::{Ignored, put, put_count};
+use super::{IgnoredFields, push_count, push_piece};
 
-/// Arrays and objects within each other, at most.
-const DEEPEST: usize = 128;
+/// The deepest nesting of arrays and objects that is taken apart, since it recurses. It is also serde_json's
+/// own limit.
+const MAX_DEPTH: usize = 128;
 
-/// Members sorted by name, strings by what they say, no white space. Numbers are compared by their text: `1` and `1.0`
-/// are different to some readers, and two long numbers may differ where a float does not. `None`: not JSON, not UTF-8,
-/// too deep, or an object has two members of one name, of which each reader takes another.
-pub(super) fn canonical(content: &[u8], ignored: &Ignored) -> Option<Vec<u8>> {
+/// Returns the values of a document, without the ignored ones.
+///
+/// Members are sorted by name, strings are unescaped, and white space is left out. Numbers are compared by
+/// their text: some parsers distinguish `1` from `1.0`, and two long numbers may differ although their floats
+/// are equal.
+///
+/// A document is compared by its bytes if it is not JSON, not UTF-8, too deep, or has an object with two
+/// members of one name, of which some parsers use the first and some the last.
+pub(super) fn canonical(content: &[u8], ignored: &IgnoredFields) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(content).ok()?;
-    // Whether it is JSON at all. The reader below only takes apart what is.
+    // Checks the syntax. The reader below relies on it.
     serde_json::from_str::<IgnoredAny>(text).ok()?;
-    let value = Reader { rest: text, ignored }.value(&ignored.paths(), DEEPEST)?;
+    let value = Reader { rest: text, ignored }.value(&ignored.paths(), MAX_DEPTH)?;
     let mut canonical = Vec::with_capacity(content.len() * 2);
-    value.put(&mut canonical);
+    value.push_to(&mut canonical);
     Some(canonical)
 }
 
@@ -28,33 +34,33 @@ enum Value<'a> {
     Plain(&'a str),
     Text(Cow<'a, str>),
     Array(Vec<Value<'a>>),
-    /// Sorted by name; `None` for members that do not count.
+    /// Sorted by name. `None` stands for an ignored member, which is kept to detect a second one of its name.
     Object(Vec<(Cow<'a, str>, Option<Value<'a>>)>),
 }
 
 impl Value<'_> {
-    fn put(&self, canonical: &mut Vec<u8>) {
+    fn push_to(&self, canonical: &mut Vec<u8>) {
         match self {
             Self::Plain(text) => {
                 canonical.push(b'p');
-                put(canonical, text.as_bytes());
+                push_piece(canonical, text.as_bytes());
             }
             Self::Text(text) => {
                 canonical.push(b't');
-                put(canonical, text.as_bytes());
+                push_piece(canonical, text.as_bytes());
             }
             Self::Array(items) => {
                 canonical.push(b'a');
-                put_count(canonical, items.len());
-                items.iter().for_each(|item| item.put(canonical));
+                push_count(canonical, items.len());
+                items.iter().for_each(|item| item.push_to(canonical));
             }
             Self::Object(members) => {
                 let counting = || members.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
                 canonical.push(b'o');
-                put_count(canonical, counting().count());
+                push_count(canonical, counting().count());
                 for (name, value) in counting() {
-                    put(canonical, name.as_bytes());
-                    value.put(canonical);
+                    push_piece(canonical, name.as_bytes());
+                    value.push_to(canonical);
                 }
             }
         }
@@ -62,11 +68,14 @@ impl Value<'_> {
 }
 
 impl Value<'_> {
-    /// What counts of a member that is ignored: the persisted query in a GraphQL request's `extensions`.
+    /// Returns the part of an ignored member that still counts.
     ///
-    /// Where the request has no `query`, it is all that tells which query is meant; ignoring `extensions` for the sake of its
-    /// client's name and tracing must not answer one query with another's result. A user who names it itself ignores it.
-    fn counting_though_ignored(self, name: &str) -> Option<Self> {
+    /// This is the persisted query in the `extensions` of a GraphQL request.
+    ///
+    /// In a request without `query`, only the persisted query says which query is meant. A user who ignores
+    /// `extensions` for the name of the client and the tracing in it must not get the result of another
+    /// query. A user who names `persistedQuery` itself ignores it.
+    fn persisted_query(self, name: &str) -> Option<Self> {
         match self {
             Self::Object(mut members) if name == "extensions" => {
                 members.retain(|(name, value)| name == "persistedQuery" && value.is_some());
@@ -77,14 +86,17 @@ impl Value<'_> {
     }
 }
 
-/// Takes apart a text that is known to be JSON.
+/// A parser for text that is known to be JSON.
+///
+/// serde_json would lose the text of numbers and the second of two members of one name.
 struct Reader<'a, 'i> {
     rest: &'a str,
-    ignored: &'i Ignored,
+    ignored: &'i IgnoredFields,
 }
 
 impl<'a> Reader<'a, '_> {
-    /// The next value. `paths` are those ignored ones that lead here; `depth` is how much deeper it may go.
+    /// Reads a value. `paths` are the rests of the ignored paths that lead here, `depth` the levels that may
+    /// follow.
     fn value(&mut self, paths: &[&[Step]], depth: usize) -> Option<Value<'a>> {
         match self.peek()? {
             b'"' => self.text().map(Value::Text),
@@ -108,7 +120,7 @@ impl<'a> Reader<'a, '_> {
             if counts {
                 items.push(item);
             }
-            self.pass_comma()?;
+            self.skip_comma()?;
         }
         self.take(1)?;
         Some(Value::Array(items))
@@ -125,15 +137,16 @@ impl<'a> Reader<'a, '_> {
             self.take(1)?;
             let paths = follow(paths, Some(&name));
             let value = self.value(&paths, depth)?;
-            let counts = !self.ignored.names(name.as_bytes()) && !paths.iter().any(|path| path.is_empty());
-            let value = if counts { Some(value) } else { value.counting_though_ignored(&name) };
+            let counts = !self.ignored.contains(name.as_bytes()) && !paths.iter().any(|path| path.is_empty());
+            let value = if counts { Some(value) } else { value.persisted_query(&name) };
             members.push((name, value));
-            self.pass_comma()?;
+            self.skip_comma()?;
         }
         self.take(1)?;
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let doubled = members.windows(2).any(|pair| matches!(pair, [(one, _), (other, _)] if one == other));
-        if doubled { None } else { Some(Value::Object(members)) }
+        let has_duplicate =
+            members.windows(2).any(|pair| matches!(pair, [(one, _), (other, _)] if one == other));
+        if has_duplicate { None } else { Some(Value::Object(members)) }
     }
 
     fn text(&mut self) -> Option<Cow<'a, str>> {
@@ -151,11 +164,11 @@ impl<'a> Reader<'a, '_> {
         if !inside.contains('\\') {
             return Some(Cow::Borrowed(inside));
         }
-        // Half of a surrogate pair is no character, though it is JSON.
+        // Fails for half of a surrogate pair, which is valid JSON but not a character.
         serde_json::from_str(quoted).ok().map(Cow::Owned)
     }
 
-    /// The first byte after white space.
+    /// Skips white space and returns the byte after it.
     fn peek(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         self.rest.bytes().next()
@@ -167,7 +180,7 @@ impl<'a> Reader<'a, '_> {
         Some(taken)
     }
 
-    fn pass_comma(&mut self) -> Option<()> {
+    fn skip_comma(&mut self) -> Option<()> {
         if self.peek()? == b',' {
             self.take(1)?;
         }

@@ -1,9 +1,10 @@
 //! A media type and its parameters (RFC 9110 §8.3.1), and other fields of this syntax.
 
-use super::{put, put_count};
+use super::{push_count, push_piece};
 
-/// So many parameters at most: each is compared with all before it.
-const MOST: usize = 32;
+/// The most parameters that are parsed. Each is compared with all before it, so the time grows with the
+/// square of their number.
+const MAX_PARAMETERS: usize = 32;
 
 /// A parameter's name in lower case, and its value without quotes.
 pub(super) type Parameter = (String, Vec<u8>);
@@ -16,8 +17,10 @@ pub(super) struct MediaType {
 }
 
 impl MediaType {
-    /// `None`: malformed, with too many parameters, or with one that is there twice.
-    pub(super) fn of(field: &[u8]) -> Option<Self> {
+    /// Parses a media type.
+    ///
+    /// Returns `None` if it is malformed, or has too many parameters or one of them twice.
+    pub(super) fn parse(field: &[u8]) -> Option<Self> {
         let (essence, mut parameters) = with_parameters(field)?;
         let slash = essence.iter().position(|byte| *byte == b'/')?;
         let (kind, subtype) = (essence.get(..slash)?, essence.get(slash + 1..)?);
@@ -25,6 +28,7 @@ impl MediaType {
             return None;
         }
         let essence = std::str::from_utf8(essence).ok()?.to_ascii_lowercase();
+        // The values of other parameters may distinguish case.
         for (_, value) in parameters.iter_mut().filter(|(name, _)| name == "charset") {
             value.make_ascii_lowercase();
         }
@@ -32,17 +36,19 @@ impl MediaType {
         Some(Self { essence, parameters })
     }
 
-    /// Type and subtype, in lower case.
+    /// Returns type and subtype in lower case.
     pub(super) fn essence(&self) -> &str {
         &self.essence
     }
 
-    /// Whether the content is in UTF-8, as far as this says.
+    /// Returns whether the content is in UTF-8, as far as the media type says.
     pub(super) fn is_utf8(&self) -> bool {
         self.parameter("charset").is_none_or(|charset| [&b"utf-8"[..], b"us-ascii"].contains(&charset))
     }
 
-    /// What stands between the parts of a multipart content (RFC 2046 §5.1.1).
+    /// Returns the boundary between the parts of multipart content (RFC 2046 §5.1.1).
+    ///
+    /// Returns `None` if it is missing or invalid.
     pub(super) fn boundary(&self) -> Option<&[u8]> {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
         self.parameter("boundary").filter(|boundary| {
@@ -54,24 +60,28 @@ impl MediaType {
         self.parameters.iter().find(|(own, _)| own == name).map(|(_, value)| &**value)
     }
 
-    /// The form that all spellings of this media type share. Where the content was `understood`, its boundary is gone.
-    pub(super) fn canonical(&self, understood: bool) -> Vec<u8> {
+    /// Returns the form that all spellings of this media type share.
+    ///
+    /// It lacks the boundary of a form that `was_parsed`, since another boundary may separate the same parts.
+    pub(super) fn canonical(&self, was_parsed: bool) -> Vec<u8> {
         let counts =
-            |name: &str| !(understood && self.essence == "multipart/form-data" && name == "boundary");
+            |name: &str| !(was_parsed && self.essence == "multipart/form-data" && name == "boundary");
         let counting = || self.parameters.iter().filter(|(name, _)| counts(name));
         let mut canonical = Vec::with_capacity(64);
-        put(&mut canonical, self.essence.as_bytes());
-        put_count(&mut canonical, counting().count());
+        push_piece(&mut canonical, self.essence.as_bytes());
+        push_count(&mut canonical, counting().count());
         for (name, value) in counting() {
-            put(&mut canonical, name.as_bytes());
-            put(&mut canonical, value);
+            push_piece(&mut canonical, name.as_bytes());
+            push_piece(&mut canonical, value);
         }
         canonical
     }
 }
 
-/// What stands before the first semicolon, and the parameters after it. `None`: malformed, too many, or with one that is
-/// there twice, of which some readers take the first and some the last.
+/// Parses what precedes the first semicolon, and the parameters after it.
+///
+/// Returns `None` if they are malformed, too many, or if one occurs twice, of which some parsers use the
+/// first and some the last.
 pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
     let end = field.iter().position(|byte| *byte == b';').unwrap_or(field.len());
     let (lead, mut rest) = field.split_at_checked(end)?;
@@ -84,7 +94,8 @@ pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
         }
         rest = after.trim_ascii_start();
         if rest.is_empty() || rest.starts_with(b";") {
-            continue; // an empty parameter, which says nothing
+            // Empty parameters are allowed and have no meaning.
+            continue;
         }
         let (name, after) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'=')?)?;
         let (value, after) = value(after.get(1..)?)?;
@@ -92,7 +103,7 @@ pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
             return None;
         }
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
-        if parameters.len() >= MOST || parameters.iter().any(|(other, _)| *other == name) {
+        if parameters.len() >= MAX_PARAMETERS || parameters.iter().any(|(other, _)| *other == name) {
             return None;
         }
         parameters.push((name, value));
@@ -101,7 +112,9 @@ pub(super) fn with_parameters(field: &[u8]) -> Option<(&[u8], Vec<Parameter>)> {
     Some((lead.trim_ascii(), parameters))
 }
 
-/// A token or a quoted string at the start of a text, and what follows it.
+/// Parses the token or quoted string at the start of a text.
+///
+/// Returns what follows it, too.
 fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(text.len());

@@ -1,20 +1,24 @@
-//! The parts of a form (`multipart/form-data`, RFC 7578).
+//! Forms in parts (`multipart/form-data`, RFC 7578).
 
 use super::media_type::{is_token, with_parameters};
-use super::{Ignored, put, put_count};
+use super::{IgnoredFields, push_count, push_piece};
 
 struct Part<'a> {
-    /// Names in lower case.
+    /// The header fields, with names in lower case.
     headers: Vec<(String, &'a [u8])>,
     content: &'a [u8],
 }
 
-/// The parts in their order, with their header fields. `None`: not in the strict form, so that readers may disagree on
-/// where a part ends: text before the first boundary or after the last, a boundary anywhere but alone on its line,
-/// lines that end in something else than CR LF.
-pub(super) fn canonical(boundary: &[u8], content: &[u8], ignored: &Ignored) -> Option<Vec<u8>> {
+/// Returns the parts of a form, without the ignored ones.
+///
+/// They are in order and have their header fields.
+///
+/// Returns `None` if the form is not in the strict form, because parsers may then disagree on where a part
+/// ends. In the strict form no text precedes the first boundary or follows the last, a boundary is alone on
+/// its line, and lines end in CR LF.
+pub(super) fn canonical(boundary: &[u8], content: &[u8], ignored: &IgnoredFields) -> Option<Vec<u8>> {
     let delimiter = [b"--", boundary].concat();
-    // Every place counts where this stands, so that no part can hide in another, ignored one.
+    // Split wherever the delimiter occurs, even within a line, so that no part can hide in an ignored one.
     let mut pieces = split(content, &delimiter);
     if !pieces.next()?.is_empty() {
         return None;
@@ -22,6 +26,7 @@ pub(super) fn canonical(boundary: &[u8], content: &[u8], ignored: &Ignored) -> O
     let mut parts = Vec::new();
     loop {
         match pieces.next()? {
+            // The end of the closing delimiter.
             b"--" | b"--\r\n" => break,
             piece => parts.push(part(piece)?),
         }
@@ -29,25 +34,26 @@ pub(super) fn canonical(boundary: &[u8], content: &[u8], ignored: &Ignored) -> O
     if pieces.next().is_some() {
         return None;
     }
-    parts.retain(|part| !part.name().is_some_and(|name| ignored.names(&name)));
+    parts.retain(|part| !part.name().is_some_and(|name| ignored.contains(&name)));
 
     let mut canonical = Vec::with_capacity(content.len());
-    put_count(&mut canonical, parts.len());
+    push_count(&mut canonical, parts.len());
     for part in parts {
-        put_count(&mut canonical, part.headers.len());
+        push_count(&mut canonical, part.headers.len());
         for (name, value) in &part.headers {
-            put(&mut canonical, name.as_bytes());
-            put(&mut canonical, value);
+            push_piece(&mut canonical, name.as_bytes());
+            push_piece(&mut canonical, value);
         }
-        put(&mut canonical, part.content);
+        push_piece(&mut canonical, part.content);
     }
     Some(canonical)
 }
 
-/// What stands between two delimiters.
+/// Parses what is between two delimiters.
 fn part(piece: &[u8]) -> Option<Part<'_>> {
     let end = find(piece, b"\r\n\r\n")?;
     let (lines, rest) = piece.split_at_checked(end)?;
+    // Four bytes: the two line ends after the header fields.
     let content = rest.get(4..)?.strip_suffix(b"\r\n")?;
     let mut headers = Vec::new();
     if !lines.is_empty() {
@@ -56,6 +62,7 @@ fn part(piece: &[u8]) -> Option<Part<'_>> {
     Some(Part { headers, content })
 }
 
+/// Parses a header field.
 fn header(line: &[u8]) -> Option<(String, &[u8])> {
     let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
     let value = value.get(1..)?;
@@ -66,8 +73,10 @@ fn header(line: &[u8]) -> Option<(String, &[u8])> {
 }
 
 impl Part<'_> {
-    /// The field's name, where all readers agree on it: not with two of them, an encoded one, or a backslash, which
-    /// escapes for some and is a plain character for others.
+    /// Returns the name of the form field, or `None` if parsers may disagree on it.
+    ///
+    /// They disagree on a field with two names or an encoded one, and on a backslash, which is an escape to
+    /// some and a plain character to others.
     fn name(&self) -> Option<Vec<u8>> {
         let mut fields = self.headers.iter().filter(|(name, _)| name == "content-disposition");
         let (Some((_, field)), None) = (fields.next(), fields.next()) else { return None };
@@ -82,7 +91,7 @@ impl Part<'_> {
     }
 }
 
-/// What stands between the places where `delimiter` is; at least one piece.
+/// Splits a text at each occurrence of `delimiter`, into at least one piece.
 fn split<'a>(text: &'a [u8], delimiter: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Contents of one meaning share a digest, and no others do.
+//! Contents with the same meaning share a digest, and no others do.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -13,10 +13,10 @@ const MULTIPART: &str = "multipart/form-data; boundary=B";
 
 fn of(media_type: &str, content: impl AsRef<[u8]>, ignored: &[&str]) -> [u8; 32] {
     let media_type = HeaderValue::from_bytes(media_type.as_bytes()).unwrap();
-    digest(Some(&media_type), None, content.as_ref(), &Ignored::new(ignored).unwrap())
+    digest(Some(&media_type), None, content.as_ref(), &IgnoredFields::new(ignored).unwrap())
 }
 
-/// All contents of a row are the same; those of different rows are not.
+/// Asserts that contents share a digest within each row, and only there.
 fn check(media_type: &str, ignored: &[&str], rows: &[&[&[u8]]]) {
     let digests: Vec<Vec<_>> = rows
         .iter()
@@ -74,7 +74,7 @@ fn json_is_compared_by_its_values() {
             &[br#"["ab"]"#],
             &[br#"["a,b"]"#],
             &[br#"{"a":"b"}"#],
-            // Told apart by their bytes.
+            // Compared by their bytes.
             &[br#"{"a":1,"a":2}"#],
             &[br#"{"a":2,"a":1}"#],
             &[br#"{"a":1, "a":2}"#],
@@ -136,7 +136,7 @@ fn ignored_members_of_json_do_not_count() {
             &[br#"{"x":1}"#],
             &[br#"{"y":{}}"#, br#"{"y":{"n":1}}"#],
             &[br#"[{}]"#, br#"[{"n":1}]"#],
-            // Told apart by their bytes: what is ignored may hide something.
+            // Compared by their bytes: an ignored field may hide another one.
             &[br#"{"q":1,"token":1,"token":2}"#],
             &[br#"{"q":1,"token":{"a":1,"a":2}}"#],
             &[br#"{"q":1,"token":}"#],
@@ -161,7 +161,7 @@ fn forms_are_compared_by_their_fields() {
                 b"a=1&b=2&c.d=3",
             ],
             &[b"b=2&a=1"],
-            // Rack reads other items in each.
+            // Rack reads different items in each.
             &[b"a[][x]=1&a[][y]=9&a[][x]=2"],
             &[b"a[][x]=1&a[][x]=2&a[][y]=9"],
             &[b"a=1&b=2&c=3"],
@@ -182,7 +182,7 @@ fn forms_are_compared_by_their_fields() {
             &[b"", b"&", b"token=1"],
             &[b"a.b=1"],
             &[b"Token=1"],
-            // Told apart by their bytes.
+            // Compared by their bytes.
             &[b"token=1;a=2"],
             &[b"token=2;a=2"],
             &[b"a=1;b=2"],
@@ -196,7 +196,7 @@ fn forms_are_compared_by_their_fields() {
     );
 }
 
-/// A form of these fields, between this boundary.
+/// Writes a form of these fields with this boundary.
 fn multipart(boundary: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let parts = fields.iter().map(|(name, value)| {
         format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -238,7 +238,7 @@ fn multipart_forms_are_compared_by_their_parts() {
             ],
             &[&but("name=\"a\"", "name=\"a\"; filename=\"f\"")],
             &[b"--B\r\n\r\nx\r\n--B--"],
-            // Parts that readers name in different ways count.
+            // Parts whose name parsers disagree on count.
             &[&token("token\\")],
             &[&token("to\\ken")],
             &[&token("token\"; name=\"y")],
@@ -246,7 +246,7 @@ fn multipart_forms_are_compared_by_their_parts() {
             &[&token("token\"; filename=\"\\")],
             &[&token("token\"\r\nContent-Disposition: form-data; name=\"y")],
             &[&token("Token")],
-            // Told apart by their bytes.
+            // Compared by their bytes.
             &[&[b"x\r\n".as_slice(), &plain].concat()],
             &[&[b"\r\n".as_slice(), &plain].concat()],
             &[&[plain.as_slice(), b"x"].concat()],
@@ -270,7 +270,7 @@ fn multipart_forms_are_compared_by_their_parts() {
 }
 
 #[test]
-fn a_boundary_counts_only_where_it_was_not_understood() {
+fn boundary_counts_only_in_forms_that_are_not_strict() {
     let fields = [("a", "1"), ("token", "2")];
     let same = of(MULTIPART, multipart("B", &fields), &["token"]);
     for (field, boundary) in [
@@ -332,7 +332,7 @@ fn the_media_type_counts() {
     );
     assert_eq!(of("application/vnd.a+json", "[1]", &[]), of("application/vnd.A+JSON", "[ 1 ]", &[]));
     assert_eq!(of("a/b; c=d; e=f", "x", &[]), of("A/B;e=\"f\";c=d", "x", &[]));
-    let mut all = vec![same, digest(None, None, b"[1]", &Ignored::default())];
+    let mut all = vec![same, digest(None, None, b"[1]", &IgnoredFields::default())];
     for field in [
         "application/vnd.a+json",
         "application/vnd.b+json",
@@ -365,7 +365,7 @@ fn the_media_type_counts() {
 }
 
 #[test]
-fn other_types_and_codings_are_told_apart_by_their_bytes() {
+fn other_types_and_codings_are_compared_by_bytes() {
     for field in [
         "text/plain",
         "application/x-ndjson",
@@ -381,7 +381,7 @@ fn other_types_and_codings_are_told_apart_by_their_bytes() {
     }
     let json = HeaderValue::from_static(JSON);
     let coded = |coding: &str, content: &[u8]| {
-        digest(Some(&json), Some(&HeaderValue::from_str(coding).unwrap()), content, &Ignored::default())
+        digest(Some(&json), Some(&HeaderValue::from_str(coding).unwrap()), content, &IgnoredFields::default())
     };
     for coding in ["identity", " Identity ", ""] {
         assert_eq!(coded(coding, b"[ 1]"), of(JSON, "[1]", &[]), "{coding}");
@@ -395,23 +395,23 @@ fn other_types_and_codings_are_told_apart_by_their_bytes() {
 }
 
 #[test]
-fn malformed_names_of_ignored_fields_are_refused() {
+fn malformed_names_are_refused() {
     for text in
         ["", ".", "a.", ".a", "a..b", "*", "a*", "*a", "a.b*", "**", "a.**", "\\", "a\\", "\\a", "a.\\"]
     {
-        let error = Ignored::new([text]).expect_err(text);
+        let error = IgnoredFields::new([text]).expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Config, "{text}");
     }
     for text in ["a", "a.b", "a.*", "*.a", "*.*", r"\*", r"a\*.b", r"\\", r"\.", "a b", "é"] {
-        assert!(Ignored::new([text]).is_ok(), "{text}");
+        assert!(IgnoredFields::new([text]).is_ok(), "{text}");
     }
-    assert!(Ignored::new(["a", "b."]).is_err());
+    assert!(IgnoredFields::new(["a", "b."]).is_err());
 }
 
 /// Names and values.
 type Fields = Vec<(String, String)>;
 
-/// A document as it may be written: its members in this order, with this white space.
+/// Writes a document with its members in this order, and with this white space.
 fn written(members: &[(String, String)], space: &str) -> String {
     let members = members.iter().map(|(name, value)| format!("{space}\"{name}\"{space}:{value}{space}"));
     format!("{{{}}}{space}", members.collect::<Vec<_>>().join(","))
@@ -432,7 +432,7 @@ fn value() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-/// Fields of distinct names, in two orders.
+/// Generates fields with distinct names in two orders.
 fn shuffled() -> impl Strategy<Value = (Fields, Fields)> {
     let members = prop::collection::btree_map("[a-d]{1,2}", value(), 1..6);
     members.prop_flat_map(|members| {
@@ -448,7 +448,7 @@ fn form(fields: &[(String, String)]) -> String {
 
 proptest! {
     #[test]
-    fn order_counts_in_forms_alone_and_values_everywhere(
+    fn order_counts_only_in_forms_and_values_everywhere(
         (members, others) in shuffled(),
         space in select(vec!["", " ", "\r\n\t "]),
         at in any::<Index>(),
@@ -482,7 +482,7 @@ proptest! {
         ignored in "[a*.\\\\]{0,6}",
     ) {
         let fields = [JSON, FORM, MULTIPART, "text/plain", &format!("{MULTIPART};{field}"), &field];
-        let ignored = Ignored::new([&ignored]).or_else(|_| Ignored::new(["a", "a.*", "*.a"])).unwrap();
+        let ignored = IgnoredFields::new([&ignored]).or_else(|_| IgnoredFields::new(["a", "a.*", "*.a"])).unwrap();
         for field in fields {
             let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
             for content in [&bytes[..], near.as_bytes(), parts.as_bytes()] {

@@ -1,20 +1,25 @@
-//! How a store in DynamoDB is set up.
+//! The builder of the DynamoDB storage.
+//!
+//! # Invariants
+//! - A setting of the builder takes precedence over the option of the same name in the address.
+//! - Invalid settings are refused before DynamoDB is asked for anything, and without repeating their values.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::naming::Naming;
-use super::source::{DynamoDbSource, Kind, Source};
-use super::store::DynamoDbStorage;
+use super::source::{ClientSettings, DynamoDbSource, SourceKind};
+use super::storage::DynamoDbStorage;
 use super::table::Table;
 use crate::error::Result;
 use crate::storage::address::{Address, config, decode};
-use crate::storage::remote::{Remote, is_there};
+use crate::storage::remote::{Remote, answers};
 
+/// The options of an address, for the message that refuses any other.
 const OPTIONS: &str = "cache_name, region, endpoint, create_if_missing, eventually_consistent, connect_timeout and \
                        response_timeout";
 
-/// Sets up a [`DynamoDbStorage`].
+/// A builder of [`DynamoDbStorage`].
 ///
 /// ```
 /// use tower_response_cache::storage::{DynamoDbStorage, dynamodb::DynamoDbSource};
@@ -37,7 +42,7 @@ pub struct DynamoDbStorageBuilder {
     expires: String,
 }
 
-/// What an address may say too; what the program says comes first.
+/// The settings that the builder has, and an address may have too.
 #[derive(Debug, Default)]
 struct Settings {
     remote: Remote,
@@ -48,18 +53,20 @@ struct Settings {
 }
 
 impl Settings {
-    /// Takes from an address what the program did not say.
-    fn read(&mut self, address: &str) -> Result<()> {
-        let scheme = "the address of a dynamodb is dynamodb://TABLE?region=REGION";
-        let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
-        let Address { scheme: name, place, mut options } = address?;
+    /// Takes from an address the settings that the program has not set.
+    fn fill_from(&mut self, address: &str) -> Result<()> {
+        let invalid = "the address of dynamodb is invalid: write dynamodb://TABLE?region=REGION";
+        let Some(address) = Address::parse(address) else { return Err(config(invalid)) };
+        let Address { scheme: name, location: place, mut options } = address?;
         let (true, Some(table)) = (name == "dynamodb", place.strip_prefix("//")) else {
-            return Err(config(scheme));
+            return Err(config(invalid));
         };
         let table = decode(table.strip_suffix('/').unwrap_or(table))?.into_owned();
         if !table.is_empty() {
             if options.take("cache_name").is_some() {
-                return Err(config("the table is named twice: in the place and by cache_name"));
+                return Err(config(
+                    "the table is named twice: remove the option cache_name or the name in front of the options",
+                ));
             }
             self.remote.or_name(Some(table));
         }
@@ -74,11 +81,13 @@ impl Settings {
         options.finish(OPTIONS)
     }
 
-    /// Mistakes that the driver would find with the first request only, and tell of with all that it was given.
+    /// Checks the region and the endpoint.
+    ///
+    /// The driver would find these mistakes at the first request only, and its error would repeat the values.
     fn check(&self) -> Result<()> {
-        let plain = |sign: char| sign.is_ascii_alphanumeric() || sign == '-';
-        if self.region.as_ref().is_some_and(|name| name.is_empty() || !name.chars().all(plain)) {
-            return Err(config("the region of a dynamodb is a name like eu-central-1"));
+        let is_accepted = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if self.region.as_ref().is_some_and(|name| name.is_empty() || !name.chars().all(is_accepted)) {
+            return Err(config("the region of dynamodb must be a name such as eu-central-1"));
         }
         let is_url = |endpoint: &String| {
             let uri = endpoint.parse::<http::Uri>().ok();
@@ -89,7 +98,7 @@ impl Settings {
         };
         if !self.endpoint.as_ref().is_none_or(is_url) {
             return Err(config(
-                "the endpoint of a dynamodb is a URL like http://localhost:8000, without a user",
+                "the endpoint of dynamodb must be a URL such as http://localhost:8000, without a user name",
             ));
         }
         Ok(())
@@ -102,84 +111,113 @@ impl DynamoDbStorageBuilder {
         Self { source, settings, partition: "entry".into(), sort: "record".into(), expires: "expires".into() }
     }
 
-    /// The table: 3 to 255 letters, digits, dots, hyphens and underscores. A table is one cache's. Default:
-    /// `http-cache`.
+    /// Sets the name of the cache, which is the name of its table.
+    ///
+    /// A table belongs to one cache. Its name has 3 to 255 letters, digits, dots, hyphens and underscores.
+    ///
+    /// Default: `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
         self.settings.remote.cache_name = Some(name.into());
         self
     }
 
-    /// The AWS region. Default: the settings' or the environment's.
+    /// Sets the AWS region.
+    ///
+    /// Default: the region of the driver's settings or of the environment.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.settings.region = Some(region.into());
         self
     }
 
-    /// Where DynamoDB is, as a URL: for DynamoDB Local and endpoints of one's own. Default: the settings' or the
-    /// environment's, or else AWS in the region.
+    /// Sets the URL of DynamoDB, for DynamoDB Local or a private endpoint.
+    ///
+    /// Default: the endpoint of the driver's settings or of the environment, else AWS in the region.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.settings.endpoint = Some(url.into());
         self
     }
 
-    /// Whether the table is made where it is missing: billed on demand, with the expiry turned on. A table that
-    /// vanishes later is made anew too. Default: false, since a table costs money and wants a right of its own.
+    /// Sets whether the storage creates the table if it is missing.
+    ///
+    /// The table is billed on demand and has time to live enabled. A table that is deleted later is created
+    /// again.
+    ///
+    /// Default: false, since a table costs money and creating one needs further permissions.
     pub fn create_if_missing(mut self, create: bool) -> Self {
         self.settings.create_if_missing = Some(create);
         self
     }
 
-    /// Whether reads may be a moment late. They are half the price, and an invalidation by another process may be seen
-    /// late, so that what it made invalid is served for that moment. Default: false.
+    /// Sets whether reads may return data that is slightly out of date.
+    ///
+    /// Such reads cost half as much. An invalidation by another process may be seen late, so that what it has
+    /// invalidated is still served for a moment.
+    ///
+    /// Default: false.
     pub fn eventually_consistent(mut self, eventually: bool) -> Self {
         self.settings.eventually_consistent = Some(eventually);
         self
     }
 
-    /// The names of the partition key and the sort key, for a table that is there already; both are of type string.
+    /// Sets the names of the partition key and the sort key.
+    ///
+    /// For a table that exists already.
+    ///
+    /// Both keys must be of type string.
+    ///
     /// Default: `entry` and `record`.
     pub fn key_names(mut self, partition: impl Into<String>, sort: impl Into<String>) -> Self {
         (self.partition, self.sort) = (partition.into(), sort.into());
         self
     }
 
-    /// The name of the attribute that DynamoDB's time to live goes by. Default: `expires`.
+    /// Sets the name of the attribute for DynamoDB's time to live.
+    ///
+    /// Default: `expires`.
     pub fn expiry_name(mut self, name: impl Into<String>) -> Self {
         self.expires = name.into();
         self
     }
 
-    /// How long a connection may take to be made. Default: 1 second, or what the driver's settings say.
+    /// Sets the time within which a connection must be established.
+    ///
+    /// Default: the driver's settings, else 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.remote.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long a request may take with all its retries: the time that a body's chunk has. The cache's own deadlines
-    /// are shorter for everything else. Default: 10 seconds, or what the driver's settings say.
+    /// Sets the time within which DynamoDB must answer a request, including all retries.
+    ///
+    /// This bounds the reading of the chunks of a body. For everything else the cache has deadlines of its
+    /// own, which are shorter.
+    ///
+    /// Default: the driver's settings, else 10 seconds.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.remote.response_timeout = Some(timeout);
         self
     }
 
-    /// The store. Nothing is asked of DynamoDB before the first operation, so what is wrong there is noticed then.
+    /// Builds the storage without contacting DynamoDB.
+    ///
+    /// A missing table, refused credentials and the like are noticed by the first operation.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): the address, an option or a name is wrong.
+    /// Returns [`Config`](crate::ErrorKind::Config) if the address, an option or a name is invalid.
     pub fn build(self) -> Result<DynamoDbStorage> {
         let (kind, mut settings) = (self.source.0, self.settings);
         let config = match kind {
-            Kind::Environment => None,
-            Kind::Config(config) => Some(config),
-            Kind::Address(address) => {
-                settings.read(&address)?;
+            SourceKind::Environment => None,
+            SourceKind::Config(config) => Some(config),
+            SourceKind::Address(address) => {
+                settings.fill_from(&address)?;
                 None
             }
         };
         settings.check()?;
         let table = settings.remote.cache_name().to_owned();
         let naming = Naming::new(table, self.partition, self.sort, self.expires)?;
-        let source = Source {
+        let client = ClientSettings {
             config,
             region: settings.region,
             endpoint: settings.endpoint,
@@ -188,25 +226,29 @@ impl DynamoDbStorageBuilder {
         };
         let consistent = !settings.eventually_consistent.unwrap_or(false);
         let create = settings.create_if_missing.unwrap_or(false);
-        Ok(DynamoDbStorage::new(Table::new(source, naming, consistent, create)))
+        Ok(DynamoDbStorage::new(Table::new(client, naming, consistent, create)))
     }
 
-    /// The store, once DynamoDB was asked, and the table made where it may be. A DynamoDB that cannot be reached now is
-    /// no error, since requests go on without it: an event tells of it.
+    /// Builds the storage and asks DynamoDB whether it can be used.
+    ///
+    /// Creates the table if it is missing and
+    /// [`create_if_missing`](DynamoDbStorageBuilder::create_if_missing) is set. If DynamoDB cannot be reached
+    /// now, that is not an error, since requests are answered without it. An event reports it.
     ///
     /// # Errors
-    /// As [`build`](DynamoDbStorageBuilder::build); [`Config`](crate::ErrorKind::Config): the table is missing or has other
-    /// keys, or no region is set; [`Denied`](crate::ErrorKind::Denied): there are no credentials, or they are refused or give
-    /// no rights.
+    /// Returns the errors of [`build`](DynamoDbStorageBuilder::build), [`Config`](crate::ErrorKind::Config)
+    /// if the table is missing or has other keys, or if no region is set, and
+    /// [`Denied`](crate::ErrorKind::Denied) if there are no credentials, or if they are refused or lack a
+    /// permission.
     pub async fn connect(self) -> Result<DynamoDbStorage> {
         let storage = self.build()?;
-        is_there("dynamodb", storage.check().await)?;
+        answers("dynamodb", storage.check().await)?;
         Ok(storage)
     }
 }
 
 impl fmt::Debug for DynamoDbStorageBuilder {
-    /// Without the address, which may hold anything.
+    /// Omits the address, which may contain a secret where none belongs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DynamoDbStorageBuilder").finish_non_exhaustive()
     }

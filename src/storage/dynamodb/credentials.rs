@@ -1,7 +1,9 @@
-//! Credentials that take longer to get than an operation may.
+//! Credentials, which can take longer to get than an operation of the storage may.
 //!
-//! Promises: getting them goes on when the operation that began it is given up, so that a slow provider delays the store
-//! and does not keep it away for ever.
+//! # Invariants
+//! - A request for credentials continues when the operation that began it is given up. A slow provider delays the
+//!   storage, but does not make it unusable for good.
+//! - The reason why there are no credentials contains nothing that a service or a credential process has written.
 
 use std::error::Error as _;
 use std::fmt;
@@ -11,33 +13,40 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 
-use super::underway::Underway;
+use super::shared_task::SharedTask;
 
-pub(super) struct Patient {
+/// A credentials provider whose requests are detached from the operation that needs them.
+///
+/// The cache gives an operation half a second by default. A provider that asks a service, or runs a process,
+/// may need more, and would begin anew with each operation.
+pub(super) struct DetachedProvider {
     provider: SharedCredentialsProvider,
-    asked: Underway<Result<Credentials, Arc<CredentialsError>>>,
+    // The error is shared by all callers and cannot be cloned.
+    request: SharedTask<Result<Credentials, Arc<CredentialsError>>>,
 }
 
-impl Patient {
+impl DetachedProvider {
     pub(super) fn new(provider: SharedCredentialsProvider) -> Self {
-        Self { provider, asked: Underway::default() }
+        Self { provider, request: SharedTask::default() }
     }
 
     async fn provide(&self) -> Result<Credentials, CredentialsError> {
-        let asked = self.asked.join(|| {
+        let request = self.request.join(|| {
             let provider = self.provider.clone();
             async move { provider.provide_credentials().await.map_err(Arc::new) }
         });
-        match asked.await {
+        match request.await {
             Some(Ok(credentials)) => Ok(credentials),
-            Some(Err(error)) => Err(again(&error)),
-            None => Err(CredentialsError::provider_error("the runtime has ended")),
+            Some(Err(error)) => Err(copy_of(&error)),
+            None => Err(CredentialsError::provider_error("the tokio runtime has ended")),
         }
     }
 }
 
-/// An error like this one, which cannot be cloned.
-fn again(error: &CredentialsError) -> CredentialsError {
+/// Returns an error of the same kind and with the same reason.
+///
+/// The error itself cannot be cloned.
+fn copy_of(error: &CredentialsError) -> CredentialsError {
     match error {
         CredentialsError::CredentialsNotLoaded(_) => CredentialsError::not_loaded(reason(error)),
         CredentialsError::ProviderTimedOut(timed_out) => {
@@ -48,38 +57,41 @@ fn again(error: &CredentialsError) -> CredentialsError {
     }
 }
 
-/// The longest reason that is told, in bytes.
-const LONGEST: usize = 400;
-
-/// Why there are no credentials, in the words of the driver: what is wrong with the environment, a profile or a file.
+/// The longest reason, in bytes.
 ///
-/// A service's own texts and what a credential process has printed are left out, since these may hold anything.
+/// Enough for the texts of the driver, and short enough for one line of a log.
+const MAX_REASON_LEN: usize = 400;
+
+/// Returns why there are no credentials, in the driver's words.
+///
+/// These name what is wrong with the environment, a profile or a file. The texts of a service and the output of a
+/// credential process are left out, because they may contain anything.
 pub(super) fn reason(error: &CredentialsError) -> String {
     let mut reason = String::new();
     let mut cause = error.source();
     while let Some(this) = cause {
         let text = this.to_string();
-        // What a process has printed follows.
-        let told = [". Stderr", " response:"].iter().filter_map(|mark| text.find(mark)).min();
-        let printed = told.filter(|_| text.contains("external process"));
-        let text = &text[..printed.unwrap_or(text.len())];
-        // A service's answer is behind this.
-        let ends = printed.is_some() || text == "service error";
+        // The driver appends the output of the process after one of these marks.
+        let mark = [". Stderr", " response:"].iter().filter_map(|mark| text.find(mark)).min();
+        let output = mark.filter(|_| text.contains("external process"));
+        let text = &text[..output.unwrap_or(text.len())];
+        // The causes behind these hold the output once more, or the answer of a service.
+        let is_last = output.is_some() || text == "service error";
         if !text.is_empty() && !reason.ends_with(text) {
             let separator = if reason.is_empty() { "" } else { ": " };
             reason = reason + separator + text;
         }
-        cause = if ends { None } else { this.source() };
+        cause = if is_last { None } else { this.source() };
     }
     if reason.is_empty() {
         reason.push_str("no reason was given");
     }
-    let end = (0..=LONGEST.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    let end = (0..=MAX_REASON_LEN.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
     reason.truncate(end.unwrap_or_default());
     reason
 }
 
-impl ProvideCredentials for Patient {
+impl ProvideCredentials for DetachedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -92,9 +104,9 @@ impl ProvideCredentials for Patient {
     }
 }
 
-impl fmt::Debug for Patient {
+impl fmt::Debug for DetachedProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Patient")
+        f.write_str("DetachedProvider")
     }
 }
 
@@ -121,26 +133,26 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_names_the_cause_and_nothing_that_was_printed() {
-        let told = |text: &str| reason(&again(&again(&CredentialsError::provider_error(text))));
-        assert_eq!(told("the profile lacks a role"), "the profile lacks a role");
+    fn reason_omits_the_output_of_a_process() {
+        let reason_of = |text: &str| reason(&copy_of(&copy_of(&CredentialsError::provider_error(text))));
+        assert_eq!(reason_of("the profile lacks a role"), "the profile lacks a role");
         let failed = "Error retrieving credentials: external process exited with code exit status: 3";
-        assert_eq!(told(&format!("{failed}. Stderr: SECRET")), failed);
+        assert_eq!(reason_of(&format!("{failed}. Stderr: SECRET")), failed);
         let unread = "Error retrieving credentials from external process, could not parse";
-        assert_eq!(told(&format!("{unread} response: SECRET")), unread);
-        assert_eq!(told(&"ä".repeat(LONGEST)).len(), LONGEST);
+        assert_eq!(reason_of(&format!("{unread} response: SECRET")), unread);
+        assert_eq!(reason_of(&"ä".repeat(MAX_REASON_LEN)).len(), MAX_REASON_LEN);
         assert_eq!(reason(&CredentialsError::not_loaded_no_source()), "no reason was given");
     }
 
     #[tokio::test]
-    async fn what_a_given_up_operation_began_serves_the_next() {
+    async fn request_of_a_cancelled_operation_serves_the_next() {
         let gate = Arc::new(Semaphore::new(0));
-        let patient = Patient::new(SharedCredentialsProvider::new(Slow(Arc::clone(&gate))));
+        let provider = DetachedProvider::new(SharedCredentialsProvider::new(Slow(Arc::clone(&gate))));
         for _ in 0..3 {
-            assert!(patient.provide_credentials().now_or_never().is_none());
+            assert!(provider.provide_credentials().now_or_never().is_none());
         }
         gate.add_permits(1);
-        assert_eq!(patient.provide_credentials().await.unwrap().access_key_id(), "id");
-        assert!(!format!("{patient:?}").contains("secret"));
+        assert_eq!(provider.provide_credentials().await.unwrap().access_key_id(), "id");
+        assert!(!format!("{provider:?}").contains("secret"));
     }
 }

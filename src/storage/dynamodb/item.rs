@@ -1,7 +1,9 @@
-//! A record as an item in DynamoDB.
+//! The form of a record as an item.
 //!
-//! Promises: the time can be moved without touching the bytes; an item that is not a record, or is damaged, is read as
-//! none; the time that DynamoDB drops an item at is never before the record's.
+//! # Invariants
+//! - The retention time can be moved without touching the bytes of the record.
+//! - An item that is damaged or is not a record is read as absent.
+//! - DynamoDB's time to live never ends before the retention time of the record.
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -12,30 +14,45 @@ use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
 
-/// DynamoDB takes 400 KiB with the names; the rest is room for them.
-pub(super) const LONGEST: usize = 390 << 10;
+/// The longest record, in bytes.
+///
+/// DynamoDB limits an item to 400 KB, with the names and values of all attributes. The rest is room for these.
+pub(super) const MAX_RECORD_LEN: usize = 390 << 10;
 
-/// The end of the year 9999: what is kept for longer has no expiry.
-const FURTHEST: u64 = 253_402_300_799;
+/// The last time that is stored as a time to live.
+///
+/// It is the end of the year 9999, in seconds since the Unix epoch.
+///
+/// What is retained for longer gets no time to live, as if it were retained forever.
+const MAX_EXPIRY_SECS: u64 = 253_402_300_799;
 
+/// Returns a stamp as the value of the attribute `stamp`.
 pub(super) fn stamp(stamp: Stamp) -> AttributeValue {
     AttributeValue::B(Blob::new(stamp.to_bytes()))
 }
 
+/// Returns a time as the value of the attribute `until`.
 pub(super) fn until(time: Timestamp) -> AttributeValue {
     AttributeValue::N(time.as_millis().to_string())
 }
 
-/// In seconds, rounded up; none for never, and for what is too far away.
+/// Returns a time as the value of the time to live.
+///
+/// Returns `None` for an item that DynamoDB must not delete.
 pub(super) fn expires(time: Timestamp) -> Option<AttributeValue> {
+    // Rounded up: a time to live that is rounded down would end before the retention time.
     let seconds = time.as_millis().div_ceil(1000);
-    (seconds <= FURTHEST).then(|| AttributeValue::N(seconds.to_string()))
+    (seconds <= MAX_EXPIRY_SECS).then(|| AttributeValue::N(seconds.to_string()))
 }
 
+/// Returns the item of a record.
+///
+/// # Errors
+/// Returns [`TooLarge`](ErrorKind::TooLarge) if the record is longer than [`MAX_RECORD_LEN`].
 pub(super) fn encode(naming: &Naming, key: Key, record: &Record) -> Result<Item> {
     let value = record.to_bytes();
-    if value.len() > LONGEST {
-        return Err(Error::new(ErrorKind::TooLarge, "the record is longer than this store takes"));
+    if value.len() > MAX_RECORD_LEN {
+        return Err(Error::new(ErrorKind::TooLarge, "the record is longer than the storage accepts"));
     }
     let mut item = naming.key(key);
     item.insert(STAMP.to_owned(), stamp(record.stamp()));
@@ -47,7 +64,7 @@ pub(super) fn encode(naming: &Naming, key: Key, record: &Record) -> Result<Item>
     Ok(item)
 }
 
-/// The record in an item; `None` for what is none.
+/// Returns the record in an item, or `None` if the item is not a record.
 pub(super) fn decode(mut item: Item) -> Option<Record> {
     let record = match (item.remove(VALUE), item.get(UNTIL)) {
         (Some(AttributeValue::B(value)), Some(AttributeValue::N(until))) => {
@@ -57,9 +74,11 @@ pub(super) fn decode(mut item: Item) -> Option<Record> {
         }
         _ => None,
     };
+    // `write_if` compares the attribute, and the cache the stamp within the bytes: where they differ, the
+    // item was put together from two records.
     let record = record.filter(|record| item.get(STAMP) == Some(&stamp(record.stamp())));
     if record.is_none() {
-        tracing::debug!("an item in dynamodb is not a record: it counts as absent");
+        tracing::debug!("an item in dynamodb is not a record and is treated as absent");
     }
     record
 }
@@ -73,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_with_the_time_beside_its_bytes() {
+    fn record_is_read_with_the_time_beside_its_bytes() {
         for time in [Timestamp::EPOCH, Timestamp::from_millis(1_795_000_000_123), Timestamp::NEVER] {
             let record = Record::new("payload", time);
             let mut item = encode(&naming(), Key::head([1; 16]), &record).unwrap();
@@ -88,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_lacks_an_attribute_or_has_another_in_its_place_is_no_record() {
+    fn item_with_a_missing_or_foreign_attribute_is_not_a_record() {
         let good = encode(&naming(), Key::head([1; 16]), &Record::new("payload", Timestamp::NEVER)).unwrap();
         for name in [STAMP, UNTIL, VALUE] {
             let mut bad = good.clone();
@@ -107,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn expiries_are_rounded_up_and_those_far_away_are_none() {
+    fn expiries_are_rounded_up_and_bounded() {
         let of = |millis| expires(Timestamp::from_millis(millis)).map(|value| value.as_n().unwrap().clone());
         assert_eq!(of(0).unwrap(), "0");
         assert_eq!(of(1).unwrap(), "1");
         assert_eq!(of(1000).unwrap(), "1");
         assert_eq!(of(1001).unwrap(), "2");
-        assert_eq!(of(FURTHEST * 1000).unwrap(), FURTHEST.to_string());
-        assert_eq!(of(FURTHEST * 1000 + 1), None);
+        assert_eq!(of(MAX_EXPIRY_SECS * 1000).unwrap(), MAX_EXPIRY_SECS.to_string());
+        assert_eq!(of(MAX_EXPIRY_SECS * 1000 + 1), None);
         assert_eq!(of(u64::MAX), None);
     }
 }

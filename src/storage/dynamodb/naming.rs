@@ -1,7 +1,9 @@
-//! The names in DynamoDB: of the table, of the attributes, and of the records within an entry.
+//! The names of the table, of the attributes, and of records within an entry.
 //!
-//! Promises: a name is read back as the key that it was made for, and no other name is; the names of a body's chunks
-//! are in the order of the body; table and attribute names that DynamoDB does not take are refused.
+//! # Invariants
+//! - A name is read back as the key that it was made for, and no other text is read as a key.
+//! - The names of the chunks of a body sort in the order of the body.
+//! - Names of tables and attributes that DynamoDB does not accept are refused.
 
 use std::collections::HashMap;
 
@@ -13,16 +15,19 @@ use crate::storage::address::config;
 use crate::storage::key::Key;
 use crate::storage::naming::RecordName;
 
-/// `<kind>[:<slot>[:<part>]]`.
-const RECORD: RecordName = RecordName { separator: ':', digits: 10 };
+/// The names in the sort key, such as `chunk:<slot>:<part>`.
+///
+/// Ten digits hold every part, so that the names sort as the parts do.
+const RECORD_NAME: RecordName = RecordName { separator: ':', digits: 10 };
 
+/// The attributes of an item by their names.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) const STAMP: &str = "stamp";
 pub(super) const UNTIL: &str = "until";
 pub(super) const VALUE: &str = "value";
 
-/// The table, and the attributes whose names may be chosen.
+/// The name of the table, and of the attributes that a user can name.
 #[derive(Clone, Debug)]
 pub(super) struct Naming {
     pub(super) table: String,
@@ -33,39 +38,44 @@ pub(super) struct Naming {
 
 impl Naming {
     pub(super) fn new(table: String, partition: String, sort: String, expires: String) -> Result<Self> {
-        let plain = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '_' | '-' | '.');
-        if !(3..=255).contains(&table.len()) || !table.chars().all(plain) {
+        // The limits of DynamoDB, which would itself refuse the name with the first request only.
+        let is_accepted = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if !(3..=255).contains(&table.len()) || !table.chars().all(is_accepted) {
             return Err(config(
-                "a cache name in dynamodb is a table's: 3 to 255 letters, digits, dots, hyphens and underscores",
+                "a cache name in dynamodb is the name of a table: use 3 to 255 letters, digits, dots, \
+                 hyphens and underscores",
             ));
         }
         let names = [&*partition, &*sort, &*expires, STAMP, UNTIL, VALUE];
         if names.iter().any(|name| name.is_empty() || name.len() > 255) {
-            return Err(config("an attribute's name in dynamodb has 1 to 255 bytes"));
+            return Err(config("the name of an attribute in dynamodb must have 1 to 255 bytes"));
         }
         if (1..names.len()).any(|at| names[..at].contains(&names[at])) {
             return Err(config(
-                "the attributes in dynamodb need names of their own: stamp, until and value are taken",
+                "two attributes in dynamodb have the same name: choose different names, other than \
+                 stamp, until and value",
             ));
         }
         Ok(Self { table, partition, sort, expires })
     }
 
-    /// The two attributes that name a record.
+    /// Returns the two attributes that identify a record.
     pub(super) fn key(&self, key: Key) -> Item {
         let mut record = String::new();
-        RECORD.push(&mut record, key);
+        RECORD_NAME.push(&mut record, key);
         Item::from([
             (self.partition.clone(), AttributeValue::S(hex::text(&key.entry))),
             (self.sort.clone(), AttributeValue::S(record)),
         ])
     }
 
-    /// The key of an item of this crate; `None` for anything else.
+    /// Returns the key of an item.
+    ///
+    /// Returns `None` if the item is not a record of this crate.
     pub(super) fn read(&self, item: &Item) -> Option<Key> {
         let partition = item.get(&self.partition)?.as_s().ok()?;
         let name = item.get(&self.sort)?.as_s().ok()?;
-        RECORD.read(hex::read(partition)?, name)
+        RECORD_NAME.read(hex::read(partition)?, name)
     }
 }
 
@@ -80,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_read_back_as_its_key_and_anything_else_is_none() {
+    fn only_own_names_are_read_as_keys() {
         let naming = naming("app", "entry", "record").unwrap();
         let key = Key::head([0x3f; 16]).sibling(Kind::Chunk, [0xa7; 16], 1);
         assert_eq!(naming.read(&naming.key(key)), Some(key));
@@ -94,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_dynamodb_does_not_take_are_refused() {
+    fn names_that_dynamodb_does_not_accept_are_refused() {
         for table in ["", "ab", "a b", "a/b", "naïve", &"n".repeat(256)] {
             assert_eq!(naming(table, "entry", "record").unwrap_err().kind(), ErrorKind::Config, "{table}");
         }

@@ -1,7 +1,11 @@
-//! Which DynamoDB it is: the environment's, or that of the driver's own settings.
+//! The DynamoDB of a storage, and how a client for it is made.
 //!
-//! Promises: whatever the settings leave open is set, so that no request waits for ever: timeouts, retries and an HTTPS
-//! client; what they say stays.
+//! A program gives an address, the environment, or the driver's own settings.
+//!
+//! # Invariants
+//! - What the driver's settings leave open gets a value: timeouts, retries and an HTTP client. So no request
+//!   waits forever.
+//! - What they set is kept.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,22 +20,27 @@ use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use super::credentials::Patient;
-use crate::storage::remote::{CONNECT, RESPONSE};
+use super::credentials::DetachedProvider;
+use crate::storage::remote::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT};
 
-/// Where DynamoDB is and who asks: what [`DynamoDbStorage::builder`](super::DynamoDbStorage::builder) takes.
+/// The DynamoDB and the credentials of a [`DynamoDbStorage`](super::DynamoDbStorage).
 ///
 /// Made from an address (`&str`, `String`; see [`storage::connect`](crate::storage::connect)), from the
-/// [`SdkConfig`] of `aws_config`, or from the driver's [`Config`] or [`Client`]. With an address, and by
-/// [`default`](DynamoDbSource::default), region and credentials are the environment's: variables, profiles (with keys,
-/// `sso_session` or `credential_process`), a container's or a machine's role. Settings without an HTTP client of their own
-/// get one that goes through the proxies of `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`, but for the hosts in `NO_PROXY`:
-/// the address that gives out a machine's role, 169.254.169.254, belongs there.
+/// [`SdkConfig`] of `aws_config`, or from the driver's [`Config`] or [`Client`].
+///
+/// With an address, and with [`default`](DynamoDbSource::default), region and credentials come from the
+/// environment: variables, profiles (with keys, `sso_session` or `credential_process`), or the role of a
+/// container or a machine.
+///
+/// Settings without an HTTP client of their own get one that goes through the proxies in `HTTP_PROXY`,
+/// `HTTPS_PROXY` and `ALL_PROXY`, except to the hosts in `NO_PROXY`. The address that hands out the role of a
+/// machine, 169.254.169.254, belongs in `NO_PROXY`.
 #[derive(Default)]
-pub struct DynamoDbSource(pub(super) Kind);
+pub struct DynamoDbSource(pub(super) SourceKind);
 
+/// The form in which the program gave the source.
 #[derive(Default)]
-pub(super) enum Kind {
+pub(super) enum SourceKind {
     #[default]
     Environment,
     Address(String),
@@ -40,19 +49,19 @@ pub(super) enum Kind {
 
 impl From<&str> for DynamoDbSource {
     fn from(address: &str) -> Self {
-        Self(Kind::Address(address.to_owned()))
+        Self(SourceKind::Address(address.to_owned()))
     }
 }
 
 impl From<String> for DynamoDbSource {
     fn from(address: String) -> Self {
-        Self(Kind::Address(address))
+        Self(SourceKind::Address(address))
     }
 }
 
 impl From<&SdkConfig> for DynamoDbSource {
     fn from(config: &SdkConfig) -> Self {
-        settings(config).into()
+        driver_config(config).into()
     }
 }
 
@@ -66,9 +75,9 @@ impl From<Config> for DynamoDbSource {
     fn from(config: Config) -> Self {
         let mut builder = config.to_builder();
         if config.http_client().is_none() {
-            builder.set_http_client(Some(https()));
+            builder.set_http_client(Some(http_client()));
         }
-        Self(Kind::Config(Box::new(builder)))
+        Self(SourceKind::Config(Box::new(builder)))
     }
 }
 
@@ -79,15 +88,16 @@ impl From<Client> for DynamoDbSource {
 }
 
 impl fmt::Debug for DynamoDbSource {
-    /// Without settings, which may hold a credential.
+    /// Omits the settings, which may contain a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DynamoDbSource")
     }
 }
 
-/// What a client is made of, once somebody needs it.
+/// The settings of which the client is made, once an operation needs it.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(super) struct ClientSettings {
+    /// The driver's settings, if the program gave any. Otherwise they come from the environment.
     pub(super) config: Option<Box<Builder>>,
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
@@ -95,16 +105,19 @@ pub(super) struct Source {
     pub(super) response_timeout: Option<Duration>,
 }
 
-impl Source {
+impl ClientSettings {
+    /// Makes the client, which may ask the environment for its settings.
     pub(super) async fn client(&self) -> Client {
         let mut builder = match &self.config {
             Some(builder) => Builder::clone(builder),
             None => {
-                let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(https());
+                let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
                 if let Some(region) = &self.region {
-                    loader = loader.region(Region::new(region.clone())); // so that nobody is asked for one
+                    // Set before loading, so that the driver does not ask the metadata service of the machine
+                    // for one.
+                    loader = loader.region(Region::new(region.clone()));
                 }
-                settings(&loader.load().await).to_builder()
+                driver_config(&loader.load().await).to_builder()
             }
         };
         if let Some(region) = &self.region {
@@ -115,17 +128,20 @@ impl Source {
         }
         let config = builder.clone().build();
         let mut timeouts = TimeoutConfig::builder()
-            .connect_timeout(self.connect_timeout.unwrap_or(CONNECT))
-            .operation_timeout(self.response_timeout.unwrap_or(RESPONSE))
+            .connect_timeout(self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
+            .operation_timeout(self.response_timeout.unwrap_or(DEFAULT_RESPONSE_TIMEOUT))
             .build();
-        if let (Some(theirs), Some(_)) = (config.timeout_config(), &self.config) {
-            let mut said = TimeoutConfig::builder();
-            said.set_connect_timeout(self.connect_timeout).set_operation_timeout(self.response_timeout);
-            let mut merged = said.build();
-            timeouts = merged.take_defaults_from(theirs).take_defaults_from(&timeouts).clone();
+        // For each timeout the builder of the storage comes first, then the driver's settings, then the default.
+        if let (Some(driver_timeouts), Some(_)) = (config.timeout_config(), &self.config) {
+            let mut own = TimeoutConfig::builder();
+            own.set_connect_timeout(self.connect_timeout).set_operation_timeout(self.response_timeout);
+            let mut merged = own.build();
+            timeouts = merged.take_defaults_from(driver_timeouts).take_defaults_from(&timeouts).clone();
         }
         builder = builder.timeout_config(timeouts);
         if config.retry_config().is_none() || self.config.is_none() {
+            // Delays of 50 ms to 1 s. The driver's default, 1 s at first, would exceed the deadline of an
+            // operation at once.
             let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(50));
             builder = builder.retry_config(retries.with_max_backoff(Duration::from_secs(1)));
         }
@@ -133,23 +149,31 @@ impl Source {
     }
 }
 
-/// The driver's settings of these.
-fn settings(config: &SdkConfig) -> Config {
-    let patient =
-        config.credentials_provider().map(|provider| SharedCredentialsProvider::new(Patient::new(provider)));
+/// Returns the driver's settings for DynamoDB, with credentials that are requested independently of operations.
+fn driver_config(config: &SdkConfig) -> Config {
+    let provider = config
+        .credentials_provider()
+        .map(|provider| SharedCredentialsProvider::new(DetachedProvider::new(provider)));
     let mut builder = config.to_builder();
-    builder.set_credentials_provider(patient);
+    builder.set_credentials_provider(provider);
     Config::new(&builder.build())
 }
 
-/// How long this client's requests may take.
-pub(super) fn longest(client: &Client) -> Duration {
-    client.config().timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(RESPONSE)
+/// Returns the time that a request of this client may take, including its retries.
+pub(super) fn operation_timeout(client: &Client) -> Duration {
+    client
+        .config()
+        .timeout_config()
+        .and_then(TimeoutConfig::operation_timeout)
+        .unwrap_or(DEFAULT_RESPONSE_TIMEOUT)
 }
 
-/// A client that goes through the environment's proxies, as other programs on the machine do. The driver's own goes
-/// through none.
-fn https() -> SharedHttpClient {
+/// Returns an HTTP client that uses the proxies of the environment.
+///
+/// Other programs on the machine use them, too. The driver's own client uses none.
+///
+/// The driver's own client uses none.
+fn http_client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());

@@ -1,7 +1,9 @@
-//! The table: asking it, and making it where it is missing.
+//! Requests to the table, and its creation.
 //!
-//! Promises: every request ends within the settings' time; a table that is made is made once at a time, by a task that
-//! goes on without who asked for it, and two processes that make it at once both end well.
+//! # Invariants
+//! - Every request ends within the response timeout.
+//! - At most one creation of the table runs at a time. It continues when the operation that began it is given up.
+//! - Two processes that create the table at the same time both succeed.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,38 +19,55 @@ use aws_sdk_dynamodb::types::{
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::failure::{failed, is_no_table, is_throttled, no_runtime, strange};
+use super::backoff::Backoff;
+use super::error::{convert, is_table_missing, is_throttled, runtime_ended, unexpected_condition_failure};
 use super::naming::Naming;
-use super::pauses::Pauses;
-use super::source::{Source, longest};
-use super::underway::Underway;
+use super::shared_task::SharedTask;
+use super::source::{ClientSettings, operation_timeout};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a table that is being made is looked at.
-const LOOK: Duration = Duration::from_millis(250);
-/// AWS makes a table in some seconds.
-const MAKE: Duration = Duration::from_secs(120);
+/// How long to wait before looking again whether the table has been created.
+///
+/// AWS needs some seconds, so a shorter interval only costs requests.
+const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The time within which the table must have been created. AWS usually needs some seconds.
+const CREATION_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) struct Table {
-    source: Source,
+    client_settings: ClientSettings,
     client: OnceCell<Client>,
-    connecting: Underway<Client>,
+    client_task: SharedTask<Client>,
     pub(super) naming: Naming,
+    /// Whether reads are strongly consistent.
     pub(super) consistent: bool,
     create_if_missing: bool,
-    making: Underway<Result<()>>,
+    creation: SharedTask<Result<()>>,
 }
 
 impl Table {
-    pub(super) fn new(source: Source, naming: Naming, consistent: bool, create_if_missing: bool) -> Self {
-        let (client, connecting, making) = (OnceCell::new(), Underway::default(), Underway::default());
-        Self { source, client, connecting, naming, consistent, create_if_missing, making }
+    pub(super) fn new(
+        client_settings: ClientSettings,
+        naming: Naming,
+        consistent: bool,
+        create_if_missing: bool,
+    ) -> Self {
+        Self {
+            client_settings,
+            client: OnceCell::new(),
+            client_task: SharedTask::default(),
+            naming,
+            consistent,
+            create_if_missing,
+            creation: SharedTask::default(),
+        }
     }
 
-    /// Asks DynamoDB. The inner error is a condition that was not met, which only the operation understands.
-    pub(super) async fn ask<O, E, R, F>(
+    /// Sends a request that has a condition.
+    ///
+    /// The inner error is a condition that was not met: only the operation knows what that means.
+    pub(super) async fn send_conditional<O, E, R, F>(
         &self,
-        writes: bool,
+        is_write: bool,
         request: impl Fn(&Client, &Naming) -> F + Send + Sync,
     ) -> Result<Result<O, E>>
     where
@@ -58,12 +77,13 @@ impl Table {
         F: Future<Output = Result<O, SdkError<E, R>>> + Send,
     {
         let client = self.client().await?;
-        // The driver's futures are large, and the cache holds one within another.
-        let ask = || Box::pin(patiently(client, || request(client, &self.naming)));
-        let mut answer = ask().await;
-        if self.create_if_missing && answer.as_ref().is_err_and(is_no_table) {
-            self.make(client).await?;
-            answer = ask().await;
+        // Boxed, because the driver's futures are large and the cache holds one within another.
+        let send = || Box::pin(retry_throttled(client, || request(client, &self.naming)));
+        let mut answer = send().await;
+        // The table may also have been deleted while the program runs, so this is asked with each request.
+        if self.create_if_missing && answer.as_ref().is_err_and(is_table_missing) {
+            self.create(client).await?;
+            answer = send().await;
         }
         match answer {
             Ok(answer) => Ok(Ok(answer)),
@@ -72,14 +92,14 @@ impl Table {
             {
                 Ok(Err(refusal.into_err()))
             }
-            Err(error) => Err(failed(&error, writes)),
+            Err(error) => Err(convert(&error, is_write)),
         }
     }
 
-    /// As [`ask`](Table::ask), for a request without a condition.
-    pub(super) async fn run<O, E, R, F>(
+    /// Sends a request that has no condition.
+    pub(super) async fn send<O, E, R, F>(
         &self,
-        writes: bool,
+        is_write: bool,
         request: impl Fn(&Client, &Naming) -> F + Send + Sync,
     ) -> Result<O>
     where
@@ -88,115 +108,130 @@ impl Table {
         R: fmt::Debug + Send + 'static,
         F: Future<Output = Result<O, SdkError<E, R>>> + Send,
     {
-        self.ask(writes, request).await?.map_err(|_| strange())
+        self.send_conditional(is_write, request).await?.map_err(|_| unexpected_condition_failure())
     }
 
-    /// What the environment says may take a while to find out.
+    /// Returns the client, which the first operation makes.
     async fn client(&self) -> Result<&Client> {
-        let connect = || async {
-            let connecting = self.connecting.join(|| {
-                let source = self.source.clone();
-                async move { source.client().await }
+        let make = || async {
+            // A task of its own, because asking the environment for settings can take longer than an
+            // operation may.
+            let made = self.client_task.join(|| {
+                let settings = self.client_settings.clone();
+                async move { settings.client().await }
             });
-            connecting.await.ok_or_else(no_runtime)
+            made.await.ok_or_else(runtime_ended)
         };
-        self.client.get_or_try_init(connect).await
+        self.client.get_or_try_init(make).await
     }
 
-    async fn make(&self, client: &Client) -> Result<()> {
-        let making = self.making.join(|| {
+    async fn create(&self, client: &Client) -> Result<()> {
+        let created = self.creation.join(|| {
             let (client, naming) = (client.clone(), self.naming.clone());
-            async move { create(&client, &naming).await }
+            async move { create_table(&client, &naming).await }
         });
-        making.await.unwrap_or_else(|| Err(no_runtime()))
+        created.await.unwrap_or_else(|| Err(runtime_ended()))
     }
 }
 
-/// Asks again while DynamoDB has no capacity, within the time of one request. The driver's own few retries end sooner
-/// than a second, for which capacity is counted.
-async fn patiently<O, E, R, F>(client: &Client, request: impl Fn() -> F) -> Result<O, SdkError<E, R>>
+/// Sends a request, and repeats it while DynamoDB throttles it.
+///
+/// All attempts together take at most the time of one request.
+///
+/// The driver retries a few times itself, but for less than a second in all, and DynamoDB counts capacity by
+/// the second.
+async fn retry_throttled<O, E, R, F>(client: &Client, request: impl Fn() -> F) -> Result<O, SdkError<E, R>>
 where
     E: ProvideErrorMetadata,
     F: Future<Output = Result<O, SdkError<E, R>>>,
 {
-    let end = Instant::now() + longest(client);
+    let end = Instant::now() + operation_timeout(client);
     let mut answer = request().await;
-    let mut pauses = Pauses::default();
+    let mut backoff = Backoff::default();
     while answer.as_ref().is_err_and(is_throttled) {
-        let next = Instant::now() + pauses.next();
+        let next = Instant::now() + backoff.next_delay();
         if next >= end {
             break;
         }
         tokio::time::sleep_until(next).await;
-        // Whoever is not answered by the end is told why it waited.
-        let Ok(again) = tokio::time::timeout_at(end, request()).await else { break };
-        answer = again;
+        // When the time is up, the throttling is reported, not a timeout: it is the reason.
+        let Ok(retried) = tokio::time::timeout_at(end, request()).await else { break };
+        answer = retried;
     }
     answer
 }
 
-async fn create(client: &Client, naming: &Naming) -> Result<()> {
+/// Creates the table, and waits until it can be used.
+async fn create_table(client: &Client, naming: &Naming) -> Result<()> {
     let attribute = |name: &str| {
         AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
     };
     let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
-    let unusable = |_| Error::new(ErrorKind::Config, "the keys of the table in dynamodb cannot be used");
-    let asked = client
+    let invalid = |_| Error::new(ErrorKind::Config, "dynamodb does not accept the names of the table's keys");
+    let requested = client
         .create_table()
         .table_name(&naming.table)
+        // On demand, because the load of a cache is not known in advance.
         .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(attribute(&naming.partition).map_err(unusable)?)
-        .attribute_definitions(attribute(&naming.sort).map_err(unusable)?)
-        .key_schema(key(&naming.partition, KeyType::Hash).map_err(unusable)?)
-        .key_schema(key(&naming.sort, KeyType::Range).map_err(unusable)?)
+        .attribute_definitions(attribute(&naming.partition).map_err(invalid)?)
+        .attribute_definitions(attribute(&naming.sort).map_err(invalid)?)
+        .key_schema(key(&naming.partition, KeyType::Hash).map_err(invalid)?)
+        .key_schema(key(&naming.sort, KeyType::Range).map_err(invalid)?)
         .send()
         .await;
-    match asked {
-        Ok(_) => tracing::info!("the table in dynamodb was missing and is being made"),
-        Err(error) if error.code() == Some("ResourceInUseException") => {} // somebody else was first
-        Err(error) => return Err(failed(&error, true)),
+    match requested {
+        Ok(_) => tracing::info!("the table in dynamodb is missing and is being created"),
+        // Another process creates it.
+        Err(error) if error.code() == Some("ResourceInUseException") => {}
+        Err(error) => return Err(convert(&error, true)),
     }
-    tokio::time::timeout(MAKE, active(client, naming)).await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Timeout, "the table in dynamodb was not made in time"))
+    tokio::time::timeout(CREATION_TIMEOUT, wait_until_active(client, naming)).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, "the table in dynamodb was not created in time"))
     })?;
-    if let Err(error) = expire(client, naming).await {
-        tracing::warn!(%error, "dynamodb does not drop expired records by itself: call delete_expired");
+    // Not an error: the storage works without it, and the table exists.
+    if let Err(error) = enable_time_to_live(client, naming).await {
+        tracing::warn!(
+            %error,
+            "time to live cannot be enabled in dynamodb: enable it by hand, or call delete_expired regularly"
+        );
     }
     Ok(())
 }
 
-async fn active(client: &Client, naming: &Naming) -> Result<()> {
+async fn wait_until_active(client: &Client, naming: &Naming) -> Result<()> {
     loop {
         let status = match client.describe_table().table_name(&naming.table).send().await {
             Ok(answer) => answer.table.and_then(|table| table.table_status),
-            Err(error) if is_no_table(&error) => None, // not everywhere known yet
-            Err(error) => return Err(failed(&error, true)),
+            // Not all servers of DynamoDB know a new table at once.
+            Err(error) if is_table_missing(&error) => None,
+            Err(error) => return Err(convert(&error, true)),
         };
         if status == Some(TableStatus::Active) {
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(STATUS_POLL_INTERVAL).await;
     }
 }
 
-/// Lets DynamoDB drop what is over.
-async fn expire(client: &Client, naming: &Naming) -> Result<()> {
+/// Has DynamoDB delete expired records.
+async fn enable_time_to_live(client: &Client, naming: &Naming) -> Result<()> {
     let specification =
         TimeToLiveSpecification::builder().attribute_name(&naming.expires).enabled(true).build();
-    let specification =
-        specification.map_err(|_| Error::new(ErrorKind::Config, "the expiry's name cannot be used"))?;
-    let asked = client
+    let specification = specification.map_err(|_| {
+        Error::new(ErrorKind::Config, "dynamodb does not accept the name of the expiry attribute")
+    })?;
+    let requested = client
         .update_time_to_live()
         .table_name(&naming.table)
         .time_to_live_specification(specification)
         .send();
-    let Err(error) = asked.await else { return Ok(()) };
-    // Whoever made the table at the same time may have done this too.
-    let there = client.describe_time_to_live().table_name(&naming.table).send().await;
-    let status = there.ok().and_then(|there| there.time_to_live_description?.time_to_live_status);
+    let Err(error) = requested.await else { return Ok(()) };
+    // DynamoDB refuses to enable it twice: another process that created the table may have done so.
+    let described = client.describe_time_to_live().table_name(&naming.table).send().await;
+    let status = described.ok().and_then(|described| described.time_to_live_description?.time_to_live_status);
     match status {
         Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => Ok(()),
-        _ => Err(failed(&error, true)),
+        _ => Err(convert(&error, true)),
     }
 }
 

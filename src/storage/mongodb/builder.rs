@@ -1,21 +1,22 @@
-//! How a store in MongoDB is set up.
+//! The builder of the MongoDB storage.
 //!
-//! Promises: what the program says comes before what the address says; a name that MongoDB would not take is refused
-//! before anything is asked of the server.
+//! # Invariants
+//! - A setting of the builder takes precedence over the option of the same name in the address.
+//! - A name that MongoDB does not accept is refused before the server is asked for anything.
 
 use std::fmt;
 use std::time::Duration;
 
 use ::mongodb::options::{Acknowledgment, WriteConcern};
 
-use super::link::Link;
+use super::connection::Connection;
 use super::server::{MongoDbServer, Settings};
-use super::store::MongoDbStorage;
+use super::storage::MongoDbStorage;
 use crate::error::Result;
 use crate::storage::address::config;
-use crate::storage::remote::is_there;
+use crate::storage::remote::answers;
 
-/// Sets up a [`MongoDbStorage`].
+/// A builder of [`MongoDbStorage`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,103 +41,141 @@ impl MongoDbStorageBuilder {
         Self { server, settings: Settings::default() }
     }
 
-    /// The database: caches with different names do not see each other. At most 63 bytes, without `/\. "$*<>:|?`, and
-    /// none of the server's own (`admin`, `local`, `config`). Default: the database in the address or the driver's
-    /// options or the ready client, else `http-cache`.
+    /// Sets the name of the cache, which is the name of its database.
+    ///
+    /// Caches with different names do not see each other's records. A name has at most 63 bytes, none of the
+    /// characters `/\. "$*<>:|?`, and is not one of the server's own databases (`admin`, `local`, `config`).
+    ///
+    /// Default: the database that the address, the driver's options or the ready client names, else `http-cache`.
     pub fn cache_name(mut self, name: impl Into<String>) -> Self {
         self.settings.remote.cache_name = Some(name.into());
         self
     }
 
-    /// The collection in that database. It is this cache's alone. At most 100 bytes, without `$`, and not beginning
-    /// with `system.`. Default: `records`.
+    /// Sets the name of the collection in that database.
+    ///
+    /// The collection must belong to this cache alone, since clearing the cache removes all of its documents.
+    /// A name has at most 100 bytes, no `$`, no dot at either end, and does not begin with `system.`.
+    ///
+    /// Default: `records`.
     pub fn collection(mut self, name: impl Into<String>) -> Self {
         self.settings.collection = Some(name.into());
         self
     }
 
-    /// How long a connection may take to be made, unless the address (`connectTimeoutMS`) or the driver's options say.
-    /// No effect on a ready client. Default: 1 second.
+    /// Sets the time within which a connection must be established.
+    ///
+    /// The driver's own setting takes precedence, in the address (`connectTimeoutMS`) or in its options. Has
+    /// no effect on a ready client.
+    ///
+    /// Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.remote.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long an answer may take: the time that a body's chunk has. The cache's own deadlines are shorter for
-    /// everything else. Default: 10 seconds.
+    /// Sets the time within which the server must answer an operation.
+    ///
+    /// This bounds the reading of the chunks of a body. For everything else the cache has deadlines of its
+    /// own, which are shorter.
+    ///
+    /// Default: 10 seconds.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.remote.response_timeout = Some(timeout);
         self
     }
 
-    /// When a write counts as done. With one that waits for fewer than the majority, a failover may lose the last
-    /// writes, and an invalidation among them. Default: that of the address, the driver's options or the ready client,
-    /// else `majority`.
+    /// Sets the write concern, which decides when a write counts as done.
+    ///
+    /// With fewer than the majority, a failover may lose the last writes, which may include an invalidation.
+    ///
+    /// Default: the write concern of the address, the driver's options or the ready client, else `majority`.
     pub fn write_concern(mut self, concern: WriteConcern) -> Self {
         self.settings.write_concern = Some(concern);
         self
     }
 
-    /// The store. Nothing is asked of the server before the first operation, so one that is down is noticed then.
+    /// Builds the storage without contacting the server.
+    ///
+    /// A server that is down is noticed by the first operation.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): the address, an option, the cache name, the collection, a timeout or the write concern is wrong.
+    /// Returns [`Config`](crate::ErrorKind::Config) if the address, an option, the cache name, the
+    /// collection, a timeout or the write concern is invalid.
     pub fn build(mut self) -> Result<MongoDbStorage> {
-        let target = self.server.0.target(&mut self.settings)?;
+        let client = self.server.0.check(&mut self.settings)?;
         let settings = self.settings;
-        let response = settings.remote.response_timeout();
-        if response.is_zero() {
-            return Err(config("the response timeout must be above zero"));
+        let response_timeout = settings.remote.response_timeout();
+        if response_timeout.is_zero() {
+            return Err(config("the response timeout must be greater than zero"));
         }
-        let concern = settings.write_concern.or_else(|| target.write_concern().cloned());
+        let concern = settings.write_concern.or_else(|| client.write_concern().cloned());
         let concern = concern.unwrap_or_else(WriteConcern::majority);
+        // An unacknowledged write tells neither whether it failed nor, to `write_if`, whether the comparison
+        // held.
         if concern.w == Some(Acknowledgment::Nodes(0)) {
-            return Err(config("mongodb must acknowledge what is written: its write concern cannot be 0"));
+            return Err(config(
+                "the write concern must not be 0: the cache needs mongodb to acknowledge its writes",
+            ));
         }
-        let database = database(settings.remote.cache_name().to_owned())?;
-        let collection = collection(settings.collection.unwrap_or_else(|| "records".to_owned()))?;
-        Ok(MongoDbStorage::new(Link::new(target, database, collection, concern, response)))
+        let database = checked_database_name(settings.remote.cache_name().to_owned())?;
+        let collection =
+            checked_collection_name(settings.collection.unwrap_or_else(|| "records".to_owned()))?;
+        Ok(MongoDbStorage::new(Connection::new(client, database, collection, concern, response_timeout)))
     }
 
-    /// The store, once the server was asked. A server that cannot be reached now is no error, since requests go on
-    /// without it: an event tells of it.
+    /// Builds the storage and asks the server whether it can be used.
+    ///
+    /// A server that cannot be reached now is not an error, since requests are answered without it. An event
+    /// reports it.
     ///
     /// # Errors
-    /// As [`build`](MongoDbStorageBuilder::build); [`Denied`](crate::ErrorKind::Denied): the server refuses the credentials or
-    /// gives them no rights.
+    /// Returns the errors of [`build`](MongoDbStorageBuilder::build), [`Denied`](crate::ErrorKind::Denied) if
+    /// the server refuses the credentials or they do not permit reading, and
+    /// [`Config`](crate::ErrorKind::Config) if the server does not accept a setting.
     pub async fn connect(self) -> Result<MongoDbStorage> {
         let storage = self.build()?;
-        is_there("mongodb", storage.check().await)?;
+        answers("mongodb", storage.check().await)?;
         Ok(storage)
     }
 }
 
-/// The signs that a server on any system refuses, so that a name is good wherever it moves to.
-fn database(name: String) -> Result<String> {
-    let is_bad = |c: char| c == '\0' || r#"/\. "$*<>:|?"#.contains(c);
-    if name.is_empty() || name.len() > 63 || name.contains(is_bad) {
+/// Returns the name if a server accepts it on every operating system.
+///
+/// A server on Windows refuses more characters than one on Linux. A cache name must stay valid when the
+/// server moves.
+fn checked_database_name(name: String) -> Result<String> {
+    let is_refused = |c: char| c == '\0' || r#"/\. "$*<>:|?"#.contains(c);
+    // MongoDB: fewer than 64 bytes.
+    if name.is_empty() || name.len() > 63 || name.contains(is_refused) {
         return Err(config(
-            "a cache name in mongodb is a database's: 1 to 63 bytes, without blanks, dots and the signs /\\\"$*<>:|?",
+            "a cache name in mongodb is the name of a database: use 1 to 63 bytes, \
+             without spaces, dots and /\\\"$*<>:|?",
         ));
     }
     if ["admin", "local", "config"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
-        return Err(config("this cache name is that of one of mongodb's own databases"));
+        return Err(config("admin, local and config are mongodb's own databases: choose another cache name"));
     }
     Ok(name)
 }
 
-fn collection(name: String) -> Result<String> {
-    let is_ours = !name.is_empty() && name.len() <= 100 && !name.contains(['$', '\0']);
-    if !is_ours || name.starts_with("system.") || name.starts_with('.') || name.ends_with('.') {
+/// Returns the name if it can be the name of a collection.
+fn checked_collection_name(name: String) -> Result<String> {
+    // MongoDB 4.4 and later limit the database, a dot and the collection together to 235 bytes in a sharded
+    // collection, and to 255 in any other. The longest names that are accepted here (63 + 1 + 100) stay below
+    // both.
+    let is_accepted = !name.is_empty() && name.len() <= 100 && !name.contains(['$', '\0']);
+    if !is_accepted || name.starts_with("system.") || name.starts_with('.') || name.ends_with('.') {
         return Err(config(
-            "a collection in mongodb has 1 to 100 bytes, no dollar sign, and is none of the server's own",
+            "the name of a collection in mongodb must have 1 to 100 bytes, no dollar sign, no dot \
+             at either end, and not begin with system.",
         ));
     }
     Ok(name)
 }
 
 impl fmt::Debug for MongoDbStorageBuilder {
-    /// Without the address, which may hold a password.
+    /// Omits the address, which may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MongoDbStorageBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }

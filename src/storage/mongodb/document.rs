@@ -1,7 +1,11 @@
-//! A record as a document.
+//! The form of a record as a document.
 //!
-//! Promises: the time can be moved by `$max` and `$min` alone, without touching the bytes, and never has no date to be
-//! shortened by mistake; a document that is not a record, or is damaged, is read as none; no time overflows a date.
+//! # Invariants
+//! - The retention time can be moved by `$max` and `$min` alone, without touching the bytes of the record.
+//! - `$max` and `$min` never shorten a record that never expires by mistake: its `expires` sorts after every
+//!   date.
+//! - A document that is damaged or is not a record is read as absent.
+//! - No retention time overflows a date.
 
 use ::mongodb::bson::spec::BinarySubtype;
 use ::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
@@ -11,92 +15,114 @@ use crate::storage::key::{Key, Kind};
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
 
-/// The end of the year 9999: tools show no later dates.
-pub(super) const LAST_DATE: u64 = 253_402_300_799_999;
+/// The last time that is stored as a date.
+///
+/// It is the end of the year 9999, in milliseconds since the Unix epoch.
+///
+/// MongoDB itself stores later dates, but tools do not show them.
+pub(super) const MAX_DATE_MS: u64 = 253_402_300_799_999;
 
-pub(super) const LISTED: [&str; 2] = [Kind::Head.name(), Kind::Variant.name()];
+/// The kinds of records that count as stored responses.
+pub(super) const LISTED_KINDS: [&str; 2] = [Kind::Head.name(), Kind::Variant.name()];
 
-pub(super) fn binary(bytes: Vec<u8>) -> Bson {
+fn binary(bytes: Vec<u8>) -> Bson {
     Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })
 }
 
+/// Returns a stamp as the value of the field `stamp`.
 pub(super) fn stamp(stamp: Stamp) -> Bson {
     binary(stamp.to_bytes().to_vec())
 }
 
-/// Of fixed width, so that texts are in the order of times.
-pub(super) fn digits(time: Timestamp) -> String {
+/// Returns a time as the value of the field `until`.
+///
+/// A string, because BSON has no unsigned 64-bit integer. Its width is fixed, so that strings sort as the
+/// times do.
+fn padded_millis(time: Timestamp) -> String {
     format!("{:020}", time.as_millis())
 }
 
-/// What sorts after every date takes part in `$max` and `$min`, and the TTL monitor passes it by.
-fn expires(time: Timestamp) -> Bson {
+/// Returns a time as the value of the field `expires`.
+///
+/// `MaxKey` stands for times that no date can hold. It sorts after every date, so it takes part in `$max` and
+/// `$min`, and the TTL monitor ignores it.
+fn expiry_date(time: Timestamp) -> Bson {
     match i64::try_from(time.as_millis()) {
-        Ok(millis) if time.as_millis() <= LAST_DATE => DateTime::from_millis(millis).into(),
+        Ok(millis) if time.as_millis() <= MAX_DATE_MS => DateTime::from_millis(millis).into(),
         _ => Bson::MaxKey,
     }
 }
 
+/// Returns the document of a record, whose bytes the caller has made already.
 pub(super) fn encode(key: Key, record: &Record, bytes: Vec<u8>) -> Document {
     let until = record.retain_until();
     doc! {
         "_id": key.to_string(),
         "kind": key.kind.name(),
         "stamp": stamp(record.stamp()),
-        "until": digits(until),
-        "expires": expires(until),
+        "until": padded_millis(until),
+        "expires": expiry_date(until),
         "value": binary(bytes),
     }
 }
 
+/// Returns the key of a document, or `None` if its `_id` is not a key.
 pub(super) fn key(document: &Document) -> Option<Key> {
     document.get_str("_id").ok()?.parse().ok()
 }
 
-/// The record in a document; `None` for what is none.
+/// Returns the record in a document, or `None` if the document is not a record.
 pub(super) fn decode(mut document: Document) -> Option<Record> {
     let until = document.get_str("until").ok()?;
+    // `parse` would accept a sign and fewer digits, which do not sort as times do.
     if until.len() != 20 || !until.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let until = Timestamp::from_millis(until.parse().ok()?);
-    let own = match document.remove("stamp")? {
+    let own_stamp = match document.remove("stamp")? {
         Bson::Binary(binary) => binary.bytes,
         _ => return None,
     };
     let Bson::Binary(value) = document.remove("value")? else { return None };
     match Record::from_bytes(value.bytes) {
-        Ok(record) if record.stamp().to_bytes()[..] == own[..] => Some(record.with_retain_until(until)),
+        // `write_if` compares the field `stamp`, and the cache the stamp within the bytes. Where they differ,
+        // the document was put together from two records.
+        Ok(record) if record.stamp().to_bytes()[..] == own_stamp[..] => Some(record.with_retain_until(until)),
         Ok(_) => None,
         Err(error) => {
-            tracing::debug!(%error, "a document in mongodb is not a record: it counts as absent");
+            tracing::debug!(%error, "a document in mongodb is not a record and is treated as absent");
             None
         }
     }
 }
 
-/// Exactly this document, whatever it holds.
-pub(super) fn same(there: &Document) -> Document {
+/// Returns a filter that matches this document while it is unchanged.
+///
+/// The document need not be a record.
+pub(super) fn unchanged_filter(document: &Document) -> Document {
     let mut filter = Document::new();
     for field in ["_id", "stamp", "until", "value"] {
-        let value = there.get(field).cloned().unwrap_or_else(|| doc! { "$exists": false }.into());
+        let value = document.get(field).cloned().unwrap_or_else(|| doc! { "$exists": false }.into());
         filter.insert(field, value);
     }
     filter
 }
 
-pub(super) fn moved(retain: Retain) -> Document {
+/// Returns the update that moves the retention time.
+pub(super) fn retention_update(retain: Retain) -> Document {
     let (operator, time) = match retain {
         Retain::AtLeast(time) => ("$max", time),
         Retain::AtMost(time) => ("$min", time),
     };
-    doc! { operator: { "until": digits(time), "expires": expires(time) } }
+    doc! { operator: { "until": padded_millis(time), "expires": expiry_date(time) } }
 }
 
-/// What is due. Times later than any date are told apart by their digits alone.
-pub(super) fn due(now: Timestamp) -> Document {
-    match expires(now) {
-        Bson::MaxKey => doc! { "until": { "$lte": digits(now) } },
+/// Returns a filter that matches the records that have expired at `now`.
+///
+/// It uses the index on `expires`. Times later than any date differ in `until` alone, which has no index.
+pub(super) fn expired_filter(now: Timestamp) -> Document {
+    match expiry_date(now) {
+        Bson::MaxKey => doc! { "until": { "$lte": padded_millis(now) } },
         date => doc! { "expires": { "$lte": date } },
     }
 }
@@ -110,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_with_the_time_beside_its_bytes() {
-        let ends = [0, 1_795_000_000_123, LAST_DATE, LAST_DATE + 1, u64::MAX - 1, u64::MAX];
+    fn record_is_read_with_the_time_beside_its_bytes() {
+        let ends = [0, 1_795_000_000_123, MAX_DATE_MS, MAX_DATE_MS + 1, u64::MAX - 1, u64::MAX];
         for time in ends.map(Timestamp::from_millis) {
             let record = Record::new("payload", time);
             let mut document = encoded(&record);
@@ -121,21 +147,21 @@ mod tests {
                 (read.payload(), read.stamp(), read.retain_until()),
                 ("payload".into(), record.stamp(), time)
             );
-            document.insert("until", digits(Timestamp::from_millis(7)));
+            document.insert("until", padded_millis(Timestamp::from_millis(7)));
             assert_eq!(decode(document).unwrap().retain_until(), Timestamp::from_millis(7));
         }
     }
 
     #[test]
-    fn only_times_that_a_date_can_hold_have_one() {
-        let date = |millis| expires(Timestamp::from_millis(millis));
-        assert_eq!(date(LAST_DATE), Bson::DateTime(DateTime::from_millis(253_402_300_799_999)));
-        assert_eq!(date(LAST_DATE + 1), Bson::MaxKey);
+    fn times_beyond_every_date_are_max_key() {
+        let date = |millis| expiry_date(Timestamp::from_millis(millis));
+        assert_eq!(date(MAX_DATE_MS), Bson::DateTime(DateTime::from_millis(253_402_300_799_999)));
+        assert_eq!(date(MAX_DATE_MS + 1), Bson::MaxKey);
         assert_eq!(date(u64::MAX), Bson::MaxKey);
     }
 
     #[test]
-    fn a_document_that_lacks_something_or_is_damaged_is_no_record() {
+    fn damaged_document_is_not_a_record() {
         let good = encoded(&Record::new("payload", Timestamp::NEVER));
         for field in ["stamp", "until", "value"] {
             let mut bad = good.clone();

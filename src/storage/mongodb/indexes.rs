@@ -1,7 +1,9 @@
 //! The two indexes of the collection.
 //!
-//! Promises: no operation waits for an index or fails for one; one that is there under another name is adopted; who has
-//! no right to make them is told of by one event.
+//! # Invariants
+//! - No operation waits for an index, or fails because one cannot be created.
+//! - An existing index on the same field is used, whatever its name is.
+//! - If the user may not create indexes, exactly one event reports it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,65 +12,84 @@ use std::time::Duration;
 use ::mongodb::bson::{Document, doc};
 use ::mongodb::options::IndexOptions;
 use ::mongodb::{Collection, IndexModel};
+use futures_util::TryStreamExt;
 
-use super::failure::{code, failed};
+use super::error::{code, convert};
 use crate::error::ErrorKind;
 
+/// The code of an index that exists with another name or other options (IndexOptionsConflict).
+const INDEX_OPTIONS_CONFLICT: i32 = 85;
+
+/// Whether the indexes have been created, as far as this process knows.
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
-    asked: AtomicBool,
-    told: AtomicBool,
+    is_requested: AtomicBool,
+    has_warned: AtomicBool,
 }
 
 impl Indexes {
-    /// Has them made, unless that was done.
-    pub(super) fn ensure(self: &Arc<Self>, records: &Collection<Document>, within: Duration) {
-        if self.asked.load(Relaxed) || self.asked.swap(true, Relaxed) {
+    /// Creates the indexes in the background, unless that has been requested already.
+    pub(super) fn ensure_created(self: &Arc<Self>, collection: &Collection<Document>, timeout: Duration) {
+        // Every write passes here. The load keeps the cache line shared among the cores; the swap lets one
+        // caller through. Relaxed, because the flag guards no other memory.
+        if self.is_requested.load(Relaxed) || self.is_requested.swap(true, Relaxed) {
             return;
         }
-        let (indexes, records) = (Arc::clone(self), records.clone());
+        let (indexes, collection) = (Arc::clone(self), collection.clone());
+        // Spawned, because building an index over an existing collection can take longer than a write may.
         tokio::spawn(async move {
-            // Each alone, so that a conflict of one does not keep the other away.
-            for model in [ttl(), kinds()] {
-                let made = tokio::time::timeout(within, records.create_index(model).into_future()).await;
-                match made {
+            // Each in a command of its own, so that a conflict of one does not prevent the other.
+            for model in [expiry_index(), kind_index()] {
+                let created =
+                    tokio::time::timeout(timeout, collection.create_index(model).into_future()).await;
+                match created {
                     Ok(Ok(_)) => {}
-                    // Two that make it at once, or an equal one under another name.
-                    Ok(Err(error)) if code(&error) == Some(85) && is_there(&records).await => {}
-                    Ok(Err(error)) => indexes.failed(&failed(&error, true)),
-                    Err(_) => {} // the server goes on making it
+                    // Another process is creating it, or it exists under another name.
+                    Ok(Err(error))
+                        if code(&error) == Some(INDEX_OPTIONS_CONFLICT)
+                            && has_expiry_index(&collection).await => {}
+                    Ok(Err(error)) => indexes.creation_failed(&convert(&error, true)),
+                    // The server continues to build it.
+                    Err(_) => {}
                 }
             }
         });
     }
 
-    /// The server was away: they may be gone.
+    /// Has the next write create the indexes again.
+    ///
+    /// For a server that was unavailable and may have come back without its data.
     pub(super) fn forget(&self) {
-        self.asked.store(false, Relaxed);
+        self.is_requested.store(false, Relaxed);
     }
 
-    fn failed(&self, error: &crate::Error) {
+    fn creation_failed(&self, error: &crate::Error) {
         if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
             self.forget();
-        } else if !self.told.swap(true, Relaxed) {
-            tracing::warn!(%error, "an index in mongodb cannot be made: what has expired may stay there");
+        } else if !self.has_warned.swap(true, Relaxed) {
+            tracing::warn!(
+                %error,
+                "an index in mongodb cannot be created: create it by hand, or call delete_expired \
+                 regularly"
+            );
         }
     }
 }
 
-fn ttl() -> IndexModel {
+/// The index by which the server's TTL monitor deletes records at the time in `expires`.
+fn expiry_index() -> IndexModel {
     let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
     IndexModel::builder().keys(doc! { "expires": 1 }).options(options).build()
 }
 
-fn kinds() -> IndexModel {
+/// The index by which responses are listed in pages and counted.
+fn kind_index() -> IndexModel {
     IndexModel::builder().keys(doc! { "kind": 1, "_id": 1 }).build()
 }
 
-/// Whether some index expires records at their time.
-async fn is_there(records: &Collection<Document>) -> bool {
-    use futures_util::TryStreamExt;
-    let Ok(indexes) = records.list_indexes().await else { return false };
+/// Returns whether an index exists that deletes records at the time in `expires`.
+async fn has_expiry_index(collection: &Collection<Document>) -> bool {
+    let Ok(indexes) = collection.list_indexes().await else { return false };
     let Ok(indexes) = indexes.try_collect::<Vec<_>>().await else { return false };
     indexes.iter().any(|index| {
         let after = index.options.as_ref().and_then(|options| options.expire_after);

@@ -1,7 +1,12 @@
-//! Which MongoDB: an address, the driver's own options, or a ready client.
+//! The server of a storage, and how a client for it is made.
 //!
-//! Promises: an address is checked before anything is connected; this store's options are taken out of it and every
-//! other one is left to the driver as it was written; options that a program made itself lose nothing.
+//! A program gives an address, the driver's own options or a ready client.
+//!
+//! # Invariants
+//! - An address is checked before a connection is made.
+//! - The options of this storage are removed from the address; every other option reaches the driver as it
+//!   was written.
+//! - The driver's options keep everything that the program has set in them.
 
 use std::time::Duration;
 
@@ -12,58 +17,61 @@ use crate::error::{Error, Result};
 use crate::storage::address::{Address, Options, config};
 use crate::storage::remote::Remote;
 
-/// Which MongoDB a [`MongoDbStorage`](super::MongoDbStorage) is in. Made from
-/// - an address: `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME][?OPTIONS]`, or `mongodb+srv://…`, as
-///   [`connect`](crate::storage::connect) takes it;
-/// - the driver's [`ClientOptions`], whole;
-/// - a ready [`Client`], whose timeouts are then the ones in force.
-pub struct MongoDbServer(pub(super) Kind);
+/// The MongoDB server, replica set or cluster of a [`MongoDbStorage`](super::MongoDbStorage).
+///
+/// Made from one of
+/// - an address (`&str`, `String`): `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME][?OPTIONS]` or
+///   `mongodb+srv://…`, as [`connect`](crate::storage::connect) accepts it;
+/// - the driver's [`ClientOptions`], all of which are kept;
+/// - a ready [`Client`], whose own connection settings then apply.
+pub struct MongoDbServer(pub(super) ServerSource);
 
-pub(super) enum Kind {
-    Url(String),
+/// The server as the program gave it.
+pub(super) enum ServerSource {
+    Address(String),
     Options(Box<ClientOptions>),
     Client(Client),
 }
 
-/// How the client is made, once a runtime is there to make it on.
-pub(super) enum Target {
+/// The checked server, of which the client is made once a runtime is running.
+pub(super) enum ClientSource {
     Address(Box<ConnectionString>),
     Options(Box<ClientOptions>),
     Client(Client),
 }
 
 impl From<&str> for MongoDbServer {
-    fn from(url: &str) -> Self {
-        Self(Kind::Url(url.to_owned()))
+    fn from(address: &str) -> Self {
+        Self(ServerSource::Address(address.to_owned()))
     }
 }
 
 impl From<String> for MongoDbServer {
-    fn from(url: String) -> Self {
-        Self(Kind::Url(url))
+    fn from(address: String) -> Self {
+        Self(ServerSource::Address(address))
     }
 }
 
 impl From<ClientOptions> for MongoDbServer {
     fn from(options: ClientOptions) -> Self {
-        Self(Kind::Options(Box::new(options)))
+        Self(ServerSource::Options(Box::new(options)))
     }
 }
 
 impl From<Client> for MongoDbServer {
     fn from(client: Client) -> Self {
-        Self(Kind::Client(client))
+        Self(ServerSource::Client(client))
     }
 }
 
 impl std::fmt::Debug for MongoDbServer {
-    /// Without the address, which may hold a password.
+    /// Omits the address, which may contain a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MongoDbServer").finish_non_exhaustive()
     }
 }
 
-/// What an address may say too; what the program says comes first.
+/// The settings that the builder has, and an address may have too.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) remote: Remote,
@@ -72,56 +80,60 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Whether an option is ours, not the driver's.
-    fn has(name: &str) -> bool {
+    /// Returns whether an option of an address belongs to this storage, not to the driver.
+    fn is_own_option(name: &str) -> bool {
         name == "collection" || Remote::NAMES.contains(&name)
     }
 
-    /// Takes from an address what the program did not say.
-    fn read(&mut self, options: &mut Options) -> Result<()> {
+    /// Takes from an address the settings that the program has not set.
+    fn fill_from(&mut self, options: &mut Options) -> Result<()> {
         let collection = options.take("collection");
         self.collection = self.collection.take().or(collection);
         self.remote.read(options)
     }
 }
 
-fn unusable() -> Error {
+fn invalid_address() -> Error {
     config(
-        "the address of mongodb cannot be used: write mongodb://HOST/CACHE_NAME, with the driver's options alone",
+        "the address of mongodb is invalid: write mongodb://HOST/CACHE_NAME, and only options of the driver or \
+         of this storage",
     )
 }
 
-impl Kind {
-    pub(super) fn target(self, settings: &mut Settings) -> Result<Target> {
+impl ServerSource {
+    /// Checks the server, and fills in the settings that the program has not set.
+    pub(super) fn check(self, settings: &mut Settings) -> Result<ClientSource> {
         match self {
-            Self::Url(url) => {
-                if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
-                    return Err(unusable());
+            Self::Address(address) => {
+                if !address.starts_with("mongodb://") && !address.starts_with("mongodb+srv://") {
+                    return Err(invalid_address());
                 }
-                let (rest, own) = split(&url);
-                let mut own = Address::parse(&own).ok_or_else(unusable)??.options;
-                settings.read(&mut own)?;
-                let mut address = ConnectionString::parse(&rest).map_err(|_| unusable())?;
-                settings.remote.or_name(address.default_database.clone());
-                address.connect_timeout.get_or_insert(settings.remote.connect_timeout());
-                address.server_selection_timeout.get_or_insert(SELECTION);
-                Ok(Target::Address(Box::new(address)))
+                let (driver_address, own_options) = split_options(&address);
+                let mut own_options = Address::parse(&own_options).ok_or_else(invalid_address)??.options;
+                settings.fill_from(&mut own_options)?;
+                // The driver's error would repeat parts of the address.
+                let mut parsed = ConnectionString::parse(&driver_address).map_err(|_| invalid_address())?;
+                settings.remote.or_name(parsed.default_database.clone());
+                parsed.connect_timeout.get_or_insert(settings.remote.connect_timeout());
+                parsed.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
+                Ok(ClientSource::Address(Box::new(parsed)))
             }
             Self::Options(mut options) => {
                 settings.remote.or_name(options.default_database.clone());
                 options.connect_timeout.get_or_insert(settings.remote.connect_timeout());
-                options.server_selection_timeout.get_or_insert(SELECTION);
-                Ok(Target::Options(options))
+                options.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
+                Ok(ClientSource::Options(options))
             }
             Self::Client(client) => {
                 settings.remote.or_name(client.default_database().map(|database| database.name().to_owned()));
-                Ok(Target::Client(client))
+                Ok(ClientSource::Client(client))
             }
         }
     }
 }
 
-impl Target {
+impl ClientSource {
+    /// Returns the write concern that the address, the options or the client sets.
     pub(super) fn write_concern(&self) -> Option<&WriteConcern> {
         match self {
             Self::Address(address) => address.write_concern.as_ref(),
@@ -131,13 +143,19 @@ impl Target {
     }
 }
 
-/// How long a server is looked for: the driver's half a minute would hold up who asks.
-const SELECTION: Duration = Duration::from_secs(1);
+/// The time within which the driver must find a suitable server.
+///
+/// The driver's default of 30 seconds would hold up requests while the server is down. One second is also the
+/// default for a connection.
+const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The address without this store's options, and these as an address of their own.
-fn split(url: &str) -> (String, String) {
-    let (place, query) = url.split_once('?').unwrap_or((url, ""));
-    let is_own = |pair: &&str| Settings::has(pair.split('=').next().unwrap_or(""));
+/// Splits an address into the driver's address and an address of this storage's own options.
+///
+/// The driver refuses options that it does not know, and this crate refuses options that occur twice, which
+/// some of the driver's may.
+fn split_options(address: &str) -> (String, String) {
+    let (place, query) = address.split_once('?').unwrap_or((address, ""));
+    let is_own = |pair: &&str| Settings::is_own_option(pair.split('=').next().unwrap_or(""));
     let (own, others): (Vec<&str>, Vec<&str>) =
         query.split('&').filter(|pair| !pair.is_empty()).partition(is_own);
     let rest = if others.is_empty() { place.to_owned() } else { format!("{place}?{}", others.join("&")) };
@@ -149,11 +167,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_options_are_taken_out_and_the_others_stay_as_they_were() {
+    fn own_options_are_removed_and_the_others_stay() {
         let (rest, own) =
-            split("mongodb://a,b/app?w=1&cache_name=x&readPreferenceTags=a:b&readPreferenceTags=");
+            split_options("mongodb://a,b/app?w=1&cache_name=x&readPreferenceTags=a:b&readPreferenceTags=");
         assert_eq!(rest, "mongodb://a,b/app?w=1&readPreferenceTags=a:b&readPreferenceTags=");
         assert_eq!(own, "mongodb:?cache_name=x");
-        assert_eq!(split("mongodb://a/app?collection=c").0, "mongodb://a/app");
+        assert_eq!(split_options("mongodb://a/app?collection=c").0, "mongodb://a/app");
     }
 }

@@ -1,19 +1,20 @@
 //! The names of the records in Redis.
 //!
-//! Promises: a name is read back as the key that it was made for, and no other name is; the names of an entry share a
-//! hash tag, so that a cluster keeps them on one node; no name of one cache begins like those of another.
+//! # Invariants
+//!
+//! - A name is parsed as the key that it was made from, and no other name is parsed as a key.
+//! - All names of an entry have the same hash tag, so a cluster keeps them on one node.
+//! - No name of one cache begins like the names of another cache.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hex;
 use crate::storage::key::Key;
 use crate::storage::naming::RecordName;
 
-/// What a listing asks the server for at once, and about how long that keeps the server from others: 1 ms.
-pub(super) const PAGE: usize = 1000;
-
+/// Parts have no leading zeros, since nothing sorts the names.
 const RECORD: RecordName = RecordName { separator: ':', digits: 1 };
 
-/// The names of one cache.
+/// Makes and parses the names of one cache.
 #[derive(Clone, Debug)]
 pub(super) struct Naming {
     /// The cache name and a colon.
@@ -21,35 +22,40 @@ pub(super) struct Naming {
 }
 
 impl Naming {
+    /// # Errors
+    ///
+    /// Returns `Config` if the name is empty or contains braces, which would change the hash tag.
     pub(super) fn new(cache_name: &str) -> Result<Self> {
         if cache_name.is_empty() || cache_name.contains(['{', '}']) {
             return Err(Error::new(
                 ErrorKind::Config,
-                "a cache name in redis must not be empty, nor contain braces, which mark hash tags",
+                "the cache name in redis must not be empty or contain braces, which delimit hash tags",
             ));
         }
         Ok(Self { prefix: format!("{cache_name}:").into() })
     }
 
-    /// `<cache name>:{<entry>}:<kind>[:<slot>[:<part>]]`.
+    /// Returns the name of a record, `<cache_name>:{<entry>}:<kind>[:<slot>[:<part>]]`.
     pub(super) fn name(&self, key: Key) -> String {
+        // The longest name takes 90 bytes after the prefix, and is allocated once.
         let mut name = String::with_capacity(self.prefix.len() + 90);
         name.push_str(&self.prefix);
         name.push('{');
+        // Writing to a `String` never fails.
         let _ = hex::write(&mut name, &key.entry);
         name.push_str("}:");
         RECORD.push(&mut name, key);
         name
     }
 
-    /// The key of a name of this cache; `None` for anything else.
+    /// Parses a name of this cache. Returns `None` for any other name.
     pub(super) fn key(&self, name: &str) -> Option<Key> {
         let rest = name.strip_prefix(&*self.prefix)?.strip_prefix('{')?;
         let (entry, rest) = rest.split_once("}:")?;
         RECORD.read(hex::read(entry)?, rest)
     }
 
-    /// What `SCAN` matches: this cache's names and no neighbour's.
+    /// Returns the pattern for `SCAN`, which only matches the names of this cache.
     pub(super) fn pattern(&self) -> String {
         let mut pattern = String::new();
         for letter in self.prefix.chars() {
@@ -69,7 +75,7 @@ mod tests {
     use crate::storage::key::Kind;
 
     #[test]
-    fn a_name_is_read_back_as_its_key_and_by_its_own_cache_only() {
+    fn name_roundtrips_in_its_own_cache_only() {
         let (app, other) = (Naming::new("app").unwrap(), Naming::new("app:x").unwrap());
         let head = Key::head([0x3f; 16]);
         for key in [head, head.sibling(Kind::Chunk, [0xa7; 16], 1)] {
@@ -81,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_so_is_not_a_key() {
+    fn other_names_are_not_keys() {
         let naming = Naming::new("app").unwrap();
         let entry = "0".repeat(32);
         assert!(naming.key(&format!("app:{{{entry}}}:head")).is_some());
@@ -97,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_takes_glob_signs_as_they_are() {
+    fn pattern_escapes_glob_characters() {
         assert_eq!(Naming::new("a*[b]?").unwrap().pattern(), r"a\*\[b\]\?:{*");
         assert_eq!(
             Naming::new("a").unwrap().name(Key::head([0; 16])),
@@ -106,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_move_the_hash_tag_are_refused() {
+    fn cache_name_with_braces_is_refused() {
         for name in ["", "{", "a}b", "{a}"] {
             assert_eq!(Naming::new(name).unwrap_err().kind(), ErrorKind::Config);
         }

@@ -1,4 +1,8 @@
-//! Which Redis it is: an address, the driver's own settings, or a ready client or pool.
+//! The ways to say which Redis to connect to, and the parsing of addresses.
+//!
+//! # Invariants
+//!
+//! - No error contains any part of an address, which may be a password.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,84 +12,88 @@ use deadpool_redis::redis::sentinel::{SentinelClient, SentinelClientBuilder, Sen
 use deadpool_redis::redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsMode};
 use deadpool_redis::{Config, Pool};
 
-use super::link::Target;
+use super::connections::Endpoint;
 use crate::error::Result;
 use crate::storage::address::{Address, Options, config};
 use crate::storage::remote::Remote;
 
-const OPTIONS: &str = "cache_name, connections, connect_timeout, response_timeout, protocol; with sentinels also \
+/// The options that an error names if it meets an unknown one.
+const KNOWN_OPTIONS: &str = "cache_name, connections, connect_timeout, response_timeout, protocol; with sentinels also \
                        master, sentinel_username and sentinel_password; with a socket also db, user and pass";
 
-/// Where Redis is: what [`RedisStorage::builder`](super::RedisStorage::builder) takes.
+/// The Redis that [`RedisStorage::builder`](super::RedisStorage::builder) connects to.
 ///
-/// Made from an address (`&str`, `String`; see [`storage::connect`](crate::storage::connect) for its parts), from the
-/// driver's [`ConnectionInfo`], [`Client`], [`ClusterClient`] or [`SentinelClient`], or from the pool's [`Config`] or a
-/// ready [`Pool`].
-pub struct RedisServer(pub(super) Kind);
+/// It is made from one of:
+///
+/// - an address, as a `&str` or a `String`. [`storage::connect`](crate::storage::connect) describes its parts.
+/// - the driver's [`ConnectionInfo`], [`Client`], [`ClusterClient`] or [`SentinelClient`].
+/// - the pool's [`Config`], or a ready [`Pool`].
+pub struct RedisServer(pub(super) Source);
 
-pub(super) enum Kind {
-    Url(String),
+pub(super) enum Source {
+    Address(String),
     Config(Config),
     Pool(Pool),
-    Target(Box<Result<Target>>),
+    /// Boxed, since it is much larger than the others. Its error is returned when the storage is built.
+    Endpoint(Box<Result<Endpoint>>),
 }
 
 impl From<&str> for RedisServer {
-    fn from(url: &str) -> Self {
-        Self(Kind::Url(url.to_owned()))
+    fn from(address: &str) -> Self {
+        Self(Source::Address(address.to_owned()))
     }
 }
 
 impl From<String> for RedisServer {
-    fn from(url: String) -> Self {
-        Self(Kind::Url(url))
+    fn from(address: String) -> Self {
+        Self(Source::Address(address))
     }
 }
 
 impl From<Config> for RedisServer {
     fn from(config: Config) -> Self {
-        Self(Kind::Config(config))
+        Self(Source::Config(config))
     }
 }
 
 impl From<Pool> for RedisServer {
     fn from(pool: Pool) -> Self {
-        Self(Kind::Pool(pool))
+        Self(Source::Pool(pool))
     }
 }
 
 impl From<ConnectionInfo> for RedisServer {
     fn from(info: ConnectionInfo) -> Self {
-        Self(Kind::Target(Box::new(client(info))))
+        Self(Source::Endpoint(Box::new(single_server(info))))
     }
 }
 
 impl From<Client> for RedisServer {
     fn from(client: Client) -> Self {
-        Self(Kind::Target(Box::new(Ok(Target::Server(client)))))
+        Self(Source::Endpoint(Box::new(Ok(Endpoint::Server(client)))))
     }
 }
 
 impl From<ClusterClient> for RedisServer {
     fn from(client: ClusterClient) -> Self {
-        Self(Kind::Target(Box::new(Ok(Target::Cluster(client)))))
+        Self(Source::Endpoint(Box::new(Ok(Endpoint::Cluster(client)))))
     }
 }
 
 impl From<SentinelClient> for RedisServer {
     fn from(client: SentinelClient) -> Self {
-        Self(Kind::Target(Box::new(Ok(Target::Sentinel(Arc::new(client.into()))))))
+        Self(Source::Endpoint(Box::new(Ok(Endpoint::Sentinel(Arc::new(client.into()))))))
     }
 }
 
 impl fmt::Debug for RedisServer {
-    /// Without addresses, which may hold a password.
+    /// Omits addresses, which may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisServer")
     }
 }
 
-/// What an address may say too; what the program says comes first.
+/// Settings that an address may contain, too. Those of the builder take precedence.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) remote: Remote,
@@ -93,7 +101,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Takes from an address what the program did not say.
+    /// Takes those settings from an address that the builder does not have.
     pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
         let connections = options.number("connections")?;
         self.connections = self.connections.or(connections);
@@ -101,44 +109,47 @@ impl Settings {
     }
 }
 
-pub(super) fn client(info: impl IntoConnectionInfo) -> Result<Target> {
-    Client::open(info).map(Target::Server).map_err(|_| unusable())
+/// Makes the endpoint of a single server.
+pub(super) fn single_server(info: impl IntoConnectionInfo) -> Result<Endpoint> {
+    Client::open(info).map(Endpoint::Server).map_err(|_| invalid_address())
 }
 
-/// What an address leads to; its options are noted in the settings.
-pub(super) fn target(url: &str, settings: &mut Settings) -> Result<Target> {
-    let scheme = "the address of a redis begins with redis://, rediss:// (TLS), redis+cluster://, redis+sentinel:// \
+/// Parses an address. Its options are added to the settings.
+pub(super) fn parse_address(address: &str, settings: &mut Settings) -> Result<Endpoint> {
+    let scheme = "a redis address must begin with redis://, rediss:// (TLS), redis+cluster://, redis+sentinel:// \
                   or redis+unix://";
-    let Some(address) = Address::parse(url) else { return Err(config(scheme)) };
-    let Address { scheme: name, place, mut options } = address?;
+    let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
+    let Address { scheme: name, location: place, mut options } = address?;
     settings.read(&mut options)?;
-    let (base, how) = name.split_once('+').unwrap_or((name, ""));
+    let (base, topology) = name.split_once('+').unwrap_or((name, ""));
     let base = match base {
         "redis" | "valkey" => "redis",
         "rediss" | "valkeys" => "rediss",
         _ => return Err(config(scheme)),
     };
     if base == "rediss" {
-        tls()?;
+        prepare_tls()?;
     }
+    // The driver accepts every certificate for an address that ends with `#insecure`.
     if place.contains('#') {
-        return Err(config("the address of a redis has no part behind a #"));
+        return Err(config("a redis address must not contain a #: percent-encode it in a password"));
     }
-    let target = match (how, place.strip_prefix("//")) {
+    let endpoint = match (topology, place.strip_prefix("//")) {
         ("unix", Some(path)) => socket(path, &mut options)?,
-        ("", Some(place)) => one(base, place, &mut options)?,
+        ("", Some(place)) => server(base, place, &mut options)?,
         ("cluster", Some(place)) => cluster(base, place, &mut options, settings)?,
         ("sentinel", Some(place)) => sentinel(base, place, &mut options)?,
         _ => return Err(config(scheme)),
     };
-    options.finish(OPTIONS)?;
-    Ok(target)
+    options.finish(KNOWN_OPTIONS)?;
+    Ok(endpoint)
 }
 
-/// The servers that an address names, each as the driver reads it.
+/// Parses the servers that an address names, each by the driver.
 fn servers(base: &str, place: &str, port: u16, options: &mut Options) -> Result<Vec<ConnectionInfo>> {
     let (authority, path) = place.split_once('/').unwrap_or((place, ""));
     let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    // Each server gets the user, the port and the path in an address of its own.
     let at = if user.is_empty() { "" } else { "@" };
     let protocol = match options.take("protocol").as_deref() {
         None => "",
@@ -146,48 +157,58 @@ fn servers(base: &str, place: &str, port: u16, options: &mut Options) -> Result<
         Some("resp3") => "?protocol=resp3",
         Some(_) => return Err(config("the option protocol must be resp2 or resp3")),
     };
-    let read = |host: &str| {
+    let parse = |host: &str| {
+        // A colon within brackets belongs to an IPv6 address.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         let port = if has_port { String::new() } else { format!(":{port}") };
         let url = format!("{base}://{user}{at}{host}{port}/{path}{protocol}");
-        if host.is_empty() { Err(unusable()) } else { url.into_connection_info().map_err(|_| unusable()) }
+        if host.is_empty() {
+            Err(invalid_address())
+        } else {
+            url.into_connection_info().map_err(|_| invalid_address())
+        }
     };
-    hosts.split(',').map(read).collect()
+    hosts.split(',').map(parse).collect()
 }
 
-fn one(base: &str, place: &str, options: &mut Options) -> Result<Target> {
+fn server(base: &str, place: &str, options: &mut Options) -> Result<Endpoint> {
     let mut servers = servers(base, place, 6379, options)?;
     match (servers.pop(), servers.is_empty()) {
-        (Some(server), true) => client(server),
-        _ => Err(config("several servers need redis+cluster:// or redis+sentinel://")),
+        (Some(server), true) => single_server(server),
+        _ => Err(config(
+            "an address with several servers must begin with redis+cluster:// or redis+sentinel://",
+        )),
     }
 }
 
-fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) -> Result<Target> {
+fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) -> Result<Endpoint> {
     let servers = servers(base, place, 6379, options)?;
     ClusterClientBuilder::new(servers)
         .connection_timeout(settings.remote.connect_timeout())
         .response_timeout(settings.remote.response_timeout())
-        // Redirections, and a node that is down: the caller's deadline comes soon.
+        // Enough for redirections and for a node that is just down. More, or longer pauses, would only outlast the
+        // cache's deadline of 500 ms.
         .retries(3)
         .max_retry_wait(100)
         .build()
-        .map(Target::Cluster)
-        .map_err(|_| unusable())
+        .map(Endpoint::Cluster)
+        .map_err(|_| invalid_address())
 }
 
-fn sentinel(base: &str, place: &str, options: &mut Options) -> Result<Target> {
+fn sentinel(base: &str, place: &str, options: &mut Options) -> Result<Endpoint> {
     let Some(master) = options.take("master") else {
-        return Err(config("redis+sentinel:// needs the option master: the name that the sentinels watch"));
+        return Err(config(
+            "a redis+sentinel:// address needs the option master, the name of the master that the sentinels watch",
+        ));
     };
     let (user, password) = (options.take("sentinel_username"), options.take("sentinel_password"));
     let sentinels = servers(base, place, 26379, options)?;
     let Some(redis) = sentinels.first().map(|info| info.redis_settings().clone()) else {
-        return Err(unusable());
+        return Err(invalid_address());
     };
     let addresses = sentinels.iter().map(|info| info.addr().clone());
     let mut builder = SentinelClientBuilder::new(addresses, &master, SentinelServerType::Master)
-        .map_err(|_| unusable())?
+        .map_err(|_| invalid_address())?
         .set_client_to_redis_db(redis.db())
         .set_client_to_redis_protocol(redis.protocol());
     if let Some(user) = redis.username() {
@@ -207,10 +228,10 @@ fn sentinel(base: &str, place: &str, options: &mut Options) -> Result<Target> {
             .set_client_to_redis_tls_mode(TlsMode::Secure)
             .set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
-    builder.build().map(|client| Target::Sentinel(Arc::new(client.into()))).map_err(|_| unusable())
+    builder.build().map(|client| Endpoint::Sentinel(Arc::new(client.into()))).map_err(|_| invalid_address())
 }
 
-fn socket(path: &str, options: &mut Options) -> Result<Target> {
+fn socket(path: &str, options: &mut Options) -> Result<Endpoint> {
     let mut url = format!("redis+unix://{path}?");
     for name in ["db", "user", "pass", "protocol"] {
         if let Some(value) = options.take(name) {
@@ -218,24 +239,26 @@ fn socket(path: &str, options: &mut Options) -> Result<Target> {
             url.push_str(&format!("{name}={value}&"));
         }
     }
-    client(url)
+    single_server(url)
 }
 
-fn unusable() -> crate::Error {
-    config("the address of the redis cannot be used: see its hosts, ports, database number and escapes")
+fn invalid_address() -> crate::Error {
+    config("the redis address cannot be used: check its hosts, ports, database number and percent-encoding")
 }
 
-/// The driver asks rustls for the provider that the process has chosen, and panics where there is none and several could
-/// be meant.
+/// Installs a default crypto provider for rustls, unless the process has one.
+///
+/// The driver takes the default one, and panics if there is none and several providers are compiled in.
 #[cfg(feature = "redis-tls")]
-fn tls() -> Result<()> {
+fn prepare_tls() -> Result<()> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default(); // somebody else was first: theirs
+        // Fails if another thread was first, whose provider is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
     Ok(())
 }
 
 #[cfg(not(feature = "redis-tls"))]
-fn tls() -> Result<()> {
-    Err(config("rediss:// needs the feature redis-tls of this crate"))
+fn prepare_tls() -> Result<()> {
+    Err(config("a rediss:// address needs the feature redis-tls of this crate"))
 }

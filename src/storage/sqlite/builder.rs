@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! The settings of a storage in SQLite, and opening it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,16 +7,20 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use super::aside::Recovery;
 use super::location::Location;
-use super::open::Plan;
-use super::store::SqliteStorage;
+use super::open::OpenOptions;
+use super::recovery::Recovery;
+use super::storage::SqliteStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
 
-const MOST_READERS: usize = 64;
+/// The most connections that read. Each has a thread and a page cache of its own, and more of them than cores only cost memory.
+const MAX_READERS: usize = 64;
 
-/// Opens a [`SqliteStorage`].
+/// The smallest bound. An entry takes at most half of it, which must hold at least a small response and its row.
+const MIN_BYTES: i64 = 4096;
+
+/// A builder of a [`SqliteStorage`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,7 +38,7 @@ const MOST_READERS: usize = 64;
 /// ```
 #[must_use]
 pub struct SqliteStorageBuilder {
-    name: PathBuf,
+    cache_name: PathBuf,
     use_temp: bool,
     flags: OpenFlags,
     busy_timeout: Duration,
@@ -50,7 +54,7 @@ pub struct SqliteStorageBuilder {
 impl SqliteStorageBuilder {
     pub(super) fn new(cache_name: PathBuf) -> Self {
         Self {
-            name: cache_name,
+            cache_name,
             use_temp: false,
             flags: OpenFlags::default(),
             busy_timeout: Duration::from_secs(5),
@@ -64,131 +68,172 @@ impl SqliteStorageBuilder {
         }
     }
 
-    /// Whether the file is in the system's temporary directory ([`std::env::temp_dir`]), under the cache name, which is
-    /// then a relative path. It may be gone after a restart of the machine. Where users share that directory, others
-    /// cannot read the file, but may make one of that name first: then name a directory of your own instead. Default:
-    /// false.
+    /// Sets whether the file is in the system's temporary directory.
+    ///
+    /// The cache name is then a path relative to [`std::env::temp_dir`]. The file may be gone after the machine restarts.
+    /// If several users share that directory, they cannot read the file, but one of them may create a file of that name
+    /// first. In that case name a directory of your own instead.
+    ///
+    /// Default: false.
     pub fn use_temp(mut self, use_temp: bool) -> Self {
         self.use_temp = use_temp;
         self
     }
 
-    /// SQLite's open flags. Default: read and write, create, URI filenames, no mutex (each connection has one user at a
-    /// time).
+    /// Sets SQLite's open flags.
+    ///
+    /// Default: [`OpenFlags::default`], which is read and write, create, URI filenames, and no mutex. Each connection is
+    /// used by one thread at a time, so it needs none.
     pub fn open_flags(mut self, flags: OpenFlags) -> Self {
         self.flags = flags;
         self
     }
 
-    /// How long an operation waits for its turn while other processes write. Default: 5 seconds.
+    /// Sets how long an operation waits for its turn while other connections write.
+    ///
+    /// After that it fails with [`Timeout`](ErrorKind::Timeout).
+    ///
+    /// Default: 5 seconds.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }
 
-    /// Sets a pragma on every connection, after the store's own (`journal_mode = WAL`, `synchronous = NORMAL`,
-    /// `wal_autocheckpoint = 4000`, `journal_size_limit` = 32 MiB, `auto_vacuum = INCREMENTAL`), so it overrides them.
-    /// `page_size`, `auto_vacuum` and `encoding` have an effect when the file is made. Default: no more.
+    /// Sets a pragma on every connection.
+    ///
+    /// It is set after the storage's own pragmas and so overrides them. Those are `journal_mode = WAL`,
+    /// `synchronous = NORMAL`, `wal_autocheckpoint = 4000`, `journal_size_limit` = 32 MiB and `auto_vacuum = INCREMENTAL`.
+    /// `page_size`, `auto_vacuum` and `encoding` only have an effect when the file is created.
+    ///
+    /// Default: no further pragmas.
     pub fn pragma(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
         self.pragmas.push((name.into().to_ascii_lowercase(), value.to_string()));
         self
     }
 
-    /// A ready connection (one with a key, a VFS or functions of its own). Everything goes through it, reads in turn
-    /// with writes, and the store sets no pragma but yours; the cache name, flags and readers have no effect. Default:
-    /// the store opens its own.
+    /// Uses a connection that the program has opened.
+    ///
+    /// This is for a connection with a key, a VFS or functions of its own. All reads and writes take turns on it. The
+    /// storage sets only the pragmas given to [`pragma`](SqliteStorageBuilder::pragma), and ignores the cache name, the open
+    /// flags and the number of readers.
+    ///
+    /// Default: the storage opens its own connections.
     pub fn connection(mut self, connection: Connection) -> Self {
         self.connection = Some(connection);
         self
     }
 
-    /// How many connections read, each on a thread of its own; at most 64. With none, reads take turns with writes.
+    /// Sets how many connections read, each on a thread of its own.
+    ///
+    /// More than 64 count as 64. With 0, reads and writes take turns on one connection.
+    ///
     /// Default: 2.
     pub fn readers(mut self, readers: usize) -> Self {
         self.readers = readers;
         self
     }
 
-    /// Whether to read in the calling task, on as many further connections as there are
-    /// [readers](SqliteStorageBuilder::readers); when all are taken, a thread reads. Takes much less time for each read,
-    /// but a slow disk then stalls a worker of the runtime, for 10 ms and more. Default: false.
+    /// Sets whether reads run in the calling task.
+    ///
+    /// They use as many further connections as there are [readers](SqliteStorageBuilder::readers), but at least one. If all
+    /// of these are in use, a thread reads. Each read takes much less time than on a thread, but a slow disk then stalls a
+    /// worker of the runtime for 10 ms or more.
+    ///
+    /// Default: false.
     pub fn read_in_task(mut self, read_in_task: bool) -> Self {
         self.read_in_task = read_in_task;
         self
     }
 
-    /// How many bytes the records may take together; an entry takes at most half. Default: 1 GiB.
+    /// Sets how many bytes the records may take together.
+    ///
+    /// An entry takes at most half of that. At least 4096. See the [module](super#the-bound) for what is evicted.
+    ///
+    /// Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets what becomes of a file that is damaged, or of a newer layout.
+    /// Sets what happens to a file that is damaged or has a newer layout.
     ///
-    /// Default: [`Recovery::Damaged`], a damaged file is set aside and a new one begun.
+    /// Default: [`Recovery::Damaged`], a damaged file is set aside and a new one is created.
     pub fn recover(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
         self
     }
 
-    /// The clock that tells what was used last, and what has expired when room is made. Default: the system's.
+    /// Sets the clock.
+    ///
+    /// It tells which entry was used least recently, and which records have expired when room is made.
+    ///
+    /// Default: the system's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Opens the store, on a thread of its own; makes the file and the directories above it if they are not there.
+    /// Opens the storage.
+    ///
+    /// Creates the file and its parent directories if they do not exist. Runs on a thread of its own, so it does not block
+    /// the runtime.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the name, a pragma or the bound is wrong, the path cannot be opened or made, or the
-    /// file was made by a newer version. [`Corrupt`](ErrorKind::Corrupt): the file is not a cache of this crate, or is
-    /// damaged and [not set aside](SqliteStorageBuilder::recover). [`Timeout`](ErrorKind::Timeout): others kept it for longer than the busy timeout.
+    ///
+    /// Returns [`Config`](ErrorKind::Config) if the cache name, a pragma or the bound is wrong, if the path cannot be opened
+    /// or created, or if the file was made by a newer version. Returns [`Corrupt`](ErrorKind::Corrupt) if the file is not a
+    /// cache of this crate, or is damaged and [not set aside](SqliteStorageBuilder::recover). Returns
+    /// [`Timeout`](ErrorKind::Timeout) if other connections kept the file for longer than the busy timeout. Returns
+    /// [`Unavailable`](ErrorKind::Unavailable) if no thread can be started.
     pub async fn open(self) -> Result<SqliteStorage> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, opened) = oneshot::channel();
         std::thread::Builder::new()
             .name("sqlite-open".to_owned())
             .spawn(move || {
-                let _ = reply.send(self.open_here()); // nobody waits: closed again, here
+                // If the caller is gone, the storage is dropped here, which closes it.
+                let _ = reply.send(self.open_blocking());
             })
             .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "no thread can be started to open the store")
+                Error::new(ErrorKind::Unavailable, "no thread can be started to open the storage")
                     .with_source(error)
             })?;
-        answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the store was not opened")))
+        opened.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Other, "the thread that opens the storage has panicked"))
+        })
     }
 
-    fn open_here(self) -> Result<SqliteStorage> {
-        // Beyond this rusqlite panics.
+    fn open_blocking(self) -> Result<SqliteStorage> {
+        // rusqlite passes the timeout to SQLite as an `i32` of milliseconds, and panics if it does not fit.
         let busy_timeout = self.busy_timeout.min(Duration::from_millis(i32::MAX as u64));
         let max_bytes = i64::try_from(self.max_bytes).unwrap_or(i64::MAX);
-        if max_bytes < 4096 {
-            return Err(Error::new(ErrorKind::Config, "max_bytes is below 4096: nothing could be stored"));
+        if max_bytes < MIN_BYTES {
+            return Err(Error::new(ErrorKind::Config, "max_bytes is below 4096, so nothing could be stored"));
         }
-        let readers = self.readers.min(MOST_READERS);
+        let readers = self.readers.min(MAX_READERS);
         let location = match &self.connection {
             Some(_) => Location::Memory,
-            None if self.use_temp => Location::temporary(&self.name, &std::env::temp_dir())?,
-            None => Location::parse(&self.name, std::env::home_dir())?,
+            None if self.use_temp => Location::temporary(&self.cache_name, &std::env::temp_dir())?,
+            None => Location::parse(&self.cache_name, std::env::home_dir())?,
         };
-        let plan = Plan {
+        let options = OpenOptions {
             location,
             flags: self.flags,
             busy_timeout,
             pragmas: self.pragmas,
             recovery: self.recovery,
             readers,
-            in_task: if self.read_in_task { readers.max(1) } else { 0 },
+            in_task_readers: if self.read_in_task { readers.max(1) } else { 0 },
         };
         let opened = match self.connection {
-            Some(connection) => plan.take(connection)?,
-            None => plan.open()?,
+            Some(connection) => options.adopt(connection)?,
+            None => options.open()?,
         };
         SqliteStorage::new(opened, busy_timeout, max_bytes, self.clock)
     }
 }
 
 impl fmt::Debug for SqliteStorageBuilder {
-    /// Without the names of files and the values of pragmas, which may be secret.
+    /// Omits the cache name and the values of pragmas, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStorageBuilder")
             .field("readers", &self.readers)

@@ -1,6 +1,8 @@
-//! Where the file is: a path, a URI filename or memory.
+//! The location of the database, which is a path, a URI filename or memory.
 //!
-//! Promises: what is shown in errors holds no parameter of a URI.
+//! # Invariants
+//!
+//! - The text of a location, as errors and events show it, contains no parameter of a URI.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,19 +13,21 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::path::expanded;
+use crate::storage::path::expand_home;
 
+/// The location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
     Memory,
     Path(PathBuf),
+    /// A [URI filename](https://www.sqlite.org/uri.html), as the program wrote it.
     Uri(String),
 }
 
 impl Location {
-    /// Reads a cache name. `~` is `home`.
+    /// Parses a cache name, in which `~` is `home`.
     pub(super) fn parse(name: &Path, home: Option<PathBuf>) -> Result<Self> {
-        let path = expanded(name, home, "the cache name")?;
+        let path = expand_home(name, home, "the cache name")?;
         let bytes = name.as_os_str().as_encoded_bytes();
         if bytes == b":memory:" {
             return Ok(Self::Memory);
@@ -37,7 +41,11 @@ impl Location {
         Ok(Self::Path(path))
     }
 
-    /// A cache name as a file in the system's temporary directory.
+    /// Returns the location of a cache name in the system's temporary directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns `Config` if the name could lead out of that directory.
     pub(super) fn temporary(name: &Path, directory: &Path) -> Result<Self> {
         use std::path::Component;
         let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -47,12 +55,14 @@ impl Location {
             }
             _ => Err(Error::new(
                 ErrorKind::Config,
-                "with use_temp the cache name is a relative path, without `~` and `..`",
+                "with use_temp the cache name must be a relative path without `~` and `..`",
             )),
         }
     }
 
-    /// The same file, whatever the working directory is later.
+    /// Returns the same location as an absolute path.
+    ///
+    /// A later change of the working directory then does not matter.
     pub(super) fn absolute(self) -> Self {
         match self {
             Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
@@ -60,6 +70,7 @@ impl Location {
         }
     }
 
+    /// Opens a connection.
     pub(super) fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match self {
             Self::Memory => Connection::open_in_memory_with_flags(flags),
@@ -68,8 +79,9 @@ impl Location {
         }
     }
 
-    /// Opens what is there. A URI that asks for its file to be created is opened without that, which SQLite refuses
-    /// together.
+    /// Opens a connection with flags that do not create the file.
+    ///
+    /// SQLite refuses such flags for a URI with `mode=rwc`, so that parameter is left out.
     pub(super) fn open_existing(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match self {
             Self::Uri(uri) if parameters(uri).any(|part| part == "mode=rwc") => {
@@ -79,7 +91,9 @@ impl Location {
         }
     }
 
-    /// Opens what is there for reading only; creates nothing.
+    /// Opens a connection that only reads, and does not create the file.
+    ///
+    /// SQLite refuses these flags for a URI whose `mode` asks for more, so that parameter is left out.
     pub(super) fn open_read_only(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         match self {
@@ -88,18 +102,23 @@ impl Location {
         }
     }
 
-    /// The same file, as one that nobody changes: SQLite then makes no files beside it. `None` when a log beside it
-    /// holds a part of it, and for what is not a path.
-    pub(super) fn immutable(&self) -> Option<Self> {
+    /// Returns the same file as an immutable one.
+    ///
+    /// For such a file, SQLite creates no WAL and no shared memory file.
+    ///
+    /// Returns `None` if a WAL holds a part of the database, since SQLite would ignore it, or if the location is not a path.
+    pub(super) fn as_immutable(&self) -> Option<Self> {
         let Self::Path(path) = self else { return None };
-        if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        if std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return None;
         }
-        self.without_log()
+        self.as_immutable_without_wal()
     }
 
-    /// The same file, as if no log were beside it.
-    pub(super) fn without_log(&self) -> Option<Self> {
+    /// Returns the same file as an immutable one, even if it has a WAL.
+    ///
+    /// SQLite then ignores the WAL.
+    pub(super) fn as_immutable_without_wal(&self) -> Option<Self> {
         let Self::Path(path) = self else { return None };
         let path = std::path::absolute(path).ok()?;
         let mut uri = String::from("file://");
@@ -119,16 +138,21 @@ impl Location {
         Some(Self::Uri(uri))
     }
 
-    /// When the file was written last, and its length, if nobody has it open and no transaction was cut short.
-    pub(super) fn at_rest(&self) -> Option<(SystemTime, u64)> {
+    /// Returns the modification time and the length of a file that no connection uses.
+    ///
+    /// Returns `None` if there are files next to it that SQLite keeps while a connection is open, or leaves behind when a
+    /// process dies within a transaction.
+    pub(super) fn idle_state(&self) -> Option<(SystemTime, u64)> {
         let Self::Path(path) = self else { return None };
-        let is_alone = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
-        let file = std::fs::metadata(path).ok().filter(|_| is_alone)?;
+        let is_idle = ["-wal", "-shm", "-journal"].iter().all(|suffix| !with_suffix(path, suffix).exists());
+        let file = std::fs::metadata(path).ok().filter(|_| is_idle)?;
         Some((file.modified().ok()?, file.len()))
     }
 
-    /// True when a second connection would be to another database, or would share the first one's locks.
-    pub(super) fn takes_one_connection(&self, flags: OpenFlags) -> bool {
+    /// Returns whether everything must go through one connection.
+    ///
+    /// A second connection would open another database, or would share the locks of the first one.
+    pub(super) fn needs_single_connection(&self, flags: OpenFlags) -> bool {
         let shared = OpenFlags::SQLITE_OPEN_MEMORY | OpenFlags::SQLITE_OPEN_SHARED_CACHE;
         flags.intersects(shared)
             || match self {
@@ -141,8 +165,8 @@ impl Location {
             }
     }
 
-    /// Makes the directories above a path.
-    pub(super) fn make_parents(&self) -> Result<()> {
+    /// Creates the parent directories of a path, accessible to the current user only.
+    pub(super) fn create_parent_directories(&self) -> Result<()> {
         let Self::Path(path) = self else { return Ok(()) };
         let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
             return Ok(());
@@ -152,29 +176,37 @@ impl Location {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(parent).map_err(|error| {
-            let message = format!("{}: the directory cannot be made: choose another", parent.display());
+            let message = format!(
+                "{}: the directory cannot be created: check its path and permissions",
+                parent.display()
+            );
             Error::new(ErrorKind::Config, message).with_source(error)
         })
     }
 
-    /// Makes the file, if it is not there, as one that its user alone can read. SQLite gives the files beside it the same mode.
-    /// What is in the way of that is in the way of the opening too, which then says so.
-    pub(super) fn make_private(&self) {
+    /// Creates a missing file so that only the current user can access it.
+    ///
+    /// SQLite gives the files next to it the same mode. An error is ignored here, because opening the database fails for the
+    /// same reason and reports it.
+    pub(super) fn create_private_file(&self) {
         #[cfg(unix)]
-        if let Some(path) = self.file() {
+        if let Some(path) = self.file_path() {
             use std::os::unix::fs::OpenOptionsExt;
-            // Closing a file ends the locks that this process has on it through other connections: each opening waits until the
-            // one that made the file has closed it.
-            static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-            let _making = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            drop(made);
+            // Closing any descriptor of a file ends all POSIX locks of this process on it, including those that SQLite holds
+            // through other connections. So only one thread at a time creates the file, and no connection is opened before
+            // the descriptor that created it is closed.
+            static CREATION: Mutex<()> = Mutex::new(());
+            let _creation = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
+            let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            drop(created);
         }
     }
 
-    /// The path of a file, also where a URI names it.
+    /// Returns the path of the file that opening this location creates.
+    ///
+    /// Also parses the path of a URI, unless opening it creates no file.
     #[cfg(unix)]
-    fn file(&self) -> Option<PathBuf> {
+    fn file_path(&self) -> Option<PathBuf> {
         match self {
             Self::Memory => None,
             Self::Path(path) => Some(path.clone()),
@@ -186,7 +218,7 @@ impl Location {
                     _ => true,
                 };
                 let name = uri.strip_prefix("file:")?.split(['?', '#']).next()?;
-                // An authority other than the machine itself is an error of SQLite's.
+                // SQLite refuses any other authority than `localhost`.
                 let name = match name.strip_prefix("//") {
                     Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
                     None => name,
@@ -195,13 +227,14 @@ impl Location {
                     return None;
                 }
                 let name = percent_encoding::percent_decode_str(name).collect::<Vec<u8>>();
-                // An escaped NUL would end the name earlier for SQLite.
+                // SQLite ends the name at an escaped NUL, so the file that it opens would be another one.
                 let name = (!name.contains(&0)).then_some(name)?;
                 Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(name).into())
             }
         }
     }
 
+    /// Returns the path, if the location is one.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
@@ -220,45 +253,52 @@ impl fmt::Display for Location {
     }
 }
 
-/// Which file a name leads to.
+/// The identity of the file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum There {
-    Gone,
-    File(u64, u64),
-    /// It cannot be told: then nothing is done.
+pub(super) enum FileId {
+    Missing,
+    File {
+        device: u64,
+        inode: u64,
+    },
+    /// It cannot be determined. The file is then treated as unchanged.
     Unknown,
 }
 
-impl There {
+impl FileId {
     #[cfg(unix)]
     pub(super) fn at(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         match std::fs::metadata(path) {
-            Ok(file) => Self::File(file.dev(), file.ino()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Gone,
+            Ok(file) => Self::File { device: file.dev(), inode: file.ino() },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Missing,
             Err(_) => Self::Unknown,
         }
     }
 
-    /// Where an open file can be neither removed nor replaced.
+    /// On these systems an open file cannot be removed, so there is nothing to compare.
     #[cfg(not(unix))]
     pub(super) fn at(_: &Path) -> Self {
         Self::Unknown
     }
 }
 
-/// A file that SQLite keeps beside a database.
-pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+/// Returns the path with a suffix.
+///
+/// SQLite names the files that it keeps next to a database in that way.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(end);
+    name.push(suffix);
     name.into()
 }
 
+/// Returns the parameters of a URI filename, each as `name=value`.
 fn parameters(uri: &str) -> impl Iterator<Item = &str> {
     let uri = uri.split('#').next().unwrap_or_default();
     uri.split_once('?').map(|(_, query)| query).unwrap_or_default().split('&')
 }
 
+/// Returns a URI filename without one of its parameters.
 fn without_parameter(uri: &str, name: &str) -> String {
     let path = uri.split(['?', '#']).next().unwrap_or_default();
     let kept: Vec<&str> =

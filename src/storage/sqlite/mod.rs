@@ -1,95 +1,158 @@
-//! Responses in one SQLite file that many processes may share.
+//! A storage in one SQLite file, which several processes may share.
 //!
-//! # What it promises
-//! - Every write is one transaction that is committed before its caller is answered. Writes that wait at the same time
-//!   are committed together; one that fails does not fail the others. The journal is a write-ahead log with
-//!   `synchronous = NORMAL`: a process that dies loses nothing, a machine that loses power may lose the last writes,
-//!   and neither damages the file.
-//! - [`write_if`](super::Storage::write_if) compares inside the transaction that writes, so it is atomic among all
-//!   processes that have the file open.
-//! - "database is locked" reaches nobody: every operation waits for its turn up to the
+//! The file survives restarts, and every process that opens it reads and writes the same cache. Hits are served without
+//! writing to the file. [`SqliteStorage`] has an example.
+//!
+//! # Guarantees
+//!
+//! - **Durability.** Every write is committed before the call returns. Writes that wait at the same time are committed in
+//!   one transaction, and a write that fails does not fail the others. The journal is a [write-ahead log] (WAL) with
+//!   `synchronous = NORMAL`: a process that dies loses nothing, a machine that loses power may lose the last writes, and
+//!   neither damages the file.
+//! - **Atomicity.** [`write_if`](super::Storage::write_if) compares inside the transaction that writes, so it is atomic
+//!   among all processes that have the file open.
+//! - **Waiting.** "database is locked" is never returned. Every operation waits for its turn, up to the
 //!   [busy timeout](SqliteStorageBuilder::busy_timeout), and then fails with [`Timeout`](crate::ErrorKind::Timeout).
-//! - Nothing blocks the runtime: all of SQLite runs on threads of its own, opening and closing too. The one exception
-//!   is asked for by [`read_in_task`](SqliteStorageBuilder::read_in_task).
-//! - [`close`](SqliteStorage::close) writes everything that was taken, merges the log into the file and ends the threads. When
-//!   the last clone is dropped the same is done beside: outside of a runtime the drop waits for it, five seconds at most;
-//!   in one it does not, so that a program that ends at once leaves the log beside the file, where the next one
-//!   finds everything.
-//! - Files and folders that the storage makes are its user's alone (0600 and 0700 on Unix). Those that are there keep
-//!   their modes.
-//! - The store is bounded ([`max_bytes`](SqliteStorageBuilder::max_bytes)): what has expired goes first, then the entries
-//!   used least recently, whole, and those that this process reads a body of last. A hit writes nothing: its time is remembered in memory, and written for many entries
-//!   at once every five minutes, when the store is closed, and when something has to go. An entry takes at most half
-//!   of the bound. The file keeps the space of what went and fills it again; it grows up to a third above the bound
-//!   (pages that are not full) and shrinks by [`vacuum`](SqliteStorage::vacuum) alone. Opened with a lower bound than
-//!   before, it gets there with its next writes.
-//! - The log is merged as it grows and cut beyond 32 MiB, as soon as all readers pause together. If somebody never does
-//!   (another program with an open transaction), records above 4 KiB are refused as [`Full`](crate::ErrorKind::Full)
-//!   beyond 256 MiB of log; invalidations are still written.
-//! - A disk that is full, or a file at its `max_page_count`, refuses what is new as [`Full`](crate::ErrorKind::Full) and
-//!   serves what it has; when there is room it goes on by itself.
-//! - Removing the file (and the `-wal` and `-shm` beside it), or putting another in its place, is fine at any time: what
-//!   was in it is a miss within a second, a new file is made by the next write or the one in its place used, and
-//!   processes share it again. What cannot be used there is an error until it is gone. (Where the system tells files
-//!   apart: Unix; elsewhere an open file cannot be removed.)
-//! - A damaged file is set aside, when it is opened and when it turns out while it is open, and a new one begun: see
-//!   [`Recovery`], which can be set otherwise. Files up to 64 MiB are checked whole when they are opened, longer ones where
-//!   their tables begin; a damaged record that turns up later counts as absent. One process at a time makes the file or sets
-//!   it aside (on Unix, by a lock on its directory).
-//! - A file that is not one of ours, or was made by a newer version of this crate, is refused when it is opened, and is not
-//!   changed. Where a newer version brings the file to its layout while this one has it open, this one reads on and
-//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly).
-//! - A file that cannot be written (its mode, `mode=ro`, `immutable=1`, a read-only directory) serves what it has, and
-//!   answers every change with [`ReadOnly`](crate::ErrorKind::ReadOnly). A URI filename to a file in a read-only
-//!   directory needs `immutable=1`; a path finds that out.
-//! - A damaged record is absent for whatever reads it (`read`, `values`, `write_if`); what does not (`keys`, `size`,
-//!   `delete`, `retain`) still counts it, until it is written anew or expires.
+//! - **No blocking.** SQLite runs on threads of its own, also for opening and closing the file. The runtime's workers are
+//!   blocked only if [`read_in_task`](SqliteStorageBuilder::read_in_task) is set.
+//! - **A bound.** The records take at most [`max_bytes`](SqliteStorageBuilder::max_bytes) bytes. See [below](#the-bound).
+//! - **Privacy.** On Unix, only the current user can access the files (mode 0600) and directories (mode 0700) that the
+//!   storage creates. Existing ones keep their modes.
+//! - **Foreign files stay as they are.** A file that is not a cache of this crate, or was made by a newer version of it, is
+//!   refused when it is opened, and is not changed. [`Recovery`] can be set so that a newer file is renamed instead.
+//!
+//! [write-ahead log]: https://www.sqlite.org/wal.html
+//!
+//! # What to know
+//!
+//! ## Closing
+//!
+//! [`close`](SqliteStorage::close) completes all pending writes, merges the WAL into the file and ends the threads.
+//! Dropping the last clone does the same in the background. Outside of a runtime the drop waits for it, for at most five
+//! seconds. Inside a runtime it does not wait, so a program that ends right away may leave the WAL next to the file. The
+//! next process to open the file finds everything.
+//!
+//! ## The bound
+//!
+//! When the records exceed [`max_bytes`](SqliteStorageBuilder::max_bytes), expired records are removed first, then whole
+//! entries, the least recently used first. Entries whose body this process is reading are removed last. An entry may take
+//! at most half of the bound.
+//!
+//! A hit writes nothing: the time of use is kept in memory. The times of many entries are written together every five
+//! minutes, when the storage is closed, and when entries are evicted.
+//!
+//! Evicted records leave free space in the file, which later writes fill again. Since pages are not always full, the file
+//! may grow to a third above the bound. Only [`vacuum`](SqliteStorage::vacuum) shrinks it. If the file is opened with a
+//! lower bound than before, the next writes bring it within that bound.
+//!
+//! ## The write-ahead log
+//!
+//! The WAL is merged into the file as it grows. Above 32 MiB it is also truncated, as soon as all readers pause at the same
+//! time. If they never do, for example because another program keeps a transaction open, then above 256 MiB of WAL records
+//! longer than 4 KiB are refused with [`Full`](crate::ErrorKind::Full). Invalidations are still written.
+//!
+//! ## A full disk
+//!
+//! On a full disk, or in a file at its `max_page_count`, writes fail with [`Full`](crate::ErrorKind::Full) and stored
+//! responses are still served. Writing resumes by itself when there is room again.
+//!
+//! ## Removed or replaced files
+//!
+//! On Unix, the file (with the `-wal` and `-shm` files next to it) may be removed or replaced at any time. Its records are
+//! misses within a second. The next write creates a new file, or uses the one that is in its place, and all processes share
+//! that one again. If the file in its place cannot be used, operations fail until it is gone. On other systems, an open file
+//! cannot be removed.
+//!
+//! ## Damaged files
+//!
+//! A damaged file is renamed and a new one is created, both when the damage is found on opening and when it is found later.
+//! [`Recovery`] changes that. Files up to 64 MiB are checked completely when they are opened; of longer files, only the
+//! first page of each table is read. On Unix, a lock on the directory ensures that one process at a time creates or renames
+//! the file.
+//!
+//! A damaged record counts as absent for the operations that read it (`read`, `values`, `write_if`). The operations that do
+//! not read it (`keys`, `size`, `delete`, `retain`) count it until it is overwritten or expires.
+//!
+//! ## Read-only files
+//!
+//! A file that cannot be written (because of its mode, `mode=ro`, `immutable=1` or a read-only directory) is still read, and
+//! every change fails with [`ReadOnly`](crate::ErrorKind::ReadOnly). For a file in a read-only directory, a URI filename must
+//! say `immutable=1`; given a path, the storage detects the case itself.
+//!
+//! If a newer version of this crate migrates the file while this version has it open, this version keeps reading, and every
+//! change fails with [`ReadOnly`](crate::ErrorKind::ReadOnly).
+//!
+//! # Settings
+//!
+//! [`SqliteStorage::builder`] sets them, and so do the options of an address given to [`connect`](super::connect) where the
+//! last column says so.
+//!
+//! | setting | default | sets | in an address |
+//! |---|---|---|---|
+//! | [`max_bytes`](SqliteStorageBuilder::max_bytes) | 1 GiB | the bound | yes |
+//! | [`readers`](SqliteStorageBuilder::readers) | 2 | the number of threads that read | yes |
+//! | [`read_in_task`](SqliteStorageBuilder::read_in_task) | false | reading in the calling task | yes |
+//! | [`busy_timeout`](SqliteStorageBuilder::busy_timeout) | 5 s | how long an operation waits for its turn | yes |
+//! | [`use_temp`](SqliteStorageBuilder::use_temp) | false | a file in the temporary directory | yes |
+//! | [`recover`](SqliteStorageBuilder::recover) | [`Damaged`](Recovery::Damaged) | what happens to an unusable file | yes |
+//! | [`pragma`](SqliteStorageBuilder::pragma) | see there | SQLite's pragmas | no |
+//! | [`open_flags`](SqliteStorageBuilder::open_flags) | see there | SQLite's open flags | no |
+//! | [`connection`](SqliteStorageBuilder::connection) | none | a connection opened by the program | no |
+//! | [`clock`](SqliteStorageBuilder::clock) | the system's | the clock | no |
+//!
+//! # Connections
+//!
+//! One connection writes, on a thread of its own. Each of the [`readers`](SqliteStorageBuilder::readers) is a further
+//! connection on a further thread. A single connection serves everything if a second one would open another database
+//! (`:memory:`) or would need a secret that only the program knows (a [`connection`](SqliteStorageBuilder::connection)
+//! opened by the program).
+//!
+//! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types match the ones that this
+//! crate uses.
 //!
 //! # The file
-//! `application_id` is 0x54775243, `user_version` the version of this layout (1).
+//!
+//! `application_id` is 0x54775243 ("TwRC"). `user_version` is the version of this layout, 1.
 //!
 //! | table | a row for | columns |
 //! |---|---|---|
-//! | `records` | a record | `entry`, `kind`, `slot`, `part`: its key · `stamp` · `until`: milliseconds since the epoch, 2⁶³ − 1 is never; indexed · `size` · `content`: which row of `contents` |
-//! | `contents` | a record's [bytes](super::Record::to_bytes) | `id` · `value` |
-//! | `entries` | an entry | `entry` · `used`: when last, in microseconds, indexed · `size` · `records`: how many |
-//! | `totals` | the store | `bytes`: the sum of the sizes |
+//! | `records` | a record | its key (`entry`, `kind`, `slot`, `part`), `stamp`, `until`, `size`, `content` |
+//! | `contents` | the bytes of a record | `id`, `value` |
+//! | `entries` | an entry | `entry`, `used`, `size`, `records` |
+//! | `totals` | the whole storage | `bytes` |
 //!
-//! Contents are apart, so that listing, expiry and moved retention never read or write a body. `size` is the length of
-//! the bytes and 256 for the row. Records of every kind count. A group is an
-//! entry of its own, which each use of a member keeps from being evicted; where it goes nevertheless, its members are
-//! a miss.
+//! - `records.until` is when the record expires, in milliseconds since the Unix epoch. 2⁶³ − 1 means never. It is indexed.
+//! - `records.size` is the length of the record's [bytes](super::Record::to_bytes) plus 256 for the row.
+//! - `records.content` is the `id` of its row in `contents`. The bytes have a table of their own so that listing keys,
+//!   finding expired records and moving their expiry never read or write a body.
+//! - `entries.used` is when the entry was last used, in microseconds since the Unix epoch. It is indexed.
+//! - `entries.size` is the sum of the sizes of its records, and `entries.records` is their number.
+//! - `totals.bytes` is the sum of all sizes, which is compared with the bound. Records of every kind count.
 //!
-//! # Connections
-//! One connection writes; [`readers`](SqliteStorageBuilder::readers) more read, each on a thread of its own. Where a
-//! second connection would see another database (`:memory:`), or would have to be told a secret (a ready
-//! [`connection`](SqliteStorageBuilder::connection)), all goes through one.
-//!
-//! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types always fit.
+//! The value of a group is an entry of its own. Each use of a member of the group counts as a use of that entry, which keeps
+//! it from being evicted. If it is evicted nevertheless, its members are misses.
 
-mod aside;
 mod builder;
+mod error;
 mod eviction;
-mod failure;
-mod inspect;
-mod layout;
-mod live;
+mod expiry;
 mod location;
-mod log;
 mod open;
 mod operation;
+mod queries;
 mod readers;
-mod recency;
-mod rows;
-mod source;
-mod store;
-mod table;
+mod recovery;
+mod reopen;
+mod schema;
+mod storage;
+mod tables;
 mod vacuum;
+mod wal;
 mod writer;
 
 pub use rusqlite;
 pub use tokio_rusqlite;
 
-pub use self::aside::Recovery;
 pub use self::builder::SqliteStorageBuilder;
-pub use self::store::SqliteStorage;
+pub use self::recovery::Recovery;
+pub use self::storage::SqliteStorage;

@@ -1,63 +1,66 @@
-//! What the writer can be asked for.
+//! The changes that the writer executes.
 
 use rusqlite::Connection;
 
-use super::table::{Encoded, Table};
-use super::{live, rows};
+use super::tables::{EncodedRecord, Tables};
+use super::{expiry, queries};
 use crate::storage::contract::Retain;
 use crate::storage::key::Key;
 use crate::storage::record::Stamp;
 use crate::time::Timestamp;
 
-/// The memory for pages while many records are removed: 64 MiB, in SQLite's measure.
-const MUCH_CACHE: i64 = -(64 << 10);
-
-/// A change of the store.
+/// A change of the records.
 pub(super) enum Operation {
     Write {
         key: Key,
-        when: When,
-        record: Encoded,
+        condition: Condition,
+        record: EncodedRecord,
     },
     Delete(Vec<Key>),
     Retain(Vec<Key>, Retain),
-    /// Removes what expired; at most so many.
+    /// Deletes records that have expired at this time, at most so many.
     DeleteExpired(Timestamp, u32),
-    /// Removes all that expired, if that is nearly everything.
-    KeepLive(Timestamp),
+    /// Deletes all records that have expired at this time, if hardly any others are there.
+    RebuildWithoutExpired(Timestamp),
     Clear,
 }
 
-/// When a record is written.
-pub(super) enum When {
+/// The condition on which a record is written.
+pub(super) enum Condition {
     Always,
-    /// When the record there has this stamp, or none is there.
-    There(Option<Stamp>),
+    /// The record at the key has this stamp. `None`: no record is there.
+    Stamp(Option<Stamp>),
 }
 
-/// What came of an operation.
+/// The result of an operation.
 pub(super) enum Outcome {
-    /// How many records were written, there or removed.
+    /// How many records were written, were there, or were deleted.
     Count(u64),
-    /// The entry would take more than its share.
+    /// The entry would be larger than an entry may be.
     TooLarge,
 }
 
 impl Operation {
-    /// How many bytes it writes, about.
-    pub(super) fn weight(&self) -> usize {
+    /// Returns how many bytes the operation writes, without its rows.
+    pub(super) fn written_bytes(&self) -> usize {
         match self {
             Self::Write { record, .. } => record.value.len(),
             _ => 0,
         }
     }
 
-    /// Carries it out within a transaction.
-    pub(super) fn apply(&self, table: &mut Table<'_>, used: i64, limit: i64) -> rusqlite::Result<Outcome> {
+    /// Executes the operation within a transaction, at the time `used`.
+    pub(super) fn apply(
+        &self,
+        tables: &mut Tables<'_>,
+        used: i64,
+        max_entry_bytes: i64,
+    ) -> rusqlite::Result<Outcome> {
         match self {
-            Self::Write { key, when, record } => {
-                if let When::There(seen) = when {
-                    let there = stamp_there(table.connection(), *key)?;
+            Self::Write { key, condition, record } => {
+                if let Condition::Stamp(seen) = condition {
+                    let there = stamp_at(tables.connection(), *key)?;
+                    // An earlier attempt of this write has succeeded.
                     if there == Some(record.stamp) {
                         return Ok(Outcome::Count(1));
                     }
@@ -65,25 +68,23 @@ impl Operation {
                         return Ok(Outcome::Count(0));
                     }
                 }
-                let written = table.put(*key, record, used, limit)?;
-                Ok(if written { Outcome::Count(1) } else { Outcome::TooLarge })
+                let is_written = tables.put(*key, record, used, max_entry_bytes)?;
+                Ok(if is_written { Outcome::Count(1) } else { Outcome::TooLarge })
             }
-            Self::Delete(keys) => table.remove(keys).map(Outcome::Count),
-            Self::Retain(keys, retain) => table.retain(keys, *retain).map(Outcome::Count),
+            Self::Delete(keys) => tables.delete(keys).map(Outcome::Count),
+            Self::Retain(keys, retain) => tables.retain(keys, *retain).map(Outcome::Count),
             Self::DeleteExpired(now, limit) => {
-                // The rows are spread over all pages: without room for these, each would be written several times.
-                let before = table.set_cache(MUCH_CACHE)?;
-                let removed = table.remove_expired(rows::until(*now), *limit);
-                table.set_cache(before)?;
-                removed.map(Outcome::Count)
+                expiry::delete_batch(tables, queries::encode_time(*now), *limit).map(Outcome::Count)
             }
-            Self::KeepLive(now) => live::keep_live(table, rows::until(*now)).map(Outcome::Count),
-            Self::Clear => table.clear().map(|()| Outcome::Count(0)),
+            Self::RebuildWithoutExpired(now) => {
+                expiry::rebuild_without_expired(tables, queries::encode_time(*now)).map(Outcome::Count)
+            }
+            Self::Clear => tables.clear().map(|()| Outcome::Count(0)),
         }
     }
 }
 
-/// The stamp of the record that a reader would get: a damaged one counts as absent here as well.
-fn stamp_there(connection: &Connection, key: Key) -> rusqlite::Result<Option<Stamp>> {
-    Ok(rows::read(connection, key)?.map(|record| record.stamp()))
+/// Returns the stamp of the record that a read would return. So a damaged record counts as absent here as well.
+fn stamp_at(connection: &Connection, key: Key) -> rusqlite::Result<Option<Stamp>> {
+    Ok(queries::read(connection, key)?.map(|record| record.stamp()))
 }

@@ -1,6 +1,9 @@
-//! Connections that read: threads on one queue, and connections for reading in the caller's own task.
+//! The connections that read, on threads or in the calling task.
 //!
-//! Promises: the threads end when this is closed or dropped; a question whose asker is gone is not asked.
+//! # Invariants
+//!
+//! - The threads end when the readers are closed or dropped.
+//! - A query is not run if its caller no longer waits for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -10,72 +13,79 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::failure::{closed, failed, is_busy, patiently};
-use super::source::{Role, Source, Watch};
+use super::error::{closed, is_busy, map_error, retry_while_busy};
+use super::reopen::{FileCheck, Reopener, Role};
 use crate::error::{Error, ErrorKind, Result};
 
-type Question = Box<dyn FnOnce(Result<&Connection>) + Send>;
+type Query = Box<dyn FnOnce(Result<&Connection>) + Send>;
+
+/// A reader that tasks share. `None` once it is closed.
+type InTaskReader = Arc<Mutex<Option<Reader>>>;
 
 pub(super) struct Readers {
-    /// A thread that takes nothing from it ends.
-    queue: Sender<Option<Question>>,
-    /// Nothing once they are closed.
-    in_task: Vec<Arc<Mutex<Option<Reader>>>>,
+    /// One queue for all threads, so that no query waits behind a slow one. `None` ends the thread that takes it.
+    queue: Sender<Option<Query>>,
+    in_task: Vec<InTaskReader>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     has_threads: bool,
-    patience: Duration,
+    busy_timeout: Duration,
 }
 
 struct Reader {
     connection: Connection,
-    watch: Watch,
-    source: Arc<Source>,
+    file_check: FileCheck,
+    reopener: Arc<Reopener>,
     role: Role,
 }
 
 impl Readers {
-    /// Starts a thread for each of `threads`; keeps `in_task` for [`now`](Readers::now).
+    /// Starts a thread for each connection in `threads`, and keeps those in `in_task` for
+    /// [`query_in_task`](Readers::query_in_task).
     pub(super) fn start(
         threads: Vec<Connection>,
         in_task: Vec<Connection>,
-        patience: Duration,
-        source: &Arc<Source>,
+        busy_timeout: Duration,
+        reopener: &Arc<Reopener>,
     ) -> Result<Self> {
-        let reader = |wait| {
+        let reader = |busy_timeout| {
             move |connection: Connection| Reader {
-                watch: source.watch(&connection),
+                file_check: reopener.begin_check(&connection),
                 connection,
-                source: Arc::clone(source),
-                role: Role::Reader(wait),
+                reopener: Arc::clone(reopener),
+                role: Role::Reader { busy_timeout },
             }
         };
-        let (queue, questions) = crossbeam_channel::unbounded();
+        // A crossbeam channel, since several threads receive from it.
+        let (queue, queries) = crossbeam_channel::unbounded();
         let start = |mut reader: Reader| {
-            let questions = questions.clone();
+            let queries = queries.clone();
             std::thread::Builder::new()
                 .name("sqlite-reader".to_owned())
-                .spawn(move || answer(&mut reader, &questions))
+                .spawn(move || run_queries(&mut reader, &queries))
                 .map_err(|error| {
-                    Error::new(ErrorKind::Unavailable, "no thread can be started to read the store")
+                    Error::new(ErrorKind::Unavailable, "no thread can be started to read the storage")
                         .with_source(error)
                 })
         };
-        let threads = threads.into_iter().map(reader(patience)).map(start).collect::<Result<Vec<_>>>()?;
+        let threads = threads.into_iter().map(reader(busy_timeout)).map(start).collect::<Result<Vec<_>>>()?;
         let in_task = in_task.into_iter().map(reader(Duration::ZERO));
         let in_task = in_task.map(|reader| Arc::new(Mutex::new(Some(reader)))).collect();
         let has_threads = !threads.is_empty();
-        Ok(Self { queue, in_task, threads: Mutex::new(threads), has_threads, patience })
+        Ok(Self { queue, in_task, threads: Mutex::new(threads), has_threads, busy_timeout })
     }
 
     pub(super) fn has_threads(&self) -> bool {
         self.has_threads
     }
 
-    /// Closes all connections, when what was asked before is answered. What this gives waits for that: for a thread that may.
+    /// Closes all connections, after the queries before it.
+    ///
+    /// The returned function waits for that, so it must not be called on a worker of the runtime.
     pub(super) fn close(&self) -> impl FnOnce() + Send + use<> {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for _ in &threads {
-            let _ = self.queue.send(None); // all are gone: then there is nothing to end
+            // Fails if all threads have ended already.
+            let _ = self.queue.send(None);
         }
         let in_task = self.in_task.clone();
         move || {
@@ -83,81 +93,95 @@ impl Readers {
                 drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
             }
             for thread in threads {
-                let _ = thread.join(); // one that panicked is closed too
+                // A thread that has panicked has closed its connection, too.
+                let _ = thread.join();
             }
         }
     }
 
-    /// Asks on one of the threads.
-    pub(super) async fn ask<T: Send + 'static>(
+    /// Runs a query on one of the threads.
+    pub(super) async fn query<T: Send + 'static>(
         &self,
-        question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let patience = self.patience;
-        let question: Question = Box::new(move |connection| {
+        let busy_timeout = self.busy_timeout;
+        // Boxed, since queries of different types share the queue.
+        let query: Query = Box::new(move |connection| {
             if !reply.is_closed() {
-                let found = connection
-                    .and_then(|connection| patiently(patience, || question(connection)).map_err(failed));
-                let _ = reply.send(found); // nobody waits any more
+                let found = connection.and_then(|connection| {
+                    retry_while_busy(busy_timeout, || query(connection)).map_err(map_error)
+                });
+                // Fails if the caller stopped waiting meanwhile.
+                let _ = reply.send(found);
             }
         });
-        self.queue.send(Some(question)).map_err(|_| closed())?;
+        self.queue.send(Some(query)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
-    /// Asks in this task, if a connection is free and nothing is in its way.
-    pub(super) fn now<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<Result<T>> {
-        let (slot, mut free) = self.in_task.iter().find_map(|slot| match slot.try_lock() {
-            Ok(reader) => Some((slot, reader)),
+    /// Runs a query in this task.
+    ///
+    /// Returns `None` if no connection is free, the database is busy, or a connection must be opened anew first.
+    pub(super) fn query_in_task<T>(
+        &self,
+        query: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Option<Result<T>> {
+        // `try_lock`, since a task must not wait for the query of another one.
+        let (slot, mut guard) = self.in_task.iter().find_map(|slot| match slot.try_lock() {
+            Ok(guard) => Some((slot, guard)),
             Err(TryLockError::Poisoned(poisoned)) => Some((slot, poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         })?;
-        let reader = free.as_mut()?;
+        let reader = guard.as_mut()?;
         if !reader.is_current() {
-            renew_elsewhere(slot, free);
+            reopen_on_thread(slot, guard);
             return None;
         }
-        match question(&reader.connection) {
+        match query(&reader.connection) {
+            // A thread runs it again, and waits.
             Err(error) if is_busy(&error) => None,
-            result => Some(result.map_err(failed)),
+            result => Some(result.map_err(map_error)),
         }
     }
 }
 
 impl Reader {
-    /// Whether the file still has its name, as far as can be told at once.
+    /// Returns whether the file is still at its path. Makes at most one system call.
     fn is_current(&mut self) -> bool {
-        self.source.is_fresh(&self.watch) || self.source.looks_same(&mut self.watch)
+        self.reopener.is_recent(&self.file_check) || self.reopener.is_unchanged(&mut self.file_check)
     }
 
-    fn renewed(&mut self) -> Result<&Connection> {
-        if !self.source.is_fresh(&self.watch) {
-            self.source.renew(&mut self.connection, &mut self.watch, self.role)?;
+    /// Returns the connection, opened anew if its file was replaced.
+    fn current_connection(&mut self) -> Result<&Connection> {
+        if !self.reopener.is_recent(&self.file_check) {
+            self.reopener.reopen_if_replaced(&mut self.connection, &mut self.file_check, self.role)?;
         }
         Ok(&self.connection)
     }
 }
 
-fn answer(reader: &mut Reader, questions: &Receiver<Option<Question>>) {
-    while let Ok(Some(question)) = questions.recv() {
-        question(reader.renewed());
+fn run_queries(reader: &mut Reader, queries: &Receiver<Option<Query>>) {
+    while let Ok(Some(query)) = queries.recv() {
+        query(reader.current_connection());
     }
 }
 
-/// Has a connection of tasks renewed by a thread, since that may take long.
-fn renew_elsewhere(slot: &Arc<Mutex<Option<Reader>>>, free: MutexGuard<'_, Option<Reader>>) {
-    let is_tried = free.as_ref().is_none_or(|reader| reader.source.is_refused(&reader.watch));
-    drop(free);
-    if is_tried {
+/// Opens an in-task connection anew on a thread, since that may take long.
+fn reopen_on_thread(slot: &InTaskReader, guard: MutexGuard<'_, Option<Reader>>) {
+    // Otherwise each query would start a thread, as long as the file at the path cannot be used.
+    let is_refused = guard.as_ref().is_none_or(|reader| reader.reopener.refused_recently(&reader.file_check));
+    drop(guard);
+    if is_refused {
         return;
     }
     let slot = Arc::clone(slot);
-    let renew = move || {
+    let reopen = move || {
         if let Some(reader) = &mut *slot.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = reader.renewed(); // told by the thread that reads
+            // The threads that read meet the same error and return it to their callers.
+            let _ = reader.current_connection();
         }
     };
-    // Without a thread it is not renewed, and the threads that read answer.
-    let _ = std::thread::Builder::new().name("sqlite-open".to_owned()).spawn(renew);
+    // If no thread can be started, the connection stays as it is, and the threads that read serve all queries.
+    let _ = std::thread::Builder::new().name("sqlite-open".to_owned()).spawn(reopen);
 }

@@ -1,32 +1,38 @@
-//! Giving free space back to the disk.
+//! Returns the free pages of the file to the disk.
 //!
-//! Promises: no transaction takes long, unless the file was not made for that: others write between two of them.
+//! # Invariants
+//!
+//! - Other connections can write between two short transactions, unless the file was created without `auto_vacuum`.
 
 use rusqlite::Connection;
 
-/// How many pages one transaction gives back: it holds up all other writers. SQLite looks for each in the list of all free pages,
-/// which takes 100 µs in a file of a GiB.
-const AT_ONCE: u32 = 256;
-/// A file with so few pages in use is written anew in less time than its free pages are given back one by one.
-const FEW: u64 = 4096;
+/// How many pages one transaction returns. All other writes wait for it, and SQLite finds each page in the list of all free
+/// pages, which takes 100 µs in a file of a GiB.
+const PAGES_PER_STEP: u32 = 256;
+/// The most pages in use for which the whole file is rewritten. For so few, that is faster than returning free pages one by one.
+const MAX_REWRITTEN_PAGES: u64 = 4096;
 
-/// A part of the work.
+/// The result of one step.
 pub(super) struct Step {
-    /// Bytes by which the database is shorter.
+    /// How many bytes the database has become shorter.
     pub(super) freed: u64,
     pub(super) is_last: bool,
 }
 
-/// Gives some pages back in a short transaction; all at once where little is in use, or where the file was not made for that.
+/// Returns some free pages to the disk, in a short transaction.
+///
+/// Returns all of them at once if few pages are in use, or if the file was created without `auto_vacuum`.
 pub(super) fn step(connection: &Connection) -> rusqlite::Result<Step> {
     let pragma = |name: &str| {
         connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0).map(i64::unsigned_abs))
     };
     let (page_size, before, free) = (pragma("page_size")?, pragma("page_count")?, pragma("freelist_count")?);
     let has_steps = pragma("auto_vacuum")? != 0;
-    if !has_steps || (before.saturating_sub(free) <= FEW && free > u64::from(AT_ONCE)) {
+    let is_rewritten = before.saturating_sub(free) <= MAX_REWRITTEN_PAGES && free > u64::from(PAGES_PER_STEP);
+    if !has_steps || is_rewritten {
         connection.execute_batch(match has_steps {
             true => "VACUUM",
+            // The mode of a file changes when it is rewritten, so that later calls can go in steps.
             false => "PRAGMA auto_vacuum = INCREMENTAL; VACUUM",
         })?;
         let freed = before.saturating_sub(pragma("page_count")?);
@@ -34,7 +40,7 @@ pub(super) fn step(connection: &Connection) -> rusqlite::Result<Step> {
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let freed = pragma("page_count").and_then(|before| {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({AT_ONCE})"))?;
+        connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_PER_STEP})"))?;
         let (after, free) = (pragma("page_count")?, pragma("freelist_count")?);
         connection.execute_batch("COMMIT")?;
         Ok((before.saturating_sub(after), free))

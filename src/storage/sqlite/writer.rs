@@ -1,7 +1,11 @@
-//! The one connection that writes, and its queue.
+//! The connection that writes, and the queue of operations before it.
 //!
-//! Promises: operations that wait together are committed together, and answered after the commit; one that fails is
-//! undone alone; no transaction is left open, whoever stops waiting. What nobody waits for any more is not begun.
+//! # Invariants
+//!
+//! - Operations that wait at the same time are committed together, and are answered after the commit.
+//! - An operation that fails is undone alone.
+//! - No transaction stays open, even if a caller stops waiting for its operation.
+//! - An operation is not begun if its caller no longer waits for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,57 +16,63 @@ use futures_util::FutureExt;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::eviction;
-use super::failure::{closed, failed, failed_change, is_busy, is_full, patiently, upgraded};
-use super::inspect::VERSION;
-use super::log::{Log, WAIT, cut};
+use super::error::{closed, is_busy, is_full, map_error, map_write_error, newer_layout, retry_while_busy};
+use super::eviction::{self, Recency};
 use super::operation::{Operation, Outcome};
-use super::recency::Recency;
-use super::source::{Role, Source, Watch};
-use super::table::Table;
+use super::reopen::{FileCheck, Reopener, Role};
+use super::schema::VERSION;
+use super::tables::Tables;
+use super::wal::{TRUNCATE_TIMEOUT, WalMonitor, truncate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::evictions::evicted;
 use crate::storage::holds::Holds;
 
-const MOST_AT_ONCE: usize = 256;
-const MOST_BYTES_AT_ONCE: usize = 8 << 20;
-const USES_AT_ONCE: usize = 1024;
-/// How often an event tells of damage that stays.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// What is this short is written whatever the length of the log: invalidations are.
-const SMALL: usize = 4096;
+/// The most operations in one transaction. A commit costs far more than an operation, so more of them would gain little, and
+/// the first would wait longer for its answer.
+const MAX_BATCH_OPERATIONS: usize = 256;
+/// The bytes after which a transaction takes no further operation. It keeps a batch of large records well below the length at
+/// which the WAL is truncated.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// The most times of use in one transaction, which other processes' writes wait for.
+const MAX_BATCH_USES: usize = 1024;
+/// The least time between two events about damage that stays.
+const DAMAGE_EVENT_INTERVAL: Duration = Duration::from_secs(60);
+/// The length in bytes up to which a record is always written. Invalidations are that short: they must not fail because the WAL
+/// is too long.
+const MAX_ALWAYS_WRITTEN: usize = 4096;
 
+/// The connection that writes, on a thread of its own.
 pub(super) struct Writer {
     connection: tokio_rusqlite::Connection,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
 }
 
-/// What the writer's thread and those who ask it share.
-struct Desk {
+/// What the writer's thread shares with the tasks that use it.
+struct Shared {
     queue: Mutex<Queue>,
     recency: Arc<Recency>,
     holds: Arc<Holds>,
     max_bytes: i64,
-    patience: Duration,
-    source: Arc<Source>,
-    /// Damage was found, and is not seen to yet.
+    busy_timeout: Duration,
+    reopener: Arc<Reopener>,
+    /// Damage was reported, and the writer's thread has not handled it yet.
     is_damaged: AtomicBool,
-    /// Used by the writer's thread alone.
+    /// Used by the writer's thread only, so the lock is never contended. It makes `Shared` usable from its closures.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Nothing takes jobs any more.
+    /// The thread takes no more jobs.
     is_closed: bool,
 }
 
 struct State {
-    watch: Watch,
-    log: Log,
-    /// When an event told of damage that stays.
-    told: Option<Instant>,
+    file_check: FileCheck,
+    wal: WalMonitor,
+    /// The time of the last event about damage that stays.
+    damage_event_at: Option<Instant>,
 }
 
 struct Job {
@@ -72,7 +82,8 @@ struct Job {
 
 impl Job {
     fn answer(self, result: Result<u64>) {
-        let _ = self.reply.send(result); // nobody waits for it any more
+        // Fails if the caller no longer waits, which is none of the writer's business.
+        let _ = self.reply.send(result);
     }
 }
 
@@ -82,89 +93,97 @@ impl Writer {
         recency: Arc<Recency>,
         holds: Arc<Holds>,
         max_bytes: i64,
-        patience: Duration,
-        source: Arc<Source>,
+        busy_timeout: Duration,
+        reopener: Arc<Reopener>,
     ) -> Self {
-        let watch = source.watch(&connection);
-        let state = Mutex::new(State { watch, log: Log::default(), told: None });
+        let file_check = reopener.begin_check(&connection);
+        let state = Mutex::new(State { file_check, wal: WalMonitor::default(), damage_event_at: None });
         let (queue, is_damaged) = Default::default();
-        let desk = Desk { queue, recency, holds, max_bytes, patience, source, is_damaged, state };
-        Self { connection: connection.into(), desk: Arc::new(desk) }
+        let shared = Shared { queue, recency, holds, max_bytes, busy_timeout, reopener, is_damaged, state };
+        Self { connection: connection.into(), shared: Arc::new(shared) }
     }
 
-    /// Carries out an operation; answers when it is committed.
-    pub(super) async fn run(&self, operation: Operation) -> Result<u64> {
+    /// Executes an operation. Returns when it is committed.
+    pub(super) async fn execute(&self, operation: Operation) -> Result<u64> {
         let (reply, answer) = oneshot::channel();
         {
-            let mut queue = self.desk.queue();
+            // Checked under the lock: a job that is queued after the last batch would never be answered.
+            let mut queue = self.shared.lock_queue();
             if queue.is_closed {
                 return Err(closed());
             }
             queue.jobs.push_back(Job { operation, reply });
         }
-        let desk = Arc::clone(&self.desk);
-        self.post(move |connection| desk.work(connection))?;
+        // One batch per job. The first of several takes all jobs that wait, and the others find the queue empty.
+        let shared = Arc::clone(&self.shared);
+        self.post(move |connection| shared.run_batch(connection))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Writes down the uses noted in memory, some time soon.
-    pub(super) fn write_uses(&self) {
-        let desk = Arc::clone(&self.desk);
-        let _ = self.post(move |connection| desk.write_uses(connection)); // closed: nothing to keep
+    /// Writes the times of use that are kept in memory. Does not wait for it.
+    pub(super) fn flush_uses(&self) {
+        let shared = Arc::clone(&self.shared);
+        // Fails if the writer is closed, which has flushed them before.
+        let _ = self.post(move |connection| shared.flush_uses(connection));
     }
 
-    /// Says which of the files that had the name is asked from now on, for [`recover`](Self::recover).
+    /// Returns the generation of the file that is used from now on, for [`report_damage`](Self::report_damage).
     pub(super) fn generation(&self) -> u64 {
-        self.desk.source.generation()
+        self.shared.reopener.generation()
     }
 
-    /// The file was damaged that was asked at this generation: sees to it, some time soon.
-    pub(super) fn recover(&self, seen: u64) {
-        if !self.desk.is_damaged.swap(true, Ordering::AcqRel) {
-            let desk = Arc::clone(&self.desk);
-            let _ = self.post(move |connection| desk.recover(connection, seen)); // closed: the next one to open it sees to it
+    /// Reports that the file of a generation is damaged. The writer's thread handles it; does not wait for that.
+    pub(super) fn report_damage(&self, generation: u64) {
+        // Many operations may find the damage at once. One report is enough, until it is handled.
+        if !self.shared.is_damaged.swap(true, Ordering::AcqRel) {
+            let shared = Arc::clone(&self.shared);
+            // Fails if the writer is closed. Then the damage is found when the file is opened again.
+            let _ = self.post(move |connection| shared.handle_damage(connection, generation));
         }
     }
 
-    /// Merges the log into the file and closes the connection, when everything that was asked for before is done. `before`
-    /// is done first. Without `merges` the log is left to the connection's own closing.
-    pub(super) async fn close(&self, merges: bool, before: impl FnOnce() + Send + 'static) -> Result<()> {
-        let desk = Arc::clone(&self.desk);
+    /// Merges the WAL into the file and closes the connection.
+    ///
+    /// All earlier work is done first, then `before`. If `merge` is false, only closing the connection merges the WAL.
+    pub(super) async fn close(&self, merge: bool, before: impl FnOnce() + Send + 'static) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
         let merged = self.connection.call_raw(move |connection| {
             before();
-            desk.close();
-            if !merges {
+            shared.close();
+            if !merge {
                 return Ok(());
             }
-            // Readers of other processes in the way: then the last of them merges it.
-            cut(connection, WAIT.min(desk.patience)).map(drop).map_err(failed)
+            // If readers of other processes are in the way, the last one that closes the file merges the WAL.
+            truncate(connection, TRUNCATE_TIMEOUT.min(shared.busy_timeout)).map(drop).map_err(map_error)
         });
-        let Ok(merged) = merged.await else { return Ok(()) }; // it is closed already
+        // An error means that the connection is closed already.
+        let Ok(merged) = merged.await else { return Ok(()) };
         match self.connection.clone().close().await {
             Ok(()) | Err(tokio_rusqlite::Error::ConnectionClosed) => merged,
             Err(_) => merged.and(Err(closed())),
         }
     }
 
-    /// Asks through this connection, in turn with the writes.
-    pub(super) async fn ask<T: Send + 'static>(
+    /// Runs a query on this connection, in turn with the writes.
+    pub(super) async fn query<T: Send + 'static>(
         &self,
-        question: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let desk = Arc::clone(&self.desk);
-        let asked = self.connection.call_raw(move |connection| {
-            desk.renew(connection)?;
-            patiently(desk.patience, || question(connection)).map_err(failed)
+        let shared = Arc::clone(&self.shared);
+        let result = self.connection.call_raw(move |connection| {
+            shared.reopen_if_replaced(connection)?;
+            retry_while_busy(shared.busy_timeout, || query(connection)).map_err(map_error)
         });
-        asked.await.map_err(|_| closed())?
+        result.await.map_err(|_| closed())?
     }
 
-    /// Sends work to the writer's thread; does not wait for it.
+    /// Sends work to the writer's thread. Does not wait for it.
     pub(super) fn post(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<()> {
-        // The first poll sends; what comes back tells only that the work is done.
+        // The first poll of `call_raw` sends the work, and later ones only wait until it is done. So the work is done even if
+        // the caller's task is dropped.
         match self.connection.call_raw(work).now_or_never() {
             Some(Err(_)) => {
-                self.desk.close();
+                self.shared.close();
                 Err(closed())
             }
             _ => Ok(()),
@@ -172,163 +191,187 @@ impl Writer {
     }
 }
 
-impl Desk {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl Shared {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes no more jobs. Those that wait end as closed: their replies go.
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses further jobs. Those in the queue fail with `closed`, since their reply senders are dropped.
     fn close(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.lock_queue();
         queue.is_closed = true;
         queue.jobs.clear();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reopen_if_replaced(&self, connection: &mut Connection) -> Result<()> {
+        self.reopener.reopen_if_replaced(connection, &mut self.lock_state().file_check, Role::Writer)
     }
 
-    /// Makes sure that the connection is to the file that has the name.
-    fn renew(&self, connection: &mut Connection) -> Result<()> {
-        self.source.renew(connection, &mut self.state().watch, Role::Writer)
-    }
-
-    /// Sets a damaged file aside and opens a new one, where that is wanted; tells of it.
-    fn recover(&self, connection: &mut Connection, seen: u64) {
+    /// Sets a damaged file aside and opens a new one, if the settings say so. Reports it by an event.
+    fn handle_damage(&self, connection: &mut Connection, generation: u64) {
+        // Cleared first, so that damage that is found from now on is reported again.
         self.is_damaged.store(false, Ordering::Release);
-        // A reader may tell of the old file when a new one is in its place already.
-        if self.source.generation() != seen {
+        // A slow reader may report the damage of a file that was already replaced by a new one.
+        if self.reopener.generation() != generation {
             return;
         }
-        let mut state = self.state();
-        if let Some(aside) = self.source.set_aside(&state.watch) {
+        let mut state = self.lock_state();
+        if let Some(aside) = self.reopener.set_aside(&state.file_check) {
             tracing::error!(
-                file = %self.source.shown(),
+                file = %self.reopener.location(),
                 aside = %aside.display(),
                 "the cache's file is damaged: it is set aside, and a new one is made"
             );
             drop(state);
-            let _ = self.renew(connection); // whose error the next operation tells
-        } else if self.source.looks_same(&mut state.watch)
-            && state.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY)
+            // If this fails, the next operation fails for the same reason and returns the error.
+            let _ = self.reopen_if_replaced(connection);
+        } else if self.reopener.is_unchanged(&mut state.file_check)
+            && state.damage_event_at.is_none_or(|at| at.elapsed() >= DAMAGE_EVENT_INTERVAL)
         {
-            state.told = Some(Instant::now());
-            tracing::error!(file = %self.source.shown(), "the cache's file is damaged: remove it, and a new one is made");
+            state.damage_event_at = Some(Instant::now());
+            tracing::error!(
+                file = %self.reopener.location(),
+                "the cache's file is damaged: remove it, and a new one is made"
+            );
         }
     }
 
-    /// Takes what waits, up to a bound, and carries it out in one transaction.
-    fn work(&self, connection: &mut Connection) {
-        let mut jobs = self.take();
+    /// Commits the operations that wait in one transaction, up to the bounds of a batch.
+    fn run_batch(&self, connection: &mut Connection) {
+        let mut jobs = self.take_batch();
         if jobs.is_empty() {
             return;
         }
-        if let Err(error) = self.renew(connection) {
+        if let Err(error) = self.reopen_if_replaced(connection) {
             return jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
         }
-        if self.state().log.is_stuck() && self.state().log.keep_short(connection, self.patience) {
-            let (long, short) = jobs.into_iter().partition(|job| job.operation.weight() > SMALL);
-            jobs = short;
-            Vec::into_iter(long).for_each(|job: Job| job.answer(Err(log_is_full())));
+        // Before the batch only if truncating has failed before, since otherwise it was done after the last batch.
+        if self.lock_state().wal.is_stuck() && self.lock_state().wal.keep_short(connection, self.busy_timeout)
+        {
+            let (refused, accepted) =
+                jobs.into_iter().partition(|job| job.operation.written_bytes() > MAX_ALWAYS_WRITTEN);
+            jobs = accepted;
+            Vec::into_iter(refused).for_each(|job: Job| job.answer(Err(wal_is_full())));
         }
         let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
-        let results = self.carry_out(connection, &operations);
+        let results = self.commit(connection, &operations);
         for (job, result) in jobs.into_iter().zip(results) {
             job.answer(result);
         }
-        self.state().log.keep_short(connection, self.patience);
+        // After the answers, so that no caller waits for it.
+        self.lock_state().wal.keep_short(connection, self.busy_timeout);
     }
 
-    fn carry_out(&self, connection: &Connection, operations: &[&Operation]) -> Vec<Result<u64>> {
-        let commit =
-            |operations: &[&Operation]| patiently(self.patience, || self.commit(connection, operations));
-        let result = commit(operations).or_else(|error| match is_full(&error) {
-            // What is merged leaves its place in the log to be written again.
-            true if cut(connection, WAIT.min(self.patience)).is_ok_and(|is_cut| is_cut) => commit(operations),
-            _ => Err(error),
-        });
-        match result {
-            Ok(results) => results,
-            // What failed may have been one of them: each alone, so that the others succeed.
-            Err(error) if operations.len() > 1 && !is_busy(&error) => {
-                let alone = |operation: &&Operation| {
-                    let mut results =
-                        commit(&[operation]).map_err(|error| failed_change(error, connection))?;
-                    results.pop().unwrap_or_else(|| Err(closed()))
-                };
-                operations.iter().map(alone).collect()
-            }
-            Err(error) => {
-                let error = failed_change(error, connection);
-                operations.iter().map(|_| Err(error.clone())).collect()
-            }
-        }
-    }
-
-    fn take(&self) -> Vec<Job> {
-        let mut queue = self.queue();
+    fn take_batch(&self) -> Vec<Job> {
+        let mut queue = self.lock_queue();
         let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while jobs.len() < MOST_AT_ONCE
-            && bytes < MOST_BYTES_AT_ONCE
+        while jobs.len() < MAX_BATCH_OPERATIONS
+            && bytes < MAX_BATCH_BYTES
             && let Some(job) = queue.jobs.pop_front()
         {
+            // A job whose caller has given up is dropped here.
             if !job.reply.is_closed() {
-                bytes += job.operation.weight();
+                bytes += job.operation.written_bytes();
                 jobs.push(job);
             }
         }
         jobs
     }
 
-    /// One transaction, once. Fails as a whole, or says for each operation what came of it.
-    fn commit(
+    /// Commits operations, together if possible. Returns the result of each.
+    fn commit(&self, connection: &Connection, operations: &[&Operation]) -> Vec<Result<u64>> {
+        let commit = |operations: &[&Operation]| {
+            retry_while_busy(self.busy_timeout, || self.try_commit(connection, operations))
+        };
+        let result = commit(operations).or_else(|error| match is_full(&error) {
+            // Truncating the WAL frees the space that it takes on the disk.
+            true if truncate(connection, TRUNCATE_TIMEOUT.min(self.busy_timeout))
+                .is_ok_and(|is_truncated| is_truncated) =>
+            {
+                commit(operations)
+            }
+            _ => Err(error),
+        });
+        match result {
+            Ok(results) => results,
+            // One of them may have made the whole transaction fail, so each gets a transaction of its own. Not if the
+            // database is busy: each of them would wait for the whole busy timeout again.
+            Err(error) if operations.len() > 1 && !is_busy(&error) => {
+                let commit_one = |operation: &&Operation| {
+                    let mut results =
+                        commit(&[operation]).map_err(|error| map_write_error(error, connection))?;
+                    results.pop().unwrap_or_else(|| Err(closed()))
+                };
+                operations.iter().map(commit_one).collect()
+            }
+            Err(error) => {
+                let error = map_write_error(error, connection);
+                operations.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    /// Runs one transaction, once. It fails as a whole, or returns the result of each operation.
+    fn try_commit(
         &self,
         connection: &Connection,
         operations: &[&Operation],
     ) -> rusqlite::Result<Vec<Result<u64>>> {
-        let mut gone = 0;
-        let committed = self.transaction(connection, |table| {
-            let (before, used) = (table.total, self.recency.tick());
-            let limit = self.max_bytes / 2;
+        let mut evictions = 0;
+        let committed = self.transaction(connection, |tables| {
+            let (before, used) = (tables.total_bytes, self.recency.now());
+            let max_entry_bytes = self.max_bytes / 2;
             let mut results = Vec::with_capacity(operations.len());
             for operation in operations {
                 if operations.len() == 1 {
-                    results.push(answer(operation.apply(table, used, limit)?));
+                    results.push(count(operation.apply(tables, used, max_entry_bytes)?));
                     continue;
                 }
-                let total = table.total;
-                table.execute("SAVEPOINT one", [])?;
-                match operation.apply(table, used, limit) {
-                    Ok(outcome) => results.push(answer(outcome)),
-                    // The whole transaction again: SQLite has undone it already, or another has to end first.
-                    Err(error) if table.connection().is_autocommit() || is_busy(&error) => return Err(error),
+                // A savepoint undoes a failed operation without undoing those before it.
+                let total_bytes = tables.total_bytes;
+                tables.execute("SAVEPOINT operation", [])?;
+                match operation.apply(tables, used, max_entry_bytes) {
+                    Ok(outcome) => results.push(count(outcome)),
+                    // The savepoint is of no use if SQLite has already rolled the whole transaction back, or if another
+                    // connection's transaction has to end first.
+                    Err(error) if tables.connection().is_autocommit() || is_busy(&error) => {
+                        return Err(error);
+                    }
                     Err(error) => {
-                        table.execute("ROLLBACK TO one", [])?;
-                        table.total = total;
-                        results.push(Err(failed(error)));
+                        tables.execute("ROLLBACK TO operation", [])?;
+                        tables.total_bytes = total_bytes;
+                        results.push(Err(map_error(error)));
                     }
                 }
-                table.execute("RELEASE one", [])?;
+                tables.execute("RELEASE operation", [])?;
             }
-            gone = eviction::make_room(table, before, self.max_bytes, &self.recency, &self.holds)?;
+            evictions = eviction::make_room(tables, before, self.max_bytes, &self.recency, &self.holds)?;
             Ok(results)
         });
+        // Counted after the commit, since a transaction that is repeated evicts again.
         if committed.is_ok() {
-            evicted("sqlite", gone);
+            evicted("sqlite", evictions);
         }
         committed
     }
 
-    fn write_uses(&self, connection: &mut Connection) {
-        if !self.source.looks_same(&mut self.state().watch) {
-            return; // they are of a file that is gone: none is made for them, least of all when the storage ends
+    fn flush_uses(&self, connection: &mut Connection) {
+        // If the file was removed or replaced, the times are those of entries that are gone. A new file must not be created
+        // for them, least of all while the storage closes.
+        if !self.reopener.is_unchanged(&mut self.lock_state().file_check) {
+            return;
         }
-        for uses in self.recency.take().chunks(USES_AT_ONCE) {
-            let written = self.transaction(connection, |table| {
-                uses.iter().try_for_each(|&(entry, used)| eviction::set_used(table, entry, used))
+        for uses in self.recency.take().chunks(MAX_BATCH_USES) {
+            let written = self.transaction(connection, |tables| {
+                uses.iter().try_for_each(|&(entry, used)| eviction::set_used(tables, entry, used))
             });
             if let Err(error) = written {
-                tracing::debug!(error = %failed(error), "the times of last use are lost");
+                // No reason to fail anything: entries may be evicted a little too early.
+                tracing::debug!(error = %map_error(error), "the times of the last hits could not be written");
                 return;
             }
         }
@@ -337,37 +380,44 @@ impl Desk {
     fn transaction<T>(
         &self,
         connection: &Connection,
-        change: impl FnOnce(&mut Table<'_>) -> rusqlite::Result<T>,
+        change: impl FnOnce(&mut Tables<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        // Only if the rollback of the last transaction failed.
         if !connection.is_autocommit() {
             connection.execute_batch("ROLLBACK")?;
         }
         let execute = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
-        patiently(self.patience, || execute("BEGIN IMMEDIATE"))?;
-        let result = is_ours(connection).and_then(|()| Table::load(connection)).and_then(|mut table| {
-            let before = table.total;
-            let result = change(&mut table)?;
-            if table.total != before {
-                table.store()?;
-            }
-            patiently(self.patience, || execute("COMMIT"))?;
-            Ok(result)
-        });
+        // IMMEDIATE takes the write lock before anything is read. A transaction that reads first cannot wait for that lock:
+        // SQLite fails it at once if another connection has written since.
+        retry_while_busy(self.busy_timeout, || execute("BEGIN IMMEDIATE"))?;
+        let result =
+            check_version(connection).and_then(|()| Tables::load(connection)).and_then(|mut tables| {
+                let before = tables.total_bytes;
+                let result = change(&mut tables)?;
+                if tables.total_bytes != before {
+                    tables.save_total()?;
+                }
+                retry_while_busy(self.busy_timeout, || execute("COMMIT"))?;
+                Ok(result)
+            });
         if result.is_err() && !connection.is_autocommit() {
-            let _ = execute("ROLLBACK"); // tried again before the next transaction
+            // If this fails, the next transaction tries it again.
+            let _ = execute("ROLLBACK");
         }
         result
     }
 }
 
-/// An error where a newer version has brought the tables to its own layout, which this one would damage.
-fn is_ours(connection: &Connection) -> rusqlite::Result<()> {
+/// Returns an error if a newer version of this crate has migrated the tables.
+///
+/// This version would damage them.
+fn check_version(connection: &Connection) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("SELECT user_version FROM pragma_user_version")?;
     let version: i32 = statement.query_row([], |row| row.get(0))?;
-    if version == VERSION { Ok(()) } else { Err(upgraded()) }
+    if version == VERSION { Ok(()) } else { Err(newer_layout()) }
 }
 
-fn answer(outcome: Outcome) -> Result<u64> {
+fn count(outcome: Outcome) -> Result<u64> {
     match outcome {
         Outcome::Count(count) => Ok(count),
         Outcome::TooLarge => Err(too_large()),
@@ -375,12 +425,10 @@ fn answer(outcome: Outcome) -> Result<u64> {
 }
 
 pub(super) fn too_large() -> Error {
-    Error::new(ErrorKind::TooLarge, "the record or its entry would take more than half of the store's bound")
+    Error::new(ErrorKind::TooLarge, "the record or its entry would take more than half of max_bytes")
 }
 
-fn log_is_full() -> Error {
-    Error::new(
-        ErrorKind::Full,
-        "the log cannot be merged, for somebody reads from it all the time: end that reader",
-    )
+fn wal_is_full() -> Error {
+    let message = "the write-ahead log cannot be truncated, since a connection reads from it all the time: end that reader";
+    Error::new(ErrorKind::Full, message)
 }

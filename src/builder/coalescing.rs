@@ -1,0 +1,86 @@
+//! The settings of coalescing: how requests and processes share one fetch.
+
+use std::time::Duration;
+
+use super::CacheLayerBuilder;
+use crate::storage::Storage;
+
+/// # Sharing a fetch
+///
+/// How requests, and processes on one storage, share one fetch.
+impl<S: Storage> CacheLayerBuilder<S> {
+    /// Lets requests for the same entry share one fetch (RFC 9111 §4, "collapsed requests").
+    ///
+    /// Followers get the response while it is still coming, each at its own pace. A response that is for one caller alone
+    /// is fetched by each caller. Coalescing needs a tokio runtime.
+    ///
+    /// Default: `true`.
+    pub fn coalesce(mut self, coalesce: bool) -> Self {
+        self.config.coalesce = coalesce;
+        self
+    }
+
+    /// Sets how long followers wait for the head of the response that the leader fetches.
+    ///
+    /// After that one follower fetches as well, and the others wait for its response once more as long; then each fetches
+    /// by itself. A body of which nothing came for this long accepts no new followers.
+    ///
+    /// Default: 10 s.
+    pub fn coalesce_timeout(mut self, longest: Duration) -> Self {
+        self.config.coalesce_timeout = longest;
+        self
+    }
+
+    /// Fetches and stores the whole response where a request wants a range of one that is not stored.
+    ///
+    /// The caller's range is served from it. A caller that goes away before it has its range ends the fetch, unless
+    /// [`finish_on_drop`](Self::finish_on_drop) is set.
+    ///
+    /// Default: `false`. The request is forwarded as it is, and the partial response is not stored.
+    pub fn fetch_whole_for_range(mut self, fetch: bool) -> Self {
+        self.config.fetch_whole_for_range = fetch;
+        self
+    }
+
+    /// Lets one process at a time fetch an entry, among all that share the storage.
+    ///
+    /// Before a process fetches, it acquires a lease: a record in the storage that lasts at most this long. Other
+    /// processes wait for the response that the holder stores, for as long as the lease lasts and
+    /// [`coalesce_timeout`](Self::coalesce_timeout) permits. Meanwhile they start no background refresh, so that a response
+    /// that may be served stale is. The lease of a process that dies runs out. Where the storage does not answer, each
+    /// process fetches.
+    ///
+    /// Choose a time longer than the origin takes for a whole response. A lease costs a read and two small writes for each
+    /// fetch. It needs [`coalesce`](Self::coalesce).
+    ///
+    /// Default: no lease. Each process fetches for itself.
+    pub fn lease(mut self, longest: Duration) -> Self {
+        self.config.lease = Some(longest);
+        self
+    }
+
+    /// Reads a body to its end, and stores it, even if its caller drops it.
+    ///
+    /// A task drives each such body. Without this setting, such a task runs only for a caller that has its answer already
+    /// while the origin sends more than the caller asked for: after its range or its 304, where the fetch replaces a stored
+    /// response or is for the [whole](Self::fetch_whole_for_range). A caller that goes away before its answer leaves
+    /// nothing behind.
+    ///
+    /// Default: `false`. A body that its caller drops is not stored.
+    pub fn finish_on_drop(mut self, finish: bool) -> Self {
+        self.config.finish_on_drop = finish;
+        self
+    }
+
+    /// Reserves the key in the storage before fetching on a miss.
+    ///
+    /// It costs one small write for each miss, and closes a gap in storages that evict entries early. Without it, an
+    /// invalidation can be lost if its record is evicted within ten minutes, while a fetch that found nothing stored has
+    /// been under way since before the invalidation.
+    ///
+    /// Default: `false`.
+    pub fn reserve_on_miss(mut self, reserve: bool) -> Self {
+        self.config.reserve_on_miss = reserve;
+        self
+    }
+}

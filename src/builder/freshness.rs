@@ -1,0 +1,143 @@
+//! The settings of freshness: what is stored, for how long, and when a stale response may be served.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request;
+
+use super::CacheLayerBuilder;
+use crate::rules::Rules;
+use crate::storage::Storage;
+
+/// # Freshness
+///
+/// What is stored, how long it is fresh, and when a stale response is served or refreshed. [`Rules`] says which lifetime
+/// counts.
+impl<S: Storage> CacheLayerBuilder<S> {
+    /// Sets the rules on what is stored and for how long.
+    ///
+    /// They replace the rules that were set before. [`CacheLayer::set_rules`](crate::CacheLayer::set_rules) replaces them
+    /// while the cache runs.
+    ///
+    /// Default: no rules. Lifetimes are those of RFC 9111.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use std::time::Duration;
+    /// use tower_response_cache::{CacheLayer, Rules, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .rules(Rules::new().default_ttl(Duration::from_secs(300)))
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.config.rules = rules;
+        self
+    }
+
+    /// Sets how long a response without a lifetime of its own is fresh, in percent of its age when it was fetched.
+    ///
+    /// That age is the time since the response's Last-Modified (RFC 9111 §4.2.2). `percent` is at most 100; 0 switches the
+    /// heuristic off.
+    ///
+    /// Default: 10, the fraction that RFC 9111 §4.2.2 calls typical.
+    pub fn heuristic_percent(mut self, percent: u8) -> Self {
+        self.config.policy.heuristic_percent = percent;
+        self
+    }
+
+    /// Sets the longest lifetime that the heuristic gives.
+    ///
+    /// Default: 1 day.
+    pub fn max_heuristic_ttl(mut self, longest: Duration) -> Self {
+        self.config.policy.max_heuristic = longest;
+        self
+    }
+
+    /// Stores responses with Set-Cookie in a shared cache too.
+    ///
+    /// Such a response is stored only if it is fresh by its own fields or by a rule. One that gives no lifetime, or that
+    /// has to be validated before each use, is not stored. The risk: a user who is served the stored response receives a
+    /// cookie that was made for another user.
+    ///
+    /// Default: `false`. A shared cache stores no response with Set-Cookie.
+    pub fn store_set_cookie(mut self, store: bool) -> Self {
+        self.config.policy.store_set_cookie = store;
+        self
+    }
+
+    /// Sets how long a stale response with a validator is kept, so that it can still be revalidated.
+    ///
+    /// Default: 7 days.
+    pub fn stale_retention(mut self, window: Duration) -> Self {
+        self.config.policy.stale_retention = window;
+        self
+    }
+
+    /// Serves stale responses at once for this long, while they are refreshed in the background (RFC 5861 §3).
+    ///
+    /// It counts for responses without `stale-while-revalidate`. `must-revalidate`, `no-cache` and the like still forbid
+    /// it.
+    ///
+    /// Default: zero.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.config.policy.stale_while_revalidate = window;
+        self
+    }
+
+    /// Refreshes responses in the background before they expire, so that popular responses are never stale.
+    ///
+    /// Each hit near the end of a lifetime may begin the refresh, at random; on average it begins `mean` before the end,
+    /// and earlier the more hits there are. It never begins in the first half of a lifetime.
+    ///
+    /// Default: zero. Nothing is refreshed before it expires.
+    pub fn refresh_early(mut self, mean: Duration) -> Self {
+        self.config.refresh_early = mean;
+        self
+    }
+
+    /// Bypasses the cache for requests for which the filter returns `false`.
+    ///
+    /// Such requests go to the inner service, and their responses are not stored. A successful unsafe request among them
+    /// still invalidates what is stored for its URI. Filters add up: a request must pass all of them.
+    ///
+    /// Default: no filter.
+    pub fn filter_request(
+        mut self,
+        filter: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.config.filters.push(Arc::new(filter));
+        self
+    }
+
+    /// Bypasses the cache for requests for which the future of the filter returns `false`.
+    ///
+    /// It is [`filter_request`](Self::filter_request) for a filter that has to wait. The future must own what it needs of
+    /// the request. Every hit waits for it.
+    ///
+    /// Default: no filter.
+    pub fn filter_request_async<F>(
+        mut self,
+        filter: impl Fn(&request::Parts) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        self.config.async_filters.push(Arc::new(move |request| Box::pin(filter(request))));
+        self
+    }
+
+    /// Ignores Cache-Control and Pragma of requests.
+    ///
+    /// It is for a server whose clients should not be able to force a fetch by `no-cache` and the like. The fields are
+    /// still forwarded, and [`CacheOptions`](crate::CacheOptions) still count.
+    ///
+    /// Default: `false`. They are obeyed (RFC 9111 §5.2.1).
+    pub fn ignore_request_directives(mut self, ignore: bool) -> Self {
+        self.config.ignore_request_directives = ignore;
+        self
+    }
+}

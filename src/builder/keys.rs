@@ -1,0 +1,197 @@
+//! The settings of keys: which requests are for the same entry.
+
+#[cfg(feature = "content-keys")]
+use std::error::Error;
+use std::sync::Arc;
+
+use http::{HeaderName, Method, request};
+#[cfg(feature = "content-keys")]
+use http_body::Body;
+
+use super::CacheLayerBuilder;
+#[cfg(feature = "content-keys")]
+use crate::error::Result;
+use crate::policy;
+#[cfg(feature = "content-keys")]
+use crate::service::ReplayedContent;
+use crate::storage::Storage;
+
+/// # Keys
+///
+/// Which requests are for the same entry, and which variant of it they get.
+impl<S: Storage> CacheLayerBuilder<S> {
+    /// Leaves these query parameters out of the key.
+    ///
+    /// Requests that differ in these parameters alone share an entry; use it for tokens and campaign tags. Names are
+    /// compared after percent-decoding, with letter case. The values are in no record of the storage, and
+    /// [rules](Self::rules) do not see them. The request is forwarded unchanged. A query with a semicolon counts as it is,
+    /// since some servers split at semicolons and would find a parameter within an ignored one. Names add up.
+    ///
+    /// Default: every parameter counts.
+    pub fn ignore_query_params<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.identity.ignored_query.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Ignores the order of query parameters.
+    ///
+    /// Values of one name keep their order, which may mean something. So does a query with a semicolon, since some servers
+    /// split at semicolons.
+    ///
+    /// Default: `false`. The order counts.
+    pub fn sort_query(mut self, sort: bool) -> Self {
+        self.config.identity.sorted_query = sort;
+        self
+    }
+
+    /// Gives requests that differ in these fields variants of their own, whatever Vary says.
+    ///
+    /// The values are stored as a keyed hash. An invalidation of the entry ends all its variants. Names add up.
+    ///
+    /// Default: only fields that Vary names count.
+    pub fn key_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.config.policy.key_fields.extend(names);
+        self
+    }
+
+    /// Gives requests that differ in any field variants of their own.
+    ///
+    /// Fields about the cache or the connection do not count (Cache-Control, conditions, ranges, Connection and the like),
+    /// nor do [ignored](Self::ignore_headers) ones.
+    ///
+    /// Default: `false`. Only fields that Vary names count.
+    pub fn key_all_headers(mut self, all: bool) -> Self {
+        self.config.policy.key_fields.retain(|name| *name != policy::ALL_FIELDS);
+        if all {
+            self.config.policy.key_fields.push(policy::ALL_FIELDS);
+        }
+        self
+    }
+
+    /// Ignores these request fields where Vary names them.
+    ///
+    /// The risk: a response that was made for one value is served for another; with Authorization, to another user. Once a
+    /// field counts again, responses that were stored while it was ignored are not served any more. Names add up.
+    ///
+    /// Default: every field that Vary names counts.
+    pub fn ignore_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.config.policy.ignored_fields.extend(names);
+        self
+    }
+
+    /// Shares responses between requests with different Cookie fields, in a private cache.
+    ///
+    /// Authorization still counts. Once the setting is `false` again, responses that were stored under it are not served
+    /// any more.
+    ///
+    /// Default: `false`. Cookie counts.
+    pub fn ignore_cookie(mut self, ignore: bool) -> Self {
+        self.config.policy.ignore_cookie = ignore;
+        self
+    }
+
+    /// Sets the function that names the resource of a request, in place of its URI.
+    ///
+    /// Where it returns `None`, the URI counts, without what is ignored. Requests of one name share an entry; Vary and, in
+    /// a private cache, the credentials still tell them apart. The name should contain the method only if that matters,
+    /// and no secrets, since it is stored. Invalidation uses it too: for an unsafe request, and for that request with the
+    /// URI in the response's Location and Content-Location.
+    ///
+    /// Default: none. The URI counts.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// // All mirrors of a file share an entry.
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .key_fn(|request| Some(request.uri.path().strip_prefix("/mirror/")?.split_once('/')?.1.to_owned()))
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn key_fn(
+        mut self,
+        name: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.identity.key_fn = Some(Arc::new(name));
+        self
+    }
+
+    /// Sets the secret that keys are hashed with.
+    ///
+    /// Processes that share a storage need the same secret. Set your own if someone with access to the storage's keys must
+    /// not be able to confirm that a guessed URL is cached.
+    ///
+    /// Default: a constant of this crate.
+    pub fn key_secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.config.key_secret = secret.into();
+        self
+    }
+
+    /// Sets the methods of the requests that the cache answers.
+    ///
+    /// Methods other than GET and HEAD need the feature `content-keys`. Their requests are told apart by method and
+    /// content. Content counts in a normal form, so that equivalent spellings share an entry: JSON with its members in
+    /// another order, a form with other escapes, multipart content with another boundary. These requests invalidate
+    /// nothing, since naming the method says that they are safe; those that a [filter](Self::filter_request) excludes
+    /// invalidate as usual.
+    ///
+    /// Their responses need a lifetime, of their own or by a rule. A heuristic lifetime is given only to responses to
+    /// QUERY and other safe methods (SEARCH, REPORT, PROPFIND). A request goes to the inner service, and its response is
+    /// not stored, if its content is longer than [`max_content_bytes`](Self::max_content_bytes), if its body type cannot be
+    /// made anew (see [`replay_content`](Self::replay_content)), or if it has conditions or a range.
+    ///
+    /// Default: GET and HEAD.
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.config.methods = methods.into_iter().collect();
+        self
+    }
+
+    /// Sets the length of the longest request content that is read for the key, in bytes.
+    ///
+    /// Default: 256 KiB.
+    #[cfg(feature = "content-keys")]
+    pub fn max_content_bytes(mut self, longest: u64) -> Self {
+        self.config.contents.max_len = longest;
+        self
+    }
+
+    /// Leaves these fields of request content out of the key.
+    ///
+    /// A plain name (`token`) stands for a field at every depth of a JSON document, of a form and of multipart content. A
+    /// path (`auth.token`, `items.*.id`; a dot within a name is written `\\.`) stands for one place of a JSON document.
+    /// An ignored field is ignored with all that is in it, except for `persistedQuery` in GraphQL's `extensions`, which
+    /// identifies the query: it is ignored only by its own name. Ignored fields are in no record of the storage. The
+    /// request is forwarded unchanged. Names add up.
+    ///
+    /// Default: every field counts.
+    ///
+    /// # Errors
+    /// Returns [`Config`](crate::ErrorKind::Config) if a name or path is malformed.
+    #[cfg(feature = "content-keys")]
+    pub fn ignore_content_fields<N: AsRef<str>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Result<Self> {
+        self.config.contents.ignored.add(names)?;
+        Ok(self)
+    }
+
+    /// Sets the function that makes a request body of type `B` from content that the cache has read.
+    ///
+    /// The function gets a [`ReplayedContent`]. Where the cache has read all content,
+    /// [`into_bytes`](ReplayedContent::into_bytes) returns it; otherwise the `ReplayedContent` is itself a body that
+    /// yields what was read and then the rest as it comes.
+    ///
+    /// Default: `Full<Bytes>`, `UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>`, axum's `Body` (feature `axum`) and
+    /// reqwest's `Body` (feature `reqwest`, where it is in memory) are known.
+    #[cfg(feature = "content-keys")]
+    pub fn replay_content<B>(mut self, make: impl Fn(ReplayedContent) -> B + Send + Sync + 'static) -> Self
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.config.contents.replay(make);
+        self
+    }
+}
