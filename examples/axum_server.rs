@@ -34,7 +34,7 @@ pub fn app(layer: &CacheLayer<MemoryStorage>, runs: &Arc<AtomicUsize>) -> Router
 }
 
 #[tokio::main]
-#[allow(dead_code)] // tests/axum.rs includes this file, for its router
+#[allow(dead_code)] // tests/adapters/axum.rs includes this file, for its router
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).status_field("example").build()?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

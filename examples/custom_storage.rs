@@ -53,7 +53,7 @@ impl Storage for MapStorage {
 }
 
 #[tokio::main(flavor = "current_thread")]
-#[allow(dead_code)] // tests/contract.rs includes this file, to run the storage contract on `MapStorage`
+#[allow(dead_code)] // tests/storages/contract.rs includes this file, to run the storage contract on `MapStorage`
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let origin = service_fn(|_: Request<Empty<Bytes>>| async {
         Response::builder().header("cache-control", "max-age=60").body(Full::<Bytes>::from("hello"))

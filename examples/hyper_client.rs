@@ -29,7 +29,7 @@ use tower_response_cache::storage::MemoryStorage;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-#[allow(dead_code)] // tests/hyper_client.rs includes this file, for its servers and client
+#[allow(dead_code)] // tests/adapters/hyper_client.rs includes this file, for its servers and client
 async fn main() -> Result<(), BoxError> {
     let servers = Servers::start().await?;
     let layer = CacheLayer::new(MemoryStorage::new());

@@ -118,7 +118,7 @@ async fn measure(storage_name: &str, size: usize, folder: &std::path::Path) {
         let fetches = Arc::new(AtomicUsize::new(0));
         let origin = Origin { fields, fetches: Arc::clone(&fetches) };
         if storage_name == "bare" {
-            print_row(storage_name, "", size, &herd(origin, &fetches, size).await);
+            print_row(storage_name, "no cache", size, &herd(origin, &fetches, size).await);
             return;
         }
         let (clock, mock): (Clock, MockClock) = Clock::mock();
@@ -145,7 +145,7 @@ async fn main() {
     let folder = tempfile::tempdir().unwrap();
     println!(
         "{:8} {:24} {:>6} {:>8} {:>13} {:>12}",
-        "storage", "URL", "herd", "fetches", "over origin", "memory"
+        "storage", "case", "herd", "fetches", "over origin", "memory"
     );
     let herds: &[usize] = if is_long { &[10, 300, 1000, 10_000] } else { &[10] };
     for storage in ["bare", "memory", "sqlite"] {

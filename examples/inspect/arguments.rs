@@ -97,10 +97,10 @@ pub struct Conditions {
     /// Stored less than this time ago
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub younger_than: Option<Duration>,
-    /// Fresh
+    /// Fresh: the cache may serve it without asking the origin
     #[arg(long, conflicts_with = "stale")]
     pub fresh: bool,
-    /// Stale
+    /// Stale, or validated before each use (no-cache)
     #[arg(long)]
     pub stale: bool,
     /// With a body larger than this, such as 1MiB

@@ -86,7 +86,11 @@ fn parse_origin(text: &str) -> Result<Uri, String> {
     let url: Uri = text.parse().map_err(|error| format!("--origin {text} is not a URL: {error}"))?;
     match (url.scheme_str(), url.authority()) {
         (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => {}
-        _ => return Err(format!("--origin {text} is not an http or https URL of a host, without a user")),
+        _ => {
+            return Err(format!(
+                "--origin {text} must be an http or https URL with a host and without a user"
+            ));
+        }
     }
     match url.path_and_query().map_or("/", |path| path.as_str()) {
         "/" => Ok(url),
