@@ -168,7 +168,9 @@ fn headings_that_are_linked_exist() {
                 (_, module) => ["md", "rs"].map(|end| root().join(format!("src/{module}.{end}"))).to_vec(),
             };
             // rustdoc checks the links to other items.
-            let Some(page_there) = all.iter().find(|other| candidates.contains(&other.path)) else { continue };
+            let Some(page_there) = all.iter().find(|other| candidates.contains(&other.path)) else {
+                continue;
+            };
             assert!(page_there.headings.iter().any(|there| there == heading), "{}: no {link}", page.shown());
         }
     }
