@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Passes all tests: format, lints, docs, unit, contract, integration and doc tests, the examples, the benches (each once).
-# Installs what is missing where it may (nginx, Redis, Java and Maven, from Debian); otherwise says so and goes on without
-# those tests.
-# Servers are started by the tests themselves, on free ports and with temporary data, and end with them.
+# Runs every check: format, lints, docs, unit, contract, integration and doc tests, examples, and each bench once.
+# Installs nginx, Redis, Java and Maven from Debian where it may; otherwise skips their tests, and says so.
+# The tests start their servers themselves, on free ports and with temporary data, and stop them.
 # Usage: tests/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,11 +9,11 @@ cd "$(dirname "$0")/.."
 log=$(mktemp)
 scratch=$(mktemp -d)
 export RUST_BACKTRACE=0
-# What is built from nothing needs no notes for the next build, and is built sooner without them.
+# Incremental state costs time and disk, and a build from an empty target directory has no use for it.
 export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 began=$SECONDS
 
-# Runs a command, and says how long it took.
+# Runs a command, and prints how long it took.
 step() {
   local name=$1 from=$SECONDS
   printf '\n== %s\n' "$name"
@@ -23,8 +22,8 @@ step() {
   printf -- '-- %s: %s s\n' "$name" "$((SECONDS - from))"
 }
 
-# Runs a command beside the steps that follow, and shows its output when `finish` has waited for it. Comes back when cargo
-# has begun to run the tests: until then it holds the lock of the target directory, for which the next step would wait.
+# Runs tests beside the steps that follow; `finish` waits for them and shows their output. Returns when the first test
+# binary runs: until then cargo holds the lock of the target directory, and the next step would wait for it.
 names=()
 groups=()
 beside() {
@@ -96,8 +95,9 @@ command -v nginx >/dev/null || unset REQUIRE_NGINX
 step "build" cargo test --all-features --tests --benches --examples --no-run
 export EXAMPLES_ARE_BUILT=1
 
-# Three groups of tests run at once: schedules and fuzzing have a thread each, and storages on servers wait most of the
-# time. What is left of the cores builds what the other checks need, at the lowest priority, since tests measure time.
+# Three groups of tests run at once, because none of them keeps two cores busy: schedules and fuzzing use one thread, and
+# storages on servers wait most of the time. The other checks run beside them at the lowest priority, because some tests
+# measure time.
 others=()
 for main in tests/*/main.rs; do
   name=$(basename "$(dirname "$main")")
@@ -118,7 +118,7 @@ finish
 step "benches: each once, allocations counted" cargo test --all-features --benches
 
 # --- examples --------------------------------------------------------------------------------------------------------
-# With all features, as they are built already; tests/release.sh builds them with the fewest.
+# All features, because these examples are built already. tests/release.sh builds them with the fewest.
 example() { cargo run -q --all-features --example "$@"; }
 quickstart() { example quickstart -- --storage "$scratch/quickstart.sqlite" "$@"; }
 step "quickstart, an empty storage" quickstart --fresh

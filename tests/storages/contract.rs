@@ -125,7 +125,9 @@ impl Harness for Directory {
     async fn open_bounded(&self, max_bytes: u64) -> Option<DirectoryStorage> {
         // Each a directory of its own.
         let path = tempfile::tempdir_in(&self.folder).unwrap().keep();
-        (self.set)(DirectoryStorage::builder(path)).max_bytes(max_bytes).open().await.ok()
+        let builder = (self.set)(DirectoryStorage::builder(path));
+        // An unbounded one is bounded for the cases about the bound.
+        builder.unbounded(false).max_bytes(max_bytes).open().await.ok()
     }
 
     fn shares(&self) -> bool {

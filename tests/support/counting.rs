@@ -1,4 +1,4 @@
-//! A storage that counts what is written to it, as one does that is paid by the byte.
+//! A storage that counts what is written to it, because some servers charge by the byte.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ pub struct Counting {
     inline_len: usize,
     written: Arc<Mutex<Vec<(Kind, usize)>>>,
     moved: Arc<AtomicUsize>,
-    /// Moving times fails.
+    /// Whether `retain` fails.
     pub moves_fail: Arc<AtomicBool>,
 }
 
@@ -29,12 +29,12 @@ impl Counting {
         }
     }
 
-    /// What was written since this was asked last: kinds and lengths.
+    /// Returns the kinds and lengths of the records written since the last call.
     pub fn written(&self) -> Vec<(Kind, usize)> {
         std::mem::take(&mut self.written.lock().unwrap())
     }
 
-    /// How many records have had their times moved since this was asked last.
+    /// Returns how many records `retain` has moved since the last call.
     pub fn moved(&self) -> usize {
         self.moved.swap(0, Ordering::SeqCst)
     }

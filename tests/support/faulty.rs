@@ -1,4 +1,4 @@
-//! A storage that fails as a test wants it to.
+//! A storage that fails on demand.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ pub enum Mode {
     Hung,
     /// Changes are refused; reading works.
     ReadOnly,
-    /// There is no room for more; reading and deleting work.
+    /// The storage is full; reading and deleting work.
     Full,
     /// Changes never answer; reading works.
     HungWrites,
@@ -33,7 +33,7 @@ pub enum Mode {
 pub struct Faulty {
     pub inner: MemoryStorage,
     mode: Arc<Mutex<Mode>>,
-    /// How many operations reached the store.
+    /// How many operations reached the storage.
     pub operations: Arc<AtomicUsize>,
     wake: Arc<tokio::sync::Notify>,
 }
@@ -57,7 +57,7 @@ impl Faulty {
         self.operations.load(Ordering::SeqCst)
     }
 
-    /// An error while the store has no room.
+    /// Returns an error while the storage is full.
     fn has_room(&self) -> Result<()> {
         match *self.mode.lock().unwrap() {
             Mode::Full => Err(Error::new(ErrorKind::Full, "scripted")),

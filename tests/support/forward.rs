@@ -1,4 +1,4 @@
-//! Methods of a storage that ask the one inside.
+//! Storages of tests that wrap another one.
 
 #![allow(unused_imports)] // each test binary forwards its part
 
@@ -6,7 +6,9 @@ pub use futures_util::Stream;
 pub use tower_response_cache::storage::{Key, Record, Retain};
 pub use tower_response_cache::{Result, Timestamp};
 
-/// `forward!(inner: read, delete)` within an `impl Storage`. What is not named is the trait's own, as in a storage of a user.
+/// Implements the named methods by those of a field: `forward!(inner: read, delete)` within an `impl Storage`.
+///
+/// Other methods are the provided ones of the trait, as in a storage that implements only what is required.
 macro_rules! forward {
     ($inner:tt: $($method:ident),+ $(,)?) => {
         $(forward!(@$method $inner);)+

@@ -1,4 +1,4 @@
-//! A scripted origin, and short ways to ask through a cache.
+//! A cache over a scripted origin, and the requests and responses of tests.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 pub mod counting;
@@ -23,7 +23,7 @@ use tower_response_cache::{CacheBody, CacheLayer, CacheStatus, Clock, MockClock}
 pub type ReqBody = Full<Bytes>;
 type Script = dyn FnMut(&Request<ReqBody>) -> Response<Full<Bytes>> + Send;
 
-/// An origin that answers by a script, and remembers what it was asked.
+/// An origin that answers from a closure and records its requests.
 #[derive(Clone)]
 pub struct Origin {
     script: Arc<Mutex<Box<Script>>>,
@@ -35,16 +35,18 @@ impl Origin {
         Self { script: Arc::new(Mutex::new(Box::new(script))), asked: Arc::default() }
     }
 
-    /// One response for every request.
+    /// Answers every request with the same response.
     pub fn always(response: http::response::Builder, body: &'static str) -> Self {
         let response = response.body(Full::from(body)).unwrap();
         Self::new(move |_| response.clone())
     }
 
+    /// Returns how many requests have come.
     pub fn count(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 
+    /// Returns the header fields of the last request.
     pub fn last(&self) -> HeaderMap {
         self.asked.lock().unwrap().last().unwrap().2.clone()
     }
@@ -69,7 +71,7 @@ impl Service<Request<ReqBody>> for Origin {
 
 pub type Boxed = BoxCloneSyncService<Request<ReqBody>, Response<CacheBody<Full<Bytes>>>, Infallible>;
 
-/// A cache over an origin, with a clock that the test holds.
+/// A cache over an [`Origin`], with a clock that the test moves.
 pub struct Fixture<S: Storage = MemoryStorage> {
     pub layer: CacheLayer<S>,
     pub origin: Origin,
@@ -101,11 +103,12 @@ impl<S: Storage> Fixture<S> {
         Self { layer, origin, clock: mock, service }
     }
 
+    /// Sends a request, and leaves the body of the response unread.
     pub async fn send(&self, request: Request<ReqBody>) -> Response<CacheBody<Full<Bytes>>> {
         self.service.clone().oneshot(request).await.unwrap()
     }
 
-    /// Sends a request and reads the whole response.
+    /// Sends a request, and reads the whole response.
     pub async fn ask(&self, request: Request<ReqBody>) -> Answer {
         Answer::read(self.send(request).await).await
     }
@@ -138,6 +141,7 @@ impl Answer {
         Self { code: head.status, headers: head.headers, body: body.to_bytes(), trailers, status }
     }
 
+    /// Returns what the cache did, such as `hit` or `miss`.
     pub fn word(&self) -> &'static str {
         self.status.word()
     }
@@ -173,7 +177,7 @@ pub fn not_modified(fields: &[(&str, &str)]) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whether a request asks for confirmation of this entity tag.
+/// Returns whether the request has this entity tag in If-None-Match.
 pub fn has_tag(request: &Request<ReqBody>, tag: &str) -> bool {
     request.headers().get(header::IF_NONE_MATCH).is_some_and(|value| value.to_str().unwrap() == tag)
 }

@@ -1,4 +1,6 @@
-//! Futures that a test polls by hand, and only when they were woken: a wake-up that is lost leaves one unfinished.
+//! Futures that a test polls by hand.
+//!
+//! A task is polled only when it was woken, so that a lost wake-up leaves it unfinished.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +35,7 @@ impl<T> Task<T> {
         self.future.is_some() && self.woken.0.load(Ordering::SeqCst)
     }
 
-    /// One poll, woken or not.
+    /// Polls once, woken or not.
     pub fn poll(&mut self) {
         let Some(future) = &mut self.future else { return };
         self.woken.0.store(false, Ordering::SeqCst);
@@ -48,7 +50,7 @@ impl<T> Task<T> {
         self.future.is_none()
     }
 
-    /// Polls for as long as it is woken; what came of it, once.
+    /// Polls for as long as the task is woken, and returns its output once.
     pub fn run(&mut self) -> Option<T> {
         while self.is_woken() {
             self.poll();
@@ -57,18 +59,18 @@ impl<T> Task<T> {
     }
 }
 
-/// Polls all of them for as long as any is woken, and what was spawned beside them.
+/// Polls all tasks for as long as any is woken, and lets spawned tasks run in between.
 pub async fn settle<T>(tasks: &mut [Task<T>]) {
     for _ in 0..1000 {
         tasks.iter_mut().filter(|task| task.is_woken()).for_each(Task::poll);
         tokio::task::yield_now().await;
         if !tasks.iter().any(Task::is_woken) {
-            // Once more, for what is spawned by what was spawned.
+            // A spawned task may have spawned another.
             tokio::task::yield_now().await;
             if !tasks.iter().any(Task::is_woken) {
                 return;
             }
         }
     }
-    panic!("they wake each other for ever");
+    panic!("the tasks wake each other for ever");
 }
