@@ -1,17 +1,21 @@
-//! Why an operation of a storage, or the building of a cache, failed.
+//! The error type of storages and of building a cache: [`Error`].
 //!
-//! One opaque struct with a [kind](ErrorKind), a message and a source. Messages say what happened and what to do, and
-//! never hold a URL, a header value or a key.
+//! # Invariants
+//!
+//! - A message says what happened and what to do about it.
+//! - A message contains no URL, no header value and no key, so that it may be logged.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// The result of an operation of a storage.
+/// The result of a storage operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of a storage, or of building a cache. Cheap to clone.
+/// The error type of storages and of building a cache.
+///
+/// It has a [kind](ErrorKind), a message, and perhaps a [source](StdError::source). It is cheap to clone.
 ///
 /// ```
 /// use tower_response_cache::{Error, ErrorKind};
@@ -27,46 +31,54 @@ pub struct Error {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of failure an [`Error`] is: what a program can act on.
+/// The kind of an [`Error`], which a program can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The store cannot be reached, or failed in a way that may pass.
+    /// The storage cannot be reached, or failed in a way that may be temporary.
     Unavailable,
-    /// The store refuses our credentials, or they give no right to what was asked.
+    /// The storage refuses the credentials, or they do not permit the operation.
     Denied,
-    /// The store did not answer within the deadline.
+    /// The storage did not answer within the deadline.
     Timeout,
-    /// A record is longer than the store takes ([`Storage::max_record_len`](crate::storage::Storage::max_record_len)).
+    /// A record is longer than the storage accepts.
+    ///
+    /// See [`Storage::max_record_len`](crate::storage::Storage::max_record_len).
     TooLarge,
-    /// More is asked of the store at once than it does, and this was not done.
+    /// The storage has too many operations to do, and did not do this one.
     Busy,
-    /// The store takes no writes (a read-only file, a replica, a user without the right to write). It may still be read.
+    /// The storage accepts no writes, but can still be read.
+    ///
+    /// Examples are a read-only file, a replica, and a user without the permission to write.
     ReadOnly,
-    /// The store has no room for more (a full disk, a server out of memory). It may still be read.
+    /// The storage has no room for more, but can still be read.
+    ///
+    /// Examples are a full disk and a server that is out of memory.
     Full,
-    /// The store holds something that is not this crate's, or is damaged.
+    /// The storage holds data that is damaged, or that another program wrote.
     Corrupt,
-    /// A setting is wrong: nothing was opened.
+    /// A setting is wrong. Nothing was opened.
     Config,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl Error {
-    /// An error of this kind. The message is lower case and names no URL, header value or key.
+    /// Creates an error with a kind and a message.
+    ///
+    /// The message should begin in lower case, and contain no URL, header value or key.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
 
-    /// The same error with what caused it, for [`source`](StdError::source).
+    /// Sets the cause of the error, which [`source`](StdError::source) returns.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -1,10 +1,15 @@
-//! Bytes as hexadecimal digits, two to a byte and in lower case: the one codec of keys, file names and percent signs.
+//! Encodes and decodes hexadecimal digits, for the names of keys and files and for percent-encoding.
+//!
+//! # Invariants
+//!
+//! - Each byte is encoded as two lower-case digits.
+//! - Only one text is decoded to the same bytes, so that no two names belong to one key.
 
 use std::fmt::{self, Write};
 
-/// Writes the digits of these bytes.
+/// Writes the digits of some bytes.
 pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> fmt::Result {
-    // Not `{:02x}`: a key's name is written for every operation of a storage.
+    // A table is faster than `{:02x}`, and the name of a key is written for every operation of a storage.
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().try_for_each(|byte| {
         to.write_char(char::from(DIGITS[usize::from(byte >> 4)]))?;
@@ -12,15 +17,16 @@ pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> fmt::Result {
     })
 }
 
-/// Returns the digits of these bytes.
+/// Returns the digits of some bytes.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
-    let _ = write(&mut text, bytes); // a String takes all
+    let _ = write(&mut text, bytes); // writing to a String never fails
     text
 }
 
-/// Reads what [`text`] made of so many bytes; `None` for anything else, capital letters among it, so that no two names
-/// are those of one key.
+/// Decodes the digits of `N` bytes, as [`text`] encodes them.
+///
+/// Returns `None` for any other text. Capital letters are refused as well: with them, two names would belong to one key.
 pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N || digits.iter().any(u8::is_ascii_uppercase) {
@@ -33,7 +39,9 @@ pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Returns the byte of two digits, capital letters or not, as after a percent sign.
+/// Decodes the byte of two digits, in lower or upper case.
+///
+/// Such digits follow a percent sign in a URI.
 pub(crate) fn octet(high: u8, low: u8) -> Option<u8> {
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     Some(value(high)? << 4 | value(low)?)
@@ -44,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back_from_their_digits() {
+    fn decoding_restores_encoded_bytes() {
         let bytes: [u8; 256] = std::array::from_fn(|number| number as u8);
         assert!(text(&bytes).starts_with("000102") && text(&bytes).ends_with("fdfeff"));
         assert_eq!(read(&text(&bytes)), Some(bytes));
@@ -52,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_not_read() {
+    fn other_text_is_refused() {
         for other in ["", "0", "000", "0000", "0g", "+1", "0A", "A0", " 0", "é"] {
             assert_eq!(read::<1>(other), None, "{other}");
         }

@@ -109,7 +109,7 @@ impl<S: Storage> CacheLayer<S> {
     /// Returns the storage's error if the write was not acknowledged. This process treats the tag as invalidated all the
     /// same, and repeats the write by itself.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.shared.records.end_tag(name).await
+        self.shared.records.invalidate_tag(name).await
     }
 
     /// Invalidates all responses in a group that the origin named by Cache-Groups (RFC 9875).
@@ -121,7 +121,7 @@ impl<S: Storage> CacheLayer<S> {
     /// # Errors
     /// Returns [`Config`](crate::ErrorKind::Config) if `origin` is malformed, or the error of `invalidate_tag`.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.shared.records.end_group(origin, name).await
+        self.shared.records.invalidate_origin_group(origin, name).await
     }
 
     /// Returns how many bytes the storage keeps, and its bound on them ([`Storage::usage`]).
@@ -169,7 +169,7 @@ impl<S: Storage> CacheLayer<S> {
 
     /// Returns the storage.
     pub fn storage(&self) -> &S {
-        self.shared.records.store.store()
+        self.shared.records.storage.inner()
     }
 }
 

@@ -1,7 +1,12 @@
-//! Time as the cache sees it: a [`Timestamp`] in milliseconds, read from a [`Clock`] that a test can hold.
+//! The time of the cache.
 //!
-//! Promises: arithmetic saturates and never panics; [`Timestamp::NEVER`] is later than every other moment, so that the
-//! longest of two retentions is their maximum; a clone of a mock clock shows the same time as its original.
+//! A [`Timestamp`] in milliseconds is read from a [`Clock`], which a test can control.
+//!
+//! # Invariants
+//!
+//! - Arithmetic saturates, and never panics.
+//! - [`Timestamp::NEVER`] is later than every other timestamp, so that the longer of two retentions is their maximum.
+//! - A clone of a mock clock shows the same time as its original.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A moment, in milliseconds since the Unix epoch. Moments before the epoch count as the epoch.
+/// A point in time, in milliseconds since the Unix epoch.
+///
+/// A time before the epoch becomes the epoch.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,37 +31,43 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch itself, the earliest moment.
+    /// The Unix epoch, which is the earliest timestamp.
     pub const EPOCH: Self = Self(0);
-    /// Later than every moment: what never expires is retained until then.
+    /// A timestamp later than all others.
+    ///
+    /// A record that never expires is retained until then.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// A moment from milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// A moment from whole seconds since the epoch; saturates.
+    /// Creates a timestamp from seconds since the epoch.
+    ///
+    /// Saturates at [`NEVER`](Self::NEVER).
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1000))
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the epoch.
+    /// Returns the whole seconds since the epoch.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
 
-    /// True for [`Timestamp::NEVER`].
+    /// Returns whether this is [`NEVER`](Self::NEVER).
     pub const fn is_never(self) -> bool {
         self.0 == u64::MAX
     }
 
-    /// How long after `earlier` this is; zero when it is before.
+    /// Returns the duration since an earlier timestamp.
+    ///
+    /// Returns zero if `earlier` is later than this one.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -86,9 +99,10 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl From<Timestamp> for SystemTime {
-    /// The same moment, or the latest that the platform can tell.
+    /// Converts to the same time, but not later than the end of the year 9999.
     fn from(time: Timestamp) -> Self {
-        let latest = Duration::from_secs(253_402_300_799); // the end of the year 9999
+        // `SystemTime` panics on overflow, whose limit depends on the platform. Every platform can represent the year 9999.
+        let latest = Duration::from_secs(253_402_300_799);
         UNIX_EPOCH + Duration::from_millis(time.0).min(latest)
     }
 }
@@ -99,7 +113,9 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// Where the time comes from: the system, or a [`MockClock`] in tests.
+/// A source of the current time.
+///
+/// It is the system's clock, or in tests a clock that a [`MockClock`] moves.
 ///
 /// ```
 /// use std::time::Duration;
@@ -111,38 +127,40 @@ impl fmt::Debug for Timestamp {
 /// assert_eq!(clock.now().since(before), Duration::from_secs(60));
 /// ```
 #[derive(Clone, Default)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Clone, Default)]
-enum Source {
+enum TimeSource {
     #[default]
     System,
     Mock(MockClock),
 }
 
 impl Clock {
-    /// The system's clock. Default.
+    /// Returns the system's clock, which is the default.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(TimeSource::System)
     }
 
-    /// A clock that stands until its handle moves it. It begins at 2026-01-01T00:00:00Z.
+    /// Returns a clock for tests, and a handle that moves it.
+    ///
+    /// The clock starts at 2026-01-01T00:00:00Z, and stands still until the handle moves it.
     pub fn mock() -> (Self, MockClock) {
         let mock = MockClock(Arc::new(AtomicU64::new(1_767_225_600_000)));
-        (Self(Source::Mock(mock.clone())), mock)
+        (Self(TimeSource::Mock(mock.clone())), mock)
     }
 
-    /// Whether it is the system's, which nobody holds.
+    /// Returns whether this is the system's clock.
     #[cfg(feature = "redis")]
     pub(crate) fn is_system(&self) -> bool {
-        matches!(self.0, Source::System)
+        matches!(self.0, TimeSource::System)
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => SystemTime::now().into(),
-            Source::Mock(mock) => mock.now(),
+            TimeSource::System => SystemTime::now().into(),
+            TimeSource::Mock(mock) => mock.now(),
         }
     }
 }
@@ -150,28 +168,29 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Source::System => f.write_str("Clock::System"),
-            Source::Mock(mock) => f.debug_tuple("Clock").field(mock).finish(),
+            TimeSource::System => f.write_str("Clock::System"),
+            TimeSource::Mock(mock) => f.debug_tuple("Clock").field(mock).finish(),
         }
     }
 }
 
-/// Moves the [`Clock`] that it was made with.
+/// A handle that moves the [`Clock`] returned together with it by [`Clock::mock`].
 #[derive(Clone, Debug)]
 pub struct MockClock(Arc<AtomicU64>);
 
 impl MockClock {
-    /// The time that the clock shows.
+    /// Returns the time that the clock shows.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
+        // SeqCst, so that a test may move the clock in one task and rely on the new time in any other.
         self.0.store((self.now() + by).0, Ordering::SeqCst);
     }
 
-    /// Sets the clock, backwards too.
+    /// Sets the clock, forward or back.
     pub fn set(&self, to: Timestamp) {
         self.0.store(to.0, Ordering::SeqCst);
     }

@@ -9,15 +9,56 @@ cd "$(dirname "$0")/.."
 
 log=$(mktemp)
 scratch=$(mktemp -d)
-trap 'rm -rf "$log" "$scratch"' EXIT
 export RUST_BACKTRACE=0
+# What is built from nothing needs no notes for the next build, and is built sooner without them.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 began=$SECONDS
 
+# Runs a command, and says how long it took.
 step() {
-  printf '\n== %s\n' "$1"
+  local name=$1 from=$SECONDS
+  printf '\n== %s\n' "$name"
   shift
   "$@" 2>&1 | tee -a "$log"
+  printf -- '-- %s: %s s\n' "$name" "$((SECONDS - from))"
 }
+
+# Runs a command beside the steps that follow, and shows its output when `finish` has waited for it. Comes back when cargo
+# has begun to run the tests: until then it holds the lock of the target directory, for which the next step would wait.
+names=()
+groups=()
+beside() {
+  local name=$1 output=$scratch/beside.${#names[@]} from=$SECONDS
+  shift
+  set -m # a process group of its own, so that it can be ended with all that it starts
+  (
+    "$@" >"$output" 2>&1 && code=0 || code=$?
+    printf -- '-- %s: %s s\n' "$name" "$((SECONDS - from))" >>"$output"
+    exit "$code"
+  ) &
+  set +m
+  names+=("$name")
+  groups+=($!)
+  until grep -q 'Running ' "$output" 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.2; done
+}
+
+finish() {
+  local number failed=""
+  for number in "${!names[@]}"; do
+    printf '\n== %s\n' "${names[number]}"
+    wait "${groups[number]}" || failed=1
+    tee -a "$log" <"$scratch/beside.$number"
+  done
+  names=()
+  groups=()
+  [ -z "$failed" ]
+}
+
+clean() {
+  for group in "${groups[@]}"; do kill -- "-$group" 2>/dev/null || true; done
+  rm -rf "$log" "$scratch"
+}
+trap clean EXIT
 
 # --- tools -----------------------------------------------------------------------------------------------------------
 command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust first" >&2; exit 1; }
@@ -43,9 +84,6 @@ done
 # --- checks ----------------------------------------------------------------------------------------------------------
 step "format" cargo fmt --check
 step "lints, all features" cargo clippy --all-features --all-targets -- -D warnings
-step "lints, no features" cargo clippy --no-default-features --lib -- -D warnings
-step "lints, default features" cargo clippy --all-targets -- -D warnings
-step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
 tree=$(cargo tree -e normal --prefix none)
 if grep -qE '^(rusqlite|tokio-rusqlite|libsqlite3-sys|fs4|reqwest|axum|hyper) ' <<<"$tree"; then
   echo "the default features pull in a driver or an adapter" >&2
@@ -55,14 +93,34 @@ fi
 # --- tests -----------------------------------------------------------------------------------------------------------
 export REQUIRE_NGINX=1
 command -v nginx >/dev/null || unset REQUIRE_NGINX
-step "unit, contract and integration tests" cargo test --all-features --lib --tests --examples
-step "fuzzing for a minute" env FUZZ_SECONDS=60 cargo test --all-features --test fuzz
-step "doc tests" cargo test --all-features --doc
-step "unit tests, default features" cargo test --lib
+step "build" cargo test --all-features --tests --benches --examples --no-run
+export EXAMPLES_ARE_BUILT=1
+
+# Three groups of tests run at once: schedules and fuzzing have a thread each, and storages on servers wait most of the
+# time. What is left of the cores builds what the other checks need, at the lowest priority, since tests measure time.
+others=()
+for main in tests/*/main.rs; do
+  name=$(basename "$(dirname "$main")")
+  case $name in
+    model | fuzz | every_storage) ;;
+    *) others+=(--test "$name") ;;
+  esac
+done
+beside "schedules; fuzzing for a minute" env FUZZ_SECONDS=60 cargo test --all-features --test model --test fuzz
+beside "every storage" cargo test --all-features --test every_storage
+beside "unit and other tests" cargo test --all-features --lib "${others[@]}"
+step "lints, default features" nice -n 19 cargo clippy --all-targets -- -D warnings
+step "lints, no features" nice -n 19 cargo clippy --no-default-features --lib -- -D warnings
+step "docs" nice -n 19 env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
+step "unit tests, default features" nice -n 19 cargo test --lib
+step "doc tests" nice -n 19 cargo test --all-features --doc
+finish
 step "benches: each once, allocations counted" cargo test --all-features --benches
 
 # --- examples --------------------------------------------------------------------------------------------------------
-quickstart() { cargo run -q --example quickstart --features sqlite -- --storage "$scratch/quickstart.sqlite" "$@"; }
+# With all features, as they are built already; tests/release.sh builds them with the fewest.
+example() { cargo run -q --all-features --example "$@"; }
+quickstart() { example quickstart -- --storage "$scratch/quickstart.sqlite" "$@"; }
 step "quickstart, an empty storage" quickstart --fresh
 step "quickstart, the same file again" quickstart
 quickstart >"$scratch/again"
@@ -75,9 +133,8 @@ if quickstart "http://127.0.0.1:1/" >"$scratch/out" 2>"$scratch/err"; then
   exit 1
 fi
 [ "$(wc -l <"$scratch/err")" = 1 ] || { echo "the quickstart's error is not one line:"; cat "$scratch/err"; exit 1; }
-for example in examples/*.rs; do
-  name=$(basename "$example" .rs)
-  step "example $name" cargo run -q --all-features --example "$name"
+for file in examples/*.rs; do
+  step "example $(basename "$file" .rs)" example "$(basename "$file" .rs)"
 done
 
 # --- totals ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ impl Arguments {
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--fresh" => fresh = true,
-                "--storage" => storage = Some(words.next().unwrap_or_default()),
+                "--storage" | "--store" => storage = Some(words.next().unwrap_or_default()),
                 option if option.starts_with("--storage=") => {
                     storage = Some(option["--storage=".len()..].to_owned());
                 }

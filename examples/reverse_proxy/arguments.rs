@@ -63,7 +63,7 @@ impl Arguments {
                 "--private" => shared = false,
                 "--listen" => listen = value()?,
                 "--origin" => origin = Some(parse_origin(&value()?)?),
-                "--storage" => storage = value()?,
+                "--storage" | "--store" => storage = value()?,
                 "--threads" => threads = Some(parse_threads(&value()?)?),
                 "--timeout" => timeout = parse_seconds(&value()?)?,
                 "--bare" => {

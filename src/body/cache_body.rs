@@ -1,4 +1,4 @@
-//! The body itself.
+//! The body of a response that went through the cache: [`CacheBody`].
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,9 +12,11 @@ use pin_project_lite::pin_project;
 
 use super::{BodyError, BodyErrorKind};
 use crate::control::CacheStatus;
-use crate::observe::Tally;
+use crate::observe::ByteCounter;
 
-/// Where a body comes from that is not the inner service's alone: the store, or a download that several may read.
+/// A reader of a stored body, or of a download that several requests share.
+///
+/// The methods are those of [`Body`], without its generics and pins: [`CacheBody`] holds it as a trait object.
 pub(crate) trait Source: Send + Sync {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
     fn is_end_stream(&self) -> bool;
@@ -22,8 +24,10 @@ pub(crate) trait Source: Send + Sync {
 }
 
 pin_project! {
-    /// The body of a response that went through the cache: the inner service's (kept or not on its way), or a stored
-    /// one. Data comes as [`Bytes`]; errors as [`BodyError`].
+    /// The body of a response that went through the cache.
+    ///
+    /// It is the inner service's body, which may be stored while it is read, or a stored body. Its data is [`Bytes`], its
+    /// error is [`BodyError`].
     ///
     /// ```
     /// use http_body_util::{BodyExt, Full};
@@ -38,57 +42,66 @@ pin_project! {
     /// ```
     pub struct CacheBody<B> {
         #[pin]
-        kind: Kind<B>,
+        content: BodyContent<B>,
         status: Option<CacheStatus>,
-        tally: Tally,
+        byte_counter: ByteCounter,
     }
 }
 
 pin_project! {
-    #[project = KindProj]
-    enum Kind<B> {
-        /// In memory: what remains of it.
+    #[project = BodyContentProj]
+    enum BodyContent<B> {
+        /// A whole body in memory, or what remains of it. The trailers are boxed, since few bodies have any.
         Whole { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
+        /// A reader, boxed because its type depends on the storage.
         Source { source: Box<dyn Source> },
+        /// The body of the inner service.
         Inner { #[pin] body: B },
     }
 }
 
 impl<B> CacheBody<B> {
-    /// What the cache did about this response; `None` for a body that no cache made. The same value is in the
-    /// response's extensions, unless that is switched off.
+    /// Returns how the cache answered the request.
+    ///
+    /// Returns `None` for a body that no cache made, such as the default one. The same value is in the extensions of the
+    /// response, unless [`status_in_extensions(false)`](crate::CacheLayerBuilder::status_in_extensions) is set.
     pub fn status(&self) -> Option<&CacheStatus> {
         self.status.as_ref()
     }
 
+    /// Sets the status.
     pub(crate) fn set_status(&mut self, status: CacheStatus) {
         self.status = Some(status);
     }
 
-    /// Has the bytes counted that the caller gets.
-    pub(crate) fn set_tally(&mut self, tally: Tally) {
-        self.tally = tally;
+    /// Sets the counter for the bytes that the caller gets.
+    pub(crate) fn set_byte_counter(&mut self, byte_counter: ByteCounter) {
+        self.byte_counter = byte_counter;
     }
 
-    fn of(kind: Kind<B>) -> Self {
-        Self { kind, status: None, tally: Tally::none() }
+    fn of(content: BodyContent<B>) -> Self {
+        Self { content, status: None, byte_counter: ByteCounter::none() }
     }
 
+    /// Returns a body without data.
     pub(crate) fn empty() -> Self {
-        Self::of(Kind::Whole { data: None, trailers: None })
+        Self::of(BodyContent::Whole { data: None, trailers: None })
     }
 
+    /// Returns a body that is in memory as a whole.
     pub(crate) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         let data = Some(data).filter(|data| !data.is_empty());
-        Self::of(Kind::Whole { data, trailers: trailers.map(Box::new) })
+        Self::of(BodyContent::Whole { data, trailers: trailers.map(Box::new) })
     }
 
+    /// Returns a body that a reader provides.
     pub(crate) fn from_source(source: Box<dyn Source>) -> Self {
-        Self::of(Kind::Source { source })
+        Self::of(BodyContent::Source { source })
     }
 
+    /// Returns a body that passes on the one of the inner service.
     pub(crate) fn inner(body: B) -> Self {
-        Self::of(Kind::Inner { body })
+        Self::of(BodyContent::Inner { body })
     }
 }
 
@@ -105,42 +118,44 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.project();
-        let polled = match this.kind.project() {
-            KindProj::Whole { data, trailers } => {
+        let polled = match this.content.project() {
+            BodyContentProj::Whole { data, trailers } => {
                 let frame = data.take().map(Frame::data);
                 Poll::Ready(frame.or_else(|| trailers.take().map(|map| Frame::trailers(*map))).map(Ok))
             }
-            KindProj::Source { source } => source.poll_frame(cx),
-            KindProj::Inner { body } => body.poll_frame(cx).map(|frame| frame.map(into_bytes)),
+            BodyContentProj::Source { source } => source.poll_frame(cx),
+            BodyContentProj::Inner { body } => body.poll_frame(cx).map(|frame| frame.map(into_bytes)),
         };
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            this.tally.add(data.len());
+            this.byte_counter.add(data.len());
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Whole { data, trailers } => data.is_none() && trailers.is_none(),
-            Kind::Source { source } => source.is_end_stream(),
-            Kind::Inner { body } => body.is_end_stream(),
+        match &self.content {
+            BodyContent::Whole { data, trailers } => data.is_none() && trailers.is_none(),
+            BodyContent::Source { source } => source.is_end_stream(),
+            BodyContent::Inner { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Whole { data, .. } => {
+        match &self.content {
+            BodyContent::Whole { data, .. } => {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
-            Kind::Source { source } => source.size_hint(),
-            Kind::Inner { body } => body.size_hint(),
+            BodyContent::Source { source } => source.size_hint(),
+            BodyContent::Inner { body } => body.size_hint(),
         }
     }
 }
 
-/// The frame with its data as one piece (without copying, if it is [`Bytes`] already).
+/// Converts the data of a frame to [`Bytes`].
+///
+/// Data that is [`Bytes`] already is not copied.
 fn into_bytes<D: Buf, E: Into<Box<dyn StdError + Send + Sync>>>(
     frame: Result<Frame<D>, E>,
 ) -> Result<Frame<Bytes>, BodyError> {
@@ -152,17 +167,17 @@ fn into_bytes<D: Buf, E: Into<Box<dyn StdError + Send + Sync>>>(
 
 impl<B> fmt::Debug for CacheBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.kind {
-            Kind::Whole { .. } => "whole",
-            Kind::Source { .. } => "source",
-            Kind::Inner { .. } => "inner",
+        let kind = match &self.content {
+            BodyContent::Whole { .. } => "whole",
+            BodyContent::Source { .. } => "source",
+            BodyContent::Inner { .. } => "inner",
         };
         f.debug_struct("CacheBody").field("kind", &kind).field("status", &self.status).finish()
     }
 }
 
 impl<B> Default for CacheBody<B> {
-    /// An empty body.
+    /// Returns an empty body without a status.
     fn default() -> Self {
         Self::empty()
     }

@@ -1,31 +1,37 @@
-//! Why a body ended before its end.
+//! The error that ends a body early: [`BodyError`].
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// The error of a [`CacheBody`](super::CacheBody). Cheap to clone; the inner body's error is its source.
+/// The error type of a [`CacheBody`](super::CacheBody).
+///
+/// It is cheap to clone, because several readers of one body may get the same error. Its
+/// [`source`](StdError::source) is the error of the inner service's body, or of the storage.
 #[derive(Clone, Debug)]
 pub struct BodyError {
     kind: BodyErrorKind,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// Where the error of a body comes from.
+/// The kind of a [`BodyError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyErrorKind {
     /// The inner service's body failed.
     Inner,
-    /// The storage could not give the rest of a stored body that had begun.
+    /// The storage could not read the rest of a stored body that had begun.
     Storage,
-    /// The body was not as long as was announced.
+    /// The body does not have its announced length.
     Length,
-    /// The response could not be stored while several callers read it, and this one was too slow for the others.
+    /// This reader was too slow for the other readers of the same download.
+    ///
+    /// Several requests share the download, and it could not be stored, so that they must read at the same pace.
     TooSlow,
 }
 
 impl BodyError {
+    /// Creates an error with a kind, and with what caused it.
     pub(crate) fn new(
         kind: BodyErrorKind,
         source: Option<impl Into<Box<dyn StdError + Send + Sync>>>,
@@ -33,7 +39,7 @@ impl BodyError {
         Self { kind, source: source.map(|source| Arc::from(source.into())) }
     }
 
-    /// Where the error comes from.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> BodyErrorKind {
         self.kind
     }
@@ -42,9 +48,9 @@ impl BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            BodyErrorKind::Inner => "the response's body failed",
+            BodyErrorKind::Inner => "the body of the response failed",
             BodyErrorKind::Storage => "the rest of the stored body could not be read",
-            BodyErrorKind::Length => "the body is not as long as was announced",
+            BodyErrorKind::Length => "the body does not have its announced length",
             BodyErrorKind::TooSlow => "this reader was too slow for the others that share its download",
         })
     }

@@ -1,9 +1,13 @@
 //! The body of a response that went through the cache: [`CacheBody`].
 //!
-//! Promises: each frame of the inner body reaches the caller when it arrives; a body never ends short without an
-//! error; `is_end_stream` and `size_hint` are the inner body's, or the stored body's; it is `Sync` and `Unpin`
-//! whenever the inner body is. What comes from elsewhere than the inner service is the business of the [`Source`]
-//! behind it.
+//! A body that is stored or shared is read through a [`Source`], whose implementations are in `service::body`.
+//!
+//! # Invariants
+//!
+//! - Each frame of the inner body reaches the caller when it arrives.
+//! - A body that ends early ends with an error.
+//! - `is_end_stream` and `size_hint` are those of the inner body, or of the stored body.
+//! - The body is `Sync` and `Unpin` if the inner body is.
 
 mod cache_body;
 mod error;

@@ -153,7 +153,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Default: 256 KiB.
     #[cfg(feature = "content-keys")]
     pub fn max_content_bytes(mut self, longest: u64) -> Self {
-        self.config.contents.most = longest;
+        self.config.contents.max_len = longest;
         self
     }
 

@@ -43,7 +43,7 @@ impl<S: Storage> CacheHandle<S> {
             (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
         let keyer = shared.records.keyer.clone();
         // Before the listing. A fetch that is under way then either is stored before the listing, or finds this note.
-        self.shared.records.changes.note_deletion(Arc::new(move |key, record, names| {
+        self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
             let (text, variant) = match decode(record) {
                 Some(Slot::Head(head)) => (&head.key_text, &head.inline),
                 Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
@@ -84,7 +84,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// Returns the storage's error. Some records may be removed by then.
     pub async fn delete_expired(&self) -> Result<u64> {
-        self.shared.records.store.store().delete_expired(self.shared.config.clock.now()).await
+        self.shared.records.storage.inner().delete_expired(self.shared.config.clock.now()).await
     }
 
     /// Deletes all entries, and returns how many responses there were.
@@ -98,13 +98,13 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns the storage's error. Some responses may be deleted by then.
     pub async fn clear(&self) -> Result<u64> {
         let everything = EntryFilter::new();
-        if !self.across_partitions && !self.shared.config.has_usual_keys() {
+        if !self.across_partitions && !self.shared.config.has_default_keys() {
             return self.delete_matching(&everything).await;
         }
         let all = self.clone().across_partitions(true);
         let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
         invalidated(&self.shared.observer, "hand", None);
-        self.shared.records.store.store().clear().await?;
+        self.shared.records.storage.inner().clear().await?;
         Ok(count)
     }
 
@@ -164,7 +164,7 @@ impl<S: Storage> CacheHandle<S> {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
-        self.shared.records.store.retain(&groups, Retain::AtLeast(until)).await?;
+        self.shared.records.storage.retain(&groups, Retain::AtLeast(until)).await?;
         let Some(slot) = decode(&record) else { return Ok(false) };
         let retain = match slot {
             // Without names it leads to no other variants.
@@ -174,14 +174,14 @@ impl<S: Storage> CacheHandle<S> {
         };
         let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };
         let new = entry::record(slot, retain);
-        match self.shared.records.store.write_if(key, Some(record.stamp()), new).await {
+        match self.shared.records.storage.write_if(key, Some(record.stamp()), new).await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(false),
             Err(error) => return Err(error),
         }
         if key.kind == Kind::Variant {
-            self.shared.records.store.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
+            self.shared.records.storage.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
         }
         // Where the body is now kept for a shorter time. Its readers have the grace to finish.
         self.shared.records.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;

@@ -96,7 +96,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     ///
     /// If the other storage has one already, it stays: without a tag, an answer of the origin is longer, but not wrong.
     async fn take_index(&self, key: Key) -> Result<()> {
-        if let Some(index) = self.handle.shared.records.store.read(key).await? {
+        if let Some(index) = self.handle.shared.records.storage.read(key).await? {
             self.ask(self.to.write_if(key, None, index)).await?;
         }
         Ok(())
@@ -137,7 +137,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     /// Copies the chunks of a body; returns `false` if one is gone, or is too large.
     async fn take_chunks(&self, chunks: ChunkKeys) -> Result<bool> {
         for key in chunks {
-            let Some(chunk) = self.handle.shared.records.store.read_chunk(key).await? else {
+            let Some(chunk) = self.handle.shared.records.storage.read_chunk(key).await? else {
                 return Ok(false);
             };
             if fits(self.ask(self.to.write(key, chunk)).await)?.is_none() {
@@ -205,7 +205,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             {
                 return Ok(Some(*value));
             }
-            let Some(here) = self.handle.shared.records.store.read(key).await? else { return Ok(None) };
+            let Some(here) = self.handle.shared.records.storage.read(key).await? else { return Ok(None) };
             self.ask(self.to.write_if(key, there.as_ref().map(Record::stamp), here)).await?;
         }
         Ok(None)
@@ -215,7 +215,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
 impl<S: Storage> CacheHandle<S> {
     /// Returns the first response of an entry, if its head is of this generation.
     async fn head_at(&self, key: Key, generation: [u8; 16]) -> Result<Option<StoredEntry>> {
-        let Some(record) = self.shared.records.store.read(key).await? else { return Ok(None) };
+        let Some(record) = self.shared.records.storage.read(key).await? else { return Ok(None) };
         match decode(&record) {
             // Even if its own response cannot be served any more, since variants are found through it.
             Some(Slot::Head(head)) if head.generation == generation => {

@@ -13,7 +13,7 @@ use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{Slot, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
-use crate::service::{Asked, Found, Snapshot, from_record, invalidated};
+use crate::service::{Found, RequestView, Snapshot, from_record, invalidated};
 use crate::storage::{Key, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
@@ -78,7 +78,7 @@ impl<S: Storage> CacheHandle<S> {
         // Not a request of a client, so that it is not counted as one.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
         (status.is_background, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
-        Ok(from_record(&self.shared, Asked::by(&parts), entry.key, &entry.record, status).await)
+        Ok(from_record(&self.shared, RequestView::of(&parts), entry.key, &entry.record, status).await)
     }
 
     /// Deletes the entry of a request's URI, with all its variants, and returns 1 if there was one.
@@ -144,11 +144,12 @@ impl<S: Storage> CacheHandle<S> {
 
     async fn delete_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
         let head = self.shared.records.keyer.head(uri);
-        let there = self.shared.records.store.read(head).await.ok().flatten();
+        let there = self.shared.records.storage.read(head).await.ok().flatten();
         let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
             Some(Slot::Head(of)) => {
-                record.retain_until() > now && self.shared.records.is_believed(head, &of.key_text, &of.inline)
+                record.retain_until() > now
+                    && self.shared.records.is_not_invalidated(head, &of.key_text, &of.inline)
             }
             _ => false,
         });

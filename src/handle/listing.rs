@@ -49,7 +49,7 @@ impl<S: Storage> CacheHandle<S> {
             return Either::Left(stream::iter([Err(mistake)]));
         }
         let filter = filter.clone();
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let shown = records.map_ok(|(key, record)| self.shown(key, record)).try_buffered(AT_ONCE);
         let chosen = move |entry: Option<StoredEntry>| entry.filter(|entry| filter.matches(entry));
         Either::Right(shown.try_filter_map(move |entry| future::ready(Ok(chosen(entry)))))
@@ -96,7 +96,7 @@ impl<S: Storage> CacheHandle<S> {
             Some(Slot::Variant { key_text, generation, variant })
                 if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
             {
-                let head = self.shared.records.store.read(Key::head(key.entry)).await?;
+                let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
                     Some(Slot::Head(head))
                         if head.generation == *generation && head.key_text == *key_text =>
@@ -120,7 +120,7 @@ impl<S: Storage> CacheHandle<S> {
     ) -> Result<Option<StoredEntry>> {
         let now = self.shared.config.clock.now();
         if variant.until <= now
-            || !self.shared.records.is_believed(key, text, variant)
+            || !self.shared.records.is_not_invalidated(key, text, variant)
             || !self.shared.records.belongs(&variant.response.groups).await?
         {
             return Ok(None);

@@ -141,7 +141,7 @@ impl<S: Storage> CacheHandle<S> {
     /// # Errors
     /// Returns the storage's error if the storage could not be read, or has not acknowledged the write.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
-        self.shared.records.end_tag(name).await?;
+        self.shared.records.invalidate_tag(name).await?;
         self.end_elsewhere(|_, group| group.is_tag && *group.name == *name).await
     }
 
@@ -153,7 +153,7 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns [`Config`](crate::ErrorKind::Config) if `origin` is malformed, or the storage's error if the storage could
     /// not be read, or has not acknowledged the write.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
-        self.shared.records.end_group(origin, name).await?;
+        self.shared.records.invalidate_origin_group(origin, name).await?;
         let uri = origin.parse::<http::Uri>().ok();
         let Some(of) = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text()) else {
             return Ok(());
@@ -179,7 +179,7 @@ impl<S: Storage> CacheHandle<S> {
             for group in groups.filter(|group| chosen(entry.url(), group)) {
                 // Each group once: the listing no longer shows members of a group that was ended.
                 if keys.insert(group.key) {
-                    self.shared.records.end_group_at(group.key).await?;
+                    self.shared.records.invalidate_group_at(group.key).await?;
                 }
             }
         }
@@ -218,7 +218,7 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Returns the storage, which knows records and no responses.
     pub fn storage(&self) -> &S {
-        self.shared.records.store.store()
+        self.shared.records.storage.inner()
     }
 }
 

@@ -53,7 +53,7 @@ impl<S: Storage> CacheHandle<S> {
     pub async fn verify(&self, mut progress: impl FnMut(&Verified) + Send) -> Result<Verified> {
         let mut verified = Verified::default();
         let mut survey = self.survey().await?;
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let varied = std::mem::take(&mut survey.varied);
         let read =
             records.map_ok(|(key, record)| self.read_whole(&varied, key, record)).try_buffered(AT_ONCE);
@@ -99,7 +99,7 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns the storage's error if it could not be read, or did not take a change.
     pub async fn prune(&self) -> Result<u64> {
         let mut survey = self.survey().await?;
-        let records = self.shared.records.store.steps(self.shared.records.store.store().values());
+        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let varied = &std::mem::take(&mut survey.varied);
         let read = records.map_ok(|(key, record)| async move {
             let is_orphan = self.is_orphan(varied, key, &record).await?;
@@ -125,13 +125,13 @@ impl<S: Storage> CacheHandle<S> {
     /// Lets a record expire after the grace for its readers; returns how many records were changed.
     async fn let_expire(&self, key: Key) -> Result<u64> {
         let end = self.shared.config.clock.now() + GRACE;
-        self.shared.records.store.retain(&[key], Retain::AtMost(end)).await
+        self.shared.records.storage.retain(&[key], Retain::AtMost(end)).await
     }
 
     /// Lists the keys in the storage.
     async fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
-        let mut keys = pin!(self.shared.records.store.steps(self.shared.records.store.store().keys()));
+        let mut keys = pin!(self.shared.records.storage.steps(self.shared.records.storage.inner().keys()));
         while let Some(key) = keys.try_next().await? {
             if key.kind == Kind::Variant {
                 survey.varied.insert(number(&key.entry));
@@ -147,13 +147,14 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Returns the records that were not found in use, after all records were read.
     fn unused(&self, survey: &Survey) -> impl futures_core::Stream<Item = Result<Unused>> + Send {
-        let keys = self.shared.records.store.steps(self.shared.records.store.store().keys()).take_while({
-            let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
-            move |_| std::future::ready(is_needed)
-        });
+        let keys =
+            self.shared.records.storage.steps(self.shared.records.storage.inner().keys()).take_while({
+                let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
+                move |_| std::future::ready(is_needed)
+            });
         let suspects = keys.try_filter(|key| std::future::ready(survey.suspects(key)));
         let looked = suspects.map_ok(move |key| async move {
-            let there = self.shared.records.store.read_chunk(key).await?;
+            let there = self.shared.records.storage.read_chunk(key).await?;
             let until = there.as_ref().map(Record::retain_until);
             Ok(match (key.kind, until) {
                 (Kind::Chunk, Some(until)) if self.is_far(until) => Some(Unused::Orphan(key)),
@@ -184,7 +185,7 @@ impl<S: Storage> CacheHandle<S> {
             }
             _ => return Ok(false),
         };
-        let head = self.shared.records.store.read(Key::head(key.entry)).await?;
+        let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
         Ok(match head.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => head.generation != *generation || head.key_text != *key_text,
             _ => true,
@@ -216,7 +217,7 @@ impl<S: Storage> CacheHandle<S> {
         let mut left = len;
         for key in body.chunks(key) {
             let expected = left.min(u64::from(chunk_len));
-            let chunk = self.shared.records.store.read_chunk(key).await?;
+            let chunk = self.shared.records.storage.read_chunk(key).await?;
             if chunk.is_none_or(|chunk| chunk.payload().len() as u64 != expected) {
                 return Ok(State::Incomplete);
             }

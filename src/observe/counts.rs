@@ -1,16 +1,20 @@
-//! What is counted, each with a number of its own: the same for the statistics and for the metrics.
+//! The list of everything that is counted, which the statistics and the metrics share.
 //!
-//! Promises: a hit has the number 0, so that counting it looks nothing up; a word that is not in these lists counts as
-//! the last of them.
+//! Each thing that is counted has a number, the index of its counter.
+//!
+//! # Invariants
+//!
+//! - A hit has the number 0, so that counting it needs no search.
+//! - A word that is not in one of these lists is counted as the last word of the list.
 
 use crate::control::Outcome;
 
-/// Something that happened.
+/// An event that increments a counter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Count {
     /// A request was answered.
     Answer(Outcome),
-    /// It was answered by another one's fetch.
+    /// A request was answered by the fetch of another request.
     Collapsed,
     /// A response was stored.
     Stored,
@@ -20,24 +24,26 @@ pub(crate) enum Count {
     Unstored(&'static str),
     /// The inner service failed.
     OriginError,
-    /// A background refresh came to this end.
+    /// A background refresh ended with this result.
     Refresh(&'static str),
     /// An entry was invalidated, for this cause.
     Invalidation(&'static str),
 }
 
-/// What is under way, or holds, at a time.
+/// A number that rises and falls.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
 pub(crate) enum Gauge {
+    /// Requests to the inner service that wait for the head of a response.
     OriginRequests,
+    /// Background refreshes that are running.
     Refreshes,
-    /// The breaker is open.
-    LeftAlone,
+    /// Whether a circuit breaker of the storage is open.
+    BreakerOpen,
 }
 
 /// The outcomes with their reasons.
-pub(super) const ANSWERS: [(&str, &str); 35] = [
+pub(super) const OUTCOMES: [(&str, &str); 35] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -75,8 +81,8 @@ pub(super) const ANSWERS: [(&str, &str); 35] = [
     ("other", "none"),
 ];
 
-/// Why responses are not stored.
-pub(super) const REASONS: [&str; 32] = [
+/// The reasons why responses are not stored.
+pub(super) const UNSTORED_REASONS: [&str; 32] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -111,44 +117,50 @@ pub(super) const REASONS: [&str; 32] = [
     "other",
 ];
 
-/// How background refreshes end.
-pub(super) const ENDS: [&str; 4] = ["done", "failed", "timeout", "needless"];
+/// The results of background refreshes.
+pub(super) const REFRESH_RESULTS: [&str; 4] = ["done", "failed", "timeout", "needless"];
 
-/// Why entries are invalidated.
-pub(super) const CAUSES: [&str; 5] = ["method", "head", "group", "hand", "other"];
+/// The causes of invalidations.
+pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "hand", "other"];
 
-const COLLAPSED: usize = ANSWERS.len();
+// The numbers follow each other without gaps: first the outcomes, then the single counters, then one range for each list.
+const COLLAPSED: usize = OUTCOMES.len();
 const STORED: usize = COLLAPSED + 1;
 const FRESHENED: usize = STORED + 1;
 const ORIGIN_ERROR: usize = FRESHENED + 1;
 const UNSTORED: usize = ORIGIN_ERROR + 1;
-const REFRESH: usize = UNSTORED + REASONS.len();
-const INVALIDATION: usize = REFRESH + ENDS.len();
-/// How many numbers there are.
-pub(super) const LEN: usize = INVALIDATION + CAUSES.len();
+const REFRESH: usize = UNSTORED + UNSTORED_REASONS.len();
+const INVALIDATION: usize = REFRESH + REFRESH_RESULTS.len();
+/// The number of counters.
+pub(super) const LEN: usize = INVALIDATION + INVALIDATION_CAUSES.len();
 
 impl Count {
+    /// Returns the index of the counter.
     #[inline]
     pub(super) fn number(self) -> usize {
         match self {
+            // By far the most frequent: it must not search the list.
             Self::Answer(Outcome::Hit) => 0,
-            Self::Answer(outcome) => among(&ANSWERS, outcome.words()),
+            Self::Answer(outcome) => index_in(&OUTCOMES, outcome.words()),
             Self::Collapsed => COLLAPSED,
             Self::Stored => STORED,
             Self::Freshened => FRESHENED,
             Self::OriginError => ORIGIN_ERROR,
-            Self::Unstored(reason) => UNSTORED + among(&REASONS, reason),
-            Self::Refresh(end) => REFRESH + among(&ENDS, end),
-            Self::Invalidation(cause) => INVALIDATION + among(&CAUSES, cause),
+            Self::Unstored(reason) => UNSTORED + index_in(&UNSTORED_REASONS, reason),
+            Self::Refresh(end) => REFRESH + index_in(&REFRESH_RESULTS, end),
+            Self::Invalidation(cause) => INVALIDATION + index_in(&INVALIDATION_CAUSES, cause),
         }
     }
 }
 
-fn among<T: PartialEq>(all: &[T], one: T) -> usize {
-    all.iter().position(|other| *other == one).unwrap_or(all.len() - 1)
+/// Returns the index of a word in a list.
+///
+/// Returns the last index for a word that is not listed.
+fn index_in<T: PartialEq>(list: &[T], word: T) -> usize {
+    list.iter().position(|listed| *listed == word).unwrap_or(list.len() - 1)
 }
 
-/// The metric of a number, and its labels.
+/// Returns the name and the labels of the metric with a number.
 #[cfg(feature = "metrics")]
 pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'static str)>) {
     match number {
@@ -157,17 +169,17 @@ pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'stati
         FRESHENED => ("http_cache_responses_freshened_total", Vec::new()),
         ORIGIN_ERROR => ("http_cache_origin_errors_total", Vec::new()),
         answer if answer < COLLAPSED => {
-            let (outcome, reason) = ANSWERS[answer];
+            let (outcome, reason) = OUTCOMES[answer];
             ("http_cache_requests_total", vec![("outcome", outcome), ("reason", reason)])
         }
         unstored if unstored < REFRESH => {
-            ("http_cache_responses_not_stored_total", vec![("reason", REASONS[unstored - UNSTORED])])
+            ("http_cache_responses_not_stored_total", vec![("reason", UNSTORED_REASONS[unstored - UNSTORED])])
         }
         refresh if refresh < INVALIDATION => {
-            ("http_cache_background_refreshes_total", vec![("result", ENDS[refresh - REFRESH])])
+            ("http_cache_background_refreshes_total", vec![("result", REFRESH_RESULTS[refresh - REFRESH])])
         }
         cause => {
-            let cause = CAUSES.get(cause - INVALIDATION).unwrap_or(&"other");
+            let cause = INVALIDATION_CAUSES.get(cause - INVALIDATION).unwrap_or(&"other");
             ("http_cache_invalidations_total", vec![("cause", cause)])
         }
     }
@@ -180,7 +192,7 @@ mod tests {
     use crate::policy::{NotStored, StaleReason, ValidateReason};
 
     #[test]
-    fn each_outcome_has_a_number_of_its_own() {
+    fn each_outcome_has_its_own_number() {
         use MissReason::*;
         let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
         let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
@@ -207,15 +219,15 @@ mod tests {
         let misses = misses.chain(bypasses.into_iter().map(Outcome::Bypass));
         let others = [Outcome::Hit, Outcome::Refused, Outcome::Failed];
         let mut numbers: Vec<_> = stale.chain(reasons).chain(misses).chain(others).collect::<Vec<_>>();
-        assert_eq!(numbers.len(), ANSWERS.len() - 1);
+        assert_eq!(numbers.len(), OUTCOMES.len() - 1);
         numbers.sort_by_key(|outcome| Count::Answer(*outcome).number());
         numbers.dedup_by_key(|outcome| Count::Answer(*outcome).number());
-        assert_eq!(numbers.len(), ANSWERS.len() - 1);
-        assert!(numbers.iter().all(|outcome| Count::Answer(*outcome).number() < ANSWERS.len() - 1));
+        assert_eq!(numbers.len(), OUTCOMES.len() - 1);
+        assert!(numbers.iter().all(|outcome| Count::Answer(*outcome).number() < OUTCOMES.len() - 1));
     }
 
     #[test]
-    fn reasons_that_are_told_are_in_the_list() {
+    fn stored_reasons_are_in_the_list() {
         let all = [
             Stored::No(NotStored::Redirected),
             Stored::No(NotStored::TooLarge),
@@ -230,7 +242,7 @@ mod tests {
             Stored::No(NotStored::Rule),
         ];
         for stored in all.into_iter().chain(last) {
-            assert!(REASONS[..29].contains(&stored.word()), "{stored:?}");
+            assert!(UNSTORED_REASONS[..29].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

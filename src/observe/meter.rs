@@ -1,8 +1,10 @@
-//! The metrics, by the `metrics` facade.
+//! Reports metrics through the `metrics` facade.
 //!
-//! Promises: each is told to the recorder that is there at that moment, so that one that is installed later misses nothing
-//! but what was before; a level that was raised is lowered at the same recorder; without a recorder a count is a look
-//! whether there is one.
+//! # Invariants
+//!
+//! - Each metric goes to the recorder that is installed at that moment, so that a recorder may be installed at any time.
+//! - A gauge that was raised at a recorder is lowered at the same recorder.
+//! - Without a recorder, a count costs one check whether a recorder is installed.
 
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -14,22 +16,30 @@ use crate::control::{CacheStatus, Outcome};
 use crate::error::{ErrorKind, Result};
 use crate::storage::Usage;
 
+/// The metadata of all metrics, which recorders may filter by.
 static METADATA: Metadata<'static> =
     Metadata::new("tower_response_cache", metrics::Level::INFO, Some(module_path!()));
 
+/// The values of the label `source`.
 const SOURCES: [&str; 3] = ["storage", "origin", "collapsed"];
+/// The values of the label `result`.
 const RESULTS: [&str; 4] = ["ok", "timeout", "refused", "error"];
+/// The values of the label `operation`.
 const OPERATIONS: [&str; 8] =
     ["read", "read_chunk", "contains_all", "write", "overwrite", "write_if", "retain", "delete_many"];
+/// The names of the gauges, in the order of [`Gauge`].
 const GAUGES: [&str; 3] = [
     "http_cache_origin_requests_in_flight",
     "http_cache_background_refreshes_in_flight",
     "http_cache_storage_left_alone",
 ];
 
+/// The names of the gauges of the storage's usage.
 const USAGE: [&str; 2] = ["http_cache_storage_bytes", "http_cache_storage_max_bytes"];
 
-/// The keys of this cache's metrics, each made when it is first used.
+/// Reports the metrics of one cache.
+///
+/// It keeps the key of each metric, made on first use: a key owns its labels, so that making one allocates.
 pub(super) struct Meter {
     label: String,
     counts: [OnceLock<Key>; LEN],
@@ -39,13 +49,13 @@ pub(super) struct Meter {
     usage: [OnceLock<Key>; USAGE.len()],
 }
 
-/// Held while something is under way.
-pub(crate) struct Level(metrics::Gauge);
+/// Raises a gauge by one until it is dropped.
+pub(crate) struct GaugeGuard(metrics::Gauge);
 
-/// Counts the bytes of a body as they are given out.
-pub(crate) struct Tally(Counter);
+/// Counts the bytes of a body as its caller gets them.
+pub(crate) struct ByteCounter(Counter);
 
-/// Measures an operation of the store.
+/// Measures the duration of a storage operation.
 pub(crate) struct Timer<'a> {
     meter: &'a Meter,
     operation: &'static str,
@@ -64,12 +74,14 @@ impl Meter {
         }
     }
 
+    /// Returns the key of a metric, with the label of this cache.
     fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
         let cache = Label::new("cache", self.label.clone());
         let labels = labels.iter().map(|(name, value)| Label::from_static_parts(name, value));
         Key::from_parts(name, [cache].into_iter().chain(labels).collect::<Vec<_>>())
     }
 
+    /// Increments a counter.
     #[inline]
     pub(super) fn count(&self, number: usize) {
         let key = self.counts[number].get_or_init(|| {
@@ -79,33 +91,37 @@ impl Meter {
         metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA).increment(1));
     }
 
+    /// Returns the counter for the body of a response with a status.
     #[inline]
-    pub(super) fn tally(&self, status: &CacheStatus) -> Tally {
+    pub(super) fn byte_counter(&self, status: &CacheStatus) -> ByteCounter {
         let source = match status.outcome {
-            _ if status.is_background => return Tally::none(),
-            Outcome::Refused | Outcome::Failed => return Tally::none(),
+            _ if status.is_background => return ByteCounter::none(),
+            Outcome::Refused | Outcome::Failed => return ByteCounter::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
             Outcome::Miss(_) | Outcome::Bypass(_) => 1 + usize::from(status.collapsed),
         };
         let key = self.bytes[source]
             .get_or_init(|| self.key("http_cache_body_bytes_total", &[("source", SOURCES[source])]));
-        Tally(metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA)))
+        ByteCounter(metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA)))
     }
 
-    pub(super) fn raise(&self, gauge: Gauge) -> Level {
+    /// Raises a gauge until the guard is dropped.
+    pub(super) fn raise(&self, gauge: Gauge) -> GaugeGuard {
         let number = match gauge {
             Gauge::OriginRequests => 0,
             Gauge::Refreshes => 1,
-            Gauge::LeftAlone => 2,
+            Gauge::BreakerOpen => 2,
         };
         let key = self.gauges[number].get_or_init(|| self.key(GAUGES[number], &[]));
         let gauge = metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA));
         gauge.increment(1);
-        Level(gauge)
+        GaugeGuard(gauge)
     }
 
-    /// Shows what the storage keeps, and how much it may keep.
-    pub(super) fn show_usage(&self, usage: Usage) {
+    /// Sets the gauges of the bytes that the storage holds and may hold.
+    ///
+    /// A number that the storage does not know is not reported.
+    pub(super) fn report_usage(&self, usage: Usage) {
         for (number, bytes) in [usage.bytes, usage.max_bytes].into_iter().enumerate() {
             let Some(bytes) = bytes else { continue };
             let key = self.usage[number].get_or_init(|| self.key(USAGE[number], &[]));
@@ -115,23 +131,25 @@ impl Meter {
         }
     }
 
+    /// Starts to measure a storage operation.
     pub(super) fn begin(&self, operation: &'static str) -> Timer<'_> {
         Timer { meter: self, operation, began: Instant::now() }
     }
 }
 
-impl Drop for Level {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.decrement(1);
     }
 }
 
-impl Tally {
-    /// Counts nothing.
+impl ByteCounter {
+    /// Returns a counter that counts nothing.
     pub(crate) fn none() -> Self {
         Self(Counter::noop())
     }
 
+    /// Adds a number of bytes.
     #[inline]
     pub(crate) fn add(&self, bytes: usize) {
         self.0.increment(bytes as u64);
@@ -139,6 +157,7 @@ impl Tally {
 }
 
 impl Timer<'_> {
+    /// Records the duration of the operation under its result.
     pub(crate) fn end<T>(self, result: &Result<T>) {
         let took = self.began.elapsed();
         let number = match result.as_ref().map_err(crate::error::Error::kind) {
@@ -156,25 +175,29 @@ impl Timer<'_> {
     }
 }
 
-/// Tells the recorder that is installed what each metric means, and its unit: for those that pass it on (`# HELP` in
-/// Prometheus's text). Needs the feature `metrics`.
+/// Describes each metric and its unit to the installed recorder.
+///
+/// A recorder may pass the descriptions on, as in the `# HELP` lines of Prometheus's text format. A recorder that is
+/// installed later does not get them.
+///
+/// Needs the feature `metrics`.
 pub fn describe_metrics() {
     const COUNTERS: [(&str, Unit, &str); 10] = [
         ("http_cache_requests_total", Unit::Count, "Requests answered, by outcome and reason"),
-        ("http_cache_requests_collapsed_total", Unit::Count, "Requests answered by another one's fetch"),
+        ("http_cache_requests_collapsed_total", Unit::Count, "Requests answered by another request's fetch"),
         ("http_cache_responses_stored_total", Unit::Count, "Responses stored"),
         ("http_cache_responses_freshened_total", Unit::Count, "Stored responses freshened"),
         ("http_cache_responses_not_stored_total", Unit::Count, "Responses not stored, by reason"),
-        ("http_cache_body_bytes_total", Unit::Bytes, "Bytes of bodies given to callers, by source"),
+        ("http_cache_body_bytes_total", Unit::Bytes, "Body bytes that callers received, by source"),
         ("http_cache_origin_errors_total", Unit::Count, "Errors of the inner service"),
         ("http_cache_background_refreshes_total", Unit::Count, "Background refreshes, by result"),
         ("http_cache_invalidations_total", Unit::Count, "Entries invalidated, by cause"),
-        ("http_cache_storage_evictions_total", Unit::Count, "Entries evicted, by kind of store"),
+        ("http_cache_storage_evictions_total", Unit::Count, "Entries evicted, by kind of storage"),
     ];
     const HELP: [&str; 3] = [
-        "Requests to the inner service that are under way",
-        "Background refreshes that are under way",
-        "1 while the storage is left alone since it failed",
+        "Requests to the inner service that wait for the head of a response",
+        "Background refreshes that are running",
+        "1 while a circuit breaker of the storage is open, so that requests go on without the storage",
     ];
     metrics::with_recorder(|recorder| {
         for (name, unit, help) in COUNTERS {
@@ -183,11 +206,12 @@ pub fn describe_metrics() {
         for (name, help) in GAUGES.into_iter().zip(HELP) {
             recorder.describe_gauge(name.into(), Some(Unit::Count), help.into());
         }
-        let help = ["Bytes that the storage keeps", "The bound on the bytes that the storage keeps"];
+        let help = ["Bytes that the storage holds", "The bound on the bytes that the storage holds"];
         for (name, help) in USAGE.into_iter().zip(help) {
             recorder.describe_gauge(name.into(), Some(Unit::Bytes), help.into());
         }
-        let (name, help) = ("http_cache_storage_operation_duration_seconds", "Time of a storage operation");
+        let (name, help) =
+            ("http_cache_storage_operation_duration_seconds", "Duration of a storage operation");
         recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());
     });
 }

@@ -13,5 +13,5 @@ mod stripes;
 pub(crate) use self::counts::{Count, Gauge};
 #[cfg(feature = "metrics")]
 pub use self::meter::describe_metrics;
-pub(crate) use self::meter::{Level, Tally};
+pub(crate) use self::meter::{ByteCounter, GaugeGuard};
 pub(crate) use self::observer::Observer;

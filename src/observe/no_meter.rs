@@ -1,4 +1,4 @@
-//! The metrics without the feature `metrics`: nothing.
+//! Replaces the metrics without the feature `metrics`: the same types, which do nothing.
 
 use std::marker::PhantomData;
 
@@ -8,13 +8,13 @@ use crate::error::Result;
 
 pub(super) struct Meter;
 
-/// Held while something is under way.
-pub(crate) struct Level;
+/// Stands for a raised gauge.
+pub(crate) struct GaugeGuard;
 
-/// Counts the bytes of a body.
-pub(crate) struct Tally;
+/// Stands for a counter of the bytes of a body.
+pub(crate) struct ByteCounter;
 
-/// Measures an operation of the store.
+/// Stands for the measurement of a storage operation.
 pub(crate) struct Timer<'a>(PhantomData<&'a ()>);
 
 impl Meter {
@@ -26,13 +26,13 @@ impl Meter {
     pub(super) fn count(&self, _: usize) {}
 
     #[inline]
-    pub(super) fn tally(&self, _: &CacheStatus) -> Tally {
-        Tally
+    pub(super) fn byte_counter(&self, _: &CacheStatus) -> ByteCounter {
+        ByteCounter
     }
 
     #[inline]
-    pub(super) fn raise(&self, _: Gauge) -> Level {
-        Level
+    pub(super) fn raise(&self, _: Gauge) -> GaugeGuard {
+        GaugeGuard
     }
 
     #[inline]
@@ -41,7 +41,7 @@ impl Meter {
     }
 }
 
-impl Tally {
+impl ByteCounter {
     #[inline]
     pub(crate) fn none() -> Self {
         Self

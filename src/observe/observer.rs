@@ -1,27 +1,33 @@
-//! Who is told what happens in a cache.
+//! Counts what happens in a cache, for its statistics and its metrics.
 //!
-//! Promises: what is told is counted once, in the statistics and in the metrics alike; telling of a hit costs one relaxed
-//! addition, and with the feature `metrics` two looks at the recorder.
+//! # Invariants
+//!
+//! - Every event is counted once in the statistics, and once in the metrics.
+//! - A hit costs one relaxed addition, and with the feature `metrics` two accesses to the recorder.
 
 use std::sync::Arc;
 
 use super::counts::{Count, Gauge};
-use super::meter::{Level, Meter, Tally, Timer};
+use super::meter::{ByteCounter, GaugeGuard, Meter, Timer};
 use super::statistics::Statistics;
 use super::stripes::Stripes;
 use crate::control::CacheStatus;
 
+/// The counters of one cache, which its partitions share.
 pub(crate) struct Observer {
     stripes: Stripes,
     meter: Meter,
 }
 
 impl Observer {
-    /// `label`: tells this cache's metrics from another's.
+    /// Returns the counters of a cache.
+    ///
+    /// `label` tells its metrics from those of other caches.
     pub(crate) fn new(label: &str) -> Arc<Self> {
         Arc::new(Self { stripes: Stripes::default(), meter: Meter::new(label) })
     }
 
+    /// Counts an event.
     #[inline]
     pub(crate) fn count(&self, count: Count) {
         let number = count.number();
@@ -29,7 +35,9 @@ impl Observer {
         self.meter.count(number);
     }
 
-    /// A response has its status. One that was fetched for the store alone is no request's.
+    /// Counts a response by its status.
+    ///
+    /// A response of a background refresh is not counted as the answer to a request.
     #[inline]
     pub(crate) fn answered(&self, status: &CacheStatus) {
         if !status.is_background {
@@ -43,28 +51,29 @@ impl Observer {
         }
     }
 
-    /// What counts the bytes of a body.
+    /// Returns the counter for the bytes of a response's body.
     #[inline]
-    pub(crate) fn tally(&self, status: &CacheStatus) -> Tally {
-        self.meter.tally(status)
+    pub(crate) fn byte_counter(&self, status: &CacheStatus) -> ByteCounter {
+        self.meter.byte_counter(status)
     }
 
-    /// Something is under way for as long as the level is kept.
-    pub(crate) fn raise(&self, gauge: Gauge) -> Level {
+    /// Raises a gauge until the guard is dropped.
+    pub(crate) fn raise(&self, gauge: Gauge) -> GaugeGuard {
         self.meter.raise(gauge)
     }
 
-    /// An operation of the store begins.
+    /// Starts to measure a storage operation.
     pub(crate) fn begin(&self, operation: &'static str) -> Timer<'_> {
         self.meter.begin(operation)
     }
 
-    /// Shows what the storage keeps.
+    /// Reports how much the storage holds.
     #[cfg(feature = "metrics")]
-    pub(crate) fn show_usage(&self, usage: crate::storage::Usage) {
-        self.meter.show_usage(usage);
+    pub(crate) fn report_usage(&self, usage: crate::storage::Usage) {
+        self.meter.report_usage(usage);
     }
 
+    /// Returns the numbers so far.
     pub(crate) fn statistics(&self) -> Statistics {
         Statistics::new(self.stripes.sums())
     }

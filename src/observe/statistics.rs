@@ -1,16 +1,17 @@
-//! What a cache has done so far: [`Statistics`].
+//! The numbers of a cache so far: [`Statistics`].
 
 use std::fmt;
 
-use super::counts::{ANSWERS, Count, LEN};
+use super::counts::{Count, LEN, OUTCOMES};
 use crate::control::{BypassReason, MissReason, Outcome};
 use crate::policy::StaleReason;
 
-/// What a cache has done since it was built, from [`CacheLayer::statistics`](crate::CacheLayer::statistics). Its text form
-/// is one line of `name=number`.
+/// The numbers of a cache since it was built.
 ///
-/// The numbers only grow, and wrap at 2⁶⁴. They are read one after the other while the cache runs, so that their sums may
-/// differ by what was just going on.
+/// [`CacheLayer::statistics`](crate::CacheLayer::statistics) returns them. They are displayed as one line of `name=number`.
+///
+/// The numbers only grow, and wrap at 2⁶⁴. They are read one after another while the cache runs, so that sums may differ by
+/// the requests that are answered meanwhile.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -32,113 +33,127 @@ impl Statistics {
         Self { counts }
     }
 
+    /// Returns the number of one event.
     fn of(&self, count: Count) -> u64 {
         self.counts[count.number()]
     }
 
+    /// Returns the number of responses with an outcome, for all of its reasons.
     fn answers(&self, word: &str) -> u64 {
-        let all = ANSWERS.iter().zip(&self.counts);
+        let all = OUTCOMES.iter().zip(&self.counts);
         all.filter(|((outcome, _), _)| *outcome == word).map(|(_, count)| count).sum()
     }
 
-    /// Requests that got a response. One whose inner service failed with an error, and that nothing stored stood in for,
-    /// got none.
+    /// Returns the number of requests that got a response.
+    ///
+    /// A request gets no response if the inner service failed with an error and no stale response could be served instead.
     pub fn requests(&self) -> u64 {
-        self.counts[..ANSWERS.len()].iter().sum()
+        self.counts[..OUTCOMES.len()].iter().sum()
     }
 
-    /// Answered from the storage, fresh.
+    /// Returns the number of requests that were answered with a fresh stored response.
     pub fn hits(&self) -> u64 {
         self.of(Count::Answer(Outcome::Hit))
     }
 
-    /// Answered from the storage, though stale.
+    /// Returns the number of requests that were answered with a stale stored response.
     pub fn stale(&self) -> u64 {
         self.answers("stale")
     }
 
-    /// Answered from the storage, though stale, for this reason.
+    /// Returns the number of requests that were answered with a stale response for a reason.
     pub fn stale_by(&self, reason: StaleReason) -> u64 {
         self.of(Count::Answer(Outcome::Stale(reason)))
     }
 
-    /// Answered from the storage, after the origin confirmed it.
+    /// Returns the number of requests answered with a stored response that the origin confirmed.
     pub fn revalidated(&self) -> u64 {
         self.answers("revalidated")
     }
 
-    /// Answered by the origin, since nothing stored could be used.
+    /// Returns the number of requests for which no stored response could be used.
     pub fn misses(&self) -> u64 {
         self.answers("miss")
     }
 
-    /// Answered by the origin, for this reason. All [`Replaced`](MissReason::Replaced) are one reason here, whatever made
-    /// the stored response be validated.
+    /// Returns the number of misses for a reason.
+    ///
+    /// All [`Replaced`](MissReason::Replaced) are counted together, whatever the reason for the validation was.
     pub fn misses_by(&self, reason: MissReason) -> u64 {
         self.of(Count::Answer(Outcome::Miss(reason)))
     }
 
-    /// Answered by the origin, since no cache answers such a request.
+    /// Returns the number of requests that bypassed the cache.
     pub fn bypassed(&self) -> u64 {
         self.answers("bypass")
     }
 
-    /// Answered by the origin, since the request passed the cache by for this reason.
+    /// Returns the number of requests that bypassed the cache for a reason.
     pub fn bypassed_by(&self, reason: BypassReason) -> u64 {
         self.of(Count::Answer(Outcome::Bypass(reason)))
     }
 
-    /// Answered with 504: only what is stored was wanted, and that was not there.
+    /// Returns the number of requests that were answered with 504 (Gateway Timeout).
+    ///
+    /// They accept only a stored response (`only-if-cached`), and none could be used.
     pub fn refused(&self) -> u64 {
         self.of(Count::Answer(Outcome::Refused))
     }
 
-    /// Answered with 503: the store failed, and the cache is set to fail closed.
+    /// Returns the number of requests that were answered with 503 (Service Unavailable).
+    ///
+    /// The storage failed, and [`fail_closed`](crate::CacheLayerBuilder::fail_closed) is set.
     pub fn failed(&self) -> u64 {
         self.of(Count::Answer(Outcome::Failed))
     }
 
-    /// Answered by another request's fetch; these count among the others too.
+    /// Returns the number of requests that were answered by another request's fetch.
+    ///
+    /// Each of them is counted by its outcome as well, for example as a miss.
     pub fn collapsed(&self) -> u64 {
         self.of(Count::Collapsed)
     }
 
-    /// Responses that the storage took.
+    /// Returns the number of responses that were stored.
     pub fn stored(&self) -> u64 {
         self.of(Count::Stored)
     }
 
-    /// Stored responses that were freshened by the origin's word, and written so.
+    /// Returns the number of stored responses that were freshened by the origin and written again.
     pub fn freshened(&self) -> u64 {
         self.of(Count::Freshened)
     }
 
-    /// Responses that were not stored, since something else was written to their place, or that was invalidated, while
-    /// they came.
+    /// Returns the number of responses not stored because of a change during their fetch.
+    ///
+    /// Another response was stored under their key meanwhile, or the entry was invalidated.
     pub fn superseded(&self) -> u64 {
         self.of(Count::Unstored("superseded")) + self.of(Count::Unstored("invalidated"))
     }
 
-    /// Responses that were not stored, since the storage failed, refused them or was too slow.
+    /// Returns the number of responses that were not stored because the storage failed.
+    ///
+    /// A storage also fails if it refuses a record, or does not answer in time.
     pub fn storage_failures(&self) -> u64 {
         self.of(Count::Unstored("storage-failed"))
     }
 
-    /// How often the inner service failed with an error, in background refreshes too.
+    /// Returns the number of errors of the inner service, including those of background refreshes.
     pub fn origin_errors(&self) -> u64 {
         self.of(Count::OriginError)
     }
 
-    /// Background refreshes that came to an end, whatever came of them.
+    /// Returns the number of background refreshes that ended, whatever their result.
     pub fn refreshes(&self) -> u64 {
-        super::counts::ENDS.iter().map(|end| self.of(Count::Refresh(end))).sum()
+        super::counts::REFRESH_RESULTS.iter().map(|end| self.of(Count::Refresh(end))).sum()
     }
 
-    /// Entries that were invalidated.
+    /// Returns the number of invalidations.
     pub fn invalidations(&self) -> u64 {
-        super::counts::CAUSES.iter().map(|cause| self.of(Count::Invalidation(cause))).sum()
+        super::counts::INVALIDATION_CAUSES.iter().map(|cause| self.of(Count::Invalidation(cause))).sum()
     }
 
+    /// Returns all numbers under their names.
     fn all(&self) -> [(&'static str, u64); 16] {
         [
             ("requests", self.requests()),
@@ -163,10 +178,10 @@ impl Statistics {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut between = "";
+        let mut separator = "";
         for (name, number) in self.all() {
-            write!(f, "{between}{name}={number}")?;
-            between = " ";
+            write!(f, "{separator}{name}={number}")?;
+            separator = " ";
         }
         Ok(())
     }

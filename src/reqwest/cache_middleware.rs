@@ -14,7 +14,7 @@ use crate::body::CacheBody;
 use crate::control::{BypassReason, CacheOptions};
 use crate::layer::CacheLayer;
 use crate::policy::Interest;
-use crate::service::{Content, Route, Shared, Untold, bypass, change, route, run};
+use crate::service::{Content, HiddenFields, Route, Shared, bypass, forward_unsafe, route, run};
 use crate::storage::Storage;
 
 /// A cache as a middleware of [`reqwest_middleware`](super::reqwest_middleware).
@@ -154,7 +154,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
         let (mut parts, body) = into_parts(request)?;
         self.complete(&mut parts.headers);
         if !self.told {
-            parts.extensions.insert(Untold);
+            parts.extensions.insert(HiddenFields);
         }
         let question = Question { url: url.clone(), untold: !self.told, content: None };
         #[cfg_attr(not(feature = "content-keys"), allow(unused_mut))]
@@ -179,7 +179,7 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
             Route::Bypass(reason) => {
                 bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?
             }
-            Route::Unsafe => change(shared, chain, parts, body, bypasses).await?,
+            Route::Unsafe => forward_unsafe(shared, chain, parts, body, bypasses).await?,
             #[cfg(feature = "content-keys")]
             Route::Content => {
                 let content = match &body {
@@ -194,14 +194,14 @@ impl<S: Storage> Middleware for CacheMiddleware<S> {
                     None => bypass(shared, chain, http::Request::from_parts(parts, body), reason).await?,
                     Some(content) => {
                         chain.question.content = Some(content);
-                        let departures = shared.flights.departures();
-                        run(shared, chain, parts, body, None, departures).await?
+                        let ended_flights = shared.flights.ended_flights();
+                        run(shared, chain, parts, body, None, ended_flights).await?
                     }
                 }
             }
             Route::Lookup => {
-                let departures = shared.flights.departures();
-                run(shared, chain, parts, body, None, departures).await?
+                let ended_flights = shared.flights.ended_flights();
+                run(shared, chain, parts, body, None, ended_flights).await?
             }
         };
         Ok(into_response(response, url))

@@ -1,4 +1,4 @@
-//! The tower service, which answers a hit that needs no waiting at once.
+//! The tower service of the cache: [`Cache`].
 
 #[cfg(feature = "axum")]
 use std::any::TypeId;
@@ -15,27 +15,29 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::config::Config;
-use super::origin::{ServiceFetcher, change};
+use super::origin::{ServiceFetcher, forward_unsafe};
 #[cfg(feature = "content-keys")]
 use super::request::run_with_content;
 use super::request::{Content, Route, answer_now, bypass, route, run};
-use super::respond::Asked;
+use super::respond::RequestView;
 use super::shared::Shared;
 use crate::body::CacheBody;
 use crate::control::BypassReason;
 use crate::storage::Storage;
 
-/// Answers requests from a storage where it may, and otherwise calls the inner service.
+/// A service that answers requests from a storage, and otherwise calls the inner service.
 ///
-/// [`CacheLayer`](crate::CacheLayer) makes it. It is always ready: a hit is served even while the inner service is not
-/// ready. A miss makes its own clone of the inner service ready. Its error is the inner service's, untouched: the storage
-/// never fails a request.
+/// It is created by [`Cache::new`] or by a [`CacheLayer`](crate::CacheLayer).
 ///
-/// The request's body must be `Default`, since repeated and background requests have an empty body. hyper's `Incoming` is
-/// not `Default`: box it above the cache.
+/// It is always ready, so that a hit is served even while the inner service is not ready. A miss makes its own clone of the
+/// inner service ready. The error type is that of the inner service, whose errors are passed on unchanged: the storage never
+/// fails a request with an error.
 ///
-/// A request with the body type of axum bypasses the cache unless the feature `axum` is on. axum's nested routers strip the
-/// prefix that they matched from the URI, and only with that feature does the cache know which URI the client asked for.
+/// The body of the request must implement `Default`, since repeated and background requests have an empty body. The body
+/// `Incoming` of hyper does not: box it in a layer above the cache.
+///
+/// A request with the body type of axum bypasses the cache unless the feature `axum` is enabled. The nested routers of axum
+/// strip the matched prefix from the URI, and only with that feature does the cache know the URI that the client requested.
 pub struct Cache<Inner, S: Storage> {
     inner: Inner,
     shared: Arc<Shared<S>>,
@@ -44,24 +46,25 @@ pub struct Cache<Inner, S: Storage> {
 impl<Inner, S: Storage> Cache<Inner, S> {
     /// Returns a private cache with the default settings around an inner service.
     ///
-    /// It is short for `CacheLayer::new(storage).layer(inner)`. A cache with settings, or one for several services, is made
-    /// by a [`CacheLayer`](crate::CacheLayer).
+    /// It is short for `CacheLayer::new(storage).layer(inner)`. For a cache with settings, or one that several services
+    /// share, use a [`CacheLayer`](crate::CacheLayer).
     pub fn new(inner: Inner, storage: S) -> Self {
         Self::from_shared(inner, Shared::new(storage, Config::default()))
     }
 
+    /// Returns a cache with the state of a layer.
     pub(crate) fn from_shared(inner: Inner, shared: Arc<Shared<S>>) -> Self {
         Self { inner, shared }
     }
 
-    /// Returns the inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &Inner {
         &self.inner
     }
 
-    /// Returns the inner service, to be changed.
+    /// Returns a mutable reference to the inner service.
     ///
-    /// Fetches that are under way go on with their clones of it.
+    /// Fetches that are running go on with their own clones of it.
     pub fn get_mut(&mut self) -> &mut Inner {
         &mut self.inner
     }
@@ -99,7 +102,7 @@ where
     type Future = CacheFuture<ResB, Inner::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Inner::Error>> {
-        // Always: whether the inner service is needed shows only with the request. A fetch makes its own clone ready.
+        // Always ready, since only the request decides whether the inner service is needed. A fetch makes its clone ready.
         Poll::Ready(Ok(()))
     }
 
@@ -108,22 +111,22 @@ where
         let shared = &self.shared;
         let bypasses = shared.config.enter(&mut parts) || shared.is_disabled();
         let content = Content::of(&body);
-        let asked = Asked::by(&parts);
+        let view = RequestView::of(&parts);
         let uri = shared.config.identify(&parts);
         let route = match hides_its_path::<ReqB>() {
             true => Route::Bypass(BypassReason::Axum),
-            false => route(shared, &parts, content, asked.interest, uri.as_ref(), bypasses),
+            false => route(shared, &parts, content, view.interest, uri.as_ref(), bypasses),
         };
-        // Counted before the lookup: if a flight ends after this, its response is looked for once more.
-        let departures = shared.flights.departures();
-        let first = match route {
-            Route::Lookup => match answer_now(shared, &parts, asked, uri.as_ref()) {
+        // Read before the lookup: if a flight ends after this, the request looks for its response again.
+        let ended_flights = shared.flights.ended_flights();
+        let prior_read = match route {
+            Route::Lookup => match answer_now(shared, &parts, view, uri.as_ref()) {
                 Ok(response) => return CacheFuture::ready(response),
-                Err(first) => first,
+                Err(prior_read) => prior_read,
             },
             _ => None,
         };
-        // It borrows the request, which is moved now.
+        // It borrows the request, which is moved below.
         drop(uri);
         let (shared, inner) = (Arc::clone(shared), self.inner.clone());
         match route {
@@ -132,23 +135,23 @@ where
                 CacheFuture::boxed(bypass(shared, ServiceFetcher::new(inner), request, reason))
             }
             Route::Unsafe => {
-                CacheFuture::boxed(change(shared, ServiceFetcher::new(inner), parts, body, bypasses))
+                CacheFuture::boxed(forward_unsafe(shared, ServiceFetcher::new(inner), parts, body, bypasses))
             }
             #[cfg(feature = "content-keys")]
             Route::Content => CacheFuture::boxed(run_with_content(shared, inner, parts, body)),
             Route::Lookup => {
                 let fetcher = ServiceFetcher::new(inner);
-                CacheFuture::boxed(run(shared, fetcher, parts, body, first, departures))
+                CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights))
             }
         }
     }
 }
 
-/// Returns whether a body of this type is axum's, whose routers may have stripped the path.
+/// Returns whether a body type is that of axum, whose routers may strip the path.
 ///
-/// axum's nested routers strip the prefix that they matched from the URI, and what is left would be the key of several
-/// resources. The feature `axum` knows where the whole URI is; without it, the type is recognized by its name, since this
-/// crate then does not depend on axum. In a release build the compiler knows the answer.
+/// The nested routers of axum strip the matched prefix from the URI, and the rest would be the key of several resources.
+/// The feature `axum` reads the whole URI. Without it, the body type is recognized by its name, since this crate then does
+/// not depend on axum. The compiler evaluates the comparison in a release build.
 #[inline]
 fn hides_its_path<B: 'static>() -> bool {
     #[cfg(feature = "axum")]
@@ -158,35 +161,41 @@ fn hides_its_path<B: 'static>() -> bool {
     type_name::<B>() == "axum_core::body::Body"
 }
 
-/// Resolves to the response of a [`Cache`].
+/// The response future of a [`Cache`].
 ///
-/// It is ready at once for a hit in memory, and boxed for everything else.
+/// It is ready at once for a hit in memory. For any other request it contains a boxed future.
 ///
 /// # Panics
 ///
-/// Panics if it is polled after it was ready.
-pub struct CacheFuture<ResB, E>(State<ResB, E>);
+/// Panics if it is polled again after it was ready.
+pub struct CacheFuture<ResB, E>(FutureState<ResB, E>);
 
-/// Boxed, since an `async fn` has no nameable type. A hit does not pay for the size of a fetch either.
+/// A boxed future of a response.
+///
+/// Boxed, since the type of an `async fn` cannot be named, and since a hit should not have the size of a fetch.
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
 
-enum State<ResB, E> {
-    /// `None`: the response was taken.
+/// The state of a [`CacheFuture`].
+enum FutureState<ResB, E> {
+    /// A response that is ready. `None` after it was taken.
     Ready(Option<Response<CacheBody<ResB>>>),
+    /// A request that has to wait.
     Boxed(Boxed<ResB, E>),
 }
 
 impl<ResB, E> CacheFuture<ResB, E> {
+    /// Returns a future that is ready.
     fn ready(response: Response<CacheBody<ResB>>) -> Self {
-        Self(State::Ready(Some(response)))
+        Self(FutureState::Ready(Some(response)))
     }
 
+    /// Returns a future that has to wait for another one.
     fn boxed(future: impl Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send + 'static) -> Self {
-        Self(State::Boxed(Box::pin(future)))
+        Self(FutureState::Boxed(Box::pin(future)))
     }
 }
 
-// Nothing here is pinned in place: a ready response is only moved out, and everything else is in a box.
+// No field is structurally pinned: a ready response is moved out, and any other future is in a box.
 impl<ResB, E> Unpin for CacheFuture<ResB, E> {}
 
 impl<ResB, E> Future for CacheFuture<ResB, E> {
@@ -194,8 +203,8 @@ impl<ResB, E> Future for CacheFuture<ResB, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Boxed(future) => future.as_mut().poll(cx),
-            State::Ready(response) => {
+            FutureState::Boxed(future) => future.as_mut().poll(cx),
+            FutureState::Ready(response) => {
                 let response = response.take();
                 Poll::Ready(Ok(response.expect("`CacheFuture` polled after completion")))
             }

@@ -1,6 +1,6 @@
-//! Holds the settings of a cache, and checks them.
+//! The settings of a cache, and their validation.
 //!
-//! The builder sets the fields, then calls [`Config::check`] and [`Config::settle`]. After that they do not change; a
+//! The builder sets the fields, and then calls [`Config::check`] and [`Config::settle`]. After that they do not change. A
 //! partition has a copy of its own.
 
 use std::fmt;
@@ -18,16 +18,16 @@ use crate::policy;
 use crate::rules::Rules;
 use crate::time::Clock;
 
-/// Returns the URI that a response finally came from, where a layer below followed redirects.
+/// Returns the URI from which a response came after redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
 
-/// Returns whether a request is left to the cache.
+/// Returns whether the cache handles a request.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
-/// Returns the same, by a future. It is boxed, since a configuration holds filters of any type.
+/// Returns a future that tells whether the cache handles a request. Boxed, since one list holds filters of any type.
 pub(crate) type AsyncRequestFilter =
     Arc<dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// Holds the settings of one cache.
+/// The settings of one cache.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) clock: Clock,
@@ -35,71 +35,78 @@ pub(crate) struct Config {
     pub(crate) policy: policy::Options,
     /// The secret that keys are hashed with.
     pub(crate) key_secret: Vec<u8>,
-    /// Keeps the keys apart from those of other caches in the storage. Empty: no partition.
+    /// Separates the keys from those of other caches in the same storage. Empty for no partition.
     pub(crate) partition: String,
     /// The label `cache` of the metrics.
     #[cfg(feature = "metrics")]
     pub(crate) metrics_label: String,
     /// The scheme and authority of requests that name none.
     pub(crate) defaults: Defaults,
-    /// The user has not set the scheme of requests without one, so that either may be meant.
+    /// The user has not set the scheme of requests that name none.
+    ///
+    /// It is then assumed, and may be either scheme.
     pub(crate) assumes_scheme: bool,
-    /// How long one operation of the storage may take.
+    /// How long one storage operation may take.
     pub(crate) operation_timeout: Duration,
-    /// How long the next chunk of a body may take once the body has begun. Longer than `operation_timeout`, since a miss is not
-    /// possible any more. A reader that holds up others is given the same time.
+    /// How long reading a chunk of a body may take after the body has begun.
+    ///
+    /// It is longer than `operation_timeout`, since the request can no longer be answered as a miss. A reader may hold up
+    /// the other readers of its download for the same time.
     pub(crate) body_timeout: Duration,
-    /// The length of the longest body that is stored.
+    /// The maximum length of a body that is stored.
     pub(crate) max_body_bytes: u64,
-    /// The length of the shortest body that is stored.
+    /// The minimum length of a body that is stored.
     pub(crate) min_body_bytes: u64,
     /// The length of a chunk. The storage may have a lower limit.
     pub(crate) chunk_len: usize,
-    /// The length of the longest body that is stored in its response's record; `None`: the storage's own.
+    /// The maximum length of a body that is stored in the record of its response. `None` for the storage's own.
     pub(crate) inline_len: Option<usize>,
-    /// Reserves the key of a new entry in the storage before its request goes out.
+    /// Reserves the key in the storage before fetching on a miss.
     pub(crate) reserve_on_miss: bool,
-    /// Answers 503 where the storage fails.
+    /// Answers with 503 if the storage fails.
     pub(crate) fail_closed: bool,
     /// Reads a body to its end even if its caller drops it.
     pub(crate) finish_on_drop: bool,
-    /// Puts the status into the response's extensions.
+    /// Adds the status to the extensions of the response.
     pub(crate) extensions: bool,
-    /// The name of this cache in Cache-Status; `None`: the field is not added.
+    /// The name of this cache in the Cache-Status field. `None` if the field is not added.
     pub(crate) status_field: Option<String>,
+    /// Tells where a response came from after redirects.
     pub(crate) final_uri: Option<FinalUri>,
-    /// How many entries may be refreshed in the background at once.
+    /// How many records may be refreshed in the background at once.
     pub(crate) max_background_refreshes: usize,
     /// How long one background refresh may take.
     pub(crate) refresh_timeout: Duration,
-    /// Requests for the same entry share one fetch.
+    /// Lets requests for the same entry share one fetch.
     pub(crate) coalesce: bool,
-    /// How long a request waits for the fetch of another.
+    /// How long a request waits for the fetch of another request.
     pub(crate) coalesce_timeout: Duration,
-    /// Fetches the whole where a request wants a range of a response that is not stored.
+    /// Fetches the whole response if a request wants a range of it.
     pub(crate) fetch_whole_for_range: bool,
-    /// How long before its end a response is refreshed, on average. Zero: not before its end.
+    /// How long before it becomes stale a response is refreshed, on average. Zero if it is not refreshed before.
     pub(crate) refresh_early: Duration,
-    /// How long one process may have the lease of an entry; `None`: each process fetches for itself.
+    /// How long one process may hold the lease of an entry. `None` if each process fetches for itself.
     pub(crate) lease: Option<Duration>,
-    /// Which requests are for the same entry.
+    /// Tells which requests are for the same entry.
     pub(crate) identity: Identity,
-    /// The rules to begin with. They may be replaced while the cache runs.
+    /// The initial rules. They may be replaced while the cache runs.
     pub(crate) rules: Rules,
-    /// The methods that the cache answers: GET and HEAD, and others by their content.
+    /// The methods that the cache answers.
+    ///
+    /// They are GET, HEAD, and methods that are cached by their content.
     pub(crate) methods: Vec<Method>,
     /// How the content of requests is read and compared.
     #[cfg(feature = "content-keys")]
     pub(crate) contents: super::contents::Contents,
-    /// All of them must leave a request to the cache.
+    /// The cache handles a request only if all of these return `true`.
     pub(crate) filters: Vec<RequestFilter>,
-    /// Likewise, and asked after `filters`.
+    /// Further filters, which are called after `filters`.
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
-    /// Ignores Cache-Control and Pragma of requests.
+    /// Ignores the Cache-Control and Pragma fields of requests.
     pub(crate) ignore_request_directives: bool,
-    /// Stores and freshens nothing.
+    /// Neither stores nor freshens responses.
     pub(crate) read_only: bool,
-    /// Treats each request as if it said `only-if-cached`.
+    /// Treats each request as if it had the directive `only-if-cached`.
     pub(crate) only_if_cached: bool,
     /// Records each response.
     pub(crate) record: bool,
@@ -107,28 +114,29 @@ pub(crate) struct Config {
     pub(crate) replay: bool,
 }
 
-/// The secret of caches that set none. Any constant would do, if it is the same in every process.
-const USUAL_SECRET: &[u8] = b"tower-response-cache";
+/// The secret of caches that set none. The value does not matter, but must be the same in every process and version, or the
+/// stored entries could not be found again.
+const DEFAULT_SECRET: &[u8] = b"tower-response-cache";
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             clock: Clock::system(),
             policy: policy::Options::default(),
-            key_secret: USUAL_SECRET.to_vec(),
+            key_secret: DEFAULT_SECRET.to_vec(),
             partition: String::new(),
             #[cfg(feature = "metrics")]
             metrics_label: "default".to_owned(),
             defaults: Defaults { scheme: Scheme::HTTP, authority: None },
             assumes_scheme: true,
-            // Far more than a healthy storage takes, and no more than a caller notices before the request goes on without
-            // it.
+            // Much longer than a healthy storage takes, and short enough that a caller hardly notices a storage that hangs.
             operation_timeout: Duration::from_millis(500),
+            // The head was sent already, so that giving up would break the response: patience costs less than an error.
             body_timeout: Duration::from_secs(10),
-            // Bounds what one response can push out of a storage.
+            // Bounds how many stored responses one response can evict.
             max_body_bytes: 512 * 1024 * 1024,
             min_body_bytes: 0,
-            // The fastest in the benchmarks of the built-in storages.
+            // The fastest length in the benchmarks of the built-in storages.
             chunk_len: 128 * 1024,
             inline_len: None,
             reserve_on_miss: false,
@@ -137,6 +145,7 @@ impl Default for Config {
             extensions: true,
             status_field: None,
             final_uri: None,
+            // Bounds the requests that the cache sends to origins by itself.
             max_background_refreshes: 64,
             refresh_timeout: Duration::from_secs(30),
             coalesce: true,
@@ -171,7 +180,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Says whether the cache records responses or replays them.
+/// Tells whether the cache records responses or replays them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recording {
     Record,
@@ -179,7 +188,9 @@ pub(crate) enum Recording {
 }
 
 impl Config {
-    /// Returns whether the cache records responses or replays them. [`check`](Self::check) refuses both at once.
+    /// Returns whether the cache records responses or replays them.
+    ///
+    /// Both at once are refused by [`check`](Self::check).
     pub(crate) fn recording(&self) -> Option<Recording> {
         match (self.record, self.replay) {
             (true, _) => Some(Recording::Record),
@@ -188,7 +199,7 @@ impl Config {
         }
     }
 
-    /// Returns the label of this cache's metrics. Empty without the feature `metrics`.
+    /// Returns the label of this cache's metrics, which is empty without the feature `metrics`.
     pub(crate) fn label(&self) -> &str {
         #[cfg(feature = "metrics")]
         return &self.metrics_label;
@@ -196,16 +207,20 @@ impl Config {
         ""
     }
 
-    /// Returns whether any cache without a partition and a secret has the same keys.
-    pub(crate) fn has_usual_keys(&self) -> bool {
-        self.partition.is_empty() && self.key_secret == USUAL_SECRET
+    /// Returns whether the cache has neither a partition nor a secret of its own.
+    ///
+    /// All such caches have the same keys.
+    pub(crate) fn has_default_keys(&self) -> bool {
+        self.partition.is_empty() && self.key_secret == DEFAULT_SECRET
     }
 
-    /// Sets what follows from other settings. Called once, after all of them, so that their order does not matter.
+    /// Sets the settings that follow from others.
+    ///
+    /// It is called once, after all settings have been made, so that their order does not matter.
     pub(crate) fn settle(&mut self) {
         if self.recording().is_some() {
-            // A recording keeps every response and answers every request of the recording, whatever either of them says. Each
-            // request is recorded by itself, so none waits for another.
+            // A recording keeps every response and answers every request, whatever their directives say. Each request is
+            // recorded by itself, so that none waits for another.
             self.rules = std::mem::take(&mut self.rules).for_a_recording();
             self.policy.shared = false;
             self.policy.vary_on_credentials = false;
@@ -219,7 +234,7 @@ impl Config {
                     .collect();
             }
         }
-        // Without content, GET and HEAD need no key of it.
+        // GET and HEAD have no content, so that their keys need no digest of it.
         let has_no_content = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
         if !self.methods.iter().all(has_no_content) {
             self.policy.key_fields.push(policy::CONTENT);
@@ -249,7 +264,7 @@ impl Config {
             ),
             (
                 policy.ignore_cookie && policy.shared,
-                "ignore_cookie has no effect in a shared cache, where Cookie tells requests apart only if Vary names it: \
+                "ignore_cookie has no effect in a shared cache, where Cookie selects a response only if Vary names it: \
                  use ignore_headers([COOKIE]) against that",
             ),
             (
@@ -357,14 +372,14 @@ impl Config {
             (self.chunk_len == 0, "chunk_bytes is 0: give the length of a chunk, or leave it out"),
             #[cfg(feature = "content-keys")]
             (
-                self.contents.most == 0,
-                "max_content_bytes is 0: use methods to say which requests are told apart by their content",
+                self.contents.max_len == 0,
+                "max_content_bytes is 0: use methods to say which requests are cached by their content",
             ),
         ])
     }
 }
 
-/// Returns the first mistake as an error.
+/// Returns the first mistake that applies as an error.
 fn first_mistake(mistakes: impl IntoIterator<Item = (bool, &'static str)>) -> Result<()> {
     match mistakes.into_iter().find(|(holds, _)| *holds) {
         Some((_, message)) => Err(Error::new(ErrorKind::Config, message)),

@@ -1,9 +1,9 @@
-//! Reading the content of a request, and making it again to be sent on.
+//! Reads the content of a request, and replays it to the origin.
 //!
 //! # Invariants
 //!
-//! - The origin gets every byte, and the error where the content fails.
-//! - At most the set length is read ahead; the rest is sent on as it comes.
+//! - The origin gets every byte of the content, and the error if the content fails.
+//! - At most `max_content_bytes` are read ahead. The rest is passed on as it arrives.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -23,25 +23,30 @@ use crate::key::IgnoredFields;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The content of a request that the cache has read, to be sent on: what was read, and what is still to come where that
-/// was too long.
+/// The content of a request that the cache has read, for the inner service.
+///
+/// Content that is longer than [`max_content_bytes`](crate::CacheLayerBuilder::max_content_bytes) is read only in part, and
+/// the rest follows as it arrives.
 pub struct ReplayedContent {
     read: Bytes,
     rest: Option<Exclusive<UnsyncBoxBody<Bytes, BoxError>>>,
 }
 
 impl ReplayedContent {
+    /// Returns content that has been read as a whole.
     pub(crate) fn whole(read: Bytes) -> Self {
         Self { read, rest: None }
     }
 
-    /// Returns the content as bytes, where that is all of it.
+    /// Returns the content as bytes, if all of it has been read.
     ///
-    /// It is, if the request's body has an exact length: one that is too long goes to the inner service untouched.
+    /// This always succeeds if the body of the request has an exact length, since a body that is too long goes to the inner
+    /// service untouched.
     ///
     /// # Errors
-    /// Returns the content itself if more of it is still to come: it was longer than
-    /// [`max_content_bytes`](crate::CacheLayerBuilder::max_content_bytes), or has trailers. It is a [`Body`], and gives
+    ///
+    /// Returns the content itself if a part of it has not been read: it is longer than
+    /// [`max_content_bytes`](crate::CacheLayerBuilder::max_content_bytes), or has trailers. It is a [`Body`] that returns
     /// every byte.
     pub fn into_bytes(self) -> Result<Bytes, Self> {
         match self.rest {
@@ -86,35 +91,38 @@ impl Body for ReplayedContent {
     }
 }
 
-/// Reads a body of one type, and makes one again.
+/// Reads bodies of one type, and makes bodies of that type again.
 pub(super) struct Replayer<B> {
-    pub(super) read: Box<dyn Fn(B, u64) -> Reading<B> + Send + Sync>,
+    pub(super) read: Box<dyn Fn(B, u64) -> ReadFuture<B> + Send + Sync>,
     pub(super) make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync>,
 }
 
-pub(super) type Reading<B> = Pin<Box<dyn Future<Output = Read<B>> + Send>>;
+/// Boxed, since replayers of all body types are in one map.
+pub(super) type ReadFuture<B> = Pin<Box<dyn Future<Output = ReadContent<B>> + Send>>;
 
-/// The outcome of reading a content.
-pub(super) enum Read<B> {
+/// Tells how far the content of a request has been read.
+pub(super) enum ReadContent<B> {
+    /// All of it has been read.
     Whole(Bytes),
-    /// Too long, or it failed: it is sent on as it came.
-    Sent(B),
+    /// It is too long, has trailers, or failed. This body returns what was read, and then the rest.
+    Partial(B),
 }
 
-/// How contents are read.
+/// The settings by which contents are read and compared.
 #[derive(Clone)]
 pub(crate) struct Contents {
-    /// The longest that is read.
-    pub(crate) most: u64,
+    /// The maximum length of a content that is read.
+    pub(crate) max_len: u64,
+    /// The parts of a content that are ignored when contents are compared.
     pub(crate) ignored: IgnoredFields,
-    /// By the type of the body.
+    /// The replayers, by the type of the body.
     replayers: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
 impl Default for Contents {
     fn default() -> Self {
         let mut contents =
-            Self { most: 256 * 1024, ignored: IgnoredFields::default(), replayers: HashMap::default() };
+            Self { max_len: 256 * 1024, ignored: IgnoredFields::default(), replayers: HashMap::default() };
         contents.replay_full();
         contents.replay(UnsyncBoxBody::<Bytes, BoxError>::new);
         #[cfg(feature = "axum")]
@@ -124,58 +132,67 @@ impl Default for Contents {
 }
 
 impl Contents {
+    /// Adds a replayer for a body type, with the function that makes such a body.
     pub(crate) fn replay<B>(&mut self, make: impl Fn(ReplayedContent) -> B + Send + Sync + 'static)
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync> = Arc::new(make);
         let maker = Arc::clone(&make);
-        let read = move |body, most| -> Reading<B> { Box::pin(read(body, most, Arc::clone(&maker))) };
+        let read =
+            move |body, max_len| -> ReadFuture<B> { Box::pin(read(body, max_len, Arc::clone(&maker))) };
         self.replayers.insert(TypeId::of::<B>(), Arc::new(Replayer { read: Box::new(read), make }));
     }
 
-    /// A body in memory tells its length: what is too long is not begun, so that only whole contents are made anew.
+    /// Adds the replayer for bodies in memory.
+    ///
+    /// The length of such a body is known. One that is too long is not read, so that only whole contents are made again.
     fn replay_full(&mut self) {
-        let read = |body: Full<Bytes>, most| -> Reading<Full<Bytes>> {
+        let read = |body: Full<Bytes>, max_len| -> ReadFuture<Full<Bytes>> {
             Box::pin(async move {
-                if body.size_hint().lower() > most {
-                    return Read::Sent(body);
+                if body.size_hint().lower() > max_len {
+                    return ReadContent::Partial(body);
                 }
                 let Ok(whole) = body.collect().await;
-                Read::Whole(whole.to_bytes())
+                ReadContent::Whole(whole.to_bytes())
             })
         };
         let make = Arc::new(|content: ReplayedContent| Full::new(content.read));
         self.replayers.insert(TypeId::of::<Full<Bytes>>(), Arc::new(Replayer { read: Box::new(read), make }));
     }
 
+    /// Returns the replayer for a body type.
     pub(super) fn replayer<B: 'static>(&self) -> Option<&Replayer<B>> {
         self.replayers.get(&TypeId::of::<B>())?.downcast_ref()
     }
 }
 
 /// Reads a body up to a length.
-async fn read<B>(body: B, most: u64, make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync>) -> Read<B>
+async fn read<B>(
+    body: B,
+    max_len: u64,
+    make: Arc<dyn Fn(ReplayedContent) -> B + Send + Sync>,
+) -> ReadContent<B>
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    if body.size_hint().lower() > most {
-        return Read::Sent(body);
+    if body.size_hint().lower() > max_len {
+        return ReadContent::Partial(body);
     }
     let mut body = Box::pin(body);
     let mut read = BytesMut::new();
     let unread = loop {
         match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            None => return Read::Whole(read.freeze()),
+            None => return ReadContent::Whole(read.freeze()),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(mut data) => {
                     let data = data.copy_to_bytes(data.remaining());
-                    if read.len() as u64 + data.len() as u64 > most {
+                    if read.len() as u64 + data.len() as u64 > max_len {
                         break Ok(Frame::data(data));
                     }
                     read.extend_from_slice(&data);
                 }
-                // Trailers are none of what a key is made of, and are sent on.
+                // Trailers are not part of the key, so that a content with trailers is passed on.
                 Err(frame) => match frame.into_trailers() {
                     Ok(trailers) => break Ok(Frame::trailers(trailers)),
                     Err(_) => continue,
@@ -185,18 +202,18 @@ where
         }
     };
     let rest = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
-    let rest = Ahead { first: Some(unread), rest: rest.map_err(Into::into) };
+    let rest = Prepended { first: Some(unread), rest: rest.map_err(Into::into) };
     let rest = Some(Exclusive::new(UnsyncBoxBody::new(rest)));
-    Read::Sent(make(ReplayedContent { read: read.freeze(), rest }))
+    ReadContent::Partial(make(ReplayedContent { read: read.freeze(), rest }))
 }
 
-/// A frame that was taken from a body, and the rest of it.
-struct Ahead<B> {
+/// A body whose first frame was read already.
+struct Prepended<B> {
     first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,
 }
 
-impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Ahead<B> {
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Prepended<B> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -213,6 +230,6 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Ahead<B> {
 
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contents").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Contents").field("max_len", &self.max_len).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,6 @@
-//! The directives of a request: from its fields, its options, the scope that it was sent in, and the layer's settings.
+//! The directives of a request.
+//!
+//! They come from its header fields, its options, the scope in which it was sent, and the settings of the layer.
 
 use http::{header, request};
 
@@ -6,29 +8,34 @@ use super::config::{Config, Recording};
 use crate::control::{CacheOptions, Scope};
 use crate::policy::{self, Interest, RequestDirectives, Ttl};
 
-/// Marks a request that the cache of this number makes for its storage alone, among its extensions.
+/// Marks the request of a background refresh, among its extensions.
+///
+/// It contains the number of the cache that makes the refresh.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Background(pub(super) u64);
 
-/// Returns whether the cache of this number makes a request for its storage alone: a background refresh.
+/// Returns whether a request is a background refresh of the cache with a number.
 pub(super) fn is_background(request: &request::Parts, number: u64) -> bool {
     request.extensions.get::<Background>().is_some_and(|Background(by)| *by == number)
 }
 
-/// Returns the options that the user gave to a request.
+/// Returns the options that the user set on a request.
 pub(super) fn options(parts: &request::Parts) -> Option<&CacheOptions> {
     parts.extensions.get()
 }
 
 impl Config {
-    /// Takes the task's scope into the request, since other tasks may go on with its fetch. Returns whether the request
-    /// is to bypass the cache.
+    /// Applies the scope of the current task and the options to a request.
+    ///
+    /// The scope is copied into the request, since other tasks may drive its fetch. Returns whether the request has to
+    /// bypass the cache.
     pub(crate) fn enter(&self, parts: &mut request::Parts) -> bool {
         let scope = Scope::current();
         if !scope.is_none() {
             let within = options(parts).cloned().unwrap_or_default().within(scope);
             parts.extensions.insert(within);
         }
+        // A recording needs the whole response, not a 304 or a part.
         if self.recording() == Some(Recording::Record) {
             policy::strip_conditions(&mut parts.headers);
             parts.headers.remove(header::RANGE);
@@ -38,9 +45,9 @@ impl Config {
         options.bypasses()
     }
 
-    /// Returns whether the response to a request may be stored, and may answer other requests for a while.
+    /// Returns whether the request permits its response to be stored and to answer other requests.
     ///
-    /// The response itself decides later; this only rules out what the request forbids.
+    /// Whether the response permits it is known only later.
     pub(super) fn may_fetch_for_others(
         &self,
         parts: &request::Parts,
@@ -60,7 +67,7 @@ impl Config {
         self.directives_of(parts, Interest { control: true, credentials: true, host: true })
     }
 
-    /// Returns the same for a caller that knows which kinds of fields the request has.
+    /// Returns the directives of a request whose kinds of fields are known.
     pub(crate) fn directives_of(&self, parts: &request::Parts, interest: Interest) -> RequestDirectives {
         let mut directives = match interest.control && !self.ignore_request_directives {
             true => RequestDirectives::of(&parts.headers),

@@ -1,11 +1,11 @@
-//! Makes responses from stored ones, and those that the cache gives by itself.
+//! Makes responses from records and from downloads, and the cache's own responses.
 //!
 //! # Invariants
 //!
-//! - Stored fields come back as they were, with one Age.
+//! - Stored fields are returned as they were received, with one Age field.
 //! - Preconditions and ranges are evaluated here, on the stored response (RFC 9110 §13, §14).
-//! - The head of a response goes out only when the first bytes of its body are at hand.
-//! - Every response of the cache is given its status here, and is counted once.
+//! - The head of a response is returned only after the first bytes of its body have been read.
+//! - Every response of the cache gets its status here, and is counted once.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -27,42 +27,42 @@ use crate::policy::{self, Answer, Freshness, Interest};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// Holds a request, and which of its header fields have a bearing on the answer.
+/// A request, and which kinds of header fields it has.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct RequestView<'a> {
     parts: &'a request::Parts,
     pub(crate) interest: Interest,
 }
 
-impl<'a> Asked<'a> {
-    /// Reads the header fields of a request once, for every later question about them.
-    pub(crate) fn by(parts: &'a request::Parts) -> Self {
+impl<'a> RequestView<'a> {
+    /// Reads the names of a request's header fields, once for all later uses.
+    pub(crate) fn of(parts: &'a request::Parts) -> Self {
         Self { parts, interest: Interest::of(&parts.headers) }
     }
 }
 
-/// Says which bytes of the body are sent.
+/// Tells which bytes of the body are sent.
 enum Extent {
     Nothing,
     Bytes {
         start: u64,
         count: u64,
     },
-    /// All of it, where its length is not known yet.
+    /// The whole body, whose length is not known yet.
     Whole,
 }
 
-/// Makes the response from a record that contains its body. `None` if that is in chunks.
+/// Makes the response from a record that contains its body.
 ///
-/// This needs no waiting, so that a hit in memory is answered without a boxed future.
+/// It does not wait, so that a hit in memory is answered without a boxed future. Returns `None` if the body is in chunks.
 pub(super) fn inline<S: Storage, B>(
     shared: &Shared<S>,
-    asked: Asked<'_>,
+    view: RequestView<'_>,
     stored: &StoredResponse,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let StoredBody::Inline(bytes) = &stored.body else { return None };
-    let (response, extent) = head(asked, stored, Some(stored.body.len()), status.age.unwrap_or_default());
+    let (response, extent) = head(view, stored, Some(stored.body.len()), status.age.unwrap_or_default());
     let body = match extent {
         Extent::Whole => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
         Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
@@ -74,23 +74,25 @@ pub(super) fn inline<S: Storage, B>(
         Extent::Nothing => CacheBody::empty(),
     };
     let mut response = response.map(|()| body);
-    mark(shared, &mut response, status, Some(asked.parts));
+    mark(shared, &mut response, status, Some(view.parts));
     Some(response)
 }
 
-/// Makes the response from a record. `None` if its body is gone.
+/// Makes the response from a record.
+///
+/// Returns `None` if its body is gone.
 pub(crate) async fn from_record<S: Storage, B>(
     shared: &Shared<S>,
-    asked: Asked<'_>,
+    view: RequestView<'_>,
     key: Key,
     record: &Record,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
     let StoredBody::Chunked { id, chunk_len, len, .. } = stored.body else {
-        return inline(shared, asked, stored, status);
+        return inline(shared, view, stored, status);
     };
-    let (response, extent) = head(asked, stored, Some(len), status.age.unwrap_or_default());
+    let (response, extent) = head(view, stored, Some(len), status.age.unwrap_or_default());
     let extent = match extent {
         Extent::Whole => Some((0, len)),
         Extent::Bytes { start, count } => Some((start, count)),
@@ -101,39 +103,41 @@ pub(crate) async fn from_record<S: Storage, B>(
         Some((start, count)) => {
             let source = RecordRef { key, stamp: record.stamp() };
             let body = ChunkedBody { id, chunk_len, len };
-            // Trailers are about the whole body.
+            // Trailers describe the whole body, so that a part is sent without them.
             let trailers = if count == len { stored.trailers.clone() } else { None };
             let reader =
                 ChunkReader::open(Arc::clone(&shared.records), source, body, start, count, trailers).await?;
             CacheBody::from_source(Box::new(reader))
         }
     };
-    Some(finish_for(shared, asked.parts, response.map(|()| body), status))
+    Some(finish_for(shared, view.parts, response.map(|()| body), status))
 }
 
-/// Makes the response from a download. `None` if it is too late to begin.
+/// Makes the response from a download.
+///
+/// Returns `None` if the download accepts no more readers.
 pub(super) fn from_download<S: Storage, B>(
     shared: &Shared<S>,
-    asked: Asked<'_>,
+    view: RequestView<'_>,
     download: Arc<Download<S>>,
     token: Token,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let len = download.expected;
-    let (response, extent) = head(asked, download.writer.response(), len, status.age.unwrap_or_default());
+    let (response, extent) = head(view, download.writer.response(), len, status.age.unwrap_or_default());
     let (start, until) = match extent {
         Extent::Nothing => {
-            return Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::empty()), status));
+            return Some(finish_for(shared, view.parts, response.map(|()| CacheBody::empty()), status));
         }
         Extent::Whole => (0, None),
         Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
         Extent::Bytes { start, count } => (start, Some(start + count)),
     };
     let reader = Reader::follower(download, token, start, until)?;
-    Some(finish_for(shared, asked.parts, response.map(|()| CacheBody::from_source(Box::new(reader))), status))
+    Some(finish_for(shared, view.parts, response.map(|()| CacheBody::from_source(Box::new(reader))), status))
 }
 
-/// Makes a response of the cache's own, without a body.
+/// Makes a response of the cache itself, without a body.
 pub(super) fn refuse<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -145,9 +149,9 @@ pub(super) fn refuse<S: Storage, B>(
     finish_for(shared, parts, response, CacheStatus::new(outcome, Stored::Unchanged))
 }
 
-/// Makes the answer to a request that accepts only a stored response, where none is stored.
+/// Makes the response to a request that accepts only stored responses.
 ///
-/// The answer of a replay names the request in its body, so that a failing test says what was not recorded.
+/// A replay names the request in the body, so that the output of a failing test says what was not recorded.
 pub(super) fn refuse_request<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -174,7 +178,7 @@ pub(super) fn refuse_request<S: Storage, B>(
     response
 }
 
-/// Puts the status where the caller finds it. The current span says which request it belongs to.
+/// Adds the status to a response, within the span of its request.
 pub(super) fn finish<S: Storage, B>(
     shared: &Shared<S>,
     mut response: Response<CacheBody<B>>,
@@ -184,7 +188,7 @@ pub(super) fn finish<S: Storage, B>(
     response
 }
 
-/// Puts the status where the caller finds it, for a request that may have no span.
+/// Adds the status to a response whose request may have no span.
 fn finish_for<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -195,6 +199,9 @@ fn finish_for<S: Storage, B>(
     response
 }
 
+/// Adds the status to a response, and counts the response.
+///
+/// The status goes into the body, and by settings into the extensions and the Cache-Status field.
 fn mark<S: Storage, B>(
     shared: &Shared<S>,
     response: &mut Response<CacheBody<B>>,
@@ -203,9 +210,9 @@ fn mark<S: Storage, B>(
 ) {
     telemetry::answered(&shared.observer, &status, parts, &shared.config.defaults);
     response.body_mut().set_status(status);
-    response.body_mut().set_tally(shared.observer.tally(&status));
+    response.body_mut().set_byte_counter(shared.observer.byte_counter(&status));
     if shared.config.recording() == Some(Recording::Replay) {
-        // It would differ from one replay to the next.
+        // The age would differ from one replay to the next.
         response.headers_mut().remove(header::AGE);
     }
     if shared.config.extensions {
@@ -214,20 +221,20 @@ fn mark<S: Storage, B>(
     if let Some(name) = &shared.config.status_field
         && let Ok(value) = status_value(name, status)
     {
-        // A response that has as many fields as a map can hold goes without it.
+        // A response that has the maximum number of fields is sent without it.
         let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
     }
 }
 
 /// Returns this cache's member of Cache-Status (RFC 9211).
 fn status_value(name: &str, status: CacheStatus) -> Result<HeaderValue, InvalidHeaderValue> {
-    // One allocation for all but the longest: 64 bytes hold the parameters of a hit with `ttl` and `detail`.
+    // 64 bytes hold the parameters of a hit with `ttl` and `detail`, so that most values take one allocation.
     let mut text = String::with_capacity(name.len() + 64);
     let _ = write!(text, "{name}; {status}");
     HeaderValue::try_from(text)
 }
 
-/// Returns the status of an answer from the storage.
+/// Returns the status of a response from the storage.
 pub(crate) fn stored_status(
     outcome: Outcome,
     stored: Stored,
@@ -238,33 +245,26 @@ pub(crate) fn stored_status(
     CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
-/// Makes the head of the response, and says which part of the body belongs to it.
+/// Makes the head of the response, and returns which part of the body is sent.
 ///
-/// `len` is the length of the body; `None` if it is not known yet, so that no range of it can be answered.
+/// `len` is the length of the body. `None` if it is not known yet, so that no range can be answered.
 #[inline]
 fn head(
-    asked: Asked<'_>,
+    view: RequestView<'_>,
     stored: &StoredResponse,
     len: Option<u64>,
     age: Duration,
 ) -> (Response<()>, Extent) {
     let mut response = Response::new(());
     let answer = |headers, len| {
-        policy::answer(
-            &asked.parts.method,
-            headers,
-            stored.status,
-            &stored.headers,
-            len,
-            stored.response_time,
-        )
+        policy::answer(&view.parts.method, headers, stored.status, &stored.headers, len, stored.response_time)
     };
     let answer = match len {
-        // Most requests have neither conditions nor a range.
-        _ if !asked.interest.control => Answer::Full,
-        Some(len) => answer(&asked.parts.headers, len),
+        // Most requests have neither conditions nor a range, and need no evaluation.
+        _ if !view.interest.control => Answer::Full,
+        Some(len) => answer(&view.parts.headers, len),
         None => {
-            let mut headers = asked.parts.headers.clone();
+            let mut headers = view.parts.headers.clone();
             headers.remove(header::RANGE);
             answer(&headers, 0)
         }
@@ -299,8 +299,8 @@ fn head(
             whole
         }
     };
-    // Stored fields hold one Age already, which is overwritten: `insert` would first make room for another field, and a
-    // full map would have to grow for that.
+    // Stored fields contain an Age field already, which is overwritten: `insert` would reserve room for another field first,
+    // and a full map would have to grow for that.
     let age = age_value(age.as_secs());
     match response.headers_mut().get_mut(header::AGE) {
         Some(value) => *value = age,
@@ -308,10 +308,10 @@ fn head(
             response.headers_mut().insert(header::AGE, age);
         }
     }
-    if asked.parts.method != Method::HEAD {
+    if view.parts.method != Method::HEAD {
         return (response, extent);
     }
-    // A HEAD has no body, from which a server could tell the length.
+    // The response to a HEAD has no body, from which a server could determine the length.
     if let Extent::Bytes { count, .. } = extent
         && !response.headers().contains_key(header::CONTENT_LENGTH)
     {

@@ -1,4 +1,6 @@
-//! The state that all services and clones of one layer share. Fields only: each belongs to the room that its type is of.
+//! The state that all services and clones of one layer share.
+//!
+//! It has fields and no behaviour: each field belongs to the module that its type is from.
 
 #[cfg(feature = "reqwest")]
 use std::collections::HashMap;
@@ -15,33 +17,38 @@ use crate::observe::Observer;
 use crate::rules::Rules;
 use crate::storage::{Key, Storage};
 
+/// The state of one cache, or of one partition of it.
 pub(crate) struct Shared<S: Storage> {
     pub(crate) config: Arc<Config>,
-    /// May change while the cache runs.
+    /// The current rules. They may be replaced while the cache runs. The lock is held only to clone or replace the inner
+    /// `Arc`, so that readers do not wait for the user's closures.
     pub(crate) rules: Arc<RwLock<Arc<Rules>>>,
-    /// How many guards switch the cache off.
+    /// The number of guards that disable the cache.
     pub(crate) disablers: Arc<AtomicUsize>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) records: Arc<Records<S>>,
     pub(crate) flights: Arc<Flights<S>>,
-    /// Entries whose origin failed while a stale response would do.
+    /// The records whose origin failed recently, and that were served stale then.
     pub(super) failing_origins: RecentKeys,
-    /// The entries that are being refreshed in the background: one refresh each, a bounded number in all.
+    /// The records that are being refreshed in the background. A bounded number, one refresh each.
     pub(super) refreshing: Mutex<HashSet<Key>>,
-    /// The mistakes of the setup that were told, one bit for each reason of a bypass.
-    pub(super) told_bypasses: Arc<AtomicU32>,
-    /// The partitions of this cache that are in use, by name: as many as the user makes. Partitions of a partition are
+    /// The bypasses that were warned about, with one bit for each reason.
+    pub(super) warned_bypasses: Arc<AtomicU32>,
+    /// The partitions of this cache that are in use, by name. Their number is up to the user. Partitions of a partition are
     /// listed here as well.
     #[cfg(feature = "reqwest")]
     partitions: Arc<Mutex<HashMap<String, Weak<Self>>>>,
 }
 
+/// Returns a number that no other cache in this process has.
 fn next_number() -> u64 {
+    // Relaxed, since the numbers only have to differ.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 impl<S: Storage> Shared<S> {
+    /// Returns the state of a new cache.
     pub(crate) fn new(storage: S, config: Config) -> Arc<Self> {
         let observer = Observer::new(config.label());
         let config = Arc::new(config);
@@ -53,7 +60,7 @@ impl<S: Storage> Shared<S> {
             flights: Arc::default(),
             failing_origins: RecentKeys::default(),
             refreshing: Mutex::default(),
-            told_bypasses: Arc::default(),
+            warned_bypasses: Arc::default(),
             #[cfg(feature = "reqwest")]
             partitions: Arc::default(),
             config,
@@ -61,20 +68,25 @@ impl<S: Storage> Shared<S> {
         })
     }
 
-    /// Returns the same cache in a partition of its own, which shares the storage, the statistics, and the invalidations of
-    /// groups and tags. The same name gives the same partition for as long as it is in use.
+    /// Returns a partition of this cache.
+    ///
+    /// It shares the storage, the statistics, and the invalidations of groups and tags. While a partition is in use, the same
+    /// name returns the same partition.
     #[cfg(feature = "reqwest")]
     pub(crate) fn partitioned(self: &Arc<Self>, name: &str) -> Arc<Self> {
         let mut config = Config::clone(&self.config);
         if config.partition.is_empty() {
             config.partition = name.to_owned();
         } else {
+            // With the length in front, so that no two pairs of names give the same text.
             config.partition = format!("{}\0{}{name}", config.partition.len(), config.partition);
         }
+        // Held until the partition is in the map, so that two requests with one name get one partition.
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = partitions.get(&config.partition).and_then(Weak::upgrade) {
             return shared;
         }
+        // Removes those that are no longer in use, so that the map is bounded by the partitions in use.
         partitions.retain(|_, shared| shared.strong_count() > 0);
         let (full_name, config) = (config.partition.clone(), Arc::new(config));
         let records = self.records.partition(Arc::clone(&config), next_number());
@@ -87,14 +99,16 @@ impl<S: Storage> Shared<S> {
             flights: Arc::default(),
             failing_origins: RecentKeys::default(),
             refreshing: Mutex::default(),
-            told_bypasses: Arc::clone(&self.told_bypasses),
+            warned_bypasses: Arc::clone(&self.warned_bypasses),
             partitions: Arc::clone(&self.partitions),
         });
         partitions.insert(full_name, Arc::downgrade(&shared));
         shared
     }
 
+    /// Returns whether a guard disables the cache.
     pub(crate) fn is_disabled(&self) -> bool {
+        // Relaxed: a request that runs at the same time as the guard is made may take either course.
         self.disablers.load(Ordering::Relaxed) > 0
     }
 }

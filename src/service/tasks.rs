@@ -1,4 +1,4 @@
-//! Background tasks of one cache, and a way to wait for them.
+//! The background tasks of one cache, and a way to wait for them.
 //!
 //! # Invariants
 //!
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks(Arc<Running>);
 
+/// The count of running tasks, which all clones share.
 #[derive(Debug, Default)]
 struct Running {
     count: AtomicUsize,
@@ -36,13 +37,13 @@ pub(crate) fn after(time: Duration) -> Instant {
     Instant::now() + time.min(FAR)
 }
 
-/// Tells how far [`Tasks::drive`] has come with a future.
+/// Tells what [`Tasks::drive`] has done with a future.
 pub(crate) enum Driven<T> {
-    /// The first poll completed it.
+    /// The future completed in its first poll.
     Done(T),
-    /// It goes on in a task.
+    /// The future goes on in a spawned task.
     Spawned(JoinHandle<T>),
-    /// It would have to wait, and there is no runtime to wait in. It has been dropped.
+    /// The future has to wait, and there is no runtime to wait in. It has been dropped.
     NoRuntime,
 }
 
@@ -110,6 +111,7 @@ impl Tasks {
         }
     }
 
+    /// Counts a task until the guard is dropped.
     fn count(&self) -> Counted {
         self.0.count.fetch_add(1, Ordering::SeqCst);
         Counted(Arc::clone(&self.0))

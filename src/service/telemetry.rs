@@ -1,9 +1,9 @@
-//! Counts, spans and events: everything that the cache tells about itself.
+//! The counts, spans and events of the service.
 //!
 //! # Invariants
 //!
-//! - Nothing that is told holds a query, user information, the value of a field, or a key.
-//! - Without a subscriber, an event costs one look at a number, and nothing is made for it.
+//! - No span and no event contains a query, user information, a field value or a key.
+//! - Without a subscriber, an event costs the comparison of a number, and its fields are not computed.
 
 use std::future::Future;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Defaults, EffectiveUri};
 use crate::observe::{Count, Observer};
 
-/// Makes the span of a request's way to the origin.
+/// Returns the span of a request that goes to the origin.
 pub(super) fn span(parts: &request::Parts, defaults: &Defaults, is_background: bool) -> Span {
     let uri = || EffectiveUri::of(parts, defaults);
     tracing::debug_span!(
@@ -47,7 +47,9 @@ pub(super) async fn traced<B: Send, E: Send>(
     answer
 }
 
-/// Tells that a request has its answer. `parts` is the request, where no span tells of it.
+/// Counts a response, and sends the event about it.
+///
+/// `parts` is the request, if no span describes it.
 #[inline]
 pub(super) fn answered(
     observer: &Observer,
@@ -73,19 +75,21 @@ pub(super) fn answered(
     );
 }
 
-/// Tells that the inner service failed.
+/// Counts an error of the inner service, and sends the event about it.
 pub(super) fn origin_failed(observer: &Observer) {
     observer.count(Count::OriginError);
     tracing::debug!("the inner service failed");
 }
 
-/// Tells that a response which was to be stored is not.
+/// Counts a response that could not be stored, and sends the event about it.
 pub(super) fn unstored(observer: &Observer, reason: &'static str) {
     observer.count(Count::Unstored(reason));
     tracing::debug!(reason, "not stored");
 }
 
-/// Tells that a response which was to be stored is not, because this operation of the storage failed.
+/// Counts a response that is not stored because a storage operation failed.
+///
+/// It sends the event about the response too.
 pub(super) fn write_failed(observer: &Observer, operation: &'static str, error: &Error) {
     if error.kind() == ErrorKind::Busy {
         return unstored(observer, "storage-busy");
@@ -95,17 +99,18 @@ pub(super) fn write_failed(observer: &Observer, operation: &'static str, error: 
     tracing::debug!(reason, operation, %error, "not stored");
 }
 
-/// Tells that an entry is invalidated. `cause` is `method`, `head`, `group` or `hand`; `uri` is the entry's, where it is
-/// known.
+/// Counts an invalidation, and sends the event about it.
+///
+/// `cause` is `method`, `head`, `group` or `hand`. `uri` is the URI of the entry, if it is known.
 pub(crate) fn invalidated(observer: &Observer, cause: &'static str, uri: Option<&EffectiveUri<'_>>) {
     observer.count(Count::Invalidation(cause));
-    // A name that the user gave to an entry is a key, and may hold anything.
+    // A name that the user gave to an entry is a key, and may contain anything.
     let uri = uri.filter(|uri| !uri.is_named());
     let (host, path) = (uri.map(EffectiveUri::host), uri.map(EffectiveUri::path_alone));
     tracing::debug!(cause, host, path, "invalidated");
 }
 
-/// Tells that a background refresh has ended.
+/// Counts a background refresh that has ended, and sends the event about it.
 pub(super) fn refreshed(observer: &Observer, result: &'static str) {
     observer.count(Count::Refresh(result));
     tracing::debug!(result, "a background refresh ended");

@@ -1,4 +1,4 @@
-//! Tests of private properties of the service.
+//! Tests of properties of the service that its public interface does not show.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,7 +29,7 @@ impl Service<Request<Empty<Bytes>>> for Origin {
 }
 
 #[test]
-fn the_box_of_a_lookup_is_small() {
+fn lookup_future_is_small() {
     let shared = Shared::new(MemoryStorage::new(), Config::default());
     let parts = Request::get("http://example.com/").body(()).unwrap().into_parts().0;
     let fetcher = ServiceFetcher::<_, Empty<Bytes>>::new(Origin);
@@ -39,7 +39,7 @@ fn the_box_of_a_lookup_is_small() {
 }
 
 #[cfg(not(feature = "axum"))]
-mod without_the_feature_axum {
+mod without_feature_axum {
     use axum::Router;
     use axum::body::Body;
     use axum::routing::get;
@@ -50,8 +50,8 @@ mod without_the_feature_axum {
     use crate::{CacheLayer, CacheStatus};
 
     #[tokio::test]
-    async fn nested_routers_pass_the_cache_by() {
-        let layer = CacheLayer::builder(MemoryStorage::new()).shared().build().unwrap();
+    async fn nested_axum_routers_bypass_without_the_feature() {
+        let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
         let list = |text: &'static str| {
             let handler = move || async move { ([("cache-control", "public, max-age=60")], text) };
             Router::new().route("/list", get(handler)).layer(layer.clone())

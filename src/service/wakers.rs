@@ -1,13 +1,13 @@
 //! The wakers of all tasks that wait for one event.
 //!
-//! Each waiting task has a [`Slot`] and keeps one waker in it. [`Wakers`] is itself a waker that wakes all of them, so that
-//! one poll of a shared body or of a shared fetch registers every waiting task at once.
+//! Each waiting task has a [`WakerSlot`], which holds one waker. [`Wakers`] is itself a waker that wakes all of them, so
+//! that one poll of a shared body or of a shared fetch registers every waiting task at once.
 //!
 //! # Invariants
 //!
 //! - A waker that is registered before [`Wakers::wake_all`] begins is woken by it, once.
 //! - A slot keeps one waker, however often its task registers.
-//! - A slot that has been left or dropped wakes no task.
+//! - A slot whose waker was unregistered, or that was dropped, wakes no task.
 //! - No waker is woken or dropped while the lock is held.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,40 +21,41 @@ use std::task::{Wake, Waker};
 #[derive(Debug, Default)]
 pub(crate) struct Wakers(Mutex<Slots>);
 
+/// The state under the lock.
 #[derive(Debug, Default)]
 struct Slots {
-    /// Never shrinks: it is as long as the largest number of tasks that have waited at one time.
+    /// By slot number. It never shrinks, and is as long as the largest number of tasks that have waited at one time.
     wakers: Vec<Option<Waker>>,
-    /// The numbers of slots that were given back.
+    /// The numbers of the slots that are not in use.
     free: Vec<usize>,
 }
 
-/// Reserves room for the waker of one task. Given back when it is dropped.
+/// Holds the waker of one task until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct WakerSlot {
     wakers: Arc<Wakers>,
     number: usize,
 }
 
 impl Wakers {
     /// Returns a slot for one more task.
-    pub(crate) fn slot(self: &Arc<Self>) -> Slot {
+    pub(crate) fn slot(self: &Arc<Self>) -> WakerSlot {
         let mut slots = self.lock();
         let number = slots.free.pop().unwrap_or_else(|| {
             slots.wakers.push(None);
             slots.wakers.len() - 1
         });
         drop(slots);
-        Slot { wakers: Arc::clone(self), number }
+        WakerSlot { wakers: Arc::clone(self), number }
     }
 
     /// Wakes all tasks that are registered now.
     pub(crate) fn wake_all(&self) {
-        // The number is read once: a slot that is added from here on belongs to a task that registers, and then looks
-        // itself whether the event has happened.
+        // The length is read once: a task whose slot is added after this registers first, and then checks by itself whether
+        // the event has happened.
         let count = self.lock().wakers.len();
         for number in 0..count {
-            // The lock is released before each call: a waker may run any code, also code that registers here.
+            // The lock is released before each call: a waker may run any code, including code that registers here.
             let waker = self.lock().wakers.get_mut(number).and_then(Option::take);
             waker.into_iter().for_each(Waker::wake);
         }
@@ -76,38 +77,38 @@ impl Wake for Wakers {
     }
 }
 
-impl Slot {
+impl WakerSlot {
     /// Registers the waker of a task, and returns the one that it replaces.
     ///
-    /// The caller drops that one where it holds no lock: it may be the last reference to a task, whose future and all that
-    /// it owns is then dropped with it.
+    /// The caller must drop the replaced waker while it holds no lock: it may be the last reference to a task, so that the
+    /// task's future is dropped with it.
     #[must_use]
-    pub(crate) fn wait(&self, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn register(&self, waker: &Waker) -> Option<Waker> {
         let mut slots = self.wakers.lock();
-        let place = slots.wakers.get_mut(self.number)?;
-        // A task is usually polled with one waker again and again: cloning it each time would cost two atomic operations.
-        if place.as_ref().is_some_and(|there| there.will_wake(waker)) {
+        let registered = slots.wakers.get_mut(self.number)?;
+        // A task is usually polled with the same waker again: cloning it each time would cost two atomic operations.
+        if registered.as_ref().is_some_and(|current| current.will_wake(waker)) {
             return None;
         }
-        place.replace(waker.clone())
+        registered.replace(waker.clone())
     }
 
-    /// Removes the waker, and keeps the slot for the next wait.
-    pub(crate) fn leave(&self) {
-        // The guard is gone at the end of this statement, before the waker is dropped.
+    /// Removes the waker. The slot can be used for another wait.
+    pub(crate) fn unregister(&self) {
+        // The guard is dropped at the end of this statement, before the waker is.
         let waker = self.wakers.lock().wakers.get_mut(self.number).and_then(Option::take);
         drop(waker);
     }
 }
 
-impl Drop for Slot {
+impl Drop for WakerSlot {
     fn drop(&mut self) {
         let waker = {
             let mut slots = self.wakers.lock();
-            // Emptied under the same lock, so that the next owner of the number does not find a stranger's waker.
+            // Emptied under the same lock, so that the next owner of the number does not find another task's waker.
             slots.free.push(self.number);
             slots.wakers.get_mut(self.number).and_then(Option::take)
         };
-        drop(waker); // outside the lock, see `wait`
+        drop(waker); // outside the lock, see `register`
     }
 }

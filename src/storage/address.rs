@@ -1,6 +1,8 @@
-//! A store's address as text: `scheme:place?name=value&…`.
+//! The address of a storage as text, `scheme:location?name=value&…`.
 //!
-//! Promises: what is not understood is an error that names the option; no value is ever repeated, since it may be secret.
+//! # Invariants
+//! - An option that the storage does not have, or whose value is wrong, is an error that names the option.
+//! - No error message repeats a value, because it may be a secret.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -10,29 +12,29 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// An address taken apart. The place is as it was written.
+/// An address, parsed into its parts. The location is not percent-decoded.
 pub(crate) struct Address<'a> {
     pub(crate) scheme: &'a str,
-    pub(crate) place: &'a str,
+    pub(crate) location: &'a str,
     pub(crate) options: Options,
 }
 
 impl<'a> Address<'a> {
-    /// `None`: the text does not begin with a scheme.
+    /// Parses an address. Returns `None` if the text does not begin with a scheme.
     pub(crate) fn parse(text: &'a str) -> Option<Result<Self>> {
         let (scheme, rest) = text.split_once(':')?;
-        // Shorter ones are a drive's letter.
+        // One letter is a drive on Windows, and the text is a path.
         let is_scheme = scheme.len() > 1
             && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
         is_scheme.then(|| {
-            let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-            Ok(Self { scheme, place, options: Options::parse(query)? })
+            let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+            Ok(Self { scheme, location, options: Options::parse(query)? })
         })
     }
 }
 
-/// The options behind the question mark, each taken by whom it is meant for.
+/// The options after the question mark. The storage takes each that it knows, and refuses the address if one is left.
 #[derive(Debug, Default)]
 pub(crate) struct Options(Vec<(String, String)>);
 
@@ -43,24 +45,27 @@ impl Options {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?.into_owned(), decode(value)?.into_owned());
             if options.iter().any(|(other, _)| *other == name) {
-                return Err(config(format!("the option {} is there twice", shown(&name))));
+                return Err(config(format!("the option {} is given twice", printable(&name))));
             }
             options.push((name, value));
         }
         Ok(Self(options))
     }
 
+    /// Takes an option.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(other, _)| other == name)?;
         Some(self.0.remove(at).1)
     }
 
+    /// Takes an option whose value is a number.
     pub(crate) fn number<T: FromStr>(&mut self, name: &str) -> Result<Option<T>> {
         let parse =
             |value: String| value.parse().map_err(|_| config(format!("the option {name} must be a number")));
         self.take(name).map(parse).transpose()
     }
 
+    /// Takes an option that is on or off. Without a value it is on.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
         let parse = |value: String| match value.as_str() {
             "" | "true" | "1" => Ok(true),
@@ -70,40 +75,44 @@ impl Options {
         self.take(name).map(parse).transpose()
     }
 
-    /// Seconds, also parts of one.
+    /// Takes an option whose value is a time in seconds, with or without a fraction.
     pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<Duration>> {
-        let bad = || config(format!("the option {name} must be a number of seconds above zero"));
+        let invalid = || config(format!("the option {name} must be a number of seconds above zero"));
         let parse = |value: String| {
-            let seconds = value.parse().map_err(|_| bad())?;
-            Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(bad)
+            let seconds = value.parse().map_err(|_| invalid())?;
+            Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(invalid)
         };
         self.take(name).map(parse).transpose()
     }
 
-    /// An error for what nobody took.
+    /// Refuses an option that was not taken. `known` lists the options that the storage has.
     pub(crate) fn finish(self, known: &str) -> Result<()> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
-                Err(config(format!("this store has no option {}: it has {known}", shown(name))))
+                Err(config(format!("this storage has no option {}: it has {known}", printable(name))))
             }
         }
     }
 }
 
-/// The text behind its percent escapes.
+/// Decodes the percent escapes of a text.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>> {
     percent_decode_str(text)
         .decode_utf8()
-        .map_err(|_| config("the store's address has escapes that are not UTF-8"))
+        .map_err(|_| config("the storage's address has percent escapes that are not UTF-8"))
 }
 
+/// Creates the error of a wrong setting.
 pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// A name as it may stand in a message: somebody may have put a secret where a name belongs.
-fn shown(name: &str) -> &str {
+/// Returns an option's name as a message may repeat it.
+///
+/// A user may have put a secret where the name belongs, so only a text that looks like an option's name is repeated.
+fn printable(name: &str) -> &str {
+    // The longest option has 21 letters.
     let plain = |c: char| c.is_ascii_lowercase() || c == '_';
     if name.len() <= 24 && !name.is_empty() && name.chars().all(plain) { name } else { "of that name" }
 }
@@ -117,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_apart() {
+    fn address_is_parsed_into_parts() {
         let address = Address::parse("redis+cluster://a:1,b:2/0?cache_name=a%20b&x").unwrap().unwrap();
-        assert_eq!((address.scheme, address.place), ("redis+cluster", "//a:1,b:2/0"));
+        assert_eq!((address.scheme, address.location), ("redis+cluster", "//a:1,b:2/0"));
         let mut options = address.options;
         assert_eq!(options.take("cache_name").unwrap(), "a b");
         assert_eq!(options.take("x").unwrap(), "");
@@ -130,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_checked_and_never_repeated() {
+    fn wrong_values_are_refused_and_not_repeated() {
         assert_eq!(options("n=12").number::<u64>("n").unwrap(), Some(12));
         assert_eq!(options("t=0.25").seconds("t").unwrap(), Some(Duration::from_millis(250)));
         assert_eq!(options("f").flag("f").unwrap(), Some(true));
@@ -154,6 +163,6 @@ mod tests {
             assert!(!error.to_string().contains("ecret"), "{error}");
         }
         let unknown = options("cache_size=1").finish("max_bytes").unwrap_err().to_string();
-        assert_eq!(unknown, "this store has no option cache_size: it has max_bytes");
+        assert_eq!(unknown, "this storage has no option cache_size: it has max_bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! A storage whose type is chosen when the program runs.
+//! A storage whose type is chosen at run time.
 
 use std::fmt;
 use std::future::Future;
@@ -12,8 +12,9 @@ use super::{Hold, Key, Record, Retain, Stamp, Storage, Usage};
 use crate::error::Result;
 use crate::time::Timestamp;
 
-/// Any [`Storage`] behind one type, for programs that choose theirs when they run. Each operation costs one box;
-/// [`read_now`](Storage::read_now) costs none.
+/// A [`Storage`] of any type, for programs that choose theirs at run time.
+///
+/// Each asynchronous operation allocates one box. [`read_now`](Storage::read_now) allocates none.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -27,7 +28,7 @@ use crate::time::Timestamp;
 pub struct BoxStorage(Arc<dyn DynStorage>);
 
 impl BoxStorage {
-    /// Boxes a storage.
+    /// Creates a boxed storage.
     pub fn new(storage: impl Storage) -> Self {
         Self(Arc::new(storage))
     }
@@ -39,7 +40,7 @@ impl fmt::Debug for BoxStorage {
     }
 }
 
-/// [`Storage`] with its futures and streams boxed.
+/// [`Storage`] with boxed futures and streams, which makes it usable as a trait object.
 trait DynStorage: Send + Sync {
     fn read(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>>>;
     fn write(&self, key: Key, record: Record) -> BoxFuture<'_, Result<()>>;
@@ -126,6 +127,7 @@ impl<S: Storage> DynStorage for S {
     }
 }
 
+// A method that is not forwarded would silently fall back to the provided one.
 #[deny(clippy::missing_trait_methods)]
 impl Storage for BoxStorage {
     fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send {

@@ -1,32 +1,77 @@
-//! A store from one address.
+//! Opens a storage from an address.
 
 use super::BoxStorage;
 use super::address::{Address, config};
 use crate::error::Result;
 
-/// Opens the storage at an address:
+/// Opens the storage at an address.
 ///
-/// | address | storage | options |
-/// |---|---|---|
-/// | `memory:` | `MemoryStorage` | `max_bytes` |
-/// | `sqlite://PATH`, `sqlite:PATH` | `SqliteStorage`; the path is relative, begins with `/` or `~/`, or is `:memory:` | `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp`, `recover` (`refuse`, `damaged`, `damaged_or_newer`) |
-/// | `directory://PATH`, `directory:PATH` | `DirectoryStorage`; the path is relative, or begins with `/` or `~/` | `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout` |
-/// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | `RedisStorage` on one server | `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`) |
-/// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | on a cluster, of which some nodes are named | the same |
-/// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | on the master that the named sentinels watch | the same and `master` (needed), `sentinel_username`, `sentinel_password` |
-/// | `redis+unix://PATH` | on a socket | the same and `db`, `user`, `pass` |
-/// | `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME]` | `MongoDbStorage` on a server, a replica set or a sharded cluster | `cache_name`, `collection`, `connect_timeout`, `response_timeout` and all of the driver's, such as `replicaSet` |
-/// | `mongodb+srv://[USER[:PASSWORD]@]HOST[/CACHE_NAME]` | on the servers that DNS lists for this name | the same |
-/// | `dynamodb://[TABLE]` | `DynamoDbStorage`, with the environment's credentials | `cache_name` (the table, if the place does not name it), `region`, `endpoint`, `create_if_missing`, `eventually_consistent`, `connect_timeout`, `response_timeout` |
+/// An address is a scheme, a location, and options after a question mark: `redis://localhost/0?cache_name=app`. Special
+/// characters in user names, passwords, paths and options are percent-encoded. Times are in seconds.
 ///
-/// With `rediss` in place of `redis` the connection is by TLS (feature `redis-tls`); to MongoDB
-/// with its option `tls=true`. Options follow a question mark, as in `redis://localhost/0?cache_name=app`. Special signs in user, password, path and options are percent-encoded.
-/// Times are in seconds. Without `cache_name` it is `http-cache`. A server that cannot be reached now is no error,
-/// since requests go on without it.
+/// # In this process
+///
+/// `memory:` opens a `MemoryStorage`.
+///
+/// Option: `max_bytes`.
+///
+/// # In files
+///
+/// `sqlite://PATH` or `sqlite:PATH` opens a `SqliteStorage`. The path is relative, begins with `/` or `~/`, or is
+/// `:memory:`.
+///
+/// Options: `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp`, `recover` (`refuse`, `damaged`,
+/// `damaged_or_newer`).
+///
+/// `directory://PATH` or `directory:PATH` opens a `DirectoryStorage`. The path is relative, or begins with `/` or `~/`.
+///
+/// Options: `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout`.
+///
+/// # On a Redis server
+///
+/// These addresses open a `RedisStorage`:
+///
+/// | address | server |
+/// |---|---|
+/// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | one server |
+/// | `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…` | a cluster, of which some nodes are named |
+/// | `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…[/DATABASE]` | the master that these sentinels watch |
+/// | `redis+unix://PATH` | a Unix socket |
+///
+/// With `rediss` in place of `redis` the connection uses TLS (feature `redis-tls`). `valkey` and `valkeys` are accepted as
+/// other names for `redis` and `rediss`.
+///
+/// Options: `cache_name`, `connections`, `connect_timeout`, `response_timeout`, `protocol` (`resp2`, `resp3`). Sentinels also
+/// take `master` (required), `sentinel_username` and `sentinel_password`; a socket also takes `db`, `user` and `pass`.
+///
+/// # On a MongoDB server
+///
+/// These addresses open a `MongoDbStorage`:
+///
+/// | address | server |
+/// |---|---|
+/// | `mongodb://[USER[:PASSWORD]@]HOST[:PORT],…[/CACHE_NAME]` | a server, a replica set or a sharded cluster |
+/// | `mongodb+srv://[USER[:PASSWORD]@]HOST[/CACHE_NAME]` | the servers that DNS lists for this name |
+///
+/// Options: `cache_name`, `collection`, `connect_timeout`, `response_timeout`, and all options of the driver, such as
+/// `replicaSet` and `tls=true`.
+///
+/// # On DynamoDB
+///
+/// `dynamodb://[TABLE]` opens a `DynamoDbStorage` with the credentials of the environment.
+///
+/// Options: `cache_name` (the table, if the location does not name it), `region`, `endpoint`, `create_if_missing`,
+/// `eventually_consistent`, `connect_timeout`, `response_timeout`.
+///
+/// # Servers
+///
+/// Without the option `cache_name`, the name of the cache is `http-cache`. A server that cannot be reached now is not an
+/// error, since requests are served without it until it can be reached.
 ///
 /// # Errors
-/// [`Config`](crate::ErrorKind::Config): the scheme is unknown, its storage needs a feature that is off, or an option is
-/// unknown or wrong; the message names it and never repeats a value. Whatever opening the storage fails with.
+/// Returns [`Config`](crate::ErrorKind::Config) if the scheme is unknown, if its storage needs a feature that is off, or if
+/// an option is unknown or wrong. The message names the option, and never repeats a value. Returns the storage's own error if
+/// opening it fails.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -36,25 +81,25 @@ use crate::error::Result;
 ///
 /// let layer = CacheLayer::new(storage::connect("memory:?max_bytes=1000000").await?);
 /// let error = storage::connect("memory:?size=3").await.unwrap_err();
-/// assert_eq!(error.to_string(), "this store has no option size: it has max_bytes");
+/// assert_eq!(error.to_string(), "this storage has no option size: it has max_bytes");
 /// # Ok(())
 /// # }
 /// # main().unwrap();
 /// # }
 /// ```
-#[allow(unreachable_patterns)] // the features that are off come last, and with all of them on nothing is left for that
+#[allow(unreachable_patterns)] // with all features on, no scheme is left for the arms of disabled features
 pub async fn connect(address: &str) -> Result<BoxStorage> {
     let is_mongodb = address.starts_with("mongodb:") || address.starts_with("mongodb+srv:");
     #[cfg(feature = "mongodb")]
     if is_mongodb {
-        // Not parsed here: its driver's options may be there several times.
+        // Not parsed here, because options of the driver may be given several times.
         return super::MongoDbStorage::connect(address).await.map(BoxStorage::new);
     }
     if is_mongodb {
-        return Err(off("mongodb"));
+        return Err(feature_off("mongodb"));
     }
     let Some(parsed) = Address::parse(address) else {
-        return Err(config("the store's address has no scheme: for a file write sqlite://PATH"));
+        return Err(config("the storage's address has no scheme: for a file write sqlite://PATH"));
     };
     let parsed = parsed?;
     let is_redis = parsed.scheme.starts_with("redis") || parsed.scheme.starts_with("valkey");
@@ -69,23 +114,24 @@ pub async fn connect(address: &str) -> Result<BoxStorage> {
         _ if is_redis => super::RedisStorage::connect(address).await.map(BoxStorage::new),
         #[cfg(feature = "dynamodb")]
         "dynamodb" => super::DynamoDbStorage::connect(address).await.map(BoxStorage::new),
-        "memory" | "sqlite" | "directory" | "dynamodb" => Err(off(parsed.scheme)),
-        _ if is_redis => Err(off("redis")),
+        "memory" | "sqlite" | "directory" | "dynamodb" => Err(feature_off(parsed.scheme)),
+        _ if is_redis => Err(feature_off("redis")),
         _ => Err(config(
-            "no store has this scheme: there are memory, sqlite, directory, redis, mongodb and dynamodb",
+            "no storage has this scheme: use memory, sqlite, directory, redis, mongodb or dynamodb",
         )),
     }
 }
 
-fn off(feature: &str) -> crate::Error {
-    config(format!("this store needs the feature {feature} of this crate, which is off"))
+/// Creates the error of an address whose storage is not compiled in.
+fn feature_off(feature: &str) -> crate::Error {
+    config(format!("this storage needs the feature {feature} of this crate, which is off: enable it"))
 }
 
 #[cfg(feature = "memory")]
 fn memory(address: Address<'_>) -> Result<BoxStorage> {
-    let Address { place, mut options, .. } = address;
-    if !place.is_empty() && place != "//" {
-        return Err(config("the store memory: has no place"));
+    let Address { location, mut options, .. } = address;
+    if !location.is_empty() && location != "//" {
+        return Err(config("the address memory: takes no location: write memory: and its options"));
     }
     let mut builder = super::MemoryStorage::builder();
     if let Some(bytes) = options.number("max_bytes")? {
@@ -97,8 +143,8 @@ fn memory(address: Address<'_>) -> Result<BoxStorage> {
 
 #[cfg(feature = "sqlite")]
 async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
-    let Address { place, mut options, .. } = address;
-    let mut builder = super::SqliteStorage::builder(path(place)?);
+    let Address { location, mut options, .. } = address;
+    let mut builder = super::SqliteStorage::builder(path(location)?);
     if let Some(bytes) = options.number("max_bytes")? {
         builder = builder.max_bytes(bytes);
     }
@@ -128,14 +174,14 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
 
 #[cfg(feature = "directory")]
 async fn directory(address: Address<'_>) -> Result<BoxStorage> {
-    let Address { place, mut options, .. } = address;
-    let mut builder = super::DirectoryStorage::builder(path(place)?);
-    let most = options.number("max_bytes")?;
-    if let Some(bytes) = most {
+    let Address { location, mut options, .. } = address;
+    let mut builder = super::DirectoryStorage::builder(path(location)?);
+    let max_bytes = options.number("max_bytes")?;
+    if let Some(bytes) = max_bytes {
         builder = builder.max_bytes(bytes);
     }
     if options.flag("unbounded")? == Some(true) {
-        if most.is_some() {
+        if max_bytes.is_some() {
             return Err(config("the options max_bytes and unbounded exclude each other"));
         }
         builder = builder.unbounded(true);
@@ -153,12 +199,12 @@ async fn directory(address: Address<'_>) -> Result<BoxStorage> {
     builder.open().await.map(BoxStorage::new)
 }
 
-/// The path of a storage in files.
+/// Returns the path of a storage in files.
 #[cfg(any(feature = "sqlite", feature = "directory"))]
-fn path(place: &str) -> Result<String> {
-    let path = super::address::decode(place.strip_prefix("//").unwrap_or(place))?;
+fn path(location: &str) -> Result<String> {
+    let path = super::address::decode(location.strip_prefix("//").unwrap_or(location))?;
     match path.is_empty() {
-        true => Err(config("a store in files needs a path, as in sqlite://PATH")),
+        true => Err(config("a storage in files needs a path, as in sqlite://PATH")),
         false => Ok(path.into_owned()),
     }
 }

@@ -1,26 +1,26 @@
-//! The trait that every storage implements, and its contract.
+//! The [`Storage`] trait and its contract.
 
 use std::future::Future;
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::exclusive::exclusive;
+use super::key_lock::lock_key;
 use super::{Hold, Key, Record, Stamp};
 use crate::error::Result;
 use crate::time::Timestamp;
 
-/// How [`Storage::retain`] moves the time until which records are kept.
+/// How [`Storage::retain`] changes the time until which records are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retain {
-    /// Keep at least until then: never shortens.
+    /// Keeps the record at least until this time, and never shortens its retention.
     AtLeast(Timestamp),
-    /// Keep at most until then: never lengthens.
+    /// Keeps the record at most until this time, and never lengthens its retention.
     AtMost(Timestamp),
 }
 
 impl Retain {
-    /// The time that a record kept until `time` is kept until afterwards.
+    /// Returns the retention time of a record that was kept until `time` before.
     #[must_use]
     pub fn apply(self, time: Timestamp) -> Timestamp {
         match self {
@@ -30,131 +30,168 @@ impl Retain {
     }
 }
 
-/// How much a storage keeps, and how much it may keep.
+/// How many bytes a storage holds, and how many it may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// How many bytes its records take, as the storage counts them for its bound; `None`: it does not count.
+    /// The bytes that the records take, as the storage counts them for its bound.
+    ///
+    /// `None` if the storage does not count them.
     pub bytes: Option<u64>,
-    /// The bound on these bytes; `None`: it has none, or its server sets it.
+    /// The bound on these bytes.
+    ///
+    /// `None` if there is no bound, or if the server sets it.
     pub max_bytes: Option<u64>,
 }
 
 impl Usage {
-    /// Makes the usage of a storage that counts its bytes.
+    /// Creates the usage of a storage that counts its bytes.
     #[must_use]
     pub fn new(bytes: u64, max_bytes: Option<u64>) -> Self {
         Self { bytes: Some(bytes), max_bytes }
     }
 }
 
-/// Where responses are kept: a map from [`Key`] to [`Record`] that knows nothing about HTTP.
+/// A map from [`Key`] to [`Record`], in which the cache keeps responses.
 ///
-/// Five operations are required; a backend of one's own writes just these. The others are provided, and every
-/// built-in storage overrides them with what its engine does better.
+/// A storage knows nothing about HTTP. The cache builds variants, large bodies, freshness and invalidation from plain
+/// records, so every storage supports them.
+///
+/// # Implementing a storage
+///
+/// Five methods are required: [`read`](Storage::read), [`write`](Storage::write), [`delete`](Storage::delete),
+/// [`clear`](Storage::clear) and [`keys`](Storage::keys). The other methods have a provided implementation on top of these
+/// five. Override the ones that your engine does better; the built-in storages override nearly all of them.
+///
+/// Methods may be written as `async fn`. Their futures must be `Send`. The file `examples/custom_storage.rs` holds a
+/// complete storage in less than forty lines.
+///
+/// The macro `testing::storage_contract!` (feature `testing`) tests a storage against the contract below. The built-in
+/// storages pass the same tests.
 ///
 /// # Contract
-/// The cache relies on these clauses; the suite in `testing` has at least one test for each.
 ///
-/// 1. **Exact.** `read` gives the record that was written: payload, stamp and time, byte for byte, at any length up to
-///    [`max_record_len`](Storage::max_record_len). Where nothing is, it gives `None`.
-/// 2. **Fresh.** A `read` that begins after a `write` or `delete` has returned sees it, from every clone and, where
-///    processes share the store, from every process.
-/// 3. **Atomic.** `write` replaces the whole record: a reader sees the old one or the new one.
-/// 4. **Compare and write.** `write_if` writes when the record there has the stamp `seen` (`None`: when nothing is
-///    there) and says true; else it changes nothing and says false. It also says true when the record there already
-///    has the new record's stamp. Of many that raced with the same `seen`, one is told true. What `read` hides,
-///    `write_if` counts as absent.
-/// 5. **Delete** is idempotent and says whether a record was there. `delete_many` counts those that were.
-/// 6. **Clear** removes this cache's records and touches no neighbour's, whatever either is called.
-/// 7. **Listings.** `keys` gives every key that is there from its beginning to its end, none twice, and does not fail
-///    for changes made meanwhile. `values` gives the records that are [listed](super::Kind::is_listed) (heads and
-///    variants), `size` is their number. Chunks of bodies are in `keys` only.
-/// 8. **Retention.** A record stays at least until its time; [`Timestamp::NEVER`] has no end. An expired record may
-///    be given or hidden, alike by `read`, `read_now` and `write_if`. A bounded store may evict before the time; records
-///    of every kind count in its bound and are evicted, for a remote party can have any number of each made.
-/// 9. **Moving retention.** `retain` moves the time and leaves payload and stamp; `AtLeast` never shortens,
-///    `AtMost` never lengthens; absent records are skipped; it says how many were there. `read` shows the new time.
-/// 10. **Expiry.** `delete_expired(now)` removes the records whose time is before or at `now`, of every kind, nothing
-///     else, and says how many.
-/// 11. **Clones** are handles of one store.
-/// 12. **Cancellation.** A future may be dropped at every await: the operation has happened or has not, nothing in
-///     between, and the storage goes on.
-/// 13. **Limits.** A record longer than `max_record_len` is refused as [`TooLarge`](crate::ErrorKind::TooLarge), and
-///     what was there stays.
-/// 14. **Damage.** Bytes that are not a record, or of another version, count as absent; they are no error.
-/// 15. **Names.** A store that is shared by name takes hostile names (glob signs, quotes, Unicode) as they are, or
-///     refuses them when it is built.
-/// 16. **`read_now`** gives `None`, or what `read` would give.
-/// 17. **Parts.** Where the store may drop some records of an entry and leave others, `contains_all` says false when one
-///     of those it is asked for is missing. It says true when all are there.
-/// 18. **Held entries.** While a [`Hold`] of [`hold`](Storage::hold) lives, a store with a bound evicts that entry after all
-///     others. It may limit how much is held, and for how long.
-/// 19. **Close.** When `close` has returned, everything that was taken is written: a handle opened anew reads it. It is idempotent;
-///     what is asked of a closed storage is answered, or fails with an error.
+/// The cache relies on each of these clauses. The suite in `testing` has at least one test for each of them, and names the
+/// clause by its number.
 ///
-/// # Writing one
-/// See `examples/custom_storage.rs`. Methods may be written as `async fn`. Futures must be `Send`.
+/// 1. **Exact.** `read` returns the record that was written: the same payload, stamp and retention time, byte for byte, for
+///    every length up to [`max_record_len`](Storage::max_record_len). It returns `None` if there is no record at the key.
+/// 2. **Read your writes.** A `read` that begins after a `write` or `delete` has returned sees its effect: through every
+///    clone and, if processes share the storage, in every process.
+/// 3. **Atomic.** `write` replaces the whole record. A concurrent reader sees either the old record or the new one.
+/// 4. **Compare and write.** `write_if` writes and returns `true` if the current record has the stamp `seen`, or if `seen`
+///    is `None` and there is no record. It also returns `true` if the current record already has the stamp of the new one.
+///    In every other case it changes nothing and returns `false`. Of several concurrent calls with the same `seen`, exactly
+///    one returns `true`. A record that `read` does not return counts as absent.
+/// 5. **Delete.** `delete` is idempotent, and returns whether there was a record. `delete_many` returns how many records
+///    there were.
+/// 6. **Clear.** `clear` removes the records of this cache and of no other, whatever the names of the caches are.
+/// 7. **Listings.** `keys` yields every key that exists from the beginning to the end of the listing. It yields no key
+///    twice, and does not fail because of concurrent changes. `values` yields the records of the kinds that are
+///    [listed](super::Kind::is_listed) (heads and variants), and `size` is the number of these. Chunks of bodies appear in
+///    `keys` only.
+/// 8. **Retention.** A record is kept at least until its retention time; with [`Timestamp::NEVER`] it does not expire. An
+///    expired record may be returned or hidden, but `read`, `read_now` and `write_if` agree on it. A storage with a bound
+///    may evict records earlier. Records of every kind count towards the bound and can be evicted, because a remote party
+///    can cause any number of records of each kind.
+/// 9. **Changing the retention.** `retain` changes the retention time, and neither the payload nor the stamp. `AtLeast` never
+///    shortens the retention and `AtMost` never lengthens it. Absent records are skipped. `retain` returns how many records
+///    there were, and `read` returns them with the new time.
+/// 10. **Expiry.** `delete_expired(now)` removes the records of every kind whose retention time is at or before `now`. It
+///     removes no other record, and returns how many it removed.
+/// 11. **Clones.** Clones are handles to the same storage.
+/// 12. **Cancellation.** A future may be dropped at every await point. The operation then takes effect completely or not at
+///     all, and the storage remains usable.
+/// 13. **Limits.** A record longer than `max_record_len` is refused with [`TooLarge`](crate::ErrorKind::TooLarge), and the
+///     record that was at the key remains.
+/// 14. **Damage.** Bytes that are not a record, or that another version wrote, count as an absent record. They are not an
+///     error.
+/// 15. **Names.** A storage that is shared by name accepts names with special characters (glob characters, quotes, Unicode)
+///     literally, or refuses them when it is built.
+/// 16. **`read_now`.** `read_now` returns `None`, or what `read` would return.
+/// 17. **Parts.** If the storage can lose some records of an entry and keep others, `contains_all` returns `false` when one
+///     of the keys has no record. It returns `true` if all of them have one.
+/// 18. **Held entries.** While a [`Hold`] from [`hold`](Storage::hold) exists, a storage with a bound evicts that entry after
+///     all others. It may limit how much is held, and for how long.
+/// 19. **Close.** When `close` has returned, every accepted change is written, and a handle that is opened afterwards reads
+///     it. `close` is idempotent. A call on a closed storage returns an answer or an error; it does not hang.
 ///
-/// # Wrappers
-/// A wrapper must forward every method, `read_now` and the provided ones included: what it leaves out falls back to the
-/// provided version, which is slower and keeps clause 4 among the tasks of one process only.
+/// # Wrapping a storage
+///
+/// A wrapper must forward every method, including `read_now` and the provided ones. A method that it does not forward falls
+/// back to the provided implementation, which is slower and keeps clause 4 only among the tasks of one process. Put
+/// `#[deny(clippy::missing_trait_methods)]` on the `impl` to have this checked.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no storage of a cache",
+    message = "`{Self}` does not implement `Storage`",
     label = "give the cache a storage, such as `MemoryStorage::new()`",
     note = "`build()` of most storages' builders returns a `Result`, and `connect` a future: use `?` or `.await?` first"
 )]
 pub trait Storage: Clone + Send + Sync + 'static {
-    /// The record at this key.
+    /// Returns the record at this key.
+    ///
+    /// Returns `Ok(None)` if there is no record, or if its bytes are damaged.
     ///
     /// # Errors
-    /// When the store cannot be asked. An absent or damaged record is `Ok(None)`.
+    /// Returns an error if the storage cannot be read.
     fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send;
 
-    /// Writes a record, in place of one that is there.
+    /// Writes a record, and replaces the one at the key.
     ///
     /// # Errors
-    /// When the store did not take it, or takes none of that length.
+    /// Returns an error if the storage did not accept the record, and [`TooLarge`](crate::ErrorKind::TooLarge) if the record
+    /// is longer than [`max_record_len`](Storage::max_record_len).
     fn write(&self, key: Key, record: Record) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes a record; says whether one was there.
+    /// Removes the record at this key.
+    ///
+    /// Returns whether there was one.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// Returns an error if the storage cannot be changed.
     fn delete(&self, key: Key) -> impl Future<Output = Result<bool>> + Send;
 
     /// Removes all records of this cache.
     ///
     /// # Errors
-    /// When the store cannot be asked; some may be removed by then.
+    /// Returns an error if the storage cannot be changed. Some records may have been removed by then.
     fn clear(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// The keys of all records.
+    /// Lists the keys of all records, in any order.
+    ///
+    /// # Errors
+    /// Yields an error if the storage cannot be read.
     fn keys(&self) -> impl Stream<Item = Result<Key>> + Send;
 
-    /// What [`read`](Storage::read) would give, if that needs no waiting; `None`: ask `read`.
+    /// Returns what [`read`](Storage::read) would return, if that needs no waiting.
     ///
-    /// Provided: `None`.
+    /// `None` means that the caller has to use `read`. The cache calls this first, to answer a small hit without
+    /// suspending the task, so it must not block.
+    ///
+    /// Default: `None`.
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         let _ = key;
         None
     }
 
-    /// Whether a record is there.
+    /// Returns whether there is a record at this key.
+    ///
+    /// Default: reads the record.
     ///
     /// # Errors
-    /// As [`read`](Storage::read).
+    /// Returns an error in the same cases as [`read`](Storage::read).
     fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
         async move { Ok(self.read(key).await?.is_some()) }
     }
 
-    /// Whether none of these records is missing: asked before a body of several is served. A storage that never drops a
-    /// part of an entry by itself may say true without looking.
+    /// Returns whether there is a record at every one of these keys.
     ///
-    /// Provided: asks [`contains`](Storage::contains) for each.
+    /// The cache calls this before it serves a body of several chunks, because a response cannot be taken back once its
+    /// head is sent. A storage that never loses some records of an entry and keeps others may return `true` without looking.
+    ///
+    /// Default: calls [`contains`](Storage::contains) for each key.
     ///
     /// # Errors
-    /// As [`read`](Storage::read).
+    /// Returns an error in the same cases as [`read`](Storage::read).
     fn contains_all(&self, keys: &[Key]) -> impl Future<Output = Result<bool>> + Send {
         async move {
             for &key in keys {
@@ -166,10 +203,14 @@ pub trait Storage: Clone + Send + Sync + 'static {
         }
     }
 
-    /// How many heads and variants are there. Chunks do not count.
+    /// Returns the number of heads and variants.
+    ///
+    /// Chunks of bodies do not count.
+    ///
+    /// Default: counts the [`keys`](Storage::keys).
     ///
     /// # Errors
-    /// As [`keys`](Storage::keys).
+    /// Returns an error in the same cases as [`keys`](Storage::keys).
     fn size(&self) -> impl Future<Output = Result<u64>> + Send {
         async move {
             let keys = self.keys();
@@ -177,11 +218,17 @@ pub trait Storage: Clone + Send + Sync + 'static {
         }
     }
 
-    /// The heads and variants with their keys.
+    /// Lists the heads and variants with their keys, in any order.
+    ///
+    /// Default: reads each of the [`keys`](Storage::keys) that is listed, one after the other.
+    ///
+    /// # Errors
+    /// Yields an error in the same cases as [`keys`](Storage::keys) and [`read`](Storage::read).
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
         self.keys().try_filter(|key| std::future::ready(key.kind.is_listed())).filter_map(
             move |key| async move {
                 match key {
+                    // A record that was deleted since its key was listed is skipped.
                     Ok(key) => self.read(key).await.map(|record| Some((key, record?))).transpose(),
                     Err(error) => Some(Err(error)),
                 }
@@ -189,13 +236,17 @@ pub trait Storage: Clone + Send + Sync + 'static {
         )
     }
 
-    /// Writes a record if the one that is there has the stamp `seen` (`None`: if none is there); says whether it is
-    /// written.
+    /// Writes a record if the current one has the stamp `seen`.
     ///
-    /// Provided: read, compare and write under a lock of this process.
+    /// With `seen` of `None` it writes if there is no record. Returns whether the new record is written; see clause 4 of the
+    /// [contract](Storage#contract).
+    ///
+    /// Default: reads, compares and writes under a lock of this process. The comparison is then atomic among the tasks of
+    /// this process, but not among processes.
     ///
     /// # Errors
-    /// As [`read`](Storage::read) and [`write`](Storage::write). After an error the record may still be written.
+    /// Returns an error in the same cases as [`read`](Storage::read) and [`write`](Storage::write). After an error the
+    /// record may have been written, or may still be written later.
     fn write_if(
         &self,
         key: Key,
@@ -203,45 +254,55 @@ pub trait Storage: Clone + Send + Sync + 'static {
         record: Record,
     ) -> impl Future<Output = Result<bool>> + Send {
         async move {
-            let _guard = exclusive(key).await;
-            let there = self.read(key).await?.map(|there| there.stamp());
-            if there == Some(record.stamp()) {
+            // Held from the read to the write: no other task may write between the two.
+            let _guard = lock_key(key).await;
+            let current = self.read(key).await?.map(|current| current.stamp());
+            // A driver or a caller may repeat a write whose answer it did not get.
+            if current == Some(record.stamp()) {
                 return Ok(true);
             }
-            if there != seen {
+            if current != seen {
                 return Ok(false);
             }
             self.write(key, record).await.map(|()| true)
         }
     }
 
-    /// Moves the time until which records are kept; says how many of them were there.
+    /// Changes the time until which records are kept.
     ///
-    /// Provided: read and write under a lock of this process.
+    /// Returns how many of the records there were.
+    ///
+    /// Default: reads and writes each record under a lock of this process.
     ///
     /// # Errors
-    /// As [`read`](Storage::read) and [`write`](Storage::write); some may be moved by then.
+    /// Returns an error in the same cases as [`read`](Storage::read) and [`write`](Storage::write). Some records may have
+    /// been changed by then.
     fn retain(&self, keys: &[Key], retain: Retain) -> impl Future<Output = Result<u64>> + Send {
         async move {
-            let mut there = 0;
+            let mut found = 0;
             for &key in keys {
-                let _guard = exclusive(key).await;
+                // Without it, a record that another task writes after the read would be replaced by the older one.
+                let _guard = lock_key(key).await;
                 if let Some(record) = self.read(key).await? {
-                    there += 1;
+                    found += 1;
                     let time = retain.apply(record.retain_until());
                     if time != record.retain_until() {
                         self.write(key, record.with_retain_until(time)).await?;
                     }
                 }
             }
-            Ok(there)
+            Ok(found)
         }
     }
 
-    /// Removes records; says how many of them were there.
+    /// Removes the records at these keys.
+    ///
+    /// Returns how many of them there were.
+    ///
+    /// Default: calls [`delete`](Storage::delete) for each key.
     ///
     /// # Errors
-    /// As [`delete`](Storage::delete); some may be removed by then.
+    /// Returns an error in the same cases as [`delete`](Storage::delete). Some records may have been removed by then.
     fn delete_many(&self, keys: &[Key]) -> impl Future<Output = Result<u64>> + Send {
         async move {
             let mut deleted = 0;
@@ -252,18 +313,23 @@ pub trait Storage: Clone + Send + Sync + 'static {
         }
     }
 
-    /// Removes the records whose time is before or at `now`; says how many.
+    /// Removes the records whose retention time is at or before `now`.
     ///
-    /// Provided: reads every record.
+    /// Returns how many it removed.
+    ///
+    /// Default: reads every record.
     ///
     /// # Errors
-    /// As [`keys`](Storage::keys) and [`delete`](Storage::delete); some may be removed by then.
+    /// Returns an error in the same cases as [`keys`](Storage::keys), [`read`](Storage::read) and
+    /// [`delete`](Storage::delete). Some records may have been removed by then.
     fn delete_expired(&self, now: Timestamp) -> impl Future<Output = Result<u64>> + Send {
         async move {
+            // All at once, since not every storage allows deletions while its keys are listed.
             let keys: Vec<Key> = self.keys().try_collect().await?;
             let mut deleted = 0;
             for key in keys {
-                let _guard = exclusive(key).await;
+                // Another task may replace the expired record with a fresh one, which must stay.
+                let _guard = lock_key(key).await;
                 if self.read(key).await?.is_some_and(|record| record.retain_until() <= now) {
                     deleted += u64::from(self.delete(key).await?);
                 }
@@ -272,60 +338,72 @@ pub trait Storage: Clone + Send + Sync + 'static {
         }
     }
 
-    /// The greatest [length](Record::to_bytes) of a record that the store takes. Provided: no limit.
+    /// Returns the length in bytes of the longest record that the storage accepts.
+    ///
+    /// The length of a record is that of its [bytes](Record::to_bytes).
+    ///
+    /// Default: no limit.
     fn max_record_len(&self) -> usize {
         usize::MAX
     }
-    /// The length in bytes up to which a body is kept within the record of its response. A longer one has records of its own.
+
+    /// Returns up to which length in bytes a body is stored within its response's record.
     ///
-    /// A body within the record is read with it, at once. It is also written again with it, whenever the origin confirms the
-    /// response: a store that pays by the byte wants this small, and one that shares the bytes wants it large.
+    /// A longer body is stored in chunk records of its own. A body within the record is read together with it, in one
+    /// operation. It is also written again whenever the origin confirms the response with a 304. A small value suits a
+    /// storage whose cost grows with the bytes written; a large one suits a storage that shares the bytes.
     ///
-    /// Provided: 16 KiB.
+    /// Default: 16 KiB.
     fn inline_len(&self) -> usize {
         DEFAULT_INLINE_LEN
     }
 
-    /// Says that a body of so many bytes is being read, until the [`Hold`] is dropped: a store that evicts by itself evicts the
-    /// body's entry last, so that a hit under way does not end with an error. `chunk` is the key of any of its chunks.
+    /// Announces that a body is being read, until the [`Hold`] is dropped.
     ///
-    /// Provided: holds nothing.
+    /// A storage that evicts by itself then evicts the body's entry after all others, so that a hit under way does not end
+    /// with an error. `chunk` is the key of any chunk of the body, and `bytes` its length.
+    ///
+    /// Default: holds nothing.
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         let _ = (chunk, bytes);
         Hold::default()
     }
 
-    /// How many bytes are kept, and the bound on them.
+    /// Returns how many bytes are stored, and the bound on them.
     ///
-    /// Provided: neither is known.
+    /// Default: neither is known.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// Returns an error if the storage cannot be read.
     fn usage(&self) -> impl Future<Output = Result<Usage>> + Send {
         async { Ok(Usage::default()) }
     }
 
-    /// Asks the store whether it works: for a program that wants to know when it starts, or for a health check.
+    /// Checks that the storage works.
     ///
-    /// Provided: reads a record that is not there.
+    /// Call it at the start of a program, or for a health check.
+    ///
+    /// Default: reads a record that does not exist.
     ///
     /// # Errors
-    /// Why the store cannot be used.
+    /// Returns the reason why the storage cannot be used.
     fn check(&self) -> impl Future<Output = Result<()>> + Send {
+        // Entries are hashes, so the one of zeros exists only by chance, and no record has to be transferred.
         async { self.read(Key::head([0; 16])).await.map(|_| ()) }
     }
 
-    /// Ends the use of the storage in good order: when it returns, everything that was taken is written. For the end of
-    /// a program, which else may end before a thread of the storage has.
+    /// Waits until every accepted change is written, and ends the use of the storage.
     ///
-    /// Provided: nothing, for storages whose writes are done when they return.
+    /// Call it at the end of a program, which could otherwise end before a thread of the storage has written its changes.
+    ///
+    /// Default: does nothing, for storages whose changes are written when their methods return.
     ///
     /// # Errors
-    /// When something could not be written.
+    /// Returns an error if something could not be written.
     fn close(&self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 }
 
-/// Below the size of a page of most stores, and of a round trip that costs more than its bytes.
+/// About the page size of most engines. So few bytes take less time to read than the round trip of a second read.
 const DEFAULT_INLINE_LEN: usize = 16 * 1024;

@@ -1,6 +1,6 @@
-//! Tells of entries that a store with a bound removed to make room.
+//! The event and the metric of entries that a storage with a bound evicted.
 
-/// `store`: what kind it is.
+/// Reports evicted entries. `store` is the kind of storage, and the name of the field and label that says so.
 pub(super) fn evicted(store: &'static str, entries: u64) {
     if entries == 0 {
         return;

@@ -1,15 +1,18 @@
-//! A hold of an entry whose body is being read.
+//! The guard of an entry whose body is being read.
 
 use std::any::Any;
 use std::fmt;
 
-/// Holds an entry in a storage while it lives: see [`Storage::hold`](super::Storage::hold). The default holds nothing.
+/// A guard that keeps an entry from being evicted before others.
+///
+/// It comes from [`Storage::hold`](super::Storage::hold), and ends the hold when it is dropped. The default value holds
+/// nothing.
 #[derive(Default)]
-#[must_use = "it holds the entry until it is dropped"]
+#[must_use = "the entry is held only until this is dropped"]
 pub struct Hold(#[allow(dead_code)] Option<Box<dyn Any + Send + Sync>>);
 
 impl Hold {
-    /// Makes a hold of a value that lets go of the entry when it is dropped.
+    /// Creates a hold from a value that releases the entry when it is dropped.
     pub fn new(guard: impl Any + Send + Sync) -> Self {
         Self(Some(Box::new(guard)))
     }

@@ -1,7 +1,8 @@
-//! Bodies that are being read: a storage with a bound evicts their entries last.
+//! The bodies that are being read, whose entries a storage with a bound evicts last.
 //!
-//! Promises: all that is held takes at most half of the bound, and none is held for longer than [`LIMIT`] after its last reader
-//! began, so that slow readers never keep a storage from taking new records.
+//! # Invariants
+//! - The held bodies together take at most half of the bound, so slow readers never keep a storage from accepting new records.
+//! - No body is held for longer than [`MAX_HOLD`] after its last reader began.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,20 +11,21 @@ use std::time::{Duration, Instant};
 
 use super::{Hold, Key};
 
-/// A body that takes longer to read goes on without a hold.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+/// A body that takes longer to read is no longer held. A reader that stalls, or never ends, must not hold its entry forever.
+const MAX_HOLD: Duration = Duration::from_secs(10 * 60);
 
 /// The bodies of a storage that are held.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    /// How many entries have one: most evictions find none, and take no lock.
-    count: AtomicUsize,
-    held: Mutex<Held>,
+    /// The number of entries with a held body. Most evictions find that there are none, and need not take the lock.
+    entries_len: AtomicUsize,
+    held: Mutex<HeldBodies>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldBodies {
     entries: HashMap<[u8; 16], Vec<Body>>,
+    /// The length of all held bodies together.
     bytes: u64,
 }
 
@@ -31,82 +33,87 @@ struct Held {
 struct Body {
     slot: [u8; 16],
     readers: usize,
+    /// Zero once the hold has expired and no longer counts towards the limit.
     bytes: u64,
-    /// When the last of them began.
+    /// When the last reader began.
     since: Instant,
 }
 
+/// Ends one reader's hold when it is dropped.
 struct Guard {
     holds: Arc<Holds>,
     chunk: Key,
 }
 
 impl Holds {
-    /// Holds a body of so many bytes, if all that is held stays within half of the bound.
+    /// Holds a body if all held bodies then take at most half of the bound.
     pub(super) fn hold(self: &Arc<Self>, chunk: Key, bytes: u64, max_bytes: u64) -> Hold {
         let now = Instant::now();
         {
             let mut held = self.lock();
             if held.bytes.saturating_add(bytes) > max_bytes / 2 {
-                held.forget_expired(now);
+                held.release_expired(now);
             }
             let all = held.bytes;
             let bodies = held.entries.entry(chunk.entry).or_default();
             match bodies.iter_mut().find(|body| body.slot == chunk.slot) {
+                // Further readers of a body take no more memory, and renew its time limit.
                 Some(body) => (body.readers, body.since) = (body.readers + 1, now),
                 None if all.saturating_add(bytes) <= max_bytes / 2 => {
                     bodies.push(Body { slot: chunk.slot, readers: 1, bytes, since: now });
                     held.bytes += bytes;
                 }
                 None => {
-                    held.forget_empty(&chunk.entry);
+                    held.remove_if_empty(&chunk.entry);
                     return Hold::default();
                 }
             }
-            self.count.store(held.entries.len(), Ordering::Release);
+            // Release, so that an eviction that reads this number finds the body behind the lock.
+            self.entries_len.store(held.entries.len(), Ordering::Release);
         }
         Hold::new(Guard { holds: Arc::clone(self), chunk })
     }
 
-    /// Whether any entry is to be evicted after others.
+    /// Returns whether any body is held.
     pub(super) fn any(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
+        self.entries_len.load(Ordering::Acquire) > 0
     }
 
-    /// Whether this entry is to be evicted after others.
+    /// Returns whether a body of this entry is held.
     pub(super) fn has_entry(&self, entry: &[u8; 16]) -> bool {
         self.is_held_at(entry, None, Instant::now())
     }
 
-    /// Whether this body is to go after others of its entry.
+    /// Returns whether this body is held.
     #[cfg(feature = "memory")]
     pub(super) fn has_body(&self, entry: &[u8; 16], slot: &[u8; 16]) -> bool {
         self.is_held_at(entry, Some(slot), Instant::now())
     }
 
     fn is_held_at(&self, entry: &[u8; 16], slot: Option<&[u8; 16]>, now: Instant) -> bool {
-        let lasts = |body: &Body| {
-            slot.is_none_or(|slot| body.slot == *slot) && now.saturating_duration_since(body.since) < LIMIT
+        let is_held = |body: &Body| {
+            slot.is_none_or(|slot| body.slot == *slot) && now.saturating_duration_since(body.since) < MAX_HOLD
         };
-        self.any() && self.lock().entries.get(entry).is_some_and(|bodies| bodies.iter().any(lasts))
+        self.any() && self.lock().entries.get(entry).is_some_and(|bodies| bodies.iter().any(is_held))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldBodies> {
+        // A panic elsewhere leaves only counts behind, which hold back evictions at worst.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
-    /// Counts no more what is not held any more, though its readers are still there.
-    fn forget_expired(&mut self, now: Instant) {
+impl HeldBodies {
+    /// Stops counting the bodies whose hold has expired, even though they still have readers.
+    fn release_expired(&mut self, now: Instant) {
         for body in self.entries.values_mut().flatten() {
-            if now.saturating_duration_since(body.since) >= LIMIT {
+            if now.saturating_duration_since(body.since) >= MAX_HOLD {
                 self.bytes -= std::mem::take(&mut body.bytes);
             }
         }
     }
 
-    fn forget_empty(&mut self, entry: &[u8; 16]) {
+    fn remove_if_empty(&mut self, entry: &[u8; 16]) {
         if self.entries.get(entry).is_some_and(Vec::is_empty) {
             self.entries.remove(entry);
         }
@@ -116,18 +123,18 @@ impl Held {
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut held = self.holds.lock();
-        let mut freed = 0;
+        let mut released = 0;
         if let Some(bodies) = held.entries.get_mut(&self.chunk.entry)
             && let Some(at) = bodies.iter().position(|body| body.slot == self.chunk.slot)
         {
             bodies[at].readers -= 1;
             if bodies[at].readers == 0 {
-                freed = bodies.swap_remove(at).bytes;
+                released = bodies.swap_remove(at).bytes;
             }
         }
-        held.bytes -= freed;
-        held.forget_empty(&self.chunk.entry);
-        self.holds.count.store(held.entries.len(), Ordering::Release);
+        held.bytes -= released;
+        held.remove_if_empty(&self.chunk.entry);
+        self.holds.entries_len.store(held.entries.len(), Ordering::Release);
     }
 }
 
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_held_until_its_last_reader_is_done() {
+    fn entry_is_held_until_last_reader_ends() {
         let holds = Arc::new(Holds::default());
         let (one, same, other) = (
             holds.hold(body(1, 1), 10, 100),
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_half_of_the_bound_is_held() {
+    fn held_bodies_take_at_most_half_of_bound() {
         let holds = Arc::new(Holds::default());
         let first = holds.hold(body(1, 1), 40, 100);
         let refused = holds.hold(body(2, 1), 11, 100);
@@ -173,12 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn readers_that_stay_too_long_leave_room_for_others() {
+    fn expired_holds_make_room_for_others() {
         let holds = Arc::new(Holds::default());
         let slow = holds.hold(body(1, 1), 50, 100);
         let refused = holds.hold(body(2, 1), 50, 100);
         assert!(!holds.has_entry(&[2; 16]));
-        holds.lock().forget_expired(Instant::now() + LIMIT);
+        holds.lock().release_expired(Instant::now() + MAX_HOLD);
         let other = holds.hold(body(2, 1), 50, 100);
         assert!(holds.has_entry(&[2; 16]));
         drop((slow, refused));
@@ -188,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn none_is_held_for_ever() {
+    fn holds_expire() {
         let holds = Arc::new(Holds::default());
         let _hold = holds.hold(body(1, 1), 10, 100);
         let now = Instant::now();
-        assert!(holds.is_held_at(&[1; 16], None, now + LIMIT - Duration::from_secs(1)));
-        assert!(!holds.is_held_at(&[1; 16], None, now + LIMIT));
+        assert!(holds.is_held_at(&[1; 16], None, now + MAX_HOLD - Duration::from_secs(1)));
+        assert!(!holds.is_held_at(&[1; 16], None, now + MAX_HOLD));
     }
 }

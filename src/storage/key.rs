@@ -1,14 +1,16 @@
-//! The name of a record.
+//! The key of a record.
 
 use std::fmt;
 
 use crate::hex;
 
-/// The name of a record: which entry it belongs to, and which of the entry's records it is. Fixed size, `Copy`, and
-/// made of hashes and random ids only, so it tells nothing of a URL.
+/// The key of a [`Record`](super::Record).
 ///
-/// A storage may keep it as bytes ([`to_bytes`](Key::to_bytes)) or as text ([`Display`](fmt::Display), which
-/// [`FromStr`](std::str::FromStr) reads back), or group the records of an entry by [`entry`](Key::entry).
+/// A key says which entry the record belongs to, and which of the entry's records it is. It has a fixed size, is `Copy`, and
+/// consists of hashes and random ids, so it reveals nothing about a URL.
+///
+/// A storage may write keys as bytes ([`to_bytes`](Key::to_bytes)) or as text ([`Display`](fmt::Display), which
+/// [`FromStr`](std::str::FromStr) reads). It may keep the records of an entry together by [`entry`](Key::entry).
 ///
 /// ```
 /// use tower_response_cache::storage::{Key, Kind};
@@ -19,51 +21,57 @@ use crate::hex;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Which entry: all records of one URI share it.
+    /// The entry, which all records of one effective URI share.
     pub entry: [u8; 16],
-    /// What the record is.
+    /// The part of the entry that the record is.
     pub kind: Kind,
-    /// Which variant or which body; zero for a head.
+    /// The variant, or the body that a chunk belongs to.
+    ///
+    /// Zero for a head.
     pub slot: [u8; 16],
-    /// Which chunk of a body; zero for everything else.
+    /// The position of a chunk in its body, from zero.
+    ///
+    /// Zero for every other kind.
     pub part: u32,
 }
 
-/// What a record is.
+/// The part of an entry that a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The head of an entry: its first variant, a tombstone or a placeholder.
+    /// The head of an entry, which is its first variant, a tombstone or a placeholder.
     Head = 0,
-    /// A further variant.
+    /// A further variant of the response.
     Variant = 1,
-    /// A piece of a large body.
+    /// A part of a long body.
     Chunk = 2,
-    /// A lease between processes.
+    /// The lease of the process that fetches the entry.
     Lease = 3,
-    /// The value of a group or tag.
+    /// The current value of a group or tag, which its members remember.
     Group = 4,
     /// The entity tags of an entry's further variants.
     Index = 5,
 }
 
 impl Kind {
-    /// Every kind there is.
+    /// All kinds.
     pub(crate) const ALL: [Self; 6] =
         [Self::Head, Self::Variant, Self::Chunk, Self::Lease, Self::Group, Self::Index];
 
-    /// True for what counts as stored responses: heads and variants.
+    /// Returns whether a record of this kind is listed and counted as a response.
+    ///
+    /// True for heads and variants.
     pub fn is_listed(self) -> bool {
         matches!(self, Self::Head | Self::Variant)
     }
 
-    /// The kind of this number, as [`Key::to_bytes`] writes it.
+    /// Returns the kind that [`Key::to_bytes`] writes as this number.
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
-    /// The kind in a word, for storages that name records by text.
+    /// Returns the kind as a word, for storages that name records by text.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -75,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// The kind of this word, as [`name`](Kind::name) gives it.
+    /// Returns the kind whose [`name`](Kind::name) this is.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -85,23 +93,25 @@ impl Key {
     /// The length of a key in bytes.
     pub const LEN: usize = 37;
 
-    /// The head of an entry.
+    /// Returns the key of an entry's head.
     pub const fn head(entry: [u8; 16]) -> Self {
         Self { entry, kind: Kind::Head, slot: [0; 16], part: 0 }
     }
 
-    /// The value of a group of responses.
+    /// Returns the key of a group's value.
     pub(crate) const fn group(entry: [u8; 16]) -> Self {
         Self { entry, kind: Kind::Group, slot: [0; 16], part: 0 }
     }
 
-    /// A record of the same entry.
+    /// Returns the key of another record of the same entry.
     #[must_use]
     pub const fn sibling(self, kind: Kind, slot: [u8; 16], part: u32) -> Self {
         Self { entry: self.entry, kind, slot, part }
     }
 
-    /// The key as bytes; their order is the order of keys.
+    /// Returns the key as bytes.
+    ///
+    /// The bytes are in the same order as the keys.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..16].copy_from_slice(&self.entry);
@@ -111,7 +121,9 @@ impl Key {
         bytes
     }
 
-    /// The key that [`to_bytes`](Key::to_bytes) wrote; `None` for anything else.
+    /// Reads a key that [`to_bytes`](Key::to_bytes) wrote.
+    ///
+    /// Returns `None` for all other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
         let (entry, rest) = bytes.split_first_chunk::<16>()?;
@@ -123,19 +135,19 @@ impl Key {
 }
 
 impl fmt::Display for Key {
-    /// The key in hexadecimal.
+    /// Writes the key as hexadecimal digits in lower case.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         hex::write(f, &self.to_bytes())
     }
 }
 
-/// The text is not a key.
+/// The error of a text that is not a [`Key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseKeyError;
 
 impl fmt::Display for ParseKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a key of the cache")
+        f.write_str("the text is not the key of a record")
     }
 }
 
@@ -144,7 +156,10 @@ impl std::error::Error for ParseKeyError {}
 impl std::str::FromStr for Key {
     type Err = ParseKeyError;
 
-    /// Reads what [`Display`](fmt::Display) wrote, in lower case.
+    /// Reads a key that [`Display`](fmt::Display) wrote.
+    ///
+    /// # Errors
+    /// Returns [`ParseKeyError`] for any other text, upper case digits included.
     fn from_str(text: &str) -> Result<Self, ParseKeyError> {
         let bytes = hex::read::<{ Self::LEN }>(text).ok_or(ParseKeyError)?;
         Self::from_bytes(&bytes).ok_or(ParseKeyError)

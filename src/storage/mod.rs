@@ -1,19 +1,47 @@
-//! Where responses are kept: the [`Storage`] trait and the storages built in.
+//! The [`Storage`] trait, and the built-in storages.
 //!
-//! A storage is a map from [`Key`] to [`Record`] and knows nothing about HTTP; everything richer (variants, large
-//! bodies, expiry) is made of plain records by the cache, so that every storage has it.
+//! A storage is a map from [`Key`] to [`Record`] that knows nothing about HTTP. The cache builds everything else (variants,
+//! large bodies, freshness, invalidation) from plain records, so it works alike on every storage.
 //!
-//! | storage | feature | kept in | shared by |
+//! | storage | feature | keeps records in | shared by |
 //! |---|---|---|---|
 //! | `MemoryStorage` | `memory` (default) | this process | its clones |
 //! | `SqliteStorage` | `sqlite` | a file | processes of one machine |
 //! | `DirectoryStorage` | `directory` | files in a directory | processes of one machine |
-//! | `RedisStorage` | `redis` | a Redis server, or a cluster of them | many machines |
-//! | `MongoDbStorage` | `mongodb` | a MongoDB server, a replica set or a sharded cluster | many machines |
+//! | `RedisStorage` | `redis` | a Redis server or cluster | many machines |
+//! | `MongoDbStorage` | `mongodb` | a MongoDB server, replica set or sharded cluster | many machines |
 //! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
-//! | [`BoxStorage`] | – | any of them, chosen when the program runs | as the storage inside |
+//! | [`BoxStorage`] | – | any of these, chosen at run time | as the storage inside |
 //!
-//! [`connect`] opens any of them by one address.
+//! [`connect`] opens any of them from an address, such as `sqlite://cache.sqlite`.
+//!
+//! # Writing your own
+//!
+//! Implement [`Storage`]: five methods are required, and its [contract](Storage#contract) says what the cache relies on. The
+//! macro `testing::storage_contract!` (feature `testing`) tests an implementation against the contract.
+//!
+//! # What a record is
+//!
+//! The cache stores all that belongs to one effective URI as an *entry*, made of records that share [`Key::entry`]. The
+//! [`Kind`] says which part of the entry a record is:
+//!
+//! - A [head](Kind::Head) holds a response together with its body, if that is short. It may also be a tombstone, which an
+//!   invalidation left, or a placeholder for a response that is being written.
+//! - Each further [variant](Kind::Variant) of the response is a record of its own, and so is each [chunk](Kind::Chunk) of a
+//!   longer body.
+//! - [Indexes](Kind::Index), [leases](Kind::Lease) and [groups](Kind::Group) are small records that the cache needs beside
+//!   them.
+//!
+//! A storage treats all kinds alike. It may use `entry` to keep the records of an entry together, and to evict them together.
+//!
+//! # Invariants
+//!
+//! - Every [`Record`] has a random [`Stamp`]. [`write_if`](Storage::write_if) replaces a record only if it still has the stamp
+//!   that the caller saw. All agreement between processes is built on this method.
+//! - A storage never judges whether a response is fresh. It keeps a record until its retention time, and may keep it longer.
+//! - Bytes that cannot be read as a record are an absent record, never an error.
+//! - Nothing in this module calls the other modules of the crate, except for errors, time and hexadecimal text. The storages
+//!   do not call each other; what they share is in the files beside this one.
 
 #[cfg_attr(
     not(all(
@@ -26,8 +54,10 @@
     )),
     allow(dead_code)
 )]
-// their options
+// Each of its functions is used by some storages only.
 mod address;
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod backoff;
 mod boxed;
 mod connect;
 mod contract;
@@ -35,15 +65,15 @@ mod contract;
 pub mod directory;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
-#[cfg(feature = "directory")]
-mod envelope;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
 mod evictions;
-mod exclusive;
 mod hold;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
 mod holds;
 mod key;
+mod key_lock;
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod last_uses;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "mongodb")]
@@ -53,16 +83,14 @@ mod naming;
 #[cfg(any(feature = "sqlite", feature = "directory"))]
 mod path;
 mod record;
+#[cfg(feature = "directory")]
+mod record_header;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "redis", feature = "mongodb", feature = "dynamodb"))]
 mod remote;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[cfg(any(feature = "sqlite", feature = "directory"))]
-mod turns;
-#[cfg(any(feature = "sqlite", feature = "directory"))]
-mod uses;
 
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
@@ -83,5 +111,5 @@ pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 
-pub(crate) use self::exclusive::exclusive;
+pub(crate) use self::key_lock::lock_key;
 pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id};

@@ -1,7 +1,9 @@
-//! What a storage keeps: bytes, how long, and a stamp.
+//! Records, which consist of a payload, a retention time and a stamp.
 //!
-//! Promises: a record is one pointer and a time, cheap to clone; a record read from bytes is exactly the record that
-//! was written, or an error, whatever bytes are given; what was decoded once is not decoded again.
+//! # Invariants
+//! - A record is a shared pointer and a time, so that a clone copies no payload.
+//! - Bytes are read as exactly the record that they were written from, or they are an error. This holds for any bytes.
+//! - A payload is decoded at most once for a record and all its clones, unless two tasks begin at the same time.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,7 +15,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 
-/// Tells one write from another: random, and new with each record that is made.
+/// A random identifier, by which two writes to one key can be told apart.
+///
+/// Every [`Record`] that is created gets a stamp of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stamp([u8; 16]);
 
@@ -21,17 +25,17 @@ impl Stamp {
     /// The length of a stamp in bytes.
     pub const LEN: usize = 16;
 
-    /// A stamp that no other record has.
+    /// Creates a stamp that no other record has.
     pub fn random() -> Self {
         Self(random_id())
     }
 
-    /// The stamp as bytes.
+    /// Returns the stamp as bytes.
     pub const fn to_bytes(self) -> [u8; Self::LEN] {
         self.0
     }
 
-    /// The stamp of these bytes.
+    /// Returns the stamp of these bytes.
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
@@ -43,36 +47,38 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// How many ids a thread fetches from the system at once: a stored response takes four or five, and a call into the kernel for
-/// each was a sixth of the time of a miss.
-const POOLED: usize = 32;
+/// How many ids a thread fetches from the system at once. A stored response needs four or five, and a system call for each of
+/// them took a sixth of the time of a miss.
+const POOL_LEN: usize = 32;
 
-/// Random ids that no other id was made of.
-struct Pool {
-    ids: [[u8; 16]; POOLED],
-    left: usize,
-    /// The process that fetched them. A child has the memory of its parent, and must not have its ids.
+/// Random ids of a thread that are not used yet.
+struct IdPool {
+    ids: [[u8; 16]; POOL_LEN],
+    unused: usize,
+    /// The process that fetched them. A forked child has the memory of its parent, and must not use its ids.
     process: u32,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { ids: [[0; 16]; POOLED], left: 0, process: 0 }) };
+    static ID_POOL: RefCell<IdPool> = const { RefCell::new(IdPool { ids: [[0; 16]; POOL_LEN], unused: 0, process: 0 }) };
 }
 
-/// Returns 128 random bits from the system, or (where it has none to give) from the hasher's seeds, the time and a counter.
+/// Returns 128 random bits from the system.
+///
+/// If the system has none to give, they are made of the hasher's random seeds, the time and the thread.
 pub(crate) fn random_id() -> [u8; 16] {
-    let pooled = POOL.try_with(|pool| {
+    let pooled = ID_POOL.try_with(|pool| {
         let mut pool = pool.try_borrow_mut().ok()?;
         let process = std::process::id();
-        if pool.left == 0 || pool.process != process {
+        if pool.unused == 0 || pool.process != process {
             getrandom::fill(pool.ids.as_flattened_mut()).ok()?;
-            (pool.left, pool.process) = (POOLED, process);
+            (pool.unused, pool.process) = (POOL_LEN, process);
         }
-        pool.left -= 1;
-        let left = pool.left;
-        pool.ids.get_mut(left).map(std::mem::take)
+        pool.unused -= 1;
+        let next = pool.unused;
+        pool.ids.get_mut(next).map(std::mem::take)
     });
-    // Without a pool while a thread ends.
+    // A thread that ends has no pool any more, but the destructors of its other values may still need ids.
     pooled.ok().flatten().unwrap_or_else(unpooled_id)
 }
 
@@ -88,19 +94,24 @@ fn unpooled_id() -> [u8; 16] {
     id
 }
 
-/// The decoded form of a record, which it keeps beside its bytes, or instead of them until a store asks for them.
+/// The decoded form of a record's payload.
+///
+/// A record keeps it beside the bytes, or instead of them until a storage asks for the bytes.
 pub(crate) trait Decoded: Any + Send + Sync {
-    /// Appends the payload's bytes.
+    /// Appends the bytes of the payload.
     fn encode(&self, out: &mut BytesMut);
-    /// How many bytes [`encode`](Decoded::encode) writes, or nearly: what a bounded store counts.
+    /// Returns about how many bytes [`encode`](Decoded::encode) writes, which storages with a bound count.
     fn weight(&self) -> usize;
-    /// How many bytes the form has allocated, its own place included. `within_payload`: it was decoded from a payload that
-    /// is counted already, and shares its bytes.
+    /// Returns how many bytes the form has allocated, including itself.
+    ///
+    /// With `within_payload` the bytes that it shares with the payload are not counted, since the caller counts them.
     fn memory(&self, within_payload: bool) -> usize;
 }
 
-/// Returns how many bytes an allocator takes for an allocation of `len`: a size before it, and multiples of sixteen
-/// (glibc's malloc on 64 bits; others take about as much).
+/// Returns how many bytes an allocator uses for an allocation of `len` bytes.
+///
+/// This is what glibc's malloc uses on 64 bits: it stores the size before the allocation, and rounds up to a multiple of
+/// sixteen bytes, at least 32. Other allocators use about as much.
 pub(crate) const fn heap_bytes(len: usize) -> usize {
     match len {
         0 => 0,
@@ -109,12 +120,14 @@ pub(crate) const fn heap_bytes(len: usize) -> usize {
     }
 }
 
-/// What a storage keeps under a [`Key`](super::Key): a payload that it does not look into, the time until which it
-/// must keep it, and a [`Stamp`].
+/// The value that a storage keeps at a [`Key`](super::Key).
 ///
-/// A storage either keeps the record as it is (in memory), or its [bytes](Record::to_bytes). The bytes hold the time
-/// that the record was written with; a storage that moves the time later keeps it beside the bytes and gives it back
-/// by [`with_retain_until`](Record::with_retain_until).
+/// A record has a payload that the storage does not look into, a retention time until which the storage keeps it, and a
+/// [`Stamp`]. Cloning a record is cheap.
+///
+/// A storage keeps either the record itself (in memory) or its [bytes](Record::to_bytes). The bytes contain the retention
+/// time that the record was written with. A storage that changes the time afterwards keeps the new time beside the bytes, and
+/// sets it with [`with_retain_until`](Record::with_retain_until) when it reads the record.
 ///
 /// ```
 /// use tower_response_cache::{Timestamp, storage::Record};
@@ -137,55 +150,61 @@ struct Shared {
     decoded: OnceLock<Arc<dyn Decoded>>,
 }
 
-/// The first byte of a payload that has a decoded form: no other is ever decoded.
+/// The first byte of a payload that has a decoded form.
+///
+/// No other payload is ever decoded.
 pub(crate) const FORM_VERSION: u8 = 7;
 
-/// The first byte of a record's bytes.
+/// The first byte of a record's bytes. Bytes with another version are not read as a record.
 pub(super) const VERSION: u8 = 1;
-/// Version, checksum, stamp, retain_until; the payload follows.
+/// The length of the version, checksum, stamp and retention time before the payload.
 pub(super) const HEADER: usize = 1 + 4 + Stamp::LEN + 8;
 
 impl Record {
-    /// How many bytes [`to_bytes`](Record::to_bytes) adds to the payload.
+    /// The number of bytes that [`to_bytes`](Record::to_bytes) adds to the payload.
     pub const OVERHEAD: usize = HEADER;
 
-    /// A new record, with a stamp of its own.
+    /// Creates a record with a new stamp.
     pub fn new(payload: impl Into<Bytes>, retain_until: Timestamp) -> Self {
         let shared =
             Shared { stamp: Stamp::random(), payload: Some(payload.into()), decoded: OnceLock::new() };
         Self { shared: Arc::new(shared), retain_until }
     }
 
-    /// A new record that is not encoded before a store asks for its bytes.
+    /// Creates a record that is not encoded before a storage asks for its bytes.
     pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, retain_until: Timestamp) -> Self {
         let shared = Shared { stamp: Stamp::random(), payload: None, decoded: OnceLock::from(decoded) };
         Self { shared: Arc::new(shared), retain_until }
     }
 
-    /// The stamp of this write.
+    /// Returns the stamp.
     pub fn stamp(&self) -> Stamp {
         self.shared.stamp
     }
 
-    /// Until when a storage must keep the record; [`Timestamp::NEVER`]: it does not expire.
+    /// Returns the time until which a storage must keep the record.
+    ///
+    /// [`Timestamp::NEVER`] means that the record does not expire.
     pub fn retain_until(&self) -> Timestamp {
         self.retain_until
     }
 
-    /// The same record (payload and stamp), kept until another time.
+    /// Returns the same payload and stamp with another retention time.
     #[must_use]
     pub fn with_retain_until(mut self, retain_until: Timestamp) -> Self {
         self.retain_until = retain_until;
         self
     }
 
-    /// Moves the time in place.
+    /// Sets the retention time of this clone.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn set_retain_until(&mut self, retain_until: Timestamp) {
         self.retain_until = retain_until;
     }
 
-    /// The payload: what the stamp and the time stand beside.
+    /// Returns the payload.
+    ///
+    /// A record that was created from its decoded form encodes it on every call.
     pub fn payload(&self) -> Bytes {
         match (&self.shared.payload, self.shared.decoded.get()) {
             (Some(payload), _) => payload.clone(),
@@ -198,7 +217,9 @@ impl Record {
         }
     }
 
-    /// About how many bytes the record takes: the payload and its envelope.
+    /// Returns about how many bytes the record takes.
+    ///
+    /// Counts the payload and the [overhead](Record::OVERHEAD).
     pub fn weight(&self) -> usize {
         HEADER
             + match (&self.shared.payload, self.shared.decoded.get()) {
@@ -208,34 +229,36 @@ impl Record {
             }
     }
 
-    /// About how many bytes the record has allocated.
+    /// Returns about how many bytes the record has allocated.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn memory(&self) -> usize {
-        // Two counters stand before what an `Arc` points to; `Bytes` has one of its own when it is cloned.
+        // An `Arc` allocates two counters before its value. `Bytes` allocates a counter (32 bytes) when it is first cloned.
         let shared = heap_bytes(2 * size_of::<usize>() + size_of::<Shared>());
         let payload = self.shared.payload.as_ref().map_or(0, |payload| heap_bytes(payload.len()) + 32);
         let decoded = self.shared.decoded.get();
         shared + payload + decoded.map_or(0, |decoded| decoded.memory(self.shared.payload.is_some()))
     }
 
-    /// Whether the record has its decoded form.
+    /// Returns whether the record has its decoded form.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn is_decoded(&self) -> bool {
         self.shared.decoded.get().is_some()
     }
 
-    /// Whether the record may get a decoded form when it is read, which it then keeps.
+    /// Returns whether the record may get a decoded form when it is read.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn awaits_form(&self) -> bool {
-        let is_form = |payload: &Bytes| payload.first() == Some(&FORM_VERSION);
-        self.shared.decoded.get().is_none() && self.shared.payload.as_ref().is_some_and(is_form)
+        let can_be_decoded = |payload: &Bytes| payload.first() == Some(&FORM_VERSION);
+        self.shared.decoded.get().is_none() && self.shared.payload.as_ref().is_some_and(can_be_decoded)
     }
 
-    /// The whole record as bytes: a version, a checksum, the stamp, the time and the payload.
+    /// Returns the whole record as bytes.
+    ///
+    /// The bytes are a version, a checksum, the stamp, the retention time and the payload.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.weight());
         out.put_u8(VERSION);
-        out.put_u32(0);
+        out.put_u32(0); // the checksum, which is not known before the rest is written
         out.put_slice(&self.shared.stamp.0);
         out.put_u64(self.retain_until.as_millis());
         match (&self.shared.payload, self.shared.decoded.get()) {
@@ -248,24 +271,24 @@ impl Record {
         out.freeze()
     }
 
-    /// The record of these bytes, without copying the payload.
+    /// Reads a record from its bytes, without copying the payload.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] for bytes of another version, damaged or cut short. A storage gives that as an absent
-    /// record, not as an error.
+    /// Returns [`ErrorKind::Corrupt`] if the bytes are damaged, truncated or of another version. A storage must report such
+    /// bytes as an absent record, not as an error.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self> {
         let bytes = bytes.into();
         let corrupt = |what| Error::new(ErrorKind::Corrupt, what);
         let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
-            return Err(corrupt("the record is cut short"));
+            return Err(corrupt("the bytes of the record are truncated"));
         };
         if header[0] != VERSION {
-            return Err(corrupt("the record is of another version"));
+            return Err(corrupt("the record was written by another version"));
         }
         let read = |from: usize| -> [u8; 8] { std::array::from_fn(|i| header[from + i]) };
         let checksum = (u64::from_be_bytes(read(1)) >> 32) as u32;
         if crc32fast::hash(&bytes[5..]) != checksum {
-            return Err(corrupt("the record's checksum is wrong"));
+            return Err(corrupt("the checksum of the record does not match"));
         }
         let stamp = Stamp(std::array::from_fn(|i| header[5 + i]));
         let retain_until = Timestamp::from_millis(u64::from_be_bytes(read(5 + Stamp::LEN)));
@@ -273,15 +296,16 @@ impl Record {
         Ok(Self { shared: Arc::new(shared), retain_until })
     }
 
-    /// The decoded form, if the record has one of this type.
+    /// Returns the decoded form, if the record has one of this type.
     pub(crate) fn decoded<T: Decoded>(&self) -> Option<&T> {
         let decoded: &dyn Any = self.shared.decoded.get()?.as_ref();
         decoded.downcast_ref()
     }
 
-    /// Keeps the decoded form for the record and all its clones.
+    /// Sets the decoded form of the record and all its clones.
     pub(crate) fn set_decoded(&self, decoded: Arc<dyn Decoded>) {
-        let _ = self.shared.decoded.set(decoded); // somebody else was first: the same form
+        // Another task may have decoded the same payload first: its form is equal.
+        let _ = self.shared.decoded.set(decoded);
     }
 }
 
@@ -302,12 +326,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn random_ids_are_never_the_same() {
-        let made = || (0..10 * POOLED).map(|_| random_id()).collect::<Vec<_>>();
+    fn random_ids_are_unique_across_threads() {
+        let made = || (0..10 * POOL_LEN).map(|_| random_id()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(made)).collect();
         let ids: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect();
-        let apart: HashSet<_> = ids.iter().collect();
-        assert_eq!(apart.len(), ids.len());
+        let distinct: HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
         assert!(ids.iter().all(|id| *id != [0; 16]));
     }
 }

@@ -1,11 +1,13 @@
-//! What the storages on servers have in common: some settings, and how they begin.
+//! The settings and the first connection of the storages on servers.
 
 use std::time::Duration;
 
 use super::address::Options;
 use crate::error::{ErrorKind, Result};
 
-/// What an address may say too; what the program says comes first.
+/// The settings that a program or an address can give.
+///
+/// The program's value takes precedence.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
     pub(super) cache_name: Option<String>,
@@ -14,11 +16,11 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// What these settings are called in an address.
+    /// The names of these settings in an address.
     #[cfg(feature = "mongodb")]
     pub(super) const NAMES: [&str; 3] = ["cache_name", "connect_timeout", "response_timeout"];
 
-    /// Takes from an address what the program did not say.
+    /// Takes the settings that the program did not give from an address.
     pub(super) fn read(&mut self, options: &mut Options) -> Result<()> {
         self.or_name(options.take("cache_name"));
         let (connect, response) = (options.seconds("connect_timeout")?, options.seconds("response_timeout")?);
@@ -27,7 +29,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Sets the name of a cache that has none yet.
+    /// Sets the name of the cache, if it has none yet.
     pub(super) fn or_name(&mut self, name: Option<String>) {
         self.cache_name = self.cache_name.take().or(name);
     }
@@ -38,35 +40,42 @@ impl Remote {
 
     #[cfg(any(feature = "redis", feature = "mongodb"))]
     pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout.unwrap_or(CONNECT)
+        self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT)
     }
 
     #[cfg(any(feature = "redis", feature = "mongodb"))]
     pub(super) fn response_timeout(&self) -> Duration {
-        self.response_timeout.unwrap_or(RESPONSE)
+        self.response_timeout.unwrap_or(DEFAULT_RESPONSE_TIMEOUT)
     }
 }
 
-/// How long a connection may take to be made, unless something else is said.
-pub(super) const CONNECT: Duration = Duration::from_secs(1);
-/// How long an answer may take, unless something else is said: a body's chunk has as long, which has no way back.
-pub(super) const RESPONSE: Duration = Duration::from_secs(10);
+/// How long connecting to the server may take, by default.
+///
+/// Short, because requests wait for it and can be served without the storage.
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the server may take to answer, by default.
+///
+/// The chunk of a body that is being served has this long: the response cannot be taken back any more.
+pub(super) const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Up to this length the round trip of a second read takes longer than the bytes.
+/// The length up to which a body is stored with its head.
+///
+/// A longer body takes longer to read than the round trip of a second read.
 #[cfg(any(feature = "redis", feature = "mongodb"))]
-pub(super) const INLINE: usize = 32 << 10;
+pub(super) const INLINE_LEN: usize = 32 << 10;
 
-/// Returns whether a server that was asked is there. One that cannot be reached is no error, since requests go on
-/// without it: an event tells of it.
+/// Returns whether the server of a new storage answered its first call.
+///
+/// A server that cannot be reached is not an error, since requests are served without it. It is logged.
 ///
 /// # Errors
-/// Returns what the server answered if trying again does not help: a wrong setting, or no rights.
-pub(super) fn is_there(storage: &'static str, answer: Result<()>) -> Result<bool> {
+/// Returns the server's error if trying again does not help: a wrong setting, or missing rights.
+pub(super) fn answers(storage: &'static str, answer: Result<()>) -> Result<bool> {
     match answer {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Denied) => Err(error),
         Err(error) => {
-            tracing::warn!(%error, "{storage} is not there yet: requests go on without it");
+            tracing::warn!(%error, "{storage} cannot be reached yet: requests are served without it");
             Ok(false)
         }
     }

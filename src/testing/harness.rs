@@ -1,4 +1,4 @@
-//! How the suite opens a storage.
+//! How the test suite opens storages.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::storage::{Key, Storage};
 
-/// Opens storages for the contract's cases. A closure that makes an empty storage is one, for storages that are not
-/// shared by name.
+/// Opens the storages that the cases of the contract test.
+///
+/// A closure that returns an empty storage implements it, for storages that are not opened by name.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -15,7 +16,7 @@ use crate::storage::{Key, Storage};
 /// use tower_response_cache::storage::SqliteStorage;
 /// use tower_response_cache::testing::{Harness, storage_contract};
 ///
-/// /// Files side by side in one folder.
+/// /// Opens each name as a file of one folder.
 /// struct Files(tempfile::TempDir);
 ///
 /// impl Harness for Files {
@@ -34,37 +35,51 @@ use crate::storage::{Key, Storage};
 ///     }
 /// }
 ///
-/// storage_contract!(files, Files(tempfile::tempdir().unwrap())); // each case makes a harness of its own
+/// storage_contract!(files, Files(tempfile::tempdir().unwrap())); // evaluated anew for each case
 /// # }
 /// ```
 pub trait Harness: Sync {
     /// The storage under test.
     type Storage: Storage;
 
-    /// Opens the storage of this name. Where [`shares`](Harness::shares) is true, all names live side by side in one
-    /// store, and opening a name twice gives two handles of the same storage; else each is a storage of its own.
+    /// Opens the storage with this name.
+    ///
+    /// If [`shares`](Harness::shares) is true, all names are kept side by side in one place (a server, a folder), and opening a
+    /// name twice returns two handles to the same storage. Otherwise every call returns a storage of its own.
     ///
     /// # Errors
-    /// A name that the storage cannot take.
+    /// Returns an error if the storage does not accept the name.
     fn open(&self, name: &str) -> impl Future<Output = Result<Self::Storage>> + Send;
 
-    /// Whether names are shared. Provided: false.
+    /// Returns whether opening a name twice opens the same storage.
+    ///
+    /// Default: `false`.
     fn shares(&self) -> bool {
         false
     }
 
-    /// Whether a storage that is opened again, after all handles were dropped, has its records. Provided: false.
+    /// Returns whether records remain when all handles are dropped and the storage is reopened.
+    ///
+    /// Default: `false`.
     fn persists(&self) -> bool {
         false
     }
 
-    /// Opens an empty storage that holds at most so many bytes, about. Provided: `None`, for storages without a bound.
+    /// Opens an empty storage with about this bound, in bytes.
+    ///
+    /// Default: `None`, for storages without a bound. The cases about bounds then check nothing.
     fn open_bounded(&self, max_bytes: u64) -> impl Future<Output = Option<Self::Storage>> + Send {
         let _ = max_bytes;
         async { None }
     }
 
-    /// Puts bytes that are no record in place of the one at this key, past the storage; false: this harness cannot.
+    /// Replaces the record at this key by bytes that are not a record.
+    ///
+    /// It does so without using the storage.
+    ///
+    /// Returns whether the harness can do this.
+    ///
+    /// Default: `false`.
     fn damage(&self, storage: &Self::Storage, key: Key) -> impl Future<Output = bool> + Send {
         let _ = (storage, key);
         async { false }
@@ -83,11 +98,16 @@ where
     }
 }
 
-/// The longest that a case, or an operation in one, may take. The slowest storage needs a tenth of it on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a case, or an operation in one, may take. The slowest storage needs a tenth of it on a busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a case, and fails it when it takes longer than a minute: a storage that hangs does not hold up the suite.
+/// Runs a case, and panics if it takes longer than a minute.
+///
+/// A storage that hangs then fails its test instead of blocking the suite. `what` completes the message "the storage hangs".
+///
+/// # Panics
+/// Panics if the operation takes longer than a minute.
 pub async fn in_time<T>(what: &str, operation: impl Future<Output = T>) -> T {
-    let done = tokio::time::timeout(PATIENCE, operation).await;
+    let done = tokio::time::timeout(TIME_LIMIT, operation).await;
     done.unwrap_or_else(|_| panic!("the storage hangs {what}"))
 }

@@ -1,19 +1,21 @@
-//! The storage contract as tests: for the built-in storages, and for yours.
+//! A test suite for implementations of [`Storage`](crate::storage::Storage).
 //!
-//! [`storage_contract!`] makes one test of each of the [`contract_cases`], so that no list is picked by hand. The
-//! numbers in the cases' docs are the clauses of [`Storage`](crate::storage::Storage).
+//! The suite checks the [contract](crate::storage::Storage#contract) of the trait, and runs on the built-in storages as well
+//! as on your own. [`storage_contract!`] generates one test for each of the [`cases`]. The docs of a case name the clauses of
+//! the contract that it checks.
 //!
 //! ```
 //! # #[cfg(feature = "memory")] {
 //! use tower_response_cache::storage::MemoryStorage;
 //! use tower_response_cache::testing::storage_contract;
 //!
-//! storage_contract!(memory, MemoryStorage::new); // a module `memory` with a test for each case
+//! storage_contract!(memory, MemoryStorage::new); // generates a module `memory` with a test for each case
 //! # }
 //! ```
 //!
-//! A storage that several handles share by name has a [`Harness`] of its own, and is tested for its neighbours too. The
-//! tests need tokio with its macros and the multi-threaded runtime among the dev-dependencies.
+//! Implement [`Harness`] for a storage that is opened by name. The suite then also checks that names are kept apart, and that
+//! records outlive their handles. The generated tests need tokio, with its macros and multi-threaded runtime, among the
+//! dev-dependencies.
 
 pub mod cases;
 mod harness;
@@ -21,8 +23,11 @@ mod harness;
 pub use self::harness::{Harness, in_time};
 pub use crate::{contract_cases, storage_contract};
 
-/// Calls a macro with the list of all cases, in brackets, and then the arguments that follow its name: `own NAME` is a
-/// macro of yours, `NAME` one of this crate. So that a test harness of another kind runs all of them too.
+/// Calls a macro with the list of all cases.
+///
+/// Use it to run the cases with another test harness than the one that [`storage_contract!`](crate::storage_contract) uses.
+/// `own NAME` calls your macro, and `NAME` one of this crate. The macro gets the list in brackets, and after it the arguments
+/// that follow the name.
 ///
 /// ```
 /// macro_rules! count {
@@ -93,9 +98,10 @@ macro_rules! contract_cases {
     };
 }
 
-/// A module with a test for each case of the storage contract: `storage_contract!(module_name, harness)`.
+/// Generates a module with a test for each case of the storage contract.
 ///
-/// The harness is a closure that makes an empty storage, or a [`Harness`](crate::testing::Harness).
+/// The arguments are the name of the module, and the harness: a closure that returns an empty storage, or any other
+/// [`Harness`](crate::testing::Harness). The harness is evaluated anew for each test.
 #[macro_export]
 macro_rules! storage_contract {
     ([$($case:ident),* $(,)?] @ $name:ident, $harness:expr) => {
@@ -116,7 +122,7 @@ macro_rules! storage_contract {
     };
 }
 
-/// The names of the cases: what [`contract_cases!`] gives a list to.
+/// Returns the names of the cases, as a callback of [`contract_cases!`].
 #[doc(hidden)]
 #[macro_export]
 macro_rules! case_names {

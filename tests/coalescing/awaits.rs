@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::support::faulty::{Faulty, Mode};
-use super::task::{Task, settle};
-use super::upstream::World;
+use super::world::World;
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::task::{Task, settle};
 
 const FIELDS: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 

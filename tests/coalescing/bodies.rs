@@ -9,10 +9,10 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower_response_cache::{BodyErrorKind, CacheBody};
 
-use super::support::faulty::{Faulty, Mode};
-use super::support::{get, get_with};
-use super::task::{Task, settle};
-use super::upstream::{Answered, Given, Sender, World};
+use super::world::{Answered, Given, Sender, World};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::task::{Task, settle};
+use crate::support::{get, get_with};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 

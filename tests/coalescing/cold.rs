@@ -7,9 +7,9 @@ use http::StatusCode;
 use tower::ServiceExt;
 use tower_response_cache::{CacheOptions, Stored, Ttl};
 
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{Got, World, got};
+use super::world::{Got, World, got};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
@@ -315,7 +315,7 @@ async fn head_follows_a_get() {
     settle(&mut head).await;
     let response = head[0].run().unwrap().unwrap();
     assert_eq!(response.headers()["content-length"], "4");
-    assert_eq!(super::upstream::read(response).await.body.unwrap(), "");
+    assert_eq!(super::world::read(response).await.body.unwrap(), "");
 }
 
 #[tokio::test(start_paused = true)]

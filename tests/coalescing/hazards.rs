@@ -10,10 +10,10 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
-use super::support::faulty::{Faulty, Mode};
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
@@ -150,7 +150,7 @@ impl http_body::Body for Empty {
 async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+    let origin = service_fn(move |_: http::Request<crate::support::ReqBody>| {
         counter.fetch_add(1, Ordering::SeqCst);
         async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -392,7 +392,7 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
     type Hook = Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
     let hook: Hook = Arc::default();
     let inner = Arc::clone(&hook);
-    let origin = service_fn(move |_: http::Request<super::support::ReqBody>| {
+    let origin = service_fn(move |_: http::Request<crate::support::ReqBody>| {
         let hook = Arc::clone(&inner);
         let mut polls = 0;
         std::future::poll_fn(move |cx| {
@@ -475,7 +475,7 @@ fn a_waker_is_let_go_of_where_no_lock_is_held() {
             let waker = std::task::Waker::from(owner);
             let mut body = Box::pin(bodies.remove(0));
             let poll = |body: &mut std::pin::Pin<
-                Box<tower_response_cache::CacheBody<super::upstream::Given>>,
+                Box<tower_response_cache::CacheBody<super::world::Given>>,
             >,
                         waker: &std::task::Waker| {
                 let _ =

@@ -8,13 +8,13 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::Stream;
 use tokio::sync::oneshot;
 use tower_response_cache::Result;
-use tower_response_cache::storage::{Key, MemoryStorage, Record, Retain, Stamp, Storage};
+use tower_response_cache::storage::{Key, MemoryStorage, Record, Stamp, Storage};
 
-use super::task::Task;
-use super::upstream::{Got, Sender, World};
+use super::world::{Got, Sender, World};
+use crate::support::forward::forward;
+use crate::support::task::Task;
 
 /// A store whose operations each wait until they are let through.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ impl Gated {
 }
 
 impl Storage for Gated {
+    forward!(inner: delete, clear, keys, retain);
+
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.pass().await;
         self.inner.read(key).await
@@ -58,18 +60,6 @@ impl Storage for Gated {
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.pass().await;
         self.inner.write_if(key, seen, record).await
-    }
-    async fn delete(&self, key: Key) -> Result<bool> {
-        self.inner.delete(key).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.inner.clear().await
-    }
-    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
-        self.inner.keys()
-    }
-    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        self.inner.retain(keys, retain).await
     }
 }
 

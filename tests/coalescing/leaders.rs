@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::support::get;
-use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::get;
+use crate::support::task::{Task, settle};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;

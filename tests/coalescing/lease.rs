@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tower_response_cache::storage::MemoryStorage;
 
-use super::support::faulty::{Faulty, Mode};
-use super::task::{Task, settle};
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::task::{Task, settle};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 const SECOND: Duration = Duration::from_secs(1);

@@ -14,5 +14,4 @@ mod lease;
 mod ranges;
 mod stale;
 mod stored;
-mod task;
-mod upstream;
+mod world;

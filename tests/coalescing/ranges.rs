@@ -1,7 +1,7 @@
 //! Requests for a part.
 
-use super::task::settle;
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::task::settle;
 
 const WHOLE: &[(&str, &str)] =
     &[("cache-control", "max-age=60"), ("content-length", "10"), ("etag", "\"a\"")];

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_response_cache::StaleReason;
 
-use super::task::settle;
-use super::upstream::{Call, World, got};
+use super::world::{Call, World, got};
+use crate::support::task::settle;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
@@ -128,7 +128,7 @@ async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_al
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
-    let request = super::support::get("http://example.com/");
+    let request = crate::support::get("http://example.com/");
     let response = tower::ServiceExt::oneshot(world.service.clone(), request).await.unwrap();
     assert!(response.body().status().unwrap().is_stale());
     assert_eq!(world.upstream.waiting(), 1);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::task::settle;
-use super::upstream::{World, got};
+use super::world::{World, got};
+use crate::support::task::settle;
 
 const STORED: &[(&str, &str)] =
     &[("cache-control", "max-age=10"), ("etag", "\"a\""), ("content-length", "6")];
@@ -84,7 +84,7 @@ async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_d
     let mut service = world.service.clone();
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
-    let called = service.call(super::support::get("http://example.com/"));
+    let called = service.call(crate::support::get("http://example.com/"));
     world.upstream.call().answer(200, STORED, "stored");
     settle(&mut first).await;
     world.layer.idle().await;
@@ -94,7 +94,7 @@ async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_d
 
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_looks_once_more_before_it_fetches() {
-    use super::support::faulty::{Faulty, Mode};
+    use crate::support::faulty::{Faulty, Mode};
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder);
     let mut first = [world.ask(&[])];

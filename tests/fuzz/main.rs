@@ -4,11 +4,14 @@
 //! Runs for a moment with the other tests; `FUZZ_SECONDS=60 cargo test --test fuzz` for longer. The target works with
 //! any engine that bolero drives (`cargo bolero test` runs it under libFuzzer).
 
-#![allow(unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
 mod bytes_storage;
 mod hostile;
 mod input;
+mod properties;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

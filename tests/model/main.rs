@@ -1,7 +1,7 @@
 //! A cache beside a model of it, in random schedules.
 //!
 //! Each seed is one life of a cache: a setting (`run::Setup`) and a schedule of some hundred steps. The cache is the real
-//! one, over a storage (`storage`) and an origin (`origin`) that do nothing before the schedule says so. There are no
+//! one, over a storage (`storage`) and an origin (`support::upstream`) that do nothing before the schedule says so. There are no
 //! threads and there is no time but what a step lets pass, so that a seed is lived alike whenever it is lived.
 //!
 //! # Steps
@@ -47,14 +47,11 @@
 
 mod demands;
 mod model;
-mod origin;
+mod protocol;
 mod run;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../coalescing/task.rs"]
-#[allow(dead_code)]
-mod task;
 
 use std::panic;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};

@@ -22,10 +22,10 @@ use super::demands::Demands;
 use super::model::{
     Asked, CHUNK, Called, Checked, Contact, Control, Model, Moment, Setting, Version, Wish, violation,
 };
-use super::origin::{Call, Given, Origin, Sending};
 use super::storage::{Happens, Manner, Scripted};
-use super::support::ReqBody;
-use super::task::Task;
+use crate::support::ReqBody;
+use crate::support::task::Task;
+use crate::support::upstream::{Call, Given, Sender, Upstream};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// More than so many at a time wait for each other's steps.
@@ -214,7 +214,7 @@ impl Caller {
 
 /// A body that the origin is sending.
 struct Stream {
-    sending: Sending,
+    sending: Sender,
     version: usize,
     rest: VecDeque<Bytes>,
 }
@@ -224,9 +224,9 @@ pub struct Life {
     setup: Setup,
     demands: Demands,
     storage: Scripted,
-    origin: Origin,
+    origin: Upstream,
     layer: CacheLayer<Scripted>,
-    service: Cache<Origin, Scripted>,
+    service: Cache<Upstream, Scripted>,
     clock: MockClock,
     model: Model,
     callers: Vec<Caller>,
@@ -291,7 +291,7 @@ impl Life {
             builder = builder.operation_timeout(1000 * HOUR).body_timeout(1000 * HOUR);
         }
         let layer = builder.build().unwrap();
-        let origin = Origin::default();
+        let origin = Upstream::default();
         let service = layer.layer(origin.clone());
         let setting = Setting {
             is_shared: setup.is_shared,
@@ -489,7 +489,7 @@ impl Life {
     /// Notes what came of a step outside.
     fn observe(&mut self) -> Checked {
         let now = self.now();
-        for call in self.origin.arrived() {
+        for call in self.origin.calls() {
             let number = |name: &str| call.field(name).unwrap().parse().unwrap();
             let (owner, uri): (usize, usize) = (number("x-request"), call.path[1..].parse().unwrap());
             let called = Called {
@@ -775,8 +775,8 @@ impl Life {
             format!("call {number}: {code}, contact {contact_number} of version {version} ({len}): {said}")
         });
         self.model.contacts.push(contact);
-        let (sending, given) = Sending::new(known_len);
-        self.calls[number].answer(code, headers, given);
+        let (sending, given) = Sender::new(known_len);
+        self.calls[number].respond(code, headers, given);
         self.model.answers(number, now, Some(contact_number));
         if is_head && code == 200 {
             // It may end what is stored, as long as its request is under way.
@@ -815,8 +815,8 @@ impl Life {
             ended.dedup();
         }
         self.note(|| format!("call {number}: {status} {headers:?}"));
-        let (_, given) = Sending::new(Some(0));
-        self.calls[number].answer(status, headers, given);
+        let (_, given) = Sender::new(Some(0));
+        self.calls[number].respond(status, headers, given);
         self.model.calls[number].answered = Some(now);
         if status < 400 {
             for uri in ended {

@@ -1,8 +1,11 @@
 //! What RFC 9111 demands, as tables of cases that run through the real layer.
 //!
 //! A case names its section, and is a story of requests: see [`table`] for the words it is told in.
-#![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
+mod selection;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
 
 // Tables: a line of a case is one step, which rustfmt would tear apart.

@@ -17,7 +17,7 @@ use tower_response_cache::{
     Stored,
 };
 
-use super::support::{Answer, Fixture, Origin, ReqBody, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, response};
 
 const URI: &str = "http://example.com/graphql";
 const JSON: &str = "application/json";

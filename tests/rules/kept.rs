@@ -10,7 +10,7 @@ use http_body_util::Full;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayerBuilder, Forbidden, NotStored, Rule, Rules, Stored, Ttl};
 
-use super::support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
+use crate::support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 

@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheMode, CacheOptions};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, not_modified, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);

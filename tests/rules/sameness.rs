@@ -7,7 +7,7 @@ use http::{HeaderName, Request, header};
 use tower_response_cache::storage::{MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, Rule, Rules, Ttl};
 
-use super::support::{Fixture, Origin, ReqBody, get_with, response};
+use crate::support::{Fixture, Origin, ReqBody, get_with, response};
 
 fn fixture(
     settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,

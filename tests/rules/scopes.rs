@@ -7,7 +7,7 @@ use http::Request;
 use tower_response_cache::storage::{Key, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheMode, CacheOptions, NotStored, Stored, scope};
 
-use super::support::{Fixture, Origin, ReqBody, not_modified, response};
+use crate::support::{Fixture, Origin, ReqBody, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ async fn a_scope_ends_with_its_future_also_when_that_is_dropped() {
     // A task of its own is outside.
     let service = fixture.service.clone();
     scope::disabled(async {
-        let task = tokio::spawn(tower::ServiceExt::oneshot(service, super::support::get(URI)));
+        let task = tokio::spawn(tower::ServiceExt::oneshot(service, crate::support::get(URI)));
         assert!(task.await.unwrap().unwrap().body().status().unwrap().is_hit());
     })
     .await;

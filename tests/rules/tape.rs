@@ -7,7 +7,7 @@ use http::{Method, Request, Response};
 use tower_response_cache::storage::{DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock, Rules};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
 
 fn ask(method: &str, uri: &str, content: &'static str) -> Request<ReqBody> {
     let builder = Request::builder().method(method).uri(uri).header("content-type", "application/json");

@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheOptions, Rule, Rules, Timestamp, Ttl};
 
-use super::support::{Answer, Fixture, Origin, ReqBody, get, response};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, response};
 
 const SECOND: Duration = Duration::from_secs(1);
 const URI: &str = "http://example.com/a";

@@ -4,6 +4,8 @@
 pub mod counting;
 pub mod faulty;
 pub mod forward;
+pub mod task;
+pub mod upstream;
 
 use std::convert::Infallible;
 use std::future::Future;

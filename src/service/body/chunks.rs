@@ -1,11 +1,11 @@
-//! Reads a stored body from its chunks, as the [`Source`] behind a [`CacheBody`](crate::CacheBody).
+//! Reads a stored body from its chunks, as the [`Source`] of a [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
-//! - Before the response's head goes out, the first wanted chunk has been read, and the storage has said that it has all
-//!   others.
-//! - The next chunks are read while the caller has the last one, [`MAX_READ_AHEAD`] of them at most.
-//! - A chunk that is missing or of another length ends the body with an error, never short. The record that names it is not
+//! - Before the head of the response is returned, the first wanted chunk has been read, and the storage has confirmed that
+//!   it has all others.
+//! - While the caller uses one chunk, at most [`MAX_READ_AHEAD`] further chunks are read.
+//! - A chunk that is missing or has a wrong length ends the body with an error, never short. The record that names it is not
 //!   used again.
 
 use std::collections::VecDeque;
@@ -23,23 +23,23 @@ use tokio::task::JoinHandle;
 
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::service::records::{Patience, Records};
+use crate::service::records::{ReadDeadline, Records};
 use crate::storage::{Hold, Key, Kind, Stamp, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name, and the reader must be `Unpin`.
 type ChunkRead = Pin<Box<dyn Future<Output = Result<Option<Bytes>>> + Send>>;
 
-/// Identifies the record that names a body, at the version that was read.
+/// Identifies a record, and the version of it that was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordRef {
     pub(crate) key: Key,
     pub(crate) stamp: Stamp,
 }
 
-/// Bounds the chunks that are asked for before the caller wants them.
+/// The maximum number of chunks that are read before the caller wants them.
 ///
-/// Four chunks of the default length are 512 KiB, the most that a reader holds. They hide the latency of a storage on
-/// another host; a storage that answers at once is not asked so far ahead.
+/// Four chunks of the default length are 512 KiB, which bounds the memory of a reader. They hide the latency of a storage
+/// on another host. A storage that answers at once is not read so far ahead.
 const MAX_READ_AHEAD: usize = 4;
 
 /// Reads a range of a stored body.
@@ -52,48 +52,50 @@ pub(crate) struct ChunkReader<S: Storage> {
     next: u32,
     /// The number of the last chunk that is wanted.
     last: u32,
-    /// How many bytes of the next chunk come before the wanted ones.
+    /// The number of bytes of the next chunk that are before the wanted ones.
     skip: usize,
-    /// How many bytes are still wanted.
+    /// The number of bytes that are still wanted.
     remaining: u64,
     /// The wanted part of the first chunk, until the caller takes it.
     first: Option<Bytes>,
-    /// The chunks from `next` on that were asked for, in order.
+    /// The reads of the chunks from `next` on, in order.
     ahead: VecDeque<ReadAhead>,
     /// Boxed, since few bodies have trailers.
     trailers: Option<Box<HeaderMap>>,
-    /// Keeps the entry from being evicted meanwhile.
+    /// Keeps the entry from being evicted while it is read.
     _hold: Hold,
-    /// An error was given: nothing comes after it.
+    /// The body has ended with an error, after which nothing may follow.
     has_failed: bool,
 }
 
-/// A chunk that was asked for.
+/// The read of a chunk that the caller does not want yet.
 enum ReadAhead {
+    /// It is running in a task.
     Task(ReadTask),
-    /// Outside a runtime, the caller polls the read.
+    /// It runs when the caller polls the body. Only outside a runtime.
     Polled(Exclusive<ChunkRead>),
+    /// It has ended.
     Read(Result<Option<Bytes>>),
 }
 
 /// A read in a task of its own.
 ///
-/// A caller that is slow, such as a player that pauses, may not poll the body for minutes. A read that only the caller
-/// polls would stand still meanwhile, keep a connection from others, and then be past its deadline.
+/// A slow caller, such as a paused media player, may not poll the body for minutes. A read that only the caller polls would
+/// occupy a connection meanwhile, and would then be past its deadline.
 struct ReadTask(JoinHandle<Result<Option<Bytes>>>);
 
 impl Drop for ReadTask {
     fn drop(&mut self) {
-        // The body was dropped, so that the storage need not answer any more. Without effect once the task has ended.
+        // The body was dropped, so that the answer of the storage is not needed. No effect once the task has ended.
         self.0.abort();
     }
 }
 
-/// Says why a body cannot be read.
+/// Tells why a body cannot be read.
 enum Missing {
     /// The storage does not have one of its chunks.
     Gone,
-    /// The storage did not answer.
+    /// The storage failed, so that it is not known whether it has the chunks.
     Unknown,
 }
 
@@ -107,7 +109,9 @@ pub(crate) struct ChunkedBody {
 }
 
 impl<S: Storage> ChunkReader<S> {
-    /// Opens `count` bytes from `start` on. Returns `None` if the body is gone.
+    /// Opens `count` bytes of a body from an offset.
+    ///
+    /// Returns `None` if a chunk is missing or the storage fails.
     pub(crate) async fn open(
         records: Arc<Records<S>>,
         source: RecordRef,
@@ -121,7 +125,7 @@ impl<S: Storage> ChunkReader<S> {
         let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
         let skip = (start % chunk_len) as usize;
         // Before the first read, so that no chunk is evicted between two of them.
-        let hold = records.store.store().hold(source.key.sibling(Kind::Chunk, body.id, next), body.len);
+        let hold = records.storage.inner().hold(source.key.sibling(Kind::Chunk, body.id, next), body.len);
         let mut reader = Self {
             records,
             source,
@@ -140,7 +144,7 @@ impl<S: Storage> ChunkReader<S> {
             return Some(reader);
         }
         // A miss is still possible, so this read has no more time than a lookup.
-        let first = reader.read(next, Patience::Lookup);
+        let first = reader.read(next, ReadDeadline::Lookup);
         let first = async {
             match first.await {
                 Ok(Some(chunk)) => Ok(chunk),
@@ -148,8 +152,8 @@ impl<S: Storage> ChunkReader<S> {
                 Err(_) => Err(Missing::Unknown),
             }
         };
-        // A storage that evicts single keys may have lost any of them, and once the head is out only an error could tell.
-        // There are fewer chunks than numbers, so the sum does not overflow.
+        // A storage that evicts single keys may have lost any of them, and after the head was sent only an error could say so.
+        // A body has fewer chunks than `u32` has numbers, so that the sum does not overflow.
         let others = (next + 1..=last).map(|number| reader.key(number));
         let others = async {
             match reader.records.has_chunks(others).await {
@@ -158,8 +162,8 @@ impl<S: Storage> ChunkReader<S> {
                 Err(_) => Err(Missing::Unknown),
             }
         };
-        // The first chunk is polled first: if it is missing at once, the others are not asked for. Their future is boxed,
-        // so that the future of a lookup, which most often finds a small body, has no room for it.
+        // The first chunk is polled first: if it is missing at once, the others are not checked. Their future is boxed, since
+        // it would enlarge the future of every lookup, and most lookups find a small body.
         match try_join(first, Box::pin(others)).await {
             Ok((first, ())) => {
                 let data = reader.accept(Ok(Some(first))).ok()?;
@@ -170,34 +174,36 @@ impl<S: Storage> ChunkReader<S> {
                 reader.put_out_of_use();
                 None
             }
-            // The body may well be there: the next request tries again.
+            // The body may be there, so that its record stays, and the next request tries again.
             Err(Missing::Unknown) => None,
         }
     }
 
+    /// Returns the key of a chunk.
     fn key(&self, number: u32) -> Key {
         self.source.key.sibling(Kind::Chunk, self.body.id, number)
     }
 
-    fn read(&self, number: u32, patience: Patience) -> ChunkRead {
+    /// Returns the future that reads a chunk.
+    fn read(&self, number: u32, deadline: ReadDeadline) -> ChunkRead {
         let (key, records) = (self.key(number), Arc::clone(&self.records));
         Box::pin(async move {
-            let read = records.read_chunk(key, patience).await?;
+            let read = records.read_chunk(key, deadline).await?;
             Ok(read.map(|record| record.payload()))
         })
     }
 
-    /// Asks for the chunks after the one that the caller gets now.
+    /// Begins to read the chunks after the one that the caller gets now.
     ///
-    /// Each read is polled once, and goes on in a task if it has to wait. No more are begun after one that was ready at
-    /// once: such a storage has the next as quickly, and its chunks would only take up memory.
+    /// Each read is polled once, and goes on in a task if it has to wait. No further read is begun after one that completed
+    /// at once: such a storage will return the next chunk as quickly, and a chunk read early would only take up memory.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while self.ahead.len() < MAX_READ_AHEAD && !matches!(self.ahead.back(), Some(ReadAhead::Read(_))) {
             let number = u64::from(self.next) + self.ahead.len() as u64;
             let Some(number) = u32::try_from(number).ok().filter(|number| *number <= self.last) else {
                 return;
             };
-            let mut read = self.read(number, Patience::Body);
+            let mut read = self.read(number, ReadDeadline::Body);
             self.ahead.push_back(match read.as_mut().poll(cx) {
                 Poll::Ready(read) => ReadAhead::Read(read),
                 Poll::Pending => match Handle::try_current() {
@@ -208,7 +214,7 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
-    /// Checks the next chunk, which was read, and returns the wanted part of it.
+    /// Checks the next chunk after it was read, and returns the wanted part of it.
     fn accept(&mut self, read: Result<Option<Bytes>>) -> Result<Bytes, BodyError> {
         let before = u64::from(self.next) * u64::from(self.body.chunk_len);
         let expected = self.body.len.saturating_sub(before).min(u64::from(self.body.chunk_len));
@@ -230,7 +236,7 @@ impl<S: Storage> ChunkReader<S> {
                 self.put_out_of_use();
                 Err(BodyError::new(BodyErrorKind::Storage, None::<Error>))
             }
-            // The storage failed, which says nothing about the body: its record stays.
+            // The storage failed, which says nothing about the body, so that its record stays.
             Err(error) => Err(BodyError::new(BodyErrorKind::Storage, Some(error))),
         }
     }
@@ -240,6 +246,9 @@ impl<S: Storage> ChunkReader<S> {
         self.records.put_out_of_use(self.source.key, self.source.stamp, false);
     }
 
+    /// Polls for the wanted part of the next chunk.
+    ///
+    /// Begins to read the chunks after it.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
         let data = match self.first.take() {
             Some(data) => data,
@@ -247,12 +256,12 @@ impl<S: Storage> ChunkReader<S> {
                 if self.ahead.is_empty() {
                     self.read_ahead(cx);
                 }
-                // Only the first one is polled here. Each of the others is polled in its turn, before this returns
+                // Only the first read is polled here. Each of the others is polled when it is the first, before this returns
                 // `Pending` for it, so that no wake-up is lost.
                 let read = match self.ahead.front_mut() {
                     Some(ReadAhead::Task(task)) => match ready!(Pin::new(&mut task.0).poll(cx)) {
                         Ok(read) => read,
-                        // Only the shutdown of its runtime ends the task: a panic of the storage is an error of it.
+                        // The task fails only if its runtime shuts down: a panic in the storage is returned as an error.
                         Err(error) => {
                             let message = "the runtime that read the storage was shut down";
                             Err(Error::new(ErrorKind::Other, message).with_source(error))

@@ -1,22 +1,22 @@
-//! Shares one body from the origin among its readers, and stores it while it comes.
+//! Shares a body from the origin among its readers, and stores it meanwhile.
 //!
-//! No task drives a download. Each reader that needs the next byte asks the body for it, on behalf of all that wait: a
-//! reader that is slow, stops or is dropped never keeps the others from asking, and two readers in one task never wait for
-//! each other.
+//! No task of its own drives a download. Each reader that needs the next byte polls the body, on behalf of all readers that
+//! wait. So a reader that is slow, stops or is dropped does not keep the others from polling, and two readers in one task
+//! never wait for each other.
 //!
 //! # Invariants
 //!
-//! - Each reader gets every byte once and in order, or an error; never less.
-//! - Bytes that the storage has taken are not kept in memory; a reader behind them reads them from the storage.
-//! - Where storing ends early, the readers that have begun go on through a window of [`MAX_READ_AHEAD`] bytes, at the pace
-//!   of the slowest. A reader that holds up the others for longer than their patience fails, and no other does.
+//! - Each reader gets every byte once and in order, or an error.
+//! - Bytes that the storage has taken are not kept in memory. A reader that still needs them reads them from the storage.
+//! - If storing ends early, the readers that have begun go on at the pace of the slowest one, at most [`MAX_READER_DISTANCE`]
+//!   bytes apart. A reader that holds up the others for longer than `body_timeout` fails, and no other reader does.
 //! - The response is announced to lookups before any reader gets its last byte.
 //!
 //! # Locks
 //!
-//! One lock guards the state. It is a `std` mutex: it is held while the body and the storage are polled, which returns at
-//! once, and never across an `await`. Under it the locks of `records` and of the wakers are taken, never the other way
-//! round. The map of flights may be locked by a caller, which therefore asks [`Download::may_be_open`] alone.
+//! One lock guards the state. It is a std `Mutex`: it is held while the body and the storage are polled, which returns at
+//! once, and never across an await. Under it the locks of `records` and of the wakers are taken, never the other way
+//! round. A caller that has locked the map of flights may only call [`Download::may_be_open`], which does not wait.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -34,38 +34,38 @@ use tokio::time::Instant;
 use super::frame_buffer::FrameBuffer;
 use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
-use crate::service::records::{ChunkWrite, Claim, Lost, Records, Writer};
+use crate::service::records::{ChunkWrite, PlaceholderWrite, Records, WriteError, Writer};
 use crate::service::tasks::{Driven, after};
 use crate::service::telemetry;
 use crate::service::wakers::Wakers;
 use crate::storage::Storage;
 
-/// Bounds how far readers may be apart where the body is not stored, in bytes.
+/// The maximum distance between readers of a body that is not stored, in bytes.
 ///
-/// Two chunks of the default length: a reader that is scheduled a little later is not waited for, and a thousand such
-/// downloads hold about 256 MiB.
-const MAX_READ_AHEAD: u64 = 256 * 1024;
+/// Two chunks of the default length. A reader that is scheduled a little later than the others does not hold them up, and a
+/// thousand such downloads hold about 256 MiB.
+const MAX_READER_DISTANCE: u64 = 256 * 1024;
 
-/// The inner service's body. Boxed, since a flight and its readers do not know which service their response came from.
+/// The body of the inner service. Boxed, since a flight and its readers do not know the type of the inner service.
 type InnerBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Holds one body from the origin, which any number of readers share.
+/// One body from the origin, which any number of readers share.
 pub(crate) struct Download<S: Storage> {
     pub(crate) writer: Arc<Writer<S>>,
     /// The announced length.
     pub(crate) expected: Option<u64>,
-    /// The tasks of the readers that wait.
+    /// The wakers of the readers that wait.
     pub(crate) wakers: Arc<Wakers>,
-    /// Wakes all of them. The body and the recorder are polled with it: each keeps a single waker, and the reader that
-    /// polled last may be dropped before the others are.
+    /// Wakes all readers. The body and the recorder are polled with it: each of them keeps a single waker, and the reader
+    /// that polled last may be dropped before the others are.
     waker: Waker,
-    /// See the module's page for what may be locked under it.
-    state: Mutex<State<S>>,
+    /// See the module's documentation for what may be locked under it.
+    state: Mutex<DownloadState<S>>,
 }
 
-/// Holds what the readers of a download share.
-pub(crate) struct State<S: Storage> {
-    /// `None`: it has ended.
+/// The state that the readers of a download share.
+pub(crate) struct DownloadState<S: Storage> {
+    /// `None` once it has ended.
     body: Option<InnerBody>,
     /// The bytes that are in memory.
     pub(crate) buffer: FrameBuffer,
@@ -76,64 +76,68 @@ pub(crate) struct State<S: Storage> {
     pub(crate) positions: ReaderPositions,
     /// Set while the slowest reader holds up the others.
     stall: Option<Stall>,
-    /// When the origin sent something last.
+    /// When the origin sent the last frame.
     last_frame: Instant,
 }
 
-/// Says whether the body is being stored.
+/// Tells whether the body is being stored.
 enum Storing<S: Storage> {
+    /// It is being stored.
     Recording(Recorder<S>),
-    /// All of it is in the storage, or announced and on its way there.
+    /// All of it is in the storage, or is announced and being written.
     Stored,
-    /// It is not stored: the buffer alone has the bytes to come.
+    /// It is not stored. Only the buffer has the bytes.
     GivenUp,
 }
 
-/// Keeps the position of each reader.
+/// The positions of the readers of a download.
 #[derive(Default)]
 pub(crate) struct ReaderPositions {
-    /// By the number of the reader; freed numbers are used again.
+    /// By the number of the reader. The number of a reader that was removed is used again.
     positions: Vec<Position>,
+    /// How many numbers are in use.
     readers: usize,
 }
 
+/// How far a reader of a download has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// No reader has this number.
     Free,
     /// The reader needs the byte at this offset next.
     At(u64),
-    /// The reader needs nothing more.
+    /// The reader needs no more bytes.
     Done,
-    /// The reader was left behind, since it held up the others for too long.
+    /// The reader was left behind because it held up the others for too long.
     TooSlow,
 }
 
-/// Times a reader that holds up the others.
+/// A time during which the slowest reader holds up the others.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
     since: Instant,
-    /// Where the slowest reader was seen last.
+    /// The last known offset of the slowest reader.
     slowest: u64,
-    /// How far it has to come: to where the others were when they had to stop. A frame now and then would not do, or one
-    /// slow reader could hold up the others for ever.
+    /// The offset at which the others had to stop. The stall ends only when the slowest reader has reached it: if a single
+    /// frame ended it, one slow reader could hold up the others for ever.
     target: u64,
 }
 
-/// Says how asking the body for more has ended.
+/// Tells what polling the body has led to.
 pub(crate) enum Progress {
-    /// There is more, or the end.
+    /// The body has more bytes, or has ended.
     Ready,
-    /// The reader is woken when there is.
+    /// The body has nothing yet. The reader will be woken.
     Pending,
-    /// Nothing more may come before the slowest reader has gone on, or before this moment.
+    /// The body is not polled before the slowest reader has advanced, or before this time.
     Stalled(Instant),
 }
 
 impl<S: Storage> Download<S> {
-    /// Begins a download of a body of the length `expected`, where that is announced.
+    /// Begins the download of a body.
     ///
-    /// `awaits_trailers` says that the response announces trailers, so that its length alone does not make it whole.
+    /// `expected` is its announced length. `awaits_trailers` says that the response announces trailers, so that the body is
+    /// not complete when it has its length.
     pub(crate) fn new(
         writer: Arc<Writer<S>>,
         body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -143,7 +147,7 @@ impl<S: Storage> Download<S> {
         let wakers: Arc<Wakers> = Arc::default();
         let recorder = Recorder::new(Arc::clone(&writer), expected, awaits_trailers);
         let is_empty = body.is_end_stream();
-        let mut state = State {
+        let mut state = DownloadState {
             body: Some(Box::pin(body)),
             buffer: FrameBuffer::default(),
             storing: Storing::Recording(recorder),
@@ -153,7 +157,7 @@ impl<S: Storage> Download<S> {
             stall: None,
             last_frame: Instant::now(),
         };
-        // Callers do not poll a body that says that it is empty, so that there is no later time to store it.
+        // Callers do not poll a body that says that it is empty, so that it has to be stored now.
         if is_empty {
             state.finish();
             state.end_with(Ok(()));
@@ -162,11 +166,13 @@ impl<S: Storage> Download<S> {
         Arc::new(Self { writer, expected, wakers, waker, state: Mutex::new(state) })
     }
 
-    /// Locks the state. Nothing may be awaited, and no reader dropped, while it is held.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
+    /// Locks the state.
+    ///
+    /// While the guard is held, nothing may be awaited and no reader may be dropped.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, DownloadState<S>> {
         self.state.lock().unwrap_or_else(|poisoned| {
-            // The body panicked while a reader polled it. That reader's task has the panic; the others get an error, since
-            // a body that has panicked must not be polled again.
+            // The body panicked while a reader polled it. The task of that reader gets the panic. The other readers get an
+            // error, since a body that has panicked must not be polled again.
             let mut state = poisoned.into_inner();
             self.state.clear_poison();
             let error = Error::new(ErrorKind::Other, "the response's body panicked");
@@ -175,10 +181,10 @@ impl<S: Storage> Download<S> {
         })
     }
 
-    /// Returns whether the body may still be open to new readers, without waiting for the lock.
+    /// Returns whether new readers may still be accepted, without waiting for the lock.
     ///
-    /// The caller has locked the map of flights. The holder of this lock may be dropping the inner service's body, and that
-    /// may drop a flight, which locks the map: to wait here could deadlock. True if in doubt.
+    /// The caller has locked the map of flights. The task that holds this lock may be dropping the inner service's body, and
+    /// with it a flight, which locks the map: waiting here could deadlock. Returns `true` if it cannot be known.
     pub(crate) fn may_be_open(&self) -> bool {
         match self.state.try_lock() {
             Ok(state) => state.is_open(),
@@ -187,11 +193,11 @@ impl<S: Storage> Download<S> {
         }
     }
 
-    /// Asks the body for more, on behalf of all readers that wait.
+    /// Polls the body, on behalf of all readers that wait.
     ///
-    /// The caller has put its waker into `wakers` before, under the same lock: whatever becomes ready from then on wakes
-    /// it.
-    pub(crate) fn poll_more(&self, state: &mut State<S>, patience: Duration) -> Progress {
+    /// The caller has registered its waker before, under the same lock, so that it misses no wake-up. `stall_timeout` bounds
+    /// how long the slowest reader may hold up the others.
+    pub(crate) fn poll_more(&self, state: &mut DownloadState<S>, stall_timeout: Duration) -> Progress {
         let mut cx = Context::from_waker(&self.waker);
         if let Storing::Recording(recorder) = &mut state.storing {
             match recorder.poll_ready(&mut cx, &mut state.buffer) {
@@ -202,8 +208,8 @@ impl<S: Storage> Download<S> {
         }
         let has_room = match state.storing {
             Storing::Recording(_) => true,
-            // A stored body is bounded by its length. What comes beyond the announced length is not in the storage, so that
-            // it has to wait for the slowest reader.
+            // A stored body is bounded by its length. Bytes beyond the announced length are not in the storage, so that they
+            // must stay in memory for the slowest reader.
             Storing::Stored => {
                 state.makes_room() || self.expected.is_none_or(|expected| state.buffer.end() <= expected)
             }
@@ -215,14 +221,15 @@ impl<S: Storage> Download<S> {
             let stall = state.stall.get_or_insert_with(|| Stall { since: Instant::now(), slowest, target });
             stall.slowest = slowest;
             let since = stall.since;
-            // `after` bounds a patience without end, which cannot be added to a moment.
-            let until = after(patience).min(since.checked_add(patience).unwrap_or_else(|| after(patience)));
-            // Outside a runtime there is no timer to wait with, and the others must not wait for ever.
+            // `after` bounds a very long timeout, which cannot be added to an instant.
+            let bounded = after(stall_timeout);
+            let until = bounded.min(since.checked_add(stall_timeout).unwrap_or(bounded));
+            // Outside a runtime there is no timer, and the other readers must not wait for ever.
             if Instant::now() < until && Handle::try_current().is_ok() {
                 return Progress::Stalled(until);
             }
             tracing::debug!("a reader of a shared body was too slow, and is left behind");
-            // The caller wakes the others once it has dropped the lock.
+            // The caller wakes the other readers after it has dropped the lock.
             state.leave_slowest_behind();
             return Progress::Ready;
         }
@@ -232,27 +239,27 @@ impl<S: Storage> Download<S> {
         }
     }
 
-    /// Returns how many bytes may still come from an offset on.
+    /// Returns how many bytes follow from an offset on.
     ///
-    /// The hint is exact only where all has come, or where the origin announced the length and has kept to it so far. A
-    /// server frames a response by it: an exact hint of a body that broke off would pass half of it off as the whole.
+    /// The hint is exact only if the whole body has arrived, or if the origin announced a length that nothing contradicts. A
+    /// server may send it as Content-Length: an exact hint for a body that was cut off would make the part look complete.
     pub(crate) fn size_hint(&self, offset: u64) -> SizeHint {
         let state = self.lock();
         let total = state.buffer.end();
-        let come = total.saturating_sub(offset);
+        let received = total.saturating_sub(offset);
         let mut hint = SizeHint::new();
-        hint.set_lower(come);
+        hint.set_lower(received);
         let is_contradicted = |expected| total > expected || (state.end.is_some() && total != expected);
         match (&state.end, self.expected) {
             (Some(Err(_)), None) => {}
             (_, Some(expected)) if is_contradicted(expected) => {}
             (_, Some(expected)) => hint.set_exact(expected.saturating_sub(offset)),
-            (Some(Ok(())), None) => hint.set_exact(come),
+            (Some(Ok(())), None) => hint.set_exact(received),
             (None, None) => {
                 let inner = state.body.as_ref().map(|body| body.size_hint()).unwrap_or_default();
-                hint.set_lower(inner.lower().saturating_add(come));
+                hint.set_lower(inner.lower().saturating_add(received));
                 if let Some(upper) = inner.upper() {
-                    hint.set_upper(upper.saturating_add(come));
+                    hint.set_upper(upper.saturating_add(received));
                 }
             }
         }
@@ -272,7 +279,7 @@ impl<S: Storage> Download<S> {
     }
 }
 
-impl<S: Storage> State<S> {
+impl<S: Storage> DownloadState<S> {
     /// Returns whether the body is still being stored.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.storing, Storing::Recording(_)) && self.end.is_none()
@@ -280,14 +287,14 @@ impl<S: Storage> State<S> {
 
     /// Returns whether a new reader can read the body from its beginning.
     ///
-    /// It can while the body is being stored, unless the origin has been silent for longer than the reader's patience: then
-    /// a fetch of its own may well be faster. It can afterwards if the body is so short that all of it is in memory.
-    pub(crate) fn takes_readers(&self, patience: Duration) -> bool {
-        (self.is_open() && self.last_frame.elapsed() < patience)
+    /// It can while the body is being stored, unless the origin has sent nothing for `max_silence`: then another fetch may
+    /// be faster. It can afterwards if the body is so short that all of it is in memory.
+    pub(crate) fn accepts_readers(&self, max_silence: Duration) -> bool {
+        (self.is_open() && self.last_frame.elapsed() < max_silence)
             || (matches!(self.storing, Storing::Stored) && self.buffer.start() == 0)
     }
 
-    /// Polls the body for one frame. Ready if there was one, or an end.
+    /// Polls the body for one frame. It is ready if there was a frame, or if the body has ended.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut has_its_length = false;
         loop {
@@ -295,7 +302,7 @@ impl<S: Storage> State<S> {
             let frame = match body.as_mut().poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending if has_its_length => {
-                    // Most callers stop at the announced length, so that there may be no later time to store it.
+                    // Most callers stop reading at the announced length, so that the body has to be stored now.
                     self.finish();
                     return Poll::Ready(());
                 }
@@ -316,8 +323,8 @@ impl<S: Storage> State<S> {
                         } else if has_ended || (recorder.is_whole(total) && has_its_length) {
                             self.finish();
                         } else if recorder.is_whole(total) {
-                            // The body does not say that it ends here. Where more is at hand, the length was a lie, and
-                            // what has come is not the whole: it is polled once more before it is stored.
+                            // The body has its length, but does not say that it ends here. It is polled once more before it
+                            // is stored: if it has more bytes, the announced length was wrong.
                             has_its_length = true;
                             continue;
                         }
@@ -336,10 +343,10 @@ impl<S: Storage> State<S> {
         }
     }
 
-    /// Stores the body, which is whole.
+    /// Stores the body, which is complete.
     ///
-    /// This announces the response to lookups. It is done before any reader gets the last frame, so that a caller that has
-    /// read the body to its end finds it with the next request.
+    /// This announces the response to lookups. It is called before any reader gets the last frame, so that the next request
+    /// of a caller that has read the body to its end is a hit.
     fn finish(&mut self) {
         if let Storing::Recording(recorder) = &mut self.storing {
             let is_kept = recorder.finish(&self.buffer, self.trailers.clone());
@@ -347,9 +354,9 @@ impl<S: Storage> State<S> {
         }
     }
 
-    /// Ends the body. A body that broke off is not stored.
+    /// Ends the body. A body that ends with an error is not stored.
     fn end_with(&mut self, end: Result<(), BodyError>) {
-        // Gives the connection back at once: readers may keep the download for much longer.
+        // Dropped now, which releases its connection: readers may keep the download for much longer.
         self.body = None;
         if end.is_err() && self.is_open() {
             self.storing = Storing::GivenUp;
@@ -357,13 +364,15 @@ impl<S: Storage> State<S> {
         self.end.get_or_insert(end);
     }
 
-    /// Releases the bytes that every reader has. Returns whether there is room for more.
+    /// Releases the bytes that every reader has read.
+    ///
+    /// Returns whether there is room for more.
     fn makes_room(&mut self) -> bool {
         self.buffer.release(self.positions.slowest().unwrap_or(u64::MAX));
-        self.buffer.end() - self.buffer.start() < MAX_READ_AHEAD
+        self.buffer.end() - self.buffer.start() < MAX_READER_DISTANCE
     }
 
-    /// Leaves the slowest readers behind. The next time that they read they get an error.
+    /// Leaves the slowest readers behind. Their next read is an error.
     fn leave_slowest_behind(&mut self) {
         if let Some(slowest) = self.positions.slowest() {
             let all = self.positions.positions.iter_mut();
@@ -373,21 +382,23 @@ impl<S: Storage> State<S> {
         self.update_stall();
     }
 
-    /// Ends the stall once the slowest reader has come as far as it had to. Returns whether that reader has gone on.
+    /// Ends the stall if the slowest reader has reached its target.
+    ///
+    /// Returns whether that reader has advanced.
     fn update_stall(&mut self) -> bool {
         let Some(stall) = &mut self.stall else { return false };
         let slowest = self.positions.slowest().unwrap_or(u64::MAX);
-        let goes_on = slowest > stall.slowest;
+        let advances = slowest > stall.slowest;
         stall.slowest = slowest;
         if slowest >= stall.target {
             self.stall = None;
         }
-        goes_on
+        advances
     }
 
-    /// Notes where a reader is now. `None` says that it needs nothing more.
+    /// Sets the offset of a reader, or `None` if it needs no more bytes.
     ///
-    /// Returns whether other readers may have waited for that.
+    /// Returns whether other readers may have waited for this.
     pub(crate) fn set_position(&mut self, reader: usize, offset: Option<u64>) -> bool {
         if let Some(position) = self.positions.positions.get_mut(reader)
             && *position != Position::TooSlow
@@ -399,11 +410,11 @@ impl<S: Storage> State<S> {
 }
 
 impl ReaderPositions {
-    /// Adds a reader that begins at an offset. Returns its number.
+    /// Adds a reader that begins at an offset, and returns its number.
     pub(crate) fn enter(&mut self, offset: u64) -> usize {
         self.readers += 1;
         let is_free = |position: &Position| *position == Position::Free;
-        // Searched only where there is a free number, so that many readers that come together do not take quadratic time.
+        // Searched only if a number is free, so that adding many readers at once does not take quadratic time.
         let has_free = self.readers <= self.positions.len();
         let free = if has_free { self.positions.iter().position(is_free) } else { None };
         let reader = free.unwrap_or_else(|| {
@@ -414,7 +425,7 @@ impl ReaderPositions {
         reader
     }
 
-    /// Removes a reader. Returns how many are left.
+    /// Removes a reader, and returns how many are left.
     pub(crate) fn leave(&mut self, reader: usize) -> usize {
         if let Some(position) = self.positions.get_mut(reader) {
             *position = Position::Free;
@@ -428,6 +439,7 @@ impl ReaderPositions {
         self.positions.get(reader) == Some(&Position::TooSlow)
     }
 
+    /// Returns the lowest offset of all readers that need more bytes.
     fn slowest(&self) -> Option<u64> {
         self.positions
             .iter()
@@ -438,28 +450,29 @@ impl ReaderPositions {
 
 /// Stores a body while it is downloaded.
 ///
-/// A short body is stored in its response's record, a longer one in chunks.
+/// A short body is stored in the record of its response, a longer one in chunks.
 pub(crate) struct Recorder<S: Storage> {
-    /// `None`: storing was given up, or is finished.
+    /// `None` once storing was given up or is finished.
     writer: Option<Arc<Writer<S>>>,
     expected: Option<u64>,
-    /// The response announced trailers: its length alone does not make it whole.
+    /// The response announces trailers. The body is then not complete when it has its length.
     awaits_trailers: bool,
-    /// How many chunks were handed to the storage.
+    /// The number of chunks that were given to the storage.
     chunks: u32,
-    /// The write of the last of them, until the storage has answered.
-    writing: Option<JoinHandle<Result<(), Lost>>>,
+    /// The write of the last chunk, until the storage has answered.
+    writing: Option<JoinHandle<Result<(), WriteError>>>,
 }
 
 impl<S: Storage> Recorder<S> {
+    /// Returns a recorder that has stored nothing yet.
     pub(crate) fn new(writer: Arc<Writer<S>>, expected: Option<u64>, awaits_trailers: bool) -> Self {
         Self { writer: Some(writer), expected, awaits_trailers, chunks: 0, writing: None }
     }
 
-    /// Waits until another frame may come. Ready with false if storing has ended.
+    /// Waits until the body may be polled again. It is ready with `false` if storing has ended.
     ///
-    /// One chunk is written at a time, and the body is not polled before the storage has taken it: a storage that is slower
-    /// than the origin slows it down, instead of having the body pile up in memory. Each write ends within its deadline.
+    /// One chunk is written at a time, and the body is not polled before the storage has taken it. So a storage that is slower
+    /// than the origin slows the download down, and the body does not pile up in memory. Each write ends within its deadline.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, buffer: &mut FrameBuffer) -> Poll<bool> {
         loop {
             if let Some(writing) = &mut self.writing {
@@ -467,9 +480,9 @@ impl<S: Storage> Recorder<S> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(written) => {
                         self.writing = None;
-                        // The task itself fails only if its runtime is shut down.
-                        if let Err(why) = written.unwrap_or(Err(Lost::NoRuntime)) {
-                            self.give_up(|records| why.tell(&records.observer));
+                        // The task itself fails only if its runtime shuts down.
+                        if let Err(error) = written.unwrap_or(Err(WriteError::NoRuntime)) {
+                            self.give_up(|records| error.report(&records.observer));
                         }
                     }
                 }
@@ -477,18 +490,18 @@ impl<S: Storage> Recorder<S> {
             let Some(writer) = self.writer.clone() else { return Poll::Ready(false) };
             let handed_over = self.handed_over(&writer);
             buffer.release(handed_over);
-            // A chunk is handed over only when more than it has come. What may be the last one waits for `finish`, which
-            // decides whether the body is stored within its record.
+            // A chunk is written only when bytes after it have arrived. The last one waits for `finish`, which decides whether
+            // the body is stored within its record.
             if buffer.end() - handed_over <= writer.chunk_len() as u64 {
                 return Poll::Ready(true);
             }
-            if let Err(why) = self.begin_chunk(&writer, buffer) {
-                self.give_up(|records| why.tell(&records.observer));
+            if let Err(error) = self.begin_chunk(&writer, buffer) {
+                self.give_up(|records| error.report(&records.observer));
             }
         }
     }
 
-    /// Returns where the next chunk begins.
+    /// Returns the offset of the next chunk.
     fn handed_over(&self, writer: &Writer<S>) -> u64 {
         u64::from(self.chunks) * writer.chunk_len() as u64
     }
@@ -501,21 +514,22 @@ impl<S: Storage> Recorder<S> {
         writer.announce_chunk(number, data)
     }
 
-    /// Hands the next chunk to the storage.
+    /// Begins to write the next chunk.
     ///
-    /// A task of its own writes it if it has to wait: a write that was begun must end even if the last reader is dropped,
-    /// since only then is it known which chunks have to be removed.
+    /// A spawned task writes it if it has to wait: a write that was begun must end even if the last reader is dropped, since
+    /// only then is it known which chunks have to be deleted.
     ///
     /// # Errors
     ///
-    /// Returns why storing has to end.
-    fn begin_chunk(&mut self, writer: &Arc<Writer<S>>, buffer: &FrameBuffer) -> Result<(), Lost> {
-        // The placeholder comes first: a process that looks meanwhile sees that the entry is being written.
-        let claim = if self.chunks == 0 { writer.announce_placeholder() } else { Claim::Needless };
+    /// Returns the reason why storing has to end.
+    fn begin_chunk(&mut self, writer: &Arc<Writer<S>>, buffer: &FrameBuffer) -> Result<(), WriteError> {
+        // The placeholder is written first, so that another process sees that the entry is being written.
+        let placeholder =
+            if self.chunks == 0 { writer.announce_placeholder() } else { PlaceholderWrite::NotNeeded };
         let chunk = self.next_chunk(writer, buffer);
         let owned = Arc::clone(writer);
         let step = async move {
-            owned.write_placeholder(claim).await?;
+            owned.write_placeholder(placeholder).await?;
             owned.write_chunk(chunk).await
         };
         match writer.records.tasks.drive(step) {
@@ -524,11 +538,13 @@ impl<S: Storage> Recorder<S> {
                 self.writing = Some(writing);
                 Ok(())
             }
-            Driven::NoRuntime => Err(Lost::NoRuntime),
+            Driven::NoRuntime => Err(WriteError::NoRuntime),
         }
     }
 
-    /// Checks how much has come. Returns false if it is more than may be stored: then storing has ended.
+    /// Checks the length so far, and returns whether storing goes on.
+    ///
+    /// It ends if the body is longer than was announced, or than may be stored.
     pub(crate) fn accepts(&mut self, total: u64) -> bool {
         let Some(writer) = &self.writer else { return false };
         let reason = match self.expected {
@@ -536,32 +552,35 @@ impl<S: Storage> Recorder<S> {
             Some(expected) if total > expected => "length",
             _ => return true,
         };
-        // The next response will most likely be like this one, so that requests had better not wait for each other.
+        // The next response is probably too long as well, so that requests for it should not wait for each other.
         writer.records.uncoalescable.add(writer.head(), writer.records.config.clock.now(), None);
         self.give_up(|records| telemetry::unstored(&records.observer, reason));
         false
     }
 
-    /// Returns whether this length is all that the response announced.
+    /// Returns whether a body of a length is complete.
     pub(crate) fn is_whole(&self, total: u64) -> bool {
         !self.awaits_trailers && self.expected == Some(total)
     }
 
-    /// Ends the storing, and removes the chunks that were written for it.
-    pub(crate) fn give_up(&mut self, note: impl FnOnce(&Records<S>)) {
+    /// Ends storing, and deletes the chunks that were written.
+    ///
+    /// `report` counts the response as not stored.
+    pub(crate) fn give_up(&mut self, report: impl FnOnce(&Records<S>)) {
         let (Some(writer), chunks, writing) = (self.writer.take(), self.chunks, self.writing.take()) else {
             return;
         };
-        note(&writer.records);
-        // At once: other processes need not wait for the chunks to be removed.
-        writer.give_back_lease();
+        report(&writer.records);
+        // Before the chunks are deleted, since other processes need not wait for that.
+        writer.release_lease();
         if chunks == 0 {
             return;
         }
         let records = Arc::clone(&writer.records);
-        // A task, for this is called under the lock, and from `drop`. Outside a runtime the chunks stay until they expire.
+        // In a task, since this is called under the lock and from `drop`, where nothing can be awaited. Outside a runtime the
+        // chunks stay until they expire.
         records.tasks.spawn(async move {
-            // A chunk that is written after the others were removed would stay.
+            // First the write that is running: a chunk that is written after the others were deleted would stay.
             if let Some(writing) = writing {
                 let _ = writing.await;
             }
@@ -569,7 +588,9 @@ impl<S: Storage> Recorder<S> {
         });
     }
 
-    /// Stores the body, which has ended cleanly. Returns false if it is not as it was announced, and not stored.
+    /// Stores the body, which has ended cleanly.
+    ///
+    /// Returns `false` if it is not stored, because it does not have the announced length or is too short.
     pub(crate) fn finish(&mut self, buffer: &FrameBuffer, trailers: Option<HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != buffer.end()) {
             self.give_up(|records| telemetry::unstored(&records.observer, "length"));
@@ -584,16 +605,17 @@ impl<S: Storage> Recorder<S> {
         let total = buffer.end();
         if self.chunks == 0 && total <= writer.inline_len() as u64 {
             let write = writer.announce_inline(buffer.copy(0, total as usize), trailers);
-            // A storage in memory has it when this returns; a task waits for any other, and no reader does.
+            // A storage in memory has stored it when this returns. For any other storage a spawned task waits, and no reader.
             if let Driven::NoRuntime = records.tasks.drive(async move { writer.commit(write, 0).await }) {
                 telemetry::unstored(&records.observer, "no-runtime");
             }
             return true;
         }
-        // All that is left is announced at once, for readers and lookups, and written in order: behind the chunk that is on
-        // its way, and the record after all of its chunks, so that no other process finds a body with a part missing.
+        // Everything that is left is announced now, for readers and lookups. It is written in order, after the chunk that is
+        // being written, and the record after all of its chunks: no other process must find a record whose chunks are missing.
         let writing = self.writing.take();
-        let claim = if self.chunks == 0 { writer.announce_placeholder() } else { Claim::Needless };
+        let placeholder =
+            if self.chunks == 0 { writer.announce_placeholder() } else { PlaceholderWrite::NotNeeded };
         let mut rest = VecDeque::new();
         while self.handed_over(&writer) < total {
             rest.push_back(self.next_chunk(&writer, buffer));
@@ -603,25 +625,25 @@ impl<S: Storage> Recorder<S> {
         let step = async move {
             let write_all = async {
                 if let Some(writing) = writing {
-                    writing.await.unwrap_or(Err(Lost::NoRuntime))?;
+                    writing.await.unwrap_or(Err(WriteError::NoRuntime))?;
                 }
-                writer.write_placeholder(claim).await?;
+                writer.write_placeholder(placeholder).await?;
                 while let Some(chunk) = rest.pop_front() {
                     writer.write_chunk(chunk).await?;
                 }
-                Ok::<(), Lost>(())
+                Ok::<(), WriteError>(())
             };
             match write_all.await {
                 Ok(()) => {
                     writer.commit(write, chunks).await;
                 }
-                Err(why) => {
-                    why.tell(&writer.records.observer);
-                    writer.give_back_lease();
-                    match why {
-                        Lost::Superseded => writer.withdraw(write, rest.into_iter(), chunks).await,
-                        Lost::Failed(..) | Lost::NoRuntime => {
-                            // Before the chunks go: no lookup may find a record that names them.
+                Err(error) => {
+                    error.report(&writer.records.observer);
+                    writer.release_lease();
+                    match error {
+                        WriteError::Superseded => writer.withdraw(write, rest.into_iter(), chunks).await,
+                        WriteError::Failed(..) | WriteError::NoRuntime => {
+                            // Before the chunks are deleted, so that no lookup finds a record that names them.
                             drop(write);
                             writer.discard(chunks).await;
                         }

@@ -1,25 +1,27 @@
-//! Keeps the bytes of a download that are in memory.
+//! The bytes of a download that are in memory.
 //!
-//! They are a part of the body without gaps, up to the last byte that has come.
+//! They are one part of the body without gaps, which ends with the last byte that has arrived.
 //!
 //! # Invariants
 //!
-//! - Frames come out as they went in, unless a reader begins in the middle of one.
+//! - A frame is returned as it was added, unless a reader begins in the middle of it.
 //! - Finding an offset takes logarithmic time, whatever the number of frames.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+/// Holds the frames of a download that are still needed.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
     /// Each frame with the offset of its end, which a binary search finds.
     frames: VecDeque<(u64, Bytes)>,
+    /// The offset of the end of the last frame.
     end: u64,
 }
 
 impl FrameBuffer {
-    /// Returns how many bytes of the body have come.
+    /// Returns how many bytes of the body have arrived.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
@@ -31,14 +33,16 @@ impl FrameBuffer {
 
     /// Appends a frame.
     pub(crate) fn push(&mut self, data: Bytes) {
-        // Two frames of one end could not be told apart.
+        // An empty frame would have the same end as the frame before it, and the search by offset needs distinct ends.
         if !data.is_empty() {
             self.end += data.len() as u64;
             self.frames.push_back((self.end, data));
         }
     }
 
-    /// Returns the rest of the frame that holds an offset. `None` if that is not in memory.
+    /// Returns the rest of the frame that holds an offset.
+    ///
+    /// Returns `None` if the offset is not in memory.
     pub(crate) fn at(&self, offset: u64) -> Option<Bytes> {
         if offset < self.start() {
             return None;
@@ -48,7 +52,7 @@ impl FrameBuffer {
         Some(if skip == 0 { data.clone() } else { data.slice(skip..) })
     }
 
-    /// Copies so many bytes from an offset that is in memory, or less at the end.
+    /// Copies `len` bytes from an offset that is in memory, or fewer at the end.
     ///
     /// The copy is one buffer of the exact length: a slice would keep alive the whole read buffer that it came in.
     pub(crate) fn copy(&self, offset: u64, len: usize) -> Bytes {
@@ -66,8 +70,9 @@ impl FrameBuffer {
         copy.freeze()
     }
 
-    /// Releases the frames that end at or before an offset. A frame is released as a whole, since a part of it would keep
-    /// its memory anyway.
+    /// Releases the frames that end at or before an offset.
+    ///
+    /// A frame is released only as a whole, since a part of it would keep all of its memory anyway.
     pub(crate) fn release(&mut self, offset: u64) {
         while self.frames.front().is_some_and(|(end, _)| *end <= offset) {
             self.frames.pop_front();

@@ -1,20 +1,20 @@
-//! Carries bodies in from the origin, and out of the storage.
+//! Downloads of bodies from the origin, and readers of stored bodies.
 //!
-//! A [`Download`] is one body from the origin, together with the recorder that stores it; any number of [`Reader`]s read it
-//! while it comes. A [`ChunkReader`] reads a stored body in chunks. Both readers are sources of a
+//! A [`Download`] is one body from the origin, together with the recorder that stores it. Any number of [`Reader`]s read it
+//! while it is downloaded. A [`ChunkReader`] reads a stored body in chunks. Both readers are sources of a
 //! [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
 //! - A body ends with its last byte or with an error, never short.
-//! - A body that a reader has read to its end is found by the next lookup.
-//! - A reader that is slow, stops, or is dropped holds up the others for no longer than their patience.
-//! - Of a body that is being stored, at most one chunk and one frame are in memory, beside the chunk that the storage is
-//!   just taking.
+//! - A body that a reader has read to its end is found by the next lookup, if it is stored.
+//! - A reader that is slow, stops, or is dropped holds up the others for no longer than `body_timeout`.
+//! - Of a body that is being stored, at most one chunk and one frame are in memory, besides the chunk that the storage is
+//!   writing.
 //!
 //! # Neighbours
 //!
-//! Calls `records`. It knows no flights: a reader only keeps a token, by which the flight knows that the body is still
+//! Calls `records`. It knows no flights: a reader only keeps a token, by which the flight knows that its body is being
 //! read.
 
 mod chunks;

@@ -1,11 +1,11 @@
-//! Reads a [`Download`] for the caller that the response came to, and for its followers.
+//! Reads a [`Download`], for the leader of a flight and for its followers.
 //!
 //! # Invariants
 //!
 //! - A reader that is behind the bytes in memory reads the storage, and never ends short.
-//! - A reader that is dropped holds up no other.
-//! - The last reader that is dropped ends the download, unless it wanted a part and has that, or the cache is set to finish
-//!   downloads.
+//! - A reader that is dropped holds up no other reader.
+//! - When the last reader is dropped, the download ends, unless that reader has all of the part that it wanted, or
+//!   `finish_on_drop` is set.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -21,16 +21,16 @@ use super::download::{Download, Progress};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
 use crate::service::tasks::after;
-use crate::service::wakers::Slot;
+use crate::service::wakers::WakerSlot;
 use crate::storage::{Hold, Record, Storage};
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name.
-type ChunkRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
+type RecordRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;
 
-/// Tells a flight that its body is still read.
+/// Keeps a flight in its map while its body is being read.
 ///
-/// Each reader of a download holds one. It is an `Arc` of any type: this folder need not know flights, and the flight's own
-/// `Arc` costs a reader no allocation.
+/// Each reader of a download holds one. It is an `Arc` of any type, so that this folder need not know flights. It is the
+/// flight's own `Arc`, so that a reader allocates nothing for it.
 pub(crate) type Token = Arc<dyn Send + Sync>;
 
 /// Reads a download from one offset to another.
@@ -38,32 +38,34 @@ pub(crate) struct Reader<S: Storage> {
     download: Arc<Download<S>>,
     /// Keeps the flight where other requests find it.
     token: Option<Token>,
-    /// Where this reader's task is woken.
-    slot: Slot,
-    /// The number of this reader among the positions.
+    /// Holds the waker of this reader's task.
+    slot: WakerSlot,
+    /// The number of this reader in the positions.
     number: usize,
     /// The offset of the next byte.
     offset: u64,
-    /// Where the wanted part ends; `None`: with the body and its trailers.
+    /// The end of the wanted part. `None`: the end of the body, with its trailers.
     end: Option<u64>,
-    /// The response came to this reader's caller, which gets the body as the inner service gave it, even if that is too
-    /// short. Followers get what is stored, and no more.
+    /// This is the reader of the leader's caller.
+    ///
+    /// It returns the body as the inner service does, even if that is shorter than announced. The reader of a follower
+    /// returns only what is stored.
     is_leader: bool,
-    /// It reads for the storage alone: once it is dropped, the download ends.
+    /// It reads only for the storage. When it is dropped, the download ends.
     drains: bool,
     is_done: bool,
-    /// The chunk that is being read from the storage.
-    chunk: Option<Exclusive<ChunkRead>>,
-    /// Keeps the entry from being evicted, from when this reader reads from the storage.
+    /// The read of a chunk from the storage.
+    chunk: Option<Exclusive<RecordRead>>,
+    /// Keeps the entry from being evicted once this reader reads from the storage.
     hold: Option<Hold>,
-    /// Set while this reader waits for the slowest. Boxed, since most readers never need it.
+    /// Set while this reader waits for the slowest one. Boxed, since most readers never need it.
     timer: Option<Exclusive<Pin<Box<Sleep>>>>,
 }
 
 impl<S: Storage> Reader<S> {
-    /// Returns the reader for the caller that the response came to.
+    /// Returns the reader for the caller of the leader.
     ///
-    /// `drains` says that it reads for the storage alone, so that no other reader takes over once it is dropped.
+    /// `drains` says that it reads only for the storage, so that no other reader continues when it is dropped.
     pub(crate) fn leader(download: Arc<Download<S>>, token: Option<Token>, drains: bool) -> Self {
         let number = download.lock().positions.enter(0);
         let mut reader = Self::new(download, token, number, 0, None, true);
@@ -71,7 +73,9 @@ impl<S: Storage> Reader<S> {
         reader
     }
 
-    /// Returns a reader from an offset to another. `None` if it is too late to begin.
+    /// Returns a reader for a follower, from an offset to another.
+    ///
+    /// Returns `None` if the download accepts no more readers.
     pub(crate) fn follower(
         download: Arc<Download<S>>,
         token: Token,
@@ -79,13 +83,13 @@ impl<S: Storage> Reader<S> {
         end: Option<u64>,
     ) -> Option<Self> {
         let number = {
-            // Under one lock: the download may not stop taking readers, nor release bytes, before this one is among them.
+            // Both under one lock: the download must not end, nor release bytes, before this reader has a position.
             let mut state = download.lock();
-            if !state.takes_readers(download.writer.records.config.coalesce_timeout) {
+            if !state.accepts_readers(download.writer.records.config.coalesce_timeout) {
                 return None;
             }
-            // Likewise: where storing ends right after this, the chunks that this reader needs must not be deleted at once.
-            download.writer.note_followed();
+            // Under the same lock: if storing ends right after this, the chunks that this reader needs must not be deleted.
+            download.writer.mark_followed();
             state.positions.enter(start)
         };
         Some(Self::new(download, Some(token), number, start, end, false))
@@ -116,9 +120,9 @@ impl<S: Storage> Reader<S> {
         }
     }
 
-    /// Drops the reader as one that has all it wanted, so that the download goes on.
+    /// Drops the reader as one that has read its part.
     ///
-    /// For a caller that reads by another reader, or is answered without the body.
+    /// The download goes on. The caller reads by another reader, or is answered without the body.
     pub(crate) fn leave_to_others(mut self) {
         self.end = Some(self.offset);
     }
@@ -128,12 +132,12 @@ impl<S: Storage> Reader<S> {
         self.end.is_some_and(|end| self.offset >= end)
     }
 
-    /// Reads while the body is being stored, unless the origin is silent for too long.
+    /// Reads until the body is stored, or the origin is silent for too long.
     async fn drain(mut self) {
-        let patience = self.download.writer.records.config.refresh_timeout;
+        let timeout = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {
             let next = poll_fn(|cx| self.poll_frame(cx));
-            let Ok(Some(Ok(_))) = timeout_at(after(patience), next).await else { return };
+            let Ok(Some(Ok(_))) = timeout_at(after(timeout), next).await else { return };
         }
     }
 
@@ -163,7 +167,7 @@ impl<S: Storage> Reader<S> {
         Ok(chunk.slice(skip..))
     }
 
-    /// Takes the wanted part of the next bytes, and advances by it.
+    /// Returns the wanted part of the next bytes, and advances by it.
     fn take(&mut self, mut data: Bytes) -> Bytes {
         if let Some(end) = self.end {
             data.truncate(usize::try_from(end - self.offset).unwrap_or(usize::MAX));
@@ -172,12 +176,15 @@ impl<S: Storage> Reader<S> {
         data
     }
 
+    /// Ends the reader with an error.
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.finish();
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Ends the reading. The body may be kept for long after that, and the others must not wait for it.
+    /// Ends the reader.
+    ///
+    /// Its caller may keep the body for long after that, and other readers must not wait for it.
     fn finish(&mut self) {
         self.is_done = true;
         if self.download.lock().set_position(self.number, None) {
@@ -196,7 +203,7 @@ impl<S: Storage> Source for Reader<S> {
             return Poll::Ready(None);
         }
         loop {
-            // A chunk is read without the lock: the others go on meanwhile.
+            // A chunk is read without the lock, so that the other readers go on meanwhile.
             if let Some(read) = &mut self.chunk {
                 let read = ready!(read.get_mut().as_mut().poll(cx));
                 self.chunk = None;
@@ -212,7 +219,7 @@ impl<S: Storage> Source for Reader<S> {
                 };
             }
             let download = Arc::clone(&self.download);
-            // Declared before the guard, so that it is dropped after it: to drop a waker may end a task, and with it a
+            // Declared before the guard, so that it is dropped after it: dropping a waker may drop a task, and with it a
             // reader of this download, which locks the state.
             let replaced_waker;
             let mut state = download.lock();
@@ -223,7 +230,7 @@ impl<S: Storage> Source for Reader<S> {
             if let Some(data) = state.buffer.at(self.offset) {
                 let data = self.take(data);
                 let others_wait = state.set_position(self.number, Some(self.offset));
-                // Wakers are called without the lock: they may run anything.
+                // Wakers are called without the lock, since they may run any code.
                 drop(state);
                 if others_wait {
                     download.wakers.wake_all();
@@ -232,7 +239,7 @@ impl<S: Storage> Source for Reader<S> {
             }
             let total = state.buffer.end();
             if self.offset < total {
-                // It has come, and was released from memory: the storage has it.
+                // The byte has arrived and was released from memory, so that the storage has it.
                 drop(state);
                 self.read_chunk();
                 continue;
@@ -246,7 +253,7 @@ impl<S: Storage> Source for Reader<S> {
                 }
                 Some(Ok(())) => {
                     let is_short = self.end.is_some() || download.expected.is_some_and(|len| len != total);
-                    // A follower gets what a hit would: the trailers that are stored.
+                    // A follower gets what a hit would get: the trailers that are stored.
                     let trailers = match &state.trailers {
                         Some(trailers) if !self.is_leader => download.writer.trailers(trailers),
                         trailers => trailers.clone(),
@@ -259,13 +266,13 @@ impl<S: Storage> Source for Reader<S> {
                     return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
                 }
             }
-            // Registered before the body is polled, and under the same lock: a wake-up that comes right after finds this task.
-            replaced_waker = self.slot.wait(cx.waker());
+            // Registered before the body is polled, and under the same lock, so that a wake-up right after that is not missed.
+            replaced_waker = self.slot.register(cx.waker());
             match download.poll_more(&mut state, download.writer.records.config.body_timeout) {
                 Progress::Ready => {
                     drop(state);
-                    // This task goes on by itself, and the others have to look at what has come.
-                    self.slot.leave();
+                    // This task goes on by itself. The other readers have to be woken to read what has arrived.
+                    self.slot.unregister();
                     self.timer = None;
                     download.wakers.wake_all();
                 }
@@ -280,7 +287,7 @@ impl<S: Storage> Source for Reader<S> {
                         timer.as_mut().reset(until);
                     }
                     drop(replaced_waker);
-                    // Once it is over, the next round leaves the slowest reader behind.
+                    // When the time is over, the next round of this loop leaves the slowest reader behind.
                     ready!(timer.as_mut().poll(cx));
                 }
             }
@@ -307,23 +314,23 @@ impl<S: Storage> Source for Reader<S> {
 impl<S: Storage> Drop for Reader<S> {
     fn drop(&mut self) {
         let mut state = self.download.lock();
-        // The others wait for this reader if it was the slowest. They do not know of an error yet if this reader is dropped
-        // because the body panicked in its hands.
+        // The others wait for this reader if it was the slowest. They also have to be woken if the body has failed: they do
+        // not know it yet if this reader is dropped because the body panicked while it polled.
         let others_wait =
             state.set_position(self.number, None) | state.end.as_ref().is_some_and(Result::is_err);
         let left = state.positions.leave(self.number);
         let records = Arc::clone(&self.download.writer.records);
-        // The origin sends all of it to a caller that wanted a part and has that, and the next request has use for the
-        // rest. After a caller that went away before, no request wants any of it.
-        let goes_on = left == 0
+        // A caller that has read the part that it wanted has caused the whole to be fetched, which later requests can use.
+        // After a caller that was dropped before that, the body may not be wanted by any request.
+        let continues = left == 0
             && !self.drains
             && (records.config.finish_on_drop || self.has_its_part())
             && state.is_open()
             && Handle::try_current().is_ok();
-        // It begins where the body has come to: the bytes before are with the storage, and need not be read again. Under the
+        // It begins at the end of what has arrived: the bytes before are in the storage, and need not be read again. Under the
         // same lock, so that the bytes from here on are not released meanwhile.
         let offset = state.buffer.end();
-        let number = goes_on.then(|| state.positions.enter(offset));
+        let number = continues.then(|| state.positions.enter(offset));
         drop(state);
         if others_wait && left > 0 {
             self.download.wakers.wake_all();
@@ -331,10 +338,10 @@ impl<S: Storage> Drop for Reader<S> {
         if let Some(number) = number {
             let (download, token) = (Arc::clone(&self.download), self.token.clone());
             let mut reader = Self::new(download, token, number, offset, None, true);
-            // Before it is polled: a runtime that is being dropped drops what is spawned at once, which would come here
+            // Set before it is spawned: a runtime that shuts down drops a spawned future at once, and this `drop` would spawn
             // again.
             reader.drains = true;
-            // A task, since no caller polls this reader.
+            // In a task, since no caller polls this reader.
             records.tasks.spawn(reader.drain());
         }
     }

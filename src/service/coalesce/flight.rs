@@ -1,21 +1,27 @@
-//! The fetches under way, so that a request for the same entry follows one instead of making another.
+//! The fetches that are running, so that requests for the same entry share one.
 //!
 //! A flight knows nothing of HTTP: it has a key, the stamps that its leader has seen there, a future that fetches, and an
 //! outcome of type `T`.
 //!
 //! # Invariants
 //!
-//! - There is at most one flight for a key and for what was seen there.
-//! - A follower is woken when the outcome is there or the fetch has ended without one, in whatever way it ends.
-//! - A fetch that can leave its request is driven by every task that waits for it: none of them needs another to be polled,
-//!   or to stay.
+//! - There is at most one flight for a key and for the stamp that was seen there.
+//! - A follower is woken when the outcome has been published, and when the fetch has ended without one, however it ends.
+//! - A fetch that can leave its request is driven by every task that waits for it. No task depends on another one being
+//!   polled, or staying alive.
 //! - A flight is in the map for as long as a request may join it. Its leader, its followers and the readers of its
-//!   response keep it there; the map itself keeps nothing alive.
+//!   response keep it there. The map itself keeps no flight alive.
 //!
 //! # Why a request does not miss a response that was just stored
 //!
-//! The response is announced first, then its flight leaves the map, and that increments `departures`. A request that looked
-//! in the storage before, and finds no flight afterwards, sees that the count has changed, and looks once more.
+//! The response is announced first, then its flight leaves the map, which increments `ended_flights`. A request that looked
+//! in the storage before, and finds no flight afterwards, sees that the count has changed, and looks again.
+//!
+//! # Locks
+//!
+//! All locks are std `Mutex`es, and none is held across an await. The locks of a flight are taken under that of the map,
+//! never the other way round. A fetch is polled under the lock of its own flight, which no task waits for: a task that finds
+//! it locked leaves the polling to the other one.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -24,89 +30,106 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::service::wakers::{Slot, Wakers};
+use crate::service::wakers::{WakerSlot, Wakers};
 use crate::storage::{Key, Stamp};
 
-/// The stamp that a lookup saw at a key; `None`: there was no record.
-pub(crate) type Seen = Option<Stamp>;
+/// The stamp that a lookup saw at a key. `None` if there was no record.
+pub(crate) type SeenStamp = Option<Stamp>;
 
 type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>)>;
 
+/// The flights that requests may join.
 pub(crate) struct Flights<T> {
+    /// By key, each with its number.
     map: Mutex<Map<T>>,
+    /// The number of the next flight.
     next: AtomicU64,
-    departures: AtomicU64,
+    /// The number of flights that have left the map.
+    ///
+    /// SeqCst, as the announced writes are: a request that reads the count, and then looks in the storage, must not see the
+    /// two in another order.
+    ended_flights: AtomicU64,
 }
 
-/// One fetch.
+/// One fetch that requests may share.
 pub(crate) struct Flight<T> {
-    position: Position<T>,
-    /// The stamps that its leader saw at the key, or has put there itself.
-    seen: Mutex<Vec<Seen>>,
+    registration: Registration<T>,
+    /// The stamps that the leader saw at the key, or is writing there itself.
+    seen: Mutex<Vec<SeenStamp>>,
     outcome: Mutex<Option<T>>,
-    /// The fetch, if it can leave its request.
-    drive: Mutex<Option<Drive>>,
-    /// Another task wanted to poll the fetch while one was polling it.
+    /// The future of the fetch, if it can leave its request.
+    fetch: Mutex<Option<SharedFetch>>,
+    /// Another task wanted to poll the fetch while it was being polled.
     contended: AtomicBool,
     wakers: Arc<Wakers>,
 }
 
-/// Boxed, since a follower must be able to poll the fetch of a leader of another type.
-pub(crate) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The future of a fetch. Boxed, since a follower must be able to poll it without knowing the type of its leader.
+pub(crate) type SharedFetch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A task that waits for a flight. When it stops waiting it wakes the others, one of which has to drive the fetch now.
-struct Waiting<'a> {
+/// A task that waits for a flight.
+///
+/// When it stops waiting, it wakes the other waiters: it may have been the one that would have polled the fetch next.
+struct Waiter<'a> {
     wakers: &'a Wakers,
-    slot: Slot,
+    slot: WakerSlot,
     is_over: bool,
 }
 
-/// Where a flight is in the map.
-struct Position<T> {
+/// The place of a flight in the map.
+struct Registration<T> {
     flights: Arc<Flights<T>>,
     at: Key,
     number: u64,
 }
 
-/// How a request goes on.
+/// Tells how a request has joined a flight.
 pub(crate) enum Joined<T: Default> {
-    /// It leads the flight, which lasts as long as somebody holds it.
+    /// It leads a new flight. The flight lasts as long as a reference to it is held.
     Lead(Arc<Flight<T>>, Ticket<T>),
+    /// It follows a flight.
     Follow(Arc<Flight<T>>),
+    /// It has to fetch for itself.
+    ///
     /// It may not lead, and there is no flight to follow.
-    Alone,
+    Independent,
 }
 
-/// The duty to fetch and to publish an outcome. A dropped ticket publishes the default outcome: the fetch has ended
-/// without one.
+/// The leader's obligation to fetch and to publish an outcome.
+///
+/// If it is dropped before, it publishes the default outcome, which says that the fetch has ended without one.
 pub(crate) struct Ticket<T: Default> {
-    /// Weak, for the flight may hold the fetch that holds this.
+    /// Weak, since the flight may hold the future that holds this ticket.
     flight: Weak<Flight<T>>,
-    position: Position<T>,
+    registration: Registration<T>,
     is_published: bool,
-    /// A response may have been stored since this request looked.
+    /// A response may have been stored since the last lookup of the leader.
     pub(crate) looks_again: bool,
 }
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { map: Mutex::default(), next: AtomicU64::new(0), departures: AtomicU64::new(0) }
+        Self { map: Mutex::default(), next: AtomicU64::new(0), ended_flights: AtomicU64::new(0) }
     }
 }
 
 impl<T> Flights<T> {
-    /// Returns how many flights have ended. Taken before a request looks in the storage.
-    pub(crate) fn departures(&self) -> u64 {
-        self.departures.load(Ordering::SeqCst)
+    /// Returns how many flights have ended.
+    ///
+    /// A request calls it before it looks in the storage.
+    pub(crate) fn ended_flights(&self) -> u64 {
+        self.ended_flights.load(Ordering::SeqCst)
     }
 
-    /// Joins the flight for a key, or becomes its leader. `departures` is the count before this request looked, and `seen`
-    /// what it saw then. A flight whose outcome `is_joinable` refuses has ended for those who come now.
+    /// Joins the flight for a key, or becomes the leader of a new one.
+    ///
+    /// `ended_flights` is the count before the last lookup of the request, and `seen` the stamp that it saw. A flight with an
+    /// outcome that `is_joinable` refuses counts as ended.
     pub(crate) fn join(
         self: &Arc<Self>,
         at: Key,
-        seen: Seen,
-        departures: u64,
+        seen: SeenStamp,
+        ended_flights: u64,
         may_lead: bool,
         is_joinable: impl Fn(&T) -> bool,
     ) -> Joined<T>
@@ -115,16 +138,16 @@ impl<T> Flights<T> {
     {
         // Declared before the guard, so that it is dropped after it: it may be the last reference to its flight, whose `drop`
         // takes the lock.
-        let there;
+        let existing;
         let mut map = self.lock();
-        there = map.get(&at).and_then(|(_, flight)| flight.upgrade());
-        // The locks of a flight are taken under that of the map, here alone, and never the other way round.
-        let is_open = |flight: &Flight<T>| flight.outcome().as_ref().is_none_or(&is_joinable);
+        existing = map.get(&at).and_then(|(_, flight)| flight.upgrade());
+        // The only place where the locks of a flight are taken under that of the map. The other order never occurs.
+        let is_open = |flight: &Flight<T>| flight.lock_outcome().as_ref().is_none_or(&is_joinable);
         let mut has_ended = false;
-        if let Some(flight) = &there {
+        if let Some(flight) = &existing {
             if is_open(flight) {
-                // A request that saw something else came after a write by another process, or an invalidation: a response that
-                // was asked for before that must not answer it.
+                // A request that saw another stamp arrived after a write of another process, or after an invalidation. A
+                // response whose fetch began before that must not answer it.
                 if flight.seen().contains(&seen) {
                     return Joined::Follow(Arc::clone(flight));
                 }
@@ -133,41 +156,45 @@ impl<T> Flights<T> {
             }
         }
         if !may_lead {
-            return Joined::Alone;
+            return Joined::Independent;
         }
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let position = Position { flights: Arc::clone(self), at, number };
+        let registration = Registration { flights: Arc::clone(self), at, number };
         let flight = Arc::new(Flight {
-            position: position.clone(),
+            registration: registration.clone(),
             seen: Mutex::new(vec![seen]),
             outcome: Mutex::new(None),
-            drive: Mutex::new(None),
+            fetch: Mutex::new(None),
             contended: AtomicBool::new(false),
             wakers: Arc::default(),
         });
-        // Weak, so that a fetch ends once no task waits for it.
+        // Weak, so that a fetch is dropped when no task waits for it any more.
         map.insert(at, (number, Arc::downgrade(&flight)));
-        // Read under the lock, under which the count grows: a flight that ended since the lookup is seen here or in the map.
-        let looks_again = has_ended || self.departures() != departures;
+        // Read under the lock, because the count is incremented under it: a flight that has ended since the lookup is either
+        // counted here, or was found in the map above.
+        let looks_again = has_ended || self.ended_flights() != ended_flights;
         drop(map);
-        let ticket = Ticket { position, flight: Arc::downgrade(&flight), is_published: false, looks_again };
+        let ticket =
+            Ticket { registration, flight: Arc::downgrade(&flight), is_published: false, looks_again };
         Joined::Lead(flight, ticket)
     }
 
+    /// Removes a flight from the map, and counts it as ended.
     fn remove(&self, at: Key, number: u64) {
         let mut map = self.lock();
-        // A flight that was retired may have a successor at its key by now.
-        if map.get(&at).is_some_and(|(there, _)| *there == number) {
+        // A retired flight may have a successor at its key by now, which must stay.
+        if map.get(&at).is_some_and(|(existing, _)| *existing == number) {
             map.remove(&at);
-            self.departures.fetch_add(1, Ordering::SeqCst);
+            self.ended_flights.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Map<T>> {
+        // Poison is ignored: each change under the lock is a single operation on the map.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many flights are under way.
+    /// Returns the number of flights in the map.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -175,32 +202,35 @@ impl<T> Flights<T> {
 
 impl<T> Flight<T> {
     /// Waits for the outcome.
-    pub(crate) async fn landed(&self) -> T
+    pub(crate) async fn outcome(&self) -> T
     where
         T: Clone,
     {
-        self.wait(|| self.outcome().clone()).await
+        self.wait(|| self.lock_outcome().clone()).await
     }
 
-    /// Gives the fetch to the flight, so that followers can drive it, and waits for what it brings to its leader.
-    pub(crate) async fn lead<R>(&self, drive: Drive, mut outcome: impl FnMut() -> Option<R>) -> R {
-        *self.drive.lock().unwrap_or_else(PoisonError::into_inner) = Some(drive);
+    /// Gives the fetch to the flight, and waits for the leader's own result.
+    ///
+    /// From then on, the followers can drive the fetch too.
+    pub(crate) async fn lead<R>(&self, fetch: SharedFetch, mut outcome: impl FnMut() -> Option<R>) -> R {
+        *self.fetch.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetch);
         self.wait(&mut outcome).await
     }
 
+    /// Waits until `ready` returns a value, and drives the fetch meanwhile.
     async fn wait<R>(&self, mut ready: impl FnMut() -> Option<R>) -> R {
-        let mut waiting = Waiting { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
+        let mut waiter = Waiter { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
         poll_fn(|cx| {
-            // Registered before the look, so that an outcome that comes in between wakes this task.
-            drop(waiting.slot.wait(cx.waker()));
+            // Registers before `ready` is called, so that an outcome that is published in between wakes this task.
+            drop(waiter.slot.register(cx.waker()));
             if let Some(ready) = ready() {
-                waiting.is_over = true;
+                waiter.is_over = true;
                 return Poll::Ready(ready);
             }
-            self.poll_drive();
+            self.poll_fetch();
             match ready() {
                 Some(ready) => {
-                    waiting.is_over = true;
+                    waiter.is_over = true;
                     Poll::Ready(ready)
                 }
                 None => Poll::Pending,
@@ -209,26 +239,29 @@ impl<T> Flight<T> {
         .await
     }
 
-    /// Polls the fetch on behalf of all that wait, unless another task is just doing that. That task then wakes all once
-    /// more, since a wake-up may have come before this one was there to hear it.
-    fn poll_drive(&self) {
-        // Never waits for the lock: the task that holds it may be polling a slow origin.
-        let mut drive = match self.drive.try_lock() {
-            Ok(drive) => drive,
+    /// Polls the fetch on behalf of all waiters, unless another task is polling it.
+    ///
+    /// In that case the other task wakes all waiters when it is done: the fetch may have called its waker before this task
+    /// had registered.
+    fn poll_fetch(&self) {
+        // Never waits for the lock: the task that holds it is running code of the inner service, which may take its time.
+        let mut shared_fetch = match self.fetch.try_lock() {
+            Ok(fetch) => fetch,
             Err(_) => {
-                // Stored before the second try: either that succeeds, or the other task sees the mark when it lets go.
+                // Stored before the second attempt: either that succeeds, or the other task sees the flag after it has
+                // released the lock.
                 self.contended.store(true, Ordering::SeqCst);
-                let Ok(drive) = self.drive.try_lock() else { return };
-                drive
+                let Ok(fetch) = self.fetch.try_lock() else { return };
+                fetch
             }
         };
-        let Some(fetch) = drive.as_mut() else { return };
-        // Wakes all: the task that polled it may be gone when the origin answers.
+        let Some(fetch) = shared_fetch.as_mut() else { return };
+        // This waker wakes all waiters: the task that polls now may be gone when the origin answers.
         let waker = Waker::from(Arc::clone(&self.wakers));
         let is_over = fetch.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        let over = if is_over { drive.take() } else { None };
-        drop(drive);
-        drop(over); // outside the lock: dropping a future runs foreign code
+        let over = if is_over { shared_fetch.take() } else { None };
+        drop(shared_fetch);
+        drop(over); // outside the lock: dropping the future runs code of the inner service
         if self.contended.swap(false, Ordering::SeqCst) || is_over {
             self.wakers.wake_all();
         }
@@ -236,37 +269,41 @@ impl<T> Flight<T> {
 
     /// Stops new requests from joining. Current waiters are unaffected.
     pub(crate) fn retire(&self) {
-        self.position.remove();
+        self.registration.remove();
     }
 
-    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+    fn seen(&self) -> MutexGuard<'_, Vec<SeenStamp>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outcome(&self) -> MutexGuard<'_, Option<T>> {
+    fn lock_outcome(&self) -> MutexGuard<'_, Option<T>> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.slot.leave();
-            self.wakers.wake_all(); // any of them may have stopped as well
+            self.slot.unregister();
+            // All of them, since any single one may have stopped waiting as well.
+            self.wakers.wake_all();
         }
     }
 }
 
 impl<T: Default> Ticket<T> {
-    /// Notes a stamp that the leader is about to put at the key: a request that sees it there may follow.
+    /// Adds a stamp that the leader is about to write at the key.
+    ///
+    /// A request that sees the stamp there may then follow.
     pub(crate) fn add_seen(&self, stamp: Stamp) {
         if let Some(flight) = self.flight.upgrade() {
             flight.seen().push(Some(stamp));
         }
     }
 
-    /// Returns what each holder of the flight holds, without its type. Weak, since the holder of the ticket may be the
-    /// future that the flight holds.
+    /// Returns a reference to the flight without its type.
+    ///
+    /// It is weak, since the future that holds the ticket may be held by the flight.
     pub(crate) fn token(&self) -> Weak<dyn Send + Sync>
     where
         T: Send + 'static,
@@ -275,18 +312,22 @@ impl<T: Default> Ticket<T> {
         flight
     }
 
-    /// Publishes the outcome. `stays` keeps the flight in the map, for requests that can still make use of the outcome.
-    /// Returns the flight, if anybody still holds it.
+    /// Publishes the outcome, and wakes all waiters.
+    ///
+    /// `stays` keeps the flight in the map, so that further requests can still use the outcome. Returns the flight if any
+    /// reference to it is left.
     pub(crate) fn publish(mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
         self.end(outcome, stays)
     }
 
+    /// Publishes an outcome.
     fn end(&mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
         self.is_published = true;
         let flight = self.flight.upgrade()?;
-        *flight.outcome() = Some(outcome);
+        // The waiters are woken last, so that each of them finds the outcome.
+        *flight.lock_outcome() = Some(outcome);
         if !stays {
-            self.position.remove();
+            self.registration.remove();
         }
         flight.wakers.wake_all();
         Some(flight)
@@ -301,13 +342,14 @@ impl<T: Default> Drop for Ticket<T> {
     }
 }
 
-impl<T> Clone for Position<T> {
+impl<T> Clone for Registration<T> {
     fn clone(&self) -> Self {
         Self { flights: Arc::clone(&self.flights), at: self.at, number: self.number }
     }
 }
 
-impl<T> Position<T> {
+impl<T> Registration<T> {
+    /// Removes the flight from the map.
     fn remove(&self) {
         self.flights.remove(self.at, self.number);
     }
@@ -315,6 +357,6 @@ impl<T> Position<T> {
 
 impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
-        self.position.remove();
+        self.registration.remove();
     }
 }

@@ -1,60 +1,62 @@
-//! One fetch that several requests share.
+//! Flights: fetches that several requests share.
 //!
-//! [`flight`] is the mechanism, which knows nothing of HTTP. [`Landed`] is what a flight of this cache brings to its
-//! followers. How a request joins one, and whether an outcome answers it, is decided in `request`.
+//! [`flight`] is the mechanism, which knows nothing of HTTP. [`FlightOutcome`] is the outcome that a flight of this cache
+//! publishes to its followers. How a request joins a flight, and whether an outcome answers it, is decided in `request`.
 //!
 //! # Neighbours
 //!
-//! Calls `body` and `records`, for the types of an outcome alone.
+//! Uses the types of `body` and `records` in an outcome, and calls neither of them.
 
 mod flight;
 
 use std::sync::Arc;
 
-pub(super) use self::flight::{Flight, Joined, Seen};
+pub(super) use self::flight::{Flight, Joined, SeenStamp};
 use super::body::Download;
 use crate::policy::NotStored;
 use crate::storage::{Key, Record, Storage};
 
-/// The outcome of a fetch, for its followers.
+/// Tells the followers of a flight how its fetch has ended.
 #[derive(Default)]
-pub(crate) enum Landed<S: Storage> {
-    /// A response that is being stored; it may answer other requests, which read it while it comes.
+pub(crate) enum FlightOutcome<S: Storage> {
+    /// A response is being stored. Followers may read it while it is downloaded.
     Streaming(Arc<Download<S>>),
-    /// The stored response was freshened.
+    /// The stored response was freshened. Its key and its new record.
     Freshened(Key, Record),
-    /// A response was stored meanwhile: a follower finds it by another lookup.
-    Look,
-    /// The origin could not be reached, or answered with an error (of this status).
+    /// A response was stored meanwhile, which a follower finds by another lookup.
+    LookAgain,
+    /// The origin could not be reached, or answered with an error that has this status.
     Failed(Option<u16>),
-    /// The response is for its caller alone, by its own word.
+    /// The response is only for the leader, for a reason that is not in its request.
     Private,
-    /// The response is for its caller alone, for this reason, which is its request's fault.
-    OfRequest(NotStored),
-    /// The leader went away.
+    /// The response is only for the leader, for this reason in its request.
+    RequestSpecific(NotStored),
+    /// The fetch has ended without an outcome. For example, the leader was cancelled, or the storage is busy.
     #[default]
     Abandoned,
 }
 
-pub(crate) type Flights<S> = flight::Flights<Landed<S>>;
-pub(super) type Ticket<S> = flight::Ticket<Landed<S>>;
+/// The flights of a cache.
+pub(crate) type Flights<S> = flight::Flights<FlightOutcome<S>>;
+/// The ticket of a flight of a cache.
+pub(super) type Ticket<S> = flight::Ticket<FlightOutcome<S>>;
 
-impl<S: Storage> Landed<S> {
-    /// Returns whether a request that comes now can still read this from its beginning.
+impl<S: Storage> FlightOutcome<S> {
+    /// Returns whether a request that arrives now can still read the response from its beginning.
     pub(super) fn is_joinable(&self) -> bool {
         matches!(self, Self::Streaming(download) if download.may_be_open())
     }
 }
 
-impl<S: Storage> Clone for Landed<S> {
+impl<S: Storage> Clone for FlightOutcome<S> {
     fn clone(&self) -> Self {
         match self {
             Self::Streaming(download) => Self::Streaming(Arc::clone(download)),
             Self::Freshened(key, record) => Self::Freshened(*key, record.clone()),
-            Self::Look => Self::Look,
+            Self::LookAgain => Self::LookAgain,
             Self::Failed(status) => Self::Failed(*status),
             Self::Private => Self::Private,
-            Self::OfRequest(reason) => Self::OfRequest(*reason),
+            Self::RequestSpecific(reason) => Self::RequestSpecific(*reason),
             Self::Abandoned => Self::Abandoned,
         }
     }

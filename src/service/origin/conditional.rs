@@ -1,11 +1,11 @@
-//! Asks the origin about stored responses (RFC 9111 §4.3).
+//! Validates stored responses with the origin (RFC 9111 §4.3).
 //!
 //! A 304 freshens a stored response, and so does the 200 to a HEAD that agrees with it. Any other response replaces it.
 //! When the origin fails, the stale response may be served instead (RFC 5861).
 //!
 //! # Invariants
 //!
-//! - A 304 freshens only a response that it can be about: its validators agree, and it comes from the entry's own URI.
+//! - A 304 freshens a stored response only if their validators agree, and if it comes from the entry's own URI.
 //! - A caller that has seen a newer response does not get the older one afterwards, even if the newer one is not stored.
 //! - No record names chunks for longer than the storage is known to keep them.
 
@@ -15,24 +15,25 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request, 
 
 use super::fetcher::{Fetcher, send};
 use super::response::{
-    Judged, accept, admit, freshened_passes_filters, join_groups, judge, landed_unstored, note_use,
+    Assessment, assess, filter_and_join, freshened_passes_filters, join_groups, outcome_for_followers,
+    store_and_respond, update_coalescing,
 };
-use super::{ConditionalOutcome, Errand, Obtained, Times};
+use super::{ConditionalOutcome, FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, Slot, StoredResponse, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
-use crate::service::coalesce::Landed;
+use crate::service::coalesce::FlightOutcome;
 use crate::service::directives::is_background;
-use crate::service::records::{KeptBody, Snapshot, Writer, variant_in};
-use crate::service::respond::{self, Asked, stored_status};
+use crate::service::records::{RetainedBody, Snapshot, Writer, variant_in};
+use crate::service::respond::{self, RequestView, stored_status};
 use crate::service::shared::Shared;
 use crate::service::tasks::Driven;
 use crate::service::telemetry;
 use crate::storage::{Key, Record, Storage};
 
-/// Carries one answer of the origin about a stored response.
+/// The state that is needed to apply the origin's answer to a stored response.
 struct Revalidation<'a, S: Storage> {
     shared: &'a Arc<Shared<S>>,
     request: &'a request::Parts,
@@ -40,7 +41,7 @@ struct Revalidation<'a, S: Storage> {
     times: Times,
     /// Why the origin was asked.
     reason: ValidateReason,
-    errand: &'a mut Errand<S>,
+    context: &'a mut FetchContext<S>,
 }
 
 /// Asks the origin whether the stored response in a record is still current.
@@ -51,7 +52,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
     body: &mut Option<F::RequestBody>,
     snapshot: &Snapshot,
     (key, record, reason): (Key, &Record, ValidateReason),
-    errand: &mut Errand<S>,
+    context: &mut FetchContext<S>,
 ) -> Result<ConditionalOutcome<S, F::Body>, F::Error> {
     let (config, records) = (&shared.config, &shared.records);
     let Some(variant) = variant_in(record) else { return Ok(ConditionalOutcome::Fetch(MissReason::Absent)) };
@@ -63,8 +64,8 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
     let validates = freshness.has_validator && policy::is_reading(&parts.method);
     if validates {
         policy::add_validators(&mut parts.headers, &stored.headers);
-    } else if errand.is_led {
-        // The caller's own conditions are about the caller's copy, and a 304 to them would answer no follower.
+    } else if context.is_led {
+        // The caller's own conditions are about the caller's copy. A 304 to them would answer no follower.
         policy::strip_conditions(&mut parts.headers);
     }
     let body = body.take().unwrap_or_else(|| fetcher.again());
@@ -78,64 +79,65 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
     if failed {
         if let Some(response) = stale_on_error(shared, request, key, record, code, StaleReason::IfError).await
         {
-            // For a moment the next requests get the stale response without asking again.
+            // The next requests get the stale response for a while without asking the origin.
             shared.failing_origins.add(key, now, code);
-            return Ok(ConditionalOutcome::Done(Obtained::new(response, Landed::Failed(code))));
+            return Ok(ConditionalOutcome::Done(FetchResult::new(response, FlightOutcome::Failed(code))));
         }
     } else {
         shared.failing_origins.forget(key);
     }
     let response = result?;
     if request.method == Method::HEAD && response.status() == StatusCode::OK {
-        let revalidation = Revalidation { shared, request, snapshot, times, reason, errand };
-        let obtained = revalidation.after_head(variant, response).await;
-        return Ok(ConditionalOutcome::Done(obtained));
+        let revalidation = Revalidation { shared, request, snapshot, times, reason, context };
+        let fetched = revalidation.after_head(variant, response).await;
+        return Ok(ConditionalOutcome::Done(fetched));
     }
     if response.status() != StatusCode::NOT_MODIFIED || !validates {
         let outcome = Outcome::Miss(MissReason::Replaced(reason));
         let supersedes = request.method != Method::HEAD && response.status().is_success();
         if failed {
-            // The error is for this caller alone, and a range or precondition of the request is not applied to it.
-            errand.narrows = false;
+            // The error is only for this caller, and a range or precondition of the request does not apply to it.
+            context.strips_conditions = false;
         }
-        let response = admit(shared, request, Some(snapshot), requested, response).await;
-        let mut obtained = accept(shared, request, Some(snapshot.clone()), response, times, outcome, errand);
+        let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+        let mut fetched =
+            store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
         if failed {
-            // Each follower then looks for a stale response of its own, or asks for itself.
-            obtained.landed = Landed::Failed(code);
+            // Each follower then looks for a stale response by its own directives, or fetches for itself.
+            fetched.flight_outcome = FlightOutcome::Failed(code);
         }
-        if supersedes && is_not_kept(&obtained.response) {
+        if supersedes && is_not_kept(&fetched.response) {
             records.put_out_of_use(key, record.stamp(), reads_only);
         }
-        return Ok(ConditionalOutcome::Done(obtained));
+        return Ok(ConditionalOutcome::Done(fetched));
     }
     let not_modified = response.into_parts().0;
-    let mut revalidation = Revalidation { shared, request, snapshot, times, reason, errand };
+    let mut revalidation = Revalidation { shared, request, snapshot, times, reason, context };
     if config.is_about(snapshot, &not_modified)
         && policy::selects_304(&stored.headers, &not_modified.headers)
-        && let Some(obtained) = revalidation.freshen(variant, &not_modified).await
+        && let Some(fetched) = revalidation.freshen(variant, &not_modified).await
     {
-        if is_not_kept(&obtained.response) {
+        if is_not_kept(&fetched.response) {
             records.put_out_of_use(key, record.stamp(), reads_only);
         }
-        return Ok(ConditionalOutcome::Done(obtained));
+        return Ok(ConditionalOutcome::Done(fetched));
     }
-    // The 304 is about another response than the stored one, or the stored body is gone. The origin is sent the request
-    // once more, without the cache's conditions.
+    // The 304 is about another response than the stored one, or the stored body is gone. The request is sent again without
+    // the cache's conditions.
     Ok(ConditionalOutcome::Fetch(MissReason::BodyGone))
 }
 
-/// Fetches for a request that selects none of the stored responses.
+/// Fetches for a request that selects none of the stored variants.
 ///
-/// The request names the entity tags of all of them, so that the origin can answer with a 304 if one is the answer
-/// nevertheless (RFC 9111 §4.1).
+/// The request names the entity tags of the variants, so that the origin can answer with a 304 if one of them is its
+/// response nevertheless (RFC 9111 §4.1).
 pub(super) async fn select<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     request: &request::Parts,
     body: &mut Option<F::RequestBody>,
     snapshot: &Snapshot,
-    errand: &mut Errand<S>,
+    context: &mut FetchContext<S>,
 ) -> Result<ConditionalOutcome<S, F::Body>, F::Error> {
     let (config, records) = (&shared.config, &shared.records);
     let known = records.known_tags(snapshot, request).await;
@@ -151,24 +153,25 @@ pub(super) async fn select<S: Storage, F: Fetcher>(
     let times = Times { requested, responded: config.clock.now() };
     if response.status() != StatusCode::NOT_MODIFIED {
         let outcome = Outcome::Miss(MissReason::Vary);
-        let response = admit(shared, request, Some(snapshot), requested, response).await;
-        let obtained = accept(shared, request, Some(snapshot.clone()), response, times, outcome, errand);
-        return Ok(ConditionalOutcome::Done(obtained));
+        let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+        let fetched =
+            store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
+        return Ok(ConditionalOutcome::Done(fetched));
     }
     let not_modified = response.into_parts().0;
     let reason = ValidateReason::Vary;
-    let mut revalidation = Revalidation { shared, request, snapshot, times, reason, errand };
+    let mut revalidation = Revalidation { shared, request, snapshot, times, reason, context };
     if config.is_about(snapshot, &not_modified)
         && let Some(record) = records.named_by(&known, &snapshot.key_text, &not_modified.headers).await
         && let Some(variant) = variant_in(&record)
-        && let Some(obtained) = revalidation.freshen(variant, &not_modified).await
+        && let Some(fetched) = revalidation.freshen(variant, &not_modified).await
     {
-        return Ok(ConditionalOutcome::Done(obtained));
+        return Ok(ConditionalOutcome::Done(fetched));
     }
     Ok(ConditionalOutcome::Fetch(MissReason::Vary))
 }
 
-/// Answers with the stale response after the origin has failed.
+/// Returns the stale response after the origin has failed.
 ///
 /// `code` is the status of the failure, or `None` if the origin could not be reached. Returns `None` if a stale response is
 /// not allowed, or its body is gone.
@@ -190,15 +193,15 @@ pub(crate) async fn stale_on_error<S: Storage, B>(
     let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
     status.origin_status = code;
     status.is_background = is_background(request, shared.records.number);
-    respond::from_record(shared, Asked::by(request), key, record, status).await
+    respond::from_record(shared, RequestView::of(request), key, record, status).await
 }
 
 impl<S: Storage> Revalidation<'_, S> {
     /// Handles the 200 to a HEAD (RFC 9111 §4.3.5).
     ///
-    /// It freshens the stored response if it agrees with that. Otherwise it shows that the origin has another response now,
-    /// which invalidates the stored one.
-    async fn after_head<B>(mut self, variant: &Variant, response: Response<B>) -> Obtained<S, B>
+    /// It freshens the stored response if the two agree. Otherwise the origin has another response now, and the stored one is
+    /// invalidated.
+    async fn after_head<B>(mut self, variant: &Variant, response: Response<B>) -> FetchResult<S, B>
     where
         B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
             + Send
@@ -210,8 +213,8 @@ impl<S: Storage> Revalidation<'_, S> {
         let is_about_stored = config.is_about(snapshot, &head);
         let stored = &variant.response;
         if is_about_stored && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
-            if let Some(obtained) = self.freshen(variant, &head).await {
-                return obtained;
+            if let Some(fetched) = self.freshen(variant, &head).await {
+                return fetched;
             }
         } else if is_about_stored {
             let uri = EffectiveUri::of(request, &config.defaults);
@@ -223,14 +226,22 @@ impl<S: Storage> Revalidation<'_, S> {
         }
         let outcome = Outcome::Miss(MissReason::Replaced(self.reason));
         let response = Response::from_parts(head, body);
-        accept(shared, request, Some(snapshot.clone()), response, self.times, outcome, self.errand)
+        store_and_respond(
+            shared,
+            request,
+            Some(snapshot.clone()),
+            response,
+            self.times,
+            outcome,
+            self.context,
+        )
     }
 
     /// Freshens a stored response, and answers with it.
     ///
     /// `from` is the head of a 304, or of the 200 to a HEAD. Fields that must not be used without validation are in the
     /// answer as they came, and not in what is stored. Returns `None` if the stored body is gone.
-    async fn freshen<B>(&mut self, variant: &Variant, from: &response::Parts) -> Option<Obtained<S, B>> {
+    async fn freshen<B>(&mut self, variant: &Variant, from: &response::Parts) -> Option<FetchResult<S, B>> {
         let (shared, request, snapshot, times) = (self.shared, self.request, self.snapshot, self.times);
         let (config, records) = (&shared.config, &shared.records);
         let options = &config.policy;
@@ -239,15 +250,15 @@ impl<S: Storage> Revalidation<'_, S> {
         policy::freshen(&mut headers, &from.headers, options);
         policy::ensure_date(&mut headers, times.responded);
         let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
-        // The same judgement as for a new response: the fields of the 304 may have made it unstorable.
-        let judged = judge(shared, request, &Method::GET, old.status, &headers, freshness);
+        // Assessed as a new response is: the fields of the 304 may forbid to store it any longer.
+        let assessment = assess(shared, request, &Method::GET, old.status, &headers, freshness);
         let passes = freshened_passes_filters(shared, request, from, old.status, &headers).await;
-        let (is_storable, from_old) = (|| passes && judged.is_ok(), (old.status, &headers));
+        let (is_storable, from_old) = (|| passes && assessment.is_ok(), (old.status, &headers));
         let joined =
             join_groups(shared, snapshot, request, times.requested, from_old, &old.groups, is_storable).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        let (until, initial_age, given) = match &judged {
-            Ok(Judged { freshness, given, .. }) => {
+        let (until, initial_age, given) = match &assessment {
+            Ok(Assessment { freshness, given, .. }) => {
                 (freshness.retain_until(options), freshness.initial_age, *given)
             }
             Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
@@ -256,8 +267,8 @@ impl<S: Storage> Revalidation<'_, S> {
         let withheld = Withheld::by(&headers, options);
         let trailers = old.trailers.as_ref().and_then(|trailers| withheld.trailers(trailers));
         let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
-        let (freshness, storable) = match judged {
-            Ok(judged) => (judged.freshness, Ok(judged.names)),
+        let (freshness, storable) = match assessment {
+            Ok(assessment) => (assessment.freshness, Ok(assessment.names)),
             Err((freshness, reason)) => (freshness, Err(reason)),
         };
         let storable = storable
@@ -268,21 +279,21 @@ impl<S: Storage> Revalidation<'_, S> {
             .as_ref()
             .is_ok_and(|names| records.selection(&names.names, request) == variant.selection);
         let (body, until, storable) = match storable {
-            // No record is written, so that the chunks need not be kept for longer. The answer checks that they are there.
+            // No record is written, so that the chunks need not be kept longer. The answer checks that they are there.
             storable if storable.is_err() || config.directives(request).read_only => {
                 (old.body.clone(), until, storable)
             }
-            // The body belongs to the record of another request's variant, and its chunks are deleted with that. A second
-            // record must not name them.
+            // The body belongs to the record of another variant, whose chunks are deleted with it. A second record must not
+            // name them.
             Ok(names) if !is_own => match records.copy_body(snapshot.head, &old.body).await {
                 Some(body) => (body, until, Ok(names)),
                 None => (old.body.clone(), until, Err(Stored::Unchanged)),
             },
-            storable => match records.keep_body(snapshot.head, &old.body, until).await {
-                Ok(KeptBody::Kept(body)) => (body, until, storable),
-                Ok(KeptBody::Gone) => return None,
+            storable => match records.retain_body(snapshot.head, &old.body, until).await {
+                Ok(RetainedBody::Retained(body)) => (body, until, storable),
+                Ok(RetainedBody::Gone) => return None,
                 // No record may name the chunks for longer than they are known to be kept.
-                Ok(KeptBody::InFlight) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
+                Ok(RetainedBody::InFlight) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
             },
         };
         let response = StoredResponse {
@@ -301,20 +312,20 @@ impl<S: Storage> Revalidation<'_, S> {
             stored_status(Outcome::Revalidated(self.reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());
         status.is_background = is_background(request, records.number);
-        let (at, record, landed) = match storable {
+        let (at, record, flight_outcome) = match storable {
             Ok(names) => {
-                let (lease, at) = (self.errand.lease.take(), snapshot.clone());
+                let (lease, at) = (self.context.lease.take(), snapshot.clone());
                 let about = (response, withheld);
                 let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
                 let (at, record, freshened) = writer.announce_freshened(body, trailers);
-                // Where the body moves to a chunk of its own, the answer is made from the body at hand: the chunk may not
-                // be written in the end.
-                let shown = if freshened.has_chunk() { writer.whole() } else { record.clone() };
-                if self.errand.is_led {
-                    note_use(shared, snapshot.head, &freshness, times.responded);
+                // A body that is moved into a chunk is served from memory, since the write of the chunk may fail.
+                let answer_record =
+                    if freshened.has_chunk() { writer.unstored_record() } else { record.clone() };
+                if self.context.is_led {
+                    update_coalescing(shared, snapshot.head, &freshness, times.responded);
                 }
-                // The answer does not wait for the storage: the write is announced, so that the next lookup finds it, and a
-                // task of its own waits for it if need be.
+                // The response does not wait for the storage. The write is announced, so that the next lookup finds it, and
+                // a spawned task waits for the storage if necessary.
                 match records.tasks.drive(async move { writer.commit_freshened(freshened).await }) {
                     Driven::Done(stored) => {
                         (status.stored, status.is_stored) = (stored, stored == Stored::Freshened);
@@ -325,36 +336,36 @@ impl<S: Storage> Revalidation<'_, S> {
                         status.stored = Stored::No(NotStored::NoRuntime);
                     }
                 }
-                (at, shown, Landed::Freshened(at, record))
+                (at, answer_record, FlightOutcome::Freshened(at, record))
             }
             Err(stored) => {
                 status.stored = stored;
-                let entry = Some(snapshot.head).filter(|_| self.errand.is_led);
-                let landed = landed_unstored(shared, entry, &status, times.responded);
+                let entry = Some(snapshot.head).filter(|_| self.context.is_led);
+                let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
                 let &Variant { selection, personal, apart, .. } = variant;
                 let (key_text, variant) =
                     (snapshot.key_text.clone(), Variant { until, selection, personal, apart, response });
-                // This record is for the caller alone. It is written nowhere, so that any generation will do.
+                // This record is only for the caller and is not written, so that its generation does not matter.
                 let slot = Slot::Variant { key_text, generation: [0; 16], variant };
-                (snapshot.head, entry::record(slot, until), landed)
+                (snapshot.head, entry::record(slot, until), flight_outcome)
             }
         };
-        let mut answer = respond::from_record(shared, Asked::by(request), at, &record, status).await?;
+        let mut answer = respond::from_record(shared, RequestView::of(request), at, &record, status).await?;
         for name in &Withheld::restricted(answer.headers(), options) {
             for value in from.headers.get_all(name) {
-                // A response with as many fields as there can be goes without them.
+                // A response that has the maximum number of fields is sent without them.
                 let _ = answer.headers_mut().try_append(name.clone(), value.clone());
             }
         }
-        Some(Obtained::new(answer, landed))
+        Some(FetchResult::new(answer, flight_outcome))
     }
 }
 
 /// Returns whether a response that replaces the stored one is itself not stored.
 ///
 /// The stored response is then put out of use, since a caller that has seen the newer one must not get the older one again.
-/// Some reasons say nothing about the stored response: it was made for one caller's credentials alone, it came from another
-/// URI, or only this cache or this moment keeps it from being stored.
+/// Some reasons say nothing about the stored response: the newer one is for the credentials of one caller, comes from
+/// another URI, or is not stored because of the settings or the state of this cache.
 fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
     let Some(Stored::No(reason)) = answer.body().status().map(CacheStatus::stored) else { return false };
     !matches!(

@@ -1,9 +1,11 @@
-//! Takes requests to the origin, through a tower service or the rest of a chain of middlewares.
+//! Sends requests to the origin.
+//!
+//! A request goes through a tower service, or through the rest of a chain of middlewares.
 //!
 //! # Invariants
 //!
-//! - [`send`] alone calls a fetcher, so that every request to the origin is counted.
-//! - The fetcher's error is handed on as it is.
+//! - Only [`send`] calls a fetcher, so that every request to the origin is counted.
+//! - The fetcher's error is returned as it is.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -20,13 +22,13 @@ use crate::service::shared::Shared;
 use crate::service::telemetry;
 use crate::storage::Storage;
 
-/// Holds the answer to a request, or the origin's error.
+/// The response to a request, or the origin's error.
 pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, <F as Fetcher>::Error>;
 
 /// Sends requests to the origin.
 ///
-/// A fetcher need not be `'static`, since an adapter may borrow from its caller. What runs without the caller is made by
-/// [`detach`](Self::detach) and [`background`](Self::background).
+/// A fetcher need not be `'static`, since an adapter may borrow from its caller. [`detach`](Self::detach) and
+/// [`background`](Self::background) return the fetchers for work that does not depend on the caller.
 pub(crate) trait Fetcher: Send {
     type RequestBody: Default + Send + 'static;
     type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
@@ -42,15 +44,17 @@ pub(crate) trait Fetcher: Send {
     type Background: Fetcher<RequestBody = Self::RequestBody, Body = Self::Body, Error = Self::Error>
         + 'static;
 
-    /// Sends one request. May be called again once the first call has ended.
+    /// Sends one request.
+    ///
+    /// It may be called again after the first call has ended.
     fn fetch(
         &mut self,
         request: Request<Self::RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
-    /// Returns the body of a request that is sent once more.
+    /// Returns the body for sending the request again, after its first body has been consumed.
     ///
-    /// The first body was consumed by then.
+    /// The provided method returns an empty body.
     fn again(&self) -> Self::RequestBody {
         Self::RequestBody::default()
     }
@@ -59,20 +63,21 @@ pub(crate) trait Fetcher: Send {
     ///
     /// # Errors
     ///
-    /// Returns the fetcher as it is if it cannot leave its request. Then its caller alone drives the fetch.
+    /// Returns the fetcher as it is if it cannot leave its request. Then only its caller can drive the fetch.
     fn detach(self) -> Result<Self::Detached, Self>
     where
         Self: Sized;
 
-    /// Returns a fetcher for a background refresh. `None` if this one cannot outlive its request.
+    /// Returns a fetcher for a background refresh.
     ///
-    /// A response that would be refreshed in the background is then revalidated before it is served.
+    /// Returns `None` if this one cannot outlive its request. A response that would be refreshed in the background is then
+    /// validated before it is served.
     fn background(&self) -> Option<Self::Background>;
 }
 
 /// Marks a response that must not be stored, with the reason.
 ///
-/// A fetcher puts it into the response's extensions, since only the fetcher knows what happened below it.
+/// A fetcher adds it to the extensions of the response, since only the fetcher knows what happened in the layers below it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstorable(pub(crate) NotStored);
 
@@ -89,7 +94,7 @@ pub(crate) async fn send<S: Storage, F: Fetcher>(
     fetcher: &mut F,
     request: Request<F::RequestBody>,
 ) -> Result<Response<F::Body>, F::Error> {
-    // A guard, so that the gauge falls as well if the caller drops this future.
+    // A guard, so that the gauge also falls if the caller drops this future.
     let _under_way = shared.observer.raise(Gauge::OriginRequests);
     let result = fetcher.fetch(request).await;
     if result.is_err() {
@@ -100,23 +105,24 @@ pub(crate) async fn send<S: Storage, F: Fetcher>(
 
 /// Sends requests through a tower service.
 ///
-/// It has a clone of the service of its own, which it makes ready for each request: readiness belongs to the clone that was
+/// It owns a clone of the service and makes it ready for each request, because readiness belongs to the clone that was
 /// polled.
 pub(crate) struct ServiceFetcher<T, B> {
     inner: T,
-    /// `None`: repeated requests have an empty body.
+    /// Makes the body of a repeated request. `None` for an empty body.
     again: Option<Again<B>>,
 }
 
-/// Makes the body of a request once more. Shared, since a background refresh repeats the request too.
+/// Makes the body of a request again. Shared, since a background refresh repeats the request too.
 type Again<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 impl<T, B> ServiceFetcher<T, B> {
+    /// Returns a fetcher for requests without content.
     pub(crate) fn new(inner: T) -> Self {
         Self { inner, again: None }
     }
 
-    /// Returns a fetcher for requests with content, which `again` makes anew.
+    /// Returns a fetcher for requests with content, which `again` makes again.
     #[cfg(feature = "content-keys")]
     pub(crate) fn again_with(inner: T, again: Again<B>) -> Self {
         Self { inner, again: Some(again) }

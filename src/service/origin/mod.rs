@@ -1,4 +1,4 @@
-//! Sends requests to the origin, and decides what their responses mean for the storage and the caller.
+//! Sends requests to the origin, and decides whether their responses are stored.
 //!
 //! [`exchange`] sends one request for what a lookup said is needed, and returns an [`Obtained`]: the response for the
 //! caller, and the outcome for the followers of its flight. It decides nothing about other requests and never starts
@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - The inner service is called in one place, [`fetcher::send`]; its error reaches the caller untouched.
-//! - Whether a response may be stored is decided in one place, `response::judge`, for a new response as for one that a
+//! - Whether a response may be stored is decided in one place, `response::assess`, for a new response as for one that a
 //!   304 freshens.
 //! - A response is stored only where the snapshot of its own request looked.
 //!
@@ -15,24 +15,24 @@
 //!
 //! Calls `coalesce` for the type of an outcome, `body`, `records` and `respond`. Called by `request`.
 
-mod change;
 mod conditional;
 mod fetcher;
 mod response;
+mod unsafe_request;
 
 use std::sync::{Arc, Weak};
 
 use http::{Request, Response, request};
 
-pub(crate) use self::change::change;
-pub(super) use self::change::pass_on;
 pub(super) use self::conditional::stale_on_error;
 pub(crate) use self::fetcher::Fetcher;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::Unstorable;
 pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
 pub(super) use self::response::may_store_for;
-use super::coalesce::{Landed, Ticket};
+pub(crate) use self::unsafe_request::forward_unsafe;
+pub(super) use self::unsafe_request::respond_unstored;
+use super::coalesce::{FlightOutcome, Ticket};
 use super::records::{Lease, Snapshot};
 use super::shared::Shared;
 use crate::body::CacheBody;
@@ -41,10 +41,10 @@ use crate::policy::{self, ValidateReason};
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
-/// Says what a request needs from the origin.
+/// Tells what a request needs from the origin.
 #[derive(Clone, Debug)]
 pub(super) enum Need {
-    /// A response, since nothing stored can be used.
+    /// A response, since no stored one can be used.
     Fetch(MissReason),
     /// A response, or a 304 that names one of the entry's stored responses.
     Select,
@@ -52,67 +52,70 @@ pub(super) enum Need {
     Validate(Key, Record, ValidateReason),
 }
 
-/// Says on whose behalf a request is sent.
-pub(super) struct Errand<S: Storage> {
-    /// The caller leads a flight. Its own conditions must not reach the origin, since the response answers others too.
+/// Tells for which requests the origin is asked.
+pub(super) struct FetchContext<S: Storage> {
+    /// The request leads a flight. Its own conditions must not reach the origin, since the response answers other requests.
     pub(super) is_led: bool,
-    /// The caller's conditions and range are not sent, but evaluated on the whole response.
-    pub(super) narrows: bool,
-    /// The response is for the storage alone: no caller waits for it.
+    /// The conditions and the range are not sent, but evaluated on the whole response.
+    pub(super) strips_conditions: bool,
+    /// The response is only for the storage. No caller waits for it.
     pub(super) is_background: bool,
-    /// Keeps other processes from fetching the same, until it is dropped.
+    /// Keeps other processes from fetching for the same key until it is dropped.
     pub(super) lease: Option<Lease<S>>,
     /// The flight, which each follower holds. Weak, since the flight holds the future that holds this: a strong reference
-    /// would keep both for ever.
+    /// would be a cycle, so that neither would be dropped.
     pub(super) flight: Weak<dyn Send + Sync>,
 }
 
-impl<S: Storage> Errand<S> {
-    /// Returns the errand of a request without followers.
-    pub(super) fn alone() -> Self {
+impl<S: Storage> FetchContext<S> {
+    /// Returns the context of a request without followers.
+    pub(super) fn unshared() -> Self {
         let flight: Weak<()> = Weak::new();
-        Self { is_led: false, narrows: false, is_background: false, lease: None, flight }
+        Self { is_led: false, strips_conditions: false, is_background: false, lease: None, flight }
     }
 
-    /// Returns whether other requests than the leader's wait for the response.
+    /// Returns whether another request than the leader waits for the response.
     fn is_followed(&self) -> bool {
-        // The leader holds the flight as well. One that joins a moment later gets the same response all the same.
+        // One reference is the leader's. A follower that joins after this still gets the same response.
         self.flight.strong_count() > 1
     }
 }
 
-/// Holds what an exchange has brought.
-pub(super) struct Obtained<S: Storage, B> {
+/// The result of an exchange with the origin.
+pub(super) struct FetchResult<S: Storage, B> {
     pub(super) response: Response<CacheBody<B>>,
-    /// The outcome for the followers.
-    pub(super) landed: Landed<S>,
-    /// The stamp of the placeholder that is about to be at the key of the lookup, if one is needed. `None` if no body is
-    /// being stored.
-    pub(super) puts: Option<Stamp>,
+    /// The outcome for the followers of the request.
+    pub(super) flight_outcome: FlightOutcome<S>,
+    /// The stamp of the placeholder that will be written, if one is needed.
+    ///
+    /// It is written at the key of the lookup while a body is being stored.
+    pub(super) placeholder: Option<Stamp>,
 }
 
-impl<S: Storage, B> Obtained<S, B> {
-    fn new(response: Response<CacheBody<B>>, landed: Landed<S>) -> Self {
-        Self { response, landed, puts: None }
+impl<S: Storage, B> FetchResult<S, B> {
+    /// Returns the result of an exchange that needs no placeholder.
+    fn new(response: Response<CacheBody<B>>, flight_outcome: FlightOutcome<S>) -> Self {
+        Self { response, flight_outcome, placeholder: None }
     }
 }
 
-/// Holds when a request was sent and when the head of its response came.
+/// The times at which a request was sent and the head of its response arrived.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     requested: Timestamp,
     responded: Timestamp,
 }
 
-/// Says how a conditional request has ended.
+/// Tells how a conditional request has ended.
 #[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
 enum ConditionalOutcome<S: Storage, B> {
-    Done(Obtained<S, B>),
-    /// Its 304 is about a response that is not stored (any more): the response itself is needed.
+    /// The request is answered.
+    Done(FetchResult<S, B>),
+    /// The 304 is about a response that is not stored, or is no longer stored. The response itself has to be fetched.
     Fetch(MissReason),
 }
 
-/// Sends a request for what is needed, and stores the response if it may be stored.
+/// Sends a request to the origin, and stores the response if it may be stored.
 ///
 /// `snapshot` says where it may be stored; `None` if the storage failed, so that it is not known what is there.
 pub(super) async fn exchange<S: Storage, F: Fetcher>(
@@ -122,32 +125,41 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     body: F::RequestBody,
     snapshot: Option<Snapshot>,
     need: Need,
-    mut errand: Errand<S>,
-) -> Result<Obtained<S, F::Body>, F::Error> {
+    mut context: FetchContext<S>,
+) -> Result<FetchResult<S, F::Body>, F::Error> {
     let mut body = Some(body);
     let reason = match (need, &snapshot) {
         (Need::Validate(key, record, reason), Some(snapshot)) => {
             let about = (key, &record, reason);
-            match conditional::validate(shared, &mut fetcher, &parts, &mut body, snapshot, about, &mut errand)
-                .await?
+            match conditional::validate(
+                shared,
+                &mut fetcher,
+                &parts,
+                &mut body,
+                snapshot,
+                about,
+                &mut context,
+            )
+            .await?
             {
-                ConditionalOutcome::Done(obtained) => return Ok(obtained),
+                ConditionalOutcome::Done(fetched) => return Ok(fetched),
                 ConditionalOutcome::Fetch(reason) => reason,
             }
         }
         (Need::Select, Some(snapshot)) => {
-            match conditional::select(shared, &mut fetcher, &parts, &mut body, snapshot, &mut errand).await? {
-                ConditionalOutcome::Done(obtained) => return Ok(obtained),
+            match conditional::select(shared, &mut fetcher, &parts, &mut body, snapshot, &mut context).await?
+            {
+                ConditionalOutcome::Done(fetched) => return Ok(fetched),
                 ConditionalOutcome::Fetch(reason) => reason,
             }
         }
         (Need::Fetch(reason), _) => reason,
         (_, None) => MissReason::StorageFailed,
     };
-    let asked = parts.clone();
+    let original = parts.clone();
     let mut parts = parts;
-    if errand.narrows {
-        // They are evaluated on the whole response afterwards, for the caller and for each follower.
+    if context.strips_conditions {
+        // They are evaluated on the whole response afterwards, separately for the caller and for each follower.
         policy::strip_conditions(&mut parts.headers);
     }
     // A conditional request has taken the body.
@@ -155,26 +167,34 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let requested = shared.config.clock.now();
     let response = send(shared, &mut fetcher, Request::from_parts(parts, body)).await?;
     let times = Times { requested, responded: shared.config.clock.now() };
-    let response = response::admit(shared, &asked, snapshot.as_ref(), requested, response).await;
-    Ok(response::accept(shared, &asked, snapshot, response, times, Outcome::Miss(reason), &mut errand))
+    let response = response::filter_and_join(shared, &original, snapshot.as_ref(), requested, response).await;
+    Ok(response::store_and_respond(
+        shared,
+        &original,
+        snapshot,
+        response,
+        times,
+        Outcome::Miss(reason),
+        &mut context,
+    ))
 }
 
-/// Publishes what came of an exchange to those who follow, and returns what is its caller's.
+/// Publishes the result of an exchange, and returns the response for the caller.
 pub(super) fn publish<S: Storage, B, E>(
     ticket: Ticket<S>,
-    result: Result<Obtained<S, B>, E>,
+    result: Result<FetchResult<S, B>, E>,
 ) -> Result<Response<CacheBody<B>>, E> {
     match result {
-        Ok(Obtained { response, landed, puts }) => {
-            if let Some(stamp) = puts {
+        Ok(FetchResult { response, flight_outcome, placeholder }) => {
+            if let Some(stamp) = placeholder {
                 ticket.add_seen(stamp);
             }
-            let stays = matches!(landed, Landed::Streaming(_));
-            ticket.publish(landed, stays);
+            let stays = matches!(flight_outcome, FlightOutcome::Streaming(_));
+            ticket.publish(flight_outcome, stays);
             Ok(response)
         }
         Err(error) => {
-            ticket.publish(Landed::Failed(None), false);
+            ticket.publish(FlightOutcome::Failed(None), false);
             Err(error)
         }
     }

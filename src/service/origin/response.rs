@@ -2,10 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - Every response, new or freshened, is judged by [`judge`]: no way into the storage permits what another forbids.
+//! - Every response, new or freshened, is assessed by [`assess`], so that the same rules apply to both.
 //! - A request without options, in a layer without rules, costs no allocation here before the response is stored.
-//! - A response that is for its caller alone because of the caller's own request does not keep other requests from sharing
-//!   the next one.
+//! - A response that is not shared because of its own request does not keep other requests from sharing the next one.
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -13,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request
 use http_body::{Body, SizeHint};
 
 use super::fetcher::Unstorable;
-use super::{Errand, Obtained, Times};
+use super::{FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, Outcome, Stored};
 use crate::entry::{Membership, StoredBody, StoredResponse};
@@ -24,77 +23,80 @@ use crate::policy::{
 };
 use crate::rules::Rules;
 use crate::service::body::{Download, Reader};
-use crate::service::coalesce::Landed;
+use crate::service::coalesce::FlightOutcome;
 use crate::service::config::Config;
 use crate::service::directives::{is_background, options};
-use crate::service::records::{Named, Snapshot, Writer, is_by_content, note_ignored, variant_in};
-use crate::service::respond::{self, Asked};
+use crate::service::records::{
+    GroupName, Snapshot, Writer, is_by_content, report_ignored_groups, variant_in,
+};
+use crate::service::respond::{self, RequestView};
 use crate::service::shared::Shared;
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// Holds the decision on a response that may be stored.
-pub(super) struct Judged {
+/// How a response may be stored.
+pub(super) struct Assessment {
     pub(super) freshness: Freshness,
     /// The lifetime that a rule or the request's options give.
     pub(super) given: Option<Given>,
-    /// The request fields that select it, by Vary and by settings.
+    /// The request fields that select the response, by Vary and by settings.
     pub(super) names: Selecting,
 }
 
-/// Carries the groups of a response in its extensions, until it is stored.
+/// Holds the groups of a response, among its extensions, until it is stored.
 #[derive(Clone)]
-struct Joined(Arc<[Membership]>);
+struct JoinedGroups(Arc<[Membership]>);
 
-/// Holds the head of a response as it is stored, and what else storing it needs.
+/// A response without its body, in the form in which it is stored.
 struct Storable {
     names: Selecting,
     response: StoredResponse,
-    /// The fields that are left out, also of its trailers.
+    /// The fields that are not stored, and are left out of the trailers too.
     withheld: Withheld,
     until: Timestamp,
     freshness: Freshness,
 }
 
 impl<S: Storage> Shared<S> {
-    /// Returns the current rules. A clone, so that the lock is held for no longer than that: rules contain closures of the
-    /// user.
+    /// Returns the current rules.
+    ///
+    /// It clones the `Arc`, so that the lock is not held while the user's closures in the rules run.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the rules, for every request from now on.
+    /// Replaces the rules for all further requests.
     pub(crate) fn set_rules(&self, rules: Rules) -> Result<()> {
         rules.check()?;
-        // A recording must keep every response, whatever the new rules say of lifetimes.
+        // A recording keeps every response, whatever lifetimes the new rules set.
         let rules = if self.config.recording().is_some() { rules.for_a_recording() } else { rules };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(())
     }
 }
 
-/// Judges whether a response may be stored.
+/// Decides whether a response may be stored.
 ///
 /// # Errors
 ///
-/// Returns the reason if it may not, and the freshness that it has by itself.
-pub(super) fn judge<S: Storage>(
+/// Returns the reason why it may not, and its freshness without rules.
+pub(super) fn assess<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
     method: &Method,
     status: StatusCode,
     headers: &HeaderMap,
     freshness: Freshness,
-) -> std::result::Result<Judged, (Freshness, NotStored)> {
+) -> std::result::Result<Assessment, (Freshness, NotStored)> {
     let (config, policy_options) = (&shared.config, &shared.config.policy);
-    let asked = config.directives(request);
-    // A recording keeps every response, whatever the options of one request say.
+    let directives = config.directives(request);
+    // A recording keeps every response, whatever the options of a request say.
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
     let url = || config.ruled_uri(request);
     let terms = shared.rules().terms(own, url, status, headers);
-    // A request that is told apart by its content is stored under its own method, even where the response is judged as
-    // the response to a GET.
+    // The response to a request that is selected by its content is stored under the request's method, even where it is
+    // assessed as the response to a GET.
     let by_content = is_by_content(request);
     let method = if by_content { &request.method } else { method };
     let request = &request.headers;
@@ -104,33 +106,34 @@ pub(super) fn judge<S: Storage>(
         Err(reason) => return Err((freshness, reason)),
     };
     let freshness = freshness.with(given);
-    let names = policy::storable(exchanged, &asked, &freshness, given, &terms, policy_options)
+    let names = policy::storable(exchanged, &directives, &freshness, given, &terms, policy_options)
         .and_then(|()| policy::selecting_names(headers, policy_options, terms.despite));
     match names {
-        // Last, so that a response which could not be stored anyway is reported with its own reason.
-        Ok(_) if asked.read_only => Err((freshness, NotStored::ReadOnly)),
+        // Checked last, so that a response that could not be stored anyway is reported with its own reason.
+        Ok(_) if directives.read_only => Err((freshness, NotStored::ReadOnly)),
         Ok(names) => {
             let left_out = LeftOut::by(policy_options, headers, terms.despite, &names);
-            Ok(Judged { freshness, given, names: Selecting { names, left_out } })
+            Ok(Assessment { freshness, given, names: Selecting { names, left_out } })
         }
         Err(reason) => Err((freshness, reason)),
     }
 }
 
-/// Returns whether the stored response could be stored as an answer to this request.
+/// Returns whether the stored response could be stored as the response to this request.
 ///
-/// Asked before a background refresh: a refresh with credentials that its response may not be stored for would put the
-/// stored response out of use.
+/// A background refresh needs this: if its request has credentials with which the response may not be stored, the refresh
+/// would put the stored response out of use.
 pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Parts, record: &Record) -> bool {
     let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
     let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
-    judge(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
+    assess(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
 }
 
-/// Asks the user's filters about a response, and joins its groups.
+/// Applies the user's filters to a response, and joins its groups.
 ///
-/// Marks a response that may not be stored. All that has to wait is done here, so that [`accept`] need not.
-pub(super) async fn admit<S: Storage, B>(
+/// A response that may not be stored is marked in its extensions. Everything that has to wait for a filter or the storage is
+/// done here, so that [`store_and_respond`] need not be async.
+pub(super) async fn filter_and_join<S: Storage, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<&Snapshot>,
@@ -149,17 +152,17 @@ pub(super) async fn admit<S: Storage, B>(
         let of = (head.status, &head.headers);
         match join_groups(shared, snapshot, request, requested, of, &[], is_storable).await {
             Ok(groups) if groups.is_empty() => {}
-            Ok(groups) => drop(head.extensions.insert(Joined(groups))),
+            Ok(groups) => drop(head.extensions.insert(JoinedGroups(groups))),
             Err(reason) => drop(head.extensions.insert(Unstorable(reason))),
         }
     }
     Response::from_parts(head, body)
 }
 
-/// Joins the groups that a response names, and its tags by rules and options.
+/// Joins the groups that a response names, and the tags that it is given.
 ///
 /// `before` are the groups of the stored response that it freshens, whose tags it keeps. A response that is not storable
-/// joins none, so that no group is made for it.
+/// joins no group, so that no group record is written for it.
 ///
 /// # Errors
 ///
@@ -191,23 +194,23 @@ fn named_groups<S: Storage>(
     status: StatusCode,
     headers: &HeaderMap,
     before: &[Membership],
-) -> Vec<Named> {
-    let group = |name| Named { is_tag: false, name };
-    let tag = |name: &str| Named { is_tag: true, name: name.to_owned() };
+) -> Vec<GroupName> {
+    let group = |name| GroupName { is_tag: false, name };
+    let tag = |name: &str| GroupName { is_tag: true, name: name.to_owned() };
     let NamedGroups { names, ignored } = policy::groups(headers);
-    note_ignored("cache-groups", ignored);
-    let mut named: Vec<Named> = names.into_iter().map(group).collect();
+    report_ignored_groups("cache-groups", ignored);
+    let mut named: Vec<GroupName> = names.into_iter().map(group).collect();
     named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
     let uri = || shared.config.ruled_uri(request);
     shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
     named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
-    // Each is joined once, since each costs an operation of the storage.
+    // Without duplicates, since joining a group costs a storage operation.
     named.sort_unstable();
     named.dedup();
     named
 }
 
-/// Returns whether the user's filters let a response be stored.
+/// Returns whether the user's filters permit to store a response.
 async fn passes_filters<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -217,9 +220,9 @@ async fn passes_filters<S: Storage>(
     !rules.has_filters() || rules.admit(request, head).await
 }
 
-/// Returns whether the user's filters let a freshened response be stored.
+/// Returns whether the user's filters permit to store a freshened response.
 ///
-/// The filters see it as it would be stored: `from` with the status and the fields of the stored response.
+/// The filters get the response as it would be stored: `from` with the status and the fields of the stored response.
 pub(super) async fn freshened_passes_filters<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -235,7 +238,7 @@ pub(super) async fn freshened_passes_filters<S: Storage>(
     passes_filters(shared, request, &head).await
 }
 
-/// Returns whether a response may be stored, before it is known when its head had come.
+/// Returns whether a response may be stored, by the current time.
 fn is_storable<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
@@ -244,28 +247,29 @@ fn is_storable<S: Storage>(
 ) -> bool {
     let (now, options) = (shared.config.clock.now(), &shared.config.policy);
     let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
-    judge(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
+    assess(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
 }
 
-/// Gives the origin's response to the caller, and stores it if it may be stored.
+/// Returns the origin's response for the caller, and stores it if it may be stored.
 ///
 /// `snapshot` says where it is stored; `None` if the storage failed, so that it is not known what is there.
-pub(super) fn accept<S, B>(
+pub(super) fn store_and_respond<S, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<Snapshot>,
     response: Response<B>,
     times: Times,
     outcome: Outcome,
-    errand: &mut Errand<S>,
-) -> Obtained<S, B>
+    context: &mut FetchContext<S>,
+) -> FetchResult<S, B>
 where
     S: Storage,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let (config, records) = (&shared.config, &shared.records);
     let (mut head, body) = response.into_parts();
-    let groups = head.extensions.remove::<Joined>().map(|Joined(groups)| groups).unwrap_or_default();
+    let groups =
+        head.extensions.remove::<JoinedGroups>().map(|JoinedGroups(groups)| groups).unwrap_or_default();
     let freshness =
         Freshness::new(head.status, &head.headers, times.requested, times.responded, &config.policy);
     let hint = body.size_hint();
@@ -277,11 +281,10 @@ where
     let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
         let storable =
             storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
-        // A storage that has too much to write already is spared, with two exceptions. A response that has followers is
-        // passed on to them by way of being stored. One that replaces a stored response is written all the same, lest the
-        // older one be served again.
-        if snapshot.usable.is_none() && !errand.is_followed() && records.store.is_busy() {
-            records.store.note_shed();
+        // A storage with a full backlog gets no further response, with two exceptions. A response that has followers reaches
+        // them only by being stored. One that replaces a stored response is written, or the older one would be served again.
+        if snapshot.usable.is_none() && !context.is_followed() && records.storage.is_busy() {
+            records.storage.count_shed();
             return Err(NotStored::StorageBusy);
         }
         Ok((snapshot, storable))
@@ -290,31 +293,32 @@ where
         Ok(storable) => storable,
         Err(reason) => {
             status.stored = Stored::No(reason);
-            let landed = landed_unstored(shared, entry.filter(|_| errand.is_led), &status, times.responded);
+            let flight_outcome =
+                outcome_for_followers(shared, entry.filter(|_| context.is_led), &status, times.responded);
             let response = Response::from_parts(head, CacheBody::inner(body));
-            return Obtained::new(respond::finish(shared, response, status), landed);
+            return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
         }
     };
     let Storable { names, response, withheld, until, freshness } = storable;
     (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
     let about = (response, withheld);
     let writer =
-        Writer::new(Arc::clone(records), snapshot, names, request, about, until, errand.lease.take());
+        Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take());
     let freshness = writer.response().freshness(records.number, &config.policy);
-    note_use(shared, writer.head(), &freshness, times.responded);
-    let puts = writer.puts();
-    // Not every inner body says that its trailers are still to come.
+    update_coalescing(shared, writer.head(), &freshness, times.responded);
+    let placeholder = writer.placeholder_stamp();
+    // Not every body says in its size hint that trailers follow.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);
-    let narrows = head.status == StatusCode::OK && errand.narrows;
+    let is_narrowed = head.status == StatusCode::OK && context.strips_conditions;
     let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
-    let token = errand.flight.upgrade();
-    let reader = Reader::leader(Arc::clone(&download), token.clone(), errand.is_background);
-    // The caller wanted a part, and others may want the rest. Its part is read by a reader of its own, and the leading
-    // reader gives way to it.
-    let narrowed = token.filter(|_| narrows).and_then(|token| {
-        respond::from_download(shared, Asked::by(request), Arc::clone(&download), token, status)
+    let token = context.flight.upgrade();
+    let reader = Reader::leader(Arc::clone(&download), token.clone(), context.is_background);
+    // The caller wants only a part of the body, and the followers may want the rest. The caller's part is read by another
+    // reader, and the leading reader is left to the download.
+    let part = token.filter(|_| is_narrowed).and_then(|token| {
+        respond::from_download(shared, RequestView::of(request), Arc::clone(&download), token, status)
     });
-    let response = match narrowed {
+    let response = match part {
         Some(response) => {
             reader.leave_to_others();
             response
@@ -324,64 +328,67 @@ where
             respond::finish(shared, Response::from_parts(head, body), status)
         }
     };
-    Obtained { response, landed: Landed::Streaming(download), puts }
+    FetchResult { response, flight_outcome: FlightOutcome::Streaming(download), placeholder }
 }
 
 /// Returns the outcome for the followers of a response that is not stored.
 ///
-/// A response that forbids to be shared is remembered: from now on no request for the entry waits for another, until a
-/// response comes that can be shared. `entry` is `None` where the request leads no flight.
-pub(super) fn landed_unstored<S: Storage>(
+/// An entry whose response must not be shared is remembered as uncoalescable, until it gets a response that can be shared.
+/// `entry` is `None` if the request leads no flight.
+pub(super) fn outcome_for_followers<S: Storage>(
     shared: &Shared<S>,
     entry: Option<Key>,
     status: &CacheStatus,
     now: Timestamp,
-) -> Landed<S> {
-    let Some(entry) = entry else { return Landed::Private };
+) -> FlightOutcome<S> {
+    let Some(entry) = entry else { return FlightOutcome::Private };
     match (status.origin_status.filter(|code| *code >= 500), status.stored) {
         // A failure says nothing about the responses to come.
-        (failed @ Some(_), _) => Landed::Failed(failed),
+        (failed @ Some(_), _) => FlightOutcome::Failed(failed),
         // An interim response is the answer to no request (RFC 9110 §15.2).
         _ if matches!(status.origin_status, Some(100..=199)) => {
-            Landed::OfRequest(NotStored::StatusNotCacheable)
+            FlightOutcome::RequestSpecific(NotStored::StatusNotCacheable)
         }
-        // This moment says nothing about the entry: the followers look again, and one of them leads.
-        (None, Stored::No(NotStored::StorageBusy)) => Landed::Abandoned,
-        // Nor does a fault of the request. One strange request must not send all followers to the origin.
-        (None, Stored::No(reason)) if is_of_request(reason, status.origin_status) => {
+        // A busy storage says nothing about the entry: the followers look again, and one of them leads.
+        (None, Stored::No(NotStored::StorageBusy)) => FlightOutcome::Abandoned,
+        // Nor does a reason that lies in the request. One unusual request must not send all followers to the origin.
+        (None, Stored::No(reason)) if is_request_specific(reason, status.origin_status) => {
             if reason == NotStored::Authorization {
                 shared.records.uncoalescable_authorized.add(entry, now, None);
             }
-            Landed::OfRequest(reason)
+            FlightOutcome::RequestSpecific(reason)
         }
         (None, _) => {
             shared.records.uncoalescable.add(entry, now, None);
-            Landed::Private
+            FlightOutcome::Private
         }
     }
 }
 
-/// Returns whether a response is not stored because of its own request, or of this moment.
-///
-/// The response to another request may then be stored.
-fn is_of_request(reason: NotStored, code: Option<u16>) -> bool {
+/// Returns whether a reason may not apply to the response to another request.
+fn is_request_specific(reason: NotStored, code: Option<u16>) -> bool {
     match reason {
         NotStored::Authorization
         | NotStored::RequestNoStore
         | NotStored::ReadOnly
         | NotStored::GroupInvalidated => true,
-        // These are about the fields and the content of one request. A login (401), a rate limit (429) or another protocol
-        // (426) is asked of every request.
+        // These statuses are about the fields and the content of one request. A login (401), a rate limit (429) or another
+        // protocol (426) would be demanded of every request.
         NotStored::StatusOfRequest => matches!(code, Some(406 | 408 | 411..=413 | 415..=417 | 431)),
         _ => false,
     }
 }
 
-/// Notes whether a response that is stored can answer followers.
+/// Updates whether requests for an entry wait for each other.
 ///
-/// One that is stale at once, or has to be validated for each request, cannot: requests for its entry do not wait for each
-/// other.
-pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Freshness, now: Timestamp) {
+/// A response that is stale at once, or has to be validated for each request, cannot answer followers. Requests for its
+/// entry then do not wait for each other.
+pub(super) fn update_coalescing<S: Storage>(
+    shared: &Shared<S>,
+    head: Key,
+    freshness: &Freshness,
+    now: Timestamp,
+) {
     match policy::decide(&RequestDirectives::default(), freshness, now) {
         Verdict::Serve => {
             shared.records.uncoalescable.forget(head);
@@ -391,7 +398,7 @@ pub(super) fn note_use<S: Storage>(shared: &Shared<S>, head: Key, freshness: &Fr
     }
 }
 
-/// Prepares a response for the storage.
+/// Returns a response in the form in which it is stored.
 ///
 /// # Errors
 ///
@@ -412,9 +419,9 @@ fn storable<S: Storage>(
     if let Some(reason) = Unstorable::reason(&head.extensions) {
         return Err(reason);
     }
-    let judged = judge(shared, request, &request.method, head.status, &head.headers, freshness);
-    let Judged { freshness, given, names } = judged.map_err(|(_, reason)| reason)?;
-    // The body contradicts the announced length: one of them is wrong.
+    let assessment = assess(shared, request, &request.method, head.status, &head.headers, freshness);
+    let Assessment { freshness, given, names } = assessment.map_err(|(_, reason)| reason)?;
+    // The body's size hint contradicts the announced length, so that one of them is wrong.
     if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
         return Err(NotStored::LengthMismatch);
     }
@@ -427,7 +434,7 @@ fn storable<S: Storage>(
     let withheld = Withheld::by(&head.headers, options);
     let mut headers = policy::stored_headers(&head.headers, &withheld);
     policy::ensure_date(&mut headers, times.responded);
-    // A hit overwrites this value, which is cheaper than to make room for another field.
+    // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
     let response = StoredResponse {
         status: head.status,
@@ -445,14 +452,14 @@ fn storable<S: Storage>(
 }
 
 impl Config {
-    /// Returns whether a response is about the stored one.
+    /// Returns whether a response may be applied to the stored one.
     ///
-    /// It is not if it comes from another URI, or if its fetcher says that it must not be stored.
+    /// It may not if it comes from another URI, or if its fetcher says that it must not be stored.
     pub(super) fn is_about(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
         !self.answers_elsewhere(snapshot, head) && Unstorable::reason(&head.extensions).is_none()
     }
 
-    /// Returns whether the response comes from another URI, since a layer below followed redirects.
+    /// Returns whether the response comes from another URI, because the inner service followed redirects.
     fn answers_elsewhere(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
         #[cfg(feature = "follow-redirect")]
         if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
@@ -465,7 +472,9 @@ impl Config {
     }
 }
 
-/// Returns the announced length. `None` if there is none, or no single one.
+/// Returns the announced length of a body.
+///
+/// Returns `None` if no length or more than one is announced.
 ///
 /// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
 fn content_length(headers: &HeaderMap) -> Option<u64> {

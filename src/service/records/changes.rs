@@ -1,7 +1,7 @@
-//! The invalidations that this process has made: groups, and deletions by a filter.
+//! The recent invalidations of groups and deletions by filter in this process.
 //!
-//! A response whose fetch began before one of them, and which it concerns, is not stored. The records in the storage need
-//! none of this.
+//! A response is not stored if one of them concerns it and was made after its fetch began. Records that are stored already
+//! are invalidated in the storage, and are not affected by this.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,16 +12,17 @@ use http::HeaderName;
 use super::bounded_map::BoundedMap;
 use crate::storage::{Key, Record};
 
-/// Counts the groups that this process has invalidated, and its deletions by filters.
+/// Remembers the groups that this process has invalidated, and its deletions by filter.
 ///
-/// A lookup takes a [`Mark`], and the response is stored only if its groups are unchanged since then and no filter has chosen
-/// it. Both lists are bounded. A fetch that began before the oldest change that is still known is not stored: if it has
-/// groups, for the list of groups, and in any case for that of deletions. What is stored already is not affected.
+/// A lookup takes a [`Mark`]. The response is stored only if, since then, none of its groups was invalidated and no deletion
+/// matches it. Both lists are bounded. A response whose fetch began before the oldest deletion that is remembered is not
+/// stored, nor is one with groups whose fetch began before the oldest group change that is remembered.
 ///
 /// The std `Mutex` guards both lists and their common count, so that a mark is a single number. It is never held across an
 /// await or while a filter runs, and no other lock is taken under it.
 pub(crate) struct Changes(Mutex<History>);
 
+/// The state under the lock.
 struct History {
     /// The number of changes so far.
     count: u64,
@@ -31,13 +32,16 @@ struct History {
     groups: BoundedMap<Key, u64>,
     /// The number of the newest deletion that has been forgotten.
     forgotten_deletions: u64,
-    deletions: VecDeque<(u64, Chosen)>,
+    /// The number and the filter of each deletion, the oldest first.
+    deletions: VecDeque<(u64, DeletionFilter)>,
 }
 
-/// Decides whether a filter chooses the response in the record at a key, which is selected by these fields.
-pub(crate) type Chosen = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send + Sync>;
+/// Returns whether a deletion matches the response in a record.
+///
+/// It gets the key, the record, and the names of the fields that select the response.
+pub(crate) type DeletionFilter = Arc<dyn Fn(Key, &Record, &[HeaderName]) -> bool + Send + Sync>;
 
-/// Notes the number of changes at one time.
+/// The number of changes at one time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mark(u64);
 
@@ -54,9 +58,9 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// How many groups are remembered, which takes about one megabyte.
+    /// How many groups are remembered. They take about one megabyte.
     const MAX_GROUPS: usize = 10_000;
-    /// How many deletions are remembered. Every response that is stored since may run each of their filters.
+    /// How many deletions are remembered. Storing a response may run the filter of each of them.
     const MAX_DELETIONS: usize = 64;
 
     /// Returns a mark that tells later changes from those so far.
@@ -64,8 +68,8 @@ impl Changes {
         Mark(self.lock().count)
     }
 
-    /// Counts the invalidation of a group before it begins.
-    pub(super) fn note(&self, group: Key) {
+    /// Adds the invalidation of a group, before it begins.
+    pub(super) fn add_group(&self, group: Key) {
         let mut history = self.lock();
         history.count += 1;
         let count = history.count;
@@ -81,10 +85,10 @@ impl Changes {
             || history.groups.get(&group).is_some_and(|changed| *changed > mark.0)
     }
 
-    /// Counts a deletion before it begins.
-    pub(crate) fn note_deletion(&self, chosen: Chosen) {
-        // Declared before the guard, so that it is dropped after it: a filter owns values of the user's, whose `drop` is
-        // unknown code.
+    /// Adds a deletion by filter, before it begins.
+    pub(crate) fn add_deletion(&self, filter: DeletionFilter) {
+        // Declared before the guard, so that it is dropped after it: a filter owns values of the user, whose `drop` may run
+        // any code.
         let forgotten;
         let mut history = self.lock();
         forgotten = match history.deletions.len() >= Self::MAX_DELETIONS {
@@ -96,30 +100,31 @@ impl Changes {
         }
         history.count += 1;
         let count = history.count;
-        history.deletions.push_back((count, chosen));
+        history.deletions.push_back((count, filter));
     }
 
-    /// Returns whether anything was deleted by a filter since a mark.
+    /// Returns whether there was a deletion by filter since a mark.
     pub(super) fn deletes_since(&self, mark: Mark) -> bool {
         self.lock().deletions.back().is_some_and(|(at, _)| *at > mark.0)
     }
 
-    /// Returns whether a deletion since a mark chooses a response that is about to be stored.
+    /// Returns whether a deletion since a mark matches a response.
     pub(super) fn has_deleted(&self, mark: Mark, key: Key, record: &Record, names: &[HeaderName]) -> bool {
         if !self.deletes_since(mark) {
             return false;
         }
         let history = self.lock();
         let is_forgotten = mark.0 < history.forgotten_deletions;
-        let since: Vec<Chosen> = history
+        let filters: Vec<DeletionFilter> = history
             .deletions
             .iter()
             .filter(|(at, _)| *at > mark.0)
-            .map(|(_, chosen)| Arc::clone(chosen))
+            .map(|(_, filter)| Arc::clone(filter))
             .collect();
-        // The filters are the user's code, which may take its time, panic, or delete by another filter.
+        // The filters are the user's code, which may be slow, panic, or delete by another filter: they must not run under
+        // the lock.
         drop(history);
-        is_forgotten || since.iter().any(|chosen| chosen(key, record, names))
+        is_forgotten || filters.iter().any(|filter| filter(key, record, names))
     }
 
     fn lock(&self) -> MutexGuard<'_, History> {

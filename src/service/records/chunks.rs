@@ -1,13 +1,16 @@
-//! The chunks of stored bodies: reading a chunk, finding out whether all of them are there, and moving their expiry.
+//! The chunks of stored bodies.
 //!
-//! The key of a chunk is the random id of its body and its number, so that it is written once and never replaced. A write
-//! of a chunk therefore compares nothing, and a reader can take it from the in-flight writes as well as from the storage.
+//! Chunks are read here, all chunks of a body are checked to exist, and their expiry is moved.
+//!
+//! The key of a chunk consists of the random id of its body and its number, so that it is written once and never replaced.
+//! Therefore the write of a chunk compares nothing, and a reader can take the chunk from the in-flight writes as well as
+//! from the storage.
 //!
 //! # Invariants
 //!
-//! - The chunks of a body are kept for the grace beyond the expiry of the record that names them, and beyond its replacement,
-//!   so that a reader that has begun finishes the body.
-//! - A body is kept for a record only if all of its chunks are there.
+//! - The chunks of a body outlive the record that names them by the grace, also when that record is replaced, so that a
+//!   reader that has begun can finish the body.
+//! - A record is written for an existing body only if all chunks of the body are stored.
 
 use super::Records;
 use crate::entry::{ChunkKeys, GRACE, StoredBody, with_slack};
@@ -17,37 +20,38 @@ use crate::time::Timestamp;
 
 /// Selects the deadline for reading a chunk.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
-    /// The deadline of a lookup: the head of the response has not gone out, and a miss is still possible.
+pub(crate) enum ReadDeadline {
+    /// The deadline of a lookup. The head was not sent yet, so that a miss is still possible.
     Lookup,
-    /// The longer deadline of a body: its head has gone out, so that a chunk that is late ends it with an error.
+    /// The longer deadline of a body. The head was sent, so that a late chunk ends the response with an error.
     Body,
 }
 
-/// Says what became of a body that was to be kept.
-pub(crate) enum KeptBody {
-    /// All of it is kept for as long as is needed.
-    Kept(StoredBody),
-    /// A part of it is still in flight, and kept for as long as it was written for.
+/// Tells whether a body is kept for as long as a record needs it.
+pub(crate) enum RetainedBody {
+    /// All of it is kept long enough.
+    Retained(StoredBody),
+    /// A part of it is still in flight, and its expiry cannot be moved yet.
     InFlight,
+    /// A chunk is missing.
     Gone,
 }
 
 impl<S: Storage> Records<S> {
     /// Reads a chunk from the in-flight writes, or else from the storage.
-    pub(crate) async fn read_chunk(&self, key: Key, patience: Patience) -> Result<Option<Record>> {
-        // The in-flight writes come first: a chunk leaves them only after the storage has taken it.
-        match (self.in_flight.chunk(key), patience) {
+    pub(crate) async fn read_chunk(&self, key: Key, deadline: ReadDeadline) -> Result<Option<Record>> {
+        // The in-flight writes are read first: a chunk leaves them only after the storage has taken it.
+        match (self.in_flight.chunk(key), deadline) {
             (Some(record), _) => Ok(Some(record)),
-            (None, Patience::Lookup) => self.store.read(key).await,
-            (None, Patience::Body) => self.store.read_chunk(key).await,
+            (None, ReadDeadline::Lookup) => self.storage.read(key).await,
+            (None, ReadDeadline::Body) => self.storage.read_chunk(key).await,
         }
     }
 
-    /// Returns whether the storage has these chunks or is about to have them.
+    /// Returns whether all of these chunks are stored or in flight.
     pub(crate) async fn has_chunks(&self, mut chunks: impl Iterator<Item = Key> + Send) -> Result<bool> {
-        // In batches, so that the keys of a very long body are not in memory at once. A record that claims more chunks than
-        // there ever were ends the loop with its first batch.
+        // In batches, so that the keys of a very long body are not in memory at once. If a forged record claims more chunks
+        // than exist, the loop ends with the first batch that is not complete.
         loop {
             let batch: Vec<Key> = chunks.by_ref().take(ChunkKeys::BATCH).collect();
             if batch.is_empty() {
@@ -55,19 +59,19 @@ impl<S: Storage> Records<S> {
             }
             let batch: Vec<Key> =
                 batch.into_iter().filter(|key| self.in_flight.chunk(*key).is_none()).collect();
-            if !batch.is_empty() && !self.store.contains_all(&batch).await? {
+            if !batch.is_empty() && !self.storage.contains_all(&batch).await? {
                 return Ok(false);
             }
         }
     }
 
-    /// Moves the expiry of a body's chunks, and returns whether all of them are there.
+    /// Moves the expiry of a body's chunks, and returns whether all of them are stored.
     pub(crate) async fn retain_chunks(&self, mut chunks: ChunkKeys, retain: Retain) -> Result<bool> {
         let mut are_all_there = true;
         while let Some(batch) = chunks.next_batch() {
-            let there = self.store.retain(&batch, retain).await?;
-            are_all_there &= there == batch.len() as u64;
-            if there == 0 {
+            let existing = self.storage.retain(&batch, retain).await?;
+            are_all_there &= existing == batch.len() as u64;
+            if existing == 0 {
                 // The length of a body comes from a record that anyone who can write to the storage may have forged: a
                 // claimed 2^64 bytes must not keep the storage busy with chunks that never were.
                 break;
@@ -76,45 +80,51 @@ impl<S: Storage> Records<S> {
         Ok(are_all_there)
     }
 
-    /// Shortens the life of a replaced body's chunks to the grace that its readers may need.
+    /// Lets the chunks of a replaced body expire after the grace.
     pub(super) async fn release_chunks(&self, chunks: ChunkKeys) {
         let most = Retain::AtMost(self.config.clock.now() + GRACE);
         let _ = self.retain_chunks(chunks, most).await; // on an error they expire at their own time
     }
 
-    /// Keeps a body for a record that is used until a time.
+    /// Keeps a body for a record that is retained until a time.
     ///
-    /// The storage is only asked whether the chunks are there if they are kept for long enough already: moving an expiry costs
-    /// some storages as much as writing the chunk.
-    pub(crate) async fn keep_body(&self, head: Key, body: &StoredBody, until: Timestamp) -> Result<KeptBody> {
-        let &StoredBody::Chunked { kept, .. } = body else { return Ok(KeptBody::Kept(body.clone())) };
+    /// If the chunks are kept long enough already, their expiry is not moved, and the storage is only asked whether they
+    /// exist: moving an expiry costs some storages as much as writing the chunk.
+    pub(crate) async fn retain_body(
+        &self,
+        head: Key,
+        body: &StoredBody,
+        until: Timestamp,
+    ) -> Result<RetainedBody> {
+        let &StoredBody::Chunked { kept, .. } = body else { return Ok(RetainedBody::Retained(body.clone())) };
         let (chunks, needed) = (body.chunks(head), until + GRACE);
         if needed <= kept {
             return Ok(match self.has_chunks(chunks).await? {
-                true => KeptBody::Kept(body.clone()),
-                false => KeptBody::Gone,
+                true => RetainedBody::Retained(body.clone()),
+                false => RetainedBody::Gone,
             });
         }
-        // Further than needed, so that the next 304 finds the expiry far enough away and moves nothing.
+        // Later than needed, so that the next 304 finds an expiry that is late enough and need not move it.
         let kept = with_slack(needed, self.config.clock.now());
         let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
         Ok(match are_all_there {
-            true => KeptBody::Kept(body.clone().kept_until(kept)),
-            // A chunk that is still in flight has no expiry to move, but is no sign that the body is gone.
-            false if self.has_chunks(body.chunks(head)).await? => KeptBody::InFlight,
-            false => KeptBody::Gone,
+            true => RetainedBody::Retained(body.clone().kept_until(kept)),
+            // A chunk that is still in flight has no expiry that could be moved, but is not missing.
+            false if self.has_chunks(body.chunks(head)).await? => RetainedBody::InFlight,
+            false => RetainedBody::Gone,
         })
     }
 
-    /// Copies a body of one chunk for a second record. Returns `None` if it is longer or gone.
+    /// Copies a body of one chunk for a second record.
     ///
-    /// Two records must not name the same chunks: when one of them is replaced, the chunks expire under the other.
+    /// Two records must not name the same chunks: when one of them is replaced, the chunks of the other would expire. Returns
+    /// `None` if the body is longer or gone.
     pub(crate) async fn copy_body(&self, head: Key, body: &StoredBody) -> Option<StoredBody> {
         let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
         let mut chunks = body.chunks(head);
-        // One chunk at most: the copy is in memory as a whole, and goes into one record.
+        // At most one chunk, since the copy is in memory as a whole and goes into one record.
         let (key, None) = (chunks.next()?, chunks.next()) else { return None };
-        let data = self.read_chunk(key, Patience::Body).await.ok().flatten()?.payload();
+        let data = self.read_chunk(key, ReadDeadline::Body).await.ok().flatten()?.payload();
         (data.len() as u64 == *len).then_some(StoredBody::Inline(data))
     }
 }

@@ -1,13 +1,13 @@
-//! The list of entity tags of an entry's variants.
+//! The list of the entity tags of an entry's variants.
 //!
-//! With it, a request that selects none of the stored variants asks the origin which of them is its response (RFC 9111
-//! §4.1, §4.3.1). The list is a record of its own, of the kind index, one for each generation.
+//! With this list, a request that selects none of the stored variants asks the origin which of them is its response (RFC
+//! 9111 §4.1, §4.3.1). The list is a record of the kind index, one for each generation.
 //!
 //! # Invariants
 //!
-//! - A stored response answers a 304 only if it is stored under the very tag that the 304 names.
-//! - The list has at most [`MAX_TAGS`] tags. A tag that is missing costs a whole response from the origin, and nothing else.
-//! - A response is not listed if it was selected by credentials, or by anything else that the origin does not know of.
+//! - A 304 selects a stored response only if that is stored under the tag that the 304 names.
+//! - The list has at most [`MAX_TAGS`] tags. A missing tag only costs a whole response from the origin.
+//! - A response is not listed if it was selected by credentials, or by anything else that the origin does not know.
 
 use http::{HeaderMap, HeaderValue, header, request};
 
@@ -18,23 +18,23 @@ use crate::policy;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// How many variants are listed, the newest ones. Each tag is sent in a field of the request, and sixteen of the usual length
-/// are far from the limits of origins.
+/// How many variants are listed, of which the newest ones are kept. All tags are sent in one field of a request, and sixteen
+/// tags of the usual length are far below the limits of origins.
 const MAX_TAGS: usize = 16;
 
-/// Pairs an entity tag with the key of the response that has it.
-pub(crate) struct Known {
+/// An entity tag, with the key of the response that has it.
+pub(crate) struct KnownTag {
     pub(crate) tag: HeaderValue,
     at: Key,
 }
 
 impl<S: Storage> Records<S> {
     /// Returns the entity tags of the stored responses that may answer a request.
-    pub(crate) async fn known_tags(&self, snapshot: &Snapshot, request: &request::Parts) -> Vec<Known> {
+    pub(crate) async fn known_tags(&self, snapshot: &Snapshot, request: &request::Parts) -> Vec<KnownTag> {
         let Some(Slot::Head(head)) = snapshot.usable.as_ref().and_then(decode) else { return Vec::new() };
         let mut known = Vec::new();
-        // Some origins give one tag to the responses for several users: a 304 would select another user's response.
-        if self.config.stands_apart(&head.names, request) {
+        // Some origins give the responses for several users the same tag: a 304 would select another user's response.
+        if self.config.has_hidden_selector(&head.names, request) {
             return known;
         }
         let suits = |coding: &[u8]| policy::accepts_coding(&head.names, coding, &request.headers);
@@ -44,16 +44,16 @@ impl<S: Storage> Records<S> {
             && !head.inline.apart
             && self.belongs(&head.inline.response.groups).await.unwrap_or(false)
         {
-            known.push(Known { tag: tag.clone(), at: snapshot.head });
+            known.push(KnownTag { tag: tag.clone(), at: snapshot.head });
         }
         // An error is treated as an empty list: the request then asks for a whole response.
-        let index = self.store.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
+        let index = self.storage.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
         if let Ok(Some(record)) = index
             && let Some(Slot::Index(tags)) = decode(&record)
         {
             known.extend(tags.iter().filter(|of| suits(&of.coding)).map(|of| {
                 let at = self.keyer.variant(snapshot.head, head.generation, of.selection);
-                Known { tag: of.tag.clone(), at }
+                KnownTag { tag: of.tag.clone(), at }
             }));
         }
         known
@@ -62,7 +62,7 @@ impl<S: Storage> Records<S> {
     /// Returns the record of the response that a 304 names, if it is still stored.
     pub(crate) async fn named_by(
         &self,
-        known: &[Known],
+        known: &[KnownTag],
         key_text: &str,
         not_modified: &HeaderMap,
     ) -> Option<Record> {
@@ -72,12 +72,12 @@ impl<S: Storage> Records<S> {
             if !policy::tag_selects(tag.as_bytes(), known.tag.as_bytes()) {
                 continue;
             }
-            // Read again, and checked as in a lookup: the variant may have been replaced, or invalidated, while the origin
-            // was asked.
+            // Read again and checked as in a lookup: the variant may have been replaced or invalidated during the request to
+            // the origin.
             if let Ok(Some(record)) = self.read_slot(known.at, None).await
                 && let Some(variant) = variant_in(&record)
                 && variant.until > now
-                && self.is_believed(known.at, key_text, variant)
+                && self.is_not_invalidated(known.at, key_text, variant)
                 && policy::selects_304(&variant.response.headers, not_modified)
                 && self.belongs(&variant.response.groups).await.unwrap_or(false)
             {
@@ -90,27 +90,27 @@ impl<S: Storage> Records<S> {
 
     /// Adds the entity tag of a variant that was just stored to the list.
     ///
-    /// All errors are ignored: a tag that is missing costs a longer response from the origin.
-    pub(super) async fn list_tag(&self, head: &Record, place: Key, variant: &Record, until: Timestamp) {
+    /// All errors are ignored, since a missing tag only costs a whole response from the origin.
+    pub(super) async fn list_tag(&self, head: &Record, head_key: Key, variant: &Record, until: Timestamp) {
         let (Some(Slot::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else { return };
         if variant.apart {
             return;
         }
         let Some(tag) = policy::entity_tag_of(&variant.response.headers) else { return };
-        let key = place.sibling(Kind::Index, head.generation, 0);
-        let Ok(there) = self.store.read(key).await else { return };
-        let mut tags = match there.as_ref().and_then(decode) {
+        let key = head_key.sibling(Kind::Index, head.generation, 0);
+        let Ok(existing) = self.storage.read(key).await else { return };
+        let mut tags = match existing.as_ref().and_then(decode) {
             Some(Slot::Index(tags)) => tags.clone(),
             _ => Vec::new(),
         };
         let coding = coding(&variant.response.headers).into();
         let tagged = Tagged { selection: variant.selection, tag: tag.clone(), coding };
         let now = self.config.clock.now();
-        if let Some(there) = &there
+        if let Some(existing) = &existing
             && tags.contains(&tagged)
         {
-            if there.retain_until() < until {
-                let _ = self.store.retain(&[key], Retain::AtLeast(with_slack(until, now))).await;
+            if existing.retain_until() < until {
+                let _ = self.storage.retain(&[key], Retain::AtLeast(with_slack(until, now))).await;
             }
             return;
         }
@@ -119,14 +119,14 @@ impl<S: Storage> Records<S> {
         tags.push(tagged);
         let over = tags.len().saturating_sub(MAX_TAGS);
         tags.drain(..over);
-        let until = there.as_ref().map_or(until, |there| there.retain_until().max(until));
-        let seen = there.as_ref().map(Record::stamp);
-        // Compared and not retried: another process that lists at the same time wins, and this tag is missing.
-        let _ = self.store.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
+        let until = existing.as_ref().map_or(until, |existing| existing.retain_until().max(until));
+        let seen = existing.as_ref().map(Record::stamp);
+        // Compared and not retried: if another process updates the list at the same time, this tag is missing.
+        let _ = self.storage.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
     }
 }
 
-/// Returns the content coding of a response, which is part of what its tag stands for.
+/// Returns the content coding of a response, which its entity tag implies.
 fn coding(headers: &HeaderMap) -> &[u8] {
     headers.get(header::CONTENT_ENCODING).map_or(b"", HeaderValue::as_bytes)
 }

@@ -1,22 +1,24 @@
-//! Groups of responses, named by the origin's Cache-Groups (RFC 9875) or by the user's tags.
+//! Groups of responses that are invalidated together.
+//!
+//! A group is named by the Cache-Groups field of the origin (RFC 9875), or is a tag of the user.
 //!
 //! A group is a record with a random value. A response that joins a group remembers its value, and is a member as long as the
-//! group has that value. An invalidation writes another value over whatever is there: one write, however many members there
-//! are. At most [`MOST_GROUPS`] names of a field are used; the others are ignored.
+//! group has that value. An invalidation overwrites the value with another one, which is one write for any number of members.
+//! At most [`MOST_GROUPS`] names of a field are used. The others are ignored.
 //!
 //! # Invariants
 //!
 //! - After an invalidation is settled, no process serves a member whose fetch began before it.
-//! - A response is not a member of a group whose value has expired or was evicted: the next response to join writes a new
-//!   random value.
-//! - A response that was fetched while its group was invalidated is not stored, by any process whose clock is within
-//!   [`CLOCK_SKEW`] of the invalidating one's.
+//! - A response is not a member of a group whose value has expired or was evicted. The next response that joins the group
+//!   writes a new random value.
+//! - A response whose group was invalidated during its fetch is not stored, by any process whose clock differs by at most
+//!   [`CLOCK_SKEW`] from that of the invalidating process.
 //!
 //! # Known limit
 //!
-//! As with heads, a value may be evicted between its invalidation and the end of a fetch in another process that began
-//! before it. A storage that evicts the least recently used records must replace everything that it holds during one fetch
-//! for that.
+//! As with heads, a value may be evicted after its invalidation and before the end of a fetch in another process that began
+//! before the invalidation. A storage that evicts the least recently used records would have to replace everything that it
+//! holds during this one fetch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,42 +37,42 @@ use crate::service::telemetry;
 use crate::storage::{Key, Record, Storage, random_id};
 use crate::time::Timestamp;
 
-/// How far apart the clocks of processes that share a storage may be. Hosts that run NTP differ by far less.
+/// How much the clocks of processes that share a storage may differ. The clocks of hosts that run NTP differ much less.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// Names a group of the origin's, or a tag of the user's.
+/// The name of a group of the origin, or of a tag of the user.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Named {
+pub(crate) struct GroupName {
     pub(crate) is_tag: bool,
     pub(crate) name: String,
 }
 
 impl<S: Storage> Records<S> {
-    /// Returns the named groups of a response with their present values.
+    /// Returns the groups of a response with their current values.
     ///
     /// # Errors
     ///
-    /// Returns why the response may not be stored: a group was invalidated since its fetch began, it has too many tags, or
-    /// the storage failed.
+    /// Returns the reason why the response may not be stored: a group was invalidated since its fetch began, it has too many
+    /// tags, or the storage failed.
     pub(crate) async fn join(
         &self,
         snapshot: &Snapshot,
         requested: Timestamp,
-        named: Vec<Named>,
+        named: Vec<GroupName>,
     ) -> std::result::Result<Arc<[Membership]>, NotStored> {
-        // Names beyond the bound are ignored, but not the user's tags: an invalidation of an ignored tag would not reach the
-        // response.
+        // Group names beyond the bound are ignored, but the user's tags must not be: the invalidation of an ignored tag would
+        // not reach the response.
         if named.iter().filter(|named| named.is_tag).count() > MOST_GROUPS {
             return Err(NotStored::TooManyGroups);
         }
         let origin = origin(snapshot.uri_text());
-        let joined = named.into_iter().map(async |Named { is_tag, name }| {
+        let joined = named.into_iter().map(async |GroupName { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
             let (GroupValue { value, since, by }, kept) =
                 self.group_value(key).await.map_err(|_| NotStored::StorageFailed)?;
-            // The value comes first and the checks afterwards: an invalidation by this process that begins in between is
-            // either counted already, or overwrites the value that was read. An invalidation by another process is known
-            // only by its time.
+            // The value is read first, and checked afterwards: an invalidation by this process that begins in between is either
+            // counted already, or overwrites the value that was read. An invalidation by another process is known only by its
+            // time.
             let elsewhere = by != self.id && since > Timestamp::EPOCH && since + CLOCK_SKEW >= requested;
             if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
                 return Err(NotStored::GroupInvalidated);
@@ -80,38 +82,40 @@ impl<S: Storage> Records<S> {
         join_all(joined).await.into_iter().collect()
     }
 
-    /// Returns the value of a group and its expiry, and writes a new value if there is none.
+    /// Returns the value of a group and its expiry.
+    ///
+    /// Writes a new value if there is none.
     async fn group_value(&self, key: Key) -> Result<(GroupValue, Timestamp)> {
         let new = GroupValue { value: random_id(), since: Timestamp::EPOCH, by: self.id };
         let now = self.config.clock.now();
-        // One retry: the write fails if another process has just written a value, which the second read finds. It fails twice
-        // only where values are invalidated or evicted faster than they are read.
+        // Two attempts: the write fails if another process has just written a value, which the second read finds. Both fail
+        // only if values are invalidated or evicted faster than they are read.
         for last in [false, true] {
-            let there = self.store.read(key).await?;
-            if let Some(record) = &there
+            let existing = self.storage.read(key).await?;
+            if let Some(record) = &existing
                 && let Some(value) = value_in(record, now)
             {
                 return Ok((value, record.retain_until()));
             }
             let kept = now + TOMBSTONE;
             let record = entry::record(Slot::Group(new), kept);
-            if self.store.write_if(key, there.as_ref().map(Record::stamp), record).await? {
+            if self.storage.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
                 return Ok((new, kept));
             }
             if last {
                 break;
             }
         }
-        Err(Error::new(ErrorKind::Other, "the group changes all the time"))
+        Err(Error::new(ErrorKind::Other, "the group is invalidated too often to join it"))
     }
 
-    /// Returns whether a response is still a member of the groups that it was stored with.
+    /// Returns whether a response is still a member of all its groups.
     pub(crate) async fn belongs(&self, groups: &[Membership]) -> Result<bool> {
         if groups.is_empty() {
             return Ok(true);
         }
-        // At the same time, so that many groups cost one round trip. Their number is bounded where they are stored.
-        let reads = join_all(groups.iter().map(|group| self.store.read(group.key))).await;
+        // Read at the same time, so that many groups cost one round trip. `join` has bounded their number.
+        let reads = join_all(groups.iter().map(|group| self.storage.read(group.key))).await;
         let now = self.config.clock.now();
         for (group, read) in groups.iter().zip(reads) {
             if !self.is_member(group, read?.as_ref(), now) {
@@ -121,31 +125,35 @@ impl<S: Storage> Records<S> {
         Ok(true)
     }
 
-    /// Returns the same as [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
+    /// Returns the result of [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
     pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
-            let there = self.store.read_now(group.key)?.ok()?;
-            if !self.is_member(group, there.as_ref(), now) {
+            let existing = self.storage.read_now(group.key)?.ok()?;
+            if !self.is_member(group, existing.as_ref(), now) {
                 return Some(false);
             }
         }
         Some(true)
     }
 
-    /// Returns whether a group's record makes a response a member. A pending invalidation of the group does not.
-    fn is_member(&self, group: &Membership, there: Option<&Record>, now: Timestamp) -> bool {
+    /// Returns whether the record of a group makes a response its member.
+    ///
+    /// It is not if an invalidation of the group is pending.
+    fn is_member(&self, group: &Membership, existing: Option<&Record>, now: Timestamp) -> bool {
         self.pending.get(group.key).is_none()
-            && there.and_then(|record| value_in(record, now)).is_some_and(|there| there.value == group.value)
+            && existing
+                .and_then(|record| value_in(record, now))
+                .is_some_and(|existing| existing.value == group.value)
     }
 
     /// Invalidates all responses with a tag.
-    pub(crate) async fn end_tag(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub(crate) async fn invalidate_tag(self: &Arc<Self>, name: &str) -> Result<()> {
         telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by its key.
-    pub(crate) async fn end_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
+    pub(crate) async fn invalidate_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
         telemetry::invalidated(&self.observer, "hand", None);
         self.invalidate_group(key, None).await.into_result()
     }
@@ -155,7 +163,7 @@ impl<S: Storage> Records<S> {
     /// # Errors
     ///
     /// Returns `Config` if `of` is not an origin, and `Unavailable` if the storage has not taken the invalidation yet.
-    pub(crate) async fn end_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
+    pub(crate) async fn invalidate_origin_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
         let uri = of.parse::<Uri>().ok();
         let Some(uri) = uri.as_ref().and_then(EffectiveUri::of_uri) else {
             let expected = "not an origin: expected a scheme and a host, like https://example.com";
@@ -166,20 +174,21 @@ impl<S: Storage> Records<S> {
         self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
 
+    /// Invalidates a group, whose origin is that of the URI `of` if it has one.
     async fn invalidate_group(self: &Arc<Self>, group: Key, of: Option<&str>) -> InvalidationOutcome {
-        // Before the write: a response that joins after this, and by the old value, is refused or no longer a member.
-        self.changes.note(group);
+        // Before the write: a response that joins with the old value after this is refused, or stops being a member.
+        self.changes.add_group(group);
         self.invalidate(group, of).await
     }
 
     /// Invalidates the groups that the response to an unsafe request names.
     pub(crate) async fn invalidate_named(self: &Arc<Self>, request: &request::Parts, response: &HeaderMap) {
-        // A recording is kept as it is, for later replays.
+        // A recording is never invalidated, so that replays find all of it.
         if self.config.recording().is_some() {
             return;
         }
         let NamedGroups { names, ignored } = policy::invalidated_groups(&request.method, response);
-        note_ignored("cache-group-invalidation", ignored);
+        report_ignored_groups("cache-group-invalidation", ignored);
         if names.is_empty() {
             return;
         }
@@ -190,16 +199,17 @@ impl<S: Storage> Records<S> {
         let groups =
             names.iter().flat_map(|name| origins.iter().map(|origin| self.group_keyer.group(origin, name)));
         names.iter().for_each(|_| telemetry::invalidated(&self.observer, "group", None));
-        // At the same time, so that a storage that hangs costs the request one deadline. Bounded by `MOST_GROUPS` names of two
-        // origins each.
+        // At the same time, so that a storage that hangs costs the request one deadline. There are at most `MOST_GROUPS` names
+        // of two origins each.
         join_all(groups.map(|group| self.invalidate_group(group, Some(&uri)))).await;
     }
 
     /// Returns a group's record with a new value, which has no members.
-    pub(super) fn group_ended(&self, there: Option<&Record>, now: Timestamp) -> Record {
+    pub(super) fn group_ended(&self, existing: Option<&Record>, now: Timestamp) -> Record {
         let value = GroupValue { value: random_id(), since: now, by: self.id };
-        // At least as long as the former value: a late first write of a value, which is compared with nothing, must fail.
-        let until = there.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
+        // Kept at least as long as the former value: the late first write of a value, which is compared with nothing, has to
+        // fail.
+        let until = existing.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
         entry::record(Slot::Group(value), until)
     }
 }
@@ -213,7 +223,7 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
 }
 
 /// Sends an event if a field names more groups than are used.
-pub(crate) fn note_ignored(field: &'static str, ignored: usize) {
+pub(crate) fn report_ignored_groups(field: &'static str, ignored: usize) {
     if ignored > 0 {
         tracing::debug!(field, heard = MOST_GROUPS, ignored, "too many groups are named");
     }

@@ -1,12 +1,12 @@
-//! The storage behind deadlines and two breakers.
+//! The storage with deadlines and two circuit breakers.
 //!
 //! # Invariants
 //!
-//! - Every operation ends within its deadline inside a tokio runtime. Outside of one there are no timers, and an operation
-//!   takes as long as the storage takes.
+//! - Inside a tokio runtime, every operation ends within its deadline. Outside a runtime there are no timers, and an
+//!   operation takes as long as the storage takes.
 //! - Reads that fail do not open the breaker of writes, and writes that fail do not open that of reads.
 //! - A storage that refuses writes is still read.
-//! - A panic while the storage reads or writes a record is an error of the operation.
+//! - A panic in the storage while it reads or writes a record is returned as an error.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,12 +19,12 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::backlog::{Backlog, Waiting};
+use super::backlog::{Backlog, BacklogPermit};
 use super::breaker::{Breaker, PAUSE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::{Gauge, Level, Observer};
+use crate::observe::{Gauge, GaugeGuard, Observer};
 use crate::service::config::Config;
-use crate::storage::{Key, Record, Retain, Stamp, Storage, exclusive};
+use crate::storage::{Key, Record, Retain, Stamp, Storage, lock_key};
 use crate::time::Clock;
 
 /// Runs the operations of a storage within their deadlines.
@@ -36,20 +36,20 @@ pub(crate) struct Guarded<S> {
     reads: Breaker,
     writes: Breaker,
     backlog: Arc<Backlog>,
-    /// The storage refused its last write, since it is full or read-only.
+    /// The storage refuses writes, since it is full or read-only.
     ///
     /// Relaxed, as is `refused_at`: both only decide which events are sent.
     refuses_writes: AtomicBool,
-    /// When a write was refused last, in milliseconds since the epoch.
+    /// When the last write was refused, in milliseconds since the epoch.
     refused_at: AtomicU64,
     observer: Arc<Observer>,
-    /// Raises the gauge while a breaker is open. A std `Mutex`, which also orders the tasks that show the breakers: each reads
-    /// them under it, so that the last one shows their present state.
-    open_level: Mutex<Option<Level>>,
+    /// Raises the gauge while a breaker is open. A std `Mutex`, which also orders the tasks that report the breakers: each
+    /// reads the breakers under it, so that the last task reports their current state.
+    open_gauge: Mutex<Option<GaugeGuard>>,
 }
 
 impl<S: Storage> Guarded<S> {
-    /// Wraps a storage with the deadlines of a configuration.
+    /// Wraps a storage with the deadlines of the settings.
     pub(crate) fn new(storage: S, config: &Config, observer: Arc<Observer>) -> Self {
         Self {
             storage,
@@ -62,21 +62,21 @@ impl<S: Storage> Guarded<S> {
             refuses_writes: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
             observer,
-            open_level: Mutex::default(),
+            open_gauge: Mutex::default(),
         }
     }
 
     /// Returns the storage itself, without deadlines and breakers.
-    pub(crate) fn store(&self) -> &S {
+    pub(crate) fn inner(&self) -> &S {
         &self.storage
     }
 
     /// Reads a record if the storage answers at once and its last read succeeded.
     pub(crate) fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
-        if !self.reads.is_well() {
+        if !self.reads.is_healthy() {
             return None;
         }
-        // After a panic `read` is asked instead, whose failure the breaker counts.
+        // After a panic, the caller calls `read` instead, where the breaker counts the failure.
         catch_unwind(AssertUnwindSafe(|| self.storage.read_now(key))).unwrap_or(None)
     }
 
@@ -85,12 +85,12 @@ impl<S: Storage> Guarded<S> {
         self.run("read", &self.reads, self.deadline, async { self.storage.read(key).await }).await
     }
 
-    /// Reads a chunk of a body that has begun, within the longer deadline of a body.
+    /// Reads a chunk of a body within the longer deadline of a body.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
         self.run("read_chunk", &self.reads, self.body_deadline, async { self.storage.read(key).await }).await
     }
 
-    /// Returns whether all of these records are there.
+    /// Returns whether all of these records are stored.
     pub(crate) async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         if keys.is_empty() {
             return Ok(true);
@@ -105,10 +105,11 @@ impl<S: Storage> Guarded<S> {
         self.run_write("write", async { self.storage.write(key, record).await }, |()| true).await
     }
 
-    /// Writes a record without comparing, to a key that other tasks compare, if it is still due. Returns whether it was.
+    /// Overwrites a record without comparing, if that is still due, and returns whether it was.
     ///
-    /// `is_due` and `done` are called under the key's lock. Of two tasks that carry out one invalidation the second writes
-    /// nothing: its record would end a response that was stored after the first one.
+    /// Other tasks may compare the key. `is_due` and `done` are called under the key's lock. So of two tasks that write the
+    /// tombstone of one invalidation, the second writes nothing: its tombstone would invalidate a response that was stored
+    /// after the first one.
     pub(crate) async fn overwrite(
         &self,
         key: Key,
@@ -117,10 +118,10 @@ impl<S: Storage> Guarded<S> {
         done: impl Fn() + Send + Sync,
     ) -> Result<bool> {
         let write = async {
-            // A storage of the user's may have the provided `write_if`, which reads and then writes under this lock. A write
-            // that did not take it could fall between the two and be overwritten. A tokio mutex, since it is held while the
-            // storage is awaited; the deadline bounds that.
-            let _guard = exclusive(key).await;
+            // A storage of the user may have the provided `write_if`, which reads and then writes under this lock. A write
+            // without the lock could happen between the two, and be overwritten. It is a tokio mutex, since it is held while
+            // the storage is awaited. The deadline bounds that time.
+            let _guard = lock_key(key).await;
             if !is_due() {
                 return Ok(false);
             }
@@ -138,7 +139,7 @@ impl<S: Storage> Guarded<S> {
         self.run_write("write_if", write, |written| *written).await
     }
 
-    /// Moves the expiry of records, and returns how many of them are there.
+    /// Moves the expiry of records, and returns how many of them exist.
     pub(crate) async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
         if keys.is_empty() {
             return Ok(0);
@@ -147,46 +148,46 @@ impl<S: Storage> Guarded<S> {
         self.run("retain", &self.writes, self.deadline, retain).await
     }
 
-    /// Deletes records, and returns how many were there.
+    /// Deletes records, and returns how many of them existed.
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
         let delete = async { self.storage.delete_many(keys).await };
         self.run("delete_many", &self.writes, self.deadline, delete).await
     }
 
-    /// Returns whether the storage has more to write than it takes.
+    /// Returns whether the backlog of the storage is full.
     pub(crate) fn is_busy(&self) -> bool {
         self.backlog.is_full()
     }
 
-    /// Reserves a place in the backlog for a part of a response.
+    /// Acquires a permit of the backlog for a record of a response.
     ///
     /// # Errors
     ///
-    /// Returns `Busy` if there is none. This is counted as a response that is not stored.
-    pub(super) fn enter(&self, record: &Record) -> Result<Waiting> {
-        self.backlog.enter(record.weight()).inspect_err(|_| self.note_shed())
+    /// Returns `Busy` if no permit is left. The response is then counted as not stored.
+    pub(super) fn acquire_backlog(&self, record: &Record) -> Result<BacklogPermit> {
+        self.backlog.acquire(record.weight()).inspect_err(|_| self.count_shed())
     }
 
     /// Counts a response that is not stored because the backlog is full.
-    pub(crate) fn note_shed(&self) {
-        self.backlog.note_shed();
+    pub(crate) fn count_shed(&self) {
+        self.backlog.count_shed();
     }
 
-    /// Refuses a record that is longer than the storage takes, before it is sent there.
+    /// Checks that a record is not longer than the storage accepts, before it is sent.
     fn fits(&self, record: &Record) -> Result<()> {
         if record.weight() <= self.storage.max_record_len() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::TooLarge, "the record is longer than the storage takes"))
+        Err(Error::new(ErrorKind::TooLarge, "the record is longer than the storage accepts"))
     }
 
-    /// Returns a listing whose steps each have the deadline of a body.
+    /// Returns a listing each step of which has the deadline of a body.
     pub(crate) fn steps<T: Send, L: Stream<Item = Result<T>> + Send>(
         &self,
         listing: L,
     ) -> impl Stream<Item = Result<T>> + Send + use<T, L, S> {
         let deadline = self.body_deadline;
-        // Boxed, since the listing is pinned and moves from step to step. It ends with its first late step.
+        // Boxed, since the listing has to be pinned, and moves from step to step. It ends with its first late step.
         stream::unfold(Some(Box::pin(listing)), move |listing| async move {
             let mut listing = listing?;
             match within(deadline, async { Ok(listing.next().await) }).await {
@@ -197,7 +198,9 @@ impl<S: Storage> Guarded<S> {
         })
     }
 
-    /// Runs a write, and adapts the backlog and the events about refused writes to its result.
+    /// Runs a write, and updates the backlog by its result.
+    ///
+    /// It also sends the events about refused writes.
     async fn run_write<T>(
         &self,
         name: &'static str,
@@ -206,8 +209,10 @@ impl<S: Storage> Guarded<S> {
     ) -> Result<T> {
         let result = self.run(name, &self.writes, self.deadline, operation).await;
         match &result {
-            Ok(_) => self.backlog.taken(),
-            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy) => self.backlog.late(),
+            Ok(_) => self.backlog.write_in_time(),
+            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy) => {
+                self.backlog.write_late()
+            }
             Err(_) => {}
         }
         match &result {
@@ -218,8 +223,8 @@ impl<S: Storage> Guarded<S> {
                 }
             }
             Ok(done) if self.refuses_writes.load(Ordering::Relaxed) && is_written(done) => {
-                // A storage that is nearly full takes one record and refuses the next. So it counts as taking writes again only
-                // when it has refused none for a while.
+                // A storage that is nearly full accepts one record and refuses the next. So the event that it accepts writes
+                // again is sent only after it has refused none for a while.
                 let since = self.clock.now().as_millis().abs_diff(self.refused_at.load(Ordering::Relaxed));
                 if u128::from(since) >= PAUSE.as_millis()
                     && self.refuses_writes.swap(false, Ordering::Relaxed)
@@ -234,8 +239,8 @@ impl<S: Storage> Guarded<S> {
 
     /// Runs an operation through a breaker, within a deadline.
     ///
-    /// The caller wraps the storage's call in an async block, so that a panic while the storage makes its future is caught
-    /// as well.
+    /// The caller puts the call of the storage into an async block, so that a panic while the storage makes its future is
+    /// caught as well.
     async fn run<T>(
         &self,
         name: &'static str,
@@ -260,14 +265,14 @@ impl<S: Storage> Guarded<S> {
             {
                 breaker.failed(name, error);
                 if breaker.is_open() {
-                    // At each failure, not only at the first: a recorder of metrics may have been installed since.
-                    self.show_breakers();
+                    // At each failure, not only at the first: a metrics recorder may have been installed since.
+                    self.report_breakers();
                 }
             }
-            // An answer, or a refusal that is about this record: the storage is well.
+            // A result, or an error about this record only: the storage works.
             _ => {
                 if breaker.succeeded() {
-                    self.show_breakers();
+                    self.report_breakers();
                 }
             }
         }
@@ -275,12 +280,13 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Sets the gauge to whether a breaker is open.
-    fn show_breakers(&self) {
-        let mut level = self.open_level.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock: read before it, an old state could be shown after a newer one, and would stay.
+    fn report_breakers(&self) {
+        let mut gauge = self.open_gauge.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: otherwise an old state could be reported after a newer one.
         let is_open = self.reads.is_open() || self.writes.is_open();
-        *level = None;
-        *level = is_open.then(|| self.observer.raise(Gauge::LeftAlone));
+        // Dropped first, so that the gauge is not raised twice.
+        *gauge = None;
+        *gauge = is_open.then(|| self.observer.raise(Gauge::BreakerOpen));
     }
 }
 
@@ -290,18 +296,18 @@ impl<S: Storage> Guarded<S> {
 ///
 /// Returns the operation's error, `Timeout` if it is not done in time, or `Other` if it panicked.
 pub(crate) async fn within<T>(deadline: Duration, operation: impl Future<Output = Result<T>>) -> Result<T> {
-    // A panic in a storage must not fail a request that can be answered without it. Unwind safety is the storage's own: its
-    // state is used again by other tasks in any case.
+    // A panic in the storage must not fail a request that can be answered without the storage. Unwind safety is asserted,
+    // because other tasks use the storage after a panic in any case.
     let operation = AssertUnwindSafe(operation).catch_unwind();
     let operation = operation
         .map(|result| result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked"))));
     let mut operation = pin!(operation);
-    // Polled once before a timer is made: a storage in memory is done by then, and a timer costs more than its answer.
+    // Polled once before a timer is made: a storage in memory completes at once, and a timer costs more than its answer.
     let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {
         return result;
     }
-    // Outside a runtime a timer would panic.
+    // Outside a runtime, creating a timer would panic.
     if tokio::runtime::Handle::try_current().is_err() {
         return operation.await;
     }

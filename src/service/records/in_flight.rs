@@ -1,22 +1,22 @@
-//! The in-flight writes of this process, through which its lookups see the storage.
+//! The in-flight writes of this process, which its lookups take into account.
 //!
 //! The writes to one key form a chain. Its base is the stamp that the first write is compared with, and each further write is
-//! compared with the one before it. The storage holds the base or one of the elements, depending on how far it has come, and
-//! is about to hold the last element. So a lookup that reads any of these stamps answers with the last element. Any other
-//! stamp was written by another process or by an invalidation. It wins, and ends the chain.
+//! compared with the one before it. The storage holds the base or one of the elements, depending on how many it has written,
+//! and will hold the last element. So a lookup that reads any of these stamps answers with the last element. Any other stamp
+//! was written by another process or by an invalidation. It wins, and ends the chain.
 //!
 //! # Invariants
 //!
-//! - A record is in its chain from before its caller has the last byte of the response until the storage has answered.
+//! - A record is in its chain before the caller has the last byte of the response, and until the storage has answered.
 //! - The elements of a chain are written one after another, in order.
 //! - An element that is not written takes its successors with it, also when its writer is dropped or panics.
 //! - A chain leaves the map when it has no element left to write.
 //!
 //! # Locks
 //!
-//! There is one lock for the map and one for each chain. The lock of the map is taken first where both are held. All are
-//! std `Mutex`es: they are held for operations on maps and queues, never across an await, and they are taken in `drop`,
-//! where nothing can be awaited.
+//! There is one lock for the map, and one for each chain. If both are held, the lock of the map is taken first. All are std
+//! `Mutex`es: they are held for operations on maps and queues, never across an await, and they are taken in `drop`, where
+//! nothing can be awaited.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,24 +26,26 @@ use tokio::sync::Notify;
 
 use crate::storage::{Key, Record, Stamp};
 
-/// How many written stamps a chain remembers. A lookup may read a stamp and resolve it some writes later: one that is more
-/// than 32 writes late takes the stamp for another process's, which ends the chain and costs a fetch.
+/// How many written stamps a chain remembers. A lookup may read a stamp, and resolve it after further writes. A lookup that is
+/// more than 32 writes late takes the stamp for that of another process, which ends the chain and costs a fetch.
 const MAX_WRITTEN: usize = 32;
 
-/// Keeps the in-flight writes of one cache.
+/// The in-flight writes of one cache.
 #[derive(Debug, Default)]
 pub(crate) struct InFlightWrites {
-    /// The number of keys that are being written, so that the usual lookup takes no lock. It is stored under the lock of the
-    /// map.
+    /// The number of keys that are being written.
     ///
-    /// SeqCst orders it with the storage's own state. A write is counted before it is handed to the storage, and no longer
-    /// counted after the storage has acknowledged it. So a task that reads zero, and reads the storage afterwards, finds the
-    /// record there; and a request that was started by the end of a response sees the count of that response's record.
+    /// It lets the usual lookup take no lock. It is stored under the lock of the map.
+    ///
+    /// SeqCst orders it with the state of the storage. A write is counted before it is given to the storage, and until the
+    /// storage has acknowledged it. So a task that reads zero, and reads the storage afterwards, finds the record there. And a
+    /// request that was started by the end of a response sees that the record of that response is counted.
     len: AtomicUsize,
     /// Guards both maps. Taken before the lock of a chain.
     writes: Mutex<Writes>,
 }
 
+/// The records that are being written, by key.
 #[derive(Debug, Default)]
 struct Writes {
     chains: HashMap<Key, Arc<Chain>>,
@@ -51,28 +53,31 @@ struct Writes {
     chunks: HashMap<Key, Record>,
 }
 
-/// Orders the writes to one key.
+/// The writes to one key, in order.
 #[derive(Debug)]
 pub(crate) struct Chain {
     /// Guards the elements. Taken after the lock of the map.
-    state: Mutex<State>,
+    state: Mutex<ChainState>,
     /// Notified after an element has been written, and after the chain has lost elements.
     progress: Notify,
 }
 
+/// The state of a chain under its lock.
 #[derive(Debug)]
-struct State {
-    /// The stamps that a lookup may still have read: the base, and the elements that the storage has acknowledged.
+struct ChainState {
+    /// The stamps of the base, and of the elements that the storage has acknowledged. A lookup may have read any of them.
     written: VecDeque<Option<Stamp>>,
     /// The elements that the storage has not acknowledged yet.
     elements: VecDeque<Record>,
-    /// The newest element, kept after it has been written. `None` if the chain has ended without a result.
+    /// The newest element, which stays after it has been written. `None` if the chain was ended, or all of it was cut.
     last: Option<Record>,
     /// A lookup has answered with the newest element, so that a request may be reading its body.
     is_asked: bool,
 }
 
-/// Holds an element of a chain until it is written. Dropping it before [`written`](Write::written) cuts the chain there.
+/// An element of a chain that is being written.
+///
+/// If it is dropped before [`written`](Write::written) is called, the chain is cut at this element.
 #[derive(Debug)]
 pub(crate) struct Write {
     in_flight: Arc<InFlightWrites>,
@@ -83,7 +88,7 @@ pub(crate) struct Write {
     is_done: bool,
 }
 
-/// Holds a chunk that is being written. Readers find the chunk until this is dropped.
+/// A chunk that is being written. Readers find it until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ChunkWrite {
     in_flight: Arc<InFlightWrites>,
@@ -93,12 +98,12 @@ pub(crate) struct ChunkWrite {
 
 /// Tells how a record that was read from the storage relates to a chain.
 #[derive(Debug)]
-pub(crate) enum Seen {
-    /// It belongs to the chain, and the storage is about to hold this record instead.
+pub(crate) enum Resolved {
+    /// It belongs to the chain, and the storage will hold this record instead.
     Last(Record),
     /// It was written by another process or by an invalidation.
     Foreign,
-    /// The chain has ended since it was read, and it may be older than that. Read again.
+    /// The chain has ended since it was read, so that it may be outdated. It has to be read again.
     Outdated,
 }
 
@@ -110,18 +115,20 @@ impl InFlightWrites {
 
     /// Returns the chain of a key.
     ///
-    /// Call it before the storage is read. A write that ends between the two is then in the storage; the other way round it
-    /// would be found in neither.
+    /// Call it before the storage is read. A write that ends between the two is then found in the storage. In the other order
+    /// it could be found in neither.
     pub(crate) fn chain(&self, key: Key) -> Option<Arc<Chain>> {
         if self.is_empty() { None } else { self.lock().chains.get(&key).cloned() }
     }
 
-    /// Tells how a stamp that was read after [`chain`](Self::chain) relates to the chain. A foreign stamp ends the chain.
-    pub(crate) fn resolve(&self, key: Key, chain: &Arc<Chain>, there: Option<Stamp>) -> Seen {
-        // Only the lock of the chain, which a lookup of another key does not want. Ending the chain needs that of the map, and
-        // that is taken first: so this one is released, and the chain looked up again.
-        let seen = chain.lock().resolve(there);
-        if matches!(seen, Seen::Foreign) {
+    /// Returns how a stamp that was read after [`chain`](Self::chain) relates to the chain.
+    ///
+    /// A foreign stamp ends the chain.
+    pub(crate) fn resolve(&self, key: Key, chain: &Arc<Chain>, existing: Option<Stamp>) -> Resolved {
+        // Takes only the lock of the chain, for which no lookup of another key waits. Ending the chain needs the lock of the
+        // map, which has to be taken first. So this lock is released, and the chain is looked up again.
+        let seen = chain.lock().resolve(existing);
+        if matches!(seen, Resolved::Foreign) {
             let mut writes = self.lock();
             match writes.chains.get(&key) {
                 Some(current) if Arc::ptr_eq(current, chain) => {
@@ -130,8 +137,8 @@ impl InFlightWrites {
                     drop(writes);
                     chain.end();
                 }
-                // Between the two locks the chain ended by itself: the storage may be beyond what was read.
-                _ => return Seen::Outdated,
+                // The chain ended between the two locks, so that the storage may hold a newer record than was read.
+                _ => return Resolved::Outdated,
             }
         }
         seen
@@ -139,12 +146,12 @@ impl InFlightWrites {
 
     /// Adds a write that is compared with `seen`.
     ///
-    /// Returns `None` if another record is being written against the same stamp already, so that this one would lose.
+    /// Returns `None` if another write is compared with the same stamp, so that this one would lose.
     pub(crate) fn write(self: &Arc<Self>, key: Key, seen: Option<Stamp>, record: Record) -> Option<Write> {
         let mut writes = self.lock();
-        // The lock of the map is held until the element is in its chain: the chain cannot leave the map in between.
-        let there = writes.chains.get(&key).cloned();
-        let added = there.and_then(|chain| {
+        // The lock of the map is held until the element is in its chain, so that the chain cannot leave the map in between.
+        let existing = writes.chains.get(&key).cloned();
+        let added = existing.and_then(|chain| {
             let is_added = chain.lock().push(seen, &record)?;
             Some((chain, is_added))
         });
@@ -184,11 +191,11 @@ impl InFlightWrites {
         chains.into_iter().filter_map(last).collect()
     }
 
-    /// Removes a chain from the map if all of its elements are written or cut.
+    /// Removes a chain from the map if it has no element left to write.
     fn leave(&self, key: Key, chain: &Arc<Chain>) {
         let mut writes = self.lock();
-        // The key may have a newer chain by now. Elements are added under this lock too, so that none comes in between.
-        let is_own = writes.chains.get(&key).is_some_and(|there| Arc::ptr_eq(there, chain));
+        // The key may have a newer chain by now. Elements are added under this lock too, so that none is added in between.
+        let is_own = writes.chains.get(&key).is_some_and(|existing| Arc::ptr_eq(existing, chain));
         if is_own && chain.lock().elements.is_empty() {
             writes.chains.remove(&key);
             self.count(&writes);
@@ -207,8 +214,9 @@ impl InFlightWrites {
 }
 
 impl Chain {
+    /// Returns a chain with one element.
     fn new(base: Option<Stamp>, record: &Record) -> Self {
-        let state = State {
+        let state = ChainState {
             written: VecDeque::from([base]),
             elements: VecDeque::from([record.clone()]),
             last: Some(record.clone()),
@@ -220,10 +228,10 @@ impl Chain {
     /// Returns whether the storage may have held a stamp since the chain began.
     pub(crate) fn begins_with(&self, stamp: Option<Stamp>) -> bool {
         let state = self.lock();
-        state.written.contains(&stamp) || state.place(stamp).is_some()
+        state.written.contains(&stamp) || state.index_of(stamp).is_some()
     }
 
-    /// Ends the chain: none of its elements is written any more.
+    /// Ends the chain, so that none of its elements is written any more.
     fn end(&self) {
         {
             let mut state = self.lock();
@@ -234,13 +242,15 @@ impl Chain {
         self.progress.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ChainState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Adds an element if it is compared with the newest one. Returns whether it was, or `None` if the chain is over.
+impl ChainState {
+    /// Adds an element if it is compared with the newest one.
+    ///
+    /// Returns whether it was added, or `None` if the chain is over.
     fn push(&mut self, seen: Option<Stamp>, record: &Record) -> Option<bool> {
         let follows = self.last.as_ref().is_some_and(|last| seen == Some(last.stamp()));
         if follows {
@@ -251,20 +261,20 @@ impl State {
         if follows || !self.elements.is_empty() { Some(follows) } else { None }
     }
 
-    /// Tells how a stamp relates to the chain, and notes that the newest element was returned.
-    fn resolve(&mut self, there: Option<Stamp>) -> Seen {
-        let Some(last) = self.last.clone() else { return Seen::Outdated };
-        let is_own = self.written.contains(&there) || self.place(there).is_some();
+    /// Returns how a stamp relates to the chain, and marks the newest element as returned.
+    fn resolve(&mut self, existing: Option<Stamp>) -> Resolved {
+        let Some(last) = self.last.clone() else { return Resolved::Outdated };
+        let is_own = self.written.contains(&existing) || self.index_of(existing).is_some();
         if !is_own {
-            // A chain whose elements are all written says nothing about later records.
-            return if self.elements.is_empty() { Seen::Outdated } else { Seen::Foreign };
+            // After all elements are written, any process may have written a later record, and the chain does not know it.
+            return if self.elements.is_empty() { Resolved::Outdated } else { Resolved::Foreign };
         }
         self.is_asked = true;
-        Seen::Last(last)
+        Resolved::Last(last)
     }
 
-    /// Returns the place of an element among those that are not written yet.
-    fn place(&self, stamp: Option<Stamp>) -> Option<usize> {
+    /// Returns the index of an element among those that are not written yet.
+    fn index_of(&self, stamp: Option<Stamp>) -> Option<usize> {
         self.elements.iter().position(|element| Some(element.stamp()) == stamp)
     }
 
@@ -277,12 +287,12 @@ impl State {
         self.written.push_back(Some(first.stamp()));
     }
 
-    /// Removes an element that is not written, and all after it.
+    /// Removes an element that was not written, and all elements after it.
     ///
-    /// Each of them is compared with the one before, so that the storage would refuse them all.
+    /// Each of them is compared with the one before, so that the storage would refuse all of them.
     fn cut(&mut self, stamp: Stamp) {
-        if let Some(place) = self.place(Some(stamp)) {
-            self.elements.truncate(place);
+        if let Some(index) = self.index_of(Some(stamp)) {
+            self.elements.truncate(index);
             self.last = self.elements.back().cloned();
         }
     }
@@ -308,14 +318,14 @@ impl Write {
     ///
     /// Returns `false` if one of them was not written, so that this one would lose.
     pub(crate) async fn turn(&self) -> bool {
-        // One round for each element before this one. Each of those ends within its deadline, or is dropped.
+        // One round for each element before this one. Each of those is written within its deadline, or dropped.
         loop {
             let mut progress = std::pin::pin!(self.chain.progress.notified());
             // Registers before the chain is looked at, so that progress between the two is not missed.
             progress.as_mut().enable();
             {
-                // A block of its own: the guard must be gone before the await.
-                match self.chain.lock().place(Some(self.record.stamp())) {
+                // In a block, so that the guard is dropped before the await.
+                match self.chain.lock().index_of(Some(self.record.stamp())) {
                     Some(0) => return true,
                     Some(_) => {}
                     None => return false,
@@ -330,8 +340,8 @@ impl Write {
         self.is_done = true;
         {
             let mut state = self.chain.lock();
-            // It is gone if a lookup has seen a foreign record since. That record is newer than this one.
-            if state.place(Some(self.record.stamp())) == Some(0) {
+            // The element was removed if a lookup has seen a foreign record since. That record is newer than this one.
+            if state.index_of(Some(self.record.stamp())) == Some(0) {
                 state.advance();
             }
         }
@@ -339,11 +349,13 @@ impl Write {
         self.in_flight.leave(self.key, &self.chain);
     }
 
-    /// Cuts the chain at an element that the storage refused, and returns whether a lookup may have answered with it.
+    /// Cuts the chain at this element, which the storage refused.
+    ///
+    /// Returns whether a lookup may have answered with the element.
     pub(crate) fn failed(self) -> bool {
         let state = self.chain.lock();
-        // A successor of a head was compared with it, so that a lookup has returned it. The chain is cut when `self` is
-        // dropped, which is after this guard.
+        // An element with a successor was returned by a lookup, since the successor is compared with it. The chain is cut when
+        // `self` is dropped, which is after the guard.
         let is_last = state.last.as_ref().is_some_and(|last| last.stamp() == self.record.stamp());
         !is_last || state.is_asked
     }
@@ -374,8 +386,8 @@ impl ChunkWrite {
 impl Drop for ChunkWrite {
     fn drop(&mut self) {
         let mut writes = self.in_flight.lock();
-        // Compared by its stamp, so that only this announcement is removed, not a later one of the same key.
-        if writes.chunks.get(&self.key).is_some_and(|there| there.stamp() == self.record.stamp()) {
+        // Compared by its stamp, so that a later announcement of the same key is not removed.
+        if writes.chunks.get(&self.key).is_some_and(|existing| existing.stamp() == self.record.stamp()) {
             writes.chunks.remove(&self.key);
             self.in_flight.count(&writes);
         }
@@ -395,15 +407,15 @@ mod tests {
         Record::new("x", Timestamp::NEVER)
     }
 
-    fn last(in_flight: &InFlightWrites, there: Option<Stamp>) -> Option<Stamp> {
-        match in_flight.resolve(KEY, &in_flight.chain(KEY)?, there) {
-            Seen::Last(record) => Some(record.stamp()),
-            Seen::Foreign | Seen::Outdated => None,
+    fn last(in_flight: &InFlightWrites, existing: Option<Stamp>) -> Option<Stamp> {
+        match in_flight.resolve(KEY, &in_flight.chain(KEY)?, existing) {
+            Resolved::Last(record) => Some(record.stamp()),
+            Resolved::Foreign | Resolved::Outdated => None,
         }
     }
 
     #[test]
-    fn storage_at_any_element_shows_the_last_one() {
+    fn lookup_at_any_element_returns_the_last() {
         for written in 0..4 {
             let in_flight = Arc::new(InFlightWrites::default());
             let mut stamps = vec![None];
@@ -418,7 +430,7 @@ mod tests {
                 assert_eq!(write.turn().now_or_never(), Some(true));
                 write.written();
             }
-            assert!(stamps.iter().all(|there| last(&in_flight, *there) == stamps[4]));
+            assert!(stamps.iter().all(|existing| last(&in_flight, *existing) == stamps[4]));
             assert!(writes[1..].iter().all(|write| write.turn().now_or_never().is_none()), "not in turn");
             for write in writes {
                 write.written();
@@ -428,9 +440,9 @@ mod tests {
     }
 
     #[test]
-    fn element_that_fails_takes_its_successors_with_it() {
+    fn failed_element_removes_its_successors() {
         let in_flight = Arc::new(InFlightWrites::default());
-        let first = in_flight.write(KEY, None, record()).expect("it is alone");
+        let first = in_flight.write(KEY, None, record()).expect("no other write");
         let second = in_flight.write(KEY, Some(first.record().stamp()), record()).expect("it follows");
         let third = in_flight.write(KEY, Some(second.record().stamp()), record()).expect("it follows");
         drop(second);
@@ -444,10 +456,10 @@ mod tests {
     #[test]
     fn foreign_record_ends_the_chain() {
         let in_flight = Arc::new(InFlightWrites::default());
-        let write = in_flight.write(KEY, None, record()).expect("it is alone");
+        let write = in_flight.write(KEY, None, record()).expect("no other write");
         let foreign = Some(record().stamp());
-        let chain = in_flight.chain(KEY).expect("it is under way");
-        assert!(matches!(in_flight.resolve(KEY, &chain, foreign), Seen::Foreign));
+        let chain = in_flight.chain(KEY).expect("the chain exists");
+        assert!(matches!(in_flight.resolve(KEY, &chain, foreign), Resolved::Foreign));
         assert!(in_flight.is_empty());
         assert_eq!(write.turn().now_or_never(), Some(false));
         let next = in_flight.write(KEY, foreign, record()).expect("a new chain begins");

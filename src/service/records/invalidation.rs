@@ -1,14 +1,16 @@
-//! Invalidation: writing a tombstone over the head of an entry, or a new value over that of a group.
+//! The invalidation of entries and groups.
+//!
+//! The head of an entry is overwritten with a tombstone, and the value of a group with a new one.
 //!
 //! An invalidation is *settled* when the storage has acknowledged the tombstone. Until then it is pending: it is kept in
-//! [`PendingInvalidations`](super::pending_invalidations::PendingInvalidations) and tried again.
+//! [`PendingInvalidations`](super::pending_invalidations::PendingInvalidations), and tried again.
 //!
 //! # Invariants
 //!
 //! - After an invalidation is settled, no process serves a response whose fetch began before it.
-//! - While an invalidation is pending, this process serves and stores nothing for the entry, and goes on trying.
-//! - A tombstone is always new, and is written without comparing, whatever is stored there: a write that was compared with
-//!   what stood there before fails, in every process.
+//! - While an invalidation is pending, this process neither serves nor stores a response of the entry, and goes on trying.
+//! - A tombstone has a new stamp, and is written without comparing, whatever is stored at the key. Every write that is
+//!   compared with an earlier record then fails, in every process.
 //! - An invalidation that has begun goes on if its caller is cancelled.
 
 use std::sync::Arc;
@@ -25,17 +27,18 @@ use crate::service::tasks::Driven;
 use crate::service::telemetry;
 use crate::storage::{Key, Kind, Stamp, Storage};
 
-/// The first pause before pending invalidations are tried again, and the least after a failure.
+/// The pause before the first attempt, and the shortest pause after a failure. A brief failure of the storage is over by
+/// then.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause, which is that of the breaker: while it is open, it would only refuse earlier attempts.
+/// The longest pause. It is the pause of the breaker, which would refuse earlier attempts while it is open.
 const LAST_PAUSE: Duration = super::breaker::PAUSE;
-/// The pause after a success. It yields to requests: many invalidations may be pending when a storage comes back.
+/// The pause after a success. It leaves room for requests: many invalidations may be pending when a storage recovers.
 const PAUSE_BETWEEN: Duration = Duration::from_millis(1);
 
-/// Tells how far an invalidation has come.
+/// Tells whether an invalidation is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InvalidationOutcome {
-    /// This call has written the tombstone with the stamp.
+    /// This call has written the tombstone, which has this stamp.
     Written(Stamp),
     /// Another task has written a tombstone since the invalidation was added.
     Settled,
@@ -44,13 +47,17 @@ pub(crate) enum InvalidationOutcome {
 }
 
 impl InvalidationOutcome {
-    /// Returns the result for a caller that invalidates by hand.
+    /// Returns the result for a user who invalidates an entry or a group.
+    ///
+    /// # Errors
+    ///
+    /// Returns `Unavailable` if the invalidation is pending.
     pub(crate) fn into_result(self) -> Result<()> {
         match self {
             Self::Written(_) | Self::Settled => Ok(()),
             Self::Pending => Err(Error::new(
                 ErrorKind::Unavailable,
-                "the storage has not taken the invalidation yet: this process treats it as done, and tries again",
+                "the storage has not confirmed the invalidation: this process treats it as done, and tries again",
             )),
         }
     }
@@ -59,15 +66,16 @@ impl InvalidationOutcome {
 impl<S: Storage> Records<S> {
     /// Invalidates an entry or a group.
     ///
-    /// `of` is the URI or key text of what it invalidates; `None` if that may be of any origin.
+    /// `of` is the URI or key text of what is invalidated. `None` if that may belong to any origin.
     pub(crate) async fn invalidate(self: &Arc<Self>, head: Key, of: Option<&str>) -> InvalidationOutcome {
-        // Before the first attempt: from here on this process treats the entry as invalidated, whatever the storage does.
+        // Added before the first attempt: from here on, this process treats the entry as invalidated, whatever the storage
+        // does.
         self.pending.add(head, of, self.config.clock.now());
         let records = Arc::clone(self);
-        // In a task if it has to wait, so that a caller that is cancelled does not cancel it.
+        // In a task if it has to wait, so that cancelling the caller does not cancel it.
         let outcome = match self.tasks.drive(async move { records.settle(head).await }) {
             Driven::Done(outcome) => outcome,
-            // The task panicked, or its runtime shuts down.
+            // The task panicked, or its runtime has shut down.
             Driven::Spawned(task) => task.await.unwrap_or(InvalidationOutcome::Pending),
             Driven::NoRuntime => InvalidationOutcome::Pending,
         };
@@ -80,27 +88,27 @@ impl<S: Storage> Records<S> {
     /// Writes the tombstone of a pending invalidation, or the new value of a group.
     pub(crate) async fn settle(&self, head: Key) -> InvalidationOutcome {
         let Some(id) = self.pending.get(head) else { return InvalidationOutcome::Settled };
-        // Read only to learn which chunks may expire: whatever is there is overwritten. A storage that fails to answer is
-        // not asked to write as well, since requests wait for this and each operation may take its whole deadline.
-        let Ok(there) = self.store.read(head).await else { return InvalidationOutcome::Pending };
+        // Read only to learn which chunks may expire: any record at the key is overwritten. If the read fails, no write is
+        // tried, since requests wait for this, and each operation may take its whole deadline.
+        let Ok(existing) = self.storage.read(head).await else { return InvalidationOutcome::Pending };
         let now = self.config.clock.now();
         let until = now + TOMBSTONE;
         let tombstone = match head.kind {
-            Kind::Group => self.group_ended(there.as_ref(), now),
+            Kind::Group => self.group_ended(existing.as_ref(), now),
             _ => entry::record(Slot::Fence { until, placeholder: false }, until),
         };
         let stamp = tombstone.stamp();
-        // Also where a newer invalidation has replaced this one: its caller waits for its own tombstone, and this caller must
-        // not be told that all is done before one is written.
+        // It is also due if a newer invalidation has replaced this one: this caller must not return before a tombstone is
+        // written, and the newer one writes its own.
         let is_due = || self.pending.get(head).is_some();
-        // Only this invalidation: one that was added meanwhile is still to be written.
+        // Removes only this invalidation, since one that was added meanwhile is still to be written.
         let done = || self.pending.remove(head, id);
-        let mut written = self.store.overwrite(head, tombstone.clone(), is_due, done).await;
+        let mut written = self.storage.overwrite(head, tombstone.clone(), is_due, done).await;
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
-            // Deleting the entry makes room for the tombstone. Another process that stores in between is overwritten by it.
-            // One retry: if the room is taken by then, the invalidation stays pending.
-            let _ = self.store.delete_many(&[head]).await;
-            written = self.store.overwrite(head, tombstone, is_due, done).await;
+            // Deleting the entry makes room for the tombstone, which also overwrites what another process stores in between.
+            // One retry: if the room has been used by then, the invalidation stays pending.
+            let _ = self.storage.delete_many(&[head]).await;
+            written = self.storage.overwrite(head, tombstone, is_due, done).await;
         }
         match written {
             Ok(true) => {}
@@ -108,28 +116,28 @@ impl<S: Storage> Records<S> {
             Ok(false) => return InvalidationOutcome::Settled,
             Err(_) => return InvalidationOutcome::Pending,
         }
-        if let Some(variant) = there.as_ref().and_then(decode).and_then(Slot::variant) {
+        if let Some(variant) = existing.as_ref().and_then(decode).and_then(Slot::variant) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }
         InvalidationOutcome::Written(stamp)
     }
 
-    /// Spawns the task that writes pending invalidations once the storage is back.
+    /// Spawns the task that writes the pending invalidations when the storage has recovered.
     ///
-    /// There is one task for all of them. It is not counted among the tasks that `idle` waits for, since a storage may be
-    /// away for hours. It ends with its runtime, after which a request in another runtime spawns it again.
+    /// There is one task for all of them. It is not counted among the tasks that `idle` waits for, since a storage may fail
+    /// for hours. It ends with its runtime. A request in another runtime then spawns it again.
     pub(crate) fn settle_later(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(mut settler) = self.pending.begin_settling() else { return };
-        // Weak, so that the task does not keep a cache alive that was dropped. The root, since a partition may be dropped while
-        // others go on.
+        // Weak, so that the task does not keep a cache alive after it was dropped. The root, since a partition may be dropped
+        // while the others go on.
         let records = Arc::downgrade(self.root());
         runtime.spawn(async move {
             let mut pause = FIRST_PAUSE;
-            // The invalidations that are left of this round. In rounds, so that an entry that the storage fails for is tried
-            // once for each time that all others are, and holds up none of them.
+            // The invalidations that are left in this round. In rounds, so that an entry for which the storage always fails
+            // does not hold up the others.
             let mut round: Vec<Key> = Vec::new();
-            // Without a bound on the attempts: an invalidation is given up only at the bound of their number.
+            // The number of attempts has no bound, since an invalidation must not be lost. The number of invalidations has one.
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(records) = records.upgrade() else { return };
@@ -138,7 +146,7 @@ impl<S: Storage> Records<S> {
                 }
                 let Some(head) = round.pop() else {
                     // Another task may have added an invalidation after `keys`, and have left it to this task. So the mark
-                    // is given back first, and the count is read afterwards.
+                    // is dropped first, and the count is read afterwards.
                     drop(settler);
                     if records.pending.is_empty() {
                         return;
@@ -155,23 +163,25 @@ impl<S: Storage> Records<S> {
         });
     }
 
-    /// Invalidates the URI of a successful unsafe request, and the URIs that its response names (RFC 9111 §4.4).
+    /// Invalidates what a successful unsafe request may have changed (RFC 9111 §4.4).
     ///
-    /// Returns the stamp of the tombstone that was written for the request's own URI. Its response may be stored behind it.
+    /// This is the URI of the request, and the URIs that its response names.
+    ///
+    /// Returns the stamp of the tombstone of the request's own URI, with which the write of its response can be compared.
     pub(crate) async fn invalidate_all(
         self: &Arc<Self>,
         uri: &EffectiveUri<'_>,
         named: &[Uri],
-        asked: &request::Parts,
+        request: &request::Parts,
     ) -> Option<Stamp> {
         let head = self.keyer.head(uri);
         telemetry::invalidated(
             &self.observer,
             "method",
-            EffectiveUri::of(asked, &self.config.defaults).as_ref(),
+            EffectiveUri::of(request, &self.config.defaults).as_ref(),
         );
         let others = named.iter().filter_map(|uri| {
-            let other = self.config.identity.of_uri(uri, asked)?;
+            let other = self.config.identity.of_uri(uri, request)?;
             let (key, text) = (self.keyer.head(&other), other.to_text());
             Some((key, text, uri)).filter(|_| key != head)
         });
@@ -180,7 +190,7 @@ impl<S: Storage> Records<S> {
             (key, text)
         });
         let others: Vec<(Key, String)> = others.collect();
-        // All at the same time, so that a storage that hangs costs the request one deadline.
+        // All at the same time, so that a storage that hangs costs the request only one deadline.
         let others = join_all(others.iter().map(|(key, text)| self.invalidate(*key, Some(text))));
         let (own, _) = join(self.invalidate(head, Some(&uri.to_text())), others).await;
         match own {

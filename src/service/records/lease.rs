@@ -1,14 +1,14 @@
-//! Leases, by which one process fetches for all that share a storage.
+//! Leases, which let one process fetch for all processes that share a storage.
 //!
-//! A lease is a record of its own kind beside the head or variant that is fetched. It is only an optimization: a process
-//! that cannot acquire it in time fetches anyway, and `write_if` decides which response is kept.
+//! A lease is a record of its own kind, whose key belongs to the head or variant that is fetched. It is only an optimization:
+//! a process that cannot acquire it in time fetches anyway, and `write_if` decides which response is stored.
 //!
 //! # Invariants
 //!
 //! - At most one process holds the lease of a key at a time, as long as its storage compares and writes atomically.
-//! - A lease is released when the response is stored, or when it is certain that it will not be.
-//! - The lease of a process that dies expires with its time.
-//! - A request waits for a lease no longer than its caller's deadline and the time of the lease.
+//! - A lease is released when the response is stored, or when it is certain that it will not be stored.
+//! - The lease of a process that dies expires after the time of the lease.
+//! - A request waits for a lease no longer than its caller's deadline, and no longer than the time of the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +20,26 @@ use super::Records;
 use crate::service::tasks::{Driven, after};
 use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
-/// The first pause before a waiting process looks again: a fast origin has answered by then.
+/// The first pause before a waiting process reads again. A fast origin has answered by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause. Each look costs two or three reads, and a response is found this much later at most.
+/// The longest pause between two attempts. Each attempt costs two or three reads, and a response is found at most this much
+/// later than it was stored.
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How much later than expected a lease may end, because clocks differ. One that ends later still was written by a process
-/// whose clock is wrong, or is no lease, and is overwritten.
+/// How much later than expected a lease may end, because clocks differ. A lease that ends even later was written by a process
+/// whose clock is wrong, and is overwritten, or it would block all others for that time.
 const LEASE_SKEW: Duration = Duration::from_secs(60);
 
-/// Keeps other processes from fetching the same. Released when it is dropped.
+/// Keeps other processes from fetching for the same key until it is dropped.
 pub(crate) struct Lease<S: Storage> {
     records: Arc<Records<S>>,
     key: Key,
     stamp: Stamp,
 }
 
-/// Tells a request what to do after it asked for a lease.
+/// Tells a request what to do after it has tried to acquire a lease.
 pub(crate) enum Leased<S: Storage> {
-    /// Fetch. There is no lease if leases are off, if it could not be acquired in time, or if the storage failed.
+    /// Fetch. There is no lease if leases are disabled, if it could not be acquired in time, or if the storage failed.
     Fetch(Option<Lease<S>>),
     /// Look in the storage again, since another process has written there. With the lease, no other process fetches now.
     Look(Option<Lease<S>>),
@@ -47,13 +48,13 @@ pub(crate) enum Leased<S: Storage> {
 impl<S: Storage> Records<S> {
     /// Acquires the lease of a key, and waits while another process holds it.
     ///
-    /// The wait ends when the lease is released, when the record at the key is no longer the one that was seen, or when the
-    /// time is over.
+    /// The wait ends when the lease is released, when the record at the key is no longer the one that was seen, or at the
+    /// deadline.
     pub(crate) async fn lease(self: &Arc<Self>, at: Key, seen: Option<Stamp>, until: Instant) -> Leased<S> {
         let Some(time) = self.config.lease else { return Leased::Fetch(None) };
         let until = until.min(after(time));
         let mut pause = FIRST_PAUSE;
-        // Polls, since most storages cannot notify. Ends at `until`.
+        // Polls the storage, since most storages cannot notify. The loop ends at `until`.
         loop {
             let lease = match self.take_lease(at, time).await {
                 Ok(lease) if lease.is_some() || Instant::now() < until => lease,
@@ -63,8 +64,8 @@ impl<S: Storage> Records<S> {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
-            // Looked at also with the lease in hand: its former holder may have stored a response after this request looked
-            // in the storage, and before it released the lease.
+            // Read even if the lease was acquired: its former holder may have stored a response after this request looked in
+            // the storage, and before it released the lease.
             match self.is_still(at, seen).await {
                 Ok(false) => return Leased::Look(lease),
                 Ok(true) if lease.is_none() => {}
@@ -73,14 +74,14 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Returns whether nothing was written to a key since a stamp was seen there.
+    /// Returns whether a key still has the stamp that was seen there.
     ///
     /// # Errors
     ///
     /// Returns `()` if the storage failed.
     pub(crate) async fn is_still(&self, at: Key, seen: Option<Stamp>) -> Result<bool, ()> {
-        let there = self.read_slot(at, None).await.map_err(drop)?;
-        Ok(there.as_ref().map(Record::stamp) == seen)
+        let existing = self.read_slot(at, None).await.map_err(drop)?;
+        Ok(existing.as_ref().map(Record::stamp) == seen)
     }
 
     /// Acquires the lease of a key if no process holds it.
@@ -94,8 +95,8 @@ impl<S: Storage> Records<S> {
         time: Duration,
     ) -> Result<Option<Lease<S>>, ()> {
         let records = Arc::clone(self);
-        // In a task where it has to wait: a caller that goes away while the storage writes the lease must not leave it there
-        // for its whole time. The task then drops the lease, which gives it back.
+        // In a task if it has to wait: if the caller is cancelled while the storage writes the lease, the lease must not block
+        // other processes for its whole time. The task then drops the lease, which releases it.
         match self.tasks.drive(async move { records.write_lease(at, time).await }) {
             Driven::Done(lease) => lease,
             Driven::Spawned(task) => task.await.unwrap_or(Err(())),
@@ -103,21 +104,23 @@ impl<S: Storage> Records<S> {
         }
     }
 
+    /// Writes the record of a lease, unless another process holds it.
     async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Lease<S>>, ()> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
-        let there = self.store.read(key).await.map_err(drop)?;
+        let existing = self.storage.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
-        // Twice this process's own time, since another process may be set to a longer one.
-        if there.as_ref().is_some_and(|there| {
-            there.retain_until() > now && there.retain_until() <= now + time.saturating_mul(2) + LEASE_SKEW
+        // Twice the time of this process, since another process may be set to a longer time.
+        if existing.as_ref().is_some_and(|existing| {
+            existing.retain_until() > now
+                && existing.retain_until() <= now + time.saturating_mul(2) + LEASE_SKEW
         }) {
             return Ok(None);
         }
         let record = Record::new(Bytes::new(), now + time);
         let stamp = record.stamp();
-        let seen = there.as_ref().map(Record::stamp);
-        // Of several processes that find no lease, the storage lets one write.
-        let taken = self.store.write_if(key, seen, record).await.map_err(drop)?;
+        let seen = existing.as_ref().map(Record::stamp);
+        // If several processes find no lease, only one of their writes succeeds.
+        let taken = self.storage.write_if(key, seen, record).await.map_err(drop)?;
         Ok(taken.then(|| Lease { records: Arc::clone(self), key, stamp }))
     }
 }
@@ -125,11 +128,11 @@ impl<S: Storage> Records<S> {
 impl<S: Storage> Drop for Lease<S> {
     fn drop(&mut self) {
         let (records, key, stamp) = (Arc::clone(&self.records), self.key, self.stamp);
-        // In a task, since a storage cannot be awaited in `drop`. Without a runtime the lease expires with its time.
+        // In a task, since a storage cannot be awaited in `drop`. Without a runtime the lease expires after its time.
         self.records.tasks.spawn(async move {
-            // Compared with its own stamp: the lease may have expired and belong to another process now.
+            // Compared with its own stamp: the lease may have expired, and another process may hold it now.
             let ended = Record::new(Bytes::new(), records.config.clock.now());
-            let _ = records.store.write_if(key, Some(stamp), ended).await;
+            let _ = records.storage.write_if(key, Some(stamp), ended).await;
         });
     }
 }

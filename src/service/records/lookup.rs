@@ -1,16 +1,18 @@
-//! The lookup: it finds the stored response for a request, and notes the stamps that later writes are compared with.
+//! The lookup, which finds the stored response for a request.
+//!
+//! It also records the stamps that later writes are compared with.
 //!
 //! # Invariants
 //!
-//! - A snapshot is never refreshed. A second look makes a new one.
-//! - A candidate was selected by this request's own values, belongs to its URI, has not expired and is not invalidated.
-//! - If the storage fails, the lookup says so. Nothing is stored by such a snapshot.
+//! - A snapshot is never refreshed. A second lookup makes a new snapshot.
+//! - A candidate was selected by the values of this request, belongs to its URI, has not expired, and is not invalidated.
+//! - If the storage fails, the lookup returns that, and no response is stored by its snapshot.
 
 use http::{HeaderName, request};
 
 use super::Records;
 use super::changes::Mark;
-use super::in_flight::Seen;
+use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
 use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
@@ -19,32 +21,37 @@ use crate::key::EffectiveUri;
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
-/// How often a slot is read at most. Each further read means that a write of this process began or ended during the one
-/// before, so that a second read is rare. A request for a key that is always being written must end all the same.
+/// How often a slot is read at most. Each further read means that a write of this process began or ended during the read
+/// before, so that a second read is rare. The bound is for a key that is written all the time.
 const MAX_READS: usize = 4;
 
-/// Holds a read that the caller of a lookup has made already: the key, and the answer of the storage.
-pub(crate) type First = Option<(Key, Result<Option<Record>>)>;
+/// A read that was made before the lookup, with its key.
+pub(crate) type PriorRead = Option<(Key, Result<Option<Record>>)>;
 
-/// Notes what was stored where the response to a request would be stored.
+/// What a lookup saw at the keys where the response would be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
+    /// The key of the entry's head.
     pub(crate) head: Key,
+    /// The text of the key, which is the effective URI or a name that the user gave.
     pub(crate) key_text: Box<str>,
-    /// The URI, if the key is another text.
+    /// The effective URI, if the key has another text.
     pub(crate) uri: Option<Box<str>>,
-    /// The time of the lookup, which precedes the request to the origin.
+    /// The time of the lookup, which is before the request to the origin.
     pub(crate) at: Timestamp,
-    /// The count of invalidated groups and of deletions by then.
+    /// The number of group invalidations and deletions before the lookup.
     pub(crate) changes: Mark,
-    /// The stamp of the record at the head's key, of whatever kind.
+    /// The stamp of the record at the head's key, of any kind.
     pub(crate) seen: Option<Stamp>,
-    /// Until when some record must stand at the head's key. A late write that saw nothing there would succeed otherwise,
-    /// though the entry was invalidated since.
+    /// The head's key must not become empty before this time.
+    ///
+    /// Otherwise a late write whose lookup saw nothing there would succeed, although the entry was invalidated since.
     pub(crate) fence: Timestamp,
     /// The head, if this request can use it.
     pub(crate) usable: Option<Record>,
-    /// The key of the request's variant and the record that was there, if the variant is not the head's inline one.
+    /// The key of the request's variant, and the record there.
+    ///
+    /// `None` if that is the inline variant of the head.
     pub(crate) variant: Option<(Key, Option<Record>)>,
 }
 
@@ -54,7 +61,7 @@ impl Snapshot {
         self.uri.as_deref().unwrap_or(&self.key_text)
     }
 
-    /// Returns the names of the fields that select a variant of the entry, as far as the lookup saw.
+    /// Returns the names of the selecting fields in the head that the lookup saw.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match self.usable.as_ref().and_then(decode) {
             Some(Slot::Head(head)) => &head.names,
@@ -64,7 +71,7 @@ impl Snapshot {
 
     /// Returns the snapshot of a key where this cache has just written a tombstone.
     ///
-    /// `plain` is the URI, if the key is another text.
+    /// `plain` is the effective URI, if the key has another text.
     pub(crate) fn behind(
         head: Key,
         (uri, plain): (&EffectiveUri<'_>, Option<Box<str>>),
@@ -77,14 +84,15 @@ impl Snapshot {
     }
 }
 
-/// Tells what a lookup found.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A stored response for this request: its key and its record.
+    /// A stored response for this request, with its key and its record.
     Candidate(Key, Record),
-    /// No stored response, for a reason.
+    /// No stored response, for this reason.
     Nothing(MissReason),
-    /// The storage failed. Nothing may be stored either, since it is not known what a write has to be compared with.
+    /// The storage failed. The response must not be stored either, since it is not known what its write has to be compared
+    /// with.
     Failed,
 }
 
@@ -93,7 +101,7 @@ pub(crate) fn variant_in(record: &Record) -> Option<&Variant> {
     decode(record)?.variant()
 }
 
-/// Returns the head in a record, if it belongs to this URI and has not expired.
+/// Returns the head in a record, if it belongs to a URI and has not expired.
 pub(crate) fn usable_head<'a>(
     record: &'a Record,
     uri: &EffectiveUri<'_>,
@@ -106,51 +114,52 @@ pub(crate) fn usable_head<'a>(
 }
 
 impl<S: Storage> Records<S> {
-    /// Reads a head or variant through the in-flight writes of this process.
+    /// Reads a head or variant, and takes the in-flight writes of this process into account.
     ///
-    /// `first` is the answer of the storage, if it was read already while nothing was in flight.
+    /// `prior_read` is the result of a read that was made while nothing was in flight.
     pub(crate) async fn read_slot(
         &self,
         key: Key,
-        first: Option<Result<Option<Record>>>,
+        prior_read: Option<Result<Option<Record>>>,
     ) -> Result<Option<Record>> {
-        let mut first = first;
-        let mut there = None;
+        let mut prior_read = prior_read;
+        let mut existing = None;
         for _ in 0..MAX_READS {
-            // The chain comes before the storage: a write that ends between the two is then found in the storage.
+            // The chain is read before the storage, so that a write that ends between the two is found in the storage.
             let before = self.in_flight.chain(key);
-            there = match first.take() {
-                Some(first) => first?,
-                None => self.store.read(key).await?,
+            existing = match prior_read.take() {
+                Some(prior_read) => prior_read?,
+                None => self.storage.read(key).await?,
             };
             let chain = match before {
                 Some(chain) => chain,
                 None => match self.in_flight.chain(key) {
-                    // A chain began during the read. Where it does not begin with what was read, the storage has changed since.
-                    Some(chain) if chain.begins_with(there.as_ref().map(Record::stamp)) => chain,
+                    // A chain began during the read. If it does not begin with what was read, the storage has changed since.
+                    Some(chain) if chain.begins_with(existing.as_ref().map(Record::stamp)) => chain,
                     Some(_) => continue,
-                    None => return Ok(there),
+                    None => return Ok(existing),
                 },
             };
-            match self.in_flight.resolve(key, &chain, there.as_ref().map(Record::stamp)) {
-                Seen::Last(record) => return Ok(Some(record)),
-                Seen::Foreign => return Ok(there),
-                Seen::Outdated => {}
+            match self.in_flight.resolve(key, &chain, existing.as_ref().map(Record::stamp)) {
+                Resolved::Last(record) => return Ok(Some(record)),
+                Resolved::Foreign => return Ok(existing),
+                Resolved::Outdated => {}
             }
         }
-        // Possibly older than a write of this process that has just ended: at worst a fetch whose response loses.
-        Ok(there)
+        // It may be older than a write of this process that has just ended. At worst, it causes a fetch whose response is not
+        // stored.
+        Ok(existing)
     }
 
     /// Finds the stored response for a request.
     ///
-    /// `first` is the head, if it was read already while nothing was in flight.
+    /// `prior_read` is the read of the head, if it was made already while nothing was in flight.
     pub(crate) async fn lookup(
         &self,
         head: Key,
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
-        first: Option<Result<Option<Record>>>,
+        prior_read: Option<Result<Option<Record>>>,
     ) -> (Snapshot, Found) {
         let now = self.config.clock.now();
         let mut snapshot = Snapshot {
@@ -164,22 +173,23 @@ impl<S: Storage> Records<S> {
             usable: None,
             variant: None,
         };
-        // A pending invalidation is tried first: the lookup may answer only from what is stored after it. Boxed, since the
-        // future of the usual lookup would be larger by this rare branch.
+        // A pending invalidation is tried first, since the lookup may only return what is stored after it. Boxed, since this
+        // rare branch would enlarge the future of every lookup.
         if self.pending.get(head).is_some()
             && Box::pin(self.settle(head)).await == InvalidationOutcome::Pending
         {
             return (snapshot, Found::Failed);
         }
-        let Ok(there) = self.read_slot(head, first).await else { return (snapshot, Found::Failed) };
-        let Some(record) = there else { return (snapshot, Found::Nothing(MissReason::Absent)) };
+        let Ok(existing) = self.read_slot(head, prior_read).await else { return (snapshot, Found::Failed) };
+        let Some(record) = existing else { return (snapshot, Found::Nothing(MissReason::Absent)) };
         snapshot.seen = Some(record.stamp());
         snapshot.fence = match decode(&record) {
             Some(Slot::Head(head)) => head.fence,
             Some(Slot::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
-        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.tells_apart(head)) else {
+        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.covers_key_fields(head))
+        else {
             let reason = match decode(&record) {
                 Some(Slot::Fence { .. }) => MissReason::Invalidated,
                 Some(Slot::Head(_)) => MissReason::Expired,
@@ -199,7 +209,9 @@ impl<S: Storage> Records<S> {
         (snapshot, found)
     }
 
-    /// Finds the response for a request at the key of its own variant, which is not the head's inline one.
+    /// Finds the stored response at the key of the request's variant.
+    ///
+    /// It is not the inline variant of the head.
     pub(crate) async fn lookup_variant(
         &self,
         snapshot: &mut Snapshot,
@@ -207,15 +219,15 @@ impl<S: Storage> Records<S> {
         uri: &EffectiveUri<'_>,
         selection: [u8; 16],
     ) -> Found {
-        let Ok(there) = self.read_slot(key, None).await else { return Found::Failed };
-        snapshot.variant = Some((key, there.clone()));
+        let Ok(existing) = self.read_slot(key, None).await else { return Found::Failed };
+        snapshot.variant = Some((key, existing.clone()));
         let is_it = |record: &Record| match decode(record) {
             Some(Slot::Variant { key_text, variant, .. }) => {
                 uri.is_text(key_text) && variant.selection == selection
             }
             _ => false,
         };
-        match there.filter(is_it) {
+        match existing.filter(is_it) {
             Some(record) => {
                 let now = self.config.clock.now();
                 self.candidate(key, &snapshot.key_text, record, now).await
@@ -224,25 +236,27 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Returns whether this process knows of no invalidation of a response that the storage does not know of.
-    pub(crate) fn is_believed(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
+    /// Returns whether no invalidation that only this process knows concerns a response.
+    ///
+    /// Such an invalidation is pending or dropped, or was made in a storage to which this cache may not write.
+    pub(crate) fn is_not_invalidated(&self, key: Key, key_text: &str, variant: &Variant) -> bool {
         let stored = variant.response.response_time;
         let is_outdated = |key| self.outdated.since(key).is_some_and(|(since, _)| stored <= since);
         if is_outdated(key) || is_outdated(Key::head(key.entry)) {
             return false;
         }
-        // The dropped invalidations come last: one that is dropped between two of these checks is gone from the pending ones
-        // only when `believes` covers it. They end every response whose fetch began before.
+        // The dropped invalidations are checked last: an invalidation that is dropped between two of these checks is removed
+        // from the pending ones only after `permits` covers it.
         self.pending.get(key).is_none()
             && self.pending.get(Key::head(key.entry)).is_none()
-            && self.pending.believes(variant.response.request_time, key_text)
+            && self.pending.permits(variant.response.request_time, key_text)
     }
 
-    /// Returns a record as the candidate, if its response has not expired and is not invalidated.
+    /// Returns a record as the candidate, unless it has expired or is invalidated.
     async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {
         let belongs = match variant_in(&record) {
-            Some(variant) if variant.until > now && self.is_believed(key, key_text, variant) => {
-                // Boxed, since few responses have groups, and every lookup's future would be larger by their reads.
+            Some(variant) if variant.until > now && self.is_not_invalidated(key, key_text, variant) => {
+                // Boxed, since few responses have groups, and their reads would enlarge the future of every lookup.
                 match &*variant.response.groups {
                     [] => Ok(true),
                     groups => Box::pin(self.belongs(groups)).await,

@@ -1,13 +1,13 @@
-//! The records of entries: what a lookup finds, and every write to the storage.
+//! Reads and writes the records of entries.
 //!
-//! [`Records`] is the storage as one cache of this process sees it: behind deadlines and breakers (`guard`), through the
+//! [`Records`] is the storage as one cache of this process sees it: with deadlines and circuit breakers (`guard`), with the
 //! in-flight writes (`in_flight`), and without the entries whose invalidation is pending (`pending_invalidations`). Requests
 //! write heads, variants and chunks only through this folder.
 //!
 //! # Invariants
 //!
 //! - A lookup never refreshes the stamps that it saw; every later write of the same request is compared with them.
-//! - A record that this process has announced is found by its next lookup, until the storage has answered.
+//! - A record that this process has announced is found by its lookups until the storage has answered.
 //! - After an invalidation is settled, no process serves a response whose fetch began before it.
 //! - Every operation of the storage that a request waits for ends within its deadline.
 //! - Every map that grows with keys or groups has a bound. Reaching it costs hits, never correctness.
@@ -19,8 +19,8 @@
 //!
 //! # Neighbours
 //!
-//! Calls `entry`, `policy`, `key` and `storage`. Called by every other room. It knows no flights, and never calls the
-//! inner service.
+//! Calls `entry`, `policy`, `key` and `storage`. Called by every other folder of `service`. It knows no flights, and never
+//! calls the inner service.
 
 mod backlog;
 mod bounded_map;
@@ -55,57 +55,61 @@ use crate::key::Keyer;
 use crate::observe::Observer;
 use crate::storage::{Storage, Usage, random_id};
 
-pub(crate) use self::chunks::{KeptBody, Patience};
-pub(crate) use self::groups::note_ignored;
-pub(crate) use self::groups::{CLOCK_SKEW, Named, origin};
+pub(crate) use self::chunks::{ReadDeadline, RetainedBody};
+pub(crate) use self::groups::report_ignored_groups;
+pub(crate) use self::groups::{CLOCK_SKEW, GroupName, origin};
 pub(crate) use self::guard::within;
 pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};
-pub(crate) use self::lookup::{First, Found, Snapshot, usable_head, variant_in};
+pub(crate) use self::lookup::{Found, PriorRead, Snapshot, usable_head, variant_in};
 pub(crate) use self::recent_keys::RecentKeys;
 #[cfg(feature = "content-keys")]
 pub(crate) use self::selectors::ContentKey;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::selectors::Untold;
+pub(crate) use self::selectors::HiddenFields;
 pub(crate) use self::selectors::{forget_content, is_by_content};
 pub(crate) use self::writer::Warming;
-pub(crate) use self::writer::{Claim, Lost, Writer};
+pub(crate) use self::writer::{PlaceholderWrite, WriteError, Writer};
 
-/// The least time between two readings of the storage's usage, in milliseconds. A reading may cost the storage a scan.
+/// The minimum time between two readings of the storage's usage, in milliseconds. A reading may be a scan of the storage.
 #[cfg(feature = "metrics")]
 const USAGE_INTERVAL: u64 = 5_000;
 
-/// Reads and writes the records of one cache, and knows what the storage does not know yet.
+/// The records of one cache.
+///
+/// These are the records in the storage, and the changes that the storage has not acknowledged yet.
 pub(crate) struct Records<S: Storage> {
     pub(crate) config: Arc<Config>,
     pub(crate) tasks: Tasks,
     pub(crate) observer: Arc<Observer>,
     /// The storage with its breakers and its backlog, which all partitions share.
-    pub(crate) store: Arc<Guarded<S>>,
+    pub(crate) storage: Arc<Guarded<S>>,
     pub(crate) keyer: Keyer,
-    /// Makes the keys of groups and tags. It is the layer's own in every partition.
+    /// Makes the keys of groups and tags. All partitions use that of the layer, since they share groups.
     pub(crate) group_keyer: Keyer,
     pub(crate) in_flight: Arc<InFlightWrites>,
     pub(crate) pending: Arc<PendingInvalidations>,
-    /// The groups that this process has invalidated, and its deletions by filters.
+    /// The groups that this process has invalidated, and its deletions by filter.
     pub(crate) changes: Arc<Changes>,
-    /// Entries that are outdated in a storage to which this cache may not write.
+    /// The records that are outdated in a storage to which this cache may not write.
     pub(crate) outdated: RecentKeys,
-    /// Entries whose responses cannot be shared. Requests for them do not wait for each other.
+    /// The entries whose responses cannot be shared. Requests for them do not wait for each other.
     pub(crate) uncoalescable: RecentKeys,
-    /// The same for requests with Authorization, in a shared cache.
+    /// The entries whose responses cannot be shared by requests with Authorization, in a shared cache.
     pub(crate) uncoalescable_authorized: RecentKeys,
     /// A response was stored under an assumed scheme.
     has_assumed_scheme: AtomicBool,
-    /// Tells the policy of this cache from that of another one in this process. A decoded record that both share keeps what
-    /// was computed under one of them.
+    /// The number of this cache in the process.
+    ///
+    /// Two caches of one process may share decoded records in memory, which keep the freshness that one of them has
+    /// computed by its own policy. The number tells by which.
     pub(crate) number: u64,
-    /// Tells this cache from others that share the storage.
+    /// The random id of this cache, which tells it from the caches of other processes.
     pub(crate) id: [u8; 16],
     /// When the usage was read last, in milliseconds since the epoch.
     #[cfg(feature = "metrics")]
-    usage_shown: Arc<AtomicU64>,
-    /// The records that this is a partition of. They live as long as any partition.
+    usage_reported: Arc<AtomicU64>,
+    /// The records of the layer, if this is a partition of it.
     root: Option<Arc<Self>>,
 }
 
@@ -113,7 +117,7 @@ impl<S: Storage> Records<S> {
     /// Returns the records of a cache.
     pub(crate) fn new(storage: S, config: Arc<Config>, observer: Arc<Observer>, number: u64) -> Self {
         Self {
-            store: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
+            storage: Arc::new(Guarded::new(storage, &config, Arc::clone(&observer))),
             keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             group_keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             tasks: Tasks::default(),
@@ -127,19 +131,21 @@ impl<S: Storage> Records<S> {
             number,
             id: random_id(),
             #[cfg(feature = "metrics")]
-            usage_shown: Arc::default(),
+            usage_reported: Arc::default(),
             root: None,
             config,
             observer,
         }
     }
 
-    /// Returns the records of a partition, which shares the storage, the groups and the pending invalidations.
+    /// Returns the records of a partition.
+    ///
+    /// It shares the storage, the groups and the pending invalidations.
     #[cfg(feature = "reqwest")]
     pub(crate) fn partition(self: &Arc<Self>, config: Arc<Config>, number: u64) -> Self {
         let root = self.root();
         Self {
-            store: Arc::clone(&self.store),
+            storage: Arc::clone(&self.storage),
             keyer: Keyer::new(&config.key_secret, &config.partition, config.policy.shared),
             group_keyer: root.group_keyer.clone(),
             tasks: self.tasks.clone(),
@@ -155,60 +161,60 @@ impl<S: Storage> Records<S> {
             number,
             id: self.id,
             #[cfg(feature = "metrics")]
-            usage_shown: Arc::clone(&self.usage_shown),
+            usage_reported: Arc::clone(&self.usage_reported),
             root: Some(Arc::clone(root)),
             config,
         }
     }
 
-    /// Returns the records that this is a partition of, or else itself.
+    /// Returns the records of the layer, of which this may be a partition.
     fn root(self: &Arc<Self>) -> &Arc<Self> {
         self.root.as_ref().unwrap_or(self)
     }
 
-    /// Returns how much the storage keeps.
+    /// Returns how much the storage holds.
     pub(crate) async fn usage(&self) -> Result<Usage> {
-        within(self.config.operation_timeout, self.store.store().usage()).await
+        within(self.config.operation_timeout, self.storage.inner().usage()).await
     }
 
     /// Returns an error if the storage cannot be used.
     pub(crate) async fn check(&self) -> Result<()> {
-        within(self.config.operation_timeout, self.store.store().check()).await
+        within(self.config.operation_timeout, self.storage.inner().check()).await
     }
 
-    /// Closes the storage after the running tasks have ended, or after the deadline of a body.
+    /// Closes the storage after the running tasks have ended, or at the latest after `body_timeout`.
     pub(crate) async fn close(&self) -> Result<()> {
-        let patience = self.config.body_timeout;
+        let timeout = self.config.body_timeout;
         let idle = async {
             self.tasks.idle().await;
             Ok(())
         };
-        let _ = within(patience, idle).await; // a task that hangs must not keep the storage from being closed
-        within(patience, self.store.store().close()).await
+        let _ = within(timeout, idle).await; // a task that hangs must not keep the storage from being closed
+        within(timeout, self.storage.inner().close()).await
     }
 
-    /// Spawns a task that shows how much the storage keeps, unless that was shown recently.
+    /// Spawns a task that reports how much the storage holds, unless that was reported recently.
     #[cfg(feature = "metrics")]
-    fn show_usage(self: &Arc<Self>) {
+    fn report_usage(self: &Arc<Self>) {
         let now = self.config.clock.now().as_millis();
-        let shown = self.usage_shown.load(Ordering::Relaxed);
+        let shown = self.usage_reported.load(Ordering::Relaxed);
         let is_due = shown == 0 || now < shown || now - shown >= USAGE_INTERVAL;
-        // Of several tasks that find it due, the one that moves the time reads the usage. Relaxed, since nothing else is
-        // published by it.
+        // Of several tasks that find it due, only the one whose exchange succeeds reads the usage. Relaxed, since the time
+        // publishes no other memory.
         let order = Ordering::Relaxed;
-        if !is_due || self.usage_shown.compare_exchange(shown, now, order, order).is_err() {
+        if !is_due || self.usage_reported.compare_exchange(shown, now, order, order).is_err() {
             return;
         }
         let records = Arc::clone(self);
         // In a task, so that no response waits for the reading.
         self.tasks.spawn(async move {
             if let Ok(usage) = records.usage().await {
-                records.observer.show_usage(usage);
+                records.observer.report_usage(usage);
             }
         });
     }
 
     #[cfg(not(feature = "metrics"))]
     #[allow(clippy::unused_self)]
-    fn show_usage(&self) {}
+    fn report_usage(&self) {}
 }

@@ -1,7 +1,7 @@
-//! A bounded set of keys, each with the time when it was added last.
+//! A bounded set of keys, each with the time when it was last added.
 //!
-//! It serves three purposes: entries whose responses cannot be shared, entries whose origin failed recently, and entries
-//! that are outdated in a storage to which this cache may not write.
+//! It is used for entries whose responses cannot be shared, for records whose origin failed recently, and for records that
+//! are outdated in a storage to which this cache may not write.
 //!
 //! # Invariants
 //!
@@ -15,20 +15,20 @@ use super::bounded_map::BoundedMap;
 use crate::storage::Key;
 use crate::time::Timestamp;
 
-/// How many keys are kept. Each takes some 100 bytes, which makes one megabyte.
+/// How many keys are kept. Each takes about 100 bytes, so that the set takes at most one megabyte.
 const MAX_KEYS: usize = 10_000;
 
 /// Remembers keys for a while.
 #[derive(Debug)]
 pub(crate) struct RecentKeys {
-    /// The number of keys, so that a lookup takes no lock in the usual case of an empty set. It is stored under the lock.
+    /// The number of keys, which is stored under the lock. In the usual case of an empty set, a lookup takes no lock.
     ///
-    /// Relaxed is enough: it publishes nothing, since the keys themselves are read under the lock. A task that learned of a
-    /// key after `add` returned sees a length that counts it, by the coherence of a single atomic. A task that runs at the
-    /// same time may miss the key, as it would had it asked a moment earlier.
+    /// Relaxed is enough: it publishes nothing, since the keys themselves are read under the lock. A task that was started or
+    /// woken after `add` returned sees a length that counts the key, by the coherence of a single atomic. A task that runs at
+    /// the same time may miss the key, as it would have a moment earlier.
     len: AtomicUsize,
-    /// A std `Mutex`, since it is held for one operation on the map and never across an await. No other lock is taken under
-    /// it.
+    /// The keys. A std `Mutex`, since it is held for one operation on the map and never across an await. No other lock is
+    /// taken under it.
     keys: Mutex<BoundedMap<Key, (Timestamp, Option<u16>)>>,
 }
 
@@ -55,7 +55,7 @@ impl RecentKeys {
         }
     }
 
-    /// Returns when the key was added last, and with which status.
+    /// Returns when the key was last added, and with which status.
     pub(crate) fn since(&self, key: Key) -> Option<(Timestamp, Option<u16>)> {
         if self.len.load(Ordering::Relaxed) == 0 { None } else { self.lock().get(&key).copied() }
     }

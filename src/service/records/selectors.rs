@@ -1,14 +1,14 @@
-//! The selection of an entry and of its variant by a request.
+//! Selects the entry and the variant for a request.
 //!
 //! An entry is selected by the effective URI, or by a name that the user gave. A variant is selected by the fields that Vary
-//! names, by credentials in a private cache, and by every other part of the request that its origin may answer by and that
-//! the URI does not show (RFC 9111 §4.1).
+//! names, by credentials in a private cache, and by every other part of the request on which the response may depend and
+//! which the URI does not contain (RFC 9111 §4.1).
 //!
 //! # Invariants
 //!
 //! - Two requests select the same variant only if they agree in every field that the stored response names, and in the Host
-//!   field, the target and the client where those select.
-//! - A part that the user ignores selects nothing, and does not reach a rule either.
+//!   field, the target and the client if those select.
+//! - A part of the request that the user ignores selects nothing, and is not matched by rules either.
 
 use std::sync::atomic::Ordering;
 
@@ -24,20 +24,20 @@ use crate::service::config::Config;
 use crate::service::directives::options;
 use crate::storage::Storage;
 
-/// Holds the digest of a request's content, among its extensions, if the content selects the response.
+/// The digest of a request's content, among its extensions, if the content selects the response.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "content-keys"), allow(dead_code))]
 pub(crate) struct ContentKey(pub(crate) [u8; 32]);
 
 /// Marks a request to which its client adds fields that the cache does not see.
 ///
-/// A response to another client's request may have been selected by such fields, so that it does not answer this one.
+/// The response to a request of another client may depend on other fields, so that it does not answer this one.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
-pub(crate) struct Untold;
+pub(crate) struct HiddenFields;
 
-/// Stands for such a client among the selecting names. The asterisk tells it from the fields in use.
-const UNTOLD: HeaderName = HeaderName::from_static("*client");
+/// Stands for the hidden fields among the selecting names. No field in use has a name with an asterisk.
+const HIDDEN_FIELDS: HeaderName = HeaderName::from_static("*client");
 
 /// Returns whether a request's method and content select its response.
 pub(crate) fn is_by_content(request: &request::Parts) -> bool {
@@ -50,18 +50,20 @@ pub(crate) fn forget_content(request: &mut request::Parts) -> bool {
 }
 
 impl Config {
-    /// Returns the effective URI that a request's entry is stored under, or the name that the user gave to it.
+    /// Returns the effective URI of a request, or the name that the user gave.
+    ///
+    /// The entry of the request is stored under it.
     pub(crate) fn identify<'a>(&'a self, parts: &'a request::Parts) -> Option<EffectiveUri<'a>> {
         let name = options(parts).and_then(CacheOptions::key_text);
         self.identity.of(parts, name, &self.defaults)
     }
 
-    /// Returns the URI of a request, as text.
+    /// Returns the effective URI of a request as text.
     pub(crate) fn plain_uri(&self, parts: &request::Parts) -> Option<String> {
         Some(EffectiveUri::of(parts, &self.defaults)?.to_text())
     }
 
-    /// Returns the URI of a request, if its key is another text.
+    /// Returns the effective URI of a request as text, if its key has another text.
     pub(crate) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
         if self.identity.is_plain() && !key.is_named() {
             return None;
@@ -71,7 +73,7 @@ impl Config {
 
     /// Returns the URI that rules are matched with.
     ///
-    /// It lacks every part that the user ignores. Otherwise a client could add such a part to choose another rule for a
+    /// It lacks every part that the user ignores. Otherwise a client could add such a part, and so choose another rule for a
     /// response that all clients get.
     pub(crate) fn ruled_uri(&self, parts: &request::Parts) -> String {
         let uri = EffectiveUri::of(parts, &self.defaults);
@@ -84,7 +86,7 @@ impl Config {
     }
 
     /// Returns whether the Host field of a request selects its response.
-    fn has_host_beside(&self, request: &request::Parts) -> bool {
+    fn has_selecting_host(&self, request: &request::Parts) -> bool {
         let uri = || EffectiveUri::of(request, &self.defaults);
         request.headers.contains_key(header::HOST)
             && !self.policy.ignored_fields.contains(&header::HOST)
@@ -92,63 +94,67 @@ impl Config {
             && !self.is_named(request)
     }
 
-    /// Returns whether something that the origin does not know of selects the response.
+    /// Returns whether something that the origin may not take into account selects the response.
     ///
-    /// This is the case for a user's credentials, for a part of the key that the user of the cache added, and for a target that
-    /// was rewritten. The entity tag of another request's response must not be offered to the origin then.
-    pub(crate) fn stands_apart(&self, names: &[HeaderName], request: &request::Parts) -> bool {
+    /// This is so for credentials, for a part that the user has added to the key, and for a rewritten target. The entity tag
+    /// of another request's response must not be offered to the origin then.
+    pub(crate) fn has_hidden_selector(&self, names: &[HeaderName], request: &request::Parts) -> bool {
         let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
         policy::is_personal(names, &request.headers)
             || self.policy.key_fields.iter().any(has)
             || is_by_content(request)
-            || request.extensions.get::<Untold>().is_some()
-            || self.has_host_beside(request)
+            || request.extensions.get::<HiddenFields>().is_some()
+            || self.has_selecting_host(request)
             || (key::rewritten(request).is_some() && !self.is_named(request))
     }
 
-    /// Returns whether a head names every field that this cache selects by.
+    /// Returns whether a head names every field that selects a response in this cache.
     ///
-    /// A head that was stored by a cache with other settings may not.
-    pub(crate) fn tells_apart(&self, head: &Head) -> bool {
+    /// A head that a cache with other settings has stored may not.
+    pub(crate) fn covers_key_fields(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
             && head.left_out.as_ref().is_none_or(|left_out| left_out.is_within(&self.policy))
     }
 }
 
 impl<S: Storage> Records<S> {
-    /// Hashes the request's values of the selecting fields, and of everything else that selects a variant.
+    /// Returns the hash of everything in a request that selects a variant.
+    ///
+    /// This is the values of the fields with these names, and of the parts that always select.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
-        let target = [key::HOST_BESIDE, key::REWRITTEN, UNTOLD];
+        let target = [key::HOST_BESIDE, key::REWRITTEN, HIDDEN_FIELDS];
         let (config, ignored) = (&self.config, &self.config.policy.ignored_fields);
         self.keyer.selection(names.iter().chain(&target), |name| match name {
             name if *name == policy::CONTENT => {
                 let ContentKey(digest) = request.extensions.get()?;
                 Some([request.method.as_str().as_bytes(), b" ", digest].concat())
             }
-            name if *name == key::HOST_BESIDE => {
-                config.has_host_beside(request).then(|| policy::raw_value(&request.headers, &header::HOST))?
-            }
+            name if *name == key::HOST_BESIDE => config
+                .has_selecting_host(request)
+                .then(|| policy::raw_value(&request.headers, &header::HOST))?,
             name if *name == key::REWRITTEN => {
                 let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;
                 Some(config.identity.rewritten(uri).into_bytes())
             }
-            name if *name == UNTOLD => request.extensions.get::<Untold>().map(|_| Vec::new()),
+            name if *name == HIDDEN_FIELDS => request.extensions.get::<HiddenFields>().map(|_| Vec::new()),
             name => policy::selecting_value(name, &request.headers, ignored),
         })
     }
 
-    /// Remembers that a response is stored under an assumed scheme.
-    pub(super) fn note_scheme(&self, request: &request::Parts) {
+    /// Records that a response is stored under an assumed scheme.
+    pub(super) fn record_scheme(&self, request: &request::Parts) {
         if !key::has_scheme(request) {
-            // Relaxed: a flag that is only ever raised, and publishes nothing.
+            // Relaxed: the flag is only ever set, and publishes no other memory.
             self.has_assumed_scheme.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Returns the second URI under which the same resource may be stored, if a scheme was assumed.
+    /// Returns the URI with the other scheme, if one was assumed.
     ///
-    /// On one TLS server, requests of HTTP/2 name the scheme and those of HTTP/1.1 do not. The requests of a client always name
-    /// it, so that the cache of a client has nothing to invalidate twice.
+    /// The same resource may be stored under this URI too.
+    ///
+    /// On one TLS server, requests of HTTP/2 name the scheme, and those of HTTP/1.1 do not. The requests of a client always
+    /// name it, so that the cache of a client has nothing to invalidate twice.
     pub(crate) fn other_scheme(&self, request: &request::Parts, uri: &Uri) -> Option<Uri> {
         let other = match uri.scheme()? {
             scheme if *scheme == Scheme::HTTP => Scheme::HTTPS,

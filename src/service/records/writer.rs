@@ -1,16 +1,19 @@
-//! The writing half of the protocol between processes: it stores a response where a lookup looked.
+//! The writing half of the protocol between processes.
+//!
+//! A writer stores a response where its lookup looked.
 //!
 //! A record is *announced* when it is added to the in-flight writes, where the lookups of this process find it. It is
-//! *committed* when the storage has taken it.
+//! *committed* when the storage has acknowledged it.
 //!
 //! # Invariants
 //!
-//! - A head or variant is written once, and only by comparing with what the lookup saw. There is no second look.
+//! - A head or variant is written once, and only by comparing with what the lookup saw. The write is never retried with
+//!   another stamp.
 //! - A record is announced before its caller has the last byte of the response, and written after its chunks.
-//! - A placeholder is written before the first chunk if there was no usable head. The head is then compared with it, so
-//!   that an invalidation or an eviction while the chunks are written makes the write of the head fail.
+//! - A placeholder is written before the first chunk if there was no usable head. The write of the head is compared with
+//!   it, so that it fails after an invalidation or an eviction while the chunks were written.
 //! - If the comparison fails, the chunks are deleted, or expire after the grace if another request may be reading them.
-//! - If the result of a write is not known, the chunks are left to their own expiry, since the write may still land.
+//! - If the result of a write is not known, the chunks stay until their own expiry, since the write may still succeed.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 
 use super::Records;
-use super::chunks::Patience;
+use super::chunks::ReadDeadline;
 use super::in_flight::{ChunkWrite, Write};
 use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
@@ -34,9 +37,10 @@ use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
 
-/// Tells whether the response to a request that fetches ahead was stored.
+/// Tells whether the response to a prefetch was stored.
 ///
-/// It is among the extensions of the request, and concerns the cache of one number: a request may pass several caches.
+/// It is among the extensions of the request, with the number of the cache that it is for: a request may pass through several
+/// caches.
 #[derive(Clone, Debug)]
 pub(crate) struct Warming {
     number: u64,
@@ -47,14 +51,17 @@ impl Warming {
     const BEGUN: u8 = 1;
     const KEPT: u8 = 2;
 
+    /// Returns a mark for a prefetch into the cache with a number.
     pub(crate) fn new(number: u64) -> Self {
         Self { number, kept: Arc::default() }
     }
 
-    /// Marks the response as about to be stored.
+    /// Marks the response of a request as about to be stored.
+    ///
+    /// Returns `None` if the request is no prefetch into the cache with this number.
     pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
         let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
-        // Relaxed here and below: it is read after `idle`, which has synchronized with the tasks that wrote it.
+        // Relaxed, here and below: it is read after `Tasks::idle`, which synchronizes with the tasks that write it.
         warming.kept.store(Self::BEGUN, Ordering::Relaxed);
         Some(warming)
     }
@@ -64,42 +71,48 @@ impl Warming {
         self.kept.store(Self::KEPT, Ordering::Relaxed);
     }
 
-    /// Returns whether storing was begun and has not succeeded.
+    /// Returns whether storing has begun and has not succeeded.
     pub(crate) fn has_failed(&self) -> bool {
         self.kept.load(Ordering::Relaxed) == Self::BEGUN
     }
 }
 
-/// Stores one response. It is made when the head of the response has come, before its body.
+/// Stores one response. It is created when the head of the response has arrived, before its body.
 pub(crate) struct Writer<S: Storage> {
     pub(crate) records: Arc<Records<S>>,
     snapshot: Snapshot,
     target: WriteTarget,
+    /// The hash of the request's values of the selecting fields.
     selection: [u8; 16],
+    /// The response was selected by credentials.
     personal: bool,
+    /// The response was selected by something that the origin may not take into account.
     apart: bool,
-    /// Until when the response is kept.
+    /// Until when the response is retained.
     until: Timestamp,
-    /// Until when the chunks of its body are kept.
+    /// Until when the chunks of its body are retained.
     kept: Timestamp,
     response: StoredResponse,
     withheld: Withheld,
-    /// Present if the request fetches ahead.
+    /// Present if the request is a prefetch.
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
     body_id: [u8; 16],
     /// Reserves the head's key while chunks are written. Present if the lookup saw no usable head.
     placeholder: Option<Record>,
-    /// Another request than the one that fetched may be reading the body, and needs its chunks.
+    /// A follower may be reading the body, and needs its chunks.
     ///
-    /// SeqCst, since it is set and read by tasks that share no lock at that point. It is only ever raised.
+    /// It is only ever set. SeqCst, since the tasks that set and read it share no lock at that point.
     followed: AtomicBool,
-    /// Keeps other processes from fetching the same until this response is stored or is not going to be. A std `Mutex`,
-    /// held for taking the lease out, which any of the tasks that share this may do.
+    /// Keeps other processes from fetching for the key.
+    ///
+    /// It is released when this response is stored, or is certain not to be stored.
+    ///
+    /// A std `Mutex`, held to take the lease out, which any of the tasks that share the writer may do.
     lease: Mutex<Option<Lease<S>>>,
 }
 
-/// Selects the record that a response is written to.
+/// Tells which record a response is written to.
 enum WriteTarget {
     /// The head, whose inline variant the response becomes.
     Head { names: Selecting, generation: [u8; 16], same_generation: bool },
@@ -107,14 +120,14 @@ enum WriteTarget {
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
 }
 
-/// Holds the announced writes of a response that a 304 freshened.
-pub(crate) struct Freshened {
+/// The announced writes of a response that a 304 freshened.
+pub(crate) struct FreshenedWrite {
     write: Option<Write>,
     chunk: Option<ChunkWrite>,
 }
 
-impl Freshened {
-    /// Returns whether the body is written again.
+impl FreshenedWrite {
+    /// Returns whether the body is written again, into a chunk.
     pub(crate) fn has_chunk(&self) -> bool {
         self.chunk.is_some()
     }
@@ -136,17 +149,17 @@ impl<S: Storage> Writer<S> {
         let selection = records.selection(&names.names, request);
         let personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
-        let apart = records.config.stands_apart(&names.names, request);
-        records.note_scheme(request);
+        let apart = records.config.has_hidden_selector(&names.names, request);
+        records.record_scheme(request);
         let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
             Slot::Head(head) if (&head.names, &head.left_out) == (&names.names, &names.left_out) => {
                 Some(head)
             }
             _ => None,
         });
-        // The inline variant of a generation never changes its selection: other requests find their variants by the head, and
-        // would find this one in their place. So a response with other names, or for which there is no usable head, begins a
-        // new generation. That is random: one that was derived from anything could make old variants reachable again.
+        // The inline variant of a generation never changes its selection, since other requests find their variants by the
+        // head. So a response with other names, or without a usable head, begins a new generation. A generation is random: if
+        // it were derived from anything, old variants could become reachable again.
         let target = match (head, &snapshot.variant) {
             (Some(head), Some((key, seen))) if head.inline.selection != selection => {
                 WriteTarget::Variant { key: *key, generation: head.generation, seen: seen.clone() }
@@ -157,7 +170,7 @@ impl<S: Storage> Writer<S> {
             _ => WriteTarget::Head { names, generation: random_id(), same_generation: false },
         };
         let needed = until + GRACE;
-        // Slack saves moving the expiry at the next 304. A response without a validator is never confirmed and needs none.
+        // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
         let kept = match response.freshness(records.number, &records.config.policy).has_validator {
             true => with_slack(needed, records.config.clock.now()),
             false => needed,
@@ -198,12 +211,12 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns the hash of the request's values of those fields.
+    /// Returns the hash of the request's values of the selecting fields.
     pub(crate) fn selection(&self) -> [u8; 16] {
         self.selection
     }
 
-    /// Returns the key of another variant of the entry.
+    /// Returns the key of the entry's variant with another selection.
     pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
         let generation = match &self.target {
             WriteTarget::Head { generation, .. } | WriteTarget::Variant { generation, .. } => *generation,
@@ -216,11 +229,11 @@ impl<S: Storage> Writer<S> {
         self.snapshot.head
     }
 
-    /// Returns the snapshot under which another variant of the entry is stored beside this one.
+    /// Returns the snapshot for storing another variant of the entry at the same time.
     ///
-    /// It shows the head as it is once this response is stored. A variant that is stored under it is reachable only from then
-    /// on, and never if this response is not stored.
-    pub(crate) fn beside(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
+    /// It contains the head as it will be when this response is stored. A variant that is stored under it becomes reachable
+    /// with this response, and never if this response is not stored.
+    pub(crate) fn sibling_snapshot(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
         snapshot.usable = match &self.target {
             WriteTarget::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
@@ -236,17 +249,21 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Returns the stamp of the placeholder that is written while the body comes.
-    pub(crate) fn puts(&self) -> Option<Stamp> {
+    pub(crate) fn placeholder_stamp(&self) -> Option<Stamp> {
         self.placeholder.as_ref().map(Record::stamp)
     }
 
-    /// Returns whether a lookup that saw this at the head's key saw what this writer saw there, or its own placeholder.
-    pub(crate) fn stands_at(&self, seen: Option<Stamp>) -> bool {
-        seen == self.snapshot.seen || (seen.is_some() && seen == self.puts())
+    /// Returns whether a stamp is that of this writer's lookup or placeholder.
+    ///
+    /// The stamp was seen at the head's key.
+    pub(crate) fn matches_seen(&self, seen: Option<Stamp>) -> bool {
+        seen == self.snapshot.seen || (seen.is_some() && seen == self.placeholder_stamp())
     }
 
-    /// Notes that another request reads the body, and may need its chunks even if the record that names them is not written.
-    pub(crate) fn note_followed(&self) {
+    /// Marks that a follower reads the body.
+    ///
+    /// It may need the chunks even if the record that names them is not written.
+    pub(crate) fn mark_followed(&self) {
         self.followed.store(true, Ordering::SeqCst);
     }
 
@@ -258,6 +275,7 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Returns the key of a chunk of the body.
     fn chunk_key(&self, part: u32) -> Key {
         self.snapshot.head.sibling(Kind::Chunk, self.body_id, part)
     }
@@ -275,7 +293,7 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns the trailers that are stored, and given to every other request than the one that fetched.
+    /// Returns the part of the trailers that is stored, and that followers get.
     pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
         self.withheld.trailers(trailers)
     }
@@ -293,7 +311,8 @@ impl<S: Storage> Writer<S> {
             }
             WriteTarget::Head { names, generation, same_generation } => {
                 let fence = self.snapshot.fence;
-                // In the same generation further variants stay reachable, so that the head is kept as long as the one before.
+                // In the same generation, further variants stay reachable, so that the head is retained as long as the former
+                // one.
                 let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
                 let (Selecting { names, left_out }, generation) = (names.clone(), *generation);
@@ -309,7 +328,7 @@ impl<S: Storage> Writer<S> {
         Variant { until, selection, personal, apart, response }
     }
 
-    /// Returns a body of a length that is stored in this writer's chunks.
+    /// Returns a body with a length that is stored in this writer's chunks.
     fn chunked(&self, len: u64) -> StoredBody {
         let chunk_len = self.chunk_len() as u32;
         StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
@@ -317,7 +336,7 @@ impl<S: Storage> Writer<S> {
 
     /// Announces the record of a complete small body, before its caller has the last byte.
     ///
-    /// Returns `None` if another record is being written in its place.
+    /// Returns `None` if another write is compared with the same stamp.
     pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
         self.announce(self.record(StoredBody::Inline(body), trailers), self.seen(false))
     }
@@ -330,44 +349,46 @@ impl<S: Storage> Writer<S> {
     /// Announces a record, unless an invalidation forbids it.
     fn announce(&self, record: Record, seen: Option<Stamp>) -> Option<Write> {
         let write = self.records.in_flight.write(self.target_key(), seen, record)?;
-        // Looked up afterwards: a deletion that is noted before this is seen here, and a later one finds the announced record.
+        // Checked after the announcement: a deletion that was added before is seen here, and a later one finds the announced
+        // record.
         self.may_store(&write).then_some(write)
     }
 
     /// Returns the length of a chunk.
     pub(crate) fn chunk_len(&self) -> usize {
-        // Half of what the storage takes leaves room for the record around the chunk. A gibibyte at most, since the length is
+        // Half of what the storage accepts leaves room for the record around the chunk. At most a gibibyte, since the length is
         // stored in 32 bits, and at least a byte, so that every chunk advances the body.
-        self.records.config.chunk_len.min(self.records.store.store().max_record_len() / 2).clamp(1, 1 << 30)
+        self.records.config.chunk_len.min(self.records.storage.inner().max_record_len() / 2).clamp(1, 1 << 30)
     }
 
-    /// Returns the greatest length of a body that is stored within the record of its response.
+    /// Returns the maximum length of a body that is stored in its response's record.
     pub(crate) fn inline_len(&self) -> usize {
         let wanted =
-            self.records.config.inline_len.unwrap_or_else(|| self.records.store.store().inline_len());
+            self.records.config.inline_len.unwrap_or_else(|| self.records.storage.inner().inline_len());
         wanted.min(self.chunk_len())
     }
 
-    /// Writes the announced record, after the storage has taken its chunks. Returns whether it is stored.
+    /// Writes the announced record after its chunks, and returns whether it is stored.
     ///
-    /// `None` for `write` means that it could not be announced, since another record is being written in its place.
+    /// `write` is `None` if the record could not be announced, since another write is compared with the same stamp.
     pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
         let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
         let written = match &write {
             Some(write) if may_store => self.write_announced(write).await,
             _ => Ok(false),
         };
-        // Before the lease is released and the write is marked: a request that waits for either finds the variant by its head.
+        // Before the lease is released and the write is marked as written: a request that waits for either has to find the
+        // variant by its head.
         if let (Ok(true), Some(write)) = (&written, &write) {
             self.keep_reachable(write.record()).await;
         }
-        // The storage has answered, so that the processes that wait for the lease find what it holds.
-        self.give_back_lease();
+        // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
+        self.release_lease();
         match written {
             Ok(true) => {
                 write.into_iter().for_each(Write::written);
                 self.records.observer.count(Count::Stored);
-                self.records.show_usage();
+                self.records.report_usage();
                 if let Some(warming) = &self.warming {
                     warming.kept();
                 }
@@ -386,8 +407,8 @@ impl<S: Storage> Writer<S> {
             }
             Err(error) => {
                 telemetry::write_failed(&self.records.observer, "write_if", &error);
-                // `Busy`, of the backlog or of the storage, says that the write was not done. After any other error it may still
-                // land and name the chunks, which therefore stay until their own expiry.
+                // After `Busy`, from the backlog or from the storage, the record is certainly not written. After any other error
+                // it may still be written, and name the chunks, which therefore stay until their own expiry.
                 if error.kind() == ErrorKind::Busy {
                     drop(write);
                     self.release(&self.chunk_keys(chunks)).await;
@@ -397,26 +418,27 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Writes the announced record in its turn, if the backlog has a place for it.
+    /// Writes the announced record in its turn, if the backlog has a permit for it.
     async fn write_announced(&self, write: &Write) -> Result<bool> {
-        // Held until the storage has answered. Reserved before the wait, so that what waits for its turn is bounded too.
-        let _waiting = self.records.store.enter(write.record())?;
+        // Held until the storage has answered. Acquired before the wait, so that the records that wait for their turn are
+        // bounded too.
+        let _permit = self.records.storage.acquire_backlog(write.record())?;
         if !write.turn().await {
             return Ok(false);
         }
         self.keep_groups().await;
-        self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
+        self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
     }
 
     /// Announces a response that a 304 freshened, which has the same body under new fields.
     ///
-    /// The body is announced as a chunk if it was stored within its record and is too long for that here. This happens where it
-    /// was stored under other settings, or where it is copied from another variant.
+    /// If the body was stored within its record and is too long for that by the settings, it is announced as a chunk. This
+    /// happens if it was stored under other settings, or is copied from another variant.
     pub(crate) fn announce_freshened(
         &self,
         body: StoredBody,
         trailers: Option<HeaderMap>,
-    ) -> (Key, Record, Freshened) {
+    ) -> (Key, Record, FreshenedWrite) {
         let chunk = match &body {
             StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
                 Some(self.announce_chunk(0, data.clone()))
@@ -429,11 +451,11 @@ impl<S: Storage> Writer<S> {
         };
         let record = self.record(body, trailers);
         let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
-        (self.target_key(), record, Freshened { write, chunk })
+        (self.target_key(), record, FreshenedWrite { write, chunk })
     }
 
-    /// Returns a record of the response for its caller alone, which is not stored and belongs to no generation.
-    pub(crate) fn whole(&self) -> Record {
+    /// Returns a record of the response that is only for the caller. It is not stored, and belongs to no generation.
+    pub(crate) fn unstored_record(&self) -> Record {
         let variant = self.variant(self.response.clone());
         let slot = Slot::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
         entry::record(slot, self.until)
@@ -441,25 +463,25 @@ impl<S: Storage> Writer<S> {
 
     /// Writes a freshened response, and returns whether it is stored.
     ///
-    /// If another record was written since the lookup, nothing more is done: that one is newer.
-    pub(crate) async fn commit_freshened(&self, Freshened { write, chunk }: Freshened) -> Stored {
+    /// If another record was written since the lookup, that one is newer and stays.
+    pub(crate) async fn commit_freshened(&self, FreshenedWrite { write, chunk }: FreshenedWrite) -> Stored {
         let may_store = write.as_ref().is_none_or(|write| self.may_store(write));
         let chunks = u32::from(chunk.is_some());
         let written = match &write {
             Some(write) if may_store && write.turn().await => {
                 if let Some(chunk) = chunk
-                    && let Err(why) = self.write_chunk(chunk).await
+                    && let Err(error) = self.write_chunk(chunk).await
                 {
-                    self.give_back_lease();
-                    why.tell(&self.records.observer);
+                    self.release_lease();
+                    error.report(&self.records.observer);
                     return Stored::No(NotStored::StorageFailed);
                 }
                 self.keep_groups().await;
-                self.records.store.write_if(self.target_key(), write.seen(), write.record().clone()).await
+                self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
             }
             _ => Ok(false),
         };
-        self.give_back_lease();
+        self.release_lease();
         match (written, write) {
             (Ok(true), Some(write)) => {
                 self.records.observer.count(Count::Freshened);
@@ -477,7 +499,7 @@ impl<S: Storage> Writer<S> {
                     if may_store { "superseded" } else { "invalidated" },
                 );
                 if chunks > 0 {
-                    // Released and not deleted, since a lookup may have answered with the record.
+                    // They expire after the grace and are not deleted, since a lookup may have returned the record.
                     self.release(&self.chunk_keys(chunks)).await;
                 }
                 Stored::Unchanged
@@ -485,23 +507,25 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns whether this comes too late after a lookup that saw nothing.
+    /// Returns whether it is too late to write after a lookup that saw no record.
     ///
-    /// A write against a stamp fails by itself if the entry was invalidated since the lookup. Where the lookup saw nothing, that
-    /// holds only while the tombstone cannot have expired. It holds for the head of a chunked body as well, though that is
-    /// compared with its placeholder: the storage may write the placeholder a second time, late, after the tombstone has gone.
+    /// A write that is compared with a stamp fails if the entry was invalidated since the lookup. If the lookup saw no record,
+    /// this holds only as long as the tombstone cannot have expired. The limit also applies to the head of a chunked body,
+    /// which is compared with its placeholder: the storage may write the placeholder late and for a second time, after the
+    /// tombstone has expired.
     fn is_too_late(&self) -> bool {
         self.snapshot.seen.is_none() && self.records.config.clock.now() > self.snapshot.at + LOOKUP_LIMIT
     }
 
     /// Returns whether no invalidation forbids writing a record of this response.
     ///
-    /// Invalidations that the storage does not know of yet and deletions by filters are looked up.
+    /// It checks the invalidations that the storage does not know yet, and the deletions by filter.
     fn may_store(&self, write: &Write) -> bool {
         !self.is_too_late()
             && self.records.pending.get(self.snapshot.head).is_none()
-            // A pending invalidation may have been dropped since. What was fetched before counts as invalidated.
-            && self.records.pending.believes(self.snapshot.at, &self.snapshot.key_text)
+            // A pending invalidation may have been dropped since. A response whose fetch began before then counts as
+            // invalidated.
+            && self.records.pending.permits(self.snapshot.at, &self.snapshot.key_text)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
@@ -510,24 +534,24 @@ impl<S: Storage> Writer<S> {
             )
     }
 
-    /// Returns whether anything was deleted by a filter since the fetch began.
+    /// Returns whether there was a deletion by filter since the fetch began.
     pub(crate) fn deletes_since(&self) -> bool {
         self.records.changes.deletes_since(self.snapshot.changes)
     }
 
-    /// Keeps the values of the response's groups at least as long as the response.
+    /// Retains the values of the response's groups at least as long as the response.
     ///
-    /// If this fails, the response stops being a member when a value expires, which is a miss.
+    /// If this fails, the response stops being a member when a value expires, and is then a miss.
     async fn keep_groups(&self) {
         let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
             let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
-            let _ = self.records.store.retain(&groups, least).await;
+            let _ = self.records.storage.retain(&groups, least).await;
         }
     }
 
-    /// Keeps the head at least as long as a variant, and lists the variant's entity tag.
+    /// Retains the head as long as a variant, and lists the variant's entity tag.
     ///
     /// A variant is reachable only through its head. If this fails, the variant is a miss once the head has expired.
     async fn keep_reachable(&self, record: &Record) {
@@ -536,12 +560,12 @@ impl<S: Storage> Writer<S> {
         let until = record.retain_until();
         if head.retain_until() < until {
             let least = Retain::AtLeast(with_slack(until, self.records.config.clock.now()));
-            let _ = self.records.store.retain(&[self.snapshot.head], least).await;
+            let _ = self.records.storage.retain(&[self.snapshot.head], least).await;
         }
         self.records.list_tag(head, self.snapshot.head, record, until).await;
     }
 
-    /// Lets the chunks of the replaced body expire after the grace that its readers may need.
+    /// Lets the chunks of the replaced body expire after the grace.
     async fn release_replaced(&self) {
         let replaced = match &self.target {
             WriteTarget::Head { .. } => self.snapshot.usable.as_ref(),
@@ -555,22 +579,23 @@ impl<S: Storage> Writer<S> {
     /// Lets chunks expire after the grace.
     async fn release(&self, chunks: &[Key]) {
         let most = Retain::AtMost(self.records.config.clock.now() + GRACE);
-        let _ = self.records.store.retain(chunks, most).await; // on an error they expire at their own time
+        let _ = self.records.storage.retain(chunks, most).await; // on an error they expire at their own time
     }
 
+    /// Returns the keys of the first chunks of the body.
     fn chunk_keys(&self, chunks: u32) -> Vec<Key> {
         (0..chunks).map(|part| self.chunk_key(part)).collect()
     }
 
-    /// Announces the placeholder if one is needed.
-    pub(crate) fn announce_placeholder(&self) -> Claim {
+    /// Announces the placeholder, if one is needed.
+    pub(crate) fn announce_placeholder(&self) -> PlaceholderWrite {
         match &self.placeholder {
             Some(placeholder) if matches!(self.target, WriteTarget::Head { .. }) => {
                 let write =
                     self.records.in_flight.write(self.snapshot.head, self.snapshot.seen, placeholder.clone());
-                write.map_or(Claim::Lost, Claim::Announced)
+                write.map_or(PlaceholderWrite::Lost, PlaceholderWrite::Announced)
             }
-            _ => Claim::Needless,
+            _ => PlaceholderWrite::NotNeeded,
         }
     }
 
@@ -578,16 +603,19 @@ impl<S: Storage> Writer<S> {
     ///
     /// # Errors
     ///
-    /// Returns why the response cannot be stored: another record was written there, or the storage failed.
-    pub(crate) async fn write_placeholder(&self, claim: Claim) -> std::result::Result<(), Lost> {
-        match claim {
-            Claim::Needless => Ok(()),
-            Claim::Lost => Err(Lost::Superseded),
-            Claim::Announced(_) if self.is_too_late() => Err(Lost::Superseded),
-            Claim::Announced(write) => match self.records.carry_out(write).await {
+    /// Returns the reason why the response cannot be stored: another record was written at the key, or the storage failed.
+    pub(crate) async fn write_placeholder(
+        &self,
+        placeholder: PlaceholderWrite,
+    ) -> std::result::Result<(), WriteError> {
+        match placeholder {
+            PlaceholderWrite::NotNeeded => Ok(()),
+            PlaceholderWrite::Lost => Err(WriteError::Superseded),
+            PlaceholderWrite::Announced(_) if self.is_too_late() => Err(WriteError::Superseded),
+            PlaceholderWrite::Announced(write) => match self.records.carry_out(write).await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Lost::Superseded),
-                Err(error) => Err(Lost::Failed("write_if", error)),
+                Ok(false) => Err(WriteError::Superseded),
+                Err(error) => Err(WriteError::Failed("write_if", error)),
             },
         }
     }
@@ -598,34 +626,36 @@ impl<S: Storage> Writer<S> {
         self.records.in_flight.write_chunk(self.chunk_key(part), record)
     }
 
-    /// Keeps the storage from evicting the body. A body of unknown length counts as one chunk.
+    /// Keeps the storage from evicting the body.
+    ///
+    /// A body of unknown length counts as one chunk.
     pub(crate) fn hold(&self, len: Option<u64>) -> storage::Hold {
         let bytes = len.unwrap_or(self.chunk_len() as u64);
-        self.records.store.store().hold(self.chunk_key(0), bytes)
+        self.records.storage.inner().hold(self.chunk_key(0), bytes)
     }
 
     /// Reads a chunk of the body.
     pub(crate) async fn read_chunk(&self, part: u32) -> Result<Option<Record>> {
-        self.records.read_chunk(self.chunk_key(part), Patience::Body).await
+        self.records.read_chunk(self.chunk_key(part), ReadDeadline::Body).await
     }
 
-    /// Writes a chunk that was announced, if the backlog has a place for it.
+    /// Writes a chunk that was announced, if the backlog has a permit for it.
     ///
     /// # Errors
     ///
-    /// Returns the error of the storage, or `Busy` from the backlog.
-    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), Lost> {
+    /// Returns the error of the storage, or `Busy` if the backlog has no permit left.
+    pub(crate) async fn write_chunk(&self, chunk: ChunkWrite) -> std::result::Result<(), WriteError> {
         let written = async {
-            let _waiting = self.records.store.enter(chunk.record())?;
-            self.records.store.write(chunk.key(), chunk.record().clone()).await
+            let _permit = self.records.storage.acquire_backlog(chunk.record())?;
+            self.records.storage.write(chunk.key(), chunk.record().clone()).await
         };
-        written.await.map_err(|error| Lost::Failed("write", error))
+        written.await.map_err(|error| WriteError::Failed("write", error))
     }
 
-    /// Withdraws a record that was announced, and that another write has superseded.
+    /// Withdraws an announced record that another write has superseded.
     ///
-    /// A lookup may have answered with the record while it was in flight. Its request reads the body to the end, so that the
-    /// chunks that are not written yet are written all the same, and all are kept for the grace.
+    /// A lookup may have returned the record while it was in flight, and its request must be able to read the body to its end.
+    /// So the chunks that are not written yet are written nevertheless, and all of them are kept for the grace.
     pub(crate) async fn withdraw(
         &self,
         write: Option<Write>,
@@ -638,32 +668,34 @@ impl<S: Storage> Writer<S> {
         }
         for chunk in unwritten {
             if self.write_chunk(chunk).await.is_err() {
-                break; // the storage fails, and readers of the rest with it
+                break; // the storage fails, so that readers of the rest fail too
             }
         }
         self.release(&self.chunk_keys(chunks)).await;
     }
 
-    /// Deletes chunks that no record names. They expire after the grace instead if another request may be reading them.
+    /// Deletes chunks that no record names.
+    ///
+    /// If another request may be reading them, they expire after the grace instead.
     pub(crate) async fn discard(&self, chunks: u32) {
         if chunks > 0 && self.followed.load(Ordering::SeqCst) {
             self.release(&self.chunk_keys(chunks)).await;
         } else if chunks > 0 {
             // On an error they expire at their own time.
-            let _ = self.records.store.delete_many(&self.chunk_keys(chunks)).await;
+            let _ = self.records.storage.delete_many(&self.chunk_keys(chunks)).await;
         }
     }
 
     /// Releases the lease, so that other processes may fetch.
-    pub(crate) fn give_back_lease(&self) {
+    pub(crate) fn release_lease(&self) {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(lease); // outside the lock: its `drop` spawns a task
     }
 }
 
-/// Tells why a response is not stored any further.
-pub(crate) enum Lost {
-    /// Another record was written in its place since the lookup.
+/// The reason why storing a response has ended early.
+pub(crate) enum WriteError {
+    /// Another record was written at its key since the lookup.
     Superseded,
     /// An operation of the storage failed.
     Failed(&'static str, Error),
@@ -671,9 +703,9 @@ pub(crate) enum Lost {
     NoRuntime,
 }
 
-impl Lost {
-    /// Sends the event that the response is not stored.
-    pub(crate) fn tell(&self, observer: &Observer) {
+impl WriteError {
+    /// Counts the response as not stored, and sends the event about it.
+    pub(crate) fn report(&self, observer: &Observer) {
         match self {
             Self::Superseded => telemetry::unstored(observer, "superseded"),
             Self::Failed(operation, error) => telemetry::write_failed(observer, operation, error),
@@ -682,18 +714,22 @@ impl Lost {
     }
 }
 
-/// Tells whether a placeholder has to be written before the first chunk.
-pub(crate) enum Claim {
-    /// None is needed: a usable head stands there, or the first chunk has been written.
-    Needless,
-    /// It is announced, and is to be written.
+/// Tells whether the placeholder has to be written before the first chunk.
+pub(crate) enum PlaceholderWrite {
+    /// No placeholder is needed.
+    ///
+    /// There is a usable head, or the first chunk has been written already.
+    NotNeeded,
+    /// It was announced, and has to be written.
     Announced(Write),
-    /// Another record is being written there, so that this response would lose.
+    /// Another write is compared with the same stamp, so that the placeholder would lose.
     Lost,
 }
 
 impl<S: Storage> Records<S> {
-    /// Writes a record after all others that this process is writing to its key. Returns whether it is written.
+    /// Writes a record after all others that this process is writing to its key.
+    ///
+    /// Returns whether it is written.
     pub(crate) async fn write_in_order(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         match self.in_flight.write(key, seen, record) {
             Some(write) => self.carry_out(write).await,
@@ -701,12 +737,12 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Writes an announced record in its turn. Returns whether it is written.
+    /// Writes an announced record in its turn, and returns whether it is written.
     ///
-    /// If it is not, or if this is cancelled, the write is dropped, which cuts its chain.
+    /// If it is not, or if this future is dropped, the write is dropped too, which cuts its chain.
     async fn carry_out(&self, write: Write) -> Result<bool> {
         let written = write.turn().await
-            && self.store.write_if(write.key(), write.seen(), write.record().clone()).await?;
+            && self.storage.write_if(write.key(), write.seen(), write.record().clone()).await?;
         if written {
             write.written();
         }
@@ -715,10 +751,10 @@ impl<S: Storage> Records<S> {
 
     /// Reserves the key before fetching on a miss, if [`reserve_on_miss`](crate::CacheLayerBuilder::reserve_on_miss) is set.
     ///
-    /// The response is then compared with a placeholder and never with nothing, so that neither clocks nor evictions matter.
-    /// Returns `None` if the key was taken since the lookup or the storage failed, so that nothing may be stored.
+    /// The write of the response is then always compared with a stamp, so that neither clocks nor evictions matter. Returns
+    /// `None` if another record was written since the lookup or the storage failed. The response must not be stored then.
     ///
-    /// `announce` is given the stamp of the placeholder before any lookup can see it.
+    /// `announce` is called with the stamp of the placeholder before any lookup can see it.
     pub(crate) async fn reserve(
         &self,
         mut snapshot: Snapshot,
@@ -738,15 +774,16 @@ impl<S: Storage> Records<S> {
         Some(snapshot)
     }
 
-    /// Replaces a record that cannot be used by a placeholder, unless another record has replaced it.
+    /// Replaces a record that must not be served by a placeholder.
     ///
-    /// A cache that may not write only remembers not to use the record.
+    /// A record that has replaced it since stays. A cache that may not write only remembers that the record is outdated.
     pub(crate) fn put_out_of_use(self: &Arc<Self>, key: Key, stamp: Stamp, reads_only: bool) {
         if reads_only || self.config.read_only {
             return self.outdated.add(key, self.config.clock.now(), None);
         }
         let records = Arc::clone(self);
-        // Not awaited: the request goes on, and if the write is lost, the next one finds the record unusable again.
+        // Not awaited, since the request goes on without it. If the write fails, the next request finds the record unusable
+        // again.
         self.tasks.drive(async move {
             let now = records.config.clock.now();
             let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };

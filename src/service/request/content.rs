@@ -1,10 +1,12 @@
-//! Requests with content (POST, QUERY) that the user made cacheable: the content tells them apart.
+//! Requests that are cached by their content, such as POST and QUERY.
+//!
+//! The user makes a method cacheable; the content of a request is then part of what selects its response.
 //!
 //! # Invariants
 //!
-//! - A request whose content is too long, or of a type that cannot be made again, goes to the origin untouched; its response
+//! - A request whose content is too long, or whose body type cannot be replayed, goes to the origin untouched. Its response
 //!   is not stored, and it invalidates nothing.
-//! - A request that a filter leaves out is treated as any other of its method.
+//! - A request that a filter excludes is handled like any other request of its method.
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::control::BypassReason;
 use crate::key;
 use crate::policy;
 use crate::service::config::Config;
-use crate::service::contents::{Read, ReplayedContent};
+use crate::service::contents::{ReadContent, ReplayedContent};
 use crate::service::origin::{Answered, Fetcher, ServiceFetcher};
 use crate::service::records::ContentKey;
 use crate::service::shared::Shared;
@@ -28,18 +30,18 @@ use crate::storage::Storage;
 impl Config {
     /// Returns whether the user made a request's method cacheable by its content.
     pub(super) fn reads_content(&self, parts: &request::Parts) -> bool {
-        let of_itself = matches!(parts.method, Method::GET | Method::HEAD);
-        !of_itself && self.methods.contains(&parts.method)
+        let has_no_content = matches!(parts.method, Method::GET | Method::HEAD);
+        !has_no_content && self.methods.contains(&parts.method)
     }
 
-    /// Which way such a request takes.
+    /// Returns how a request is handled whose method is cached by its content.
     pub(super) fn route_by_content(&self, parts: &request::Parts, bypass: Option<BypassReason>) -> Route {
-        let is_left_out = !self.passes_filters(parts);
-        // A request that the user leaves out may change something.
-        if is_left_out && !policy::is_reading(&parts.method) {
+        let is_excluded = !self.passes_filters(parts);
+        // An excluded request may change the resource, as its method does elsewhere.
+        if is_excluded && !policy::is_reading(&parts.method) {
             return Route::Unsafe;
         }
-        // These are on the origin's state, or on one that no content tells apart.
+        // These are about the state of the resource, or about a response that is not selected by content.
         let conditions = [
             header::IF_MATCH,
             header::IF_NONE_MATCH,
@@ -50,24 +52,26 @@ impl Config {
         let has_conditions = conditions.iter().any(|name| parts.headers.contains_key(name));
         match bypass {
             Some(reason) => Route::Bypass(reason),
-            None if is_left_out => Route::Bypass(BypassReason::Filtered),
+            None if is_excluded => Route::Bypass(BypassReason::Filtered),
             None if parts.headers.contains_key(header::UPGRADE) => Route::Bypass(BypassReason::Upgrade),
             None if has_conditions => Route::Bypass(BypassReason::Condition),
             None => Route::Content,
         }
     }
 
-    /// Takes the content into the request, if it is not too long. Returns whether it did.
+    /// Adds the digest of the content to the request, if it is not too long.
+    ///
+    /// Returns whether it did.
     #[cfg(feature = "reqwest")]
     pub(crate) fn take_short_content(&self, parts: &mut request::Parts, content: &Bytes) -> bool {
-        let fits = content.len() as u64 <= self.contents.most;
+        let fits = content.len() as u64 <= self.contents.max_len;
         if fits {
             self.take_content(parts, content);
         }
         fits
     }
 
-    /// Takes the content into the request as what tells it apart.
+    /// Adds the digest of the content to the request, where it selects the response.
     fn take_content(&self, parts: &mut request::Parts, content: &Bytes) {
         let joined = |name| {
             let lines: Vec<_> = parts.headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
@@ -83,7 +87,7 @@ impl Config {
     }
 }
 
-/// Reads the content of a request, and answers it by that.
+/// Reads the content of a request, and answers the request.
 pub(crate) async fn run_with_content<S, T, B>(
     shared: Arc<Shared<S>>,
     inner: T,
@@ -101,9 +105,9 @@ where
         let request = Request::from_parts(parts, body);
         return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::NotReplayable).await;
     };
-    let content = match (replayer.read)(body, config.contents.most).await {
-        Read::Whole(content) => content,
-        Read::Sent(body) => {
+    let content = match (replayer.read)(body, config.contents.max_len).await {
+        ReadContent::Whole(content) => content,
+        ReadContent::Partial(body) => {
             let request = Request::from_parts(parts, body);
             return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::ContentTooLong).await;
         }
@@ -112,6 +116,6 @@ where
     let make = Arc::clone(&replayer.make);
     let body = make(ReplayedContent::whole(content.clone()));
     let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
-    let departures = shared.flights.departures();
-    run(shared, ServiceFetcher::again_with(inner, again), parts, body, None, departures).await
+    let ended_flights = shared.flights.ended_flights();
+    run(shared, ServiceFetcher::again_with(inner, again), parts, body, None, ended_flights).await
 }

@@ -1,4 +1,6 @@
-//! The decision on a stored response: one, for the answer without waiting as for the loop.
+//! Decides how a stored response may be used for a request.
+//!
+//! [`answer_now`] and the loop share this decision.
 
 use std::time::Duration;
 
@@ -9,26 +11,30 @@ use crate::control::{Outcome, Stored};
 use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::service::config::Config;
-use crate::service::records::{First, usable_head};
-use crate::service::respond::{self, Asked, stored_status};
+use crate::service::records::{PriorRead, usable_head};
+use crate::service::respond::{self, RequestView, stored_status};
 use crate::service::shared::Shared;
 use crate::storage::{Storage, random_id};
 use crate::time::Timestamp;
 
-/// Says how a stored response serves the request that selected it.
+/// Tells how a stored response may be used for the request that selected it.
 pub(super) enum Decision {
-    /// Serve it; `may_refresh`: and let chance decide whether to begin a refresh, since it ends soon.
+    /// Serve it.
     Serve {
+        /// It becomes stale soon, so that chance decides whether this hit begins a refresh.
         may_refresh: bool,
     },
+    /// Serve it although it is stale.
     ServeStale(StaleReason),
+    /// Ask the origin first whether it is still current.
     Validate(ValidateReason),
-    /// Fetch another one, whatever is stored.
+    /// Fetch a new response, whatever is stored.
     Reload,
-    /// The request wants only what is stored, and that must not be served.
+    /// Refuse the request. It accepts only a stored response, and this one must not be served.
     Refuse,
 }
 
+/// Returns how a stored response may be used for a request.
 pub(super) fn decide(
     config: &Config,
     directives: &RequestDirectives,
@@ -46,36 +52,43 @@ pub(super) fn decide(
     }
 }
 
-/// Answers the usual hit without waiting and without a box: the head is at hand, its inline variant is the request's, fresh
-/// and small. Otherwise returns what was read, so that it is not read again.
+/// Answers the usual hit without waiting and without boxing a future.
+///
+/// It does so if the storage returns the head at once, and the head's inline variant is the one that the request selects,
+/// is fresh, and contains its body.
+///
+/// # Errors
+///
+/// Returns what was read if the request needs the loop, so that it is not read again.
 pub(crate) fn answer_now<S: Storage, B>(
     shared: &Shared<S>,
     parts: &request::Parts,
-    asked: Asked<'_>,
+    view: RequestView<'_>,
     uri: Option<&EffectiveUri<'_>>,
-) -> Result<Response<CacheBody<B>>, First> {
+) -> Result<Response<CacheBody<B>>, PriorRead> {
     let (config, records) = (&shared.config, &shared.records);
+    // With a write in flight, what the storage returns may be older than what this process has answered with already.
     if !records.in_flight.is_empty() || !records.pending.is_empty() || !config.async_filters.is_empty() {
         return Err(None);
     }
     let Some(uri) = uri else { return Err(None) };
     let at = records.keyer.guess(uri);
-    let read = records.store.read_now(at);
+    let read = records.storage.read_now(at);
     let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
     let now = config.clock.now();
     let response = (|| {
-        let head = usable_head(record, uri, now).filter(|head| config.tells_apart(head))?;
+        let head = usable_head(record, uri, now).filter(|head| config.covers_key_fields(head))?;
         let (variant, stored) = (&head.inline, &head.inline.response);
-        if variant.until <= now || !records.is_believed(at, &head.key_text, variant) {
+        if variant.until <= now || !records.is_not_invalidated(at, &head.key_text, variant) {
             return None;
         }
-        // Without credentials, a response that is selected by them alone needs no look-up.
+        // The selection of a request that has none of the selecting fields is zero, and no field needs to be looked up.
         let by_credentials = |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
-        let plain = !asked.interest.credentials
+        let has_no_selectors = !view.interest.credentials
             && head.names.iter().all(by_credentials)
-            && !(asked.interest.host && uri.host_selects(parts))
+            && !(view.interest.host && uri.host_selects(parts))
             && key::rewritten(parts).is_none();
-        let selection = if plain { [0; 16] } else { records.selection(&head.names, parts) };
+        let selection = if has_no_selectors { [0; 16] } else { records.selection(&head.names, parts) };
         if selection != variant.selection {
             return None;
         }
@@ -83,41 +96,46 @@ pub(crate) fn answer_now<S: Storage, B>(
             return None;
         }
         let freshness = stored.freshness(records.number, &config.policy);
-        let directives = config.directives_of(parts, asked.interest);
-        // A refresh needs a fetcher of its own, which the loop has.
+        let directives = config.directives_of(parts, view.interest);
+        // A refresh needs a fetcher, which only the loop has.
         let Decision::Serve { may_refresh: false } = decide(config, &directives, &freshness, now) else {
             return None;
         };
         let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
-        respond::inline(shared, asked, stored, status)
+        respond::inline(shared, view, stored, status)
     })();
     response.ok_or_else(|| read.map(|read| (at, read)))
 }
 
-/// Returns whether a hit may begin a refresh before the response is stale: never in the first half of its lifetime.
+/// Returns whether a hit may begin a refresh before the response is stale.
+///
+/// It may not in the first half of the lifetime, however long `refresh_early` is.
 fn nears_end(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
     if mean.is_zero() {
         return false;
     }
-    // Further away, the chance is below one in ten million.
-    let stretch = mean.saturating_mul(16).min(stored.lifetime / 2);
-    stored.lifetime.saturating_sub(stored.age(now)) < stretch
+    // Earlier than 16 times the mean, the chance of a refresh is exp(-16), about one in ten million: not worth a draw.
+    let window = mean.saturating_mul(16).min(stored.lifetime / 2);
+    stored.lifetime.saturating_sub(stored.age(now)) < window
 }
 
-/// Returns whether a hit that may begin a refresh does.
+/// Draws whether a hit that may begin a refresh does so.
 ///
-/// Each decides by chance, so that processes and entries that began together
-/// do not refresh together ("Optimal Probabilistic Cache Stampede Prevention", VLDB 2015).
+/// Chance keeps processes and entries that were stored together from being refreshed together (Vattani et al., "Optimal
+/// Probabilistic Cache Stampede Prevention", VLDB 2015).
 pub(super) fn draws_refresh(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
     chance() < chance_of(stored.lifetime.saturating_sub(stored.age(now)), mean)
 }
 
-/// The exponential distribution: on average `mean` before the end.
+/// Returns the chance that a hit begins a refresh.
+///
+/// `left` is the rest of the lifetime.
+/// It follows the exponential distribution, by which a refresh begins on average `mean` before the end.
 fn chance_of(left: Duration, mean: Duration) -> f64 {
     (-left.as_secs_f64() / mean.as_secs_f64()).exp()
 }
 
-/// Evenly between 0 and 1.
+/// Returns a random number that is uniform in [0, 1).
 fn chance() -> f64 {
     let [a, b, c, d, ..] = random_id();
     f64::from(u32::from_le_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)

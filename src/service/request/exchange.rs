@@ -1,8 +1,13 @@
-//! One request and its loop: look, decide, and get from the origin whatever is needed, alone or with others.
+//! The loop of one request.
 //!
-//! On a cold key, a request with a range fetches for itself, since it gets only a part; one with preconditions may follow
-//! but not lead, since it may get nothing; HEAD likewise. A validation sends the cache's own conditions, so that any request
-//! may lead it, and each is answered from the result by its own.
+//! In each round, the request looks in the storage, decides, and joins a flight or fetches.
+//!
+//! # Which requests share a fetch
+//!
+//! - A request with a range for something that is not stored fetches for itself, since its response is only a part.
+//! - A request with preconditions, or a HEAD, may follow but not lead such a fetch, since its response may have no body.
+//! - Any request may lead a validation. It sends the cache's own conditions, and the conditions and the range of each
+//!   request are evaluated on the result.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,99 +25,120 @@ use super::route::{bypass, why_unidentified};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
 use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
-use crate::service::coalesce::{Flight, Joined, Landed, Seen, Ticket};
+use crate::service::coalesce::{Flight, FlightOutcome, Joined, SeenStamp, Ticket};
 use crate::service::directives::is_background;
 use crate::service::origin::{
-    Answered, Errand, Fetcher, Need, Obtained, change, exchange, publish, stale_on_error,
+    Answered, FetchContext, FetchResult, Fetcher, Need, exchange, forward_unsafe, publish, stale_on_error,
 };
 use crate::service::records::{
-    First, Found, Leased, Snapshot, Writer, forget_content, is_by_content, variant_in,
+    Found, Leased, PriorRead, Snapshot, Writer, forget_content, is_by_content, variant_in,
 };
-use crate::service::respond::{self, Asked, stored_status};
+use crate::service::respond::{self, RequestView, stored_status};
 use crate::service::shared::Shared;
 use crate::service::tasks::after;
 use crate::service::telemetry::{self, traced};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// A request that looked so often stops following: entries that change all the time must not hold it for ever.
-const ROUNDS: usize = 8;
-/// For so long after it failed, the origin is not asked again while stale responses do.
-const PAUSE: Duration = Duration::from_secs(1);
-/// For so long, one request asks it in the background for the others, which are answered at once.
-const LATELY: Duration = Duration::from_secs(10);
+/// How many rounds of the loop a request takes before it fetches for itself. An entry that changes all the time must not
+/// hold a request for ever.
+const MAX_ROUNDS: usize = 8;
+/// How long after a failure the origin is not asked again.
+///
+/// Requests get the stale response meanwhile, if it may be served, so that a failing origin does not get all of them.
+const ORIGIN_PAUSE: Duration = Duration::from_secs(1);
+/// How long after a failure the origin is only asked in the background.
+///
+/// Requests get the stale response meanwhile, if it may be served. Later, a request waits for the origin again.
+const FAILING_PERIOD: Duration = Duration::from_secs(10);
 
-/// A request that needs the origin.
+/// A request that needs the origin, with everything that its loop needs.
 pub(super) struct Exchange<S: Storage, F: Fetcher> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) parts: request::Parts,
     pub(super) snapshot: Snapshot,
     pub(super) need: Need,
-    /// What it asks of the cache. Parsed once: no round changes the request.
+    /// The directives of the request. Parsed once, since no round changes the request.
     pub(super) directives: RequestDirectives,
     fetcher: F,
     body: F::RequestBody,
-    /// When it began: a response that was made for it later is new enough for a request that limits the age.
-    pub(super) asked_at: Timestamp,
-    /// The count of ended flights, taken before the last lookup.
-    departures: u64,
-    /// The key of its own variant, and the writer that stores another one: until that is stored, no lookup finds the key.
-    beside: Option<(Key, Arc<Writer<S>>)>,
+    /// When the request arrived. A response that was fetched later is new enough for `max-age=0`.
+    pub(super) began_at: Timestamp,
+    /// The number of ended flights before the last lookup.
+    ended_flights: u64,
+    /// The key of the request's variant, and the writer of another variant.
+    ///
+    /// Until that one is stored, no lookup finds the key, because its head does not exist yet.
+    sibling: Option<(Key, Arc<Writer<S>>)>,
+    /// How many rounds are left.
     rounds: usize,
-    /// Until when it waits for another request's fetch. It waits a second time at most, for a new leader.
+    /// The deadline for waiting for another request's fetch.
     until: Instant,
+    /// The deadline was extended once, for a second leader. It is not extended again.
     has_waited: bool,
-    /// A leader's response was for the leader alone, because of the leader's own request.
+    /// A leader's own request has kept its response from being shared with this one.
     pub(super) was_refused: bool,
 }
 
-/// The outcome of a lookup and of the decision on it.
-enum Looked<B> {
+/// Tells what a lookup has led to.
+enum Evaluated<B> {
+    /// A response, which needs no origin.
     Answered(Response<CacheBody<B>>),
+    /// The origin is needed.
     Needs(Need),
 }
 
-/// How a request goes on after a round.
+/// Tells how a request goes on after a round.
 pub(super) enum Step<S: Storage, B> {
+    /// It is answered.
     Answer(Response<CacheBody<B>>),
-    /// Another round, after another lookup.
-    Look,
-    /// Another round at this key: its own variant is beside the one that this writer stores.
-    Beside(Key, Arc<Writer<S>>),
-    /// A fetch of its own.
-    Alone,
-    /// The same, after another lookup: it has waited, and an invalidation since its last lookup would keep its response from
-    /// being stored.
-    LookThenAlone,
+    /// It looks in the storage again, and takes another round.
+    LookAgain,
+    /// It takes another round at this key.
+    ///
+    /// The key is that of a sibling of the variant that the writer is storing.
+    LookAtSibling(Key, Arc<Writer<S>>),
+    /// It fetches for itself.
+    Fetch,
+    /// It looks in the storage again, and then fetches for itself.
+    ///
+    /// It has waited, and an invalidation since its last lookup would keep its response from being stored.
+    LookThenFetch,
 }
 
-/// The outcome of leading a flight.
+/// Tells what leading a flight has led to.
 #[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
-enum Led<S: Storage, F: Fetcher> {
+enum LeadOutcome<S: Storage, F: Fetcher> {
+    /// The request has its response, or the origin's error.
     Answered(Answered<F>),
-    /// The need is at another key now, or its key was written to meanwhile: the exchange goes on with its loop.
+    /// The request goes on with its loop.
+    ///
+    /// It needs another key now, or a record was written at its key.
     Moved(Box<Exchange<S, F>>),
 }
 
-/// Which part a request may take.
-struct Part {
+/// Tells how a request may take part in a flight.
+struct FlightRole {
     may_lead: bool,
-    /// Its range and conditions are answered from the whole response.
-    narrows: bool,
+    /// The conditions and the range are not sent, but evaluated on the whole response.
+    strips_conditions: bool,
 }
 
-/// Answers a request that the cache may answer. `first` is what was read for it already, and `departures` the count of ended
-/// flights before that. What goes to the origin has a box of its own, so that the future of a lookup stays small.
+/// Answers a request that the cache may answer.
+///
+/// `prior_read` is what was read for it already, and `ended_flights` the number of ended flights before that. The part that
+/// needs the origin is boxed, so that the future of a lookup stays small.
 pub(crate) async fn run<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
     mut fetcher: F,
     mut parts: request::Parts,
     body: F::RequestBody,
-    first: First,
-    departures: u64,
+    prior_read: PriorRead,
+    ended_flights: u64,
 ) -> Answered<F> {
     let config = &shared.config;
-    // The task that writes them ends with its runtime, and this may be another one.
+    // The task that writes the pending invalidations ends with its runtime. This request may be in another runtime, where
+    // that task has to be spawned again.
     if !shared.records.pending.is_empty() {
         shared.records.settle_later();
     }
@@ -122,24 +148,25 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             let request = Request::from_parts(parts, body);
             return Box::pin(bypass(Arc::clone(&shared), fetcher, request, reason)).await;
         };
-        if !config.admits(&parts).await {
+        if !config.passes_async_filters(&parts).await {
+            // A request that the user excludes from the cache may change the resource, as its method does elsewhere.
             if forget_content(&mut parts) && !crate::policy::is_reading(&parts.method) {
-                return Box::pin(change(Arc::clone(&shared), fetcher, parts, body, true)).await;
+                return Box::pin(forward_unsafe(Arc::clone(&shared), fetcher, parts, body, true)).await;
             }
             let request = Request::from_parts(parts, body);
             return Box::pin(bypass(Arc::clone(&shared), fetcher, request, BypassReason::Filtered)).await;
         }
         let head = shared.records.keyer.head(&uri);
-        let first = first.filter(|(at, _)| *at == head).map(|(_, read)| read);
-        shared.records.lookup(head, &uri, &parts, first).await
+        let prior_read = prior_read.filter(|(at, _)| *at == head).map(|(_, read)| read);
+        shared.records.lookup(head, &uri, &parts, prior_read).await
     };
     let directives = config.directives(&parts);
-    match consider(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
-        Looked::Answered(response) => Ok(response),
-        Looked::Needs(need) => {
+    match evaluate(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
+        Evaluated::Answered(response) => Ok(response),
+        Evaluated::Needs(need) => {
             let is_background = is_background(&parts, shared.records.number);
             let span = telemetry::span(&parts, &config.defaults, is_background);
-            let (asked_at, until) = (config.clock.now(), after(config.coalesce_timeout));
+            let (began_at, until) = (config.clock.now(), after(config.coalesce_timeout));
             let exchange = Exchange {
                 shared,
                 parts,
@@ -148,121 +175,128 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
                 directives,
                 fetcher,
                 body,
-                asked_at,
-                departures,
-                beside: None,
-                rounds: ROUNDS,
+                began_at,
+                ended_flights,
+                sibling: None,
+                rounds: MAX_ROUNDS,
                 until,
                 has_waited: false,
                 was_refused: false,
             };
-            Box::pin(traced(span, exchange.obtain())).await
+            Box::pin(traced(span, exchange.run_loop())).await
         }
     }
 }
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
-    /// Gets from the origin what is needed: the loop.
-    async fn obtain(mut self) -> Answered<F> {
+    /// Runs the loop until the request has its response.
+    async fn run_loop(mut self) -> Answered<F> {
         while self.rounds > 0 {
             self.rounds -= 1;
-            let Some(part) = self.part() else { break };
-            let (at, seen) = spot(&self.snapshot, &self.need);
+            let Some(role) = self.flight_role() else { break };
+            let (at, seen) = flight_key(&self.snapshot, &self.need);
             let flights = &self.shared.flights;
-            let step = match flights.join(at, seen, self.departures, part.may_lead, Landed::is_joinable) {
-                Joined::Alone => Step::Alone,
-                Joined::Follow(flight) => self.wait_for(flight).await,
-                Joined::Lead(flight, ticket) => match self.detach() {
-                    // Boxed, since the exchange goes on with a fetcher of another type.
-                    Ok(detached) => {
-                        return match detached.drive(flight, ticket, part.narrows).await {
-                            Led::Answered(answer) => answer,
-                            Led::Moved(exchange) => exchange.obtain_boxed().await,
-                        };
-                    }
-                    Err(own) => match own.lead(ticket, part.narrows).await {
-                        Led::Answered(answer) => return answer,
-                        Led::Moved(exchange) => {
-                            self = *exchange;
-                            continue;
+            let step =
+                match flights.join(at, seen, self.ended_flights, role.may_lead, FlightOutcome::is_joinable) {
+                    Joined::Independent => Step::Fetch,
+                    Joined::Follow(flight) => self.wait_for(flight).await,
+                    Joined::Lead(flight, ticket) => match self.detach() {
+                        // Returns instead of continuing the loop: the detached exchange has a fetcher of another type.
+                        Ok(detached) => {
+                            return match detached.lead_shared(flight, ticket, role.strips_conditions).await {
+                                LeadOutcome::Answered(answer) => answer,
+                                LeadOutcome::Moved(exchange) => exchange.run_loop_boxed().await,
+                            };
                         }
+                        Err(own) => match own.lead(ticket, role.strips_conditions).await {
+                            LeadOutcome::Answered(answer) => return answer,
+                            LeadOutcome::Moved(exchange) => {
+                                self = *exchange;
+                                continue;
+                            }
+                        },
                     },
-                },
-            };
+                };
             match step {
                 Step::Answer(response) => return Ok(response),
-                Step::Alone => break,
-                Step::Beside(key, writer) => {
-                    self.departures = self.shared.flights.departures();
-                    self.beside = Some((key, writer));
+                Step::Fetch => break,
+                Step::LookAtSibling(key, writer) => {
+                    self.ended_flights = self.shared.flights.ended_flights();
+                    self.sibling = Some((key, writer));
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
                     }
                 }
-                Step::Look | Step::LookThenAlone => {
+                Step::LookAgain | Step::LookThenFetch => {
                     // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
-                    self.departures = self.shared.flights.departures();
-                    self.beside = None;
+                    self.ended_flights = self.shared.flights.ended_flights();
+                    self.sibling = None;
                     if let Some(response) = self.look_again().await {
                         return Ok(response);
                     }
-                    if matches!(step, Step::LookThenAlone) {
+                    if matches!(step, Step::LookThenFetch) {
                         break;
                     }
                 }
             }
         }
-        // Boxed, so that the future of a leader, which never comes here, has no room for it.
-        let obtained = Box::pin(self.go(Errand::alone(), None)).await?;
-        Ok(obtained.response)
+        // Boxed, so that it does not enlarge the future of a leader, which never comes here.
+        let fetched = Box::pin(self.fetch_from_origin(FetchContext::unshared(), None)).await?;
+        Ok(fetched.response)
     }
 
-    /// The same, for a caller whose own future must not contain this one.
-    fn obtain_boxed<'a>(self) -> futures_util::future::BoxFuture<'a, Answered<F>>
+    /// Runs the loop in a box, for a caller inside the loop.
+    fn run_loop_boxed<'a>(self) -> futures_util::future::BoxFuture<'a, Answered<F>>
     where
         Self: 'a,
     {
-        Box::pin(self.obtain())
+        Box::pin(self.run_loop())
     }
 
-    /// Returns which part the request may take in a flight; `None`: it fetches by itself.
-    fn part(&self) -> Option<Part> {
+    /// Returns how the request may take part in a flight.
+    ///
+    /// Returns `None` if it must fetch for itself.
+    fn flight_role(&self) -> Option<FlightRole> {
         let config = &self.shared.config;
         if !config.coalesce
             || self.shared.records.uncoalescable.since(self.snapshot.head).is_some()
             || (self.is_authorized()
                 && self.shared.records.uncoalescable_authorized.since(self.snapshot.head).is_some())
-            // Without a runtime there is no timer that would bound the waiting.
+            // Without a runtime there is no timer to bound the waiting.
             || Handle::try_current().is_err()
         {
             return None;
         }
         let has = |name| self.parts.headers.contains_key(name);
-        // The response to a HEAD has no body, and to a conditional request perhaps none: others could not be answered from it.
+        // The response to a HEAD has no body, and that to a conditional request may have none: it would answer no follower.
         let is_get = self.parts.method == Method::GET || is_by_content(&self.parts);
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
         let may_lead = is_get && config.may_fetch_for_others(&self.parts, &self.directives);
         match self.need {
-            // The storage failed, so that nothing may be stored, and a download is shared by way of being stored.
+            // A download is shared by storing it, and nothing may be stored after the storage failed.
             Need::Fetch(MissReason::StorageFailed) => None,
-            // No response that was asked for before this request may answer it.
+            // No response whose fetch began before this request may answer it.
             _ if self.directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
-            Need::Validate(..) => Some(Part { may_lead, narrows: true }),
+            Need::Validate(..) => Some(FlightRole { may_lead, strips_conditions: true }),
             Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole_for_range => None,
             Need::Fetch(_) | Need::Select => {
-                Some(Part { may_lead: may_lead && !conditional, narrows: has_range })
+                Some(FlightRole { may_lead: may_lead && !conditional, strips_conditions: has_range })
             }
         }
     }
 
-    /// Returns whether the request has credentials that keep its response from others, unless the response allows it.
+    /// Returns whether the request has credentials that keep its response from being shared.
+    ///
+    /// In a shared cache, a response to a request with Authorization is shared only if it says so (RFC 9111 §3.5).
     pub(super) fn is_authorized(&self) -> bool {
         self.shared.config.policy.shared && self.parts.headers.contains_key(header::AUTHORIZATION)
     }
 
-    /// Looks in the storage once more, where a response may have been stored meanwhile. Returns the answer, if that is one.
+    /// Looks in the storage again, where a response may have been stored meanwhile.
+    ///
+    /// Returns the response if the request can be answered now. Otherwise it updates the snapshot and the need.
     async fn look_again(&mut self) -> Option<Response<CacheBody<F::Body>>> {
         let (shared, parts) = (&self.shared, &self.parts);
         let records = &shared.records;
@@ -270,26 +304,26 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             Some(uri) => {
                 let (snapshot, mut found) = records.lookup(self.snapshot.head, &uri, parts, None).await;
                 self.snapshot = snapshot;
-                // The head is looked at first, as always: an invalidation since then ends what is beside it, too.
-                let beside = self.beside.take().filter(|(_, writer)| {
-                    !matches!(found, Found::Failed) && writer.stands_at(self.snapshot.seen)
+                // The head is read first, as in every lookup: an invalidation of the head concerns the sibling as well.
+                let sibling = self.sibling.take().filter(|(_, writer)| {
+                    !matches!(found, Found::Failed) && writer.matches_seen(self.snapshot.seen)
                 });
-                if let Some((key, writer)) = beside {
-                    self.snapshot = writer.beside(self.snapshot.clone(), key);
+                if let Some((key, writer)) = sibling {
+                    self.snapshot = writer.sibling_snapshot(self.snapshot.clone(), key);
                     let selection = records.selection(self.snapshot.names(), parts);
                     found = records.lookup_variant(&mut self.snapshot, key, &uri, selection).await;
-                    self.beside = Some((key, writer));
+                    self.sibling = Some((key, writer));
                 }
                 found
             }
             None => Found::Nothing(MissReason::Absent),
         };
-        match consider(shared, &mut self.fetcher, parts, &self.directives, &self.snapshot, found).await {
-            Looked::Answered(response) => Some(response),
-            Looked::Needs(need) => {
+        match evaluate(shared, &mut self.fetcher, parts, &self.directives, &self.snapshot, found).await {
+            Evaluated::Answered(response) => Some(response),
+            Evaluated::Needs(need) => {
                 self.need = match need {
-                    // The tags that are known here are of responses that no 304 can name yet.
-                    Need::Select if self.beside.is_some() => Need::Fetch(MissReason::Vary),
+                    // The only known entity tags are those of responses that are not stored yet.
+                    Need::Select if self.sibling.is_some() => Need::Fetch(MissReason::Vary),
                     need => need,
                 };
                 None
@@ -297,25 +331,30 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Waits for the outcome of a flight, and returns what it is good for.
-    async fn wait_for(&mut self, flight: Arc<Flight<Landed<S>>>) -> Step<S, F::Body> {
-        if let Ok(landed) = timeout_at(self.until, flight.landed()).await {
-            return self.follow(flight, landed).await;
+    /// Waits for the outcome of a flight, and returns the next step.
+    async fn wait_for(&mut self, flight: Arc<Flight<FlightOutcome<S>>>) -> Step<S, F::Body> {
+        if let Ok(flight_outcome) = timeout_at(self.until, flight.outcome()).await {
+            return self.follow(flight, flight_outcome).await;
         }
-        // A slow origin is as good as one that failed, where a stale response may answer then.
-        if let step @ Step::Answer(_) = self.follow(Arc::clone(&flight), Landed::Failed(None)).await {
+        // An origin that is too slow counts as one that failed, if a stale response may be served then.
+        if let step @ Step::Answer(_) = self.follow(Arc::clone(&flight), FlightOutcome::Failed(None)).await {
             return step;
         }
         if self.has_waited {
-            return Step::LookThenAlone;
+            return Step::LookThenFetch;
         }
-        // One of those that waited fetches as well, and the others follow that one.
+        // One of the followers now leads a flight of its own, which the others follow: if all fetched, the origin would be
+        // overrun just when it is slow.
         flight.retire();
         (self.until, self.has_waited) = (after(self.shared.config.coalesce_timeout), true);
-        Step::Look
+        Step::LookAgain
     }
 
-    /// Detaches the exchange from its caller, so that followers can drive it.
+    /// Detaches the exchange from its request, so that followers can drive it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the exchange as it is if its fetcher cannot leave its request.
     fn detach(self) -> Result<Exchange<S, F::Detached>, Box<Self>> {
         macro_rules! with {
             ($fetcher:expr) => {
@@ -327,9 +366,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     directives: self.directives,
                     fetcher: $fetcher,
                     body: self.body,
-                    asked_at: self.asked_at,
-                    departures: self.departures,
-                    beside: self.beside,
+                    began_at: self.began_at,
+                    ended_flights: self.ended_flights,
+                    sibling: self.sibling,
                     rounds: self.rounds,
                     until: self.until,
                     has_waited: self.has_waited,
@@ -343,39 +382,48 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Leads a flight by a future that all its followers can drive: from another look and the lease to the head of the
-    /// response, so that no follower waits for a leader that is not polled.
-    async fn drive(self, flight: Arc<Flight<Landed<S>>>, ticket: Ticket<S>, narrows: bool) -> Led<S, F>
+    /// Leads a flight by a future that all its followers can drive.
+    ///
+    /// The future takes the lease, fetches, and ends with the head of the response. No follower depends on a leader whose
+    /// task is not polled.
+    async fn lead_shared(
+        self,
+        flight: Arc<Flight<FlightOutcome<S>>>,
+        ticket: Ticket<S>,
+        strips_conditions: bool,
+    ) -> LeadOutcome<S, F>
     where
         F: 'static,
     {
-        // Shared with the future, which may be polled, and finished, by another task. A std mutex, held for one assignment.
+        // Shared with the future, because another task may complete it. A std `Mutex`, held for one assignment.
         let outcome = Arc::new(Mutex::new(None));
-        let brought = Arc::clone(&outcome);
+        let result = Arc::clone(&outcome);
         let fetch = async move {
-            let led = AssertUnwindSafe(self.lead(ticket, narrows)).catch_unwind().await;
-            *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
+            let led = AssertUnwindSafe(self.lead(ticket, strips_conditions)).catch_unwind().await;
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
         };
         let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A follower drives it within the leader's span.
+        // In the leader's span, whichever task polls it.
         match flight.lead(Box::pin(fetch.in_current_span()), take).await {
             Ok(led) => led,
-            // Whichever task was driving, the panic is the leader's.
+            // A panic is the leader's, whichever task polled the future. It is caught there, so as not to end a follower.
             Err(panic) => resume_unwind(panic),
         }
     }
 
-    /// Leads a flight: looks again if a response may have been stored since it looked, and for as long as another process
-    /// fetches; then asks the origin and publishes what came of it.
-    async fn lead(mut self, mut ticket: Ticket<S>, narrows: bool) -> Led<S, F> {
-        let (at, seen) = spot(&self.snapshot, &self.need);
-        // Half of the time that followers wait, so that they need not fetch beside this one.
+    /// Leads a flight, and publishes its outcome.
+    ///
+    /// Looks in the storage again if a response may have been stored since the last lookup, and whenever another process
+    /// may have stored one. Then it asks the origin.
+    async fn lead(mut self, mut ticket: Ticket<S>, strips_conditions: bool) -> LeadOutcome<S, F> {
+        let (at, seen) = flight_key(&self.snapshot, &self.need);
+        // Half of the time that followers wait: the other half is left for the fetch, before they stop waiting for it.
         let until = after(self.shared.config.coalesce_timeout / 2);
         let mut lease = None;
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
-                // No other process knows the key beside a variant that is not stored yet.
-                if self.beside.is_some() {
+                // No other process can fetch for this key yet: the head by which it is found is not stored.
+                if self.sibling.is_some() {
                     break;
                 }
                 match self.shared.records.lease(at, seen, until).await {
@@ -386,89 +434,95 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     Leased::Look(taken) => lease = taken,
                 }
             }
-            self.departures = self.shared.flights.departures();
+            self.ended_flights = self.shared.flights.ended_flights();
             if let Some(response) = self.look_again().await {
-                ticket.publish(Landed::Look, false);
-                return Led::Answered(Ok(response));
+                ticket.publish(FlightOutcome::LookAgain, false);
+                return LeadOutcome::Answered(Ok(response));
             }
-            let may_lead = self.part().is_some_and(|part| part.may_lead);
-            if !may_lead || spot(&self.snapshot, &self.need) != (at, seen) {
-                return Led::Moved(Box::new(self)); // the flight is another key's, and the dropped ticket ends it
+            let may_lead = self.flight_role().is_some_and(|role| role.may_lead);
+            if !may_lead || flight_key(&self.snapshot, &self.need) != (at, seen) {
+                return LeadOutcome::Moved(Box::new(self)); // the flight is another key's, and the dropped ticket ends it
             }
             if lease.is_some() {
                 break;
             }
         }
-        let errand = Errand { is_led: true, narrows, is_background: false, lease, flight: ticket.token() };
-        let result = self.go(errand, Some(&ticket)).await;
-        Led::Answered(publish(ticket, result))
+        let context = FetchContext {
+            is_led: true,
+            strips_conditions,
+            is_background: false,
+            lease,
+            flight: ticket.token(),
+        };
+        let result = self.fetch_from_origin(context, Some(&ticket)).await;
+        LeadOutcome::Answered(publish(ticket, result))
     }
 
-    /// Asks the origin.
-    async fn go(
+    /// Sends the request to the origin.
+    async fn fetch_from_origin(
         self,
-        errand: Errand<S>,
+        context: FetchContext<S>,
         ticket: Option<&Ticket<S>>,
-    ) -> Result<Obtained<S, F::Body>, F::Error> {
+    ) -> Result<FetchResult<S, F::Body>, F::Error> {
         let Self { shared, fetcher, parts, body, snapshot, need, directives, .. } = self;
         let snapshot = match need {
-            // The storage failed: it is not known what is stored there.
+            // The storage failed, so that it is not known what a write would have to be compared with.
             Need::Fetch(MissReason::StorageFailed) => None,
             Need::Fetch(_) if !directives.read_only => {
-                // A request that sees the reservation follows this one.
+                // Requests that see the placeholder of this reservation may follow this flight.
                 let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(stamp));
                 shared.records.reserve(snapshot, announce).await
             }
             _ => Some(snapshot),
         };
-        exchange(&shared, fetcher, parts, body, snapshot, need, errand).await
+        exchange(&shared, fetcher, parts, body, snapshot, need, context).await
     }
 }
 
-/// Returns the key of a flight, and what the lookup saw there.
-fn spot(snapshot: &Snapshot, need: &Need) -> (Key, Seen) {
+/// Returns the key of a request's flight, and the stamp that the lookup saw there.
+fn flight_key(snapshot: &Snapshot, need: &Need) -> (Key, SeenStamp) {
     match need {
         Need::Validate(key, record, _) => (*key, Some(record.stamp())),
         Need::Fetch(_) | Need::Select => match &snapshot.variant {
-            Some((key, there)) => (*key, there.as_ref().map(Record::stamp)),
+            Some((key, existing)) => (*key, existing.as_ref().map(Record::stamp)),
             None => (snapshot.head, snapshot.seen),
         },
     }
 }
 
-/// Answers from what a lookup found, if that may be; otherwise says what is needed from the origin.
-async fn consider<S: Storage, F: Fetcher>(
+/// Answers from what a lookup found, or returns what is needed from the origin.
+async fn evaluate<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
     directives: &RequestDirectives,
     snapshot: &Snapshot,
     found: Found,
-) -> Looked<F::Body> {
+) -> Evaluated<F::Body> {
     let reason = match found {
         Found::Candidate(key, record) => {
-            return consider_stored(shared, fetcher, parts, snapshot, key, record, directives).await;
+            return evaluate_candidate(shared, fetcher, parts, snapshot, key, record, directives).await;
         }
         Found::Failed if shared.config.fail_closed => {
             let code = StatusCode::SERVICE_UNAVAILABLE;
-            return Looked::Answered(respond::refuse(shared, parts, code, Outcome::Failed));
+            return Evaluated::Answered(respond::refuse(shared, parts, code, Outcome::Failed));
         }
         Found::Failed => MissReason::StorageFailed,
         Found::Nothing(reason) => reason,
     };
     if directives.only_if_cached {
-        return Looked::Answered(respond::refuse_request(shared, parts));
+        return Evaluated::Answered(respond::refuse_request(shared, parts));
     }
     let need = match reason {
         MissReason::Vary if may_select(parts) => Need::Select,
         reason => Need::Fetch(reason),
     };
-    Looked::Needs(need)
+    Evaluated::Needs(need)
 }
 
-/// Returns whether the origin may be asked which stored response answers this request.
+/// Returns whether the origin may be asked which of the stored responses answers this request.
 ///
-/// Not where the request has conditions of its own, which are about its caller's copies.
+/// It may not if the request has conditions of its own, which are about the copies of its caller.
 fn may_select(request: &request::Parts) -> bool {
     let has = |name| request.headers.contains_key(name);
     request.method == Method::GET
@@ -477,8 +531,8 @@ fn may_select(request: &request::Parts) -> bool {
         && !has(header::RANGE)
 }
 
-/// Serves the response that is stored for a request, or says that the origin is needed.
-async fn consider_stored<S: Storage, F: Fetcher>(
+/// Answers with a stored response, or returns what is needed from the origin.
+async fn evaluate_candidate<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
@@ -486,31 +540,32 @@ async fn consider_stored<S: Storage, F: Fetcher>(
     key: Key,
     record: Record,
     directives: &RequestDirectives,
-) -> Looked<F::Body> {
+) -> Evaluated<F::Body> {
     let (config, now) = (&shared.config, shared.config.clock.now());
     let Some(variant) = variant_in(&record) else {
         return match directives.only_if_cached {
-            true => Looked::Answered(respond::refuse_request(shared, parts)),
-            false => Looked::Needs(Need::Fetch(MissReason::Absent)),
+            true => Evaluated::Answered(respond::refuse_request(shared, parts)),
+            false => Evaluated::Needs(Need::Fetch(MissReason::Absent)),
         };
     };
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
     let outcome = match decide(config, directives, &freshness, now) {
-        Decision::Reload => return Looked::Needs(Need::Fetch(MissReason::Reload)),
-        Decision::Refuse => return Looked::Answered(respond::refuse_request(shared, parts)),
+        Decision::Reload => return Evaluated::Needs(Need::Fetch(MissReason::Reload)),
+        Decision::Refuse => return Evaluated::Answered(respond::refuse_request(shared, parts)),
         Decision::Validate(reason) => {
             if let Some(since) = shared.failing_origins.since(key)
                 && let Some(response) =
-                    answer_failing(shared, fetcher, parts, snapshot, key, &record, directives, since).await
+                    answer_while_failing(shared, fetcher, parts, snapshot, key, &record, directives, since)
+                        .await
             {
-                return Looked::Answered(response);
+                return Evaluated::Answered(response);
             }
-            return Looked::Needs(Need::Validate(key, record, reason));
+            return Evaluated::Needs(Need::Validate(key, record, reason));
         }
         Decision::Serve { may_refresh } => {
             if may_refresh
                 && draws_refresh(config.refresh_early, &freshness, now)
-                && let Some(background) = background(fetcher, directives)
+                && let Some(background) = background_fetcher(fetcher, directives)
             {
                 refresh_later(shared, background, parts, snapshot, key, &record);
             }
@@ -518,11 +573,11 @@ async fn consider_stored<S: Storage, F: Fetcher>(
         }
         Decision::ServeStale(reason) => {
             if reason == StaleReason::WhileRevalidate {
-                match background(fetcher, directives) {
+                match background_fetcher(fetcher, directives) {
                     Some(background) => refresh_later(shared, background, parts, snapshot, key, &record),
-                    // Nothing would ever refresh it, so this request does, before it is answered.
+                    // This fetcher cannot refresh in the background, so that the request validates before it is answered.
                     None if !directives.only_if_cached => {
-                        return Looked::Needs(Need::Validate(key, record, ValidateReason::Stale));
+                        return Evaluated::Needs(Need::Validate(key, record, ValidateReason::Stale));
                     }
                     None => {}
                 }
@@ -531,17 +586,19 @@ async fn consider_stored<S: Storage, F: Fetcher>(
         }
     };
     let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
-    match respond::from_record(shared, Asked::by(parts), key, &record, status).await {
-        Some(response) => Looked::Answered(response),
-        None if directives.only_if_cached => Looked::Answered(respond::refuse_request(shared, parts)),
-        None => Looked::Needs(Need::Fetch(MissReason::BodyGone)),
+    match respond::from_record(shared, RequestView::of(parts), key, &record, status).await {
+        Some(response) => Evaluated::Answered(response),
+        None if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
+        None => Evaluated::Needs(Need::Fetch(MissReason::BodyGone)),
     }
 }
 
-/// Answers while the origin fails: a stale response that did a moment ago still does, and one request at a time asks the
-/// origin again.
+/// Answers with the stale response that was served when the origin failed a moment ago.
+///
+/// After a pause, one request at a time asks the origin again in the background. Returns `None` if this request has to ask
+/// the origin itself.
 #[allow(clippy::too_many_arguments)]
-async fn answer_failing<S: Storage, F: Fetcher>(
+async fn answer_while_failing<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     parts: &request::Parts,
@@ -552,13 +609,13 @@ async fn answer_failing<S: Storage, F: Fetcher>(
     (since, code): (Timestamp, Option<u16>),
 ) -> Option<Response<CacheBody<F::Body>>> {
     let ago = shared.config.clock.now().since(since);
-    if ago >= LATELY {
+    if ago >= FAILING_PERIOD {
         return None;
     }
-    let pauses = ago < PAUSE;
-    let background = background(fetcher, directives);
+    let pauses = ago < ORIGIN_PAUSE;
+    let background = background_fetcher(fetcher, directives);
     if !pauses && background.is_none() {
-        return None; // this one asks
+        return None; // no refresh is possible, so that this request asks the origin
     }
     let response = stale_on_error(shared, parts, key, record, code, StaleReason::Failing).await?;
     if let Some(background) = background.filter(|_| !pauses) {
@@ -567,8 +624,10 @@ async fn answer_failing<S: Storage, F: Fetcher>(
     Some(response)
 }
 
-/// Returns the fetcher of a background refresh; `None` where there must be none: the request wants only what is stored, or
-/// its response would not be kept.
-fn background<F: Fetcher>(fetcher: &F, directives: &RequestDirectives) -> Option<F::Background> {
+/// Returns a fetcher for a background refresh.
+///
+/// Returns `None` if the request accepts only stored responses, if its response would not be stored, or if its fetcher
+/// cannot outlive it.
+fn background_fetcher<F: Fetcher>(fetcher: &F, directives: &RequestDirectives) -> Option<F::Background> {
     if directives.only_if_cached || directives.read_only { None } else { fetcher.background() }
 }

@@ -1,10 +1,10 @@
-//! Following: the outcome of another request's fetch, and whether it answers this one.
+//! Answers a follower from the outcome of another request's fetch.
 //!
 //! # Invariants
 //!
-//! - An outcome answers a request here if it would from the storage, and only if it was fetched for the same key, where
-//!   nothing was written since.
-//! - A request that cannot use an outcome goes on at once.
+//! - An outcome answers a follower only if the same response would answer it from the storage.
+//! - An outcome answers a follower only if it was fetched for the same key, and nothing was written there since.
+//! - A follower that cannot use an outcome goes on at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,50 +14,53 @@ use crate::control::{MissReason, Outcome, Stored};
 use crate::entry::StoredResponse;
 use crate::policy::{self, NotStored, RequestDirectives, StaleReason, Verdict};
 use crate::service::body::Download;
-use crate::service::coalesce::{Flight, Landed};
+use crate::service::coalesce::{Flight, FlightOutcome};
 use crate::service::origin::{Fetcher, Need, stale_on_error};
 use crate::service::records::variant_in;
-use crate::service::respond::{self, Asked, stored_status};
+use crate::service::respond::{self, RequestView, stored_status};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
-/// Says whether a response that has just come answers a request that follows it.
+/// Tells whether the response of a flight answers a follower.
 enum Fit {
     Yes,
-    /// It is another variant; the request's own would be at this key.
+    /// It is another variant than the follower's, whose key this is.
     Other(Key),
     No,
 }
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
-    /// Returns what the outcome of a flight is good for.
+    /// Returns the next step of a follower after a flight has ended with an outcome.
     pub(super) async fn follow(
         &mut self,
-        flight: Arc<Flight<Landed<S>>>,
-        landed: Landed<S>,
+        flight: Arc<Flight<FlightOutcome<S>>>,
+        flight_outcome: FlightOutcome<S>,
     ) -> Step<S, F::Body> {
-        match landed {
-            Landed::Look | Landed::Abandoned => Step::Look,
-            // No lookup finds a response for this request, and its own will not be stored either.
-            Landed::Private => Step::Alone,
-            Landed::OfRequest(reason) => self.after_refusal(reason),
-            Landed::Failed(code) => self.after_failure(code).await,
-            Landed::Streaming(download) => self.follow_download(flight, download).await,
-            Landed::Freshened(key, record) => self.follow_freshened(key, record).await,
+        match flight_outcome {
+            FlightOutcome::LookAgain | FlightOutcome::Abandoned => Step::LookAgain,
+            // Another lookup would find nothing, and the response to this request will not be stored either.
+            FlightOutcome::Private => Step::Fetch,
+            FlightOutcome::RequestSpecific(reason) => self.after_refusal(reason),
+            FlightOutcome::Failed(code) => self.after_failure(code).await,
+            FlightOutcome::Streaming(download) => self.follow_download(flight, download).await,
+            FlightOutcome::Freshened(key, record) => self.follow_freshened(key, record).await,
         }
     }
 
-    /// The leader's response was the leader's alone, by the fault of its own request: another leader may do better. A
-    /// request of the same kind would not.
+    /// Returns the next step after the leader's own request kept its response from being shared.
+    ///
+    /// Another leader may get a response that can be shared, but not one whose request is of the same kind.
     fn after_refusal(&mut self, reason: NotStored) -> Step<S, F::Body> {
         let is_alike = reason == NotStored::Authorization && self.is_authorized();
-        // Once is enough where nothing tells whether this request is of the same kind: otherwise those who wait would go to
-        // the origin one after another.
+        // Only the kind of `Authorization` can be recognized in a request. After any other refusal, one more leader is
+        // tried, or the followers would go to the origin one after another.
         let again = std::mem::replace(&mut self.was_refused, reason != NotStored::Authorization);
-        if is_alike || again { Step::LookThenAlone } else { Step::Look }
+        if is_alike || again { Step::LookThenFetch } else { Step::LookAgain }
     }
 
-    /// The origin failed: a stale response may do, and otherwise each request has its own try.
+    /// Returns the next step after the origin has failed.
+    ///
+    /// The follower gets a stale response if one may be served, and otherwise fetches for itself.
     async fn after_failure(&mut self, code: Option<u16>) -> Step<S, F::Body> {
         if let Need::Validate(key, record, _) = &self.need {
             let reason = StaleReason::IfError;
@@ -66,17 +69,18 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 return Step::Answer(response);
             }
         }
-        Step::LookThenAlone
+        Step::LookThenFetch
     }
 
+    /// Answers from a download that is still running, if its response fits.
     async fn follow_download(
         &mut self,
-        flight: Arc<Flight<Landed<S>>>,
+        flight: Arc<Flight<FlightOutcome<S>>>,
         download: Arc<Download<S>>,
     ) -> Step<S, F::Body> {
         match self.fits(&download).await {
-            Fit::Other(key) => return Step::Beside(key, Arc::clone(&download.writer)),
-            Fit::No => return Step::Alone,
+            Fit::Other(key) => return Step::LookAtSibling(key, Arc::clone(&download.writer)),
+            Fit::No => return Step::Fetch,
             Fit::Yes => {}
         }
         let (config, response) = (&self.shared.config, download.writer.response());
@@ -90,21 +94,27 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
         status.origin_status = Some(response.status.as_u16());
         status.collapsed = true;
-        let (asked, token) = (Asked::by(&self.parts), Arc::clone(&flight));
-        match respond::from_download(&self.shared, asked, Arc::clone(&download), token, status) {
+        let (view, token) = (RequestView::of(&self.parts), Arc::clone(&flight));
+        match respond::from_download(&self.shared, view, Arc::clone(&download), token, status) {
             Some(response) => Step::Answer(response),
             None => {
-                flight.retire(); // it has ended, or nothing comes of it
-                Step::Look
+                // It takes no more readers, so that the next request must not find it either.
+                flight.retire();
+                Step::LookAgain
             }
         }
     }
 
+    /// Answers from a stored response that the flight has freshened.
+    ///
+    /// The response must also be the one that the follower selects.
     async fn follow_freshened(&mut self, key: Key, record: Record) -> Step<S, F::Body> {
-        let Need::Validate(at, old, reason) = &self.need else { return Step::Look };
-        let (Some(variant), Some(old)) = (variant_in(&record), variant_in(old)) else { return Step::Look };
+        let Need::Validate(at, old, reason) = &self.need else { return Step::LookAgain };
+        let (Some(variant), Some(old)) = (variant_in(&record), variant_in(old)) else {
+            return Step::LookAgain;
+        };
         if key != *at || variant.selection != old.selection {
-            return Step::Look;
+            return Step::LookAgain;
         }
         let (config, records) = (&self.shared.config, &self.shared.records);
         let now = config.clock.now();
@@ -113,23 +123,24 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         if policy::decide(&directives, &freshness, now) != Verdict::Serve
             || !records.belongs(&variant.response.groups).await.unwrap_or(false)
         {
-            return Step::Alone;
+            return Step::Fetch;
         }
         let mut status = stored_status(Outcome::Revalidated(*reason), Stored::Unchanged, &freshness, now);
         status.collapsed = true;
-        match respond::from_record(&self.shared, Asked::by(&self.parts), key, &record, status).await {
+        match respond::from_record(&self.shared, RequestView::of(&self.parts), key, &record, status).await {
             Some(response) => Step::Answer(response),
-            None => Step::Look,
+            None => Step::LookAgain,
         }
     }
 
+    /// Returns whether the response of a download answers this request.
     async fn fits(&mut self, download: &Download<S>) -> Fit {
         let (writer, records) = (&download.writer, &self.shared.records);
         let selection = records.selection(writer.names(), &self.parts);
         if selection != writer.selection() {
             return Fit::Other(writer.sibling(selection));
         }
-        // A filter may have chosen this response for deletion: that shows when it is whole.
+        // A deletion since the fetch began may concern this response. That is decided only once the response is complete.
         if writer.deletes_since() {
             return Fit::No;
         }
@@ -142,23 +153,27 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Returns the request's directives about a response. A request that limits the age (`max-age=0`) accepts a response
-    /// that came after it had asked, however long the origin took, if that was not old by then.
-    fn directives_since(&self, came: &StoredResponse) -> RequestDirectives {
-        since_asked(self.directives.clone(), came, self.asked_at)
+    /// Returns the directives that apply to a response that was fetched meanwhile.
+    ///
+    /// A `max-age=0` request accepts a response fetched after it arrived, however long the fetch took, unless the response
+    /// was too old already when the origin sent it.
+    fn directives_since(&self, fetched: &StoredResponse) -> RequestDirectives {
+        since_began(self.directives.clone(), fetched, self.began_at)
     }
 }
 
-fn since_asked(
+/// Removes `max-age` if a response fulfils it by being fetched after the request began.
+fn since_began(
     mut directives: RequestDirectives,
-    came: &StoredResponse,
-    asked_at: Timestamp,
+    fetched: &StoredResponse,
+    began_at: Timestamp,
 ) -> RequestDirectives {
-    // Dates have no more than seconds.
+    // The resolution of the Date field, from which an age is computed.
     const SECOND: Duration = Duration::from_secs(1);
-    let age = Duration::from_millis(came.initial_age_ms);
-    let age = age.saturating_sub(came.response_time.since(came.request_time)).saturating_sub(SECOND);
-    if came.response_time >= asked_at && directives.max_age.is_some_and(|most| age <= most) {
+    let age = Duration::from_millis(fetched.initial_age_ms);
+    // Without the time of the fetch itself, which the origin is not responsible for.
+    let age = age.saturating_sub(fetched.response_time.since(fetched.request_time)).saturating_sub(SECOND);
+    if fetched.response_time >= began_at && directives.max_age.is_some_and(|max_age| age <= max_age) {
         directives.max_age = None;
     }
     directives

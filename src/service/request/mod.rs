@@ -1,15 +1,16 @@
-//! The way of a request through the cache.
+//! The handling of one request, from its route to its response.
 //!
-//! [`route()`] says which way a request takes. A request that the cache may answer is first tried without waiting
-//! ([`answer_now`]); otherwise [`run`] looks it up, and an `Exchange` goes round its loop until it has an answer. Both ask
-//! the same [`decide`](decision::decide) what a stored response is good for.
+//! [`route()`] decides whether a request bypasses the cache, invalidates, or may be answered by the cache. For the last
+//! kind, [`answer_now`] tries to answer without waiting. Otherwise [`run`] looks in the storage, and an `Exchange` repeats
+//! its loop until it has a response. Both use the same [`decide`](decision::decide) to learn how a stored response may be
+//! used.
 //!
 //! # Invariants
 //!
 //! - The loop is the only place that starts another lookup, joins a flight, or publishes an outcome. Every function that it
 //!   calls returns an outcome to it.
 //! - Its rounds are bounded, and so is the time that a request waits for other requests.
-//! - The request goes on whatever the storage does.
+//! - A failing or slow storage does not fail a request, unless [`fail_closed`](crate::CacheLayerBuilder::fail_closed) is set.
 //!
 //! # Neighbours
 //!

@@ -1,4 +1,4 @@
-//! Refreshing in the background: a stored response is validated while requests are still answered with it.
+//! Background refreshes: a stored response is validated while requests are still answered with it.
 //!
 //! # Invariants
 //!
@@ -12,32 +12,35 @@ use http_body::Body;
 
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus};
-use crate::observe::{Gauge, Level};
+use crate::observe::{Gauge, GaugeGuard};
 use crate::policy::{self, ValidateReason};
-use crate::service::coalesce::{Joined, Landed};
+use crate::service::coalesce::{FlightOutcome, Joined};
 use crate::service::directives::Background;
-use crate::service::origin::{Errand, Fetcher, Need, exchange, may_store_for, publish};
+use crate::service::origin::{FetchContext, Fetcher, Need, exchange, may_store_for, publish};
 use crate::service::records::{Snapshot, is_by_content, variant_in};
 use crate::service::shared::Shared;
 use crate::service::telemetry::{self, traced};
 use crate::storage::{Key, Record, Storage};
 
-/// Held while a record is refreshed.
+/// Marks a record as being refreshed until it is dropped.
 struct Refreshing<S: Storage> {
     shared: Arc<Shared<S>>,
     key: Key,
-    _level: Level,
+    _gauge: GaugeGuard,
 }
 
 impl<S: Storage> Refreshing<S> {
-    /// Acquires the right to refresh a record; `None`: a refresh is under way, or too many are.
+    /// Marks a record as being refreshed.
+    ///
+    /// Returns `None` if it is being refreshed already, or if too many records are.
     fn begin(shared: &Arc<Shared<S>>, key: Key) -> Option<Self> {
+        // A std `Mutex`, held for one operation on the set. The bound is checked under it, so that it holds exactly.
         let mut refreshing = shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         if refreshing.len() >= shared.config.max_background_refreshes || !refreshing.insert(key) {
             return None;
         }
-        let level = shared.observer.raise(Gauge::Refreshes);
-        Some(Self { shared: Arc::clone(shared), key, _level: level })
+        let gauge = shared.observer.raise(Gauge::Refreshes);
+        Some(Self { shared: Arc::clone(shared), key, _gauge: gauge })
     }
 }
 
@@ -47,7 +50,7 @@ impl<S: Storage> Drop for Refreshing<S> {
     }
 }
 
-/// Refreshes a record in the background, unless a refresh of it is under way.
+/// Refreshes a record in the background, unless it is being refreshed already.
 pub(super) fn refresh_later<S: Storage, F: Fetcher + 'static>(
     shared: &Arc<Shared<S>>,
     fetcher: F,
@@ -57,12 +60,13 @@ pub(super) fn refresh_later<S: Storage, F: Fetcher + 'static>(
     record: &Record,
 ) {
     let Some(refreshing) = Refreshing::begin(shared, key) else { return };
-    let parts = template(parts, record);
+    let parts = refresh_request(parts, record);
     if !may_store_for(shared, &parts, record) {
         return;
     }
     let (shared, snapshot, record) = (Arc::clone(shared), snapshot.clone(), record.clone());
     let tasks = shared.records.tasks.clone();
+    // The request that begins the refresh is answered with the stale response, and does not wait for this task.
     tasks.spawn(async move {
         let _refreshing = refreshing;
         let result = refresh(&shared, fetcher, parts, snapshot, key, record).await;
@@ -70,14 +74,14 @@ pub(super) fn refresh_later<S: Storage, F: Fetcher + 'static>(
     });
 }
 
-/// Makes the request of a refresh from one that the record answered.
-fn template(parts: &request::Parts, record: &Record) -> request::Parts {
+/// Returns the request of a refresh, from a request that the record answered.
+fn refresh_request(parts: &request::Parts, record: &Record) -> request::Parts {
     let mut parts = parts.clone();
     if !is_by_content(&parts) {
         parts.method = Method::GET;
     }
     policy::strip_conditions(&mut parts.headers);
-    // Which response this caller accepts does not concern later requests.
+    // These say which response this caller accepts, which does not concern later requests.
     parts.headers.remove(header::CACHE_CONTROL);
     parts.headers.remove(header::PRAGMA);
     // The response keeps the tags that earlier requests gave it.
@@ -91,7 +95,7 @@ fn template(parts: &request::Parts, record: &Record) -> request::Parts {
     parts
 }
 
-/// Validates a record. Returns the result in a word, for the statistics.
+/// Validates a record, and returns the result as the word that the statistics count.
 async fn refresh<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: F,
@@ -102,31 +106,34 @@ async fn refresh<S: Storage, F: Fetcher>(
 ) -> &'static str {
     let (config, records) = (&shared.config, &shared.records);
     parts.extensions.insert(Background(records.number));
-    let (seen, departures) = (Some(record.stamp()), shared.flights.departures());
-    let Joined::Lead(_flight, ticket) = shared.flights.join(key, seen, departures, true, Landed::is_joinable)
+    let (seen, ended_flights) = (Some(record.stamp()), shared.flights.ended_flights());
+    let Joined::Lead(_flight, ticket) =
+        shared.flights.join(key, seen, ended_flights, true, FlightOutcome::is_joinable)
     else {
-        return "needless"; // a request asks already
+        return "needless"; // a request is validating it already
     };
     tracing::debug!("a background refresh began");
     let mut lease = None;
     if let Some(time) = config.lease {
         match records.take_lease(key, time).await {
-            Ok(None) => return "needless", // another process asks
+            Ok(None) => return "needless", // another process is validating it
             Ok(taken) => lease = taken,
+            // The lease is only an optimization, so that a failing storage does not prevent the refresh.
             Err(()) => {}
         }
     }
     let looks_again = ticket.looks_again || config.lease.is_some();
     if looks_again && !records.is_still(key, seen).await.unwrap_or(true) {
-        return "needless"; // another request has asked since this was read
+        return "needless"; // another request has replaced it since this one read it
     }
     let exchanging = async {
         let (body, need) = (fetcher.again(), Need::Validate(key, record, ValidateReason::Stale));
         let flight = ticket.token();
-        let errand = Errand { is_led: true, narrows: false, is_background: true, lease, flight };
+        let context =
+            FetchContext { is_led: true, strips_conditions: false, is_background: true, lease, flight };
         let span = telemetry::span(&parts, &config.defaults, true);
         let exchanging = async {
-            let result = exchange(shared, fetcher, parts, body, Some(snapshot), need, errand).await;
+            let result = exchange(shared, fetcher, parts, body, Some(snapshot), need, context).await;
             publish(ticket, result)
         };
         let response = traced(span, exchanging).await.ok()?;
@@ -134,6 +141,7 @@ async fn refresh<S: Storage, F: Fetcher>(
         drain(response.into_body()).await;
         is_answer.then_some(())
     };
+    // Bounded, since an origin that never ends its response would hold one of the places for refreshes for ever.
     match tokio::time::timeout(config.refresh_timeout, exchanging).await {
         Ok(Some(())) => "done",
         Ok(None) => "failed",
@@ -141,7 +149,7 @@ async fn refresh<S: Storage, F: Fetcher>(
     }
 }
 
-/// Reads a body to its end, so that it is stored.
+/// Reads a body to its end, because only a body that is read is stored.
 async fn drain<B>(body: CacheBody<B>)
 where
     CacheBody<B>: Body,

@@ -1,4 +1,4 @@
-//! Which way a request takes: past the cache, to the origin and then an invalidation, or through the cache.
+//! Routing: whether a request bypasses the cache, invalidates, or may be answered by the cache.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,35 +10,36 @@ use crate::control::{BypassReason, Outcome};
 use crate::key::{self, EffectiveUri, NoUriReason};
 use crate::policy::{self, Interest, NotStored};
 use crate::service::config::Recording;
-use crate::service::origin::{Answered, Fetcher, pass_on, send};
+use crate::service::origin::{Answered, Fetcher, respond_unstored, send};
 use crate::service::respond;
 use crate::service::shared::Shared;
 use crate::service::telemetry::{self, traced};
 use crate::storage::Storage;
 
-/// Which way a request takes.
+/// Tells how a request is handled.
 pub(crate) enum Route {
-    /// The cache neither answers nor stores it.
+    /// The request goes to the inner service, and its response is not stored.
     Bypass(BypassReason),
-    /// Straight to the origin; if that succeeds, what is stored for its URI is invalidated.
+    /// The request goes to the inner service. If it succeeds, its URI is invalidated.
     Unsafe,
-    /// The cache may answer.
+    /// The cache may answer the request.
     Lookup,
-    /// The cache may answer, once the content is known.
+    /// The cache may answer the request once its content has been read.
     #[cfg(feature = "content-keys")]
     Content,
 }
 
-/// Says whether a request has content, as far as its body tells.
+/// Tells whether a request has content, as far as its body says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     None,
     Some,
-    /// The body does not say whether there is any.
+    /// The body does not say whether it has content.
     Unknown,
 }
 
 impl Content {
+    /// Reads the length of a body.
     #[inline]
     pub(crate) fn of(body: &impl Body) -> Self {
         if body.is_end_stream() {
@@ -53,7 +54,9 @@ impl Content {
     }
 }
 
-/// Returns the way of a request. `uri` is its effective URI; `bypasses`: the user wants it to bypass the cache.
+/// Returns how a request is handled.
+///
+/// `uri` is its effective URI. `bypasses` says that the user wants the request to bypass the cache.
 pub(crate) fn route<S: Storage>(
     shared: &Shared<S>,
     parts: &request::Parts,
@@ -84,7 +87,7 @@ pub(crate) fn route<S: Storage>(
             || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len.as_bytes() != b"0");
         // These two are conditions on the origin's state, which a cache cannot evaluate (RFC 9111 §4.3.2).
         let of_origin = has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE);
-        // An unsafe one passes untouched all the same, and its success invalidates (RFC 9111 §4.4).
+        // An unsafe request is sent untouched in any case, and has to invalidate if it succeeds (RFC 9111 §4.4).
         if has(header::UPGRADE) && (safe || uri.is_none()) {
             return Route::Bypass(BypassReason::Upgrade);
         }
@@ -112,17 +115,20 @@ pub(crate) fn route<S: Storage>(
     }
 }
 
-/// Sends a request past the cache. One that wants only what is stored is refused.
+/// Sends a request to the inner service without storing its response.
+///
+/// A request that accepts only a stored response is refused.
 pub(crate) async fn bypass<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
     mut fetcher: F,
     request: Request<F::RequestBody>,
     reason: BypassReason,
 ) -> Answered<F> {
-    warn_of(&shared, reason);
+    warn_about_bypass(&shared, reason);
     let (config, (parts, body)) = (&shared.config, request.into_parts());
     let is_cacheable = config.methods.contains(&parts.method);
-    // An unsafe request goes out all the same, unless the user made its method one that only reads.
+    // `only-if-cached` refuses requests that read. An unsafe request is sent nevertheless, unless the user made its method
+    // cacheable.
     let reads = is_cacheable || policy::is_safe(&parts.method);
     if config.recording() == Some(Recording::Replay) || (reads && config.directives(&parts).only_if_cached) {
         return Ok(respond::refuse_request(&shared, &parts));
@@ -130,17 +136,18 @@ pub(crate) async fn bypass<S: Storage, F: Fetcher>(
     traced(telemetry::span(&parts, &config.defaults, false), async {
         let response = send(&shared, &mut fetcher, Request::from_parts(parts, body)).await?;
         let unstored = if is_cacheable { NotStored::Bypassed } else { NotStored::MethodNotCacheable };
-        Ok(pass_on(&shared, response, Outcome::Bypass(reason), unstored))
+        Ok(respond_unstored(&shared, response, Outcome::Bypass(reason), unstored))
     })
     .await
 }
 
-/// Tells once what to do about a bypass that is a mistake of the setup.
-fn warn_of<S: Storage>(shared: &Shared<S>, reason: BypassReason) {
+/// Warns once about a bypass that is caused by a mistake in the setup.
+fn warn_about_bypass<S: Storage>(shared: &Shared<S>, reason: BypassReason) {
     let Some(advice) = reason.advice() else { return };
-    let (told, bit) = (&shared.told_bypasses, 1 << reason as u32);
-    // A plain look first: a layer that never gets a host should not write to shared memory for each request.
-    if told.load(Ordering::Relaxed) & bit == 0 && told.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+    let (warned, bit) = (&shared.warned_bypasses, 1 << reason as u32);
+    // Loaded first: a layer that never gets a host would otherwise write to shared memory for each request. Relaxed, since
+    // the bits publish no other memory; `fetch_or` lets only one task send the event.
+    if warned.load(Ordering::Relaxed) & bit == 0 && warned.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
         tracing::warn!(reason = reason.word(), advice, "requests pass the cache by");
     }
 }

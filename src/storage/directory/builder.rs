@@ -1,16 +1,18 @@
-//! How a store is opened.
+//! The settings of a [`DirectoryStorage`].
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bound::LEAST;
-use super::place::Place;
-use super::store::DirectoryStorage;
-use super::workers::{Workers, done};
+use super::quota::MIN_BYTES;
+use super::root::Root;
+use super::storage::DirectoryStorage;
+use super::workers::{Workers, await_answer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::path::expanded;
+use crate::storage::path::expand_home;
 
-/// Opens a [`DirectoryStorage`].
+/// A builder for [`DirectoryStorage`].
+///
+/// Created by [`DirectoryStorage::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,11 +49,11 @@ impl DirectoryStorageBuilder {
         }
     }
 
-    /// Sets how many bytes the entries may take on the disk.
+    /// Sets the bound on the disk space of all entries, in bytes.
     ///
-    /// What the file system allocates counts, for files and for their folders: a short response takes 8 KiB on most.
-    /// An entry takes at most half. What is more goes soon after it was written, not before: see the
-    /// [module](crate::storage::directory). At least 16 KiB.
+    /// The storage counts what the file system allocates for files and folders: on most file systems a short response takes
+    /// 8 KiB. An entry takes at most half of the bound. The bound is enforced soon after a write, not before it; see the
+    /// [module](crate::storage::directory#the-bound). The least value is 16 KiB.
     ///
     /// Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
@@ -59,9 +61,9 @@ impl DirectoryStorageBuilder {
         self
     }
 
-    /// Keeps every record until it is deleted or expires, for recorded responses.
+    /// Sets whether every record is kept until it is deleted or expires, for recorded responses.
     ///
-    /// [`max_bytes`](Self::max_bytes) does not count then, and only writes change a file.
+    /// Nothing is then evicted, and [`max_bytes`](Self::max_bytes) has no effect. Reading changes neither a file nor its times.
     ///
     /// Default: `false`.
     pub fn unbounded(mut self, unbounded: bool) -> Self {
@@ -69,49 +71,61 @@ impl DirectoryStorageBuilder {
         self
     }
 
-    /// Whether every change is on the disk before its caller is answered, so that a machine that loses power loses
-    /// nothing; each then takes as long as the disk does, many times longer. Without it the last changes may be lost:
-    /// what was cut short counts as absent. A process that dies loses nothing either way. Default: false.
+    /// Sets whether a change is on the disk before its call returns.
+    ///
+    /// A machine that loses power then loses no change whose call has returned, but each change takes as long as the disk
+    /// needs, which is many times longer. Without it such a machine may lose the last changes, and truncated files count as
+    /// absent records. A process that is killed loses nothing in either case.
+    ///
+    /// Default: `false`.
     pub fn fsync(mut self, fsync: bool) -> Self {
         self.fsync = fsync;
         self
     }
 
-    /// How many threads read, and how many write: so many of each, from 1 to 64. Changes of one entry are made by one of
-    /// them, in their order. Default: 2.
+    /// Sets how many threads read, and how many other threads write.
+    ///
+    /// The number is limited to the range from 1 to 64. Changes of one entry are made by one of the threads, in order.
+    ///
+    /// Default: 2.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// How long a change waits for its turn while other processes change the same part of the directory (one of 256).
+    /// Sets how long a change waits for other changes of the same part.
+    ///
+    /// The directory has 256 parts, each with a lock that all processes share. A change that waited for so long fails with [`Timeout`](ErrorKind::Timeout).
+    ///
     /// Default: 5 seconds.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// Opens the store, on a thread of its own; makes the directory and those above it if they are not there.
+    /// Opens the storage, and creates the directory if it does not exist.
+    ///
+    /// The directories above it are created as well. All of this happens on a thread of the storage's own.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): the path or the bound is wrong, or there is no directory and none can be made.
-    /// [`Unavailable`](ErrorKind::Unavailable): no thread can be started.
+    /// Returns [`Config`](ErrorKind::Config) if the path or the bound is wrong, or if the directory can be neither read nor
+    /// created. Returns [`Unavailable`](ErrorKind::Unavailable) if no thread can be started.
     pub async fn open(self) -> Result<DirectoryStorage> {
         let max_bytes = Some(self.max_bytes).filter(|_| !self.unbounded);
-        if max_bytes.is_some_and(|most| most < LEAST) {
-            let message = "max_bytes is below 16384: nothing could be stored";
+        if max_bytes.is_some_and(|bytes| bytes < MIN_BYTES) {
+            let message = "max_bytes is below 16384, so that nothing could be stored: raise it";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let path = expanded(&self.path, std::env::home_dir(), "the directory's path")?;
+        let path = expand_home(&self.path, std::env::home_dir(), "the directory's path")?;
         let workers = Workers::start(self.threads)?;
-        let (fsync, patience) = (self.fsync, self.lock_timeout);
+        let (fsync, lock_timeout) = (self.fsync, self.lock_timeout);
         let open = move || {
-            // The same directory, whatever the working directory is later.
-            let place = Place::open(std::path::absolute(&path).unwrap_or(path), fsync, patience)?;
-            place.remove_abandoned();
-            Ok(place)
+            // Absolute, so that it stays the same directory when the program changes its working directory.
+            let root = Root::open(std::path::absolute(&path).unwrap_or(path), fsync, lock_timeout)?;
+            root.remove_abandoned();
+            Ok(root)
         };
-        let place = done(workers.upkeep(open)).await?;
-        Ok(DirectoryStorage::new(workers, place, max_bytes))
+        let root = await_answer(workers.maintain(open)).await?;
+        Ok(DirectoryStorage::new(workers, root, max_bytes))
     }
 }

@@ -1,98 +1,98 @@
-//! What entries are made of and take on the disk, by the names of their files.
+//! The files of the directory's entries, and the disk space that they take.
 //!
 //! # Invariants
-//! - Files and folders that are not exactly named as a record's are neither listed nor counted.
-//! - What vanishes while it is looked at is not there.
+//! - A file or folder that is not named exactly as a record's is neither listed nor counted.
+//! - A file or folder that another process removes while it is looked at counts as absent.
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::failure::found;
+use super::error::if_present;
 use super::naming;
-use super::place::Place;
+use super::root::Root;
 use crate::storage::Key;
 
-/// What a file takes on a disk is a multiple of it, about everywhere; so much is assumed before a file or folder is made.
+/// The unit in which most file systems allocate. A new file or folder is assumed to take one of them at least.
 pub(super) const BLOCK: u64 = 4096;
 
-/// What an entry takes.
+/// The disk space of an entry.
 pub(super) struct Usage {
-    /// Of its records and its folder; 0 where it has no record.
+    /// What its records and its folder take. Zero if it has no record.
     pub(super) size: u64,
-    /// When one of its files was written last, or its time moved.
+    /// The latest modification time of its files, which a use also sets.
     pub(super) changed: SystemTime,
-    /// Whether there are files that are not ours, which stay.
-    pub(super) has_others: bool,
+    /// Whether its folder contains files that do not belong to the storage, which stay.
+    pub(super) has_foreign_files: bool,
 }
 
-/// The entries of a shard.
-pub(super) fn entries(place: &Place, shard: u8) -> io::Result<Vec<[u8; 16]>> {
-    let all = names(&place.shard(shard))?;
+/// Returns the entries of a shard.
+pub(super) fn entries(root: &Root, shard: u8) -> io::Result<Vec<[u8; 16]>> {
+    let all = read_folder(&root.shard(shard))?;
     let folders = all.iter().filter(|file| file.file_type().is_ok_and(|kind| kind.is_dir()));
     Ok(folders.filter_map(|folder| naming::parse_entry(shard, folder.file_name().to_str()?)).collect())
 }
 
 /// A file in an entry's folder.
-pub(super) struct Found {
-    /// None where it is not ours.
+pub(super) struct EntryFile {
+    /// `None` if the file does not belong to the storage.
     pub(super) key: Option<Key>,
     file: DirEntry,
 }
 
-impl Found {
+impl EntryFile {
     fn metadata(&self) -> io::Result<Option<Metadata>> {
-        found(self.file.metadata())
+        if_present(self.file.metadata())
     }
 }
 
-/// Whatever is in an entry's folder.
-pub(super) fn files(place: &Place, entry: [u8; 16]) -> io::Result<Vec<Found>> {
-    let all = names(&place.entry(entry))?.into_iter();
-    let found = all.map(|file| {
+/// Returns everything that is in an entry's folder.
+pub(super) fn files(root: &Root, entry: [u8; 16]) -> io::Result<Vec<EntryFile>> {
+    let all = read_folder(&root.entry(entry))?.into_iter();
+    let files = all.map(|file| {
         let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
         let name = file.file_name();
         let key = name.to_str().filter(|_| is_file).and_then(|name| naming::parse_record(entry, name));
-        Found { key, file }
+        EntryFile { key, file }
     });
-    Ok(found.collect())
+    Ok(files.collect())
 }
 
-/// What an entry takes, and since when.
-pub(super) fn usage(place: &Place, entry: [u8; 16]) -> io::Result<Usage> {
-    let mut usage = Usage { size: 0, changed: SystemTime::UNIX_EPOCH, has_others: false };
-    for file in files(place, entry)? {
+/// Returns the disk space of an entry.
+pub(super) fn usage(root: &Root, entry: [u8; 16]) -> io::Result<Usage> {
+    let mut usage = Usage { size: 0, changed: SystemTime::UNIX_EPOCH, has_foreign_files: false };
+    for file in files(root, entry)? {
         if file.key.is_none() {
-            usage.has_others = true;
+            usage.has_foreign_files = true;
             continue;
         }
         let Some(metadata) = file.metadata()? else { continue };
-        usage.size = usage.size.saturating_add(taken(&metadata));
+        usage.size = usage.size.saturating_add(allocated(&metadata));
         usage.changed = usage.changed.max(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
     }
     if usage.size > 0 {
-        usage.size = usage.size.saturating_add(folder(&place.entry(entry)));
+        usage.size = usage.size.saturating_add(folder(&root.entry(entry)));
     }
     Ok(usage)
 }
 
-/// What a folder takes by itself; 0 where it is none.
+/// Returns what a folder takes without its files, or zero if there is none.
 pub(super) fn folder(path: &Path) -> u64 {
-    fs::metadata(path).as_ref().map_or(0, taken)
+    fs::metadata(path).as_ref().map_or(0, allocated)
 }
 
-/// What is in a folder; nothing where there is none.
-fn names(folder: &Path) -> io::Result<Vec<DirEntry>> {
-    let Some(all) = found(fs::read_dir(folder))? else { return Ok(Vec::new()) };
-    all.filter_map(|file| found(file).transpose()).collect()
+/// Returns what is in a folder, or nothing if there is none.
+fn read_folder(folder: &Path) -> io::Result<Vec<DirEntry>> {
+    let Some(all) = if_present(fs::read_dir(folder))? else { return Ok(Vec::new()) };
+    all.filter_map(|file| if_present(file).transpose()).collect()
 }
 
-/// What a file or folder takes.
-pub(super) fn taken(of: &Metadata) -> u64 {
-    // In units of 512 bytes, whatever the file system's own blocks are.
+/// Returns what the file system has allocated for a file or folder.
+pub(super) fn allocated(metadata: &Metadata) -> u64 {
+    // `st_blocks` is in units of 512 bytes, whatever the blocks of the file system are.
     #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::blocks(of).saturating_mul(512);
+    return std::os::unix::fs::MetadataExt::blocks(metadata).saturating_mul(512);
     #[cfg(not(unix))]
-    return of.len().max(1).div_ceil(BLOCK).saturating_mul(BLOCK);
+    return metadata.len().max(1).div_ceil(BLOCK).saturating_mul(BLOCK);
 }

@@ -1,34 +1,35 @@
-//! The keys and records of the directory, some at a time.
+//! Lists the keys and records of the directory, in pages.
 
 use std::fs;
 
 use super::entries::{entries, files};
-use super::failure::{failed_read, found};
+use super::error::{if_present, read_error};
 use super::records::Records;
 use crate::error::Result;
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
-const KEYS_AT_ONCE: usize = 512;
+/// Bounds the memory of a listing, and how long it occupies a reading thread.
+const PAGE_LEN: usize = 512;
 
-/// Some of a listing, and the shard that it goes on with.
+/// A part of a listing, and the shard at which the next part begins.
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     pub(super) next: Option<u8>,
 }
 
 impl Records {
-    /// The keys from this shard on.
+    /// Returns the keys from this shard on.
     pub(super) fn keys_from(&self, shard: u8) -> Result<Page<Key>> {
         self.page(shard, |key| Ok(Some(key)))
     }
 
-    /// The keys of records that are due, from this shard on.
-    pub(super) fn due_from(&self, shard: u8, now: Timestamp) -> Result<Page<Key>> {
-        self.page(shard, |key| Ok(self.until(key)?.is_some_and(|until| until <= now).then_some(key)))
+    /// Returns the keys of the expired records from this shard on.
+    pub(super) fn expired_from(&self, shard: u8, now: Timestamp) -> Result<Page<Key>> {
+        self.page(shard, |key| Ok(self.retain_until(key)?.is_some_and(|time| time <= now).then_some(key)))
     }
 
-    /// The records at these keys that are there.
+    /// Returns the records at these keys. Absent ones are left out.
     pub(super) fn read_all(&self, keys: &[Key]) -> Result<Vec<(Key, Record)>> {
         let read = |key: &Key| self.read(*key).map(|record| Some((*key, record?))).transpose();
         keys.iter().filter_map(read).collect()
@@ -40,27 +41,28 @@ impl Records {
             for key in self.keys_of(shard)? {
                 items.extend(select(key)?);
             }
-            if items.len() >= KEYS_AT_ONCE {
+            if items.len() >= PAGE_LEN {
                 return Ok(Page { items, next: shard.checked_add(1) });
             }
         }
         Ok(Page { items, next: None })
     }
 
-    /// The keys of a shard, in order. While its names are listed nobody changes them: some file systems list a file
-    /// twice, or not at all, that is replaced meanwhile.
+    /// Returns the keys of a shard, in order.
     fn keys_of(&self, shard: u8) -> Result<Vec<Key>> {
         let mut keys = Vec::new();
-        if found(fs::metadata(self.place.shard(shard))).map_err(failed_read)?.is_none() {
+        if if_present(fs::metadata(self.root.shard(shard))).map_err(read_error)?.is_none() {
             return Ok(keys);
         }
-        let _lock = self.place.lock_to_look(shard);
-        for entry in entries(&self.place, shard).map_err(failed_read)? {
+        // Some file systems list a file twice, or not at all, if it is replaced while its folder is read.
+        let _lock = self.root.lock_for_listing(shard);
+        for entry in entries(&self.root, shard).map_err(read_error)? {
             keys.extend(
-                files(&self.place, entry).map_err(failed_read)?.into_iter().filter_map(|file| file.key),
+                files(&self.root, entry).map_err(read_error)?.into_iter().filter_map(|file| file.key),
             );
         }
         keys.sort_unstable();
+        // The lock is optional, and without it a file may have been listed twice.
         keys.dedup();
         Ok(keys)
     }

@@ -1,35 +1,37 @@
-//! What the files are called.
+//! The names of files and folders.
 //!
-//! Promises: each key has one name, and a name that is not exactly the one of a key is nobody's; names are lower case
-//! hexadecimal digits, words and hyphens, and short, so that every file system takes them and none takes two for one.
+//! # Invariants
+//! - Each key has one name. A name that is not exactly that of a key belongs to no record.
+//! - Names consist of lower case letters, digits and hyphens, and are shorter than 60 characters. So every file system accepts
+//!   them, and none that ignores case takes two of them for the same.
 
 use crate::hex;
 use crate::storage::Key;
 use crate::storage::naming::RecordName;
 
-/// The folder of what is not a record: locks, and files that are not finished.
+/// The folder of locks and unfinished files.
 pub(super) const WORK: &str = ".work";
-/// Begins the name of a file that is being written.
-pub(super) const NEW: &str = "new-";
-/// Begins the name of an entry's folder that is being removed.
-pub(super) const GONE: &str = "gone-";
-/// The lock of those who make room.
-pub(super) const SWEEP: &str = "lock-sweep";
+/// The prefix of a file that is being written.
+pub(super) const NEW_PREFIX: &str = "new-";
+/// The prefix of an entry's folder that is being removed.
+pub(super) const REMOVED_PREFIX: &str = "gone-";
+/// The lock of the process that makes room.
+pub(super) const SWEEP_LOCK: &str = "lock-sweep";
 
-/// As many digits as usual bodies need, so that a listing is in their order.
+/// With five digits, a directory listing shows the chunks of usual bodies in order.
 const RECORD: RecordName = RecordName { separator: '-', digits: 5 };
 
 pub(super) fn shard(number: u8) -> String {
     hex::text(&[number])
 }
 
-pub(super) fn lock(shard: u8) -> String {
+pub(super) fn shard_lock(shard: u8) -> String {
     format!("lock-{}", self::shard(shard))
 }
 
-/// A name in the work folder that nobody else has.
-pub(super) fn unique(begin: &str) -> String {
-    format!("{begin}{}", hex::text(&crate::storage::random_id()))
+/// Returns a name in the work folder that no other process uses.
+pub(super) fn unique(prefix: &str) -> String {
+    format!("{prefix}{}", hex::text(&crate::storage::random_id()))
 }
 
 pub(super) fn entry(entry: [u8; 16]) -> String {
@@ -42,12 +44,12 @@ pub(super) fn record(key: Key) -> String {
     name
 }
 
-/// The entry of a folder of this name within a shard.
+/// Reads the entry from the name of a folder within a shard.
 pub(super) fn parse_entry(shard: u8, name: &str) -> Option<[u8; 16]> {
     hex::read(name).filter(|entry: &[u8; 16]| entry[0] == shard)
 }
 
-/// The key of a file of this name within an entry's folder.
+/// Reads the key from the name of a file within an entry's folder.
 pub(super) fn parse_record(entry: [u8; 16], name: &str) -> Option<Key> {
     RECORD.read(entry, name)
 }
@@ -58,7 +60,7 @@ mod tests {
     use crate::storage::Kind;
 
     #[test]
-    fn names_are_short_and_plain_and_come_back() {
+    fn names_are_short_and_readable() {
         assert_eq!(record(Key::head([1; 16])), "head");
         let chunk = Key::head([1; 16]).sibling(Kind::Chunk, [0x0a; 16], 3);
         assert_eq!(record(chunk), "chunk-0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a-00003");
@@ -71,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_nobodys() {
+    fn other_names_belong_to_no_record() {
         for name in ["notes.md", ".work", "new-1", "head-", "chunk:0"] {
             assert_eq!(parse_record([1; 16], name), None, "{name}");
         }

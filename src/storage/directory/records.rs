@@ -1,188 +1,196 @@
-//! What is done to records, on a thread that may wait.
+//! The operations on records. They block, so they run on the threads of `workers`.
 //!
-//! Promises: every change of a record happens while its shard is locked, and is seen whole or not at all; bytes that are
-//! no record are absent.
+//! # Invariants
+//! - Every change of a record holds the lock of its shard.
+//! - A reader sees a change completely or not at all.
+//! - A file whose bytes are not a record counts as absent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::bound::Bound;
-use super::failure::{failed_change, failed_read, found};
-use super::place::Place;
+use super::error::{change_error, if_present, read_error};
+use super::quota::Quota;
+use super::root::Root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::Retain;
-use crate::storage::envelope::Envelope;
+use crate::storage::record_header::RecordHeader;
 use crate::storage::{Key, Record, Stamp};
 use crate::time::Timestamp;
 
-/// When a record is written.
-pub(super) enum When {
+/// The condition under which a record is written.
+pub(super) enum Condition {
     Always,
-    /// When the record there has this stamp, or when none is there.
-    There(Option<Stamp>),
+    /// The current record has this stamp, or there is none.
+    Stamp(Option<Stamp>),
 }
 
-/// How often bytes that are no record, but change while they are looked at, are looked at again.
-const LOOKS: u32 = 5;
+/// How often a file is read that is no record but changes between the attempts.
+const MAX_READ_ATTEMPTS: u32 = 5;
 
-/// The records of a directory, and what they take.
+/// The records of a directory, and the space that they take.
 pub(super) struct Records {
-    pub(super) place: Place,
-    pub(super) bound: Bound,
+    pub(super) root: Root,
+    pub(super) quota: Quota,
 }
 
 impl Records {
     pub(super) fn read(&self, key: Key) -> Result<Option<Record>> {
-        let path = self.place.record(key);
-        look(|| found(fs::read(&path))).map_err(failed_read)
+        let path = self.root.record(key);
+        read_stable(|| if_present(fs::read(&path))).map_err(read_error)
     }
 
-    /// Whether files are there for all of these, without reading them.
+    /// Returns whether there are files for all of these keys, without reading them.
     pub(super) fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         for key in keys {
-            let file = found(fs::metadata(self.place.record(*key))).map_err(failed_read)?;
-            if !file.is_some_and(|file| file.is_file() && file.len() >= Envelope::LEN as u64) {
+            let file = if_present(fs::metadata(self.root.record(*key))).map_err(read_error)?;
+            if !file.is_some_and(|file| file.is_file() && file.len() >= RecordHeader::LEN as u64) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether it was written.
-    pub(super) fn write(&self, key: Key, record: &Record, when: &When) -> Result<bool> {
+    /// Writes a record if the condition holds. Returns whether it is written.
+    pub(super) fn write(&self, key: Key, record: &Record, condition: &Condition) -> Result<bool> {
         let bytes = record.to_bytes();
-        if bytes.len() > self.bound.max_record_len() {
+        if bytes.len() > self.quota.max_record_len() {
             return Err(too_large());
         }
-        let unfinished = self.place.unfinished(&bytes).map_err(failed_change)?;
-        let _lock = self.place.lock(key.entry[0])?;
-        if let When::There(seen) = when {
-            let there = self.read(key)?.map(|there| there.stamp());
-            if there == Some(record.stamp()) {
+        // Written before the lock is taken, so that other changes of the shard need not wait for the disk.
+        let unfinished = self.root.write_unfinished(&bytes).map_err(change_error)?;
+        let _lock = self.root.lock(key.entry[0])?;
+        if let Condition::Stamp(seen) = condition {
+            let current = self.read(key)?.map(|current| current.stamp());
+            if current == Some(record.stamp()) {
                 return Ok(true);
             }
-            if there != *seen {
+            if current != *seen {
                 return Ok(false);
             }
         }
-        let change = self.bound.replace(&self.place, key, bytes.len() as u64).ok_or_else(too_large)?;
-        self.place.finish(unfinished, key).map_err(failed_change)?;
-        self.bound.note(key, change);
+        let change = self.quota.change_of_write(&self.root, key, bytes.len() as u64).ok_or_else(too_large)?;
+        self.root.finish(unfinished, key).map_err(change_error)?;
+        self.quota.record(key, change);
         Ok(true)
     }
 
-    /// Removes records; says how many were there. All are of one shard.
+    /// Removes records of one shard. Returns how many there were.
     pub(super) fn delete(&self, keys: &[Key]) -> Result<u64> {
         let Some(first) = keys.first() else { return Ok(0) };
-        let _lock = self.place.lock(first.entry[0])?;
+        let _lock = self.root.lock(first.entry[0])?;
         self.remove(keys)
     }
 
-    /// Removes those of these records that are due; says how many. All are of one shard.
-    pub(super) fn delete_due(&self, keys: &[Key], now: Timestamp) -> Result<u64> {
+    /// Removes those of these records of one shard that are expired. Returns how many it removed.
+    pub(super) fn delete_expired(&self, keys: &[Key], now: Timestamp) -> Result<u64> {
         let Some(first) = keys.first() else { return Ok(0) };
-        let _lock = self.place.lock(first.entry[0])?;
-        let mut due = Vec::new();
+        let _lock = self.root.lock(first.entry[0])?;
+        let mut expired = Vec::new();
         for key in keys {
-            if self.until(*key)?.is_some_and(|until| until <= now) {
-                due.push(*key);
+            // Checked again under the lock, since the record may have been written again since it was listed.
+            if self.retain_until(*key)?.is_some_and(|time| time <= now) {
+                expired.push(*key);
             }
         }
-        self.remove(&due)
+        self.remove(&expired)
     }
 
-    /// Until when a file's record is kept, by its first bytes; `None` for what is no record of this version.
-    pub(super) fn until(&self, key: Key) -> Result<Option<Timestamp>> {
-        let file = found(File::open(self.place.record(key))).map_err(failed_read)?;
+    /// Reads the retention time of a record from the first bytes of its file.
+    ///
+    /// Returns `None` if there is no file, or if it is not a record of this version.
+    pub(super) fn retain_until(&self, key: Key) -> Result<Option<Timestamp>> {
+        let file = if_present(File::open(self.root.record(key))).map_err(read_error)?;
         let Some(mut file) = file else { return Ok(None) };
-        Ok(envelope(&mut file).map_err(failed_read)?.map(|envelope| envelope.retain_until()))
+        Ok(read_header(&mut file).map_err(read_error)?.map(|header| header.retain_until()))
     }
 
-    /// Moves the times of records; says how many were there. All are of one shard.
+    /// Changes the retention times of records of one shard. Returns how many there were.
     pub(super) fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
         let Some(first) = keys.first() else { return Ok(0) };
-        let _lock = self.place.lock(first.entry[0])?;
-        let mut there = 0;
+        let _lock = self.root.lock(first.entry[0])?;
+        let mut found = 0;
         for key in keys {
-            there += u64::from(self.retain_one(&self.place.record(*key), retain).map_err(failed_change)?);
+            found += u64::from(self.retain_one(&self.root.record(*key), retain).map_err(change_error)?);
         }
-        Ok(there)
+        Ok(found)
     }
 
-    /// Writes the bytes before the payload anew, in place: they are few and together, so that no process that is killed
-    /// leaves a part of them. One who reads meanwhile sees by the checksum that he has to read again.
+    /// Overwrites the header of a record in place. Returns whether there is a record.
+    ///
+    /// The header is short and written by one call, so a process that is killed does not leave a part of it. A reader that
+    /// reads meanwhile notices by the checksum that it has to read again.
     fn retain_one(&self, path: &Path, retain: Retain) -> io::Result<bool> {
-        let Some(mut file) = found(OpenOptions::new().read(true).write(true).open(path))? else {
+        let Some(mut file) = if_present(OpenOptions::new().read(true).write(true).open(path))? else {
             return Ok(false);
         };
-        let Some(envelope) = envelope(&mut file)? else { return Ok(false) };
-        let time = retain.apply(envelope.retain_until());
-        if time != envelope.retain_until() {
-            let payload_len = file.metadata()?.len().saturating_sub(Envelope::LEN as u64);
+        let Some(header) = read_header(&mut file)? else { return Ok(false) };
+        let time = retain.apply(header.retain_until());
+        if time != header.retain_until() {
+            let payload_len = file.metadata()?.len().saturating_sub(RecordHeader::LEN as u64);
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(&envelope.with_retain_until(time, payload_len).to_bytes())?;
-            if self.place.fsync {
+            file.write_all(&header.with_retain_until(time, payload_len).to_bytes())?;
+            if self.root.fsync {
                 file.sync_data()?;
             }
         }
         Ok(true)
     }
 
-    /// Removes records while their shard is locked, and the folders that are empty then.
+    /// Removes records, and the folders that are empty then. The caller holds the lock of the shard.
     pub(super) fn remove(&self, keys: &[Key]) -> Result<u64> {
         let mut removed = 0;
         for (at, key) in keys.iter().enumerate() {
-            let path = self.place.record(*key);
-            let less = self.bound.removal(&path);
-            if found(fs::remove_file(path)).map_err(failed_change)?.is_some() {
-                self.bound.note(*key, less);
+            let path = self.root.record(*key);
+            let change = self.quota.change_of_removal(&path);
+            if if_present(fs::remove_file(path)).map_err(change_error)?.is_some() {
+                self.quota.record(*key, change);
                 removed += 1;
             }
             if keys.get(at + 1).is_none_or(|next| next.entry != key.entry) {
-                self.tidy(key.entry).map_err(failed_change)?;
+                self.remove_empty_folders(key.entry).map_err(change_error)?;
             }
         }
         Ok(removed)
     }
 
-    /// Removes an entry's folder and its shard's where nothing is left in them. The shard is locked.
-    fn tidy(&self, entry: [u8; 16]) -> io::Result<()> {
-        for folder in [self.place.entry(entry), self.place.shard(entry[0])] {
-            let less = self.bound.removal(&folder);
-            // What is not empty refuses.
+    /// Removes the folder of an entry, and that of its shard, if they are empty. The caller holds the lock of the shard.
+    fn remove_empty_folders(&self, entry: [u8; 16]) -> io::Result<()> {
+        for folder in [self.root.entry(entry), self.root.shard(entry[0])] {
+            let change = self.quota.change_of_removal(&folder);
+            // The system refuses to remove a folder that is not empty.
             if fs::remove_dir(folder).is_err() {
                 break;
             }
-            self.bound.note(Key::head(entry), less);
+            self.quota.record(Key::head(entry), change);
         }
-        self.place.settle(&self.place.entry(entry))
+        self.root.sync_folders(&self.root.entry(entry))
     }
 }
 
-/// The record of the bytes that this gives, which may change from one time to the next.
-fn look(mut bytes: impl FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<Option<Record>> {
+/// Reads a record from a file that may be changed while it is read. `read` returns the bytes of the file.
+fn read_stable(mut read: impl FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<Option<Record>> {
     let mut before = None;
-    for _ in 0..LOOKS {
-        let Some(bytes) = bytes()? else { return Ok(None) };
-        let begin = bytes.first_chunk::<{ Envelope::LEN }>().copied();
+    for _ in 0..MAX_READ_ATTEMPTS {
+        let Some(bytes) = read()? else { return Ok(None) };
+        let header = bytes.first_chunk::<{ RecordHeader::LEN }>().copied();
         match Record::from_bytes(bytes) {
             Ok(record) => return Ok(Some(record)),
-            // Its time was moved between two of our bytes, or it is damaged: then it stays as it is.
-            Err(_) if begin.is_none() || begin == before => break,
-            Err(_) => before = begin,
+            // Either the header was overwritten during the read, or the file is damaged. A damaged file does not change.
+            Err(_) if header.is_none() || header == before => break,
+            Err(_) => before = header,
         }
     }
     Ok(None)
 }
 
-/// The bytes before a file's payload; `None`: it is no record of this version.
-fn envelope(file: &mut File) -> io::Result<Option<Envelope>> {
-    let mut bytes = [0; Envelope::LEN];
+/// Reads the header of a record. Returns `None` if the file is not a record of this version.
+fn read_header(file: &mut File) -> io::Result<Option<RecordHeader>> {
+    let mut bytes = [0; RecordHeader::LEN];
     match file.read_exact(&mut bytes) {
-        Ok(()) => Ok(Envelope::from_bytes(bytes)),
+        Ok(()) => Ok(RecordHeader::from_bytes(bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        // A folder, where opening one is no error.
+        // Some systems open a folder as a file, and fail when it is read.
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(None),
         Err(error) => Err(error),
     }
@@ -200,25 +208,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_while_it_is_read_is_read_again_and_what_stays_damaged_is_not() {
+    fn changing_file_is_read_again_but_damaged_one_is_not() {
         let record = Record::new("payload", Timestamp::from_secs(1));
         let (old, new) = (record.to_bytes(), record.with_retain_until(Timestamp::from_secs(2)).to_bytes());
         let torn = |at: usize| [&new[..at], &old[at..]].concat();
-        let look = |all: &[Vec<u8>]| {
-            let mut looks = 0;
-            let found = look(|| {
-                looks += 1;
-                Ok(all.get(looks - 1).or(all.last()).cloned())
+        let read = |all: &[Vec<u8>]| {
+            let mut attempts = 0;
+            let found = read_stable(|| {
+                attempts += 1;
+                Ok(all.get(attempts - 1).or(all.last()).cloned())
             });
-            (found.unwrap().map(|record| record.to_bytes()), looks)
+            (found.unwrap().map(|record| record.to_bytes()), attempts)
         };
-        assert_eq!(look(&[old.to_vec()]), (Some(old.clone()), 1));
-        assert_eq!(look(&[torn(3), new.to_vec()]), (Some(new.clone()), 2));
-        assert_eq!(look(&[torn(3), torn(5), torn(28), new.to_vec()]), (Some(new.clone()), 4));
-        assert_eq!(look(&[torn(5)]), (None, 2));
-        assert_eq!(look(&[vec![1; 28]]), (None, 1));
-        assert_eq!(look(&[vec![]]), (None, 1));
+        assert_eq!(read(&[old.to_vec()]), (Some(old.clone()), 1));
+        assert_eq!(read(&[torn(3), new.to_vec()]), (Some(new.clone()), 2));
+        assert_eq!(read(&[torn(3), torn(5), torn(28), new.to_vec()]), (Some(new.clone()), 4));
+        assert_eq!(read(&[torn(5)]), (None, 2));
+        assert_eq!(read(&[vec![1; 28]]), (None, 1));
+        assert_eq!(read(&[vec![]]), (None, 1));
         let endless: Vec<Vec<u8>> = (0..100_u8).map(|n| vec![n; 40]).collect();
-        assert_eq!(look(&endless), (None, LOOKS as usize));
+        assert_eq!(read(&endless), (None, MAX_READ_ATTEMPTS as usize));
     }
 }

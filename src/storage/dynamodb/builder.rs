@@ -13,7 +13,7 @@ use super::storage::DynamoDbStorage;
 use super::table::Table;
 use crate::error::Result;
 use crate::storage::address::{Address, config, decode};
-use crate::storage::remote::{Remote, is_there};
+use crate::storage::remote::{Remote, answers};
 
 /// The options of an address, for the message that refuses any other.
 const OPTIONS: &str = "cache_name, region, endpoint, create_if_missing, eventually_consistent, connect_timeout and \
@@ -57,7 +57,7 @@ impl Settings {
     fn fill_from(&mut self, address: &str) -> Result<()> {
         let invalid = "the address of dynamodb is invalid: write dynamodb://TABLE?region=REGION";
         let Some(address) = Address::parse(address) else { return Err(config(invalid)) };
-        let Address { scheme: name, place, mut options } = address?;
+        let Address { scheme: name, location: place, mut options } = address?;
         let (true, Some(table)) = (name == "dynamodb", place.strip_prefix("//")) else {
             return Err(config(invalid));
         };
@@ -242,7 +242,7 @@ impl DynamoDbStorageBuilder {
     /// permission.
     pub async fn connect(self) -> Result<DynamoDbStorage> {
         let storage = self.build()?;
-        is_there("dynamodb", storage.check().await)?;
+        answers("dynamodb", storage.check().await)?;
         Ok(storage)
     }
 }

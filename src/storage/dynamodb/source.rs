@@ -21,7 +21,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::credentials::DetachedProvider;
-use crate::storage::remote::{CONNECT, RESPONSE};
+use crate::storage::remote::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT};
 
 /// The DynamoDB and the credentials of a [`DynamoDbStorage`](super::DynamoDbStorage).
 ///
@@ -128,8 +128,8 @@ impl ClientSettings {
         }
         let config = builder.clone().build();
         let mut timeouts = TimeoutConfig::builder()
-            .connect_timeout(self.connect_timeout.unwrap_or(CONNECT))
-            .operation_timeout(self.response_timeout.unwrap_or(RESPONSE))
+            .connect_timeout(self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
+            .operation_timeout(self.response_timeout.unwrap_or(DEFAULT_RESPONSE_TIMEOUT))
             .build();
         // For each timeout the builder of the storage comes first, then the driver's settings, then the default.
         if let (Some(driver_timeouts), Some(_)) = (config.timeout_config(), &self.config) {
@@ -161,7 +161,11 @@ fn driver_config(config: &SdkConfig) -> Config {
 
 /// Returns the time that a request of this client may take, including its retries.
 pub(super) fn operation_timeout(client: &Client) -> Duration {
-    client.config().timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(RESPONSE)
+    client
+        .config()
+        .timeout_config()
+        .and_then(TimeoutConfig::operation_timeout)
+        .unwrap_or(DEFAULT_RESPONSE_TIMEOUT)
 }
 
 /// Returns an HTTP client that uses the proxies of the environment.

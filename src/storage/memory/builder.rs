@@ -1,8 +1,10 @@
-//! The settings of a memory storage.
+//! The settings of a [`MemoryStorage`].
 
-use super::store::MemoryStorage;
+use super::storage::MemoryStorage;
 
-/// Settings of a [`MemoryStorage`], from [`MemoryStorage::builder`].
+/// A builder for [`MemoryStorage`].
+///
+/// Created by [`MemoryStorage::builder`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MemoryStorageBuilder {
@@ -10,18 +12,18 @@ pub struct MemoryStorageBuilder {
 }
 
 impl MemoryStorageBuilder {
-    /// Sets how many bytes are kept at most.
+    /// Sets the bound on the memory of all records, in bytes.
     ///
-    /// The storage counts what it has allocated, headers and its own tables included: a small response takes about two
-    /// and a half kilobytes. An entry may take half of the bound. Below some kilobytes nothing is kept.
+    /// The storage counts everything that it has allocated, including header fields and its own tables. A small response
+    /// takes about 2.5 kB. An entry takes at most half of the bound. With a bound of a few kilobytes nothing can be stored.
     ///
     /// Default: 64 MiB.
-    pub fn max_bytes(mut self, most: u64) -> Self {
-        self.max_bytes = most;
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
         self
     }
 
-    /// Builds the storage.
+    /// Creates the storage.
     #[must_use]
     pub fn build(self) -> MemoryStorage {
         MemoryStorage::bounded(self.max_bytes)

@@ -1,32 +1,37 @@
-//! The entries of a shard, found by their names.
+//! The entries of a shard, indexed by their identifiers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::contest::{ByHash, LOOKS, MOST_USES, Way};
-use super::group::{Group, Named, Node};
+use super::entry_records::{EntryId, EntryRecords, TableEntry};
+use super::eviction_policy::{BuildIdentityHasher, EVICTION_SAMPLE, EvictionPolicy, MAX_USES};
 use crate::storage::holds::Holds;
 
-/// When and how often an entry was used: the storage's clock at the last use, above eight bits of count. Atomic, since hits
-/// share the lock; Relaxed, since nothing depends on its order, and a use that is lost among others makes no difference.
+/// When and how often an entry was used.
+///
+/// Eight bits hold the number of uses, and the bits above them the storage's clock at the last use.
+///
+/// It is atomic because hits share the lock of the shard. `Relaxed` is enough: no other memory depends on it, and a use that is
+/// lost to a concurrent one makes no difference to an eviction.
 #[derive(Debug)]
-struct Mark(AtomicU64);
+struct UseMark(AtomicU64);
 
-impl Mark {
+impl UseMark {
     fn new(now: u64) -> Self {
         Self(AtomicU64::new(now << 8))
     }
 
-    /// The time of the last use, and how many there were.
+    /// Returns the time of the last use, and the number of uses.
     fn read(&self) -> (u64, u8) {
         let mark = self.0.load(Ordering::Relaxed);
         (mark >> 8, mark as u8)
     }
 
-    fn used(&self, now: u64, counts: bool) -> u64 {
+    /// Records a use, and returns the time of the previous one.
+    fn record(&self, now: u64, counts: bool) -> u64 {
         let (before, uses) = self.read();
-        let uses_now = if counts { (uses + 1).min(MOST_USES) } else { uses };
-        // A write that changes nothing would take the cache line from the other cores.
+        let uses_now = if counts { (uses + 1).min(MAX_USES) } else { uses };
+        // A write that changes nothing would still take the cache line from the other cores.
         if (before, uses) != (now, uses_now) {
             self.0.store(now << 8 | u64::from(uses_now), Ordering::Relaxed);
         }
@@ -36,117 +41,125 @@ impl Mark {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    index: HashMap<Named, u32, ByHash>,
-    /// Entries keep their places, so that a listing misses none that stays.
-    nodes: Vec<Option<Node>>,
+    index: HashMap<EntryId, u32, BuildIdentityHasher>,
+    /// An entry keeps its position while it exists, so that a listing does not miss it.
+    entries: Vec<Option<TableEntry>>,
+    /// The empty positions.
     free: Vec<u32>,
-    /// The places that are taken, to look at some at random.
+    /// The occupied positions without gaps, from which an eviction picks at random.
     live: Vec<u32>,
-    /// The uses of the entries at these places, in the same order. Apart from the entries: an eviction looks at sixteen at
-    /// random, which are near in a core's cache so, where as many entries are not.
-    marks: Vec<Mark>,
+    /// The marks of the entries at these positions, in the same order. They are apart from the entries because an eviction
+    /// reads sixteen at random: marks are small and likely to be in the core's cache, entries are not.
+    marks: Vec<UseMark>,
 }
 
 impl Table {
-    pub(super) fn get(&self, name: &Named) -> Option<&Node> {
-        self.node(*self.index.get(name)?)
+    pub(super) fn get(&self, id: &EntryId) -> Option<&TableEntry> {
+        self.at(*self.index.get(id)?)
     }
 
-    pub(super) fn get_mut(&mut self, name: &Named) -> Option<&mut Node> {
-        self.nodes.get_mut(*self.index.get(name)? as usize)?.as_mut()
+    pub(super) fn get_mut(&mut self, id: &EntryId) -> Option<&mut TableEntry> {
+        self.entries.get_mut(*self.index.get(id)? as usize)?.as_mut()
     }
 
-    pub(super) fn node(&self, at: u32) -> Option<&Node> {
-        self.nodes.get(at as usize)?.as_ref()
+    /// Returns the entry at a position.
+    pub(super) fn at(&self, position: u32) -> Option<&TableEntry> {
+        self.entries.get(position as usize)?.as_ref()
     }
 
-    /// How many places there are, taken or not.
-    pub(super) fn places(&self) -> u32 {
-        self.nodes.len() as u32
+    /// Returns the number of positions, occupied or empty.
+    pub(super) fn positions(&self) -> u32 {
+        self.entries.len() as u32
     }
 
     pub(super) fn len(&self) -> usize {
         self.live.len()
     }
 
-    pub(super) fn insert(&mut self, name: Named, group: Group, born: u64, now: u64) {
-        let at = self.free.pop().unwrap_or(self.nodes.len() as u32);
-        let live = self.live.len() as u32;
-        let node = Node { name, group, born, live };
-        match self.nodes.get_mut(at as usize) {
-            Some(place) => *place = Some(node),
-            None => self.nodes.push(Some(node)),
+    pub(super) fn insert(&mut self, id: EntryId, records: EntryRecords, sequence: u64, now: u64) {
+        let position = self.free.pop().unwrap_or(self.entries.len() as u32);
+        let live_index = self.live.len() as u32;
+        let entry = TableEntry { id, records, sequence, live_index };
+        match self.entries.get_mut(position as usize) {
+            Some(empty) => *empty = Some(entry),
+            None => self.entries.push(Some(entry)),
         }
-        self.live.push(at);
-        self.marks.push(Mark::new(now));
-        self.index.insert(name, at);
+        self.live.push(position);
+        self.marks.push(UseMark::new(now));
+        self.index.insert(id, position);
     }
 
-    /// Notes a use of an entry; returns when the one before was. `counts`: it is one by a request, not one more part of the
-    /// same.
-    pub(super) fn used(&self, node: &Node, now: u64, counts: bool) -> u64 {
-        self.marks.get(node.live as usize).map_or(now, |mark| mark.used(now, counts))
+    /// Records a use of an entry, and returns the time of the previous one.
+    ///
+    /// `counts` is false for a further read by the same request, which makes the entry recent but not more frequent.
+    pub(super) fn record_use(&self, entry: &TableEntry, now: u64, counts: bool) -> u64 {
+        self.marks.get(entry.live_index as usize).map_or(now, |mark| mark.record(now, counts))
     }
 
-    pub(super) fn remove(&mut self, name: &Named) -> Option<Group> {
-        let at = self.index.remove(name)?;
-        let node = self.nodes.get_mut(at as usize)?.take()?;
-        self.free.push(at);
-        self.live.swap_remove(node.live as usize);
-        self.marks.swap_remove(node.live as usize);
-        if let Some(moved) = self.live.get(node.live as usize).copied()
-            && let Some(Some(moved)) = self.nodes.get_mut(moved as usize)
+    pub(super) fn remove(&mut self, id: &EntryId) -> Option<EntryRecords> {
+        let position = self.index.remove(id)?;
+        let entry = self.entries.get_mut(position as usize)?.take()?;
+        self.free.push(position);
+        self.live.swap_remove(entry.live_index as usize);
+        self.marks.swap_remove(entry.live_index as usize);
+        if let Some(moved) = self.live.get(entry.live_index as usize).copied()
+            && let Some(Some(moved)) = self.entries.get_mut(moved as usize)
         {
-            moved.live = node.live;
+            moved.live_index = entry.live_index;
         }
-        Some(node.group)
+        Some(entry.records)
     }
 
-    /// The entry that should go first among some, with its score; all are looked at where there are few. Never `own`, and
-    /// none that is spared: where all of some are, there may be others, and with `looks` as many as there are, all are looked
-    /// at.
+    /// Returns the entry of a sample to evict first.
+    ///
+    /// The result is its score, its identifier and its sequence number.
+    ///
+    /// Never returns `own`, nor an entry that `spared` holds. Looks at every entry if there are no more than `sample`.
+    /// Returns `None` if there is no such entry in the sample; if all of it is spared, a larger sample may find one.
     pub(super) fn worst(
         &self,
-        way: Way,
+        policy: EvictionPolicy,
         now: u64,
-        own: &Named,
+        own: &EntryId,
         spared: Option<&Holds>,
-        looks: usize,
+        sample: usize,
         mut random: impl FnMut() -> u64,
-    ) -> Option<(u64, Named, u64)> {
+    ) -> Option<(u64, EntryId, u64)> {
         let len = self.live.len();
-        let all = len <= LOOKS.max(looks);
+        let all = len <= EVICTION_SAMPLE.max(sample);
         let is_spared = |at: usize| {
-            let name = |at: &u32| self.node(*at).map(|node| node.name.entry);
+            let entry = |position: &u32| self.at(*position).map(|entry| entry.id.entry);
             spared.is_some_and(|spared| {
-                self.live.get(at).and_then(name).is_some_and(|entry| spared.has_entry(&entry))
+                self.live.get(at).and_then(entry).is_some_and(|entry| spared.has_entry(&entry))
             })
         };
         let mut worst: Option<(u64, usize)> = None;
         let mut second = None;
-        for look in 0..if all { len } else { looks } {
+        for look in 0..if all { len } else { sample } {
             let at = if all { look } else { (random() % len as u64) as usize };
-            let Some((last, uses)) = self.marks.get(at).map(Mark::read) else { continue };
+            let Some((last_use, uses)) = self.marks.get(at).map(UseMark::read) else { continue };
             if is_spared(at) {
                 continue;
             }
-            let found = (way.score(now.saturating_sub(last), uses), at);
+            let found = (policy.score(now.saturating_sub(last_use), uses), at);
             match worst {
+                // A random sample may hit the same entry twice.
                 Some((_, known)) if known == at => {}
                 Some((score, _)) if found.0 <= score => second = second.max(Some(found)),
                 _ => second = worst.replace(found),
             }
         }
-        // Where the worst is `own`, the next one, or its neighbour, so that there is one wherever there are two.
+        // If the worst is `own`, the second is returned, or a neighbour of the worst: wherever there are two entries, one of
+        // them can be evicted.
         let neighbour = worst.map(|(score, at)| (score, (at + 1) % len));
         [worst, second, neighbour].into_iter().flatten().find_map(|(score, at)| {
-            let node = self.node(*self.live.get(at)?)?;
-            (node.name != *own && !is_spared(at)).then_some((score, node.name, node.born))
+            let entry = self.at(*self.live.get(at)?)?;
+            (entry.id != *own && !is_spared(at)).then_some((score, entry.id, entry.sequence))
         })
     }
 
-    /// All groups, to be dropped outside the lock.
-    pub(super) fn into_groups(self) -> impl Iterator<Item = Group> + Send {
-        self.nodes.into_iter().flatten().map(|node| node.group)
+    /// Returns the records of all entries, for the caller to drop outside the lock.
+    pub(super) fn into_records(self) -> impl Iterator<Item = EntryRecords> + Send {
+        self.entries.into_iter().flatten().map(|entry| entry.records)
     }
 }

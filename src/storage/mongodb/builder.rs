@@ -14,7 +14,7 @@ use super::server::{MongoDbServer, Settings};
 use super::storage::MongoDbStorage;
 use crate::error::Result;
 use crate::storage::address::config;
-use crate::storage::remote::is_there;
+use crate::storage::remote::answers;
 
 /// A builder of [`MongoDbStorage`].
 ///
@@ -135,7 +135,7 @@ impl MongoDbStorageBuilder {
     /// [`Config`](crate::ErrorKind::Config) if the server does not accept a setting.
     pub async fn connect(self) -> Result<MongoDbStorage> {
         let storage = self.build()?;
-        is_there("mongodb", storage.check().await)?;
+        answers("mongodb", storage.check().await)?;
         Ok(storage)
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
-use crate::storage::remote::INLINE;
+use crate::storage::remote::INLINE_LEN;
 use crate::time::Timestamp;
 
 /// The longest record, in bytes.
@@ -326,7 +326,7 @@ impl Storage for MongoDbStorage {
     }
 
     fn inline_len(&self) -> usize {
-        INLINE
+        INLINE_LEN
     }
 
     async fn check(&self) -> Result<()> {

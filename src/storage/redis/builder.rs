@@ -14,7 +14,7 @@ use super::server::{RedisServer, Settings, Source, parse_address, single_server}
 use super::storage::RedisStorage;
 use crate::error::Result;
 use crate::storage::address::config;
-use crate::storage::remote::is_there;
+use crate::storage::remote::answers;
 use crate::time::Clock;
 
 /// The most connections. One serves many tasks at once, so a larger number is more likely a mistake than a need, and each takes
@@ -208,7 +208,7 @@ impl RedisStorageBuilder {
     /// credentials or they give no permissions, and [`Config`](crate::ErrorKind::Config) if the server is a node of a cluster.
     pub async fn connect(self) -> Result<RedisStorage> {
         let storage = self.build()?;
-        if is_there("redis", storage.check().await)? {
+        if answers("redis", storage.check().await)? {
             storage.warn_about_eviction_policy().await;
         }
         Ok(storage)

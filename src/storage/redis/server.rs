@@ -119,7 +119,7 @@ pub(super) fn parse_address(address: &str, settings: &mut Settings) -> Result<En
     let scheme = "a redis address must begin with redis://, rediss:// (TLS), redis+cluster://, redis+sentinel:// \
                   or redis+unix://";
     let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
-    let Address { scheme: name, place, mut options } = address?;
+    let Address { scheme: name, location: place, mut options } = address?;
     settings.read(&mut options)?;
     let (base, topology) = name.split_once('+').unwrap_or((name, ""));
     let base = match base {

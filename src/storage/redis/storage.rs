@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::record::{Record, Stamp};
-use crate::storage::remote::INLINE;
+use crate::storage::remote::INLINE_LEN;
 use crate::time::{Clock, Timestamp};
 
 /// The most bytes of a record. Redis takes values of 512 MB, but a connection sends one after another, and a record is mostly a
@@ -391,7 +391,7 @@ impl Storage for RedisStorage {
     }
 
     fn inline_len(&self) -> usize {
-        INLINE
+        INLINE_LEN
     }
 
     async fn check(&self) -> Result<()> {

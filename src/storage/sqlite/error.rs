@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::location::with_suffix;
 use crate::error::{Error, ErrorKind};
-use crate::storage::turns::Turns;
+use crate::storage::backoff::Backoff;
 
 const READ_ONLY: &str = "the cache's file cannot be written: check its permissions and its file system";
 
@@ -117,10 +117,10 @@ pub(super) fn retry_while_busy<T>(
     timeout: Duration,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let mut turns = Turns::new(timeout);
+    let mut backoff = Backoff::new(timeout);
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && turns.wait() => {}
+            Err(error) if is_busy(&error) && backoff.wait() => {}
             result => return result,
         }
     }

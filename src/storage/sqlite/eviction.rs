@@ -16,7 +16,7 @@ use rusqlite::params;
 use super::queries;
 use super::tables::Tables;
 use crate::storage::holds::Holds;
-use crate::storage::uses::Uses;
+use crate::storage::last_uses::LastUses;
 use crate::time::Clock;
 
 /// How many entries one transaction evicts beyond the necessary ones. All other writes wait for it.
@@ -100,7 +100,7 @@ fn oldest_entries(tables: &Tables<'_>) -> rusqlite::Result<Vec<([u8; 16], i64)>>
 /// They are kept in memory, so that a hit does not write to the file. The atomics are Relaxed: they publish no other memory.
 pub(super) struct Recency {
     clock: Clock,
-    uses: Uses<i64>,
+    uses: LastUses<i64>,
     /// The last time that [`now`](Recency::now) has returned.
     last: AtomicI64,
     /// When the times were last written, in milliseconds.
@@ -110,7 +110,7 @@ pub(super) struct Recency {
 impl Recency {
     pub(super) fn new(clock: Clock) -> Self {
         let flushed_at = AtomicU64::new(clock.now().as_millis());
-        Self { clock, uses: Uses::new(), last: AtomicI64::new(0), flushed_at }
+        Self { clock, uses: LastUses::new(), last: AtomicI64::new(0), flushed_at }
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -130,12 +130,12 @@ impl Recency {
 
     /// Remembers that an entry is used now.
     pub(super) fn touch(&self, entry: [u8; 16]) {
-        self.uses.note(entry, || self.now());
+        self.uses.record(entry, || self.now());
     }
 
     /// Returns when an entry was last used, if that is remembered and later than `used`.
     pub(super) fn used_since(&self, entry: [u8; 16], used: i64) -> Option<i64> {
-        self.uses.of(entry).filter(|&last| last > used)
+        self.uses.get(entry).filter(|&last| last > used)
     }
 
     /// Returns true once every five minutes, when the times should be written.

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::path::expanded;
+use crate::storage::path::expand_home;
 
 /// The location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Location {
 impl Location {
     /// Parses a cache name, in which `~` is `home`.
     pub(super) fn parse(name: &Path, home: Option<PathBuf>) -> Result<Self> {
-        let path = expanded(name, home, "the cache name")?;
+        let path = expand_home(name, home, "the cache name")?;
         let bytes = name.as_os_str().as_encoded_bytes();
         if bytes == b":memory:" {
             return Ok(Self::Memory);

@@ -104,18 +104,18 @@ pub(super) fn lock_directory(path: &Path) -> DirectoryLock {
 fn lock_directory_within(timeout: Duration, path: &Path) -> DirectoryLock {
     use fs4::{FileExt, TryLockError};
 
-    use crate::storage::turns::Turns;
+    use crate::storage::backoff::Backoff;
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = fs::File::open(directory.unwrap_or(Path::new("."))) else {
         return DirectoryLock::Held(None);
     };
-    let mut turns = Turns::new(timeout);
+    let mut backoff = Backoff::new(timeout);
     loop {
         match FileExt::try_lock(&directory) {
             Ok(()) => return DirectoryLock::Held(Some(directory)),
             Err(TryLockError::Error(_)) => return DirectoryLock::Held(None),
-            Err(TryLockError::WouldBlock) if turns.wait() => {}
+            Err(TryLockError::WouldBlock) if backoff.wait() => {}
             Err(TryLockError::WouldBlock) => return DirectoryLock::TimedOut,
         }
     }

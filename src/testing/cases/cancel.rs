@@ -1,4 +1,4 @@
-//! Clause 12: every operation, dropped at each of its awaits.
+//! Clause 12, about dropped futures.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,53 +8,56 @@ use futures_util::TryStreamExt;
 
 use super::*;
 
-/// What a dropped operation may leave at the key.
+/// What there may be at the key after an operation was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+enum Outcome {
     Old,
     New,
-    Nothing,
-    /// The old record, kept until another time.
-    Moved,
+    Absent,
+    /// The old record with another retention time.
+    Retained,
 }
 
-const OPERATIONS: [(&str, &[Left]); 15] = [
-    ("read", &[Left::Old]),
-    ("contains", &[Left::Old]),
-    ("contains_all", &[Left::Old]),
-    ("keys", &[Left::Old]),
-    ("values", &[Left::Old]),
-    ("size", &[Left::Old]),
-    ("write", &[Left::Old, Left::New]),
-    ("write_if", &[Left::Old, Left::New]),
-    ("write_if, a wrong stamp", &[Left::Old]),
-    ("delete", &[Left::Old, Left::Nothing]),
-    ("delete_many", &[Left::Old, Left::Nothing]),
-    ("retain, at least", &[Left::Old, Left::Moved]),
-    ("retain, at most", &[Left::Old, Left::Moved]),
-    ("delete_expired", &[Left::Old, Left::Nothing]),
-    ("clear", &[Left::Old, Left::Nothing]),
+const OPERATIONS: [(&str, &[Outcome]); 15] = [
+    ("read", &[Outcome::Old]),
+    ("contains", &[Outcome::Old]),
+    ("contains_all", &[Outcome::Old]),
+    ("keys", &[Outcome::Old]),
+    ("values", &[Outcome::Old]),
+    ("size", &[Outcome::Old]),
+    ("write", &[Outcome::Old, Outcome::New]),
+    ("write_if", &[Outcome::Old, Outcome::New]),
+    ("write_if, a wrong stamp", &[Outcome::Old]),
+    ("delete", &[Outcome::Old, Outcome::Absent]),
+    ("delete_many", &[Outcome::Old, Outcome::Absent]),
+    ("retain, at least", &[Outcome::Old, Outcome::Retained]),
+    ("retain, at most", &[Outcome::Old, Outcome::Retained]),
+    ("delete_expired", &[Outcome::Old, Outcome::Absent]),
+    ("clear", &[Outcome::Old, Outcome::Absent]),
 ];
 
 const OLD: Timestamp = Timestamp::from_secs(4_000_000_100);
 
-/// More awaits than any operation has; wakings without progress are counted too.
-const MOST: u8 = 100;
+/// More polls than any operation needs, including those that make no progress.
+const MAX_POLLS: u8 = 100;
 
-/// 12. Dropped after each number of polls until it comes to its end, an operation has happened or has not; a storage
-///     that held a lock, a connection or a place in a queue for it goes on.
+/// Checks that every operation can be dropped at each await point (clause 12).
+///
+/// The operation has taken effect or not, and the storage remains usable. It must give back a lock, a connection or a place in
+/// a queue that the operation held.
 pub async fn dropped_futures_leave_old_or_new<H: Harness>(harness: &H) {
-    for (operation, may_be_left) in OPERATIONS {
+    for (operation, allowed) in OPERATIONS {
         let storage = open(harness).await;
-        for polls in 0..MOST {
+        for polls in 0..MAX_POLLS {
             let old = Record::new(vec![b'o'; 100_000], OLD);
             let new = record(vec![b'n'; 150_000]);
             let key = head(polls);
             storage.write(key, old.clone()).await.unwrap();
             let ended = drop_after(polls, run(&storage, operation, key, &old, &new)).await;
-            let left = left_at(&storage, key, &old, &new).await;
-            assert!(may_be_left.contains(&left), "{operation} dropped after {polls} polls left {left:?}");
-            in_time(operation, goes_on(&storage, head(MOST).sibling(Kind::Lease, [polls; 16], 0))).await;
+            let outcome = outcome_at(&storage, key, &old, &new).await;
+            assert!(allowed.contains(&outcome), "{operation} dropped after {polls} polls left {outcome:?}");
+            in_time(operation, assert_usable(&storage, head(MAX_POLLS).sibling(Kind::Lease, [polls; 16], 0)))
+                .await;
             if ended {
                 break;
             }
@@ -81,11 +84,13 @@ async fn run<S: Storage>(storage: &S, operation: &str, key: Key, old: &Record, n
         "retain, at most" => assert_eq!(storage.retain(&[key], Retain::AtMost(LATER)).await.unwrap(), 1),
         "delete_expired" => assert!(storage.delete_expired(OLD).await.unwrap() > 0),
         "clear" => storage.clear().await.unwrap(),
-        _ => panic!("{operation} is not known"),
+        _ => panic!("unknown operation {operation}"),
     }
 }
 
-/// Polls the operation this many times, each time after it was woken, and drops it; says whether it ended before.
+/// Polls the operation this many times, each time after it was woken, and drops it.
+///
+/// Returns whether it ended before.
 async fn drop_after(polls: u8, operation: impl Future<Output = ()>) -> bool {
     let (mut operation, mut left) = (pin!(operation), polls);
     let polled = poll_fn(move |context| {
@@ -102,10 +107,12 @@ async fn drop_after(polls: u8, operation: impl Future<Output = ()>) -> bool {
     in_time("in an operation that is polled when it is woken", polled).await
 }
 
-async fn left_at<S: Storage>(storage: &S, key: Key, old: &Record, new: &Record) -> Left {
-    let Some(there) = storage.read(key).await.unwrap() else { return Left::Nothing };
-    let (is, left) = if there.stamp() == new.stamp() { (new, Left::New) } else { (old, Left::Old) };
-    assert_eq!(there.stamp(), is.stamp(), "a record that nobody wrote");
-    assert!(there.payload() == is.payload(), "a record with another's payload");
-    if there.retain_until() == is.retain_until() { left } else { Left::Moved }
+/// Returns what there is at the key.
+async fn outcome_at<S: Storage>(storage: &S, key: Key, old: &Record, new: &Record) -> Outcome {
+    let Some(read) = storage.read(key).await.unwrap() else { return Outcome::Absent };
+    let (written, outcome) =
+        if read.stamp() == new.stamp() { (new, Outcome::New) } else { (old, Outcome::Old) };
+    assert_eq!(read.stamp(), written.stamp(), "the record was never written");
+    assert!(read.payload() == written.payload(), "the record has the payload of another one");
+    if read.retain_until() == written.retain_until() { outcome } else { Outcome::Retained }
 }

@@ -1,9 +1,10 @@
-//! Clauses 18 and 19, and what a storage tells of itself.
+//! Clauses 8, 18 and 19, about held entries, closing, `check` and `usage`.
 
 use super::*;
 
-/// 19. What was taken is written when `close` has returned, for a handle that is opened beside the closed one. What the closed one is
-///     asked after that ends, be it with an error.
+/// Checks that all changes are written when `close` has returned (clause 19).
+///
+/// They are read through a handle that is opened afterwards. Calls on the closed storage must return, even if with an error.
 pub async fn close_writes_everything_that_was_taken<H: Harness>(harness: &H) {
     let storage = harness.open("closed").await.unwrap();
     storage.clear().await.unwrap();
@@ -16,13 +17,13 @@ pub async fn close_writes_everything_that_was_taken<H: Harness>(harness: &H) {
         in_time("when it is closed", storage.close()).await.unwrap();
     }
     let clone = storage.clone();
-    let asked = async {
+    let calls = async {
         drop(clone.read(head(1)).await);
         drop(clone.write(head(200), record("late")).await);
         drop(clone.size().await);
         drop(clone.check().await);
     };
-    in_time("when it is asked after it was closed", asked).await;
+    in_time("when it is used after it was closed", calls).await;
     if harness.persists() {
         let opened = harness.open("closed").await.unwrap();
         for number in 0..49 {
@@ -30,12 +31,12 @@ pub async fn close_writes_everything_that_was_taken<H: Harness>(harness: &H) {
             assert_eq!(payload(&opened, chunk(number, 0)).await.unwrap(), vec![number; 20_000]);
         }
         assert!(opened.read(head(49)).await.unwrap().is_none());
-        in_time("after another handle was closed", goes_on(&opened, head(201))).await;
+        in_time("after another handle was closed", assert_usable(&opened, head(201))).await;
         opened.clear().await.unwrap();
     }
 }
 
-/// A storage that answers says that it works, and nothing of it changes.
+/// Checks that `check` succeeds, and changes no record.
 pub async fn check_says_that_it_works<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.check().await.unwrap();
@@ -45,20 +46,22 @@ pub async fn check_says_that_it_works<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 1);
 }
 
-/// 8. Where bytes are counted, they grow with the records, stay within the bound, and go with them.
+/// Checks that the usage follows the records, and stays within the bound (clause 8).
+///
+/// Checks nothing if the storage has no bound, or does not count its bytes.
 pub async fn usage_grows_and_falls_with_the_records<H: Harness>(harness: &H) {
-    const MOST: u64 = 4 << 20;
+    const MAX_BYTES: u64 = 4 << 20;
     const LEN: u64 = 50_000;
-    let Some(storage) = harness.open_bounded(MOST).await else { return };
+    let Some(storage) = harness.open_bounded(MAX_BYTES).await else { return };
     let used = async || storage.usage().await.unwrap().bytes;
     let Some(empty) = used().await else { return };
-    assert_eq!(storage.usage().await.unwrap().max_bytes, Some(MOST));
+    assert_eq!(storage.usage().await.unwrap().max_bytes, Some(MAX_BYTES));
     for number in 0..10 {
         storage.write(head(number), record(vec![number; LEN as usize])).await.unwrap();
     }
     let full = used().await.unwrap();
     assert!(
-        (empty + 10 * LEN..=MOST).contains(&full),
+        (empty + 10 * LEN..=MAX_BYTES).contains(&full),
         "{full} bytes of ten records of {LEN}, {empty} without"
     );
     storage.write(head(3), record("short")).await.unwrap();
@@ -67,13 +70,15 @@ pub async fn usage_grows_and_falls_with_the_records<H: Harness>(harness: &H) {
     assert!(used().await.unwrap() < empty + LEN);
 }
 
-/// 18. Where there is a bound: an entry of which a body is held is there after several times the bound was written; when it is held no
-///     longer, it goes as others do.
+/// Checks that a held entry is evicted after all others (clause 18).
+///
+/// It remains while several times the bound is written, and is evicted like others after the hold has ended. Checks nothing if
+/// the storage has no bound.
 pub async fn a_held_entry_is_evicted_last<H: Harness>(harness: &H) {
-    const MOST: u64 = 4 << 20;
+    const MAX_BYTES: u64 = 4 << 20;
     const LEN: usize = 100_000;
     const PARTS: u32 = 8;
-    let Some(storage) = harness.open_bounded(MOST).await else { return };
+    let Some(storage) = harness.open_bounded(MAX_BYTES).await else { return };
     storage.write(head(0), record("head")).await.unwrap();
     for part in 0..PARTS {
         storage.write(chunk(0, part), record(vec![part as u8; LEN])).await.unwrap();
@@ -84,20 +89,20 @@ pub async fn a_held_entry_is_evicted_last<H: Harness>(harness: &H) {
         if number.is_multiple_of(50) {
             for part in 0..PARTS {
                 let read = payload(&storage, chunk(0, part)).await;
-                assert!(read.is_some_and(|read| read == vec![part as u8; LEN]), "a held chunk is gone");
+                assert!(read.is_some_and(|read| read == vec![part as u8; LEN]), "a held chunk was evicted");
             }
         }
     }
-    assert_eq!(payload(&storage, head(0)).await.expect("the head of a held entry is there"), "head");
+    assert_eq!(payload(&storage, head(0)).await.expect("the head of a held entry was evicted"), "head");
     drop(hold);
-    let goes = async {
+    let is_evicted = async {
         let mut number = 0_u8;
         while storage.contains(chunk(0, 0)).await.unwrap() {
             number = number.wrapping_add(1).max(1);
             storage.write(head(number), record(vec![number; LEN])).await.unwrap();
-            // More than a use each, so that frequency alone does not keep what nothing reads.
+            // Used more often than the entry that was held, so that a storage that counts uses does not keep that one.
             drop(storage.read(head(number)).await.unwrap());
         }
     };
-    in_time("with an entry that was held", goes).await;
+    in_time("before it evicts an entry that is no longer held", is_evicted).await;
 }

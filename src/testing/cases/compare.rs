@@ -1,11 +1,11 @@
-//! Clause 4: compare and write.
+//! Clause 4, about `write_if`.
 
 use futures_util::future::join_all;
 
 use super::*;
 use crate::storage::Stamp;
 
-/// 4. The right stamp writes; a wrong one, and none, change nothing.
+/// Checks that `write_if` writes only if the stamp is the current one (clause 4).
 pub async fn write_if_wants_the_stamp_that_is_there<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let (first, second) = (record("first"), record("second"));
@@ -20,7 +20,7 @@ pub async fn write_if_wants_the_stamp_that_is_there<H: Harness>(harness: &H) {
     assert_eq!(storage.read(head(1)).await.unwrap().unwrap().stamp(), second.stamp());
 }
 
-/// 4. Where nothing is, only "nothing" writes.
+/// Checks that `write_if` creates a record only if `seen` is `None` (clause 4).
 pub async fn write_if_for_an_empty_place<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     assert!(!storage.write_if(head(1), Some(Stamp::random()), record("x")).await.unwrap());
@@ -29,7 +29,9 @@ pub async fn write_if_for_an_empty_place<H: Harness>(harness: &H) {
     assert_eq!(payload(&storage, head(1)).await.unwrap(), "x");
 }
 
-/// 4. A record that is there already was written: a driver may have sent it twice.
+/// Checks that `write_if` returns true if its record is already stored (clause 4).
+///
+/// A driver may send a write twice.
 pub async fn write_if_says_true_to_its_own_record<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let own = record("own");
@@ -39,17 +41,17 @@ pub async fn write_if_says_true_to_its_own_record<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 1);
 }
 
-/// 4. What was deleted is absent, and its stamp is no longer there.
+/// Checks that a deleted record counts as absent (clause 4).
 pub async fn write_if_after_a_deletion<H: Harness>(harness: &H) {
     let storage = open(harness).await;
-    let gone = record("gone");
-    storage.write(head(1), gone.clone()).await.unwrap();
+    let deleted = record("deleted");
+    storage.write(head(1), deleted.clone()).await.unwrap();
     storage.delete(head(1)).await.unwrap();
-    assert!(!storage.write_if(head(1), Some(gone.stamp()), record("x")).await.unwrap());
+    assert!(!storage.write_if(head(1), Some(deleted.stamp()), record("x")).await.unwrap());
     assert!(storage.write_if(head(1), None, record("y")).await.unwrap());
 }
 
-/// 4. Of 32 tasks that compare with the same stamp, or with nothing, one writes.
+/// Checks that one of 32 concurrent `write_if` calls wins (clause 4).
 pub async fn many_compare_and_one_wins<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let mut seen = None;
@@ -62,14 +64,14 @@ pub async fn many_compare_and_one_wins<H: Harness>(harness: &H) {
             })
         });
         let winners: Vec<_> = join_all(tasks).await.into_iter().filter_map(Result::unwrap).collect();
-        assert_eq!(winners.len(), 1, "of those who compared with the same, one wins");
-        let there = storage.read(head(1)).await.unwrap().unwrap();
-        assert_eq!(there.stamp(), winners[0].stamp());
-        seen = Some(there.stamp());
+        assert_eq!(winners.len(), 1, "one of the calls with the same stamp must win");
+        let current = storage.read(head(1)).await.unwrap().unwrap();
+        assert_eq!(current.stamp(), winners[0].stamp());
+        seen = Some(current.stamp());
     }
 }
 
-/// 4. A counter that tasks raise by comparing loses no step.
+/// Checks that concurrent tasks lose no increment of a counter (clause 4).
 pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
     const TASKS: usize = 8;
     const STEPS: usize = 10;
@@ -77,18 +79,18 @@ pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
     let tasks = (0..TASKS).map(|_| {
         let storage = storage.clone();
         tokio::spawn(async move {
-            // A comparison fails where another task has written since, and all of them write so often.
+            // A comparison fails at most once for each write of another task.
             let mut failures = 0..TASKS * STEPS;
             for _ in 0..STEPS {
                 loop {
-                    let there = storage.read(head(1)).await.unwrap();
-                    let count = there.as_ref().map_or(0, |record| record.payload()[0]);
+                    let current = storage.read(head(1)).await.unwrap();
+                    let count = current.as_ref().map_or(0, |record| record.payload()[0]);
                     let next = record(vec![count + 1]);
-                    if storage.write_if(head(1), there.map(|record| record.stamp()), next).await.unwrap() {
+                    if storage.write_if(head(1), current.map(|record| record.stamp()), next).await.unwrap() {
                         break;
                     }
                     let failed =
-                        "write_if does not find the stamp that read gives, though no other task has written";
+                        "write_if fails with the stamp that read returned, although no other task has written";
                     failures.next().expect(failed);
                     tokio::task::yield_now().await;
                 }
@@ -99,7 +101,7 @@ pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
     assert_eq!(payload(&storage, head(1)).await.unwrap()[0], 80);
 }
 
-/// 4, 8. An expired record is seen by both, or by neither.
+/// Checks that `read` and `write_if` agree on an expired record (clauses 4 and 8).
 pub async fn what_read_hides_write_if_counts_as_absent<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let expired = Record::new("old", Timestamp::from_secs(1));

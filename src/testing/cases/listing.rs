@@ -1,4 +1,4 @@
-//! Clause 7: listings.
+//! Clause 7, about listings.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -11,7 +11,7 @@ async fn keys<S: Storage>(storage: &S) -> Vec<Key> {
     storage.keys().try_collect().await.unwrap()
 }
 
-/// 7. Every key once, of every kind.
+/// Checks that `keys` lists records of every kind, each once (clause 7).
 pub async fn keys_lists_every_kind_once<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let mut written = BTreeSet::new();
@@ -24,11 +24,11 @@ pub async fn keys_lists_every_kind_once<H: Harness>(harness: &H) {
         }
     }
     let listed = keys(&storage).await;
-    assert_eq!(listed.len(), written.len(), "none twice");
+    assert_eq!(listed.len(), written.len(), "a key was listed twice or not at all");
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), written);
 }
 
-/// 7. Heads and variants with their records; chunks are neither listed nor counted.
+/// Checks that `values` and `size` include heads and variants, but not chunks (clause 7).
 pub async fn values_lists_heads_and_variants<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let variant = head(1).sibling(Kind::Variant, [1; 16], 0);
@@ -42,7 +42,9 @@ pub async fn values_lists_heads_and_variants<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 3);
 }
 
-/// 7. What is there from beginning to end is listed once, whatever comes and goes meanwhile.
+/// Checks that a listing is complete during concurrent changes (clause 7).
+///
+/// A record that exists from its beginning to its end is listed once.
 pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for number in 0..100 {
@@ -64,7 +66,10 @@ pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
         let listed: Vec<Key> = keys(&storage).await;
         let distinct: BTreeSet<Key> = listed.iter().copied().collect();
         assert_eq!(distinct.len(), listed.len(), "a key was listed twice");
-        assert!((0..100).all(|number| distinct.contains(&head(number))), "a key that stayed was not listed");
+        assert!(
+            (0..100).all(|number| distinct.contains(&head(number))),
+            "a key that existed all the time was not listed"
+        );
         let values: Vec<(Key, Record)> = storage.values().try_collect().await.unwrap();
         assert!(values.iter().filter(|(key, _)| *key < head(100)).count() == 100);
     }
@@ -72,7 +77,7 @@ pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
     changes.await.unwrap();
 }
 
-/// 7, 12. A listing that is read slowly, or left half-way, holds up no other operation.
+/// Checks that an unfinished listing blocks no other operation (clauses 7 and 12).
 pub async fn a_listing_left_half_way_holds_nobody_up<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for number in 0..50 {
@@ -82,9 +87,9 @@ pub async fn a_listing_left_half_way_holds_nobody_up<H: Harness>(harness: &H) {
         let (mut keys, mut values) = (pin!(storage.keys()), pin!(storage.values()));
         assert!(keys.try_next().await.unwrap().is_some());
         assert!(values.try_next().await.unwrap().is_some());
-        in_time("while a listing is read", goes_on(&storage, head(200))).await;
+        in_time("while a listing is read", assert_usable(&storage, head(200))).await;
     }
-    in_time("after a listing was left", goes_on(&storage, head(201))).await;
+    in_time("after a listing was dropped", assert_usable(&storage, head(201))).await;
     assert_eq!(keys(&storage).await.len(), 50);
     storage.clear().await.unwrap();
     assert_eq!(keys(&storage).await, []);

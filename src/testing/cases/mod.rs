@@ -1,4 +1,6 @@
-//! The cases of the contract, one function each. A case panics where the storage breaks its clause.
+//! The cases of the contract, one function each.
+//!
+//! A case panics if the storage breaks the clause that it checks.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a case fails
 
 mod cancel;
@@ -26,12 +28,13 @@ use super::{Harness, in_time};
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
 
-/// Far from now by any clock, so that nothing expires by itself.
+/// A time in the year 2096, so that no record expires while the suite runs.
 const LATER: Timestamp = Timestamp::from_secs(4_000_000_000);
 
+/// Opens an empty storage, with a name that no other case uses.
 async fn open<H: Harness>(harness: &H) -> H::Storage {
     let name = crate::hex::text(&crate::storage::random_id());
-    harness.open(&name).await.expect("a plain name is taken")
+    harness.open(&name).await.expect("a plain name is accepted")
 }
 
 fn head(number: u8) -> Key {
@@ -50,8 +53,8 @@ async fn payload<S: Storage>(storage: &S, key: Key) -> Option<Bytes> {
     storage.read(key).await.unwrap().map(|record| record.payload())
 }
 
-/// The storage does what it is asked, at a place where nothing is; nothing is there afterwards.
-async fn goes_on<S: Storage>(storage: &S, key: Key) {
+/// Checks that the storage still works, with a key that has no record. It has none afterwards.
+async fn assert_usable<S: Storage>(storage: &S, key: Key) {
     let (first, second) = (record("first"), record("second"));
     storage.write(key, first.clone()).await.unwrap();
     assert!(storage.write_if(key, Some(first.stamp()), second).await.unwrap());

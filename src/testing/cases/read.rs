@@ -1,4 +1,4 @@
-//! Clauses 1, 2, 3, 14 and 16: what is read is what was written.
+//! Clauses 1, 2, 3, 14 and 16, about reading and writing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::storage::Retain;
 
-/// 1. Where nothing is, there is nothing.
+/// Checks that an absent record is `None` (clause 1).
 pub async fn absent_is_none<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     assert!(storage.read(head(1)).await.unwrap().is_none());
@@ -17,7 +17,9 @@ pub async fn absent_is_none<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 0);
 }
 
-/// 1. Payload, stamp and time come back exactly, at the lengths where chunks begin and end, and at a large one.
+/// Checks that payload, stamp and retention time are read as they were written (clause 1).
+///
+/// The payloads have the lengths around which storages and the cache change their ways, up to 5 MiB.
 pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let chunk = 128 * 1024;
@@ -25,7 +27,7 @@ pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
         if len + Record::OVERHEAD > storage.max_record_len() {
             continue;
         }
-        // Every byte value, in an order that no alignment repeats.
+        // Every byte value, in an order that does not repeat at any power of two.
         let bytes: Bytes = (0..len).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect::<Vec<_>>().into();
         let written = Record::new(bytes.clone(), Timestamp::from_millis(4_000_000_000_123));
         storage.write(head(1), written.clone()).await.unwrap();
@@ -37,7 +39,9 @@ pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
     }
 }
 
-/// 3. A longer, a shorter and an empty record each take the whole place.
+/// Checks that a write replaces the whole record (clause 3).
+///
+/// The new record is longer, shorter and empty.
 pub async fn a_write_replaces_the_whole_record<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for text in ["first", "a longer one", "x", ""] {
@@ -47,7 +51,7 @@ pub async fn a_write_replaces_the_whole_record<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 1);
 }
 
-/// 3. While one writes, others read a whole record: never a mixture, never nothing.
+/// Checks that readers see a whole record while it is replaced (clause 3).
 pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let whole = |letter: u8| vec![letter; 50_000 + 100 * usize::from(letter)];
@@ -58,10 +62,14 @@ pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) 
             let (storage, written) = (storage.clone(), Arc::clone(&written));
             tokio::spawn(async move {
                 while !written.load(SeqCst) {
-                    let there = payload(&storage, head(1)).await.expect("something is always there");
-                    let first = there.first().copied().unwrap_or_default();
-                    assert_eq!(there.len(), 50_000 + 100 * usize::from(first), "cut short, or another's end");
-                    assert!(there.iter().all(|byte| *byte == first), "a mixture was read");
+                    let read = payload(&storage, head(1)).await.expect("there is always a record");
+                    let first = read.first().copied().unwrap_or_default();
+                    assert_eq!(
+                        read.len(),
+                        50_000 + 100 * usize::from(first),
+                        "the record is truncated, or has the end of another one"
+                    );
+                    assert!(read.iter().all(|byte| *byte == first), "the record is a mixture of two");
                     tokio::task::yield_now().await;
                 }
             })
@@ -75,7 +83,7 @@ pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) 
     join_all(readers).await.into_iter().for_each(|read| read.unwrap());
 }
 
-/// 2. A read that begins after a write or a deletion has returned sees it.
+/// Checks that a read sees the writes and deletions before it (clause 2).
 pub async fn a_read_sees_what_was_written_before<H: Harness>(harness: &H) {
     let (storage, other) = {
         let storage = open(harness).await;
@@ -89,7 +97,7 @@ pub async fn a_read_sees_what_was_written_before<H: Harness>(harness: &H) {
     }
 }
 
-/// 1. Keys that differ in one part only are different places.
+/// Checks that keys which differ in one field have different records (clause 1).
 pub async fn keys_of_one_entry_do_not_mix<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let keys = [
@@ -113,7 +121,7 @@ pub async fn keys_of_one_entry_do_not_mix<H: Harness>(harness: &H) {
     }
 }
 
-/// 16. An answer without waiting is the answer, whatever happened to the record before.
+/// Checks that `read_now` returns the same as `read`, after each kind of change (clause 16).
 pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let agree = async |key| {
@@ -140,7 +148,7 @@ pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
     }
 }
 
-/// 14. Bytes that are no record count as absent, for readers and for those who compare.
+/// Checks that damaged bytes count as an absent record (clause 14).
 pub async fn foreign_bytes_are_absent<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), record("good")).await.unwrap();
@@ -149,7 +157,7 @@ pub async fn foreign_bytes_are_absent<H: Harness>(harness: &H) {
         assert!(!storage.contains(head(1)).await.unwrap());
         assert!(storage.read_now(head(1)).is_none_or(|now| now.unwrap().is_none()));
         let listed: Vec<(Key, Record)> = storage.values().try_collect().await.unwrap();
-        assert!(listed.is_empty(), "what is no record is no value");
+        assert!(listed.is_empty(), "a damaged record was listed");
         assert!(storage.write_if(head(1), None, record("new")).await.unwrap());
         assert_eq!(payload(&storage, head(1)).await.unwrap(), "new");
     }

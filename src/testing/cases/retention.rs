@@ -1,15 +1,16 @@
-//! Clauses 8, 9 and 10: how long records are kept.
+//! Clauses 8, 9 and 10, about how long records are kept.
 
 use futures_util::future::join_all;
 
 use super::*;
 use crate::storage::Retain;
 
+/// Returns a time so many seconds after [`LATER`].
 fn until(secs: u64) -> Timestamp {
     Timestamp::from_secs(4_000_000_000 + secs)
 }
 
-/// 8. The time comes back to the millisecond.
+/// Checks that the retention time is kept to the millisecond (clause 8).
 pub async fn retention_is_exact<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for millis in [4_000_000_000_001, 4_000_000_000_999, 9_000_000_000_000] {
@@ -19,8 +20,10 @@ pub async fn retention_is_exact<H: Harness>(harness: &H) {
     }
 }
 
-/// 8. Times that no calendar has are kept at least as long, and the earliest ones mislead nobody: a store whose numbers
-///    are signed, or seconds, must not turn the one into the other.
+/// Checks the latest and the earliest retention times (clause 8).
+///
+/// A storage that counts in signed numbers or in seconds must not turn a late time into an early one. A late time may become a
+/// later one; a record with an early time may be hidden.
 pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let last = i64::MAX as u64;
@@ -33,8 +36,8 @@ pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
     for (number, millis) in (100..).zip([0, 1, 999, 1000]) {
         let time = Timestamp::from_millis(millis);
         storage.write(head(number), Record::new("early", time)).await.unwrap();
-        let there = storage.read(head(number)).await.unwrap();
-        assert!(there.is_none_or(|there| there.retain_until() == time));
+        let read = storage.read(head(number)).await.unwrap();
+        assert!(read.is_none_or(|read| read.retain_until() == time));
     }
     assert!(storage.delete_expired(until(0)).await.unwrap() <= 4);
     assert_eq!(storage.size().await.unwrap(), far.len() as u64);
@@ -43,7 +46,7 @@ pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
     }
 }
 
-/// 8. Never is never: it comes back as such, and no expiry takes it.
+/// Checks that a record with `Timestamp::NEVER` does not expire (clause 8).
 pub async fn never_has_no_end<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), Record::new("x", Timestamp::NEVER)).await.unwrap();
@@ -56,7 +59,7 @@ pub async fn never_has_no_end<H: Harness>(harness: &H) {
     assert!(storage.read(head(1)).await.unwrap().unwrap().retain_until().is_never());
 }
 
-/// 9. Payload and stamp stay; the new time is what read shows.
+/// Checks that `retain` changes the retention time only (clause 9).
 pub async fn retain_moves_time_and_nothing_else<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let written = Record::new("payload", until(100));
@@ -70,7 +73,7 @@ pub async fn retain_moves_time_and_nothing_else<H: Harness>(harness: &H) {
     assert!(storage.write_if(head(1), Some(written.stamp()), record("next")).await.unwrap());
 }
 
-/// 9. At least never shortens, at most never lengthens.
+/// Checks that `AtLeast` never shortens and `AtMost` never lengthens (clause 9).
 pub async fn retain_never_goes_the_other_way<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), Record::new("x", until(100))).await.unwrap();
@@ -81,7 +84,7 @@ pub async fn retain_never_goes_the_other_way<H: Harness>(harness: &H) {
     }
 }
 
-/// 9. Absent records are skipped, and the others counted.
+/// Checks that `retain` skips absent records, and counts the others (clause 9).
 pub async fn retain_counts_what_is_there<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for part in 0..5 {
@@ -90,11 +93,11 @@ pub async fn retain_counts_what_is_there<H: Harness>(harness: &H) {
     let keys: Vec<Key> = (2..9).map(|part| chunk(1, part)).collect();
     assert_eq!(storage.retain(&keys, Retain::AtLeast(until(9))).await.unwrap(), 3);
     assert_eq!(storage.retain(&[], Retain::AtLeast(until(9))).await.unwrap(), 0);
-    assert!(storage.read(chunk(1, 7)).await.unwrap().is_none(), "an absent record is not made");
+    assert!(storage.read(chunk(1, 7)).await.unwrap().is_none(), "retain created a record");
     assert_eq!(storage.read(chunk(1, 1)).await.unwrap().unwrap().retain_until(), until(1));
 }
 
-/// 4, 9. One moves the time while another compares and writes: neither puts back what it read before.
+/// Checks that concurrent `retain` and `write_if` calls lose neither change (clauses 4 and 9).
 pub async fn retain_and_write_if_lose_neither<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for round in 0..20_u64 {
@@ -109,27 +112,29 @@ pub async fn retain_and_write_if_lose_neither<H: Harness>(harness: &H) {
         ];
         let done: Vec<u64> = join_all(tasks).await.into_iter().map(|done| done.unwrap()).collect();
         assert_eq!(done, [1, 1]);
-        let there = storage.read(head(1)).await.unwrap().unwrap();
-        assert_eq!(there.stamp(), second.stamp(), "the older record came back");
-        assert_eq!(there.retain_until(), until(200 + round));
+        let read = storage.read(head(1)).await.unwrap().unwrap();
+        assert_eq!(read.stamp(), second.stamp(), "retain restored the older record");
+        assert_eq!(read.retain_until(), until(200 + round));
     }
 }
 
-/// 10. What is due goes, of every kind; what is due a millisecond later stays; the number is right.
+/// Checks that `delete_expired` removes the expired records and no others (clause 10).
+///
+/// A record that expires a millisecond later stays.
 pub async fn delete_expired_takes_what_is_due_and_nothing_else<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let now = until(100);
     let later = Timestamp::from_millis(now.as_millis() + 1);
-    let due = [head(1), chunk(2, 0), head(3).sibling(Kind::Variant, [1; 16], 0)];
-    for key in due {
-        storage.write(key, Record::new("due", now)).await.unwrap();
+    let expired = [head(1), chunk(2, 0), head(3).sibling(Kind::Variant, [1; 16], 0)];
+    for key in expired {
+        storage.write(key, Record::new("expired", now)).await.unwrap();
     }
     for (key, time) in [(head(4), later), (chunk(1, 0), later), (head(5), Timestamp::NEVER)] {
         storage.write(key, Record::new("stays", time)).await.unwrap();
     }
     assert_eq!(storage.delete_expired(now).await.unwrap(), 3);
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    for key in due {
+    for key in expired {
         assert!(storage.read(key).await.unwrap().is_none());
     }
     for key in [head(4), chunk(1, 0), head(5)] {

@@ -1,4 +1,4 @@
-//! Clause 11, and what a store keeps beyond its handles.
+//! Clauses 2, 8 and 11, about clones, handles and bounds.
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::storage::Retain;
 
-/// 11. A clone writes, another reads.
+/// Checks that clones share their records (clause 11).
 pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let clone = storage.clone();
@@ -16,7 +16,7 @@ pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
     assert_eq!(payload(&storage, head(1)).await.unwrap(), "shared");
 }
 
-/// 2, 11. Sixteen tasks write hundreds of records at once; all of them are there.
+/// Checks that sixteen concurrent writers lose no record (clauses 2 and 11).
 pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let tasks = (0..16_u8).map(|task| {
@@ -39,8 +39,10 @@ pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
     assert_eq!(storage.size().await.unwrap(), 16);
 }
 
-/// 2, 11. Where it is promised: two handles that were opened apart and have both read what is there see each other's changes at
-///     once, by every operation.
+/// Checks that two handles see each other's changes at once (clauses 2 and 11).
+///
+/// The handles are opened separately, and both have read the records before, so that they may have cached them. Checks
+/// nothing if the harness does not share names.
 pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
     if !harness.shares() {
         return;
@@ -60,7 +62,7 @@ pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
             assert_eq!(
                 now.unwrap().map(|record| record.stamp()),
                 stamp,
-                "read_now gives what was there before"
+                "read_now returns the previous record"
             );
         }
         stamp
@@ -80,7 +82,7 @@ pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
             assert_eq!(
                 stamp_at(reader, *key).await,
                 Some(next.stamp()),
-                "a handle gives what was there before"
+                "a handle returns the previous record"
             );
             assert!(!reader.write_if(*key, Some(*stamp), record("late")).await.unwrap());
             *stamp = next.stamp();
@@ -100,7 +102,9 @@ pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
     assert_eq!(other.keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
-/// 11. Where it is promised: what was written is there when the store is opened again, by whatever handle.
+/// Checks that a storage that is opened again has its records (clause 11).
+///
+/// Checks nothing if the harness neither shares names nor persists.
 pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
     let written = record(vec![5; 300_000]);
     if harness.shares() {
@@ -111,46 +115,48 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
     }
     if harness.persists() {
         let deleted = head(1).sibling(Kind::Variant, [3; 16], 0);
-        let moved = LATER + Duration::from_millis(1);
+        let later = LATER + Duration::from_millis(1);
         {
             let storage = harness.open("again").await.unwrap();
             storage.write(head(1), written.clone()).await.unwrap();
             storage.write(deleted, record("gone")).await.unwrap();
             storage.delete(deleted).await.unwrap();
             storage.write(chunk(1, 0), record("kept longer")).await.unwrap();
-            storage.retain(&[chunk(1, 0)], Retain::AtLeast(moved)).await.unwrap();
+            storage.retain(&[chunk(1, 0)], Retain::AtLeast(later)).await.unwrap();
         }
         let storage = harness.open("again").await.unwrap();
-        let read = storage.read(head(1)).await.unwrap().expect("the store persists");
+        let read = storage.read(head(1)).await.unwrap().expect("the storage persists its records");
         assert_eq!((read.payload(), read.retain_until()), (written.payload(), written.retain_until()));
-        assert!(storage.read(deleted).await.unwrap().is_none(), "what was deleted came back");
-        assert_eq!(storage.read(chunk(1, 0)).await.unwrap().unwrap().retain_until(), moved);
+        assert!(storage.read(deleted).await.unwrap().is_none(), "a deleted record came back");
+        assert_eq!(storage.read(chunk(1, 0)).await.unwrap().unwrap().retain_until(), later);
         assert!(storage.write_if(head(1), Some(written.stamp()), record("next")).await.unwrap());
         storage.clear().await.unwrap();
     }
 }
 
-/// 8. Where there is a bound: records of every kind count in it, and are evicted, even if the store has no others.
+/// Checks that records of every kind count towards the bound, and are evicted (clause 8).
+///
+/// Checks nothing if the storage has no bound.
 pub async fn records_of_every_kind_count_and_go<H: Harness>(harness: &H) {
-    const MOST: u64 = 512 * 1024;
+    const MAX_BYTES: u64 = 512 * 1024;
     const LEN: u64 = 4000;
     for kind in Kind::ALL {
-        let Some(storage) = harness.open_bounded(MOST).await else { return };
+        let Some(storage) = harness.open_bounded(MAX_BYTES).await else { return };
         for number in 0..200 {
             let key = head(number).sibling(kind, [0; 16], 0);
             storage.write(key, record(vec![number; LEN as usize])).await.unwrap();
         }
-        // Room may be made by a thread of the storage's own.
+        // A storage may make room on a thread of its own, some time after the write.
         let is_within = async {
             loop {
                 let kept: Vec<Key> = storage.keys().try_collect().await.unwrap();
-                if kept.len() as u64 * LEN <= MOST {
+                if kept.len() as u64 * LEN <= MAX_BYTES {
                     return kept.len();
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let kept = in_time(&format!("with records of {kind:?} above its bound"), is_within).await;
-        assert!(kept > 10, "of {kind:?}, no more goes than must: {kept}");
+        assert!(kept > 10, "only {kept} records of {kind:?} are left: too many were evicted");
     }
 }

@@ -1,0 +1,34 @@
+//! DynamoDB Local behind a link. Started without its data, it has no table: the store makes it anew.
+
+use super::outages::Hurtable;
+use crate::servers::child::Server;
+use crate::servers::dynamodb::{self, DynamoDb};
+use crate::servers::link::Proxy;
+
+pub struct Local {
+    dynamodb: DynamoDb,
+    proxy: Proxy,
+}
+
+impl Local {
+    pub fn start() -> Result<Self, String> {
+        let dynamodb = DynamoDb::start()?;
+        let proxy = Proxy::to(dynamodb.port);
+        Ok(Self { dynamodb, proxy })
+    }
+}
+
+impl Hurtable for Local {
+    fn address(&self) -> String {
+        let endpoint = format!("http://127.0.0.1:{}", self.proxy.port());
+        format!("{}&cache_name=faults", dynamodb::address(&endpoint))
+    }
+
+    fn server(&mut self) -> &mut Server {
+        &mut self.dynamodb.server
+    }
+
+    fn link(&self) -> &Proxy {
+        &self.proxy
+    }
+}

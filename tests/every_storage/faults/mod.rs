@@ -1,0 +1,43 @@
+//! What a real server does to the cache when it dies, hangs, forgets or refuses: no request fails, none waits longer
+//! than the deadline, no body is wrong, no invalidation is forgotten, and the store is used again by itself.
+
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+mod events;
+mod mongodb;
+mod outages;
+mod redis;
+mod redis_nodes;
+mod world;
+
+use libtest_mimic::{Completion, Trial};
+
+pub use world::print_table;
+
+/// What a test of a server comes to; `Err`: why there is no server.
+type Tried = Result<(), String>;
+
+pub fn trials() -> Vec<Trial> {
+    let mut tests = outages::tests("redis", redis::Alone::start);
+    tests.extend(redis::tests());
+    tests.extend(redis_nodes::tests());
+    tests.extend(outages::tests("mongodb", mongodb::Alone::start));
+    #[cfg(feature = "dynamodb")]
+    tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
+    tests
+}
+
+/// A test in a runtime of its own, whose events are counted apart.
+fn test<F>(name: impl std::fmt::Display, body: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Tried>,
+{
+    Trial::ignorable_test(format!("faults::{name}"), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        match runtime.block_on(body()) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(reason) if crate::servers::must_be_there() => Err(reason.into()),
+            Err(reason) => Ok(Completion::ignored_with(reason)),
+        }
+    })
+}

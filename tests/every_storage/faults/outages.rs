@@ -1,0 +1,226 @@
+//! What can happen to any store on a server: the same table for each.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use libtest_mimic::Trial;
+use tower_response_cache::{BodyErrorKind, CacheStatus};
+
+use super::test;
+use super::world::{PATIENCE, World};
+use crate::servers::child::{Data, Server};
+use crate::servers::link::Proxy;
+use crate::support::get;
+
+/// A store whose server and whose link to it can be hurt.
+pub trait Hurtable: 'static {
+    /// The store through the link.
+    fn address(&self) -> String;
+    fn server(&mut self) -> &mut Server;
+    fn link(&self) -> &Proxy;
+}
+
+const DOWN: &str = "the storage keeps failing";
+const UP: &str = "the storage answers again";
+/// Invalidated while the store is away, and not asked for again by who did it.
+const OWED: &str = "/1024/owed";
+const SMALL: [&str; 3] = ["/1024/a", "/1024/b", "/300000/c"];
+
+type Hurt<H> = fn(&mut H);
+
+/// What is done to a store, and what makes it well.
+struct Outage<H> {
+    fault: &'static str,
+    hurt: Hurt<H>,
+    heal: Hurt<H>,
+}
+
+pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>) -> Vec<Trial> {
+    let outages = [
+        Outage::<H> {
+            fault: "killed, its data lost",
+            hurt: |store| store.server().kill(),
+            heal: |store| store.server().restart(Data::Lost),
+        },
+        Outage {
+            fault: "killed, its data kept",
+            hurt: |store| store.server().kill(),
+            heal: |store| store.server().restart(Data::Kept),
+        },
+        Outage {
+            fault: "ended in good order",
+            hurt: |store| store.server().terminate(),
+            heal: |store| store.server().restart(Data::Kept),
+        },
+        Outage {
+            fault: "stopped for longer than the deadline",
+            hurt: |store| store.server().stop(),
+            heal: |store| store.server().go_on(),
+        },
+        Outage {
+            fault: "link hung",
+            hurt: |store| store.link().set(|link| link.hangs = true),
+            heal: |store| store.link().heal(),
+        },
+        Outage {
+            fault: "link cut, then hung at connect",
+            hurt: |store| {
+                store.link().set(|link| link.hangs = true);
+                store.link().cut();
+            },
+            heal: |store| store.link().heal(),
+        },
+        Outage {
+            fault: "link refuses",
+            hurt: |store| store.link().set(|link| link.refuses = true),
+            heal: |store| store.link().heal(),
+        },
+    ];
+    let mut tests = Vec::new();
+    for outage in outages {
+        let name = format!("{store}::outage::{}", outage.fault.replace([',', ' '], "_").replace("__", "_"));
+        tests.push(test(name, async move || {
+            let mut store = start()?;
+            passes(&mut store, outage).await;
+            Ok(())
+        }));
+    }
+    tests.push(test(
+        format!("{store}::a_slow_link_never_slows_a_caller_beyond_the_deadline"),
+        async move || {
+            slow(start()?).await;
+            Ok(())
+        },
+    ));
+    tests.push(test(format!("{store}::a_reply_cut_in_the_middle_is_a_miss_at_worst"), async move || {
+        cut(start()?).await;
+        Ok(())
+    }));
+    tests.push(test(format!("{store}::a_stall_within_the_deadline_is_waited_for"), async move || {
+        stall(start()?).await;
+        Ok(())
+    }));
+    let bodies: [(&str, Hurt<H>); 3] = [
+        ("server_killed", |store| store.server().kill()),
+        ("server_stopped", |store| store.server().stop()),
+        ("link_hung", |store| store.link().set(|link| link.hangs = true)),
+    ];
+    for (fault, hurt) in bodies {
+        tests.push(test(format!("{store}::a_body_under_way_ends_in_an_error::{fault}"), async move || {
+            body_ends(start()?, fault, hurt).await;
+            Ok(())
+        }));
+    }
+    tests
+}
+
+async fn passes<H: Hurtable>(store: &mut H, outage: Outage<H>) {
+    let address = store.address();
+    let world = World::open(&address).await;
+    world.warm(&[SMALL[0], SMALL[1], SMALL[2], OWED]).await;
+    (outage.hurt)(store);
+    world.until_event(SMALL[1], DOWN).await;
+    world.post(SMALL[0]).await;
+    world.post(OWED).await;
+    for _ in 0..5 {
+        for path in SMALL {
+            assert!(!world.get(path).await || path != SMALL[0], "{path} is a hit while the store is away");
+        }
+    }
+    (outage.heal)(store);
+    world.until_hits(&SMALL).await;
+    world.until_event(SMALL[1], UP).await;
+    let events = world.events.all();
+    assert_eq!((world.events.count(DOWN), world.events.count(UP)), (1, 1), "{events:?}");
+    // What another process finds is not what was there before.
+    world.cache.layer.idle().await;
+    let another = world.another(&address).await;
+    another.until_hits(&SMALL).await;
+    let begun = Instant::now();
+    while !another.is_current(OWED).await {
+        assert!(begun.elapsed() < PATIENCE, "an invalidation was forgotten");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    another.until_hits(&[OWED]).await;
+    world.report(outage.fault);
+}
+
+/// A kibibyte passes in time, and a mebibyte does not.
+async fn slow<H: Hurtable>(store: H) {
+    let world = World::open(&store.address()).await;
+    world.warm(&SMALL[..2]).await;
+    store.link().set(|link| link.bytes_per_second = Some(100_000));
+    for path in SMALL.iter().take(2) {
+        assert!(world.get(path).await, "a small body passes in time");
+    }
+    for _ in 0..3 {
+        world.get("/1048576/large").await;
+        world.post("/1048576/large").await;
+    }
+    store.link().heal();
+    world.until_hits(&["/1048576/large", SMALL[0], SMALL[1]]).await;
+    world.report("slow link");
+}
+
+async fn cut<H: Hurtable>(store: H) {
+    let world = World::open(&store.address()).await;
+    world.warm(&["/100000/a", SMALL[0]]).await;
+    for after in [0, 1, 500, 5_000, 50_000, 99_000] {
+        store.link().set(|link| link.cut_after = Some(after));
+        world.get("/100000/a").await;
+        world.get(SMALL[0]).await;
+        store.link().heal();
+        store.link().cut();
+        world.until_hits(&["/100000/a", SMALL[0]]).await;
+    }
+    world.report("connection cut within a reply");
+}
+
+/// Shorter and longer than the deadline by turns: late replies must not be taken for other requests'.
+async fn stall<H: Hurtable>(mut store: H) {
+    let world = World::open(&store.address()).await;
+    let paths: Vec<String> = (0..12).map(|number| format!("/2000/{number}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    world.warm(&paths).await;
+    for pause in [50, 200, 700, 100, 900] {
+        store.server().stop();
+        let begun = Instant::now();
+        let all = futures_util::future::join_all(paths.iter().map(|path| world.get(path)));
+        let go_on = async {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            store.server().go_on();
+        };
+        tokio::join!(all, go_on);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        world.until_hits(&paths).await;
+    }
+    world.report("stalls, some longer than the deadline");
+}
+
+async fn body_ends<H: Hurtable>(mut store: H, fault: &str, hurt: Hurt<H>) {
+    let timeout = Duration::from_secs(1);
+    let world = World::open_with(&store.address(), |builder| builder.body_timeout(timeout)).await;
+    let path = "/5000000/long";
+    world.warm(&[path]).await;
+    // A lookup that took too long on busy cores is answered by the origin, whose body nothing hurts.
+    let mut body = loop {
+        let response = world.cache.send(get(&format!("http://example.com{path}"))).await;
+        if response.extensions().get::<CacheStatus>().unwrap().word() == "hit" {
+            break response.into_body();
+        }
+        drop(response.into_body().collect().await);
+    };
+    body.frame().await.unwrap().unwrap();
+    hurt(&mut store);
+    let begun = Instant::now();
+    let error = loop {
+        match body.frame().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("the body ended without an error"),
+        }
+    };
+    assert_eq!(error.kind(), BodyErrorKind::Storage);
+    world.took(begun);
+    world.report(&format!("a body under way: {fault}"));
+}

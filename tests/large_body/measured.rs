@@ -1,0 +1,114 @@
+//! A body of 256 MiB through a layer, in a child process whose memory is measured.
+
+use std::convert::Infallible;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::CacheLayerBuilder;
+use tower_response_cache::storage::Storage;
+
+const FRAME: usize = 64 * 1024;
+const FRAMES: usize = 4096;
+/// Names the part that a child process plays.
+pub const PART: &str = "LARGE_BODY_PART";
+/// The address of its store, if that is on a server.
+pub const STORE: &str = "LARGE_BODY_STORE";
+
+/// Frames that are made one by one, each with its number in it.
+fn body() -> UnsyncBoxBody<Bytes, Infallible> {
+    let frames = (0..FRAMES).map(|number| {
+        let mut frame = vec![number as u8; FRAME];
+        frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        Ok(Frame::data(Bytes::from(frame)))
+    });
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+/// Reads it all and checks each byte; says when the first one came.
+async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration {
+    let began = Instant::now();
+    let mut first = None;
+    let mut body = Box::pin(body);
+    let mut at = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        first.get_or_insert_with(|| began.elapsed());
+        // The number is at the beginning of each frame, and its last byte everywhere else.
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            let (number, within) = (at / FRAME, at % FRAME);
+            let here = rest.len().min(FRAME - within);
+            if within == 0 && here >= 8 {
+                assert_eq!(rest[..8], (number as u64).to_be_bytes());
+                assert!(rest[here - 1] == number as u8);
+            }
+            at += here;
+            rest = &rest[here..];
+        }
+    }
+    assert_eq!(at, FRAME * FRAMES);
+    first.unwrap()
+}
+
+/// The most memory that this process has had, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Plays a part, and says what it took.
+pub async fn play<S: Storage>(part: &str, builder: impl AsyncFnOnce() -> CacheLayerBuilder<S>) {
+    let first = if part == "bare" {
+        read(service_fn(origin).oneshot(ask()).await.unwrap().into_body()).await
+    } else {
+        through(builder().await, part).await
+    };
+    println!("peak {} first {}", peak(), first.as_micros());
+}
+
+async fn origin(_: Request<Empty<Bytes>>) -> http::Result<Response<UnsyncBoxBody<Bytes, Infallible>>> {
+    Response::builder().header("cache-control", "max-age=600").body(body())
+}
+
+fn ask() -> Request<Empty<Bytes>> {
+    Request::get("http://example.com/large").body(Empty::new()).unwrap()
+}
+
+async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Duration {
+    let layer = builder.build().unwrap();
+    let service = layer.layer(service_fn(origin));
+    let first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
+    if part == "hit" {
+        let hit = service.oneshot(ask()).await.unwrap();
+        assert!(hit.body().status().unwrap().is_hit());
+        read(hit.into_body()).await;
+    }
+    layer.idle().await;
+    first
+}
+
+/// Runs the test `child` of a module in a process of its own: the peak in KiB, and when the first byte came.
+#[cfg(target_os = "linux")]
+pub fn measure(module: &str, part: &str, store: Option<&str>) -> (u64, Duration) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args([&format!("{module}::child"), "--exact", "--nocapture"])
+        .env(PART, part)
+        .envs(store.map(|store| (STORE, store)));
+    child.envs(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "test")));
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let line = text.lines().find_map(|line| line.split_once("peak ")).unwrap().1.to_owned();
+    let mut words = line.split(' ');
+    let peak: u64 = words.next().unwrap().parse().unwrap();
+    let first: u64 = words.nth(1).unwrap().parse().unwrap();
+    println!("{part}: peak {peak} KiB, first byte after {first} µs");
+    (peak, Duration::from_micros(first))
+}

@@ -1,0 +1,29 @@
+//! A body of 256 MiB through SQLite: at once, in little memory, and whole.
+
+use std::time::Duration;
+
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::SqliteStorage;
+
+use crate::measured::{PART, measure, play};
+
+#[tokio::test]
+async fn child() {
+    if let Ok(part) = std::env::var(PART) {
+        let folder = tempfile::tempdir().unwrap();
+        let open = async || CacheLayer::builder(SqliteStorage::open(folder.path().join("s")).await.unwrap());
+        play(&part, open).await;
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_body_of_256_mib_streams_through_sqlite_in_little_memory() {
+    let (bare, _) = measure("sqlite", "bare", None);
+    for part in ["miss", "hit"] {
+        let (peak, first) = measure("sqlite", part, None);
+        assert!(peak <= bare + 16 * 1024, "{part}: {} KiB more than without the cache", peak - bare);
+        // Not after the whole body, which takes much longer.
+        assert!(first < Duration::from_millis(100), "{part}: the first byte came after {first:?}");
+    }
+}

@@ -1,0 +1,273 @@
+//! How long the records of an entry are kept, and what it costs to keep them: what the origin confirms is not written
+//! again, and no part of it goes before the record that names it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use tower_response_cache::storage::{Kind, Storage};
+use tower_response_cache::{CacheMode, CacheOptions, Outcome, Stored, ValidateReason};
+
+use crate::support::counting::Counting;
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, get_with, has_tag, not_modified, response};
+
+const A: &str = "http://example.com/a";
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An origin that always has to be asked, and has a body of this length.
+fn confirming(len: usize, fields: &'static [(&'static str, &'static str)]) -> Origin {
+    Origin::new(move |request| match has_tag(request, "\"1\"") {
+        true => not_modified(fields),
+        false => response(fields, vec![7; len]),
+    })
+}
+
+fn head(uri: &str) -> Request<ReqBody> {
+    let mut request = get(uri);
+    *request.method_mut() = Method::HEAD;
+    request
+}
+
+async fn settled(cache: &Fixture<Counting>, storage: &Counting) -> (Vec<(Kind, usize)>, usize) {
+    cache.layer.idle().await;
+    (storage.written(), storage.moved())
+}
+
+#[tokio::test]
+async fn a_304_writes_the_head_alone() {
+    for len in [500, 20_000, 100_000, 1_000_000] {
+        let storage = Counting::new(4096);
+        let origin = confirming(len, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+        cache.get(A).await;
+        let (written, _) = settled(&cache, &storage).await;
+        let chunks = written.iter().filter(|(kind, _)| *kind == Kind::Chunk).count();
+        assert_eq!(chunks, if len > 4096 { len.div_ceil(128 * 1024) } else { 0 });
+        for again in 0..20 {
+            cache.clock.advance(Duration::from_secs(60));
+            let answer = match again % 3 {
+                0 => cache.get(A).await,
+                1 => cache.ask(get_with(A, &[("range", "bytes=100-199")])).await,
+                _ => cache.ask(head(A)).await,
+            };
+            assert_eq!(answer.status.stored(), Stored::Freshened, "{answer:?}");
+            let (written, moved) = settled(&cache, &storage).await;
+            assert!(matches!(written[..], [(Kind::Head, ..1000)]), "{len}: {written:?}");
+            assert_eq!(moved, 0, "{len}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_background_refresh_writes_the_head_alone() {
+    let storage = Counting::new(4096);
+    let fields = &[("cache-control", "max-age=1, stale-while-revalidate=999"), ("etag", "\"1\"")];
+    let cache = Fixture::with(confirming(300_000, fields), storage.clone(), |builder| builder);
+    cache.get(A).await;
+    settled(&cache, &storage).await;
+    for _ in 0..5 {
+        cache.clock.advance(Duration::from_secs(60));
+        assert_eq!(cache.get(A).await.word(), "stale");
+        let (written, moved) = settled(&cache, &storage).await;
+        assert!(matches!(written[..], [(Kind::Head, ..1000)]) && moved == 0, "{written:?}, {moved} moved");
+    }
+}
+
+#[tokio::test]
+async fn a_confirmed_variant_moves_its_head_seldom() {
+    let storage = Counting::new(4096);
+    let fields =
+        &[("cache-control", "no-cache"), ("etag", "\"1\""), ("vary", "x-a"), ("cache-groups", "\"g\"")];
+    let cache = Fixture::with(confirming(20_000, fields), storage.clone(), |builder| builder);
+    let variant = || async { cache.ask(get_with(A, &[("x-a", "2")])).await };
+    cache.get(A).await;
+    variant().await;
+    settled(&cache, &storage).await;
+    let mut moves = 0;
+    for _ in 0..100 {
+        cache.clock.advance(HOUR);
+        assert_eq!(variant().await.status.stored(), Stored::Freshened);
+        let (written, moved) = settled(&cache, &storage).await;
+        assert!(matches!(written[..], [(Kind::Variant, ..1000)]), "{written:?}");
+        moves += moved;
+    }
+    assert!(moves <= 16, "{moves}"); // of the head, the index, the group and the chunk, in four days
+}
+
+#[tokio::test]
+async fn a_setting_has_bodies_within_their_records() {
+    let storage = Counting::new(4096);
+    let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.inline_bytes(20_000));
+    cache.get(A).await;
+    let (written, _) = settled(&cache, &storage).await;
+    assert!(matches!(written[..], [(Kind::Head, 20_000..)]), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_confirmed_body_leaves_its_record() {
+    let storage = Counting::new(4096);
+    let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
+    let before = Fixture::with(origin.clone(), storage.clone(), |builder| builder.inline_bytes(20_000));
+    before.get(A).await;
+    settled(&before, &storage).await;
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    for kinds in [&[Kind::Chunk, Kind::Head][..], &[Kind::Head]] {
+        assert_eq!(cache.get(A).await.body, vec![7; 20_000]);
+        let (written, _) = settled(&cache, &storage).await;
+        assert_eq!(written.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), kinds);
+    }
+}
+
+#[tokio::test]
+async fn another_requests_variant_has_a_chunk_of_its_own() {
+    let storage = Counting::new(4096);
+    let fields = &[("cache-control", "max-age=99"), ("etag", "\"1\""), ("vary", "x-a")];
+    let cache = Fixture::with(confirming(20_000, fields), storage.clone(), |builder| builder);
+    cache.get(A).await;
+    let other = || async { cache.ask(get_with(A, &[("x-a", "2")])).await };
+    let named = other().await;
+    assert_eq!(named.status.outcome(), Outcome::Revalidated(ValidateReason::Vary));
+    assert_eq!((named.status.stored(), named.body.len()), (Stored::Freshened, 20_000));
+    let (written, _) = settled(&cache, &storage).await;
+    let kinds: Vec<_> = written.iter().map(|(kind, _)| *kind).collect();
+    assert!(kinds.ends_with(&[Kind::Chunk, Kind::Variant, Kind::Index]), "{kinds:?}");
+    let hit = other().await;
+    assert_eq!((hit.word(), hit.body.len()), ("hit", 20_000));
+}
+
+/// What the origin says of a body, and how often it was asked for the whole of it.
+#[derive(Default)]
+struct Truth {
+    version: u64,
+    lifetime: u64,
+    sent: u64,
+}
+
+#[tokio::test]
+async fn no_chunk_goes_before_what_names_it() {
+    let mut moves = 0;
+    for seed in 0..30 {
+        fastrand::seed(seed);
+        let storage = Counting::new(100);
+        let truth = Arc::new(Mutex::new(Truth::default()));
+        let origin = Origin::new({
+            let truth = Arc::clone(&truth);
+            move |request| {
+                let mut truth = truth.lock().unwrap();
+                let tag = format!("\"{}\"", truth.version);
+                let control = format!("max-age={}", truth.lifetime);
+                let fields = [("cache-control", &*control), ("etag", &*tag)];
+                if has_tag(request, &tag) {
+                    return not_modified(&fields);
+                }
+                truth.sent += 1;
+                response(&fields, Bytes::from(vec![truth.version as u8; 1000]))
+            }
+        });
+        let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(300));
+        let mut expected = 0;
+        let mut changed = true;
+        for step in 0..150 {
+            storage.delete_expired(cache.clock.now()).await.unwrap();
+            {
+                let mut truth = truth.lock().unwrap();
+                truth.lifetime = fastrand::u64(0..100_000);
+                if fastrand::u8(..) < 10 {
+                    truth.version += 1;
+                    changed = true;
+                }
+            }
+            let options = match changed {
+                // Else what is fresh would be served still.
+                true => CacheOptions::new().mode(CacheMode::NoCache),
+                false => CacheOptions::new(),
+            };
+            let asks = changed;
+            expected += u64::from(changed);
+            changed = false;
+            let mut request = match fastrand::u8(..3) {
+                0 => get_with(A, &[("range", "bytes=290-310")]),
+                1 if step > 0 && !asks => head(A),
+                _ => get(A),
+            };
+            let is_whole = request.method() == Method::GET && request.headers().is_empty();
+            if expected > truth.lock().unwrap().sent {
+                request = get(A); // a part of what is not stored is not stored either
+            }
+            request.extensions_mut().insert(options);
+            let answer = cache.ask(request).await;
+            cache.layer.idle().await;
+            let truth = truth.lock().unwrap();
+            assert_eq!(truth.sent, expected, "seed {seed}, step {step}: {:?}", answer.status);
+            if is_whole {
+                assert_eq!(answer.body, vec![truth.version as u8; 1000], "seed {seed}, step {step}");
+            }
+            drop(truth);
+            let wait = [HOUR / 60, HOUR, DAY, 6 * DAY][fastrand::usize(..4)];
+            cache.clock.advance(Duration::from_secs(fastrand::u64(0..wait.as_secs())));
+        }
+        moves += storage.moved();
+    }
+    // 4,500 requests in 18 years, of a body in four chunks.
+    assert!(moves < 4 * 2000, "{moves}");
+}
+
+#[tokio::test]
+async fn hours_of_304s_move_chunks_seldom() {
+    let storage = Counting::new(4096);
+    let origin = confirming(100_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.get(A).await;
+    for _ in 0..10 * 24 * 6 {
+        cache.clock.advance(HOUR / 6);
+        storage.delete_expired(cache.clock.now()).await.unwrap();
+        assert_eq!(cache.get(A).await.word(), "revalidated");
+    }
+    let moved = storage.moved();
+    assert!((4..=7).contains(&moved), "{moved}");
+}
+
+#[tokio::test]
+async fn a_reader_of_a_replaced_body_has_an_hour() {
+    let storage = Counting::new(100);
+    let mut version = 0;
+    let origin = Origin::new(move |_| {
+        version += 1;
+        response(&[("cache-control", "max-age=600"), ("etag", "\"1\"")], vec![version; 3000])
+    });
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(100));
+    cache.get(A).await;
+    cache.layer.idle().await;
+    let slow = cache.send(get(A)).await;
+    let mut request = get(A);
+    request.extensions_mut().insert(CacheOptions::new().mode(CacheMode::Reload));
+    assert_eq!(cache.ask(request).await.body, vec![2; 3000]);
+    cache.layer.idle().await;
+    cache.clock.advance(HOUR - Duration::from_secs(1));
+    storage.delete_expired(cache.clock.now()).await.unwrap();
+    assert_eq!(slow.into_body().collect().await.unwrap().to_bytes(), vec![1; 3000]);
+    cache.clock.advance(Duration::from_secs(1));
+    assert!(storage.delete_expired(cache.clock.now()).await.unwrap() >= 30);
+}
+
+#[tokio::test]
+async fn a_record_whose_chunks_were_not_moved_lives_no_longer() {
+    let storage = Counting::new(100);
+    let origin = confirming(1000, &[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    cache.get(A).await;
+    cache.layer.idle().await;
+    cache.clock.advance(5 * DAY);
+    storage.moves_fail.store(true, Ordering::SeqCst);
+    assert_eq!(cache.get(A).await.status.stored(), Stored::Freshened);
+    cache.layer.idle().await;
+    cache.clock.advance(3 * DAY);
+    storage.delete_expired(cache.clock.now()).await.unwrap();
+    let answer: Answer = cache.get(A).await;
+    assert_eq!((answer.word(), answer.code), ("miss", StatusCode::OK));
+}

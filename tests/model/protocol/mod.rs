@@ -1,0 +1,218 @@
+//! The protocol between processes that share a store: its invariants under every order of steps.
+//!
+//! Two and three caches of the real code run over one storage that stops at every operation. Short scenarios are run in
+//! all orders of their steps, long ones in random random orders with crashed, late, unheard and doubled operations,
+//! eviction and expiry in between.
+//!
+//! I1 nothing fetched before a completed invalidation is served after it · I2 no mixed or short body · I3 no variant of
+//! other values · I4, I5 nothing stays for ever · I6 no blind write over a fetch · I7 when all is quiet, a fetch stores.
+
+mod gate;
+mod world;
+
+use std::time::Duration;
+
+use gate::Fate;
+use world::{Kind, World};
+
+/// A test runs on one thread, and alone (the processes of all tests share this one's locks on keys), so that a schedule
+/// is the same each time it is run.
+fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let _alone = crate::alone();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test)
+}
+
+/// Runs a scenario in every order of its steps; says how many there are.
+fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -> usize {
+    let mut orders = 0;
+    let mut prefix: Vec<usize> = Vec::new();
+    loop {
+        // Each order is given by which of those that wait goes on, at every step.
+        let (taken, widths) = block_on(async {
+            let world = World::new(processes, kind);
+            if prepare {
+                world.get(0, "1");
+                world.drain().await;
+                world.clock.advance(Duration::from_secs(100)); // stale: it will be validated
+            }
+            begin(&world);
+            world.settle().await;
+            let (mut taken, mut widths) = (Vec::new(), Vec::new());
+            loop {
+                let width = world.gates.choices().len();
+                if width == 0 {
+                    break;
+                }
+                let choice = prefix.get(taken.len()).copied().unwrap_or(0);
+                world.gates.release(choice, Fate::Done);
+                world.settle().await;
+                taken.push(choice);
+                widths.push(width);
+            }
+            let alive: Vec<usize> = (0..processes).collect();
+            if let Err(violation) = world.conclude(&alive).await {
+                panic!("{violation}\n{kind:?} in the order {taken:?}");
+            }
+            (taken, widths)
+        });
+        orders += 1;
+        assert!(orders < 200_000, "too many orders to try them all");
+        // The next order in sequence: the last step that has another choice takes it.
+        prefix = taken;
+        loop {
+            let Some(last) = prefix.pop() else {
+                println!("{orders} orders of {kind:?}");
+                return orders;
+            };
+            if last + 1 < widths[prefix.len()] {
+                prefix.push(last + 1);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fetch_and_an_invalidation_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.post(1);
+    };
+    for large in [false, true] {
+        for reserves in [false, true] {
+            let kind = Kind { large, reserves, ..Kind::default() };
+            assert!(every_order(2, kind, begin, false) >= 70);
+        }
+    }
+}
+
+#[test]
+fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.post(1);
+    };
+    for (large, prepare) in [(false, false), (false, true), (true, false)] {
+        let kind = Kind { large, grouped: true, ..Kind::default() };
+        assert!(every_order(2, kind, begin, prepare) >= 800);
+    }
+}
+
+#[test]
+fn two_overlapping_fetches_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.get(1, "1");
+    };
+    for large in [false, true] {
+        assert!(every_order(2, Kind { large, ..Kind::default() }, begin, false) >= 70);
+    }
+}
+
+#[test]
+fn two_variants_at_once_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.get(1, "2");
+    };
+    for names_change in [false, true] {
+        let kind = Kind { vary: true, names_change, ..Kind::default() };
+        assert!(every_order(2, kind, begin, true) >= 70);
+    }
+}
+
+#[test]
+fn a_revalidation_and_an_invalidation_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.post(1);
+    };
+    for large in [false, true] {
+        assert!(every_order(2, Kind { large, ..Kind::default() }, begin, true) >= 70);
+    }
+}
+
+#[test]
+fn three_processes_in_every_order() {
+    let begin = |world: &World| {
+        world.get(0, "1");
+        world.get(1, "1");
+        world.post(2);
+    };
+    assert!(every_order(3, Kind::default(), begin, false) >= 10_000);
+}
+
+/// A long random life of three processes with every kind of misfortune.
+async fn random_life(seed: u64) -> Result<(), String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let kind = Kind {
+        large: random.usize(..2) == 0,
+        vary: random.usize(..2) == 0,
+        names_change: random.usize(..4) == 0,
+        // An eviction so soon after an invalidation is what only `reserve_on_miss` is safe against.
+        reserves: true,
+        grouped: random.usize(..3) == 0,
+    };
+    let world = World::new(3, kind);
+    let mut alive = vec![0, 1, 2];
+    for _ in 0..60 {
+        match random.usize(..20) {
+            0..4 => world.get(alive[random.usize(..alive.len())], ["1", "2"][random.usize(..2)]),
+            4 => world.post(alive[random.usize(..alive.len())]),
+            5 if random.usize(..8) == 0 && alive.len() > 1 => {
+                world.crash(alive.remove(random.usize(..alive.len())))
+            }
+            6 if random.usize(..3) == 0 => world.clock.advance(Duration::from_secs(70)),
+            7 if random.usize(..4) == 0 => world.evict().await,
+            8 if world.gates.late() > 0 => world.gates.run_late(random.usize(..world.gates.late())).await,
+            _ => {
+                let choices = world.gates.choices();
+                if !choices.is_empty() {
+                    let index = random.usize(..choices.len());
+                    let fate = match random.usize(..24) {
+                        0 if choices[index].1 => Fate::DoneUnheard,
+                        1 if choices[index].1 => Fate::Doubled,
+                        2 if choices[index].1 => Fate::Late,
+                        _ => Fate::Done,
+                    };
+                    if alive.contains(&choices[index].0) {
+                        world.release(index, fate);
+                    }
+                }
+            }
+        }
+        world.settle().await;
+    }
+    for process in 0..3 {
+        if !alive.contains(&process) {
+            world.gates.crash(process);
+        }
+    }
+    world.drain().await;
+    while world.gates.late() > 0 {
+        world.gates.run_late(0).await;
+        world.drain().await;
+    }
+    // The breaker of a process that met many failures lets go, and what is owed is carried out.
+    world.clock.advance(Duration::from_secs(10));
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.drain().await;
+    }
+    world.conclude(&alive).await
+}
+
+#[test]
+fn long_random_lives_with_every_misfortune() {
+    let lives = std::env::var("PROTOCOL_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(3000);
+    for seed in 1..=lives {
+        if let Err(violation) = block_on(random_life(seed)) {
+            panic!("{violation}\nin the life of seed {seed}");
+        }
+    }
+}

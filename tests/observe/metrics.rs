@@ -1,0 +1,274 @@
+//! The metrics: the page and a run agree, and each counts what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use tokio::sync::Semaphore;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::storage::{
+    DirectoryStorage, Key, MemoryStorage, Record, SqliteStorage, Storage, Usage,
+};
+use tower_response_cache::{CacheLayer, Timestamp, observe};
+
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::forward::forward;
+use crate::support::{Fixture, Origin, get, has_tag, not_modified, response};
+
+const A: &str = "http://example.com/a";
+
+fn recorder() -> PrometheusRecorder {
+    let durations = Matcher::Suffix("duration_seconds".to_owned());
+    PrometheusBuilder::new().set_buckets_for_metric(durations, &[0.01, 1.0]).unwrap().build_recorder()
+}
+
+/// Runs with a recorder of its own; what it has gathered then.
+fn told(test: impl AsyncFnOnce()) -> String {
+    let (recorder, runtime) =
+        (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
+    metrics::with_local_recorder(&recorder, || runtime.unwrap().block_on(test()));
+    recorder.handle().render()
+}
+
+fn sample(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    line?.rsplit(' ').next()?.parse().ok()
+}
+
+/// All kinds of things happen to a cache and to stores.
+async fn a_day() {
+    let fields = [("cache-control", "max-age=10, stale-while-revalidate=9"), ("etag", "\"v1\"")];
+    let origin = Origin::new(move |request| match has_tag(request, "\"v1\"") {
+        true => not_modified(&fields),
+        false if request.uri().path() == "/b" => response(&[("cache-control", "no-store")], "b"),
+        false => response(&fields, "a"),
+    });
+    let storage = Faulty::new(Mode::Well);
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.metrics_label("a day"));
+    for (uri, later) in [(A, 0), (A, 12), (A, 30), (A, 0), ("http://example.com/b", 0)] {
+        cache.clock.advance(Duration::from_secs(later));
+        cache.get(uri).await;
+        cache.layer.idle().await;
+    }
+    cache.ask(Request::put(A).body(Full::from("x")).unwrap()).await;
+    storage.set(Mode::Failing);
+    for _ in 0..5 {
+        cache.get(A).await;
+    }
+
+    let gate = Semaphore::new(0);
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let gate = std::sync::Arc::new(gate);
+    let waits = {
+        let gate = std::sync::Arc::clone(&gate);
+        service_fn(move |_: Request<Full<Bytes>>| {
+            let gate = std::sync::Arc::clone(&gate);
+            async move {
+                let _turn = gate.acquire_owned().await;
+                let response = Response::builder().header("cache-control", "max-age=60");
+                Ok::<_, std::convert::Infallible>(response.body(Full::new(Bytes::from("abc"))).unwrap())
+            }
+        })
+    };
+    let service = layer.layer(waits);
+    let ask = async || {
+        let response = service.clone().oneshot(get(A)).await.unwrap();
+        response.into_body().collect().await.unwrap()
+    };
+    tokio::join!(ask(), ask(), async { gate.add_permits(2) });
+    let fails = service_fn(async |_: Request<Full<Bytes>>| {
+        Err::<Response<Full<Bytes>>, _>(std::io::Error::other("down"))
+    });
+    assert!(layer.layer(fails).oneshot(get("http://example.com/c")).await.is_err());
+}
+
+/// More is written to a store than it keeps.
+async fn fill(storage: impl Storage) {
+    for number in 0..64 {
+        let record = Record::new(vec![0_u8; 4000], Timestamp::NEVER);
+        storage.write(Key::head([number; 16]), record).await.unwrap();
+    }
+}
+
+/// Type and labels by name.
+type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// The rows of the page's table of metrics.
+fn page() -> Metrics {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `http_cache_"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 5 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        let labels = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        (cells[0].trim_matches('`').to_owned(), (cells[1].to_owned(), labels))
+    })
+    .filter(|(name, _)| name != "http_cache") // the span
+    .collect()
+}
+
+/// What was told, and the values of each label.
+fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
+    let (mut all, mut values) = (BTreeMap::new(), BTreeSet::new());
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            current = name.to_owned();
+            all.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.split_once('}').unwrap().0;
+            for (label, value) in labels.split(',').filter_map(|label| label.split_once('=')) {
+                if label != "le" {
+                    all.get_mut(&current).unwrap().1.insert(label.to_owned());
+                    values.insert((label.to_owned(), value.trim_matches('"').to_owned()));
+                }
+            }
+        }
+    }
+    (all, values)
+}
+
+#[test]
+fn the_page_and_a_run_agree() {
+    // For all threads, since some stores have their own.
+    let recorder = recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).unwrap();
+    observe::describe_metrics();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        a_day().await;
+        fill(MemoryStorage::builder().max_bytes(64 * 1024).build()).await;
+        fill(SqliteStorage::builder(":memory:").max_bytes(64 * 1024).open().await.unwrap()).await;
+        let folder = tempfile::tempdir().unwrap();
+        fill(DirectoryStorage::builder(folder.path()).max_bytes(64 * 1024).open().await.unwrap()).await;
+        while !handle.render().contains("store=\"directory\"") {
+            tokio::task::yield_now().await;
+        }
+    });
+    let text = handle.render();
+    let (all, values) = emitted(&text);
+    assert_eq!(page(), all);
+    for name in all.keys() {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
+    }
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/observe.md")).unwrap();
+    for (label, value) in values.iter().filter(|(label, _)| label != "cache") {
+        assert!(page.contains(&format!("`{value}`")), "{label}={value} is not on the page");
+    }
+}
+
+#[test]
+fn a_body_that_is_dropped_half_way_counts_what_was_given() {
+    let text = told(async || {
+        let layer = CacheLayer::builder(MemoryStorage::new()).metrics_label("bytes").build().unwrap();
+        let frames = service_fn(async |_: Request<Full<Bytes>>| {
+            let frames = ["abc", "de", "f"]
+                .map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(data))));
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            Ok::<_, std::io::Error>(
+                Response::builder().header("cache-control", "max-age=60").body(body).unwrap(),
+            )
+        });
+        let service = layer.layer(frames);
+        let mut body = service.clone().oneshot(get(A)).await.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
+        drop(body);
+        for _ in 0..2 {
+            service.clone().oneshot(get(A)).await.unwrap().into_body().collect().await.unwrap();
+        }
+        drop(service.oneshot(get(A)).await.unwrap()); // nothing was read of it
+    });
+    let bytes = |source| sample(&text, "http_cache_body_bytes_total", &["cache=\"bytes\"", source]);
+    assert_eq!((bytes("source=\"origin\""), bytes("source=\"storage\"")), (Some(9.0), Some(6.0)));
+    let dropped = sample(&text, "http_cache_responses_not_stored_total", &["reason=\"incomplete\""]);
+    assert_eq!(dropped, Some(1.0));
+}
+
+#[test]
+fn a_recorder_that_comes_later_is_told_what_happens_then() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let origin = Origin::always(Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, MemoryStorage::new(), |builder| builder.metrics_label("later"));
+    runtime.block_on(async { (cache.get(A).await, cache.get(A).await) });
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || runtime.block_on(cache.get(A)));
+    let text = recorder.handle().render();
+    let hits = ["cache=\"later\"", "outcome=\"hit\""];
+    assert_eq!(sample(&text, "http_cache_requests_total", &hits), Some(1.0));
+    assert_eq!(sample(&text, "http_cache_requests_total", &["outcome=\"miss\""]), None);
+    assert_eq!(cache.layer.statistics().hits(), 2);
+}
+
+#[test]
+fn levels_go_down_again() {
+    let mut open = String::new();
+    let (recorder, runtime) =
+        (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
+    metrics::with_local_recorder(&recorder, || {
+        runtime.unwrap().block_on(async {
+            let storage = Faulty::new(Mode::Failing);
+            let origin = Origin::always(Response::builder(), "a");
+            let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+            for _ in 0..5 {
+                cache.get(A).await;
+            }
+            open = recorder.handle().render();
+            storage.set(Mode::Well);
+            cache.clock.advance(Duration::from_secs(3));
+            cache.get(A).await;
+        });
+    });
+    let closed = recorder.handle().render();
+    let left_alone = |text| sample(text, "http_cache_storage_left_alone", &["cache=\"default\""]);
+    assert_eq!((left_alone(&open), left_alone(&closed)), (Some(1.0), Some(0.0)));
+    let durations = "http_cache_storage_operation_duration_seconds_count";
+    assert_eq!(sample(&closed, durations, &["operation=\"read\"", "result=\"error\""]), Some(5.0));
+    assert_eq!(sample(&closed, "http_cache_origin_requests_in_flight", &[]), Some(0.0));
+}
+
+/// A storage that counts how often it was asked for its bytes.
+#[derive(Clone)]
+struct Asked(MemoryStorage, std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl Storage for Asked {
+    forward!(0: read, write, delete, clear, keys);
+
+    async fn usage(&self) -> tower_response_cache::Result<Usage> {
+        let bytes = 100 + self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Usage::new(bytes, Some(1000)))
+    }
+}
+
+#[test]
+fn the_bytes_of_a_storage_are_shown_now_and_then() {
+    let asked = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
+    let storage = Asked(MemoryStorage::new(), std::sync::Arc::clone(&asked));
+    let text = told(async || {
+        let origin = Origin::always(Response::builder().header("cache-control", "max-age=600"), "a");
+        let cache = Fixture::with(origin, storage, |builder| builder);
+        for number in 0..100 {
+            cache.get(&format!("http://example.com/{number}")).await;
+            cache.get("http://example.com/0").await;
+            cache.layer.idle().await;
+        }
+        cache.clock.advance(Duration::from_secs(6));
+        for _ in 0..10 {
+            cache.get("http://example.com/0").await; // hits ask for nothing
+        }
+        cache.layer.idle().await;
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+        cache.get("http://example.com/new").await;
+        cache.layer.idle().await;
+    });
+    assert_eq!(sample(&text, "http_cache_storage_bytes", &[]), Some(101.0));
+    assert_eq!(sample(&text, "http_cache_storage_max_bytes", &[]), Some(1000.0));
+}

@@ -1,0 +1,96 @@
+//! `delete`, `purge`, `expire`, `prune`, `copy` and `verify`.
+
+use super::program::inspect;
+use super::world::{World, fill_partition, word};
+
+const A: &str = "https://shop.example/a.json";
+
+#[tokio::test]
+async fn nothing_is_removed_unasked() {
+    let world = World::new().await;
+    for arguments in [&["purge"][..], &["delete", A], &["delete", "--url", "shop.example"]] {
+        let refused = inspect(&world.store, arguments);
+        assert!(refused.refused(2).contains("--yes") && refused.out.is_empty(), "{refused:?}");
+    }
+    for arguments in [&["purge", "--dry-run"][..], &["delete", "--status", "2xx", "--dry-run"]] {
+        let said = inspect(&world.store, arguments).done();
+        assert!(said.out.contains(" responses, 2.0 MiB in storage:\n  https://"), "{said:?}");
+    }
+    assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6);
+}
+
+#[tokio::test]
+async fn urls_are_deleted_with_their_variants() {
+    let world = World::new().await;
+    let said = inspect(&world.store, &["delete", A, "https://shop.example/v", "--yes"]).done();
+    assert!(said.out.starts_with("3 responses, ") && said.out.contains("\ndeleted "), "{said:?}");
+    assert_eq!(inspect(&world.store, &["list"]).done().names(), ["b.html", "missing", "old.html"]);
+    assert_eq!(word(&world.store, A).await, "miss");
+    assert_eq!(inspect(&world.store, &["delete", "https://shop.example/v", "--yes"]).code, 1);
+}
+
+#[tokio::test]
+async fn what_conditions_match_is_deleted() {
+    let world = World::new().await;
+    let said = inspect(&world.store, &["delete", "--url", "shop.example/*.html", "--yes"]).done();
+    assert!(
+        said.out.contains("https://shop.example/old.html") && said.out.contains("deleted 2 "),
+        "{said:?}"
+    );
+    assert_eq!(inspect(&world.store, &["list"]).done().names(), ["a.json", "missing", "v", "v"]);
+}
+
+#[tokio::test]
+async fn many_are_named_in_part_and_all_are_purged() {
+    let world = World::new().await;
+    let urls: Vec<_> = (0..20).map(|number| format!("https://shop.example/{number}")).collect();
+    fill_partition(&world.path(), "b", &urls).await;
+    let said = inspect(&world.store, &["purge", "--partition", "b", "--yes"]).done();
+    assert!(said.out.contains("… and 15 others\n") && said.out.contains("deleted 20 "), "{said:?}");
+    assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6, "a partition is purged alone");
+    assert!(inspect(&world.store, &["purge", "--yes"]).done().out.contains("deleted 6 "));
+    assert_eq!(inspect(&world.store, &["list"]).code, 1);
+    inspect(&world.store, &["purge", "--yes"]).done();
+}
+
+#[tokio::test]
+async fn what_is_past_its_time_goes_and_the_rest_stays() {
+    let world = World::new().await;
+    assert!(inspect(&world.store, &["expire"]).done().out.starts_with("deleted "));
+    assert!(inspect(&world.store, &["prune"]).done().out.contains("pruned 0 "));
+    assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6);
+}
+
+#[tokio::test]
+async fn a_copy_hits() {
+    let world = World::new().await;
+    let to = world.other("sqlite", "copy.sqlite");
+    let said = inspect(&world.store, &["copy", &to]).done();
+    assert!(said.out.starts_with("copied 6 responses, 2.0 MiB"), "{said:?}");
+    for url in [A, "https://shop.example/b.html", "https://other.example/missing"] {
+        assert_eq!(word(&to, url).await, "hit", "{url}");
+    }
+    let again = inspect(&world.store, &["copy", &to]).done();
+    assert!(again.out.starts_with("copied 0 "), "{again:?}");
+    let part = world.other("sqlite", "part.sqlite");
+    assert!(
+        inspect(&world.store, &["copy", &part, "--status", "4xx"])
+            .done()
+            .out
+            .starts_with("copied 1 response,")
+    );
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let world = World::new().await;
+    assert!(inspect(&world.store, &["verify"]).done().out.contains("no damage"));
+    let file = rusqlite::Connection::open(world.path()).unwrap();
+    let longest = "(SELECT max(length(value)) FROM contents)";
+    let changed = file.execute(&format!("DELETE FROM contents WHERE length(value) = {longest}"), []);
+    assert!(changed.unwrap() > 0);
+    drop(file);
+    let found = inspect(&world.store, &["verify"]);
+    assert_eq!((found.code, found.err.as_str()), (1, ""), "{found:?}");
+    assert!(found.out.contains("damaged"), "{found:?}");
+}

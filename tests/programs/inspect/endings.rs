@@ -1,0 +1,120 @@
+//! Exit codes, errors of one line, and what must not come into being.
+
+use super::program::{inspect, program};
+use super::world::World;
+
+#[test]
+fn help_names_the_exit_codes() {
+    let output = program().arg("--help").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    for code in
+        ["  0  done", "  1  nothing was found", "  2  wrong usage, or not confirmed", "  3  the storage"]
+    {
+        assert!(text.contains(code), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_is_2() {
+    let world = World::new().await;
+    let cases: [&[&str]; 12] = [
+        &[],
+        &["what"],
+        &["list", "--what"],
+        &["list", "--status", "20"],
+        &["list", "--status", "299-200"],
+        &["list", "--older-than", "long"],
+        &["list", "--larger-than", "much"],
+        &["list", "--fresh", "--stale"],
+        &["list", "--url", "http://a b"],
+        &["show"],
+        &["delete", "--yes"],
+        &["list", "--key-secret-file", "/there/is/none"],
+    ];
+    for arguments in cases {
+        inspect(&world.store, arguments).refused(2);
+    }
+    assert_eq!(program().output().unwrap().status.code(), Some(2));
+    inspect("memory:", &["list"]).refused(2);
+}
+
+#[tokio::test]
+async fn nothing_found_is_1() {
+    let world = World::new().await;
+    for arguments in [
+        &["list", "--url", "nowhere.example"][..],
+        &["show", "https://nowhere.example/"],
+        &["delete", "https://nowhere.example/", "--yes"],
+        &["delete", "--status", "5xx", "--yes"],
+    ] {
+        let ended = inspect(&world.store, arguments);
+        assert_eq!((ended.code, ended.err.as_str()), (1, ""), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none/store.sqlite");
+    let path = path.to_str().unwrap();
+    let mut stores = vec![
+        path.to_owned(),
+        format!("sqlite://{path}"),
+        format!("sqlite:{path}?busy_timeout=1"),
+        format!("sqlite:file:{path}"),
+    ];
+    if cfg!(feature = "directory") {
+        stores.push(format!("directory://{path}"));
+    }
+    for store in &stores {
+        for command in [&["list"][..], &["verify"], &["expire"], &["purge", "--yes"], &["copy", "memory:"]] {
+            inspect(store, command).refused(3);
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn files_of_others_stay_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("text", b"some text of a person's".as_slice()), ("empty", b"")] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        for command in [&["list"][..], &["purge", "--yes"]] {
+            inspect(path.to_str().unwrap(), command).refused(3);
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn whoever_looks_changes_no_byte() {
+    let world = World::new().await;
+    // A file that no connection of this process still has open.
+    let (store, path) = (world.other("sqlite", "closed.sqlite"), world.folder.path().join("closed.sqlite"));
+    inspect(&world.store, &["copy", &store]).done();
+    let before = std::fs::read(&path).unwrap();
+    for command in
+        [&["list"][..], &["stats"], &["verify"], &["purge", "--dry-run"], &["show", "https://shop.example/v"]]
+    {
+        inspect(&store, command).done();
+        assert!(std::fs::read(&path).unwrap() == before, "{command:?}");
+    }
+}
+
+#[test]
+fn credentials_are_never_said() {
+    for arguments in [
+        ["redis://user:hidden@127.0.0.1:1/0?cache_name=hidden", "list"],
+        ["list", "redis://user:hidden@127.0.0.1:1/"],
+        ["nonsense://user:hidden@host/?password=hidden", "list"],
+        ["sqlite:///there/is/none?hidden=hidden", "list"],
+    ] {
+        let output = program().args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("hidden") && text.lines().count() == 1, "{arguments:?}: {text}");
+        assert!(matches!(output.status.code(), Some(2 | 3)), "{arguments:?}: {text}");
+    }
+}

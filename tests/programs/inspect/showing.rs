@@ -1,0 +1,63 @@
+//! `show`
+
+use super::program::{inspect, program};
+use super::world::{LARGE, World, fill_partition};
+
+#[tokio::test]
+async fn all_that_is_known_is_shown_and_secrets_are_withheld() {
+    let world = World::new().await;
+    let shown = inspect(&world.store, &["show", "https://shop.example/a.json", "--headers"]).done();
+    assert!(!shown.out.contains("hidden"), "{}", shown.out);
+    for line in [
+        "https://shop.example/a.json",
+        "  status        200 OK",
+        "  type          application/json",
+        "  body          10 bytes (10 B)",
+        "  tags          shop",
+        "    etag: \"a\"",
+        "    set-cookie: (withheld)",
+        "    x-api-key: (withheld)",
+    ] {
+        assert!(shown.out.lines().any(|shown| shown == line), "{line}: {}", shown.out);
+    }
+    let large = inspect(&world.store, &["show", "HTTPS://Shop.Example:443/b.html#part"]).done();
+    assert!(large.out.contains("2,097,152 bytes (2.0 MiB), in chunks"), "{}", large.out);
+}
+
+#[tokio::test]
+async fn a_body_comes_as_it_is() {
+    let world = World::new().await;
+    let body = |url: &str| program().arg(&world.store).args(["show", url, "--body"]).output().unwrap();
+    let small = body("https://shop.example/a.json");
+    assert_eq!((small.status.code(), small.stdout.as_slice()), (Some(0), br#"{"a":true}"#.as_slice()));
+    assert_eq!(body("https://shop.example/b.html").stdout, vec![b'b'; LARGE]);
+    let both = inspect(&world.store, &["show", "https://shop.example/a.json", "--body", "--headers"]).done();
+    let (head, body) = both.out.split_once("\n\n").unwrap();
+    assert!(head.starts_with("200 OK\n") && body == r#"{"a":true}"#, "{}", both.out);
+}
+
+#[tokio::test]
+async fn each_variant_is_shown_and_one_is_chosen_by_its_number() {
+    let world = World::new().await;
+    let shown = inspect(&world.store, &["show", "https://shop.example/v"]).done();
+    assert_eq!(shown.out.matches("  vary          accept-language").count(), 2, "{}", shown.out);
+    let both = inspect(&world.store, &["show", "https://shop.example/v", "--body"]);
+    assert!(both.refused(2).contains("2 variants"));
+    let one = |number| {
+        let arguments = ["show", "https://shop.example/v", "--body", "--variant", number];
+        inspect(&world.store, &arguments).done().out
+    };
+    let mut bodies = [one("1"), one("2")];
+    bodies.sort();
+    assert_eq!(bodies, ["de", "en"]);
+    assert_eq!(inspect(&world.store, &["show", "https://shop.example/v", "--variant", "3"]).code, 1);
+}
+
+#[tokio::test]
+async fn the_body_of_another_partition_is_read_too() {
+    let world = World::new().await;
+    fill_partition(&world.path(), "b", &["https://shop.example/part".to_owned()]).await;
+    let output =
+        program().arg(&world.store).args(["show", "https://shop.example/part", "--body"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 100));
+}

@@ -1,0 +1,48 @@
+//! Programs as a person starts them: the examples on a command line, and nginx as an origin.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
+
+#[cfg(any(feature = "sqlite", feature = "metrics"))]
+mod examples;
+#[cfg(feature = "sqlite")]
+#[path = "../servers/mod.rs"]
+mod servers;
+#[path = "../support/mod.rs"]
+mod support;
+
+// The proxy's files name one another from the root of their crate, so the root of this one has them too.
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/answer.rs"]
+mod answer;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/fields.rs"]
+mod fields;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/front.rs"]
+mod front;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/host.rs"]
+mod host;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/interim.rs"]
+mod interim;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/origin.rs"]
+mod origin;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/server.rs"]
+mod server;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/upload.rs"]
+mod upload;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/wire.rs"]
+mod wire;
+
+#[cfg(feature = "sqlite")]
+mod inspect;
+#[cfg(feature = "sqlite")]
+mod nginx;
+#[cfg(all(feature = "metrics", feature = "memory"))]
+mod prometheus;
+#[cfg(feature = "sqlite")]
+mod proxy;

@@ -1,0 +1,87 @@
+//! The program as it is started from a command line.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use crate::examples::{Running, example};
+
+fn program() -> Command {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| example("reverse_proxy"));
+    Command::new(&*PATH)
+}
+
+fn ended(arguments: &[&str]) -> (i32, Output) {
+    let output = program().args(arguments).output().unwrap();
+    (output.status.code().unwrap(), output)
+}
+
+fn running(arguments: &[&str]) -> Running {
+    let mut program = program();
+    program.args(arguments);
+    Running::start(program)
+}
+
+#[test]
+fn help_and_mistakes_are_told_apart() {
+    let (code, output) = ended(&["--help"]);
+    assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
+    let mistakes: [&[&str]; 7] = [
+        &[],
+        &["--what"],
+        &["--origin"],
+        &["--origin", "nothing"],
+        &["--origin", "http://a/path"],
+        &["--origin", "http://a", "--threads", "0"],
+        &["--origin", "http://a", "--timeout", "-1"],
+    ];
+    for arguments in mistakes {
+        let (code, output) = ended(arguments);
+        let lines = output.stderr.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!((code, lines, output.stdout.len()), (2, 1, 0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = running(&["--listen", "127.0.0.1:0", "--bare", "1"]);
+    let no_store = folder.path().join("file/store.sqlite");
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let failures: [&[&str]; 2] = [
+        &["--origin", "http://a", "--listen", &other.address],
+        &["--origin", "http://a", "--listen", "127.0.0.1:0", "--storage", no_store.to_str().unwrap()],
+    ];
+    for arguments in failures {
+        let (code, output) = ended(arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((code, text.lines().count(), output.stdout.len()), (1, 1, 0), "{text}");
+    }
+}
+
+#[test]
+fn a_store_in_a_file_outlives_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store.sqlite");
+    let origin = running(&["--listen", "127.0.0.1:0", "--bare", "5"]);
+    let url = format!("http://{}", origin.address);
+    for (threads, word) in [("1", "fwd=uri-miss"), ("2", "; hit")] {
+        let arguments = [
+            "--listen",
+            "127.0.0.1:0",
+            "--origin",
+            &url,
+            "--threads",
+            threads,
+            "--storage",
+            store.to_str().unwrap(),
+        ];
+        let mut proxy = running(&arguments);
+        let response = proxy.get("/");
+        assert!(response.contains(word) && response.ends_with("\r\n\r\nxxxxx"), "{response}");
+        let id = proxy.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(proxy.child.wait().unwrap().success());
+    }
+    drop(origin);
+}

@@ -1,0 +1,153 @@
+//! A proxy in this process, and an origin that a test answers for.
+
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tower::Layer;
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::MemoryStorage;
+
+use super::peer::{Head, Peer, patiently};
+use crate::front::{Front, cache_layer};
+use crate::origin::Origin;
+use crate::server;
+
+pub struct Proxy {
+    port: u16,
+    pub layer: CacheLayer<MemoryStorage>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub async fn before(origin: &RawOrigin) -> Self {
+        Self::start(origin.port, Duration::from_secs(60)).await
+    }
+
+    pub async fn start(origin_port: u16, timeout: Duration) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
+        let origin = Origin::new(&url, timeout).unwrap();
+        let host = origin.host();
+        let layer = cache_layer(MemoryStorage::new(), true).unwrap();
+        let front = std::sync::Arc::new(Front::new(layer.layer(origin), host));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let task = tokio::spawn(server::serve(listener, front, stopped, Duration::from_secs(20)));
+        Self { port, layer, stop: Some(stop), task }
+    }
+
+    pub async fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap())
+    }
+
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub async fn stopped(self) {
+        patiently(self.task).await.unwrap();
+    }
+
+    pub async fn refuses(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).await.is_err()
+    }
+}
+
+/// An origin, a proxy before it, and a client of that.
+pub async fn started() -> (RawOrigin, Proxy, Peer) {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::before(&origin).await;
+    let client = proxy.connect().await;
+    (origin, proxy, client)
+}
+
+/// Hands each request to the test, which answers it.
+pub struct RawOrigin {
+    pub port: u16,
+    asked: mpsc::UnboundedReceiver<Asked>,
+    accepting: JoinHandle<()>,
+}
+
+/// A request at the origin, and the connection that it came over. Dropping it closes the connection.
+pub struct Asked {
+    pub head: Head,
+    pub body: Vec<u8>,
+    /// Counts the connections, from 0.
+    pub connection: usize,
+    pub peer: Peer,
+    back: oneshot::Sender<Peer>,
+}
+
+impl RawOrigin {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, asked) = mpsc::unbounded_channel();
+        let accepting = tokio::spawn(async move {
+            let mut number = 0;
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(connection(Peer::new(stream), number, sender.clone()));
+                number += 1;
+            }
+        });
+        Self { port, asked, accepting }
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Asked {
+        patiently(self.asked.recv()).await.unwrap()
+    }
+
+    /// Answers the next request, and leaves the connection open.
+    pub async fn answer(&mut self, response: impl AsRef<[u8]>) -> Head {
+        let mut asked = self.next().await;
+        asked.peer.send(response).await;
+        let head = asked.head.clone();
+        asked.keep();
+        head
+    }
+
+    /// Whether there is a request that the test did not take.
+    pub fn was_asked(&mut self) -> bool {
+        self.asked.try_recv().is_ok()
+    }
+
+    /// Listens no more.
+    pub async fn shut(self) {
+        self.accepting.abort();
+        let _ = self.accepting.await; // cancelled: the listener is closed
+    }
+}
+
+impl Asked {
+    /// Leaves the connection open for the next request.
+    pub fn keep(self) {
+        let _ = self.back.send(self.peer); // the origin is gone
+    }
+}
+
+async fn connection(mut peer: Peer, number: usize, asked: mpsc::UnboundedSender<Asked>) {
+    while let Some(head) = peer.try_head().await {
+        let (body, cut) = peer.content(&head).await;
+        let (back, returned) = oneshot::channel();
+        if cut || asked.send(Asked { head, body, connection: number, peer, back }).is_err() {
+            return;
+        }
+        let Ok(returned) = returned.await else { return };
+        peer = returned;
+    }
+}
+
+/// A port where nobody listens.
+pub async fn refusing() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port()
+}
+
+/// A whole response with these fields, each line with its end.
+pub fn ok(fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
+}

@@ -1,0 +1,487 @@
+//! Groups of responses, named by the origin (RFC 9875) or by the user, and what ends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get, get_with, not_modified, response};
+use futures_util::poll;
+use http::Request;
+use http_body_util::Full;
+use tokio::sync::Semaphore;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Storage};
+use tower_response_cache::{
+    CacheBody, CacheLayer, CacheOptions, Clock, EntryFilter, ErrorKind, MissReason, NotStored, Outcome, Rule,
+    Rules, Stored,
+};
+
+const A: &str = "http://example.com/a";
+const B: &str = "http://example.com/b";
+const ELSEWHERE: &str = "http://example.com:8080/a";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Each path's responses are in a group of its name and in "all"; an unsafe request ends what its field `x-ends` names.
+fn origin() -> Origin {
+    Origin::new(|request| {
+        if request.method() != "GET" {
+            let ends = request.headers().get("x-ends").map_or("", |ends| ends.to_str().unwrap());
+            return response(&[("cache-group-invalidation", ends)], "");
+        }
+        let groups = format!("\"{}\", \"all\"", &request.uri().path()[1..]);
+        response(&[("cache-control", "max-age=60"), ("cache-groups", &groups)], "body")
+    })
+}
+
+fn ending(method: &str, uri: &str, ends: &str) -> Request<ReqBody> {
+    Request::builder().method(method).uri(uri).header("x-ends", ends).body(ReqBody::default()).unwrap()
+}
+
+fn tagged(uri: &str, tags: &[&'static str]) -> Request<ReqBody> {
+    let mut request = get(uri);
+    request.extensions_mut().insert(CacheOptions::new().tags(tags.iter().copied()));
+    request
+}
+
+fn plain() -> Origin {
+    Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "body")
+}
+
+async fn fill<S: Storage>(fixture: &Fixture<S>, uris: &[&str]) {
+    for uri in uris {
+        fixture.get(uri).await;
+        assert_eq!(fixture.get(uri).await.word(), "hit");
+    }
+}
+
+async fn words<S: Storage>(fixture: &Fixture<S>, uris: &[&str]) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    for uri in uris {
+        words.push(fixture.get(uri).await.word());
+    }
+    words
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_to_an_unsafe_request_ends_the_groups_that_it_names_of_its_origin() {
+    let fixture = Fixture::new(origin());
+    for (ends, expected) in [
+        ("\"a\"", ["miss", "hit", "hit"]),
+        ("\"b\";q=1, \"a\"", ["miss", "miss", "hit"]),
+        ("\"all\"", ["miss", "miss", "hit"]),
+        ("\"A\"", ["hit", "hit", "hit"]),
+        ("\"none\"", ["hit", "hit", "hit"]),
+        // No list of strings: the field counts as absent (RFC 9651 §1.1).
+        ("a", ["hit", "hit", "hit"]),
+        ("\"a\", 1", ["hit", "hit", "hit"]),
+        ("\"a\", (\"b\")", ["hit", "hit", "hit"]),
+        ("\"a", ["hit", "hit", "hit"]),
+        ("", ["hit", "hit", "hit"]),
+    ] {
+        fill(&fixture, &[A, B, ELSEWHERE]).await;
+        fixture.ask(ending("POST", "http://example.com/c", ends)).await;
+        assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, expected, "{ends}");
+        // At the same moment of the clock, what was fetched since is stored.
+        assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit"; 3], "{ends}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_to_a_safe_request_ends_no_group() {
+    let fixture = Fixture::new(origin());
+    fill(&fixture, &[A]).await;
+    for method in ["OPTIONS", "TRACE", "QUERY", "PROPFIND"] {
+        fixture.ask(ending(method, B, "\"a\"")).await;
+        assert_eq!(fixture.get(A).await.word(), "hit", "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_names_128_groups_and_what_follows_is_ignored() {
+    let names = |count: usize| (0..count).map(|n| format!("\"{n:0>32}\"")).collect::<Vec<_>>();
+    let script = move |request: &Request<ReqBody>| {
+        let count = request.uri().query().unwrap().parse().unwrap();
+        let mut response = response(&[("cache-control", "max-age=60")], "");
+        for line in names(count).chunks(10) {
+            response.headers_mut().append("cache-groups", line.join(", ").parse().unwrap());
+        }
+        response
+    };
+    let fixture = Fixture::new(Origin::new(script));
+    for count in [32, 128, 129, 10_000] {
+        let uri = format!("{A}?{count}");
+        fill(&fixture, &[&uri]).await;
+        if count > 128 {
+            fixture.layer.invalidate_group("http://example.com", &format!("{:0>32}", 128)).await.unwrap();
+            assert_eq!(fixture.get(&uri).await.word(), "hit", "what follows is ignored");
+        }
+        fixture
+            .layer
+            .invalidate_group("http://EXAMPLE.com:80", &format!("{:0>32}", count.min(128) - 1))
+            .await
+            .unwrap();
+        let missed = fixture.get(&uri).await;
+        assert_eq!(missed.status.outcome(), Outcome::Miss(MissReason::Invalidated));
+    }
+}
+
+/// Tags are the user's own: one that was ignored could not be invalidated.
+#[tokio::test]
+async fn a_response_with_too_many_tags_is_not_stored() {
+    let fixture = Fixture::new(plain());
+    let mut request = get(A);
+    request.extensions_mut().insert(CacheOptions::new().tags((0..129).map(|n| n.to_string())));
+    let refused = fixture.ask(request).await;
+    assert_eq!(refused.status.stored(), Stored::No(NotStored::TooManyGroups));
+}
+
+async fn group_keys<S: Storage>(store: &S) -> Vec<Key> {
+    let keys: Vec<Key> = futures_util::TryStreamExt::try_collect(store.keys()).await.unwrap();
+    keys.into_iter().filter(|key| key.kind == Kind::Group).collect()
+}
+
+/// One response with more names than the list of owed invalidations holds.
+#[tokio::test]
+async fn a_flood_of_invalidated_groups_writes_128_and_spares_other_hosts() {
+    let names = (0..10_001).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+    let store = Faulty::new(Mode::Well);
+    let fixture = Fixture::with(origin(), store.clone(), |builder| builder);
+    fill(&fixture, &["http://bank.example/"]).await;
+    let before = group_keys(&store).await.len();
+    store.set(Mode::ReadOnly);
+    fixture.ask(ending("POST", "http://evil.example/", &names)).await;
+    assert_eq!(fixture.get("http://bank.example/").await.word(), "hit");
+    store.set(Mode::Well);
+    fixture.ask(ending("POST", "http://evil.example/", &names)).await;
+    assert_eq!(group_keys(&store).await.len() - before, 128);
+}
+
+#[tokio::test]
+async fn no_group_is_made_for_what_is_not_stored() {
+    let fixture = Fixture::new(Origin::new(|_| {
+        response(&[("cache-control", "no-store"), ("cache-groups", "\"g\"")], "body")
+    }));
+    fixture.ask(tagged(A, &["tag"])).await;
+    assert_eq!(group_keys(fixture.layer.storage()).await, []);
+}
+
+/// The entity tag of a response that was ended is not among those that the origin is asked about.
+#[tokio::test]
+async fn a_304_does_not_bring_back_an_ended_variant() {
+    let mut count = 0;
+    let fixture = Fixture::new(Origin::new(move |request| {
+        let fields =
+            [("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "x"), ("cache-groups", "\"g\"")];
+        if crate::support::has_tag(request, "\"1\"") {
+            return not_modified(&fields);
+        }
+        count += 1;
+        response(&fields, format!("fetch {count}"))
+    }));
+    let ask = async |x: &str| fixture.ask(get_with(A, &[("x", x)])).await;
+    assert_eq!(ask("1").await.body, "fetch 1");
+    assert_eq!(ask("2").await.body, "fetch 1", "confirmed for the other value");
+    fixture.layer.invalidate_group("http://example.com", "g").await.unwrap();
+    assert_eq!(ask("3").await.body, "fetch 2");
+}
+
+#[tokio::test]
+async fn a_background_refresh_keeps_the_tags() {
+    let mut count = 0;
+    let fixture = Fixture::new(Origin::new(move |_| {
+        count += 1;
+        response(&[("cache-control", "max-age=10, stale-while-revalidate=100")], format!("version {count}"))
+    }));
+    fixture.ask(tagged(A, &["one"])).await;
+    fixture.clock.advance(20 * SECOND);
+    assert_eq!(fixture.ask(tagged(A, &["two"])).await.word(), "stale");
+    fixture.layer.idle().await;
+    for tag in ["one", "two"] {
+        let refreshed = fixture.get(A).await;
+        assert_eq!(refreshed.word(), "hit");
+        fixture.layer.invalidate_tag(tag).await.unwrap();
+        assert_eq!(fixture.ask(tagged(A, &["one", "two"])).await.word(), "miss", "{tag}");
+    }
+}
+
+/// What a POST answers for later GETs, under a key of the user's: its tags and groups are those of its URI.
+#[tokio::test]
+async fn a_posts_answer_under_a_key_is_in_its_groups() {
+    let origin = Origin::new(|_| {
+        let fields = [("cache-control", "max-age=60"), ("content-location", "/a"), ("cache-groups", "\"g\"")];
+        response(&fields, "body")
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+        let rule = Rule::new().url("example.com/a").tag("tag");
+        builder.key_fn(|request| Some(request.uri.path().to_owned())).rules(Rules::new().rule(rule))
+    });
+    for is_tag in [true, false] {
+        fixture.ask(Request::post(A).body(Full::from("x")).unwrap()).await;
+        assert_eq!(fixture.get(A).await.word(), "hit");
+        match is_tag {
+            true => fixture.layer.invalidate_tag("tag").await.unwrap(),
+            false => fixture.layer.invalidate_group("http://example.com", "g").await.unwrap(),
+        }
+        assert_eq!(fixture.get(A).await.word(), "miss", "{is_tag}");
+    }
+}
+
+/// As where a store has no room for it: what was ended stays ended.
+#[tokio::test]
+async fn an_ended_group_whose_value_is_evicted_brings_nothing_back() {
+    let fixture = Fixture::new(origin());
+    fill(&fixture, &[A, B]).await;
+    fixture.layer.invalidate_group("http://example.com", "all").await.unwrap();
+    for key in group_keys(fixture.layer.storage()).await {
+        fixture.layer.storage().delete(key).await.unwrap();
+    }
+    // The first makes another value; the second must not be taken for its member.
+    assert_eq!(words(&fixture, &[A, B, A, B]).await, ["miss", "miss", "hit", "hit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_ends_all_that_was_stored_with_it_whatever_the_origin() {
+    let fixture = Fixture::new(plain());
+    for (uri, tags) in [(A, &["one", "both"][..]), (B, &["two", "both"]), (ELSEWHERE, &["both"])] {
+        fixture.ask(tagged(uri, tags)).await;
+    }
+    assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit"; 3]);
+    fixture.layer.invalidate_tag("one").await.unwrap();
+    assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["miss", "hit", "hit"]);
+    fixture.layer.invalidate_tag("both").await.unwrap();
+    // The first was stored without tags since.
+    assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit", "miss", "miss"]);
+    // A group that the origin names is no tag of the user's.
+    fixture.layer.invalidate_group("http://example.com", "both").await.unwrap();
+    assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit"; 3]);
+    let error = fixture.layer.invalidate_group("example.com", "both").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_give_tags_that_add_up_and_leave_the_lifetime_to_others() {
+    let rules = || {
+        Rules::new()
+            .rule(Rule::new().url("example.com/**").tag("site"))
+            .rule(Rule::new().content_type("text/*").tag("text"))
+            .rule(Rule::new().url("example.com/a").override_ttl(5 * SECOND).tag("a"))
+    };
+    let fields = [("content-type", "text/plain"), ("cache-control", "max-age=60")];
+    let origin = Origin::new(move |_| response(&fields, "body"));
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| builder.rules(rules()));
+    for (tag, expected) in [
+        ("site", ["miss", "miss"]),
+        ("text", ["miss", "miss"]),
+        ("a", ["miss", "hit"]),
+        ("b", ["hit", "hit"]),
+    ] {
+        fill(&fixture, &[A, B]).await;
+        fixture.layer.invalidate_tag(tag).await.unwrap();
+        assert_eq!(words(&fixture, &[A, B]).await, expected, "{tag}");
+    }
+    fixture.clock.advance(6 * SECOND);
+    assert_eq!(words(&fixture, &[A, B]).await, ["miss", "hit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_stays_when_the_response_is_revalidated_by_a_request_without_it() {
+    let origin = Origin::new(|request| {
+        let fields = [("cache-control", "max-age=10"), ("etag", "\"1\"")];
+        match crate::support::has_tag(request, "\"1\"") {
+            true => not_modified(&fields),
+            false => response(&fields, "body"),
+        }
+    });
+    let fixture = Fixture::new(origin);
+    fixture.ask(tagged(A, &["tag"])).await;
+    fixture.clock.advance(11 * SECOND);
+    assert_eq!(words(&fixture, &[A, A]).await, ["revalidated", "hit"]);
+    fixture.layer.invalidate_tag("tag").await.unwrap();
+    assert_eq!(fixture.get(A).await.word(), "miss");
+}
+
+type Held = http::Response<CacheBody<Full<bytes::Bytes>>>;
+
+/// A cache before an origin whose answers wait until they are let go.
+fn gated(
+    layer: &CacheLayer<MemoryStorage>,
+) -> (BoxCloneSyncService<Request<ReqBody>, Held, std::io::Error>, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let service = layer.layer(service_fn(move |_: Request<ReqBody>| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            Ok::<_, std::io::Error>(response(&[("cache-control", "max-age=60")], "body"))
+        }
+    }));
+    (BoxCloneSyncService::new(service), gate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_began_before_is_neither_stored_nor_given_to_who_came_after() {
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let (service, gate) = gated(&layer);
+    let mut before = Box::pin(service.clone().oneshot(tagged(A, &["tag"])));
+    assert!(poll!(before.as_mut()).is_pending());
+    layer.invalidate_tag("tag").await.unwrap();
+    let mut after = Box::pin(service.clone().oneshot(tagged(A, &["tag"])));
+    assert!(poll!(after.as_mut()).is_pending());
+    gate.add_permits(1);
+    let before = Answer::read(before.await.unwrap()).await;
+    assert_eq!(before.status.stored(), Stored::No(NotStored::GroupInvalidated));
+    assert!(poll!(after.as_mut()).is_pending(), "it asks the origin itself");
+    gate.add_permits(1);
+    let after = Answer::read(after.await.unwrap()).await;
+    assert_eq!((after.status.stored(), after.status.is_collapsed()), (Stored::Storing, false));
+    let hit = Answer::read(service.oneshot(get(A)).await.unwrap()).await;
+    assert_eq!(hit.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_a_deletion_overtakes_is_neither_stored_nor_shared() {
+    let layer = CacheLayer::new(MemoryStorage::new());
+    let (service, gate) = gated(&layer);
+    let ask = || Box::pin(service.clone().oneshot(get(A)));
+    let mut before = ask();
+    assert!(poll!(before.as_mut()).is_pending());
+    // Another URL's fetch goes on.
+    let mut other = Box::pin(service.clone().oneshot(get(B)));
+    assert!(poll!(other.as_mut()).is_pending());
+    let deleted = layer.handle().delete_matching(&EntryFilter::new().url("example.com/a")).await.unwrap();
+    assert_eq!(deleted, 0, "nothing is stored yet");
+    let mut after = ask();
+    assert!(poll!(after.as_mut()).is_pending());
+    gate.add_permits(2);
+    Answer::read(before.await.unwrap()).await;
+    Answer::read(other.await.unwrap()).await;
+    assert!(poll!(after.as_mut()).is_pending(), "it asks the origin itself");
+    gate.add_permits(1);
+    let after = Answer::read(after.await.unwrap()).await;
+    assert_eq!((after.word(), after.status.is_collapsed()), ("miss", false));
+    for uri in [A, B] {
+        let hit = Answer::read(service.clone().oneshot(get(uri)).await.unwrap()).await;
+        assert_eq!(hit.word(), "hit", "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_by_one_process_holds_for_the_others() {
+    let store = MemoryStorage::new();
+    let (clock, mock) = Clock::mock();
+    let cache = || {
+        let layer = CacheLayer::builder(store.clone()).clock(clock.clone()).build().unwrap();
+        let service = layer.layer(origin());
+        (layer, service)
+    };
+    let ((one, first), (_, second)) = (cache(), cache());
+    let ask = async |service: &tower_response_cache::Cache<Origin, MemoryStorage>, request| {
+        Answer::read(service.clone().oneshot(request).await.unwrap()).await
+    };
+    for service in [&first, &second] {
+        ask(service, tagged(A, &["tag"])).await;
+        assert_eq!(ask(service, get(A)).await.word(), "hit");
+    }
+    one.invalidate_tag("tag").await.unwrap();
+    // Whether the other's fetch began before or after, its clock cannot tell for a while.
+    let soon = ask(&second, tagged(A, &["tag"])).await;
+    assert_eq!(soon.status.outcome(), Outcome::Miss(MissReason::Invalidated));
+    assert_eq!(soon.status.stored(), Stored::No(NotStored::GroupInvalidated));
+    mock.advance(6 * SECOND);
+    assert_eq!(ask(&second, tagged(A, &["tag"])).await.word(), "miss");
+    for service in [&first, &second] {
+        assert_eq!(ask(service, get(A)).await.word(), "hit");
+    }
+    // By an unsafe request at the other.
+    ask(&second, ending("DELETE", B, "\"a\"")).await;
+    assert_eq!(ask(&first, get(A)).await.word(), "miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_whose_groups_value_is_gone_is_not_served() {
+    let fixture = Fixture::new(origin());
+    fill(&fixture, &[A]).await;
+    let store = fixture.layer.storage();
+    let keys: Vec<Key> = futures_util::TryStreamExt::try_collect(store.keys()).await.unwrap();
+    let groups: Vec<Key> = keys.into_iter().filter(|key| key.kind == Kind::Group).collect();
+    assert_eq!(groups.len(), 2);
+    store.delete(groups[0]).await.unwrap();
+    assert_eq!(words(&fixture, &[A, A]).await, ["miss", "hit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_values_of_groups_are_kept_as_long_as_their_members_and_no_longer() {
+    let fixture = Fixture::new(origin());
+    fill(&fixture, &[A]).await;
+    fixture.clock.advance(59 * SECOND);
+    let store = fixture.layer.storage();
+    store.delete_expired(fixture.clock.now()).await.unwrap();
+    assert_eq!(fixture.get(A).await.word(), "hit");
+    fixture.clock.advance(Duration::from_secs(3600));
+    store.delete_expired(fixture.clock.now()).await.unwrap();
+    let left: Vec<Key> = futures_util::TryStreamExt::try_collect(store.keys()).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_that_the_store_did_not_take_holds_here_and_is_carried_out_later() {
+    let store = Faulty::new(Mode::Well);
+    let fixture = Fixture::with(plain(), store.clone(), |builder| builder);
+    let other = Fixture::with(plain(), store.clone(), |builder| builder);
+    other.clock.set(fixture.clock.now());
+    fixture.ask(tagged(A, &["tag"])).await;
+    assert_eq!(words(&fixture, &[A]).await, ["hit"]);
+    store.set(Mode::ReadOnly);
+    let error = fixture.layer.invalidate_tag("tag").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(fixture.get(A).await.word(), "miss");
+    assert_eq!(other.get(A).await.word(), "hit", "others cannot know yet");
+    store.set(Mode::Well);
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(other.get(A).await.word(), "miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_to_tell_a_groups_value_finds_nothing() {
+    let store = Faulty::new(Mode::Well);
+    let fixture = Fixture::with(plain(), store.clone(), |builder| builder);
+    fixture.ask(tagged(A, &["tag"])).await;
+    store.set(Mode::Failing);
+    let missed = fixture.ask(tagged(B, &["tag"])).await;
+    assert_eq!(missed.status.stored(), Stored::No(NotStored::StorageFailed));
+    store.set(Mode::Well);
+    assert_eq!(fixture.get(A).await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn variants_and_large_bodies_are_in_groups_as_well() {
+    let large: &'static str = "large body ".repeat(1000).leak();
+    let origin = Origin::new(move |_| {
+        let fields = [("cache-control", "max-age=60"), ("vary", "x"), ("cache-groups", "\"g\"")];
+        response(&fields, large)
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| builder.chunk_bytes(1000));
+    let ask = async |x: &str| fixture.ask(get_with(A, &[("x", x)])).await;
+    for x in ["1", "2"] {
+        ask(x).await;
+        fixture.layer.idle().await;
+        let hit = ask(x).await;
+        assert_eq!((hit.word(), &hit.body[..]), ("hit", large.as_bytes()));
+    }
+    fixture.layer.invalidate_group("http://example.com", "g").await.unwrap();
+    for x in ["1", "2"] {
+        assert_eq!(ask(x).await.word(), "miss");
+        fixture.layer.idle().await;
+        assert_eq!(ask(x).await.word(), "hit");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_ended_under_either_scheme_where_it_is_assumed() {
+    let fixture = Fixture::shared(origin());
+    fill(&fixture, &["https://example.com/a", A]).await;
+    let put = Request::put("/x").header("host", "example.com").header("x-ends", "\"all\"");
+    fixture.ask(put.body(ReqBody::default()).unwrap()).await;
+    assert_eq!(words(&fixture, &["https://example.com/a", A]).await, ["miss", "miss"]);
+}

@@ -1,0 +1,229 @@
+//! A store from one address: what is opened, and what an address that cannot be used is told.
+
+use std::error::Error as StdError;
+
+use tower_response_cache::storage::{
+    BoxStorage, Key, MongoDbStorage, Record, RedisStorage, Storage, connect,
+};
+use tower_response_cache::{Error, ErrorKind, Timestamp};
+
+async fn keeps(storage: &BoxStorage) {
+    let key = Key::head([9; 16]);
+    storage.write(key, Record::new("kept", Timestamp::NEVER)).await.unwrap();
+    assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "kept");
+}
+
+/// An error and everything that caused it, as a program would show it.
+fn told(error: &Error) -> String {
+    let mut text = format!("{error:?} {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" {cause:?} {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn memory_sqlite_and_a_directory_are_opened_with_their_options() {
+    keeps(&connect("memory:").await.unwrap()).await;
+    keeps(&connect("memory:?max_bytes=100000").await.unwrap()).await;
+    keeps(&connect("sqlite::memory:").await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a b?.sqlite");
+    let escaped = path.to_str().unwrap().replace(' ', "%20").replace('?', "%3F");
+    let options = "max_bytes=1000000&readers=1&read_in_task=true&busy_timeout=0.5&recover=damaged_or_newer";
+    for address in [format!("sqlite://{escaped}?{options}"), format!("sqlite:{escaped}")] {
+        keeps(&connect(&address).await.unwrap()).await;
+        assert!(path.exists());
+    }
+    assert_eq!(connect(&format!("sqlite:{escaped}")).await.unwrap().size().await.unwrap(), 1);
+    let path = folder.path().join("a b?.responses");
+    let escaped = path.to_str().unwrap().replace(' ', "%20").replace('?', "%3F");
+    let options = "max_bytes=1000000&fsync=true&threads=1&lock_timeout=0.5";
+    for address in [
+        format!("directory://{escaped}?{options}"),
+        format!("directory:{escaped}?unbounded"),
+        format!("directory:{escaped}"),
+    ] {
+        keeps(&connect(&address).await.unwrap()).await;
+        assert!(path.join("09").exists());
+    }
+    assert_eq!(connect(&format!("directory:{escaped}")).await.unwrap().size().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_bound_in_the_address_is_the_bound() {
+    let storage = connect("memory:?max_bytes=100000").await.unwrap();
+    assert!(storage.max_record_len() < 100_000);
+    let refused = storage.write(Key::head([1; 16]), Record::new(vec![0; 100_000], Timestamp::NEVER)).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
+    let wrong = [
+        ("", "scheme"),
+        ("cache.sqlite", "sqlite://PATH"),
+        ("file:cache.sqlite", "no storage has this scheme"),
+        ("mysql://app:secret@localhost/db", "no storage has this scheme"),
+        ("memory:?max_bytes=secret", "max_bytes"),
+        ("memory:?cache_size=1", "no option cache_size: it has max_bytes"),
+        ("memory://secret", "no location"),
+        ("sqlite:", "needs a path"),
+        ("sqlite:x?readers=-1&y=secret", "readers"),
+        ("sqlite:x?busy_timeout=soon", "busy_timeout"),
+        ("sqlite:x?read_in_task=perhaps", "read_in_task"),
+        ("sqlite:x?recover=secret", "refuse, damaged or damaged_or_newer"),
+        ("directory:", "needs a path"),
+        ("directory://", "needs a path"),
+        ("directory:x?max_bytes=secret", "max_bytes"),
+        ("directory:x?max_bytes=100", "max_bytes"),
+        ("directory:x?max_bytes=100000&unbounded", "exclude each other"),
+        ("directory:x?fsync=perhaps", "fsync"),
+        ("directory:x?threads=-1", "threads"),
+        ("directory:x?lock_timeout=0", "lock_timeout"),
+        ("directory:x?readers=1&y=secret", "no option readers: it has max_bytes, unbounded"),
+        ("redis:localhost", "redis://"),
+        ("redis+other://localhost", "redis://"),
+        ("redis://", "cannot be used"),
+        ("redis://app:secret@localhost:port/0", "cannot be used"),
+        ("redis://app:secret@localhost/zero", "cannot be used"),
+        ("redis://app:secret%ff@localhost/0", "cannot be used"),
+        ("redis://:secret@a,b/0", "redis+cluster://"),
+        ("redis://:secret@localhost/0#insecure", "#"),
+        ("redis://:secret@localhost/0?db=1", "no option db"),
+        ("redis://:secret@localhost/0?protocol=4secret", "protocol"),
+        ("redis://:secret@localhost/0?cache_name=a&cache_name=b", "cache_name is given twice"),
+        ("redis://:secret@localhost/0?cache_name=", "cache name"),
+        ("redis://:secret@localhost/0?cache_name=a%7Bb%7D", "braces"),
+        ("redis://:secret@localhost/0?connections=0", "connections"),
+        ("redis://:secret@localhost/0?connect_timeout=0", "connect_timeout"),
+        ("redis+sentinel://:secret@localhost/0", "master"),
+        ("redis+cluster://:secret@a,,b", "cannot be used"),
+        ("redis+cluster://:secret@a/x", "cannot be used"),
+        ("redis://0.0.0.0", "cannot be used"),
+        ("mongodb:localhost", "mongodb://HOST"),
+        ("mongodb://", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost:port/app", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?w=secret&w=-1", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/app?serverSelectionTimeoutMS=secret", "mongodb://HOST"),
+        ("mongodb://app:secret@localhost/?cache_name=", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a.secret", "cache name"),
+        ("mongodb://app:secret@localhost/?cache_name=a&cache_name=b", "cache_name is given twice"),
+        ("mongodb://app:secret@localhost/Admin", "mongodb's own databases"),
+        ("mongodb://app:secret@localhost/app?collection=$secret", "collection"),
+        ("mongodb://app:secret@localhost/app?collection=system.secret", "collection"),
+        ("mongodb://app:secret@localhost/app?response_timeout=0", "response_timeout"),
+        ("mongodb://app:secret@localhost/app?connect_timeout=secret", "connect_timeout"),
+    ];
+    are_named(&wrong).await;
+}
+
+async fn are_named(wrong: &[(&str, &str)]) {
+    for (address, named) in wrong {
+        let error = connect(address).await.expect_err(address);
+        assert_eq!(error.kind(), ErrorKind::Config, "{address}");
+        let told = told(&error);
+        assert!(told.contains(named), "{address}: {told}");
+        assert!(!told.contains("secret"), "{address}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
+    // Nobody listens on port 1.
+    let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
+    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
+    for address in [
+        "redis://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
+        "rediss://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
+        "redis+cluster://app:secret@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.2",
+        "redis+sentinel://app:secret@127.0.0.1:1/0?master=main&sentinel_password=secret&connect_timeout=0.2",
+        "redis+unix:///nowhere/secret.sock?user=app&pass=secret",
+    ] {
+        let storage = connect(address).await.unwrap();
+        let error = storage.read(Key::head([1; 16])).await.unwrap_err();
+        let told = told(&error);
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{address}: {told}");
+        assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{address}: {told}");
+        let typed = RedisStorage::builder(address);
+        assert!(!format!("{typed:?}").contains("secret"));
+        let typed = typed.build().unwrap();
+        assert!(!format!("{typed:?}").contains("secret"));
+        assert!(typed.check().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_mongodb_that_is_down_is_no_error_before_it_is_asked() {
+    let address = "mongodb://app:secret@127.0.0.1:1/app?authSource=admin&serverSelectionTimeoutMS=200";
+    let storage = connect(address).await.unwrap();
+    let error = storage.read(Key::head([1; 16])).await.unwrap_err();
+    let told = told(&error);
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{told}");
+    assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{told}");
+    let typed = MongoDbStorage::builder(address);
+    assert!(!format!("{typed:?}").contains("secret"));
+    assert!(!format!("{:?}", typed.build().unwrap()).contains("secret"));
+}
+
+#[tokio::test]
+async fn what_the_program_says_comes_before_the_address() {
+    let name = "redis://127.0.0.1:1/?cache_name=a%7B&connections=3";
+    assert!(RedisStorage::builder(name).build().is_err());
+    assert!(RedisStorage::builder(name).cache_name("fine").build().is_ok());
+    assert!(RedisStorage::builder(name).cache_name("fine").connections(0).build().is_err());
+}
+
+#[cfg(feature = "dynamodb")]
+mod dynamodb {
+    use tower_response_cache::storage::DynamoDbStorage;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
+        are_named(&[
+            ("dynamodb:app", "dynamodb://TABLE?region=REGION"),
+            ("dynamodb://a%20secret", "3 to 255 letters"),
+            ("dynamodb://ab", "3 to 255 letters"),
+            ("dynamodb://app/secret", "3 to 255 letters"),
+            ("dynamodb://id:secret@app", "3 to 255 letters"),
+            ("dynamodb://app?cache_name=secret", "named twice"),
+            ("dynamodb://app?table=secret", "no option table: it has cache_name, region"),
+            ("dynamodb://app?region=a&region=b", "region is there twice"),
+            ("dynamodb://app?region=", "eu-central-1"),
+            ("dynamodb://app?region=secret%2Fx", "eu-central-1"),
+            ("dynamodb://app?region=a&endpoint=secret", "http://localhost:8000"),
+            ("dynamodb://app?region=a&endpoint=ftp%3A%2F%2Fsecret", "http://localhost:8000"),
+            ("dynamodb://app?region=a&endpoint=http%3A%2F%2Fid%3Asecret%40host", "without a user"),
+            ("dynamodb://app?create_if_missing=secret", "create_if_missing"),
+            ("dynamodb://app?eventually_consistent=secret", "eventually_consistent"),
+            ("dynamodb://app?connect_timeout=0", "connect_timeout"),
+            ("dynamodb://app?response_timeout=secret", "response_timeout"),
+            ("dynamodb://app#secret", "3 to 255 letters"),
+        ])
+        .await;
+    }
+
+    #[test]
+    fn every_option_is_taken_and_what_the_program_says_comes_first() {
+        let options = "region=eu-central-1&endpoint=http%3A%2F%2Flocalhost%3A8000&create_if_missing=true\
+                       &eventually_consistent=true&connect_timeout=0.5&response_timeout=2";
+        for address in [
+            "dynamodb://app".to_owned(),
+            "dynamodb://".to_owned(),
+            format!("dynamodb://app?{options}"),
+            format!("dynamodb://?cache_name=app&{options}"),
+        ] {
+            assert!(DynamoDbStorage::builder(&*address).build().is_ok(), "{address}");
+        }
+        assert!(DynamoDbStorage::builder("dynamodb://a").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://a").cache_name("fine").build().is_ok());
+        assert!(DynamoDbStorage::builder("dynamodb://app").region("not one").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").endpoint("localhost").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").key_names("value", "b").build().is_err());
+        assert!(DynamoDbStorage::builder("dynamodb://app").expiry_name("entry").build().is_err());
+    }
+}

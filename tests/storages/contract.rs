@@ -1,0 +1,267 @@
+//! The storage contract, on every storage of this crate and on the example of one's own.
+
+#[path = "../../examples/custom_storage.rs"]
+mod custom_storage;
+
+use tower_response_cache::Result;
+use tower_response_cache::storage::directory::DirectoryStorageBuilder;
+use tower_response_cache::storage::{BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage};
+use tower_response_cache::testing::{Harness, contract_cases, storage_contract};
+
+use custom_storage::MapStorage;
+
+storage_contract!(memory, Memory);
+storage_contract!(small_memory, || MemoryStorage::builder().max_bytes(16 * 1024 * 1024).build());
+storage_contract!(boxed_memory, || BoxStorage::new(MemoryStorage::new()));
+storage_contract!(custom, MapStorage::default);
+storage_contract!(boxed_custom, || BoxStorage::new(MapStorage::default()));
+storage_contract!(sqlite, Sqlite::new(false));
+storage_contract!(sqlite_in_task, Sqlite::new(true));
+storage_contract!(boxed_sqlite, Boxed(Sqlite::new(false)));
+storage_contract!(sqlite_in_memory, InMemory);
+storage_contract!(directory, Directory::new(|builder| builder));
+storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded(true).threads(1)));
+storage_contract!(small_directory, Directory::new(|builder| builder.max_bytes(32 << 20).threads(8)));
+storage_contract!(synced_directory, Directory::new(|builder| builder.fsync(true)));
+
+struct Memory;
+
+impl Harness for Memory {
+    type Storage = MemoryStorage;
+
+    async fn open(&self, _: &str) -> Result<MemoryStorage> {
+        Ok(MemoryStorage::new())
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<MemoryStorage> {
+        Some(MemoryStorage::builder().max_bytes(max_bytes).build())
+    }
+}
+
+/// SQLite files side by side in one folder.
+struct Sqlite {
+    folder: tempfile::TempDir,
+    in_task: bool,
+}
+
+impl Sqlite {
+    fn new(in_task: bool) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), in_task }
+    }
+}
+
+impl Harness for Sqlite {
+    type Storage = SqliteStorage;
+
+    async fn open(&self, name: &str) -> Result<SqliteStorage> {
+        SqliteStorage::builder(self.folder.path().join(name)).read_in_task(self.in_task).open().await
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<SqliteStorage> {
+        SqliteStorage::builder(":memory:").max_bytes(max_bytes).open().await.ok()
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn persists(&self) -> bool {
+        true
+    }
+
+    async fn damage(&self, _: &SqliteStorage, key: Key) -> bool {
+        for file in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !name.ends_with("-wal") && !name.ends_with("-shm") {
+                let connection = rusqlite::Connection::open(path).unwrap();
+                let damaged = "UPDATE contents SET value = x'0102' WHERE id IN (SELECT content FROM records WHERE entry = ?1)";
+                assert!(connection.execute(damaged, [key.entry]).unwrap() > 0);
+            }
+        }
+        true
+    }
+}
+
+struct Boxed(Sqlite);
+
+impl Harness for Boxed {
+    type Storage = BoxStorage;
+
+    async fn open(&self, name: &str) -> Result<BoxStorage> {
+        self.0.open(name).await.map(BoxStorage::new)
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn persists(&self) -> bool {
+        true
+    }
+}
+
+/// Directories side by side in one folder.
+struct Directory {
+    folder: tempfile::TempDir,
+    set: fn(DirectoryStorageBuilder) -> DirectoryStorageBuilder,
+}
+
+impl Directory {
+    fn new(set: fn(DirectoryStorageBuilder) -> DirectoryStorageBuilder) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), set }
+    }
+}
+
+impl Harness for Directory {
+    type Storage = DirectoryStorage;
+
+    async fn open(&self, name: &str) -> Result<DirectoryStorage> {
+        // So that `..` is a name beside the others too.
+        let path = self.folder.path().join(format!("in-{name}"));
+        (self.set)(DirectoryStorage::builder(path)).open().await
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<DirectoryStorage> {
+        // Each a directory of its own.
+        let path = tempfile::tempdir_in(&self.folder).unwrap().keep();
+        (self.set)(DirectoryStorage::builder(path)).max_bytes(max_bytes).open().await.ok()
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn persists(&self) -> bool {
+        true
+    }
+
+    async fn damage(&self, storage: &DirectoryStorage, key: Key) -> bool {
+        let entry = key.to_string()[..32].to_owned();
+        let file = storage.path().join(&entry[..2]).join(&entry).join("head");
+        assert!(file.exists());
+        std::fs::write(file, "not a record, but as long as one or longer").unwrap();
+        true
+    }
+}
+
+struct InMemory;
+
+impl Harness for InMemory {
+    type Storage = SqliteStorage;
+
+    async fn open(&self, _: &str) -> Result<SqliteStorage> {
+        SqliteStorage::open(":memory:").await
+    }
+}
+
+#[test]
+fn every_case_of_the_suite_is_in_its_list() {
+    let listed = contract_cases!(case_names);
+    let mut written = 0;
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/testing/cases")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
+            let name = line.split('<').next().unwrap();
+            assert!(listed.contains(&name), "{name} is not run by the macro");
+            written += 1;
+        }
+    }
+    assert_eq!(written, listed.len());
+}
+
+/// Storages that break their promises in ways that could keep a case from ending.
+mod broken {
+    use std::time::Duration;
+
+    use futures_core::Stream;
+    use tower_response_cache::storage::{Key, MemoryStorage, Record, Storage};
+    use tower_response_cache::testing::{cases, contract_cases, in_time};
+    use tower_response_cache::{Error, ErrorKind, Result};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fault {
+        /// Each read makes a stamp of its own.
+        NewStamps,
+        /// Nothing that is read or written comes to an end.
+        Hangs,
+        WritesHang,
+        Forgets,
+        Fails,
+    }
+
+    #[derive(Clone)]
+    struct Broken(MemoryStorage, Fault);
+
+    impl Storage for Broken {
+        async fn read(&self, key: Key) -> Result<Option<Record>> {
+            let read = self.0.read(key).await?;
+            match self.1 {
+                Fault::NewStamps => {
+                    Ok(read.map(|record| Record::new(record.payload(), record.retain_until())))
+                }
+                Fault::Hangs => std::future::pending().await,
+                Fault::Fails => Err(Error::new(ErrorKind::Other, "it fails")),
+                Fault::WritesHang | Fault::Forgets => Ok(read),
+            }
+        }
+
+        async fn write(&self, key: Key, record: Record) -> Result<()> {
+            match self.1 {
+                Fault::Hangs | Fault::WritesHang => std::future::pending().await,
+                Fault::Fails => Err(Error::new(ErrorKind::Other, "it fails")),
+                Fault::Forgets => Ok(()),
+                Fault::NewStamps => self.0.write(key, record).await,
+            }
+        }
+
+        async fn delete(&self, key: Key) -> Result<bool> {
+            self.0.delete(key).await
+        }
+
+        async fn clear(&self) -> Result<()> {
+            self.0.clear().await
+        }
+
+        fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+            self.0.keys()
+        }
+    }
+
+    /// Runs a case while minutes pass; says whether the storage passed it.
+    async fn passes(name: &str, case: impl Future<Output = ()> + Send + 'static) -> bool {
+        let case = tokio::spawn(in_time("in a case", case));
+        // The time passes also where a task is never idle.
+        for _ in 0..100_000 {
+            if case.is_finished() {
+                return case.await.is_ok();
+            }
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_millis(20)).await;
+        }
+        panic!("the case {name} does not end");
+    }
+
+    macro_rules! failed_cases {
+        ([$($case:ident),* $(,)?] @ $fault:expr) => {{
+            let mut failed = Vec::new();
+            $(
+                let case = async move { cases::$case(&move || Broken(MemoryStorage::new(), $fault)).await };
+                if !passes(stringify!($case), case).await {
+                    failed.push(stringify!($case));
+                }
+            )*
+            failed
+        }};
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_case_ends_on_broken_storages() {
+        let all = tower_response_cache::contract_cases!(case_names).len();
+        for fault in [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails] {
+            let failed: Vec<&str> = contract_cases!(own failed_cases @ fault);
+            assert!(failed.len() * 2 > all || fault == Fault::NewStamps, "{fault:?} fails {failed:?} only");
+            assert!(failed.contains(&"compared_increments_are_all_counted"), "{fault:?} passes");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Files that are damaged, unfinished or gone.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::thread::Thread;
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt;
+use tower_response_cache::storage::{DirectoryStorage, Key, Record, Retain, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use super::{chunk, directory, entry, head, keys, record, unfinished};
+
+#[tokio::test]
+async fn a_file_that_is_damaged_anywhere_is_absent_and_can_be_written_again() {
+    let directory = directory();
+    let storage = DirectoryStorage::open(directory.path()).await.unwrap();
+    let path = entry(directory.path(), 1).join("head");
+    storage.write(head(1), record(40)).await.unwrap();
+    let whole = fs::read(&path).unwrap();
+    let flipped = (0..whole.len()).map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    });
+    let cut = (0..whole.len()).map(|len| whole[..len].to_vec());
+    let longer = [[&whole[..], b"x"].concat(), vec![0; 100], vec![0xff; 29]];
+    for bytes in flipped.chain(cut).chain(longer) {
+        fs::write(&path, &bytes).unwrap();
+        assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
+        assert!(!storage.contains(head(1)).await.unwrap());
+        assert_eq!(storage.values().try_collect::<Vec<_>>().await.unwrap().len(), 0);
+        // Moving the time of what is damaged does not make it whole.
+        storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(7))).await.unwrap();
+        assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
+    }
+    assert!(!storage.write_if(head(1), Some(record(1).stamp()), record(1)).await.unwrap());
+    assert!(storage.write_if(head(1), None, record(3)).await.unwrap());
+    assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload(), record(3).payload());
+}
+
+#[tokio::test]
+async fn a_folder_in_the_place_of_a_record_is_absent_and_no_panic() {
+    let directory = directory();
+    let storage = DirectoryStorage::open(directory.path()).await.unwrap();
+    fs::create_dir_all(entry(directory.path(), 1).join("head")).unwrap();
+    assert!(storage.read(head(1)).await.unwrap().is_none());
+    assert!(!storage.contains_all(&[head(1)]).await.unwrap());
+    assert_eq!(keys(&storage).await, []);
+    assert_eq!(storage.write(head(1), record(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(storage.delete_expired(Timestamp::NEVER).await.unwrap(), 0);
+    storage.clear().await.unwrap();
+    assert_eq!(unfinished(directory.path()), [""; 0]);
+    // A file where a folder would be.
+    fs::write(directory.path().join("05"), "theirs").unwrap();
+    assert!(storage.read(head(5)).await.unwrap().is_none());
+    assert_eq!(storage.write(head(5), record(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(keys(&storage).await, []);
+}
+
+#[tokio::test]
+async fn unfinished_files_are_never_read_and_go_when_they_are_old() {
+    let directory = directory();
+    let root = directory.path();
+    // With a bound, a count removes them too.
+    let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
+    storage.write(head(1), record(10)).await.unwrap();
+    let work = root.join(".work");
+    let [young, old, mine] = ["new-young", "new-old", "mine"].map(|name| work.join(name));
+    for path in [&young, &old, &mine] {
+        fs::write(path, record(10).to_bytes()).unwrap();
+    }
+    let aside = work.join("gone-1");
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join("head"), record(10).to_bytes()).unwrap();
+    for path in [&old, &mine] {
+        let hours = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+        File::options().write(true).open(path).unwrap().set_modified(hours).unwrap();
+    }
+    assert_eq!(keys(&storage).await, [head(1)]);
+    drop(storage);
+    let storage = DirectoryStorage::open(root).await.unwrap();
+    assert!(young.exists() && mine.exists() && !old.exists() && !aside.exists());
+    storage.clear().await.unwrap();
+    assert!(young.exists(), "somebody may be writing it");
+}
+
+#[tokio::test]
+async fn no_change_leaves_anything_unfinished() {
+    let directory = directory();
+    let storage = DirectoryStorage::builder(directory.path()).max_bytes(100_000).open().await.unwrap();
+    storage.write(head(1), record(10)).await.unwrap();
+    assert!(!storage.write_if(head(1), None, record(20_000)).await.unwrap());
+    assert!(storage.write(head(1), record(80_000)).await.is_err());
+    storage.delete(head(1)).await.unwrap();
+    storage.clear().await.unwrap();
+    assert_eq!(unfinished(directory.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn moving_a_time_keeps_the_file_and_its_payload() {
+    let directory = directory();
+    let storage = DirectoryStorage::open(directory.path()).await.unwrap();
+    let written = Record::new(vec![3; 200_000], Timestamp::from_secs(100));
+    storage.write(chunk(1, 0), written.clone()).await.unwrap();
+    let mut open = File::open(entry(directory.path(), 1).join(name())).unwrap();
+    let until = Timestamp::from_secs(200);
+    assert_eq!(storage.retain(&[chunk(1, 0)], Retain::AtLeast(until)).await.unwrap(), 1);
+    // The same file, not another in its place.
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == written.with_retain_until(until).to_bytes());
+}
+
+/// The first chunk's file.
+fn name() -> String {
+    format!("chunk-{}-00000", "01".repeat(16))
+}
+
+#[tokio::test]
+async fn a_directory_that_is_removed_is_empty_and_made_again() {
+    let directory = directory();
+    let root = directory.path().join("cache");
+    // With a bound, a count might make a file while the test removes the folder.
+    let storage = DirectoryStorage::builder(&root).unbounded(true).open().await.unwrap();
+    for round in 0..3 {
+        storage.write(head(1), record(10)).await.unwrap();
+        storage.write(chunk(1, 0), record(10)).await.unwrap();
+        let removed = [root.clone(), root.join(".work"), root.join("01")];
+        fs::remove_dir_all(&removed[round]).unwrap();
+        assert_eq!(storage.read(head(1)).await.unwrap().is_some(), round == 1);
+        assert_eq!(storage.contains_all(&[chunk(1, 0)]).await.unwrap(), round == 1);
+        assert_eq!(
+            storage.delete_many(&[head(1), chunk(1, 0)]).await.unwrap(),
+            if round == 1 { 2 } else { 0 }
+        );
+        assert_eq!(storage.retain(&[head(1)], Retain::AtLeast(Timestamp::NEVER)).await.unwrap(), 0);
+        assert_eq!(storage.size().await.unwrap(), 0);
+        assert!(storage.write_if(head(2), None, record(10)).await.unwrap());
+        storage.clear().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_piece_of_a_body_is_noticed() {
+    let directory = directory();
+    let storage = DirectoryStorage::open(directory.path()).await.unwrap();
+    let chunks: Vec<Key> = (0..5).map(|part| chunk(1, part)).collect();
+    for key in &chunks {
+        storage.write(*key, record(100)).await.unwrap();
+    }
+    assert!(storage.contains_all(&chunks).await.unwrap());
+    let path = entry(directory.path(), 1).join(name());
+    fs::write(&path, "short").unwrap();
+    assert!(!storage.contains_all(&chunks).await.unwrap());
+    fs::remove_file(path).unwrap();
+    assert!(!storage.contains_all(&chunks).await.unwrap());
+    assert!(storage.contains_all(&chunks[1..]).await.unwrap());
+}
+
+#[test]
+fn it_needs_no_runtime() {
+    let directory = directory();
+    let storage = wait(DirectoryStorage::open(directory.path())).unwrap();
+    wait(storage.write(head(1), record(10))).unwrap();
+    assert_eq!(wait(storage.read(head(1))).unwrap().unwrap().payload(), record(10).payload());
+    assert_eq!(wait(storage.size()).unwrap(), 1);
+}
+
+/// Waits for a future on this thread.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

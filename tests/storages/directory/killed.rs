@@ -1,0 +1,35 @@
+//! Processes that are killed in the middle of their work.
+
+use tower_response_cache::storage::{DirectoryStorage, Record};
+
+use super::sharing::open;
+use super::{directory, files, unfinished};
+use crate::on_disk::{kill_two, whole_entries, write_entries};
+
+const KILLS: u64 = 100;
+
+#[tokio::test]
+#[ignore = "runs as a process of processes_killed_a_hundred_times_leave_whole_entries"]
+async fn one_that_is_killed() {
+    write_entries(&open().await).await;
+}
+
+#[tokio::test]
+async fn processes_killed_a_hundred_times_leave_whole_entries() {
+    let directory = directory();
+    let path = directory.path().join("cache");
+    let mut whole = 0;
+    for _ in 0..KILLS / 2 {
+        kill_two("directory::killed::one_that_is_killed", &path);
+        whole += whole_entries(&DirectoryStorage::open(&path).await.unwrap()).await;
+    }
+    assert!(whole > 0);
+    // What has a name is whole, and nothing else stands beside the records.
+    for (path, bytes) in files(&path).into_iter().filter(|(path, _)| !path.iter().any(|part| part == ".work"))
+    {
+        assert!(path.ends_with(".gitattributes") || Record::from_bytes(bytes).is_ok(), "{path:?}");
+    }
+    for name in unfinished(&path) {
+        assert!(name.starts_with("new-"), "{name}");
+    }
+}

@@ -1,0 +1,51 @@
+//! What DirectoryStorage promises beyond the contract of storages: the files, their names, its bound and its neighbours.
+
+mod bound;
+mod disk;
+mod files;
+mod killed;
+mod names;
+mod sharing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use futures_util::TryStreamExt;
+use tower_response_cache::storage::{DirectoryStorage, Key, Storage};
+
+pub(crate) use crate::on_disk::{chunk, directory, head, record, until};
+
+/// The folder of an entry.
+pub(crate) fn entry(root: &Path, n: u8) -> PathBuf {
+    root.join(format!("{n:02x}")).join(format!("{n:02x}").repeat(16))
+}
+
+/// Every file below a directory, with its bytes. What others remove meanwhile is not there.
+pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
+}
+
+/// What is in the work folder and is no lock.
+pub(crate) fn unfinished(root: &Path) -> Vec<String> {
+    let Ok(files) = std::fs::read_dir(root.join(".work")) else { return Vec::new() };
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with("lock-") && name != ".gitignore").collect()
+}
+
+pub(crate) async fn keys(storage: &DirectoryStorage) -> Vec<Key> {
+    let mut keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    keys.sort();
+    keys
+}

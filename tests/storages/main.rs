@@ -1,0 +1,25 @@
+//! The storages that need no server: the contract that every storage fulfils, and what each promises beyond it.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
+
+#[cfg(any(feature = "sqlite", feature = "directory"))]
+mod on_disk;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(all(
+    feature = "memory",
+    feature = "sqlite",
+    feature = "directory",
+    feature = "redis-tls",
+    feature = "mongodb"
+))]
+mod connect;
+#[cfg(all(feature = "memory", feature = "sqlite", feature = "directory", feature = "testing"))]
+mod contract;
+#[cfg(feature = "directory")]
+mod directory;
+mod footprint;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;

@@ -1,0 +1,173 @@
+//! What the tests of the storages on disk share: records, other processes, and entries that killed processes leave.
+
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tower_response_cache::Timestamp;
+use tower_response_cache::storage::{Key, Kind, Record, Storage};
+
+pub fn head(n: u8) -> Key {
+    Key::head([n; 16])
+}
+
+pub fn chunk(n: u8, part: u32) -> Key {
+    head(n).sibling(Kind::Chunk, [1; 16], part)
+}
+
+pub fn record(len: usize) -> Record {
+    Record::new(vec![7; len], Timestamp::NEVER)
+}
+
+/// The number that a record begins with; 0 where there is none.
+pub fn number(record: &Option<Record>) -> u64 {
+    record.as_ref().map_or(0, |record| u64::from_be_bytes(record.payload()[..8].try_into().unwrap()))
+}
+
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Waits until something that other threads do is done.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Runs one of the ignored tests in a process of its own, with its standard output to be read.
+pub fn start(test: &str, path: &Path, number: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env("CACHE_PATH", path)
+        .env("CACHE_NUMBER", number.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+const ENTRIES: u8 = 8;
+
+/// An entry's body, as its head tells it: which chunks, how many, how long and of what.
+struct Body {
+    id: [u8; 16],
+    parts: u32,
+    len: usize,
+}
+
+impl Body {
+    fn random() -> Self {
+        Self {
+            id: fastrand::u128(..).to_be_bytes(),
+            parts: fastrand::u32(1..6),
+            len: fastrand::usize(1..20_000),
+        }
+    }
+
+    fn head(&self) -> Record {
+        let mut payload = self.id.to_vec();
+        payload.extend(self.parts.to_be_bytes());
+        payload.extend((self.len as u64).to_be_bytes());
+        Record::new(payload, Timestamp::NEVER)
+    }
+
+    fn told(head: &Record) -> Self {
+        let payload = head.payload();
+        let (id, rest) = payload.split_at(16);
+        let (parts, len) = rest.split_at(4);
+        Self {
+            id: id.try_into().unwrap(),
+            parts: u32::from_be_bytes(parts.try_into().unwrap()),
+            len: u64::from_be_bytes(len.try_into().unwrap()) as usize,
+        }
+    }
+
+    fn chunks(&self, head: Key) -> Vec<Key> {
+        (0..self.parts).map(|part| head.sibling(Kind::Chunk, self.id, part)).collect()
+    }
+
+    fn chunk(&self, part: usize) -> Record {
+        Record::new(vec![self.id[0] ^ part as u8; self.len], Timestamp::NEVER)
+    }
+}
+
+/// Writes entries as the cache does, until the process is killed: the chunks, then the head if no other process was
+/// faster, then the old chunks go. Each entry is a plus sign on the standard output.
+pub async fn write_entries(storage: &impl Storage) {
+    loop {
+        let key = Key::head([fastrand::u8(..ENTRIES); 16]);
+        let there = storage.read(key).await.unwrap();
+        let body = Body::random();
+        for (part, chunk) in body.chunks(key).into_iter().enumerate() {
+            storage.write(chunk, body.chunk(part)).await.unwrap();
+        }
+        let seen = there.as_ref().map(Record::stamp);
+        let old = match storage.write_if(key, seen, body.head()).await.unwrap() {
+            true => there.as_ref().map(Body::told),
+            false => Some(body),
+        };
+        if let Some(old) = old {
+            storage.delete_many(&old.chunks(key)).await.unwrap();
+        }
+        std::io::stdout().write_all(b"+").and_then(|()| std::io::stdout().flush()).unwrap();
+    }
+}
+
+/// Starts two processes with a test that [writes entries](write_entries), so that one of them goes on with what the other
+/// has left, and kills each within an entry.
+pub fn kill_two(test: &str, path: &Path) {
+    let mut children = [0, 1].map(|number| start(test, path, number));
+    for child in &mut children {
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut written = output.bytes().filter(|byte| matches!(byte, Ok(b'+')));
+        let entries = fastrand::usize(1..20);
+        assert_eq!(written.by_ref().take(entries).count(), entries, "it ended by itself");
+        // Anywhere within the next entry.
+        (0..fastrand::u32(..30_000)).for_each(|_| std::hint::spin_loop());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Asserts that every entry has its whole body; says how many there are.
+pub async fn whole_entries(storage: &impl Storage) -> usize {
+    let mut whole = 0;
+    for n in 0..ENTRIES {
+        let key = Key::head([n; 16]);
+        let Some(head) = storage.read(key).await.unwrap() else { continue };
+        let body = Body::told(&head);
+        for (part, chunk) in body.chunks(key).into_iter().enumerate() {
+            let there = storage.read(chunk).await.unwrap().expect("a head without one of its chunks");
+            assert_eq!(there.payload(), body.chunk(part).payload());
+        }
+        whole += 1;
+    }
+    whole
+}
+
+/// Writes records of 100,000 bytes until the store is full, which it has to become; says which.
+pub async fn fill(storage: &impl Storage) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let error = loop {
+        let number = kept.len() as u8;
+        match storage.write(head(number), record(100_000)).await {
+            Ok(()) => kept.push(number),
+            Err(error) => break error,
+        }
+        assert!(kept.len() < 200, "it never fills");
+    };
+    assert_eq!(error.kind(), tower_response_cache::ErrorKind::Full, "{error:?}");
+    kept
+}
+
+/// Asserts that what [`fill`] wrote is there.
+pub async fn is_filled(storage: &impl Storage, kept: &[u8]) {
+    for number in kept {
+        let there = storage.read(head(*number)).await.unwrap().unwrap();
+        assert_eq!(there.payload(), record(100_000).payload());
+    }
+    assert_eq!(storage.size().await.unwrap(), kept.len() as u64);
+}

@@ -1,0 +1,79 @@
+//! Which files are set aside for damage, and which stay.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use tower_response_cache::ErrorKind;
+use tower_response_cache::storage::sqlite::Recovery;
+use tower_response_cache::storage::{SqliteStorage, Storage};
+
+use super::{close, directory, head, record, until};
+
+fn aside(path: &Path) -> PathBuf {
+    format!("{}.damaged", path.display()).into()
+}
+
+async fn filled(path: &Path) {
+    let storage = SqliteStorage::open(path).await.unwrap();
+    for number in 0..50 {
+        storage.write(head(number), record(5000)).await.unwrap();
+    }
+    close(storage, path).await;
+}
+
+/// Every page but the first is garbage, as by a bad disk.
+fn damage(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[4096..].fill(0xAA);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_news_of_damage_spare_the_new_file() {
+    for read_in_task in [false, true] {
+        let directory = directory();
+        let path = directory.path().join("cache.sqlite");
+        filled(&path).await;
+        let builder = SqliteStorage::builder(&path).read_in_task(read_in_task).readers(4);
+        let storage = builder.pragma("cache_size", 10).open().await.unwrap();
+        let damaged = damage(&path);
+        // All at once: the last to tell of the damage must not have the new file set aside.
+        let asked = (0..200).map(|number| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                let _ = storage.read(head(number % 50)).await;
+            })
+        });
+        for read in join_all(asked).await {
+            read.unwrap();
+        }
+        until("it is set aside", || aside(&path).exists()).await;
+        storage.write(head(1), record(10)).await.unwrap();
+        assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload().len(), 10);
+        assert_eq!(storage.size().await.unwrap(), 1);
+        assert!(std::fs::read(aside(&path)).unwrap() == damaged, "another file is in its place");
+        storage.close().await.unwrap();
+        assert_eq!(SqliteStorage::open(&path).await.unwrap().size().await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ours_or_read_only_stays() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let open = |name: PathBuf| SqliteStorage::builder(name).recover(Recovery::DamagedOrNewer).open();
+    std::fs::write(&path, "notes, and no database at all. ".repeat(500)).unwrap();
+    assert_eq!(open(path.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    std::fs::remove_file(&path).unwrap();
+    filled(&path).await;
+    damage(&path);
+    let uri = format!("file:{}?mode=ro", path.display());
+    assert_eq!(open(uri.into()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(&path, permissions).unwrap();
+    assert_eq!(open(path.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(path.exists() && !aside(&path).exists());
+}

@@ -1,0 +1,28 @@
+//! Processes that are killed in the middle of their work.
+
+use tower_response_cache::storage::SqliteStorage;
+
+use super::processes::open;
+use super::{directory, integrity};
+use crate::on_disk::{kill_two, whole_entries, write_entries};
+
+const KILLS: u64 = 200;
+
+#[tokio::test]
+#[ignore = "runs as a process of processes_killed_two_hundred_times_leave_whole_entries"]
+async fn one_that_is_killed() {
+    write_entries(&open().await).await;
+}
+
+#[tokio::test]
+async fn processes_killed_two_hundred_times_leave_whole_entries() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let mut whole = 0;
+    for _ in 0..KILLS / 2 {
+        kill_two("sqlite::killed::one_that_is_killed", &path);
+        whole += whole_entries(&SqliteStorage::open(&path).await.unwrap()).await;
+    }
+    assert!(whole > 0);
+    integrity(&path);
+}

@@ -1,0 +1,78 @@
+//! The write-ahead log, which somebody who always reads would let grow for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tower_response_cache::storage::{Record, SqliteStorage, Storage};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use super::{directory, head, record};
+
+const MIB: u64 = 1 << 20;
+
+/// A megabyte like no other: SQLite writes no page that would stay as it is.
+fn other(number: u32) -> Record {
+    Record::new(number.to_be_bytes().repeat(1 << 18), Timestamp::NEVER)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_short_while_somebody_reads_all_the_time() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (storage, over) = (storage.clone(), Arc::clone(&over));
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    for number in 0..50 {
+                        storage.read(head(number)).await.unwrap();
+                    }
+                    storage.size().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let log = directory.path().join("cache.sqlite-wal");
+    let mut longest = 0;
+    for number in 0..400_u32 {
+        storage.write(head((number % 100) as u8), other(number)).await.unwrap();
+        longest = longest.max(std::fs::metadata(&log).map_or(0, |log| log.len()));
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert!(longest < 128 * MIB, "{} MiB of 400 written", longest / MIB);
+}
+
+#[tokio::test]
+async fn a_reader_that_never_ends_costs_long_records_and_not_the_disk() {
+    let directory = directory();
+    let path = directory.path().join("cache.sqlite");
+    let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
+    storage.write(head(1), record(1000)).await.unwrap();
+    // Another program that holds its place in the log.
+    let stranger = rusqlite::Connection::open(&path).unwrap();
+    stranger.execute_batch("BEGIN").unwrap();
+    stranger.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
+    let log = directory.path().join("cache.sqlite-wal");
+    let mut refused = None;
+    for number in 0..400_u32 {
+        if let Err(error) = storage.write(head((number % 20) as u8), other(number)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused.expect("the log grows without end").kind(), ErrorKind::Full);
+    assert!(std::fs::metadata(&log).unwrap().len() < 300 * MIB);
+    storage.write(head(200), record(10)).await.unwrap(); // an invalidation is as short
+    drop(stranger);
+    let began = std::time::Instant::now();
+    while storage.write(head(201), record(1 << 20)).await.is_err() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(std::fs::metadata(&log).unwrap().len() <= 40 * MIB);
+}
