@@ -47,7 +47,7 @@ pub(super) fn is_duplicate_key(error: &DriverError) -> bool {
 
 /// Returns what an error means to a caller.
 ///
-/// The names of the server's codes are those of its `src/mongo/base/error_codes.yml`.
+/// The names of the server's codes are those of its `mongo/base/error_codes.yml`.
 fn classify(error: &DriverError, is_write: bool) -> (ErrorKind, &'static str) {
     match (&*error.kind, code(error)) {
         // UserNotFound, AuthenticationFailed.
