@@ -92,7 +92,7 @@ fi
 # --- tests -----------------------------------------------------------------------------------------------------------
 export REQUIRE_NGINX=1
 command -v nginx >/dev/null || unset REQUIRE_NGINX
-step "build" cargo test --all-features --tests --benches --examples --no-run
+step "build" cargo test --all-features --no-run
 export EXAMPLES_ARE_BUILT=1
 
 # Three groups of tests run at once, because none of them keeps two cores busy: schedules and fuzzing use one thread, and

@@ -13,6 +13,8 @@ mod broken;
 mod dynamodb;
 mod end_to_end;
 mod faults;
+#[cfg(feature = "dynamodb")]
+mod large_body;
 mod lives;
 mod mongodb;
 mod places;
@@ -70,7 +72,9 @@ fn main() -> ExitCode {
         return processes::play(&role.into_string().unwrap());
     }
     #[cfg(feature = "dynamodb")]
-    if let Some(code) = dynamodb::environment::play().or_else(servers::dynamodb::with_credentials) {
+    if let Some(code) =
+        dynamodb::environment::play().or_else(large_body::play).or_else(servers::dynamodb::with_credentials)
+    {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -99,7 +103,11 @@ fn main() -> ExitCode {
     let well = libtest_mimic::run(&arguments, trials);
     drop(servers);
     // Not beside the others, since they measure how long a request waits.
-    let hurt = libtest_mimic::run(&arguments, faults::trials());
+    #[cfg_attr(not(feature = "dynamodb"), allow(unused_mut))]
+    let mut timed = faults::trials();
+    #[cfg(feature = "dynamodb")]
+    timed.extend(large_body::trials());
+    let timed = libtest_mimic::run(&arguments, timed);
     faults::print_table();
-    if well.has_failed() { well.exit_code() } else { hurt.exit_code() }
+    if well.has_failed() { well.exit_code() } else { timed.exit_code() }
 }

@@ -1,15 +1,36 @@
-//! A body of 256 MiB through a storage: at once, in little memory, and whole.
+//! A body of 256 MiB through SQLite: at once, in little memory, and whole.
 //!
-//! Each case runs in a process of its own, whose peak of memory is compared with that of one without a cache. A binary of
-//! their own keeps other tests from delaying them.
+//! Each case runs in a process of its own, whose peak of memory is compared with that of one without a cache. This binary
+//! uses one storage only, because the code of others counts as memory too.
+#![cfg(feature = "sqlite")]
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
 mod measured;
-#[cfg(feature = "dynamodb")]
-#[path = "../servers/mod.rs"]
-mod servers;
 
-#[cfg(feature = "dynamodb")]
-mod dynamodb;
-#[cfg(feature = "sqlite")]
-mod sqlite;
+use std::time::Duration;
+
+use tower_response_cache::CacheLayer;
+use tower_response_cache::storage::SqliteStorage;
+
+use measured::{PART, measure, play};
+
+#[tokio::test]
+async fn child() {
+    if let Ok(part) = std::env::var(PART) {
+        let folder = tempfile::tempdir().unwrap();
+        let open = async || CacheLayer::builder(SqliteStorage::open(folder.path().join("s")).await.unwrap());
+        play(&part, open).await;
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_body_of_256_mib_streams_through_sqlite_in_little_memory() {
+    let (bare, _) = measure("bare", None);
+    for part in ["miss", "hit"] {
+        let (peak, first) = measure(part, None);
+        assert!(peak <= bare + 16 * 1024, "{part}: {} KiB more than without the cache", peak - bare);
+        // Not after the whole body, which takes much longer.
+        assert!(first < Duration::from_millis(100), "{part}: the first byte came after {first:?}");
+    }
+}

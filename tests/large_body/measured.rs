@@ -93,14 +93,10 @@ async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Durat
     first
 }
 
-/// Runs the test `child` of a module in a process of its own: the peak in KiB, and when the first byte came.
-#[cfg(target_os = "linux")]
-pub fn measure(module: &str, part: &str, store: Option<&str>) -> (u64, Duration) {
+/// Plays a part in another process of this binary: the peak in KiB, and when the first byte came.
+pub fn measure(part: &str, store: Option<&str>) -> (u64, Duration) {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args([&format!("{module}::child"), "--exact", "--nocapture"])
-        .env(PART, part)
-        .envs(store.map(|store| (STORE, store)));
+    child.args(["child", "--exact", "--nocapture"]).env(PART, part).envs(store.map(|store| (STORE, store)));
     child.envs(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "test")));
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
