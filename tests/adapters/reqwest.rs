@@ -59,7 +59,7 @@ async fn redirecting(code: u16) -> Origin {
 }
 
 #[tokio::test]
-async fn a_hit_keeps_the_url_of_its_request() {
+async fn hit_keeps_its_request_url() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let client = cached(plain(), told(layer()));
     let url = origin.url("/a?b=c");
@@ -73,7 +73,7 @@ async fn a_hit_keeps_the_url_of_its_request() {
 }
 
 #[tokio::test]
-async fn what_a_client_that_follows_redirects_gives_is_not_stored_and_says_why() {
+async fn redirect_followed_by_client_is_not_stored() {
     let origin = redirecting(302).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let client = cached(client, told(layer()));
@@ -86,7 +86,7 @@ async fn what_a_client_that_follows_redirects_gives_is_not_stored_and_says_why()
 }
 
 #[tokio::test]
-async fn a_304_from_a_redirects_target_confirms_nothing_that_is_stored() {
+async fn redirected_not_modified_does_not_freshen_stored_response() {
     let mut first = true;
     let origin = Origin::start(move |request| {
         let is_first = std::mem::take(&mut first);
@@ -108,7 +108,7 @@ async fn a_304_from_a_redirects_target_confirms_nothing_that_is_stored() {
 }
 
 #[tokio::test]
-async fn each_hop_of_a_redirect_that_is_followed_above_is_cached() {
+async fn redirect_followed_above_caches_each_hop() {
     for code in [301, 302, 303, 307, 308] {
         let origin = redirecting(code).await;
         let client = following(told(layer()));
@@ -125,7 +125,7 @@ async fn each_hop_of_a_redirect_that_is_followed_above_is_cached() {
 }
 
 #[tokio::test]
-async fn a_redirects_own_body_does_not_keep_it_from_being_stored() {
+async fn redirect_with_body_is_stored() {
     let origin = Origin::start(|request| match request.uri().path() {
         "/a" => redirect_to(301, "/b").body("moved ".repeat(5000)),
         _ => answer("the end"),
@@ -153,7 +153,7 @@ async fn a_redirects_own_body_does_not_keep_it_from_being_stored() {
 }
 
 #[tokio::test]
-async fn a_redirect_changes_the_method_only_where_it_may() {
+async fn redirect_changes_method_only_where_permitted() {
     for (code, method, then, body) in [
         (301, Method::POST, "GET", ""),
         (302, Method::POST, "GET", ""),
@@ -178,7 +178,7 @@ async fn a_redirect_changes_the_method_only_where_it_may() {
 }
 
 #[tokio::test]
-async fn a_redirect_whose_body_cannot_be_sent_again_is_the_response() {
+async fn redirect_of_streamed_request_is_returned() {
     let origin = redirecting(307).await;
     let client = following(told(layer()));
     let stream = Body::wrap(http_body_util::Full::new(Bytes::from("content")));
@@ -187,7 +187,7 @@ async fn a_redirect_whose_body_cannot_be_sent_again_is_the_response() {
 }
 
 #[tokio::test]
-async fn credentials_never_reach_another_origin() {
+async fn redirect_drops_credentials_for_other_origin() {
     let other = Origin::start(|_| answer("other")).await;
     let to = other.url("/c").replace("http://", "http://user:password@");
     let origin = Origin::start(move |request| match request.uri().path() {
@@ -206,7 +206,7 @@ async fn credentials_never_reach_another_origin() {
 }
 
 #[tokio::test]
-async fn a_loop_of_redirects_ends_with_an_error() {
+async fn redirect_loop_ends_with_error() {
     let origin = Origin::start(|_| redirect_to(302, "/a")).await;
     let client =
         ClientBuilder::new(plain()).with(FollowRedirects::new().limit(3)).with(told(layer())).build();
@@ -217,7 +217,7 @@ async fn a_loop_of_redirects_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_redirect_that_cannot_be_followed_is_the_response() {
+async fn invalid_redirect_is_returned() {
     let origin = Origin::start(|request| match request.uri().path() {
         "/none" => answer("").status(302),
         "/scheme" => redirect_to(302, "ftp://example.com/"),
@@ -252,7 +252,7 @@ fn client_of(user: &'static str, tenant: &'static str) -> (Client, HeaderMap) {
 }
 
 #[tokio::test]
-async fn untold_of_the_clients_headers_only_what_is_public_is_kept() {
+async fn unknown_client_headers_store_only_public_responses() {
     for (vary, control, stored) in [
         ("Authorization", "public, max-age=60", Stored::No(NotStored::ClientHeaders)),
         ("accept, COOKIE", "public, max-age=60", Stored::No(NotStored::ClientHeaders)),
@@ -271,7 +271,7 @@ async fn untold_of_the_clients_headers_only_what_is_public_is_kept() {
 }
 
 #[tokio::test]
-async fn untold_clients_never_share_what_depends_on_their_headers() {
+async fn clients_with_unknown_headers_never_share_responses() {
     let origin = greeting("accept").await; // it does not say what it depends on
     let layer = layer();
     let clients =
@@ -284,7 +284,7 @@ async fn untold_clients_never_share_what_depends_on_their_headers() {
 }
 
 #[tokio::test]
-async fn a_304_that_says_nothing_new_keeps_what_is_public() {
+async fn bare_not_modified_keeps_public_response() {
     let origin = Origin::start(|request| match request.headers().contains_key("if-none-match") {
         true => answer("").status(304).field("etag", "\"1\""),
         false => answer("hello").field("cache-control", "public, no-cache").field("etag", "\"1\""),
@@ -299,7 +299,7 @@ async fn a_304_that_says_nothing_new_keeps_what_is_public() {
 }
 
 #[tokio::test]
-async fn an_own_key_names_the_first_hop_alone() {
+async fn custom_key_applies_only_to_first_hop() {
     let origin = redirecting(301).await;
     let client = following(told(layer()));
     for word in ["miss", "hit"] {
@@ -314,7 +314,7 @@ async fn an_own_key_names_the_first_hop_alone() {
 }
 
 #[tokio::test]
-async fn a_host_field_never_names_another_server() {
+async fn host_header_never_poisons_another_server() {
     let first = Origin::start(|_| answer("the first's").field("cache-control", "max-age=60")).await;
     let second = Origin::start(|_| answer("the second's").field("cache-control", "max-age=60")).await;
     let client = cached(plain(), told(layer()));
@@ -327,7 +327,7 @@ async fn a_host_field_never_names_another_server() {
 }
 
 #[tokio::test]
-async fn default_headers_that_are_told_tell_requests_apart() {
+async fn declared_default_headers_select_variants() {
     let origin = greeting("authorization, x-tenant").await;
     let layer = layer();
     let users = [("ann", "one"), ("bob", "one"), ("ann", "two")];
@@ -346,7 +346,7 @@ async fn default_headers_that_are_told_tell_requests_apart() {
 }
 
 #[tokio::test]
-async fn one_partition_of_a_layer_is_one_cache() {
+async fn partition_shares_fetches_between_its_clients() {
     let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
     let layer = layer();
     let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
@@ -356,7 +356,7 @@ async fn one_partition_of_a_layer_is_one_cache() {
 }
 
 #[tokio::test]
-async fn a_layers_tags_are_those_of_its_partitions() {
+async fn invalidate_tag_reaches_every_partition() {
     let origin = Origin::start(|_| answer("x").field("cache-control", "max-age=60")).await;
     let layer = CacheLayer::builder(MemoryStorage::new())
         .rules(Rules::new().rule(Rule::new().tag("t")))
@@ -374,7 +374,7 @@ async fn a_layers_tags_are_those_of_its_partitions() {
 }
 
 #[tokio::test]
-async fn partitions_of_one_store_never_share() {
+async fn partitions_never_share_responses() {
     let origin = greeting("cookie, authorization").await;
     let layer = layer();
     let clients = ["ann", "bob"]
@@ -389,7 +389,7 @@ async fn partitions_of_one_store_never_share() {
 }
 
 #[tokio::test]
-async fn a_host_field_of_the_callers_own_tells_sites_apart() {
+async fn explicit_host_header_separates_entries() {
     let origin = Origin::start(|request| {
         answer(request.headers()["host"].as_bytes().to_vec()).field("cache-control", "max-age=60")
     })
@@ -418,7 +418,7 @@ async fn counting() -> (Origin, tower_response_cache::MockClock, CacheLayer<Memo
 }
 
 #[tokio::test]
-async fn a_stale_response_is_refreshed_by_its_request_where_nobody_else_would() {
+async fn stale_request_fetches_without_refresh_client() {
     let (origin, clock, layer) = counting().await;
     let client = cached(plain(), told(layer));
     get(&client, &origin.url("/")).await;
@@ -432,7 +432,7 @@ async fn a_stale_response_is_refreshed_by_its_request_where_nobody_else_would() 
 }
 
 #[tokio::test]
-async fn a_stale_response_is_served_at_once_and_refreshed_by_the_client_that_was_given() {
+async fn refresh_client_refreshes_stale_response_in_background() {
     let (origin, clock, layer) = counting().await;
     let client = cached(plain(), told(layer.clone()).refresh_with(plain()));
     get(&client, &origin.url("/")).await;
@@ -445,7 +445,7 @@ async fn a_stale_response_is_served_at_once_and_refreshed_by_the_client_that_was
 }
 
 #[tokio::test]
-async fn an_unsafe_request_invalidates() {
+async fn unsafe_request_invalidates_stored_response() {
     let origin = Origin::start(|_| answer("v").field("cache-control", "max-age=60")).await;
     let client = cached(plain(), told(layer()));
     get(&client, &origin.url("/")).await;
@@ -455,7 +455,7 @@ async fn an_unsafe_request_invalidates() {
 }
 
 #[tokio::test]
-async fn errors_of_the_client_reach_the_caller_as_they_came() {
+async fn client_errors_reach_caller_unchanged() {
     let client = cached(plain(), told(layer()));
     let error = client.get(crate::sockets::refusing().await).send().await.unwrap_err();
     assert!(error.is_connect() && matches!(error, Error::Reqwest(_)), "{error:?}");
@@ -468,7 +468,7 @@ async fn errors_of_the_client_reach_the_caller_as_they_came() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_an_error_with_the_clients_as_its_source_and_is_not_stored() {
+async fn broken_body_reports_source_and_stores_nothing() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
     let client = cached(plain(), told(layer.clone()));
@@ -486,7 +486,7 @@ async fn a_body_that_breaks_off_is_an_error_with_the_clients_as_its_source_and_i
 }
 
 #[tokio::test]
-async fn each_piece_of_a_body_reaches_the_caller_before_the_next_is_sent() {
+async fn body_chunks_are_forwarded_on_arrival() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
     let client = cached(plain(), told(layer.clone()));
@@ -502,7 +502,7 @@ async fn each_piece_of_a_body_reaches_the_caller_before_the_next_is_sent() {
 }
 
 #[tokio::test]
-async fn options_of_a_request_reach_the_cache() {
+async fn cache_options_extension_is_respected() {
     use tower_response_cache::{CacheMode, CacheOptions, scope};
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let client = cached(plain(), told(layer()));
@@ -519,7 +519,7 @@ async fn options_of_a_request_reach_the_cache() {
 }
 
 #[tokio::test]
-async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
+async fn request_content_is_part_of_key() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let layer =
         CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).max_content_bytes(20);
@@ -546,7 +546,7 @@ async fn requests_with_content_are_told_apart_by_it_and_sent_whole() {
 }
 
 #[tokio::test]
-async fn what_a_filter_leaves_out_is_taken_to_change_something() {
+async fn filtered_out_post_invalidates_entry() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     for waits in [false, true] {
         let reads = |parts: &http::request::Parts| !parts.headers.contains_key("x-changes");

@@ -64,13 +64,13 @@ async fn drop_one(leader: bool, stale: bool) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_dropped_at_any_await_costs_the_others_nothing() {
+async fn leader_dropped_at_any_await_harms_no_follower() {
     assert!(drop_one(true, false).await > 4);
     assert!(drop_one(true, true).await > 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_dropped_at_any_await_costs_the_others_nothing() {
+async fn follower_dropped_at_any_await_harms_no_other() {
     assert!(drop_one(false, false).await > 4);
     assert!(drop_one(false, true).await > 4);
 }

@@ -56,7 +56,7 @@ async fn readers_of<S: tower_response_cache::storage::Storage>(
 
 /// A server frames a response by its hint: an exact one for half a body makes a whole response of it.
 #[tokio::test(start_paused = true)]
-async fn hint_of_a_broken_body_is_not_exact() {
+async fn size_hint_of_broken_body_is_inexact() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data("half");
@@ -73,7 +73,7 @@ async fn hint_of_a_broken_body_is_not_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_of_a_whole_body_is_exact() {
+async fn size_hint_of_complete_body_is_exact() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data("whole");
@@ -84,7 +84,7 @@ async fn hint_of_a_whole_body_is_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_follows_the_announced_length_until_it_is_broken() {
+async fn size_hint_follows_content_length_until_violated() {
     for (pieces, ends) in [(&["0123456789"][..], true), (&["01234"], true), (&["01234", "56789ab"], false)] {
         let world = World::new();
         let fields = [("cache-control", "max-age=60"), ("content-length", "10")];
@@ -102,7 +102,7 @@ async fn hint_follows_the_announced_length_until_it_is_broken() {
 
 /// Either field alone would be fine; with both, the length is the sender's claim about another framing (RFC 9112 §6.3).
 #[tokio::test(start_paused = true)]
-async fn length_beside_transfer_encoding_is_not_believed() {
+async fn content_length_is_ignored_with_transfer_encoding() {
     let world = World::new();
     let fields = [("cache-control", "max-age=60"), ("content-length", "5"), ("transfer-encoding", "chunked")];
     let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
@@ -120,7 +120,7 @@ async fn length_beside_transfer_encoding_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_that_goes_on_after_its_length_is_not_stored() {
+async fn body_exceeding_content_length_is_not_stored() {
     let world = World::new();
     let fields = [("cache-control", "max-age=60"), ("content-length", "5")];
     let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
@@ -143,7 +143,7 @@ async fn join<S: tower_response_cache::storage::Storage>(world: &World<S>) -> Bo
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_frame_reaches_everybody_when_it_comes() {
+async fn each_frame_reaches_all_readers_on_arrival() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 3).await;
     for frame in ["one", "two", "three"] {
@@ -156,7 +156,7 @@ async fn each_frame_reaches_everybody_when_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_woken_though_another_drives_or_has_gone() {
+async fn waiting_readers_are_woken_after_driver_drops() {
     let world = World::new();
     let (sender, bodies) = readers(&world, 4).await;
     let collect = |body: Body| Task::new(async move { body.collect().await.unwrap().to_bytes() });
@@ -170,7 +170,7 @@ async fn who_waits_is_woken_though_another_drives_or_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_responses_in_one_task_are_read_in_either_order() {
+async fn two_bodies_in_one_task_never_deadlock() {
     for first in [0, 1] {
         let world = World::with(|builder| builder.chunk_bytes(1000));
         let (sender, mut bodies) = readers(&world, 2).await;
@@ -187,7 +187,7 @@ async fn two_responses_in_one_task_are_read_in_either_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_stops_or_drops_its_body_stalls_nobody_and_it_is_stored() {
+async fn leader_not_reading_its_body_stalls_no_follower() {
     for drops in [false, true] {
         let world = World::with(|builder| builder.chunk_bytes(64));
         let (sender, mut bodies) = readers(&world, 2).await;
@@ -207,7 +207,7 @@ async fn a_leader_that_stops_or_drops_its_body_stalls_nobody_and_it_is_stored() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_late_gets_it_from_the_beginning_and_then_along_with_the_others() {
+async fn late_follower_reads_body_from_the_beginning() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 1).await;
     for _ in 0..10 {
@@ -228,7 +228,7 @@ async fn who_comes_late_gets_it_from_the_beginning_and_then_along_with_the_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
+async fn download_ends_when_all_readers_drop() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data(vec![1; 100]);
@@ -243,7 +243,7 @@ async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
+async fn finish_on_drop_stores_body_without_readers() {
     let world = World::with(|builder| builder.chunk_bytes(10).finish_on_drop(true));
     let (sender, bodies) = readers(&world, 2).await;
     drop(bodies);
@@ -269,7 +269,7 @@ async fn replacing<S: tower_response_cache::storage::Storage>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn replacement_that_its_caller_drops_is_let_go() {
+async fn replacement_dropped_by_caller_ends_download() {
     for (finishes, asked) in [
         (false, [].as_slice()),
         (true, &[]),
@@ -292,7 +292,7 @@ async fn replacement_that_its_caller_drops_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_behind_an_answered_part_is_stored() {
+async fn whole_body_is_stored_after_partial_answer() {
     for (asked, code, part) in [
         (("range", "bytes=2-4"), 206, "234"),
         (("range", "bytes=20-"), 416, ""),
@@ -312,7 +312,7 @@ async fn rest_behind_an_answered_part_is_stored() {
 }
 
 #[test]
-fn body_dropped_with_its_runtime_is_let_go() {
+fn runtime_shutdown_drops_the_download() {
     let world = World::with(|builder| builder.finish_on_drop(true));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = runtime.block_on(async {
@@ -327,7 +327,7 @@ fn body_dropped_with_its_runtime_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
+async fn body_error_reaches_all_readers() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 3).await;
     sender.data(vec![1; 25]);
@@ -344,7 +344,7 @@ async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_shorter_than_announced_is_an_error_for_those_who_follow() {
+async fn short_body_is_an_error_for_followers() {
     let world = World::new();
     let fields = &[("cache-control", "max-age=60"), ("content-length", "10")];
     let (sender, mut bodies) = readers_of(&world, 2, fields).await;
@@ -355,7 +355,7 @@ async fn a_body_shorter_than_announced_is_an_error_for_those_who_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trailers_reach_everybody() {
+async fn trailers_reach_all_readers() {
     let world = World::new();
     let (sender, bodies) = readers(&world, 2).await;
     sender.data("body");
@@ -370,7 +370,7 @@ async fn trailers_reach_everybody() {
 
 /// What is for one user reaches no other, as a trailer either.
 #[tokio::test(start_paused = true)]
-async fn private_trailers_reach_the_first_alone() {
+async fn private_trailers_reach_only_the_leader() {
     let world = World::with(|builder| builder.shared(true));
     let control = "max-age=60, private=\"x-user\", no-cache=\"x-checked\"";
     let (sender, bodies) = readers_of(&world, 2, &[("cache-control", control), ("trailer", "x-user")]).await;
@@ -397,7 +397,7 @@ async fn private_trailers_reach_the_first_alone() {
 
 /// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
 #[tokio::test(start_paused = true)]
-async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
+async fn oversized_body_reaches_all_readers_unstored() {
     let world = World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(10_000));
     let (sender, bodies) = readers(&world, 3).await;
     let mut whole = Vec::new();
@@ -419,7 +419,7 @@ async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
+async fn slow_reader_alone_fails_after_body_timeout() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -442,7 +442,7 @@ async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
 
 /// A frame now and then is no pace: the time is for all that the reader is behind.
 #[tokio::test(start_paused = true)]
-async fn reader_that_trickles_is_left_behind() {
+async fn trickling_reader_fails_after_body_timeout() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -468,7 +468,7 @@ async fn reader_that_trickles_is_left_behind() {
 
 /// One who has caught up in time has all of its time again.
 #[tokio::test(start_paused = true)]
-async fn reader_that_keeps_pace_is_never_cut() {
+async fn steady_reader_is_never_cut_off() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -495,7 +495,7 @@ async fn next_or(body: &mut Body) -> Result<(), tower_response_cache::BodyError>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_in_the_middle_ends_the_storing_and_no_body() {
+async fn storage_failure_ends_storing_but_no_body() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.chunk_bytes(1000));
     let (sender, mut bodies) = readers(&world, 2).await;
@@ -529,7 +529,7 @@ impl AsRef<[u8]> for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_holds_what_is_not_stored_yet_and_nothing_else() {
+async fn memory_holds_only_frames_not_yet_stored() {
     let world = World::with(|builder| builder.chunk_bytes(1000));
     let (sender, mut bodies) = readers(&world, 2).await;
     let alive = Arc::new(AtomicUsize::new(0));

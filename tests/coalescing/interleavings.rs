@@ -243,7 +243,7 @@ async fn two_requests_make_one_fetch_in_every_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_dropped_at_any_time_leaves_the_other_well_in_every_order() {
+async fn dropped_request_leaves_other_intact_in_every_order() {
     // Who comes after the only one who waited was dropped begins anew.
     let runs = all(Callers::OfOne(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two requests of which one is dropped");
@@ -251,21 +251,21 @@ async fn one_of_two_dropped_at_any_time_leaves_the_other_well_in_every_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_processes_with_a_lease_make_one_fetch_in_every_order() {
+async fn two_processes_make_one_fetch_in_every_order() {
     let runs = all(Callers::Each(2), false, |_| 1).await;
     println!("{runs} orders of two processes");
     assert!(runs > 500);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_processes_with_a_lease_dropped_at_any_time_leaves_the_other_well_in_every_order() {
+async fn dropped_process_leaves_other_intact_in_every_order() {
     let runs = all(Callers::Each(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two processes of which one gives up");
     assert!(runs > 1000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_of_them_in_thousands_of_random_orders() {
+async fn many_requests_complete_in_random_orders() {
     let seed = std::env::var("ORDERS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("ORDERS_SEED={seed}");

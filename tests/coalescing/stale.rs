@@ -15,7 +15,7 @@ fn confirm(call: Call) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_it_is_revalidated_all_are_answered_at_once_and_one_refresh_is_made() {
+async fn stale_while_revalidate_makes_one_refresh() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut herd = world.herd(100, &[]);
@@ -28,7 +28,7 @@ async fn while_it_is_revalidated_all_are_answered_at_once_and_one_refresh_is_mad
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_in_the_foreground_joins_the_refresh() {
+async fn foreground_request_joins_background_refresh() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[])];
@@ -44,7 +44,7 @@ async fn a_request_in_the_foreground_joins_the_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_joins_what_is_asked_in_the_foreground() {
+async fn background_refresh_joins_foreground_fetch() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
@@ -56,7 +56,7 @@ async fn a_refresh_joins_what_is_asked_in_the_foreground() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_in_the_response_goes_before_the_setting_and_must_revalidate_before_both() {
+async fn response_directives_override_stale_while_revalidate_setting() {
     for (directives, stale) in [
         ("max-age=10", true),
         ("max-age=10, stale-while-revalidate=0", false),
@@ -71,7 +71,7 @@ async fn a_window_in_the_response_goes_before_the_setting_and_must_revalidate_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_origin_fails_all_who_wait_get_the_stale_response() {
+async fn stale_if_error_serves_all_waiting_requests() {
     for code in [None, Some(500), Some(502), Some(503), Some(504)] {
         let world = World::with(|builder| builder.stale_if_error(60 * SECOND));
         world.store(VALID, "stored", 11 * SECOND).await;
@@ -89,7 +89,7 @@ async fn when_the_origin_fails_all_who_wait_get_the_stale_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
+async fn failing_origin_gets_one_background_probe() {
     let world = World::with(|builder| builder.stale_if_error(3600 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut first = [world.ask(&[])];
@@ -123,7 +123,7 @@ async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_allowed() {
+async fn stale_if_error_serves_after_coalesce_timeout() {
     let world = World::with(|builder| builder.stale_if_error(3600 * SECOND).coalesce_timeout(3 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut leader = world.ask(&[]);
@@ -135,7 +135,7 @@ async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_al
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_for_often_is_refreshed_before_it_expires() {
+async fn popular_entry_is_refreshed_before_expiry() {
     let world = World::with(|builder| builder.refresh_early(SECOND));
     world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 49 * SECOND).await;
     let hits = |many: usize| (0..many).map(|_| world.ask(&[]).run().unwrap().unwrap().status.word());

@@ -35,7 +35,7 @@ fn post() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_store_is_a_miss_and_says_so() {
+async fn failing_storage_is_reported_as_miss() {
     let (cache, _) = fixture(Mode::Failing);
     for _ in 0..20 {
         let answer = cache.get(A).await;
@@ -47,7 +47,7 @@ async fn a_failing_store_is_a_miss_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_store_costs_its_deadline_and_then_nothing() {
+async fn hung_storage_is_skipped_after_timeouts() {
     let (cache, storage) = fixture(Mode::Hung);
     let began = Instant::now();
     assert_eq!(cache.get(A).await.body, "version 0");
@@ -61,7 +61,7 @@ async fn a_hung_store_costs_its_deadline_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_back_is_used_again() {
+async fn recovered_storage_is_used_again() {
     let (cache, storage) = fixture(Mode::Failing);
     for _ in 0..10 {
         cache.get(A).await;
@@ -73,7 +73,7 @@ async fn a_store_that_is_back_is_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_only_store_serves_hits_and_stores_nothing() {
+async fn read_only_storage_still_serves_hits() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::ReadOnly);
@@ -84,7 +84,7 @@ async fn a_read_only_store_serves_hits_and_stores_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
+async fn full_storage_serves_hits_and_deletes_invalidated_responses() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::Full);
@@ -103,7 +103,7 @@ async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
+async fn missing_chunk_is_miss_only_when_needed() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
     let storage = Faulty::new(Mode::Well);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
@@ -124,7 +124,7 @@ async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_closed_answers_503_and_asks_nobody() {
+async fn fail_closed_answers_503_without_fetching() {
     let origin = Origin::new(|_| response(&[], "v"));
     let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed(true));
     let answer = cache.get(A).await;
@@ -133,7 +133,7 @@ async fn fail_closed_answers_503_and_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidation_that_the_store_did_not_take_is_not_forgotten() {
+async fn failed_invalidation_stays_in_effect() {
     for mode in [Mode::Failing, Mode::Hung, Mode::HungWrites] {
         let (cache, storage) = fixture(Mode::Well);
         cache.get(A).await;
@@ -151,7 +151,7 @@ async fn an_invalidation_that_the_store_did_not_take_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_owed_is_carried_out_without_a_request() {
+async fn pending_invalidation_is_written_without_request() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::HungWrites);
@@ -168,7 +168,7 @@ async fn what_is_owed_is_carried_out_without_a_request() {
 /// What is announced while it is being written is let go of with the task that writes it: a body would stay in memory, and
 /// be served though the store has nothing.
 #[test]
-fn writes_end_with_their_runtime() {
+fn in_flight_writes_end_with_their_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (chunk_bytes, freshens) in [(4, false), (1024, false), (1024, true)] {
         let storage = Faulty::new(Mode::Well);
@@ -198,7 +198,7 @@ fn writes_end_with_their_runtime() {
 
 /// Programs that are else synchronous have a runtime for each call.
 #[test]
-fn owed_invalidation_outlives_its_runtime() {
+fn pending_invalidation_outlives_its_runtime() {
     const B: &str = "http://example.com/b";
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -222,7 +222,7 @@ fn owed_invalidation_outlives_its_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() {
+async fn pending_invalidation_prevents_storing() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.status.stored(), Stored::No(NotStored::StorageFailed));
@@ -230,7 +230,7 @@ async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetch_begun_before_overflow_is_not_stored() {
+async fn overflowing_invalidations_prevent_storing_earlier_fetch() {
     let storage = Faulty::new(Mode::Well);
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let origin = {
@@ -273,7 +273,7 @@ async fn fetch_begun_before_overflow_is_not_stored() {
 }
 
 #[tokio::test]
-async fn damaged_records_of_every_kind_are_a_miss() {
+async fn damaged_record_is_a_miss() {
     let storage = MemoryStorage::new();
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789")),
@@ -321,7 +321,7 @@ async fn chunked() -> (Fixture, MemoryStorage, Vec<Key>) {
 }
 
 #[tokio::test]
-async fn a_body_of_which_a_chunk_is_gone_is_fetched_again() {
+async fn body_with_missing_chunk_is_fetched_again() {
     for part in 0..4 {
         let (cache, storage, chunks) = chunked().await;
         storage.delete(chunks[part]).await.unwrap();
@@ -332,7 +332,7 @@ async fn a_body_of_which_a_chunk_is_gone_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_out_of_use() {
+async fn damaged_later_chunk_fails_body_and_discards_entry() {
     use http_body_util::BodyExt;
     for damage in [None, Some("ab"), Some("too long")] {
         let (cache, storage, chunks) = chunked().await;
@@ -356,7 +356,7 @@ async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_o
 }
 
 #[tokio::test]
-async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
+async fn revalidated_missing_body_is_fetched_unconditionally() {
     let storage = MemoryStorage::new();
     let origin = Origin::new(|request| {
         if request.headers().contains_key("if-none-match") {
@@ -424,7 +424,7 @@ impl Storage for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_misses_never_turns_hits_off() {
+async fn burst_of_misses_keeps_hits_working() {
     for takes in [Duration::from_millis(1), Duration::from_millis(50), Duration::from_secs(3600)] {
         let storage = Slow::new(takes);
         let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
@@ -467,7 +467,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
+async fn hung_writes_keep_invalidations_and_hits() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     cache.get("http://example.com/b").await;
@@ -488,7 +488,7 @@ async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn closing_by_the_layer_waits_for_what_was_begun() {
+async fn close_waits_for_in_flight_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.sqlite");
     let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
@@ -508,7 +508,7 @@ async fn closing_by_the_layer_waits_for_what_was_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_misses_at_once_are_bounded() {
+async fn concurrent_misses_bound_waiting_writes() {
     use std::sync::atomic::Ordering::SeqCst;
     let storage = Slow::new(Duration::from_millis(50));
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
@@ -542,7 +542,7 @@ async fn ten_thousand_misses_at_once_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
+async fn busy_storage_does_not_prevent_coalescing() {
     let storage = Slow::new(Duration::from_secs(3600));
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let fetched = Arc::<AtomicUsize>::default();
@@ -583,7 +583,7 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_that_hang_leave_writes_alone() {
+async fn hung_reads_do_not_prevent_writes() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::HungReads);
@@ -601,7 +601,7 @@ async fn reads_that_hang_leave_writes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_fails_every_other_time_serves_nothing_wrong() {
+async fn alternating_failures_never_serve_outdated_response() {
     let (cache, storage) = fixture(Mode::Alternating);
     for round in 0..200 {
         if round % 7 == 0 {
@@ -639,7 +639,7 @@ impl Storage for NoChunks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
+async fn failing_chunk_writes_leave_small_bodies_storable() {
     for panics in [false, true] {
         let storage = NoChunks { inner: MemoryStorage::new(), panics };
         let origin = Origin::new(|request| {
@@ -683,7 +683,7 @@ impl Storage for OneEntry {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
+async fn missing_body_is_not_freshened_during_writes() {
     // The first time the chunks are kept for long enough already, the second time their expiry would have to be moved.
     for seconds in [100, 3 * 24 * 60 * 60] {
         let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
@@ -738,7 +738,7 @@ impl Storage for Unreadable {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unreadable_entry_holds_up_no_invalidation() {
+async fn unreadable_entry_does_not_block_invalidations() {
     let storage = Unreadable { inner: MemoryStorage::new(), key: Arc::default(), refuses: Arc::default() };
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x"));
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
@@ -831,7 +831,7 @@ impl Storage for PanickingNow {
 }
 
 #[tokio::test]
-async fn panic_of_read_now_fails_no_request() {
+async fn panicking_read_now_fails_no_request() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "x"));
     let cache = Fixture::with(origin, PanickingNow(MemoryStorage::new()), |builder| builder);
     assert_eq!(cache.get(A).await.word(), "miss");
@@ -839,7 +839,7 @@ async fn panic_of_read_now_fails_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn storage_that_panics_leaves_nothing_in_flight() {
+async fn panicking_storage_leaves_no_in_flight_writes() {
     const WELL: usize = usize::MAX / 2;
     for (when_called, chunk_bytes) in [(false, 4), (false, 1024), (true, 4), (true, 1024)] {
         for good in 0..8 {
@@ -863,7 +863,7 @@ async fn storage_that_panics_leaves_nothing_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_does_not_wait_for_a_storage_that_hangs() {
+async fn close_does_not_wait_for_hung_storage() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.get(A).await;
     let began = Instant::now();

@@ -38,7 +38,7 @@ async fn settled(cache: &Fixture<Counting>, storage: &Counting) -> (Vec<(Kind, u
 }
 
 #[tokio::test]
-async fn a_304_writes_the_head_alone() {
+async fn not_modified_writes_only_the_head() {
     for len in [500, 20_000, 100_000, 1_000_000] {
         let storage = Counting::new(4096);
         let origin = confirming(len, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
@@ -63,7 +63,7 @@ async fn a_304_writes_the_head_alone() {
 }
 
 #[tokio::test]
-async fn a_background_refresh_writes_the_head_alone() {
+async fn background_refresh_writes_only_the_head() {
     let storage = Counting::new(4096);
     let fields = &[("cache-control", "max-age=1, stale-while-revalidate=999"), ("etag", "\"1\"")];
     let cache = Fixture::with(confirming(300_000, fields), storage.clone(), |builder| builder);
@@ -78,7 +78,7 @@ async fn a_background_refresh_writes_the_head_alone() {
 }
 
 #[tokio::test]
-async fn a_confirmed_variant_moves_its_head_seldom() {
+async fn freshened_variant_rarely_extends_other_records() {
     let storage = Counting::new(4096);
     let fields =
         &[("cache-control", "no-cache"), ("etag", "\"1\""), ("vary", "x-a"), ("cache-groups", "\"g\"")];
@@ -99,7 +99,7 @@ async fn a_confirmed_variant_moves_its_head_seldom() {
 }
 
 #[tokio::test]
-async fn a_setting_has_bodies_within_their_records() {
+async fn inline_bytes_stores_body_in_head_record() {
     let storage = Counting::new(4096);
     let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder.inline_bytes(20_000));
@@ -109,7 +109,7 @@ async fn a_setting_has_bodies_within_their_records() {
 }
 
 #[tokio::test]
-async fn a_confirmed_body_leaves_its_record() {
+async fn freshened_inline_body_moves_to_chunk() {
     let storage = Counting::new(4096);
     let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let before = Fixture::with(origin.clone(), storage.clone(), |builder| builder.inline_bytes(20_000));
@@ -124,7 +124,7 @@ async fn a_confirmed_body_leaves_its_record() {
 }
 
 #[tokio::test]
-async fn another_requests_variant_has_a_chunk_of_its_own() {
+async fn revalidated_variant_gets_its_own_chunk() {
     let storage = Counting::new(4096);
     let fields = &[("cache-control", "max-age=99"), ("etag", "\"1\""), ("vary", "x-a")];
     let cache = Fixture::with(confirming(20_000, fields), storage.clone(), |builder| builder);
@@ -149,7 +149,7 @@ struct Truth {
 }
 
 #[tokio::test]
-async fn no_chunk_goes_before_what_names_it() {
+async fn chunks_outlive_records_that_name_them() {
     let mut moves = 0;
     for seed in 0..30 {
         fastrand::seed(seed);
@@ -218,7 +218,7 @@ async fn no_chunk_goes_before_what_names_it() {
 }
 
 #[tokio::test]
-async fn hours_of_304s_move_chunks_seldom() {
+async fn repeated_not_modified_rarely_extends_chunks() {
     let storage = Counting::new(4096);
     let origin = confirming(100_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
@@ -233,7 +233,7 @@ async fn hours_of_304s_move_chunks_seldom() {
 }
 
 #[tokio::test]
-async fn a_reader_of_a_replaced_body_has_an_hour() {
+async fn replaced_body_stays_readable_for_an_hour() {
     let storage = Counting::new(100);
     let mut version = 0;
     let origin = Origin::new(move |_| {
@@ -256,7 +256,7 @@ async fn a_reader_of_a_replaced_body_has_an_hour() {
 }
 
 #[tokio::test]
-async fn a_record_whose_chunks_were_not_moved_lives_no_longer() {
+async fn record_expires_with_unextended_chunks() {
     let storage = Counting::new(100);
     let origin = confirming(1000, &[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);

@@ -53,7 +53,7 @@ fn compressing() -> impl Service<
 }
 
 #[tokio::test]
-async fn decompression_above_keeps_bodies_compressed_and_callers_see_them_plain() {
+async fn decompression_above_serves_plain_bodies() {
     let service =
         ServiceBuilder::new().layer(DecompressionLayer::new()).layer(cache()).service(compressing());
     for word in ["miss", "hit"] {
@@ -64,7 +64,7 @@ async fn decompression_above_keeps_bodies_compressed_and_callers_see_them_plain(
 }
 
 #[tokio::test]
-async fn decompression_below_stores_plain_bodies_under_plain_headers() {
+async fn decompression_below_stores_plain_bodies() {
     let service =
         ServiceBuilder::new().layer(cache()).layer(DecompressionLayer::new()).service(compressing());
     for word in ["miss", "hit"] {
@@ -107,7 +107,7 @@ async fn redirects_followed_above_cache_each_hop() {
 
 #[tokio::test]
 #[cfg(feature = "follow-redirect")]
-async fn redirects_followed_below_are_not_stored_under_the_first_uri() {
+async fn redirects_followed_below_are_not_stored() {
     let origin = redirecting();
     let service = ServiceBuilder::new().layer(cache()).layer(FollowRedirectLayer::new()).service(origin);
     for _ in 0..2 {
@@ -140,7 +140,7 @@ impl<B, E> Policy<Request<ReqBody>, Response<B>, E> for Again {
 }
 
 #[tokio::test]
-async fn retries_above_and_below_end_with_one_stored_response() {
+async fn retries_above_and_below_store_final_response() {
     let failing_once = || {
         let mut asked = 0;
         Origin::new(move |_| {
@@ -171,7 +171,7 @@ async fn retries_above_and_below_end_with_one_stored_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_above_stores_nothing_and_holds_up_nobody() {
+async fn timeout_above_stores_nothing_and_blocks_nothing() {
     let mut asked = 0;
     let origin = service_fn(move |_: Request<ReqBody>| {
         asked += 1;
@@ -196,7 +196,7 @@ async fn a_timeout_above_stores_nothing_and_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_below_is_the_inner_error() {
+async fn timeout_below_is_returned_as_inner_error() {
     let origin = service_fn(|_: Request<ReqBody>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let service =
         ServiceBuilder::new().layer(cache()).layer(TimeoutLayer::new(Duration::from_secs(1))).service(origin);
@@ -205,7 +205,7 @@ async fn a_timeout_below_is_the_inner_error() {
 }
 
 #[tokio::test]
-async fn one_at_a_time_below_never_deadlocks_though_the_service_is_kept() {
+async fn concurrency_limit_below_never_deadlocks() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=1")], "v"));
     let mut service =
         ServiceBuilder::new().layer(cache()).layer(ConcurrencyLimitLayer::new(1)).service(origin);
@@ -239,7 +239,7 @@ impl Service<Request<ReqBody>> for NeverAgain {
 }
 
 #[tokio::test]
-async fn hits_are_served_while_the_inner_service_is_not_ready() {
+async fn hits_are_served_without_inner_readiness() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "v"));
     let service = cache().layer(NeverAgain { origin });
     assert_eq!(ask(&service, get("http://example.com/")).await.3.word(), "miss");

@@ -141,7 +141,7 @@ fn cache_does_what_the_model_allows() {
 }
 
 #[test]
-fn seed_is_lived_alike_again() {
+fn seed_replays_deterministically() {
     let _alone = alone();
     let demands = Demands::of_run();
     for seed in 0..50 {

@@ -137,7 +137,7 @@ fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
 }
 
 #[test]
-fn the_page_and_a_run_agree() {
+fn metrics_page_lists_every_emitted_metric() {
     // For all threads, since some stores have their own.
     let recorder = recorder();
     let handle = recorder.handle();
@@ -167,7 +167,7 @@ fn the_page_and_a_run_agree() {
 }
 
 #[test]
-fn a_body_that_is_dropped_half_way_counts_what_was_given() {
+fn dropped_body_counts_only_bytes_read() {
     let text = told(async || {
         let layer = CacheLayer::builder(MemoryStorage::new()).metrics_label("bytes").build().unwrap();
         let frames = service_fn(async |_: Request<Full<Bytes>>| {
@@ -194,7 +194,7 @@ fn a_body_that_is_dropped_half_way_counts_what_was_given() {
 }
 
 #[test]
-fn a_recorder_that_comes_later_is_told_what_happens_then() {
+fn late_recorder_receives_only_later_metrics() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let origin = Origin::always(Response::builder().header("cache-control", "max-age=60"), "a");
     let cache = Fixture::with(origin, MemoryStorage::new(), |builder| builder.metrics_label("later"));
@@ -209,7 +209,7 @@ fn a_recorder_that_comes_later_is_told_what_happens_then() {
 }
 
 #[test]
-fn levels_go_down_again() {
+fn gauges_return_to_zero() {
     let mut open = String::new();
     let (recorder, runtime) =
         (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
@@ -249,7 +249,7 @@ impl Storage for Asked {
 }
 
 #[test]
-fn the_bytes_of_a_storage_are_shown_now_and_then() {
+fn storage_bytes_gauge_is_updated_occasionally() {
     let asked = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
     let storage = Asked(MemoryStorage::new(), std::sync::Arc::clone(&asked));
     let text = told(async || {

@@ -78,7 +78,7 @@ fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -
 }
 
 #[test]
-fn a_fetch_and_an_invalidation_in_every_order() {
+fn fetch_and_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -92,7 +92,7 @@ fn a_fetch_and_an_invalidation_in_every_order() {
 }
 
 #[test]
-fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
+fn fetch_and_group_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -104,7 +104,7 @@ fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
 }
 
 #[test]
-fn two_overlapping_fetches_in_every_order() {
+fn overlapping_fetches_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.get(1, "1");
@@ -115,7 +115,7 @@ fn two_overlapping_fetches_in_every_order() {
 }
 
 #[test]
-fn two_variants_at_once_in_every_order() {
+fn concurrent_variants_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.get(1, "2");
@@ -127,7 +127,7 @@ fn two_variants_at_once_in_every_order() {
 }
 
 #[test]
-fn a_revalidation_and_an_invalidation_in_every_order() {
+fn revalidation_and_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -208,7 +208,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
 }
 
 #[test]
-fn long_random_lives_with_every_misfortune() {
+fn random_processes_keep_invariants_under_faults() {
     let lives = std::env::var("PROTOCOL_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(3000);
     for seed in 1..=lives {
         if let Err(violation) = block_on(random_life(seed)) {
