@@ -1,4 +1,4 @@
-//! Before an axum server.
+//! The layer in an axum server.
 
 #[path = "../../examples/axum_server.rs"]
 mod axum_server;
@@ -39,7 +39,7 @@ async fn nested_routers_do_not_share_entries() {
 
 #[tokio::test]
 async fn head_of_streamed_body_has_content_length() {
-    // No length of its own: the handler streams.
+    // The handler streams, so that the response has no Content-Length.
     let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
     let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
@@ -67,7 +67,7 @@ async fn rewritten_uri_has_its_own_entry() {
     };
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let cached = layer.layer(axum::Router::new().fallback(page));
-    // `/me` is the page of the user who asks.
+    // A layer above rewrites `/me` to the page of the requesting user.
     let rewritten = tower::util::MapRequestLayer::new(|mut request: axum::extract::Request| {
         if request.uri().path() == "/me" {
             let user = request.headers()["x-user"].to_str().unwrap();
@@ -142,8 +142,8 @@ async fn default_authority_makes_relative_requests_cacheable() {
     let with = app(CacheLayer::builder(MemoryStorage::new()).default_authority("example.com"));
     assert_eq!(ask(&with, None).await.0, "miss");
     assert_eq!(ask(&with, None).await.0, "hit");
-    assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "it is the same URI");
+    assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "the URI is the same");
     assert_eq!(ask(&with, Some("example.org")).await.0, "miss", "the request's own host counts");
-    // What is malformed is not replaced.
+    // A malformed host is not replaced.
     assert!(ask(&with, Some("a/b")).await.1.ends_with("detail=malformed-host"));
 }

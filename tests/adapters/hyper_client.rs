@@ -1,4 +1,4 @@
-//! Under hyper's client, over real sockets.
+//! The layer around hyper's client, over real sockets.
 
 #[path = "../../examples/hyper_client.rs"]
 mod example;
@@ -56,7 +56,7 @@ async fn broken_body_is_streamed_but_not_stored() {
         pieces.send(Ok(Bytes::from(piece))).await.unwrap();
         let frame = tokio::time::timeout(Duration::from_secs(10), body.frame())
             .await
-            .expect("it is passed on at once");
+            .expect("the frame is forwarded at once");
         assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), piece);
     }
     pieces.send(Err(std::io::Error::other("broken"))).await.unwrap();
@@ -64,7 +64,7 @@ async fn broken_body_is_streamed_but_not_stored() {
     drop(body);
     layer.idle().await;
     let keys: Vec<_> = futures_util::TryStreamExt::try_collect(storage.values()).await.unwrap();
-    // A placeholder at most: nothing that could be served.
+    // At most a placeholder is stored, which is never served.
     assert!(keys.iter().all(|(_, record)| record.payload().len() < 64));
 }
 

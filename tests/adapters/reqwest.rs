@@ -21,8 +21,8 @@ fn layer() -> CacheLayer<MemoryStorage> {
     CacheLayer::new(MemoryStorage::new())
 }
 
-/// A cache that knows that the client adds nothing.
-fn told(layer: CacheLayer<MemoryStorage>) -> Cached {
+/// A cache around a client that adds no header fields.
+fn without_client_headers(layer: CacheLayer<MemoryStorage>) -> Cached {
     CacheMiddleware::new(layer).client_headers(&HeaderMap::new())
 }
 
@@ -43,7 +43,7 @@ fn status(response: &Response) -> CacheStatus {
     *response.extensions().get::<CacheStatus>().expect("every response has a status")
 }
 
-/// Fetches a URL to its last byte: the status, the URL that the response says, and the body.
+/// Fetches a URL. Returns the cache status, the URL of the response, and the whole body.
 async fn get(client: &ClientWithMiddleware, url: &str) -> (CacheStatus, Url, String) {
     let response = client.get(url).send().await.unwrap();
     (status(&response), response.url().clone(), response.text().await.unwrap())
@@ -61,7 +61,7 @@ async fn redirecting(code: u16) -> Origin {
 #[tokio::test]
 async fn hit_keeps_its_request_url() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     let url = origin.url("/a?b=c");
     for word in ["miss", "hit"] {
         let response = client.get(format!("{url}#part")).send().await.unwrap();
@@ -76,7 +76,7 @@ async fn hit_keeps_its_request_url() {
 async fn redirect_followed_by_client_is_not_stored() {
     let origin = redirecting(302).await;
     let client = Client::builder().no_proxy().build().unwrap();
-    let client = cached(client, told(layer()));
+    let client = cached(client, without_client_headers(layer()));
     for _ in 0..2 {
         let (status, url, body) = get(&client, &origin.url("/a")).await;
         assert_eq!((status.word(), status.stored()), ("miss", Stored::No(NotStored::Redirected)));
@@ -101,7 +101,7 @@ async fn redirected_not_modified_does_not_freshen_stored_response() {
     })
     .await;
     let client = Client::builder().no_proxy().build().unwrap();
-    let client = cached(client, told(layer()));
+    let client = cached(client, without_client_headers(layer()));
     assert_eq!(get(&client, &origin.url("/a")).await.2, "old a");
     let (status, url, body) = get(&client, &origin.url("/a")).await;
     assert_eq!((body.as_str(), url.path(), status.stored()), ("b", "/b", Stored::No(NotStored::Redirected)));
@@ -111,7 +111,7 @@ async fn redirected_not_modified_does_not_freshen_stored_response() {
 async fn redirect_followed_above_caches_each_hop() {
     for code in [301, 302, 303, 307, 308] {
         let origin = redirecting(code).await;
-        let client = following(told(layer()));
+        let client = following(without_client_headers(layer()));
         for word in ["miss", "hit"] {
             let response = client.get(origin.url("/a")).send().await.unwrap();
             assert_eq!((status(&response).word(), response.url().path()), (word, "/b"), "{code}");
@@ -131,14 +131,14 @@ async fn redirect_with_body_is_stored() {
         _ => answer("the end"),
     })
     .await;
-    let client = following(told(layer()));
+    let client = following(without_client_headers(layer()));
     for _ in 0..2 {
         client.get(origin.url("/a")).send().await.unwrap();
     }
     assert_eq!(
         origin.paths(),
         ["/a", "/b", "/a", "/b"].map(String::from)[..],
-        "neither says how long it is fresh"
+        "no response has explicit freshness"
     );
 
     let origin = Origin::start(|request| match request.uri().path() {
@@ -164,7 +164,7 @@ async fn redirect_changes_method_only_where_permitted() {
         (308, Method::POST, "POST", "content"),
     ] {
         let origin = redirecting(code).await;
-        let client = following(told(layer()));
+        let client = following(without_client_headers(layer()));
         let mut request = client.request(method.clone(), origin.url("/a")).header("content-type", "text/x");
         if method != Method::HEAD {
             request = request.body("content");
@@ -180,7 +180,7 @@ async fn redirect_changes_method_only_where_permitted() {
 #[tokio::test]
 async fn redirect_of_streamed_request_is_returned() {
     let origin = redirecting(307).await;
-    let client = following(told(layer()));
+    let client = following(without_client_headers(layer()));
     let stream = Body::wrap(http_body_util::Full::new(Bytes::from("content")));
     let response = client.post(origin.url("/a")).body(stream).send().await.unwrap();
     assert_eq!((response.status(), origin.count()), (StatusCode::TEMPORARY_REDIRECT, 1));
@@ -195,7 +195,7 @@ async fn redirect_drops_credentials_for_other_origin() {
         _ => redirect_to(302, &to),
     })
     .await;
-    let client = following(told(layer()));
+    let client = following(without_client_headers(layer()));
     let request = client.get(origin.url("/a")).header("authorization", "secret").header("cookie", "c=1");
     let response = request.header("x", "1").send().await.unwrap();
     assert_eq!(response.url().as_str(), other.url("/c"));
@@ -208,8 +208,10 @@ async fn redirect_drops_credentials_for_other_origin() {
 #[tokio::test]
 async fn redirect_loop_ends_with_error() {
     let origin = Origin::start(|_| redirect_to(302, "/a")).await;
-    let client =
-        ClientBuilder::new(plain()).with(FollowRedirects::new().limit(3)).with(told(layer())).build();
+    let client = ClientBuilder::new(plain())
+        .with(FollowRedirects::new().limit(3))
+        .with(without_client_headers(layer()))
+        .build();
     let error = client.get(origin.url("/a")).send().await.unwrap_err();
     let Error::Middleware(error) = error else { panic!("{error}") };
     assert_eq!(error.downcast_ref::<TooManyRedirects>().unwrap().limit(), 3);
@@ -224,14 +226,14 @@ async fn invalid_redirect_is_returned() {
         _ => redirect_to(302, "http://[bad"),
     })
     .await;
-    let client = following(told(layer()));
+    let client = following(without_client_headers(layer()));
     for path in ["/none", "/scheme", "/bad"] {
         let response = client.get(origin.url(path)).send().await.unwrap();
         assert_eq!((response.status(), response.url().path()), (StatusCode::FOUND, path));
     }
 }
 
-/// An origin that says who asks.
+/// An origin that returns the user and tenant of the request.
 async fn greeting(vary: &'static str) -> Origin {
     Origin::start(move |request| {
         let name = |name| {
@@ -267,16 +269,19 @@ async fn unknown_client_headers_store_only_public_responses() {
         assert_eq!(get(&client, &origin.url("/")).await.0.is_hit(), kept);
     }
     let origin = greeting("cookie").await;
-    assert_eq!(get(&cached(plain(), told(layer())), &origin.url("/")).await.0.stored(), Stored::Storing);
+    assert_eq!(
+        get(&cached(plain(), without_client_headers(layer())), &origin.url("/")).await.0.stored(),
+        Stored::Storing
+    );
 }
 
 #[tokio::test]
 async fn clients_with_unknown_headers_never_share_responses() {
-    let origin = greeting("accept").await; // it does not say what it depends on
+    let origin = greeting("accept").await; // Vary does not name the fields that the response depends on
     let layer = layer();
     let clients =
         ["ann", "bob"].map(|user| cached(client_of(user, "one").0, CacheMiddleware::new(layer.clone())));
-    let anonymous = cached(plain(), told(layer));
+    let anonymous = cached(plain(), without_client_headers(layer));
     assert_eq!(get(&anonymous, &origin.url("/")).await.0.stored(), Stored::Storing);
     for (user, client) in ["ann", "bob"].iter().zip(&clients) {
         assert_eq!(get(client, &origin.url("/")).await.2, format!("{user} one"));
@@ -301,7 +306,7 @@ async fn bare_not_modified_keeps_public_response() {
 #[tokio::test]
 async fn custom_key_applies_only_to_first_hop() {
     let origin = redirecting(301).await;
-    let client = following(told(layer()));
+    let client = following(without_client_headers(layer()));
     for word in ["miss", "hit"] {
         let request = client.get(origin.url("/a")).with_extension(CacheOptions::new().key("mine"));
         let response = request.send().await.unwrap();
@@ -309,7 +314,11 @@ async fn custom_key_applies_only_to_first_hop() {
         assert_eq!(response.text().await.unwrap(), "the end");
     }
     assert_eq!(get(&client, &origin.url("/b")).await.0.word(), "hit");
-    assert_eq!(get(&client, &origin.url("/a")).await.0.word(), "hit", "the end of an unnamed way");
+    assert_eq!(
+        get(&client, &origin.url("/a")).await.0.word(),
+        "hit",
+        "the redirect without a key is stored too"
+    );
     assert_eq!(origin.paths(), ["/a", "/b", "/a"].map(String::from)[..]);
 }
 
@@ -317,7 +326,7 @@ async fn custom_key_applies_only_to_first_hop() {
 async fn host_header_never_poisons_another_server() {
     let first = Origin::start(|_| answer("the first's").field("cache-control", "max-age=60")).await;
     let second = Origin::start(|_| answer("the second's").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     let url = second.url("/x");
     let authority = url.split('/').nth(2).unwrap().to_owned();
     let response = client.get(first.url("/x")).header("host", authority).send().await.unwrap();
@@ -352,7 +361,7 @@ async fn partition_shares_fetches_between_its_clients() {
     let client = |name| cached(plain(), CacheMiddleware::new(layer.clone()).partition(name));
     let (one, same, other, url) = (client("ann"), client("ann"), client("bob"), origin.url("/"));
     futures_util::future::join3(get(&one, &url), get(&same, &url), get(&other, &url)).await;
-    assert_eq!(origin.count(), 2, "both of one partition share a fetch");
+    assert_eq!(origin.count(), 2, "both clients of one partition share a fetch");
 }
 
 #[tokio::test]
@@ -394,7 +403,7 @@ async fn explicit_host_header_separates_entries() {
         answer(request.headers()["host"].as_bytes().to_vec()).field("cache-control", "max-age=60")
     })
     .await;
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     for word in ["miss", "hit"] {
         for host in ["one.example", "two.example"] {
             let response = client.get(origin.url("/")).header("host", host).send().await.unwrap();
@@ -420,7 +429,7 @@ async fn counting() -> (Origin, tower_response_cache::MockClock, CacheLayer<Memo
 #[tokio::test]
 async fn stale_request_fetches_without_refresh_client() {
     let (origin, clock, layer) = counting().await;
-    let client = cached(plain(), told(layer));
+    let client = cached(plain(), without_client_headers(layer));
     get(&client, &origin.url("/")).await;
     clock.advance(Duration::from_secs(11));
     let only = client.get(origin.url("/")).header("cache-control", "only-if-cached").send().await.unwrap();
@@ -434,7 +443,7 @@ async fn stale_request_fetches_without_refresh_client() {
 #[tokio::test]
 async fn refresh_client_refreshes_stale_response_in_background() {
     let (origin, clock, layer) = counting().await;
-    let client = cached(plain(), told(layer.clone()).refresh_with(plain()));
+    let client = cached(plain(), without_client_headers(layer.clone()).refresh_with(plain()));
     get(&client, &origin.url("/")).await;
     clock.advance(Duration::from_secs(11));
     let (status, _, body) = get(&client, &origin.url("/")).await;
@@ -447,7 +456,7 @@ async fn refresh_client_refreshes_stale_response_in_background() {
 #[tokio::test]
 async fn unsafe_request_invalidates_stored_response() {
     let origin = Origin::start(|_| answer("v").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     get(&client, &origin.url("/")).await;
     client.post(origin.url("/")).body("change").send().await.unwrap();
     assert_eq!(origin.last().body, "change");
@@ -456,7 +465,7 @@ async fn unsafe_request_invalidates_stored_response() {
 
 #[tokio::test]
 async fn client_errors_reach_caller_unchanged() {
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     let error = client.get(crate::sockets::refusing().await).send().await.unwrap_err();
     assert!(error.is_connect() && matches!(error, Error::Reqwest(_)), "{error:?}");
     let error = client.get("ftp://example.com/").send().await.unwrap_err();
@@ -471,7 +480,7 @@ async fn client_errors_reach_caller_unchanged() {
 async fn broken_body_reports_source_and_stores_nothing() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
-    let client = cached(plain(), told(layer.clone()));
+    let client = cached(plain(), without_client_headers(layer.clone()));
     let mut response = client.get(origin.url("/")).send().await.unwrap();
     assert_eq!(status(&response).stored(), Stored::Storing);
     pieces.send(Ok("half".into())).await.unwrap();
@@ -489,7 +498,7 @@ async fn broken_body_reports_source_and_stores_nothing() {
 async fn body_chunks_are_forwarded_on_arrival() {
     let (origin, pieces) = Origin::piecewise(&[("cache-control", "max-age=60")]).await;
     let layer = layer();
-    let client = cached(plain(), told(layer.clone()));
+    let client = cached(plain(), without_client_headers(layer.clone()));
     let mut response = client.get(origin.url("/")).send().await.unwrap();
     for piece in ["one", "two", "three"] {
         pieces.send(Ok(piece.into())).await.unwrap();
@@ -505,7 +514,7 @@ async fn body_chunks_are_forwarded_on_arrival() {
 async fn cache_options_extension_is_respected() {
     use tower_response_cache::{CacheMode, CacheOptions, scope};
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
-    let client = cached(plain(), told(layer()));
+    let client = cached(plain(), without_client_headers(layer()));
     let url = origin.url("/");
     let with = |options: CacheOptions| client.get(&url).with_extension(options).send();
     let word = |response: reqwest_middleware::Result<Response>| status(&response.unwrap()).word();
@@ -523,7 +532,7 @@ async fn request_content_is_part_of_key() {
     let origin = Origin::start(|_| answer("hello").field("cache-control", "max-age=60")).await;
     let layer =
         CacheLayer::builder(MemoryStorage::new()).methods([Method::GET, Method::POST]).max_content_bytes(20);
-    let client = cached(plain(), told(layer.build().unwrap()));
+    let client = cached(plain(), without_client_headers(layer.build().unwrap()));
     let post = |content: &'static str| {
         let request = client.post(origin.url("/")).header("content-type", "application/json");
         request.body(content).send()
@@ -555,7 +564,7 @@ async fn filtered_out_post_invalidates_entry() {
             false => builder.filter_request(reads),
             true => builder.filter_request_async(move |parts| std::future::ready(reads(parts))),
         };
-        let client = cached(plain(), told(builder.build().unwrap()));
+        let client = cached(plain(), without_client_headers(builder.build().unwrap()));
         let url = origin.url("/graphql");
         let post = async |name| {
             let response = client.post(&url).header(name, "1").body("{}").send().await.unwrap();
@@ -565,7 +574,11 @@ async fn filtered_out_post_invalidates_entry() {
         };
         get(&client, &url).await;
         assert_eq!((post("x-reads").await, post("x-reads").await), ("miss", "hit"));
-        assert_eq!(get(&client, &url).await.0.word(), "hit", "reading changes nothing");
+        assert_eq!(
+            get(&client, &url).await.0.word(),
+            "hit",
+            "a POST that passes the filter does not invalidate"
+        );
         assert_eq!(post("x-changes").await, "miss");
         assert_eq!(get(&client, &url).await.0.word(), "miss", "{waits}");
     }

@@ -1,4 +1,4 @@
-//! A body that several read while it comes.
+//! A body that several requests read while it is downloaded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn body(task: &mut Task<Answered>) -> Body {
     task.run().unwrap().unwrap().into_body()
 }
 
-/// The next frame's bytes, which are there; empty: the end.
+/// Returns the bytes of the next frame, which must be available. Empty bytes mean the end.
 fn next(body: &mut Body) -> Bytes {
     try_next(body).expect("a frame is there").unwrap()
 }
@@ -33,7 +33,7 @@ fn try_next(body: &mut Body) -> Option<Result<Bytes, tower_response_cache::BodyE
     Some(frame.transpose().map(|frame| frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default()))
 }
 
-/// So many callers, of whom the first leads, and the body that they read.
+/// Starts `many` requests, the first of which leads, and returns their bodies with the sender of the origin.
 async fn readers<S: tower_response_cache::storage::Storage>(
     world: &World<S>,
     many: usize,
@@ -54,7 +54,7 @@ async fn readers_of<S: tower_response_cache::storage::Storage>(
     (sender, tasks.iter_mut().map(body).collect())
 }
 
-/// A server frames a response by its hint: an exact one for half a body makes a whole response of it.
+/// A server frames a response by its size hint: an exact hint for half a body would make it look complete.
 #[tokio::test(start_paused = true)]
 async fn size_hint_of_broken_body_is_inexact() {
     let world = World::new();
@@ -114,7 +114,7 @@ async fn content_length_is_ignored_with_transfer_encoding() {
     while !next(&mut bodies[0]).is_empty() {}
     let mut second = [world.send(get("http://example.com/"))];
     settle(&mut second).await;
-    let hit = second[0].run().expect("it is answered from the storage").unwrap();
+    let hit = second[0].run().expect("the request is answered from the storage").unwrap();
     assert!(!hit.headers().contains_key("content-length"), "{:?}", hit.headers());
     assert_eq!(hit.into_body().collect().await.unwrap().to_bytes(), "0123456789");
 }
@@ -253,7 +253,7 @@ async fn finish_on_drop_stores_body_without_readers() {
     assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
 }
 
-/// A caller whose response takes the place of a stored one, and the origin's end of its body.
+/// Sends a request whose response replaces a stored one. Returns the sender of the new body and the response.
 async fn replacing<S: tower_response_cache::storage::Storage>(
     world: &World<S>,
     asked: &[(&str, &str)],
@@ -306,7 +306,7 @@ async fn whole_body_is_stored_after_partial_answer() {
         sender.data("56789");
         drop(sender);
         world.layer.idle().await;
-        let hit = world.ask(&[]).run().expect("it is answered from the storage").unwrap();
+        let hit = world.ask(&[]).run().expect("the request is answered from the storage").unwrap();
         assert_eq!(hit.body.unwrap(), "0123456789");
     }
 }
@@ -368,7 +368,7 @@ async fn trailers_reach_all_readers() {
     }
 }
 
-/// What is for one user reaches no other, as a trailer either.
+/// Fields that are private to one user reach no other user, even as trailers.
 #[tokio::test(start_paused = true)]
 async fn private_trailers_reach_only_the_leader() {
     let world = World::with(|builder| builder.shared(true));
@@ -395,7 +395,7 @@ async fn private_trailers_reach_only_the_leader() {
     }
 }
 
-/// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
+/// Storing ends early when the body exceeds `max_body_bytes`. All readers then share the live body.
 #[tokio::test(start_paused = true)]
 async fn oversized_body_reaches_all_readers_unstored() {
     let world = World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(10_000));
@@ -433,14 +433,14 @@ async fn slow_reader_alone_fails_after_body_timeout() {
     assert_eq!(fast.collect().await.unwrap().to_bytes().len(), 1_000_000);
     assert!((3..4).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     let error = loop {
-        if let Err(error) = next_or(&mut slow).await {
+        if let Err(error) = next_frame(&mut slow).await {
             break error;
         }
     };
     assert_eq!(error.kind(), BodyErrorKind::TooSlow);
 }
 
-/// A frame now and then is no pace: the time is for all that the reader is behind.
+/// One frame now and then does not restart the timeout: it covers everything that the reader is behind.
 #[tokio::test(start_paused = true)]
 async fn trickling_reader_fails_after_body_timeout() {
     let world = World::with(|builder| {
@@ -456,7 +456,7 @@ async fn trickling_reader_fails_after_body_timeout() {
         let mut taken = 0;
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            match next_or(&mut slow).await {
+            match next_frame(&mut slow).await {
                 Ok(()) => taken += 1,
                 Err(error) => return (taken, error.kind()),
             }
@@ -466,7 +466,7 @@ async fn trickling_reader_fails_after_body_timeout() {
     assert_eq!(trickle.await.unwrap(), (1, BodyErrorKind::TooSlow));
 }
 
-/// One who has caught up in time has all of its time again.
+/// A reader that catches up in time gets the whole timeout again.
 #[tokio::test(start_paused = true)]
 async fn steady_reader_is_never_cut_off() {
     let world = World::with(|builder| {
@@ -490,7 +490,7 @@ async fn steady_reader_is_never_cut_off() {
     assert_eq!(steady.await.unwrap(), 3_000_000);
 }
 
-async fn next_or(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {
+async fn next_frame(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {
     body.frame().await.expect("an error comes before the end").map(drop)
 }
 
@@ -537,7 +537,10 @@ async fn memory_holds_only_frames_not_yet_stored() {
         alive.fetch_add(1, Ordering::SeqCst);
         sender.data(Bytes::from_owner(Counted(vec![number; 500], Arc::clone(&alive))));
         assert_eq!(next(&mut bodies[0]).len(), 500);
-        assert!(alive.load(Ordering::SeqCst) <= 4, "the other has read nothing, and holds up no memory");
+        assert!(
+            alive.load(Ordering::SeqCst) <= 4,
+            "a reader that has read nothing keeps no frames in memory"
+        );
     }
     drop(sender);
     next(&mut bodies[0]);

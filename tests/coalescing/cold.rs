@@ -1,4 +1,4 @@
-//! Herds on what is not stored.
+//! Concurrent requests for a key that is not stored.
 
 use std::io;
 use std::time::Duration;
@@ -47,8 +47,8 @@ async fn unshareable_response_disables_coalescing_for_its_key() {
         assert!(got(&mut herd).iter().all(|got| !got.status.is_collapsed()));
         let mut next = world.herd(20, &[]);
         settle(&mut next).await;
-        assert_eq!(world.upstream.waiting(), 20, "nobody waits");
-        // Storing was never off: one that may be stored is, and from then on they share again.
+        assert_eq!(world.upstream.waiting(), 20, "no request waits for another");
+        // A response that may be stored is stored, and from then on requests are coalesced again.
         (0..20).for_each(|_| world.upstream.call().answer(200, FRESH, "ours"));
         settle(&mut next).await;
         world.layer.idle().await;
@@ -59,7 +59,7 @@ async fn unshareable_response_disables_coalescing_for_its_key() {
     }
 }
 
-/// One request with Authorization, and a herd without, where the authorized one was there first.
+/// Sends a leader with Authorization, then 20 requests without.
 async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Task<io::Result<Got>>>) {
     let mut leader = vec![world.ask(&[("authorization", "x")])];
     settle(&mut leader).await;
@@ -69,7 +69,7 @@ async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Ta
     (leader, herd)
 }
 
-/// Else a stranger could make as many fetches of one as there are callers, at each expiry.
+/// Otherwise a client could turn one fetch into one per waiting request, at each expiry.
 #[tokio::test(start_paused = true)]
 async fn unshared_authorized_response_sends_one_follower() {
     for stored in [false, true] {
@@ -93,7 +93,7 @@ async fn unshared_authorized_response_sends_one_follower() {
         world.clock.advance(Duration::from_secs(61));
         let mut next = world.herd(20, &[]);
         settle(&mut next).await;
-        assert_eq!(world.upstream.waiting(), 1, "the others go on sharing, stored: {stored}");
+        assert_eq!(world.upstream.waiting(), 1, "the others are still coalesced, stored: {stored}");
     }
 }
 
@@ -108,7 +108,7 @@ async fn authorized_requests_do_not_wait_twice() {
     assert_eq!(world.upstream.waiting(), 19);
     let mut next = world.herd(20, &[("authorization", "x")]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 39, "nobody waits for what is not shared");
+    assert_eq!(world.upstream.waiting(), 39, "no request waits for a response that is not shared");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +154,7 @@ async fn request_specific_error_reaches_only_its_caller() {
     }
 }
 
-/// An inner service that takes an interim response for the final one.
+/// Some inner services return an interim response as the final one.
 #[tokio::test(start_paused = true)]
 async fn interim_response_reaches_only_its_caller() {
     for stored in [false, true] {
@@ -185,7 +185,7 @@ async fn fetch_error_reaches_only_the_leader() {
     world.upstream.call().fail();
     settle(&mut herd).await;
     assert!(herd[0].run().unwrap().is_err());
-    assert_eq!(world.upstream.waiting(), 2, "each asks for itself, at once");
+    assert_eq!(world.upstream.waiting(), 2, "each follower fetches for itself, at once");
     world.upstream.call().answer(200, FRESH, "one");
     world.upstream.call().answer(200, FRESH, "two");
     settle(&mut herd).await;
@@ -204,7 +204,7 @@ async fn each_variant_is_fetched_once() {
         .map(|language| world.ask(&[("accept-language", language)]))
         .into();
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "nobody knows yet that they differ");
+    assert_eq!(world.upstream.waiting(), 1, "Vary is not known yet");
     world.upstream.call().answer(200, varying, "de");
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 2, "one more for each language");
@@ -239,7 +239,7 @@ async fn no_cache_request_does_not_join_earlier_fetch() {
         [world.ask(&[]), world.ask(&[("cache-control", "no-cache")]), world.ask(&[("pragma", "no-cache")])];
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 3);
-    // A plain reload takes what comes after it has asked, though the origin took its time.
+    // A `max-age=0` request accepts a response fetched after it arrived, however slow the origin.
     let world = World::new();
     let mut herd = [world.ask(&[]), world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut herd).await;

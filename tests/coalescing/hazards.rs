@@ -1,5 +1,5 @@
-//! What has gone wrong, or nearly: leaders and readers that stop at bad moments, wishes of one request that reach another,
-//! clocks that differ, limits without end.
+//! Regressions: leaders and readers that stop at bad moments, directives of one request that affect another, clock skew,
+//! and unlimited timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ async fn max_age_request_rejects_older_flight() {
     world.clock.advance(30 * SECOND);
     let mut reload = [world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut reload).await;
-    assert_eq!(world.upstream.waiting(), 1, "30 s old, from the store it would be validated");
+    assert_eq!(world.upstream.waiting(), 1, "the flight is 30 s old: a stored response would be revalidated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +54,7 @@ async fn refresh_ignores_no_store_of_its_request() {
     world.layer.idle().await;
     let mut next = world.herd(5, &[]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "the refresh was kept: entry is gone, and coalescing is off");
+    assert_eq!(world.upstream.waiting(), 0, "the refreshed entry is gone, or coalescing is off");
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,14 +72,14 @@ async fn second_variant_after_invalidation_is_fetched_once() {
     settle(&mut herd).await;
     let de = world.upstream.call().head(200, varying);
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "en is asked for");
+    assert_eq!(world.upstream.waiting(), 1, "en is fetched");
     de.data("de");
     drop(de);
     settle(&mut herd).await;
     world.layer.idle().await;
     let mut late = [world.ask(&[("accept-language", "en")])];
     settle(&mut late).await;
-    assert_eq!(world.upstream.waiting(), 1, "and once");
+    assert_eq!(world.upstream.waiting(), 1, "the late request joins the fetch of en");
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,10 +116,10 @@ async fn finished_variant_is_hit_beside_unfinished_one() {
     settle(&mut herd).await;
     world.upstream.call().answer(200, varying, "en");
     settle(&mut herd).await;
-    assert!(herd[1].run().is_some(), "en is read to its end, and de is still coming");
+    assert!(herd[1].run().is_some(), "en is read to its end, and de is unfinished");
     let mut next = [ask("en")];
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "what was read is a hit");
+    assert_eq!(world.upstream.waiting(), 0, "a body that was read is a hit");
     assert!(next[0].run().is_some());
     de.data("de");
     drop(de);
@@ -299,7 +299,7 @@ async fn download_without_readers_ends_with_storing() {
             tokio::task::yield_now().await;
         }
     }
-    assert!(sender.is_dropped(), "nobody reads it, and it is not stored");
+    assert!(sender.is_dropped(), "the body has no reader and is not stored");
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +324,7 @@ async fn slow_reader_finishes_after_failed_chunk_write() {
     let follower = bodies.remove(0);
     assert_eq!(follower.collect().await.unwrap().to_bytes().len(), 3000);
     let read = leader.collect().await.map(|body| body.to_bytes().len());
-    assert_eq!(read.unwrap(), 3000, "the slower one: nothing but storing has failed");
+    assert_eq!(read.unwrap(), 3000, "only storing failed, so the slower reader finishes too");
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +349,7 @@ async fn error_response_does_not_disable_coalescing() {
     }
     let mut next = world.herd(20, &[]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 1, "nothing says that it is for one caller alone");
+    assert_eq!(world.upstream.waiting(), 1, "an error does not show that responses are unshareable");
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,7 +371,7 @@ async fn oversized_response_disables_coalescing() {
 async fn leader_stopped_before_fetching_stalls_no_follower() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.lease(10 * SECOND));
-    // It asks for the lease, whose write hangs for a moment.
+    // The leader acquires the lease, whose write hangs for a moment.
     store.set(Mode::HungWrites);
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
@@ -401,7 +401,7 @@ async fn follower_polling_during_leader_poll_is_woken() {
                 return std::task::Poll::Pending;
             }
             if polls == 2 {
-                cx.waker().wake_by_ref(); // it goes on at once
+                cx.waker().wake_by_ref(); // ready at the next poll
                 if let Some(hook) = hook.lock().unwrap().take() {
                     hook();
                 }
@@ -420,7 +420,7 @@ async fn follower_polling_during_leader_poll_is_woken() {
     leader.poll();
     let follower =
         Arc::new(std::sync::Mutex::new(Task::new(service.clone().oneshot(get("http://example.com/")))));
-    // Polled only by hand below, since the follower's own first poll would be the second of the fetch.
+    // Polled only in the hook below: its first poll would otherwise be the second poll of the fetch.
     let theirs = Arc::clone(&follower);
     let runtime = tokio::runtime::Handle::current();
     *hook.lock().unwrap() = Some(Box::new(move || {
@@ -435,8 +435,8 @@ async fn follower_polling_during_leader_poll_is_woken() {
     leader.poll(); // and never again
     let follower = follower.lock().unwrap();
     assert!(!follower.is_done());
-    // What the wake-up in the poll woke: nobody was noted then but the leader, if the follower came after it.
-    assert!(follower.is_woken(), "nobody will ever poll the fetch again");
+    // The wake-up came during the poll of the leader, before the follower had registered its waker.
+    assert!(follower.is_woken(), "the fetch will never be polled again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -450,7 +450,7 @@ async fn error_response_does_not_mark_origin_disconnected() {
     assert!(got(&mut one)[0].status.is_stale());
     let mut plain = [world.ask(&[])];
     settle(&mut plain).await;
-    assert_eq!(world.upstream.waiting(), 1, "the origin was reached, so that nothing allows the stale one");
+    assert_eq!(world.upstream.waiting(), 1, "the origin was reached, so the stale response is not permitted");
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn wakers_are_dropped_outside_locks() {
             settle(&mut herd).await;
             let mut bodies: Vec<_> =
                 herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
-            // A task whose waker is all that keeps it, as in plain executors; it owns the other body.
+            // Only its waker keeps this task alive, as in simple executors. It owns the other body.
             struct Holder(#[allow(dead_code)] std::sync::Mutex<Box<dyn std::any::Any + Send>>);
             impl std::task::Wake for Holder {
                 fn wake(self: Arc<Self>) {}
@@ -586,7 +586,7 @@ async fn refresh_by_no_store_hit_keeps_entry() {
     world.layer.idle().await;
     let mut next = [world.ask(&[])];
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "it is fresh for another second at least");
+    assert_eq!(world.upstream.waiting(), 0, "the entry is fresh for at least another second");
 }
 
 #[tokio::test(start_paused = true)]
@@ -597,7 +597,7 @@ async fn long_stalled_body_is_not_joined() {
     let sender = world.upstream.call().head(200, FRESH);
     sender.data("a");
     settle(&mut leader).await;
-    let _held = leader[0].run().unwrap().unwrap(); // its caller does nothing with it
+    let _held = leader[0].run().unwrap().unwrap(); // its caller never reads the body
     tokio::time::sleep(3600 * SECOND).await;
     let late = tokio::spawn({
         let service = world.service.clone();
@@ -613,6 +613,9 @@ async fn long_stalled_body_is_not_joined() {
         }
     });
     tokio::time::sleep(60 * SECOND).await;
-    assert!(late.is_finished() || world.upstream.waiting() == 1, "an hour old, and it hangs");
+    assert!(
+        late.is_finished() || world.upstream.waiting() == 1,
+        "the request joined a body that has hung for an hour"
+    );
     drop(sender);
 }

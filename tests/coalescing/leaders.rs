@@ -1,4 +1,4 @@
-//! What becomes of the others when the one that fetches goes away, is slow or falls.
+//! Followers of a leader that is dropped, slow, or panics.
 
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ async fn request_after_invalidation_does_not_join_fetch() {
     assert!(post[0].run().unwrap().is_ok());
     let mut after = [world.ask(&[])];
     settle(&mut after).await;
-    assert_eq!(world.upstream.waiting(), 1, "it fetches anew");
+    assert_eq!(world.upstream.waiting(), 1, "the request after the invalidation fetches again");
     old.answer(200, FRESH, "old");
     settle(&mut before).await;
     assert!(got(&mut before).iter().all(|got| got.body.as_ref().unwrap() == "old"));

@@ -1,4 +1,4 @@
-//! Several caches on one store, of which one fetches.
+//! Several caches on one storage, of which one fetches.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::task::{Task, settle};
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two caches as two processes have them: nothing is shared but the store.
+/// Two caches as in two processes: only the storage is shared.
 fn two() -> [World; 2] {
     let store = MemoryStorage::new();
     [(); 2].map(|()| {
@@ -19,7 +19,7 @@ fn two() -> [World; 2] {
     })
 }
 
-/// Lets time pass for those who look now and then.
+/// Lets time pass for tasks that poll the storage at intervals.
 async fn wait<T>(tasks: &mut [Task<T>], time: Duration) {
     settle(tasks).await;
     let end = tokio::time::Instant::now() + time;

@@ -1,4 +1,4 @@
-//! Requests for a part.
+//! Range requests.
 
 use super::world::{World, got};
 use crate::support::task::settle;

@@ -1,4 +1,4 @@
-//! Stale responses instead of late ones (RFC 5861).
+//! Stale responses served while or instead of waiting for the origin (RFC 5861).
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn foreground_request_joins_background_refresh() {
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[])];
     settle(&mut stale).await;
-    // It limits the age, so that it gets nothing stale.
+    // `max-age` in the request forbids a stale response.
     let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
     settle(&mut strict).await;
     assert!(strict[0].run().is_none() && world.upstream.waiting() == 1);
@@ -105,12 +105,12 @@ async fn failing_origin_gets_one_background_probe() {
         settle(&mut herd).await;
         let got = got(&mut herd);
         assert!(got.iter().all(|got| got.body.as_ref().unwrap() == "stored"), "{round}");
-        assert_eq!(world.upstream.waiting(), 0, "it failed a moment ago");
+        assert_eq!(world.upstream.waiting(), 0, "the origin failed a moment ago");
         world.clock.advance(2 * SECOND);
         let mut herd = world.herd(50, &[]);
         settle(&mut herd).await;
         assert!(herd.iter().all(|task| task.is_done()));
-        assert_eq!(world.upstream.waiting(), 1, "one asks");
+        assert_eq!(world.upstream.waiting(), 1, "one request probes the origin");
         world.upstream.call().fail();
         world.layer.idle().await;
     }
@@ -147,10 +147,10 @@ async fn popular_entry_is_refreshed_before_expiry() {
     assert_eq!(
         world.upstream.waiting(),
         1,
-        "one second before the end it is as good as certain, and one at a time"
+        "one second before expiry a refresh is almost certain, and there is only one"
     );
     world.upstream.call().answer(304, &[("cache-control", "max-age=100"), ("etag", "\"a\"")], "");
     world.layer.idle().await;
     world.clock.advance(10 * SECOND);
-    assert!(hits(1000).all(|word| word == "hit"), "it has begun anew");
+    assert!(hits(1000).all(|word| word == "hit"), "its lifetime has begun again");
 }

@@ -1,4 +1,4 @@
-//! Herds on what is stored and has to be validated.
+//! Concurrent requests for a stored response that must be revalidated.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn new_leader_repeats_lookup_before_fetching() {
     let world = World::on(store.clone(), |builder| builder);
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
-    // The second has looked, and found nothing; before it goes on, the first is stored.
+    // The lookup of the second request misses; the first response is stored before the second continues.
     store.set(Mode::Hung);
     let mut second = [world.ask(&[])];
     settle(&mut second).await;

@@ -1,4 +1,4 @@
-//! The way of a request through the cache, on memory and a scripted origin.
+//! Single requests through the layer, with a memory storage and a scripted origin.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -152,7 +152,7 @@ async fn shared_cache_stores_only_shareable_responses() {
         ("max-age:60", false, true),
         ("private+max-age:60", false, false),
         ("max-age:60+no-store", false, false),
-        ("max-age:60", true, true), // what anybody may have
+        ("max-age:60", true, true), // stored already by the anonymous request above
         ("max-age:61", true, false),
         ("s-maxage:60", true, true),
         ("public+max-age:60", true, true),
@@ -318,7 +318,7 @@ async fn unsupported_requests_bypass_the_cache() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// A hit is ready at once, anything else is boxed; neither waits for ever for what has been given already.
+/// A hit is a ready future, anything else a boxed one. Polled again after completion, both panic rather than hang.
 #[tokio::test]
 async fn future_polled_after_completion_panics() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "hello"));
@@ -328,11 +328,11 @@ async fn future_polled_after_completion_panics() {
         let answer = Answer::read((&mut future).await.unwrap()).await;
         assert_eq!(answer.word(), word);
         let again = AssertUnwindSafe(future).catch_unwind().now_or_never();
-        assert!(again.expect("it is not pending").is_err(), "{word}");
+        assert!(again.expect("the future is not pending").is_err(), "{word}");
     }
 }
 
-/// Marks a message as its server or client does for an upgrade.
+/// Stands for the extension that hyper adds to a message for an upgrade.
 #[derive(Clone, Debug, PartialEq)]
 struct OnUpgrade(u8);
 
@@ -341,7 +341,7 @@ struct OnUpgrade(u8);
 async fn unsafe_upgrade_is_forwarded_unchanged_and_invalidates() {
     for code in [200, 101, 500] {
         let origin = Origin::new(move |request| {
-            // Says that the answer to the POST is what a GET would get.
+            // Claims that the response to the POST is the representation that a GET would return.
             let location = ("content-location", "/a");
             let mut answer =
                 response(&[("cache-control", "max-age=60"), location], request.method().as_str().to_owned());
@@ -370,7 +370,7 @@ async fn unsafe_upgrade_is_forwarded_unchanged_and_invalidates() {
     }
 }
 
-/// RFC 9211 §2.5: the parameter tells what is, and a body may still break off.
+/// RFC 9211 §2.5: `stored` states a fact, and a body may still fail after the head was sent.
 #[tokio::test]
 async fn status_field_says_stored_only_when_stored() {
     let origin = Origin::new(|request| {
@@ -385,7 +385,7 @@ async fn status_field_says_stored_only_when_stored() {
     let dropped = cache.send(get(A)).await;
     assert_eq!(dropped.headers()["cache-status"], "ours; fwd=uri-miss; fwd-status=200; ttl=60");
     drop(dropped);
-    assert_eq!(cache.get(A).await.word(), "miss", "it was not read, and so not stored");
+    assert_eq!(cache.get(A).await.word(), "miss", "a body that was not read is not stored");
     cache.clock.advance(Duration::from_secs(61));
     let confirmed = cache.get(A).await;
     assert_eq!(confirmed.header("cache-status"), Some("ours; fwd=stale; fwd-status=304; ttl=60; stored"));

@@ -1,4 +1,4 @@
-//! Bodies on their way in and out: at once, whole or not at all.
+//! Bodies while they are stored and served: each frame at once, and only whole bodies stored.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -25,7 +25,7 @@ use crate::support::{Answer, Fixture, Origin, get, get_with, response};
 const A: &str = "http://example.com/a";
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// An origin whose every response has a body made anew.
+/// An origin that calls `body` for each response.
 fn origin(
     fields: &'static [(&'static str, &'static str)],
     mut body: impl FnMut() -> AnyBody + Clone,
@@ -65,7 +65,7 @@ async fn each_frame_is_forwarded_on_arrival() {
         let mut sender = sender;
         let mut body = layer.layer(origin).oneshot(get(A)).await.unwrap().into_body();
         for text in ["one", "two", "three"] {
-            // Nothing more is sent before the caller has this one.
+            // The next frame is sent only after the caller has received this one.
             sender.send_data(Bytes::from_static(text.as_bytes())).await.unwrap();
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), text);
         }
@@ -247,10 +247,10 @@ fn memory_storage_works_outside_a_runtime() {
             assert_eq!((answer.word(), &answer.body[..]), (word, &b"0123456789"[..]));
         }
     })
-    .expect("nothing waits");
+    .expect("no future is pending");
 }
 
-/// A service whose every step waits once, so that a request has many points at which it can be dropped.
+/// Every step of the origin yields once, so that a request has many points at which it can be dropped.
 #[tokio::test]
 async fn request_dropped_at_any_await_leaves_cache_usable() {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -294,7 +294,7 @@ async fn request_dropped_at_any_await_leaves_cache_usable() {
             break;
         }
     }
-    assert!(whole > 3, "some request came to its end");
+    assert!(whole > 3, "some requests completed");
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn body_is_sync_and_unpin_like_inner_body() {
     check_send::<CacheBody<AnyBody>>();
 }
 
-/// Answers a read in two steps, like a driver whose futures have to be polled in between.
+/// Answers a read after two sleeps, like a driver whose futures must be polled several times.
 #[derive(Clone)]
 struct TwoSteps(MemoryStorage);
 
@@ -328,7 +328,7 @@ async fn paused_caller_causes_no_read_timeout() {
     let mut body = cache.send(get(A)).await.into_body();
     assert!(body.status().unwrap().is_hit());
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    // Longer than a read may take. The next chunks are asked for already.
+    // Longer than the timeout of a read. The reads of the next chunks have begun already.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let rest = body.collect().await.unwrap().to_bytes();
     assert_eq!(first.len() + rest.len(), 10_000);

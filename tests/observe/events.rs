@@ -1,4 +1,4 @@
-//! Spans and events, and what is never in them.
+//! Spans and events, and the secrets that they never contain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +120,7 @@ async fn fetch_driven_by_follower_keeps_leader_span() {
     follower.await.unwrap(); // the leader is not polled
     let spans = listener.all("http_cache");
     assert_eq!((spans.len(), listener.last("the origin answers").within), (2, spans[0].span));
-    assert_eq!(spans[0].field("outcome"), None, "it was not polled yet");
+    assert_eq!(spans[0].field("outcome"), None, "the leader was not polled yet");
     leader.await.unwrap();
     assert_eq!(listener.all("http_cache")[0].field("outcome"), Some("miss"));
 }
@@ -198,7 +198,7 @@ async fn spans_and_events_contain_no_secrets() {
     assert!(!listener.text().contains("s3cret"), "{}", listener.text());
 }
 
-/// What the user names an entry by may be a secret, and is no path.
+/// A key from `key_fn` may be a secret, and is not a path.
 #[tokio::test]
 async fn events_never_contain_custom_keys() {
     let (listener, _guard) = Listener::new();
@@ -305,7 +305,7 @@ async fn misconfigured_bypass_warns_once_per_layer_and_reason() {
             assert_eq!(answer.headers()["cache-status"], expected);
             assert_eq!(listener.last("answered").field("reason"), Some(word));
         }
-        // A client's doing, and no mistake of the setup.
+        // An upgrade is the client's choice, not a misconfiguration.
         let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
         service.clone().oneshot(upgrade).await.unwrap();
         let warned = listener.all("requests pass the cache by");
@@ -336,14 +336,14 @@ async fn permanent_storage_failure_is_logged_again() {
     storage.set(Mode::Well);
     cache.clock.advance(Duration::from_secs(3));
     cache.get(A).await;
-    // It fails again too soon to be told at once, and this time for good.
+    // The storage fails again too soon for another event, and this time permanently.
     let name = "the storage keeps failing: requests go on without it";
     for round in 1..20 {
         fail(round).await;
         cache.clock.advance(Duration::from_secs(3));
     }
     let told = listener.all(name);
-    assert_eq!(told.len(), 2, "the log's last word is that it fails");
+    assert_eq!(told.len(), 2, "the last event says that the storage fails");
     assert_eq!(told[1].field("untold"), Some("0"));
     assert_eq!(listener.all("the storage answers again").len(), 1);
 }

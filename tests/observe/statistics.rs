@@ -1,4 +1,4 @@
-//! What the statistics count.
+//! Counters of `Statistics`.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn storage_failures_and_superseded_writes_count_separately() {
     cache.get(A).await;
     assert_eq!(cache.layer.statistics().storage_failures(), 1);
     storage.set(Mode::Well);
-    // The body comes while its entry is invalidated.
+    // The entry is invalidated before the body is read.
     let late = cache.send(get(A)).await;
     cache.ask(Request::put(A).body(Full::from("x")).unwrap()).await;
     drop(http_body_util::BodyExt::collect(late.into_body()).await.unwrap());
