@@ -192,7 +192,7 @@ mod dynamodb {
             ("dynamodb://id:secret@app", "3 to 255 letters"),
             ("dynamodb://app?cache_name=secret", "named twice"),
             ("dynamodb://app?table=secret", "no option table: it has cache_name, region"),
-            ("dynamodb://app?region=a&region=b", "region is there twice"),
+            ("dynamodb://app?region=a&region=b", "region is given twice"),
             ("dynamodb://app?region=", "eu-central-1"),
             ("dynamodb://app?region=secret%2Fx", "eu-central-1"),
             ("dynamodb://app?region=a&endpoint=secret", "http://localhost:8000"),
