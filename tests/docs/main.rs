@@ -132,7 +132,7 @@ fn is_target(folder: &str, name: &str) -> bool {
 }
 
 #[test]
-fn files_that_are_linked_or_named_exist() {
+fn linked_and_named_files_exist() {
     for page in pages() {
         for link in page.links() {
             let path = link.split('#').next().unwrap();
@@ -155,7 +155,7 @@ fn files_that_are_linked_or_named_exist() {
 }
 
 #[test]
-fn headings_that_are_linked_exist() {
+fn linked_headings_exist() {
     let all = pages();
     for page in &all {
         for link in page.links() {
@@ -177,7 +177,7 @@ fn headings_that_are_linked_exist() {
 }
 
 #[test]
-fn commands_name_examples_and_features_that_exist_and_suffice() {
+fn commands_name_existing_examples_and_sufficient_features() {
     let manifest = Manifest::read();
     let mut all = pages();
     for folder in ["examples", "benches"] {

@@ -148,7 +148,7 @@ async fn answer(claims: &Claims) -> (Bytes, bool, Response<()>) {
 const NAMES: [&str; 4] = ["*uri", "authorization", "cookie", "host"];
 
 #[tokio::test]
-async fn form_of_these_tests_is_right() {
+async fn valid_claims_produce_a_hit() {
     let (_, hit, head) = answer(&Claims::default()).await;
     assert!(hit);
     assert_eq!(head.headers().get_all("a").iter().count(), 3);
@@ -164,7 +164,7 @@ async fn record_of_many_fields_is_a_miss() {
 }
 
 #[test]
-fn record_of_many_chunks_takes_no_memory() {
+fn record_of_many_chunks_allocates_little() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (chunk_len, body_len) in [(1, 10_000_000), (1, 4_294_967_295), (1, u64::MAX), (u32::MAX, u64::MAX)] {
         let claims = Claims { chunk_len: Some(chunk_len), body_len, ..Claims::default() };

@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bytes_make_it_panic(shared: bool, sent in any_fields(), asked in any_fields(), fresh: bool) {
+    fn arbitrary_bytes_do_not_panic(shared: bool, sent in any_fields(), asked in any_fields(), fresh: bool) {
         let mut sent = sent;
         if fresh {
             sent.push(("expires", b"Thu, 01 Jan 2026 00:01:00 GMT".to_vec()));
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn age_never_falls_from_hit_to_hit(sent in response(), pauses in prop::collection::vec(0_u64..10, 1..6)) {
+    fn age_never_decreases_between_hits(sent in response(), pauses in prop::collection::vec(0_u64..10, 1..6)) {
         let mut last = None;
         for answer in ask(false, &sent, &vec![], &vec![], &pauses) {
             // A response from the origin begins anew.
@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn a_restriction_of_the_response_never_allows_reuse(
+    fn response_restriction_never_enables_reuse(
         shared: bool,
         sent in response(),
         more in select(&["no-store", "no-cache", "private", "must-revalidate", "max-age=1"][..]),
@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn a_restriction_of_the_request_never_allows_reuse(
+    fn request_restriction_never_enables_reuse(
         shared: bool,
         sent in response(),
         base in select(&["", "max-stale", "max-stale=20", "max-age=30", "min-fresh=5"][..]),

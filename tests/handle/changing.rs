@@ -20,7 +20,7 @@ fn with_tag(tag: &'static str) -> EntryFilter {
 }
 
 #[tokio::test]
-async fn what_a_filter_chooses_is_deleted_and_nothing_else() {
+async fn delete_matching_removes_only_matching_entries() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         world.fill(&[A, LARGE, "http://example.com/error?status=404", "http://example.org/"]).await;
@@ -40,7 +40,7 @@ async fn what_a_filter_chooses_is_deleted_and_nothing_else() {
 
 /// A response whose body is still on its way is not stored yet, and not stored afterwards.
 #[tokio::test]
-async fn what_was_being_fetched_is_deleted_too() {
+async fn delete_matching_covers_responses_in_transit() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         for (filter, expected) in [("example.com/a", "miss"), ("example.com/b", "hit")] {
@@ -56,7 +56,7 @@ async fn what_was_being_fetched_is_deleted_too() {
 
 /// Those of a cache with a partition of its own have another key.
 #[tokio::test]
-async fn across_partitions_tags_and_groups_end_everywhere() {
+async fn across_partitions_invalidates_tags_and_groups() {
     let origin =
         || Origin::new(|_| response(&[("cache-control", "max-age=60"), ("cache-groups", "\"g\"")], "body"));
     let storage = MemoryStorage::new();
@@ -88,7 +88,7 @@ async fn across_partitions_tags_and_groups_end_everywhere() {
 }
 
 #[tokio::test]
-async fn the_first_response_of_a_url_takes_the_others_with_it_and_another_goes_alone() {
+async fn deleting_first_variant_removes_all_variants() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         for language in ["en", "de", "fr"] {
@@ -108,7 +108,7 @@ async fn the_first_response_of_a_url_takes_the_others_with_it_and_another_goes_a
 }
 
 #[tokio::test]
-async fn ten_thousand_are_deleted_and_counted() {
+async fn delete_matching_counts_thousands_of_entries() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     for number in 0..10_000 {
         world.get(&format!("http://example.com/{}/{number}", number % 2)).await;
@@ -118,7 +118,7 @@ async fn ten_thousand_are_deleted_and_counted() {
 }
 
 #[tokio::test]
-async fn what_has_expired_is_removed_and_nothing_that_could_be_served() {
+async fn delete_expired_keeps_servable_responses() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         world.fill(&[A, "http://example.com/loose?loose=1&age=10"]).await;
@@ -130,7 +130,7 @@ async fn what_has_expired_is_removed_and_nothing_that_could_be_served() {
 }
 
 #[tokio::test]
-async fn clearing_empties_the_store_but_for_other_caches_of_it_where_there_is_a_partition() {
+async fn clear_spares_other_partitions() {
     for (storage, _folder) in stores().await {
         let plain = world(&storage);
         let one = world_with(&storage, |builder| builder.partition("one"));
@@ -150,7 +150,7 @@ async fn clearing_empties_the_store_but_for_other_caches_of_it_where_there_is_a_
 }
 
 #[tokio::test]
-async fn a_new_lifetime_counts_from_now_and_overrides_what_was_said() {
+async fn reset_expiry_overrides_response_lifetime() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         let picky = "http://example.com/picky?control=no-cache";
@@ -174,7 +174,7 @@ async fn a_new_lifetime_counts_from_now_and_overrides_what_was_said() {
 }
 
 #[tokio::test]
-async fn a_body_stays_for_as_long_as_its_new_lifetime_and_goes_when_that_is_over() {
+async fn reset_expiry_extends_and_shortens_chunk_retention() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         world.fill(&[LARGE]).await;
@@ -204,7 +204,7 @@ async fn a_body_stays_for_as_long_as_its_new_lifetime_and_goes_when_that_is_over
 }
 
 #[tokio::test]
-async fn who_reads_a_body_whose_lifetime_is_shortened_reads_it_to_its_end() {
+async fn shortened_lifetime_does_not_interrupt_readers() {
     // Without a validator it is not kept for longer than it is fresh.
     const LONG: &str = "http://example.com/long?loose=1&len=2000000&age=86400";
     for (storage, _folder) in stores().await {
@@ -223,7 +223,7 @@ async fn who_reads_a_body_whose_lifetime_is_shortened_reads_it_to_its_end() {
 }
 
 #[tokio::test]
-async fn each_kind_of_lifetime_means_what_it_says() {
+async fn reset_expiry_accepts_every_ttl_kind() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     let handle = world.handle();
     world.fill(&[A]).await;
@@ -247,7 +247,7 @@ async fn each_kind_of_lifetime_means_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_further_response_with_a_longer_life_can_still_be_found() {
+async fn longer_lived_variant_stays_reachable() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         for language in ["en", "de"] {
@@ -262,7 +262,7 @@ async fn a_further_response_with_a_longer_life_can_still_be_found() {
 }
 
 #[tokio::test]
-async fn a_group_stays_as_long_as_its_longest_member() {
+async fn group_outlives_its_longest_member() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         const GROUPED: &str = "http://example.com/?groups=all";
@@ -277,7 +277,7 @@ async fn a_group_stays_as_long_as_its_longest_member() {
 }
 
 #[tokio::test]
-async fn what_somebody_changes_meanwhile_keeps_its_lifetime() {
+async fn reset_expiry_skips_concurrently_changed_record() {
     let memory = MemoryStorage::new();
     let world = world(&BoxStorage::new(memory.clone()));
     world.fill(&[A]).await;
@@ -294,7 +294,7 @@ async fn what_somebody_changes_meanwhile_keeps_its_lifetime() {
 }
 
 #[tokio::test]
-async fn a_read_only_cache_may_be_changed_by_hand() {
+async fn handle_may_delete_from_read_only_cache() {
     let storage = BoxStorage::new(MemoryStorage::new());
     world(&storage).fill(&[A]).await;
     let reader = world_with(&storage, |builder| builder.read_only(true));

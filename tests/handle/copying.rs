@@ -30,7 +30,7 @@ fn tagged(uri: &str, tag: &'static str) -> http::Request<crate::support::ReqBody
 }
 
 #[tokio::test]
-async fn what_was_copied_there_and_back_is_served_as_it_was() {
+async fn copied_responses_are_served_unchanged() {
     let (file, _folder) = in_a_file().await;
     let (first, last) = (memory(), memory());
     let source = world(&first);
@@ -68,7 +68,7 @@ async fn what_was_copied_there_and_back_is_served_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_copy_can_be_repeated() {
+async fn repeated_copy_leaves_responses_unchanged() {
     let (from, to) = (memory(), memory());
     let source = world(&from);
     source.fill(&[A, LARGE]).await;
@@ -82,7 +82,7 @@ async fn a_copy_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn what_is_newer_there_or_was_deleted_there_stands_and_what_is_older_goes() {
+async fn copy_replaces_only_older_responses() {
     let (from, to) = (memory(), memory());
     let (source, target) = (world(&from), world(&to));
     target.fill(&["http://example.com/older?len=300000"]).await;
@@ -103,7 +103,7 @@ async fn what_is_newer_there_or_was_deleted_there_stands_and_what_is_older_goes(
 }
 
 #[tokio::test]
-async fn a_further_response_takes_the_one_that_it_is_found_through() {
+async fn copied_variant_brings_its_head() {
     let (from, to) = (memory(), memory());
     let source = world(&from);
     for language in ["en", "de"] {
@@ -124,7 +124,7 @@ async fn a_further_response_takes_the_one_that_it_is_found_through() {
 }
 
 #[tokio::test]
-async fn a_group_that_was_ended_there_lets_nobody_in_from_before() {
+async fn copy_respects_target_group_invalidations() {
     let (from, to) = (memory(), memory());
     let (source, target) = (world(&from), world(&to));
     target.settled(tagged("http://example.com/other", "living")).await;
@@ -147,7 +147,7 @@ async fn a_group_that_was_ended_there_lets_nobody_in_from_before() {
 }
 
 #[tokio::test]
-async fn what_is_incomplete_here_is_left_out_and_counted() {
+async fn copy_skips_and_counts_incomplete_bodies() {
     let (from, to) = (memory(), memory());
     let source = world(&from);
     source.fill(&[A, LARGE]).await;
@@ -160,7 +160,7 @@ async fn what_is_incomplete_here_is_left_out_and_counted() {
 }
 
 #[tokio::test]
-async fn foreign_bytes_there_are_replaced() {
+async fn copy_replaces_foreign_bytes() {
     let (from, to) = (memory(), memory());
     let source = world(&from);
     source.fill(&[A]).await;

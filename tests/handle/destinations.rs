@@ -53,7 +53,7 @@ impl Storage for Scripted {
 }
 
 #[tokio::test]
-async fn what_is_too_large_there_is_left_out_and_a_store_that_fails_is_an_error() {
+async fn copy_skips_oversized_records_and_reports_failures() {
     let source = world(&memory());
     source.fill(&[A, LARGE, "http://example.com/middle?len=5000"]).await;
     let narrow = |longest, kind| {
@@ -70,7 +70,7 @@ async fn what_is_too_large_there_is_left_out_and_a_store_that_fails_is_an_error(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_answer_ends_the_copy() {
+async fn hanging_storage_ends_copy() {
     for mode in [Mode::Hung, Mode::HungWrites] {
         let source = world(&memory());
         source.fill(&[A]).await;
@@ -80,7 +80,7 @@ async fn a_store_that_does_not_answer_ends_the_copy() {
 }
 
 #[tokio::test]
-async fn a_body_that_took_longer_than_a_deletion_is_remembered_is_not_named() {
+async fn copy_slower_than_tombstone_writes_no_head() {
     let source = world(&memory());
     source.fill(&[LARGE]).await;
     let clock = source.clock.clone();
@@ -94,7 +94,7 @@ async fn a_body_that_took_longer_than_a_deletion_is_remembered_is_not_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_another_copy_brought_meanwhile_stays_and_one_that_nothing_names_goes() {
+async fn concurrent_copy_keeps_only_referenced_body() {
     let source = world(&memory());
     source.fill(&[LARGE]).await;
     let faster = Scripted::new(|inner, key, record| {
@@ -130,7 +130,7 @@ async fn a_body_that_another_copy_brought_meanwhile_stays_and_one_that_nothing_n
 }
 
 #[tokio::test]
-async fn each_response_is_counted_once_in_whatever_order_they_are_listed() {
+async fn copy_counts_each_response_once() {
     let from = BoxStorage::new(Scripted::new(|_, _, _| Ok(())));
     let (source, to) = (world(&from), memory());
     for language in ["en", "de", "fr"] {
@@ -142,7 +142,7 @@ async fn each_response_is_counted_once_in_whatever_order_they_are_listed() {
 }
 
 #[tokio::test]
-async fn what_a_later_copy_is_found_through_stays_as_long_as_that() {
+async fn later_copy_extends_head_and_group_retention() {
     const SEVERAL: &str = "http://example.com/?vary=accept-language&loose=1&age=864000";
     let grouped = |name| format!("http://example.com/{name}?groups=all&loose=1&age=864000");
     let (from, to) = (memory(), memory());
@@ -161,7 +161,7 @@ async fn what_a_later_copy_is_found_through_stays_as_long_as_that() {
 }
 
 #[tokio::test]
-async fn the_origin_can_choose_among_copies_by_their_tags() {
+async fn copied_variants_offer_their_entity_tags() {
     let (from, to) = (memory(), memory());
     let (source, target) = (world(&from), world(&to));
     for language in ["en", "de", "fr"] {
@@ -176,7 +176,7 @@ async fn the_origin_can_choose_among_copies_by_their_tags() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_replaced_there_goes_and_one_that_was_only_confirmed_stays() {
+async fn copy_removes_replaced_body_but_keeps_confirmed() {
     const LASTING: &str = "http://example.com/?len=300000&age=864000";
     let (from, to) = (memory(), memory());
     let (source, target) = (world(&from), world(&to));

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 const LARGE: &str = "http://example.com/large?len=400000";
 
 #[tokio::test]
-async fn what_is_stored_is_found_and_read_fresh_or_stale_and_nobody_is_asked() {
+async fn handle_reads_entries_without_asking_origin() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         let handle = world.handle();
@@ -41,7 +41,7 @@ async fn what_is_stored_is_found_and_read_fresh_or_stale_and_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn what_is_asked_by_hand_counts_as_no_request() {
+async fn handle_lookups_count_as_no_request() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     world.fill(&[A]).await;
     let handle = world.handle();
@@ -57,7 +57,7 @@ async fn what_is_asked_by_hand_counts_as_no_request() {
 }
 
 #[tokio::test]
-async fn fields_choose_among_the_responses_of_a_url() {
+async fn request_fields_select_variant() {
     const URI: &str = "http://example.com/?vary=accept-language";
     for (storage, _folder) in stores().await {
         let world = world(&storage);
@@ -79,7 +79,7 @@ async fn fields_choose_among_the_responses_of_a_url() {
 }
 
 #[tokio::test]
-async fn what_is_one_users_is_found_with_that_users_credentials() {
+async fn personal_response_requires_matching_credentials() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     let with = |who| get_with(A, &[("authorization", who)]);
     world.settled(with("alice")).await;
@@ -90,7 +90,7 @@ async fn what_is_one_users_is_found_with_that_users_credentials() {
 }
 
 #[tokio::test]
-async fn methods_that_are_told_apart_by_their_content_find_nothing_but_may_delete() {
+async fn content_keyed_methods_delete_but_find_nothing() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     world.fill(&[A]).await;
     let post = Request::post(A).body(()).unwrap();
@@ -100,7 +100,7 @@ async fn methods_that_are_told_apart_by_their_content_find_nothing_but_may_delet
 }
 
 #[tokio::test]
-async fn the_layers_settings_and_the_requests_own_key_say_what_is_the_same() {
+async fn handle_applies_layer_key_settings() {
     let world = world_with(&BoxStorage::new(MemoryStorage::new()), |builder| {
         builder.ignore_query_params(["utm"]).sort_query(true)
     });
@@ -127,7 +127,7 @@ async fn the_layers_settings_and_the_requests_own_key_say_what_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_no_url_is_a_clear_error() {
+async fn invalid_url_is_config_error() {
     let handle = world(&BoxStorage::new(MemoryStorage::new())).handle();
     for text in ["", "example.com", "/a", "http://", "http:///a", "a b", "http://example.com:x/"] {
         for error in [
@@ -142,7 +142,7 @@ async fn a_text_that_is_no_url_is_a_clear_error() {
 }
 
 #[tokio::test]
-async fn a_body_of_which_a_part_is_gone_is_not_read() {
+async fn body_with_missing_chunk_is_not_read() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         world.fill(&[LARGE]).await;
@@ -154,7 +154,7 @@ async fn a_body_of_which_a_part_is_gone_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_deleted_for_every_cache_on_the_store() {
+async fn deletion_reaches_every_cache_on_storage() {
     for (storage, _folder) in stores().await {
         let (one, other) = (world(&storage), world(&storage));
         one.fill(&[A, LARGE]).await;
@@ -166,7 +166,7 @@ async fn what_is_deleted_is_deleted_for_every_cache_on_the_store() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_was_under_way_brings_nothing_back() {
+async fn fetch_in_progress_does_not_undo_deletion() {
     for (storage, _folder) in stores().await {
         // The origin's own script deletes: the request is under way then.
         let world = world(&storage);
@@ -187,7 +187,7 @@ async fn a_fetch_that_was_under_way_brings_nothing_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_store_is_an_error_and_what_was_deleted_stays_so() {
+async fn failed_deletion_is_error_but_takes_effect() {
     for mode in [Mode::Failing, Mode::Hung] {
         let faulty = Faulty::new(Mode::Well);
         let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
@@ -208,7 +208,7 @@ async fn a_dead_store_is_an_error_and_what_was_deleted_stays_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_owed_its_deletion_is_not_listed() {
+async fn pending_deletion_is_not_listed() {
     let faulty = Faulty::new(Mode::Well);
     let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
     for uri in [A, "http://example.com/b"] {
@@ -224,7 +224,7 @@ async fn what_is_owed_its_deletion_is_not_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_further_response_that_is_owed_its_deletion_is_not_served() {
+async fn variant_with_pending_deletion_is_not_served() {
     const URI: &str = "http://example.com/?vary=accept-language";
     let faulty = Faulty::new(Mode::Well);
     let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
@@ -243,7 +243,7 @@ async fn a_further_response_that_is_owed_its_deletion_is_not_served() {
 }
 
 #[tokio::test]
-async fn the_handle_is_one_of_the_cache_and_cheap_to_clone() {
+async fn cloned_handle_shares_cache_state() {
     let world =
         Fixture::new(Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "body"));
     let handle = world.layer.handle().clone();

@@ -16,7 +16,7 @@ fn everything() -> EntryFilter {
 }
 
 #[tokio::test]
-async fn an_entry_tells_what_a_person_wants_to_know() {
+async fn entry_describes_stored_response() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         let begun = world.clock.now();
@@ -53,7 +53,7 @@ async fn an_entry_tells_what_a_person_wants_to_know() {
 }
 
 #[tokio::test]
-async fn a_filter_chooses_what_all_its_conditions_hold_for() {
+async fn filter_requires_all_conditions() {
     let storage = BoxStorage::new(MemoryStorage::new());
     let world = world(&storage);
     world.fill(&["http://example.com/old?age=5000", "http://example.com/old/error?status=404&age=10"]).await;
@@ -91,7 +91,7 @@ async fn a_filter_chooses_what_all_its_conditions_hold_for() {
 }
 
 #[tokio::test]
-async fn a_test_is_asked_once_for_each_that_all_conditions_hold_for() {
+async fn predicate_runs_once_after_other_conditions() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     world.fill(&[A, "http://example.com/b?status=404", "http://example.com/c"]).await;
     let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -109,7 +109,7 @@ async fn a_test_is_asked_once_for_each_that_all_conditions_hold_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_not_listed() {
+async fn unservable_responses_are_not_listed() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         let with = |uri, tag| {
@@ -132,7 +132,7 @@ async fn what_cannot_be_served_is_not_listed() {
 }
 
 #[tokio::test]
-async fn a_body_on_its_way_is_not_listed() {
+async fn incomplete_body_is_not_listed() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         let (piece, body) = world.begun(A).await;
@@ -145,7 +145,7 @@ async fn a_body_on_its_way_is_not_listed() {
 }
 
 #[tokio::test]
-async fn each_url_is_given_once_and_responses_of_an_old_head_not_at_all() {
+async fn urls_are_unique_and_omit_old_variants() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         const URI: &str = "http://example.com/?vary=accept-language";
@@ -166,7 +166,7 @@ async fn each_url_is_given_once_and_responses_of_an_old_head_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_handle_sees_its_own_partition_or_all() {
+async fn handle_lists_own_partition_or_all() {
     for (storage, _folder) in stores().await {
         let plain = world(&storage);
         let one = world_with(&storage, |builder| builder.partition("one"));
@@ -187,7 +187,7 @@ async fn a_handle_sees_its_own_partition_or_all() {
 }
 
 #[tokio::test]
-async fn a_malformed_pattern_is_an_error_wherever_the_filter_is_used() {
+async fn malformed_filter_pattern_is_config_error() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     world.fill(&[A]).await;
     let (handle, filter) = (world.handle(), everything().url("exa mple.com").status(200..));
@@ -205,7 +205,7 @@ async fn a_malformed_pattern_is_an_error_wherever_the_filter_is_used() {
 }
 
 #[tokio::test]
-async fn records_of_another_version_or_of_no_version_are_passed_over() {
+async fn listing_skips_unreadable_records() {
     use tower_response_cache::storage::{Key, Record, Storage};
     for (storage, _folder) in stores().await {
         let world = world(&storage);
@@ -219,7 +219,7 @@ async fn records_of_another_version_or_of_no_version_are_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_hangs_ends_with_an_error() {
+async fn hanging_listing_times_out() {
     let faulty = Faulty::new(Mode::Well);
     let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
     fixture.get(A).await;
@@ -233,7 +233,7 @@ async fn a_listing_that_hangs_ends_with_an_error() {
 }
 
 #[test]
-fn many_entries_are_listed_with_little_memory() {
+fn listing_many_entries_uses_little_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let world = world(&BoxStorage::new(MemoryStorage::new()));
@@ -260,7 +260,7 @@ fn many_entries_are_listed_with_little_memory() {
 }
 
 #[tokio::test]
-async fn everything_can_be_done_in_a_spawned_task() {
+async fn handle_methods_work_in_spawned_task() {
     let (storage, _folder) = crate::in_a_file().await;
     let world = world(&storage);
     world.fill(&[A]).await;

@@ -31,7 +31,7 @@ async fn chunks(storage: &BoxStorage) -> Vec<Key> {
 }
 
 #[tokio::test]
-async fn a_sound_store_is_called_sound_and_stays_as_it_is() {
+async fn verify_and_prune_leave_sound_storage_unchanged() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         world.fill(&[A, LARGE, "http://example.com/deleted", "http://example.com/grouped?groups=a"]).await;
@@ -53,7 +53,7 @@ async fn a_sound_store_is_called_sound_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn each_kind_of_damage_is_found_in_whichever_partition() {
+async fn verify_finds_damage_in_every_partition() {
     for (storage, _folder) in stores().await {
         let one = world_with(&storage, |builder| builder.partition("one"));
         one.fill(&[A, LARGE, "http://example.com/other?len=300000"]).await;
@@ -77,7 +77,7 @@ async fn each_kind_of_damage_is_found_in_whichever_partition() {
 }
 
 #[tokio::test]
-async fn what_nothing_names_is_found_and_given_an_end() {
+async fn prune_expires_unreferenced_records() {
     for (storage, _folder) in stores().await {
         let world = forever(&storage);
         world.fill(&[LARGE]).await;
@@ -104,7 +104,7 @@ async fn what_nothing_names_is_found_and_given_an_end() {
 }
 
 #[tokio::test]
-async fn a_head_that_nothing_is_found_through_any_more_is_given_an_end() {
+async fn prune_expires_unreachable_head() {
     for (storage, _folder) in stores().await {
         let world = forever(&storage);
         world.fill(&[A, SEVERAL]).await;
@@ -123,7 +123,7 @@ async fn a_head_that_nothing_is_found_through_any_more_is_given_an_end() {
 }
 
 #[tokio::test]
-async fn a_body_that_somebody_is_writing_is_no_rest() {
+async fn prune_spares_body_being_written() {
     for (storage, _folder) in stores().await {
         let world = forever(&storage);
         let (mut piece, body) = world.begun(A).await;
@@ -147,7 +147,7 @@ async fn a_body_that_somebody_is_writing_is_no_rest() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn bytes_that_a_store_takes_for_absent_are_found() {
+async fn verify_counts_undecodable_records() {
     use tower_response_cache::storage::SqliteStorage;
     use tower_response_cache::storage::sqlite::rusqlite::Connection;
 

@@ -13,7 +13,7 @@ use crate::support::{Fixture, Origin, ReqBody, get, response};
 use crate::{A, SECOND, origin, world};
 
 #[tokio::test]
-async fn warming_stores_what_is_asked_for_and_tells_what_came_of_it() {
+async fn warming_stores_responses_and_counts_outcomes() {
     let world = world(&BoxStorage::new(MemoryStorage::new()));
     world.fill(&[A, "http://example.com/stale?age=1"]).await;
     world.clock.advance(2 * SECOND);
@@ -35,7 +35,7 @@ async fn warming_stores_what_is_asked_for_and_tells_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_under_way_than_were_allowed_and_failures_are_counted() {
+async fn warming_limits_concurrency_and_counts_failures() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -63,7 +63,7 @@ async fn no_more_requests_are_under_way_than_were_allowed_and_failures_are_count
 }
 
 #[tokio::test(start_paused = true)]
-async fn warming_ends_when_all_is_stored() {
+async fn warming_waits_for_storage_writes() {
     let faulty = Faulty::new(Mode::HungWrites);
     let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
     let (handle, service) = (fixture.layer.handle(), fixture.service.clone());
@@ -78,7 +78,7 @@ async fn warming_ends_when_all_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweeper_removes_what_has_expired_until_it_is_dropped() {
+async fn sweeper_removes_expired_records_until_dropped() {
     let memory = MemoryStorage::new();
     let world = world(&BoxStorage::new(memory.clone()));
     let fill = async || {
@@ -102,7 +102,7 @@ async fn a_sweeper_removes_what_has_expired_until_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweeper_bears_a_failing_store_and_ends_with_the_cache() {
+async fn sweeper_survives_failing_storage() {
     let faulty = Faulty::new(Mode::Failing);
     let fixture = Fixture::with(origin(), faulty.clone(), |builder| builder);
     let sweeper = fixture.layer.handle().sweep_every(Duration::ZERO);
@@ -118,14 +118,14 @@ async fn a_sweeper_bears_a_failing_store_and_ends_with_the_cache() {
 }
 
 #[test]
-fn outside_a_runtime_nothing_is_swept_and_nothing_panics() {
+fn sweeper_does_not_run_outside_runtime() {
     let (clock, _) = Clock::mock();
     let layer = CacheLayer::builder(MemoryStorage::new()).clock(clock).build().unwrap();
     assert!(!layer.handle().sweep_every(SECOND).is_running());
 }
 
 #[tokio::test]
-async fn a_service_above_the_cache_may_have_another_body() {
+async fn warming_accepts_service_with_another_body() {
     let layer = CacheLayer::new(MemoryStorage::new());
     let client = service_fn(|_: Request<ReqBody>| async {
         Ok::<_, std::convert::Infallible>(response(&[("cache-control", "max-age=60")], "body"))
@@ -139,7 +139,7 @@ async fn a_service_above_the_cache_may_have_another_body() {
 }
 
 #[tokio::test]
-async fn warming_counts_what_the_store_took() {
+async fn warming_counts_only_stored_responses() {
     let origin = Origin::new(|request| {
         let len = if request.uri().path() == "/large" { 1 << 20 } else { 10 };
         response(&[("cache-control", "max-age=60")], vec![b'x'; len])

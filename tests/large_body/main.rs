@@ -25,7 +25,7 @@ async fn child() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_body_of_256_mib_streams_through_sqlite_in_little_memory() {
+fn large_body_streams_with_bounded_memory() {
     let (bare, _) = measure("bare", None);
     for part in ["miss", "hit"] {
         let (peak, first) = measure(part, None);

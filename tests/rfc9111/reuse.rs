@@ -51,7 +51,7 @@ fn what_is_served() {
 }
 
 #[test]
-fn no_two_answers_for_one_miss() {
+fn misses_do_not_mix_responses() {
     run([
         case("two misses of two URIs", "§4")
             .get("").at("/a").ok("cache-control: max-age=60").body("a").miss(Absent)

@@ -39,7 +39,7 @@ fn bilingual() -> Origin {
 }
 
 #[tokio::test]
-async fn the_origin_names_the_variant_that_answers_a_new_request() {
+async fn not_modified_selects_variant_for_new_request() {
     let cache = Fixture::new(bilingual());
     cache.ask(in_language("en")).await;
     let german = cache.ask(in_language("de")).await;
@@ -57,7 +57,7 @@ async fn the_origin_names_the_variant_that_answers_a_new_request() {
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_is_served_by_name_but_never_belongs_to_two_records() {
+async fn chunked_body_never_belongs_to_two_records() {
     let cache = Fixture::with(bilingual(), MemoryStorage::new(), |builder| builder.chunk_bytes(3));
     cache.ask(in_language("en")).await;
     cache.ask(in_language("de")).await;
@@ -71,7 +71,7 @@ async fn a_body_in_chunks_is_served_by_name_but_never_belongs_to_two_records() {
 }
 
 #[tokio::test]
-async fn a_304_for_a_variant_that_is_gone_is_asked_again_without_conditions() {
+async fn not_modified_for_unknown_variant_is_refetched() {
     let mut asked = 0;
     let cache = Fixture::new(Origin::new(move |request| {
         asked += 1;
@@ -88,7 +88,7 @@ async fn a_304_for_a_variant_that_is_gone_is_asked_again_without_conditions() {
 }
 
 #[tokio::test]
-async fn a_304_whose_tag_is_none_names_no_variant() {
+async fn not_modified_with_invalid_tag_selects_no_variant() {
     for tag in ["unquoted", "\"one\" \"two\"", ""] {
         let cache = Fixture::new(Origin::new(move |request| {
             let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
@@ -108,7 +108,7 @@ async fn a_304_whose_tag_is_none_names_no_variant() {
 }
 
 #[tokio::test]
-async fn a_callers_own_conditions_are_not_mixed_with_others() {
+async fn client_conditions_are_forwarded_unmixed() {
     let cache = Fixture::new(bilingual());
     cache.ask(in_language("en")).await;
     let answer = cache.ask(get_with(A, &[("accept-language", "de"), ("if-none-match", "\"de\"")])).await;
@@ -117,7 +117,7 @@ async fn a_callers_own_conditions_are_not_mixed_with_others() {
 }
 
 #[tokio::test]
-async fn no_variant_in_a_coding_that_was_not_asked_for_is_named() {
+async fn unaccepted_content_coding_is_never_selected() {
     let cache = Fixture::new(Origin::new(|request| {
         let gzip = request.headers().get("accept-encoding").is_some_and(|value| value == "gzip");
         let fields = [("cache-control", "max-age=60"), ("vary", "accept-encoding"), ("etag", "\"same\"")];
@@ -139,7 +139,7 @@ async fn no_variant_in_a_coding_that_was_not_asked_for_is_named() {
 }
 
 #[tokio::test]
-async fn a_head_freshens_what_it_confirms_and_puts_out_of_use_what_it_does_not() {
+async fn head_freshens_or_invalidates_stored_response() {
     for (tag, length, stays) in
         [("\"1\"", "4", true), ("\"2\"", "4", false), ("\"1\"", "5", false), ("W/\"1\"", "4", false)]
     {
@@ -171,7 +171,7 @@ async fn a_head_freshens_what_it_confirms_and_puts_out_of_use_what_it_does_not()
 }
 
 #[tokio::test]
-async fn the_answer_to_a_post_that_is_its_uris_own_serves_later_gets() {
+async fn post_response_with_content_location_serves_get() {
     let post = || Request::post(A).body(Full::from("x")).unwrap();
     for (fields, kept) in [
         (&[("cache-control", "max-age=60"), ("content-location", "/a")][..], true),
@@ -198,7 +198,7 @@ async fn the_answer_to_a_post_that_is_its_uris_own_serves_later_gets() {
 }
 
 #[tokio::test]
-async fn listed_fields_are_left_out_of_what_is_reused() {
+async fn listed_fields_are_omitted_on_reuse() {
     let listed = "max-age=60, no-cache=\"x-a\", private=\"X-B\"";
     let fields = [("cache-control", listed), ("x-a", "1"), ("x-b", "2"), ("etag", "\"1\"")];
     let shared = Fixture::shared(Origin::new(move |request| {
@@ -221,7 +221,7 @@ async fn listed_fields_are_left_out_of_what_is_reused() {
 }
 
 #[tokio::test]
-async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody_forbids_it() {
+async fn stale_when_disconnected_respects_directives() {
     for (directives, asked, served) in [
         ("max-age=1", "", true),
         ("max-age=1, must-revalidate", "", false),
@@ -267,7 +267,7 @@ async fn an_unreachable_origin_is_stood_in_for_only_where_that_is_set_and_nobody
 }
 
 #[tokio::test]
-async fn a_304_that_forbids_storing_takes_the_stored_response_out_of_use() {
+async fn no_store_not_modified_invalidates_stored_response() {
     let cache = Fixture::new(Origin::new(|request| {
         let asked = asked_tags(request).is_some();
         let fields = [("cache-control", if asked { "no-store" } else { "max-age=60" }), ("etag", "\"1\"")];
@@ -281,7 +281,7 @@ async fn a_304_that_forbids_storing_takes_the_stored_response_out_of_use() {
 }
 
 #[tokio::test]
-async fn what_was_superseded_by_a_response_that_is_not_kept_is_not_served_again() {
+async fn unstored_newer_response_supersedes_older() {
     for newer in ["no-store", "max-age=0"] {
         let mut count = 0;
         let cache = Fixture::new(Origin::new(move |_| {
@@ -297,7 +297,7 @@ async fn what_was_superseded_by_a_response_that_is_not_kept_is_not_served_again(
 }
 
 #[tokio::test]
-async fn no_variant_that_credentials_selected_is_named_to_others() {
+async fn credentialed_variant_is_never_offered_to_others() {
     let cache = Fixture::new(Origin::new(|request| {
         let user = request.headers().get("authorization").map_or("nobody", |user| user.to_str().unwrap());
         let fields = [("cache-control", "max-age=60"), ("etag", "\"one tag for all\"")];
@@ -335,7 +335,7 @@ impl Storage for Forgetful {
 }
 
 #[tokio::test]
-async fn a_variant_that_has_another_tag_by_now_is_not_served_for_its_old_one() {
+async fn changed_variant_is_not_served_for_old_tag() {
     let forgets = Arc::new(AtomicBool::new(false));
     let storage = Forgetful { inner: MemoryStorage::new(), forgets: Arc::clone(&forgets) };
     let mut version = 0;
@@ -371,7 +371,7 @@ fn by_host() -> Origin {
 }
 
 #[tokio::test]
-async fn a_host_field_beside_another_authority_selects() {
+async fn differing_host_field_selects_variant() {
     let settings: [fn(Builder) -> Builder; 3] =
         [|builder| builder, |builder| builder.shared(true), |builder| builder.key_all_headers(true)];
     for settings in settings {
@@ -397,7 +397,7 @@ async fn a_host_field_beside_another_authority_selects() {
 }
 
 #[tokio::test]
-async fn a_host_field_that_agrees_costs_nothing() {
+async fn matching_host_field_shares_entry() {
     let cache = Fixture::new(by_host());
     assert_eq!(cache.ask(get("http://Example.com:80/")).await.word(), "miss");
     for (uri, host) in [
@@ -410,7 +410,7 @@ async fn a_host_field_that_agrees_costs_nothing() {
 }
 
 #[tokio::test]
-async fn an_unsafe_request_ends_what_every_host_field_selected() {
+async fn unsafe_request_invalidates_all_host_variants() {
     let cache = Fixture::shared(by_host());
     let evil = || get_with("http://a.example/", &[("host", "b.example")]);
     cache.get("http://a.example/").await;
@@ -435,7 +435,7 @@ async fn malformed_host_fields_bypass() {
 }
 
 #[tokio::test]
-async fn a_port_that_the_origin_sees_selects() {
+async fn host_port_selects_variant() {
     let settings: [fn(Builder) -> Builder; 2] = [
         |builder| builder.shared(true),
         |builder| builder.shared(true).default_scheme(http::uri::Scheme::HTTPS),
@@ -457,7 +457,7 @@ async fn a_port_that_the_origin_sees_selects() {
 }
 
 #[tokio::test]
-async fn an_unsafe_request_is_heard_under_either_scheme() {
+async fn unsafe_request_invalidates_both_schemes() {
     let put = |uri: &str, version| {
         let put = Request::put(uri).header("host", "shop.example").version(version);
         put.body(Full::from("x")).unwrap()
@@ -480,7 +480,7 @@ async fn an_unsafe_request_is_heard_under_either_scheme() {
 }
 
 #[tokio::test]
-async fn a_clients_unsafe_request_leaves_the_other_scheme() {
+async fn client_unsafe_request_leaves_other_scheme() {
     let cache = Fixture::new(by_host());
     cache.get("http://shop.example/").await;
     cache.ask(Request::put("https://shop.example/").body(Full::from("x")).unwrap()).await;
@@ -501,7 +501,7 @@ fn one_tag() -> Origin {
 }
 
 #[tokio::test]
-async fn tags_of_what_the_user_keyed_are_never_offered_to_others() {
+async fn entity_tags_never_cross_user_keys() {
     let settings: [fn(Builder) -> Builder; 3] = [
         |builder| builder.key_headers([http::HeaderName::from_static("x-tenant")]),
         |builder| builder.shared(true).key_headers([http::HeaderName::from_static("x-tenant")]),
@@ -518,7 +518,7 @@ async fn tags_of_what_the_user_keyed_are_never_offered_to_others() {
 }
 
 #[tokio::test]
-async fn tags_of_another_host_field_are_never_offered() {
+async fn entity_tags_never_cross_host_fields() {
     let cache = Fixture::new(one_tag());
     for host in ["a.example", "b.example", "example.com", "a.example"] {
         assert_eq!(cache.ask(get_with(A, &[("host", host)])).await.body, format!("GET of {host}"));
@@ -526,7 +526,7 @@ async fn tags_of_another_host_field_are_never_offered() {
 }
 
 #[tokio::test]
-async fn tags_of_requests_without_a_keyed_value_are_offered_among_them() {
+async fn requests_without_keyed_header_share_entity_tags() {
     let cache = Fixture::with(one_tag(), MemoryStorage::new(), |builder| {
         builder.key_headers([http::HeaderName::from_static("x-tenant")])
     });
@@ -537,7 +537,7 @@ async fn tags_of_requests_without_a_keyed_value_are_offered_among_them() {
 
 #[cfg(feature = "content-keys")]
 #[tokio::test]
-async fn a_get_is_never_answered_with_what_a_post_found() {
+async fn get_never_reuses_post_response() {
     let cache = Fixture::with(one_tag(), MemoryStorage::new(), |builder| {
         builder.shared(true).methods([http::Method::GET, http::Method::POST])
     });

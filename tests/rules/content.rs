@@ -63,7 +63,7 @@ fn send(method: Method, media_type: &str, content: &'static str) -> Request<ReqB
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_meaning_share_a_response_and_the_origin_gets_what_was_written() {
+async fn equivalent_content_shares_response() {
     let (fixture, _) = echo(FRESH);
     let form = "application/x-www-form-urlencoded";
     let multi = |boundary: &'static str| format!("multipart/form-data; boundary={boundary}");
@@ -97,7 +97,7 @@ async fn requests_of_one_meaning_share_a_response_and_the_origin_gets_what_was_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn ignored_fields_of_the_content_do_not_count_at_any_depth() {
+async fn ignored_content_fields_match_by_path() {
     let (fixture, _) =
         with(FRESH, |builder| methods(builder).ignore_content_fields(["token", "meta.time"]).unwrap());
     for (content, expected) in [
@@ -116,7 +116,7 @@ async fn ignored_fields_of_the_content_do_not_count_at_any_depth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_is_cacheable_invalidates_nothing_and_others_go_with_the_entry() {
+async fn only_uncacheable_methods_invalidate_entry() {
     let (fixture, _) = echo(FRESH);
     fixture.get(URI).await;
     fixture.ask(send(Method::POST, JSON, "{}")).await;
@@ -127,7 +127,7 @@ async fn a_method_that_is_cacheable_invalidates_nothing_and_others_go_with_the_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_needs_a_lifetime_and_is_asked_again_without_conditions_a_query_is_validated() {
+async fn stale_post_is_refetched_and_query_validated() {
     let silent: &[_] = &[("etag", "\"a\""), ("last-modified", "Wed, 01 Jan 2025 00:00:00 GMT")];
     let (fixture, _) = echo(silent);
     let answer = fixture.ask(send(Method::POST, JSON, "{}")).await;
@@ -147,7 +147,7 @@ async fn a_post_needs_a_lifetime_and_is_asked_again_without_conditions_a_query_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_beside_sends_the_content_again() {
+async fn background_refresh_resends_content() {
     let (fixture, calls) = with(FRESH, |builder| methods(builder).stale_while_revalidate(60 * SECOND));
     fixture.ask(send(Method::POST, JSON, "{\"a\":1}")).await;
     fixture.clock.advance(61 * SECOND);
@@ -159,7 +159,7 @@ async fn a_refresh_beside_sends_the_content_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_the_same_at_once_shares_a_fetch() {
+async fn concurrent_requests_with_same_content_coalesce() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let origin = service_fn(move |request: Request<ReqBody>| {
@@ -185,7 +185,7 @@ async fn who_asks_the_same_at_once_shares_a_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn conditions_scopes_and_options_hold_for_them_too() {
+async fn preconditions_scopes_and_options_apply_to_post() {
     let (fixture, _) = echo(FRESH);
     let mut conditional = send(Method::POST, JSON, "{}");
     conditional.headers_mut().insert("if-match", "\"a\"".parse().unwrap());
@@ -203,7 +203,7 @@ async fn conditions_scopes_and_options_hold_for_them_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn methods_that_are_left_out_are_not_answered() {
+async fn unlisted_methods_bypass_cache() {
     let (fixture, _) = with(FRESH, |builder| builder.methods([Method::POST]));
     for _ in 0..2 {
         assert_eq!(fixture.get(URI).await.word(), "bypass");
@@ -226,7 +226,7 @@ fn pieces(pieces: &'static [&'static str], fails: bool) -> Boxed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_long_or_fails_reaches_the_origin_as_it_came() {
+async fn overlong_or_failing_content_reaches_origin_unchanged() {
     let origin = service_fn(|request: Request<Boxed>| async move {
         let collected = request.into_body().collect().await;
         let seen = match collected {
@@ -278,7 +278,7 @@ impl Body for Own {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_type_of_ones_own_is_passed_on_until_the_cache_is_told_how_to_make_it() {
+async fn custom_body_type_bypasses_without_replay_content() {
     let origin = || {
         service_fn(|request: Request<Own>| async move {
             Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
@@ -299,7 +299,7 @@ async fn a_body_type_of_ones_own_is_passed_on_until_the_cache_is_told_how_to_mak
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_filter_leaves_out_is_taken_to_change_something() {
+async fn filtered_post_invalidates_and_query_does_not() {
     const GET: &str = "http://example.com/graphql";
     for waits in [false, true] {
         let (fixture, _) = with(&[("cache-control", "max-age=60")], |builder| {
@@ -350,7 +350,7 @@ impl Body for Pieces {
 }
 
 #[tokio::test]
-async fn bytes_of_a_content_are_all_of_it() {
+async fn key_covers_all_content_frames() {
     let origin = service_fn(|request: Request<Pieces>| async move {
         Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
     });
@@ -371,7 +371,7 @@ async fn bytes_of_a_content_are_all_of_it() {
 }
 
 #[tokio::test]
-async fn ignored_fields_add_up() {
+async fn ignored_content_fields_accumulate() {
     let (fixture, _) = with(FRESH, |builder| {
         methods(builder).ignore_content_fields(["token"]).unwrap().ignore_content_fields(["nonce"]).unwrap()
     });
@@ -382,7 +382,7 @@ async fn ignored_fields_add_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn persisted_queries_are_told_apart_by_their_hash() {
+async fn persisted_queries_differ_by_hash() {
     // The setting of the documentation, and the one that ignores more than its user thinks of.
     for setting in ["extensions.tracing", "extensions"] {
         let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content_fields([setting]).unwrap());

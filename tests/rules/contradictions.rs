@@ -21,7 +21,7 @@ fn builder() -> Builder {
 }
 
 #[test]
-fn each_contradiction_is_named_with_what_to_do() {
+fn contradictory_settings_report_a_remedy() {
     let wrong: [(Settings, &[&str]); 47] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
@@ -102,7 +102,7 @@ fn each_contradiction_is_named_with_what_to_do() {
 }
 
 #[test]
-fn smallest_and_largest_sensible_values_are_built() {
+fn extreme_valid_settings_build() {
     let right: [Settings; 36] = [
         |b| b.rules(Rules::new().min_ttl(SECOND).max_ttl(SECOND)),
         |b| b.rules(Rules::new().min_ttl(NONE).max_ttl(Duration::MAX).override_ttl(Duration::MAX)),

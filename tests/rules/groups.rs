@@ -64,7 +64,7 @@ async fn words<S: Storage>(fixture: &Fixture<S>, uris: &[&str]) -> Vec<&'static 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_response_to_an_unsafe_request_ends_the_groups_that_it_names_of_its_origin() {
+async fn unsafe_response_invalidates_groups_of_its_origin() {
     let fixture = Fixture::new(origin());
     for (ends, expected) in [
         ("\"a\"", ["miss", "hit", "hit"]),
@@ -88,7 +88,7 @@ async fn the_response_to_an_unsafe_request_ends_the_groups_that_it_names_of_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_response_to_a_safe_request_ends_no_group() {
+async fn safe_response_invalidates_no_group() {
     let fixture = Fixture::new(origin());
     fill(&fixture, &[A]).await;
     for method in ["OPTIONS", "TRACE", "QUERY", "PROPFIND"] {
@@ -98,7 +98,7 @@ async fn the_response_to_a_safe_request_ends_no_group() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_field_names_128_groups_and_what_follows_is_ignored() {
+async fn group_field_is_limited_to_128_names() {
     let names = |count: usize| (0..count).map(|n| format!("\"{n:0>32}\"")).collect::<Vec<_>>();
     let script = move |request: &Request<ReqBody>| {
         let count = request.uri().query().unwrap().parse().unwrap();
@@ -128,7 +128,7 @@ async fn a_field_names_128_groups_and_what_follows_is_ignored() {
 
 /// Tags are the user's own: one that was ignored could not be invalidated.
 #[tokio::test]
-async fn a_response_with_too_many_tags_is_not_stored() {
+async fn response_with_too_many_tags_is_not_stored() {
     let fixture = Fixture::new(plain());
     let mut request = get(A);
     request.extensions_mut().insert(CacheOptions::new().tags((0..129).map(|n| n.to_string())));
@@ -143,7 +143,7 @@ async fn group_keys<S: Storage>(store: &S) -> Vec<Key> {
 
 /// One response with more names than the list of owed invalidations holds.
 #[tokio::test]
-async fn a_flood_of_invalidated_groups_writes_128_and_spares_other_hosts() {
+async fn group_invalidation_flood_writes_at_most_128() {
     let names = (0..10_001).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
     let store = Faulty::new(Mode::Well);
     let fixture = Fixture::with(origin(), store.clone(), |builder| builder);
@@ -158,7 +158,7 @@ async fn a_flood_of_invalidated_groups_writes_128_and_spares_other_hosts() {
 }
 
 #[tokio::test]
-async fn no_group_is_made_for_what_is_not_stored() {
+async fn unstored_response_creates_no_group() {
     let fixture = Fixture::new(Origin::new(|_| {
         response(&[("cache-control", "no-store"), ("cache-groups", "\"g\"")], "body")
     }));
@@ -168,7 +168,7 @@ async fn no_group_is_made_for_what_is_not_stored() {
 
 /// The entity tag of a response that was ended is not among those that the origin is asked about.
 #[tokio::test]
-async fn a_304_does_not_bring_back_an_ended_variant() {
+async fn not_modified_does_not_restore_invalidated_variant() {
     let mut count = 0;
     let fixture = Fixture::new(Origin::new(move |request| {
         let fields =
@@ -187,7 +187,7 @@ async fn a_304_does_not_bring_back_an_ended_variant() {
 }
 
 #[tokio::test]
-async fn a_background_refresh_keeps_the_tags() {
+async fn background_refresh_keeps_tags() {
     let mut count = 0;
     let fixture = Fixture::new(Origin::new(move |_| {
         count += 1;
@@ -207,7 +207,7 @@ async fn a_background_refresh_keeps_the_tags() {
 
 /// What a POST answers for later GETs, under a key of the user's: its tags and groups are those of its URI.
 #[tokio::test]
-async fn a_posts_answer_under_a_key_is_in_its_groups() {
+async fn keyed_post_response_belongs_to_groups() {
     let origin = Origin::new(|_| {
         let fields = [("cache-control", "max-age=60"), ("content-location", "/a"), ("cache-groups", "\"g\"")];
         response(&fields, "body")
@@ -229,7 +229,7 @@ async fn a_posts_answer_under_a_key_is_in_its_groups() {
 
 /// As where a store has no room for it: what was ended stays ended.
 #[tokio::test]
-async fn an_ended_group_whose_value_is_evicted_brings_nothing_back() {
+async fn evicted_group_value_does_not_restore_members() {
     let fixture = Fixture::new(origin());
     fill(&fixture, &[A, B]).await;
     fixture.layer.invalidate_group("http://example.com", "all").await.unwrap();
@@ -241,7 +241,7 @@ async fn an_ended_group_whose_value_is_evicted_brings_nothing_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tag_ends_all_that_was_stored_with_it_whatever_the_origin() {
+async fn tag_invalidates_members_across_origins() {
     let fixture = Fixture::new(plain());
     for (uri, tags) in [(A, &["one", "both"][..]), (B, &["two", "both"]), (ELSEWHERE, &["both"])] {
         fixture.ask(tagged(uri, tags)).await;
@@ -260,7 +260,7 @@ async fn a_tag_ends_all_that_was_stored_with_it_whatever_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_give_tags_that_add_up_and_leave_the_lifetime_to_others() {
+async fn tags_of_matching_rules_accumulate() {
     let rules = || {
         Rules::new()
             .rule(Rule::new().url("example.com/**").tag("site"))
@@ -285,7 +285,7 @@ async fn rules_give_tags_that_add_up_and_leave_the_lifetime_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tag_stays_when_the_response_is_revalidated_by_a_request_without_it() {
+async fn revalidation_keeps_tags_of_earlier_request() {
     let origin = Origin::new(|request| {
         let fields = [("cache-control", "max-age=10"), ("etag", "\"1\"")];
         match crate::support::has_tag(request, "\"1\"") {
@@ -320,7 +320,7 @@ fn gated(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_began_before_is_neither_stored_nor_given_to_who_came_after() {
+async fn fetch_before_tag_invalidation_is_not_reused() {
     let layer = CacheLayer::new(MemoryStorage::new());
     let (service, gate) = gated(&layer);
     let mut before = Box::pin(service.clone().oneshot(tagged(A, &["tag"])));
@@ -340,7 +340,7 @@ async fn a_fetch_that_began_before_is_neither_stored_nor_given_to_who_came_after
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_a_deletion_overtakes_is_neither_stored_nor_shared() {
+async fn fetch_overtaken_by_deletion_is_not_reused() {
     let layer = CacheLayer::new(MemoryStorage::new());
     let (service, gate) = gated(&layer);
     let ask = || Box::pin(service.clone().oneshot(get(A)));
@@ -367,7 +367,7 @@ async fn a_fetch_that_a_deletion_overtakes_is_neither_stored_nor_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidation_by_one_process_holds_for_the_others() {
+async fn tag_invalidation_reaches_other_processes() {
     let store = MemoryStorage::new();
     let (clock, mock) = Clock::mock();
     let cache = || {
@@ -399,7 +399,7 @@ async fn an_invalidation_by_one_process_holds_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_whose_groups_value_is_gone_is_not_served() {
+async fn response_with_missing_group_value_is_not_served() {
     let fixture = Fixture::new(origin());
     fill(&fixture, &[A]).await;
     let store = fixture.layer.storage();
@@ -411,7 +411,7 @@ async fn a_response_whose_groups_value_is_gone_is_not_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_values_of_groups_are_kept_as_long_as_their_members_and_no_longer() {
+async fn group_values_expire_with_their_members() {
     let fixture = Fixture::new(origin());
     fill(&fixture, &[A]).await;
     fixture.clock.advance(59 * SECOND);
@@ -425,7 +425,7 @@ async fn the_values_of_groups_are_kept_as_long_as_their_members_and_no_longer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidation_that_the_store_did_not_take_holds_here_and_is_carried_out_later() {
+async fn failed_invalidation_applies_locally_and_is_retried() {
     let store = Faulty::new(Mode::Well);
     let fixture = Fixture::with(plain(), store.clone(), |builder| builder);
     let other = Fixture::with(plain(), store.clone(), |builder| builder);
@@ -443,7 +443,7 @@ async fn an_invalidation_that_the_store_did_not_take_holds_here_and_is_carried_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_to_tell_a_groups_value_finds_nothing() {
+async fn unreadable_group_value_prevents_storing() {
     let store = Faulty::new(Mode::Well);
     let fixture = Fixture::with(plain(), store.clone(), |builder| builder);
     fixture.ask(tagged(A, &["tag"])).await;
@@ -455,7 +455,7 @@ async fn a_store_that_fails_to_tell_a_groups_value_finds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn variants_and_large_bodies_are_in_groups_as_well() {
+async fn variants_and_large_bodies_belong_to_groups() {
     let large: &'static str = "large body ".repeat(1000).leak();
     let origin = Origin::new(move |_| {
         let fields = [("cache-control", "max-age=60"), ("vary", "x"), ("cache-groups", "\"g\"")];
@@ -478,7 +478,7 @@ async fn variants_and_large_bodies_are_in_groups_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn groups_are_ended_under_either_scheme_where_it_is_assumed() {
+async fn assumed_scheme_invalidates_groups_under_both_schemes() {
     let fixture = Fixture::shared(origin());
     fill(&fixture, &["https://example.com/a", A]).await;
     let put = Request::put("/x").header("host", "example.com").header("x-ends", "\"all\"");

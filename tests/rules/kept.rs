@@ -26,7 +26,7 @@ fn answering(status: u16, fields: &'static [(&'static str, &'static str)], setti
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_are_stored_by_themselves_or_because_they_are_named() {
+async fn default_and_listed_statuses_are_stored() {
     let fresh: &[_] = &[("cache-control", "max-age=60")];
     let silent: &[_] = &[("x-nothing", "")];
     let minute = Duration::from_secs(60);
@@ -67,7 +67,7 @@ async fn statuses_are_stored_by_themselves_or_because_they_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_response_forbids_is_stored_by_its_own_switch_alone() {
+async fn store_despite_lifts_only_named_restriction() {
     let switches = [Forbidden::NoStore, Forbidden::Private, Forbidden::Authorization, Forbidden::VaryAny];
     let cases: [(Forbidden, &[_], &[_], NotStored); 4] = [
         (Forbidden::NoStore, &[("cache-control", "no-store")], &[], NotStored::ResponseNoStore),
@@ -98,7 +98,7 @@ async fn what_a_response_forbids_is_stored_by_its_own_switch_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_despite_authorization_is_for_the_same_credentials_only() {
+async fn authorized_response_serves_only_same_credentials() {
     let fixture = answering(200, &[("cache-control", "max-age=60")], |builder| {
         builder.shared(true).rules(Rules::new().store_despite(Forbidden::Authorization))
     });
@@ -109,7 +109,7 @@ async fn what_is_kept_despite_authorization_is_for_the_same_credentials_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_filter_keeps_requests_from_the_cache_and_invalidation_goes_on() {
+async fn filtered_requests_bypass_but_still_invalidate() {
     for waits in [false, true] {
         let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "body"));
         let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| match waits {
@@ -138,7 +138,7 @@ async fn a_request_filter_keeps_requests_from_the_cache_and_invalidation_goes_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_filters_add_up_and_see_the_request_too() {
+async fn response_filters_accumulate_and_see_request() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let origin = Origin::new(|request| {
@@ -171,7 +171,7 @@ async fn response_filters_add_up_and_see_the_request_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_bodies_pass_through_whether_they_announce_their_length_or_not() {
+async fn body_length_limits_apply_without_content_length() {
     for announces in [false, true] {
         let origin = Origin::new(move |request| {
             let len = request.uri().path()[1..].parse().unwrap();
@@ -191,7 +191,7 @@ async fn short_bodies_pass_through_whether_they_announce_their_length_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_response_goes_when_a_newer_one_is_refused_and_stays_when_the_cache_only_reads() {
+async fn refused_response_removes_older_entry() {
     let mut version = 0;
     let origin = Origin::new(move |_| {
         version += 1;
@@ -206,7 +206,7 @@ async fn an_older_response_goes_when_a_newer_one_is_refused_and_stays_when_the_c
 }
 
 #[tokio::test]
-async fn every_matching_rule_names_statuses() {
+async fn all_matching_rules_contribute_statuses() {
     let minute = Duration::from_secs(60);
     let tagged = || Rule::new().statuses([404, 429, 503]).tag("errors");
     for (status, settings) in [
@@ -262,7 +262,7 @@ async fn every_matching_rule_names_statuses() {
 }
 
 #[tokio::test]
-async fn response_filters_are_asked_about_what_is_freshened() {
+async fn response_filters_see_freshened_responses() {
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&told);
     let origin = Origin::new(|request| {
@@ -290,7 +290,7 @@ async fn response_filters_are_asked_about_what_is_freshened() {
 }
 
 #[tokio::test]
-async fn response_filters_are_asked_about_variants_that_a_304_names() {
+async fn response_filters_see_variants_selected_by_304() {
     let origin = |request: &Request<ReqBody>| {
         let fields = [("cache-control", "max-age=60"), ("etag", "\"a\""), ("vary", "x-kind")];
         match request.headers().contains_key("if-none-match") {
@@ -311,7 +311,7 @@ async fn response_filters_are_asked_about_variants_that_a_304_names() {
 }
 
 #[tokio::test]
-async fn response_filters_are_asked_about_what_a_head_freshens() {
+async fn response_filters_see_responses_freshened_by_head() {
     let origin = Origin::new(|request| {
         let fields = [("cache-control", "max-age=60"), ("etag", "\"a\""), ("content-length", "4")];
         match *request.method() {
@@ -331,7 +331,7 @@ async fn response_filters_are_asked_about_what_a_head_freshens() {
 }
 
 #[tokio::test]
-async fn restricted_fields_come_as_often_as_the_origin_sent_them() {
+async fn restricted_fields_are_not_duplicated() {
     let many = ["x-user"; 5000].join(",");
     for control in [
         "max-age=60, no-cache=\"x-user\"".to_owned(),
@@ -356,7 +356,7 @@ async fn restricted_fields_come_as_often_as_the_origin_sent_them() {
 
 /// The usual page of a framework with sessions: a validator, Set-Cookie, and nothing else.
 #[tokio::test]
-async fn session_is_not_given_to_the_next_user() {
+async fn session_cookie_is_not_shared_between_users() {
     for validator in [("last-modified", "Mon, 01 Dec 2025 00:00:00 GMT"), ("etag", "\"page\"")] {
         let mut user = 0;
         let origin = Origin::new(move |request| {
@@ -375,7 +375,7 @@ async fn session_is_not_given_to_the_next_user() {
 }
 
 #[tokio::test]
-async fn bodies_of_another_length_are_not_called_stored() {
+async fn content_length_mismatch_is_not_reported_stored() {
     for (announced, body) in [("5", "four"), ("3", "four"), ("1", "")] {
         let fields = [("cache-control", "max-age=60"), ("content-length", announced)];
         let origin = Origin::new(move |_| response(&fields, body));

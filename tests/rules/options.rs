@@ -33,7 +33,7 @@ fn told(answer: &Answer) -> (&'static str, &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_six_modes_of_fetch_on_what_is_absent_fresh_and_stale() {
+async fn fetch_modes_handle_absent_fresh_and_stale() {
     use CacheMode::*;
     // What the mode does where nothing is stored, where that is fresh, and where it is stale; and what is served then.
     for (mode, absent, fresh, stale, afterwards) in [
@@ -61,7 +61,7 @@ async fn the_six_modes_of_fetch_on_what_is_absent_fresh_and_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_caches_on_the_way_are_told_as_fetch_tells_them() {
+async fn fetch_modes_set_upstream_cache_control() {
     for (mode, control, pragma) in [
         (CacheMode::Default, None, None),
         (CacheMode::NoStore, Some("no-cache"), Some("no-cache")),
@@ -84,7 +84,7 @@ async fn the_caches_on_the_way_are_told_as_fetch_tells_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn force_cache_takes_even_what_must_be_validated() {
+async fn force_cache_serves_must_revalidate_response() {
     for control in ["no-cache", "max-age=0, must-revalidate"] {
         let fixture = fixture(control);
         fixture.get(URI).await;
@@ -96,7 +96,7 @@ async fn force_cache_takes_even_what_must_be_validated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_may_keep_its_response_out_of_the_store() {
+async fn no_store_option_keeps_response_unstored() {
     let fixture = fixture("max-age=10");
     assert_eq!(fixture.ask(with(CacheOptions::new().no_store(true))).await.word(), "miss");
     assert_eq!(fixture.get(URI).await.word(), "miss");
@@ -104,7 +104,7 @@ async fn a_request_may_keep_its_response_out_of_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_of_its_own_is_what_the_response_is_stored_under_and_invalidated_by() {
+async fn request_key_applies_to_lookup_and_invalidation() {
     let fixture = fixture("max-age=10");
     let keyed = |method: &str, uri: &str, key: &str| {
         let request = Request::builder().method(method).uri(uri).extension(CacheOptions::new().key(key));
@@ -124,7 +124,7 @@ async fn a_key_of_its_own_is_what_the_response_is_stored_under_and_invalidated_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn stale_tolerances_of_a_request_are_its_own() {
+async fn request_stale_limits_override_layer_settings() {
     let fails = |stale| {
         let mut calls = 0;
         let origin = Origin::new(move |_| {
@@ -158,7 +158,7 @@ async fn stale_tolerances_of_a_request_are_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_trust_its_clients_goes_by_its_own_options_alone() {
+async fn ignored_request_directives_leave_options_in_force() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=10")], "body"));
     let fixture =
         Fixture::with(origin, MemoryStorage::new(), |builder| builder.ignore_request_directives(true));
@@ -176,7 +176,7 @@ async fn a_server_that_does_not_trust_its_clients_goes_by_its_own_options_alone(
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_requests_keep_their_own_lifetimes_and_reloads_wait_for_nobody() {
+async fn concurrent_requests_keep_their_own_options() {
     let fixture = fixture("max-age=10");
     let (one, other, plain) = tokio::join!(
         fixture.ask(with(CacheOptions::new().mode(CacheMode::Reload))),

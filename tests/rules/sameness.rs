@@ -45,7 +45,7 @@ fn post(uri: &str, fields: &[(&str, &str)]) -> Request<ReqBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ignored_parameters_and_their_order_do_not_count_and_the_origin_is_asked_as_the_caller_wrote() {
+async fn ignored_query_params_do_not_affect_key() {
     let fixture = fixture(|builder| builder.ignore_query_params(["token", "utm source"]).sort_query(true));
     let uris = [
         "http://a/?b=1&token=x&a=2",
@@ -59,7 +59,7 @@ async fn ignored_parameters_and_their_order_do_not_count_and_the_origin_is_asked
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_ignored_is_in_nothing_that_is_stored() {
+async fn stored_records_omit_ignored_query_params() {
     let storage = MemoryStorage::new();
     let fixture = on(storage.clone(), |builder| {
         builder.ignore_query_params(["token"]).key_headers(["x-key".parse().unwrap()])
@@ -80,7 +80,7 @@ async fn what_is_ignored_is_in_nothing_that_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unsafe_request_invalidates_by_the_same_key() {
+async fn unsafe_request_invalidates_by_normalized_key() {
     let fixture = fixture(|builder| builder.ignore_query_params(["token"]));
     assert_eq!(words(&fixture, ["http://a/x?token=1", "http://a/y?token=1"]).await, ["miss"; 2]);
     fixture.ask(post("http://a/x?token=2", &[("x-location", "/y?token=3")])).await;
@@ -88,7 +88,7 @@ async fn an_unsafe_request_invalidates_by_the_same_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_in_the_key_tell_requests_apart_whatever_vary_says() {
+async fn keyed_headers_separate_responses_without_vary() {
     let tenant = || HeaderName::from_static("x-tenant");
     let storage = MemoryStorage::new();
     let untold = on(storage.clone(), |builder| builder);
@@ -106,7 +106,7 @@ async fn fields_in_the_key_tell_requests_apart_whatever_vary_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_fields_in_the_key_but_for_those_about_the_cache_and_those_ignored() {
+async fn key_all_headers_omits_cache_and_ignored_headers() {
     let fixture =
         fixture(|builder| builder.key_all_headers(true).ignore_headers([HeaderName::from_static("x-trace")]));
     for (fields, expected) in [
@@ -124,7 +124,7 @@ async fn all_fields_in_the_key_but_for_those_about_the_cache_and_those_ignored()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ignored_field_does_not_count_even_if_vary_names_it() {
+async fn ignored_header_does_not_select_despite_vary() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60"), ("vary", "x-a, x-b")], "body"));
     let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
         builder.ignore_headers([HeaderName::from_static("x-a"), header::AUTHORIZATION])
@@ -154,7 +154,7 @@ async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
 /// A storage outlives the settings under which it was filled. What was stored while less told requests apart would answer
 /// another user.
 #[tokio::test]
-async fn setting_taken_back_serves_nothing_of_before() {
+async fn reverted_key_setting_serves_no_earlier_response() {
     const USER: HeaderName = HeaderName::from_static("x-user");
     let plain: Settings = |b| b;
     let shared: Settings = |b| b.shared(true);
@@ -206,7 +206,7 @@ async fn setting_taken_back_serves_nothing_of_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
+async fn key_fn_applies_to_lookup_and_invalidation() {
     let fixture = fixture(|builder| {
         builder.key_fn(|request| {
             Some(request.uri.path().strip_prefix("/mirror/")?.split_once('/')?.1.to_owned())
@@ -227,7 +227,7 @@ async fn a_key_by_function_names_what_is_asked_for_and_invalidation_uses_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store() {
+async fn shared_cache_never_serves_private_cache_entries() {
     let storage = MemoryStorage::new();
     let origin =
         || Origin::always(http::Response::builder().header("cache-control", "private, max-age=60"), "mine");
@@ -239,7 +239,7 @@ async fn a_shared_cache_never_finds_what_a_private_one_keeps_in_the_same_store()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_query_with_a_semicolon_counts_as_it_is() {
+async fn query_with_semicolon_is_kept_verbatim() {
     let fixture =
         fixture(|builder| builder.shared(true).ignore_query_params(["utm_source"]).sort_query(true));
     let uris = [
@@ -253,7 +253,7 @@ async fn a_query_with_a_semicolon_counts_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_do_not_see_what_is_ignored() {
+async fn rules_do_not_see_ignored_query_params() {
     let fixture = fixture(|builder| {
         let rule = Rule::new().url("example.com/me?").override_ttl(Ttl::DoNotStore);
         builder.ignore_query_params(["utm_source"]).rules(Rules::new().rule(rule))
@@ -263,7 +263,7 @@ async fn rules_do_not_see_what_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn values_of_keyed_fields_are_compared_as_they_came() {
+async fn keyed_header_values_are_compared_verbatim() {
     let fixture = fixture(|builder| builder.key_headers([HeaderName::from_static("x-user")]));
     for user in ["key,", "key", "a, b", "a,b"] {
         assert_eq!(fixture.ask(get_with("http://a/", &[("x-user", user)])).await.word(), "miss", "{user}");

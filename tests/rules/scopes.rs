@@ -33,7 +33,7 @@ fn post() -> Request<ReqBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_disabled_scope_the_cache_is_neither_asked_nor_filled() {
+async fn disabled_scope_bypasses_cache() {
     let fixture = fixture();
     scope::disabled(async {
         assert_eq!(fixture.get(URI).await.word(), "bypass");
@@ -51,7 +51,7 @@ async fn in_a_disabled_scope_the_cache_is_neither_asked_nor_filled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scope_ends_with_its_future_also_when_that_is_dropped() {
+async fn scope_ends_with_its_future() {
     let fixture = fixture();
     let mut disabled = Box::pin(scope::disabled(async {
         fixture.get(URI).await;
@@ -72,7 +72,7 @@ async fn a_scope_ends_with_its_future_also_when_that_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_is_off_until_the_last_guard_is_dropped() {
+async fn layer_stays_disabled_until_last_guard_drops() {
     let fixture = fixture();
     let (one, other) = (fixture.layer.disable(), fixture.layer.clone().disable());
     assert_eq!(fixture.get(URI).await.word(), "bypass");
@@ -90,7 +90,7 @@ async fn a_layer_is_off_until_the_last_guard_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_only_reads_stores_and_freshens_nothing_and_takes_nothing_away() {
+async fn read_only_layer_leaves_storage_unchanged() {
     let storage = MemoryStorage::new();
     let filler = Fixture::with(origin(), storage.clone(), |builder| builder);
     let reader = Fixture::with(origin(), storage, |builder| {
@@ -113,7 +113,7 @@ async fn who_only_reads_stores_and_freshens_nothing_and_takes_nothing_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scope_that_only_reads_is_like_a_layer_that_does() {
+async fn read_only_scope_matches_read_only_layer() {
     let fixture = fixture();
     let answer = scope::read_only(fixture.get(URI)).await;
     assert_eq!(answer.status.stored(), Stored::No(NotStored::ReadOnly));
@@ -122,7 +122,7 @@ async fn a_scope_that_only_reads_is_like_a_layer_that_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offline_only_what_is_stored_answers() {
+async fn only_if_cached_serves_only_fresh_entries() {
     let storage = MemoryStorage::new();
     let online = Fixture::with(origin(), storage.clone(), |builder| builder);
     let offline = Fixture::with(origin(), storage, |builder| builder.only_if_cached(true));
@@ -141,7 +141,7 @@ async fn offline_only_what_is_stored_answers() {
 /// A storage that another cache fills: a read-only one leaves every record as it is, and uses nothing that it knows to be
 /// outdated.
 #[tokio::test]
-async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
+async fn read_only_cache_serves_no_outdated_response() {
     let origin = Origin::new(|request| {
         let tag = if request.method() == "HEAD" { "\"b\"" } else { "\"a\"" };
         response(&[("cache-control", "max-age=60"), ("etag", tag), ("cache-groups", "\"g\"")], "body")
@@ -166,7 +166,7 @@ async fn a_read_only_cache_writes_nothing_and_serves_nothing_outdated() {
 }
 
 #[tokio::test]
-async fn inner_scope_lifts_no_outer_one() {
+async fn inner_scope_does_not_lift_outer_scope() {
     let fixture = fixture();
     // The arguments are made first, outside of any scope.
     let answer = scope::only_if_cached(scope::read_only(fixture.get(URI))).await;
@@ -187,7 +187,7 @@ async fn inner_scope_lifts_no_outer_one() {
 }
 
 #[tokio::test]
-async fn moved_future_is_in_the_scope_that_polls_it() {
+async fn moved_future_uses_scope_of_poller() {
     let fixture = fixture();
     let mut asking = Box::pin(scope::read_only(async {
         let first = fixture.get(URI).await.word();
@@ -206,7 +206,7 @@ fn of_posts(settings: impl FnOnce(Builder) -> Builder) -> Fixture {
 }
 
 #[tokio::test]
-async fn post_that_passes_by_is_not_stored() {
+async fn bypassed_post_is_not_stored() {
     let no_store = || {
         Request::post(URI).extension(CacheOptions::new().mode(CacheMode::NoStore)).body(ReqBody::default())
     };
@@ -246,7 +246,7 @@ async fn post_that_passes_by_is_not_stored() {
 }
 
 #[tokio::test]
-async fn offline_requests_that_pass_by_are_refused() {
+async fn only_if_cached_refuses_bypassing_requests() {
     let passes = |uri: &str, name: &str, value: &str| {
         Request::get(uri).header(name, value).body(ReqBody::default()).unwrap()
     };
@@ -290,7 +290,7 @@ async fn offline_requests_that_pass_by_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offline_nothing_is_refreshed() {
+async fn only_if_cached_makes_no_refresh() {
     let origin =
         || Origin::new(|_| response(&[("cache-control", "max-age=100, stale-while-revalidate=600")], "body"));
     let storage = MemoryStorage::new();

@@ -96,7 +96,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
 }
 
 #[tokio::test]
-async fn a_directory_of_recorded_responses_is_replayed() {
+async fn recorded_directory_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tape");
     let first = DirectoryStorage::builder(&path).unbounded(true).open().await.unwrap();
@@ -105,7 +105,7 @@ async fn a_directory_of_recorded_responses_is_replayed() {
 }
 
 #[tokio::test]
-async fn a_file_of_recorded_responses_is_replayed() {
+async fn recorded_file_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tape.sqlite");
     let first = SqliteStorage::open(&path).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_file_of_recorded_responses_is_replayed() {
 }
 
 #[tokio::test]
-async fn a_recording_gets_whole_responses_whatever_the_caller_has_already() {
+async fn recording_stores_whole_responses_despite_conditions() {
     let folder = tempfile::tempdir().unwrap();
     let storage = DirectoryStorage::builder(folder.path()).unbounded(true).open().await.unwrap();
     let recorder = on(storage, |builder| builder.record(true).clock(Clock::system()));
@@ -135,7 +135,7 @@ fn recorded(origin: Origin) -> (Fixture, Fixture) {
 }
 
 #[tokio::test]
-async fn another_response_ends_no_recording() {
+async fn later_response_does_not_remove_recording() {
     let (recording, replay) = recorded(Origin::new(|request| match request.method().as_str() {
         "GET" => response(&[("cache-groups", "\"g\"")], "the list"),
         _ => response(&[("cache-group-invalidation", "\"g\""), ("location", "/list")], "done"),
@@ -151,7 +151,7 @@ async fn another_response_ends_no_recording() {
 }
 
 #[tokio::test]
-async fn rules_set_while_recording_keep_everything() {
+async fn rules_set_while_recording_keep_all_responses() {
     let (recording, replay) = recorded(forbidding());
     recording.layer.set_rules(Rules::new().default_ttl(Duration::from_secs(60))).unwrap();
     recording.get("http://example.com/200").await;
@@ -160,7 +160,7 @@ async fn rules_set_while_recording_keep_everything() {
 }
 
 #[tokio::test]
-async fn options_of_a_request_do_not_shorten_its_recording() {
+async fn request_options_do_not_shorten_recording() {
     let (recording, replay) = recorded(forbidding());
     let mut request = get("http://example.com/200");
     request.extensions_mut().insert(CacheOptions::new().ttl(Duration::from_secs(60)).tags(["tag"]));
@@ -171,7 +171,7 @@ async fn options_of_a_request_do_not_shorten_its_recording() {
 }
 
 #[tokio::test]
-async fn replay_refreshes_nothing_early() {
+async fn replay_makes_no_early_refresh() {
     let storage = MemoryStorage::new();
     let recorder = on(storage.clone(), |builder| builder.record(true));
     let mut request = get("http://a/200");

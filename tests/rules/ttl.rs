@@ -40,7 +40,7 @@ async fn fresh_for(fixture: &Fixture, request: impl Fn() -> Request<ReqBody>) ->
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_combination_of_who_says_something_keeps_to_the_order() {
+async fn ttl_sources_follow_precedence() {
     // By bit: the request, a rule's override, the layer's, the response, a rule's default, the layer's, a guess.
     let seconds = [10_u64, 20, 30, 40, 50, 60, 70];
     for said in 0..1 << seconds.len() {
@@ -81,7 +81,7 @@ fn with_options(options: CacheOptions) -> Request<ReqBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lifetime_by_rule_is_a_duration_a_moment_for_ever_or_none() {
+async fn rule_ttl_accepts_every_kind() {
     let begin = 1_767_225_600;
     let tagged: &[_] = &[("etag", "\"a\"")];
     let plain: &[_] = &[("x-nothing", "")];
@@ -106,7 +106,7 @@ async fn a_lifetime_by_rule_is_a_duration_a_moment_for_ever_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_hold_for_what_the_response_says_or_what_is_guessed_and_for_nothing_else() {
+async fn ttl_limits_apply_to_explicit_and_heuristic_lifetimes() {
     let limits = || Rules::new().min_ttl(20 * SECOND).max_ttl(60 * SECOND);
     let old: &[_] = &[("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT")]; // 8,640 s are guessed
     let new: &[_] = &[("last-modified", "Wed, 31 Dec 2025 23:59:00 GMT")]; // 6 s
@@ -133,7 +133,7 @@ async fn limits_hold_for_what_the_response_says_or_what_is_guessed_and_for_nothi
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_override_counts_from_receipt_and_in_place_of_no_cache_and_no_longer() {
+async fn override_ttl_counts_from_receipt() {
     let rules = || Rules::new().override_ttl(10 * SECOND);
     for fields in [
         &[("cache-control", "max-age=5000"), ("age", "4000")][..],
@@ -153,7 +153,7 @@ async fn an_override_counts_from_receipt_and_in_place_of_no_cache_and_no_longer(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_rule_that_matches_wins_whatever_it_goes_by() {
+async fn first_matching_rule_sets_ttl() {
     let rules = || {
         Rules::new()
             .rule(Rule::new().url("*.example.com/api/**").statuses([404]).override_ttl(SECOND))
@@ -192,7 +192,7 @@ async fn the_first_rule_that_matches_wins_whatever_it_goes_by() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_validated_gets_its_lifetime_anew() {
+async fn revalidation_renews_override_ttl() {
     let origin = Origin::new(|request| {
         let known = request.headers().contains_key("if-none-match");
         let body = if known { &b""[..] } else { b"body" };
@@ -214,7 +214,7 @@ async fn what_is_validated_gets_its_lifetime_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_change_while_the_cache_runs_and_hold_for_what_is_fetched_from_then_on() {
+async fn changed_rules_apply_to_later_fetches() {
     let fixture = with(Rules::new().override_ttl(10 * SECOND), &[("x-nothing", "")]);
     fixture.get("http://example.com/before").await;
     fixture.layer.set_rules(Rules::new().override_ttl(Ttl::DoNotStore)).unwrap();
