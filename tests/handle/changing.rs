@@ -262,7 +262,7 @@ async fn longer_lived_variant_stays_reachable() {
 }
 
 #[tokio::test]
-async fn group_outlives_its_longest_member() {
+async fn group_lasts_as_long_as_longest_member() {
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         const GROUPED: &str = "http://example.com/?groups=all";

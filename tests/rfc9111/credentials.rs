@@ -7,7 +7,7 @@ use tower_response_cache::ValidateReason::Stale;
 use super::table::{case, run};
 
 #[test]
-fn in_a_shared_cache() {
+fn shared_cache_respects_authorization() {
     let mut cases = Vec::new();
     let allowing = ["public, max-age=60", "must-revalidate, max-age=60", "s-maxage=60", "s-maxage=60, max-age=0"];
     cases.extend(allowing.map(|control| {
@@ -39,7 +39,7 @@ fn in_a_shared_cache() {
 }
 
 #[test]
-fn in_a_private_cache() {
+fn private_cache_stores_authorized_responses() {
     run([
         case("Authorization tells users apart", "§3.5")
             .get("authorization: a").ok("cache-control: max-age=60").stores()

@@ -11,7 +11,7 @@ fn stored(name: impl Into<String>) -> Case {
 }
 
 #[test]
-fn by_method_and_status() {
+fn method_and_status_decide_invalidation() {
     let unsafe_ones = ["POST", "PUT", "DELETE", "PATCH", "FOO"].into_iter().flat_map(|method| {
         [200, 204, 303].map(|status| {
             stored(format!("{method} {status}")).send(method, "").answer(status, "").not_reused()
@@ -28,7 +28,7 @@ fn by_method_and_status() {
 }
 
 #[test]
-fn what_the_response_names() {
+fn response_fields_name_invalidated_uris() {
     let named = ["location", "content-location"].into_iter().flat_map(|field| {
         let post = move |value: &str| {
             stored(format!("{field}: {value}")).send("POST", "").answer(201, &format!("{field}: {value}"))

@@ -6,7 +6,7 @@ use tower_response_cache::NotStored;
 use super::table::{case, run};
 
 #[test]
-fn the_uri() {
+fn effective_uri_selects_entry() {
     let stored = |name| case(name, "§2").get("").at("http://example.com/a?b=c").ok("cache-control: max-age=60").stores();
     run([
         stored("the same").get("").at("http://example.com/a?b=c").hit(),
@@ -25,7 +25,7 @@ fn the_uri() {
 }
 
 #[test]
-fn what_is_served() {
+fn stored_response_is_served_unchanged() {
     run([
         case("status, fields and body as they came", "§4")
             .get("").answer(404, "cache-control: max-age=60 | content-type: text/x | x-a: 1 | x-a: 2").body("none")

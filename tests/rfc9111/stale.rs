@@ -13,7 +13,7 @@ const STRICT: [(&str, bool); 5] = [
 ];
 
 #[test]
-fn not_without_permission() {
+fn stale_needs_permission() {
     let mut cases = Vec::new();
     cases.extend([
         case("stale is not served by itself", "§4.2.4")
@@ -53,7 +53,7 @@ fn not_without_permission() {
 }
 
 #[test]
-fn max_stale() {
+fn max_stale_permits_stale_response() {
     run([
         case("any age", "§5.2.1.2")
             .get("").ok(r#"cache-control: max-age=10 | etag: "a""#)
@@ -85,7 +85,7 @@ fn max_stale() {
 }
 
 #[test]
-fn while_it_is_revalidated() {
+fn stale_while_revalidate_serves_within_window() {
     let stored = r#"cache-control: max-age=10, stale-while-revalidate=20 | etag: "a""#;
     run([
         case("stale is served, and refreshed behind", "RFC 5861 §3")
@@ -122,7 +122,7 @@ fn while_it_is_revalidated() {
 }
 
 #[test]
-fn when_the_origin_fails() {
+fn stale_if_error_serves_within_window() {
     let mut cases = Vec::new();
     let stored = r#"cache-control: max-age=10, stale-if-error=20 | etag: "a""#;
     let without = r#"cache-control: max-age=10 | etag: "a""#;

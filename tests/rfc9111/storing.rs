@@ -62,7 +62,7 @@ fn directives_decide_what_is_stored() {
 }
 
 #[test]
-fn statuses() {
+fn status_decides_storing() {
     let mut cases = Vec::new();
     let heuristic = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501].map(|status| {
         case(format!("{status} has a heuristic lifetime"), "§4.2.2")
@@ -142,7 +142,7 @@ fn must_understand() {
 }
 
 #[test]
-fn fields_of_the_connection_are_not_stored() {
+fn connection_fields_are_not_stored() {
     let mut cases = Vec::new();
     let fields = ["Keep-Alive", "Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Connection", "TE", "Upgrade"];
     cases.extend(fields.map(|name| {

@@ -14,7 +14,7 @@ fn fresh(seconds: u64, what: &str, targeted: &str) -> Case {
 }
 
 #[test]
-fn precedence() {
+fn targeted_field_takes_precedence() {
     run([
         fresh(60, "it takes the place", "cdn-cache-control: max-age=60"),
         fresh(5, "a shorter lifetime too", "cdn-cache-control: max-age=5"),
@@ -64,7 +64,7 @@ fn precedence() {
 }
 
 #[test]
-fn a_private_cache_does_not_read_it() {
+fn private_cache_ignores_targeted_field() {
     run([
         case("a lifetime", "RFC 9213 §3.1")
             .get("").ok(r#"cache-control: max-age=10 | cdn-cache-control: max-age=60 | etag: "a""#)

@@ -13,7 +13,7 @@ fn pair(what: &str, vary: &str, stored: &str, asked: &str, same: bool) -> Case {
 }
 
 #[test]
-fn matching() {
+fn vary_fields_must_match() {
     run([
         pair("equal", "x-a", "x-a: 1", "x-a: 1", true),
         pair("different", "x-a", "x-a: 1", "x-a: 2", false),
@@ -45,7 +45,7 @@ fn matching() {
 }
 
 #[test]
-fn normalised_fields() {
+fn selecting_fields_are_normalized() {
     let fields = ["accept-language", "accept-encoding", "accept-charset"];
     run(fields.into_iter().flat_map(|name| {
         // Servers take the order of languages for their priority (RFC 9110 §12.5.4).
@@ -71,7 +71,7 @@ fn normalised_fields() {
 }
 
 #[test]
-fn any() {
+fn vary_star_never_matches() {
     let mut cases = Vec::new();
     cases.extend(["*", "*, x-a", "x-a, *", ", *", "x-a | vary: *", "* | vary: x-a", "x-a,*,x-b"].map(|vary| {
         case(format!("Vary: {vary}"), "§4.1")
@@ -90,7 +90,7 @@ fn any() {
 }
 
 #[test]
-fn several_variants() {
+fn several_variants_are_stored() {
     let stored = |tag: &str| format!(r#"cache-control: max-age=60 | vary: x-a | etag: "{tag}""#);
     let both = |name| {
         case(name, "§4.3.1")

@@ -261,7 +261,7 @@ async fn overlong_or_failing_content_reaches_origin_unchanged() {
     }
 }
 
-/// A body type that nobody knows.
+/// A body type that the cache cannot build by itself.
 #[derive(Default)]
 struct Own(Full<Bytes>);
 
@@ -327,7 +327,7 @@ async fn filtered_post_invalidates_and_query_does_not() {
     }
 }
 
-/// A body in pieces, whose length nobody knows.
+/// A body in several frames, of unknown length.
 #[derive(Default)]
 struct Pieces(Vec<Bytes>, Option<ReplayedContent>);
 

@@ -95,7 +95,7 @@ async fn keyed_headers_separate_responses_without_vary() {
     untold.get("http://a/").await;
     let fixture = on(storage, |builder| builder.key_headers([tenant()]));
     let of = |who: &str| get_with("http://a/", &[("x-tenant", who)]);
-    // What was stored when the field was not in the key answers nobody: whose it is, is not known.
+    // What was stored when the field was not in the key is not reused: its tenant is unknown.
     assert_eq!(fixture.get("http://a/").await.word(), "miss");
     for (who, expected) in [("a", "miss"), ("b", "miss"), ("a", "hit"), ("b", "hit")] {
         assert_eq!(fixture.ask(of(who)).await.word(), expected, "{who}");
