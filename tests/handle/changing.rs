@@ -54,7 +54,7 @@ async fn delete_matching_covers_responses_in_transit() {
     }
 }
 
-/// Those of a cache with a partition of its own have another key.
+/// Tags and groups of a partitioned cache have another key.
 #[tokio::test]
 async fn across_partitions_invalidates_tags_and_groups() {
     let origin =

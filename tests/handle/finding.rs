@@ -202,7 +202,7 @@ async fn failed_deletion_is_error_but_takes_effect() {
         assert!(handle.size().await.is_err() && handle.verify(|_| {}).await.is_err());
         faulty.set(Mode::Well);
         fixture.clock.advance(3 * SECOND);
-        assert!(!handle.has_url(A).await.unwrap(), "{mode:?}: it is owed the deletion");
+        assert!(!handle.has_url(A).await.unwrap(), "{mode:?}: the deletion is pending");
         assert_eq!(fixture.get(A).await.word(), "miss");
     }
 }

@@ -301,7 +301,7 @@ async fn credentialed_variant_is_never_offered_to_others() {
     let cache = Fixture::new(Origin::new(|request| {
         let user = request.headers().get("authorization").map_or("nobody", |user| user.to_str().unwrap());
         let fields = [("cache-control", "max-age=60"), ("etag", "\"one tag for all\"")];
-        // A careless origin: the tag is of a version, whoever asks.
+        // A careless origin: the tag names a version and is the same for every user.
         if asked_tags(request).is_some() { not_modified(&fields) } else { response(&fields, user.to_owned()) }
     }));
     let first_with = |user: Option<&'static str>| match user {

@@ -37,14 +37,14 @@ fn stale_needs_permission() {
         }));
     }
     cases.extend(STRICT.map(|(directive, shared)| {
-        let case = case(format!("{directive} forbids it though the origin is down"), "§4.2.4");
+        let case = case(format!("{directive} forbids it while the origin is down"), "§4.2.4");
         if shared { case.shared() } else { case }
             .with(|builder| builder.stale_when_disconnected(true))
             .get("").ok(&format!(r#"cache-control: max-age=10, {directive}, stale-if-error=100 | etag: "a""#))
             .after(11).get("cache-control: stale-if-error=100").down().error()
     }));
     cases.extend(STRICT.map(|(directive, shared)| {
-        let case = case(format!("{directive} forbids it though the origin fails"), "§4.2.4");
+        let case = case(format!("{directive} forbids it while the origin fails"), "§4.2.4");
         if shared { case.shared() } else { case }
             .get("").ok(&format!(r#"cache-control: max-age=10, {directive}, stale-if-error=100 | etag: "a""#))
             .after(11).get("").answer(503, "").code(503).forwarded()

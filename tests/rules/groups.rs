@@ -141,7 +141,7 @@ async fn group_keys<S: Storage>(store: &S) -> Vec<Key> {
     keys.into_iter().filter(|key| key.kind == Kind::Group).collect()
 }
 
-/// One response with more names than the list of owed invalidations holds.
+/// One response with more names than the list of pending invalidations holds.
 #[tokio::test]
 async fn group_invalidation_flood_writes_at_most_128() {
     let names = (0..10_001).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
@@ -166,7 +166,7 @@ async fn unstored_response_creates_no_group() {
     assert_eq!(group_keys(fixture.layer.storage()).await, []);
 }
 
-/// The entity tag of a response that was ended is not among those that the origin is asked about.
+/// The entity tag of an invalidated response is not offered to the origin.
 #[tokio::test]
 async fn not_modified_does_not_restore_invalidated_variant() {
     let mut count = 0;
@@ -227,7 +227,7 @@ async fn keyed_post_response_belongs_to_groups() {
     }
 }
 
-/// As where a store has no room for it: what was ended stays ended.
+/// As in a full storage: invalidated members stay invalidated.
 #[tokio::test]
 async fn evicted_group_value_does_not_restore_members() {
     let fixture = Fixture::new(origin());
@@ -236,7 +236,7 @@ async fn evicted_group_value_does_not_restore_members() {
     for key in group_keys(fixture.layer.storage()).await {
         fixture.layer.storage().delete(key).await.unwrap();
     }
-    // The first makes another value; the second must not be taken for its member.
+    // The first creates a new value; the second must not count as its member.
     assert_eq!(words(&fixture, &[A, B, A, B]).await, ["miss", "miss", "hit", "hit"]);
 }
 

@@ -144,7 +144,7 @@ async fn request_stale_limits_override_layer_settings() {
     };
     let most = |options| async move {
         let fixture = fails(1).await;
-        let layer_keeps = fails(60).await; // else the store may have let go of it
+        let layer_keeps = fails(60).await; // otherwise the storage may have dropped it
         assert_eq!(fixture.get(URI).await.code, 503);
         layer_keeps.ask(with(options)).await
     };

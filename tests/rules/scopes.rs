@@ -47,7 +47,7 @@ async fn disabled_scope_bypasses_cache() {
     assert_eq!(scope::disabled(fixture.get(URI)).await.word(), "bypass");
     assert_eq!(fixture.get(URI).await.word(), "hit");
     scope::disabled(fixture.ask(post())).await;
-    assert_eq!(fixture.get(URI).await.word(), "miss", "what was made doubtful is not served");
+    assert_eq!(fixture.get(URI).await.word(), "miss", "an invalidated response is not served");
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,11 +58,11 @@ async fn scope_ends_with_its_future() {
         std::future::pending::<()>().await;
     }));
     assert!(futures_util::poll!(disabled.as_mut()).is_pending());
-    // Beside it, while it waits.
+    // Outside the scope, while it is pending.
     assert_eq!(fixture.get(URI).await.word(), "miss");
     drop(disabled);
     assert_eq!(fixture.get(URI).await.word(), "hit");
-    // A task of its own is outside.
+    // A spawned task is outside the scope.
     let service = fixture.service.clone();
     scope::disabled(async {
         let task = tokio::spawn(tower::ServiceExt::oneshot(service, crate::support::get(URI)));
@@ -101,7 +101,7 @@ async fn read_only_layer_leaves_storage_unchanged() {
     assert_eq!(filler.get(URI).await.word(), "miss");
     assert_eq!(reader.get(URI).await.word(), "hit");
     reader.clock.advance(11 * SECOND);
-    // Nobody could keep what a refresh beside would bring.
+    // A background refresh would be useless: its response cannot be stored.
     for _ in 0..2 {
         assert_eq!(reader.get(URI).await.word(), "revalidated");
     }
@@ -109,7 +109,7 @@ async fn read_only_layer_leaves_storage_unchanged() {
     assert_eq!(reader.ask(reload.body(ReqBody::default()).unwrap()).await.word(), "miss");
     assert_eq!(filler.get(URI).await.word(), "hit");
     reader.ask(post()).await;
-    assert_eq!(filler.get(URI).await.word(), "miss", "what was made doubtful is not served");
+    assert_eq!(filler.get(URI).await.word(), "miss", "an invalidated response is not served");
 }
 
 #[tokio::test(start_paused = true)]
