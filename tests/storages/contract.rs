@@ -263,7 +263,7 @@ mod broken {
         for fault in [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails] {
             let failed: Vec<&str> = contract_cases!(own failed_cases @ fault);
             assert!(failed.len() * 2 > all || fault == Fault::NewStamps, "{fault:?} fails {failed:?} only");
-            assert!(failed.contains(&"compared_increments_are_all_counted"), "{fault:?} passes");
+            assert!(failed.contains(&"concurrent_increments_are_all_counted"), "{fault:?} passes");
         }
     }
 }
