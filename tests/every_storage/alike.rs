@@ -12,7 +12,7 @@ const A: &str = "http://example.com/a";
 
 /// Asserts that a hit is one request to the store, and one of a further variant two. `asked` tells how many requests came
 /// since it was called last, and how many of these were reads.
-pub async fn a_hit_is_one_request_and_of_a_further_variant_two<S: Storage>(
+pub async fn hits_cost_one_or_two_requests<S: Storage>(
     storage: S,
     mut asked: impl FnMut() -> (usize, usize),
 ) {
@@ -36,7 +36,7 @@ pub async fn a_hit_is_one_request_and_of_a_further_variant_two<S: Storage>(
 }
 
 /// Asserts that what is over is a miss in a store that has not dropped it yet, and goes by `delete_expired`.
-pub async fn what_is_over_and_not_yet_dropped_is_a_miss<S: Storage>(storage: S) {
+pub async fn expired_but_undeleted_record_is_a_miss<S: Storage>(storage: S) {
     let body = vec![7; 300_000];
     let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);

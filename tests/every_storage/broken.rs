@@ -32,8 +32,8 @@ const LONG: usize = 300_000;
 const SHORT: usize = 600;
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
-    vec![trial("layer", kind, "part_of_a_body_is_never_passed_off_as_the_whole", |place| {
-        Box::pin(part_of_a_body_is_never_passed_off_as_the_whole(place))
+    vec![trial("layer", kind, "partial_body_is_never_served_whole", |place| {
+        Box::pin(partial_body_is_never_served_whole(place))
     })]
 }
 
@@ -219,7 +219,7 @@ async fn fetch(http: Http, port: u16) -> Option<Bytes> {
     (status == StatusCode::OK).then_some(body)
 }
 
-async fn part_of_a_body_is_never_passed_off_as_the_whole(place: &Place) {
+async fn partial_body_is_never_served_whole(place: &Place) {
     let storage = place.open("store").await.unwrap();
     for len in [SHORT, LONG] {
         for script in scripts(len) {

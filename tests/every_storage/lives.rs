@@ -46,8 +46,8 @@ const MANNERS: [Manner; 8] = [
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
     vec![
-        trial("lives", kind, "what_was_just_read_is_a_hit", |place| Box::pin(lives(place))),
-        trial("lives", kind, "what_was_just_read_is_a_hit_in_one_thread", |place| {
+        trial("lives", kind, "body_just_read_is_a_hit", |place| Box::pin(lives(place))),
+        trial("lives", kind, "body_just_read_is_a_hit_in_one_thread", |place| {
             Box::pin(async move {
                 std::thread::scope(|scope| {
                     let runtime =

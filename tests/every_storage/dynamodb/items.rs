@@ -24,10 +24,10 @@ macro_rules! cases {
 }
 
 cases![
-    an_item_is_what_the_docs_say,
-    the_longest_record_fits_under_the_longest_names,
-    items_of_others_are_left_alone_and_are_no_records,
-    what_is_over_and_not_yet_dropped_is_a_miss,
+    item_format_matches_the_docs,
+    longest_record_fits_under_longest_names,
+    foreign_items_are_ignored_and_kept,
+    expired_but_undeleted_record_is_a_miss,
 ];
 
 const HEAD: Key = Key::head([7; 16]);
@@ -52,7 +52,7 @@ fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-async fn an_item_is_what_the_docs_say(place: &Place) {
+async fn item_format_matches_the_docs(place: &Place) {
     let storage = store(place, "docs").await;
     let record = Record::new("payload", Timestamp::from_millis(4_000_000_000_001));
     storage.write(HEAD, record.clone()).await.unwrap();
@@ -81,7 +81,7 @@ async fn an_item_is_what_the_docs_say(place: &Place) {
     assert_eq!(item(place, "docs", "head").await, expected, "and has one again");
 }
 
-async fn the_longest_record_fits_under_the_longest_names(place: &Place) {
+async fn longest_record_fits_under_longest_names(place: &Place) {
     let names = ["p", "s", "t"].map(|letter| letter.repeat(255));
     let keys = [(&*names[0], ScalarAttributeType::S), (&*names[1], ScalarAttributeType::S)];
     make(place, "long", &keys).await;
@@ -98,7 +98,7 @@ async fn the_longest_record_fits_under_the_longest_names(place: &Place) {
     assert!(storage.delete(key).await.unwrap());
 }
 
-async fn items_of_others_are_left_alone_and_are_no_records(place: &Place) {
+async fn foreign_items_are_ignored_and_kept(place: &Place) {
     let storage = store(place, "shared").await;
     let (client, table) = (raw(place), place.name("shared"));
     let put =
@@ -157,10 +157,10 @@ async fn items_of_others_are_left_alone_and_are_no_records(place: &Place) {
     assert_eq!(left.count as usize, theirs.len(), "what is not ours stays");
 }
 
-async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
+async fn expired_but_undeleted_record_is_a_miss(place: &Place) {
     // Without time to live, as where it is late.
     let text = ScalarAttributeType::S;
     make(place, "unswept", &[("entry", text.clone()), ("record", text)]).await;
     let storage = builder(place, "unswept").connect().await.unwrap();
-    alike::what_is_over_and_not_yet_dropped_is_a_miss(storage).await;
+    alike::expired_but_undeleted_record_is_a_miss(storage).await;
 }

@@ -85,18 +85,15 @@ pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>)
             Ok(())
         }));
     }
-    tests.push(test(
-        format!("{store}::a_slow_link_never_slows_a_caller_beyond_the_deadline"),
-        async move || {
-            slow(start()?).await;
-            Ok(())
-        },
-    ));
-    tests.push(test(format!("{store}::a_reply_cut_in_the_middle_is_a_miss_at_worst"), async move || {
+    tests.push(test(format!("{store}::slow_link_delays_at_most_the_deadline"), async move || {
+        slow(start()?).await;
+        Ok(())
+    }));
+    tests.push(test(format!("{store}::truncated_reply_is_a_miss_at_worst"), async move || {
         cut(start()?).await;
         Ok(())
     }));
-    tests.push(test(format!("{store}::a_stall_within_the_deadline_is_waited_for"), async move || {
+    tests.push(test(format!("{store}::stall_within_deadline_is_waited_for"), async move || {
         stall(start()?).await;
         Ok(())
     }));
@@ -106,7 +103,7 @@ pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>)
         ("link_hung", |store| store.link().set(|link| link.hangs = true)),
     ];
     for (fault, hurt) in bodies {
-        tests.push(test(format!("{store}::a_body_under_way_ends_in_an_error::{fault}"), async move || {
+        tests.push(test(format!("{store}::body_in_progress_ends_in_an_error::{fault}"), async move || {
             body_ends(start()?, fault, hurt).await;
             Ok(())
         }));

@@ -52,7 +52,7 @@ async fn usage_of_one(len: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn the_entry_used_longest_ago_goes_whole() {
+async fn least_recently_used_entry_is_evicted_whole() {
     let directory = directory();
     let root = directory.path();
     // Nine entries of three records fit, and nearly ten.
@@ -84,7 +84,7 @@ async fn the_entry_used_longest_ago_goes_whole() {
 }
 
 #[tokio::test]
-async fn many_writers_stay_about_within_the_bound() {
+async fn concurrent_writers_stay_near_the_bound() {
     let directory = directory();
     let root = directory.path();
     let most = 50 * usage_of_one(5000).await;
@@ -105,7 +105,7 @@ async fn many_writers_stay_about_within_the_bound() {
 }
 
 #[tokio::test]
-async fn a_lowered_bound_is_reached_by_writing() {
+async fn lowered_bound_is_enforced_on_write() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_lowered_bound_is_reached_by_writing() {
 }
 
 #[tokio::test]
-async fn without_a_bound_nothing_goes_and_no_hit_changes_a_file() {
+async fn unbounded_storage_evicts_and_touches_nothing() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
@@ -138,7 +138,7 @@ async fn without_a_bound_nothing_goes_and_no_hit_changes_a_file() {
 }
 
 #[tokio::test]
-async fn uses_are_written_down_on_closing() {
+async fn uses_are_recorded_on_close() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::open(root).await.unwrap();
@@ -160,7 +160,7 @@ async fn uses_are_written_down_on_closing() {
 
 /// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
 #[tokio::test]
-async fn groups_count_and_the_one_used_longest_ago_goes() {
+async fn least_recently_used_group_is_evicted() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).max_bytes(200_000).open().await.unwrap();
@@ -180,7 +180,7 @@ async fn groups_count_and_the_one_used_longest_ago_goes() {
 
 /// A short response takes a block, and its folder another.
 #[tokio::test]
-async fn what_the_file_system_allocates_is_within_the_bound() {
+async fn allocated_blocks_stay_within_bound() {
     let directory = directory();
     let root = directory.path();
     let most = 2 << 20;
@@ -203,7 +203,7 @@ async fn what_the_file_system_allocates_is_within_the_bound() {
 }
 
 #[tokio::test]
-async fn an_entry_takes_at_most_half_and_what_was_there_stays() {
+async fn entry_is_limited_to_half_the_bound() {
     let directory = directory();
     let root = directory.path();
     let open = || DirectoryStorage::builder(root).max_bytes(20 * 4096).open();

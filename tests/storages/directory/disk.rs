@@ -39,7 +39,7 @@ impl Drop for SmallDisk {
     }
 }
 
-async fn everything_is_read_and_nothing_changed(storage: &DirectoryStorage) {
+async fn assert_serves_hits_only(storage: &DirectoryStorage) {
     assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload(), record(100).payload());
     assert!(storage.contains_all(&[chunk(1, 0)]).await.unwrap());
     assert_eq!(keys(storage).await, [head(1), chunk(1, 0), head(3)]);
@@ -68,7 +68,7 @@ async fn fill(storage: &DirectoryStorage) {
 }
 
 #[tokio::test]
-async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
+async fn read_only_file_system_serves_hits() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;
@@ -82,7 +82,7 @@ async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
     assert!(disk.remount("ro"));
     let reader = DirectoryStorage::open(&root).await.unwrap();
     for storage in [&writer, &reader] {
-        everything_is_read_and_nothing_changed(storage).await;
+        assert_serves_hits_only(storage).await;
     }
     assert_eq!(records().collect::<Vec<_>>(), before);
     let error = DirectoryStorage::open(disk.path().join("other")).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
 /// As a version control or an archive leaves it: no work folder, and no right to make one.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_directory_without_the_right_to_write_serves_hits_too() {
+async fn unwritable_directory_serves_hits() {
     use std::os::unix::fs::PermissionsExt;
     let directory = directory();
     let root = directory.path();
@@ -106,13 +106,13 @@ async fn a_directory_without_the_right_to_write_serves_hits_too() {
     let is_above_the_law = std::fs::write(root.join("probe"), "").is_ok();
     let storage = DirectoryStorage::open(root).await.unwrap();
     if !is_above_the_law {
-        everything_is_read_and_nothing_changed(&storage).await;
+        assert_serves_hits_only(&storage).await;
     }
     set(0o700);
 }
 
 #[tokio::test]
-async fn a_full_disk_is_full_until_there_is_room() {
+async fn full_disk_recovers_when_space_is_freed() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;

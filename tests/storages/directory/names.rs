@@ -19,7 +19,7 @@ fn seen(root: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_entry_is_a_folder_and_a_record_a_file_with_its_bytes() {
+async fn entries_are_folders_and_records_files() {
     let directory = directory();
     let root = directory.path().join("made/with parents");
     let storage = DirectoryStorage::open(&root).await.unwrap();
@@ -52,7 +52,7 @@ async fn an_entry_is_a_folder_and_a_record_a_file_with_its_bytes() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_made_is_private_and_what_is_there_keeps_its_mode() {
+async fn new_files_and_folders_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let directory = directory();
@@ -71,7 +71,7 @@ async fn what_is_made_is_private_and_what_is_there_keeps_its_mode() {
 }
 
 #[tokio::test]
-async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
+async fn copied_directory_is_readable() {
     let directory = directory();
     let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
     let storage = DirectoryStorage::builder(&from).unbounded(true).open().await.unwrap();
@@ -100,7 +100,7 @@ async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
 }
 
 #[tokio::test]
-async fn files_of_others_are_no_records_and_survive_everything() {
+async fn foreign_files_are_ignored_and_kept() {
     let directory = directory();
     let root = directory.path();
     let short = Timestamp::from_secs(1);
@@ -149,7 +149,7 @@ async fn files_of_others_are_no_records_and_survive_everything() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_no_directory_is_refused() {
+async fn unusable_paths_are_refused() {
     let directory = directory();
     let file = directory.path().join("file");
     fs::write(&file, "theirs").unwrap();

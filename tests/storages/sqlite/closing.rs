@@ -18,7 +18,7 @@ async fn in_the_file_alone(path: &Path) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_that_race_with_close_are_all_answered() {
+async fn writes_racing_with_close_are_answered() {
     for _ in 0..20 {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
@@ -49,7 +49,7 @@ async fn writes_that_race_with_close_are_all_answered() {
 }
 
 #[tokio::test]
-async fn close_merges_the_log_beside_other_handles() {
+async fn close_merges_log_despite_other_handles() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let (one, other) = (SqliteStorage::open(&path).await.unwrap(), SqliteStorage::open(&path).await.unwrap());
@@ -63,7 +63,7 @@ async fn close_merges_the_log_beside_other_handles() {
 }
 
 #[tokio::test]
-async fn a_read_only_storage_closes_and_changes_nothing() {
+async fn closing_read_only_storage_changes_nothing() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();

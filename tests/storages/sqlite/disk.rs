@@ -29,7 +29,7 @@ async fn fills_and_recovers(storage: &SqliteStorage) {
 }
 
 #[tokio::test]
-async fn a_file_at_its_own_limit_is_full_and_nothing_else() {
+async fn page_limit_is_reported_as_full() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).pragma("max_page_count", 500).open().await.unwrap();
@@ -71,7 +71,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_full_until_there_is_room() {
+async fn full_disk_recovers_when_space_is_freed() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;

@@ -16,7 +16,7 @@ fn other(number: u32) -> Record {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_stays_short_while_somebody_reads_all_the_time() {
+async fn log_stays_short_under_constant_reads() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
@@ -48,7 +48,7 @@ async fn the_log_stays_short_while_somebody_reads_all_the_time() {
 }
 
 #[tokio::test]
-async fn a_reader_that_never_ends_costs_long_records_and_not_the_disk() {
+async fn endless_reader_does_not_fill_the_disk() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();

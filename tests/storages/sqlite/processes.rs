@@ -74,18 +74,18 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "runs as a process of eight_processes_lose_no_write_and_meet_no_lock"]
-async fn one_of_many() {
+#[ignore = "runs as a process of concurrent_processes_lose_no_write"]
+async fn working_process() {
     let (storage, process) = (open().await, std::env::var("CACHE_NUMBER").unwrap().parse().unwrap());
     try_join_all((0..TASKS).map(|task| work(&storage, process, task))).await.unwrap();
 }
 
 #[tokio::test]
-async fn eight_processes_lose_no_write_and_meet_no_lock() {
+async fn concurrent_processes_lose_no_write() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let children: Vec<Child> =
-        (0..PROCESSES).map(|number| start("sqlite::processes::one_of_many", &path, number)).collect();
+        (0..PROCESSES).map(|number| start("sqlite::processes::working_process", &path, number)).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

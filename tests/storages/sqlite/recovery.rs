@@ -59,7 +59,7 @@ fn damage(path: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_set_aside_when_it_is_opened() {
+async fn open_sets_damaged_file_aside() {
     errors();
     let directory = directory();
     let path = directory.path().join("opened.sqlite");
@@ -81,7 +81,7 @@ async fn a_damaged_file_is_set_aside_when_it_is_opened() {
 }
 
 #[tokio::test]
-async fn damage_while_it_is_open_is_told_and_a_new_file_begun() {
+async fn damage_while_open_starts_new_file() {
     errors();
     for (name, read_in_task) in [("threads", false), ("tasks", true)] {
         let directory = directory();
@@ -114,7 +114,7 @@ async fn damage_while_it_is_open_is_told_and_a_new_file_begun() {
 }
 
 #[tokio::test]
-async fn refused_damage_is_told_and_stays_an_error() {
+async fn refused_damage_remains_an_error() {
     errors();
     let directory = directory();
     let path = directory.path().join("refused.sqlite");
@@ -131,7 +131,7 @@ async fn refused_damage_is_told_and_stays_an_error() {
 }
 
 #[tokio::test]
-async fn a_newer_layout_is_set_aside_where_that_is_asked_for() {
+async fn newer_layout_is_set_aside_on_request() {
     let directory = directory();
     let path = directory.path().join("newer.sqlite");
     filled(&path).await;
@@ -150,7 +150,7 @@ async fn a_newer_layout_is_set_aside_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_version_upgraded_is_not_written() {
+async fn upgraded_file_is_not_written() {
     let directory = directory();
     let path = directory.path().join("upgraded.sqlite");
     filled(&path).await;
@@ -173,7 +173,7 @@ async fn a_file_that_another_version_upgraded_is_not_written() {
 }
 
 #[tokio::test]
-async fn closing_leaves_one_file_with_everything() {
+async fn close_leaves_one_complete_file() {
     let directory = directory();
     let path = directory.path().join("closed.sqlite");
     for read_in_task in [false, true] {
@@ -201,7 +201,7 @@ async fn closing_leaves_one_file_with_everything() {
 }
 
 #[test]
-fn a_drop_outside_of_a_runtime_merges_the_log() {
+fn drop_outside_runtime_merges_log() {
     let directory = directory();
     let path = directory.path().join("dropped.sqlite");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -220,7 +220,7 @@ fn a_drop_outside_of_a_runtime_merges_the_log() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn files_and_folders_are_their_users_alone() {
+async fn new_files_and_folders_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let directory = directory();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -254,7 +254,7 @@ async fn files_and_folders_are_their_users_alone() {
 }
 
 #[tokio::test]
-async fn a_uri_that_asks_to_create_opens_what_is_there_too() {
+async fn create_uri_opens_existing_file() {
     let directory = directory();
     let name = |mode: &str| format!("file:{}/a%20b.sqlite?mode={mode}", directory.path().display());
     for (mode, readers) in [("rwc", 2), ("rwc", 0), ("rw", 2), ("rwc", 2)] {
@@ -269,7 +269,7 @@ async fn a_uri_that_asks_to_create_opens_what_is_there_too() {
 
 /// All of them set it aside, each with connections and a view of its own, as processes do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_that_meet_damage_share_one_new_file() {
+async fn handles_share_one_recovered_file() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path).await;

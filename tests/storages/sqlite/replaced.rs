@@ -27,7 +27,7 @@ async fn until_read(storage: &SqliteStorage, number: u8, there: bool) {
 }
 
 #[tokio::test]
-async fn a_removed_file_is_made_anew_and_shared_again() {
+async fn removed_file_is_recreated_and_shared() {
     for in_task in [false, true] {
         let directory = directory();
         let path = directory.path().join("below/cache.sqlite");
@@ -53,7 +53,7 @@ async fn a_removed_file_is_made_anew_and_shared_again() {
 }
 
 #[tokio::test]
-async fn a_file_put_in_its_place_is_the_one_that_is_used() {
+async fn replacement_file_is_used() {
     let directory = directory();
     let (path, next) = (directory.path().join("cache.sqlite"), directory.path().join("next.sqlite"));
     let maker = open(&next, false).await;
@@ -69,7 +69,7 @@ async fn a_file_put_in_its_place_is_the_one_that_is_used() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_an_error_until_it_is_gone() {
+async fn foreign_file_fails_until_removed() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = open(&path, false).await;
@@ -89,7 +89,7 @@ async fn what_is_no_store_is_an_error_until_it_is_gone() {
 }
 
 #[tokio::test]
-async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_record() {
+async fn overwritten_file_returns_no_wrong_record() {
     for len in [0_usize, 5000, 100_000] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
@@ -117,7 +117,7 @@ async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_recor
 }
 
 #[tokio::test]
-async fn a_storage_that_ends_makes_no_file_anew() {
+async fn closing_recreates_no_removed_file() {
     for closes in [false, true] {
         let directory = directory();
         let path = directory.path().join("below/cache.sqlite");
@@ -138,7 +138,7 @@ async fn a_storage_that_ends_makes_no_file_anew() {
 }
 
 #[tokio::test]
-async fn all_files_are_closed_after_a_replacement() {
+async fn replacement_leaks_no_open_files() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = open(&path, true).await;

@@ -10,7 +10,7 @@ fn len(path: &std::path::Path) -> u64 {
 }
 
 #[tokio::test]
-async fn vacuum_gives_the_room_back_while_others_write() {
+async fn vacuum_frees_space_during_writes() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let (one, other) = (SqliteStorage::open(&path).await.unwrap(), SqliteStorage::open(&path).await.unwrap());
@@ -41,7 +41,7 @@ async fn vacuum_gives_the_room_back_while_others_write() {
 }
 
 #[tokio::test]
-async fn vacuum_writes_a_file_anew_that_was_made_without_it() {
+async fn vacuum_rewrites_file_without_auto_vacuum() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).pragma("auto_vacuum", "NONE").open().await.unwrap();
@@ -57,7 +57,7 @@ async fn vacuum_writes_a_file_anew_that_was_made_without_it() {
 }
 
 #[tokio::test]
-async fn use_temp_keeps_the_file_in_the_temporary_directory() {
+async fn use_temp_opens_file_in_temporary_directory() {
     let name = format!("http-cache-test-{:x}/cache.sqlite", fastrand::u64(..));
     let path = std::env::temp_dir().join(&name);
     let storage = SqliteStorage::builder(&name).use_temp(true).open().await.unwrap();
@@ -82,7 +82,7 @@ async fn contents(storage: &SqliteStorage) -> Vec<(Key, Vec<u8>, Timestamp)> {
 }
 
 #[tokio::test]
-async fn much_that_expired_goes_at_once_and_what_lives_stays() {
+async fn mass_expiry_keeps_live_records() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(1 << 30).open().await.unwrap();
