@@ -1,4 +1,4 @@
-//! Before an axum server.
+//! The layer in an axum server.
 
 #[path = "../../examples/axum_server.rs"]
 mod axum_server;
@@ -24,7 +24,7 @@ async fn ask(app: &axum::Router, request: http::request::Builder) -> (&'static s
 }
 
 #[tokio::test]
-async fn nested_routers_with_equal_inner_paths_never_share_an_entry() {
+async fn nested_routers_do_not_share_entries() {
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let app = axum_server::app(&layer, &runs);
@@ -38,8 +38,8 @@ async fn nested_routers_with_equal_inner_paths_never_share_an_entry() {
 }
 
 #[tokio::test]
-async fn a_head_request_is_told_the_length_that_a_get_would_have() {
-    // No length of its own: the handler streams.
+async fn head_of_streamed_body_has_content_length() {
+    // The handler streams, so that the response has no Content-Length.
     let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
     let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
@@ -52,7 +52,7 @@ async fn a_head_request_is_told_the_length_that_a_get_would_have() {
 }
 
 #[tokio::test]
-async fn all_services_of_one_layer_are_one_cache() {
+async fn services_of_one_layer_share_cache() {
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let (one, other) = (axum_server::app(&layer, &runs), axum_server::app(&layer, &runs));
@@ -61,13 +61,13 @@ async fn all_services_of_one_layer_are_one_cache() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_sent_elsewhere_is_another() {
+async fn rewritten_uri_has_its_own_entry() {
     let page = |request: axum::extract::Request| async move {
         ([("cache-control", "max-age=60"), ("etag", "\"v1\"")], request.uri().to_string())
     };
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
     let cached = layer.layer(axum::Router::new().fallback(page));
-    // `/me` is the page of the user who asks.
+    // A layer above rewrites `/me` to the page of the requesting user.
     let rewritten = tower::util::MapRequestLayer::new(|mut request: axum::extract::Request| {
         if request.uri().path() == "/me" {
             let user = request.headers()["x-user"].to_str().unwrap();
@@ -87,7 +87,7 @@ async fn a_request_that_was_sent_elsewhere_is_another() {
 }
 
 #[tokio::test]
-async fn nested_routers_leave_out_what_the_query_does_not_count() {
+async fn ignored_query_params_work_in_nested_routers() {
     let layer =
         CacheLayer::builder(MemoryStorage::new()).shared(true).ignore_query_params(["utm"]).build().unwrap();
     let item = |Path(item): Path<String>| async move { ([("cache-control", "max-age=60")], item) };
@@ -100,7 +100,7 @@ async fn nested_routers_leave_out_what_the_query_does_not_count() {
 }
 
 #[tokio::test]
-async fn one_request_on_the_wire_poisons_no_other() {
+async fn conflicting_host_header_poisons_no_entry() {
     let page = |headers: http::HeaderMap| async move {
         let host = headers["host"].to_str().unwrap().to_owned();
         ([("cache-control", "public, max-age=60")], format!("<script src=//{host}/x.js>"))
@@ -123,7 +123,7 @@ async fn one_request_on_the_wire_poisons_no_other() {
 }
 
 #[tokio::test]
-async fn a_default_authority_makes_relative_requests_hits() {
+async fn default_authority_makes_relative_requests_cacheable() {
     let app = |builder: tower_response_cache::CacheLayerBuilder<MemoryStorage>| {
         let page = || async { ([("cache-control", "max-age=60")], "page") };
         axum::Router::new().route("/x", axum::routing::get(page)).layer(builder.shared(true).build().unwrap())
@@ -142,8 +142,8 @@ async fn a_default_authority_makes_relative_requests_hits() {
     let with = app(CacheLayer::builder(MemoryStorage::new()).default_authority("example.com"));
     assert_eq!(ask(&with, None).await.0, "miss");
     assert_eq!(ask(&with, None).await.0, "hit");
-    assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "it is the same URI");
+    assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "the URI is the same");
     assert_eq!(ask(&with, Some("example.org")).await.0, "miss", "the request's own host counts");
-    // What is malformed is not replaced.
+    // A malformed host is not replaced.
     assert!(ask(&with, Some("a/b")).await.1.ends_with("detail=malformed-host"));
 }

@@ -1,4 +1,4 @@
-//! Under hyper's client, over real sockets.
+//! The layer around hyper's client, over real sockets.
 
 #[path = "../../examples/hyper_client.rs"]
 mod example;
@@ -26,7 +26,7 @@ fn get(uri: impl AsRef<str>) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
-async fn http_and_https_are_two_entries_and_both_are_served() {
+async fn http_and_https_are_separate_entries() {
     let servers = example::Servers::start().await.unwrap();
     let service = CacheLayer::new(MemoryStorage::new()).layer(servers.client().unwrap());
     for word in ["miss", "hit"] {
@@ -39,14 +39,14 @@ async fn http_and_https_are_two_entries_and_both_are_served() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_the_clients_own_error() {
+async fn refused_connection_returns_client_error() {
     let service = CacheLayer::new(MemoryStorage::new()).layer(plain());
     let error: hyper_util::client::legacy::Error = service.oneshot(get(refusing().await)).await.unwrap_err();
     assert!(error.is_connect());
 }
 
 #[tokio::test]
-async fn frames_arrive_while_the_origin_still_sends_and_a_broken_body_is_not_stored() {
+async fn broken_body_is_streamed_but_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let storage = SqliteStorage::open(folder.path().join("s")).await.unwrap();
     let layer = CacheLayer::builder(storage.clone()).chunk_bytes(4).build().unwrap();
@@ -56,7 +56,7 @@ async fn frames_arrive_while_the_origin_still_sends_and_a_broken_body_is_not_sto
         pieces.send(Ok(Bytes::from(piece))).await.unwrap();
         let frame = tokio::time::timeout(Duration::from_secs(10), body.frame())
             .await
-            .expect("it is passed on at once");
+            .expect("the frame is forwarded at once");
         assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), piece);
     }
     pieces.send(Err(std::io::Error::other("broken"))).await.unwrap();
@@ -64,12 +64,12 @@ async fn frames_arrive_while_the_origin_still_sends_and_a_broken_body_is_not_sto
     drop(body);
     layer.idle().await;
     let keys: Vec<_> = futures_util::TryStreamExt::try_collect(storage.values()).await.unwrap();
-    // A placeholder at most: nothing that could be served.
+    // At most a placeholder is stored, which is never served.
     assert!(keys.iter().all(|(_, record)| record.payload().len() < 64));
 }
 
 #[tokio::test]
-async fn a_large_body_comes_back_byte_for_byte() {
+async fn large_body_is_served_unchanged() {
     let whole: Bytes = (0..1_000_003_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
     let sent = whole.clone();
     let origin = Origin::start(move |_| answer(sent.clone()).field("cache-control", "max-age=60")).await;
@@ -84,7 +84,7 @@ async fn a_large_body_comes_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn trailers_cross_http2_and_come_back_from_the_store() {
+async fn http2_trailers_are_stored_and_served() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {

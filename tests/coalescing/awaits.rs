@@ -1,4 +1,4 @@
-//! Every request dropped at each of its awaits, with others beside it.
+//! One of several coalesced requests, dropped at each of its awaits.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::task::{Task, settle};
 
 const FIELDS: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 
-/// Drops the leader, or one who follows, after each number of polls; the origin answers one frame a step.
+/// Drops the leader or a follower after each number of polls. The origin sends one frame per step.
 async fn drop_one(leader: bool, stale: bool) -> usize {
     let mut drops = 0;
     for polls in 0.. {
@@ -46,7 +46,7 @@ async fn drop_one(leader: bool, stale: bool) -> usize {
             });
         }
         for number in (0..3).filter(|number| *number != victim || !dropped) {
-            let got = tasks[number].run().expect("it is answered").unwrap();
+            let got = tasks[number].run().expect("every remaining request is answered").unwrap();
             assert_eq!(got.body.unwrap(), "01234567", "leader: {leader}, polls: {polls}");
         }
         assert_eq!(calls, 1, "leader: {leader}, polls: {polls}");
@@ -64,13 +64,13 @@ async fn drop_one(leader: bool, stale: bool) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_dropped_at_any_await_costs_the_others_nothing() {
+async fn leader_dropped_at_any_await_harms_no_follower() {
     assert!(drop_one(true, false).await > 4);
     assert!(drop_one(true, true).await > 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_dropped_at_any_await_costs_the_others_nothing() {
+async fn follower_dropped_at_any_await_harms_no_other() {
     assert!(drop_one(false, false).await > 4);
     assert!(drop_one(false, true).await > 4);
 }

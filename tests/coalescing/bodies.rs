@@ -1,4 +1,4 @@
-//! A body that several read while it comes.
+//! A body that several requests read while it is downloaded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn body(task: &mut Task<Answered>) -> Body {
     task.run().unwrap().unwrap().into_body()
 }
 
-/// The next frame's bytes, which are there; empty: the end.
+/// Returns the bytes of the next frame, which must be available. Empty bytes mean the end.
 fn next(body: &mut Body) -> Bytes {
     try_next(body).expect("a frame is there").unwrap()
 }
@@ -33,7 +33,7 @@ fn try_next(body: &mut Body) -> Option<Result<Bytes, tower_response_cache::BodyE
     Some(frame.transpose().map(|frame| frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default()))
 }
 
-/// So many callers, of whom the first leads, and the body that they read.
+/// Starts `many` requests, the first of which leads, and returns their bodies with the sender of the origin.
 async fn readers<S: tower_response_cache::storage::Storage>(
     world: &World<S>,
     many: usize,
@@ -54,9 +54,9 @@ async fn readers_of<S: tower_response_cache::storage::Storage>(
     (sender, tasks.iter_mut().map(body).collect())
 }
 
-/// A server frames a response by its hint: an exact one for half a body makes a whole response of it.
+/// A server frames a response by its size hint: an exact hint for half a body would make it look complete.
 #[tokio::test(start_paused = true)]
-async fn hint_of_a_broken_body_is_not_exact() {
+async fn size_hint_of_broken_body_is_inexact() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data("half");
@@ -73,7 +73,7 @@ async fn hint_of_a_broken_body_is_not_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_of_a_whole_body_is_exact() {
+async fn size_hint_of_complete_body_is_exact() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data("whole");
@@ -84,7 +84,7 @@ async fn hint_of_a_whole_body_is_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_follows_the_announced_length_until_it_is_broken() {
+async fn size_hint_follows_content_length_until_violated() {
     for (pieces, ends) in [(&["0123456789"][..], true), (&["01234"], true), (&["01234", "56789ab"], false)] {
         let world = World::new();
         let fields = [("cache-control", "max-age=60"), ("content-length", "10")];
@@ -102,7 +102,7 @@ async fn hint_follows_the_announced_length_until_it_is_broken() {
 
 /// Either field alone would be fine; with both, the length is the sender's claim about another framing (RFC 9112 §6.3).
 #[tokio::test(start_paused = true)]
-async fn length_beside_transfer_encoding_is_not_believed() {
+async fn content_length_is_ignored_with_transfer_encoding() {
     let world = World::new();
     let fields = [("cache-control", "max-age=60"), ("content-length", "5"), ("transfer-encoding", "chunked")];
     let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
@@ -114,13 +114,13 @@ async fn length_beside_transfer_encoding_is_not_believed() {
     while !next(&mut bodies[0]).is_empty() {}
     let mut second = [world.send(get("http://example.com/"))];
     settle(&mut second).await;
-    let hit = second[0].run().expect("it is answered from the storage").unwrap();
+    let hit = second[0].run().expect("the request is answered from the storage").unwrap();
     assert!(!hit.headers().contains_key("content-length"), "{:?}", hit.headers());
     assert_eq!(hit.into_body().collect().await.unwrap().to_bytes(), "0123456789");
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_that_goes_on_after_its_length_is_not_stored() {
+async fn body_exceeding_content_length_is_not_stored() {
     let world = World::new();
     let fields = [("cache-control", "max-age=60"), ("content-length", "5")];
     let (sender, mut bodies) = readers_of(&world, 1, &fields).await;
@@ -143,7 +143,7 @@ async fn join<S: tower_response_cache::storage::Storage>(world: &World<S>) -> Bo
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_frame_reaches_everybody_when_it_comes() {
+async fn each_frame_reaches_all_readers_on_arrival() {
     let world = World::new();
     let (sender, mut bodies) = readers(&world, 3).await;
     for frame in ["one", "two", "three"] {
@@ -156,7 +156,7 @@ async fn each_frame_reaches_everybody_when_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_woken_though_another_drives_or_has_gone() {
+async fn waiting_readers_are_woken_after_driver_drops() {
     let world = World::new();
     let (sender, bodies) = readers(&world, 4).await;
     let collect = |body: Body| Task::new(async move { body.collect().await.unwrap().to_bytes() });
@@ -170,7 +170,7 @@ async fn who_waits_is_woken_though_another_drives_or_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_responses_in_one_task_are_read_in_either_order() {
+async fn two_bodies_in_one_task_never_deadlock() {
     for first in [0, 1] {
         let world = World::with(|builder| builder.chunk_bytes(1000));
         let (sender, mut bodies) = readers(&world, 2).await;
@@ -187,7 +187,7 @@ async fn two_responses_in_one_task_are_read_in_either_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_stops_or_drops_its_body_stalls_nobody_and_it_is_stored() {
+async fn leader_not_reading_its_body_stalls_no_follower() {
     for drops in [false, true] {
         let world = World::with(|builder| builder.chunk_bytes(64));
         let (sender, mut bodies) = readers(&world, 2).await;
@@ -207,7 +207,7 @@ async fn a_leader_that_stops_or_drops_its_body_stalls_nobody_and_it_is_stored() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_late_gets_it_from_the_beginning_and_then_along_with_the_others() {
+async fn late_follower_reads_body_from_the_beginning() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 1).await;
     for _ in 0..10 {
@@ -228,7 +228,7 @@ async fn who_comes_late_gets_it_from_the_beginning_and_then_along_with_the_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
+async fn download_ends_when_all_readers_drop() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 2).await;
     sender.data(vec![1; 100]);
@@ -243,7 +243,7 @@ async fn when_all_have_dropped_it_the_download_ends_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
+async fn finish_on_drop_stores_body_without_readers() {
     let world = World::with(|builder| builder.chunk_bytes(10).finish_on_drop(true));
     let (sender, bodies) = readers(&world, 2).await;
     drop(bodies);
@@ -253,7 +253,7 @@ async fn a_download_is_finished_on_request_though_all_have_dropped_it() {
     assert_eq!(world.ask(&[]).run().unwrap().unwrap().status.word(), "hit");
 }
 
-/// A caller whose response takes the place of a stored one, and the origin's end of its body.
+/// Sends a request whose response replaces a stored one. Returns the sender of the new body and the response.
 async fn replacing<S: tower_response_cache::storage::Storage>(
     world: &World<S>,
     asked: &[(&str, &str)],
@@ -269,7 +269,7 @@ async fn replacing<S: tower_response_cache::storage::Storage>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn replacement_that_its_caller_drops_is_let_go() {
+async fn replacement_dropped_by_caller_ends_download() {
     for (finishes, asked) in [
         (false, [].as_slice()),
         (true, &[]),
@@ -292,7 +292,7 @@ async fn replacement_that_its_caller_drops_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_behind_an_answered_part_is_stored() {
+async fn whole_body_is_stored_after_partial_answer() {
     for (asked, code, part) in [
         (("range", "bytes=2-4"), 206, "234"),
         (("range", "bytes=20-"), 416, ""),
@@ -306,13 +306,13 @@ async fn rest_behind_an_answered_part_is_stored() {
         sender.data("56789");
         drop(sender);
         world.layer.idle().await;
-        let hit = world.ask(&[]).run().expect("it is answered from the storage").unwrap();
+        let hit = world.ask(&[]).run().expect("the request is answered from the storage").unwrap();
         assert_eq!(hit.body.unwrap(), "0123456789");
     }
 }
 
 #[test]
-fn body_dropped_with_its_runtime_is_let_go() {
+fn runtime_shutdown_drops_the_download() {
     let world = World::with(|builder| builder.finish_on_drop(true));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = runtime.block_on(async {
@@ -327,7 +327,7 @@ fn body_dropped_with_its_runtime_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
+async fn body_error_reaches_all_readers() {
     let world = World::with(|builder| builder.chunk_bytes(10));
     let (sender, mut bodies) = readers(&world, 3).await;
     sender.data(vec![1; 25]);
@@ -344,7 +344,7 @@ async fn a_failure_reaches_everybody_and_nobody_gets_it_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_shorter_than_announced_is_an_error_for_those_who_follow() {
+async fn short_body_is_an_error_for_followers() {
     let world = World::new();
     let fields = &[("cache-control", "max-age=60"), ("content-length", "10")];
     let (sender, mut bodies) = readers_of(&world, 2, fields).await;
@@ -355,7 +355,7 @@ async fn a_body_shorter_than_announced_is_an_error_for_those_who_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trailers_reach_everybody() {
+async fn trailers_reach_all_readers() {
     let world = World::new();
     let (sender, bodies) = readers(&world, 2).await;
     sender.data("body");
@@ -368,9 +368,9 @@ async fn trailers_reach_everybody() {
     }
 }
 
-/// What is for one user reaches no other, as a trailer either.
+/// Fields that are private to one user reach no other user, even as trailers.
 #[tokio::test(start_paused = true)]
-async fn private_trailers_reach_the_first_alone() {
+async fn private_trailers_reach_only_the_leader() {
     let world = World::with(|builder| builder.shared(true));
     let control = "max-age=60, private=\"x-user\", no-cache=\"x-checked\"";
     let (sender, bodies) = readers_of(&world, 2, &[("cache-control", control), ("trailer", "x-user")]).await;
@@ -395,9 +395,9 @@ async fn private_trailers_reach_the_first_alone() {
     }
 }
 
-/// Storing ends early where the body is longer than an entry may be, and where the store takes no more.
+/// Storing ends early when the body exceeds `max_body_bytes`. All readers then share the live body.
 #[tokio::test(start_paused = true)]
-async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
+async fn oversized_body_reaches_all_readers_unstored() {
     let world = World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(10_000));
     let (sender, bodies) = readers(&world, 3).await;
     let mut whole = Vec::new();
@@ -419,7 +419,7 @@ async fn where_storing_ends_early_all_finish_live_at_the_pace_of_the_slowest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
+async fn slow_reader_alone_fails_after_body_timeout() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -433,16 +433,16 @@ async fn who_is_too_slow_for_the_others_fails_alone_and_after_the_deadline() {
     assert_eq!(fast.collect().await.unwrap().to_bytes().len(), 1_000_000);
     assert!((3..4).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     let error = loop {
-        if let Err(error) = next_or(&mut slow).await {
+        if let Err(error) = next_frame(&mut slow).await {
             break error;
         }
     };
     assert_eq!(error.kind(), BodyErrorKind::TooSlow);
 }
 
-/// A frame now and then is no pace: the time is for all that the reader is behind.
+/// One frame now and then does not restart the timeout: it covers everything that the reader is behind.
 #[tokio::test(start_paused = true)]
-async fn reader_that_trickles_is_left_behind() {
+async fn trickling_reader_fails_after_body_timeout() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -456,7 +456,7 @@ async fn reader_that_trickles_is_left_behind() {
         let mut taken = 0;
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            match next_or(&mut slow).await {
+            match next_frame(&mut slow).await {
                 Ok(()) => taken += 1,
                 Err(error) => return (taken, error.kind()),
             }
@@ -466,9 +466,9 @@ async fn reader_that_trickles_is_left_behind() {
     assert_eq!(trickle.await.unwrap(), (1, BodyErrorKind::TooSlow));
 }
 
-/// One who has caught up in time has all of its time again.
+/// A reader that catches up in time gets the whole timeout again.
 #[tokio::test(start_paused = true)]
-async fn reader_that_keeps_pace_is_never_cut() {
+async fn steady_reader_is_never_cut_off() {
     let world = World::with(|builder| {
         builder.chunk_bytes(1000).max_body_bytes(10_000).body_timeout(Duration::from_secs(3))
     });
@@ -490,12 +490,12 @@ async fn reader_that_keeps_pace_is_never_cut() {
     assert_eq!(steady.await.unwrap(), 3_000_000);
 }
 
-async fn next_or(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {
+async fn next_frame(body: &mut Body) -> Result<(), tower_response_cache::BodyError> {
     body.frame().await.expect("an error comes before the end").map(drop)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_in_the_middle_ends_the_storing_and_no_body() {
+async fn storage_failure_ends_storing_but_no_body() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.chunk_bytes(1000));
     let (sender, mut bodies) = readers(&world, 2).await;
@@ -529,7 +529,7 @@ impl AsRef<[u8]> for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_holds_what_is_not_stored_yet_and_nothing_else() {
+async fn memory_holds_only_frames_not_yet_stored() {
     let world = World::with(|builder| builder.chunk_bytes(1000));
     let (sender, mut bodies) = readers(&world, 2).await;
     let alive = Arc::new(AtomicUsize::new(0));
@@ -537,7 +537,10 @@ async fn memory_holds_what_is_not_stored_yet_and_nothing_else() {
         alive.fetch_add(1, Ordering::SeqCst);
         sender.data(Bytes::from_owner(Counted(vec![number; 500], Arc::clone(&alive))));
         assert_eq!(next(&mut bodies[0]).len(), 500);
-        assert!(alive.load(Ordering::SeqCst) <= 4, "the other has read nothing, and holds up no memory");
+        assert!(
+            alive.load(Ordering::SeqCst) <= 4,
+            "a reader that has read nothing keeps no frames in memory"
+        );
     }
     drop(sender);
     next(&mut bodies[0]);

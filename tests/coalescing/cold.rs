@@ -1,4 +1,4 @@
-//! Herds on what is not stored.
+//! Concurrent requests for a key that is not stored.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::task::{Task, settle};
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
 #[tokio::test(start_paused = true)]
-async fn a_herd_on_a_cold_key_makes_one_fetch() {
+async fn concurrent_misses_share_one_fetch() {
     let world = World::new();
     let mut herd = world.herd(1000, &[]);
     settle(&mut herd).await;
@@ -33,7 +33,7 @@ async fn a_herd_on_a_cold_key_makes_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_waits_the_next_time() {
+async fn unshareable_response_disables_coalescing_for_its_key() {
     for fields in [&[("cache-control", "no-store")][..], &[("cache-control", "private")], &[]] {
         let world = World::with(|builder| builder.shared(true));
         let mut herd = world.herd(20, &[]);
@@ -47,8 +47,8 @@ async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_wait
         assert!(got(&mut herd).iter().all(|got| !got.status.is_collapsed()));
         let mut next = world.herd(20, &[]);
         settle(&mut next).await;
-        assert_eq!(world.upstream.waiting(), 20, "nobody waits");
-        // Storing was never off: one that may be stored is, and from then on they share again.
+        assert_eq!(world.upstream.waiting(), 20, "no request waits for another");
+        // A response that may be stored is stored, and from then on requests are coalesced again.
         (0..20).for_each(|_| world.upstream.call().answer(200, FRESH, "ours"));
         settle(&mut next).await;
         world.layer.idle().await;
@@ -59,7 +59,7 @@ async fn what_is_for_one_caller_alone_is_fetched_by_each_at_once_and_nobody_wait
     }
 }
 
-/// One request with Authorization, and a herd without, where the authorized one was there first.
+/// Sends a leader with Authorization, then 20 requests without.
 async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Task<io::Result<Got>>>) {
     let mut leader = vec![world.ask(&[("authorization", "x")])];
     settle(&mut leader).await;
@@ -69,9 +69,9 @@ async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Ta
     (leader, herd)
 }
 
-/// Else a stranger could make as many fetches of one as there are callers, at each expiry.
+/// Otherwise a client could turn one fetch into one per waiting request, at each expiry.
 #[tokio::test(start_paused = true)]
-async fn unshared_for_its_request_sends_one_follower() {
+async fn unshared_authorized_response_sends_one_follower() {
     for stored in [false, true] {
         let valid = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
         let world = World::with(|builder| builder.shared(true));
@@ -93,7 +93,7 @@ async fn unshared_for_its_request_sends_one_follower() {
         world.clock.advance(Duration::from_secs(61));
         let mut next = world.herd(20, &[]);
         settle(&mut next).await;
-        assert_eq!(world.upstream.waiting(), 1, "the others go on sharing, stored: {stored}");
+        assert_eq!(world.upstream.waiting(), 1, "the others are still coalesced, stored: {stored}");
     }
 }
 
@@ -108,7 +108,7 @@ async fn authorized_requests_do_not_wait_twice() {
     assert_eq!(world.upstream.waiting(), 19);
     let mut next = world.herd(20, &[("authorization", "x")]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 39, "nobody waits for what is not shared");
+    assert_eq!(world.upstream.waiting(), 39, "no request waits for a response that is not shared");
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn request_that_forbids_sharing_does_not_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_request_says_nothing_of_others() {
+async fn request_specific_error_reaches_only_its_caller() {
     for code in [406, 413, 416, 417, 431] {
         let world = World::new();
         let mut bad = [world.ask(&[("expect", "the impossible")])];
@@ -154,9 +154,9 @@ async fn refused_request_says_nothing_of_others() {
     }
 }
 
-/// An inner service that takes an interim response for the final one.
+/// Some inner services return an interim response as the final one.
 #[tokio::test(start_paused = true)]
-async fn interim_response_reaches_its_caller_alone() {
+async fn interim_response_reaches_only_its_caller() {
     for stored in [false, true] {
         let world = World::new();
         let valid = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
@@ -178,14 +178,14 @@ async fn interim_response_reaches_its_caller_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_told_to_nobody_and_remembered_by_nobody() {
+async fn fetch_error_reaches_only_the_leader() {
     let world = World::new();
     let mut herd = world.herd(3, &[]);
     settle(&mut herd).await;
     world.upstream.call().fail();
     settle(&mut herd).await;
     assert!(herd[0].run().unwrap().is_err());
-    assert_eq!(world.upstream.waiting(), 2, "each asks for itself, at once");
+    assert_eq!(world.upstream.waiting(), 2, "each follower fetches for itself, at once");
     world.upstream.call().answer(200, FRESH, "one");
     world.upstream.call().answer(200, FRESH, "two");
     settle(&mut herd).await;
@@ -204,7 +204,7 @@ async fn each_variant_is_fetched_once() {
         .map(|language| world.ask(&[("accept-language", language)]))
         .into();
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "nobody knows yet that they differ");
+    assert_eq!(world.upstream.waiting(), 1, "Vary is not known yet");
     world.upstream.call().answer(200, varying, "de");
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 2, "one more for each language");
@@ -217,7 +217,7 @@ async fn each_variant_is_fetched_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn users_never_share_in_a_private_cache() {
+async fn private_cache_does_not_coalesce_different_users() {
     let world = World::new();
     let mut herd: Vec<_> = ["a", "b", "a"].map(|user| world.ask(&[("cookie", user)])).into();
     settle(&mut herd).await;
@@ -233,13 +233,13 @@ async fn users_never_share_in_a_private_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_wants_nothing_older_than_itself_is_fetched_for_itself() {
+async fn no_cache_request_does_not_join_earlier_fetch() {
     let world = World::new();
     let mut herd =
         [world.ask(&[]), world.ask(&[("cache-control", "no-cache")]), world.ask(&[("pragma", "no-cache")])];
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 3);
-    // A plain reload takes what comes after it has asked, though the origin took its time.
+    // A `max-age=0` request accepts a response fetched after it arrived, however slow the origin.
     let world = World::new();
     let mut herd = [world.ask(&[]), world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut herd).await;
@@ -251,7 +251,7 @@ async fn a_request_that_wants_nothing_older_than_itself_is_fetched_for_itself() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_be_validated_each_time_is_not_shared() {
+async fn response_requiring_revalidation_is_not_shared() {
     for directive in ["no-cache", "max-age=0", "max-age=0, must-revalidate"] {
         let world = World::new();
         let fields = &[("cache-control", directive), ("etag", "\"a\"")];
@@ -270,7 +270,7 @@ async fn what_must_be_validated_each_time_is_not_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_no_cache_answers_never_wait_for_each_other() {
+async fn unsafe_requests_are_not_coalesced() {
     let world = World::new();
     let mut posts: Vec<_> = (0..5)
         .map(|_| {
@@ -284,7 +284,7 @@ async fn requests_that_no_cache_answers_never_wait_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_preconditions_one_follows_and_does_not_lead() {
+async fn conditional_request_follows_but_does_not_lead() {
     let world = World::new();
     let mut first = vec![world.ask(&[("if-none-match", "\"a\"")])];
     settle(&mut first).await;
@@ -302,7 +302,7 @@ async fn with_preconditions_one_follows_and_does_not_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn head_follows_a_get() {
+async fn head_request_follows_get() {
     let world = World::new();
     let mut leader = [world.ask(&[])];
     settle(&mut leader).await;
@@ -319,7 +319,7 @@ async fn head_follows_a_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_each_fetches() {
+async fn disabled_coalescing_fetches_for_each_request() {
     let world = World::with(|builder| builder.coalesce(false));
     let mut herd = world.herd(5, &[]);
     settle(&mut herd).await;
@@ -327,7 +327,7 @@ async fn switched_off_each_fetches() {
 }
 
 #[test]
-fn outside_a_runtime_each_fetches() {
+fn requests_outside_a_runtime_fetch_separately() {
     let world = World::new();
     let mut tasks: Vec<_> =
         (0..2).map(|_| Task::new(world.service.clone().oneshot(get("http://example.com/")))).collect();

@@ -1,5 +1,5 @@
-//! What has gone wrong, or nearly: leaders and readers that stop at bad moments, wishes of one request that reach another,
-//! clocks that differ, limits without end.
+//! Regressions: leaders and readers that stop at bad moments, directives of one request that affect another, clock skew,
+//! and unlimited timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ const VALID: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn who_limits_the_age_takes_nothing_that_came_before_it_asked() {
+async fn max_age_request_rejects_older_flight() {
     let world = World::new();
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
@@ -30,11 +30,11 @@ async fn who_limits_the_age_takes_nothing_that_came_before_it_asked() {
     world.clock.advance(30 * SECOND);
     let mut reload = [world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut reload).await;
-    assert_eq!(world.upstream.waiting(), 1, "30 s old, from the store it would be validated");
+    assert_eq!(world.upstream.waiting(), 1, "the flight is 30 s old: a stored response would be revalidated");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_limits_the_age_takes_nothing_that_was_old_when_it_came() {
+async fn max_age_request_rejects_aged_response() {
     let world = World::new();
     let mut herd = [world.ask(&[]), world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut herd).await;
@@ -44,7 +44,7 @@ async fn who_limits_the_age_takes_nothing_that_was_old_when_it_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_knows_nothing_of_the_wishes_of_the_request_that_began_it() {
+async fn refresh_ignores_no_store_of_its_request() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[("cache-control", "no-store")])];
@@ -54,11 +54,11 @@ async fn a_refresh_knows_nothing_of_the_wishes_of_the_request_that_began_it() {
     world.layer.idle().await;
     let mut next = world.herd(5, &[]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "the refresh was kept: entry is gone, and coalescing is off");
+    assert_eq!(world.upstream.waiting(), 0, "the refreshed entry is gone, or coalescing is off");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_variant_beside_another_is_fetched_once() {
+async fn second_variant_after_invalidation_is_fetched_once() {
     let world = World::new();
     let mut request = get("http://example.com/");
     *request.method_mut() = http::Method::POST;
@@ -72,18 +72,18 @@ async fn a_variant_beside_another_is_fetched_once() {
     settle(&mut herd).await;
     let de = world.upstream.call().head(200, varying);
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "en is asked for");
+    assert_eq!(world.upstream.waiting(), 1, "en is fetched");
     de.data("de");
     drop(de);
     settle(&mut herd).await;
     world.layer.idle().await;
     let mut late = [world.ask(&[("accept-language", "en")])];
     settle(&mut late).await;
-    assert_eq!(world.upstream.waiting(), 1, "and once");
+    assert_eq!(world.upstream.waiting(), 1, "the late request joins the fetch of en");
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_variant_of_a_cold_herd_is_stored() {
+async fn concurrent_variants_are_all_stored() {
     let world = World::new();
     let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
     let mut herd: Vec<_> =
@@ -106,7 +106,7 @@ async fn each_variant_of_a_cold_herd_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn variant_is_a_hit_beside_an_unfinished_one() {
+async fn finished_variant_is_hit_beside_unfinished_one() {
     let world = World::new();
     let varying = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
     let ask = |language| world.ask(&[("accept-language", language)]);
@@ -116,10 +116,10 @@ async fn variant_is_a_hit_beside_an_unfinished_one() {
     settle(&mut herd).await;
     world.upstream.call().answer(200, varying, "en");
     settle(&mut herd).await;
-    assert!(herd[1].run().is_some(), "en is read to its end, and de is still coming");
+    assert!(herd[1].run().is_some(), "en is read to its end, and de is unfinished");
     let mut next = [ask("en")];
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "what was read is a hit");
+    assert_eq!(world.upstream.waiting(), 0, "a body that was read is a hit");
     assert!(next[0].run().is_some());
     de.data("de");
     drop(de);
@@ -147,7 +147,7 @@ impl http_body::Body for Empty {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() {
+async fn read_only_storage_coalesces_empty_responses() {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
     let origin = service_fn(move |_: http::Request<crate::support::ReqBody>| {
@@ -179,7 +179,7 @@ async fn where_nothing_can_be_stored_an_empty_response_is_shared_all_the_same() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_place_cannot_be_claimed_nobody_waits_twice() {
+async fn failed_reservation_causes_no_second_wait() {
     let world = World::on(Faulty::new(Mode::ReadOnly), |builder| builder.reserve_on_miss(true));
     let mut herd = world.herd(20, &[]);
     settle(&mut herd).await;
@@ -195,19 +195,19 @@ async fn where_a_place_cannot_be_claimed_nobody_waits_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_timeout_may_be_without_end() {
+async fn coalesce_timeout_may_be_unlimited() {
     let world = World::with(|builder| builder.coalesce_timeout(Duration::MAX));
     let mut herd = world.herd(2, &[]);
     settle(&mut herd).await;
 }
 #[tokio::test(start_paused = true)]
-async fn a_lease_may_be_without_end() {
+async fn lease_may_be_unlimited() {
     let world = World::with(|builder| builder.lease(Duration::MAX));
     let mut herd = world.herd(2, &[]);
     settle(&mut herd).await;
 }
 #[tokio::test(start_paused = true)]
-async fn a_body_timeout_may_be_without_end() {
+async fn body_timeout_may_be_unlimited() {
     let world =
         World::with(|builder| builder.body_timeout(Duration::MAX).max_body_bytes(1000).chunk_bytes(100));
     let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
@@ -226,7 +226,7 @@ async fn a_body_timeout_may_be_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_leader_takes_too_long_one_more_fetches() {
+async fn coalesce_timeout_starts_one_more_fetch() {
     let world = World::with(|builder| builder.coalesce_timeout(3 * SECOND));
     let service = world.service.clone();
     let herd: Vec<_> =
@@ -237,7 +237,7 @@ async fn when_a_leader_takes_too_long_one_more_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_fetch_is_not_joined_for_ever() {
+async fn hung_fetch_stops_accepting_followers() {
     let world = World::with(|builder| builder.coalesce_timeout(10 * SECOND).shared(true));
     let service = world.service.clone();
     let ask = || tokio::spawn(service.clone().oneshot(get("http://example.com/")));
@@ -268,7 +268,7 @@ async fn a_hung_fetch_is_not_joined_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_ends_in_time_also_where_bodies_are_finished() {
+async fn refresh_timeout_applies_with_finish_on_drop() {
     let world = World::with(|builder| {
         builder.stale_while_revalidate(3600 * SECOND).finish_on_drop(true).refresh_timeout(5 * SECOND)
     });
@@ -285,7 +285,7 @@ async fn a_refresh_ends_in_time_also_where_bodies_are_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_for_the_store_alone_ends_with_the_storing() {
+async fn download_without_readers_ends_with_storing() {
     let world = World::with(|builder| builder.chunk_bytes(100).max_body_bytes(1000));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut first = [world.ask(&[("if-none-match", "\"b\"")])];
@@ -299,11 +299,11 @@ async fn what_is_read_for_the_store_alone_ends_with_the_storing() {
             tokio::task::yield_now().await;
         }
     }
-    assert!(sender.is_dropped(), "nobody reads it, and it is not stored");
+    assert!(sender.is_dropped(), "the body has no reader and is not stored");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_behind_a_chunk_that_was_not_written_finishes() {
+async fn slow_reader_finishes_after_failed_chunk_write() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.chunk_bytes(1000));
     let mut herd: Vec<_> = (0..2).map(|_| world.send(get("http://example.com/"))).collect();
@@ -324,11 +324,11 @@ async fn a_reader_behind_a_chunk_that_was_not_written_finishes() {
     let follower = bodies.remove(0);
     assert_eq!(follower.collect().await.unwrap().to_bytes().len(), 3000);
     let read = leader.collect().await.map(|body| body.to_bytes().len());
-    assert_eq!(read.unwrap(), 3000, "the slower one: nothing but storing has failed");
+    assert_eq!(read.unwrap(), 3000, "only storing failed, so the slower reader finishes too");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_holds_though_clocks_differ_a_little() {
+async fn lease_tolerates_small_clock_skew() {
     let store = MemoryStorage::new();
     let [one, other] = [(); 2].map(|()| World::on(store.clone(), |builder| builder.lease(10 * SECOND)));
     one.clock.advance(Duration::from_millis(5));
@@ -339,7 +339,7 @@ async fn a_lease_holds_though_clocks_differ_a_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_says_nothing_about_the_responses_to_come() {
+async fn error_response_does_not_disable_coalescing() {
     let world = World::new();
     let mut herd = world.herd(3, &[]);
     settle(&mut herd).await;
@@ -349,11 +349,11 @@ async fn an_error_says_nothing_about_the_responses_to_come() {
     }
     let mut next = world.herd(20, &[]);
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 1, "nothing says that it is for one caller alone");
+    assert_eq!(world.upstream.waiting(), 1, "an error does not show that responses are unshareable");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_turns_out_too_large_is_remembered() {
+async fn oversized_response_disables_coalescing() {
     let world = World::with(|builder| builder.chunk_bytes(100).max_body_bytes(1000));
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
@@ -368,10 +368,10 @@ async fn what_turns_out_too_large_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_stops_before_it_fetches_stalls_nobody() {
+async fn leader_stopped_before_fetching_stalls_no_follower() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.lease(10 * SECOND));
-    // It asks for the lease, whose write hangs for a moment.
+    // The leader acquires the lease, whose write hangs for a moment.
     store.set(Mode::HungWrites);
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
@@ -388,7 +388,7 @@ async fn a_leader_that_stops_before_it_fetches_stalls_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_the_fetch_being_polled_is_woken() {
+async fn follower_polling_during_leader_poll_is_woken() {
     type Hook = Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
     let hook: Hook = Arc::default();
     let inner = Arc::clone(&hook);
@@ -401,7 +401,7 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
                 return std::task::Poll::Pending;
             }
             if polls == 2 {
-                cx.waker().wake_by_ref(); // it goes on at once
+                cx.waker().wake_by_ref(); // ready at the next poll
                 if let Some(hook) = hook.lock().unwrap().take() {
                     hook();
                 }
@@ -420,7 +420,7 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
     leader.poll();
     let follower =
         Arc::new(std::sync::Mutex::new(Task::new(service.clone().oneshot(get("http://example.com/")))));
-    // Polled only by hand below, since the follower's own first poll would be the second of the fetch.
+    // Polled only in the hook below: its first poll would otherwise be the second poll of the fetch.
     let theirs = Arc::clone(&follower);
     let runtime = tokio::runtime::Handle::current();
     *hook.lock().unwrap() = Some(Box::new(move || {
@@ -435,12 +435,12 @@ async fn who_finds_the_fetch_being_polled_is_woken() {
     leader.poll(); // and never again
     let follower = follower.lock().unwrap();
     assert!(!follower.is_done());
-    // What the wake-up in the poll woke: nobody was noted then but the leader, if the follower came after it.
-    assert!(follower.is_woken(), "nobody will ever poll the fetch again");
+    // The wake-up came during the poll of the leader, before the follower had registered its waker.
+    assert!(follower.is_woken(), "the fetch will never be polled again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_came_is_no_unreachable_origin_afterwards() {
+async fn error_response_does_not_mark_origin_disconnected() {
     let world = World::with(|builder| builder.stale_when_disconnected(true));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut one = [world.ask(&[("cache-control", "stale-if-error=60")])];
@@ -450,11 +450,11 @@ async fn an_error_that_came_is_no_unreachable_origin_afterwards() {
     assert!(got(&mut one)[0].status.is_stale());
     let mut plain = [world.ask(&[])];
     settle(&mut plain).await;
-    assert_eq!(world.upstream.waiting(), 1, "the origin was reached, so that nothing allows the stale one");
+    assert_eq!(world.upstream.waiting(), 1, "the origin was reached, so the stale response is not permitted");
 }
 
 #[test]
-fn a_waker_is_let_go_of_where_no_lock_is_held() {
+fn wakers_are_dropped_outside_locks() {
     let (done, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -466,7 +466,7 @@ fn a_waker_is_let_go_of_where_no_lock_is_held() {
             settle(&mut herd).await;
             let mut bodies: Vec<_> =
                 herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
-            // A task whose waker is all that keeps it, as in plain executors; it owns the other body.
+            // Only its waker keeps this task alive, as in simple executors. It owns the other body.
             struct Holder(#[allow(dead_code)] std::sync::Mutex<Box<dyn std::any::Any + Send>>);
             impl std::task::Wake for Holder {
                 fn wake(self: Arc<Self>) {}
@@ -491,7 +491,7 @@ fn a_waker_is_let_go_of_where_no_lock_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_stale_at_once_is_waited_for_once() {
+async fn immediately_stale_response_is_awaited_once() {
     let world = World::new();
     let zero = &[("cache-control", "max-age=0"), ("etag", "\"a\"")];
     for round in 0..3 {
@@ -521,7 +521,7 @@ async fn what_is_stale_at_once_is_waited_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_stops_is_left_behind_though_another_trickles() {
+async fn stopped_reader_fails_despite_trickling_reader() {
     for stops in [false, true] {
         let world =
             World::with(|builder| builder.chunk_bytes(1000).max_body_bytes(1000).body_timeout(3 * SECOND));
@@ -562,7 +562,7 @@ async fn a_reader_that_stops_is_left_behind_though_another_trickles() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_with_somebodys_credentials_does_not_end_a_shared_entry() {
+async fn authorized_refresh_keeps_shared_entry() {
     let world = World::with(|builder| builder.shared(true).stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[("authorization", "me")])];
@@ -575,7 +575,7 @@ async fn a_refresh_with_somebodys_credentials_does_not_end_a_shared_entry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hit_does_not_end_a_fresh_entry() {
+async fn refresh_by_no_store_hit_keeps_entry() {
     let world = World::with(|builder| builder.refresh_early(SECOND));
     world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 99 * SECOND).await;
     for _ in 0..1000 {
@@ -586,18 +586,18 @@ async fn a_hit_does_not_end_a_fresh_entry() {
     world.layer.idle().await;
     let mut next = [world.ask(&[])];
     settle(&mut next).await;
-    assert_eq!(world.upstream.waiting(), 0, "it is fresh for another second at least");
+    assert_eq!(world.upstream.waiting(), 0, "the entry is fresh for at least another second");
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_long_silence_newcomers_fetch_anew() {
+async fn long_stalled_body_is_not_joined() {
     let world = World::new();
     let mut leader = [world.send(get("http://example.com/"))];
     settle(&mut leader).await;
     let sender = world.upstream.call().head(200, FRESH);
     sender.data("a");
     settle(&mut leader).await;
-    let _held = leader[0].run().unwrap().unwrap(); // its caller does nothing with it
+    let _held = leader[0].run().unwrap().unwrap(); // its caller never reads the body
     tokio::time::sleep(3600 * SECOND).await;
     let late = tokio::spawn({
         let service = world.service.clone();
@@ -613,6 +613,9 @@ async fn after_a_long_silence_newcomers_fetch_anew() {
         }
     });
     tokio::time::sleep(60 * SECOND).await;
-    assert!(late.is_finished() || world.upstream.waiting() == 1, "an hour old, and it hangs");
+    assert!(
+        late.is_finished() || world.upstream.waiting() == 1,
+        "the request joined a body that has hung for an hour"
+    );
     drop(sender);
 }

@@ -1,8 +1,8 @@
-//! Every order in which several requests, the store and the origin can go on, and in which one request can be dropped.
+//! All orders of the steps of several requests, the storage and the origin, with one request dropped at any step.
 //!
 //! A request is polled only when it was woken, so that a lost wake-up shows as a request that never ends. Each run
-//! replays a list of choices and then takes the first open one; the last choice that had another way is changed for the
-//! next run, until there is none.
+//! replays a list of choices and then takes the first possible step. The next run changes the last choice that has an
+//! alternative, until there is none.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use super::world::{Got, Sender, World};
 use crate::support::forward::forward;
 use crate::support::task::Task;
 
-/// A store whose operations each wait until they are let through.
+/// A storage whose operations each wait until the test releases them.
 #[derive(Clone)]
 struct Gated {
     inner: MemoryStorage,
@@ -34,7 +34,7 @@ impl Gated {
         let _ = opened.await;
     }
 
-    /// How many operations wait.
+    /// Returns how many operations wait.
     fn waiting(&self) -> usize {
         let mut gates = self.gates.lock().unwrap();
         gates.retain(|gate| !gate.is_closed());
@@ -67,23 +67,23 @@ impl Storage for Gated {
 enum Step {
     Poll(usize),
     Drop(usize),
-    /// An operation of the store goes through.
+    /// Releases an operation of the storage.
     Open(usize),
     /// The origin sends a head, the body, or its end.
     Head(usize),
     Data,
     End,
-    /// Time passes: once while something else can happen too.
+    /// Lets time pass: once while other steps are possible.
     Wait,
 }
 
-/// Who asks.
+/// The requests of a run.
 #[derive(Clone, Copy)]
 enum Callers {
-    /// So many requests of one cache.
-    OfOne(usize),
-    /// So many caches, with a request each and a lease. They share nothing but the store, so that each is polled at once.
-    Each(usize),
+    /// This many requests to one cache.
+    OneCache(usize),
+    /// This many caches with a lease and one request each. They share only the storage, so that each is polled at once.
+    CacheEach(usize),
 }
 
 struct Run {
@@ -99,12 +99,12 @@ impl Run {
     fn new(callers: Callers, may_drop: bool) -> Self {
         let store = Gated::new();
         let (worlds, tasks): (Vec<_>, Vec<_>) = match callers {
-            Callers::OfOne(many) => {
+            Callers::OneCache(many) => {
                 let world = World::on(store.clone(), |builder| builder);
                 let tasks = world.herd(many, &[]);
                 (vec![world], tasks)
             }
-            Callers::Each(many) => {
+            Callers::CacheEach(many) => {
                 let world = |_| World::on(store.clone(), |builder| builder.lease(Duration::from_secs(9)));
                 (0..many)
                     .map(world)
@@ -170,13 +170,13 @@ impl Run {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        // What was spawned goes on.
+        // Lets spawned tasks run.
         for _ in 0..2 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Takes steps until nothing can go on any more, each chosen among so many.
+    /// Takes steps until none but drops is possible. `choose` picks one of so many.
     async fn through(mut self, most_calls: impl Fn(bool) -> usize, mut choose: impl FnMut(usize) -> usize) {
         let mut trace = Vec::new();
         loop {
@@ -192,7 +192,7 @@ impl Run {
         self.check(most_calls(dropped), &trace);
     }
 
-    /// Nothing can go on any more, but by dropping.
+    /// Checks the results once no step but a drop is possible.
     fn check(mut self, most_calls: usize, trace: &[Step]) {
         for task in self.tasks.iter_mut().flatten() {
             let got = task.run().unwrap_or_else(|| panic!("a request never ends: {trace:?}")).unwrap();
@@ -206,7 +206,7 @@ impl Run {
     }
 }
 
-/// Goes through all orders; how many there are.
+/// Runs all orders. Returns their number.
 async fn all(callers: Callers, may_drop: bool, most_calls: impl Fn(bool) -> usize) -> usize {
     let mut choices: Vec<usize> = Vec::new();
     let mut runs = 0;
@@ -237,40 +237,40 @@ async fn all(callers: Callers, may_drop: bool, most_calls: impl Fn(bool) -> usiz
 
 #[tokio::test(start_paused = true)]
 async fn two_requests_make_one_fetch_in_every_order() {
-    let runs = all(Callers::OfOne(2), false, |_| 1).await;
+    let runs = all(Callers::OneCache(2), false, |_| 1).await;
     println!("{runs} orders of two requests");
     assert!(runs > 100);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_dropped_at_any_time_leaves_the_other_well_in_every_order() {
-    // Who comes after the only one who waited was dropped begins anew.
-    let runs = all(Callers::OfOne(2), true, |dropped| 1 + usize::from(dropped)).await;
+async fn dropped_request_leaves_other_intact_in_every_order() {
+    // A request that arrives after the only waiting one was dropped fetches again.
+    let runs = all(Callers::OneCache(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two requests of which one is dropped");
     assert!(runs > 1000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_processes_with_a_lease_make_one_fetch_in_every_order() {
-    let runs = all(Callers::Each(2), false, |_| 1).await;
+async fn two_processes_make_one_fetch_in_every_order() {
+    let runs = all(Callers::CacheEach(2), false, |_| 1).await;
     println!("{runs} orders of two processes");
     assert!(runs > 500);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_processes_with_a_lease_dropped_at_any_time_leaves_the_other_well_in_every_order() {
-    let runs = all(Callers::Each(2), true, |dropped| 1 + usize::from(dropped)).await;
+async fn dropped_process_leaves_other_intact_in_every_order() {
+    let runs = all(Callers::CacheEach(2), true, |dropped| 1 + usize::from(dropped)).await;
     println!("{runs} orders of two processes of which one gives up");
     assert!(runs > 1000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_of_them_in_thousands_of_random_orders() {
+async fn many_requests_complete_in_random_orders() {
     let seed = std::env::var("ORDERS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("ORDERS_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    for callers in [Callers::OfOne(3), Callers::OfOne(5), Callers::Each(3)] {
+    for callers in [Callers::OneCache(3), Callers::OneCache(5), Callers::CacheEach(3)] {
         for _ in 0..2000 {
             let may_drop = random.bool();
             let most_calls = |dropped| 1 + usize::from(dropped);

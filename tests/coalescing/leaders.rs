@@ -1,4 +1,4 @@
-//! What becomes of the others when the one that fetches goes away, is slow or falls.
+//! Followers of a leader that is dropped, slow, or panics.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tower_response_cache::storage::MemoryStorage;
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_dropped_leaves_its_fetch_to_the_others() {
+async fn dropped_leader_hands_fetch_to_followers() {
     let world = World::new();
     let mut herd = world.herd(3, &[]);
     settle(&mut herd).await;
@@ -27,7 +27,7 @@ async fn a_leader_that_is_dropped_leaves_its_fetch_to_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_dropped_the_fetch_is_given_up() {
+async fn fetch_is_cancelled_when_all_drop() {
     let world = World::new();
     let mut herd = world.herd(3, &[]);
     settle(&mut herd).await;
@@ -40,7 +40,7 @@ async fn when_all_are_dropped_the_fetch_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_nobody_polls_holds_up_nobody() {
+async fn unpolled_leader_does_not_block_followers() {
     let world = World::new();
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
@@ -53,7 +53,7 @@ async fn a_leader_that_nobody_polls_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_the_leaders_and_another_takes_over() {
+async fn follower_fetches_after_leader_panic() {
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&calls);
     let origin = service_fn(move |_| {
@@ -76,7 +76,7 @@ async fn a_panic_is_the_leaders_and_another_takes_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waited_long_enough_fetches_by_itself() {
+async fn follower_fetches_after_coalesce_timeout() {
     let world = World::with(|builder| builder.coalesce_timeout(Duration::from_secs(3)));
     let service = world.service.clone();
     let leader = tokio::spawn(service.clone().oneshot(get("http://example.com/")));
@@ -93,7 +93,7 @@ async fn who_waited_long_enough_fetches_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_invalidation_nobody_follows_a_fetch_from_before() {
+async fn request_after_invalidation_does_not_join_fetch() {
     let world = World::new();
     let mut before = vec![world.ask(&[]), world.ask(&[])];
     settle(&mut before).await;
@@ -107,7 +107,7 @@ async fn after_an_invalidation_nobody_follows_a_fetch_from_before() {
     assert!(post[0].run().unwrap().is_ok());
     let mut after = [world.ask(&[])];
     settle(&mut after).await;
-    assert_eq!(world.upstream.waiting(), 1, "it fetches anew");
+    assert_eq!(world.upstream.waiting(), 1, "the request after the invalidation fetches again");
     old.answer(200, FRESH, "old");
     settle(&mut before).await;
     assert!(got(&mut before).iter().all(|got| got.body.as_ref().unwrap() == "old"));
@@ -120,7 +120,7 @@ async fn after_an_invalidation_nobody_follows_a_fetch_from_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidation_while_the_body_comes_keeps_newcomers_away_from_it() {
+async fn request_after_invalidation_does_not_join_body() {
     let world = World::new();
     let mut before = vec![world.ask(&[])];
     settle(&mut before).await;
@@ -145,7 +145,7 @@ async fn an_invalidation_while_the_body_comes_keeps_newcomers_away_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_keys_lead_to_no_entry_left_behind() {
+async fn finished_requests_leave_no_flights() {
     let world = World::new();
     for round in 0..3 {
         let mut tasks: Vec<_> = (0..50)

@@ -1,4 +1,4 @@
-//! Several caches on one store, of which one fetches.
+//! Several caches on one storage, of which one fetches.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::task::{Task, settle};
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two caches as two processes have them: nothing is shared but the store.
+/// Two caches as in two processes: only the storage is shared.
 fn two() -> [World; 2] {
     let store = MemoryStorage::new();
     [(); 2].map(|()| {
@@ -19,7 +19,7 @@ fn two() -> [World; 2] {
     })
 }
 
-/// Lets time pass for those who look now and then.
+/// Lets time pass for tasks that poll the storage at intervals.
 async fn wait<T>(tasks: &mut [Task<T>], time: Duration) {
     settle(tasks).await;
     let end = tokio::time::Instant::now() + time;
@@ -30,7 +30,7 @@ async fn wait<T>(tasks: &mut [Task<T>], time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_fetches_and_the_other_serves_what_it_stored() {
+async fn process_without_lease_serves_stored_response() {
     let [one, other] = two();
     let (mut first, mut second) = (one.herd(20, &[]), other.herd(20, &[]));
     settle(&mut first).await;
@@ -45,7 +45,7 @@ async fn one_of_two_fetches_and_the_other_serves_what_it_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_long_body_comes_the_other_waits() {
+async fn process_without_lease_waits_for_long_body() {
     let store = MemoryStorage::new();
     let [one, other] =
         [(); 2].map(|()| World::on(store.clone(), |builder| builder.lease(10 * SECOND).chunk_bytes(10)));
@@ -63,7 +63,7 @@ async fn while_a_long_body_comes_the_other_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_stored_gives_the_lease_back_at_once() {
+async fn failed_or_unstored_fetch_releases_lease() {
     for fails in [false, true] {
         let [one, other] = two();
         let (mut first, mut second) = ([one.ask(&[])], [other.ask(&[])]);
@@ -81,7 +81,7 @@ async fn what_is_not_stored_gives_the_lease_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_that_is_dropped_gives_it_back_and_one_that_dies_loses_it_in_time() {
+async fn lease_is_released_on_drop_or_expiry() {
     for dies in [false, true] {
         let [one, other] = two();
         let (mut first, mut second) = (vec![one.ask(&[])], [other.ask(&[])]);
@@ -104,7 +104,7 @@ async fn a_holder_that_is_dropped_gives_it_back_and_one_that_dies_loses_it_in_ti
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_one_refreshes_the_others_serve_stale_and_refresh_nothing() {
+async fn leased_refresh_lets_others_serve_stale() {
     let [one, other] = two();
     one.store(FRESH, "stored", 11 * SECOND).await;
     other.clock.advance(11 * SECOND);
@@ -120,7 +120,7 @@ async fn while_one_refreshes_the_others_serve_stale_and_refresh_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_herd_on_a_stale_entry_is_validated_by_one() {
+async fn one_process_revalidates_under_lease() {
     let store = MemoryStorage::new();
     let [one, other] = [(); 2].map(|()| World::on(store.clone(), |builder| builder.lease(10 * SECOND)));
     one.store(FRESH, "stored", 11 * SECOND).await;
@@ -136,7 +136,7 @@ async fn a_herd_on_a_stale_entry_is_validated_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_keeps_nobody_from_fetching() {
+async fn failing_storage_does_not_block_leased_fetches() {
     for mode in [Mode::Failing, Mode::Full, Mode::ReadOnly, Mode::HungWrites] {
         let store = Faulty::new(mode);
         let world = World::on(store, |builder| builder.lease(10 * SECOND));

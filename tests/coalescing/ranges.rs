@@ -1,4 +1,4 @@
-//! Requests for a part.
+//! Range requests.
 
 use super::world::{World, got};
 use crate::support::task::settle;
@@ -7,7 +7,7 @@ const WHOLE: &[(&str, &str)] =
     &[("cache-control", "max-age=60"), ("content-length", "10"), ("etag", "\"a\"")];
 
 #[tokio::test(start_paused = true)]
-async fn on_a_cold_key_a_range_is_fetched_by_itself() {
+async fn range_request_on_miss_is_not_coalesced() {
     let world = World::new();
     let mut herd =
         [world.ask(&[]), world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=2-4")])];
@@ -24,7 +24,7 @@ async fn on_a_cold_key_a_range_is_fetched_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_fetch_whole_a_range_is_answered_from_the_whole_which_is_stored() {
+async fn fetch_whole_stores_body_and_answers_ranges() {
     let world = World::with(|builder| builder.fetch_whole_for_range(true));
     let mut herd =
         [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=-3")]), world.ask(&[])];
@@ -44,7 +44,7 @@ async fn with_fetch_whole_a_range_is_answered_from_the_whole_which_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_fetch_whole_and_no_length_the_whole_is_the_answer() {
+async fn fetch_whole_without_length_answers_whole_body() {
     let world = World::with(|builder| builder.fetch_whole_for_range(true));
     let mut herd = [world.ask(&[("range", "bytes=2-4")]), world.ask(&[("range", "bytes=2-4")])];
     settle(&mut herd).await;
@@ -54,7 +54,7 @@ async fn with_fetch_whole_and_no_length_the_whole_is_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_range_far_into_a_body_that_comes_waits_for_its_bytes_and_no_longer() {
+async fn range_of_unfinished_body_awaits_only_its_bytes() {
     let world = World::with(|builder| builder.fetch_whole_for_range(true).chunk_bytes(3));
     let mut herd = [world.ask(&[]), world.ask(&[("range", "bytes=4-6")])];
     settle(&mut herd).await;

@@ -1,4 +1,4 @@
-//! Stale responses instead of late ones (RFC 5861).
+//! Stale responses served while or instead of waiting for the origin (RFC 5861).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn confirm(call: Call) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_it_is_revalidated_all_are_answered_at_once_and_one_refresh_is_made() {
+async fn stale_while_revalidate_makes_one_refresh() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut herd = world.herd(100, &[]);
@@ -28,12 +28,12 @@ async fn while_it_is_revalidated_all_are_answered_at_once_and_one_refresh_is_mad
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_in_the_foreground_joins_the_refresh() {
+async fn foreground_request_joins_background_refresh() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut stale = [world.ask(&[])];
     settle(&mut stale).await;
-    // It limits the age, so that it gets nothing stale.
+    // `max-age` in the request forbids a stale response.
     let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
     settle(&mut strict).await;
     assert!(strict[0].run().is_none() && world.upstream.waiting() == 1);
@@ -44,7 +44,7 @@ async fn a_request_in_the_foreground_joins_the_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_joins_what_is_asked_in_the_foreground() {
+async fn background_refresh_joins_foreground_fetch() {
     let world = World::with(|builder| builder.stale_while_revalidate(60 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut strict = [world.ask(&[("cache-control", "max-age=5")])];
@@ -56,7 +56,7 @@ async fn a_refresh_joins_what_is_asked_in_the_foreground() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_in_the_response_goes_before_the_setting_and_must_revalidate_before_both() {
+async fn response_directives_override_stale_while_revalidate_setting() {
     for (directives, stale) in [
         ("max-age=10", true),
         ("max-age=10, stale-while-revalidate=0", false),
@@ -71,7 +71,7 @@ async fn a_window_in_the_response_goes_before_the_setting_and_must_revalidate_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_origin_fails_all_who_wait_get_the_stale_response() {
+async fn stale_if_error_serves_all_waiting_requests() {
     for code in [None, Some(500), Some(502), Some(503), Some(504)] {
         let world = World::with(|builder| builder.stale_if_error(60 * SECOND));
         world.store(VALID, "stored", 11 * SECOND).await;
@@ -89,7 +89,7 @@ async fn when_the_origin_fails_all_who_wait_get_the_stale_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
+async fn failing_origin_gets_one_background_probe() {
     let world = World::with(|builder| builder.stale_if_error(3600 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut first = [world.ask(&[])];
@@ -105,12 +105,12 @@ async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
         settle(&mut herd).await;
         let got = got(&mut herd);
         assert!(got.iter().all(|got| got.body.as_ref().unwrap() == "stored"), "{round}");
-        assert_eq!(world.upstream.waiting(), 0, "it failed a moment ago");
+        assert_eq!(world.upstream.waiting(), 0, "the origin failed a moment ago");
         world.clock.advance(2 * SECOND);
         let mut herd = world.herd(50, &[]);
         settle(&mut herd).await;
         assert!(herd.iter().all(|task| task.is_done()));
-        assert_eq!(world.upstream.waiting(), 1, "one asks");
+        assert_eq!(world.upstream.waiting(), 1, "one request probes the origin");
         world.upstream.call().fail();
         world.layer.idle().await;
     }
@@ -123,7 +123,7 @@ async fn a_dead_origin_is_asked_by_one_at_a_time_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_allowed() {
+async fn stale_if_error_serves_after_coalesce_timeout() {
     let world = World::with(|builder| builder.stale_if_error(3600 * SECOND).coalesce_timeout(3 * SECOND));
     world.store(VALID, "stored", 11 * SECOND).await;
     let mut leader = world.ask(&[]);
@@ -135,7 +135,7 @@ async fn who_waits_too_long_for_another_gets_the_stale_response_where_that_is_al
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_for_often_is_refreshed_before_it_expires() {
+async fn popular_entry_is_refreshed_before_expiry() {
     let world = World::with(|builder| builder.refresh_early(SECOND));
     world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 49 * SECOND).await;
     let hits = |many: usize| (0..many).map(|_| world.ask(&[]).run().unwrap().unwrap().status.word());
@@ -147,10 +147,10 @@ async fn what_is_asked_for_often_is_refreshed_before_it_expires() {
     assert_eq!(
         world.upstream.waiting(),
         1,
-        "one second before the end it is as good as certain, and one at a time"
+        "one second before expiry a refresh is almost certain, and there is only one"
     );
     world.upstream.call().answer(304, &[("cache-control", "max-age=100"), ("etag", "\"a\"")], "");
     world.layer.idle().await;
     world.clock.advance(10 * SECOND);
-    assert!(hits(1000).all(|word| word == "hit"), "it has begun anew");
+    assert!(hits(1000).all(|word| word == "hit"), "its lifetime has begun again");
 }

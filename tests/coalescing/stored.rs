@@ -1,4 +1,4 @@
-//! Herds on what is stored and has to be validated.
+//! Concurrent requests for a stored response that must be revalidated.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const STORED: &[(&str, &str)] =
 const LATER: Duration = Duration::from_secs(11);
 
 #[tokio::test(start_paused = true)]
-async fn a_herd_on_a_stale_entry_makes_one_validation() {
+async fn concurrent_stale_requests_share_one_revalidation() {
     let world = World::new();
     world.store(STORED, "stored", LATER).await;
     let mut herd = world.herd(300, &[]);
@@ -27,7 +27,7 @@ async fn a_herd_on_a_stale_entry_makes_one_validation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_may_lead_a_validation_and_each_is_answered_by_its_own_conditions() {
+async fn shared_revalidation_answers_each_requests_conditions() {
     let asks: [&[(&str, &str)]; 4] = [
         &[("if-none-match", "\"a\"")],
         &[("range", "bytes=0-2")],
@@ -67,7 +67,7 @@ async fn all_may_lead_a_validation_and_each_is_answered_by_its_own_conditions() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_304_that_cannot_be_shared_sends_the_others_to_the_origin() {
+async fn unshareable_not_modified_sends_followers_to_origin() {
     let world = World::new();
     world.store(STORED, "stored", LATER).await;
     let mut herd = world.herd(3, &[]);
@@ -78,7 +78,7 @@ async fn a_304_that_cannot_be_shared_sends_the_others_to_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_does_not_fetch() {
+async fn response_stored_before_first_poll_is_hit() {
     use tower::Service;
     let world = World::new();
     let mut service = world.service.clone();
@@ -93,13 +93,13 @@ async fn who_looked_when_it_was_called_and_goes_on_after_another_has_stored_it_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_looks_once_more_before_it_fetches() {
+async fn new_leader_repeats_lookup_before_fetching() {
     use crate::support::faulty::{Faulty, Mode};
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder);
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
-    // The second has looked, and found nothing; before it goes on, the first is stored.
+    // The lookup of the second request misses; the first response is stored before the second continues.
     store.set(Mode::Hung);
     let mut second = [world.ask(&[])];
     settle(&mut second).await;

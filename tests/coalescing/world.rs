@@ -1,4 +1,4 @@
-//! A cache over an origin that the test answers for.
+//! A cache over an origin whose responses the test gives one by one.
 
 use std::io;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{ReqBody, get_with};
 
 pub type Answered = io::Result<Response<CacheBody<Given>>>;
 
-/// What one caller got.
+/// The response that one request received.
 #[derive(Debug)]
 pub struct Got {
     pub code: u16,
@@ -58,7 +58,7 @@ impl<S: Storage> World<S> {
         Task::new(self.service.clone().oneshot(request))
     }
 
-    /// Sends a request, and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub fn ask(&self, fields: &[(&str, &str)]) -> Task<io::Result<Got>> {
         let request = get_with("http://example.com/", fields);
         let response = self.service.clone().oneshot(request);
@@ -88,7 +88,10 @@ pub async fn read(response: Response<CacheBody<Given>>) -> Got {
     Got { code: head.status.as_u16(), headers: head.headers, status, body }
 }
 
-/// What each of them got.
+/// Returns the response of each task.
 pub fn got(tasks: &mut [Task<io::Result<Got>>]) -> Vec<Got> {
-    tasks.iter_mut().map(|task| task.run().expect("it is answered").expect("without an error")).collect()
+    tasks
+        .iter_mut()
+        .map(|task| task.run().expect("the request is answered").expect("without an error"))
+        .collect()
 }

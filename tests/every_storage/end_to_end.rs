@@ -66,7 +66,7 @@ fn post(uri: &str) -> Request<Full<Bytes>> {
     Request::post(uri).body(Full::default()).unwrap()
 }
 
-/// The next request finds what was stored, in the store.
+/// Waits until the storage has acknowledged all writes.
 async fn settled(cache: &Cache) {
     cache.layer.idle().await;
 }

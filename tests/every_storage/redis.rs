@@ -158,7 +158,10 @@ async fn shared_pool_of_one_stays_usable() {
     let mut connection = tokio::time::timeout(Duration::from_secs(10), pool.get()).await.unwrap().unwrap();
     let answer: String = driver::cmd("PING").query_async(&mut connection).await.unwrap();
     assert_eq!(answer, "PONG");
-    assert!(storage.contains(Key::head([1; 16])).await.unwrap(), "while its owner has it too");
+    assert!(
+        storage.contains(Key::head([1; 16])).await.unwrap(),
+        "the storage works while the owner uses the pool"
+    );
 }
 
 async fn tls_is_used_when_configured() {
@@ -193,7 +196,8 @@ async fn tls_is_used_when_configured() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = driver::Client::build_with_tls(format!("rediss://localhost:{port}"), certificates).unwrap();
     works("by-TLS", client).await;
-    // Nobody vouches for it, so an address alone does not trust it: it is never spoken to in plain text instead.
+    // No known authority signed the certificate, so an address alone does not trust it. The storage must not fall back to
+    // plain text.
     let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
     let refused = stranger.check().await.unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
@@ -265,7 +269,7 @@ async fn blocked_writes_do_not_block_reads() {
         assert!(!write.await.unwrap(), "the writes were held up");
     }
     let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
-    assert!(read.expect("nor after they were given up").unwrap().is_some());
+    assert!(read.expect("a read does not wait for abandoned writes").unwrap().is_some());
     redis.ok(&["CLIENT", "UNPAUSE"]);
 }
 
@@ -278,6 +282,6 @@ async fn delete_expired_costs_one_command() {
     }
     let before = commands(&redis);
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    assert_eq!(commands(&redis), before + 1, "nothing but the question how many there were");
+    assert_eq!(commands(&redis), before + 1, "only the command that counts the records");
     assert_eq!(storage.size().await.unwrap(), 50);
 }

@@ -1,4 +1,4 @@
-//! A storage that fails, hangs or lies never fails or stalls a request, and forgets no invalidation.
+//! Storages that fail, hang or return damaged records: no request fails or stalls, and no invalidation is lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +35,7 @@ fn post() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_store_is_a_miss_and_says_so() {
+async fn failing_storage_is_reported_as_miss() {
     let (cache, _) = fixture(Mode::Failing);
     for _ in 0..20 {
         let answer = cache.get(A).await;
@@ -47,7 +47,7 @@ async fn a_failing_store_is_a_miss_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_store_costs_its_deadline_and_then_nothing() {
+async fn hung_storage_is_skipped_after_timeouts() {
     let (cache, storage) = fixture(Mode::Hung);
     let began = Instant::now();
     assert_eq!(cache.get(A).await.body, "version 0");
@@ -55,13 +55,13 @@ async fn a_hung_store_costs_its_deadline_and_then_nothing() {
     for _ in 0..100 {
         assert_eq!(cache.get(A).await.body, "version 0");
     }
-    // The breaker leaves it alone: it is not asked, and not waited for, for each of them.
+    // The breaker is open, so that most requests neither call the storage nor wait for it.
     assert!(began.elapsed() <= Duration::from_secs(5));
     assert!(storage.operations() < 20, "{}", storage.operations());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_back_is_used_again() {
+async fn recovered_storage_is_used_again() {
     let (cache, storage) = fixture(Mode::Failing);
     for _ in 0..10 {
         cache.get(A).await;
@@ -73,7 +73,7 @@ async fn a_store_that_is_back_is_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_only_store_serves_hits_and_stores_nothing() {
+async fn read_only_storage_still_serves_hits() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::ReadOnly);
@@ -84,7 +84,7 @@ async fn a_read_only_store_serves_hits_and_stores_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
+async fn full_storage_serves_hits_and_deletes_invalidated_responses() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::Full);
@@ -94,7 +94,7 @@ async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
     }
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.body, "version 1");
-    // There is no room for the mark of the invalidation, so others must not find the response either.
+    // There is no room for a tombstone, so the response is deleted: other processes must not find it either.
     assert_eq!(storage.inner.size().await.unwrap(), 0);
     storage.set(Mode::Well);
     cache.clock.advance(Duration::from_secs(3));
@@ -103,7 +103,7 @@ async fn a_full_store_serves_hits_and_what_is_invalidated_leaves_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
+async fn missing_chunk_is_miss_only_when_needed() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
     let storage = Faulty::new(Mode::Well);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
@@ -113,7 +113,7 @@ async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
         let keys: Vec<Key> = storage.inner.keys().try_collect().await.unwrap();
         let lost = keys.into_iter().find(|key| key.kind == Kind::Chunk && key.part == part).unwrap();
         storage.inner.delete(lost).await.unwrap();
-        // What is wanted is there.
+        // The chunks of this range are still stored.
         let range = if part == 3 { "bytes=0-11" } else { "bytes=8-15" };
         let ranged = cache.ask(crate::support::get_with(A, &[("range", range)])).await;
         assert_eq!((ranged.word(), ranged.code), ("hit", StatusCode::PARTIAL_CONTENT));
@@ -124,7 +124,7 @@ async fn a_body_that_lacks_a_part_is_a_miss_where_the_store_can_tell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_closed_answers_503_and_asks_nobody() {
+async fn fail_closed_answers_503_without_fetching() {
     let origin = Origin::new(|_| response(&[], "v"));
     let cache = Fixture::with(origin, Faulty::new(Mode::Failing), |builder| builder.fail_closed(true));
     let answer = cache.get(A).await;
@@ -133,14 +133,14 @@ async fn fail_closed_answers_503_and_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidation_that_the_store_did_not_take_is_not_forgotten() {
+async fn failed_invalidation_stays_in_effect() {
     for mode in [Mode::Failing, Mode::Hung, Mode::HungWrites] {
         let (cache, storage) = fixture(Mode::Well);
         cache.get(A).await;
         assert_eq!(cache.get(A).await.word(), "hit");
         storage.set(mode);
         cache.ask(post()).await;
-        // The old response is still in the store, and must not come back: neither now nor when the store does.
+        // The old response is still stored. It must not be served, now or after the storage has recovered.
         assert_eq!(cache.get(A).await.body, "version 1");
         storage.set(Mode::Well);
         cache.clock.advance(Duration::from_secs(5));
@@ -151,7 +151,7 @@ async fn an_invalidation_that_the_store_did_not_take_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_owed_is_carried_out_without_a_request() {
+async fn pending_invalidation_is_written_without_request() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::HungWrites);
@@ -159,16 +159,16 @@ async fn what_is_owed_is_carried_out_without_a_request() {
     storage.set(Mode::Well);
     cache.clock.advance(Duration::from_secs(5));
     tokio::time::sleep(Duration::from_secs(10)).await;
-    // Another process, with a cache of its own on the same store, finds the tombstone.
+    // Another process, with its own cache on the same storage, finds the tombstone.
     let other = Fixture::with(cache.origin.clone(), storage, |builder| builder);
     other.clock.set(cache.clock.now());
     assert_eq!(other.get(A).await.status.outcome(), Outcome::Miss(MissReason::Invalidated));
 }
 
-/// What is announced while it is being written is let go of with the task that writes it: a body would stay in memory, and
-/// be served though the store has nothing.
+/// An in-flight write is forgotten when its task is dropped with the runtime. Otherwise its body would stay in memory and
+/// be served although the storage has no record of it.
 #[test]
-fn writes_end_with_their_runtime() {
+fn in_flight_writes_end_with_their_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (chunk_bytes, freshens) in [(4, false), (1024, false), (1024, true)] {
         let storage = Faulty::new(Mode::Well);
@@ -184,7 +184,7 @@ fn writes_end_with_their_runtime() {
         storage.set(Mode::HungWrites);
         runtime().block_on(async {
             cache.get(A).await;
-            assert_eq!(cache.get(A).await.word(), "hit", "it is under way");
+            assert_eq!(cache.get(A).await.word(), "hit", "its write is in flight");
         });
         storage.set(Mode::Well);
         runtime().block_on(async {
@@ -196,9 +196,9 @@ fn writes_end_with_their_runtime() {
     }
 }
 
-/// Programs that are else synchronous have a runtime for each call.
+/// Otherwise synchronous programs create a runtime for each call.
 #[test]
-fn owed_invalidation_outlives_its_runtime() {
+fn pending_invalidation_outlives_its_runtime() {
     const B: &str = "http://example.com/b";
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -222,7 +222,7 @@ fn owed_invalidation_outlives_its_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() {
+async fn pending_invalidation_prevents_storing() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.status.stored(), Stored::No(NotStored::StorageFailed));
@@ -230,7 +230,7 @@ async fn a_response_fetched_during_an_owed_invalidation_is_not_stored_over_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetch_begun_before_overflow_is_not_stored() {
+async fn overflowing_invalidations_prevent_storing_earlier_fetch() {
     let storage = Faulty::new(Mode::Well);
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let origin = {
@@ -259,7 +259,7 @@ async fn fetch_begun_before_overflow_is_not_stored() {
     storage.set(Mode::FailingWrites);
     mock.advance(Duration::from_secs(1));
     ask(post()).await;
-    // One more than are kept: all of this origin are dropped, the one above among them.
+    // One more than the limit: all pending invalidations of this origin are dropped, with the one above.
     for number in 0..10_000 {
         let uri = format!("http://example.com/{number}");
         ask(Request::post(uri).body(Full::default()).unwrap()).await;
@@ -273,7 +273,7 @@ async fn fetch_begun_before_overflow_is_not_stored() {
 }
 
 #[tokio::test]
-async fn damaged_records_of_every_kind_are_a_miss() {
+async fn damaged_record_is_a_miss() {
     let storage = MemoryStorage::new();
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789")),
@@ -284,7 +284,7 @@ async fn damaged_records_of_every_kind_are_a_miss() {
     let (key, record) = storage.values().try_next().await.unwrap().unwrap();
     let good = record.payload();
     let until = record.retain_until();
-    // Cut short at every length, and something else altogether.
+    // Truncated at every length, and replaced by other bytes.
     let cut = (0..good.len()).map(|len| good.slice(..len));
     let others = [Bytes::new(), Bytes::from_static(b"\x01\xff\xff\xff\xff"), Bytes::from(vec![0xff; 500])];
     for bytes in cut.chain(others) {
@@ -293,7 +293,7 @@ async fn damaged_records_of_every_kind_are_a_miss() {
         let answer = cache.get(A).await;
         assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]), "cut at {len}");
     }
-    // Changed at any byte: what a byte store reads back is no record.
+    // Changed at any byte: decoding the bytes of a record fails.
     let whole = record.to_bytes();
     for at in 0..whole.len() {
         let mut bytes = whole.to_vec();
@@ -321,7 +321,7 @@ async fn chunked() -> (Fixture, MemoryStorage, Vec<Key>) {
 }
 
 #[tokio::test]
-async fn a_body_of_which_a_chunk_is_gone_is_fetched_again() {
+async fn body_with_missing_chunk_is_fetched_again() {
     for part in 0..4 {
         let (cache, storage, chunks) = chunked().await;
         storage.delete(chunks[part]).await.unwrap();
@@ -332,7 +332,7 @@ async fn a_body_of_which_a_chunk_is_gone_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_out_of_use() {
+async fn damaged_later_chunk_fails_body_and_discards_entry() {
     use http_body_util::BodyExt;
     for damage in [None, Some("ab"), Some("too long")] {
         let (cache, storage, chunks) = chunked().await;
@@ -346,7 +346,10 @@ async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_o
         }
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "0123");
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "4567");
-        assert!(body.frame().await.unwrap().is_err(), "it must not end short, or go on with another body");
+        assert!(
+            body.frame().await.unwrap().is_err(),
+            "the body must not end early or continue with another body"
+        );
         assert!(body.frame().await.is_none());
         cache.layer.idle().await;
         let again = cache.get(A).await;
@@ -356,7 +359,7 @@ async fn a_body_whose_later_chunk_is_gone_or_cut_ends_with_an_error_and_is_put_o
 }
 
 #[tokio::test]
-async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
+async fn revalidated_missing_body_is_fetched_unconditionally() {
     let storage = MemoryStorage::new();
     let origin = Origin::new(|request| {
         if request.headers().contains_key("if-none-match") {
@@ -375,7 +378,7 @@ async fn a_revalidated_body_that_is_gone_is_fetched_without_validators() {
     assert_eq!(cache.origin.count(), 3);
 }
 
-/// A memory storage whose writes take their turns, each for a while; reads answer at once.
+/// A memory storage whose writes run one after another and take a while each; reads answer at once.
 #[derive(Clone)]
 struct Slow {
     inner: MemoryStorage,
@@ -424,7 +427,7 @@ impl Storage for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_misses_never_turns_hits_off() {
+async fn burst_of_misses_keeps_hits_working() {
     for takes in [Duration::from_millis(1), Duration::from_millis(50), Duration::from_secs(3600)] {
         let storage = Slow::new(takes);
         let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
@@ -443,7 +446,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
             });
             let misses: Vec<_> = misses.collect();
             for _ in 0..50 {
-                assert_eq!(cache.get(A).await.word(), "hit", "beside writes of {takes:?}");
+                assert_eq!(cache.get(A).await.word(), "hit", "during writes of {takes:?}");
                 tokio::time::advance(Duration::from_millis(7)).await;
                 cache.clock.advance(Duration::from_millis(7));
             }
@@ -451,9 +454,9 @@ async fn a_burst_of_misses_never_turns_hits_off() {
                 assert_eq!(miss.await.unwrap(), "miss");
             }
         }
-        // What waits is bounded, and what is late is not waited for.
+        // The number of waiting writes is bounded, and requests do not wait for late ones.
         let most = storage.most.load(Ordering::SeqCst);
-        assert!(most <= 520, "{most} writes wait for a storage that takes {takes:?} for each");
+        assert!(most <= 520, "{most} writes wait, of {takes:?} each");
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0);
         if takes < Duration::from_secs(1) {
@@ -467,7 +470,7 @@ async fn a_burst_of_misses_never_turns_hits_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
+async fn hung_writes_keep_invalidations_and_hits() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     cache.get("http://example.com/b").await;
@@ -476,7 +479,7 @@ async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
         cache.get(&format!("http://example.com/{number}")).await;
         assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
     }
-    // The breaker of writes is open, and the invalidation is kept nevertheless.
+    // The breaker of writes is open, and the invalidation is kept as pending.
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.body, "version 1");
     assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
@@ -488,7 +491,7 @@ async fn writes_that_hang_lose_no_invalidation_and_no_hit() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn closing_by_the_layer_waits_for_what_was_begun() {
+async fn close_waits_for_in_flight_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.sqlite");
     let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
@@ -501,14 +504,14 @@ async fn closing_by_the_layer_waits_for_what_was_begun() {
     assert!(cache.layer.usage().await.unwrap().max_bytes.is_some());
     cache.layer.close().await.unwrap();
     assert!(std::fs::metadata(&path).unwrap().len() > 20 * 300_000);
-    // Requests go on without it.
+    // Requests continue without the storage.
     assert_eq!(cache.get(A).await.word(), "miss");
     let storage = tower_response_cache::storage::SqliteStorage::open(&path).await.unwrap();
     assert_eq!(storage.size().await.unwrap(), 20);
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_misses_at_once_are_bounded() {
+async fn concurrent_misses_bound_waiting_writes() {
     use std::sync::atomic::Ordering::SeqCst;
     let storage = Slow::new(Duration::from_millis(50));
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x".repeat(1000)));
@@ -531,8 +534,8 @@ async fn ten_thousand_misses_at_once_are_bounded() {
         assert_eq!(cache.get(A).await.word(), "hit");
     }
     cache.layer.idle().await;
-    assert!(shed > 9000, "{shed} were shed at once");
-    assert!(storage.most.load(SeqCst) <= 520, "{} waited", storage.most.load(SeqCst));
+    assert!(shed > 9000, "{shed} responses were not stored because the storage was busy");
+    assert!(storage.most.load(SeqCst) <= 520, "{} writes waited", storage.most.load(SeqCst));
     assert_eq!(cache.origin.count(), 10_001);
     // Afterwards it stores again.
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -542,7 +545,7 @@ async fn ten_thousand_misses_at_once_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
+async fn busy_storage_does_not_prevent_coalescing() {
     let storage = Slow::new(Duration::from_secs(3600));
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let fetched = Arc::<AtomicUsize>::default();
@@ -583,7 +586,7 @@ async fn requests_share_a_fetch_that_is_not_stored_for_want_of_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_that_hang_leave_writes_alone() {
+async fn hung_reads_do_not_prevent_writes() {
     let (cache, storage) = fixture(Mode::Well);
     cache.get(A).await;
     storage.set(Mode::HungReads);
@@ -601,7 +604,7 @@ async fn reads_that_hang_leave_writes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_fails_every_other_time_serves_nothing_wrong() {
+async fn alternating_failures_never_serve_outdated_response() {
     let (cache, storage) = fixture(Mode::Alternating);
     for round in 0..200 {
         if round % 7 == 0 {
@@ -619,7 +622,7 @@ async fn a_storage_that_fails_every_other_time_serves_nothing_wrong() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// A memory storage that takes no chunks, or panics when it is given one.
+/// A memory storage that fails or panics at each write of a chunk.
 #[derive(Clone)]
 struct NoChunks {
     inner: MemoryStorage,
@@ -639,7 +642,7 @@ impl Storage for NoChunks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
+async fn failing_chunk_writes_leave_small_bodies_storable() {
     for panics in [false, true] {
         let storage = NoChunks { inner: MemoryStorage::new(), panics };
         let origin = Origin::new(|request| {
@@ -659,12 +662,12 @@ async fn a_storage_that_fails_for_chunks_alone_keeps_the_rest() {
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0, "{statistics}");
         assert!(statistics.storage_failures() >= 20, "{statistics}");
-        // While the breaker is open, one that was asked for is not stored; most are.
+        // Responses fetched while the breaker is open are not stored; most of the others are.
         assert!(statistics.stored() >= 10, "{statistics}");
     }
 }
 
-/// A memory storage that writes one entry alone, once it is told which, and never answers about the others.
+/// A memory storage whose writes hang for all entries but `entry`, once that is set.
 #[derive(Clone)]
 struct OneEntry {
     inner: MemoryStorage,
@@ -683,8 +686,8 @@ impl Storage for OneEntry {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
-    // The first time the chunks are kept for long enough already, the second time their expiry would have to be moved.
+async fn missing_body_is_not_freshened_during_writes() {
+    // The chunks outlive the first lifetime; for the second one, their expiry has to be extended.
     for seconds in [100, 3 * 24 * 60 * 60] {
         let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
         let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
@@ -709,7 +712,7 @@ async fn body_that_is_gone_is_not_freshened_beside_other_writes() {
     }
 }
 
-/// A memory storage that takes no writes while it is told so, and cannot read one key.
+/// A memory storage that fails all writes while `refuses` is set, and cannot read `key`.
 #[derive(Clone)]
 struct Unreadable {
     inner: MemoryStorage,
@@ -738,7 +741,7 @@ impl Storage for Unreadable {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unreadable_entry_holds_up_no_invalidation() {
+async fn unreadable_entry_does_not_block_invalidations() {
     let storage = Unreadable { inner: MemoryStorage::new(), key: Arc::default(), refuses: Arc::default() };
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], "x"));
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
@@ -765,18 +768,18 @@ async fn unreadable_entry_holds_up_no_invalidation() {
     }
 }
 
-/// A memory storage that panics, when an operation is called or when it is polled.
+/// A memory storage that panics, when an operation is called or when its future is polled.
 #[derive(Clone)]
 struct Panicking {
     inner: MemoryStorage,
-    /// How many operations go well before.
+    /// The number of operations that succeed first.
     left: Arc<AtomicUsize>,
     when_called: bool,
 }
 
 impl Panicking {
-    /// Panics now, or gives what panics when the operation is polled.
-    fn go(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Panics now, or returns a future that panics when the operation is polled.
+    fn panic_when_due(&self) -> impl Future<Output = ()> + Send + use<> {
         let one_less = |left: usize| left.checked_sub(1);
         let panics = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err();
         assert!(!(panics && self.when_called), "scripted");
@@ -791,16 +794,16 @@ impl Storage for Panicking {
     forward!(inner: delete, clear, keys);
 
     fn read(&self, key: Key) -> impl Future<Output = Result<Option<Record>>> + Send {
-        let go = self.go();
+        let panic = self.panic_when_due();
         async move {
-            go.await;
+            panic.await;
             self.inner.read(key).await
         }
     }
     fn write(&self, key: Key, record: Record) -> impl Future<Output = Result<()>> + Send {
-        let go = self.go();
+        let panic = self.panic_when_due();
         async move {
-            go.await;
+            panic.await;
             self.inner.write(key, record).await
         }
     }
@@ -810,15 +813,15 @@ impl Storage for Panicking {
         seen: Option<Stamp>,
         record: Record,
     ) -> impl Future<Output = Result<bool>> + Send {
-        let go = self.go();
+        let panic = self.panic_when_due();
         async move {
-            go.await;
+            panic.await;
             self.inner.write_if(key, seen, record).await
         }
     }
 }
 
-/// A memory storage whose answers without waiting panic.
+/// A memory storage whose `read_now` panics.
 #[derive(Clone)]
 struct PanickingNow(MemoryStorage);
 
@@ -831,7 +834,7 @@ impl Storage for PanickingNow {
 }
 
 #[tokio::test]
-async fn panic_of_read_now_fails_no_request() {
+async fn panicking_read_now_fails_no_request() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "x"));
     let cache = Fixture::with(origin, PanickingNow(MemoryStorage::new()), |builder| builder);
     assert_eq!(cache.get(A).await.word(), "miss");
@@ -839,7 +842,7 @@ async fn panic_of_read_now_fails_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn storage_that_panics_leaves_nothing_in_flight() {
+async fn panicking_storage_leaves_no_in_flight_writes() {
     const WELL: usize = usize::MAX / 2;
     for (when_called, chunk_bytes) in [(false, 4), (false, 1024), (true, 4), (true, 1024)] {
         for good in 0..8 {
@@ -852,7 +855,7 @@ async fn storage_that_panics_leaves_nothing_in_flight() {
             storage.left.store(WELL, Ordering::SeqCst);
             cache.clock.advance(Duration::from_secs(3));
             let is_stored = storage.inner.size().await.unwrap() > 0;
-            // Nothing but the storage answers: what is a hit is there.
+            // Hits come only from the storage, so a hit means that a record was written.
             let answer = cache.get(A).await;
             assert!(is_stored || !answer.status.is_hit(), "{when_called} {chunk_bytes} {good}: {answer:?}");
             assert_eq!(answer.body, "0123456789");
@@ -863,7 +866,7 @@ async fn storage_that_panics_leaves_nothing_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_does_not_wait_for_a_storage_that_hangs() {
+async fn close_does_not_wait_for_hung_storage() {
     let (cache, storage) = fixture(Mode::HungWrites);
     cache.get(A).await;
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The way of a request through the cache, on memory and a scripted origin.
+//! Single requests through the layer, with a memory storage and a scripted origin.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn post(uri: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_fresh_response_is_served_without_asking() {
+async fn fresh_response_is_served_without_fetching() {
     let cache = Fixture::new(Origin::new(|_| response(&[("cache-control", "max-age=60")], "hello")));
     let first = cache.get(A).await;
     assert_eq!((first.word(), first.status.stored()), ("miss", Stored::Storing));
@@ -38,7 +38,7 @@ async fn a_fresh_response_is_served_without_asking() {
 }
 
 #[tokio::test]
-async fn a_stale_response_is_revalidated_and_freshened() {
+async fn stale_response_is_revalidated_and_freshened() {
     let cache = Fixture::new(Origin::new(|request| {
         if has_tag(request, "\"v1\"") {
             return not_modified(&[("cache-control", "max-age=30"), ("x-new", "1"), ("etag", "\"v1\"")]);
@@ -59,7 +59,7 @@ async fn a_stale_response_is_revalidated_and_freshened() {
 }
 
 #[tokio::test]
-async fn a_changed_response_takes_the_stored_ones_place() {
+async fn changed_response_replaces_stored_one() {
     let mut version = 0;
     let cache = Fixture::new(Origin::new(move |_| {
         version += 1;
@@ -74,7 +74,7 @@ async fn a_changed_response_takes_the_stored_ones_place() {
 }
 
 #[tokio::test]
-async fn variants_live_side_by_side() {
+async fn variants_are_stored_separately() {
     let cache = Fixture::new(Origin::new(|request| {
         let language =
             request.headers().get("accept-language").map_or("none", |value| value.to_str().unwrap());
@@ -93,7 +93,7 @@ async fn variants_live_side_by_side() {
 }
 
 #[tokio::test]
-async fn an_unsafe_request_invalidates_every_variant_and_what_its_response_names() {
+async fn unsafe_request_invalidates_variants_and_named_uris() {
     let cache = Fixture::new(Origin::new(|request| {
         if request.method() == "POST" {
             return response(&[("location", "/b"), ("content-location", "http://other.example/c")], "");
@@ -116,7 +116,7 @@ async fn an_unsafe_request_invalidates_every_variant_and_what_its_response_names
 }
 
 #[tokio::test]
-async fn a_failed_unsafe_request_invalidates_nothing() {
+async fn failed_unsafe_request_invalidates_nothing() {
     let cache = Fixture::new(Origin::new(|request| {
         let mut answer = response(&[("cache-control", "max-age=60")], "v");
         if request.method() == "POST" {
@@ -130,7 +130,7 @@ async fn a_failed_unsafe_request_invalidates_nothing() {
 }
 
 #[tokio::test]
-async fn another_users_credentials_never_share_a_private_response() {
+async fn private_response_is_not_shared_between_users() {
     let cache = Fixture::new(Origin::new(|request| {
         let user = request.headers().get("authorization").map_or("nobody", |value| value.to_str().unwrap());
         response(&[("cache-control", "max-age=60")], user.to_owned())
@@ -143,7 +143,7 @@ async fn another_users_credentials_never_share_a_private_response() {
 }
 
 #[tokio::test]
-async fn a_shared_cache_keeps_what_is_for_all_and_nothing_else() {
+async fn shared_cache_stores_only_shareable_responses() {
     let cache = Fixture::shared(Origin::new(|request| {
         let control = request.uri().path().trim_start_matches('/').replace('+', ", ").replace(':', "=");
         response(&[("cache-control", &control)], "v")
@@ -152,7 +152,7 @@ async fn a_shared_cache_keeps_what_is_for_all_and_nothing_else() {
         ("max-age:60", false, true),
         ("private+max-age:60", false, false),
         ("max-age:60+no-store", false, false),
-        ("max-age:60", true, true), // what anybody may have
+        ("max-age:60", true, true), // stored already by the anonymous request above
         ("max-age:61", true, false),
         ("s-maxage:60", true, true),
         ("public+max-age:60", true, true),
@@ -165,7 +165,7 @@ async fn a_shared_cache_keeps_what_is_for_all_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn only_if_cached_never_asks_the_origin() {
+async fn only_if_cached_never_reaches_origin() {
     let cache = Fixture::new(Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")));
     let only = || get_with(A, &[("cache-control", "only-if-cached")]);
     let refused = cache.ask(only()).await;
@@ -176,7 +176,7 @@ async fn only_if_cached_never_asks_the_origin() {
 }
 
 #[tokio::test]
-async fn what_is_not_stored_says_why() {
+async fn unstored_response_reports_reason() {
     let cache = Fixture::new(Origin::new(|request| match request.uri().path() {
         "/no-store" => response(&[("cache-control", "No-Store, max-age=60")], "v"),
         "/vary" => response(&[("cache-control", "max-age=60"), ("vary", "x, *")], "v"),
@@ -193,7 +193,7 @@ async fn what_is_not_stored_says_why() {
 }
 
 #[tokio::test]
-async fn preconditions_and_ranges_are_answered_from_the_store() {
+async fn preconditions_and_ranges_are_answered_from_storage() {
     let cache = Fixture::new(Origin::new(|_| {
         response(
             &[("cache-control", "max-age=60"), ("etag", "\"t\""), ("content-length", "10")],
@@ -225,7 +225,7 @@ async fn preconditions_and_ranges_are_answered_from_the_store() {
 }
 
 #[tokio::test]
-async fn stale_while_revalidate_answers_at_once_and_refreshes_beside() {
+async fn stale_while_revalidate_serves_stale_and_refreshes() {
     let mut version = 0;
     let cache = Fixture::new(Origin::new(move |_| {
         version += 1;
@@ -242,7 +242,7 @@ async fn stale_while_revalidate_answers_at_once_and_refreshes_beside() {
 }
 
 #[tokio::test]
-async fn stale_if_error_stands_in_for_a_failing_origin_within_its_window() {
+async fn stale_if_error_serves_within_window() {
     let mut asked = 0;
     let cache = Fixture::new(Origin::new(move |_| {
         asked += 1;
@@ -262,7 +262,7 @@ async fn stale_if_error_stands_in_for_a_failing_origin_within_its_window() {
 }
 
 #[tokio::test]
-async fn repeated_and_non_ascii_fields_come_back_as_they_were() {
+async fn repeated_and_non_ascii_fields_are_preserved() {
     let cache = Fixture::new(Origin::new(|_| {
         let mut answer =
             response(&[("cache-control", "max-age=60"), ("set-cookie", "a=1"), ("set-cookie", "b=2")], "v");
@@ -278,7 +278,7 @@ async fn repeated_and_non_ascii_fields_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn one_uri_in_all_its_spellings_is_one_entry() {
+async fn equivalent_uris_share_one_entry() {
     let cache = Fixture::new(Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")));
     cache.get("http://example.com/").await;
     for uri in ["HTTP://EXAMPLE.com", "http://example.com:80/", "http://Example.Com/"] {
@@ -293,7 +293,7 @@ async fn one_uri_in_all_its_spellings_is_one_entry() {
 }
 
 #[tokio::test]
-async fn what_no_cache_answers_passes_untouched() {
+async fn unsupported_requests_bypass_the_cache() {
     let cache = Fixture::new(Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")));
     cache.get(A).await;
     let with_content = || Request::get(A).body(Full::from("q")).unwrap();
@@ -318,7 +318,7 @@ async fn what_no_cache_answers_passes_untouched() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// A hit is ready at once, anything else is boxed; neither waits for ever for what has been given already.
+/// A hit is a ready future, anything else a boxed one. Polled again after completion, both panic rather than hang.
 #[tokio::test]
 async fn future_polled_after_completion_panics() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "hello"));
@@ -328,20 +328,20 @@ async fn future_polled_after_completion_panics() {
         let answer = Answer::read((&mut future).await.unwrap()).await;
         assert_eq!(answer.word(), word);
         let again = AssertUnwindSafe(future).catch_unwind().now_or_never();
-        assert!(again.expect("it is not pending").is_err(), "{word}");
+        assert!(again.expect("the future is not pending").is_err(), "{word}");
     }
 }
 
-/// Marks a message as its server or client does for an upgrade.
+/// Stands for the extension that hyper adds to a message for an upgrade.
 #[derive(Clone, Debug, PartialEq)]
 struct OnUpgrade(u8);
 
 /// curl --http2 sends `Upgrade: h2c` with each request in clear text.
 #[tokio::test]
-async fn unsafe_upgrade_passes_untouched_and_invalidates() {
+async fn unsafe_upgrade_is_forwarded_unchanged_and_invalidates() {
     for code in [200, 101, 500] {
         let origin = Origin::new(move |request| {
-            // Says that the answer to the POST is what a GET would get.
+            // Claims that the response to the POST is the representation that a GET would return.
             let location = ("content-location", "/a");
             let mut answer =
                 response(&[("cache-control", "max-age=60"), location], request.method().as_str().to_owned());
@@ -370,9 +370,9 @@ async fn unsafe_upgrade_passes_untouched_and_invalidates() {
     }
 }
 
-/// RFC 9211 §2.5: the parameter tells what is, and a body may still break off.
+/// RFC 9211 §2.5: `stored` states a fact, and a body may still fail after the head was sent.
 #[tokio::test]
-async fn status_field_says_stored_only_for_what_is() {
+async fn status_field_says_stored_only_when_stored() {
     let origin = Origin::new(|request| {
         let fields = [("cache-control", "max-age=60"), ("etag", "\"t\"")];
         match has_tag(request, "\"t\"") {
@@ -385,14 +385,14 @@ async fn status_field_says_stored_only_for_what_is() {
     let dropped = cache.send(get(A)).await;
     assert_eq!(dropped.headers()["cache-status"], "ours; fwd=uri-miss; fwd-status=200; ttl=60");
     drop(dropped);
-    assert_eq!(cache.get(A).await.word(), "miss", "it was not read, and so not stored");
+    assert_eq!(cache.get(A).await.word(), "miss", "a body that was not read is not stored");
     cache.clock.advance(Duration::from_secs(61));
     let confirmed = cache.get(A).await;
     assert_eq!(confirmed.header("cache-status"), Some("ours; fwd=stale; fwd-status=304; ttl=60; stored"));
 }
 
 #[tokio::test]
-async fn a_status_field_is_added_on_request() {
+async fn status_field_is_added_when_configured() {
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "v")),
         MemoryStorage::new(),
@@ -409,7 +409,7 @@ async fn a_status_field_is_added_on_request() {
 }
 
 #[tokio::test]
-async fn in_strict_mode_a_fetch_stores_where_the_place_that_it_took_still_stands() {
+async fn reserve_on_miss_stores_only_over_live_placeholder() {
     for (strict, minutes, evicts, word) in [
         (true, 8, false, "hit"),
         (true, 11, false, "miss"),

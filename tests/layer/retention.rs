@@ -1,5 +1,5 @@
-//! How long the records of an entry are kept, and what it costs to keep them: what the origin confirms is not written
-//! again, and no part of it goes before the record that names it.
+//! How long the records of an entry are kept, and what that costs: a body that the origin confirms is not written again,
+//! and no chunk expires before the record that names it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ const A: &str = "http://example.com/a";
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An origin that always has to be asked, and has a body of this length.
+/// An origin that confirms its entity tag, with a body of this length.
 fn confirming(len: usize, fields: &'static [(&'static str, &'static str)]) -> Origin {
     Origin::new(move |request| match has_tag(request, "\"1\"") {
         true => not_modified(fields),
@@ -32,19 +32,19 @@ fn head(uri: &str) -> Request<ReqBody> {
     request
 }
 
-async fn settled(cache: &Fixture<Counting>, storage: &Counting) -> (Vec<(Kind, usize)>, usize) {
+async fn written_and_moved(cache: &Fixture<Counting>, storage: &Counting) -> (Vec<(Kind, usize)>, usize) {
     cache.layer.idle().await;
     (storage.written(), storage.moved())
 }
 
 #[tokio::test]
-async fn a_304_writes_the_head_alone() {
+async fn not_modified_writes_only_the_head() {
     for len in [500, 20_000, 100_000, 1_000_000] {
         let storage = Counting::new(4096);
         let origin = confirming(len, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
         let cache = Fixture::with(origin, storage.clone(), |builder| builder);
         cache.get(A).await;
-        let (written, _) = settled(&cache, &storage).await;
+        let (written, _) = written_and_moved(&cache, &storage).await;
         let chunks = written.iter().filter(|(kind, _)| *kind == Kind::Chunk).count();
         assert_eq!(chunks, if len > 4096 { len.div_ceil(128 * 1024) } else { 0 });
         for again in 0..20 {
@@ -55,7 +55,7 @@ async fn a_304_writes_the_head_alone() {
                 _ => cache.ask(head(A)).await,
             };
             assert_eq!(answer.status.stored(), Stored::Freshened, "{answer:?}");
-            let (written, moved) = settled(&cache, &storage).await;
+            let (written, moved) = written_and_moved(&cache, &storage).await;
             assert!(matches!(written[..], [(Kind::Head, ..1000)]), "{len}: {written:?}");
             assert_eq!(moved, 0, "{len}");
         }
@@ -63,22 +63,22 @@ async fn a_304_writes_the_head_alone() {
 }
 
 #[tokio::test]
-async fn a_background_refresh_writes_the_head_alone() {
+async fn background_refresh_writes_only_the_head() {
     let storage = Counting::new(4096);
     let fields = &[("cache-control", "max-age=1, stale-while-revalidate=999"), ("etag", "\"1\"")];
     let cache = Fixture::with(confirming(300_000, fields), storage.clone(), |builder| builder);
     cache.get(A).await;
-    settled(&cache, &storage).await;
+    written_and_moved(&cache, &storage).await;
     for _ in 0..5 {
         cache.clock.advance(Duration::from_secs(60));
         assert_eq!(cache.get(A).await.word(), "stale");
-        let (written, moved) = settled(&cache, &storage).await;
+        let (written, moved) = written_and_moved(&cache, &storage).await;
         assert!(matches!(written[..], [(Kind::Head, ..1000)]) && moved == 0, "{written:?}, {moved} moved");
     }
 }
 
 #[tokio::test]
-async fn a_confirmed_variant_moves_its_head_seldom() {
+async fn freshened_variant_rarely_extends_other_records() {
     let storage = Counting::new(4096);
     let fields =
         &[("cache-control", "no-cache"), ("etag", "\"1\""), ("vary", "x-a"), ("cache-groups", "\"g\"")];
@@ -86,12 +86,12 @@ async fn a_confirmed_variant_moves_its_head_seldom() {
     let variant = || async { cache.ask(get_with(A, &[("x-a", "2")])).await };
     cache.get(A).await;
     variant().await;
-    settled(&cache, &storage).await;
+    written_and_moved(&cache, &storage).await;
     let mut moves = 0;
     for _ in 0..100 {
         cache.clock.advance(HOUR);
         assert_eq!(variant().await.status.stored(), Stored::Freshened);
-        let (written, moved) = settled(&cache, &storage).await;
+        let (written, moved) = written_and_moved(&cache, &storage).await;
         assert!(matches!(written[..], [(Kind::Variant, ..1000)]), "{written:?}");
         moves += moved;
     }
@@ -99,32 +99,32 @@ async fn a_confirmed_variant_moves_its_head_seldom() {
 }
 
 #[tokio::test]
-async fn a_setting_has_bodies_within_their_records() {
+async fn inline_bytes_stores_body_in_head_record() {
     let storage = Counting::new(4096);
     let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder.inline_bytes(20_000));
     cache.get(A).await;
-    let (written, _) = settled(&cache, &storage).await;
+    let (written, _) = written_and_moved(&cache, &storage).await;
     assert!(matches!(written[..], [(Kind::Head, 20_000..)]), "{written:?}");
 }
 
 #[tokio::test]
-async fn a_confirmed_body_leaves_its_record() {
+async fn freshened_inline_body_moves_to_chunk() {
     let storage = Counting::new(4096);
     let origin = confirming(20_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let before = Fixture::with(origin.clone(), storage.clone(), |builder| builder.inline_bytes(20_000));
     before.get(A).await;
-    settled(&before, &storage).await;
+    written_and_moved(&before, &storage).await;
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
     for kinds in [&[Kind::Chunk, Kind::Head][..], &[Kind::Head]] {
         assert_eq!(cache.get(A).await.body, vec![7; 20_000]);
-        let (written, _) = settled(&cache, &storage).await;
+        let (written, _) = written_and_moved(&cache, &storage).await;
         assert_eq!(written.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), kinds);
     }
 }
 
 #[tokio::test]
-async fn another_requests_variant_has_a_chunk_of_its_own() {
+async fn revalidated_variant_gets_its_own_chunk() {
     let storage = Counting::new(4096);
     let fields = &[("cache-control", "max-age=99"), ("etag", "\"1\""), ("vary", "x-a")];
     let cache = Fixture::with(confirming(20_000, fields), storage.clone(), |builder| builder);
@@ -133,14 +133,14 @@ async fn another_requests_variant_has_a_chunk_of_its_own() {
     let named = other().await;
     assert_eq!(named.status.outcome(), Outcome::Revalidated(ValidateReason::Vary));
     assert_eq!((named.status.stored(), named.body.len()), (Stored::Freshened, 20_000));
-    let (written, _) = settled(&cache, &storage).await;
+    let (written, _) = written_and_moved(&cache, &storage).await;
     let kinds: Vec<_> = written.iter().map(|(kind, _)| *kind).collect();
     assert!(kinds.ends_with(&[Kind::Chunk, Kind::Variant, Kind::Index]), "{kinds:?}");
     let hit = other().await;
     assert_eq!((hit.word(), hit.body.len()), ("hit", 20_000));
 }
 
-/// What the origin says of a body, and how often it was asked for the whole of it.
+/// The current version and lifetime of the body at the origin, and how often it was sent whole.
 #[derive(Default)]
 struct Truth {
     version: u64,
@@ -149,7 +149,7 @@ struct Truth {
 }
 
 #[tokio::test]
-async fn no_chunk_goes_before_what_names_it() {
+async fn chunks_outlive_records_that_name_them() {
     let mut moves = 0;
     for seed in 0..30 {
         fastrand::seed(seed);
@@ -183,7 +183,7 @@ async fn no_chunk_goes_before_what_names_it() {
                 }
             }
             let options = match changed {
-                // Else what is fresh would be served still.
+                // Otherwise the fresh old version would be served.
                 true => CacheOptions::new().mode(CacheMode::NoCache),
                 false => CacheOptions::new(),
             };
@@ -197,7 +197,7 @@ async fn no_chunk_goes_before_what_names_it() {
             };
             let is_whole = request.method() == Method::GET && request.headers().is_empty();
             if expected > truth.lock().unwrap().sent {
-                request = get(A); // a part of what is not stored is not stored either
+                request = get(A); // a part of a body that is not stored is not stored either
             }
             request.extensions_mut().insert(options);
             let answer = cache.ask(request).await;
@@ -218,7 +218,7 @@ async fn no_chunk_goes_before_what_names_it() {
 }
 
 #[tokio::test]
-async fn hours_of_304s_move_chunks_seldom() {
+async fn repeated_not_modified_rarely_extends_chunks() {
     let storage = Counting::new(4096);
     let origin = confirming(100_000, &[("cache-control", "no-cache"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
@@ -233,7 +233,7 @@ async fn hours_of_304s_move_chunks_seldom() {
 }
 
 #[tokio::test]
-async fn a_reader_of_a_replaced_body_has_an_hour() {
+async fn replaced_body_stays_readable_for_an_hour() {
     let storage = Counting::new(100);
     let mut version = 0;
     let origin = Origin::new(move |_| {
@@ -256,7 +256,7 @@ async fn a_reader_of_a_replaced_body_has_an_hour() {
 }
 
 #[tokio::test]
-async fn a_record_whose_chunks_were_not_moved_lives_no_longer() {
+async fn record_expires_with_unextended_chunks() {
     let storage = Counting::new(100);
     let origin = confirming(1000, &[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);

@@ -1,4 +1,4 @@
-//! In stacks with other layers, above the cache and below it.
+//! Stacks with other tower layers above and below the cache.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, pending, ready};
@@ -25,7 +25,7 @@ fn cache() -> CacheLayer<MemoryStorage> {
     CacheLayer::new(MemoryStorage::new())
 }
 
-/// Sends a request; the status of the response, what it says of its encoding, its body and what the cache did.
+/// Sends a request. Returns the status code, whether there is a Content-Encoding, the body, and the cache status.
 async fn ask<S, B>(service: &S, request: Request<ReqBody>) -> (StatusCode, bool, Bytes, CacheStatus)
 where
     S: Service<Request<ReqBody>, Response = Response<B>, Error: std::fmt::Debug> + Clone,
@@ -38,7 +38,7 @@ where
     (head.status, encoded, body.collect().await.unwrap().to_bytes(), status)
 }
 
-/// An origin that compresses for those who accept it.
+/// An origin that compresses where Accept-Encoding allows it.
 fn compressing() -> impl Service<
     Request<ReqBody>,
     Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static>,
@@ -53,7 +53,7 @@ fn compressing() -> impl Service<
 }
 
 #[tokio::test]
-async fn decompression_above_keeps_bodies_compressed_and_callers_see_them_plain() {
+async fn decompression_above_serves_plain_bodies() {
     let service =
         ServiceBuilder::new().layer(DecompressionLayer::new()).layer(cache()).service(compressing());
     for word in ["miss", "hit"] {
@@ -64,7 +64,7 @@ async fn decompression_above_keeps_bodies_compressed_and_callers_see_them_plain(
 }
 
 #[tokio::test]
-async fn decompression_below_stores_plain_bodies_under_plain_headers() {
+async fn decompression_below_stores_plain_bodies() {
     let service =
         ServiceBuilder::new().layer(cache()).layer(DecompressionLayer::new()).service(compressing());
     for word in ["miss", "hit"] {
@@ -72,7 +72,7 @@ async fn decompression_below_stores_plain_bodies_under_plain_headers() {
         assert_eq!((status.word(), encoded), (word, false));
         assert_eq!(body, "compressible ".repeat(100));
     }
-    // A caller that asks for gzip itself is another variant: it gets the compressed bytes, and says so.
+    // A request with its own Accept-Encoding selects another variant, which may be compressed.
     for word in ["miss", "hit"] {
         let request = get_with("http://example.com/", &[("accept-encoding", "gzip")]);
         let (_, encoded, body, status) = ask(&service, request).await;
@@ -107,7 +107,7 @@ async fn redirects_followed_above_cache_each_hop() {
 
 #[tokio::test]
 #[cfg(feature = "follow-redirect")]
-async fn redirects_followed_below_are_not_stored_under_the_first_uri() {
+async fn redirects_followed_below_are_not_stored() {
     let origin = redirecting();
     let service = ServiceBuilder::new().layer(cache()).layer(FollowRedirectLayer::new()).service(origin);
     for _ in 0..2 {
@@ -121,11 +121,11 @@ async fn redirects_followed_below_are_not_stored_under_the_first_uri() {
     assert_eq!(ask(&service, get("http://example.com/new")).await.3.word(), "hit");
 }
 
-/// Asks again after a server error.
+/// Retries after an error or a server error.
 #[derive(Clone)]
-struct Again(usize);
+struct RetryErrors(usize);
 
-impl<B, E> Policy<Request<ReqBody>, Response<B>, E> for Again {
+impl<B, E> Policy<Request<ReqBody>, Response<B>, E> for RetryErrors {
     type Future = Ready<()>;
 
     fn retry(&mut self, _: &mut Request<ReqBody>, result: &mut Result<Response<B>, E>) -> Option<Ready<()>> {
@@ -140,7 +140,7 @@ impl<B, E> Policy<Request<ReqBody>, Response<B>, E> for Again {
 }
 
 #[tokio::test]
-async fn retries_above_and_below_end_with_one_stored_response() {
+async fn retries_above_and_below_store_final_response() {
     let failing_once = || {
         let mut asked = 0;
         Origin::new(move |_| {
@@ -155,14 +155,14 @@ async fn retries_above_and_below_end_with_one_stored_response() {
     };
     let above = failing_once();
     let service =
-        ServiceBuilder::new().layer(RetryLayer::new(Again(2))).layer(cache()).service(above.clone());
+        ServiceBuilder::new().layer(RetryLayer::new(RetryErrors(2))).layer(cache()).service(above.clone());
     for word in ["miss", "hit"] {
         let (_, _, body, status) = ask(&service, get("http://example.com/")).await;
         assert_eq!((&body[..], status.word()), (&b"good"[..], word));
     }
     let below = failing_once();
     let service =
-        ServiceBuilder::new().layer(cache()).layer(RetryLayer::new(Again(2))).service(below.clone());
+        ServiceBuilder::new().layer(cache()).layer(RetryLayer::new(RetryErrors(2))).service(below.clone());
     for word in ["miss", "hit"] {
         let (_, _, body, status) = ask(&service, get("http://example.com/")).await;
         assert_eq!((&body[..], status.word()), (&b"good"[..], word));
@@ -171,7 +171,7 @@ async fn retries_above_and_below_end_with_one_stored_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_above_stores_nothing_and_holds_up_nobody() {
+async fn timeout_above_stores_nothing_and_blocks_nothing() {
     let mut asked = 0;
     let origin = service_fn(move |_: Request<ReqBody>| {
         asked += 1;
@@ -196,7 +196,7 @@ async fn a_timeout_above_stores_nothing_and_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_below_is_the_inner_error() {
+async fn timeout_below_is_returned_as_inner_error() {
     let origin = service_fn(|_: Request<ReqBody>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let service =
         ServiceBuilder::new().layer(cache()).layer(TimeoutLayer::new(Duration::from_secs(1))).service(origin);
@@ -205,12 +205,12 @@ async fn a_timeout_below_is_the_inner_error() {
 }
 
 #[tokio::test]
-async fn one_at_a_time_below_never_deadlocks_though_the_service_is_kept() {
+async fn concurrency_limit_below_never_deadlocks() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=1")], "v"));
     let mut service =
         ServiceBuilder::new().layer(cache()).layer(ConcurrencyLimitLayer::new(1)).service(origin);
     for number in 0..5 {
-        // Made ready, and kept so, while a clone does the work.
+        // This service reserves the permit while a clone handles the request.
         service.ready().await.unwrap();
         let other = service.clone();
         ask(&other, get(&format!("http://example.com/{number}"))).await;
@@ -218,13 +218,13 @@ async fn one_at_a_time_below_never_deadlocks_though_the_service_is_kept() {
     }
 }
 
-/// Ready until it was asked once, and never again.
+/// Ready for one request, and never again.
 #[derive(Clone)]
-struct NeverAgain {
+struct ReadyOnce {
     origin: Origin,
 }
 
-impl Service<Request<ReqBody>> for NeverAgain {
+impl Service<Request<ReqBody>> for ReadyOnce {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -239,9 +239,9 @@ impl Service<Request<ReqBody>> for NeverAgain {
 }
 
 #[tokio::test]
-async fn hits_are_served_while_the_inner_service_is_not_ready() {
+async fn hits_are_served_without_inner_readiness() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "v"));
-    let service = cache().layer(NeverAgain { origin });
+    let service = cache().layer(ReadyOnce { origin });
     assert_eq!(ask(&service, get("http://example.com/")).await.3.word(), "miss");
     assert_eq!(ask(&service, get("http://example.com/")).await.3.word(), "hit");
 }

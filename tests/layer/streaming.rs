@@ -1,4 +1,4 @@
-//! Bodies on their way in and out: at once, whole or not at all.
+//! Bodies while they are stored and served: each frame at once, and only whole bodies stored.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -25,7 +25,7 @@ use crate::support::{Answer, Fixture, Origin, get, get_with, response};
 const A: &str = "http://example.com/a";
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// An origin whose every response has a body made anew.
+/// An origin that calls `body` for each response.
 fn origin(
     fields: &'static [(&'static str, &'static str)],
     mut body: impl FnMut() -> AnyBody + Clone,
@@ -54,7 +54,7 @@ async fn chunks(storage: &MemoryStorage) -> usize {
 }
 
 #[tokio::test]
-async fn each_frame_reaches_the_caller_when_it_arrives() {
+async fn each_frame_is_forwarded_on_arrival() {
     for chunk_bytes in [2, 1024] {
         let (sender, body) = Channel::<Bytes, std::io::Error>::new(1);
         let body = Arc::new(std::sync::Mutex::new(Some(body)));
@@ -65,7 +65,7 @@ async fn each_frame_reaches_the_caller_when_it_arrives() {
         let mut sender = sender;
         let mut body = layer.layer(origin).oneshot(get(A)).await.unwrap().into_body();
         for text in ["one", "two", "three"] {
-            // Nothing more is sent before the caller has this one.
+            // The next frame is sent only after the caller has received this one.
             sender.send_data(Bytes::from_static(text.as_bytes())).await.unwrap();
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), text);
         }
@@ -75,7 +75,7 @@ async fn each_frame_reaches_the_caller_when_it_arrives() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_stored_in_chunks_and_comes_back_whole_or_in_part() {
+async fn chunked_body_is_served_whole_and_by_range() {
     let text: String = (0..1000).map(|number| format!("{number:04}")).collect();
     let whole = Bytes::from(text);
     let sent = whole.clone();
@@ -104,7 +104,7 @@ async fn a_large_body_is_stored_in_chunks_and_comes_back_whole_or_in_part() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_dropped_or_fails_or_lies_about_its_length_stores_nothing() {
+async fn incomplete_body_is_not_stored() {
     type Case = (&'static str, &'static [(&'static str, &'static str)], fn() -> AnyBody);
     let lengths: &'static [_] = &[("cache-control", "max-age=60"), ("content-length", "9")];
     let plain: &'static [_] = &[("cache-control", "max-age=60")];
@@ -177,7 +177,7 @@ async fn trailers_are_replayed() {
 }
 
 #[tokio::test]
-async fn a_body_longer_than_an_entry_may_be_passes_through() {
+async fn oversized_body_passes_through_unstored() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], vec![b'x'; 100]));
     let storage = MemoryStorage::new();
     let cache = Fixture::with(origin, storage.clone(), |builder| builder.max_body_bytes(99).chunk_bytes(10));
@@ -195,7 +195,7 @@ async fn a_body_longer_than_an_entry_may_be_passes_through() {
 }
 
 #[tokio::test]
-async fn a_dropped_body_is_finished_and_stored_on_request() {
+async fn finish_on_drop_stores_dropped_body() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], vec![b'x'; 100]));
     let cache =
         Fixture::with(origin, MemoryStorage::new(), |builder| builder.finish_on_drop(true).chunk_bytes(10));
@@ -206,7 +206,7 @@ async fn a_dropped_body_is_finished_and_stored_on_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_the_last_byte_finds_it_stored_though_the_store_is_slow() {
+async fn body_is_a_hit_before_slow_write_ends() {
     for chunk_bytes in [4, 1024] {
         let storage = Faulty::new(Mode::Well);
         let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789"));
@@ -227,7 +227,7 @@ async fn whoever_has_the_last_byte_finds_it_stored_though_the_store_is_slow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_in_the_middle_of_a_body_slows_it_for_the_deadline_only() {
+async fn hung_write_delays_body_only_until_timeout() {
     let storage = Faulty::new(Mode::HungWrites);
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], vec![b'x'; 1000]));
     let cache = Fixture::with(origin, storage, |builder| builder.chunk_bytes(10));
@@ -237,7 +237,7 @@ async fn a_store_that_hangs_in_the_middle_of_a_body_slows_it_for_the_deadline_on
 }
 
 #[test]
-fn it_works_outside_a_runtime_on_a_store_that_answers_at_once() {
+fn memory_storage_works_outside_a_runtime() {
     let layer = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(4).build().unwrap();
     let service =
         layer.layer(origin(&[("cache-control", "max-age=60")], || frames(vec![data("0123456789")])));
@@ -247,12 +247,12 @@ fn it_works_outside_a_runtime_on_a_store_that_answers_at_once() {
             assert_eq!((answer.word(), &answer.body[..]), (word, &b"0123456789"[..]));
         }
     })
-    .expect("nothing waits");
+    .expect("no future is pending");
 }
 
-/// A service whose every step waits once, so that a request has many points at which it can be dropped.
+/// Every step of the origin yields once, so that a request has many points at which it can be dropped.
 #[tokio::test]
-async fn a_request_dropped_at_every_await_leaves_the_cache_usable() {
+async fn request_dropped_at_any_await_leaves_cache_usable() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let origin = service_fn(move |_: Request<Full<Bytes>>| {
@@ -294,18 +294,18 @@ async fn a_request_dropped_at_every_await_leaves_the_cache_usable() {
             break;
         }
     }
-    assert!(whole > 3, "some request came to its end");
+    assert!(whole > 3, "some requests completed");
 }
 
 #[test]
-fn the_body_is_sync_and_unpin_when_the_inner_body_is() {
+fn body_is_sync_and_unpin_like_inner_body() {
     fn check<B: Body + Send + Sync + Unpin>() {}
     fn check_send<B: Send>() {}
     check::<CacheBody<Full<Bytes>>>();
     check_send::<CacheBody<AnyBody>>();
 }
 
-/// Answers a read in two steps, like a driver whose futures have to be polled in between.
+/// Answers a read after two sleeps, like a driver whose futures must be polled several times.
 #[derive(Clone)]
 struct TwoSteps(MemoryStorage);
 
@@ -321,14 +321,14 @@ impl Storage for TwoSteps {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pause_of_the_caller_fails_no_read() {
+async fn paused_caller_causes_no_read_timeout() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=6000")], vec![1; 10_000]));
     let cache = Fixture::with(origin, TwoSteps(MemoryStorage::new()), |builder| builder.chunk_bytes(1000));
     assert_eq!(cache.get(A).await.word(), "miss");
     let mut body = cache.send(get(A)).await.into_body();
     assert!(body.status().unwrap().is_hit());
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    // Longer than a read may take. The next chunks are asked for already.
+    // Longer than the timeout of a read. The reads of the next chunks have begun already.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let rest = body.collect().await.unwrap().to_bytes();
     assert_eq!(first.len() + rest.len(), 10_000);
@@ -350,7 +350,7 @@ impl Storage for CountingChunks {
 }
 
 #[tokio::test]
-async fn finishing_reads_nothing_from_the_storage() {
+async fn finishing_dropped_body_reads_no_chunks() {
     let chunk_reads = Arc::new(AtomicUsize::new(0));
     let storage = CountingChunks(MemoryStorage::new(), Arc::clone(&chunk_reads));
     let layer = CacheLayer::builder(storage).chunk_bytes(1000).finish_on_drop(true).build().unwrap();

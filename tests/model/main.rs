@@ -1,8 +1,8 @@
 //! A cache beside a model of it, in random schedules.
 //!
-//! Each seed is one life of a cache: a setting (`run::Setup`) and a schedule of some hundred steps. The cache is the real
+//! Each seed is one run of a cache: a setting (`run::Setup`) and a schedule of some hundred steps. The cache is the real
 //! one, over a storage (`storage`) and an origin (`support::upstream`) that do nothing before the schedule says so. There are no
-//! threads and there is no time but what a step lets pass, so that a seed is lived alike whenever it is lived.
+//! threads, and time passes only in a step, so that every run of a seed is the same.
 //!
 //! # Steps
 //! A step starts a request (GET, HEAD, a range, `max-age=0`, `no-cache`, `only-if-cached`, If-None-Match, POST, POST with
@@ -60,7 +60,7 @@ use demands::Demands;
 use model::Violation;
 use run::{Setup, Step, live};
 
-/// So many seeds in an ordinary run.
+/// The number of seeds in an ordinary run.
 const SEEDS: u64 = 1_500;
 
 fn number(name: &str) -> Option<u64> {
@@ -89,7 +89,7 @@ fn shorten(setup: &Setup, steps: &[Step], demands: Demands, rule: &str) -> Vec<S
     steps
 }
 
-/// The seed, what is wrong, and what happened.
+/// Describes a failure: the seed, the violated rule, and the shortest trace.
 fn report(seed: u64, setup: &Setup, steps: &[Step], demands: Demands, found: &Violation) -> String {
     let all = steps.len();
     let steps = shorten(setup, steps, demands, found.rule);
@@ -99,8 +99,8 @@ fn report(seed: u64, setup: &Setup, steps: &[Step], demands: Demands, found: &Vi
     format!("MODEL_SEED={seed}: {}: {text}\n{count} of {all} steps:\n{trace}", found.rule)
 }
 
-/// Keeps lives apart: the cache has locks that all storages of a process share, and a life in another thread could hold one.
-/// What a storage panics with is wanted, and not told.
+/// Runs one seed at a time: all storages of a process share the locks on keys, and a run in another thread could hold one.
+/// The panics of scripted storages are intended, and not printed.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     static ONCE: Once = Once::new();
@@ -141,14 +141,14 @@ fn cache_does_what_the_model_allows() {
 }
 
 #[test]
-fn seed_is_lived_alike_again() {
+fn seed_replays_deterministically() {
     let _alone = alone();
     let demands = Demands::of_run();
     for seed in 0..50 {
         let (setup, steps) = Setup::of(seed, demands);
         let first = live(&setup, &steps, demands, true);
         assert_eq!(first.trace, live(&setup, &steps, demands, true).trace, "MODEL_SEED={seed}");
-        // What did nothing can be left out.
+        // Steps without effect can be left out.
         let taken = live(&setup, &first.taken, demands, true);
         assert_eq!(first.taken.len(), taken.taken.len(), "MODEL_SEED={seed}");
     }

@@ -93,7 +93,7 @@ impl Wish {
     }
 }
 
-/// A request of a caller.
+/// The request of a caller.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub uri: usize,
@@ -101,7 +101,7 @@ pub struct Asked {
     pub user: Option<u8>,
     pub wish: Wish,
     pub began: Moment,
-    /// When it was answered, or its caller went away.
+    /// When it was answered, or its caller was dropped.
     pub over: Option<Moment>,
 }
 
@@ -191,7 +191,7 @@ struct Event {
     contact: Option<usize>,
 }
 
-/// What must not be.
+/// A violated rule.
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub rule: &'static str,
@@ -236,7 +236,7 @@ pub struct Model {
 
 /// Long bodies are several chunks of so many bytes.
 pub const CHUNK: usize = 8;
-/// How long a request waits for another's fetch.
+/// How long a request waits for the fetch of another.
 const PATIENCE: u64 = 10_000;
 
 impl Model {

@@ -1,4 +1,4 @@
-//! One life of a cache: its setting and its schedule come from a seed, and every step is compared with the model.
+//! One run of a cache: its setting and schedule come from a seed, and every step is compared with the model.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,10 +28,10 @@ use crate::support::task::Task;
 use crate::support::upstream::{Call, Given, Sender, Upstream};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// More than so many at a time wait for each other's steps.
+/// The limit of concurrent requests: further ones begin when others have ended.
 const MOST_CALLERS: usize = 6;
 
-/// What kind of step it is. What it does depends on what there is to do.
+/// The kind of a step. Its effect depends on what is possible at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Start,
@@ -65,7 +65,7 @@ const KINDS: [(What, u32); 13] = [
     (What::Delete, 1),
 ];
 
-/// A step, and what it chooses among what there is to do.
+/// A step, and the number by which it chooses among the possible effects.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub what: What,
@@ -75,18 +75,18 @@ pub struct Step {
     pub is_exact: bool,
 }
 
-/// How a life ends.
+/// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     /// Everything is answered, and every caller reads to the end.
     Finished,
-    /// All callers go away.
+    /// All callers drop their requests.
     Abandoned,
-    /// The runtime goes away with all that it runs, and then the callers; another runtime comes.
+    /// The runtime is dropped with all its tasks, and then the callers; another runtime follows.
     NewRuntime,
 }
 
-/// The setting of one life.
+/// The setting of one run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     is_shared: bool,
@@ -100,20 +100,20 @@ pub struct Setup {
     /// At the end something is held back, for a time that is long enough for all that does not depend on it.
     holds: bool,
     uris: usize,
-    /// How many kinds of callers there are: without credentials, and with those of one user or the other.
+    /// The number of kinds of callers: without credentials, and with those of either user.
     users: u8,
     langs: u8,
     varies: [bool; 3],
     has_tags: [bool; 3],
-    /// How many in a hundred requests say something that matters to caches.
+    /// The percentage of requests with fields that matter to caches.
     wishes: u32,
-    /// How many in a hundred responses say something else than a minute's freshness.
+    /// The percentage of responses with other than a minute of freshness.
     oddities: u32,
     ending: Ending,
 }
 
 impl Setup {
-    /// The setting and the schedule of a seed.
+    /// Returns the setting and schedule of a seed.
     pub fn of(seed: u64, demands: Demands) -> (Self, Vec<Step>) {
         let mut random = Rng::with_seed(seed);
         let endings = [Ending::Finished, Ending::Finished, Ending::Abandoned, Ending::NewRuntime];
@@ -146,7 +146,7 @@ impl Setup {
             oddities: [0, 40, 80][random.usize(..3)],
             ending,
         };
-        // Some schedules have much of one thing.
+        // Some schedules prefer one kind of step.
         let weights = KINDS.map(|(what, weight)| (what, weight * 4 * [1, 2, 4][random.usize(..3)] / 4));
         let all: u32 = weights.iter().map(|(_, weight)| weight).sum();
         let len = random.usize(30..200);
@@ -180,7 +180,7 @@ struct Reading {
 /// A deletion by hand.
 struct Deleting {
     task: Task<StoreResult<u64>>,
-    /// It holds for this process also where the storage has not taken it.
+    /// It holds for this process even if the storage failed.
     is_sure: bool,
 }
 
@@ -198,7 +198,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// Whether it waits for its answer, and does not read one.
+    /// Whether it waits for a response, and does not read a body yet.
     fn waits(&self) -> bool {
         !matches!(self.state, State::Reading(_))
     }
@@ -219,7 +219,7 @@ struct Stream {
     rest: VecDeque<Bytes>,
 }
 
-/// The cache with all around it.
+/// The cache with its storage, origin and callers.
 pub struct Life {
     setup: Setup,
     demands: Demands,
@@ -234,25 +234,25 @@ pub struct Life {
     calls: Vec<Call>,
     streams: Vec<Stream>,
     step: u64,
-    /// A caller went away before its end.
+    /// A caller was dropped before its end.
     has_left: bool,
-    /// The steps that did something, as they were.
+    /// The steps that had an effect.
     taken: Vec<Step>,
-    /// What happened, for who reads it.
+    /// The trace, for the report.
     trace: Option<Vec<String>>,
 }
 
-/// What became of a life.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Lived {
     pub checked: Checked,
-    /// The steps that did something: they do the same again.
+    /// The steps that had an effect: replayed, they have the same one.
     pub taken: Vec<Step>,
-    /// What happened, if that was wanted.
+    /// The trace, if it was requested.
     pub trace: Vec<String>,
 }
 
-/// Lives a whole life. A panic is a violation too.
+/// Runs a whole schedule. A panic is a violation too.
 pub fn live(setup: &Setup, steps: &[Step], demands: Demands, traces: bool) -> Lived {
     let mut life = Life::new(setup.clone(), demands, traces);
     let checked = panic::catch_unwind(AssertUnwindSafe(|| life.through(steps))).unwrap_or_else(|panic| {
@@ -412,7 +412,7 @@ impl Life {
 
     async fn take(&mut self, step: Step) -> Checked {
         self.step += 1;
-        // Where there is nothing to do of the kind, something else goes on.
+        // If no step of this kind is possible, another kind is taken.
         let others =
             [What::Poll, What::Read, What::Store, What::Background, What::Answer, What::Frame, What::Start];
         let others = others.into_iter().filter(|_| !step.is_exact);
@@ -470,7 +470,7 @@ impl Life {
         self.observe()
     }
 
-    /// Whether there is something to do of a kind.
+    /// Returns whether a step of this kind is possible.
     fn is_possible(&self, what: What) -> bool {
         match what {
             What::Start => self.callers.len() < MOST_CALLERS,
@@ -859,7 +859,7 @@ impl Life {
     ) -> usize {
         let number = self.model.versions.len();
         let len = [0, 3, CHUNK, 13, 2 * CHUNK, 30][random.usize(..6)];
-        // Any mixture of two versions shows, and any cut.
+        // Shows any mixture of two versions, and any truncation.
         let body: Vec<u8> = (0..len).map(|at: usize| (number * 37 + at * 11 + 1) as u8).collect();
         let has_len = random.bool();
         let is_contradicted = self.demands.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
@@ -922,7 +922,7 @@ impl Life {
         self.model.parts(uri, self.step);
     }
 
-    /// Lets a caller go on.
+    /// Polls a caller.
     fn poll(&mut self, number: usize) -> Checked {
         let request = self.callers[number].request;
         match &mut self.callers[number].state {
@@ -1153,7 +1153,7 @@ impl Life {
 
     // --- the end ----------------------------------------------------------------------------------------------------------
 
-    /// Lets everything go on that can without the origin, and without time.
+    /// Runs everything that needs neither the origin nor time.
     async fn settle(&mut self) -> Checked {
         let mut quiet = 0;
         for _ in 0..10_000 {
@@ -1182,7 +1182,7 @@ impl Life {
         violation("no rest", "something goes on for ever")
     }
 
-    /// All but one thing goes on: all that does not depend on it must end.
+    /// Holds back one call or body: all that does not depend on it must end.
     async fn hold(&mut self) -> Checked {
         let pick = self.step as u32;
         let call = chosen(&self.calls, pick, Call::is_waiting);
@@ -1226,7 +1226,7 @@ impl Life {
         }
     }
 
-    /// Everything is answered and time passes: every request must end.
+    /// Answers every call and lets time pass: every request must end.
     async fn finish(&mut self) -> Checked {
         self.storage.recover();
         if std::mem::take(&mut self.setup.holds) {
@@ -1255,7 +1255,7 @@ impl Life {
         violation("a request that never ends", format!("requests {waiting:?} wait though all is answered"))
     }
 
-    /// All callers go away: nothing may be left that is done for them.
+    /// Drops all callers: no work for them may be left.
     async fn abandon(&mut self, pick: u32) -> Checked {
         self.note(|| "all go away".to_owned());
         if pick.is_multiple_of(2) {
@@ -1313,11 +1313,11 @@ impl Life {
         }
     }
 
-    /// All is quiet: nothing may be left.
+    /// Checks that nothing is left once all is idle.
     async fn rest(&mut self) -> Checked {
         self.storage.recover();
         self.settle().await?;
-        // What is owed to the storage is tried again and again.
+        // Pending invalidations are retried.
         for _ in 0..10 {
             self.advance(Duration::from_secs(1)).await;
             self.settle().await?;
@@ -1417,7 +1417,7 @@ fn next_frame(mut body: CacheBody<Given>) -> Task<Read> {
     })
 }
 
-/// Polls a task once; what came of it.
+/// Polls a task once. Returns its result.
 fn one_poll<T>(task: &mut Task<T>) -> Option<T> {
     task.poll();
     // It is not polled again where it is done.

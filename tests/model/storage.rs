@@ -1,4 +1,4 @@
-//! A storage whose every operation waits until the schedule says what becomes of it.
+//! A storage whose every operation waits until the schedule decides its fate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tower_response_cache::storage::{Key, Kind, Record, Retain, Stamp, Storage};
 use tower_response_cache::{Error, ErrorKind, Result, Timestamp};
 
-/// What is asked of the storage.
+/// An operation of the storage.
 #[derive(Clone, Debug)]
 pub enum Operation {
     Read(Key),
@@ -19,7 +19,7 @@ pub enum Operation {
     ContainsAll(Vec<Key>),
 }
 
-/// What it answers.
+/// The answer to an operation.
 #[derive(Debug)]
 enum Reply {
     Record(Option<Record>),
@@ -36,7 +36,7 @@ enum Fate {
 /// An operation that its caller waits for.
 struct Waiting {
     operation: Operation,
-    /// The answer, where the storage has done it already and says so later.
+    /// The answer, if the operation is done and not yet acknowledged.
     done: Option<Reply>,
     answer: oneshot::Sender<Fate>,
 }
@@ -44,9 +44,9 @@ struct Waiting {
 /// How the storage is built.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
-    /// Every operation is done at once, and `read_now` answers.
+    /// Every operation completes at once, and `read_now` answers.
     pub is_instant: bool,
-    /// Reads are done at once, and changes wait.
+    /// Reads complete at once, and changes wait.
     pub reads_at_once: bool,
     /// Keeps bytes, as a server does, and not the records themselves.
     pub keeps_bytes: bool,
@@ -58,9 +58,9 @@ pub struct Manner {
 struct State {
     records: BTreeMap<Key, (Record, Timestamp)>,
     waiting: Vec<Waiting>,
-    /// What never answers. It may still be done, long after its caller has given up.
+    /// Operations that never answer. They may still be carried out long after the caller has given up.
     lost: Vec<Waiting>,
-    /// It is to be done at once from now on.
+    /// Operations complete at once from now on.
     is_well: bool,
     /// The random names of variants and bodies, in the order in which they came.
     slots: Vec<[u8; 16]>,
@@ -72,16 +72,16 @@ pub struct Scripted {
     state: Arc<Mutex<State>>,
 }
 
-/// What the schedule lets happen to an operation.
+/// The fate of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happens {
-    /// It is done, and its caller is told.
+    /// It succeeds, and its caller is told.
     Done,
-    /// It is done, and its caller is told later.
+    /// It succeeds, and its caller is told later.
     DoneInSilence,
-    /// It is not done, and its caller is told so.
+    /// It fails, and its caller is told.
     Fails,
-    /// It is done, and its caller is told that it failed.
+    /// It succeeds, and its caller sees a failure.
     FailsThoughDone,
     /// It panics.
     Panics,
@@ -90,7 +90,7 @@ pub enum Happens {
 }
 
 thread_local! {
-    /// A panic that the schedule wanted is under way.
+    /// Set during a scripted panic, so that the panic hook does not print it.
     pub static SCRIPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -103,11 +103,11 @@ impl Scripted {
         self.state.lock().unwrap()
     }
 
-    /// How many operations wait.
+    /// Returns how many operations wait.
     pub fn waiting(&self) -> usize {
         let mut state = self.lock();
         let State { waiting, lost, .. } = &mut *state;
-        // A caller that has given up does not take back what it asked for.
+        // A caller that gives up does not cancel its operation.
         for dropped in waiting.extract_if(.., |one| one.answer.is_closed()) {
             if dropped.done.is_none() {
                 lost.push(dropped);
@@ -116,7 +116,7 @@ impl Scripted {
         waiting.len()
     }
 
-    /// Lets something happen to one of those that wait; says which it was.
+    /// Decides the fate of a waiting operation. Returns a description of it.
     pub fn decide(&self, number: usize, happens: Happens) -> String {
         let mut state = self.lock();
         let mut one = state.waiting.remove(number);
@@ -152,12 +152,12 @@ impl Scripted {
         told
     }
 
-    /// How many never answered and were not done.
+    /// Returns how many operations never answered and were not carried out.
     pub fn lost(&self) -> usize {
         self.lock().lost.iter().filter(|one| one.done.is_none()).count()
     }
 
-    /// Does what was asked for long ago.
+    /// Carries out an operation that never answered.
     pub fn land(&self, number: usize) -> String {
         let mut state = self.lock();
         let open = state.lost.iter().enumerate().filter(|(_, one)| one.done.is_none());
@@ -169,12 +169,12 @@ impl Scripted {
         format!("lands late: {name}")
     }
 
-    /// From now on everything is done at once. What was cut off stays so.
+    /// Completes every operation at once from now on. Operations that never answer stay so.
     pub fn recover(&self) {
         self.lock().is_well = true;
     }
 
-    /// Removes everything, as one does who empties the storage behind the cache's back.
+    /// Removes all records behind the cache's back.
     pub fn empty(&self) {
         self.lock().records.clear();
     }
@@ -219,7 +219,7 @@ impl Operation {
 }
 
 impl State {
-    /// The operation, alike whenever the schedule is lived again.
+    /// Describes the operation. The text is the same in every run of the schedule.
     fn name(&mut self, operation: &Operation) -> String {
         let (name, keys) = operation.keys();
         let mut told = name.to_owned();

@@ -1,4 +1,4 @@
-//! Spans and events, and what is never in them.
+//! Spans and events, and the secrets that they never contain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn post(uri: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_miss_a_hit_and_what_is_not_stored_tell_their_reasons() {
+async fn answered_event_reports_outcome_and_reason() {
     let (listener, _guard) = Listener::new();
     let cache = Fixture::new(Origin::new(|request| match request.uri().path() {
         "/a" => response(&[("cache-control", "max-age=60")], "a"),
@@ -53,7 +53,7 @@ async fn a_miss_a_hit_and_what_is_not_stored_tell_their_reasons() {
 }
 
 #[tokio::test]
-async fn an_invalidation_tells_its_cause_and_its_place() {
+async fn invalidated_event_reports_cause_and_uri() {
     let (listener, _guard) = Listener::new();
     let cache = Fixture::new(Origin::new(|request| match *request.method() {
         http::Method::POST => response(&[("location", "/b?token=1")], ""),
@@ -69,7 +69,7 @@ async fn an_invalidation_tells_its_cause_and_its_place() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_given_up_says_that_it_is_not_stored() {
+async fn dropped_body_emits_not_stored_event() {
     let (listener, _guard) = Listener::new();
     let cache =
         Fixture::new(Origin::always(http::Response::builder().header("cache-control", "max-age=9"), "a"));
@@ -78,7 +78,7 @@ async fn a_body_that_is_given_up_says_that_it_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_refresh_tells_how_it_began_and_ended() {
+async fn refresh_emits_begin_and_end_events() {
     let (listener, _guard) = Listener::new();
     let fields = [("cache-control", "max-age=10, stale-while-revalidate=60"), ("etag", "\"v1\"")];
     let cache = Fixture::new(Origin::new(move |request| match has_tag(request, "\"v1\"") {
@@ -97,7 +97,7 @@ async fn a_refresh_tells_how_it_began_and_ended() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_another_request_goes_on_with_stays_in_its_leaders_span() {
+async fn fetch_driven_by_follower_keeps_leader_span() {
     let (listener, _guard) = Listener::new();
     let gate = Arc::new(Semaphore::new(0));
     let origin = {
@@ -120,13 +120,13 @@ async fn a_fetch_that_another_request_goes_on_with_stays_in_its_leaders_span() {
     follower.await.unwrap(); // the leader is not polled
     let spans = listener.all("http_cache");
     assert_eq!((spans.len(), listener.last("the origin answers").within), (2, spans[0].span));
-    assert_eq!(spans[0].field("outcome"), None, "it was not polled yet");
+    assert_eq!(spans[0].field("outcome"), None, "the leader was not polled yet");
     leader.await.unwrap();
     assert_eq!(listener.all("http_cache")[0].field("outcome"), Some("miss"));
 }
 
 #[tokio::test]
-async fn the_breaker_and_evictions_are_told() {
+async fn breaker_and_evictions_emit_events() {
     let (listener, _guard) = Listener::new();
     let storage = Faulty::new(Mode::Failing);
     let origin = Origin::always(http::Response::builder(), "a");
@@ -157,7 +157,7 @@ async fn the_breaker_and_evictions_are_told() {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_a_span_or_an_event() {
+async fn spans_and_events_contain_no_secrets() {
     let (listener, _guard) = Listener::new();
     let storage = Faulty::new(Mode::Well);
     let origin = Origin::new(|request| match request.method().as_str() {
@@ -198,9 +198,9 @@ async fn no_secret_is_in_a_span_or_an_event() {
     assert!(!listener.text().contains("s3cret"), "{}", listener.text());
 }
 
-/// What the user names an entry by may be a secret, and is no path.
+/// A key from `key_fn` may be a secret, and is not a path.
 #[tokio::test]
-async fn a_users_key_is_in_no_event() {
+async fn events_never_contain_custom_keys() {
     let (listener, _guard) = Listener::new();
     let cache = Fixture::with(
         Origin::new(|_| response(&[("cache-control", "max-age=60")], "a")),
@@ -217,7 +217,7 @@ async fn a_users_key_is_in_no_event() {
 }
 
 #[tokio::test]
-async fn too_many_groups_in_a_field_are_told_once() {
+async fn excess_groups_emit_one_event_per_field() {
     let (listener, _guard) = Listener::new();
     let names = (0..200).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
     let cache = Fixture::new(Origin::new(move |request| match request.method().as_str() {
@@ -233,7 +233,7 @@ async fn too_many_groups_in_a_field_are_told_once() {
 }
 
 #[tokio::test]
-async fn a_failed_operation_is_named_with_its_reason() {
+async fn failed_operation_event_reports_name_and_error() {
     let (listener, _guard) = Listener::new();
     let storage = Faulty::new(Mode::Well);
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
@@ -253,7 +253,7 @@ async fn a_failed_operation_is_named_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_storage_that_fails_again_and_again_is_told_of_seldom() {
+async fn repeated_storage_failures_are_logged_rarely() {
     let (listener, _guard) = Listener::new();
     let storage = Faulty::new(Mode::Well);
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
@@ -276,7 +276,7 @@ async fn a_storage_that_fails_again_and_again_is_told_of_seldom() {
 }
 
 #[tokio::test]
-async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
+async fn misconfigured_bypass_warns_once_per_layer_and_reason() {
     use http_body_util::BodyExt;
     use http_body_util::combinators::UnsyncBoxBody;
     use tower::{Layer, ServiceExt};
@@ -305,7 +305,7 @@ async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
             assert_eq!(answer.headers()["cache-status"], expected);
             assert_eq!(listener.last("answered").field("reason"), Some(word));
         }
-        // A client's doing, and no mistake of the setup.
+        // An upgrade is the client's choice, not a misconfiguration.
         let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
         service.clone().oneshot(upgrade).await.unwrap();
         let warned = listener.all("requests pass the cache by");
@@ -321,7 +321,7 @@ async fn a_mistaken_bypass_warns_once_a_layer_and_cause() {
 }
 
 #[tokio::test]
-async fn a_storage_that_stays_away_is_told_of() {
+async fn permanent_storage_failure_is_logged_again() {
     let (listener, _guard) = Listener::new();
     let storage = Faulty::new(Mode::Well);
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
@@ -336,20 +336,20 @@ async fn a_storage_that_stays_away_is_told_of() {
     storage.set(Mode::Well);
     cache.clock.advance(Duration::from_secs(3));
     cache.get(A).await;
-    // It fails again too soon to be told at once, and this time for good.
+    // The storage fails again too soon for another event, and this time permanently.
     let name = "the storage keeps failing: requests go on without it";
     for round in 1..20 {
         fail(round).await;
         cache.clock.advance(Duration::from_secs(3));
     }
     let told = listener.all(name);
-    assert_eq!(told.len(), 2, "the log's last word is that it fails");
+    assert_eq!(told.len(), 2, "the last event says that the storage fails");
     assert_eq!(told[1].field("untold"), Some("0"));
     assert_eq!(listener.all("the storage answers again").len(), 1);
 }
 
 #[tokio::test]
-async fn lost_comparisons_are_no_failures() {
+async fn superseded_write_is_not_a_failure() {
     let (listener, _guard) = Listener::new();
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
     let cache = Fixture::with(origin.clone(), MemoryStorage::new(), |builder| builder);

@@ -1,4 +1,4 @@
-//! A subscriber that keeps all that the crate says in this thread.
+//! A subscriber that records the spans and events of the crate in this thread.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

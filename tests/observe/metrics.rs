@@ -1,4 +1,4 @@
-//! The metrics: the page and a run agree, and each counts what it says.
+//! The metrics: the documentation lists all of them, and each counts what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,8 +25,8 @@ fn recorder() -> PrometheusRecorder {
     PrometheusBuilder::new().set_buckets_for_metric(durations, &[0.01, 1.0]).unwrap().build_recorder()
 }
 
-/// Runs with a recorder of its own; what it has gathered then.
-fn told(test: impl AsyncFnOnce()) -> String {
+/// Runs `test` with its own recorder. Returns the rendered metrics.
+fn rendered(test: impl AsyncFnOnce()) -> String {
     let (recorder, runtime) =
         (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
     metrics::with_local_recorder(&recorder, || runtime.unwrap().block_on(test()));
@@ -41,8 +41,8 @@ fn sample(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     line?.rsplit(' ').next()?.parse().ok()
 }
 
-/// All kinds of things happen to a cache and to stores.
-async fn a_day() {
+/// Makes a cache emit every metric and label that it has.
+async fn emit_everything() {
     let fields = [("cache-control", "max-age=10, stale-while-revalidate=9"), ("etag", "\"v1\"")];
     let origin = Origin::new(move |request| match has_tag(request, "\"v1\"") {
         true => not_modified(&fields),
@@ -88,7 +88,7 @@ async fn a_day() {
     assert!(layer.layer(fails).oneshot(get("http://example.com/c")).await.is_err());
 }
 
-/// More is written to a store than it keeps.
+/// Writes more than the storage keeps, so that it evicts.
 async fn fill(storage: impl Storage) {
     for number in 0..64 {
         let record = Record::new(vec![0_u8; 4000], Timestamp::NEVER);
@@ -96,10 +96,10 @@ async fn fill(storage: impl Storage) {
     }
 }
 
-/// Type and labels by name.
+/// Type and labels of each metric, by name.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// The rows of the page's table of metrics.
+/// Returns the metrics of the table in `src/observe.md`.
 fn page() -> Metrics {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe.md");
     let page = std::fs::read_to_string(path).unwrap();
@@ -114,7 +114,7 @@ fn page() -> Metrics {
     .collect()
 }
 
-/// What was told, and the values of each label.
+/// Returns the metrics that were emitted, and the values of each label.
 fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
     let (mut all, mut values) = (BTreeMap::new(), BTreeSet::new());
     let mut current = String::new();
@@ -137,15 +137,15 @@ fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
 }
 
 #[test]
-fn the_page_and_a_run_agree() {
-    // For all threads, since some stores have their own.
+fn metrics_page_lists_every_emitted_metric() {
+    // Global, since some storages have threads of their own.
     let recorder = recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).unwrap();
     observe::describe_metrics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        a_day().await;
+        emit_everything().await;
         fill(MemoryStorage::builder().max_bytes(64 * 1024).build()).await;
         fill(SqliteStorage::builder(":memory:").max_bytes(64 * 1024).open().await.unwrap()).await;
         let folder = tempfile::tempdir().unwrap();
@@ -167,8 +167,8 @@ fn the_page_and_a_run_agree() {
 }
 
 #[test]
-fn a_body_that_is_dropped_half_way_counts_what_was_given() {
-    let text = told(async || {
+fn dropped_body_counts_only_bytes_read() {
+    let text = rendered(async || {
         let layer = CacheLayer::builder(MemoryStorage::new()).metrics_label("bytes").build().unwrap();
         let frames = service_fn(async |_: Request<Full<Bytes>>| {
             let frames = ["abc", "de", "f"]
@@ -185,7 +185,7 @@ fn a_body_that_is_dropped_half_way_counts_what_was_given() {
         for _ in 0..2 {
             service.clone().oneshot(get(A)).await.unwrap().into_body().collect().await.unwrap();
         }
-        drop(service.oneshot(get(A)).await.unwrap()); // nothing was read of it
+        drop(service.oneshot(get(A)).await.unwrap()); // no byte of it was read
     });
     let bytes = |source| sample(&text, "http_cache_body_bytes_total", &["cache=\"bytes\"", source]);
     assert_eq!((bytes("source=\"origin\""), bytes("source=\"storage\"")), (Some(9.0), Some(6.0)));
@@ -194,7 +194,7 @@ fn a_body_that_is_dropped_half_way_counts_what_was_given() {
 }
 
 #[test]
-fn a_recorder_that_comes_later_is_told_what_happens_then() {
+fn late_recorder_receives_only_later_metrics() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let origin = Origin::always(Response::builder().header("cache-control", "max-age=60"), "a");
     let cache = Fixture::with(origin, MemoryStorage::new(), |builder| builder.metrics_label("later"));
@@ -209,7 +209,7 @@ fn a_recorder_that_comes_later_is_told_what_happens_then() {
 }
 
 #[test]
-fn levels_go_down_again() {
+fn gauges_return_to_zero() {
     let mut open = String::new();
     let (recorder, runtime) =
         (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
@@ -235,11 +235,11 @@ fn levels_go_down_again() {
     assert_eq!(sample(&closed, "http_cache_origin_requests_in_flight", &[]), Some(0.0));
 }
 
-/// A storage that counts how often it was asked for its bytes.
+/// A storage that counts calls of `usage`.
 #[derive(Clone)]
-struct Asked(MemoryStorage, std::sync::Arc<std::sync::atomic::AtomicU64>);
+struct CountingUsage(MemoryStorage, std::sync::Arc<std::sync::atomic::AtomicU64>);
 
-impl Storage for Asked {
+impl Storage for CountingUsage {
     forward!(0: read, write, delete, clear, keys);
 
     async fn usage(&self) -> tower_response_cache::Result<Usage> {
@@ -249,10 +249,10 @@ impl Storage for Asked {
 }
 
 #[test]
-fn the_bytes_of_a_storage_are_shown_now_and_then() {
+fn storage_bytes_gauge_is_updated_occasionally() {
     let asked = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
-    let storage = Asked(MemoryStorage::new(), std::sync::Arc::clone(&asked));
-    let text = told(async || {
+    let storage = CountingUsage(MemoryStorage::new(), std::sync::Arc::clone(&asked));
+    let text = rendered(async || {
         let origin = Origin::always(Response::builder().header("cache-control", "max-age=600"), "a");
         let cache = Fixture::with(origin, storage, |builder| builder);
         for number in 0..100 {
@@ -262,7 +262,7 @@ fn the_bytes_of_a_storage_are_shown_now_and_then() {
         }
         cache.clock.advance(Duration::from_secs(6));
         for _ in 0..10 {
-            cache.get("http://example.com/0").await; // hits ask for nothing
+            cache.get("http://example.com/0").await; // hits do not call `usage`
         }
         cache.layer.idle().await;
         assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);

@@ -1,4 +1,4 @@
-//! What the statistics count.
+//! Counters of `Statistics`.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn each_request_counts_once_by_its_outcome() {
 }
 
 #[tokio::test]
-async fn services_and_clones_of_one_layer_are_counted_together() {
+async fn services_of_one_layer_share_statistics() {
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
     let cache = Fixture::new(origin.clone());
     let other = tower::Layer::layer(&cache.layer.clone(), origin);
@@ -56,14 +56,14 @@ async fn services_and_clones_of_one_layer_are_counted_together() {
 }
 
 #[tokio::test]
-async fn a_store_that_takes_no_writes_is_told_from_a_lost_comparison() {
+async fn storage_failures_and_superseded_writes_count_separately() {
     let storage = Faulty::new(Mode::ReadOnly);
     let origin = Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "a");
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
     cache.get(A).await;
     assert_eq!(cache.layer.statistics().storage_failures(), 1);
     storage.set(Mode::Well);
-    // The body comes while its entry is invalidated.
+    // The entry is invalidated before the body is read.
     let late = cache.send(get(A)).await;
     cache.ask(Request::put(A).body(Full::from("x")).unwrap()).await;
     drop(http_body_util::BodyExt::collect(late.into_body()).await.unwrap());
@@ -72,7 +72,7 @@ async fn a_store_that_takes_no_writes_is_told_from_a_lost_comparison() {
 }
 
 #[tokio::test]
-async fn an_inner_service_that_fails_is_counted_and_its_request_has_no_outcome() {
+async fn inner_service_error_counts_as_origin_error() {
     let layer = tower_response_cache::CacheLayer::new(tower_response_cache::storage::MemoryStorage::new());
     let fails = tower::service_fn(async |_: Request<Full<Bytes>>| {
         Err::<http::Response<Full<Bytes>>, _>(std::io::Error::other("down"))

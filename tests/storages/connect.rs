@@ -1,4 +1,4 @@
-//! A store from one address: what is opened, and what an address that cannot be used is told.
+//! Storages opened from an address, and the errors for addresses that cannot be used.
 
 use std::error::Error as StdError;
 
@@ -13,7 +13,7 @@ async fn keeps(storage: &BoxStorage) {
     assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "kept");
 }
 
-/// An error and everything that caused it, as a program would show it.
+/// Returns the text of an error and of all its sources, as a program would print it.
 fn told(error: &Error) -> String {
     let mut text = format!("{error:?} {error}");
     let mut source = error.source();
@@ -132,7 +132,7 @@ async fn are_named(wrong: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn unreachable_redis_fails_on_first_use() {
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
     connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
     for address in [
@@ -192,7 +192,7 @@ mod dynamodb {
             ("dynamodb://id:secret@app", "3 to 255 letters"),
             ("dynamodb://app?cache_name=secret", "named twice"),
             ("dynamodb://app?table=secret", "no option table: it has cache_name, region"),
-            ("dynamodb://app?region=a&region=b", "region is there twice"),
+            ("dynamodb://app?region=a&region=b", "region is given twice"),
             ("dynamodb://app?region=", "eu-central-1"),
             ("dynamodb://app?region=secret%2Fx", "eu-central-1"),
             ("dynamodb://app?region=a&endpoint=secret", "http://localhost:8000"),

@@ -43,7 +43,7 @@ async fn futures_of_directory_are_small() {
     check("directory", &tower_response_cache::storage::DirectoryStorage::open(folder.path()).await.unwrap());
 }
 
-// Nobody is asked: a server that is away is no error when a storage is made.
+// Creating a storage does not connect, so no server is needed.
 
 #[cfg(feature = "redis")]
 #[tokio::test]

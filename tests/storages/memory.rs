@@ -1,4 +1,4 @@
-//! The memory storage's bound: what it holds, what it evicts, what it refuses.
+//! The bound of the memory storage: which records it keeps, evicts and refuses.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -221,7 +221,7 @@ async fn concurrent_evictions_return_no_older_record() {
     assert!(held(&storage).await <= 4 * MIB);
 }
 
-/// What the storage counts.
+/// Returns the number of bytes that the storage counts.
 fn counted(storage: &MemoryStorage) -> u64 {
     let shown = format!("{storage:?}");
     shown.split("bytes: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
@@ -240,7 +240,7 @@ async fn entry_drops_released_bodies_first() {
     let of = |slot| [0, 1, 2, 3, 4].map(|part| body(slot, part));
     storage.retain(&of(2), Retain::AtMost(Timestamp::from_secs(1))).await.unwrap();
     storage.write(body(4, 0), record(500_000)).await.unwrap();
-    assert!(storage.contains_all(&of(1)).await.unwrap(), "a body that nothing replaced is gone");
+    assert!(storage.contains_all(&of(1)).await.unwrap(), "a body that was not released is gone");
     assert!(!storage.contains_all(&of(2)).await.unwrap());
     assert!(!storage.contains(body(2, 4)).await.unwrap(), "a piece of a body is left");
     storage.write(body(5, 0), record(500_000)).await.unwrap();
@@ -396,7 +396,7 @@ async fn listings_yield_to_tasks_without_duplicates() {
             }
             std::task::Poll::Pending => {
                 (waits, run) = (waits + 1, 0);
-                // What is removed and comes again meanwhile, and what is new.
+                // Meanwhile, a record is removed and written again, and a new one is written.
                 for number in [waits * 7 % 5_000, 20_000 + waits] {
                     storage.delete(entry(number)).await.unwrap();
                     storage.write(entry(number), record(10)).await.unwrap();

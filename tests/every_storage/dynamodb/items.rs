@@ -76,9 +76,13 @@ async fn item_format_matches_the_docs(place: &Place) {
     let mut never = expected.clone();
     never.remove("expires");
     never.insert("until".to_owned(), number(u64::MAX));
-    assert_eq!(item(place, "docs", "head").await, never, "what never ends has no expiry");
+    assert_eq!(
+        item(place, "docs", "head").await,
+        never,
+        "a record that never expires has no expiry attribute"
+    );
     storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
-    assert_eq!(item(place, "docs", "head").await, expected, "and has one again");
+    assert_eq!(item(place, "docs", "head").await, expected, "the expiry attribute is restored");
 }
 
 async fn longest_record_fits_under_longest_names(place: &Place) {
@@ -121,7 +125,7 @@ async fn foreign_items_are_ignored_and_kept(place: &Place) {
         item.insert("expires".to_owned(), number(1));
         put(item).await;
     }
-    // In our own places, by somebody who writes what he likes.
+    // Under our own keys, as another program could write them.
     let stamp = [3; 16];
     let odd = [
         Item::default(),
@@ -154,7 +158,7 @@ async fn foreign_items_are_ignored_and_kept(place: &Place) {
     assert_eq!(storage.delete_expired(Timestamp::from_secs(10)).await.unwrap(), 0);
     storage.clear().await.unwrap();
     let left = client.scan().table_name(&table).consistent_read(true).send().await.unwrap();
-    assert_eq!(left.count as usize, theirs.len(), "what is not ours stays");
+    assert_eq!(left.count as usize, theirs.len(), "foreign items stay");
 }
 
 async fn expired_but_undeleted_record_is_a_miss(place: &Place) {

@@ -22,7 +22,7 @@ pub trait Hurtable: 'static {
 
 const DOWN: &str = "the storage keeps failing";
 const UP: &str = "the storage answers again";
-/// Invalidated while the store is away, and not asked for again by who did it.
+/// Invalidated while the storage is down, and not requested again by the cache that invalidated it.
 const OWED: &str = "/1024/owed";
 const SMALL: [&str; 3] = ["/1024/a", "/1024/b", "/300000/c"];
 

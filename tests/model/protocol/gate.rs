@@ -1,4 +1,4 @@
-//! A storage that stops at every operation until the schedule lets it go on, and may then fail in every way.
+//! A storage whose every operation waits until the schedule decides its fate.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,25 +11,25 @@ use tower_response_cache::{Error, ErrorKind, Result};
 
 use crate::support::forward::forward;
 
-/// What becomes of an operation.
+/// The fate of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is done.
+    /// It succeeds.
     Done,
-    /// It is done, and its caller is told that it timed out.
+    /// It succeeds, and its caller sees a timeout.
     DoneUnheard,
-    /// It is sent twice, and the second answer is what the caller hears.
+    /// It is carried out twice, and its caller gets the second answer.
     Doubled,
-    /// Its caller is told that it timed out; it is done later, or never.
+    /// Its caller sees a timeout; it is carried out later, or never.
     Late,
-    /// Its process is gone: it never reached the store, and nothing else from there will.
+    /// Its process has crashed: neither this operation nor any later one reaches the storage.
     Gone,
 }
 
-/// Something that waits to be let go on.
+/// A step that waits for its release.
 pub struct Waiting {
     pub process: usize,
-    /// Whether it may meet another fate than to be done.
+    /// Whether a fate other than success is permitted.
     pub may_fail: bool,
     go: oneshot::Sender<Fate>,
 }
@@ -53,7 +53,7 @@ impl Gates {
         gone.await.unwrap_or(Fate::Gone)
     }
 
-    /// How many wait, with their process and whether they may fail.
+    /// Returns the waiting steps: the process of each, and whether it may fail.
     pub fn choices(&self) -> Vec<(usize, bool)> {
         let mut waiting = self.waiting.lock().unwrap();
         waiting.retain(|waiting| !waiting.go.is_closed());
@@ -65,7 +65,7 @@ impl Gates {
         let _ = waiting.go.send(fate);
     }
 
-    /// Nothing that this process does reaches the store any more: what it still does is of no account.
+    /// Crashes a process: none of its operations reaches the storage any more.
     pub fn crash(&self, process: usize) {
         self.crashed.lock().unwrap().push(process);
         self.waiting.lock().unwrap().retain(|waiting| waiting.process != process);
@@ -75,7 +75,7 @@ impl Gates {
         self.late.lock().unwrap().len()
     }
 
-    /// Carries out what was sent long ago.
+    /// Carries out an operation that was delayed.
     pub async fn run_late(&self, index: usize) {
         let later = self.late.lock().unwrap().remove(index);
         later.await;

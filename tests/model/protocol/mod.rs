@@ -1,11 +1,11 @@
-//! The protocol between processes that share a store: its invariants under every order of steps.
+//! The protocol between processes that share a storage: its invariants under every order of steps.
 //!
 //! Two and three caches of the real code run over one storage that stops at every operation. Short scenarios are run in
-//! all orders of their steps, long ones in random random orders with crashed, late, unheard and doubled operations,
+//! all orders of their steps, long ones in random orders with crashed, late, unacknowledged and doubled operations,
 //! eviction and expiry in between.
 //!
-//! I1 nothing fetched before a completed invalidation is served after it · I2 no mixed or short body · I3 no variant of
-//! other values · I4, I5 nothing stays for ever · I6 no blind write over a fetch · I7 when all is quiet, a fetch stores.
+//! I1 no response fetched before a completed invalidation is served after it · I2 no mixed or short body · I3 no variant
+//! of other values · I4, I5 no record stays for ever · I6 no unconditional write over a fetch · I7 once idle, a fetch stores.
 
 mod gate;
 mod world;
@@ -27,12 +27,12 @@ fn block_on<T>(test: impl Future<Output = T>) -> T {
         .block_on(test)
 }
 
-/// Runs a scenario in every order of its steps; says how many there are.
+/// Runs a scenario in every order of its steps. Returns the number of orders.
 fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -> usize {
     let mut orders = 0;
     let mut prefix: Vec<usize> = Vec::new();
     loop {
-        // Each order is given by which of those that wait goes on, at every step.
+        // An order is the list of waiting operations that are released, one per step.
         let (taken, widths) = block_on(async {
             let world = World::new(processes, kind);
             if prepare {
@@ -78,7 +78,7 @@ fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -
 }
 
 #[test]
-fn a_fetch_and_an_invalidation_in_every_order() {
+fn fetch_and_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -92,7 +92,7 @@ fn a_fetch_and_an_invalidation_in_every_order() {
 }
 
 #[test]
-fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
+fn fetch_and_group_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -104,7 +104,7 @@ fn a_fetch_and_the_invalidation_of_its_group_in_every_order() {
 }
 
 #[test]
-fn two_overlapping_fetches_in_every_order() {
+fn overlapping_fetches_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.get(1, "1");
@@ -115,7 +115,7 @@ fn two_overlapping_fetches_in_every_order() {
 }
 
 #[test]
-fn two_variants_at_once_in_every_order() {
+fn concurrent_variants_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.get(1, "2");
@@ -127,7 +127,7 @@ fn two_variants_at_once_in_every_order() {
 }
 
 #[test]
-fn a_revalidation_and_an_invalidation_in_every_order() {
+fn revalidation_and_invalidation_in_every_order() {
     let begin = |world: &World| {
         world.get(0, "1");
         world.post(1);
@@ -147,7 +147,7 @@ fn three_processes_in_every_order() {
     assert!(every_order(3, Kind::default(), begin, false) >= 10_000);
 }
 
-/// A long random life of three processes with every kind of misfortune.
+/// Runs three processes for 60 random steps with every kind of fault.
 async fn random_life(seed: u64) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let kind = Kind {
@@ -198,7 +198,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
         world.gates.run_late(0).await;
         world.drain().await;
     }
-    // The breaker of a process that met many failures lets go, and what is owed is carried out.
+    // Breakers close again, and pending invalidations are written.
     world.clock.advance(Duration::from_secs(10));
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -208,7 +208,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
 }
 
 #[test]
-fn long_random_lives_with_every_misfortune() {
+fn random_processes_keep_invariants_under_faults() {
     let lives = std::env::var("PROTOCOL_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(3000);
     for seed in 1..=lives {
         if let Err(violation) = block_on(random_life(seed)) {

@@ -1,4 +1,4 @@
-//! Some processes with a cache each, one store, one origin, and what they saw.
+//! Processes with one cache each, one storage, one origin, and a record of what each process observed.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -22,7 +22,7 @@ pub const URI: &str = "http://example.com/a";
 const OTHER: &str = "http://example.com/other";
 const CHUNK: usize = 24;
 
-/// What the origin is like.
+/// The behaviour of the origin and the caches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind {
     /// Bodies are longer than a chunk.
@@ -31,9 +31,9 @@ pub struct Kind {
     pub vary: bool,
     /// Every second response names another field as well.
     pub names_change: bool,
-    /// Caches take a place before they ask.
+    /// Caches reserve the key before a fetch (`reserve_on_miss`).
     pub reserves: bool,
-    /// Responses belong to a group, and what invalidates them is a request for another URI that names it.
+    /// Responses belong to a group, which a request for another URI invalidates by name.
     pub grouped: bool,
 }
 
@@ -43,7 +43,7 @@ struct Fetch {
     began: u64,
 }
 
-/// An invalidation that its process carried out whole.
+/// An invalidation that its process completed.
 #[derive(Clone, Debug)]
 struct Invalidation {
     began: u64,
@@ -64,7 +64,7 @@ pub struct World {
 #[derive(Default)]
 struct Shared {
     step: AtomicU64,
-    /// What the origin has; an unsafe request changes it.
+    /// The version at the origin, which an unsafe request increments.
     version: AtomicU64,
     fetches: Mutex<Vec<Fetch>>,
     invalidations: Mutex<Vec<Invalidation>>,
@@ -100,7 +100,7 @@ impl World {
         self.shared.step.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// A process asks; the answer is checked when it is there.
+    /// Sends a GET from a process. The response is checked on arrival.
     pub fn get(&self, process: usize, x: &'static str) {
         let world = self.clone();
         self.spawn(async move {
@@ -114,7 +114,7 @@ impl World {
         });
     }
 
-    /// A process changes the origin.
+    /// Sends an unsafe request from a process.
     pub fn post(&self, process: usize) {
         let world = self.clone();
         self.spawn(async move {
@@ -142,7 +142,7 @@ impl World {
     fn check(&self, began: u64, x: &str, status: CacheStatus, body: &[u8]) {
         let violation = |what: String| self.shared.violations.lock().unwrap().push(what);
         let text = String::from_utf8_lossy(body).into_owned();
-        // A body is its fetch's number and the value of x, over and over.
+        // A body repeats the number of its fetch and the value of `x`.
         let unit = text.split(';').next().unwrap_or_default().to_owned();
         let length = if self.kind.large { 10 } else { 1 };
         if text != format!("{unit};").repeat(length) {
@@ -155,7 +155,7 @@ impl World {
         let fetch = self.shared.fetches.lock().unwrap()[number.parse::<usize>().unwrap()].clone();
         if status.is_hit() || status.is_revalidated() {
             for gone in self.shared.invalidations.lock().unwrap().iter() {
-                // A revalidated response is the origin's word from after the request began.
+                // The origin confirmed a revalidated response after the request began.
                 if gone.completed < began && fetch.began < gone.began && !status.is_revalidated() {
                     violation(format!("I1: fetch {number} was served after an invalidation"));
                 }
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// Lets everything run that can.
+    /// Runs all tasks until each of them waits.
     pub async fn settle(&self) {
         for _ in 0..12 {
             tokio::task::yield_now().await;
@@ -183,7 +183,7 @@ impl World {
         self.gates.crash(process);
     }
 
-    /// Lets all that waits go on, one after the other, until nothing does.
+    /// Releases all waiting steps, one after another, until none is left.
     pub async fn drain(&self) {
         self.settle().await;
         for step in 0.. {
@@ -196,10 +196,10 @@ impl World {
         }
     }
 
-    /// All is quiet: what must hold then. `alive` are the processes that have not crashed.
+    /// Checks the final invariants once all is idle. `alive` are the processes that have not crashed.
     pub async fn conclude(&self, alive: &[usize]) -> Result<(), String> {
         if self.kind.grouped {
-            // Others store nothing for so long, since their clocks may differ.
+            // Other processes store nothing for this long, since their clocks may differ.
             self.clock.advance(Duration::from_secs(6));
         }
         for &process in alive {
@@ -223,7 +223,7 @@ impl World {
                 return Err(format!("I7: process {process} was not served: {status:?}"));
             }
         }
-        // I4, I5: nothing stays for ever.
+        // I4, I5: no record stays for ever.
         self.drain().await;
         self.clock.advance(Duration::from_secs(60 * 24 * 3600));
         self.store.delete_expired(self.clock.now()).await.unwrap();
@@ -242,7 +242,7 @@ impl World {
         }
     }
 
-    /// Removes the head, as a store under pressure does.
+    /// Removes the head, as an evicting storage does.
     pub async fn evict(&self) {
         let keys: Vec<Key> = self.store.keys().try_collect().await.unwrap();
         for key in keys {
@@ -251,7 +251,7 @@ impl World {
     }
 }
 
-/// The origin, as one process reaches it: the request and the response each wait for their turn.
+/// The origin as seen by one process: request and response each wait for their release.
 #[derive(Clone)]
 struct Origin {
     process: usize,

@@ -1,4 +1,4 @@
-//! Exit codes, errors of one line, and what must not come into being.
+//! Exit codes, errors of one line, and files that must not be created or changed.
 
 use super::program::{inspect, program};
 use super::world::World;

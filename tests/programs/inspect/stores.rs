@@ -1,4 +1,4 @@
-//! Other stores than a SQLite file.
+//! Storages other than a SQLite file.
 
 use super::program::inspect;
 use super::world::{World, fill, word};

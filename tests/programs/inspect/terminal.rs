@@ -7,7 +7,7 @@ use super::program::{inspect, program};
 use super::world::World;
 use crate::servers::{find, must_be_there};
 
-/// What a person sees who types an answer, and the exit code; `None`: no terminal can be had.
+/// Types an answer, and returns the exit code and the output. `None` if no terminal is available.
 fn typed(store: &str, arguments: &str, answer: &str) -> Option<(i32, String)> {
     let script = match find("script") {
         Ok(script) => script,

@@ -1,4 +1,4 @@
-//! What is answered from the store.
+//! Responses from the storage.
 
 use super::peer::get;
 use super::world::{ok, started};

@@ -70,7 +70,7 @@ async fn slow_upload_does_not_time_out() {
     assert_eq!(client.response().await.text(), "done");
 }
 
-/// The client sees that the response is incomplete, and nothing is stored.
+/// Asserts that the client sees the response as incomplete, and that it is not stored.
 async fn is_cut(response: &str, part: &str) {
     let (mut origin, proxy, mut client) = started().await;
     client.send(get("/")).await;
@@ -107,7 +107,7 @@ async fn bytes_beyond_content_length_are_dropped() {
         .await;
     assert_eq!(client.response().await.text(), "hello");
     assert_eq!(client.get("/").await.text(), "hello");
-    // The surplus answers nobody.
+    // The surplus bytes are not taken for the next response.
     client.send(get("/other")).await;
     origin.answer(ok("", "other")).await;
     assert_eq!(client.response().await.text(), "other");

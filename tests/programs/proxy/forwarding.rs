@@ -1,4 +1,4 @@
-//! What reaches the origin, and what comes back.
+//! Requests as the origin gets them, and responses as the client gets them.
 
 use super::peer::get;
 use super::world::{Proxy, RawOrigin, ok, started};

@@ -1,4 +1,4 @@
-//! The bound, and what goes when it is reached.
+//! The bound, and which entries are evicted when it is reached.
 
 use std::fs::File;
 use std::path::Path;
@@ -75,12 +75,15 @@ async fn least_recently_used_entry_is_evicted_whole() {
     until("room is made", || usage(root) <= most && !entry(root, 1).exists()).await;
     let kept = keys(&storage).await;
     let whole = |n| kept.iter().filter(|key| key.entry == [n; 16]).count();
-    assert_eq!(whole(0), 3, "it was read lately");
-    assert_eq!(whole(1), 0, "it was used longest ago");
+    assert_eq!(whole(0), 3, "it was read recently");
+    assert_eq!(whole(1), 0, "it is the least recently used");
     assert!((2..9).all(|n| whole(n) == 3 || whole(n) == 0), "{kept:?}");
-    assert!((3..9).all(|n| whole(n) == 3), "no more goes than must: {kept:?}");
+    assert!((3..9).all(|n| whole(n) == 3), "too much was evicted: {kept:?}");
     assert_eq!((whole(9), whole(10)), (3, 1));
-    until("nothing is left of it", || unfinished(root).is_empty() && !entry(root, 1).exists()).await;
+    until("the evicted entry is removed completely", || {
+        unfinished(root).is_empty() && !entry(root, 1).exists()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -95,13 +98,13 @@ async fn concurrent_writers_stay_near_the_bound() {
             (0..60_u8).map(|n| storages[usize::from(n % 2)].write(head(round * 60 + n), record(5000)));
         futures_util::future::try_join_all(writes).await.unwrap();
     }
-    // Whoever writes next notices what is still too much.
+    // The next write of each storage notices that the bound is still exceeded.
     for storage in &storages {
         storage.write(head(250), record(10)).await.unwrap();
     }
     // Each may have written a sixteenth that the other has not counted.
     until("room is made", || usage(root) <= most + 2 * most / 16).await;
-    assert!(usage(root) > most / 2, "no more goes than must");
+    assert!(usage(root) > most / 2, "too much was evicted");
 }
 
 #[tokio::test]
@@ -114,7 +117,7 @@ async fn lowered_bound_is_enforced_on_write() {
     }
     drop(storage);
     let storage = DirectoryStorage::builder(root).max_bytes(200_000).open().await.unwrap();
-    assert_eq!(keys(&storage).await.len(), 100, "who only reads removes nothing");
+    assert_eq!(keys(&storage).await.len(), 100, "reading removes nothing");
     storage.write(head(200), record(10)).await.unwrap();
     until("room is made", || usage(root) <= 200_000).await;
     assert!(storage.contains(head(200)).await.unwrap());
@@ -195,11 +198,11 @@ async fn allocated_blocks_stay_within_bound() {
             .await
             .unwrap();
     }
-    // Without waiting: those who write faster than room is made do it themselves.
+    // Without waiting: a write that finds the bound exceeded by much evicts entries itself.
     assert!(usage(root) <= most + most / 8, "{}", usage(root));
     storage.write(head(1), record(300)).await.unwrap();
     until("room is made", || usage(root) <= most + most / 16 && unfinished(root).is_empty()).await;
-    assert!(usage(root) > most * 8 / 10, "no more goes than must: {}", usage(root));
+    assert!(usage(root) > most * 8 / 10, "too much was evicted: {}", usage(root));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Directories that cannot be written, and disks without room.
+//! Directories that cannot be written, and full disks.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::on_disk;
 
 use super::{chunk, directory, files, head, keys, record, unfinished};
 
-/// A file system of some megabytes, where this machine lets a test have one.
+/// A file system of some megabytes, if this machine permits a test to mount one.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -103,9 +103,9 @@ async fn unwritable_directory_serves_hits() {
     std::fs::remove_dir_all(root.join(".work")).unwrap();
     let set = |mode| std::fs::set_permissions(root, std::fs::Permissions::from_mode(mode)).unwrap();
     set(0o500);
-    let is_above_the_law = std::fs::write(root.join("probe"), "").is_ok();
+    let ignores_permissions = std::fs::write(root.join("probe"), "").is_ok();
     let storage = DirectoryStorage::open(root).await.unwrap();
-    if !is_above_the_law {
+    if !ignores_permissions {
         assert_serves_hits_only(&storage).await;
     }
     set(0o700);
@@ -120,9 +120,9 @@ async fn full_disk_recovers_when_space_is_freed() {
     let storage = DirectoryStorage::open(disk.path()).await.unwrap();
     let kept = on_disk::fill(&storage).await;
     assert!(kept.len() > 40, "{kept:?}");
-    // Also where something is there already, which stays.
+    // Replacing a record fails too, and the old record stays.
     assert_eq!(storage.write(head(1), record(200_000)).await.unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(unfinished(disk.path()), [""; 0], "what got no name takes no room");
+    assert_eq!(unfinished(disk.path()), [""; 0], "unfinished files are removed");
     on_disk::is_filled(&storage, &kept).await;
     assert_eq!(storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(9))).await.unwrap(), 1);
     assert!(storage.delete(head(0)).await.unwrap());

@@ -85,7 +85,7 @@ async fn old_unfinished_files_are_removed() {
     let storage = DirectoryStorage::open(root).await.unwrap();
     assert!(young.exists() && mine.exists() && !old.exists() && !aside.exists());
     storage.clear().await.unwrap();
-    assert!(young.exists(), "somebody may be writing it");
+    assert!(young.exists(), "another process may still be writing it");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a person sees in the directory, and what belongs to others there.
+//! The names of files and folders, and the files of other programs in the directory.
 
 use std::fs;
 use std::path::Path;
@@ -94,7 +94,7 @@ async fn copied_directory_is_readable() {
         assert_eq!(copy.read(key).await.unwrap().unwrap().payload(), record(100).payload());
     }
     assert_eq!(copy.size().await.unwrap(), 10);
-    assert_eq!(files(&to), before, "who only reads leaves everything as it is");
+    assert_eq!(files(&to), before, "reading changes no file");
     let there = copy.read(head(1)).await.unwrap().unwrap();
     assert!(copy.write_if(head(1), Some(there.stamp()), record(1)).await.unwrap());
 }
@@ -145,7 +145,7 @@ async fn foreign_files_are_ignored_and_kept() {
         assert_eq!(fs::read(path).unwrap()[29..], [7], "{path:?}");
     }
     assert!(neighbour.contains(head(2)).await.unwrap());
-    assert!(!root.join("0a").exists(), "what is empty goes");
+    assert!(!root.join("0a").exists(), "empty folders are removed");
 }
 
 #[tokio::test]

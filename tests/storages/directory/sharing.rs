@@ -110,7 +110,7 @@ async fn retain_never_hides_a_record() {
     });
     let mut last = Timestamp::EPOCH;
     while !moving.is_finished() {
-        let there = reader.read(head(1)).await.unwrap().expect("it is always there");
+        let there = reader.read(head(1)).await.unwrap().expect("the record is always there");
         assert!(there.retain_until() >= last);
         last = there.retain_until();
     }

@@ -1,4 +1,4 @@
-//! The bound, and what goes when it is reached.
+//! The bound, and which entries are evicted when it is reached.
 
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ async fn lowered_bound_is_enforced_on_write() {
     assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
 }
 
-/// A body that is being read goes after all others, and before a record that is new.
+/// A body that is being read is evicted after all others, so that a hit can finish.
 #[tokio::test]
 async fn held_entry_is_evicted_last() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();

@@ -1,4 +1,4 @@
-//! The end of a storage: what is in the file afterwards, and what its other clones are told.
+//! Closing a storage: the contents of the file afterwards, and the errors of its other clones.
 
 use std::path::Path;
 use std::time::Duration;

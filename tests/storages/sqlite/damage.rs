@@ -1,4 +1,4 @@
-//! Which files are set aside for damage, and which stay.
+//! Which damaged files are set aside, and which are kept in place.
 
 use std::path::{Path, PathBuf};
 

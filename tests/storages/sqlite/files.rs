@@ -1,4 +1,4 @@
-//! What is in a file when it is opened, and after it is closed.
+//! The contents of a file when it is opened, and after it is closed.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The write-ahead log, which somebody who always reads would let grow for ever.
+//! The write-ahead log, which constant readers could let grow without limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,10 @@ async fn endless_reader_does_not_fill_the_disk() {
     drop(stranger);
     let began = std::time::Instant::now();
     while storage.write(head(201), record(1 << 20)).await.is_err() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "writes stay refused after the reader has ended"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(std::fs::metadata(&log).unwrap().len() <= 40 * MIB);

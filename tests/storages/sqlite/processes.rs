@@ -57,7 +57,7 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
         match step % 10 {
             0 | 5 => count(storage, counter(step / 5)).await?,
             1 | 6 => storage.write(key, numbered(step, 2000, late)).await?,
-            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "somebody else wrote our key"),
+            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "another process wrote our key"),
             3 => assert_eq!(storage.retain(&[key], Retain::AtLeast(Timestamp::NEVER)).await?, 1),
             4 => {
                 storage

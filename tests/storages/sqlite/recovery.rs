@@ -1,4 +1,4 @@
-//! A file that is damaged, or that another version has changed; and who may read it.
+//! Files that are damaged or that a newer version has changed, closing, and file permissions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -102,7 +102,7 @@ async fn damage_while_open_starts_new_file() {
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), met).await.expect("a new file is used");
         assert!(is_told(&aside(&path)) && aside(&path).exists());
-        // Others who have it open share the new one.
+        // Other handles of the file use the new one too.
         let shared = async {
             while !other.read(head(40)).await.is_ok_and(|read| read.is_some()) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! Somebody removes, replaces or overwrites the file while it is open.
+//! Files that are removed, replaced or overwritten while they are open.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ async fn removed_file_is_recreated_and_shared() {
         assert!(other.contains(head(2)).await.unwrap() && !other.contains(head(1)).await.unwrap());
         other.write(head(3), record(1000)).await.unwrap();
         assert!(one.contains(head(3)).await.unwrap());
-        // The whole folder, as a person who empties a cache does it.
+        // The whole folder, as a person empties a cache.
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         let began = std::time::Instant::now();
         while one.write(head(4), record(1000)).await.is_err() {
@@ -78,11 +78,14 @@ async fn foreign_file_fails_until_removed() {
     std::fs::write(&path, "not a database at all, but a text of some length, put there by mistake").unwrap();
     let error = storage.write(head(2), record(1000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
-    assert_eq!(std::fs::read(&path).unwrap().len(), 70, "it was changed");
+    assert_eq!(std::fs::read(&path).unwrap().len(), 70, "the foreign file was changed");
     remove(&path);
     let began = std::time::Instant::now();
     while storage.write(head(3), record(1000)).await.is_err() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "writes stay refused after the foreign file is removed"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(storage.contains(head(3)).await.unwrap() && !storage.contains(head(1)).await.unwrap());
@@ -109,7 +112,10 @@ async fn overwritten_file_returns_no_wrong_record() {
         remove(&path);
         let began = std::time::Instant::now();
         while storage.write(head(50), record(1000)).await.is_err() {
-            assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+            assert!(
+                began.elapsed() < std::time::Duration::from_secs(20),
+                "writes stay refused after the foreign file is removed"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         until_read(&storage, 50, true).await;

@@ -1,4 +1,4 @@
-//! Room that is given back, and a file in the temporary directory.
+//! Vacuum, deletion of many expired records, and a file in the temporary directory.
 
 use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
@@ -95,7 +95,7 @@ async fn mass_expiry_keeps_live_records() {
     let write = |number: u32, until| {
         let payload = number.to_be_bytes().repeat(1 + number as usize % 9);
         let (storage, key) = (storage.clone(), key(number));
-        // Some entries have a part that lives and one that does not.
+        // Some entries have a live record and an expired one.
         let part = key.sibling(Kind::Chunk, [1; 16], number % 3);
         async move {
             storage.write(key, Record::new(payload.clone(), until)).await.unwrap();
