@@ -1,4 +1,4 @@
-//! Origins that break off or contradict themselves, with many clients at once: none of them gets a part as the whole.
+//! Origins that break off or contradict themselves, with many clients at once. No client may take a part for the whole.
 //!
 //! Every byte crosses a real socket twice: a scripted origin, hyper's client below the cache, hyper's server above it, and
 //! hyper's client again as the caller.
@@ -169,7 +169,7 @@ async fn play(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Never goes on with a connection, so that each request meets its script from the beginning.
+/// Uses a new connection for each request, so that each request gets its script from the beginning.
 fn client() -> Http {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http()
 }

@@ -1,4 +1,4 @@
-//! The layer on a store, from a request to the bytes that are kept, and back.
+//! The layer on every storage, from a request to the stored bytes and back.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,7 +46,7 @@ cases![
 
 type Cache = Fixture<BoxStorage>;
 
-/// A cache whose clock begins now: a server drops what has expired by its own.
+/// A cache whose clock begins now, because a server deletes expired records by its own clock.
 async fn cache_with(
     place: &Place,
     origin: Origin,
@@ -303,7 +303,8 @@ async fn handle_lists_changes_copies_and_verifies(place: &Place) {
     time.set(cache.clock.now());
     let between = CacheLayer::builder(memory).clock(clock).build().unwrap();
     assert_eq!(between.handle().copy_to(&back, &everything, |_| {}).await.unwrap().responses, 4);
-    let copy = Fixture::with(Origin::new(|_| unreachable!("it is not asked")), back, |builder| builder);
+    let copy =
+        Fixture::with(Origin::new(|_| unreachable!("the origin is not asked")), back, |builder| builder);
     copy.clock.set(cache.clock.now());
     assert_eq!(copy.get(LARGE).await.body, counted(300_000, 5));
     for language in ["en", "de"] {

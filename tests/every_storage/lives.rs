@@ -29,7 +29,7 @@ struct Manner {
     /// The length of a frame.
     frame: usize,
     announces_len: bool,
-    /// It confirms what is stored, where it is asked.
+    /// Whether the origin answers conditional requests with 304.
     confirms: bool,
 }
 
@@ -69,7 +69,7 @@ async fn lives(place: &Place) {
     }
 }
 
-/// A body that tells its version.
+/// Returns a body that contains its version.
 fn body(manner: Manner, version: usize) -> Bytes {
     vec![version as u8; manner.len].into()
 }

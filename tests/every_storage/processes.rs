@@ -1,4 +1,4 @@
-//! Two processes, one store: this program starts itself again, and the two talk by lines.
+//! Two processes that share one storage. The test program starts itself again, and exchanges lines with the processes.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
@@ -209,7 +209,7 @@ async fn fetching(place: &Place) {
             assert_eq!(
                 other.ask(&format!("get {path} 2 {len}")),
                 "miss 2",
-                "{path}: what was invalidated came back"
+                "{path}: an invalidated response came back"
             );
             assert_eq!(one.ask(&format!("get {path} 3 {len}")), "hit 2", "{path}");
         }

@@ -1,4 +1,4 @@
-//! Before a real origin that we did not write: nginx. Skipped, and said so, where there is none.
+//! The layer in front of nginx, a real origin. Skipped with a message if nginx is missing.
 
 use std::fs;
 use std::net::TcpListener;

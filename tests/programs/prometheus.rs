@@ -1,4 +1,4 @@
-//! The example as it is started from a command line, and what it tells Prometheus.
+//! The example as started from a command line, and the metrics that it gives to Prometheus.
 
 use std::process::Command;
 

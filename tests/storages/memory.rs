@@ -44,7 +44,7 @@ async fn bound_is_kept_and_nearly_used() {
     let storage = small();
     for number in 0..3000 {
         storage.write(entry(number), record(20_000)).await.unwrap();
-        assert!(storage.read(entry(number)).await.unwrap().is_some(), "what was just written was evicted");
+        assert!(storage.read(entry(number)).await.unwrap().is_some(), "the record just written was evicted");
     }
     let held = held(&storage).await;
     assert!(held <= 4 * MIB, "{held} bytes are held");
@@ -70,7 +70,7 @@ async fn eviction_removes_whole_entries() {
         for part in 0..4 {
             storage.write(chunk(number, part), record(20_000)).await.unwrap();
         }
-        // An entry may be evicted while it is written; what is written afterwards begins it anew.
+        // An entry may be evicted while it is written. The next write then begins a new entry.
         if storage.contains(entry(number)).await.unwrap() && storage.contains(chunk(number, 0)).await.unwrap()
         {
             written_whole.push(entry(number));

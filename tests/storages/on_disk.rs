@@ -51,7 +51,7 @@ pub fn start(test: &str, path: &Path, number: u64) -> Child {
 
 const ENTRIES: u8 = 8;
 
-/// An entry's body, as its head tells it: which chunks, how many, how long and of what.
+/// An entry's body as described by its head: the chunks' id, their number and their length.
 struct Body {
     id: [u8; 16],
     parts: u32,

@@ -1,4 +1,4 @@
-//! What is in the table: as the docs say, within DynamoDB's bounds, and beside what others keep there.
+//! The items in the table: their documented format, DynamoDB's limits, and items of other programs.
 
 use std::collections::HashMap;
 use std::time::Duration;

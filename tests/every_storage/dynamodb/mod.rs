@@ -34,7 +34,7 @@ fn raw(place: &Place) -> Client {
     client(endpoint(place))
 }
 
-/// A store of this name, not opened yet.
+/// Returns the builder of a storage of this name.
 fn builder(place: &Place, name: &str) -> DynamoDbStorageBuilder {
     DynamoDbStorage::builder(config(endpoint(place))).cache_name(place.name(name))
 }

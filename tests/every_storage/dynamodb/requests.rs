@@ -1,4 +1,4 @@
-//! What is asked of DynamoDB: how often, how consistently, and again where it has no capacity.
+//! The requests to DynamoDB: their number, their consistency, and retries when it has no capacity.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ fn record() -> Record {
     Record::new("x", Timestamp::from_secs(4_000_000_000))
 }
 
-/// A store whose requests are seen, on a table that is there.
+/// Returns a storage on an existing table, and the front that records its requests.
 async fn seen(
     place: &Place,
     settings: impl FnOnce(DynamoDbStorageBuilder) -> DynamoDbStorageBuilder,
@@ -73,7 +73,7 @@ async fn reads_are_consistent_by_default(place: &Place) {
     storage.read(HEAD).await.unwrap();
     storage.size().await.unwrap();
     assert!(!front.asked().iter().any(is_consistent));
-    // A chunk that what names it was seen before: a body under way would end for it.
+    // A missing chunk is read again consistently: its head was seen, and a body in progress would end without it.
     let chunk = HEAD.sibling(Kind::Chunk, [1; 16], 0);
     assert!(storage.read(chunk).await.unwrap().is_none());
     let asked: Vec<bool> = front.asked().iter().map(is_consistent).collect();

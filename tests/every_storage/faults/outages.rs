@@ -1,4 +1,4 @@
-//! What can happen to any store on a server: the same table for each.
+//! Faults that can happen to any storage on a server, the same table for each.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::servers::child::{Data, Server};
 use crate::servers::link::Proxy;
 use crate::support::get;
 
-/// A store whose server and whose link to it can be hurt.
+/// A storage whose server and whose link can get faults.
 pub trait Hurtable: 'static {
     /// The store through the link.
     fn address(&self) -> String;
@@ -28,7 +28,7 @@ const SMALL: [&str; 3] = ["/1024/a", "/1024/b", "/300000/c"];
 
 type Hurt<H> = fn(&mut H);
 
-/// What is done to a store, and what makes it well.
+/// A fault of a storage, and how it is healed.
 struct Outage<H> {
     fault: &'static str,
     hurt: Hurt<H>,

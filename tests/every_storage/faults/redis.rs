@@ -1,4 +1,4 @@
-//! What can happen to one Redis, and to no other store.
+//! Faults that only a single Redis server can have.
 
 use libtest_mimic::Trial;
 use tower_response_cache::{BodyErrorKind, ErrorKind, storage};
@@ -67,7 +67,7 @@ async fn full() -> Result<(), String> {
     world.warm(&PATHS).await;
     redis.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..20 {
-        assert!(world.get(PATHS[0]).await, "what is there is read");
+        assert!(world.get(PATHS[0]).await, "stored responses are hits");
         world.misses("/1000/new").await;
     }
     world.post(PATHS[1]).await;

@@ -1,4 +1,4 @@
-//! What can happen where several Redis servers are one store.
+//! Faults of several Redis servers that are one storage.
 
 use libtest_mimic::Trial;
 

@@ -1,4 +1,4 @@
-//! What is in the collection: as the docs say, and beside what others keep there.
+//! The documents in the collection: their documented format, and documents of other programs.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn document_format_matches_the_docs(place: &Place) {
     let mut never = expected.clone();
     never.insert("until", u64::MAX.to_string());
     never.insert("expires", Bson::MaxKey);
-    assert_eq!(there().await, never, "what never ends has no date");
+    assert_eq!(there().await, never, "a record that never expires has no date");
     storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
     assert_eq!(there().await, expected, "and has one again");
 

@@ -1,4 +1,4 @@
-//! Every way to be given a server, what is asked of it, and what is said when it refuses.
+//! Every way to name a server, the commands sent to it, and the errors when it refuses.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -146,7 +146,7 @@ async fn clear_spares_other_collections_and_databases(place: &Place) {
     assert_eq!(there, [false, true, true]);
 }
 
-/// All that an error says, in any way.
+/// Returns every text of an error and of its sources.
 fn texts(error: &tower_response_cache::Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! In what order interim heads and hyper's bytes are written, byte by byte.
+//! The order in which interim heads and hyper's bytes are written, byte by byte.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -76,7 +76,7 @@ async fn interim_head_waits_for_hyper_flush() {
     let mut connection = Connection::new(1024);
     let ticket = connection.ticket().await;
     send(&ticket);
-    // hyper goes on with the response before: the interim head waits for its flush.
+    // hyper still writes the previous response, so the interim head waits for its flush.
     assert_eq!(connection.write(b"the rest").await, Some(8));
     assert!(!connection.finished().await);
     assert!(connection.flush().await);

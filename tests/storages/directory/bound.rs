@@ -9,7 +9,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{chunk, directory, entry, files, head, keys, record, unfinished, until};
 
-/// Makes an entry's files as old as that.
+/// Sets the modification times of an entry's files to so many seconds ago.
 fn age(root: &Path, n: u8, seconds: u64) {
     let time = SystemTime::now() - Duration::from_secs(seconds);
     for file in files(&entry(root, n)).into_keys() {
@@ -21,7 +21,7 @@ fn changed(root: &Path, n: u8) -> SystemTime {
     std::fs::metadata(entry(root, n).join("head")).unwrap().modified().unwrap()
 }
 
-/// How many bytes a file or folder takes by itself.
+/// Returns how many bytes a file or folder takes by itself.
 fn taken(path: &Path) -> u64 {
     let Ok(found) = std::fs::metadata(path) else { return 0 };
     #[cfg(unix)]
@@ -30,7 +30,7 @@ fn taken(path: &Path) -> u64 {
     return found.len().max(1).div_ceil(4096) * 4096;
 }
 
-/// How many bytes the entries take, their folders and those above them.
+/// Returns how many bytes the entries take, including their folders and the folders above them.
 fn usage(root: &Path) -> u64 {
     let (mut sum, mut left) = (0, vec![root.to_owned()]);
     while let Some(path) = left.pop() {
@@ -44,7 +44,7 @@ fn usage(root: &Path) -> u64 {
     sum
 }
 
-/// What an entry of one record of this length takes, with the folders above it.
+/// Returns how many bytes an entry of one record of this length takes, with the folders above it.
 async fn usage_of_one(len: usize) -> u64 {
     let directory = directory();
     DirectoryStorage::open(directory.path()).await.unwrap().write(head(1), record(len)).await.unwrap();
@@ -161,7 +161,7 @@ async fn uses_are_recorded_on_close() {
     assert_eq!(changed(root, 2), before[1]);
 }
 
-/// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
+/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
 #[tokio::test]
 async fn least_recently_used_group_is_evicted() {
     let directory = directory();
@@ -224,7 +224,7 @@ async fn entry_is_limited_to_half_the_bound() {
         storage.write(chunk(1, part), record(4000)).await.unwrap();
     }
     assert_eq!(storage.write(chunk(1, 9), record(1)).await.unwrap_err().kind(), ErrorKind::TooLarge);
-    // What another process removed makes room, and what it wrote takes it.
+    // The size includes deletions and writes of other processes.
     let other = open().await.unwrap();
     assert_eq!(other.delete_many(&[chunk(1, 0), chunk(1, 1)]).await.unwrap(), 2);
     storage.write(chunk(1, 9), record(1)).await.unwrap();

@@ -33,7 +33,7 @@ async fn damaged_file_is_absent_and_replaceable() {
         assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
         assert!(!storage.contains(head(1)).await.unwrap());
         assert_eq!(storage.values().try_collect::<Vec<_>>().await.unwrap().len(), 0);
-        // Moving the time of what is damaged does not make it whole.
+        // Changing the retention time of a damaged record does not repair it.
         storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(7))).await.unwrap();
         assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
     }

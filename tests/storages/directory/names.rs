@@ -44,7 +44,7 @@ async fn entries_are_folders_and_records_files() {
         ]
     );
     assert_eq!(fs::read(entry(&root, 0xab).join("head")).unwrap(), written.to_bytes());
-    // The folder goes with its last record, and its parent with it.
+    // The folder is removed with its last record, and its parent with it.
     storage.delete_many(&keys(&storage).await).await.unwrap();
     assert_eq!(seen(&root), [".gitattributes", ".work/.gitignore"]);
     assert!(!root.join("ab").exists());

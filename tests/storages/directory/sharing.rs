@@ -1,4 +1,4 @@
-//! One directory, several stores: in this process, and in others, for each of which this test program starts itself again.
+//! Several storages on one directory, in this process and in others. The test program starts itself again for each of them.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const PROCESSES: u64 = 4;
 const TASKS: u64 = 4;
 const STEPS: u64 = 100;
 
-/// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
+/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> DirectoryStorage {
     let builder = DirectoryStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.lock_timeout(Duration::from_secs(60)).open().await.unwrap()

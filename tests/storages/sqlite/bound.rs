@@ -130,7 +130,7 @@ async fn held_entry_is_evicted_last() {
     assert!(!storage.contains(chunk(0, 0)).await.unwrap());
 }
 
-/// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
+/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
 #[tokio::test]
 async fn least_recently_used_group_is_evicted() {
     let (clock, time) = Clock::mock();

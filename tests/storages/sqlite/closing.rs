@@ -9,7 +9,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, files, head, record};
 
-/// Copies the file without what is beside it, and counts what a new storage finds in it.
+/// Copies the file without its log, and returns the number of entries that a new storage finds in it.
 async fn in_the_file_alone(path: &Path) -> u64 {
     let folder = directory();
     let alone = folder.path().join("alone.sqlite");

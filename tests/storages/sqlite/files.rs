@@ -32,7 +32,7 @@ async fn writes_survive_a_crash() {
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
     storage.write(head(1), record(200_000)).await.unwrap();
-    // The file and its log as they are while the process runs: what a killed one leaves.
+    // The file and its log are copied while the process runs, as a killed process would leave them.
     let left = directory.path().join("left.sqlite");
     std::fs::copy(&path, &left).unwrap();
     std::fs::copy(directory.path().join("cache.sqlite-wal"), directory.path().join("left.sqlite-wal"))

@@ -1,4 +1,4 @@
-//! Random operations have the same answers as on a map, whichever way the store is opened.
+//! Random operations give the same results as on a map, however the storage is opened.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! One SQLite file, several processes: this test program starts itself again for each of them.
+//! Several processes on one SQLite file. The test program starts itself again for each of them.
 
 use std::process::Child;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const TASKS: u64 = 10;
 const STEPS: u64 = 1000;
 const COUNTERS: u64 = 8;
 
-/// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
+/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> SqliteStorage {
     let builder = SqliteStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.busy_timeout(Duration::from_secs(60)).open().await.unwrap()

@@ -10,7 +10,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, head, keys, open_files, record, until};
 
-/// What was told at the level ERROR, by whatever thread.
+/// The events of level ERROR of all threads.
 fn errors() -> &'static Mutex<Vec<u8>> {
     static TOLD: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     TOLD.get_or_init(|| {
@@ -33,7 +33,7 @@ fn errors() -> &'static Mutex<Vec<u8>> {
     })
 }
 
-/// Whether an event of the level ERROR names this file.
+/// Returns whether an event of level ERROR names this file.
 fn is_told(path: &Path) -> bool {
     String::from_utf8_lossy(&errors().lock().unwrap()).contains(&*path.to_string_lossy())
 }
@@ -267,7 +267,7 @@ async fn create_uri_opens_existing_file() {
     assert!(directory.path().join("a b.sqlite").exists());
 }
 
-/// All of them set it aside, each with connections and a view of its own, as processes do.
+/// Each handle has its own connections, as separate processes have, and finds the damage itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handles_share_one_recovered_file() {
     let directory = directory();

@@ -59,7 +59,7 @@ async fn concurrent_writers_get_no_lock_error() {
     for journal in ["wal", "delete"] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
-        // All of them make the file at once.
+        // All handles create the file at once.
         let open = (0..4).map(|_| {
             let builder = SqliteStorage::builder(&path).busy_timeout(Duration::from_secs(60));
             builder.pragma("journal_mode", journal).pragma("synchronous", "off").max_bytes(2_000_000).open()

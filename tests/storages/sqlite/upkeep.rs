@@ -71,7 +71,7 @@ async fn use_temp_opens_file_in_temporary_directory() {
     }
 }
 
-/// Reads what is there with its time, by key.
+/// Returns all records with their retention times, by key.
 async fn contents(storage: &SqliteStorage) -> Vec<(Key, Vec<u8>, Timestamp)> {
     let mut found = Vec::new();
     for key in super::keys(storage).await {
@@ -115,7 +115,7 @@ async fn mass_expiry_keeps_live_records() {
     assert_eq!(contents(&storage).await, before);
     let used = storage.usage().await.unwrap().bytes.unwrap();
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    // The sums are right: what is left is counted, and goes like everything else.
+    // The sums are right: the remaining records are counted, and expire like all others.
     let sizes: u64 =
         before.iter().map(|(_, payload, _)| payload.len() as u64 + Record::OVERHEAD as u64 + 256).sum();
     assert_eq!(used, sizes);
