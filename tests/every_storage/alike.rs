@@ -1,4 +1,4 @@
-//! What several stores promise alike, each of which shows it to its own cases in its own way.
+//! Assertions that the tests of several storages share.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +10,10 @@ use crate::support::{Fixture, Origin, get_with, response};
 
 const A: &str = "http://example.com/a";
 
-/// Asserts that a hit is one request to the store, and one of a further variant two. `asked` tells how many requests came
-/// since it was called last, and how many of these were reads.
-pub async fn a_hit_is_one_request_and_of_a_further_variant_two<S: Storage>(
+/// Asserts that a hit costs one request to the server, and a hit of a further variant two.
+///
+/// `asked` returns the number of requests since its last call, and how many of them were reads.
+pub async fn hits_cost_one_or_two_requests<S: Storage>(
     storage: S,
     mut asked: impl FnMut() -> (usize, usize),
 ) {
@@ -35,8 +36,8 @@ pub async fn a_hit_is_one_request_and_of_a_further_variant_two<S: Storage>(
     }
 }
 
-/// Asserts that what is over is a miss in a store that has not dropped it yet, and goes by `delete_expired`.
-pub async fn what_is_over_and_not_yet_dropped_is_a_miss<S: Storage>(storage: S) {
+/// Asserts that an expired record is a miss while the server still has it, and that `delete_expired` removes it.
+pub async fn expired_but_undeleted_record_is_a_miss<S: Storage>(storage: S) {
     let body = vec![7; 300_000];
     let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
     let cache = Fixture::with(origin, storage.clone(), |builder| builder);
@@ -47,7 +48,7 @@ pub async fn what_is_over_and_not_yet_dropped_is_a_miss<S: Storage>(storage: S) 
     }
     let month = Duration::from_secs(30 * 24 * 3600);
     cache.clock.advance(month);
-    assert_eq!(storage.size().await.unwrap(), 1, "it is there");
+    assert_eq!(storage.size().await.unwrap(), 1, "the server still has the record");
     assert_eq!(cache.get(A).await.word(), "miss");
     cache.layer.idle().await;
     let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();

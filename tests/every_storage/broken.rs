@@ -1,4 +1,4 @@
-//! Origins that break off or contradict themselves, with many clients at once: none of them gets a part as the whole.
+//! Origins that break off or contradict themselves, with many clients at once. No client may take a part for the whole.
 //!
 //! Every byte crosses a real socket twice: a scripted origin, hyper's client below the cache, hyper's server above it, and
 //! hyper's client again as the caller.
@@ -32,8 +32,8 @@ const LONG: usize = 300_000;
 const SHORT: usize = 600;
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
-    vec![trial("layer", kind, "part_of_a_body_is_never_passed_off_as_the_whole", |place| {
-        Box::pin(part_of_a_body_is_never_passed_off_as_the_whole(place))
+    vec![trial("layer", kind, "partial_body_is_never_served_whole", |place| {
+        Box::pin(partial_body_is_never_served_whole(place))
     })]
 }
 
@@ -169,7 +169,7 @@ async fn play(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Never goes on with a connection, so that each request meets its script from the beginning.
+/// Uses a new connection for each request, so that each request gets its script from the beginning.
 fn client() -> Http {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http()
 }
@@ -219,7 +219,7 @@ async fn fetch(http: Http, port: u16) -> Option<Bytes> {
     (status == StatusCode::OK).then_some(body)
 }
 
-async fn part_of_a_body_is_never_passed_off_as_the_whole(place: &Place) {
+async fn partial_body_is_never_served_whole(place: &Place) {
     let storage = place.open("store").await.unwrap();
     for len in [SHORT, LONG] {
         for script in scripts(len) {

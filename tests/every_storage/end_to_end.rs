@@ -1,4 +1,4 @@
-//! The layer on a store, from a request to the bytes that are kept, and back.
+//! The layer on every storage, from a request to the stored bytes and back.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,26 +27,26 @@ macro_rules! cases {
 }
 
 cases![
-    a_response_is_stored_served_and_confirmed,
-    a_changed_response_takes_the_stored_ones_place,
-    variants_live_side_by_side,
-    a_body_in_chunks_comes_back_whole_and_in_part,
-    trailers_and_a_head_request_are_answered_from_the_store,
-    a_body_that_ends_early_leaves_nothing,
-    an_unsafe_request_invalidates_for_every_cache_on_the_store,
-    a_fetch_under_way_is_not_stored_after_an_invalidation,
-    a_reader_that_has_begun_finishes_the_body_that_was_replaced,
-    what_is_stored_can_be_listed_and_cleared,
-    the_handle_shows_changes_copies_and_checks,
-    a_stale_response_is_served_while_the_origin_is_down,
-    many_at_once_get_the_right_bodies,
-    credentials_do_not_mix,
-    a_group_ends_for_every_cache_on_the_store,
+    response_is_stored_served_and_revalidated,
+    changed_response_replaces_stored_one,
+    variants_are_stored_side_by_side,
+    chunked_body_serves_whole_and_ranges,
+    head_is_answered_from_stored_get,
+    incomplete_body_leaves_no_records,
+    unsafe_request_invalidates_for_every_cache,
+    invalidated_fetch_is_not_stored,
+    reader_finishes_the_replaced_body,
+    responses_are_listed_and_cleared,
+    handle_lists_changes_copies_and_verifies,
+    stale_if_error_serves_within_window,
+    concurrent_requests_get_right_bodies,
+    credentials_get_separate_responses,
+    group_is_invalidated_for_every_cache,
 ];
 
 type Cache = Fixture<BoxStorage>;
 
-/// A cache whose clock begins now: a server drops what has expired by its own.
+/// A cache whose clock begins now, because a server deletes expired records by its own clock.
 async fn cache_with(
     place: &Place,
     origin: Origin,
@@ -66,12 +66,12 @@ fn post(uri: &str) -> Request<Full<Bytes>> {
     Request::post(uri).body(Full::default()).unwrap()
 }
 
-/// The next request finds what was stored, in the store.
+/// Waits until the storage has acknowledged all writes.
 async fn settled(cache: &Cache) {
     cache.layer.idle().await;
 }
 
-async fn a_response_is_stored_served_and_confirmed(place: &Place) {
+async fn response_is_stored_served_and_revalidated(place: &Place) {
     let origin = Origin::new(|request| match support::has_tag(request, "\"1\"") {
         true => not_modified(&[("cache-control", "max-age=60"), ("etag", "\"1\"")]),
         false => response(&[("cache-control", "max-age=60"), ("etag", "\"1\"")], "body"),
@@ -93,7 +93,7 @@ async fn a_response_is_stored_served_and_confirmed(place: &Place) {
     assert_eq!(cache.origin.count(), 2);
 }
 
-async fn a_changed_response_takes_the_stored_ones_place(place: &Place) {
+async fn changed_response_replaces_stored_one(place: &Place) {
     let mut version = 0;
     let cache = cache(
         place,
@@ -111,7 +111,7 @@ async fn a_changed_response_takes_the_stored_ones_place(place: &Place) {
     }
 }
 
-async fn variants_live_side_by_side(place: &Place) {
+async fn variants_are_stored_side_by_side(place: &Place) {
     let origin = Origin::new(|request| {
         let language =
             request.headers().get("accept-language").map_or("none", |value| value.to_str().unwrap());
@@ -134,7 +134,7 @@ fn counted(len: usize, seed: u8) -> Bytes {
     (0..len).map(|at| (at / 251) as u8 ^ at as u8 ^ seed).collect::<Vec<u8>>().into()
 }
 
-async fn a_body_in_chunks_comes_back_whole_and_in_part(place: &Place) {
+async fn chunked_body_serves_whole_and_ranges(place: &Place) {
     let whole = counted(5_000_000, 1);
     let body = whole.clone();
     let cache =
@@ -161,7 +161,7 @@ async fn a_body_in_chunks_comes_back_whole_and_in_part(place: &Place) {
     );
 }
 
-async fn trailers_and_a_head_request_are_answered_from_the_store(place: &Place) {
+async fn head_is_answered_from_stored_get(place: &Place) {
     let cache =
         cache(place, Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789"))).await;
     cache.get(A).await;
@@ -170,7 +170,7 @@ async fn trailers_and_a_head_request_are_answered_from_the_store(place: &Place) 
     assert_eq!((head.word(), head.header("content-length"), head.body.len()), ("hit", Some("10"), 0));
 }
 
-async fn a_body_that_ends_early_leaves_nothing(place: &Place) {
+async fn incomplete_body_leaves_no_records(place: &Place) {
     let body = counted(1_000_000, 2);
     let cache =
         cache(place, Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()))).await;
@@ -187,7 +187,7 @@ async fn a_body_that_ends_early_leaves_nothing(place: &Place) {
     assert_eq!(cache.get(A).await.word(), "miss");
 }
 
-async fn an_unsafe_request_invalidates_for_every_cache_on_the_store(place: &Place) {
+async fn unsafe_request_invalidates_for_every_cache(place: &Place) {
     if !place.kind.is_shared() {
         return;
     }
@@ -204,7 +204,7 @@ async fn an_unsafe_request_invalidates_for_every_cache_on_the_store(place: &Plac
     }
 }
 
-async fn a_fetch_under_way_is_not_stored_after_an_invalidation(place: &Place) {
+async fn invalidated_fetch_is_not_stored(place: &Place) {
     for len in [10, 500_000] {
         let uri = format!("http://example.com/{len}");
         let body = counted(len, 4);
@@ -221,7 +221,7 @@ async fn a_fetch_under_way_is_not_stored_after_an_invalidation(place: &Place) {
     }
 }
 
-async fn a_reader_that_has_begun_finishes_the_body_that_was_replaced(place: &Place) {
+async fn reader_finishes_the_replaced_body(place: &Place) {
     let mut seed = 0;
     let cache = cache(
         place,
@@ -243,7 +243,7 @@ async fn a_reader_that_has_begun_finishes_the_body_that_was_replaced(place: &Pla
     assert!(read == counted(1_500_000, 1), "two bodies were mixed");
 }
 
-async fn what_is_stored_can_be_listed_and_cleared(place: &Place) {
+async fn responses_are_listed_and_cleared(place: &Place) {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], counted(300_000, 5)));
     let cache = cache(place, origin).await;
     for number in 0..5 {
@@ -263,7 +263,7 @@ async fn what_is_stored_can_be_listed_and_cleared(place: &Place) {
     }
 }
 
-async fn the_handle_shows_changes_copies_and_checks(place: &Place) {
+async fn handle_lists_changes_copies_and_verifies(place: &Place) {
     let origin = Origin::new(|request| {
         let (language, path) = (request.headers().get("accept-language"), request.uri().path());
         let language = language.map_or("none", |value| value.to_str().unwrap());
@@ -303,7 +303,8 @@ async fn the_handle_shows_changes_copies_and_checks(place: &Place) {
     time.set(cache.clock.now());
     let between = CacheLayer::builder(memory).clock(clock).build().unwrap();
     assert_eq!(between.handle().copy_to(&back, &everything, |_| {}).await.unwrap().responses, 4);
-    let copy = Fixture::with(Origin::new(|_| unreachable!("it is not asked")), back, |builder| builder);
+    let copy =
+        Fixture::with(Origin::new(|_| unreachable!("the origin is not asked")), back, |builder| builder);
     copy.clock.set(cache.clock.now());
     assert_eq!(copy.get(LARGE).await.body, counted(300_000, 5));
     for language in ["en", "de"] {
@@ -318,7 +319,7 @@ async fn the_handle_shows_changes_copies_and_checks(place: &Place) {
     assert_eq!(cache.layer.storage().keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
-async fn a_stale_response_is_served_while_the_origin_is_down(place: &Place) {
+async fn stale_if_error_serves_within_window(place: &Place) {
     let mut asked = 0;
     let origin = Origin::new(move |_| {
         asked += 1;
@@ -338,7 +339,7 @@ async fn a_stale_response_is_served_while_the_origin_is_down(place: &Place) {
     assert_eq!(cache.get(A).await.code, StatusCode::SERVICE_UNAVAILABLE);
 }
 
-async fn many_at_once_get_the_right_bodies(place: &Place) {
+async fn concurrent_requests_get_right_bodies(place: &Place) {
     // Made once: megabytes counted by every task would leave the store no processor.
     let bodies: Arc<[Bytes]> = (0..10).map(|number| counted(number * 40_000, number as u8)).collect();
     let own = Arc::clone(&bodies);
@@ -366,7 +367,7 @@ async fn many_at_once_get_the_right_bodies(place: &Place) {
     assert_eq!(cache.get("http://example.com/9").await.word(), "hit");
 }
 
-async fn credentials_do_not_mix(place: &Place) {
+async fn credentials_get_separate_responses(place: &Place) {
     let origin = Origin::new(|request| {
         let who = request.headers().get("authorization").map_or("nobody", |value| value.to_str().unwrap());
         response(&[("cache-control", "max-age=60")], format!("for {who}"))
@@ -384,7 +385,7 @@ async fn credentials_do_not_mix(place: &Place) {
     assert_eq!(cache.origin.count(), 3);
 }
 
-async fn a_group_ends_for_every_cache_on_the_store(place: &Place) {
+async fn group_is_invalidated_for_every_cache(place: &Place) {
     let fields = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];
     let origin = || Origin::new(move |_| response(&fields, "body"));
     let one = cache(place, origin()).await;

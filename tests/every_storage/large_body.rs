@@ -31,7 +31,7 @@ pub fn play() -> Option<ExitCode> {
 }
 
 pub fn trials() -> Vec<Trial> {
-    let name = "large_body::dynamodb::a_body_of_256_mib_streams_through_dynamodb_in_little_memory";
+    let name = "large_body::dynamodb::large_body_streams_in_little_memory";
     if cfg!(not(target_os = "linux")) {
         return Vec::new();
     }

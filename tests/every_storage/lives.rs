@@ -29,7 +29,7 @@ struct Manner {
     /// The length of a frame.
     frame: usize,
     announces_len: bool,
-    /// It confirms what is stored, where it is asked.
+    /// Whether the origin answers conditional requests with 304.
     confirms: bool,
 }
 
@@ -46,8 +46,8 @@ const MANNERS: [Manner; 8] = [
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
     vec![
-        trial("lives", kind, "what_was_just_read_is_a_hit", |place| Box::pin(lives(place))),
-        trial("lives", kind, "what_was_just_read_is_a_hit_in_one_thread", |place| {
+        trial("lives", kind, "body_just_read_is_a_hit", |place| Box::pin(lives(place))),
+        trial("lives", kind, "body_just_read_is_a_hit_in_one_thread", |place| {
             Box::pin(async move {
                 std::thread::scope(|scope| {
                     let runtime =
@@ -69,7 +69,7 @@ async fn lives(place: &Place) {
     }
 }
 
-/// A body that tells its version.
+/// Returns a body that contains its version.
 fn body(manner: Manner, version: usize) -> Bytes {
     vec![version as u8; manner.len].into()
 }

@@ -1,5 +1,4 @@
-//! The storage contract, and the layer from end to end, on every store; and what two processes do to one another through
-//! one.
+//! The storage contract and the layer from end to end on every storage, and two processes that share a storage.
 //!
 //! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
 //! `TEST_REDIS_SENTINEL_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched

@@ -17,7 +17,7 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
     [documents::trials(kind), servers::trials(kind)].into_iter().flatten().collect()
 }
 
-/// The store of this name, and its documents past it.
+/// Opens the storage of this name, and the collection of its documents.
 async fn open(place: &Place, name: &str) -> (MongoDbStorage, Collection<Document>) {
     let storage = MongoDbStorage::connect(place.address(name)).await.unwrap();
     (storage, place.mongodb_named(name).await.collection("records"))

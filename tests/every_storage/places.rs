@@ -1,4 +1,4 @@
-//! The stores that everything here runs on, and how each is opened.
+//! The storages that the tests run on, and how each is opened.
 
 use std::sync::Mutex;
 

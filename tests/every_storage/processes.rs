@@ -1,4 +1,4 @@
-//! Two processes, one store: this program starts itself again, and the two talk by lines.
+//! Two processes that share one storage. The test program starts itself again, and exchanges lines with the processes.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
@@ -22,12 +22,10 @@ use crate::trial;
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
     vec![
-        trial("processes", kind, "what_one_writes_the_other_serves", |place| Box::pin(shared(place))),
-        trial("processes", kind, "an_invalidation_is_seen_by_a_fetch_under_way", |place| {
-            Box::pin(fetching(place))
-        }),
-        trial("processes", kind, "many_requests_break_no_invariant", |place| Box::pin(invariants(place))),
-        trial("processes", kind, "with_a_lease_two_herds_make_one_fetch", |place| Box::pin(herds(place))),
+        trial("processes", kind, "processes_serve_each_others_responses", |place| Box::pin(shared(place))),
+        trial("processes", kind, "invalidation_reaches_fetch_in_progress", |place| Box::pin(fetching(place))),
+        trial("processes", kind, "random_requests_keep_the_invariants", |place| Box::pin(invariants(place))),
+        trial("processes", kind, "lease_limits_two_herds_to_one_fetch", |place| Box::pin(herds(place))),
     ]
 }
 
@@ -211,7 +209,7 @@ async fn fetching(place: &Place) {
             assert_eq!(
                 other.ask(&format!("get {path} 2 {len}")),
                 "miss 2",
-                "{path}: what was invalidated came back"
+                "{path}: an invalidated response came back"
             );
             assert_eq!(one.ask(&format!("get {path} 3 {len}")), "hit 2", "{path}");
         }

@@ -22,15 +22,15 @@ macro_rules! trials {
 }
 
 trials![
-    a_hit_is_one_command_and_of_a_further_variant_two,
-    expiry_is_the_servers_own_and_never_has_none,
-    ready_clients_pools_and_settings_are_taken,
-    tls_is_spoken_where_the_address_or_the_client_says_so,
-    a_pool_of_one_is_not_kept_from_its_owner,
-    a_server_alone_in_cluster_mode_works_wholly,
-    a_node_of_a_cluster_is_refused_and_the_right_address_named,
-    writes_that_are_held_up_hold_up_no_reads,
-    what_has_expired_costs_no_command,
+    hits_cost_one_or_two_commands,
+    records_use_native_expiry,
+    clients_pools_and_settings_are_accepted,
+    tls_is_used_when_configured,
+    shared_pool_of_one_stays_usable,
+    single_node_in_cluster_mode_works,
+    cluster_node_is_refused_with_advice,
+    blocked_writes_do_not_block_reads,
+    delete_expired_costs_one_command,
 ];
 
 fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
@@ -60,11 +60,11 @@ fn commands(redis: &Redis) -> u64 {
     line.trim().parse().unwrap()
 }
 
-async fn a_hit_is_one_command_and_of_a_further_variant_two() {
+async fn hits_cost_one_or_two_commands() {
     let redis = Redis::start(&[]).unwrap();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let mut before = 0;
-    alike::a_hit_is_one_request_and_of_a_further_variant_two(storage, || {
+    alike::hits_cost_one_or_two_requests(storage, || {
         let now = commands(&redis);
         // The one that asks is counted by the next.
         let count = (now - std::mem::replace(&mut before, now)) as usize - 1;
@@ -73,7 +73,7 @@ async fn a_hit_is_one_command_and_of_a_further_variant_two() {
     .await;
 }
 
-async fn expiry_is_the_servers_own_and_never_has_none() {
+async fn records_use_native_expiry() {
     let redis = Redis::start(&[]).unwrap();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let now: Timestamp = SystemTime::now().into();
@@ -110,7 +110,7 @@ async fn works(what: &str, server: impl Into<RedisServer>) {
     assert_eq!(storage.size().await.unwrap(), 1, "{what}");
 }
 
-async fn ready_clients_pools_and_settings_are_taken() {
+async fn clients_pools_and_settings_are_accepted() {
     let redis = Redis::start(&["--unixsocket", "redis.sock"]).unwrap();
     let plain = format!("redis://127.0.0.1:{}/0", redis.port);
     works("an-address", plain.as_str()).await;
@@ -148,7 +148,7 @@ async fn ready_clients_pools_and_settings_are_taken() {
     assert_eq!(sentinels.master.keys("a-client-of-sentinels:*").len(), 1);
 }
 
-async fn a_pool_of_one_is_not_kept_from_its_owner() {
+async fn shared_pool_of_one_stays_usable() {
     let redis = Redis::start(&[]).unwrap();
     let mut config = Config::from_url(url(&redis).split('?').next().unwrap());
     config.pool = Some(PoolConfig::new(1));
@@ -158,10 +158,13 @@ async fn a_pool_of_one_is_not_kept_from_its_owner() {
     let mut connection = tokio::time::timeout(Duration::from_secs(10), pool.get()).await.unwrap().unwrap();
     let answer: String = driver::cmd("PING").query_async(&mut connection).await.unwrap();
     assert_eq!(answer, "PONG");
-    assert!(storage.contains(Key::head([1; 16])).await.unwrap(), "while its owner has it too");
+    assert!(
+        storage.contains(Key::head([1; 16])).await.unwrap(),
+        "the storage works while the owner uses the pool"
+    );
 }
 
-async fn tls_is_spoken_where_the_address_or_the_client_says_so() {
+async fn tls_is_used_when_configured() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -193,7 +196,8 @@ async fn tls_is_spoken_where_the_address_or_the_client_says_so() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = driver::Client::build_with_tls(format!("rediss://localhost:{port}"), certificates).unwrap();
     works("by-TLS", client).await;
-    // Nobody vouches for it, so an address alone does not trust it: it is never spoken to in plain text instead.
+    // No known authority signed the certificate, so an address alone does not trust it. The storage must not fall back to
+    // plain text.
     let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
     let refused = stranger.check().await.unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
@@ -211,7 +215,7 @@ fn alone_in_cluster_mode() -> Redis {
     redis
 }
 
-async fn a_server_alone_in_cluster_mode_works_wholly() {
+async fn single_node_in_cluster_mode_works() {
     let redis = alone_in_cluster_mode();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let until = Timestamp::from(SystemTime::now()) + Duration::from_secs(1000);
@@ -232,7 +236,7 @@ async fn a_server_alone_in_cluster_mode_works_wholly() {
     assert!(redis.keys("*").is_empty());
 }
 
-async fn a_node_of_a_cluster_is_refused_and_the_right_address_named() {
+async fn cluster_node_is_refused_with_advice() {
     let cluster = Cluster::start().unwrap();
     for node in &cluster.0 {
         let error = RedisStorage::connect(url(node)).await.unwrap_err();
@@ -241,7 +245,7 @@ async fn a_node_of_a_cluster_is_refused_and_the_right_address_named() {
     }
 }
 
-async fn writes_that_are_held_up_hold_up_no_reads() {
+async fn blocked_writes_do_not_block_reads() {
     let redis = Redis::start(&[]).unwrap();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let key = Key::head([1; 16]);
@@ -265,11 +269,11 @@ async fn writes_that_are_held_up_hold_up_no_reads() {
         assert!(!write.await.unwrap(), "the writes were held up");
     }
     let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
-    assert!(read.expect("nor after they were given up").unwrap().is_some());
+    assert!(read.expect("a read does not wait for abandoned writes").unwrap().is_some());
     redis.ok(&["CLIENT", "UNPAUSE"]);
 }
 
-async fn what_has_expired_costs_no_command() {
+async fn delete_expired_costs_one_command() {
     let redis = Redis::start(&[]).unwrap();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let now = Timestamp::from(SystemTime::now());
@@ -278,6 +282,6 @@ async fn what_has_expired_costs_no_command() {
     }
     let before = commands(&redis);
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    assert_eq!(commands(&redis), before + 1, "nothing but the question how many there were");
+    assert_eq!(commands(&redis), before + 1, "only the command that counts the records");
     assert_eq!(storage.size().await.unwrap(), 50);
 }

@@ -1,4 +1,4 @@
-//! Before a real origin that we did not write: nginx. Skipped, and said so, where there is none.
+//! The layer in front of nginx, a real origin. Skipped with a message if nginx is missing.
 
 use std::fs;
 use std::net::TcpListener;
@@ -125,7 +125,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn files_are_served_from_the_store_and_confirmed_when_stale() {
+async fn files_are_stored_and_revalidated() {
     let Some(cache) = Fixture::start().await else { return };
     let first = cache.ask("/text.txt", &[]).await;
     assert_eq!((first.0, first.1), (StatusCode::OK, "miss"));
@@ -142,7 +142,7 @@ async fn files_are_served_from_the_store_and_confirmed_when_stale() {
 }
 
 #[tokio::test]
-async fn compressed_and_plain_are_kept_apart() {
+async fn compressed_and_plain_variants_are_separate() {
     let Some(cache) = Fixture::start().await else { return };
     let plain = cache.ask("/text.txt", &[]).await.3;
     for word in ["miss", "hit"] {
@@ -155,7 +155,7 @@ async fn compressed_and_plain_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn ranges_and_preconditions_agree_with_the_origins() {
+async fn ranges_and_preconditions_match_the_origin() {
     let Some(cache) = Fixture::start().await else { return };
     let whole = cache.ask("/large.bin", &[]).await;
     assert!(whole.3 == large());
@@ -183,7 +183,7 @@ async fn ranges_and_preconditions_agree_with_the_origins() {
 }
 
 #[tokio::test]
-async fn redirects_errors_and_what_must_not_be_stored() {
+async fn redirects_and_errors_follow_cache_control() {
     let Some(cache) = Fixture::start().await else { return };
     assert_eq!((cache.word("/moved").await, cache.word("/moved").await), ("miss", "hit"));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The example as it is started from a command line, and what it tells Prometheus.
+//! The example as started from a command line, and the metrics that it gives to Prometheus.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ fn sample(scraped: &str, name: &str, labels: &[&str]) -> Option<f64> {
 }
 
 #[test]
-fn a_scrape_tells_of_hits_and_misses_and_of_times() {
+fn scrape_reports_outcomes_and_durations() {
     let mut program = Command::new(example("prometheus"));
     program.args(["--listen", "127.0.0.1:0"]);
     let running = Running::start(program);

@@ -1,4 +1,4 @@
-//! A store from one address: what is opened, and what an address that cannot be used is told.
+//! Storages opened from an address, and the errors for addresses that cannot be used.
 
 use std::error::Error as StdError;
 
@@ -13,7 +13,7 @@ async fn keeps(storage: &BoxStorage) {
     assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "kept");
 }
 
-/// An error and everything that caused it, as a program would show it.
+/// Returns the text of an error and of all its sources, as a program would print it.
 fn told(error: &Error) -> String {
     let mut text = format!("{error:?} {error}");
     let mut source = error.source();
@@ -25,7 +25,7 @@ fn told(error: &Error) -> String {
 }
 
 #[tokio::test]
-async fn memory_sqlite_and_a_directory_are_opened_with_their_options() {
+async fn local_storages_open_with_their_options() {
     keeps(&connect("memory:").await.unwrap()).await;
     keeps(&connect("memory:?max_bytes=100000").await.unwrap()).await;
     keeps(&connect("sqlite::memory:").await.unwrap()).await;
@@ -53,7 +53,7 @@ async fn memory_sqlite_and_a_directory_are_opened_with_their_options() {
 }
 
 #[tokio::test]
-async fn a_bound_in_the_address_is_the_bound() {
+async fn address_sets_the_bound() {
     let storage = connect("memory:?max_bytes=100000").await.unwrap();
     assert!(storage.max_record_len() < 100_000);
     let refused = storage.write(Key::head([1; 16]), Record::new(vec![0; 100_000], Timestamp::NEVER)).await;
@@ -61,7 +61,7 @@ async fn a_bound_in_the_address_is_the_bound() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
+async fn bad_addresses_are_explained_without_secrets() {
     let wrong = [
         ("", "scheme"),
         ("cache.sqlite", "sqlite://PATH"),
@@ -131,8 +131,8 @@ async fn are_named(wrong: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
-    // Nobody listens on port 1.
+async fn unreachable_redis_fails_on_first_use() {
+    // No server listens on port 1.
     let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
     connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
     for address in [
@@ -156,7 +156,7 @@ async fn a_server_that_is_down_is_no_error_before_it_is_asked() {
 }
 
 #[tokio::test]
-async fn a_mongodb_that_is_down_is_no_error_before_it_is_asked() {
+async fn unreachable_mongodb_fails_on_first_use() {
     let address = "mongodb://app:secret@127.0.0.1:1/app?authSource=admin&serverSelectionTimeoutMS=200";
     let storage = connect(address).await.unwrap();
     let error = storage.read(Key::head([1; 16])).await.unwrap_err();
@@ -169,7 +169,7 @@ async fn a_mongodb_that_is_down_is_no_error_before_it_is_asked() {
 }
 
 #[tokio::test]
-async fn what_the_program_says_comes_before_the_address() {
+async fn builder_overrides_the_address() {
     let name = "redis://127.0.0.1:1/?cache_name=a%7B&connections=3";
     assert!(RedisStorage::builder(name).build().is_err());
     assert!(RedisStorage::builder(name).cache_name("fine").build().is_ok());
@@ -183,7 +183,7 @@ mod dynamodb {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_wrong_with_an_address_is_named_and_its_secrets_are_not() {
+    async fn bad_addresses_are_explained_without_secrets() {
         are_named(&[
             ("dynamodb:app", "dynamodb://TABLE?region=REGION"),
             ("dynamodb://a%20secret", "3 to 255 letters"),
@@ -208,7 +208,7 @@ mod dynamodb {
     }
 
     #[test]
-    fn every_option_is_taken_and_what_the_program_says_comes_first() {
+    fn options_are_accepted_and_builder_overrides() {
         let options = "region=eu-central-1&endpoint=http%3A%2F%2Flocalhost%3A8000&create_if_missing=true\
                        &eventually_consistent=true&connect_timeout=0.5&response_timeout=2";
         for address in [

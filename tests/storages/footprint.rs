@@ -38,12 +38,12 @@ async fn futures_of_sqlite_are_small() {
 
 #[cfg(feature = "directory")]
 #[tokio::test]
-async fn futures_of_a_directory_are_small() {
+async fn futures_of_directory_are_small() {
     let folder = tempfile::tempdir().unwrap();
     check("directory", &tower_response_cache::storage::DirectoryStorage::open(folder.path()).await.unwrap());
 }
 
-// Nobody is asked: a server that is away is no error when a storage is made.
+// Creating a storage does not connect, so no server is needed.
 
 #[cfg(feature = "redis")]
 #[tokio::test]

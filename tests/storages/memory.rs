@@ -1,4 +1,4 @@
-//! The memory storage's bound: what it holds, what it evicts, what it refuses.
+//! The bound of the memory storage: which records it keeps, evicts and refuses.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -40,11 +40,11 @@ async fn held(storage: &MemoryStorage) -> u64 {
 }
 
 #[tokio::test]
-async fn the_bound_is_kept_and_nearly_used() {
+async fn bound_is_kept_and_nearly_used() {
     let storage = small();
     for number in 0..3000 {
         storage.write(entry(number), record(20_000)).await.unwrap();
-        assert!(storage.read(entry(number)).await.unwrap().is_some(), "what was just written was evicted");
+        assert!(storage.read(entry(number)).await.unwrap().is_some(), "the record just written was evicted");
     }
     let held = held(&storage).await;
     assert!(held <= 4 * MIB, "{held} bytes are held");
@@ -52,7 +52,7 @@ async fn the_bound_is_kept_and_nearly_used() {
 }
 
 #[tokio::test]
-async fn small_records_count_with_what_they_cost() {
+async fn small_records_count_their_overhead() {
     let storage = small();
     for number in 0..100_000 {
         storage.write(entry(number), record(0)).await.unwrap();
@@ -62,7 +62,7 @@ async fn small_records_count_with_what_they_cost() {
 }
 
 #[tokio::test]
-async fn an_evicted_entry_goes_whole() {
+async fn eviction_removes_whole_entries() {
     let storage = small();
     let (mut written_whole, mut whole, mut evicted) = (Vec::new(), 0, 0);
     for number in 0..100 {
@@ -70,7 +70,7 @@ async fn an_evicted_entry_goes_whole() {
         for part in 0..4 {
             storage.write(chunk(number, part), record(20_000)).await.unwrap();
         }
-        // An entry may be evicted while it is written; what is written afterwards begins it anew.
+        // An entry may be evicted while it is written. The next write then begins a new entry.
         if storage.contains(entry(number)).await.unwrap() && storage.contains(chunk(number, 0)).await.unwrap()
         {
             written_whole.push(entry(number));
@@ -92,7 +92,7 @@ async fn an_evicted_entry_goes_whole() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_drive_out_what_is_used_often() {
+async fn scan_does_not_evict_frequent_entries() {
     let storage = small();
     for number in 0..100 {
         storage.write(entry(number), record(10_000)).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_scan_does_not_drive_out_what_is_used_often() {
 }
 
 #[tokio::test]
-async fn an_entry_grows_by_chunks_to_half_of_the_bound_in_a_full_store() {
+async fn entry_grows_to_half_the_bound() {
     let storage = small();
     for number in 0..1000 {
         storage.write(entry(number), record(10_000)).await.unwrap();
@@ -135,7 +135,7 @@ async fn an_entry_grows_by_chunks_to_half_of_the_bound_in_a_full_store() {
 }
 
 #[tokio::test]
-async fn replacing_and_deleting_give_the_room_back() {
+async fn replacing_and_deleting_free_space() {
     let storage = small();
     let longest = storage.max_record_len() - Record::OVERHEAD;
     for len in [longest, 10, longest, longest] {
@@ -151,7 +151,7 @@ async fn replacing_and_deleting_give_the_room_back() {
 }
 
 #[tokio::test]
-async fn a_refused_record_leaves_the_others_of_its_entry() {
+async fn refused_record_keeps_rest_of_entry() {
     let storage = small();
     let head = record(100);
     storage.write(entry(1), head.clone()).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_refused_record_leaves_the_others_of_its_entry() {
 }
 
 #[tokio::test]
-async fn a_hit_copies_no_bytes() {
+async fn hit_copies_no_bytes() {
     let storage = small();
     let bytes = Bytes::from(vec![1; 100_000]);
     for key in [entry(1), chunk(1, 0)] {
@@ -177,7 +177,7 @@ async fn a_hit_copies_no_bytes() {
 }
 
 #[tokio::test]
-async fn bounds_of_any_size_hold_or_refuse() {
+async fn any_bound_holds_or_refuses_records() {
     for max_bytes in [0, 1, 199, 2048, 10_000, 100_000, MIB - 1, MIB, u64::MAX / 2, u64::MAX] {
         let storage = MemoryStorage::builder().max_bytes(max_bytes).build();
         for len in [0, 100, 700, 2000, 40_000, 500_000] {
@@ -193,7 +193,7 @@ async fn bounds_of_any_size_hold_or_refuse() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn entries_that_evict_each_other_lose_no_more_than_that() {
+async fn concurrent_evictions_return_no_older_record() {
     let storage = small();
     let tasks: Vec<_> = (0..8)
         .map(|task| {
@@ -221,14 +221,14 @@ async fn entries_that_evict_each_other_lose_no_more_than_that() {
     assert!(held(&storage).await <= 4 * MIB);
 }
 
-/// What the storage counts.
+/// Returns the number of bytes that the storage counts.
 fn counted(storage: &MemoryStorage) -> u64 {
     let shown = format!("{storage:?}");
     shown.split("bytes: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
-async fn an_entry_drops_released_bodies_first() {
+async fn entry_drops_released_bodies_first() {
     let storage = small();
     let body = |slot: u8, part| entry(1).sibling(Kind::Chunk, [slot; 16], part);
     storage.write(entry(1), record(100)).await.unwrap();
@@ -240,7 +240,7 @@ async fn an_entry_drops_released_bodies_first() {
     let of = |slot| [0, 1, 2, 3, 4].map(|part| body(slot, part));
     storage.retain(&of(2), Retain::AtMost(Timestamp::from_secs(1))).await.unwrap();
     storage.write(body(4, 0), record(500_000)).await.unwrap();
-    assert!(storage.contains_all(&of(1)).await.unwrap(), "a body that nothing replaced is gone");
+    assert!(storage.contains_all(&of(1)).await.unwrap(), "a body that was not released is gone");
     assert!(!storage.contains_all(&of(2)).await.unwrap());
     assert!(!storage.contains(body(2, 4)).await.unwrap(), "a piece of a body is left");
     storage.write(body(5, 0), record(500_000)).await.unwrap();
@@ -252,7 +252,7 @@ async fn an_entry_drops_released_bodies_first() {
 const URI: &str = "http://example.com/";
 
 #[tokio::test]
-async fn variants_of_old_make_room_for_new_ones() {
+async fn old_variants_make_room_for_new() {
     let origin = Origin::new(|_| {
         response(&[("cache-control", "max-age=60"), ("vary", "user-agent")], vec![b'x'; 10_000])
     });
@@ -272,7 +272,7 @@ async fn variants_of_old_make_room_for_new_ones() {
 }
 
 #[tokio::test]
-async fn a_changing_large_body_is_always_stored() {
+async fn changing_large_body_is_always_stored() {
     let mut version = 0_u8;
     let origin = Origin::new(move |_| {
         version = version.wrapping_add(1);
@@ -291,7 +291,7 @@ async fn a_changing_large_body_is_always_stored() {
 }
 
 #[tokio::test]
-async fn reloads_do_not_end_the_caching_of_a_file() {
+async fn repeated_reloads_do_not_stop_caching() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=3600")], vec![b'x'; 50_000]));
     let storage = MemoryStorage::builder().max_bytes(MIB).build();
     let fixture = Fixture::with(origin, storage, |builder| builder.shared(true).chunk_bytes(16_384));
@@ -306,7 +306,7 @@ async fn reloads_do_not_end_the_caching_of_a_file() {
 }
 
 #[tokio::test]
-async fn groups_that_a_remote_names_stay_within_the_bound() {
+async fn remote_group_names_stay_within_bound() {
     let mut number = 0;
     let origin = Origin::new(move |_| {
         number += 1;
@@ -326,7 +326,7 @@ async fn groups_that_a_remote_names_stay_within_the_bound() {
 }
 
 #[tokio::test]
-async fn a_form_that_is_decoded_later_is_counted() {
+async fn later_decoded_form_is_counted() {
     let from = MemoryStorage::builder().max_bytes(16 * MIB).build();
     let origin = Origin::new(|_| {
         let fields: Vec<(String, String)> = (0..60).map(|n| (format!("x-{n}"), "v".into())).collect();
@@ -353,7 +353,7 @@ async fn a_form_that_is_decoded_later_is_counted() {
 }
 
 #[tokio::test]
-async fn a_new_working_set_replaces_the_old_one() {
+async fn new_working_set_replaces_old() {
     let storage = small();
     let mut hits = 0;
     for (from, rounds) in [(0, 5), (10_000, 5)] {
@@ -373,7 +373,7 @@ async fn a_new_working_set_replaces_the_old_one() {
 }
 
 #[tokio::test]
-async fn listings_let_others_run_and_give_nothing_twice() {
+async fn listings_yield_to_tasks_without_duplicates() {
     let storage = MemoryStorage::builder().max_bytes(32 * MIB).build();
     for number in 0..5_000 {
         storage.write(entry(number), record(10)).await.unwrap();
@@ -396,7 +396,7 @@ async fn listings_let_others_run_and_give_nothing_twice() {
             }
             std::task::Poll::Pending => {
                 (waits, run) = (waits + 1, 0);
-                // What is removed and comes again meanwhile, and what is new.
+                // Meanwhile, a record is removed and written again, and a new one is written.
                 for number in [waits * 7 % 5_000, 20_000 + waits] {
                     storage.delete(entry(number)).await.unwrap();
                     storage.write(entry(number), record(10)).await.unwrap();

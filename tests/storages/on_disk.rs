@@ -51,7 +51,7 @@ pub fn start(test: &str, path: &Path, number: u64) -> Child {
 
 const ENTRIES: u8 = 8;
 
-/// An entry's body, as its head tells it: which chunks, how many, how long and of what.
+/// An entry's body as described by its head: the chunks' id, their number and their length.
 struct Body {
     id: [u8; 16],
     parts: u32,
@@ -124,7 +124,7 @@ pub fn kill_two(test: &str, path: &Path) {
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut written = output.bytes().filter(|byte| matches!(byte, Ok(b'+')));
         let entries = fastrand::usize(1..20);
-        assert_eq!(written.by_ref().take(entries).count(), entries, "it ended by itself");
+        assert_eq!(written.by_ref().take(entries).count(), entries, "the process ended by itself");
         // Anywhere within the next entry.
         (0..fastrand::u32(..30_000)).for_each(|_| std::hint::spin_loop());
         child.kill().unwrap();
@@ -132,7 +132,7 @@ pub fn kill_two(test: &str, path: &Path) {
     }
 }
 
-/// Asserts that every entry has its whole body; says how many there are.
+/// Asserts that every entry has its whole body, and returns the number of entries.
 pub async fn whole_entries(storage: &impl Storage) -> usize {
     let mut whole = 0;
     for n in 0..ENTRIES {
@@ -148,7 +148,7 @@ pub async fn whole_entries(storage: &impl Storage) -> usize {
     whole
 }
 
-/// Writes records of 100,000 bytes until the store is full, which it has to become; says which.
+/// Writes records of 100,000 bytes until the storage is full, and returns their numbers.
 pub async fn fill(storage: &impl Storage) -> Vec<u8> {
     let mut kept = Vec::new();
     let error = loop {
@@ -157,13 +157,13 @@ pub async fn fill(storage: &impl Storage) -> Vec<u8> {
             Ok(()) => kept.push(number),
             Err(error) => break error,
         }
-        assert!(kept.len() < 200, "it never fills");
+        assert!(kept.len() < 200, "the storage never reports that it is full");
     };
     assert_eq!(error.kind(), tower_response_cache::ErrorKind::Full, "{error:?}");
     kept
 }
 
-/// Asserts that what [`fill`] wrote is there.
+/// Asserts that the storage has the records that [`fill`] wrote.
 pub async fn is_filled(storage: &impl Storage, kept: &[u8]) {
     for number in kept {
         let there = storage.read(head(*number)).await.unwrap().unwrap();

@@ -45,7 +45,7 @@ const MAX_POLLS: u8 = 100;
 ///
 /// The operation has taken effect or not, and the storage remains usable. It must give back a lock, a connection or a place in
 /// a queue that the operation held.
-pub async fn dropped_futures_leave_old_or_new<H: Harness>(harness: &H) {
+pub async fn dropped_futures_are_atomic<H: Harness>(harness: &H) {
     for (operation, allowed) in OPERATIONS {
         let storage = open(harness).await;
         for polls in 0..MAX_POLLS {

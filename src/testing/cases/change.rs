@@ -18,7 +18,7 @@ pub async fn delete_is_idempotent<H: Harness>(harness: &H) {
 }
 
 /// Checks that `delete_many` counts the records that it removes (clause 5).
-pub async fn delete_many_counts_what_was_there<H: Harness>(harness: &H) {
+pub async fn delete_many_counts_removed_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for part in 0..5 {
         storage.write(chunk(1, part), record("x")).await.unwrap();
@@ -33,7 +33,7 @@ pub async fn delete_many_counts_what_was_there<H: Harness>(harness: &H) {
 /// Checks that `retain` and `delete_many` take two thousand keys (clauses 5 and 9).
 ///
 /// These are more than drivers send in one command. One key appears twice, and some have no record.
-pub async fn many_keys_at_once_are_all_counted<H: Harness>(harness: &H) {
+pub async fn thousands_of_keys_at_once<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let count = 1500;
     let written = join_all((0..count).map(|part| storage.write(chunk(1, part), record("x")))).await;
@@ -52,7 +52,7 @@ pub async fn many_keys_at_once_are_all_counted<H: Harness>(harness: &H) {
 /// Checks that `contains_all` returns true if all records exist (clause 17).
 ///
 /// It may or may not notice that one is missing, but it must always answer alike.
-pub async fn contains_all_is_true_of_what_is_there<H: Harness>(harness: &H) {
+pub async fn contains_all_of_existing_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let keys: Vec<Key> = (0..600).map(|part| chunk(1, part)).collect();
     let written = join_all(keys.iter().map(|key| storage.write(*key, record("x")))).await;
@@ -66,7 +66,7 @@ pub async fn contains_all_is_true_of_what_is_there<H: Harness>(harness: &H) {
 }
 
 /// Checks that `clear` removes every record, and leaves the storage usable (clause 6).
-pub async fn clear_removes_everything<H: Harness>(harness: &H) {
+pub async fn clear_removes_all_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for number in 0..20 {
         storage.write(head(number), record("x")).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn clear_removes_everything<H: Harness>(harness: &H) {
 }
 
 /// Checks that `clear` spares a cache whose name begins with the same letters (clause 6).
-pub async fn clear_spares_the_neighbours<H: Harness>(harness: &H) {
+pub async fn clear_spares_other_caches<H: Harness>(harness: &H) {
     let own = harness.open("neighbour").await.unwrap();
     let neighbour = harness.open("neighbour2").await.unwrap();
     neighbour.write(head(1), record("neighbour")).await.unwrap();
@@ -94,7 +94,7 @@ pub async fn clear_spares_the_neighbours<H: Harness>(harness: &H) {
 /// Checks that names with special characters are kept apart, or refused (clause 15).
 ///
 /// The characters have a meaning in shells, globs, quotes or paths.
-pub async fn hostile_names_are_kept_apart_or_refused<H: Harness>(harness: &H) {
+pub async fn hostile_names_are_separate_or_refused<H: Harness>(harness: &H) {
     if !harness.shares() {
         return;
     }
@@ -154,7 +154,7 @@ const MAX_TRIED: usize = 64 * 1024 * 1024;
 /// Checks that records up to `max_record_len` are accepted (clauses 1 and 13).
 ///
 /// A storage that accepts less than it announces could lose the new record and the old one.
-pub async fn the_longest_record_is_taken<H: Harness>(harness: &H) {
+pub async fn longest_record_is_accepted<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let longest = storage.max_record_len();
     if longest > MAX_TRIED {
@@ -170,7 +170,7 @@ pub async fn the_longest_record_is_taken<H: Harness>(harness: &H) {
 }
 
 /// Checks that a longer record is refused, and the current one stays (clause 13).
-pub async fn too_long_is_refused_and_the_old_one_stays<H: Harness>(harness: &H) {
+pub async fn too_long_record_is_refused<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let longest = storage.max_record_len();
     if longest > MAX_TRIED {

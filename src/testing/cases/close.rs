@@ -5,7 +5,7 @@ use super::*;
 /// Checks that all changes are written when `close` has returned (clause 19).
 ///
 /// They are read through a handle that is opened afterwards. Calls on the closed storage must return, even if with an error.
-pub async fn close_writes_everything_that_was_taken<H: Harness>(harness: &H) {
+pub async fn close_writes_all_changes<H: Harness>(harness: &H) {
     let storage = harness.open("closed").await.unwrap();
     storage.clear().await.unwrap();
     for number in 0..50 {
@@ -37,7 +37,7 @@ pub async fn close_writes_everything_that_was_taken<H: Harness>(harness: &H) {
 }
 
 /// Checks that `check` succeeds, and changes no record.
-pub async fn check_says_that_it_works<H: Harness>(harness: &H) {
+pub async fn check_succeeds<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.check().await.unwrap();
     storage.write(head(1), record("x")).await.unwrap();
@@ -49,7 +49,7 @@ pub async fn check_says_that_it_works<H: Harness>(harness: &H) {
 /// Checks that the usage follows the records, and stays within the bound (clause 8).
 ///
 /// Checks nothing if the storage has no bound, or does not count its bytes.
-pub async fn usage_grows_and_falls_with_the_records<H: Harness>(harness: &H) {
+pub async fn usage_follows_the_records<H: Harness>(harness: &H) {
     const MAX_BYTES: u64 = 4 << 20;
     const LEN: u64 = 50_000;
     let Some(storage) = harness.open_bounded(MAX_BYTES).await else { return };
@@ -74,7 +74,7 @@ pub async fn usage_grows_and_falls_with_the_records<H: Harness>(harness: &H) {
 ///
 /// It remains while several times the bound is written, and is evicted like others after the hold has ended. Checks nothing if
 /// the storage has no bound.
-pub async fn a_held_entry_is_evicted_last<H: Harness>(harness: &H) {
+pub async fn held_entry_is_evicted_last<H: Harness>(harness: &H) {
     const MAX_BYTES: u64 = 4 << 20;
     const LEN: usize = 100_000;
     const PARTS: u32 = 8;

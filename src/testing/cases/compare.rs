@@ -6,7 +6,7 @@ use super::*;
 use crate::storage::Stamp;
 
 /// Checks that `write_if` writes only if the stamp is the current one (clause 4).
-pub async fn write_if_wants_the_stamp_that_is_there<H: Harness>(harness: &H) {
+pub async fn write_if_compares_current_stamp<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let (first, second) = (record("first"), record("second"));
     storage.write(head(1), first.clone()).await.unwrap();
@@ -21,7 +21,7 @@ pub async fn write_if_wants_the_stamp_that_is_there<H: Harness>(harness: &H) {
 }
 
 /// Checks that `write_if` creates a record only if `seen` is `None` (clause 4).
-pub async fn write_if_for_an_empty_place<H: Harness>(harness: &H) {
+pub async fn write_if_creates_absent_record<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     assert!(!storage.write_if(head(1), Some(Stamp::random()), record("x")).await.unwrap());
     assert!(storage.read(head(1)).await.unwrap().is_none());
@@ -32,7 +32,7 @@ pub async fn write_if_for_an_empty_place<H: Harness>(harness: &H) {
 /// Checks that `write_if` returns true if its record is already stored (clause 4).
 ///
 /// A driver may send a write twice.
-pub async fn write_if_says_true_to_its_own_record<H: Harness>(harness: &H) {
+pub async fn write_if_accepts_repeated_write<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let own = record("own");
     for seen in [None, None, Some(Stamp::random()), Some(own.stamp())] {
@@ -42,7 +42,7 @@ pub async fn write_if_says_true_to_its_own_record<H: Harness>(harness: &H) {
 }
 
 /// Checks that a deleted record counts as absent (clause 4).
-pub async fn write_if_after_a_deletion<H: Harness>(harness: &H) {
+pub async fn write_if_after_delete<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let deleted = record("deleted");
     storage.write(head(1), deleted.clone()).await.unwrap();
@@ -52,7 +52,7 @@ pub async fn write_if_after_a_deletion<H: Harness>(harness: &H) {
 }
 
 /// Checks that one of 32 concurrent `write_if` calls wins (clause 4).
-pub async fn many_compare_and_one_wins<H: Harness>(harness: &H) {
+pub async fn concurrent_write_if_has_one_winner<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let mut seen = None;
     for _ in 0..5 {
@@ -72,7 +72,7 @@ pub async fn many_compare_and_one_wins<H: Harness>(harness: &H) {
 }
 
 /// Checks that concurrent tasks lose no increment of a counter (clause 4).
-pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
+pub async fn concurrent_increments_are_all_counted<H: Harness>(harness: &H) {
     const TASKS: usize = 8;
     const STEPS: usize = 10;
     let storage = open(harness).await;
@@ -102,7 +102,7 @@ pub async fn compared_increments_are_all_counted<H: Harness>(harness: &H) {
 }
 
 /// Checks that `read` and `write_if` agree on an expired record (clauses 4 and 8).
-pub async fn what_read_hides_write_if_counts_as_absent<H: Harness>(harness: &H) {
+pub async fn read_and_write_if_agree_on_expired<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let expired = Record::new("old", Timestamp::from_secs(1));
     storage.write(head(1), expired.clone()).await.unwrap();

@@ -45,7 +45,7 @@ pub async fn values_lists_heads_and_variants<H: Harness>(harness: &H) {
 /// Checks that a listing is complete during concurrent changes (clause 7).
 ///
 /// A record that exists from its beginning to its end is listed once.
-pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
+pub async fn listings_are_complete_during_changes<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for number in 0..100 {
         storage.write(head(number), record("stays")).await.unwrap();
@@ -78,7 +78,7 @@ pub async fn listings_bear_changes_meanwhile<H: Harness>(harness: &H) {
 }
 
 /// Checks that an unfinished listing blocks no other operation (clauses 7 and 12).
-pub async fn a_listing_left_half_way_holds_nobody_up<H: Harness>(harness: &H) {
+pub async fn unfinished_listing_blocks_nothing<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for number in 0..50 {
         storage.write(head(number), record("x")).await.unwrap();

@@ -10,7 +10,7 @@ use super::*;
 use crate::storage::Retain;
 
 /// Checks that an absent record is `None` (clause 1).
-pub async fn absent_is_none<H: Harness>(harness: &H) {
+pub async fn absent_record_is_none<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     assert!(storage.read(head(1)).await.unwrap().is_none());
     assert!(!storage.contains(head(1)).await.unwrap());
@@ -20,7 +20,7 @@ pub async fn absent_is_none<H: Harness>(harness: &H) {
 /// Checks that payload, stamp and retention time are read as they were written (clause 1).
 ///
 /// The payloads have the lengths around which storages and the cache change their ways, up to 5 MiB.
-pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
+pub async fn records_are_read_as_written<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let chunk = 128 * 1024;
     for len in [0, 1, 2, 255, 256, chunk - 1, chunk, chunk + 1, 5 * 1024 * 1024] {
@@ -42,7 +42,7 @@ pub async fn bytes_come_back_exactly<H: Harness>(harness: &H) {
 /// Checks that a write replaces the whole record (clause 3).
 ///
 /// The new record is longer, shorter and empty.
-pub async fn a_write_replaces_the_whole_record<H: Harness>(harness: &H) {
+pub async fn write_replaces_whole_record<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for text in ["first", "a longer one", "x", ""] {
         storage.write(head(1), record(text)).await.unwrap();
@@ -52,7 +52,7 @@ pub async fn a_write_replaces_the_whole_record<H: Harness>(harness: &H) {
 }
 
 /// Checks that readers see a whole record while it is replaced (clause 3).
-pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) {
+pub async fn concurrent_readers_see_whole_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let whole = |letter: u8| vec![letter; 50_000 + 100 * usize::from(letter)];
     storage.write(head(1), record(whole(b'a'))).await.unwrap();
@@ -84,7 +84,7 @@ pub async fn readers_see_the_old_record_or_the_new_one<H: Harness>(harness: &H) 
 }
 
 /// Checks that a read sees the writes and deletions before it (clause 2).
-pub async fn a_read_sees_what_was_written_before<H: Harness>(harness: &H) {
+pub async fn read_sees_earlier_changes<H: Harness>(harness: &H) {
     let (storage, other) = {
         let storage = open(harness).await;
         (storage.clone(), storage)
@@ -98,7 +98,7 @@ pub async fn a_read_sees_what_was_written_before<H: Harness>(harness: &H) {
 }
 
 /// Checks that keys which differ in one field have different records (clause 1).
-pub async fn keys_of_one_entry_do_not_mix<H: Harness>(harness: &H) {
+pub async fn keys_are_distinct_in_every_field<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let keys = [
         head(1),
@@ -149,7 +149,7 @@ pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
 }
 
 /// Checks that damaged bytes count as an absent record (clause 14).
-pub async fn foreign_bytes_are_absent<H: Harness>(harness: &H) {
+pub async fn damaged_bytes_are_absent<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), record("good")).await.unwrap();
     if harness.damage(&storage, head(1)).await {

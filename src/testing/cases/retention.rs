@@ -11,7 +11,7 @@ fn until(secs: u64) -> Timestamp {
 }
 
 /// Checks that the retention time is kept to the millisecond (clause 8).
-pub async fn retention_is_exact<H: Harness>(harness: &H) {
+pub async fn retention_time_is_exact<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for millis in [4_000_000_000_001, 4_000_000_000_999, 9_000_000_000_000] {
         let time = Timestamp::from_millis(millis);
@@ -24,7 +24,7 @@ pub async fn retention_is_exact<H: Harness>(harness: &H) {
 ///
 /// A storage that counts in signed numbers or in seconds must not turn a late time into an early one. A late time may become a
 /// later one; a record with an early time may be hidden.
-pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
+pub async fn extreme_retention_times_are_kept<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let last = i64::MAX as u64;
     let far = [last / 1000, last / 1000 + 1, last - 1, last, last + 1, u64::MAX - 1];
@@ -47,7 +47,7 @@ pub async fn times_at_the_ends_are_kept<H: Harness>(harness: &H) {
 }
 
 /// Checks that a record with `Timestamp::NEVER` does not expire (clause 8).
-pub async fn never_has_no_end<H: Harness>(harness: &H) {
+pub async fn never_does_not_expire<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), Record::new("x", Timestamp::NEVER)).await.unwrap();
     assert!(storage.read(head(1)).await.unwrap().unwrap().retain_until().is_never());
@@ -60,7 +60,7 @@ pub async fn never_has_no_end<H: Harness>(harness: &H) {
 }
 
 /// Checks that `retain` changes the retention time only (clause 9).
-pub async fn retain_moves_time_and_nothing_else<H: Harness>(harness: &H) {
+pub async fn retain_changes_only_the_time<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let written = Record::new("payload", until(100));
     storage.write(head(1), written.clone()).await.unwrap();
@@ -74,7 +74,7 @@ pub async fn retain_moves_time_and_nothing_else<H: Harness>(harness: &H) {
 }
 
 /// Checks that `AtLeast` never shortens and `AtMost` never lengthens (clause 9).
-pub async fn retain_never_goes_the_other_way<H: Harness>(harness: &H) {
+pub async fn retain_respects_its_direction<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     storage.write(head(1), Record::new("x", until(100))).await.unwrap();
     for retain in [Retain::AtLeast(until(10)), Retain::AtMost(until(1000)), Retain::AtMost(Timestamp::NEVER)]
@@ -85,7 +85,7 @@ pub async fn retain_never_goes_the_other_way<H: Harness>(harness: &H) {
 }
 
 /// Checks that `retain` skips absent records, and counts the others (clause 9).
-pub async fn retain_counts_what_is_there<H: Harness>(harness: &H) {
+pub async fn retain_counts_existing_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for part in 0..5 {
         storage.write(chunk(1, part), Record::new("x", until(1))).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn retain_counts_what_is_there<H: Harness>(harness: &H) {
 }
 
 /// Checks that concurrent `retain` and `write_if` calls lose neither change (clauses 4 and 9).
-pub async fn retain_and_write_if_lose_neither<H: Harness>(harness: &H) {
+pub async fn concurrent_retain_and_write_if<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     for round in 0..20_u64 {
         let first = Record::new("first", until(100));
@@ -121,7 +121,7 @@ pub async fn retain_and_write_if_lose_neither<H: Harness>(harness: &H) {
 /// Checks that `delete_expired` removes the expired records and no others (clause 10).
 ///
 /// A record that expires a millisecond later stays.
-pub async fn delete_expired_takes_what_is_due_and_nothing_else<H: Harness>(harness: &H) {
+pub async fn delete_expired_removes_only_expired<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let now = until(100);
     let later = Timestamp::from_millis(now.as_millis() + 1);

@@ -7,7 +7,7 @@ use super::*;
 use crate::storage::Retain;
 
 /// Checks that clones share their records (clause 11).
-pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
+pub async fn clones_share_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let clone = storage.clone();
     clone.write(head(1), record("shared")).await.unwrap();
@@ -17,7 +17,7 @@ pub async fn clones_are_handles_of_one_store<H: Harness>(harness: &H) {
 }
 
 /// Checks that sixteen concurrent writers lose no record (clauses 2 and 11).
-pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
+pub async fn concurrent_writers_lose_nothing<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let tasks = (0..16_u8).map(|task| {
         let storage = storage.clone();
@@ -43,7 +43,7 @@ pub async fn many_writers_lose_nothing<H: Harness>(harness: &H) {
 ///
 /// The handles are opened separately, and both have read the records before, so that they may have cached them. Checks
 /// nothing if the harness does not share names.
-pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
+pub async fn second_handle_sees_every_change<H: Harness>(harness: &H) {
     if !harness.shares() {
         return;
     }
@@ -105,7 +105,7 @@ pub async fn a_warm_second_handle_sees_every_change<H: Harness>(harness: &H) {
 /// Checks that a storage that is opened again has its records (clause 11).
 ///
 /// Checks nothing if the harness neither shares names nor persists.
-pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
+pub async fn reopened_storage_has_its_records<H: Harness>(harness: &H) {
     let written = record(vec![5; 300_000]);
     if harness.shares() {
         let (one, other) = (harness.open("shared").await.unwrap(), harness.open("shared").await.unwrap());
@@ -137,7 +137,7 @@ pub async fn a_reopened_store_has_what_was_written<H: Harness>(harness: &H) {
 /// Checks that records of every kind count towards the bound, and are evicted (clause 8).
 ///
 /// Checks nothing if the storage has no bound.
-pub async fn records_of_every_kind_count_and_go<H: Harness>(harness: &H) {
+pub async fn every_kind_is_counted_and_evicted<H: Harness>(harness: &H) {
     const MAX_BYTES: u64 = 512 * 1024;
     const LEN: u64 = 4000;
     for kind in Kind::ALL {

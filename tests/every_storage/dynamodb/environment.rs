@@ -18,13 +18,11 @@ const HEAD: Key = Key::head([7; 16]);
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
     vec![
-        trial("environment", kind, "a_credential_process_is_run", |place| Box::pin(process(place))),
-        trial("environment", kind, "proxies_are_used_but_for_exempted_hosts", |place| {
+        trial("environment", kind, "credential_process_is_run", |place| Box::pin(process(place))),
+        trial("environment", kind, "proxies_are_used_except_for_exempted_hosts", |place| {
             Box::pin(proxies(place))
         }),
-        trial("environment", kind, "errors_name_why_credentials_are_missing", |place| {
-            Box::pin(missing(place))
-        }),
+        trial("environment", kind, "errors_explain_missing_credentials", |place| Box::pin(missing(place))),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! What is in the table: as the docs say, within DynamoDB's bounds, and beside what others keep there.
+//! The items in the table: their documented format, DynamoDB's limits, and items of other programs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,10 +24,10 @@ macro_rules! cases {
 }
 
 cases![
-    an_item_is_what_the_docs_say,
-    the_longest_record_fits_under_the_longest_names,
-    items_of_others_are_left_alone_and_are_no_records,
-    what_is_over_and_not_yet_dropped_is_a_miss,
+    item_format_matches_the_docs,
+    longest_record_fits_under_longest_names,
+    foreign_items_are_ignored_and_kept,
+    expired_but_undeleted_record_is_a_miss,
 ];
 
 const HEAD: Key = Key::head([7; 16]);
@@ -52,7 +52,7 @@ fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-async fn an_item_is_what_the_docs_say(place: &Place) {
+async fn item_format_matches_the_docs(place: &Place) {
     let storage = store(place, "docs").await;
     let record = Record::new("payload", Timestamp::from_millis(4_000_000_000_001));
     storage.write(HEAD, record.clone()).await.unwrap();
@@ -76,12 +76,16 @@ async fn an_item_is_what_the_docs_say(place: &Place) {
     let mut never = expected.clone();
     never.remove("expires");
     never.insert("until".to_owned(), number(u64::MAX));
-    assert_eq!(item(place, "docs", "head").await, never, "what never ends has no expiry");
+    assert_eq!(
+        item(place, "docs", "head").await,
+        never,
+        "a record that never expires has no expiry attribute"
+    );
     storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
-    assert_eq!(item(place, "docs", "head").await, expected, "and has one again");
+    assert_eq!(item(place, "docs", "head").await, expected, "the expiry attribute is restored");
 }
 
-async fn the_longest_record_fits_under_the_longest_names(place: &Place) {
+async fn longest_record_fits_under_longest_names(place: &Place) {
     let names = ["p", "s", "t"].map(|letter| letter.repeat(255));
     let keys = [(&*names[0], ScalarAttributeType::S), (&*names[1], ScalarAttributeType::S)];
     make(place, "long", &keys).await;
@@ -98,7 +102,7 @@ async fn the_longest_record_fits_under_the_longest_names(place: &Place) {
     assert!(storage.delete(key).await.unwrap());
 }
 
-async fn items_of_others_are_left_alone_and_are_no_records(place: &Place) {
+async fn foreign_items_are_ignored_and_kept(place: &Place) {
     let storage = store(place, "shared").await;
     let (client, table) = (raw(place), place.name("shared"));
     let put =
@@ -121,7 +125,7 @@ async fn items_of_others_are_left_alone_and_are_no_records(place: &Place) {
         item.insert("expires".to_owned(), number(1));
         put(item).await;
     }
-    // In our own places, by somebody who writes what he likes.
+    // Under our own keys, as another program could write them.
     let stamp = [3; 16];
     let odd = [
         Item::default(),
@@ -154,13 +158,13 @@ async fn items_of_others_are_left_alone_and_are_no_records(place: &Place) {
     assert_eq!(storage.delete_expired(Timestamp::from_secs(10)).await.unwrap(), 0);
     storage.clear().await.unwrap();
     let left = client.scan().table_name(&table).consistent_read(true).send().await.unwrap();
-    assert_eq!(left.count as usize, theirs.len(), "what is not ours stays");
+    assert_eq!(left.count as usize, theirs.len(), "foreign items stay");
 }
 
-async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
+async fn expired_but_undeleted_record_is_a_miss(place: &Place) {
     // Without time to live, as where it is late.
     let text = ScalarAttributeType::S;
     make(place, "unswept", &[("entry", text.clone()), ("record", text)]).await;
     let storage = builder(place, "unswept").connect().await.unwrap();
-    alike::what_is_over_and_not_yet_dropped_is_a_miss(storage).await;
+    alike::expired_but_undeleted_record_is_a_miss(storage).await;
 }

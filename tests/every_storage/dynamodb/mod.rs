@@ -34,7 +34,7 @@ fn raw(place: &Place) -> Client {
     client(endpoint(place))
 }
 
-/// A store of this name, not opened yet.
+/// Returns the builder of a storage of this name.
 fn builder(place: &Place, name: &str) -> DynamoDbStorageBuilder {
     DynamoDbStorage::builder(config(endpoint(place))).cache_name(place.name(name))
 }
@@ -43,7 +43,7 @@ async fn store(place: &Place, name: &str) -> DynamoDbStorage {
     builder(place, name).create_if_missing(true).connect().await.unwrap()
 }
 
-/// A table by somebody else's hand, without time to live.
+/// Creates a table without time to live, as another program would.
 async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -> String {
     let name = place.name(name);
     let mut table = raw(place).create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
@@ -57,7 +57,7 @@ async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -
     name
 }
 
-/// An error and everything that caused it, as a program would show it.
+/// Returns the text of an error and of all its sources, as a program would print it.
 fn told(error: &Error) -> String {
     let mut text = format!("{error:?} {error:#?} {error}");
     let mut source = error.source();

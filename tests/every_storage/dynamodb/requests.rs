@@ -1,4 +1,4 @@
-//! What is asked of DynamoDB: how often, how consistently, and again where it has no capacity.
+//! The requests to DynamoDB: their number, their consistency, and retries when it has no capacity.
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,13 @@ macro_rules! cases {
 }
 
 cases![
-    a_hit_is_one_request_and_of_a_further_variant_two,
-    reads_are_consistent_unless_they_need_not_be,
-    what_is_throttled_is_asked_again_within_its_time,
-    what_is_throttled_for_ever_ends_in_time,
-    what_a_batch_leaves_undone_is_asked_again,
-    refusals_are_told_apart_and_their_texts_are_not_repeated,
-    times_are_moved_though_nobody_waits_any_more,
+    hits_cost_one_or_two_requests,
+    reads_are_consistent_by_default,
+    throttled_requests_are_retried,
+    endless_throttling_ends_at_timeout,
+    unprocessed_batch_items_are_retried,
+    refusals_are_classified_without_their_texts,
+    dropped_retain_still_completes,
 ];
 
 const HEAD: Key = Key::head([7; 16]);
@@ -41,7 +41,7 @@ fn record() -> Record {
     Record::new("x", Timestamp::from_secs(4_000_000_000))
 }
 
-/// A store whose requests are seen, on a table that is there.
+/// Returns a storage on an existing table, and the front that records its requests.
 async fn seen(
     place: &Place,
     settings: impl FnOnce(DynamoDbStorageBuilder) -> DynamoDbStorageBuilder,
@@ -54,16 +54,16 @@ async fn seen(
     (front, storage)
 }
 
-async fn a_hit_is_one_request_and_of_a_further_variant_two(place: &Place) {
+async fn hits_cost_one_or_two_requests(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
-    alike::a_hit_is_one_request_and_of_a_further_variant_two(storage, || {
+    alike::hits_cost_one_or_two_requests(storage, || {
         let asked = front.asked();
         (asked.len(), asked.iter().filter(|(operation, _)| operation == "GetItem").count())
     })
     .await;
 }
 
-async fn reads_are_consistent_unless_they_need_not_be(place: &Place) {
+async fn reads_are_consistent_by_default(place: &Place) {
     let is_consistent = |asked: &(String, String)| asked.1.contains(r#""ConsistentRead":true"#);
     let (front, storage) = seen(place, |builder| builder).await;
     storage.read(HEAD).await.unwrap();
@@ -73,14 +73,14 @@ async fn reads_are_consistent_unless_they_need_not_be(place: &Place) {
     storage.read(HEAD).await.unwrap();
     storage.size().await.unwrap();
     assert!(!front.asked().iter().any(is_consistent));
-    // A chunk that what names it was seen before: a body under way would end for it.
+    // A missing chunk is read again consistently: its head was seen, and a body in progress would end without it.
     let chunk = HEAD.sibling(Kind::Chunk, [1; 16], 0);
     assert!(storage.read(chunk).await.unwrap().is_none());
     let asked: Vec<bool> = front.asked().iter().map(is_consistent).collect();
     assert_eq!(asked, [false, true]);
 }
 
-async fn what_is_throttled_is_asked_again_within_its_time(place: &Place) {
+async fn throttled_requests_are_retried(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
     for name in THROTTLED {
         // More often than the driver itself would ask.
@@ -98,7 +98,7 @@ async fn what_is_throttled_is_asked_again_within_its_time(place: &Place) {
     }
 }
 
-async fn what_is_throttled_for_ever_ends_in_time(place: &Place) {
+async fn endless_throttling_ends_at_timeout(place: &Place) {
     let (front, storage) = seen(place, |builder| builder.response_timeout(Duration::from_millis(700))).await;
     front.always(Answer::Error(THROTTLED[0]));
     let begun = Instant::now();
@@ -109,7 +109,7 @@ async fn what_is_throttled_for_ever_ends_in_time(place: &Place) {
     assert!(storage.read(HEAD).await.unwrap().is_none());
 }
 
-async fn what_a_batch_leaves_undone_is_asked_again(place: &Place) {
+async fn unprocessed_batch_items_are_retried(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
     for part in 0..30 {
         storage.write(HEAD.sibling(Kind::Chunk, [1; 16], part), record()).await.unwrap();
@@ -132,7 +132,7 @@ async fn what_a_batch_leaves_undone_is_asked_again(place: &Place) {
     storage.clear().await.unwrap();
 }
 
-async fn refusals_are_told_apart_and_their_texts_are_not_repeated(place: &Place) {
+async fn refusals_are_classified_without_their_texts(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
     let kinds = [
         ("AccessDeniedException", ErrorKind::Denied, ErrorKind::ReadOnly),
@@ -158,7 +158,7 @@ async fn refusals_are_told_apart_and_their_texts_are_not_repeated(place: &Place)
     }
 }
 
-async fn times_are_moved_though_nobody_waits_any_more(place: &Place) {
+async fn dropped_retain_still_completes(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
     let chunks: Vec<Key> = (0..40).map(|part| HEAD.sibling(Kind::Chunk, [1; 16], part)).collect();
     for chunk in &chunks {

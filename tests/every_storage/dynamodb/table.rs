@@ -26,14 +26,14 @@ macro_rules! cases {
 }
 
 cases![
-    a_missing_table_is_made_billed_on_demand_with_its_expiry_on,
-    a_missing_table_that_may_not_be_made_is_a_clear_error,
-    a_table_that_is_there_is_used_under_its_own_names,
-    a_table_with_other_keys_is_a_clear_error,
-    of_writers_that_race_for_a_missing_table_one_wins,
-    two_processes_may_make_the_table_at_once,
-    ready_clients_and_settings_are_taken,
-    credentials_are_in_no_error,
+    missing_table_is_created_with_expiry,
+    missing_table_is_a_clear_error,
+    existing_table_keeps_its_attribute_names,
+    mismatched_table_keys_are_an_error,
+    write_if_on_missing_table_has_one_winner,
+    two_processes_create_table_at_once,
+    clients_and_settings_are_accepted,
+    errors_contain_no_credentials,
 ];
 
 const TEXT: ScalarAttributeType = ScalarAttributeType::S;
@@ -43,7 +43,7 @@ fn record(payload: &'static str) -> Record {
     Record::new(payload, Timestamp::from_secs(4_000_000_000))
 }
 
-async fn a_missing_table_is_made_billed_on_demand_with_its_expiry_on(place: &Place) {
+async fn missing_table_is_created_with_expiry(place: &Place) {
     store(place, "made").await;
     let client = raw(place);
     let table = client.describe_table().table_name(place.name("made")).send().await.unwrap().table.unwrap();
@@ -57,7 +57,7 @@ async fn a_missing_table_is_made_billed_on_demand_with_its_expiry_on(place: &Pla
     assert_eq!(expiry.attribute_name(), Some("expires"));
 }
 
-async fn a_missing_table_that_may_not_be_made_is_a_clear_error(place: &Place) {
+async fn missing_table_is_a_clear_error(place: &Place) {
     let built = builder(place, "missing").build().unwrap();
     let errors = [
         builder(place, "missing").connect().await.unwrap_err(),
@@ -73,7 +73,7 @@ async fn a_missing_table_that_may_not_be_made_is_a_clear_error(place: &Place) {
     assert!(raw(place).describe_table().table_name(place.name("missing")).send().await.is_err());
 }
 
-async fn a_table_that_is_there_is_used_under_its_own_names(place: &Place) {
+async fn existing_table_keeps_its_attribute_names(place: &Place) {
     // Of which some are words of DynamoDB's own language.
     let name = make(place, "theirs", &[("hash", TEXT), ("range", TEXT)]).await;
     let storage = builder(place, "theirs").key_names("hash", "range").expiry_name("ttl");
@@ -96,7 +96,7 @@ async fn a_table_that_is_there_is_used_under_its_own_names(place: &Place) {
     assert_eq!(storage.keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
-async fn a_table_with_other_keys_is_a_clear_error(place: &Place) {
+async fn mismatched_table_keys_are_an_error(place: &Place) {
     let number = ScalarAttributeType::N;
     let tables: [(&str, &[(&str, ScalarAttributeType)]); 3] = [
         ("other-names", &[("pk", TEXT), ("sk", TEXT)]),
@@ -119,7 +119,7 @@ async fn a_table_with_other_keys_is_a_clear_error(place: &Place) {
     }
 }
 
-async fn of_writers_that_race_for_a_missing_table_one_wins(place: &Place) {
+async fn write_if_on_missing_table_has_one_winner(place: &Place) {
     let stores: Vec<DynamoDbStorage> =
         (0..4).map(|_| builder(place, "raced").create_if_missing(true).build().unwrap()).collect();
     let write = |number: usize| {
@@ -131,7 +131,7 @@ async fn of_writers_that_race_for_a_missing_table_one_wins(place: &Place) {
     assert_eq!(stores[0].size().await.unwrap(), 1);
 }
 
-async fn two_processes_may_make_the_table_at_once(place: &Place) {
+async fn two_processes_create_table_at_once(place: &Place) {
     let address = place.address("both");
     let (mut one, mut other) = (Peer::start(&address), Peer::start(&address));
     one.say("get /one 1 100");
@@ -156,7 +156,7 @@ fn settings(place: &Place, credentials: Credentials) -> SdkConfig {
     settings.credentials_provider(provider).build()
 }
 
-async fn ready_clients_and_settings_are_taken(place: &Place) {
+async fn clients_and_settings_are_accepted(place: &Place) {
     let plain = settings(place, Credentials::new("test", "test", None, None, "test"));
     works(place, "settings-of-all-services", &plain).await;
     works(place, "settings", config(endpoint(place))).await;
@@ -169,7 +169,7 @@ async fn ready_clients_and_settings_are_taken(place: &Place) {
     assert_eq!(storage.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
-async fn credentials_are_in_no_error(place: &Place) {
+async fn errors_contain_no_credentials(place: &Place) {
     // DynamoDB Local takes letters and digits alone.
     let wrong = Credentials::new("secret_id!", "secret_key", Some("secret_token".to_owned()), None, "secret");
     let settings = settings(place, wrong);

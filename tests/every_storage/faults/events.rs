@@ -1,4 +1,4 @@
-//! What the crate said while a test ran.
+//! The events of the crate while a test runs.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! What can happen to any store on a server: the same table for each.
+//! Faults that can happen to any storage on a server, the same table for each.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::servers::child::{Data, Server};
 use crate::servers::link::Proxy;
 use crate::support::get;
 
-/// A store whose server and whose link to it can be hurt.
+/// A storage whose server and whose link can get faults.
 pub trait Hurtable: 'static {
     /// The store through the link.
     fn address(&self) -> String;
@@ -22,13 +22,13 @@ pub trait Hurtable: 'static {
 
 const DOWN: &str = "the storage keeps failing";
 const UP: &str = "the storage answers again";
-/// Invalidated while the store is away, and not asked for again by who did it.
+/// Invalidated while the storage is down, and not requested again by the cache that invalidated it.
 const OWED: &str = "/1024/owed";
 const SMALL: [&str; 3] = ["/1024/a", "/1024/b", "/300000/c"];
 
 type Hurt<H> = fn(&mut H);
 
-/// What is done to a store, and what makes it well.
+/// A fault of a storage, and how it is healed.
 struct Outage<H> {
     fault: &'static str,
     hurt: Hurt<H>,
@@ -85,18 +85,15 @@ pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>)
             Ok(())
         }));
     }
-    tests.push(test(
-        format!("{store}::a_slow_link_never_slows_a_caller_beyond_the_deadline"),
-        async move || {
-            slow(start()?).await;
-            Ok(())
-        },
-    ));
-    tests.push(test(format!("{store}::a_reply_cut_in_the_middle_is_a_miss_at_worst"), async move || {
+    tests.push(test(format!("{store}::slow_link_delays_at_most_the_deadline"), async move || {
+        slow(start()?).await;
+        Ok(())
+    }));
+    tests.push(test(format!("{store}::truncated_reply_is_a_miss_at_worst"), async move || {
         cut(start()?).await;
         Ok(())
     }));
-    tests.push(test(format!("{store}::a_stall_within_the_deadline_is_waited_for"), async move || {
+    tests.push(test(format!("{store}::stall_within_deadline_is_waited_for"), async move || {
         stall(start()?).await;
         Ok(())
     }));
@@ -106,7 +103,7 @@ pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>)
         ("link_hung", |store| store.link().set(|link| link.hangs = true)),
     ];
     for (fault, hurt) in bodies {
-        tests.push(test(format!("{store}::a_body_under_way_ends_in_an_error::{fault}"), async move || {
+        tests.push(test(format!("{store}::body_in_progress_ends_in_an_error::{fault}"), async move || {
             body_ends(start()?, fault, hurt).await;
             Ok(())
         }));

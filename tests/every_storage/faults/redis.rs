@@ -1,4 +1,4 @@
-//! What can happen to one Redis, and to no other store.
+//! Faults that only a single Redis server can have.
 
 use libtest_mimic::Trial;
 use tower_response_cache::{BodyErrorKind, ErrorKind, storage};
@@ -48,16 +48,16 @@ fn address(redis: &Redis) -> String {
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        test("redis::a_server_out_of_memory_is_read_and_forgets_no_invalidation", full),
-        test("redis::a_server_that_evicts_gives_no_short_body", evicts),
-        test("redis::a_body_that_lacks_a_chunk_is_a_miss", lacks_a_chunk),
-        test("redis::a_server_made_a_replica_is_read_and_written_again_afterwards", replica),
-        test("redis::rights_that_are_taken_and_given_back", rights),
-        test("redis::flushed_is_a_miss_and_stored_again", flushed),
-        test("redis::paused_costs_a_deadline", paused),
-        test("redis::values_that_are_none_of_ours_are_misses", foreign),
-        test("redis::a_server_that_loads_its_data_is_left_alone_until_it_is_ready", loading),
-        test("redis::a_wrong_password_is_said_at_once", wrong_password),
+        test("redis::full_server_serves_reads_and_keeps_invalidations", full),
+        test("redis::evicting_server_gives_no_short_body", evicts),
+        test("redis::body_lacking_a_chunk_is_a_miss", lacks_a_chunk),
+        test("redis::replica_serves_reads_until_promoted", replica),
+        test("redis::storage_recovers_when_rights_return", rights),
+        test("redis::flushed_responses_are_stored_again", flushed),
+        test("redis::paused_server_costs_one_deadline", paused),
+        test("redis::foreign_values_are_misses", foreign),
+        test("redis::loading_server_is_left_alone_until_ready", loading),
+        test("redis::wrong_password_is_reported_at_once", wrong_password),
     ]
 }
 
@@ -67,7 +67,7 @@ async fn full() -> Result<(), String> {
     world.warm(&PATHS).await;
     redis.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..20 {
-        assert!(world.get(PATHS[0]).await, "what is there is read");
+        assert!(world.get(PATHS[0]).await, "stored responses are hits");
         world.misses("/1000/new").await;
     }
     world.post(PATHS[1]).await;

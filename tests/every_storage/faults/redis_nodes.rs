@@ -1,4 +1,4 @@
-//! What can happen where several Redis servers are one store.
+//! Faults of several Redis servers that are one storage.
 
 use libtest_mimic::Trial;
 
@@ -11,8 +11,8 @@ const PATHS: [&str; 2] = ["/1000/a", "/1000/b"];
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        test("redis::a_lost_node_of_a_cluster_leaves_the_others_in_use", cluster),
-        test("redis::a_failover_by_sentinels_is_followed", sentinels),
+        test("redis::lost_cluster_node_leaves_others_usable", cluster),
+        test("redis::sentinel_failover_is_followed", sentinels),
     ]
 }
 

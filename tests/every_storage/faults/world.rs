@@ -1,4 +1,4 @@
-//! A cache over a store that is hurt, and what its callers noticed.
+//! A cache on a storage with faults, and the effects that its callers noticed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -84,7 +84,7 @@ impl World {
         Self { cache, events: Events::default(), versions, noticed: RefCell::default() }
     }
 
-    /// Asks, and compares the body with what the origin has now; whether it was a hit.
+    /// Sends a request, compares the body with the current one of the origin, and returns whether it was a hit.
     pub async fn get(&self, path: &str) -> bool {
         self.try_get(path).await.expect("a whole body")
     }
@@ -109,7 +109,7 @@ impl World {
         Ok(is_hit)
     }
 
-    /// Whether what is answered is what the origin has now.
+    /// Returns whether the answer has the current body of the origin.
     pub async fn is_current(&self, path: &str) -> bool {
         let response = self.cache.send(get(&format!("http://example.com{path}"))).await;
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -117,7 +117,7 @@ impl World {
         bytes == body(path, version)
     }
 
-    /// Changes what is there at the origin.
+    /// Changes the resource at the origin.
     pub async fn post(&self, path: &str) {
         let begun = Instant::now();
         let request = Request::post(format!("http://example.com{path}")).body(Full::default()).unwrap();

@@ -1,4 +1,4 @@
-//! What is in the collection: as the docs say, and beside what others keep there.
+//! The documents in the collection: their documented format, and documents of other programs.
 
 use std::time::{Duration, Instant};
 
@@ -25,21 +25,21 @@ macro_rules! cases {
 }
 
 cases![
-    a_document_is_what_the_docs_say,
-    an_index_expires_records_at_their_time,
-    an_equal_index_of_another_name_is_adopted,
-    of_many_first_writers_one_is_told_so,
-    first_writes_without_comparing_all_end_well,
-    the_longest_record_fits_and_a_longer_one_is_refused,
-    documents_of_others_are_no_records,
-    what_is_over_and_not_yet_dropped_is_a_miss,
+    document_format_matches_the_docs,
+    index_expires_records_at_their_time,
+    equal_index_of_other_name_is_adopted,
+    concurrent_first_write_if_has_one_winner,
+    concurrent_first_writes_all_succeed,
+    record_above_the_limit_is_refused,
+    foreign_documents_are_no_records,
+    expired_but_undeleted_record_is_a_miss,
 ];
 
 fn binary(bytes: impl Into<Vec<u8>>) -> Bson {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.into() }.into()
 }
 
-async fn a_document_is_what_the_docs_say(place: &Place) {
+async fn document_format_matches_the_docs(place: &Place) {
     let (storage, records) = open(place, "docs").await;
     let record = Record::new("payload", Timestamp::from_millis(4_000_000_000_001));
     storage.write(HEAD, record.clone()).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_document_is_what_the_docs_say(place: &Place) {
     let mut never = expected.clone();
     never.insert("until", u64::MAX.to_string());
     never.insert("expires", Bson::MaxKey);
-    assert_eq!(there().await, never, "what never ends has no date");
+    assert_eq!(there().await, never, "a record that never expires has no date");
     storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
     assert_eq!(there().await, expected, "and has one again");
 
@@ -92,13 +92,13 @@ async fn expiry(records: &Collection<Document>) -> Vec<(Option<String>, Option<D
     }
 }
 
-async fn an_index_expires_records_at_their_time(place: &Place) {
+async fn index_expires_records_at_their_time(place: &Place) {
     let (storage, records) = open(place, "indexes").await;
     storage.write(HEAD, Record::new("x", Timestamp::NEVER)).await.unwrap();
     assert_eq!(expiry(&records).await, [(Some("expires_1".to_owned()), Some(Duration::ZERO))]);
 }
 
-async fn an_equal_index_of_another_name_is_adopted(place: &Place) {
+async fn equal_index_of_other_name_is_adopted(place: &Place) {
     let (storage, records) = open(place, "adopted").await;
     let options = IndexOptions::builder().name("theirs".to_owned()).expire_after(Duration::ZERO).build();
     let index = IndexModel::builder().keys(doc! { "expires": 1 }).options(options).build();
@@ -109,7 +109,7 @@ async fn an_equal_index_of_another_name_is_adopted(place: &Place) {
     assert_eq!(storage.size().await.unwrap(), 1);
 }
 
-async fn of_many_first_writers_one_is_told_so(place: &Place) {
+async fn concurrent_first_write_if_has_one_winner(place: &Place) {
     let (storage, _) = open(place, "race").await;
     for round in 0..10 {
         let key = HEAD.sibling(RecordKind::Variant, [round; 16], 0);
@@ -128,7 +128,7 @@ async fn of_many_first_writers_one_is_told_so(place: &Place) {
     }
 }
 
-async fn first_writes_without_comparing_all_end_well(place: &Place) {
+async fn concurrent_first_writes_all_succeed(place: &Place) {
     let (storage, _) = open(place, "overwrite").await;
     for round in 0..10 {
         let key = HEAD.sibling(RecordKind::Variant, [round; 16], 0);
@@ -143,7 +143,7 @@ async fn first_writes_without_comparing_all_end_well(place: &Place) {
     }
 }
 
-async fn the_longest_record_fits_and_a_longer_one_is_refused(place: &Place) {
+async fn record_above_the_limit_is_refused(place: &Place) {
     let (storage, _) = open(place, "long").await;
     let key = HEAD.sibling(RecordKind::Chunk, [0xff; 16], u32::MAX);
     let longest = storage.max_record_len() - Record::OVERHEAD;
@@ -157,7 +157,7 @@ async fn the_longest_record_fits_and_a_longer_one_is_refused(place: &Place) {
     assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), vec![1; longest]);
 }
 
-async fn documents_of_others_are_no_records(place: &Place) {
+async fn foreign_documents_are_no_records(place: &Place) {
     let (storage, records) = open(place, "others").await;
     let id = HEAD.to_string();
     let good = Record::new("good", Timestamp::NEVER);
@@ -188,7 +188,7 @@ async fn documents_of_others_are_no_records(place: &Place) {
     assert_eq!(storage.delete_expired(Timestamp::from_secs(10)).await.unwrap(), 0);
 }
 
-async fn what_is_over_and_not_yet_dropped_is_a_miss(place: &Place) {
+async fn expired_but_undeleted_record_is_a_miss(place: &Place) {
     let (storage, _) = open(place, "unswept").await;
-    alike::what_is_over_and_not_yet_dropped_is_a_miss(storage).await;
+    alike::expired_but_undeleted_record_is_a_miss(storage).await;
 }

@@ -1,4 +1,4 @@
-//! Every way to be given a server, what is asked of it, and what is said when it refuses.
+//! Every way to name a server, the commands sent to it, and the errors when it refuses.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,12 +28,12 @@ macro_rules! cases {
 }
 
 cases![
-    addresses_options_and_ready_clients_are_taken,
-    the_drivers_options_stay_as_they_were_set,
-    a_hit_is_one_command_and_of_a_further_variant_two,
-    clear_touches_no_other_collection_or_database,
-    no_error_holds_an_address_or_a_password,
-    writes_that_nobody_acknowledges_are_refused,
+    addresses_options_and_clients_are_accepted,
+    driver_options_are_preserved,
+    hits_cost_one_or_two_commands,
+    clear_spares_other_collections_and_databases,
+    errors_contain_no_address_or_password,
+    unacknowledged_writes_are_refused,
 ];
 
 async fn works(name: &str, server: impl Into<MongoDbServer>) {
@@ -43,7 +43,7 @@ async fn works(name: &str, server: impl Into<MongoDbServer>) {
     assert_eq!(storage.read(HEAD).await.unwrap().unwrap().payload(), "kept", "{name}");
 }
 
-async fn addresses_options_and_ready_clients_are_taken(place: &Place) {
+async fn addresses_options_and_clients_are_accepted(place: &Place) {
     let address = place.address("unused");
     let url = address.rsplit_once(['?', '&']).unwrap().0;
     let name = |name| place.name(name);
@@ -89,7 +89,7 @@ async fn noting(place: &Place, name: &str) -> (ClientOptions, Commands) {
     (options, commands)
 }
 
-async fn the_drivers_options_stay_as_they_were_set(place: &Place) {
+async fn driver_options_are_preserved(place: &Place) {
     let (mut options, commands) = noting(place, "options").await;
     options.app_name = Some("shop".to_owned());
     options.selection_criteria =
@@ -119,18 +119,18 @@ async fn the_drivers_options_stay_as_they_were_set(place: &Place) {
     }
 }
 
-async fn a_hit_is_one_command_and_of_a_further_variant_two(place: &Place) {
+async fn hits_cost_one_or_two_commands(place: &Place) {
     let (options, commands) = noting(place, "commands").await;
     let storage =
         MongoDbStorage::builder(options).cache_name(place.name("commands")).connect().await.unwrap();
-    alike::a_hit_is_one_request_and_of_a_further_variant_two(storage, || {
+    alike::hits_cost_one_or_two_requests(storage, || {
         let commands = std::mem::take(&mut *commands.lock().unwrap());
         (commands.len(), commands.iter().filter(|command| command.contains_key("find")).count())
     })
     .await;
 }
 
-async fn clear_touches_no_other_collection_or_database(place: &Place) {
+async fn clear_spares_other_collections_and_databases(place: &Place) {
     let named = |name: &str, collection| {
         MongoDbStorage::builder(place.address(name)).collection(collection).build().unwrap()
     };
@@ -146,7 +146,7 @@ async fn clear_touches_no_other_collection_or_database(place: &Place) {
     assert_eq!(there, [false, true, true]);
 }
 
-/// All that an error says, in any way.
+/// Returns every text of an error and of its sources.
 fn texts(error: &tower_response_cache::Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = std::error::Error::source(error);
@@ -157,7 +157,7 @@ fn texts(error: &tower_response_cache::Error) -> String {
     text
 }
 
-async fn no_error_holds_an_address_or_a_password(place: &Place) {
+async fn errors_contain_no_address_or_password(place: &Place) {
     let (secret, host) = ("word-of-app", "cache.invalid");
     let silent = |text: &str| {
         assert!(!text.contains(secret) && !text.contains(host) && !text.contains("someone"), "{text}")
@@ -191,7 +191,7 @@ async fn no_error_holds_an_address_or_a_password(place: &Place) {
     silent(&texts(&refused));
 }
 
-async fn writes_that_nobody_acknowledges_are_refused(place: &Place) {
+async fn unacknowledged_writes_are_refused(place: &Place) {
     let mark = place.address("app");
     let refused = MongoDbStorage::builder(format!("{mark}&w=0")).build().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Config);

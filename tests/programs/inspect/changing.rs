@@ -6,7 +6,7 @@ use super::world::{World, fill_partition, word};
 const A: &str = "https://shop.example/a.json";
 
 #[tokio::test]
-async fn nothing_is_removed_unasked() {
+async fn removal_needs_confirmation() {
     let world = World::new().await;
     for arguments in [&["purge"][..], &["delete", A], &["delete", "--url", "shop.example"]] {
         let refused = inspect(&world.store, arguments);
@@ -20,7 +20,7 @@ async fn nothing_is_removed_unasked() {
 }
 
 #[tokio::test]
-async fn urls_are_deleted_with_their_variants() {
+async fn delete_removes_all_variants() {
     let world = World::new().await;
     let said = inspect(&world.store, &["delete", A, "https://shop.example/v", "--yes"]).done();
     assert!(said.out.starts_with("3 responses, ") && said.out.contains("\ndeleted "), "{said:?}");
@@ -30,7 +30,7 @@ async fn urls_are_deleted_with_their_variants() {
 }
 
 #[tokio::test]
-async fn what_conditions_match_is_deleted() {
+async fn delete_removes_matching_responses() {
     let world = World::new().await;
     let said = inspect(&world.store, &["delete", "--url", "shop.example/*.html", "--yes"]).done();
     assert!(
@@ -41,7 +41,7 @@ async fn what_conditions_match_is_deleted() {
 }
 
 #[tokio::test]
-async fn many_are_named_in_part_and_all_are_purged() {
+async fn purge_abbreviates_list_and_deletes_all() {
     let world = World::new().await;
     let urls: Vec<_> = (0..20).map(|number| format!("https://shop.example/{number}")).collect();
     fill_partition(&world.path(), "b", &urls).await;
@@ -54,7 +54,7 @@ async fn many_are_named_in_part_and_all_are_purged() {
 }
 
 #[tokio::test]
-async fn what_is_past_its_time_goes_and_the_rest_stays() {
+async fn expire_and_prune_keep_current_responses() {
     let world = World::new().await;
     assert!(inspect(&world.store, &["expire"]).done().out.starts_with("deleted "));
     assert!(inspect(&world.store, &["prune"]).done().out.contains("pruned 0 "));
@@ -62,7 +62,7 @@ async fn what_is_past_its_time_goes_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn a_copy_hits() {
+async fn copied_responses_are_hits() {
     let world = World::new().await;
     let to = world.other("sqlite", "copy.sqlite");
     let said = inspect(&world.store, &["copy", &to]).done();
@@ -82,7 +82,7 @@ async fn a_copy_hits() {
 }
 
 #[tokio::test]
-async fn damage_is_found() {
+async fn verify_finds_damage() {
     let world = World::new().await;
     assert!(inspect(&world.store, &["verify"]).done().out.contains("no damage"));
     let file = rusqlite::Connection::open(world.path()).unwrap();

@@ -1,10 +1,10 @@
-//! Exit codes, errors of one line, and what must not come into being.
+//! Exit codes, errors of one line, and files that must not be created or changed.
 
 use super::program::{inspect, program};
 use super::world::World;
 
 #[test]
-fn help_names_the_exit_codes() {
+fn help_lists_exit_codes() {
     let output = program().arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
@@ -16,7 +16,7 @@ fn help_names_the_exit_codes() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_2() {
+async fn wrong_usage_exits_with_2() {
     let world = World::new().await;
     let cases: [&[&str]; 12] = [
         &[],
@@ -40,7 +40,7 @@ async fn wrong_usage_is_2() {
 }
 
 #[tokio::test]
-async fn nothing_found_is_1() {
+async fn empty_result_exits_with_1() {
     let world = World::new().await;
     for arguments in [
         &["list", "--url", "nowhere.example"][..],
@@ -54,7 +54,7 @@ async fn nothing_found_is_1() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there_is_not_made() {
+async fn missing_storage_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none/store.sqlite");
     let path = path.to_str().unwrap();
@@ -76,7 +76,7 @@ async fn a_store_that_is_not_there_is_not_made() {
 }
 
 #[tokio::test]
-async fn files_of_others_stay_as_they_are() {
+async fn foreign_files_are_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in [("text", b"some text of a person's".as_slice()), ("empty", b"")] {
         let path = folder.path().join(name);
@@ -90,7 +90,7 @@ async fn files_of_others_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn whoever_looks_changes_no_byte() {
+async fn read_commands_change_no_byte() {
     let world = World::new().await;
     // A file that no connection of this process still has open.
     let (store, path) = (world.other("sqlite", "closed.sqlite"), world.folder.path().join("closed.sqlite"));
@@ -105,7 +105,7 @@ async fn whoever_looks_changes_no_byte() {
 }
 
 #[test]
-fn credentials_are_never_said() {
+fn errors_contain_no_credentials() {
     for arguments in [
         ["redis://user:hidden@127.0.0.1:1/0?cache_name=hidden", "list"],
         ["list", "redis://user:hidden@127.0.0.1:1/"],

@@ -4,7 +4,7 @@ use super::program::{inspect, program};
 use super::world::{World, fill_partition};
 
 #[tokio::test]
-async fn a_pipe_gets_whole_urls_between_tabs() {
+async fn pipe_gets_whole_urls_between_tabs() {
     let world = World::new().await;
     let listed = inspect(&world.store, &["list"]).done();
     assert_eq!(listed.names(), ["a.json", "b.html", "missing", "old.html", "v", "v"]);
@@ -15,7 +15,7 @@ async fn a_pipe_gets_whole_urls_between_tabs() {
 }
 
 #[tokio::test]
-async fn a_table_fits_its_width() {
+async fn table_fits_its_width() {
     let world = World::new().await;
     let long = format!("https://shop.example/{}/the-end", "long/".repeat(40));
     let wide = "https://shop.example/%E2%82%AC/ok".to_owned();
@@ -36,7 +36,7 @@ async fn a_table_fits_its_width() {
 }
 
 #[tokio::test]
-async fn json_has_what_was_stored_and_no_secret() {
+async fn json_lists_responses_without_secrets() {
     let world = World::new().await;
     let listed = inspect(&world.store, &["list", "--json", "--sort", "url"]).done();
     assert!(!listed.out.contains("hidden"), "{}", listed.out);
@@ -56,14 +56,14 @@ async fn json_has_what_was_stored_and_no_secret() {
 }
 
 #[tokio::test]
-async fn json_of_nothing_is_an_empty_array() {
+async fn empty_json_listing_is_an_array() {
     let world = World::new().await;
     let listed = inspect(&world.store, &["list", "--json", "--url", "nowhere.example"]);
     assert_eq!((listed.code, listed.out.as_str(), listed.err.as_str()), (1, "[]\n", ""));
 }
 
 #[tokio::test]
-async fn each_condition_keeps_its_own() {
+async fn conditions_select_matching_responses() {
     let world = World::new().await;
     let cases: [(&[&str], &[&str]); 13] = [
         (&["--url", "shop.example/*.html"], &["b.html", "old.html"]),
@@ -90,7 +90,7 @@ async fn each_condition_keeps_its_own() {
 }
 
 #[tokio::test]
-async fn a_cache_sees_its_own_and_by_default_all_are_seen() {
+async fn listing_covers_all_partitions_by_default() {
     let world = World::new().await;
     fill_partition(&world.path(), "b", &["https://shop.example/part".to_owned()]).await;
     assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 7);
@@ -122,7 +122,7 @@ async fn stats_count_by_status_type_and_host() {
 }
 
 #[tokio::test]
-async fn who_stops_reading_ends_it_quietly() {
+async fn closed_pipe_ends_quietly() {
     let world = World::new().await;
     let urls: Vec<_> = (0..2000).map(|number| format!("https://shop.example/{number}")).collect();
     fill_partition(&world.path(), "", &urls).await;

@@ -1,4 +1,4 @@
-//! The program: built, started, and what it said.
+//! Builds and starts the program, and reads its output.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ pub fn program() -> Command {
     command
 }
 
-/// What the program said, and how it ended.
+/// The output of the program and its exit code.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,

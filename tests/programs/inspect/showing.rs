@@ -4,7 +4,7 @@ use super::program::{inspect, program};
 use super::world::{LARGE, World, fill_partition};
 
 #[tokio::test]
-async fn all_that_is_known_is_shown_and_secrets_are_withheld() {
+async fn show_prints_details_without_secrets() {
     let world = World::new().await;
     let shown = inspect(&world.store, &["show", "https://shop.example/a.json", "--headers"]).done();
     assert!(!shown.out.contains("hidden"), "{}", shown.out);
@@ -25,7 +25,7 @@ async fn all_that_is_known_is_shown_and_secrets_are_withheld() {
 }
 
 #[tokio::test]
-async fn a_body_comes_as_it_is() {
+async fn body_is_printed_unchanged() {
     let world = World::new().await;
     let body = |url: &str| program().arg(&world.store).args(["show", url, "--body"]).output().unwrap();
     let small = body("https://shop.example/a.json");
@@ -37,7 +37,7 @@ async fn a_body_comes_as_it_is() {
 }
 
 #[tokio::test]
-async fn each_variant_is_shown_and_one_is_chosen_by_its_number() {
+async fn variants_are_shown_and_chosen_by_number() {
     let world = World::new().await;
     let shown = inspect(&world.store, &["show", "https://shop.example/v"]).done();
     assert_eq!(shown.out.matches("  vary          accept-language").count(), 2, "{}", shown.out);
@@ -54,7 +54,7 @@ async fn each_variant_is_shown_and_one_is_chosen_by_its_number() {
 }
 
 #[tokio::test]
-async fn the_body_of_another_partition_is_read_too() {
+async fn body_of_any_partition_is_shown() {
     let world = World::new().await;
     fill_partition(&world.path(), "b", &["https://shop.example/part".to_owned()]).await;
     let output =

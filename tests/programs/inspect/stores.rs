@@ -1,4 +1,4 @@
-//! Other stores than a SQLite file.
+//! Storages other than a SQLite file.
 
 use super::program::inspect;
 use super::world::{World, fill, word};
@@ -9,7 +9,7 @@ const A: &str = "https://shop.example/a.json";
 
 #[cfg(feature = "directory")]
 #[tokio::test]
-async fn a_directory_is_looked_into_and_emptied() {
+async fn directory_supports_every_command() {
     let world = World::new().await;
     let store = world.other("directory", "folder");
     fill(&store).await;
@@ -18,7 +18,7 @@ async fn a_directory_is_looked_into_and_emptied() {
 
 #[cfg(feature = "redis")]
 #[tokio::test]
-async fn a_redis_server_is_looked_into_and_emptied() {
+async fn redis_supports_every_command() {
     let redis = match Redis::start(&[]) {
         Ok(redis) => redis,
         Err(why) if servers::must_be_there() => panic!("{why}"),

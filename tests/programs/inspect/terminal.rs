@@ -7,7 +7,7 @@ use super::program::{inspect, program};
 use super::world::World;
 use crate::servers::{find, must_be_there};
 
-/// What a person sees who types an answer, and the exit code; `None`: no terminal can be had.
+/// Types an answer, and returns the exit code and the output. `None` if no terminal is available.
 fn typed(store: &str, arguments: &str, answer: &str) -> Option<(i32, String)> {
     let script = match find("script") {
         Ok(script) => script,
@@ -28,7 +28,7 @@ fn typed(store: &str, arguments: &str, answer: &str) -> Option<(i32, String)> {
 }
 
 #[tokio::test]
-async fn only_a_yes_removes() {
+async fn only_yes_confirms_removal() {
     let world = World::new().await;
     for answer in ["n\n", "\n", "what\n"] {
         let Some((code, seen)) = typed(&world.store, "purge", answer) else { return };
@@ -41,7 +41,7 @@ async fn only_a_yes_removes() {
 }
 
 #[tokio::test]
-async fn a_terminal_gets_a_table_in_its_width() {
+async fn terminal_gets_table_in_its_width() {
     let world = World::new().await;
     let Some((code, seen)) = typed(&world.store, "list", "") else { return };
     assert_eq!(code, 0, "{seen}");

@@ -1,4 +1,4 @@
-//! How sizes, times and the texts of others are written.
+//! How sizes, times and stored texts are printed.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::text::{
 };
 
 #[test]
-fn nothing_stored_reaches_a_terminal_as_a_command() {
+fn control_characters_are_escaped() {
     assert_eq!(escaped("https://a.example/"), "https://a.example/");
     assert_eq!(escaped("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\\u{a}c\\u{9}d");
     assert_eq!(escaped("exe.\u{202e}gpj"), "exe.\\u{202e}gpj");
 }
 
 #[test]
-fn a_text_loses_its_middle_and_keeps_its_width() {
+fn long_text_is_shortened_in_middle() {
     assert_eq!(shortened("https://a.example/b", 40), "https://a.example/b");
     assert_eq!(shortened("0123456789", 6), "01…789");
-    // Two columns each: what does not fit whole is left out.
+    // Two columns each: a character that does not fit is left out.
     let wide = shortened("日本語日本語", 8);
     assert!(width(&wide) <= 8 && wide.contains('…'), "{wide}");
     for columns in 0..4 {
@@ -30,7 +30,7 @@ fn a_text_loses_its_middle_and_keeps_its_width() {
 }
 
 #[test]
-fn numbers_are_for_people() {
+fn sizes_and_times_are_readable() {
     assert_eq!((size(2048), short_size(2048), size(10)), ("2.0 KiB".into(), "2.0K".into(), "10 B".into()));
     assert_eq!(
         (count(1, "one", "many"), count(1_234_567, "one", "many")),
@@ -56,7 +56,7 @@ fn numbers_are_for_people() {
 }
 
 #[test]
-fn a_url_is_found_as_the_cache_writes_it() {
+fn urls_are_normalized_like_cache_keys() {
     for (written, normal) in [
         ("HTTPS://A.Example", "https://a.example/"),
         ("https://a.example:443/B?c#d", "https://a.example/B?c"),

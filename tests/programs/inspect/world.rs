@@ -1,4 +1,4 @@
-//! A store that a cache has filled.
+//! A storage that a cache has filled.
 
 use std::time::{Duration, SystemTime};
 

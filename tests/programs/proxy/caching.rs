@@ -1,10 +1,10 @@
-//! What is answered from the store.
+//! Responses from the storage.
 
 use super::peer::get;
 use super::world::{ok, started};
 
 #[tokio::test]
-async fn a_hit_follows_a_miss() {
+async fn second_request_is_a_hit() {
     let (mut origin, proxy, mut client) = started().await;
     client.send(get("/a?b=c")).await;
     origin.answer(ok("Cache-Control: max-age=60\r\nVia: 1.1 inner\r\n", "hello")).await;
@@ -24,7 +24,7 @@ async fn a_hit_follows_a_miss() {
 }
 
 #[tokio::test]
-async fn hosts_are_kept_apart() {
+async fn hosts_are_cached_separately() {
     let (mut origin, _proxy, mut client) = started().await;
     for host in ["one.test", "two.test:81"] {
         client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
@@ -39,7 +39,7 @@ async fn hosts_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn head_range_and_conditions_are_answered_from_a_stored_get() {
+async fn stored_get_answers_head_range_and_conditions() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=60\r\nETag: \"v1\"\r\n", "0123456789")).await;
@@ -62,7 +62,7 @@ async fn head_range_and_conditions_are_answered_from_a_stored_get() {
 }
 
 #[tokio::test]
-async fn lines_of_set_cookie_stay_apart() {
+async fn set_cookie_lines_stay_separate() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let cookies = "Set-Cookie: a=1; Expires=Wed, 01 Jan 2031 00:00:00 GMT\r\nSet-Cookie: b=2\r\n";
@@ -76,7 +76,7 @@ async fn lines_of_set_cookie_stay_apart() {
 }
 
 #[tokio::test]
-async fn a_stale_response_is_revalidated() {
+async fn stale_response_is_revalidated() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=0\r\nETag: \"v1\"\r\n", "hello")).await;

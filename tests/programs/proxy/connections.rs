@@ -4,7 +4,7 @@ use super::peer::get;
 use super::world::{Proxy, RawOrigin, ok, started};
 
 #[tokio::test]
-async fn connections_are_used_again_on_both_sides() {
+async fn connections_are_reused_on_both_sides() {
     let (mut origin, _proxy, mut client) = started().await;
     for path in ["/1", "/2", "/3"] {
         client.send(get(path)).await;
@@ -36,7 +36,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_requests_under_way_finish() {
+async fn shutdown_finishes_requests_in_progress() {
     let mut origin = RawOrigin::start().await;
     let mut proxy = Proxy::before(&origin).await;
     let (mut busy, mut idle) = (proxy.connect().await, proxy.connect().await);
@@ -57,7 +57,7 @@ async fn a_stop_lets_requests_under_way_finish() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_takes_its_request_along() {
+async fn client_disconnect_cancels_its_request() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;

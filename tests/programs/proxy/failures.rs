@@ -6,7 +6,7 @@ use super::peer::get;
 use super::world::{Proxy, RawOrigin, ok, refusing, started};
 
 #[tokio::test]
-async fn an_origin_that_is_down_is_502_in_plain_text() {
+async fn unreachable_origin_is_502_in_plain_text() {
     let proxy = Proxy::start(refusing().await, Duration::from_secs(60)).await;
     let mut client = proxy.connect().await;
     for _ in 0..2 {
@@ -18,7 +18,7 @@ async fn an_origin_that_is_down_is_502_in_plain_text() {
 }
 
 #[tokio::test]
-async fn what_is_stale_is_served_while_the_origin_is_down() {
+async fn stale_is_served_while_origin_is_down() {
     let (mut origin, _proxy, mut client) = started().await;
     for (path, control) in [("/may", "max-age=0"), ("/must", "max-age=0, must-revalidate")] {
         client.send(get(path)).await;
@@ -33,7 +33,7 @@ async fn what_is_stale_is_served_while_the_origin_is_down() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_late_is_504_or_what_is_stale() {
+async fn late_origin_is_504_or_stale() {
     let mut origin = RawOrigin::start().await;
     let proxy = Proxy::start(origin.port, Duration::from_millis(200)).await;
     let mut client = proxy.connect().await;
@@ -56,7 +56,7 @@ async fn an_origin_that_is_late_is_504_or_what_is_stale() {
 }
 
 #[tokio::test]
-async fn a_slow_upload_does_not_make_the_origin_late() {
+async fn slow_upload_does_not_time_out() {
     let mut origin = RawOrigin::start().await;
     let timeout = Duration::from_secs(1);
     let proxy = Proxy::start(origin.port, timeout).await;
@@ -70,7 +70,7 @@ async fn a_slow_upload_does_not_make_the_origin_late() {
     assert_eq!(client.response().await.text(), "done");
 }
 
-/// The client sees that the response is incomplete, and nothing is stored.
+/// Asserts that the client sees the response as incomplete, and that it is not stored.
 async fn is_cut(response: &str, part: &str) {
     let (mut origin, proxy, mut client) = started().await;
     client.send(get("/")).await;
@@ -88,18 +88,18 @@ async fn is_cut(response: &str, part: &str) {
 }
 
 #[tokio::test]
-async fn a_truncated_body_is_cut_and_not_stored() {
+async fn truncated_body_is_not_stored() {
     is_cut("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nhello", "hello").await;
 }
 
 #[tokio::test]
-async fn a_truncated_chunked_body_is_cut_and_not_stored() {
+async fn truncated_chunked_body_is_not_stored() {
     let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
     is_cut(&format!("{head}5\r\nhello\r\n"), "hello").await;
 }
 
 #[tokio::test]
-async fn more_than_the_announced_length_is_left_out() {
+async fn bytes_beyond_content_length_are_dropped() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin
@@ -107,14 +107,14 @@ async fn more_than_the_announced_length_is_left_out() {
         .await;
     assert_eq!(client.response().await.text(), "hello");
     assert_eq!(client.get("/").await.text(), "hello");
-    // The surplus answers nobody.
+    // The surplus bytes are not taken for the next response.
     client.send(get("/other")).await;
     origin.answer(ok("", "other")).await;
     assert_eq!(client.response().await.text(), "other");
 }
 
 #[tokio::test]
-async fn a_malformed_response_is_502() {
+async fn malformed_response_is_502() {
     let (mut origin, _proxy, mut client) = started().await;
     let malformed = [
         "no HTTP at all\r\n\r\n",

@@ -1,10 +1,10 @@
-//! What reaches the origin, and what comes back.
+//! Requests as the origin gets them, and responses as the client gets them.
 
 use super::peer::get;
 use super::world::{Proxy, RawOrigin, ok, started};
 
 #[tokio::test]
-async fn hop_by_hop_fields_go_no_further() {
+async fn hop_by_hop_fields_are_not_forwarded() {
     let (mut origin, _proxy, mut client) = started().await;
     client
         .send(
@@ -33,7 +33,7 @@ async fn hop_by_hop_fields_go_no_further() {
 }
 
 #[tokio::test]
-async fn fields_that_name_another_target_go_no_further() {
+async fn target_override_fields_are_not_forwarded() {
     let (mut origin, _proxy, mut client) = started().await;
     let names =
         ["Forwarded", "X-Forwarded-Host", "x-forwarded-proto", "X-Original-URL", "X-HTTP-Method-Override"];
@@ -47,7 +47,7 @@ async fn fields_that_name_another_target_go_no_further() {
 }
 
 #[tokio::test]
-async fn any_method_is_forwarded_with_its_content() {
+async fn any_method_is_forwarded_with_content() {
     let (mut origin, _proxy, mut client) = started().await;
     for method in ["POST", "BREW", "PATCH", "M-SEARCH", "GET", "DELETE"] {
         client
@@ -66,7 +66,7 @@ async fn any_method_is_forwarded_with_its_content() {
 }
 
 #[tokio::test]
-async fn chunked_content_is_forwarded_as_it_comes() {
+async fn chunked_content_is_forwarded_without_length() {
     let (mut origin, _proxy, mut client) = started().await;
     for method in ["PUT", "GET"] {
         let chunks = "4\r\nwiki\r\n5;name=value\r\npedia\r\n0\r\n\r\n";
@@ -83,7 +83,7 @@ async fn chunked_content_is_forwarded_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_client_that_expects_100_gets_it_once() {
+async fn expect_continue_is_answered_once() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
     assert_eq!(client.head().await.status(), 100);
@@ -107,7 +107,7 @@ async fn targets_are_forwarded_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn options_are_forwarded() {
+async fn options_requests_are_forwarded() {
     let (mut origin, _proxy, mut client) = started().await;
     for target in ["*", "/a"] {
         client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: example.test\r\n\r\n")).await;
@@ -119,7 +119,7 @@ async fn options_are_forwarded() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_proper_host_is_refused() {
+async fn invalid_host_or_target_is_refused() {
     let mut origin = RawOrigin::start().await;
     let proxy = Proxy::before(&origin).await;
     for fields in [
@@ -147,7 +147,7 @@ async fn a_request_without_a_proper_host_is_refused() {
 }
 
 #[tokio::test]
-async fn http_1_0_without_a_host_is_about_the_origin() {
+async fn http_1_0_without_host_reaches_origin() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     let asked =
@@ -161,7 +161,7 @@ async fn http_1_0_without_a_host_is_about_the_origin() {
 }
 
 #[tokio::test]
-async fn an_origin_of_http_1_0_is_forwarded_as_1_1() {
+async fn http_1_0_response_becomes_1_1() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
@@ -174,7 +174,7 @@ async fn an_origin_of_http_1_0_is_forwarded_as_1_1() {
 }
 
 #[tokio::test]
-async fn the_first_byte_arrives_before_the_last_is_sent() {
+async fn response_is_streamed_byte_by_byte() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
     client.send("body").await;
@@ -217,7 +217,7 @@ async fn large_bodies_stream_both_ways() {
 /// The length is that of another framing: a peer that believes it cuts the body, or takes the rest for another response
 /// (RFC 9112 §6.3).
 #[tokio::test]
-async fn length_beside_transfer_encoding_goes_no_further() {
+async fn length_beside_transfer_encoding_is_dropped() {
     let (mut origin, _proxy, mut client) = started().await;
     for (path, control) in [("/stored", "max-age=60"), ("/passed", "no-store")] {
         client.send(get(path)).await;

@@ -6,7 +6,7 @@ use super::world::{ok, started};
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nLink: </b>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n";
 
 #[tokio::test]
-async fn early_hints_come_before_the_final_head() {
+async fn early_hints_precede_the_final_response() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     let mut asked = origin.next().await;
@@ -29,7 +29,7 @@ async fn early_hints_come_before_the_final_head() {
 }
 
 #[tokio::test]
-async fn all_that_comes_at_once_is_in_order() {
+async fn interim_responses_keep_their_order() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin
@@ -44,7 +44,7 @@ async fn all_that_comes_at_once_is_in_order() {
 }
 
 #[tokio::test]
-async fn http_1_0_gets_none() {
+async fn http_1_0_gets_no_interim_response() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     origin.answer(format!("{HINTS}{}", ok("", "hello"))).await;
@@ -53,7 +53,7 @@ async fn http_1_0_gets_none() {
 }
 
 #[tokio::test]
-async fn a_revalidation_relays_them_too() {
+async fn revalidation_relays_interim_responses() {
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=0\r\nETag: \"v1\"\r\n", "hello")).await;
@@ -65,7 +65,7 @@ async fn a_revalidation_relays_them_too() {
 }
 
 #[tokio::test]
-async fn a_background_refresh_has_no_way_to_the_client() {
+async fn background_refresh_relays_no_interim_response() {
     let (mut origin, proxy, mut client) = started().await;
     client.send(get("/")).await;
     let control = "Cache-Control: max-age=0, stale-while-revalidate=600\r\nETag: \"v1\"\r\n";
@@ -88,7 +88,7 @@ async fn a_background_refresh_has_no_way_to_the_client() {
 }
 
 #[tokio::test]
-async fn none_is_written_into_a_response_that_the_client_is_slow_to_read() {
+async fn interim_response_never_splits_slow_response() {
     let body = "0123456789abcdef".repeat(1 << 18); // more than sockets and hyper hold
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/large")).await;

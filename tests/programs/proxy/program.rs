@@ -23,7 +23,7 @@ fn running(arguments: &[&str]) -> Running {
 }
 
 #[test]
-fn help_and_mistakes_are_told_apart() {
+fn help_succeeds_and_wrong_usage_fails() {
     let (code, output) = ended(&["--help"]);
     assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
     let mistakes: [&[&str]; 7] = [
@@ -43,7 +43,7 @@ fn help_and_mistakes_are_told_apart() {
 }
 
 #[test]
-fn what_cannot_be_used_is_said_in_one_line() {
+fn startup_failures_are_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let other = running(&["--listen", "127.0.0.1:0", "--bare", "1"]);
     let no_store = folder.path().join("file/store.sqlite");
@@ -60,7 +60,7 @@ fn what_cannot_be_used_is_said_in_one_line() {
 }
 
 #[test]
-fn a_store_in_a_file_outlives_the_program() {
+fn storage_file_outlives_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store.sqlite");
     let origin = running(&["--listen", "127.0.0.1:0", "--bare", "5"]);

@@ -142,7 +142,7 @@ async fn connection(mut peer: Peer, number: usize, asked: mpsc::UnboundedSender<
     }
 }
 
-/// A port where nobody listens.
+/// Returns a port without a listener.
 pub async fn refusing() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port()
 }

@@ -1,4 +1,4 @@
-//! In what order interim heads and hyper's bytes are written, byte by byte.
+//! The order in which interim heads and hyper's bytes are written, byte by byte.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -72,11 +72,11 @@ fn send(ticket: &Ticket) {
 }
 
 #[tokio::test]
-async fn none_is_written_before_what_hyper_has_left() {
+async fn interim_head_waits_for_hyper_flush() {
     let mut connection = Connection::new(1024);
     let ticket = connection.ticket().await;
     send(&ticket);
-    // hyper goes on with the response before: the interim head waits for its flush.
+    // hyper still writes the previous response, so the interim head waits for its flush.
     assert_eq!(connection.write(b"the rest").await, Some(8));
     assert!(!connection.finished().await);
     assert!(connection.flush().await);
@@ -85,7 +85,7 @@ async fn none_is_written_before_what_hyper_has_left() {
 }
 
 #[tokio::test]
-async fn one_that_is_begun_is_written_to_its_end() {
+async fn started_interim_head_is_completed() {
     let mut connection = Connection::new(10);
     let ticket = connection.ticket().await;
     send(&ticket);
@@ -106,7 +106,7 @@ async fn one_that_is_begun_is_written_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_void_once_its_request_is_finished() {
+async fn ticket_is_void_after_its_request() {
     let mut connection = Connection::new(1024);
     let first = connection.ticket().await;
     assert!(connection.finished().await);
@@ -125,7 +125,7 @@ async fn a_ticket_is_void_once_its_request_is_finished() {
 }
 
 #[tokio::test]
-async fn outside_a_client_s_task_there_is_no_ticket() {
+async fn no_ticket_outside_client_task() {
     assert!(ticket().await.is_none());
     let interims = Arc::<Interims>::default();
     let elsewhere = async { tokio::spawn(ticket()).await.unwrap().is_none() };
@@ -134,7 +134,7 @@ async fn outside_a_client_s_task_there_is_no_ticket() {
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded() {
+async fn queued_interim_heads_are_bounded() {
     let mut connection = Connection::new(1 << 20);
     let ticket = connection.ticket().await;
     for _ in 0..10_000 {

@@ -1,4 +1,4 @@
-//! The bound, and what goes when it is reached.
+//! The bound, and which entries are evicted when it is reached.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{chunk, directory, entry, files, head, keys, record, unfinished, until};
 
-/// Makes an entry's files as old as that.
+/// Sets the modification times of an entry's files to so many seconds ago.
 fn age(root: &Path, n: u8, seconds: u64) {
     let time = SystemTime::now() - Duration::from_secs(seconds);
     for file in files(&entry(root, n)).into_keys() {
@@ -21,7 +21,7 @@ fn changed(root: &Path, n: u8) -> SystemTime {
     std::fs::metadata(entry(root, n).join("head")).unwrap().modified().unwrap()
 }
 
-/// How many bytes a file or folder takes by itself.
+/// Returns how many bytes a file or folder takes by itself.
 fn taken(path: &Path) -> u64 {
     let Ok(found) = std::fs::metadata(path) else { return 0 };
     #[cfg(unix)]
@@ -30,7 +30,7 @@ fn taken(path: &Path) -> u64 {
     return found.len().max(1).div_ceil(4096) * 4096;
 }
 
-/// How many bytes the entries take, their folders and those above them.
+/// Returns how many bytes the entries take, including their folders and the folders above them.
 fn usage(root: &Path) -> u64 {
     let (mut sum, mut left) = (0, vec![root.to_owned()]);
     while let Some(path) = left.pop() {
@@ -44,7 +44,7 @@ fn usage(root: &Path) -> u64 {
     sum
 }
 
-/// What an entry of one record of this length takes, with the folders above it.
+/// Returns how many bytes an entry of one record of this length takes, with the folders above it.
 async fn usage_of_one(len: usize) -> u64 {
     let directory = directory();
     DirectoryStorage::open(directory.path()).await.unwrap().write(head(1), record(len)).await.unwrap();
@@ -52,7 +52,7 @@ async fn usage_of_one(len: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn the_entry_used_longest_ago_goes_whole() {
+async fn least_recently_used_entry_is_evicted_whole() {
     let directory = directory();
     let root = directory.path();
     // Nine entries of three records fit, and nearly ten.
@@ -75,16 +75,19 @@ async fn the_entry_used_longest_ago_goes_whole() {
     until("room is made", || usage(root) <= most && !entry(root, 1).exists()).await;
     let kept = keys(&storage).await;
     let whole = |n| kept.iter().filter(|key| key.entry == [n; 16]).count();
-    assert_eq!(whole(0), 3, "it was read lately");
-    assert_eq!(whole(1), 0, "it was used longest ago");
+    assert_eq!(whole(0), 3, "it was read recently");
+    assert_eq!(whole(1), 0, "it is the least recently used");
     assert!((2..9).all(|n| whole(n) == 3 || whole(n) == 0), "{kept:?}");
-    assert!((3..9).all(|n| whole(n) == 3), "no more goes than must: {kept:?}");
+    assert!((3..9).all(|n| whole(n) == 3), "too much was evicted: {kept:?}");
     assert_eq!((whole(9), whole(10)), (3, 1));
-    until("nothing is left of it", || unfinished(root).is_empty() && !entry(root, 1).exists()).await;
+    until("the evicted entry is removed completely", || {
+        unfinished(root).is_empty() && !entry(root, 1).exists()
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn many_writers_stay_about_within_the_bound() {
+async fn concurrent_writers_stay_near_the_bound() {
     let directory = directory();
     let root = directory.path();
     let most = 50 * usage_of_one(5000).await;
@@ -95,17 +98,17 @@ async fn many_writers_stay_about_within_the_bound() {
             (0..60_u8).map(|n| storages[usize::from(n % 2)].write(head(round * 60 + n), record(5000)));
         futures_util::future::try_join_all(writes).await.unwrap();
     }
-    // Whoever writes next notices what is still too much.
+    // The next write of each storage notices that the bound is still exceeded.
     for storage in &storages {
         storage.write(head(250), record(10)).await.unwrap();
     }
     // Each may have written a sixteenth that the other has not counted.
     until("room is made", || usage(root) <= most + 2 * most / 16).await;
-    assert!(usage(root) > most / 2, "no more goes than must");
+    assert!(usage(root) > most / 2, "too much was evicted");
 }
 
 #[tokio::test]
-async fn a_lowered_bound_is_reached_by_writing() {
+async fn lowered_bound_is_enforced_on_write() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
@@ -114,14 +117,14 @@ async fn a_lowered_bound_is_reached_by_writing() {
     }
     drop(storage);
     let storage = DirectoryStorage::builder(root).max_bytes(200_000).open().await.unwrap();
-    assert_eq!(keys(&storage).await.len(), 100, "who only reads removes nothing");
+    assert_eq!(keys(&storage).await.len(), 100, "reading removes nothing");
     storage.write(head(200), record(10)).await.unwrap();
     until("room is made", || usage(root) <= 200_000).await;
     assert!(storage.contains(head(200)).await.unwrap());
 }
 
 #[tokio::test]
-async fn without_a_bound_nothing_goes_and_no_hit_changes_a_file() {
+async fn unbounded_storage_evicts_and_touches_nothing() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
@@ -138,7 +141,7 @@ async fn without_a_bound_nothing_goes_and_no_hit_changes_a_file() {
 }
 
 #[tokio::test]
-async fn uses_are_written_down_on_closing() {
+async fn uses_are_recorded_on_close() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::open(root).await.unwrap();
@@ -158,9 +161,9 @@ async fn uses_are_written_down_on_closing() {
     assert_eq!(changed(root, 2), before[1]);
 }
 
-/// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
+/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
 #[tokio::test]
-async fn groups_count_and_the_one_used_longest_ago_goes() {
+async fn least_recently_used_group_is_evicted() {
     let directory = directory();
     let root = directory.path();
     let storage = DirectoryStorage::builder(root).max_bytes(200_000).open().await.unwrap();
@@ -180,7 +183,7 @@ async fn groups_count_and_the_one_used_longest_ago_goes() {
 
 /// A short response takes a block, and its folder another.
 #[tokio::test]
-async fn what_the_file_system_allocates_is_within_the_bound() {
+async fn allocated_blocks_stay_within_bound() {
     let directory = directory();
     let root = directory.path();
     let most = 2 << 20;
@@ -195,15 +198,15 @@ async fn what_the_file_system_allocates_is_within_the_bound() {
             .await
             .unwrap();
     }
-    // Without waiting: those who write faster than room is made do it themselves.
+    // Without waiting: a write that finds the bound exceeded by much evicts entries itself.
     assert!(usage(root) <= most + most / 8, "{}", usage(root));
     storage.write(head(1), record(300)).await.unwrap();
     until("room is made", || usage(root) <= most + most / 16 && unfinished(root).is_empty()).await;
-    assert!(usage(root) > most * 8 / 10, "no more goes than must: {}", usage(root));
+    assert!(usage(root) > most * 8 / 10, "too much was evicted: {}", usage(root));
 }
 
 #[tokio::test]
-async fn an_entry_takes_at_most_half_and_what_was_there_stays() {
+async fn entry_is_limited_to_half_the_bound() {
     let directory = directory();
     let root = directory.path();
     let open = || DirectoryStorage::builder(root).max_bytes(20 * 4096).open();
@@ -221,7 +224,7 @@ async fn an_entry_takes_at_most_half_and_what_was_there_stays() {
         storage.write(chunk(1, part), record(4000)).await.unwrap();
     }
     assert_eq!(storage.write(chunk(1, 9), record(1)).await.unwrap_err().kind(), ErrorKind::TooLarge);
-    // What another process removed makes room, and what it wrote takes it.
+    // The size includes deletions and writes of other processes.
     let other = open().await.unwrap();
     assert_eq!(other.delete_many(&[chunk(1, 0), chunk(1, 1)]).await.unwrap(), 2);
     storage.write(chunk(1, 9), record(1)).await.unwrap();

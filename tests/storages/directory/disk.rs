@@ -1,4 +1,4 @@
-//! Directories that cannot be written, and disks without room.
+//! Directories that cannot be written, and full disks.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::on_disk;
 
 use super::{chunk, directory, files, head, keys, record, unfinished};
 
-/// A file system of some megabytes, where this machine lets a test have one.
+/// A file system of some megabytes, if this machine permits a test to mount one.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -39,7 +39,7 @@ impl Drop for SmallDisk {
     }
 }
 
-async fn everything_is_read_and_nothing_changed(storage: &DirectoryStorage) {
+async fn assert_serves_hits_only(storage: &DirectoryStorage) {
     assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload(), record(100).payload());
     assert!(storage.contains_all(&[chunk(1, 0)]).await.unwrap());
     assert_eq!(keys(storage).await, [head(1), chunk(1, 0), head(3)]);
@@ -68,7 +68,7 @@ async fn fill(storage: &DirectoryStorage) {
 }
 
 #[tokio::test]
-async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
+async fn read_only_file_system_serves_hits() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;
@@ -82,7 +82,7 @@ async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
     assert!(disk.remount("ro"));
     let reader = DirectoryStorage::open(&root).await.unwrap();
     for storage in [&writer, &reader] {
-        everything_is_read_and_nothing_changed(storage).await;
+        assert_serves_hits_only(storage).await;
     }
     assert_eq!(records().collect::<Vec<_>>(), before);
     let error = DirectoryStorage::open(disk.path().join("other")).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_file_system_that_is_read_only_serves_hits_and_says_so_to_changes() {
 /// As a version control or an archive leaves it: no work folder, and no right to make one.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_directory_without_the_right_to_write_serves_hits_too() {
+async fn unwritable_directory_serves_hits() {
     use std::os::unix::fs::PermissionsExt;
     let directory = directory();
     let root = directory.path();
@@ -103,16 +103,16 @@ async fn a_directory_without_the_right_to_write_serves_hits_too() {
     std::fs::remove_dir_all(root.join(".work")).unwrap();
     let set = |mode| std::fs::set_permissions(root, std::fs::Permissions::from_mode(mode)).unwrap();
     set(0o500);
-    let is_above_the_law = std::fs::write(root.join("probe"), "").is_ok();
+    let ignores_permissions = std::fs::write(root.join("probe"), "").is_ok();
     let storage = DirectoryStorage::open(root).await.unwrap();
-    if !is_above_the_law {
-        everything_is_read_and_nothing_changed(&storage).await;
+    if !ignores_permissions {
+        assert_serves_hits_only(&storage).await;
     }
     set(0o700);
 }
 
 #[tokio::test]
-async fn a_full_disk_is_full_until_there_is_room() {
+async fn full_disk_recovers_when_space_is_freed() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;
@@ -120,9 +120,9 @@ async fn a_full_disk_is_full_until_there_is_room() {
     let storage = DirectoryStorage::open(disk.path()).await.unwrap();
     let kept = on_disk::fill(&storage).await;
     assert!(kept.len() > 40, "{kept:?}");
-    // Also where something is there already, which stays.
+    // Replacing a record fails too, and the old record stays.
     assert_eq!(storage.write(head(1), record(200_000)).await.unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(unfinished(disk.path()), [""; 0], "what got no name takes no room");
+    assert_eq!(unfinished(disk.path()), [""; 0], "unfinished files are removed");
     on_disk::is_filled(&storage, &kept).await;
     assert_eq!(storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(9))).await.unwrap(), 1);
     assert!(storage.delete(head(0)).await.unwrap());

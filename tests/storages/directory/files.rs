@@ -15,7 +15,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 use super::{chunk, directory, entry, head, keys, record, unfinished};
 
 #[tokio::test]
-async fn a_file_that_is_damaged_anywhere_is_absent_and_can_be_written_again() {
+async fn damaged_file_is_absent_and_replaceable() {
     let directory = directory();
     let storage = DirectoryStorage::open(directory.path()).await.unwrap();
     let path = entry(directory.path(), 1).join("head");
@@ -33,7 +33,7 @@ async fn a_file_that_is_damaged_anywhere_is_absent_and_can_be_written_again() {
         assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
         assert!(!storage.contains(head(1)).await.unwrap());
         assert_eq!(storage.values().try_collect::<Vec<_>>().await.unwrap().len(), 0);
-        // Moving the time of what is damaged does not make it whole.
+        // Changing the retention time of a damaged record does not repair it.
         storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(7))).await.unwrap();
         assert!(storage.read(head(1)).await.unwrap().is_none(), "{bytes:?}");
     }
@@ -43,7 +43,7 @@ async fn a_file_that_is_damaged_anywhere_is_absent_and_can_be_written_again() {
 }
 
 #[tokio::test]
-async fn a_folder_in_the_place_of_a_record_is_absent_and_no_panic() {
+async fn folder_named_as_record_is_absent() {
     let directory = directory();
     let storage = DirectoryStorage::open(directory.path()).await.unwrap();
     fs::create_dir_all(entry(directory.path(), 1).join("head")).unwrap();
@@ -62,7 +62,7 @@ async fn a_folder_in_the_place_of_a_record_is_absent_and_no_panic() {
 }
 
 #[tokio::test]
-async fn unfinished_files_are_never_read_and_go_when_they_are_old() {
+async fn old_unfinished_files_are_removed() {
     let directory = directory();
     let root = directory.path();
     // With a bound, a count removes them too.
@@ -85,11 +85,11 @@ async fn unfinished_files_are_never_read_and_go_when_they_are_old() {
     let storage = DirectoryStorage::open(root).await.unwrap();
     assert!(young.exists() && mine.exists() && !old.exists() && !aside.exists());
     storage.clear().await.unwrap();
-    assert!(young.exists(), "somebody may be writing it");
+    assert!(young.exists(), "another process may still be writing it");
 }
 
 #[tokio::test]
-async fn no_change_leaves_anything_unfinished() {
+async fn changes_leave_no_unfinished_files() {
     let directory = directory();
     let storage = DirectoryStorage::builder(directory.path()).max_bytes(100_000).open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
@@ -101,7 +101,7 @@ async fn no_change_leaves_anything_unfinished() {
 }
 
 #[tokio::test]
-async fn moving_a_time_keeps_the_file_and_its_payload() {
+async fn retain_changes_the_file_in_place() {
     let directory = directory();
     let storage = DirectoryStorage::open(directory.path()).await.unwrap();
     let written = Record::new(vec![3; 200_000], Timestamp::from_secs(100));
@@ -121,7 +121,7 @@ fn name() -> String {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_removed_is_empty_and_made_again() {
+async fn removed_directory_is_recreated() {
     let directory = directory();
     let root = directory.path().join("cache");
     // With a bound, a count might make a file while the test removes the folder.
@@ -145,7 +145,7 @@ async fn a_directory_that_is_removed_is_empty_and_made_again() {
 }
 
 #[tokio::test]
-async fn a_missing_piece_of_a_body_is_noticed() {
+async fn contains_all_notices_missing_chunk() {
     let directory = directory();
     let storage = DirectoryStorage::open(directory.path()).await.unwrap();
     let chunks: Vec<Key> = (0..5).map(|part| chunk(1, part)).collect();
@@ -162,7 +162,7 @@ async fn a_missing_piece_of_a_body_is_noticed() {
 }
 
 #[test]
-fn it_needs_no_runtime() {
+fn storage_needs_no_runtime() {
     let directory = directory();
     let storage = wait(DirectoryStorage::open(directory.path())).unwrap();
     wait(storage.write(head(1), record(10))).unwrap();

@@ -9,18 +9,18 @@ use crate::on_disk::{kill_two, whole_entries, write_entries};
 const KILLS: u64 = 100;
 
 #[tokio::test]
-#[ignore = "runs as a process of processes_killed_a_hundred_times_leave_whole_entries"]
-async fn one_that_is_killed() {
+#[ignore = "runs as a process of killed_processes_leave_whole_entries"]
+async fn killed_writer_process() {
     write_entries(&open().await).await;
 }
 
 #[tokio::test]
-async fn processes_killed_a_hundred_times_leave_whole_entries() {
+async fn killed_processes_leave_whole_entries() {
     let directory = directory();
     let path = directory.path().join("cache");
     let mut whole = 0;
     for _ in 0..KILLS / 2 {
-        kill_two("directory::killed::one_that_is_killed", &path);
+        kill_two("directory::killed::killed_writer_process", &path);
         whole += whole_entries(&DirectoryStorage::open(&path).await.unwrap()).await;
     }
     assert!(whole > 0);

@@ -37,7 +37,7 @@ pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// What is in the work folder and is no lock.
+/// Returns the names in the work folder that are not locks.
 pub(crate) fn unfinished(root: &Path) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(root.join(".work")) else { return Vec::new() };
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());

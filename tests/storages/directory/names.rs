@@ -1,4 +1,4 @@
-//! What a person sees in the directory, and what belongs to others there.
+//! The names of files and folders, and the files of other programs in the directory.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn seen(root: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_entry_is_a_folder_and_a_record_a_file_with_its_bytes() {
+async fn entries_are_folders_and_records_files() {
     let directory = directory();
     let root = directory.path().join("made/with parents");
     let storage = DirectoryStorage::open(&root).await.unwrap();
@@ -44,7 +44,7 @@ async fn an_entry_is_a_folder_and_a_record_a_file_with_its_bytes() {
         ]
     );
     assert_eq!(fs::read(entry(&root, 0xab).join("head")).unwrap(), written.to_bytes());
-    // The folder goes with its last record, and its parent with it.
+    // The folder is removed with its last record, and its parent with it.
     storage.delete_many(&keys(&storage).await).await.unwrap();
     assert_eq!(seen(&root), [".gitattributes", ".work/.gitignore"]);
     assert!(!root.join("ab").exists());
@@ -52,7 +52,7 @@ async fn an_entry_is_a_folder_and_a_record_a_file_with_its_bytes() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_made_is_private_and_what_is_there_keeps_its_mode() {
+async fn new_files_and_folders_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let directory = directory();
@@ -71,7 +71,7 @@ async fn what_is_made_is_private_and_what_is_there_keeps_its_mode() {
 }
 
 #[tokio::test]
-async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
+async fn copied_directory_is_readable() {
     let directory = directory();
     let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
     let storage = DirectoryStorage::builder(&from).unbounded(true).open().await.unwrap();
@@ -94,13 +94,13 @@ async fn a_copy_and_a_copied_entry_are_read_as_they_are() {
         assert_eq!(copy.read(key).await.unwrap().unwrap().payload(), record(100).payload());
     }
     assert_eq!(copy.size().await.unwrap(), 10);
-    assert_eq!(files(&to), before, "who only reads leaves everything as it is");
+    assert_eq!(files(&to), before, "reading changes no file");
     let there = copy.read(head(1)).await.unwrap().unwrap();
     assert!(copy.write_if(head(1), Some(there.stamp()), record(1)).await.unwrap());
 }
 
 #[tokio::test]
-async fn files_of_others_are_no_records_and_survive_everything() {
+async fn foreign_files_are_ignored_and_kept() {
     let directory = directory();
     let root = directory.path();
     let short = Timestamp::from_secs(1);
@@ -145,11 +145,11 @@ async fn files_of_others_are_no_records_and_survive_everything() {
         assert_eq!(fs::read(path).unwrap()[29..], [7], "{path:?}");
     }
     assert!(neighbour.contains(head(2)).await.unwrap());
-    assert!(!root.join("0a").exists(), "what is empty goes");
+    assert!(!root.join("0a").exists(), "empty folders are removed");
 }
 
 #[tokio::test]
-async fn a_path_that_is_no_directory_is_refused() {
+async fn unusable_paths_are_refused() {
     let directory = directory();
     let file = directory.path().join("file");
     fs::write(&file, "theirs").unwrap();

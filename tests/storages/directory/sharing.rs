@@ -1,4 +1,4 @@
-//! One directory, several stores: in this process, and in others, for each of which this test program starts itself again.
+//! Several storages on one directory, in this process and in others. The test program starts itself again for each of them.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const PROCESSES: u64 = 4;
 const TASKS: u64 = 4;
 const STEPS: u64 = 100;
 
-/// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
+/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> DirectoryStorage {
     let builder = DirectoryStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.lock_timeout(Duration::from_secs(60)).open().await.unwrap()
@@ -49,16 +49,16 @@ async fn count_all(storage: &DirectoryStorage) {
 }
 
 #[tokio::test]
-#[ignore = "runs as a process of processes_lose_no_compared_write"]
-async fn one_that_counts() {
+#[ignore = "runs as a process of concurrent_processes_lose_no_write_if"]
+async fn counting_process() {
     count_all(&open().await).await;
 }
 
 #[tokio::test]
-async fn processes_lose_no_compared_write() {
+async fn concurrent_processes_lose_no_write_if() {
     let directory = directory();
     let children: Vec<Child> =
-        (0..PROCESSES).map(|_| start("directory::sharing::one_that_counts", directory.path(), 0)).collect();
+        (0..PROCESSES).map(|_| start("directory::sharing::counting_process", directory.path(), 0)).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -73,7 +73,7 @@ async fn processes_lose_no_compared_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_stores_on_one_directory_compare_as_one() {
+async fn write_if_has_one_winner_across_handles() {
     let directory = directory();
     let storages = [0, 1].map(|_| DirectoryStorage::builder(directory.path()).threads(4).open());
     let storages = try_join_all(storages).await.unwrap();
@@ -96,7 +96,7 @@ async fn two_stores_on_one_directory_compare_as_one() {
 
 /// Every moved time is a change in place that a reader may come upon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_reader_always_finds_a_record_whose_time_is_moved() {
+async fn retain_never_hides_a_record() {
     let directory = directory();
     let [reader, mover] = [0, 1].map(|_| DirectoryStorage::open(directory.path()));
     let (reader, mover) = (reader.await.unwrap(), mover.await.unwrap());
@@ -110,7 +110,7 @@ async fn a_reader_always_finds_a_record_whose_time_is_moved() {
     });
     let mut last = Timestamp::EPOCH;
     while !moving.is_finished() {
-        let there = reader.read(head(1)).await.unwrap().expect("it is always there");
+        let there = reader.read(head(1)).await.unwrap().expect("the record is always there");
         assert!(there.retain_until() >= last);
         last = there.retain_until();
     }
@@ -118,7 +118,7 @@ async fn a_reader_always_finds_a_record_whose_time_is_moved() {
 }
 
 #[tokio::test]
-async fn a_lock_that_somebody_keeps_is_a_timeout_and_readers_do_not_wait() {
+async fn held_lock_times_out_writers_only() {
     let directory = directory();
     let builder = DirectoryStorage::builder(directory.path()).lock_timeout(Duration::from_millis(100));
     let storage = builder.open().await.unwrap();
@@ -139,7 +139,7 @@ async fn a_lock_that_somebody_keeps_is_a_timeout_and_readers_do_not_wait() {
 }
 
 #[tokio::test]
-async fn what_one_removes_is_gone_for_the_other() {
+async fn handles_see_each_others_deletions() {
     let directory = directory();
     let one = DirectoryStorage::open(directory.path()).await.unwrap();
     let other = DirectoryStorage::open(directory.path()).await.unwrap();

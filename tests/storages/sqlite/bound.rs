@@ -1,4 +1,4 @@
-//! The bound, and what goes when it is reached.
+//! The bound, and which entries are evicted when it is reached.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tower_response_cache::{Clock, ErrorKind, Timestamp};
 use super::{chunk, close, directory, head, keys, record, until};
 
 #[tokio::test]
-async fn the_bound_holds_and_the_entry_used_longest_ago_goes_whole() {
+async fn least_recently_used_entry_is_evicted_whole() {
     let (clock, time) = Clock::mock();
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
@@ -52,7 +52,7 @@ async fn the_bound_holds_and_the_entry_used_longest_ago_goes_whole() {
 }
 
 #[tokio::test]
-async fn what_has_expired_goes_before_what_is_older() {
+async fn expired_records_are_evicted_first() {
     let (clock, time) = Clock::mock();
     let builder = SqliteStorage::builder(":memory:").max_bytes(100_000).clock(clock.clone());
     let storage = builder.open().await.unwrap();
@@ -69,7 +69,7 @@ async fn what_has_expired_goes_before_what_is_older() {
 }
 
 #[tokio::test]
-async fn uses_are_written_down_once_in_a_while_and_on_closing() {
+async fn uses_are_recorded_periodically_and_on_close() {
     let (clock, time) = Clock::mock();
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
@@ -93,7 +93,7 @@ async fn uses_are_written_down_once_in_a_while_and_on_closing() {
 }
 
 #[tokio::test]
-async fn a_lowered_bound_is_reached_by_writing() {
+async fn lowered_bound_is_enforced_on_write() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -107,9 +107,9 @@ async fn a_lowered_bound_is_reached_by_writing() {
     assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
 }
 
-/// A body that is being read goes after all others, and before a record that is new.
+/// A body that is being read is evicted after all others, so that a hit can finish.
 #[tokio::test]
-async fn what_is_being_read_goes_last() {
+async fn held_entry_is_evicted_last() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
     for key in [head(0), chunk(0, 0), chunk(0, 1)] {
         storage.write(key, record(5000)).await.unwrap();
@@ -130,9 +130,9 @@ async fn what_is_being_read_goes_last() {
     assert!(!storage.contains(chunk(0, 0)).await.unwrap());
 }
 
-/// The value of a group is an entry of its own: it goes when it was used longest ago, and not while it is used.
+/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
 #[tokio::test]
-async fn groups_count_and_the_one_used_longest_ago_goes() {
+async fn least_recently_used_group_is_evicted() {
     let (clock, time) = Clock::mock();
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).clock(clock).open().await.unwrap();
     let group = |n| Key { entry: [n; 16], kind: Kind::Group, slot: [0; 16], part: 0 };
@@ -150,7 +150,7 @@ async fn groups_count_and_the_one_used_longest_ago_goes() {
 
 /// Records of a few bytes, such as groups and tombstones, of which a remote party can have any number made.
 #[tokio::test]
-async fn the_file_stays_about_within_the_bound_with_the_smallest_records() {
+async fn smallest_records_keep_file_near_bound() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let most = 1 << 20;
@@ -172,7 +172,7 @@ async fn the_file_stays_about_within_the_bound_with_the_smallest_records() {
 
 /// What expires is of every kind.
 #[tokio::test]
-async fn what_has_expired_is_removed_whatever_its_kind() {
+async fn expired_records_of_every_kind_are_removed() {
     let storage = SqliteStorage::open(":memory:").await.unwrap();
     let kinds = [Kind::Head, Kind::Variant, Kind::Chunk, Kind::Lease, Kind::Group, Kind::Index];
     for kind in kinds {
@@ -184,7 +184,7 @@ async fn what_has_expired_is_removed_whatever_its_kind() {
 }
 
 #[tokio::test]
-async fn an_entry_takes_at_most_half_and_what_was_there_stays() {
+async fn entry_is_limited_to_half_the_bound() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
     let longest = storage.max_record_len();

@@ -1,4 +1,4 @@
-//! The end of a storage: what is in the file afterwards, and what its other clones are told.
+//! Closing a storage: the contents of the file afterwards, and the errors of its other clones.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, files, head, record};
 
-/// Copies the file without what is beside it, and counts what a new storage finds in it.
+/// Copies the file without its log, and returns the number of entries that a new storage finds in it.
 async fn in_the_file_alone(path: &Path) -> u64 {
     let folder = directory();
     let alone = folder.path().join("alone.sqlite");
@@ -18,7 +18,7 @@ async fn in_the_file_alone(path: &Path) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_that_race_with_close_are_all_answered() {
+async fn writes_racing_with_close_are_answered() {
     for _ in 0..20 {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
@@ -49,7 +49,7 @@ async fn writes_that_race_with_close_are_all_answered() {
 }
 
 #[tokio::test]
-async fn close_merges_the_log_beside_other_handles() {
+async fn close_merges_log_despite_other_handles() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let (one, other) = (SqliteStorage::open(&path).await.unwrap(), SqliteStorage::open(&path).await.unwrap());
@@ -63,7 +63,7 @@ async fn close_merges_the_log_beside_other_handles() {
 }
 
 #[tokio::test]
-async fn a_read_only_storage_closes_and_changes_nothing() {
+async fn closing_read_only_storage_changes_nothing() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();

@@ -1,4 +1,4 @@
-//! Which files are set aside for damage, and which stay.
+//! Which damaged files are set aside, and which are kept in place.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ fn damage(path: &Path) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_news_of_damage_spare_the_new_file() {
+async fn late_damage_reports_spare_new_file() {
     for read_in_task in [false, true] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
@@ -60,7 +60,7 @@ async fn late_news_of_damage_spare_the_new_file() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_or_read_only_stays() {
+async fn foreign_or_read_only_file_is_kept() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let open = |name: PathBuf| SqliteStorage::builder(name).recover(Recovery::DamagedOrNewer).open();

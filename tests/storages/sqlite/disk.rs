@@ -1,4 +1,4 @@
-//! No room: on the disk, or by the file's own limit.
+//! Full disks, and a file at its page limit.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 use super::{close, directory, head, record};
 use crate::on_disk::{fill, is_filled};
 
-/// Writes until the store takes no more, reads what is there, makes room, and writes again.
+/// Writes until the storage is full, reads the records, deletes some, and writes again.
 async fn fills_and_recovers(storage: &SqliteStorage) {
     let kept = fill(storage).await;
     assert!(kept.len() > 5, "{kept:?}");
@@ -29,7 +29,7 @@ async fn fills_and_recovers(storage: &SqliteStorage) {
 }
 
 #[tokio::test]
-async fn a_file_at_its_own_limit_is_full_and_nothing_else() {
+async fn page_limit_is_reported_as_full() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).pragma("max_page_count", 500).open().await.unwrap();
@@ -37,7 +37,7 @@ async fn a_file_at_its_own_limit_is_full_and_nothing_else() {
     close(storage, &path).await;
 }
 
-/// A file system of some megabytes, where this machine lets a test have one.
+/// A file system of some megabytes, if this machine permits a test to mount one.
 pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -71,14 +71,14 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_full_until_there_is_room() {
+async fn full_disk_recovers_when_space_is_freed() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;
     };
     let path = disk.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
-    // Somebody else takes what is left, so that not even the log can grow.
+    // Another file takes the remaining space, so that not even the log can grow.
     storage.write(head(0), record(100_000)).await.unwrap();
     let other = disk.path().join("other");
     let mut len = 4096;
@@ -92,7 +92,7 @@ async fn a_full_disk_is_full_until_there_is_room() {
     }
     std::fs::remove_file(&other).unwrap();
     storage.write(head(9), record(100_000)).await.unwrap();
-    // Then the store itself takes all there is: what it has is served, and what it lacks is room.
+    // Then the storage fills the disk itself: it still serves its records, and refuses new ones.
     let error = loop {
         if let Err(error) = storage.write(head(10), record(500_000)).await {
             break error;

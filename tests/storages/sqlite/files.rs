@@ -1,4 +1,4 @@
-//! What is in a file when it is opened, and after it is closed.
+//! The contents of a file when it is opened, and after it is closed.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 use super::{close, directory, files, head, keys, open_files, record, until};
 
 #[tokio::test]
-async fn records_survive_reopening_and_the_log_is_merged_on_closing() {
+async fn records_survive_reopening() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -27,12 +27,12 @@ async fn records_survive_reopening_and_the_log_is_merged_on_closing() {
 }
 
 #[tokio::test]
-async fn what_was_written_survives_a_process_that_dies() {
+async fn writes_survive_a_crash() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
     storage.write(head(1), record(200_000)).await.unwrap();
-    // The file and its log as they are while the process runs: what a killed one leaves.
+    // The file and its log are copied while the process runs, as a killed process would leave them.
     let left = directory.path().join("left.sqlite");
     std::fs::copy(&path, &left).unwrap();
     std::fs::copy(directory.path().join("cache.sqlite-wal"), directory.path().join("left.sqlite-wal"))
@@ -42,7 +42,7 @@ async fn what_was_written_survives_a_process_that_dies() {
 }
 
 #[tokio::test]
-async fn a_read_only_uri_serves_hits_and_stores_nothing() {
+async fn read_only_uri_serves_hits() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -81,7 +81,7 @@ fn refused_and_untouched(directory: &Path, path: &Path, kind: ErrorKind) {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_as_it_is() {
+fn non_database_file_is_left_unchanged() {
     let directory = directory();
     let path = directory.path().join("notes.txt");
     for text in ["x".repeat(10), "not a database at all. ".repeat(500)] {
@@ -91,7 +91,7 @@ fn a_file_that_is_no_database_is_left_as_it_is() {
 }
 
 #[test]
-fn the_database_of_another_program_is_left_as_it_is() {
+fn foreign_database_is_left_unchanged() {
     for setup in [
         "CREATE TABLE records (entry, kind)",
         "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)",
@@ -106,7 +106,7 @@ fn the_database_of_another_program_is_left_as_it_is() {
 }
 
 #[test]
-fn the_open_database_of_another_program_is_left_as_it_is() {
+fn open_foreign_database_is_left_unchanged() {
     let directory = directory();
     let path = directory.path().join("other.sqlite");
     let other = Connection::open(&path).unwrap();
@@ -131,7 +131,7 @@ fn filled(path: &Path, len: usize) {
 }
 
 #[test]
-fn a_newer_layout_is_left_as_it_is() {
+fn newer_layout_is_left_unchanged() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path, 10);
@@ -140,7 +140,7 @@ fn a_newer_layout_is_left_as_it_is() {
 }
 
 #[test]
-fn a_layout_before_the_first_is_damaged() {
+fn layout_version_zero_is_corrupt() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path, 10);
@@ -149,7 +149,7 @@ fn a_layout_before_the_first_is_damaged() {
 }
 
 #[test]
-fn a_damaged_file_that_is_refused_is_left_as_it_is() {
+fn refused_damaged_file_is_left_unchanged() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path, 5000);
@@ -171,7 +171,7 @@ fn a_damaged_file_that_is_refused_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_damaged_row_is_a_miss_for_read_and_for_write_if() {
+async fn damaged_row_is_absent() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_damaged_row_is_a_miss_for_read_and_for_write_if() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_read_only_file_and_directory_serve_hits() {
+async fn read_only_file_and_directory_serve_hits() {
     use std::os::unix::fs::PermissionsExt;
     let directory = directory();
     let path = directory.path().join("a b%?#.sqlite");
@@ -224,7 +224,7 @@ async fn a_read_only_file_and_directory_serve_hits() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_files_are_closed_when_the_last_clone_is_dropped() {
+async fn last_drop_closes_the_files() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).readers(3).read_in_task(true).open().await.unwrap();

@@ -1,4 +1,4 @@
-//! The write-ahead log, which somebody who always reads would let grow for ever.
+//! The write-ahead log, which constant readers could let grow without limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ fn other(number: u32) -> Record {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_stays_short_while_somebody_reads_all_the_time() {
+async fn log_stays_short_under_constant_reads() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
@@ -48,7 +48,7 @@ async fn the_log_stays_short_while_somebody_reads_all_the_time() {
 }
 
 #[tokio::test]
-async fn a_reader_that_never_ends_costs_long_records_and_not_the_disk() {
+async fn endless_reader_does_not_fill_the_disk() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
@@ -71,7 +71,10 @@ async fn a_reader_that_never_ends_costs_long_records_and_not_the_disk() {
     drop(stranger);
     let began = std::time::Instant::now();
     while storage.write(head(201), record(1 << 20)).await.is_err() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "writes stay refused after the reader has ended"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(std::fs::metadata(&log).unwrap().len() <= 40 * MIB);

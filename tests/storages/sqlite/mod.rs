@@ -39,7 +39,7 @@ pub(crate) async fn close(storage: SqliteStorage, path: &Path) {
     until("all connections are closed", || open_files(path) == 0).await;
 }
 
-/// How many times this process has the file open, where the platform tells.
+/// Returns how many times this process has the file open, or 0 if the platform does not tell.
 pub(crate) fn open_files(path: &Path) -> usize {
     let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
     files.flatten().filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path)).count()

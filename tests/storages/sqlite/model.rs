@@ -1,4 +1,4 @@
-//! Random operations have the same answers as on a map, whichever way the store is opened.
+//! Random operations give the same results as on a map, however the storage is opened.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ async fn agrees_with_a_map<S: Storage>(storage: S, seed: u64) {
 }
 
 #[tokio::test]
-async fn every_way_of_opening_agrees_with_a_map() {
+async fn random_operations_agree_with_a_map() {
     let directory = directory();
     let path = |name: &str| directory.path().join(name);
     for seed in 1..6 {
@@ -145,7 +145,7 @@ async fn every_way_of_opening_agrees_with_a_map() {
 }
 
 #[tokio::test]
-async fn the_sums_agree_with_the_records_after_random_operations() {
+async fn totals_agree_after_random_operations() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     for seed in 10..15 {

@@ -10,7 +10,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 use super::{close, directory, files, head, record};
 
 #[tokio::test]
-async fn directories_are_made_and_a_tilde_is_the_home_directory() {
+async fn open_creates_directories_and_expands_tilde() {
     let directory = directory();
     SqliteStorage::open(directory.path().join("a/b/cache.sqlite")).await.unwrap();
     assert!(directory.path().join("a/b/cache.sqlite").exists());
@@ -24,7 +24,7 @@ async fn directories_are_made_and_a_tilde_is_the_home_directory() {
 }
 
 #[tokio::test]
-async fn names_that_no_file_can_have_are_refused() {
+async fn impossible_file_names_are_refused() {
     for name in ["", "nul\0byte", "~somebody/cache.sqlite", "/proc/nowhere/cache.sqlite", "/tmp"] {
         let error = SqliteStorage::open(name).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{name:?}: {error}");
@@ -32,7 +32,7 @@ async fn names_that_no_file_can_have_are_refused() {
 }
 
 #[tokio::test]
-async fn hostile_names_are_taken_as_they_are() {
+async fn hostile_names_are_taken_literally() {
     let directory = directory();
     for name in ["a'b\"c", "*?[x]%20#", "файл ;-- ", "file", "mode=ro?x"] {
         let path = directory.path().join(name);
@@ -48,7 +48,7 @@ async fn hostile_names_are_taken_as_they_are() {
 }
 
 #[tokio::test]
-async fn memory_is_one_store_for_all_clones_and_none_for_others() {
+async fn in_memory_database_is_shared_by_clones_only() {
     for name in [":memory:", "file::memory:", "file:x?mode=memory"] {
         let storage = SqliteStorage::builder(name).read_in_task(true).open().await.unwrap();
         storage.clone().write(head(1), record(10)).await.unwrap();
@@ -60,7 +60,7 @@ async fn memory_is_one_store_for_all_clones_and_none_for_others() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_not_made_by_one_who_only_reads() {
+async fn read_only_open_creates_no_file() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let error = SqliteStorage::open(format!("file:{}?mode=ro&key=secret", path.display())).await.unwrap_err();
@@ -70,7 +70,7 @@ async fn what_is_missing_is_not_made_by_one_who_only_reads() {
 }
 
 #[tokio::test]
-async fn pragmas_flags_and_a_bad_setting_reach_sqlite() {
+async fn pragmas_and_flags_reach_sqlite() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let builder = SqliteStorage::builder(&path);
@@ -104,7 +104,7 @@ async fn pragmas_flags_and_a_bad_setting_reach_sqlite() {
 }
 
 #[tokio::test]
-async fn a_ready_connection_is_used_for_everything() {
+async fn provided_connection_is_used_for_everything() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let ready = Connection::open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! One SQLite file, several processes: this test program starts itself again for each of them.
+//! Several processes on one SQLite file. The test program starts itself again for each of them.
 
 use std::process::Child;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const TASKS: u64 = 10;
 const STEPS: u64 = 1000;
 const COUNTERS: u64 = 8;
 
-/// Opens the store that a process was started for; patient, for the machine may be busy with other tests.
+/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> SqliteStorage {
     let builder = SqliteStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.busy_timeout(Duration::from_secs(60)).open().await.unwrap()
@@ -57,7 +57,7 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
         match step % 10 {
             0 | 5 => count(storage, counter(step / 5)).await?,
             1 | 6 => storage.write(key, numbered(step, 2000, late)).await?,
-            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "somebody else wrote our key"),
+            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "another process wrote our key"),
             3 => assert_eq!(storage.retain(&[key], Retain::AtLeast(Timestamp::NEVER)).await?, 1),
             4 => {
                 storage
@@ -74,18 +74,18 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "runs as a process of eight_processes_lose_no_write_and_meet_no_lock"]
-async fn one_of_many() {
+#[ignore = "runs as a process of concurrent_processes_lose_no_write"]
+async fn working_process() {
     let (storage, process) = (open().await, std::env::var("CACHE_NUMBER").unwrap().parse().unwrap());
     try_join_all((0..TASKS).map(|task| work(&storage, process, task))).await.unwrap();
 }
 
 #[tokio::test]
-async fn eight_processes_lose_no_write_and_meet_no_lock() {
+async fn concurrent_processes_lose_no_write() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let children: Vec<Child> =
-        (0..PROCESSES).map(|number| start("sqlite::processes::one_of_many", &path, number)).collect();
+        (0..PROCESSES).map(|number| start("sqlite::processes::working_process", &path, number)).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

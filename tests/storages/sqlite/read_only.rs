@@ -33,7 +33,7 @@ impl Drop for Immutable<'_> {
 }
 
 #[tokio::test]
-async fn a_file_made_read_only_while_it_is_open_serves_hits_and_is_written_again_later() {
+async fn file_made_read_only_serves_hits() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_file_made_read_only_while_it_is_open_serves_hits_and_is_written_again
 }
 
 #[tokio::test]
-async fn a_folder_that_nobody_can_write_serves_hits_and_is_left_as_it_is() {
+async fn read_only_folder_serves_hits_unchanged() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this machine mounts no file system for a test");
         return;

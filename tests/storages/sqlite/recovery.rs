@@ -1,4 +1,4 @@
-//! A file that is damaged, or that another version has changed; and who may read it.
+//! Files that are damaged or that a newer version has changed, closing, and file permissions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -10,7 +10,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, head, keys, open_files, record, until};
 
-/// What was told at the level ERROR, by whatever thread.
+/// The events of level ERROR of all threads.
 fn errors() -> &'static Mutex<Vec<u8>> {
     static TOLD: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     TOLD.get_or_init(|| {
@@ -33,7 +33,7 @@ fn errors() -> &'static Mutex<Vec<u8>> {
     })
 }
 
-/// Whether an event of the level ERROR names this file.
+/// Returns whether an event of level ERROR names this file.
 fn is_told(path: &Path) -> bool {
     String::from_utf8_lossy(&errors().lock().unwrap()).contains(&*path.to_string_lossy())
 }
@@ -59,7 +59,7 @@ fn damage(path: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_set_aside_when_it_is_opened() {
+async fn open_sets_damaged_file_aside() {
     errors();
     let directory = directory();
     let path = directory.path().join("opened.sqlite");
@@ -81,7 +81,7 @@ async fn a_damaged_file_is_set_aside_when_it_is_opened() {
 }
 
 #[tokio::test]
-async fn damage_while_it_is_open_is_told_and_a_new_file_begun() {
+async fn damage_while_open_starts_new_file() {
     errors();
     for (name, read_in_task) in [("threads", false), ("tasks", true)] {
         let directory = directory();
@@ -102,7 +102,7 @@ async fn damage_while_it_is_open_is_told_and_a_new_file_begun() {
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), met).await.expect("a new file is used");
         assert!(is_told(&aside(&path)) && aside(&path).exists());
-        // Others who have it open share the new one.
+        // Other handles of the file use the new one too.
         let shared = async {
             while !other.read(head(40)).await.is_ok_and(|read| read.is_some()) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -114,7 +114,7 @@ async fn damage_while_it_is_open_is_told_and_a_new_file_begun() {
 }
 
 #[tokio::test]
-async fn refused_damage_is_told_and_stays_an_error() {
+async fn refused_damage_remains_an_error() {
     errors();
     let directory = directory();
     let path = directory.path().join("refused.sqlite");
@@ -131,7 +131,7 @@ async fn refused_damage_is_told_and_stays_an_error() {
 }
 
 #[tokio::test]
-async fn a_newer_layout_is_set_aside_where_that_is_asked_for() {
+async fn newer_layout_is_set_aside_on_request() {
     let directory = directory();
     let path = directory.path().join("newer.sqlite");
     filled(&path).await;
@@ -150,7 +150,7 @@ async fn a_newer_layout_is_set_aside_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_version_upgraded_is_not_written() {
+async fn upgraded_file_is_not_written() {
     let directory = directory();
     let path = directory.path().join("upgraded.sqlite");
     filled(&path).await;
@@ -173,7 +173,7 @@ async fn a_file_that_another_version_upgraded_is_not_written() {
 }
 
 #[tokio::test]
-async fn closing_leaves_one_file_with_everything() {
+async fn close_leaves_one_complete_file() {
     let directory = directory();
     let path = directory.path().join("closed.sqlite");
     for read_in_task in [false, true] {
@@ -201,7 +201,7 @@ async fn closing_leaves_one_file_with_everything() {
 }
 
 #[test]
-fn a_drop_outside_of_a_runtime_merges_the_log() {
+fn drop_outside_runtime_merges_log() {
     let directory = directory();
     let path = directory.path().join("dropped.sqlite");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -220,7 +220,7 @@ fn a_drop_outside_of_a_runtime_merges_the_log() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn files_and_folders_are_their_users_alone() {
+async fn new_files_and_folders_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let directory = directory();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -254,7 +254,7 @@ async fn files_and_folders_are_their_users_alone() {
 }
 
 #[tokio::test]
-async fn a_uri_that_asks_to_create_opens_what_is_there_too() {
+async fn create_uri_opens_existing_file() {
     let directory = directory();
     let name = |mode: &str| format!("file:{}/a%20b.sqlite?mode={mode}", directory.path().display());
     for (mode, readers) in [("rwc", 2), ("rwc", 0), ("rw", 2), ("rwc", 2)] {
@@ -267,9 +267,9 @@ async fn a_uri_that_asks_to_create_opens_what_is_there_too() {
     assert!(directory.path().join("a b.sqlite").exists());
 }
 
-/// All of them set it aside, each with connections and a view of its own, as processes do.
+/// Each handle has its own connections, as separate processes have, and finds the damage itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_that_meet_damage_share_one_new_file() {
+async fn handles_share_one_recovered_file() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     filled(&path).await;

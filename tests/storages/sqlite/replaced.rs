@@ -1,4 +1,4 @@
-//! Somebody removes, replaces or overwrites the file while it is open.
+//! Files that are removed, replaced or overwritten while they are open.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ async fn until_read(storage: &SqliteStorage, number: u8, there: bool) {
 }
 
 #[tokio::test]
-async fn a_removed_file_is_made_anew_and_shared_again() {
+async fn removed_file_is_recreated_and_shared() {
     for in_task in [false, true] {
         let directory = directory();
         let path = directory.path().join("below/cache.sqlite");
@@ -40,7 +40,7 @@ async fn a_removed_file_is_made_anew_and_shared_again() {
         assert!(other.contains(head(2)).await.unwrap() && !other.contains(head(1)).await.unwrap());
         other.write(head(3), record(1000)).await.unwrap();
         assert!(one.contains(head(3)).await.unwrap());
-        // The whole folder, as a person who empties a cache does it.
+        // The whole folder, as a person empties a cache.
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         let began = std::time::Instant::now();
         while one.write(head(4), record(1000)).await.is_err() {
@@ -53,7 +53,7 @@ async fn a_removed_file_is_made_anew_and_shared_again() {
 }
 
 #[tokio::test]
-async fn a_file_put_in_its_place_is_the_one_that_is_used() {
+async fn replacement_file_is_used() {
     let directory = directory();
     let (path, next) = (directory.path().join("cache.sqlite"), directory.path().join("next.sqlite"));
     let maker = open(&next, false).await;
@@ -69,7 +69,7 @@ async fn a_file_put_in_its_place_is_the_one_that_is_used() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_an_error_until_it_is_gone() {
+async fn foreign_file_fails_until_removed() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = open(&path, false).await;
@@ -78,18 +78,21 @@ async fn what_is_no_store_is_an_error_until_it_is_gone() {
     std::fs::write(&path, "not a database at all, but a text of some length, put there by mistake").unwrap();
     let error = storage.write(head(2), record(1000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
-    assert_eq!(std::fs::read(&path).unwrap().len(), 70, "it was changed");
+    assert_eq!(std::fs::read(&path).unwrap().len(), 70, "the foreign file was changed");
     remove(&path);
     let began = std::time::Instant::now();
     while storage.write(head(3), record(1000)).await.is_err() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "writes stay refused after the foreign file is removed"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(storage.contains(head(3)).await.unwrap() && !storage.contains(head(1)).await.unwrap());
 }
 
 #[tokio::test]
-async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_record() {
+async fn overwritten_file_returns_no_wrong_record() {
     for len in [0_usize, 5000, 100_000] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
@@ -109,7 +112,10 @@ async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_recor
         remove(&path);
         let began = std::time::Instant::now();
         while storage.write(head(50), record(1000)).await.is_err() {
-            assert!(began.elapsed() < std::time::Duration::from_secs(20), "it never comes back");
+            assert!(
+                began.elapsed() < std::time::Duration::from_secs(20),
+                "writes stay refused after the foreign file is removed"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         until_read(&storage, 50, true).await;
@@ -117,7 +123,7 @@ async fn a_file_overwritten_in_place_gives_errors_and_misses_never_a_wrong_recor
 }
 
 #[tokio::test]
-async fn a_storage_that_ends_makes_no_file_anew() {
+async fn closing_recreates_no_removed_file() {
     for closes in [false, true] {
         let directory = directory();
         let path = directory.path().join("below/cache.sqlite");
@@ -138,7 +144,7 @@ async fn a_storage_that_ends_makes_no_file_anew() {
 }
 
 #[tokio::test]
-async fn all_files_are_closed_after_a_replacement() {
+async fn replacement_leaks_no_open_files() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = open(&path, true).await;

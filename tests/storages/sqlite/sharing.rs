@@ -11,7 +11,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 use super::{chunk, directory, head, keys, record};
 
 #[tokio::test]
-async fn handles_of_one_shared_cache_never_say_locked() {
+async fn shared_cache_handles_are_never_locked() {
     let name = "file:shared-by-two?mode=memory&cache=shared";
     let (a, b) = (SqliteStorage::open(name).await.unwrap(), SqliteStorage::open(name).await.unwrap());
     let both = (0..200u8).map(|n| {
@@ -25,7 +25,7 @@ async fn handles_of_one_shared_cache_never_say_locked() {
 }
 
 #[tokio::test]
-async fn one_refused_write_does_not_fail_those_committed_with_it() {
+async fn refused_write_does_not_fail_its_batch() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(1 << 20).open().await.unwrap();
     storage.write(chunk(0, 0), record(300_000)).await.unwrap();
     // All are queued before the first is begun.
@@ -37,7 +37,7 @@ async fn one_refused_write_does_not_fail_those_committed_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_handles_racing_to_write_have_one_winner() {
+async fn write_if_has_one_winner_across_handles() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let (a, b) = (SqliteStorage::open(&path).await.unwrap(), SqliteStorage::open(&path).await.unwrap());
@@ -55,11 +55,11 @@ async fn two_handles_racing_to_write_have_one_winner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_writers_on_several_handles_get_no_lock_error() {
+async fn concurrent_writers_get_no_lock_error() {
     for journal in ["wal", "delete"] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
-        // All of them make the file at once.
+        // All handles create the file at once.
         let open = (0..4).map(|_| {
             let builder = SqliteStorage::builder(&path).busy_timeout(Duration::from_secs(60));
             builder.pragma("journal_mode", journal).pragma("synchronous", "off").max_bytes(2_000_000).open()
@@ -89,7 +89,7 @@ async fn many_writers_on_several_handles_get_no_lock_error() {
 }
 
 #[tokio::test]
-async fn a_store_that_others_keep_too_long_is_a_timeout_and_works_afterwards() {
+async fn locked_database_times_out_and_recovers() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let builder = SqliteStorage::builder(&path).busy_timeout(Duration::from_millis(50));
@@ -106,7 +106,7 @@ async fn a_store_that_others_keep_too_long_is_a_timeout_and_works_afterwards() {
 }
 
 #[tokio::test]
-async fn dropped_futures_leave_the_store_usable() {
+async fn dropped_futures_leave_storage_usable() {
     let directory = directory();
     let storage = SqliteStorage::open(directory.path().join("cache.sqlite")).await.unwrap();
     for n in 0..100 {
@@ -122,7 +122,7 @@ async fn dropped_futures_leave_the_store_usable() {
 }
 
 #[tokio::test]
-async fn reading_in_the_task_answers_at_once_and_sees_other_processes() {
+async fn read_in_task_sees_other_handles() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::open(&path).await.unwrap();
@@ -134,7 +134,7 @@ async fn reading_in_the_task_answers_at_once_and_sees_other_processes() {
 }
 
 #[tokio::test]
-async fn listings_over_many_pages_give_each_key_once() {
+async fn paged_listing_returns_each_key_once() {
     let storage = SqliteStorage::open(":memory:").await.unwrap();
     let all: Vec<Key> =
         (0..5).flat_map(|n| (0..300).map(move |part| chunk(n, part)).chain([head(n)])).collect();
@@ -149,7 +149,7 @@ async fn listings_over_many_pages_give_each_key_once() {
 }
 
 #[tokio::test]
-async fn more_than_one_transaction_of_expired_records_is_deleted_and_counted() {
+async fn delete_expired_spans_several_transactions() {
     let storage = SqliteStorage::open(":memory:").await.unwrap();
     let write = |part| {
         let retain_until =

@@ -1,4 +1,4 @@
-//! Room that is given back, and a file in the temporary directory.
+//! Vacuum, deletion of many expired records, and a file in the temporary directory.
 
 use tower_response_cache::storage::{Key, Kind, Record, SqliteStorage, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
@@ -10,7 +10,7 @@ fn len(path: &std::path::Path) -> u64 {
 }
 
 #[tokio::test]
-async fn vacuum_gives_the_room_back_while_others_write() {
+async fn vacuum_frees_space_during_writes() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let (one, other) = (SqliteStorage::open(&path).await.unwrap(), SqliteStorage::open(&path).await.unwrap());
@@ -41,7 +41,7 @@ async fn vacuum_gives_the_room_back_while_others_write() {
 }
 
 #[tokio::test]
-async fn vacuum_writes_a_file_anew_that_was_made_without_it() {
+async fn vacuum_rewrites_file_without_auto_vacuum() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).pragma("auto_vacuum", "NONE").open().await.unwrap();
@@ -57,7 +57,7 @@ async fn vacuum_writes_a_file_anew_that_was_made_without_it() {
 }
 
 #[tokio::test]
-async fn use_temp_keeps_the_file_in_the_temporary_directory() {
+async fn use_temp_opens_file_in_temporary_directory() {
     let name = format!("http-cache-test-{:x}/cache.sqlite", fastrand::u64(..));
     let path = std::env::temp_dir().join(&name);
     let storage = SqliteStorage::builder(&name).use_temp(true).open().await.unwrap();
@@ -71,7 +71,7 @@ async fn use_temp_keeps_the_file_in_the_temporary_directory() {
     }
 }
 
-/// Reads what is there with its time, by key.
+/// Returns all records with their retention times, by key.
 async fn contents(storage: &SqliteStorage) -> Vec<(Key, Vec<u8>, Timestamp)> {
     let mut found = Vec::new();
     for key in super::keys(storage).await {
@@ -82,7 +82,7 @@ async fn contents(storage: &SqliteStorage) -> Vec<(Key, Vec<u8>, Timestamp)> {
 }
 
 #[tokio::test]
-async fn much_that_expired_goes_at_once_and_what_lives_stays() {
+async fn mass_expiry_keeps_live_records() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(1 << 30).open().await.unwrap();
@@ -95,7 +95,7 @@ async fn much_that_expired_goes_at_once_and_what_lives_stays() {
     let write = |number: u32, until| {
         let payload = number.to_be_bytes().repeat(1 + number as usize % 9);
         let (storage, key) = (storage.clone(), key(number));
-        // Some entries have a part that lives and one that does not.
+        // Some entries have a live record and an expired one.
         let part = key.sibling(Kind::Chunk, [1; 16], number % 3);
         async move {
             storage.write(key, Record::new(payload.clone(), until)).await.unwrap();
@@ -115,7 +115,7 @@ async fn much_that_expired_goes_at_once_and_what_lives_stays() {
     assert_eq!(contents(&storage).await, before);
     let used = storage.usage().await.unwrap().bytes.unwrap();
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    // The sums are right: what is left is counted, and goes like everything else.
+    // The sums are right: the remaining records are counted, and expire like all others.
     let sizes: u64 =
         before.iter().map(|(_, payload, _)| payload.len() as u64 + Record::OVERHEAD as u64 + 256).sum();
     assert_eq!(used, sizes);
