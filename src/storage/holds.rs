@@ -57,8 +57,16 @@ impl Holds {
             let all = held.bytes;
             let bodies = held.entries.entry(chunk.entry).or_default();
             match bodies.iter_mut().find(|body| body.slot == chunk.slot) {
-                // Further readers of a body take no more memory, and renew its time limit.
-                Some(body) => (body.readers, body.since) = (body.readers + 1, now),
+                // Further readers of a body take no more memory, and renew its time limit. If it has expired and its room was
+                // given away, it needs room again.
+                Some(body) => {
+                    body.readers += 1;
+                    let missing = bytes.saturating_sub(body.bytes);
+                    if all.saturating_add(missing) <= max_bytes / 2 {
+                        (body.bytes, body.since) = (body.bytes + missing, now);
+                        held.bytes += missing;
+                    }
+                }
                 None if all.saturating_add(bytes) <= max_bytes / 2 => {
                     bodies.push(Body { slot: chunk.slot, readers: 1, bytes, since: now });
                     held.bytes += bytes;
@@ -191,6 +199,33 @@ mod tests {
         drop((slow, refused));
         assert_eq!(holds.lock().bytes, 50);
         drop(other);
+        assert_eq!((holds.lock().bytes, holds.any()), (0, false));
+    }
+
+    #[test]
+    fn renewed_hold_needs_room_again() {
+        let holds = Arc::new(Holds::default());
+        let slow = holds.hold(body(1, 1), 50, 100);
+        let expire = || {
+            let mut held = holds.lock();
+            let long_ago = Instant::now().checked_sub(MAX_HOLD).expect("a machine that runs for longer");
+            held.entries
+                .values_mut()
+                .flatten()
+                .filter(|body| body.slot == [1; 16])
+                .for_each(|body| body.since = long_ago);
+            held.release_expired(Instant::now());
+        };
+        expire();
+        let other = holds.hold(body(2, 2), 50, 100);
+        let without_room = holds.hold(body(1, 1), 50, 100);
+        assert!(holds.has_entry(&[2; 16]) && !holds.has_entry(&[1; 16]));
+        assert_eq!(holds.lock().bytes, 50);
+        drop(other);
+        let renewed = holds.hold(body(1, 1), 50, 100);
+        assert!(holds.has_entry(&[1; 16]));
+        assert_eq!(holds.lock().bytes, 50);
+        drop((slow, without_room, renewed));
         assert_eq!((holds.lock().bytes, holds.any()), (0, false));
     }
 
