@@ -89,14 +89,17 @@ pub(super) fn map_write_error(error: rusqlite::Error, connection: &Connection) -
     }
 }
 
-/// Returns whether the file or its WAL cannot be opened for writing.
+/// Returns whether the file or its WAL cannot be written.
+///
+/// Only the WAL is opened. On Unix, closing the database file would release every lock that this process has on it, and
+/// another process could then take itself for the last one and delete the WAL that is in use.
 fn is_write_denied(path: &Path) -> bool {
-    [path, &with_suffix(path, "-wal")].into_iter().any(|path| {
-        let opened = std::fs::OpenOptions::new().append(true).open(path);
-        opened.is_err_and(|error| {
+    let is_read_only = std::fs::metadata(path).is_ok_and(|file| file.permissions().readonly());
+    let wal = std::fs::OpenOptions::new().append(true).open(with_suffix(path, "-wal"));
+    is_read_only
+        || wal.is_err_and(|error| {
             matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
         })
-    })
 }
 
 /// Returns the error of an operation that had no turn within the busy timeout.
