@@ -7,6 +7,7 @@
 //! - Without a tokio runtime no task is spawned, and the caller is told.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -50,6 +51,26 @@ pub(crate) enum Driven<T> {
 /// Keeps a task counted until it is dropped.
 struct Counted(Arc<Running>);
 
+pin_project_lite::pin_project! {
+    /// A task that is counted.
+    ///
+    /// It owns the count, which is therefore dropped, after the work, also if the task panics or its runtime goes away. It is
+    /// written by hand because an async block has room for a captured future twice.
+    struct CountedTask<F> {
+        #[pin]
+        work: F,
+        _counted: Counted,
+    }
+}
+
+impl<F: Future> Future for CountedTask<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().work.poll(cx)
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         // SeqCst pairs with the load in `idle`: that registers for the notification first and loads the count afterwards,
@@ -66,12 +87,7 @@ impl Tasks {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
         let Ok(runtime) = Handle::try_current() else { return false };
         // Counted here, not in the task: `idle` must wait for a task that has been spawned and not been polled yet.
-        let counted = self.count();
-        runtime.spawn(async move {
-            // Owned by the future, so that it is dropped too if the future panics or its runtime goes away.
-            let _counted = counted;
-            work.await;
-        });
+        runtime.spawn(CountedTask { work, _counted: self.count() });
         true
     }
 
@@ -90,11 +106,7 @@ impl Tasks {
             return Driven::Done(done);
         }
         let Ok(runtime) = Handle::try_current() else { return Driven::NoRuntime };
-        let counted = self.count();
-        Driven::Spawned(runtime.spawn(async move {
-            let _counted = counted;
-            work.await
-        }))
+        Driven::Spawned(runtime.spawn(CountedTask { work, _counted: self.count() }))
     }
 
     /// Waits until no task is running.

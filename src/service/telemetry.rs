@@ -6,9 +6,12 @@
 //! - Without a subscriber, an event costs the comparison of a number, and its fields are not computed.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use http::{Response, request};
 use tracing::field::Empty;
+use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
 use crate::body::CacheBody;
@@ -33,18 +36,39 @@ pub(super) fn span(parts: &request::Parts, defaults: &Defaults, is_background: b
 }
 
 /// Runs a future within its span, and records the status of its response there.
-pub(super) async fn traced<B: Send, E: Send>(
-    span: Span,
-    answering: impl Future<Output = Result<Response<CacheBody<B>>, E>> + Send,
-) -> Result<Response<CacheBody<B>>, E> {
-    let answer = answering.instrument(span.clone()).await;
-    if let Ok(response) = &answer
-        && let Some(status) = response.body().status()
-    {
-        let (outcome, reason) = status.outcome.words();
-        span.record("outcome", outcome).record("reason", reason).record("stored", status.stored.word());
+pub(super) fn traced<F>(span: Span, answering: F) -> Traced<F> {
+    Traced { answering: answering.instrument(span) }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`traced`].
+    ///
+    /// It is written by hand because an async function has room for its arguments twice, and the future of an exchange takes
+    /// kilobytes.
+    pub(super) struct Traced<F> {
+        #[pin]
+        answering: Instrumented<F>,
     }
-    answer
+}
+
+impl<F, B, E> Future for Traced<F>
+where
+    F: Future<Output = Result<Response<CacheBody<B>>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answering = self.project().answering;
+        let answer = ready!(answering.as_mut().poll(cx));
+        if let Ok(response) = &answer
+            && let Some(status) = response.body().status()
+        {
+            let (outcome, reason) = status.outcome.words();
+            let span = answering.span();
+            span.record("outcome", outcome).record("reason", reason).record("stored", status.stored.word());
+        }
+        Poll::Ready(answer)
+    }
 }
 
 /// Counts a response, and sends the event about it.

@@ -208,7 +208,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                                 LeadOutcome::Moved(exchange) => exchange.run_loop_boxed().await,
                             };
                         }
-                        Err(own) => match own.lead(ticket, role.strips_conditions).await {
+                        // Boxed, so that the loop of an exchange that can be detached has no room for it.
+                        Err(own) => match Box::pin(own.lead(ticket, role.strips_conditions)).await {
                             LeadOutcome::Answered(answer) => return answer,
                             LeadOutcome::Moved(exchange) => {
                                 self = *exchange;
