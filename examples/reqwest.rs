@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tower_response_cache::reqwest::reqwest_client::{Client, redirect};
 use tower_response_cache::reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops};
+use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Redirects};
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayer, CacheStatus};
 
@@ -41,8 +41,8 @@ async fn main() -> Result<(), BoxError> {
 /// Fetches a URL and prints a line for each hop.
 async fn fetch(client: &ClientWithMiddleware, url: &str) -> Result<(), BoxError> {
     let response = client.get(url).send().await?;
-    for hop in response.extensions().get::<Hops>().map_or(&[][..], Hops::as_slice) {
-        print(hop.url().path(), hop.status(), hop.cache());
+    for redirect in response.extensions().get::<Redirects>().map_or(&[][..], Redirects::as_slice) {
+        print(redirect.url().path(), redirect.status(), redirect.cache());
     }
     print(response.url().path(), response.status(), response.extensions().get::<CacheStatus>());
     response.bytes().await?; // only a body that is read to its end is stored

@@ -195,7 +195,7 @@ pub use self::control::{
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{
-    CacheHandle, Copied, EntryFilter, StorageSize, StoredEntry, Sweeper, Verified, Warmed,
+    CacheHandle, CopyReport, EntryFilter, StorageSize, StoredEntry, Sweeper, VerifyReport, WarmReport,
 };
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;

@@ -72,7 +72,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
-        invalidated(&self.shared.observer, "hand", EffectiveUri::of_text(&entry.url).as_ref());
+        invalidated(&self.shared.observer, "manual", EffectiveUri::of_text(&entry.url).as_ref());
         self.shared.records.invalidate(entry.key, Some(&entry.url)).await.into_result()
     }
 
@@ -103,7 +103,7 @@ impl<S: Storage> CacheHandle<S> {
         }
         let all = self.clone().across_partitions(true);
         let count = all.entries(&everything).try_fold(0, |count, _| future::ready(Ok(count + 1))).await?;
-        invalidated(&self.shared.observer, "hand", None);
+        invalidated(&self.shared.observer, "manual", None);
         self.shared.records.storage.inner().clear().await?;
         Ok(count)
     }

@@ -19,7 +19,7 @@ use crate::storage::Storage;
 /// The number of responses that [`CacheHandle::copy_to`] has handled so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Copied {
+pub struct CopyReport {
     /// Responses that were written.
     pub responses: u64,
     /// The length of their bodies, in bytes.
@@ -61,9 +61,9 @@ impl<S: Storage> CacheHandle<S> {
         &self,
         to: &T,
         filter: &EntryFilter,
-        mut progress: impl FnMut(&Copied) + Send,
-    ) -> Result<Copied> {
-        let mut copied = Copied::default();
+        mut progress: impl FnMut(&CopyReport) + Send,
+    ) -> Result<CopyReport> {
+        let mut copied = CopyReport::default();
         let to = Destination::new(self, to);
         let all = self.entries(filter).map_ok(|entry| to.take_with_head(entry));
         let mut all = pin!(all.try_buffer_unordered(AT_ONCE));

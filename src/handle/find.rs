@@ -153,7 +153,7 @@ impl<S: Storage> CacheHandle<S> {
             }
             _ => false,
         });
-        invalidated(&self.shared.observer, "hand", Some(uri));
+        invalidated(&self.shared.observer, "manual", Some(uri));
         self.shared.records.invalidate(head, Some(&uri.to_text())).await.into_result()?;
         Ok(u64::from(is_there))
     }

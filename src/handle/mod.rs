@@ -27,13 +27,13 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-pub use self::copy::Copied;
+pub use self::copy::CopyReport;
 pub use self::entry::StoredEntry;
 pub use self::filter::EntryFilter;
 pub use self::listing::StorageSize;
-pub use self::survey::Verified;
+pub use self::survey::VerifyReport;
 pub use self::sweeper::Sweeper;
-pub use self::warm::Warmed;
+pub use self::warm::WarmReport;
 use crate::entry::Membership;
 use crate::error::Result;
 use crate::key::EffectiveUri;

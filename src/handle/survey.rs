@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 /// The number of records that [`CacheHandle::verify`] has found so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verified {
+pub struct VerifyReport {
     /// Stored responses that were read to their end.
     pub responses: u64,
     /// The length of their bodies, in bytes.
@@ -35,7 +35,7 @@ pub struct Verified {
     pub orphans: u64,
 }
 
-impl Verified {
+impl VerifyReport {
     /// Returns whether nothing is damaged. Orphans do not count as damage.
     pub fn is_sound(&self) -> bool {
         self.undecodable == 0 && self.incomplete == 0
@@ -50,8 +50,8 @@ impl<S: Storage> CacheHandle<S> {
     ///
     /// # Errors
     /// Returns the storage's error.
-    pub async fn verify(&self, mut progress: impl FnMut(&Verified) + Send) -> Result<Verified> {
-        let mut verified = Verified::default();
+    pub async fn verify(&self, mut progress: impl FnMut(&VerifyReport) + Send) -> Result<VerifyReport> {
+        let mut verified = VerifyReport::default();
         let mut survey = self.survey().await?;
         let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
         let varied = std::mem::take(&mut survey.varied);

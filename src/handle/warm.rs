@@ -16,7 +16,7 @@ use crate::storage::Storage;
 /// The results of the requests of [`CacheHandle::warm`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Warmed {
+pub struct WarmReport {
     /// Responses that were fetched and stored.
     pub stored: u64,
     /// Responses that were stored already, fresh or stale.
@@ -68,12 +68,12 @@ impl<S: Storage> CacheHandle<S> {
         service: Svc,
         requests: impl IntoIterator<Item = Request<ReqB>>,
         at_once: usize,
-    ) -> Warmed
+    ) -> WarmReport
     where
         Svc: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
         ResB: Body,
     {
-        let mut warmed = Warmed::default();
+        let mut warmed = WarmReport::default();
         let mut storing = Vec::new();
         let answers = stream::iter(requests).map(|mut request| {
             let warming = Warming::new(self.shared.records.number);

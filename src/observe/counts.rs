@@ -121,7 +121,7 @@ pub(super) const UNSTORED_REASONS: [&str; 32] = [
 pub(super) const REFRESH_RESULTS: [&str; 4] = ["done", "failed", "timeout", "needless"];
 
 /// The causes of invalidations.
-pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "hand", "other"];
+pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "manual", "other"];
 
 // The numbers follow each other without gaps: first the outcomes, then the single counters, then one range for each list.
 const COLLAPSED: usize = OUTCOMES.len();

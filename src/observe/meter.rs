@@ -31,7 +31,7 @@ const OPERATIONS: [&str; 8] =
 const GAUGES: [&str; 3] = [
     "http_cache_origin_requests_in_flight",
     "http_cache_background_refreshes_in_flight",
-    "http_cache_storage_left_alone",
+    "http_cache_storage_breaker_open",
 ];
 
 /// The names of the gauges of the storage's usage.

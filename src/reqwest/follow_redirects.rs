@@ -45,7 +45,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// A [`CacheOptions::key`](crate::CacheOptions::key) names only the response to the first URL. All other
 /// [`CacheOptions`](crate::CacheOptions) apply to each hop.
 ///
-/// The extensions of the last response have the redirects that were followed, as [`Hops`].
+/// The extensions of the last response have the redirects that were followed, as [`Redirects`].
 ///
 /// # Errors
 /// Returns [`TooManyRedirects`], inside `reqwest_middleware::Error::Middleware`, if there are more redirects than the
@@ -66,20 +66,20 @@ pub struct TooManyRedirects {
 /// They are in the extensions of the response, if there were any.
 ///
 /// ```
-/// use tower_response_cache::reqwest::{Hops, reqwest_client::Response};
+/// use tower_response_cache::reqwest::{Redirects, reqwest_client::Response};
 ///
 /// fn report(response: &Response) {
-///     for hop in response.extensions().get::<Hops>().map_or(&[][..], Hops::as_slice) {
-///         println!("{} {} {:?}", hop.status(), hop.url(), hop.cache().map(|cache| cache.word()));
+///     for redirect in response.extensions().get::<Redirects>().map_or(&[][..], Redirects::as_slice) {
+///         println!("{} {} {:?}", redirect.status(), redirect.url(), redirect.cache().map(|cache| cache.word()));
 ///     }
 /// }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Hops(Vec<Hop>);
+pub struct Redirects(Vec<Redirect>);
 
 /// One redirect that was followed.
 #[derive(Clone, Debug)]
-pub struct Hop {
+pub struct Redirect {
     url: Url,
     status: StatusCode,
     cache: Option<CacheStatus>,
@@ -124,19 +124,19 @@ impl fmt::Display for TooManyRedirects {
 
 impl std::error::Error for TooManyRedirects {}
 
-impl Hops {
+impl Redirects {
     /// Returns the redirects, the first one first.
-    pub fn as_slice(&self) -> &[Hop] {
+    pub fn as_slice(&self) -> &[Redirect] {
         &self.0
     }
 
     fn add(&mut self, response: &Response) {
         let cache = response.extensions().get::<CacheStatus>().copied();
-        self.0.push(Hop { url: response.url().clone(), status: response.status(), cache });
+        self.0.push(Redirect { url: response.url().clone(), status: response.status(), cache });
     }
 }
 
-impl Hop {
+impl Redirect {
     /// Returns the URL that redirected.
     pub fn url(&self) -> &Url {
         &self.url
@@ -147,7 +147,7 @@ impl Hop {
         self.status
     }
 
-    /// Returns what the cache below did for this hop.
+    /// Returns what the cache below did for the response that redirected.
     ///
     /// `None` if there is no cache below.
     pub fn cache(&self) -> Option<&CacheStatus> {
@@ -180,21 +180,21 @@ impl FollowRedirects {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let mut hops = Hops::default();
+        let mut redirects = Redirects::default();
         loop {
             let copy = RequestCopy::of(&mut request);
             let mut response = next.clone().run(request, extensions).await?;
             let redirected = copy.and_then(|copy| copy.redirect(&response));
             let Some(redirected) = redirected else {
-                if !hops.as_slice().is_empty() {
-                    response.extensions_mut().insert(hops);
+                if !redirects.as_slice().is_empty() {
+                    response.extensions_mut().insert(redirects);
                 }
                 return Ok(response);
             };
-            if hops.as_slice().len() >= self.limit {
+            if redirects.as_slice().len() >= self.limit {
                 return Err(Error::middleware(TooManyRedirects { limit: self.limit }));
             }
-            hops.add(&response);
+            redirects.add(&response);
             drain(response).await;
             request = redirected;
             // The first redirect is stored under the request's own key, and would be found there as the response of the

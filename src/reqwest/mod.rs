@@ -18,4 +18,4 @@ pub use ::reqwest as reqwest_client;
 pub use ::reqwest_middleware;
 
 pub use self::cache_middleware::CacheMiddleware;
-pub use self::follow_redirects::{FollowRedirects, Hop, Hops, TooManyRedirects};
+pub use self::follow_redirects::{FollowRedirects, Redirect, Redirects, TooManyRedirects};

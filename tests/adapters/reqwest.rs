@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tower_response_cache::reqwest::reqwest_client::{self, Body, Client, Response, Url, redirect};
 use tower_response_cache::reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
-use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Hops, TooManyRedirects};
+use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects, Redirects, TooManyRedirects};
 use tower_response_cache::storage::{MemoryStorage, Storage};
 use tower_response_cache::{
     BodyError, BypassReason, CacheLayer, CacheOptions, CacheStatus, Clock, MissReason, NotStored, Outcome,
@@ -115,7 +115,7 @@ async fn redirect_followed_above_caches_each_hop() {
         for word in ["miss", "hit"] {
             let response = client.get(origin.url("/a")).send().await.unwrap();
             assert_eq!((status(&response).word(), response.url().path()), (word, "/b"), "{code}");
-            let hops = response.extensions().get::<Hops>().unwrap().as_slice();
+            let hops = response.extensions().get::<Redirects>().unwrap().as_slice();
             assert_eq!((hops.len(), hops[0].url().path(), hops[0].status().as_u16()), (1, "/a", code));
             assert_eq!(hops[0].cache().unwrap().word(), word);
             assert_eq!(response.text().await.unwrap(), "the end");

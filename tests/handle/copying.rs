@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
-use tower_response_cache::{CacheOptions, Copied, EntryFilter, Timestamp};
+use tower_response_cache::{CacheOptions, CopyReport, EntryFilter, Timestamp};
 
 use crate::support::get;
 use crate::{A, SECOND, in_a_file, in_language, world};
@@ -18,7 +18,7 @@ pub fn memory() -> BoxStorage {
     BoxStorage::new(MemoryStorage::new())
 }
 
-pub fn counts(copied: &Copied) -> [u64; 4] {
+pub fn counts(copied: &CopyReport) -> [u64; 4] {
     assert_eq!(copied.unchanged, 0);
     [copied.responses, copied.bytes, copied.skipped, copied.failed]
 }

@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use tower_response_cache::storage::{BoxStorage, Key, Kind, Record, Storage};
-use tower_response_cache::{EntryFilter, Rule, Rules, Timestamp, Ttl, Verified};
+use tower_response_cache::{EntryFilter, Rule, Rules, Timestamp, Ttl, VerifyReport};
 
 use crate::{A, SECOND, World, in_language, stores, world, world_with};
 
@@ -10,7 +10,7 @@ const LARGE: &str = "http://example.com/large?len=400000";
 const SEVERAL: &str = "http://example.com/?vary=accept-language";
 const HOUR: u32 = 3600;
 
-fn counts(verified: &Verified) -> [u64; 5] {
+fn counts(verified: &VerifyReport) -> [u64; 5] {
     [verified.responses, verified.bytes, verified.undecodable, verified.incomplete, verified.orphans]
 }
 

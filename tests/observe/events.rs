@@ -151,7 +151,7 @@ async fn breaker_and_evictions_emit_events() {
         .map(|told| told.field("entries").unwrap().parse::<u64>().unwrap())
         .sum();
     assert_eq!(
-        (64 - bounded.size().await.unwrap(), listener.last("evicted").field("store")),
+        (64 - bounded.size().await.unwrap(), listener.last("evicted").field("storage")),
         (entries, Some("memory"))
     );
 }
@@ -228,7 +228,7 @@ async fn excess_groups_emit_one_event_per_field() {
     cache.ask(post(A)).await;
     let told = listener.all("too many groups are named");
     let fields: Vec<_> =
-        told.iter().map(|told| ["field", "heard", "ignored"].map(|name| told.field(name).unwrap())).collect();
+        told.iter().map(|told| ["field", "used", "ignored"].map(|name| told.field(name).unwrap())).collect();
     assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }
 
@@ -270,8 +270,9 @@ async fn repeated_storage_failures_are_logged_rarely() {
     let told = listener.all("the storage keeps failing: requests go on without it");
     assert!((9..=11).contains(&told.len()), "{} in 300 seconds", told.len());
     assert_eq!(listener.all("the storage answers again").len(), told.len());
-    let untold: u64 = told.iter().map(|told| told.field("untold").unwrap().parse::<u64>().unwrap()).sum();
-    assert!((75..=91).contains(&untold), "{untold}");
+    let unreported: u64 =
+        told.iter().map(|told| told.field("unreported").unwrap().parse::<u64>().unwrap()).sum();
+    assert!((75..=91).contains(&unreported), "{unreported}");
     assert_eq!((told[0].field("what"), told[0].field("operation")), (Some("writes"), Some("write_if")));
 }
 
@@ -344,7 +345,7 @@ async fn permanent_storage_failure_is_logged_again() {
     }
     let told = listener.all(name);
     assert_eq!(told.len(), 2, "the last event says that the storage fails");
-    assert_eq!(told[1].field("untold"), Some("0"));
+    assert_eq!(told[1].field("unreported"), Some("0"));
     assert_eq!(listener.all("the storage answers again").len(), 1);
 }
 

@@ -150,7 +150,7 @@ fn metrics_page_lists_every_emitted_metric() {
         fill(SqliteStorage::builder(":memory:").max_bytes(64 * 1024).open().await.unwrap()).await;
         let folder = tempfile::tempdir().unwrap();
         fill(DirectoryStorage::builder(folder.path()).max_bytes(64 * 1024).open().await.unwrap()).await;
-        while !handle.render().contains("store=\"directory\"") {
+        while !handle.render().contains("storage=\"directory\"") {
             tokio::task::yield_now().await;
         }
     });
@@ -228,7 +228,7 @@ fn gauges_return_to_zero() {
         });
     });
     let closed = recorder.handle().render();
-    let left_alone = |text| sample(text, "http_cache_storage_left_alone", &["cache=\"default\""]);
+    let left_alone = |text| sample(text, "http_cache_storage_breaker_open", &["cache=\"default\""]);
     assert_eq!((left_alone(&open), left_alone(&closed)), (Some(1.0), Some(0.0)));
     let durations = "http_cache_storage_operation_duration_seconds_count";
     assert_eq!(sample(&closed, durations, &["operation=\"read\"", "result=\"error\""]), Some(5.0));

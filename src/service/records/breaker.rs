@@ -111,11 +111,11 @@ impl Breaker {
         if events.is_open || events.last.is_some_and(|at| now >= at && now.since(at) < EVENT_INTERVAL) {
             return;
         }
-        let untold = std::mem::take(&mut events.unreported).saturating_sub(1);
+        let unreported = std::mem::take(&mut events.unreported).saturating_sub(1);
         (events.last, events.is_open) = (Some(now), true);
         drop(events); // a tracing subscriber is the user's code, and must not run under the lock
         let what = self.what;
-        tracing::warn!(what, operation, %error, untold, "the storage keeps failing: requests go on without it");
+        tracing::warn!(what, operation, %error, unreported, "the storage keeps failing: requests go on without it");
     }
 
     /// Closes the breaker after a successful operation, and returns whether it was open.

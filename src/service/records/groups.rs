@@ -148,13 +148,13 @@ impl<S: Storage> Records<S> {
 
     /// Invalidates all responses with a tag.
     pub(crate) async fn invalidate_tag(self: &Arc<Self>, name: &str) -> Result<()> {
-        telemetry::invalidated(&self.observer, "hand", None);
+        telemetry::invalidated(&self.observer, "manual", None);
         self.invalidate_group(self.group_keyer.group("", name), None).await.into_result()
     }
 
     /// Invalidates a group by its key.
     pub(crate) async fn invalidate_group_at(self: &Arc<Self>, key: Key) -> Result<()> {
-        telemetry::invalidated(&self.observer, "hand", None);
+        telemetry::invalidated(&self.observer, "manual", None);
         self.invalidate_group(key, None).await.into_result()
     }
 
@@ -169,7 +169,7 @@ impl<S: Storage> Records<S> {
             let expected = "not an origin: expected a scheme and a host, like https://example.com";
             return Err(Error::new(ErrorKind::Config, expected));
         };
-        telemetry::invalidated(&self.observer, "hand", None);
+        telemetry::invalidated(&self.observer, "manual", None);
         let of = uri.to_text();
         self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
@@ -225,7 +225,7 @@ fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
 /// Sends an event if a field names more groups than are used.
 pub(crate) fn report_ignored_groups(field: &'static str, ignored: usize) {
     if ignored > 0 {
-        tracing::debug!(field, heard = MAX_GROUPS, ignored, "too many groups are named");
+        tracing::debug!(field, used = MAX_GROUPS, ignored, "too many groups are named");
     }
 }
 
