@@ -112,7 +112,7 @@ impl Sorted {
         Self { row, order }
     }
 
-    /// What rows are sorted by; the URL last, so that equal rows have the same order in every run.
+    /// The sort key of a row. It ends with the URL, so that equal rows have the same order in every run.
     fn sort_key(&self) -> (Reverse<u64>, u64, &str) {
         let Row { url, body_bytes, stored_at, expires_at, .. } = &self.row;
         match self.order {

@@ -1,4 +1,4 @@
-//! What a listing shows of a stored response.
+//! A row of a listing, which describes a stored response.
 //!
 //! It leaves out the header values: they take most of the memory, and may be secret.
 

@@ -18,7 +18,7 @@ use crate::exit::Failure;
 /// Longer than a storage's own limits (1 second to connect, 10 to answer), because its own error says more than this one.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a storage is opened for.
+/// The purpose for which a storage is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The storage has to exist, and does not change.

@@ -1,4 +1,4 @@
-//! The settings of failures: what the cache does when the origin or the storage fails.
+//! The settings for failures of the origin and of the storage.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::storage::Storage;
 
 /// # Failures
 ///
-/// What happens when the origin or the storage fails or is slow.
+/// Answers and timeouts for an origin or a storage that fails or is slow.
 impl<S: Storage> CacheLayerBuilder<S> {
     /// Serves stale responses for this long while the origin fails (RFC 5861 §4).
     ///

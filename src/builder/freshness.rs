@@ -1,4 +1,4 @@
-//! The settings of freshness: what is stored, for how long, and when a stale response may be served.
+//! The settings of freshness.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::storage::Storage;
 
 /// # Freshness
 ///
-/// What is stored, how long it is fresh, and when a stale response is served or refreshed. [`Rules`] says which lifetime
-/// counts.
+/// Which responses are stored, how long they are fresh, and when stale ones are served or refreshed. [`Rules`] says which
+/// lifetime counts.
 impl<S: Storage> CacheLayerBuilder<S> {
     /// Sets the rules on what is stored and for how long.
     ///

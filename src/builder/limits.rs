@@ -44,7 +44,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Such a body is read together with the head, in one operation. It is also written again with the head, whenever a 304
     /// freshens the response. A body longer than [`chunk_bytes`](Self::chunk_bytes) is never stored so.
     ///
-    /// Default: what suits the storage ([`Storage::inline_len`](crate::storage::Storage::inline_len)).
+    /// Default: the length that suits the storage ([`Storage::inline_len`](crate::storage::Storage::inline_len)).
     pub fn inline_bytes(mut self, len: usize) -> Self {
         self.config.inline_len = Some(len);
         self

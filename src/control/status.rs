@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::policy::{NotStored, StaleReason, ValidateReason};
 
-/// What the cache did for one request, and why.
+/// The outcome of one request in the cache, with the reasons.
 ///
 /// It is in the extensions of every response, and in [`CacheBody::status`](crate::CacheBody::status).
 ///
@@ -129,7 +129,7 @@ pub enum MissReason {
     Method,
 }
 
-/// What became of the response in the storage.
+/// The result of storing a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stored {
@@ -162,7 +162,7 @@ impl CacheStatus {
         self.outcome
     }
 
-    /// Returns what became of the response in the storage.
+    /// Returns the result of storing the response.
     pub fn stored(&self) -> Stored {
         self.stored
     }

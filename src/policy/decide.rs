@@ -10,7 +10,7 @@ use super::freshness::Freshness;
 use super::options::Options;
 use crate::time::Timestamp;
 
-/// What to do with the stored response that was selected for a request.
+/// The verdict on the stored response that was selected for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Serve the response, which is fresh.

@@ -122,7 +122,7 @@
 //!   compared. **candidate**: the stored response that the request selects.
 //! - **hit**: a request that is answered with a fresh stored response. **miss**: a request for which no stored response can be
 //!   used. **stale**: no longer fresh.
-//! - **need**: what a request needs from the origin. **fetch context**: for which requests the origin is asked.
+//! - **need**: the reason for which a request goes to the origin. **fetch context**: for which requests the origin is asked.
 //! - **flight**: one fetch that several requests share. Its **leader** holds the **ticket**. Its **followers** wait for the
 //!   **outcome**.
 //! - **uncoalescable**: an entry whose responses are only for one caller each, so that requests do not wait for each other.

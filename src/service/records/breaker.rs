@@ -33,12 +33,12 @@ pub(crate) struct Breaker {
     failures: AtomicU32,
     /// Until when operations are refused, in milliseconds since the epoch. Valid while the breaker is open.
     open_until: AtomicU64,
-    /// What the events have reported. A std `Mutex`, locked only when the breaker changes, or an operation fails while it is
+    /// The state that the events have reported. A std `Mutex`, locked only when the breaker changes, or an operation fails while it is
     /// open.
     events: Mutex<Events>,
 }
 
-/// What the events about one breaker have reported.
+/// The state of one breaker that its events have reported.
 #[derive(Default)]
 struct Events {
     /// The time of the last event.
