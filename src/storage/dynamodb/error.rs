@@ -23,6 +23,8 @@ const THROTTLED: [&str; 5] = [
     "SlowDown",
 ];
 
+const TIMED_OUT: &str = "dynamodb did not answer in time";
+
 const NO_CREDENTIALS: &str =
     "no usable credentials for dynamodb were found: set them in the environment or the settings";
 
@@ -62,11 +64,9 @@ where
 {
     let unreachable = (ErrorKind::Unavailable, "dynamodb cannot be reached, or closed the connection");
     match error {
-        SdkError::TimeoutError(_) => (ErrorKind::Timeout, "dynamodb did not answer in time"),
+        SdkError::TimeoutError(_) => (ErrorKind::Timeout, TIMED_OUT),
         SdkError::ServiceError(refusal) => classify_refusal(refusal.err(), is_write),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            (ErrorKind::Timeout, "dynamodb did not answer in time")
-        }
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => (ErrorKind::Timeout, TIMED_OUT),
         _ => match credentials_error(error) {
             // These may pass: a service that is down, or a process that fails.
             Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
@@ -193,6 +193,11 @@ pub(super) fn unprocessed_items() -> Error {
         ErrorKind::Unavailable,
         "dynamodb did not process the whole batch: the capacity of the table is used up",
     )
+}
+
+/// Returns the error of a request that did not end within the response timeout.
+pub(super) fn timed_out() -> Error {
+    Error::new(ErrorKind::Timeout, TIMED_OUT)
 }
 
 /// Returns the error of a task that ended with its runtime.

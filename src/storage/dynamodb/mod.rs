@@ -28,6 +28,8 @@
 //!   no time to live.
 //! - **Listings in pages.** Listing and clearing read the table in pages of 1 MB. Only `values` transfers
 //!   records, and never the chunks of bodies.
+//! - **Bounded connections.** At most 128 requests of a storage run at a time, each on a connection of its own.
+//!   Others wait.
 //! - **Bounded waiting.** A request, including its retries, takes at most the
 //!   [`response_timeout`](DynamoDbStorageBuilder::response_timeout). Throttled requests are repeated within
 //!   it, with growing delays. The unprocessed items of a batch are requested again, until eight requests in a

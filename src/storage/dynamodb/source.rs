@@ -171,8 +171,6 @@ pub(super) fn operation_timeout(client: &Client) -> Duration {
 /// Returns an HTTP client that uses the proxies of the environment.
 ///
 /// Other programs on the machine use them, too. The driver's own client uses none.
-///
-/// The driver's own client uses none.
 fn http_client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder();

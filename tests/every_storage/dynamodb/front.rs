@@ -27,6 +27,8 @@ struct Script {
     next: VecDeque<Answer>,
     then: Option<Answer>,
     asked: Vec<(String, String)>,
+    running: usize,
+    most_running: usize,
 }
 
 pub struct Front {
@@ -69,6 +71,11 @@ impl Front {
     pub fn asked(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.script.lock().unwrap().asked)
     }
+
+    /// The largest number of requests that ran at the same time.
+    pub fn most_running(&self) -> usize {
+        self.script.lock().unwrap().most_running
+    }
 }
 
 async fn answer(
@@ -77,6 +84,22 @@ async fn answer(
     behind: Uri,
     client: Client<HttpConnector, Full<Bytes>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    {
+        let mut script = script.lock().unwrap();
+        script.running += 1;
+        script.most_running = script.most_running.max(script.running);
+    }
+    let answer = answer_counted(request, &script, behind, client).await;
+    script.lock().unwrap().running -= 1;
+    Ok(answer)
+}
+
+async fn answer_counted(
+    request: Request<Incoming>,
+    script: &Mutex<Script>,
+    behind: Uri,
+    client: Client<HttpConnector, Full<Bytes>>,
+) -> Response<Full<Bytes>> {
     let (mut head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let target = head.headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
@@ -88,7 +111,7 @@ async fn answer(
     };
     let own = |code: u16, body: String| {
         let answer = Response::builder().status(code).header("content-type", "application/x-amz-json-1.0");
-        Ok(answer.body(Full::from(body)).unwrap())
+        answer.body(Full::from(body)).unwrap()
     };
     match answer {
         Answer::Error(name) => own(
@@ -102,7 +125,7 @@ async fn answer(
             head.uri = Uri::from_parts(uri).unwrap();
             let answer = client.request(Request::from_parts(head, Full::new(body))).await.unwrap();
             let (head, body) = answer.into_parts();
-            Ok(Response::from_parts(head, Full::new(body.collect().await.unwrap().to_bytes())))
+            Response::from_parts(head, Full::new(body.collect().await.unwrap().to_bytes()))
         }
     }
 }

@@ -31,6 +31,7 @@ cases![
     unprocessed_batch_items_are_retried,
     refusals_are_classified_without_their_texts,
     dropped_retain_still_completes,
+    burst_of_requests_uses_bounded_connections,
 ];
 
 const HEAD: Key = Key::head([7; 16]);
@@ -174,4 +175,12 @@ async fn dropped_retain_still_completes(place: &Place) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+async fn burst_of_requests_uses_bounded_connections(place: &Place) {
+    let (front, storage) = seen(place, |builder| builder).await;
+    let reads = (0..1000).map(|part| storage.read(HEAD.sibling(Kind::Chunk, [1; 16], part)));
+    let answers = futures_util::future::join_all(reads).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().is_none()));
+    assert!((2..=128).contains(&front.most_running()), "{} at once", front.most_running());
 }
