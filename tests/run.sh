@@ -92,11 +92,11 @@ fi
 # --- tests -----------------------------------------------------------------------------------------------------------
 export REQUIRE_NGINX=1
 command -v nginx >/dev/null || unset REQUIRE_NGINX
-step "build" cargo test --all-features --no-run
+step "build" cargo test --all-features --all-targets --no-run
 export EXAMPLES_ARE_BUILT=1
 
 # Three groups of tests run at once, because none of them keeps two cores busy: schedules and fuzzing use one thread, and
-# storages on servers wait most of the time. The other checks run beside them at the lowest priority, because some tests
+# storages on servers wait most of the time. The other checks run beside them at a low priority, because some tests
 # measure time.
 others=()
 for main in tests/*/main.rs; do
@@ -109,13 +109,13 @@ done
 beside "schedules; fuzzing for a minute" env FUZZ_SECONDS=60 cargo test --all-features --test model --test fuzz
 beside "every storage" cargo test --all-features --test every_storage
 beside "unit and other tests" cargo test --all-features --lib "${others[@]}"
-step "lints, default features" nice -n 19 cargo clippy --all-targets -- -D warnings
-step "lints, no features" nice -n 19 cargo clippy --no-default-features --lib -- -D warnings
-step "docs" nice -n 19 env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
-step "unit tests, default features" nice -n 19 cargo test --lib
-step "doc tests" nice -n 19 cargo test --all-features --doc
+step "lints, default features" nice -n 10 cargo clippy --all-targets -- -D warnings
+step "lints, no features" nice -n 10 cargo clippy --no-default-features --lib -- -D warnings
+step "docs" nice -n 10 env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
+step "unit tests, default features" nice -n 10 cargo test --lib
+step "doc tests" nice -n 10 cargo test --all-features --doc
 finish
-step "benches: each once, allocations counted" cargo test --all-features --benches
+step "benches: each once, allocations counted" cargo test --all-features --bench "*"
 
 # --- examples --------------------------------------------------------------------------------------------------------
 # All features, because these examples are built already. tests/release.sh builds them with the fewest.

@@ -7,11 +7,13 @@
 //! is printed if GNU time is installed.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[path = "../../tests/programs/built.rs"]
+mod built;
 #[path = "../../tests/servers/mod.rs"]
 mod servers;
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -98,26 +100,11 @@ fn measure(program: &Path, storage: &str, name: &str, copy: &str) {
     }
 }
 
-/// Returns the path of the program, and builds it if it is older than this bench.
-fn built() -> PathBuf {
-    let bench = std::env::current_exe().unwrap();
-    let folder = bench.parent().unwrap().parent().unwrap();
-    let program = folder.join("examples/inspect");
-    let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
-    if modified(&program) < modified(&bench) {
-        let release = folder.ends_with("release").then_some("--release");
-        let features = if cfg!(feature = "redis") { "sqlite,redis" } else { "sqlite" };
-        let arguments = ["build", "--quiet", "--example", "inspect", "--features", features];
-        assert!(Command::new(env!("CARGO")).args(arguments).args(release).status().unwrap().success());
-    }
-    program
-}
-
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let is_long = std::env::args().any(|word| word == "--bench");
     let entries = if is_long { 100_000 } else { 200 };
-    let program = built();
+    let program = built::example("inspect");
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
     println!("{:8} {entries} responses", "");

@@ -44,7 +44,7 @@ cases![
     group_is_invalidated_for_every_cache,
 ];
 
-type Cache = Fixture<BoxStorage>;
+type Cache = Fixture;
 
 /// A cache whose clock begins now, because a server deletes expired records by its own clock.
 async fn cache_with(

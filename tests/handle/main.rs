@@ -74,7 +74,7 @@ fn origin() -> Origin {
     })
 }
 
-type World = Fixture<BoxStorage>;
+type World = Fixture;
 
 fn world(storage: &BoxStorage) -> World {
     world_with(storage, |builder| builder)

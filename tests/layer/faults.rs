@@ -18,7 +18,7 @@ use crate::support::{Fixture, Origin, get, not_modified, response};
 
 const A: &str = "http://example.com/a";
 
-fn fixture(mode: Mode) -> (Fixture<Faulty>, Faulty) {
+fn fixture(mode: Mode) -> (Fixture, Faulty) {
     let storage = Faulty::new(mode);
     let mut version = 0;
     let origin = Origin::new(move |request| {

@@ -32,7 +32,7 @@ fn head(uri: &str) -> Request<ReqBody> {
     request
 }
 
-async fn written_and_moved(cache: &Fixture<Counting>, storage: &Counting) -> (Vec<(Kind, usize)>, usize) {
+async fn written_and_moved(cache: &Fixture, storage: &Counting) -> (Vec<(Kind, usize)>, usize) {
     cache.layer.idle().await;
     (storage.written(), storage.moved())
 }

@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(any(feature = "sqlite", feature = "metrics"))]
+mod built;
+#[cfg(any(feature = "sqlite", feature = "metrics"))]
 mod examples;
 #[cfg(feature = "sqlite")]
 #[path = "../servers/mod.rs"]

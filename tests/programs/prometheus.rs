@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::examples::{Running, example};
+use crate::built::example;
+use crate::examples::Running;
 
 /// The value of the sample whose name and labels are these.
 fn sample(scraped: &str, name: &str, labels: &[&str]) -> Option<f64> {

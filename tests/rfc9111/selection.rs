@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
-use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Storage};
+use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
 use tower_response_cache::{MissReason, Outcome, Result, Stored, ValidateReason};
 
 use crate::support::forward::forward;
@@ -15,7 +15,7 @@ use crate::support::{Fixture, Origin, ReqBody, get, get_with, not_modified, resp
 
 const A: &str = "http://example.com/a";
 
-type Builder = tower_response_cache::CacheLayerBuilder<MemoryStorage>;
+type Builder = tower_response_cache::CacheLayerBuilder<BoxStorage>;
 
 fn in_language(language: &str) -> Request<ReqBody> {
     get_with(A, &[("accept-language", language)])

@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{BoxStorage, MemoryStorage};
 use tower_response_cache::{
     CacheLayer, CacheLayerBuilder, CacheMode, CacheOptions, MissReason, NotStored, Outcome, ReplayedContent,
     Stored,
@@ -27,7 +27,7 @@ fn query() -> Method {
     Method::from_bytes(b"QUERY").unwrap()
 }
 
-fn methods(builder: CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage> {
+fn methods(builder: CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage> {
     builder.methods([Method::GET, Method::HEAD, Method::POST, query()])
 }
 
@@ -38,7 +38,7 @@ fn echo(fields: &'static [(&'static str, &'static str)]) -> (Fixture, Arc<Atomic
 
 fn with(
     fields: &'static [(&'static str, &'static str)],
-    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
+    settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
 ) -> (Fixture, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
@@ -171,7 +171,7 @@ async fn concurrent_requests_with_same_content_coalesce() {
             )
         }
     });
-    let layer = methods(CacheLayer::builder(MemoryStorage::new())).build().unwrap();
+    let layer = methods(CacheLayer::builder(BoxStorage::new(MemoryStorage::new()))).build().unwrap();
     let service = layer.layer(origin);
     let ask = |content| service.clone().oneshot(send(Method::POST, JSON, content));
     let herd =
@@ -235,7 +235,10 @@ async fn overlong_or_failing_content_reaches_origin_unchanged() {
         };
         Ok::<_, Infallible>(response(FRESH, seen))
     });
-    let layer = methods(CacheLayer::builder(MemoryStorage::new())).max_content_bytes(6).build().unwrap();
+    let layer = methods(CacheLayer::builder(BoxStorage::new(MemoryStorage::new())))
+        .max_content_bytes(6)
+        .build()
+        .unwrap();
     let service = layer.layer(origin);
     let ask = |body: Boxed| {
         let request = Request::post(URI).body(body).unwrap();
@@ -284,7 +287,7 @@ async fn custom_body_type_bypasses_without_replay_content() {
             Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
         })
     };
-    let builder = || methods(CacheLayer::builder(MemoryStorage::new()));
+    let builder = || methods(CacheLayer::builder(BoxStorage::new(MemoryStorage::new())));
     let untold = builder().build().unwrap();
     let told =
         builder().replay_content(|content| Own(Full::new(content.into_bytes().unwrap()))).build().unwrap();
@@ -354,7 +357,7 @@ async fn key_covers_all_content_frames() {
     let origin = service_fn(|request: Request<Pieces>| async move {
         Ok::<_, Infallible>(response(FRESH, request.into_body().collect().await.unwrap().to_bytes()))
     });
-    let layer = methods(CacheLayer::builder(MemoryStorage::new())).max_content_bytes(8);
+    let layer = methods(CacheLayer::builder(BoxStorage::new(MemoryStorage::new()))).max_content_bytes(8);
     let layer = layer.replay_content(|content| match content.into_bytes() {
         Ok(whole) => Pieces(vec![whole], None),
         Err(content) => Pieces(Vec::new(), Some(content)),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::{COOKIE, HOST};
 use http::uri::Scheme;
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{BoxStorage, MemoryStorage};
 use tower_response_cache::{CacheLayer, CacheLayerBuilder, ErrorKind, Forbidden, Rule, Rules, Ttl};
 
-type Builder = CacheLayerBuilder<MemoryStorage>;
+type Builder = CacheLayerBuilder<BoxStorage>;
 type Settings = fn(Builder) -> Builder;
 
 const NONE: Duration = Duration::ZERO;
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn builder() -> Builder {
-    CacheLayer::builder(MemoryStorage::new())
+    CacheLayer::builder(BoxStorage::new(MemoryStorage::new()))
 }
 
 #[test]

@@ -48,14 +48,14 @@ fn plain() -> Origin {
     Origin::always(http::Response::builder().header("cache-control", "max-age=60"), "body")
 }
 
-async fn fill<S: Storage>(fixture: &Fixture<S>, uris: &[&str]) {
+async fn fill(fixture: &Fixture, uris: &[&str]) {
     for uri in uris {
         fixture.get(uri).await;
         assert_eq!(fixture.get(uri).await.word(), "hit");
     }
 }
 
-async fn words<S: Storage>(fixture: &Fixture<S>, uris: &[&str]) -> Vec<&'static str> {
+async fn words(fixture: &Fixture, uris: &[&str]) -> Vec<&'static str> {
     let mut words = Vec::new();
     for uri in uris {
         words.push(fixture.get(uri).await.word());

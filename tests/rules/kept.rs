@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{BoxStorage, MemoryStorage};
 use tower_response_cache::{CacheLayerBuilder, Forbidden, NotStored, Rule, Rules, Stored, Ttl};
 
 use crate::support::{Fixture, Origin, ReqBody, get, get_with, not_modified, response};
 
 const URI: &str = "http://example.com/a";
 
-type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>;
+type Settings = fn(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>;
 
 fn answering(status: u16, fields: &'static [(&'static str, &'static str)], settings: Settings) -> Fixture {
     let origin = Origin::new(move |_| {

@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::{HeaderName, Request, header};
-use tower_response_cache::storage::{MemoryStorage, Storage};
+use tower_response_cache::storage::{BoxStorage, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, Rule, Rules, Ttl};
 
 use crate::support::{Fixture, Origin, ReqBody, get_with, response};
 
-fn fixture(
-    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
-) -> Fixture {
+fn fixture(settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>) -> Fixture {
     on(MemoryStorage::new(), settings)
 }
 
 fn on(
     storage: MemoryStorage,
-    settings: impl FnOnce(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>,
+    settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
 ) -> Fixture {
     let origin = Origin::new(|request| {
         let location = request.headers().get("x-location").map(|value| value.to_str().unwrap().to_owned());
@@ -138,7 +136,7 @@ async fn ignored_header_does_not_select_despite_vary() {
     }
 }
 
-type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>;
+type Settings = fn(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>;
 
 /// Another storage that has the same in it.
 async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {

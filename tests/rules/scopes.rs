@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use http::Request;
-use tower_response_cache::storage::{Key, MemoryStorage, Storage};
+use tower_response_cache::storage::{BoxStorage, Key, MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheMode, CacheOptions, NotStored, Stored, scope};
 
 use crate::support::{Fixture, Origin, ReqBody, not_modified, response};
@@ -12,7 +12,7 @@ use crate::support::{Fixture, Origin, ReqBody, not_modified, response};
 const URI: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
 
-type Builder = CacheLayerBuilder<MemoryStorage>;
+type Builder = CacheLayerBuilder<BoxStorage>;
 
 fn origin() -> Origin {
     Origin::new(|request| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use tower_response_cache::storage::{DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
+use tower_response_cache::storage::{BoxStorage, DirectoryStorage, MemoryStorage, SqliteStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, CacheOptions, Clock, Rules};
 
 use crate::support::{Answer, Fixture, Origin, ReqBody, get, get_with, response};
@@ -27,10 +27,10 @@ fn forbidding() -> Origin {
     })
 }
 
-fn on<S: Storage>(
-    storage: S,
-    settings: impl FnOnce(CacheLayerBuilder<S>) -> CacheLayerBuilder<S>,
-) -> Fixture<S> {
+fn on(
+    storage: impl Storage,
+    settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
+) -> Fixture {
     Fixture::with(forbidding(), storage, settings)
 }
 

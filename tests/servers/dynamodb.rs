@@ -29,6 +29,7 @@ impl DynamoDb {
         let (java, jars) = (super::find("java")?, jars().clone()?);
         let port = free_port();
         let arguments = [
+            super::SHORT_LIVED_JVM.to_owned(),
             "-Xmx512m".to_owned(),
             format!("-Djava.library.path={}", jars.display()),
             "-cp".to_owned(),

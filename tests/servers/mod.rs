@@ -13,6 +13,9 @@ pub mod redis;
 
 use std::path::PathBuf;
 
+/// A setting of Java for servers that live for seconds: the second compiler takes longer than it saves in that time.
+pub const SHORT_LIVED_JVM: &str = "-XX:TieredStopAtLevel=1";
+
 /// Where a program is, or why the tests that need it cannot run.
 pub fn find(program: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -21,6 +21,7 @@ impl MongoDb {
         let (java, jars, port) = (find("java")?, jars()?, free_port());
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/mongodb/TestMongo.java");
         let arguments = [
+            super::SHORT_LIVED_JVM.to_owned(),
             "-cp".to_owned(),
             format!("{}/*", jars.display()),
             program.display().to_string(),

@@ -17,8 +17,8 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::storage::{MemoryStorage, Storage};
-use tower_response_cache::{CacheBody, CacheLayer, CacheStatus, Clock, MockClock};
+use tower_response_cache::storage::{BoxStorage, MemoryStorage, Storage};
+use tower_response_cache::{CacheBody, CacheLayer, CacheLayerBuilder, CacheStatus, Clock, MockClock};
 
 pub type ReqBody = Full<Bytes>;
 type Script = dyn FnMut(&Request<ReqBody>) -> Response<Full<Bytes>> + Send;
@@ -72,8 +72,10 @@ impl Service<Request<ReqBody>> for Origin {
 pub type Boxed = BoxCloneSyncService<Request<ReqBody>, Response<CacheBody<Full<Bytes>>>, Infallible>;
 
 /// A cache over an [`Origin`], with a clock that the test moves.
-pub struct Fixture<S: Storage = MemoryStorage> {
-    pub layer: CacheLayer<S>,
+///
+/// The storage is boxed, because otherwise the compiler would build the whole cache again for each type of storage.
+pub struct Fixture {
+    pub layer: CacheLayer<BoxStorage>,
     pub origin: Origin,
     pub clock: MockClock,
     pub service: Boxed,
@@ -87,18 +89,15 @@ impl Fixture {
     pub fn shared(origin: Origin) -> Self {
         Self::with(origin, MemoryStorage::new(), |builder| builder.shared(true))
     }
-}
 
-impl<S: Storage> Fixture<S> {
     pub fn with(
         origin: Origin,
-        storage: S,
-        settings: impl FnOnce(
-            tower_response_cache::CacheLayerBuilder<S>,
-        ) -> tower_response_cache::CacheLayerBuilder<S>,
+        storage: impl Storage,
+        settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
     ) -> Self {
         let (clock, mock) = Clock::mock();
-        let layer = settings(CacheLayer::builder(storage).clock(clock)).build().unwrap();
+        let builder = CacheLayer::builder(BoxStorage::new(storage)).clock(clock);
+        let layer = settings(builder).build().unwrap();
         let service = BoxCloneSyncService::new(layer.layer(origin.clone()));
         Self { layer, origin, clock: mock, service }
     }

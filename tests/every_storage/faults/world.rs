@@ -43,7 +43,7 @@ struct Noticed {
 }
 
 pub struct World {
-    pub cache: Fixture<BoxStorage>,
+    pub cache: Fixture,
     pub events: Events,
     versions: Arc<Mutex<HashMap<String, usize>>>,
     noticed: RefCell<Noticed>,

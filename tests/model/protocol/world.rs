@@ -165,7 +165,7 @@ impl World {
 
     /// Runs all tasks until each of them waits.
     pub async fn settle(&self) {
-        for _ in 0..12 {
+        for _ in 0..3 {
             tokio::task::yield_now().await;
         }
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::examples::example;
+use crate::built::example;
 
 pub fn program() -> Command {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| example("inspect"));

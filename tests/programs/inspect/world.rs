@@ -93,7 +93,7 @@ pub async fn fill(store: &str) {
     cache.layer.idle().await;
 }
 
-pub fn cache(storage: BoxStorage) -> Fixture<BoxStorage> {
+pub fn cache(storage: BoxStorage) -> Fixture {
     let cache = Fixture::with(origin(), storage, |builder| builder);
     cache.clock.set(SystemTime::now().into());
     cache

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use crate::examples::{Running, example};
+use crate::built::example;
+use crate::examples::Running;
 
 fn program() -> Command {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| example("reverse_proxy"));
