@@ -92,7 +92,10 @@ fi
 # --- tests -----------------------------------------------------------------------------------------------------------
 export REQUIRE_NGINX=1
 command -v nginx >/dev/null || unset REQUIRE_NGINX
-step "build" cargo test --all-features --all-targets --no-run
+build() { # not --all-targets, which builds tests of the examples instead of the examples
+  cargo test --all-features --no-run && cargo test --all-features --no-run --bench "*"
+}
+step "build" build
 export EXAMPLES_ARE_BUILT=1
 
 # Three groups of tests run at once, because none of them keeps two cores busy: schedules and fuzzing use one thread, and

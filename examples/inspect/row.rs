@@ -36,7 +36,7 @@ pub struct Row {
     #[serde(serialize_with = "rfc3339")]
     pub expires_at: Timestamp,
     #[serde(serialize_with = "rfc3339")]
-    kept_until: Timestamp,
+    retain_until: Timestamp,
     #[serde(rename = "age_seconds", serialize_with = "seconds")]
     pub age: Duration,
     fresh: bool,
@@ -58,7 +58,7 @@ impl Row {
             requested_at: entry.requested_at(),
             stored_at: entry.stored_at(),
             expires_at: entry.expires_at(),
-            kept_until: entry.kept_until(),
+            retain_until: entry.retain_until(),
             age: entry.age(),
             fresh: entry.is_fresh(),
             tags: entry.tags().map(Into::into).collect(),

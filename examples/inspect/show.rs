@@ -75,7 +75,7 @@ fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> 
     fact("stored", &text::timestamp(entry.stored_at(), now))?;
     fact("age", &text::short_duration(entry.age()))?;
     fact("fresh until", &text::timestamp(entry.expires_at(), now))?;
-    fact("kept until", &text::timestamp(entry.kept_until(), now))?;
+    fact("kept until", &text::timestamp(entry.retain_until(), now))?;
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
     let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
     fact("vary", &vary)?;

@@ -125,7 +125,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// contradicts another. The message names the setting and says what to do.
     pub fn build(mut self) -> Result<CacheLayer<S>> {
         self.config.check()?;
-        self.config.settle();
+        self.config.apply_implied_settings();
         Ok(CacheLayer::from_shared(Shared::new(self.storage, self.config)))
     }
 }

@@ -192,7 +192,7 @@ impl CacheStatus {
         self.age
     }
 
-    /// Returns for how many seconds the response stays fresh, or `None` if that is not known.
+    /// Returns the remaining freshness lifetime in seconds, or `None` if it is not known.
     ///
     /// It is negative once the response is stale.
     pub fn ttl(&self) -> Option<i64> {

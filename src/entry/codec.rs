@@ -11,8 +11,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::head::{GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant};
-use crate::policy::{LeftOut, MAX_FIELDS, RuleTtl};
+use super::head::{DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant};
+use crate::policy::{IgnoredSelectors, MAX_FIELDS, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
 
@@ -54,7 +54,7 @@ struct HeadForm<'a> {
     names: Vec<&'a str>,
     /// The fields that Vary names, and those that carry credentials.
     #[serde(borrow)]
-    left_out: Option<(Vec<&'a str>, Vec<&'a str>)>,
+    ignored_selectors: Option<(Vec<&'a str>, Vec<&'a str>)>,
     generation: [u8; 16],
     fence: Timestamp,
     #[serde(borrow)]
@@ -65,8 +65,8 @@ struct HeadForm<'a> {
 struct VariantForm<'a> {
     until: Timestamp,
     selection: [u8; 16],
-    personal: bool,
-    apart: bool,
+    is_personal: bool,
+    has_hidden_selector: bool,
     status: u16,
     #[serde(borrow)]
     headers: Fields<'a>,
@@ -96,7 +96,7 @@ type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 /// Makes a record, which is not encoded before a storage asks for its bytes.
 ///
 /// Every record is made here, so here it stops sharing memory with the connection from which its fields came.
-pub(crate) fn record(mut slot: Slot, retain_until: Timestamp) -> Record {
+pub(crate) fn record(mut slot: DecodedRecord, retain_until: Timestamp) -> Record {
     slot.pack();
     Record::from_decoded(Arc::new(slot), retain_until)
 }
@@ -106,7 +106,7 @@ pub(crate) fn record(mut slot: Slot, retain_until: Timestamp) -> Record {
 /// Returns `None` if the record is foreign, damaged or of another version.
 ///
 /// A record is decoded once and keeps its decoded form.
-pub(crate) fn decode(record: &Record) -> Option<&Slot> {
+pub(crate) fn decode(record: &Record) -> Option<&DecodedRecord> {
     if let Some(slot) = record.decoded() {
         return Some(slot);
     }
@@ -114,7 +114,7 @@ pub(crate) fn decode(record: &Record) -> Option<&Slot> {
     record.decoded()
 }
 
-impl Decoded for Slot {
+impl Decoded for DecodedRecord {
     fn encode(&self, out: &mut BytesMut) {
         let (form, body) = describe(self);
         // Serializing to memory cannot fail for these types. If it did, the empty description would decode to
@@ -153,31 +153,32 @@ impl Decoded for Slot {
 }
 
 /// Returns the description of a record, and the body that follows it.
-fn describe(slot: &Slot) -> (SlotForm<'_>, &[u8]) {
+fn describe(slot: &DecodedRecord) -> (SlotForm<'_>, &[u8]) {
     match slot {
-        Slot::Head(head) => {
+        DecodedRecord::Head(head) => {
             let (inline, body) = describe_variant(&head.inline);
-            let left_out = head.left_out.as_ref();
+            let ignored_selectors = head.ignored_selectors.as_ref();
             let form = HeadForm {
                 key_text: &head.key_text,
                 names: name_texts(&head.names),
-                left_out: left_out.map(|of| (name_texts(&of.named), name_texts(&of.credentials))),
+                ignored_selectors: ignored_selectors
+                    .map(|of| (name_texts(&of.named), name_texts(&of.credentials))),
                 generation: head.generation,
                 fence: head.fence,
                 inline,
             };
             (SlotForm::Head(form), body)
         }
-        Slot::Variant { key_text, generation, variant } => {
+        DecodedRecord::Variant { key_text, generation, variant } => {
             let (form, body) = describe_variant(variant);
             (SlotForm::Variant(KeyedForm { key_text, generation: *generation, variant: form }), body)
         }
-        Slot::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
-        Slot::Index(tags) => {
+        DecodedRecord::Fence { until, placeholder } => (SlotForm::Fence(*until, *placeholder), &[]),
+        DecodedRecord::Index(tags) => {
             let forms = tags.iter().map(|of| (of.selection, of.tag.as_bytes(), &*of.coding));
             (SlotForm::Index(forms.collect()), &[])
         }
-        Slot::Group(GroupValue { value, since, by }) => (SlotForm::Group(*value, *since, *by), &[]),
+        DecodedRecord::Group(GroupValue { value, since, by }) => (SlotForm::Group(*value, *since, *by), &[]),
     }
 }
 
@@ -196,13 +197,15 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
     let response = &variant.response;
     let (chunked, body): (_, &[u8]) = match &response.body {
         StoredBody::Inline(body) => (None, body),
-        StoredBody::Chunked { id, chunk_len, kept, .. } => (Some((*id, *chunk_len, *kept)), &[]),
+        StoredBody::Chunked { id, chunk_len, retain_until, .. } => {
+            (Some((*id, *chunk_len, *retain_until)), &[])
+        }
     };
     let form = VariantForm {
         until: variant.until,
         selection: variant.selection,
-        personal: variant.personal,
-        apart: variant.apart,
+        is_personal: variant.is_personal,
+        has_hidden_selector: variant.has_hidden_selector,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
         trailers: response.trailers.as_ref().map(fields),
@@ -224,7 +227,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
 }
 
 /// Decodes the payload of a record.
-fn from_payload(payload: &Bytes) -> Option<Slot> {
+fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
     let mut rest = payload.clone();
     if rest.try_get_u8().ok()? != VERSION {
         return None;
@@ -236,11 +239,11 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
     let description = rest.split_to(len);
     let form: SlotForm<'_> = postcard::from_bytes(&description).ok()?;
     Some(match form {
-        SlotForm::Head(form) => Slot::Head(Head {
+        SlotForm::Head(form) => DecodedRecord::Head(Head {
             key_text: form.key_text.into(),
             names: parse_names(form.names)?,
-            left_out: match form.left_out {
-                Some((named, credentials)) => Some(Box::new(LeftOut {
+            ignored_selectors: match form.ignored_selectors {
+                Some((named, credentials)) => Some(Box::new(IgnoredSelectors {
                     named: parse_names(named)?,
                     credentials: parse_names(credentials)?,
                 })),
@@ -252,16 +255,16 @@ fn from_payload(payload: &Bytes) -> Option<Slot> {
         }),
         SlotForm::Variant(form) => {
             let variant = read_variant(form.variant, &description, rest)?;
-            Slot::Variant { key_text: form.key_text.into(), generation: form.generation, variant }
+            DecodedRecord::Variant { key_text: form.key_text.into(), generation: form.generation, variant }
         }
-        SlotForm::Fence(until, placeholder) => Slot::Fence { until, placeholder },
+        SlotForm::Fence(until, placeholder) => DecodedRecord::Fence { until, placeholder },
         SlotForm::Index(tags) => {
             let tag = |(selection, tag, coding): (_, _, &[u8])| {
                 Some(Tagged { selection, tag: HeaderValue::from_bytes(tag).ok()?, coding: coding.into() })
             };
-            Slot::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
+            DecodedRecord::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
         }
-        SlotForm::Group(value, since, by) => Slot::Group(GroupValue { value, since, by }),
+        SlotForm::Group(value, since, by) => DecodedRecord::Group(GroupValue { value, since, by }),
     })
 }
 
@@ -285,7 +288,9 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
         Some((_, chunk_len, _)) if form.body_len.div_ceil(u64::from(chunk_len)) > u64::from(u32::MAX) => {
             return None;
         }
-        Some((id, chunk_len, kept)) => StoredBody::Chunked { id, chunk_len, len: form.body_len, kept },
+        Some((id, chunk_len, retain_until)) => {
+            StoredBody::Chunked { id, chunk_len, len: form.body_len, retain_until }
+        }
     };
     let response = StoredResponse {
         status: StatusCode::from_u16(form.status).ok().filter(|status| !status.is_informational())?,
@@ -305,7 +310,7 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
                 is_tag,
                 key: Key::group(entry),
                 value,
-                kept: Timestamp::EPOCH,
+                retain_until: Timestamp::EPOCH,
             })
             .collect(),
         body,
@@ -315,6 +320,6 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
         },
         freshness: OnceLock::new(),
     };
-    let VariantForm { until, selection, personal, apart, .. } = form;
-    Some(Variant { until, selection, personal, apart, response })
+    let VariantForm { until, selection, is_personal, has_hidden_selector, .. } = form;
+    Some(Variant { until, selection, is_personal, has_hidden_selector, response })
 }

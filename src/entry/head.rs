@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::policy::{self, Freshness, LeftOut, RuleTtl};
+use crate::policy::{self, Freshness, IgnoredSelectors, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
 /// A decoded record, except a chunk or a lease.
 #[derive(Debug)]
-pub(crate) enum Slot {
+pub(crate) enum DecodedRecord {
     /// The head of an entry, with its first variant inline.
     Head(Head),
     /// A further variant, which belongs to the head of this generation.
@@ -27,7 +27,7 @@ pub(crate) enum Slot {
     Group(GroupValue),
 }
 
-impl Slot {
+impl DecodedRecord {
     /// Returns the stored response in this record, if it holds one.
     pub(crate) fn variant(&self) -> Option<&Variant> {
         match self {
@@ -75,7 +75,7 @@ pub(crate) struct Membership {
     /// The time until which the value of the group was retained then.
     ///
     /// It is not stored: in a record that was read from the storage it is the epoch.
-    pub(crate) kept: Timestamp,
+    pub(crate) retain_until: Timestamp,
 }
 
 /// A further variant in the index of entity tags.
@@ -97,7 +97,7 @@ pub(crate) struct Head {
     /// The fields that select no variant only because of the cache's settings.
     ///
     /// These are the settings of the cache that stored this head.
-    pub(crate) left_out: Option<Box<LeftOut>>,
+    pub(crate) ignored_selectors: Option<Box<IgnoredSelectors>>,
     /// A random id. Variants of another generation cannot be found.
     pub(crate) generation: [u8; 16],
     /// The time until which this key must not become empty.
@@ -116,13 +116,13 @@ pub(crate) struct Variant {
     /// The hash of the values of the selecting fields.
     pub(crate) selection: [u8; 16],
     /// Whether credentials are among those values.
-    pub(crate) personal: bool,
+    pub(crate) is_personal: bool,
     /// Whether values that the origin does not know of are among those values.
     ///
     /// Credentials are such values.
     ///
     /// Its entity tag is then never offered to the origin for a request with other values.
-    pub(crate) apart: bool,
+    pub(crate) has_hidden_selector: bool,
     pub(crate) response: StoredResponse,
 }
 
@@ -159,7 +159,7 @@ pub(crate) enum StoredBody {
         len: u64,
         /// The time until which all chunks are retained at least. A record that needs them no longer than
         /// this does not move their times.
-        kept: Timestamp,
+        retain_until: Timestamp,
     },
 }
 
@@ -183,9 +183,9 @@ impl StoredBody {
     }
 
     /// Returns the body with another time until which its chunks are retained.
-    pub(crate) fn kept_until(mut self, time: Timestamp) -> Self {
-        if let Self::Chunked { kept, .. } = &mut self {
-            *kept = time;
+    pub(crate) fn with_retain_until(mut self, time: Timestamp) -> Self {
+        if let Self::Chunked { retain_until, .. } = &mut self {
+            *retain_until = time;
         }
         self
     }

@@ -23,6 +23,6 @@ mod tests;
 
 pub(crate) use self::codec::{decode, record};
 pub(crate) use self::head::{
-    ChunkKeys, GroupValue, Head, Membership, Slot, StoredBody, StoredResponse, Tagged, Variant,
+    ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant,
 };
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE, with_slack};

@@ -7,8 +7,8 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::head::{Membership, Slot, StoredBody, StoredResponse, Tagged};
-use crate::policy::LeftOut;
+use super::head::{DecodedRecord, Membership, StoredBody, StoredResponse, Tagged};
+use crate::policy::IgnoredSelectors;
 use crate::storage::heap_bytes;
 
 // The sizes of private types of `http` and `bytes`, on 64 bits. The estimate decides what a storage evicts
@@ -59,7 +59,7 @@ const STANDARD_NAMES: [HeaderName; 30] = [
     header::X_FRAME_OPTIONS,
 ];
 
-impl Slot {
+impl DecodedRecord {
     /// Copies header values, so that they share no buffer with others.
     pub(super) fn pack(&mut self) {
         let response = match self {
@@ -90,12 +90,14 @@ impl Slot {
                 let names = |names: &[HeaderName]| {
                     heap_bytes(size_of_val(names)) + names.iter().map(name_memory).sum::<usize>()
                 };
-                let left_out = head.left_out.as_ref().map_or(0, |left_out| {
-                    heap_bytes(size_of::<LeftOut>()) + names(&left_out.named) + names(&left_out.credentials)
+                let ignored_selectors = head.ignored_selectors.as_ref().map_or(0, |ignored_selectors| {
+                    heap_bytes(size_of::<IgnoredSelectors>())
+                        + names(&ignored_selectors.named)
+                        + names(&ignored_selectors.credentials)
                 });
                 heap_bytes(head.key_text.len())
                     + names(&head.names)
-                    + left_out
+                    + ignored_selectors
                     + head.inline.response.memory(within_payload)
             }
             Self::Variant { key_text, variant, .. } => {
@@ -196,7 +198,7 @@ mod tests {
         assert_eq!(order(&own), order(&map));
         assert!(own["etag"].is_sensitive() && !own["a"].is_sensitive());
         drop(map);
-        assert!(read.is_unique(), "the buffer that the values came in is kept alive");
+        assert!(read.is_unique(), "the buffer that the values came in is retain_until alive");
         let starts: Vec<_> =
             own.values().filter(|v| !v.is_empty()).map(|v| v.as_bytes().as_ptr() as usize).collect();
         let first = starts.iter().min().expect("there are values");

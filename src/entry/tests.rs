@@ -10,7 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{LeftOut, RuleTtl};
+use crate::policy::{IgnoredSelectors, RuleTtl};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -37,7 +37,12 @@ fn body() -> impl Strategy<Value = StoredBody> {
     let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len), moment());
     prop_oneof![
         vec(any::<u8>(), 0..300).prop_map(|bytes| StoredBody::Inline(Bytes::from(bytes))),
-        chunked.prop_map(|(id, (chunk_len, len), kept)| StoredBody::Chunked { id, chunk_len, len, kept }),
+        chunked.prop_map(|(id, (chunk_len, len), retain_until)| StoredBody::Chunked {
+            id,
+            chunk_len,
+            len,
+            retain_until
+        }),
     ]
 }
 
@@ -47,7 +52,7 @@ prop_compose! {
         (headers, trailers) in (fields(), of(fields())),
         (request_time, response_time, until) in (moment(), moment(), moment()),
         (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
-        (personal, apart) in any::<(bool, bool)>(),
+        (is_personal, has_hidden_selector) in any::<(bool, bool)>(),
         given in of((any::<u64>(), any::<bool>())),
         groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>()), 0..4),
     ) -> Variant {
@@ -61,29 +66,29 @@ prop_compose! {
             groups: groups
                 .into_iter()
                 .map(|(name, is_tag, entry, value)| Membership {
-                    name: name.into(), is_tag, key: Key::group(entry), value, kept: Timestamp::EPOCH,
+                    name: name.into(), is_tag, key: Key::group(entry), value, retain_until: Timestamp::EPOCH,
                 })
                 .collect(),
             freshness: OnceLock::new(),
         };
-        Variant { until, selection, personal, apart, response }
+        Variant { until, selection, is_personal, has_hidden_selector, response }
     }
 }
 
-fn slot() -> impl Strategy<Value = Slot> {
+fn slot() -> impl Strategy<Value = DecodedRecord> {
     let text = || ".{0,60}".prop_map(String::into_boxed_str);
     let names = || {
         vec("[a-z-]{1,20}", 0..5).prop_map(|names| {
             names.iter().map(|name| name.parse().expect("a name")).collect::<Vec<HeaderName>>()
         })
     };
-    let left_out = of((names(), names()))
-        .prop_map(|of| of.map(|(named, credentials)| Box::new(LeftOut { named, credentials })));
-    let head = (text(), names(), left_out, any::<[u8; 16]>(), moment(), variant()).prop_map(
-        |(key_text, names, left_out, generation, fence, inline)| Head {
+    let ignored_selectors = of((names(), names()))
+        .prop_map(|of| of.map(|(named, credentials)| Box::new(IgnoredSelectors { named, credentials })));
+    let head = (text(), names(), ignored_selectors, any::<[u8; 16]>(), moment(), variant()).prop_map(
+        |(key_text, names, ignored_selectors, generation, fence, inline)| Head {
             key_text,
             names,
-            left_out,
+            ignored_selectors,
             generation,
             fence,
             inline,
@@ -94,16 +99,15 @@ fn slot() -> impl Strategy<Value = Slot> {
             Tagged { selection, tag: tag.parse().expect("a tag"), coding: coding.into() }
         });
     prop_oneof![
-        head.prop_map(Slot::Head),
-        (text(), any::<[u8; 16]>(), variant()).prop_map(|(key_text, generation, variant)| Slot::Variant {
-            key_text,
-            generation,
-            variant
+        head.prop_map(DecodedRecord::Head),
+        (text(), any::<[u8; 16]>(), variant()).prop_map(|(key_text, generation, variant)| {
+            DecodedRecord::Variant { key_text, generation, variant }
         }),
-        (moment(), any::<bool>()).prop_map(|(until, placeholder)| Slot::Fence { until, placeholder }),
-        vec(tagged, 0..5).prop_map(Slot::Index),
+        (moment(), any::<bool>())
+            .prop_map(|(until, placeholder)| DecodedRecord::Fence { until, placeholder }),
+        vec(tagged, 0..5).prop_map(DecodedRecord::Index),
         (any::<[u8; 16]>(), moment(), any::<[u8; 16]>())
-            .prop_map(|(value, since, by)| Slot::Group(GroupValue { value, since, by })),
+            .prop_map(|(value, since, by)| DecodedRecord::Group(GroupValue { value, since, by })),
     ]
 }
 
@@ -117,7 +121,7 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         response_time: Timestamp::EPOCH,
         given: None,
         groups: [].into(),
-        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, kept: Timestamp::NEVER },
+        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, retain_until: Timestamp::NEVER },
         trailers: None,
         freshness: OnceLock::new(),
     };
@@ -125,11 +129,11 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         let variant = Variant {
             until: Timestamp::NEVER,
             selection: [0; 16],
-            personal: false,
-            apart: false,
+            is_personal: false,
+            has_hidden_selector: false,
             response: response(len),
         };
-        let slot = Slot::Variant { key_text: "http://a/".into(), generation: [0; 16], variant };
+        let slot = DecodedRecord::Variant { key_text: "http://a/".into(), generation: [0; 16], variant };
         let read = Record::from_bytes(record(slot, Timestamp::NEVER).to_bytes()).expect("its own bytes");
         decode(&read).is_some()
     };
@@ -140,7 +144,7 @@ fn record_of_more_chunks_than_keys_is_not_read() {
 #[test]
 fn chunk_keys_come_in_batches_and_in_order() {
     let len = 4 * ChunkKeys::BATCH as u64 + 1;
-    let body = StoredBody::Chunked { id: [3; 16], chunk_len: 2, len, kept: Timestamp::EPOCH };
+    let body = StoredBody::Chunked { id: [3; 16], chunk_len: 2, len, retain_until: Timestamp::EPOCH };
     let mut keys = body.chunks(Key::head([7; 16]));
     assert_eq!(keys.len(), 2 * ChunkKeys::BATCH + 1);
     let mut parts = Vec::new();

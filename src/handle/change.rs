@@ -14,7 +14,7 @@ use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::listing::is_own;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{self, GRACE, Slot, StoredResponse, Variant, decode};
+use crate::entry::{self, DecodedRecord, GRACE, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{RuleTtl, Ttl};
@@ -45,8 +45,8 @@ impl<S: Storage> CacheHandle<S> {
         // Before the listing. A fetch that is under way then either is stored before the listing, or finds this note.
         self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
             let (text, variant) = match decode(record) {
-                Some(Slot::Head(head)) => (&head.key_text, &head.inline),
-                Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
+                Some(DecodedRecord::Head(head)) => (&head.key_text, &head.inline),
+                Some(DecodedRecord::Variant { key_text, variant, .. }) => (key_text, variant),
                 _ => return false,
             };
             let freshness = variant.response.freshness(number, &policy).into_owned();
@@ -158,7 +158,7 @@ impl<S: Storage> CacheHandle<S> {
         let mut response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.shared.records.number, policy).retain_until(policy);
         let chunks = response.body.chunks(key);
-        response.body = response.body.kept_until(until + GRACE);
+        response.body = response.body.with_retain_until(until + GRACE);
         // Before the record, which must never outlive its body.
         if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);
@@ -168,8 +168,8 @@ impl<S: Storage> CacheHandle<S> {
         let Some(slot) = decode(&record) else { return Ok(false) };
         let retain = match slot {
             // Without names it leads to no other variants.
-            Slot::Head(head) if head.names.is_empty() => until.max(head.fence),
-            Slot::Head(head) => until.max(head.fence).max(record.retain_until()),
+            DecodedRecord::Head(head) if head.names.is_empty() => until.max(head.fence),
+            DecodedRecord::Head(head) => until.max(head.fence).max(record.retain_until()),
             _ => until,
         };
         let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };

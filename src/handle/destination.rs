@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::CacheHandle;
 use super::entry::StoredEntry;
 use crate::entry::{
-    self, ChunkKeys, GRACE, GroupValue, LOOKUP_LIMIT, Membership, Slot, StoredResponse, Variant, decode,
+    self, ChunkKeys, DecodedRecord, GRACE, GroupValue, LOOKUP_LIMIT, Membership, StoredResponse, Variant,
+    decode,
 };
 use crate::error::{ErrorKind, Result};
 use crate::service::{CLOCK_SKEW, variant_in, within};
@@ -87,7 +88,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     async fn has_head(&self, head: Key, generation: [u8; 16], text: &str) -> Result<bool> {
         let there = self.ask(self.to.read(head)).await?;
         Ok(match there.as_ref().and_then(decode) {
-            Some(Slot::Head(of)) => of.generation == generation && *of.key_text == *text,
+            Some(DecodedRecord::Head(of)) => of.generation == generation && *of.key_text == *text,
             _ => false,
         })
     }
@@ -200,7 +201,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         for _ in 0..2 {
             let there = self.ask(self.to.read(key)).await?;
             if let Some(record) = &there
-                && let Some(Slot::Group(value)) = decode(record)
+                && let Some(DecodedRecord::Group(value)) = decode(record)
                 && record.retain_until() > self.now()
             {
                 return Ok(Some(*value));
@@ -218,7 +219,7 @@ impl<S: Storage> CacheHandle<S> {
         let Some(record) = self.shared.records.storage.read(key).await? else { return Ok(None) };
         match decode(&record) {
             // Even if its own response cannot be served any more, since variants are found through it.
-            Some(Slot::Head(head)) if head.generation == generation => {
+            Some(DecodedRecord::Head(head)) if head.generation == generation => {
                 Ok(Some(self.entry_of((key, record.clone()), &head.key_text, &head.names, &head.inline)))
             }
             _ => Ok(None),
@@ -237,7 +238,7 @@ fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Out
         return None;
     }
     let slot = decode(there)?;
-    if matches!(slot, Slot::Fence { .. }) {
+    if matches!(slot, DecodedRecord::Fence { .. }) {
         return Some(Outcome::Skipped);
     }
     let there = &slot.variant()?.response;
@@ -255,7 +256,7 @@ fn chunks_in(record: Option<&Record>, key: Key) -> Option<ChunkKeys> {
 
 fn generation_of(record: &Record) -> Option<[u8; 16]> {
     match decode(record)? {
-        Slot::Variant { generation, .. } => Some(*generation),
+        DecodedRecord::Variant { generation, .. } => Some(*generation),
         _ => None,
     }
 }

@@ -100,20 +100,22 @@ impl StoredEntry {
 
     /// Returns whether it is only for requests with the same credentials.
     pub fn is_personal(&self) -> bool {
-        self.variant.personal
+        self.variant.is_personal
     }
 
-    /// Returns when the request was sent that fetched or last revalidated it.
+    /// Returns the time at which the request that fetched or last revalidated it was sent.
     pub fn requested_at(&self) -> Timestamp {
         self.variant.response.request_time
     }
 
-    /// Returns when it was received, or last confirmed by the origin.
+    /// Returns the time at which it was received, or last confirmed by the origin.
     pub fn stored_at(&self) -> Timestamp {
         self.variant.response.response_time
     }
 
-    /// Returns until when it is fresh; [`Timestamp::NEVER`] is for ever.
+    /// Returns the time until which it is fresh.
+    ///
+    /// [`Timestamp::NEVER`] means that it does not become stale.
     ///
     /// A response with `no-cache` has such a time too, though it is validated before each use.
     pub fn expires_at(&self) -> Timestamp {
@@ -121,10 +123,12 @@ impl StoredEntry {
         self.freshness.response_time + left
     }
 
-    /// Returns until when it is kept, to be revalidated or served stale; [`Timestamp::NEVER`] is for ever.
+    /// Returns the time until which it is retained, to be revalidated or served stale.
+    ///
+    /// [`Timestamp::NEVER`] means that it does not expire.
     ///
     /// A bounded storage may evict it earlier.
-    pub fn kept_until(&self) -> Timestamp {
+    pub fn retain_until(&self) -> Timestamp {
         self.variant.until
     }
 
@@ -133,7 +137,7 @@ impl StoredEntry {
         self.freshness.age(self.now)
     }
 
-    /// Returns for how many seconds it is still fresh, negative once it is stale.
+    /// Returns the remaining freshness lifetime in seconds, which is negative once it is stale.
     pub fn ttl(&self) -> i64 {
         self.freshness.ttl(self.now)
     }
@@ -155,7 +159,7 @@ impl StoredEntry {
         self.variant.response.groups.iter().filter(|group| !group.is_tag).map(|group| &*group.name)
     }
 
-    /// Returns for how long it had been stored when it was read.
+    /// Returns the time for which it had been stored when it was read.
     pub(super) fn stored_for(&self) -> Duration {
         self.now.since(self.stored_at())
     }

@@ -10,7 +10,7 @@ use super::CacheHandle;
 use super::entry::StoredEntry;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
-use crate::entry::{Slot, Variant, decode};
+use crate::entry::{DecodedRecord, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::service::{Found, RequestView, Snapshot, from_record, invalidated};
@@ -147,7 +147,7 @@ impl<S: Storage> CacheHandle<S> {
         let there = self.shared.records.storage.read(head).await.ok().flatten();
         let now = self.shared.config.clock.now();
         let is_there = there.is_some_and(|record| match decode(&record) {
-            Some(Slot::Head(of)) => {
+            Some(DecodedRecord::Head(of)) => {
                 record.retain_until() > now
                     && self.shared.records.is_not_invalidated(head, &of.key_text, &of.inline)
             }
@@ -174,12 +174,12 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns a response of the entry that a lookup found.
     async fn entry_at(&self, place: &Snapshot, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         let names = match place.usable.as_ref().and_then(decode) {
-            Some(Slot::Head(head)) => &*head.names,
+            Some(DecodedRecord::Head(head)) => &*head.names,
             _ => &[],
         };
         let (text, variant): (&str, &Variant) = match decode(&record) {
-            Some(Slot::Head(head)) => (&head.key_text, &head.inline),
-            Some(Slot::Variant { key_text, variant, .. }) => (key_text, variant),
+            Some(DecodedRecord::Head(head)) => (&head.key_text, &head.inline),
+            Some(DecodedRecord::Variant { key_text, variant, .. }) => (key_text, variant),
             _ => return Ok(None),
         };
         self.entry((key, record.clone()), text, names, variant).await

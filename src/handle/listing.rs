@@ -15,7 +15,7 @@ use http::HeaderName;
 use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{Slot, Variant, decode};
+use crate::entry::{DecodedRecord, Variant, decode};
 use crate::error::Result;
 use crate::key::{EffectiveUri, Keyer};
 use crate::storage::{Key, Kind, Record, Storage};
@@ -49,7 +49,8 @@ impl<S: Storage> CacheHandle<S> {
             return Either::Left(stream::iter([Err(mistake)]));
         }
         let filter = filter.clone();
-        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
+        let records =
+            self.shared.records.storage.with_deadlines(self.shared.records.storage.inner().values());
         let shown = records.map_ok(|(key, record)| self.shown(key, record)).try_buffered(AT_ONCE);
         let chosen = move |entry: Option<StoredEntry>| entry.filter(|entry| filter.matches(entry));
         Either::Right(shown.try_filter_map(move |entry| future::ready(Ok(chosen(entry)))))
@@ -90,15 +91,15 @@ impl<S: Storage> CacheHandle<S> {
     /// Describes a head or variant record; returns `None` if the cache could not serve it.
     pub(super) async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         match decode(&record) {
-            Some(Slot::Head(head)) if self.is_own(key, &head.key_text) => {
+            Some(DecodedRecord::Head(head)) if self.is_own(key, &head.key_text) => {
                 self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline).await
             }
-            Some(Slot::Variant { key_text, generation, variant })
+            Some(DecodedRecord::Variant { key_text, generation, variant })
                 if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
             {
                 let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
-                    Some(Slot::Head(head))
+                    Some(DecodedRecord::Head(head))
                         if head.generation == *generation && head.key_text == *key_text =>
                     {
                         self.entry((key, record.clone()), key_text, &head.names, variant).await

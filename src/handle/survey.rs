@@ -13,7 +13,7 @@ use std::pin::pin;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{GRACE, Slot, StoredBody, Variant, decode};
+use crate::entry::{DecodedRecord, GRACE, StoredBody, Variant, decode};
 use crate::error::Result;
 use crate::service::variant_in;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
@@ -53,7 +53,8 @@ impl<S: Storage> CacheHandle<S> {
     pub async fn verify(&self, mut progress: impl FnMut(&VerifyReport) + Send) -> Result<VerifyReport> {
         let mut verified = VerifyReport::default();
         let mut survey = self.survey().await?;
-        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
+        let records =
+            self.shared.records.storage.with_deadlines(self.shared.records.storage.inner().values());
         let varied = std::mem::take(&mut survey.varied);
         let read =
             records.map_ok(|(key, record)| self.read_whole(&varied, key, record)).try_buffered(AT_ONCE);
@@ -99,7 +100,8 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns the storage's error if it could not be read, or did not take a change.
     pub async fn prune(&self) -> Result<u64> {
         let mut survey = self.survey().await?;
-        let records = self.shared.records.storage.steps(self.shared.records.storage.inner().values());
+        let records =
+            self.shared.records.storage.with_deadlines(self.shared.records.storage.inner().values());
         let varied = &std::mem::take(&mut survey.varied);
         let read = records.map_ok(|(key, record)| async move {
             let is_orphan = self.is_orphan(varied, key, &record).await?;
@@ -131,7 +133,8 @@ impl<S: Storage> CacheHandle<S> {
     /// Lists the keys in the storage.
     async fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
-        let mut keys = pin!(self.shared.records.storage.steps(self.shared.records.storage.inner().keys()));
+        let mut keys =
+            pin!(self.shared.records.storage.with_deadlines(self.shared.records.storage.inner().keys()));
         while let Some(key) = keys.try_next().await? {
             if key.kind == Kind::Variant {
                 survey.varied.insert(number(&key.entry));
@@ -147,8 +150,12 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Returns the records that were not found in use, after all records were read.
     fn unused(&self, survey: &Survey) -> impl futures_core::Stream<Item = Result<Unused>> + Send {
-        let keys =
-            self.shared.records.storage.steps(self.shared.records.storage.inner().keys()).take_while({
+        let keys = self
+            .shared
+            .records
+            .storage
+            .with_deadlines(self.shared.records.storage.inner().keys())
+            .take_while({
                 let is_needed = !survey.listed.is_empty() || !survey.bodies.is_empty();
                 move |_| std::future::ready(is_needed)
             });
@@ -178,8 +185,8 @@ impl<S: Storage> CacheHandle<S> {
         }
         let now = self.shared.config.clock.now();
         let (key_text, generation) = match decode(record) {
-            Some(Slot::Variant { key_text, generation, .. }) => (key_text, generation),
-            Some(Slot::Head(head)) => {
+            Some(DecodedRecord::Variant { key_text, generation, .. }) => (key_text, generation),
+            Some(DecodedRecord::Head(head)) => {
                 let is_over = head.inline.until <= now && head.fence <= now;
                 return Ok(is_over && !varied.contains(&number(&key.entry)));
             }
@@ -187,7 +194,7 @@ impl<S: Storage> CacheHandle<S> {
         };
         let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
         Ok(match head.as_ref().and_then(decode) {
-            Some(Slot::Head(head)) => head.generation != *generation || head.key_text != *key_text,
+            Some(DecodedRecord::Head(head)) => head.generation != *generation || head.key_text != *key_text,
             _ => true,
         })
     }
@@ -201,9 +208,11 @@ impl<S: Storage> CacheHandle<S> {
         let state = match decode(&record) {
             None => State::Undecodable,
             Some(_) if self.is_orphan(varied, key, &record).await? => State::Orphan,
-            Some(Slot::Head(head)) => self.body_state(key, &head.inline).await?,
-            Some(Slot::Variant { variant, .. }) => self.body_state(key, variant).await?,
-            Some(Slot::Fence { .. } | Slot::Index(_) | Slot::Group(_)) => State::NoResponse,
+            Some(DecodedRecord::Head(head)) => self.body_state(key, &head.inline).await?,
+            Some(DecodedRecord::Variant { variant, .. }) => self.body_state(key, variant).await?,
+            Some(DecodedRecord::Fence { .. } | DecodedRecord::Index(_) | DecodedRecord::Group(_)) => {
+                State::NoResponse
+            }
         };
         Ok((key, record, state))
     }
@@ -260,7 +269,7 @@ impl Survey {
     fn name(&mut self, key: Key, record: &Record) {
         self.listed.remove(&number(&key.to_bytes()));
         match decode(record) {
-            Some(Slot::Fence { placeholder: true, .. }) => drop(self.held.insert(key.entry)),
+            Some(DecodedRecord::Fence { placeholder: true, .. }) => drop(self.held.insert(key.entry)),
             _ => {
                 if let Some(StoredBody::Chunked { id, .. }) = variant_in(record).map(|of| &of.response.body) {
                     self.bodies.remove(&number(id));

@@ -109,7 +109,7 @@ impl Freshness {
         self.initial_age.saturating_add(now.since(self.response_time))
     }
 
-    /// Returns for how long the response has been stale (RFC 9111 §4.2.4).
+    /// Returns the time for which the response has been stale (RFC 9111 §4.2.4).
     pub(crate) fn staleness(&self, now: Timestamp) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
@@ -128,7 +128,7 @@ impl Freshness {
         if self.lifetime >= age { seconds(self.lifetime - age) } else { -seconds(age - self.lifetime) }
     }
 
-    /// Returns until when a storage has to keep the response (RFC 9111 §4.2.4 and §4.3).
+    /// Returns the time until which a storage has to keep the response (RFC 9111 §4.2.4 and §4.3).
     ///
     /// It is kept while it is fresh, while it may be served stale, and while it can be revalidated.
     pub(crate) fn retain_until(&self, options: &Options) -> Timestamp {

@@ -46,7 +46,7 @@ pub(crate) use self::options::Options;
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 pub(crate) use self::storing::{
-    HttpExchange, MAX_FIELDS, Withheld, ensure_date, is_reading, storable, stored_headers,
+    HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_reading, storable, stored_headers,
 };
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
@@ -55,6 +55,6 @@ pub(crate) use self::validate::{
 #[cfg(feature = "reqwest")]
 pub(crate) use self::vary::is_public;
 pub(crate) use self::vary::{
-    ALL_FIELDS, CONTENT, LeftOut, Selecting, accepts_coding, is_personal, raw_value, selecting_names,
-    selecting_value,
+    ALL_FIELDS, CONTENT, IgnoredSelectors, SelectingFields, accepts_coding, is_personal, raw_value,
+    selecting_names, selecting_value,
 };

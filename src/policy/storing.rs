@@ -182,9 +182,9 @@ pub(crate) fn is_connection_field(name: &HeaderName) -> bool {
 ///
 /// Each name is there once, in order, so that a search is fast although a response may list thousands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Withheld(Vec<HeaderName>);
+pub(crate) struct UnstoredFields(Vec<HeaderName>);
 
-impl Withheld {
+impl UnstoredFields {
     /// Sorts the names of fields that are not stored (RFC 9111 §3.1).
     fn new(mut names: Vec<HeaderName>) -> Self {
         names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -243,7 +243,7 @@ impl Withheld {
     }
 }
 
-impl<'a> IntoIterator for &'a Withheld {
+impl<'a> IntoIterator for &'a UnstoredFields {
     type Item = &'a HeaderName;
     type IntoIter = std::slice::Iter<'a, HeaderName>;
 
@@ -302,10 +302,10 @@ fn is_head_field(name: &HeaderName) -> bool {
 /// Returns the fields of a response that are stored, as they came (RFC 9111 §3.1).
 ///
 /// Repeated lines are kept, in their order.
-pub(crate) fn stored_headers(response: &HeaderMap, withheld: &Withheld) -> HeaderMap {
+pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields) -> HeaderMap {
     let mut stored = HeaderMap::with_capacity(response.len() + 2); // Date and Age may be added
     for (name, value) in response {
-        if withheld.passes(name) {
+        if unstored.passes(name) {
             stored.append(name.clone(), value.clone());
         }
     }

@@ -6,7 +6,7 @@ use super::conditions::{opaque_tag, weakly_equal};
 use super::dates;
 use super::freshness::entity_tag;
 use super::options::Options;
-use super::storing::{MAX_FIELDS, Withheld};
+use super::storing::{MAX_FIELDS, UnstoredFields};
 use crate::time::Timestamp;
 
 /// The fields that make a request conditional or partial (RFC 9110 §13.1 and §14.2).
@@ -117,7 +117,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Option
     if from.len() > MAX_FIELDS {
         return; // together with the stored fields they could be more than a `HeaderMap` holds
     }
-    let connection_fields = Withheld::by_connection(from);
+    let connection_fields = UnstoredFields::by_connection(from);
     for name in from.keys() {
         let describes_body =
             [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name);
@@ -136,7 +136,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, from: &HeaderMap, options: &Option
         stored.remove(header::DATE); // it was the date of the previous response; the time of receipt replaces it
     }
     // The newer directives may restrict fields that the older ones did not.
-    for name in &Withheld::restricted(stored, options) {
+    for name in &UnstoredFields::restricted(stored, options) {
         stored.remove(name);
     }
 }

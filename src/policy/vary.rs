@@ -31,9 +31,9 @@ pub(crate) const CONTENT: HeaderName = HeaderName::from_static("*content");
 
 /// The fields that select a stored response, and those that settings keep from doing so (RFC 9111 §4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Selecting {
+pub(crate) struct SelectingFields {
     pub(crate) names: Vec<HeaderName>,
-    pub(crate) left_out: Option<Box<LeftOut>>,
+    pub(crate) ignored_selectors: Option<Box<IgnoredSelectors>>,
 }
 
 /// The fields that settings keep from selecting a response (RFC 9111 §4.1).
@@ -43,14 +43,14 @@ pub(crate) struct Selecting {
 /// A cache with other settings must not use the response unless it leaves out all of these fields too: their values are
 /// not stored, so that it could not tell which request the response answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeftOut {
+pub(crate) struct IgnoredSelectors {
     /// The fields that Vary names, sorted.
     pub(crate) named: Vec<HeaderName>,
     /// The fields with credentials, in a private cache.
     pub(crate) credentials: Vec<HeaderName>,
 }
 
-impl LeftOut {
+impl IgnoredSelectors {
     /// Returns the fields that these settings leave out of a response's selecting fields (RFC 9111 §4.1).
     ///
     /// `names` are the selecting fields that remain. `None` if the settings leave out none, which is usual.
@@ -89,8 +89,8 @@ impl LeftOut {
         named.extend(ignored_fields.iter().filter(selects_unnamed).cloned());
         named.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         named.dedup();
-        let left_out = Self { named, credentials };
-        (left_out != Self::default()).then(|| Box::new(left_out))
+        let ignored_selectors = Self { named, credentials };
+        (ignored_selectors != Self::default()).then(|| Box::new(ignored_selectors))
     }
 
     /// Returns whether these settings leave out all of the fields too (RFC 9111 §4.1).

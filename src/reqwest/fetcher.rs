@@ -38,7 +38,7 @@ pub(super) struct RequestTemplate {
 
 impl RequestTemplate {
     /// Returns the body of a request that is sent again.
-    fn again(&self) -> Option<Body> {
+    fn repeated_body(&self) -> Option<Body> {
         self.content.clone().map(Body::from)
     }
 
@@ -103,8 +103,8 @@ impl Fetcher for ChainFetcher<'_> {
         Ok(self.template.response(response))
     }
 
-    fn again(&self) -> Option<Body> {
-        self.template.again()
+    fn repeated_body(&self) -> Option<Body> {
+        self.template.repeated_body()
     }
 
     fn detach(self) -> Result<RefreshFetcher, Self> {
@@ -137,8 +137,8 @@ impl Fetcher for RefreshFetcher {
         Ok(self.template.response(response))
     }
 
-    fn again(&self) -> Option<Body> {
-        self.template.again()
+    fn repeated_body(&self) -> Option<Body> {
+        self.template.repeated_body()
     }
 
     fn detach(self) -> Result<Self, Self> {

@@ -217,7 +217,7 @@ impl Config {
     /// Sets the settings that follow from others.
     ///
     /// It is called once, after all settings have been made, so that their order does not matter.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn apply_implied_settings(&mut self) {
         if self.recording().is_some() {
             // A recording keeps every response and answers every request, whatever their directives say. Each request is
             // recorded by itself, so that none waits for another.

@@ -29,7 +29,7 @@ impl<T: Copy> LastUses<T> {
         }
     }
 
-    /// Returns when an entry was used, if that is recorded.
+    /// Returns the time at which an entry was used, if it is recorded.
     pub(super) fn get(&self, entry: [u8; 16]) -> Option<T> {
         self.lock().get(&entry).copied()
     }

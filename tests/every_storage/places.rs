@@ -279,8 +279,8 @@ impl Harness for Place {
             }
         }
         if matches!(self.kind.address, Address::Directory) {
-            for store in std::fs::read_dir(self.folder.path()).unwrap() {
-                let head = store.unwrap().path().join(&entry[..2]).join(&entry).join("head");
+            for storage in std::fs::read_dir(self.folder.path()).unwrap() {
+                let head = storage.unwrap().path().join(&entry[..2]).join(&entry).join("head");
                 damaged |= head.exists() && std::fs::write(head, "damage").is_ok();
             }
         }

@@ -233,7 +233,7 @@ async fn invariants(place: &Place) {
     for step in 0..steps {
         let (who, path) = (random.usize(0..2), random.usize(0..4));
         let len = if path % 2 == 0 { 200 } else { 400_000 };
-        let told = format!("STORES_SEED={seed}, step {step}");
+        let context = format!("STORES_SEED={seed}, step {step}");
         match random.usize(0..10) {
             0..=5 => {
                 version += 1;
@@ -241,7 +241,7 @@ async fn invariants(place: &Place) {
                 let served = answer.split(' ').nth(1).and_then(|served| served.parse::<u32>().ok());
                 assert!(
                     served.is_some_and(|served| served >= least[path]),
-                    "{told}: {answer}, not {}",
+                    "{context}: {answer}, not {}",
                     least[path]
                 );
             }
@@ -256,7 +256,7 @@ async fn invariants(place: &Place) {
                 under_way[who] = true;
             }
             _ if under_way[who] => {
-                assert!(peers[who].ask("finish").ends_with("bytes"), "{told}");
+                assert!(peers[who].ask("finish").ends_with("bytes"), "{context}");
                 under_way[who] = false;
             }
             _ => {}

@@ -188,7 +188,7 @@ async fn reset_expiry_extends_and_shortens_chunk_retention() {
         assert_eq!(handle.delete_expired().await.unwrap(), 0);
         assert_eq!(world.get(LARGE).await.word(), "hit");
         let entry = handle.get_url(LARGE).await.unwrap().unwrap();
-        assert_eq!((entry.expires_at(), entry.kept_until()), (Timestamp::NEVER, Timestamp::NEVER));
+        assert_eq!((entry.expires_at(), entry.retain_until()), (Timestamp::NEVER, Timestamp::NEVER));
         assert_eq!(handle.reset_expiry(&everything(), SECOND).await.unwrap(), 1);
         world.clock.advance(8 * DAY * SECOND);
         assert!(handle.delete_expired().await.unwrap() >= 3, "the chunks");

@@ -32,7 +32,7 @@ async fn entry_describes_stored_response() {
         assert!((300_200..302_000).contains(&entry.stored_len()), "{}", entry.stored_len());
         assert_eq!((entry.requested_at(), entry.stored_at()), (begun, begun));
         assert_eq!(
-            (entry.expires_at(), entry.kept_until()),
+            (entry.expires_at(), entry.retain_until()),
             (begun + 60 * SECOND, begun + (60 + 7 * 86_400) * SECOND)
         );
         assert_eq!((entry.age(), entry.ttl(), entry.is_fresh()), (20 * SECOND, 40, true));

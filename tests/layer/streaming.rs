@@ -187,10 +187,10 @@ async fn oversized_body_passes_through_unstored() {
     }
     cache.layer.idle().await;
     assert_eq!(chunks(&storage).await, 0);
-    let told = Origin::new(|_| {
+    let origin = Origin::new(|_| {
         response(&[("cache-control", "max-age=60"), ("content-length", "100")], vec![b'x'; 100])
     });
-    let cache = Fixture::with(told, storage, |builder| builder.max_body_bytes(99));
+    let cache = Fixture::with(origin, storage, |builder| builder.max_body_bytes(99));
     assert_eq!(cache.get(A).await.status.stored(), Stored::No(tower_response_cache::NotStored::TooLarge));
 }
 

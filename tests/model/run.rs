@@ -622,8 +622,8 @@ impl Life {
     fn store(&mut self, pick: u32, happens: Happens) {
         let waiting = self.storage.waiting();
         if waiting > 0 {
-            let told = self.storage.decide(pick as usize % waiting, happens);
-            self.note(|| told);
+            let text = self.storage.decide(pick as usize % waiting, happens);
+            self.note(|| text);
         }
     }
 
@@ -633,8 +633,8 @@ impl Life {
             return self.store(pick, Happens::DoneInSilence);
         }
         if lost > 0 && also.is_multiple_of(3) {
-            let told = self.storage.land(pick as usize % lost);
-            return self.note(|| told);
+            let text = self.storage.land(pick as usize % lost);
+            return self.note(|| text);
         }
         let all = [
             Happens::Fails,

@@ -120,7 +120,7 @@ impl Scripted {
     pub fn decide(&self, number: usize, happens: Happens) -> String {
         let mut state = self.lock();
         let mut one = state.waiting.remove(number);
-        let told = format!("{happens:?}: {}", state.name(&one.operation));
+        let text = format!("{happens:?}: {}", state.name(&one.operation));
         let error = || Error::new(ErrorKind::Unavailable, "scripted");
         let fate = match happens {
             Happens::Done => Fate::Reply(Ok(match one.done.take() {
@@ -140,16 +140,16 @@ impl Scripted {
                     one.done = Some(state.apply(&one.operation, self.manner));
                 }
                 state.waiting.push(one);
-                return told;
+                return text;
             }
             Happens::IsCutOff => {
                 state.lost.push(one);
-                return told;
+                return text;
             }
         };
         drop(state);
         let _ = one.answer.send(fate); // its caller may just have gone
-        told
+        text
     }
 
     /// Returns how many operations never answered and were not carried out.
@@ -222,18 +222,18 @@ impl State {
     /// Describes the operation. The text is the same in every run of the schedule.
     fn name(&mut self, operation: &Operation) -> String {
         let (name, keys) = operation.keys();
-        let mut told = name.to_owned();
+        let mut text = name.to_owned();
         for key in keys {
             let number = self.slots.iter().position(|slot| *slot == key.slot).unwrap_or_else(|| {
                 self.slots.push(key.slot);
                 self.slots.len() - 1
             });
-            told += &match key.kind {
+            text += &match key.kind {
                 Kind::Head => format!(" {:02x} head", key.entry[0]),
                 kind => format!(" {:02x} {kind:?} {number}/{}", key.entry[0], key.part),
             };
         }
-        told
+        text
     }
 
     fn apply(&mut self, operation: &Operation, manner: Manner) -> Reply {

@@ -29,8 +29,8 @@ async fn answered_event_reports_outcome_and_reason() {
     }));
     cache.get(A).await;
     let miss = listener.last("answered");
-    let words = |told: &crate::listener::Told| {
-        ["outcome", "reason", "stored"].map(|name| told.field(name).unwrap().to_owned())
+    let words = |recorded: &crate::listener::Recorded| {
+        ["outcome", "reason", "stored"].map(|name| recorded.field(name).unwrap().to_owned())
     };
     assert_eq!(words(&miss), ["miss", "absent", "storing"]);
     assert_eq!((miss.field("ttl"), miss.field("collapsed")), (Some("60"), Some("false")));
@@ -61,9 +61,11 @@ async fn invalidated_event_reports_cause_and_uri() {
     }));
     cache.get(A).await;
     cache.ask(post(A)).await;
-    let told = listener.all("invalidated");
-    let places: Vec<_> =
-        told.iter().map(|told| ["cause", "host", "path"].map(|name| told.field(name).unwrap())).collect();
+    let recorded = listener.all("invalidated");
+    let places: Vec<_> = recorded
+        .iter()
+        .map(|recorded| ["cause", "host", "path"].map(|name| recorded.field(name).unwrap()))
+        .collect();
     assert_eq!(places, [["method", "example.com", "/a"], ["method", "example.com", "/b"]]);
     assert_eq!(listener.last("answered").field("reason"), Some("method"));
 }
@@ -148,7 +150,7 @@ async fn breaker_and_evictions_emit_events() {
     let entries: u64 = listener
         .all("evicted")
         .iter()
-        .map(|told| told.field("entries").unwrap().parse::<u64>().unwrap())
+        .map(|recorded| recorded.field("entries").unwrap().parse::<u64>().unwrap())
         .sum();
     assert_eq!(
         (64 - bounded.size().await.unwrap(), listener.last("evicted").field("storage")),
@@ -226,9 +228,11 @@ async fn excess_groups_emit_one_event_per_field() {
     }));
     cache.get(A).await;
     cache.ask(post(A)).await;
-    let told = listener.all("too many groups are named");
-    let fields: Vec<_> =
-        told.iter().map(|told| ["field", "used", "ignored"].map(|name| told.field(name).unwrap())).collect();
+    let recorded = listener.all("too many groups are named");
+    let fields: Vec<_> = recorded
+        .iter()
+        .map(|recorded| ["field", "used", "ignored"].map(|name| recorded.field(name).unwrap()))
+        .collect();
     assert_eq!(fields, [["cache-groups", "128", "72"], ["cache-group-invalidation", "128", "72"]]);
 }
 
@@ -241,9 +245,9 @@ async fn failed_operation_event_reports_name_and_error() {
     storage.set(Mode::FailingWrites);
     cache.get(A).await;
     for name in ["a storage operation failed", "not stored"] {
-        let told = listener.last(name);
+        let recorded = listener.last(name);
         assert_eq!(
-            (told.field("operation"), told.field("error")),
+            (recorded.field("operation"), recorded.field("error")),
             (Some("write_if"), Some("scripted")),
             "{name}"
         );
@@ -267,13 +271,16 @@ async fn repeated_storage_failures_are_logged_rarely() {
         cache.clock.advance(Duration::from_secs(3));
         cache.get(&format!("http://example.com/{round}/well")).await;
     }
-    let told = listener.all("the storage keeps failing: requests go on without it");
-    assert!((9..=11).contains(&told.len()), "{} in 300 seconds", told.len());
-    assert_eq!(listener.all("the storage answers again").len(), told.len());
+    let recorded = listener.all("the storage keeps failing: requests go on without it");
+    assert!((9..=11).contains(&recorded.len()), "{} in 300 seconds", recorded.len());
+    assert_eq!(listener.all("the storage answers again").len(), recorded.len());
     let unreported: u64 =
-        told.iter().map(|told| told.field("unreported").unwrap().parse::<u64>().unwrap()).sum();
+        recorded.iter().map(|recorded| recorded.field("unreported").unwrap().parse::<u64>().unwrap()).sum();
     assert!((75..=91).contains(&unreported), "{unreported}");
-    assert_eq!((told[0].field("what"), told[0].field("operation")), (Some("writes"), Some("write_if")));
+    assert_eq!(
+        (recorded[0].field("what"), recorded[0].field("operation")),
+        (Some("writes"), Some("write_if"))
+    );
 }
 
 #[tokio::test]
@@ -310,12 +317,12 @@ async fn misconfigured_bypass_warns_once_per_layer_and_reason() {
         let upgrade = Request::get(A).header("upgrade", "h2c").body(empty()).unwrap();
         service.clone().oneshot(upgrade).await.unwrap();
         let warned = listener.all("requests pass the cache by");
-        let told: Vec<_> = warned
+        let recorded: Vec<_> = warned
             .iter()
-            .map(|told| (told.field("reason").unwrap(), told.field("advice").is_some()))
+            .map(|recorded| (recorded.field("reason").unwrap(), recorded.field("advice").is_some()))
             .collect();
         let once = ["no-host", "unknown-body"].map(|word| (word, true));
-        assert_eq!(told, once.repeat(layers));
+        assert_eq!(recorded, once.repeat(layers));
         assert_eq!(layer.statistics().bypassed(), 5);
         assert_eq!(layer.statistics().bypassed_by(tower_response_cache::BypassReason::NoHost), 2);
     }
@@ -343,9 +350,9 @@ async fn permanent_storage_failure_is_logged_again() {
         fail(round).await;
         cache.clock.advance(Duration::from_secs(3));
     }
-    let told = listener.all(name);
-    assert_eq!(told.len(), 2, "the last event says that the storage fails");
-    assert_eq!(told[1].field("unreported"), Some("0"));
+    let recorded = listener.all(name);
+    assert_eq!(recorded.len(), 2, "the last event says that the storage fails");
+    assert_eq!(recorded[1].field("unreported"), Some("0"));
     assert_eq!(listener.all("the storage answers again").len(), 1);
 }
 

@@ -13,7 +13,7 @@ use tracing_core::span::Current;
 
 /// One event or span: its name or message, and its fields.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct Recorded {
     pub name: String,
     fields: HashMap<&'static str, String>,
     /// The span that it happened in.
@@ -22,13 +22,13 @@ pub struct Told {
     pub span: Option<u64>,
 }
 
-impl Told {
+impl Recorded {
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 }
 
-impl Visit for Told {
+impl Visit for Recorded {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = format!("{value:?}");
         match field.name() {
@@ -44,7 +44,7 @@ impl Visit for Told {
 
 #[derive(Clone, Default)]
 pub struct Listener {
-    told: Arc<Mutex<Vec<Told>>>,
+    recorded: Arc<Mutex<Vec<Recorded>>>,
     entered: Arc<Mutex<Vec<u64>>>,
     kinds: Arc<Mutex<HashMap<u64, &'static Metadata<'static>>>>,
     next: Arc<AtomicU64>,
@@ -59,16 +59,16 @@ impl Listener {
     }
 
     /// All of this name.
-    pub fn all(&self, name: &str) -> Vec<Told> {
-        self.told.lock().unwrap().iter().filter(|told| told.name == name).cloned().collect()
+    pub fn all(&self, name: &str) -> Vec<Recorded> {
+        self.recorded.lock().unwrap().iter().filter(|recorded| recorded.name == name).cloned().collect()
     }
 
-    pub fn last(&self, name: &str) -> Told {
+    pub fn last(&self, name: &str) -> Recorded {
         self.all(name).pop().unwrap_or_else(|| panic!("nothing said {name}: {}", self.text()))
     }
 
     pub fn text(&self) -> String {
-        format!("{:?}", self.told.lock().unwrap())
+        format!("{:?}", self.recorded.lock().unwrap())
     }
 }
 
@@ -80,26 +80,26 @@ impl Subscriber for Listener {
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let number = self.next.fetch_add(1, Ordering::SeqCst) + 1;
         let name = attributes.metadata().name().to_owned();
-        let mut told = Told { name, span: Some(number), ..Told::default() };
-        attributes.record(&mut told);
+        let mut recorded = Recorded { name, span: Some(number), ..Recorded::default() };
+        attributes.record(&mut recorded);
         self.kinds.lock().unwrap().insert(number, attributes.metadata());
-        self.told.lock().unwrap().push(told);
+        self.recorded.lock().unwrap().push(recorded);
         Id::from_u64(number)
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
-        let mut all = self.told.lock().unwrap();
-        let told = all.iter_mut().find(|told| told.span == Some(span.into_u64()));
-        values.record(told.unwrap());
+        let mut all = self.recorded.lock().unwrap();
+        let recorded = all.iter_mut().find(|recorded| recorded.span == Some(span.into_u64()));
+        values.record(recorded.unwrap());
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
         let within = self.entered.lock().unwrap().last().copied();
-        let mut told = Told { within, ..Told::default() };
-        event.record(&mut told);
-        self.told.lock().unwrap().push(told);
+        let mut recorded = Recorded { within, ..Recorded::default() };
+        event.record(&mut recorded);
+        self.recorded.lock().unwrap().push(recorded);
     }
 
     fn current_span(&self) -> Current {

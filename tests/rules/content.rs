@@ -288,10 +288,10 @@ async fn custom_body_type_bypasses_without_replay_content() {
         })
     };
     let builder = || methods(CacheLayer::builder(BoxStorage::new(MemoryStorage::new())));
-    let untold = builder().build().unwrap();
-    let told =
+    let without_methods = builder().build().unwrap();
+    let with_methods =
         builder().replay_content(|content| Own(Full::new(content.into_bytes().unwrap()))).build().unwrap();
-    for (layer, words) in [(untold, ["bypass"; 2]), (told, ["miss", "hit"])] {
+    for (layer, words) in [(without_methods, ["bypass"; 2]), (with_methods, ["miss", "hit"])] {
         let service = layer.layer(origin());
         for word in words {
             let request = Request::post(URI).body(Own("abc".into())).unwrap();

@@ -1,4 +1,4 @@
-//! What contradicts itself, or has no effect, is told of when the cache is built.
+//! What contradicts itself, or has no effect, is reported when the cache is built.
 
 use std::time::Duration;
 
@@ -89,10 +89,10 @@ fn contradictory_settings_report_a_remedy() {
         (|b| b.key_headers([HOST]).ignore_headers([HOST]), &["key_headers"]),
         (|b| b.ignore_cookie(true).key_headers([COOKIE]), &["ignore_cookie"]),
     ];
-    for (settings, told) in wrong {
-        let error = settings(builder()).build().expect_err(told[0]);
+    for (settings, parts) in wrong {
+        let error = settings(builder()).build().expect_err(parts[0]);
         assert_eq!(error.kind(), ErrorKind::Config);
-        for part in told {
+        for part in parts {
             assert!(error.to_string().contains(part), "{error}: {part}");
         }
     }

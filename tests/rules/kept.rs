@@ -263,8 +263,8 @@ async fn all_matching_rules_contribute_statuses() {
 
 #[tokio::test]
 async fn response_filters_see_freshened_responses() {
-    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = Arc::clone(&told);
+    let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&heads);
     let origin = Origin::new(|request| {
         let fields = [("cache-control", "max-age=60"), ("etag", "\"a\"")];
         match request.headers().contains_key("if-none-match") {
@@ -286,7 +286,7 @@ async fn response_filters_see_freshened_responses() {
     assert_eq!(&answer.body[..], b"body");
     assert_eq!(fixture.get(URI).await.word(), "miss", "it is not freshened");
     // It is asked about the response as it would be stored.
-    assert_eq!(*told.lock().unwrap(), [(200, true); 3]);
+    assert_eq!(*heads.lock().unwrap(), [(200, true); 3]);
 }
 
 #[tokio::test]

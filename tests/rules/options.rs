@@ -28,7 +28,7 @@ fn fixture(control: &'static str) -> Fixture {
     Fixture::with(origin, MemoryStorage::new(), |builder| builder)
 }
 
-fn told(answer: &Answer) -> (&'static str, &str) {
+fn summary(answer: &Answer) -> (&'static str, &str) {
     (answer.word(), std::str::from_utf8(&answer.body).unwrap())
 }
 
@@ -46,14 +46,14 @@ async fn fetch_modes_handle_absent_fresh_and_stale() {
     ] {
         let options = || CacheOptions::new().mode(mode);
         let empty = fixture("max-age=10");
-        assert_eq!(told(&empty.ask(with(options())).await), absent, "{mode:?}");
+        assert_eq!(summary(&empty.ask(with(options())).await), absent, "{mode:?}");
         let is_stored = !matches!(mode, NoStore | OnlyIfCached);
         assert_eq!(empty.get(URI).await.word() == "hit", is_stored, "{mode:?}");
         for (age, expected) in [(5, fresh), (15, stale)] {
             let fixture = fixture("max-age=10");
             fixture.get(URI).await;
             fixture.clock.advance(age * SECOND);
-            assert_eq!(told(&fixture.ask(with(options())).await), expected, "{mode:?} {age}");
+            assert_eq!(summary(&fixture.ask(with(options())).await), expected, "{mode:?} {age}");
             let after = fixture.get(URI).await.word();
             assert_eq!(after, if age == 5 { "hit" } else { afterwards }, "{mode:?} {age}");
         }
@@ -90,7 +90,7 @@ async fn force_cache_serves_must_revalidate_response() {
         fixture.get(URI).await;
         fixture.clock.advance(60 * SECOND);
         let forced = fixture.ask(with(CacheOptions::new().mode(CacheMode::ForceCache))).await;
-        assert_eq!(told(&forced), ("stale", "1"), "{control}");
+        assert_eq!(summary(&forced), ("stale", "1"), "{control}");
         assert!(forced.status.to_string().contains("detail=force-cache"));
     }
 }
@@ -112,7 +112,7 @@ async fn request_key_applies_to_lookup_and_invalidation() {
     };
     let other = "http://example.com/other";
     assert_eq!(fixture.ask(keyed("GET", URI, "one")).await.word(), "miss");
-    assert_eq!(told(&fixture.ask(keyed("GET", other, "one")).await), ("hit", "1"));
+    assert_eq!(summary(&fixture.ask(keyed("GET", other, "one")).await), ("hit", "1"));
     assert_eq!(fixture.get(URI).await.word(), "miss");
     assert_eq!(fixture.ask(keyed("GET", URI, "two")).await.word(), "miss");
     // A name is no URI, even if it looks like one.

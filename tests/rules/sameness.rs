@@ -89,8 +89,8 @@ async fn unsafe_request_invalidates_by_normalized_key() {
 async fn keyed_headers_separate_responses_without_vary() {
     let tenant = || HeaderName::from_static("x-tenant");
     let storage = MemoryStorage::new();
-    let untold = on(storage.clone(), |builder| builder);
-    untold.get("http://a/").await;
+    let without_settings = on(storage.clone(), |builder| builder);
+    without_settings.get("http://a/").await;
     let fixture = on(storage, |builder| builder.key_headers([tenant()]));
     let of = |who: &str| get_with("http://a/", &[("x-tenant", who)]);
     // What was stored when the field was not in the key is not reused: its tenant is unknown.
@@ -149,7 +149,7 @@ async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
     copy
 }
 
-/// A storage outlives the settings under which it was filled. What was stored while less told requests apart would answer
+/// A storage outlives the settings under which it was filled. What was stored while less distinguished requests would answer
 /// another user.
 #[tokio::test]
 async fn reverted_key_setting_serves_no_earlier_response() {
@@ -183,7 +183,7 @@ async fn reverted_key_setting_serves_no_earlier_response() {
         ("x-user", "x-user", record, plain, false),
         ("x-user", "*", record, plain, false),
         ("x-user", "x-user", all_no_user, all, false),
-        // What would not have told them apart anyway.
+        // What would not have distinguished them anyway.
         ("x-tenant", "", no_user, plain, true),
         ("x-tenant", "accept", no_cookie, no_cookie, true),
     ] {

@@ -34,7 +34,7 @@ fn on(
     Fixture::with(forbidding(), storage, settings)
 }
 
-fn told(answer: &Answer) -> (u16, String) {
+fn summary(answer: &Answer) -> (u16, String) {
     (answer.code.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
 }
 
@@ -57,7 +57,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
         for request in asked() {
             let answer = recorder.ask(request).await;
             assert_eq!(answer.word(), "miss", "each asks the origin, in round {round}");
-            recorded.push(told(&answer));
+            recorded.push(summary(&answer));
         }
         // A slow disk may still write the first round, and what overtakes it is given up as superseded.
         recorder.layer.idle().await;
@@ -69,7 +69,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
     replayer.clock.advance(Duration::from_secs(10 * 365 * 24 * 3600));
     for (request, expected) in asked().into_iter().zip(recorded) {
         let answer = replayer.ask(request).await;
-        assert_eq!(told(&answer), expected, "the last recorded one");
+        assert_eq!(summary(&answer), expected, "the last recorded one");
         assert!(answer.status.is_hit() && answer.header("age").is_none());
         assert_eq!(answer.header("set-cookie"), Some("a=b"));
     }
@@ -89,7 +89,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
         (ask("OPTIONS", "http://a/x", ""), "OPTIONS http://a/x is not"),
         (ask("PURGE", "http://a/x", ""), "PURGE http://a/x is not"),
     ] {
-        let (code, text) = told(&replayer.ask(request).await);
+        let (code, text) = summary(&replayer.ask(request).await);
         assert!(code == 504 && text.starts_with(name), "{code} {text}");
     }
     assert_eq!(replayer.origin.count(), 0);

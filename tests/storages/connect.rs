@@ -14,7 +14,7 @@ async fn keeps(storage: &BoxStorage) {
 }
 
 /// Returns the text of an error and of all its sources, as a program would print it.
-fn told(error: &Error) -> String {
+fn full_text(error: &Error) -> String {
     let mut text = format!("{error:?} {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -124,9 +124,9 @@ async fn are_named(wrong: &[(&str, &str)]) {
     for (address, named) in wrong {
         let error = connect(address).await.expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config, "{address}");
-        let told = told(&error);
-        assert!(told.contains(named), "{address}: {told}");
-        assert!(!told.contains("secret"), "{address}: {told}");
+        let text = full_text(&error);
+        assert!(text.contains(named), "{address}: {text}");
+        assert!(!text.contains("secret"), "{address}: {text}");
     }
 }
 
@@ -144,9 +144,9 @@ async fn unreachable_redis_fails_on_first_use() {
     ] {
         let storage = connect(address).await.unwrap();
         let error = storage.read(Key::head([1; 16])).await.unwrap_err();
-        let told = told(&error);
-        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{address}: {told}");
-        assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{address}: {told}");
+        let text = full_text(&error);
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{address}: {text}");
+        assert!(!text.contains("secret") && !text.contains("127.0.0.1"), "{address}: {text}");
         let typed = RedisStorage::builder(address);
         assert!(!format!("{typed:?}").contains("secret"));
         let typed = typed.build().unwrap();
@@ -160,9 +160,9 @@ async fn unreachable_mongodb_fails_on_first_use() {
     let address = "mongodb://app:secret@127.0.0.1:1/app?authSource=admin&serverSelectionTimeoutMS=200";
     let storage = connect(address).await.unwrap();
     let error = storage.read(Key::head([1; 16])).await.unwrap_err();
-    let told = told(&error);
-    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{told}");
-    assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{told}");
+    let text = full_text(&error);
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{text}");
+    assert!(!text.contains("secret") && !text.contains("127.0.0.1"), "{text}");
     let typed = MongoDbStorage::builder(address);
     assert!(!format!("{typed:?}").contains("secret"));
     assert!(!format!("{:?}", typed.build().unwrap()).contains("secret"));

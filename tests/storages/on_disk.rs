@@ -74,7 +74,7 @@ impl Body {
         Record::new(payload, Timestamp::NEVER)
     }
 
-    fn told(head: &Record) -> Self {
+    fn read(head: &Record) -> Self {
         let payload = head.payload();
         let (id, rest) = payload.split_at(16);
         let (parts, len) = rest.split_at(4);
@@ -106,7 +106,7 @@ pub async fn write_entries(storage: &impl Storage) {
         }
         let seen = there.as_ref().map(Record::stamp);
         let old = match storage.write_if(key, seen, body.head()).await.unwrap() {
-            true => there.as_ref().map(Body::told),
+            true => there.as_ref().map(Body::read),
             false => Some(body),
         };
         if let Some(old) = old {
@@ -138,7 +138,7 @@ pub async fn whole_entries(storage: &impl Storage) -> usize {
     for n in 0..ENTRIES {
         let key = Key::head([n; 16]);
         let Some(head) = storage.read(key).await.unwrap() else { continue };
-        let body = Body::told(&head);
+        let body = Body::read(&head);
         for (part, chunk) in body.chunks(key).into_iter().enumerate() {
             let there = storage.read(chunk).await.unwrap().expect("a head without one of its chunks");
             assert_eq!(there.payload(), body.chunk(part).payload());

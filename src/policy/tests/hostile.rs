@@ -97,9 +97,9 @@ fn arbitrary_fields_never_panic_or_loosen() {
         if let Ok(names) = selecting_names(&response, &options, StoreDespite::default()) {
             names.iter().for_each(|name| drop(selecting_value(name, &request, &[])));
         }
-        let withheld = Withheld::by(&response, &options);
-        let mut stored = stored_headers(&response, &withheld);
-        withheld.trailers(&request);
+        let unstored = UnstoredFields::by(&response, &options);
+        let mut stored = stored_headers(&response, &unstored);
+        unstored.trailers(&request);
         freshen(&mut stored, &request, &options);
         add_validators(&mut stored, &response);
         selects_304(&response, &request);

@@ -105,7 +105,7 @@ fn connection_fields_are_not_stored() {
         ("set-cookie", "b=2"),
         ("x-kept", "3"),
     ]);
-    let stored = stored_headers(&came, &Withheld::by(&came, &Options::default()));
+    let stored = stored_headers(&came, &UnstoredFields::by(&came, &Options::default()));
     let names: Vec<_> = stored.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(names, [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "3")]);
 }
@@ -273,12 +273,12 @@ fn trailers_are_filtered_like_the_head() {
         ("connection", "x-hop"),
     ]);
     let passed = |options: &Options| {
-        let passed = Withheld::by(&head, options).trailers(&trailers).unwrap_or_default();
+        let passed = UnstoredFields::by(&head, options).trailers(&trailers).unwrap_or_default();
         passed.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect::<Vec<_>>()
     };
     assert_eq!(passed(&shared()), ["x-sum=1", "x-sum=2", "etag=\"t\""]);
     assert_eq!(passed(&Options::default()), ["x-sum=1", "x-sum=2", "etag=\"t\"", "x-private=alice"]);
-    assert_eq!(Withheld::default().trailers(&fields(&[("set-cookie", "a=b")])), None);
+    assert_eq!(UnstoredFields::default().trailers(&fields(&[("set-cookie", "a=b")])), None);
 }
 
 #[test]
@@ -286,6 +286,6 @@ fn restricted_field_names_are_deduplicated() {
     let many = ["x-user"; 5000].join(",");
     let both = format!("no-cache=\"{many}\", private=\"x-user, x-other, X-User\"");
     let headers = fields(&[("cache-control", both.as_str())]);
-    let names: Vec<_> = Withheld::restricted(&headers, &shared()).into_iter().cloned().collect();
+    let names: Vec<_> = UnstoredFields::restricted(&headers, &shared()).into_iter().cloned().collect();
     assert_eq!(names, ["x-other", "x-user"]);
 }

@@ -21,9 +21,9 @@ use super::response::{
 use super::{ConditionalOutcome, FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, Slot, StoredResponse, Variant};
+use crate::entry::{self, DecodedRecord, StoredResponse, Variant};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored, StaleReason, ValidateReason, Withheld};
+use crate::policy::{self, Freshness, NotStored, StaleReason, UnstoredFields, ValidateReason};
 use crate::service::coalesce::FlightOutcome;
 use crate::service::directives::is_background;
 use crate::service::records::{RetainedBody, Snapshot, Writer, variant_in};
@@ -68,7 +68,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         // The caller's own conditions are about the caller's copy. A 304 to them would answer no follower.
         policy::strip_conditions(&mut parts.headers);
     }
-    let body = body.take().unwrap_or_else(|| fetcher.again());
+    let body = body.take().unwrap_or_else(|| fetcher.repeated_body());
     let requested = config.clock.now();
     let result = send(shared, fetcher, Request::from_parts(parts, body)).await;
     let now = config.clock.now();
@@ -147,7 +147,7 @@ pub(super) async fn select<S: Storage, F: Fetcher>(
     let mut parts = request.clone();
     let tags: Vec<_> = known.iter().map(|known| known.tag.clone()).collect();
     policy::add_entity_tags(&mut parts.headers, &tags);
-    let body = body.take().unwrap_or_else(|| fetcher.again());
+    let body = body.take().unwrap_or_else(|| fetcher.repeated_body());
     let requested = config.clock.now();
     let response = send(shared, fetcher, Request::from_parts(parts, body)).await?;
     let times = Times { requested, responded: config.clock.now() };
@@ -264,8 +264,8 @@ impl<S: Storage> Revalidation<'_, S> {
             Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
         };
 
-        let withheld = Withheld::by(&headers, options);
-        let trailers = old.trailers.as_ref().and_then(|trailers| withheld.trailers(trailers));
+        let unstored = UnstoredFields::by(&headers, options);
+        let trailers = old.trailers.as_ref().and_then(|trailers| unstored.trailers(trailers));
         let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
         let (freshness, storable) = match assessment {
             Ok(assessment) => (assessment.freshness, Ok(assessment.names)),
@@ -315,7 +315,7 @@ impl<S: Storage> Revalidation<'_, S> {
         let (at, record, flight_outcome) = match storable {
             Ok(names) => {
                 let (lease, at) = (self.context.lease.take(), snapshot.clone());
-                let about = (response, withheld);
+                let about = (response, unstored);
                 let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
                 let (at, record, freshened) = writer.announce_freshened(body, trailers);
                 // A body that is moved into a chunk is served from memory, since the write of the chunk may fail.
@@ -342,16 +342,18 @@ impl<S: Storage> Revalidation<'_, S> {
                 status.stored = stored;
                 let entry = Some(snapshot.head).filter(|_| self.context.is_led);
                 let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
-                let &Variant { selection, personal, apart, .. } = variant;
-                let (key_text, variant) =
-                    (snapshot.key_text.clone(), Variant { until, selection, personal, apart, response });
+                let &Variant { selection, is_personal, has_hidden_selector, .. } = variant;
+                let (key_text, variant) = (
+                    snapshot.key_text.clone(),
+                    Variant { until, selection, is_personal, has_hidden_selector, response },
+                );
                 // This record is only for the caller and is not written, so that its generation does not matter.
-                let slot = Slot::Variant { key_text, generation: [0; 16], variant };
+                let slot = DecodedRecord::Variant { key_text, generation: [0; 16], variant };
                 (snapshot.head, entry::record(slot, until), flight_outcome)
             }
         };
         let mut answer = respond::from_record(shared, RequestView::of(request), at, &record, status).await?;
-        for name in &Withheld::restricted(answer.headers(), options) {
+        for name in &UnstoredFields::restricted(answer.headers(), options) {
             for value in from.headers.get_all(name) {
                 // A response that has the maximum number of fields is sent without them.
                 let _ = answer.headers_mut().try_append(name.clone(), value.clone());

@@ -55,7 +55,7 @@ pub(crate) trait Fetcher: Send {
     /// Returns the body for sending the request again, after its first body has been consumed.
     ///
     /// The provided method returns an empty body.
-    fn again(&self) -> Self::RequestBody {
+    fn repeated_body(&self) -> Self::RequestBody {
         Self::RequestBody::default()
     }
 
@@ -110,22 +110,22 @@ pub(crate) async fn send<S: Storage, F: Fetcher>(
 pub(crate) struct ServiceFetcher<T, B> {
     inner: T,
     /// Makes the body of a repeated request. `None` for an empty body.
-    again: Option<Again<B>>,
+    make_body: Option<MakeBody<B>>,
 }
 
 /// Makes the body of a request again. Shared, since a background refresh repeats the request too.
-type Again<B> = Arc<dyn Fn() -> B + Send + Sync>;
+type MakeBody<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 impl<T, B> ServiceFetcher<T, B> {
     /// Returns a fetcher for requests without content.
     pub(crate) fn new(inner: T) -> Self {
-        Self { inner, again: None }
+        Self { inner, make_body: None }
     }
 
-    /// Returns a fetcher for requests with content, which `again` makes again.
+    /// Returns a fetcher for requests with content, whose bodies `make_body` makes.
     #[cfg(feature = "content-keys")]
-    pub(crate) fn again_with(inner: T, again: Again<B>) -> Self {
-        Self { inner, again: Some(again) }
+    pub(crate) fn with_content(inner: T, make_body: MakeBody<B>) -> Self {
+        Self { inner, make_body: Some(make_body) }
     }
 }
 
@@ -146,8 +146,8 @@ where
         self.inner.call(request).await
     }
 
-    fn again(&self) -> ReqB {
-        self.again.as_ref().map_or_else(ReqB::default, |again| again())
+    fn repeated_body(&self) -> ReqB {
+        self.make_body.as_ref().map_or_else(ReqB::default, |make| make())
     }
 
     fn detach(self) -> Result<Self, Self> {
@@ -155,6 +155,6 @@ where
     }
 
     fn background(&self) -> Option<Self> {
-        Some(Self { inner: self.inner.clone(), again: self.again.clone() })
+        Some(Self { inner: self.inner.clone(), make_body: self.make_body.clone() })
     }
 }

@@ -163,7 +163,7 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
         policy::strip_conditions(&mut parts.headers);
     }
     // A conditional request has taken the body.
-    let body = body.unwrap_or_else(|| fetcher.again());
+    let body = body.unwrap_or_else(|| fetcher.repeated_body());
     let requested = shared.config.clock.now();
     let response = send(shared, &mut fetcher, Request::from_parts(parts, body)).await?;
     let times = Times { requested, responded: shared.config.clock.now() };

@@ -19,8 +19,8 @@ use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy::{
-    self, Freshness, LeftOut, NamedGroups, NotStored, RequestDirectives, RuleTtl, Selecting, Verdict,
-    Withheld,
+    self, Freshness, IgnoredSelectors, NamedGroups, NotStored, RequestDirectives, RuleTtl, SelectingFields,
+    UnstoredFields, Verdict,
 };
 use crate::rules::Rules;
 use crate::service::body::{Download, Reader};
@@ -41,7 +41,7 @@ pub(super) struct Assessment {
     /// The lifetime that a rule or the request's options give.
     pub(super) given: Option<RuleTtl>,
     /// The request fields that select the response, by Vary and by settings.
-    pub(super) names: Selecting,
+    pub(super) names: SelectingFields,
 }
 
 /// Holds the groups of a response, among its extensions, until it is stored.
@@ -50,10 +50,10 @@ struct JoinedGroups(Arc<[Membership]>);
 
 /// A response without its body, in the form in which it is stored.
 struct Storable {
-    names: Selecting,
+    names: SelectingFields,
     response: StoredResponse,
     /// The fields that are not stored, and are left out of the trailers too.
-    withheld: Withheld,
+    unstored: UnstoredFields,
     until: Timestamp,
     freshness: Freshness,
 }
@@ -113,8 +113,8 @@ pub(super) fn assess<S: Storage>(
         // Checked last, so that a response that could not be stored anyway is reported with its own reason.
         Ok(_) if directives.read_only => Err((freshness, NotStored::ReadOnly)),
         Ok(names) => {
-            let left_out = LeftOut::by(policy_options, headers, decision.despite, &names);
-            Ok(Assessment { freshness, given, names: Selecting { names, left_out } })
+            let ignored_selectors = IgnoredSelectors::by(policy_options, headers, decision.despite, &names);
+            Ok(Assessment { freshness, given, names: SelectingFields { names, ignored_selectors } })
         }
         Err(reason) => Err((freshness, reason)),
     }
@@ -300,9 +300,9 @@ where
             return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
         }
     };
-    let Storable { names, response, withheld, until, freshness } = storable;
+    let Storable { names, response, unstored, until, freshness } = storable;
     (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
-    let about = (response, withheld);
+    let about = (response, unstored);
     let writer =
         Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take());
     let freshness = writer.response().freshness(records.number, &config.policy);
@@ -432,8 +432,8 @@ fn storable<S: Storage>(
     if expected.or(hint.upper()).is_some_and(|most| most < config.min_body_bytes) {
         return Err(NotStored::TooSmall);
     }
-    let withheld = Withheld::by(&head.headers, options);
-    let mut headers = policy::stored_headers(&head.headers, &withheld);
+    let unstored = UnstoredFields::by(&head.headers, options);
+    let mut headers = policy::stored_headers(&head.headers, &unstored);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
@@ -449,7 +449,7 @@ fn storable<S: Storage>(
         trailers: None,
         freshness: OnceLock::new(),
     };
-    Ok(Storable { names, response, withheld, until: freshness.retain_until(options), freshness })
+    Ok(Storable { names, response, unstored, until: freshness.retain_until(options), freshness })
 }
 
 impl Config {

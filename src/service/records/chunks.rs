@@ -96,19 +96,21 @@ impl<S: Storage> Records<S> {
         body: &StoredBody,
         until: Timestamp,
     ) -> Result<RetainedBody> {
-        let &StoredBody::Chunked { kept, .. } = body else { return Ok(RetainedBody::Retained(body.clone())) };
+        let &StoredBody::Chunked { retain_until, .. } = body else {
+            return Ok(RetainedBody::Retained(body.clone()));
+        };
         let (chunks, needed) = (body.chunks(head), until + GRACE);
-        if needed <= kept {
+        if needed <= retain_until {
             return Ok(match self.has_chunks(chunks).await? {
                 true => RetainedBody::Retained(body.clone()),
                 false => RetainedBody::Gone,
             });
         }
         // Later than needed, so that the next 304 finds an expiry that is late enough and need not move it.
-        let kept = with_slack(needed, self.config.clock.now());
-        let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(kept)).await?;
+        let retain_until = with_slack(needed, self.config.clock.now());
+        let are_all_there = self.retain_chunks(chunks, Retain::AtLeast(retain_until)).await?;
         Ok(match are_all_there {
-            true => RetainedBody::Retained(body.clone().kept_until(kept)),
+            true => RetainedBody::Retained(body.clone().with_retain_until(retain_until)),
             // A chunk that is still in flight has no expiry that could be moved, but is not missing.
             false if self.has_chunks(body.chunks(head)).await? => RetainedBody::InFlight,
             false => RetainedBody::Gone,

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, header, request};
 
 use super::Records;
 use super::lookup::{Snapshot, variant_in};
-use crate::entry::{self, Slot, Tagged, decode, with_slack};
+use crate::entry::{self, DecodedRecord, Tagged, decode, with_slack};
 use crate::policy;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
 use crate::time::Timestamp;
@@ -31,7 +31,9 @@ pub(crate) struct KnownTag {
 impl<S: Storage> Records<S> {
     /// Returns the entity tags of the stored responses that may answer a request.
     pub(crate) async fn known_tags(&self, snapshot: &Snapshot, request: &request::Parts) -> Vec<KnownTag> {
-        let Some(Slot::Head(head)) = snapshot.usable.as_ref().and_then(decode) else { return Vec::new() };
+        let Some(DecodedRecord::Head(head)) = snapshot.usable.as_ref().and_then(decode) else {
+            return Vec::new();
+        };
         let mut known = Vec::new();
         // Some origins give the responses for several users the same tag: a 304 would select another user's response.
         if self.config.has_hidden_selector(&head.names, request) {
@@ -41,7 +43,7 @@ impl<S: Storage> Records<S> {
         let inline = &head.inline.response.headers;
         if let Some(tag) = policy::entity_tag_of(inline)
             && suits(coding(inline))
-            && !head.inline.apart
+            && !head.inline.has_hidden_selector
             && self.belongs(&head.inline.response.groups).await.unwrap_or(false)
         {
             known.push(KnownTag { tag: tag.clone(), at: snapshot.head });
@@ -49,7 +51,7 @@ impl<S: Storage> Records<S> {
         // An error is treated as an empty list: the request then asks for a whole response.
         let index = self.storage.read(snapshot.head.sibling(Kind::Index, head.generation, 0)).await;
         if let Ok(Some(record)) = index
-            && let Some(Slot::Index(tags)) = decode(&record)
+            && let Some(DecodedRecord::Index(tags)) = decode(&record)
         {
             known.extend(tags.iter().filter(|of| suits(&of.coding)).map(|of| {
                 let at = self.keyer.variant(snapshot.head, head.generation, of.selection);
@@ -92,15 +94,17 @@ impl<S: Storage> Records<S> {
     ///
     /// All errors are ignored, since a missing tag only costs a whole response from the origin.
     pub(super) async fn list_tag(&self, head: &Record, head_key: Key, variant: &Record, until: Timestamp) {
-        let (Some(Slot::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else { return };
-        if variant.apart {
+        let (Some(DecodedRecord::Head(head)), Some(variant)) = (decode(head), variant_in(variant)) else {
+            return;
+        };
+        if variant.has_hidden_selector {
             return;
         }
         let Some(tag) = policy::entity_tag_of(&variant.response.headers) else { return };
         let key = head_key.sibling(Kind::Index, head.generation, 0);
         let Ok(existing) = self.storage.read(key).await else { return };
         let mut tags = match existing.as_ref().and_then(decode) {
-            Some(Slot::Index(tags)) => tags.clone(),
+            Some(DecodedRecord::Index(tags)) => tags.clone(),
             _ => Vec::new(),
         };
         let coding = coding(&variant.response.headers).into();
@@ -122,7 +126,7 @@ impl<S: Storage> Records<S> {
         let until = existing.as_ref().map_or(until, |existing| existing.retain_until().max(until));
         let seen = existing.as_ref().map(Record::stamp);
         // Compared and not retried: if another process updates the list at the same time, this tag is missing.
-        let _ = self.storage.write_if(key, seen, entry::record(Slot::Index(tags), until)).await;
+        let _ = self.storage.write_if(key, seen, entry::record(DecodedRecord::Index(tags), until)).await;
     }
 }
 

@@ -29,7 +29,7 @@ use http::{HeaderMap, Uri, request};
 use super::Records;
 use super::invalidation::InvalidationOutcome;
 use super::lookup::Snapshot;
-use crate::entry::{self, GroupValue, Membership, Slot, TOMBSTONE, decode};
+use crate::entry::{self, DecodedRecord, GroupValue, Membership, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{self, MAX_GROUPS, NamedGroups, NotStored};
@@ -68,7 +68,7 @@ impl<S: Storage> Records<S> {
         let origin = origin(snapshot.uri_text());
         let joined = named.into_iter().map(async |GroupName { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
-            let (GroupValue { value, since, by }, kept) =
+            let (GroupValue { value, since, by }, retain_until) =
                 self.group_value(key).await.map_err(|_| NotStored::StorageFailed)?;
             // The value is read first, and checked afterwards: an invalidation by this process that begins in between is either
             // counted already, or overwrites the value that was read. An invalidation by another process is known only by its
@@ -77,7 +77,7 @@ impl<S: Storage> Records<S> {
             if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
                 return Err(NotStored::GroupInvalidated);
             }
-            Ok(Membership { name: name.into(), is_tag, key, value, kept })
+            Ok(Membership { name: name.into(), is_tag, key, value, retain_until })
         });
         join_all(joined).await.into_iter().collect()
     }
@@ -97,10 +97,10 @@ impl<S: Storage> Records<S> {
             {
                 return Ok((value, record.retain_until()));
             }
-            let kept = now + TOMBSTONE;
-            let record = entry::record(Slot::Group(new), kept);
+            let retain_until = now + TOMBSTONE;
+            let record = entry::record(DecodedRecord::Group(new), retain_until);
             if self.storage.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
-                return Ok((new, kept));
+                return Ok((new, retain_until));
             }
             if last {
                 break;
@@ -210,14 +210,14 @@ impl<S: Storage> Records<S> {
         // Kept at least as long as the former value: the late first write of a value, which is compared with nothing, has to
         // fail.
         let until = existing.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
-        entry::record(Slot::Group(value), until)
+        entry::record(DecodedRecord::Group(value), until)
     }
 }
 
 /// Returns the value in a group's record, if it has not expired.
 fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
     match decode(record)? {
-        Slot::Group(value) if record.retain_until() > now => Some(*value),
+        DecodedRecord::Group(value) if record.retain_until() > now => Some(*value),
         _ => None,
     }
 }

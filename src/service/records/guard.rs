@@ -182,7 +182,7 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Returns a listing each step of which has the deadline of a body.
-    pub(crate) fn steps<T: Send, L: Stream<Item = Result<T>> + Send>(
+    pub(crate) fn with_deadlines<T: Send, L: Stream<Item = Result<T>> + Send>(
         &self,
         listing: L,
     ) -> impl Stream<Item = Result<T>> + Send + use<T, L, S> {

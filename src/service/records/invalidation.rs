@@ -20,7 +20,7 @@ use futures_util::future::{join, join_all};
 use http::{Uri, request};
 
 use super::Records;
-use crate::entry::{self, Slot, TOMBSTONE, decode};
+use crate::entry::{self, DecodedRecord, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::service::tasks::Driven;
@@ -95,7 +95,7 @@ impl<S: Storage> Records<S> {
         let until = now + TOMBSTONE;
         let tombstone = match head.kind {
             Kind::Group => self.group_ended(existing.as_ref(), now),
-            _ => entry::record(Slot::Fence { until, placeholder: false }, until),
+            _ => entry::record(DecodedRecord::Fence { until, placeholder: false }, until),
         };
         let stamp = tombstone.stamp();
         // It is also due if a newer invalidation has replaced this one: this caller must not return before a tombstone is
@@ -116,7 +116,7 @@ impl<S: Storage> Records<S> {
             Ok(false) => return InvalidationOutcome::Settled,
             Err(_) => return InvalidationOutcome::Pending,
         }
-        if let Some(variant) = existing.as_ref().and_then(decode).and_then(Slot::variant) {
+        if let Some(variant) = existing.as_ref().and_then(decode).and_then(DecodedRecord::variant) {
             self.release_chunks(variant.response.body.chunks(head)).await;
         }
         InvalidationOutcome::Written(stamp)

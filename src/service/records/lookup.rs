@@ -15,7 +15,7 @@ use super::changes::Mark;
 use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
-use crate::entry::{Head, Slot, TOMBSTONE, Variant, decode};
+use crate::entry::{DecodedRecord, Head, TOMBSTONE, Variant, decode};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Record, Stamp, Storage};
@@ -64,7 +64,7 @@ impl Snapshot {
     /// Returns the names of the selecting fields in the head that the lookup saw.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match self.usable.as_ref().and_then(decode) {
-            Some(Slot::Head(head)) => &head.names,
+            Some(DecodedRecord::Head(head)) => &head.names,
             _ => &[],
         }
     }
@@ -108,7 +108,7 @@ pub(crate) fn usable_head<'a>(
     now: Timestamp,
 ) -> Option<&'a Head> {
     match decode(record)? {
-        Slot::Head(head) if record.retain_until() > now && uri.is_text(&head.key_text) => Some(head),
+        DecodedRecord::Head(head) if record.retain_until() > now && uri.is_text(&head.key_text) => Some(head),
         _ => None,
     }
 }
@@ -184,15 +184,15 @@ impl<S: Storage> Records<S> {
         let Some(record) = existing else { return (snapshot, Found::Nothing(MissReason::Absent)) };
         snapshot.seen = Some(record.stamp());
         snapshot.fence = match decode(&record) {
-            Some(Slot::Head(head)) => head.fence,
-            Some(Slot::Fence { until, .. }) => *until,
+            Some(DecodedRecord::Head(head)) => head.fence,
+            Some(DecodedRecord::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
         let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.covers_key_fields(head))
         else {
             let reason = match decode(&record) {
-                Some(Slot::Fence { .. }) => MissReason::Invalidated,
-                Some(Slot::Head(_)) => MissReason::Expired,
+                Some(DecodedRecord::Fence { .. }) => MissReason::Invalidated,
+                Some(DecodedRecord::Head(_)) => MissReason::Expired,
                 _ => MissReason::Absent,
             };
             return (snapshot, Found::Nothing(reason));
@@ -222,7 +222,7 @@ impl<S: Storage> Records<S> {
         let Ok(existing) = self.read_slot(key, None).await else { return Found::Failed };
         snapshot.variant = Some((key, existing.clone()));
         let is_it = |record: &Record| match decode(record) {
-            Some(Slot::Variant { key_text, variant, .. }) => {
+            Some(DecodedRecord::Variant { key_text, variant, .. }) => {
                 uri.is_text(key_text) && variant.selection == selection
             }
             _ => false,

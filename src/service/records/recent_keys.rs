@@ -55,7 +55,7 @@ impl RecentKeys {
         }
     }
 
-    /// Returns when the key was last added, and with which status.
+    /// Returns the time at which the key was last added, and with which status.
     pub(crate) fn since(&self, key: Key) -> Option<(Timestamp, Option<u16>)> {
         if self.len.load(Ordering::Relaxed) == 0 { None } else { self.lock().get(&key).copied() }
     }

@@ -113,7 +113,10 @@ impl Config {
     /// A head that a cache with other settings has stored may not.
     pub(crate) fn covers_key_fields(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
-            && head.left_out.as_ref().is_none_or(|left_out| left_out.is_within(&self.policy))
+            && head
+                .ignored_selectors
+                .as_ref()
+                .is_none_or(|ignored_selectors| ignored_selectors.is_within(&self.policy))
     }
 }
 

@@ -28,11 +28,12 @@ use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
 use crate::entry::{
-    self, GRACE, Head, LOOKUP_LIMIT, Slot, StoredBody, StoredResponse, TOMBSTONE, Variant, decode, with_slack,
+    self, DecodedRecord, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredResponse, TOMBSTONE, Variant, decode,
+    with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
-use crate::policy::{self, NotStored, Selecting, Withheld};
+use crate::policy::{self, NotStored, SelectingFields, UnstoredFields};
 use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
 use crate::time::Timestamp;
@@ -44,16 +45,16 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug)]
 pub(crate) struct Warming {
     number: u64,
-    kept: Arc<AtomicU8>,
+    state: Arc<AtomicU8>,
 }
 
 impl Warming {
     const BEGUN: u8 = 1;
-    const KEPT: u8 = 2;
+    const STORED: u8 = 2;
 
     /// Returns a mark for a prefetch into the cache with a number.
     pub(crate) fn new(number: u64) -> Self {
-        Self { number, kept: Arc::default() }
+        Self { number, state: Arc::default() }
     }
 
     /// Marks the response of a request as about to be stored.
@@ -62,18 +63,18 @@ impl Warming {
     pub(super) fn begin(request: &request::Parts, number: u64) -> Option<Self> {
         let warming = request.extensions.get::<Self>().filter(|warming| warming.number == number)?.clone();
         // Relaxed, here and below: it is read after `Tasks::idle`, which synchronizes with the tasks that write it.
-        warming.kept.store(Self::BEGUN, Ordering::Relaxed);
+        warming.state.store(Self::BEGUN, Ordering::Relaxed);
         Some(warming)
     }
 
     /// Marks the response as stored.
-    pub(super) fn kept(&self) {
-        self.kept.store(Self::KEPT, Ordering::Relaxed);
+    pub(super) fn complete(&self) {
+        self.state.store(Self::STORED, Ordering::Relaxed);
     }
 
     /// Returns whether storing has begun and has not succeeded.
     pub(crate) fn has_failed(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) == Self::BEGUN
+        self.state.load(Ordering::Relaxed) == Self::BEGUN
     }
 }
 
@@ -85,15 +86,15 @@ pub(crate) struct Writer<S: Storage> {
     /// The hash of the request's values of the selecting fields.
     selection: [u8; 16],
     /// The response was selected by credentials.
-    personal: bool,
+    is_personal: bool,
     /// The response was selected by something that the origin may not take into account.
-    apart: bool,
+    has_hidden_selector: bool,
     /// Until when the response is retained.
     until: Timestamp,
     /// Until when the chunks of its body are retained.
-    kept: Timestamp,
+    chunks_until: Timestamp,
     response: StoredResponse,
-    withheld: Withheld,
+    unstored: UnstoredFields,
     /// Present if the request is a prefetch.
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
@@ -115,7 +116,7 @@ pub(crate) struct Writer<S: Storage> {
 /// Tells which record a response is written to.
 enum WriteTarget {
     /// The head, whose inline variant the response becomes.
-    Head { names: Selecting, generation: [u8; 16], same_generation: bool },
+    Head { names: SelectingFields, generation: [u8; 16], same_generation: bool },
     /// A further variant of the head that the lookup saw.
     Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
 }
@@ -136,23 +137,25 @@ impl FreshenedWrite {
 impl<S: Storage> Writer<S> {
     /// Returns a writer for a response, and decides which record it is written to.
     ///
-    /// `response` is complete except for its body and trailers. `withheld` are the fields that are left out of the trailers.
+    /// `response` is complete except for its body and trailers. `unstored` are the fields that are left out of the trailers.
     pub(crate) fn new(
         records: Arc<Records<S>>,
         snapshot: Snapshot,
-        names: Selecting,
+        names: SelectingFields,
         request: &request::Parts,
-        (response, withheld): (StoredResponse, Withheld),
+        (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
-        let personal = policy::is_personal(&names.names, &request.headers);
+        let is_personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
-        let apart = records.config.has_hidden_selector(&names.names, request);
+        let has_hidden_selector = records.config.has_hidden_selector(&names.names, request);
         records.record_scheme(request);
         let head = snapshot.usable.as_ref().and_then(|record| match decode(record)? {
-            Slot::Head(head) if (&head.names, &head.left_out) == (&names.names, &names.left_out) => {
+            DecodedRecord::Head(head)
+                if (&head.names, &head.ignored_selectors) == (&names.names, &names.ignored_selectors) =>
+            {
                 Some(head)
             }
             _ => None,
@@ -171,25 +174,25 @@ impl<S: Storage> Writer<S> {
         };
         let needed = until + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
-        let kept = match response.freshness(records.number, &records.config.policy).has_validator {
+        let chunks_until = match response.freshness(records.number, &records.config.policy).has_validator {
             true => with_slack(needed, records.config.clock.now()),
             false => needed,
         };
         let placeholder = snapshot.usable.is_none().then(|| {
-            let slot = Slot::Fence { until: snapshot.fence, placeholder: true };
-            entry::record(slot, kept.max(snapshot.fence))
+            let slot = DecodedRecord::Fence { until: snapshot.fence, placeholder: true };
+            entry::record(slot, chunks_until.max(snapshot.fence))
         });
         Self {
             records,
             snapshot,
             target,
             selection,
-            personal,
-            apart,
+            is_personal,
+            has_hidden_selector,
             until,
-            kept,
+            chunks_until,
             response,
-            withheld,
+            unstored,
             warming,
             body_id: random_id(),
             placeholder,
@@ -238,9 +241,10 @@ impl<S: Storage> Writer<S> {
             WriteTarget::Head { names, generation, .. } => {
                 let inline = self.variant(self.response.clone());
                 let (key_text, fence) = (self.snapshot.key_text.clone(), self.snapshot.fence);
-                let Selecting { names, left_out } = names.clone();
-                let head = Head { key_text, names, left_out, generation: *generation, fence, inline };
-                Some(entry::record(Slot::Head(head), self.until.max(fence)))
+                let SelectingFields { names, ignored_selectors } = names.clone();
+                let head =
+                    Head { key_text, names, ignored_selectors, generation: *generation, fence, inline };
+                Some(entry::record(DecodedRecord::Head(head), self.until.max(fence)))
             }
             WriteTarget::Variant { .. } => self.snapshot.usable.clone(),
         };
@@ -295,7 +299,7 @@ impl<S: Storage> Writer<S> {
 
     /// Returns the part of the trailers that is stored, and that followers get.
     pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
-        self.withheld.trailers(trailers)
+        self.unstored.trailers(trailers)
     }
 
     /// Returns the record of the complete response.
@@ -307,7 +311,7 @@ impl<S: Storage> Writer<S> {
         match &self.target {
             WriteTarget::Variant { generation, .. } => {
                 let generation = *generation;
-                entry::record(Slot::Variant { key_text, generation, variant }, self.until)
+                entry::record(DecodedRecord::Variant { key_text, generation, variant }, self.until)
             }
             WriteTarget::Head { names, generation, same_generation } => {
                 let fence = self.snapshot.fence;
@@ -315,23 +319,23 @@ impl<S: Storage> Writer<S> {
                 // one.
                 let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
-                let (Selecting { names, left_out }, generation) = (names.clone(), *generation);
-                let head = Head { key_text, names, left_out, generation, fence, inline: variant };
-                entry::record(Slot::Head(head), self.until.max(fence).max(retain))
+                let (SelectingFields { names, ignored_selectors }, generation) = (names.clone(), *generation);
+                let head = Head { key_text, names, ignored_selectors, generation, fence, inline: variant };
+                entry::record(DecodedRecord::Head(head), self.until.max(fence).max(retain))
             }
         }
     }
 
     /// Returns a response as the variant that the request selects.
     fn variant(&self, response: StoredResponse) -> Variant {
-        let Self { until, selection, personal, apart, .. } = *self;
-        Variant { until, selection, personal, apart, response }
+        let Self { until, selection, is_personal, has_hidden_selector, .. } = *self;
+        Variant { until, selection, is_personal, has_hidden_selector, response }
     }
 
     /// Returns a body with a length that is stored in this writer's chunks.
     fn chunked(&self, len: u64) -> StoredBody {
         let chunk_len = self.chunk_len() as u32;
-        StoredBody::Chunked { id: self.body_id, chunk_len, len, kept: self.kept }
+        StoredBody::Chunked { id: self.body_id, chunk_len, len, retain_until: self.chunks_until }
     }
 
     /// Announces the record of a complete small body, before its caller has the last byte.
@@ -390,7 +394,7 @@ impl<S: Storage> Writer<S> {
                 self.records.observer.count(Count::Stored);
                 self.records.report_usage();
                 if let Some(warming) = &self.warming {
-                    warming.kept();
+                    warming.complete();
                 }
                 self.release_replaced().await;
                 true
@@ -457,7 +461,8 @@ impl<S: Storage> Writer<S> {
     /// Returns a record of the response that is only for the caller. It is not stored, and belongs to no generation.
     pub(crate) fn unstored_record(&self) -> Record {
         let variant = self.variant(self.response.clone());
-        let slot = Slot::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
+        let slot =
+            DecodedRecord::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
         entry::record(slot, self.until)
     }
 
@@ -543,7 +548,7 @@ impl<S: Storage> Writer<S> {
     ///
     /// If this fails, the response stops being a member when a value expires, and is then a miss.
     async fn keep_groups(&self) {
-        let groups = self.response.groups.iter().filter(|group| group.kept < self.until);
+        let groups = self.response.groups.iter().filter(|group| group.retain_until < self.until);
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
             let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
@@ -622,7 +627,7 @@ impl<S: Storage> Writer<S> {
 
     /// Announces a chunk, for requests that read the body before the storage has it.
     pub(crate) fn announce_chunk(&self, part: u32, data: Bytes) -> ChunkWrite {
-        let record = Record::new(data, self.kept);
+        let record = Record::new(data, self.chunks_until);
         self.records.in_flight.write_chunk(self.chunk_key(part), record)
     }
 
@@ -762,7 +767,7 @@ impl<S: Storage> Records<S> {
     ) -> Option<Snapshot> {
         if self.config.reserve_on_miss && snapshot.seen.is_none() {
             let now = self.config.clock.now();
-            let slot = Slot::Fence { until: now, placeholder: true };
+            let slot = DecodedRecord::Fence { until: now, placeholder: true };
             let placeholder = entry::record(slot, now + TOMBSTONE);
             let stamp = placeholder.stamp();
             announce(stamp);
@@ -786,7 +791,7 @@ impl<S: Storage> Records<S> {
         // again.
         self.tasks.drive(async move {
             let now = records.config.clock.now();
-            let slot = Slot::Fence { until: now + TOMBSTONE, placeholder: true };
+            let slot = DecodedRecord::Fence { until: now + TOMBSTONE, placeholder: true };
             let _ = records.write_in_order(key, Some(stamp), entry::record(slot, now + GRACE)).await;
         });
     }

@@ -117,5 +117,5 @@ where
     let body = make(ReplayedContent::whole(content.clone()));
     let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
     let ended_flights = shared.flights.ended_flights();
-    run(shared, ServiceFetcher::again_with(inner, again), parts, body, None, ended_flights).await
+    run(shared, ServiceFetcher::with_content(inner, again), parts, body, None, ended_flights).await
 }

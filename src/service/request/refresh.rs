@@ -127,7 +127,7 @@ async fn refresh<S: Storage, F: Fetcher>(
         return "needless"; // another request has replaced it since this one read it
     }
     let exchanging = async {
-        let (body, need) = (fetcher.again(), Need::Validate(key, record, ValidateReason::Stale));
+        let (body, need) = (fetcher.repeated_body(), Need::Validate(key, record, ValidateReason::Stale));
         let flight = ticket.token();
         let context =
             FetchContext { is_led: true, strips_conditions: false, is_background: true, lease, flight };

@@ -29,7 +29,7 @@ impl Recency {
         self.uses.record(entry, SystemTime::now);
     }
 
-    /// Returns when an entry was last used, if that was not written yet.
+    /// Returns the time of the last use of an entry, if it has not been written yet.
     pub(super) fn last_use(&self, entry: [u8; 16]) -> Option<SystemTime> {
         self.uses.get(entry)
     }

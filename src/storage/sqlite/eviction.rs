@@ -133,7 +133,7 @@ impl Recency {
         self.uses.record(entry, || self.now());
     }
 
-    /// Returns when an entry was last used, if that is remembered and later than `used`.
+    /// Returns the time of the last use of an entry, if it is remembered and later than `used`.
     pub(super) fn used_since(&self, entry: [u8; 16], used: i64) -> Option<i64> {
         self.uses.get(entry).filter(|&last| last > used)
     }

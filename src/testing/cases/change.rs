@@ -1,7 +1,6 @@
 //! Clauses 5, 6, 13, 15 and 17, about deleting, clearing, limits and names.
 
-use futures_util::TryStreamExt;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::*;
 use crate::error::ErrorKind;
@@ -30,14 +29,21 @@ pub async fn delete_many_counts_removed_records<H: Harness>(harness: &H) {
     assert!(storage.contains(chunk(1, 0)).await.unwrap());
 }
 
+/// Writes the first chunks of an entry.
+///
+/// Some at a time: a driver may refuse a burst of a thousand commands, which no case is about.
+async fn write_chunks(storage: &impl Storage, count: u32) {
+    let writes = stream::iter(0..count).map(|part| storage.write(chunk(1, part), record("x")));
+    writes.buffer_unordered(16).try_collect::<()>().await.unwrap();
+}
+
 /// Checks that `retain` and `delete_many` take two thousand keys (clauses 5 and 9).
 ///
 /// These are more than drivers send in one command. One key appears twice, and some have no record.
 pub async fn thousands_of_keys_at_once<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let count = 1500;
-    let written = join_all((0..count).map(|part| storage.write(chunk(1, part), record("x")))).await;
-    written.into_iter().for_each(|written| written.unwrap());
+    write_chunks(&storage, count).await;
     let keys: Vec<Key> = (0..count + 500).map(|part| chunk(1, part)).collect();
     let until = LATER + Duration::from_secs(5);
     assert_eq!(storage.retain(&keys, Retain::AtLeast(until)).await.unwrap(), u64::from(count));
@@ -55,8 +61,7 @@ pub async fn thousands_of_keys_at_once<H: Harness>(harness: &H) {
 pub async fn contains_all_of_existing_records<H: Harness>(harness: &H) {
     let storage = open(harness).await;
     let keys: Vec<Key> = (0..600).map(|part| chunk(1, part)).collect();
-    let written = join_all(keys.iter().map(|key| storage.write(*key, record("x")))).await;
-    written.into_iter().for_each(|written| written.unwrap());
+    write_chunks(&storage, 600).await;
     assert!(storage.contains_all(&keys).await.unwrap());
     assert!(storage.contains_all(&[keys[7], keys[7]]).await.unwrap());
     assert!(storage.contains_all(&[]).await.unwrap());

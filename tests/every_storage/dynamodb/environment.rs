@@ -1,4 +1,4 @@
-//! The environment's part: profiles, proxies, and what is told where neither helps. Each program has an environment of its
+//! The environment's part: profiles, proxies, and the errors where neither helps. Each program has an environment of its
 //! own.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use tower_response_cache::Timestamp;
 use tower_response_cache::storage::{DynamoDbStorage, Key, Record, Storage};
 
-use super::{endpoint, told};
+use super::{endpoint, full_text};
 use crate::places::{Kind, Place};
 use crate::trial;
 
@@ -35,7 +35,7 @@ pub fn play() -> Option<ExitCode> {
         let record = Record::new("kept", Timestamp::from_secs(4_000_000_000));
         match storage.write(HEAD, record).await {
             Ok(()) => format!("{:?}", storage.read(HEAD).await.unwrap().unwrap().payload()),
-            Err(error) => told(&error),
+            Err(error) => full_text(&error),
         }
     });
     println!("{said}");

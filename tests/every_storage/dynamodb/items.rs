@@ -10,7 +10,7 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::types::{Attribute
 use tower_response_cache::storage::{Key, Kind, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
-use super::{builder, make, raw, store};
+use super::{builder, make, open, raw};
 use crate::alike;
 use crate::places::{self, Place};
 use crate::trial;
@@ -53,7 +53,7 @@ fn number(number: u64) -> AttributeValue {
 }
 
 async fn item_format_matches_the_docs(place: &Place) {
-    let storage = store(place, "docs").await;
+    let storage = open(place, "docs").await;
     let record = Record::new("payload", Timestamp::from_millis(4_000_000_000_001));
     storage.write(HEAD, record.clone()).await.unwrap();
     let expected = Item::from([
@@ -103,7 +103,7 @@ async fn longest_record_fits_under_longest_names(place: &Place) {
 }
 
 async fn foreign_items_are_ignored_and_kept(place: &Place) {
-    let storage = store(place, "shared").await;
+    let storage = open(place, "shared").await;
     let (client, table) = (raw(place), place.name("shared"));
     let put =
         async |item: Item| client.put_item().table_name(&table).set_item(Some(item)).send().await.unwrap();

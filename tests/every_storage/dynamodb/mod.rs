@@ -39,7 +39,7 @@ fn builder(place: &Place, name: &str) -> DynamoDbStorageBuilder {
     DynamoDbStorage::builder(config(endpoint(place))).cache_name(place.name(name))
 }
 
-async fn store(place: &Place, name: &str) -> DynamoDbStorage {
+async fn open(place: &Place, name: &str) -> DynamoDbStorage {
     builder(place, name).create_if_missing(true).connect().await.unwrap()
 }
 
@@ -58,7 +58,7 @@ async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -
 }
 
 /// Returns the text of an error and of all its sources, as a program would print it.
-fn told(error: &Error) -> String {
+fn full_text(error: &Error) -> String {
     let mut text = format!("{error:?} {error:#?} {error}");
     let mut source = error.source();
     while let Some(cause) = source {

@@ -9,7 +9,7 @@ use tower_response_cache::storage::{
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::front::{Answer, Front};
-use super::{endpoint, store, told};
+use super::{endpoint, full_text, open};
 use crate::alike;
 use crate::places::{self, Place};
 use crate::servers::dynamodb::config;
@@ -47,7 +47,7 @@ async fn seen(
     place: &Place,
     settings: impl FnOnce(DynamoDbStorageBuilder) -> DynamoDbStorageBuilder,
 ) -> (Front, DynamoDbStorage) {
-    store(place, "seen").await;
+    open(place, "seen").await;
     let front = Front::of(endpoint(place)).await;
     let builder = DynamoDbStorage::builder(config(&front.endpoint)).cache_name(place.name("seen"));
     let storage = settings(builder).connect().await.unwrap();
@@ -152,9 +152,9 @@ async fn refusals_are_classified_without_their_texts(place: &Place) {
         let (read, written) = (storage.read(HEAD).await, storage.write(HEAD, record()).await);
         for (error, kind) in [(read.map(drop).unwrap_err(), reading), (written.unwrap_err(), writing)] {
             assert_eq!(error.kind(), kind, "{name}");
-            let told = told(&error);
-            assert!(told.contains(name) || name.starts_with("Cond"), "{told}");
-            assert!(!told.contains("secret"), "{told}");
+            let text = full_text(&error);
+            assert!(text.contains(name) || name.starts_with("Cond"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
         }
     }
 }

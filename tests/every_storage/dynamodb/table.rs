@@ -11,7 +11,7 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::types::{
 use tower_response_cache::storage::{DynamoDbSource, DynamoDbStorage, Key, Kind, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
-use super::{builder, endpoint, make, raw, store, told};
+use super::{builder, endpoint, full_text, make, open, raw};
 use crate::places::{self, Place};
 use crate::processes::Peer;
 use crate::servers::dynamodb::{client, config};
@@ -44,7 +44,7 @@ fn record(payload: &'static str) -> Record {
 }
 
 async fn missing_table_is_created_with_expiry(place: &Place) {
-    store(place, "made").await;
+    open(place, "made").await;
     let client = raw(place);
     let table = client.describe_table().table_name(place.name("made")).send().await.unwrap().table.unwrap();
     let billed = table.billing_mode_summary().and_then(|billing| billing.billing_mode().cloned());
@@ -67,8 +67,8 @@ async fn missing_table_is_a_clear_error(place: &Place) {
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Config);
-        let told = told(&error);
-        assert!(told.contains("create_if_missing") && !told.contains(&place.name("")), "{told}");
+        let text = full_text(&error);
+        assert!(text.contains("create_if_missing") && !text.contains(&place.name("")), "{text}");
     }
     assert!(raw(place).describe_table().table_name(place.name("missing")).send().await.is_err());
 }
@@ -120,15 +120,15 @@ async fn mismatched_table_keys_are_an_error(place: &Place) {
 }
 
 async fn write_if_on_missing_table_has_one_winner(place: &Place) {
-    let stores: Vec<DynamoDbStorage> =
+    let storages: Vec<DynamoDbStorage> =
         (0..4).map(|_| builder(place, "raced").create_if_missing(true).build().unwrap()).collect();
     let write = |number: usize| {
-        let storage = stores[number % 4].clone();
+        let storage = storages[number % 4].clone();
         async move { storage.write_if(HEAD, None, record("x")).await.unwrap() }
     };
     let won = join_all((0..16).map(|number| tokio::spawn(write(number)))).await;
     assert_eq!(won.into_iter().filter(|won| *won.as_ref().unwrap()).count(), 1);
-    assert_eq!(stores[0].size().await.unwrap(), 1);
+    assert_eq!(storages[0].size().await.unwrap(), 1);
 }
 
 async fn two_processes_create_table_at_once(place: &Place) {
@@ -183,8 +183,8 @@ async fn errors_contain_no_credentials(place: &Place) {
         storage.clear().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Denied);
-        let told = format!("{} {storage:?}", told(&error));
-        assert!(!told.contains("secret") && !told.contains("127.0.0.1"), "{told}");
+        let text = format!("{} {storage:?}", full_text(&error));
+        assert!(!text.contains("secret") && !text.contains("127.0.0.1"), "{text}");
     }
     let mut nobody = settings.into_builder();
     nobody.set_credentials_provider(None);

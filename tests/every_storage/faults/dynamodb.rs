@@ -1,6 +1,6 @@
-//! DynamoDB Local behind a link. Started without its data, it has no table: the store makes it anew.
+//! DynamoDB Local behind a link. Started without its data, it has no table: the storage makes it anew.
 
-use super::outages::Hurtable;
+use super::outages::FaultTarget;
 use crate::servers::child::Server;
 use crate::servers::dynamodb::{self, DynamoDb};
 use crate::servers::link::Proxy;
@@ -18,7 +18,7 @@ impl Local {
     }
 }
 
-impl Hurtable for Local {
+impl FaultTarget for Local {
     fn address(&self) -> String {
         let endpoint = format!("http://127.0.0.1:{}", self.proxy.port());
         format!("{}&cache_name=faults", dynamodb::address(&endpoint))

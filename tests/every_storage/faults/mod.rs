@@ -1,5 +1,5 @@
 //! What a real server does to the cache when it dies, hangs, forgets or refuses: no request fails, none waits longer
-//! than the deadline, no body is wrong, no invalidation is forgotten, and the store is used again by itself.
+//! than the deadline, no body is wrong, no invalidation is forgotten, and the storage is used again by itself.
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;

@@ -1,6 +1,6 @@
 //! A server that speaks MongoDB's protocol, behind a link.
 
-use super::outages::Hurtable;
+use super::outages::FaultTarget;
 use crate::servers::child::Server;
 use crate::servers::link::Proxy;
 use crate::servers::mongodb::MongoDb;
@@ -18,7 +18,7 @@ impl Alone {
     }
 }
 
-impl Hurtable for Alone {
+impl FaultTarget for Alone {
     fn address(&self) -> String {
         format!("mongodb://127.0.0.1:{}/faults", self.proxy.port())
     }

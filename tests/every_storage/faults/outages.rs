@@ -13,8 +13,8 @@ use crate::servers::link::Proxy;
 use crate::support::get;
 
 /// A storage whose server and whose link can get faults.
-pub trait Hurtable: 'static {
-    /// The store through the link.
+pub trait FaultTarget: 'static {
+    /// The server through the link.
     fn address(&self) -> String;
     fn server(&mut self) -> &mut Server;
     fn link(&self) -> &Proxy;
@@ -31,100 +31,100 @@ type Hurt<H> = fn(&mut H);
 /// A fault of a storage, and how it is healed.
 struct Outage<H> {
     fault: &'static str,
-    hurt: Hurt<H>,
-    heal: Hurt<H>,
+    inject: Hurt<H>,
+    recover: Hurt<H>,
 }
 
-pub fn tests<H: Hurtable>(store: &'static str, start: fn() -> Result<H, String>) -> Vec<Trial> {
+pub fn tests<H: FaultTarget>(target: &'static str, start: fn() -> Result<H, String>) -> Vec<Trial> {
     let outages = [
         Outage::<H> {
             fault: "killed, its data lost",
-            hurt: |store| store.server().kill(),
-            heal: |store| store.server().restart(Data::Lost),
+            inject: |target| target.server().kill(),
+            recover: |target| target.server().restart(Data::Lost),
         },
         Outage {
             fault: "killed, its data kept",
-            hurt: |store| store.server().kill(),
-            heal: |store| store.server().restart(Data::Kept),
+            inject: |target| target.server().kill(),
+            recover: |target| target.server().restart(Data::Kept),
         },
         Outage {
             fault: "ended in good order",
-            hurt: |store| store.server().terminate(),
-            heal: |store| store.server().restart(Data::Kept),
+            inject: |target| target.server().terminate(),
+            recover: |target| target.server().restart(Data::Kept),
         },
         Outage {
             fault: "stopped for longer than the deadline",
-            hurt: |store| store.server().stop(),
-            heal: |store| store.server().go_on(),
+            inject: |target| target.server().stop(),
+            recover: |target| target.server().go_on(),
         },
         Outage {
             fault: "link hung",
-            hurt: |store| store.link().set(|link| link.hangs = true),
-            heal: |store| store.link().heal(),
+            inject: |target| target.link().set(|link| link.hangs = true),
+            recover: |target| target.link().heal(),
         },
         Outage {
             fault: "link cut, then hung at connect",
-            hurt: |store| {
-                store.link().set(|link| link.hangs = true);
-                store.link().cut();
+            inject: |target| {
+                target.link().set(|link| link.hangs = true);
+                target.link().cut();
             },
-            heal: |store| store.link().heal(),
+            recover: |target| target.link().heal(),
         },
         Outage {
             fault: "link refuses",
-            hurt: |store| store.link().set(|link| link.refuses = true),
-            heal: |store| store.link().heal(),
+            inject: |target| target.link().set(|link| link.refuses = true),
+            recover: |target| target.link().heal(),
         },
     ];
     let mut tests = Vec::new();
     for outage in outages {
-        let name = format!("{store}::outage::{}", outage.fault.replace([',', ' '], "_").replace("__", "_"));
+        let name = format!("{target}::outage::{}", outage.fault.replace([',', ' '], "_").replace("__", "_"));
         tests.push(test(name, async move || {
-            let mut store = start()?;
-            passes(&mut store, outage).await;
+            let mut target = start()?;
+            passes(&mut target, outage).await;
             Ok(())
         }));
     }
-    tests.push(test(format!("{store}::slow_link_delays_at_most_the_deadline"), async move || {
+    tests.push(test(format!("{target}::slow_link_delays_at_most_the_deadline"), async move || {
         slow(start()?).await;
         Ok(())
     }));
-    tests.push(test(format!("{store}::truncated_reply_is_a_miss_at_worst"), async move || {
+    tests.push(test(format!("{target}::truncated_reply_is_a_miss_at_worst"), async move || {
         cut(start()?).await;
         Ok(())
     }));
-    tests.push(test(format!("{store}::stall_within_deadline_is_waited_for"), async move || {
+    tests.push(test(format!("{target}::stall_within_deadline_is_waited_for"), async move || {
         stall(start()?).await;
         Ok(())
     }));
     let bodies: [(&str, Hurt<H>); 3] = [
-        ("server_killed", |store| store.server().kill()),
-        ("server_stopped", |store| store.server().stop()),
-        ("link_hung", |store| store.link().set(|link| link.hangs = true)),
+        ("server_killed", |target| target.server().kill()),
+        ("server_stopped", |target| target.server().stop()),
+        ("link_hung", |target| target.link().set(|link| link.hangs = true)),
     ];
-    for (fault, hurt) in bodies {
-        tests.push(test(format!("{store}::body_in_progress_ends_in_an_error::{fault}"), async move || {
-            body_ends(start()?, fault, hurt).await;
+    for (fault, inject) in bodies {
+        tests.push(test(format!("{target}::body_in_progress_ends_in_an_error::{fault}"), async move || {
+            body_ends(start()?, fault, inject).await;
             Ok(())
         }));
     }
     tests
 }
 
-async fn passes<H: Hurtable>(store: &mut H, outage: Outage<H>) {
-    let address = store.address();
+async fn passes<H: FaultTarget>(target: &mut H, outage: Outage<H>) {
+    let address = target.address();
     let world = World::open(&address).await;
     world.warm(&[SMALL[0], SMALL[1], SMALL[2], OWED]).await;
-    (outage.hurt)(store);
+    (outage.inject)(target);
     world.until_event(SMALL[1], DOWN).await;
     world.post(SMALL[0]).await;
     world.post(OWED).await;
     for _ in 0..5 {
         for path in SMALL {
-            assert!(!world.get(path).await || path != SMALL[0], "{path} is a hit while the store is away");
+            assert!(!world.get(path).await || path != SMALL[0], "{path} is a hit while the target is away");
         }
     }
-    (outage.heal)(store);
+    (outage.recover)(target);
     world.until_hits(&SMALL).await;
     world.until_event(SMALL[1], UP).await;
     let events = world.events.all();
@@ -143,10 +143,10 @@ async fn passes<H: Hurtable>(store: &mut H, outage: Outage<H>) {
 }
 
 /// A kibibyte passes in time, and a mebibyte does not.
-async fn slow<H: Hurtable>(store: H) {
-    let world = World::open(&store.address()).await;
+async fn slow<H: FaultTarget>(target: H) {
+    let world = World::open(&target.address()).await;
     world.warm(&SMALL[..2]).await;
-    store.link().set(|link| link.bytes_per_second = Some(100_000));
+    target.link().set(|link| link.bytes_per_second = Some(100_000));
     for path in SMALL.iter().take(2) {
         assert!(world.get(path).await, "a small body passes in time");
     }
@@ -154,38 +154,38 @@ async fn slow<H: Hurtable>(store: H) {
         world.get("/1048576/large").await;
         world.post("/1048576/large").await;
     }
-    store.link().heal();
+    target.link().heal();
     world.until_hits(&["/1048576/large", SMALL[0], SMALL[1]]).await;
     world.report("slow link");
 }
 
-async fn cut<H: Hurtable>(store: H) {
-    let world = World::open(&store.address()).await;
+async fn cut<H: FaultTarget>(target: H) {
+    let world = World::open(&target.address()).await;
     world.warm(&["/100000/a", SMALL[0]]).await;
     for after in [0, 1, 500, 5_000, 50_000, 99_000] {
-        store.link().set(|link| link.cut_after = Some(after));
+        target.link().set(|link| link.cut_after = Some(after));
         world.get("/100000/a").await;
         world.get(SMALL[0]).await;
-        store.link().heal();
-        store.link().cut();
+        target.link().heal();
+        target.link().cut();
         world.until_hits(&["/100000/a", SMALL[0]]).await;
     }
     world.report("connection cut within a reply");
 }
 
 /// Shorter and longer than the deadline by turns: late replies must not be taken for other requests'.
-async fn stall<H: Hurtable>(mut store: H) {
-    let world = World::open(&store.address()).await;
+async fn stall<H: FaultTarget>(mut target: H) {
+    let world = World::open(&target.address()).await;
     let paths: Vec<String> = (0..12).map(|number| format!("/2000/{number}")).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     world.warm(&paths).await;
     for pause in [50, 200, 700, 100, 900] {
-        store.server().stop();
+        target.server().stop();
         let begun = Instant::now();
         let all = futures_util::future::join_all(paths.iter().map(|path| world.get(path)));
         let go_on = async {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            store.server().go_on();
+            target.server().go_on();
         };
         tokio::join!(all, go_on);
         assert!(begun.elapsed() < Duration::from_secs(5));
@@ -194,9 +194,9 @@ async fn stall<H: Hurtable>(mut store: H) {
     world.report("stalls, some longer than the deadline");
 }
 
-async fn body_ends<H: Hurtable>(mut store: H, fault: &str, hurt: Hurt<H>) {
+async fn body_ends<H: FaultTarget>(mut target: H, fault: &str, inject: Hurt<H>) {
     let timeout = Duration::from_secs(1);
-    let world = World::open_with(&store.address(), |builder| builder.body_timeout(timeout)).await;
+    let world = World::open_with(&target.address(), |builder| builder.body_timeout(timeout)).await;
     let path = "/5000000/long";
     world.warm(&[path]).await;
     // A lookup that took too long on busy cores is answered by the origin, whose body nothing hurts.
@@ -208,7 +208,7 @@ async fn body_ends<H: Hurtable>(mut store: H, fault: &str, hurt: Hurt<H>) {
         drop(response.into_body().collect().await);
     };
     body.frame().await.unwrap().unwrap();
-    hurt(&mut store);
+    inject(&mut target);
     let begun = Instant::now();
     let error = loop {
         match body.frame().await {

@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use tower_response_cache::{BodyErrorKind, ErrorKind, storage};
 
-use super::outages::Hurtable;
+use super::outages::FaultTarget;
 use super::test;
 use super::world::World;
 use crate::servers::child::{Data, Server};
@@ -28,7 +28,7 @@ impl Alone {
     }
 }
 
-impl Hurtable for Alone {
+impl FaultTarget for Alone {
     fn address(&self) -> String {
         format!("redis://127.0.0.1:{}/0?cache_name=faults", self.proxy.port())
     }

@@ -15,7 +15,7 @@ use super::events::Events;
 use crate::support::{Fixture, Origin, get, response};
 
 /// A request has a lookup of its own, a body's check and a write, each with a deadline of half a second, and two busy
-/// cores; a request that waits for the store's or the driver's own time takes longer.
+/// cores; a request that waits for the storage's or the driver's own time takes longer.
 const WIDE: Duration = Duration::from_millis(3_500);
 pub const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -75,7 +75,7 @@ impl World {
         Self { cache, events, versions, noticed: RefCell::default() }
     }
 
-    /// Another process's cache on the same store, before the same origin.
+    /// Another process's cache on the same storage, before the same origin.
     pub async fn another(&self, address: &str) -> Self {
         let storage = storage::connect(address).await.unwrap();
         let origin = self.cache.origin.clone();
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// Changes and stores until an event has happened.
+    /// Changes and storages until an event has happened.
     pub async fn until_written(&self, text: &str) {
         let begun = Instant::now();
         while self.events.count(text) == 0 {
