@@ -103,6 +103,38 @@ impl NotStored {
             Self::NoRuntime => "no-runtime",
         }
     }
+
+    /// Returns whether the reason may not apply to the response to another request.
+    ///
+    /// `code` is the status code of the response.
+    pub(crate) fn is_request_specific(self, code: Option<u16>) -> bool {
+        match self {
+            Self::Authorization | Self::RequestNoStore | Self::ReadOnly | Self::GroupInvalidated => true,
+            // These statuses are about the fields and the content of one request. A login (401), a rate limit (429) or
+            // another protocol (426) would be demanded of every request.
+            Self::StatusOfRequest => matches!(code, Some(406 | 408 | 411..=413 | 415..=417 | 431)),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the response that this one would have replaced must not be used any more.
+    ///
+    /// A caller that has seen the newer response must not get the older one again. But some reasons say nothing about the
+    /// older one: the newer response is for the credentials of one caller, comes from another URI, or is not stored because
+    /// of the settings or the state of this cache.
+    pub(crate) fn ends_stored_response(self) -> bool {
+        !matches!(
+            self,
+            Self::ReadOnly
+                | Self::Authorization
+                | Self::Redirected
+                | Self::LengthMismatch
+                | Self::StorageFailed
+                | Self::StorageBusy
+                | Self::NoRuntime
+                | Self::ClientHeaders
+        )
+    }
 }
 
 impl fmt::Display for NotStored {

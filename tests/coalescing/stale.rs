@@ -1,4 +1,4 @@
-//! Stale responses served while or instead of waiting for the origin (RFC 5861).
+//! Stale responses that are served instead of waiting for the origin (RFC 5861).
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ async fn popular_entry_is_refreshed_before_expiry() {
     world.store(&[("cache-control", "max-age=100"), ("etag", "\"a\"")], "stored", 49 * SECOND).await;
     let hits = |many: usize| (0..many).map(|_| world.ask(&[]).run().unwrap().unwrap().status.word());
     assert!(hits(1000).all(|word| word == "hit"));
-    assert_eq!(world.upstream.waiting(), 0, "not in the first half");
+    assert_eq!(world.upstream.waiting(), 0, "no refresh in the first half of the lifetime");
     world.clock.advance(50 * SECOND);
     assert!(hits(1000).all(|word| word == "hit"));
     tokio::task::yield_now().await;
@@ -152,5 +152,22 @@ async fn popular_entry_is_refreshed_before_expiry() {
     world.upstream.call().answer(304, &[("cache-control", "max-age=100"), ("etag", "\"a\"")], "");
     world.layer.idle().await;
     world.clock.advance(10 * SECOND);
-    assert!(hits(1000).all(|word| word == "hit"), "its lifetime has begun again");
+    assert!(hits(1000).all(|word| word == "hit"), "the lifetime has begun again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_after_a_stale_download_share_a_fetch() {
+    let world = World::new();
+    let mut first = world.ask(&[]);
+    assert!(first.run().is_none());
+    let body = world.upstream.call().head(200, &[("cache-control", "max-age=10")]);
+    body.data("first");
+    assert!(first.run().is_none(), "the body has not ended");
+    world.clock.advance(11 * SECOND);
+    let mut herd = world.herd(3, &[]);
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1, "the response of the download is stale for each of them");
+    world.upstream.call().answer(200, &[("cache-control", "max-age=10")], "second");
+    settle(&mut herd).await;
+    assert!(got(&mut herd).iter().all(|got| got.body.as_ref().unwrap() == "second"));
 }

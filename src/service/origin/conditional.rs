@@ -106,7 +106,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
             // Each follower then looks for a stale response by its own directives, or fetches for itself.
             fetched.flight_outcome = FlightOutcome::Failed(code);
         }
-        if supersedes && is_not_kept(&fetched.response) {
+        if supersedes && ends_stored_response(&fetched.response) {
             records.put_out_of_use(key, record.stamp(), reads_only);
         }
         return Ok(ConditionalOutcome::Done(fetched));
@@ -117,7 +117,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         && policy::selects_304(&stored.headers, &not_modified.headers)
         && let Some(fetched) = revalidation.freshen(variant, &not_modified).await
     {
-        if is_not_kept(&fetched.response) {
+        if ends_stored_response(&fetched.response) {
             records.put_out_of_use(key, record.stamp(), reads_only);
         }
         return Ok(ConditionalOutcome::Done(fetched));
@@ -363,22 +363,8 @@ impl<S: Storage> Revalidation<'_, S> {
     }
 }
 
-/// Returns whether a response that replaces the stored one is itself not stored.
-///
-/// The stored response is then put out of use, since a caller that has seen the newer one must not get the older one again.
-/// Some reasons say nothing about the stored response: the newer one is for the credentials of one caller, comes from
-/// another URI, or is not stored because of the settings or the state of this cache.
-fn is_not_kept<B>(answer: &Response<CacheBody<B>>) -> bool {
-    let Some(Stored::No(reason)) = answer.body().status().map(CacheStatus::stored) else { return false };
-    !matches!(
-        reason,
-        NotStored::ReadOnly
-            | NotStored::Authorization
-            | NotStored::Redirected
-            | NotStored::LengthMismatch
-            | NotStored::StorageFailed
-            | NotStored::StorageBusy
-            | NotStored::NoRuntime
-            | NotStored::ClientHeaders
-    )
+/// Returns whether a response is not stored for a reason that puts the stored response out of use.
+fn ends_stored_response<B>(answer: &Response<CacheBody<B>>) -> bool {
+    let stored = answer.body().status().map(CacheStatus::stored);
+    matches!(stored, Some(Stored::No(reason)) if reason.ends_stored_response())
 }

@@ -353,7 +353,7 @@ pub(super) fn outcome_for_followers<S: Storage>(
         // A busy storage says nothing about the entry: the followers look again, and one of them leads.
         (None, Stored::No(NotStored::StorageBusy)) => FlightOutcome::Abandoned,
         // Nor does a reason that lies in the request. One unusual request must not send all followers to the origin.
-        (None, Stored::No(reason)) if is_request_specific(reason, status.origin_status) => {
+        (None, Stored::No(reason)) if reason.is_request_specific(status.origin_status) => {
             if reason == NotStored::Authorization {
                 shared.records.uncoalescable_authorized.add(entry, now, None);
             }
@@ -363,20 +363,6 @@ pub(super) fn outcome_for_followers<S: Storage>(
             shared.records.uncoalescable.add(entry, now, None);
             FlightOutcome::Private
         }
-    }
-}
-
-/// Returns whether a reason may not apply to the response to another request.
-fn is_request_specific(reason: NotStored, code: Option<u16>) -> bool {
-    match reason {
-        NotStored::Authorization
-        | NotStored::RequestNoStore
-        | NotStored::ReadOnly
-        | NotStored::GroupInvalidated => true,
-        // These statuses are about the fields and the content of one request. A login (401), a rate limit (429) or another
-        // protocol (426) would be demanded of every request.
-        NotStored::StatusOfRequest => matches!(code, Some(406 | 408 | 411..=413 | 415..=417 | 431)),
-        _ => false,
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     has_waited: bool,
     /// A leader's own request has kept its response from being shared with this one.
     pub(super) was_refused: bool,
+    /// The response of a flight was stale. Another flight is joined once, since its response may be stale as well.
+    pub(super) has_met_stale: bool,
 }
 
 /// Tells what a lookup has led to.
@@ -182,6 +184,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
                 until,
                 has_waited: false,
                 was_refused: false,
+                has_met_stale: false,
             };
             Box::pin(traced(span, exchange.run_loop())).await
         }
@@ -374,6 +377,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     until: self.until,
                     has_waited: self.has_waited,
                     was_refused: self.was_refused,
+                    has_met_stale: self.has_met_stale,
                 }
             };
         }

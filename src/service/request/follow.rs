@@ -26,6 +26,8 @@ enum Fit {
     Yes,
     /// It is another variant than the follower's, whose key this is.
     Other(Key),
+    /// It is stale, or belongs to a group that has been invalidated: it answers no further request.
+    Ended,
     No,
 }
 
@@ -80,6 +82,12 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ) -> Step<S, F::Body> {
         match self.fits(&download).await {
             Fit::Other(key) => return Step::LookAtSibling(key, Arc::clone(&download.writer)),
+            Fit::Ended => {
+                // Requests that come together then share another fetch.
+                flight.retire();
+                let again = std::mem::replace(&mut self.has_met_stale, true);
+                return if again { Step::Fetch } else { Step::LookAgain };
+            }
             Fit::No => return Step::Fetch,
             Fit::Yes => {}
         }
@@ -146,10 +154,15 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
         let config = &self.shared.config;
         let freshness = writer.response().freshness(records.number, &config.policy);
-        let directives = self.directives_since(writer.response());
-        match policy::decide(&directives, &freshness, config.clock.now()) {
-            Verdict::Serve if records.belongs(&writer.response().groups).await.unwrap_or(false) => Fit::Yes,
-            _ => Fit::No,
+        let (directives, now) = (self.directives_since(writer.response()), config.clock.now());
+        if policy::decide(&directives, &freshness, now) != Verdict::Serve {
+            let is_stale = policy::decide(&RequestDirectives::default(), &freshness, now) != Verdict::Serve;
+            return if is_stale { Fit::Ended } else { Fit::No };
+        }
+        match records.belongs(&writer.response().groups).await {
+            Ok(true) => Fit::Yes,
+            Ok(false) => Fit::Ended,
+            Err(_) => Fit::No,
         }
     }
 
