@@ -1,11 +1,18 @@
 //! The settings of a [`CacheLayer`].
 
-mod coalescing;
-mod failures;
+// The documentation lists the groups of settings in this order.
 mod freshness;
+
 mod keys;
+
+mod coalescing;
+
+mod failures;
+
 mod limits;
+
 mod offline;
+
 mod reporting;
 
 use http::Uri;
