@@ -5,8 +5,9 @@
 #
 # A maintainer runs it before a release, with everything committed. CI does not run it. It publishes nothing.
 #
-# It installs missing tools if it may: cargo-hack, cargo-deny and cargo-semver-checks into the target directory, and the
-# oldest Rust by rustup. A step whose tool is missing is skipped and says so. A step that fails does not stop the others.
+# It installs missing tools if it may: cargo-hack, cargo-deny, cargo-semver-checks and cargo-check-external-types into the
+# target directory, and the oldest Rust by rustup. A step whose tool is missing is skipped and says so. A step that fails
+# does not stop the others.
 # Usage: tests/release.sh [BASELINE]
 #   BASELINE  the tag or commit to compare the API with; default: the newest tag v*
 set -euo pipefail
@@ -138,6 +139,11 @@ features_of_tests() {
   cargo hack check --each-feature --features memory --exclude-features default --all-targets --keep-going
 }
 
+# tests/run.sh runs them with all features only.
+unit_tests() {
+  cargo test --quiet --lib
+}
+
 # All features, and all but one. The features that enable that one are left out too.
 features_most() {
   export RUSTFLAGS="-D warnings"
@@ -199,6 +205,13 @@ api() {
   cargo semver-checks --all-features --baseline-rev "$baseline"
 }
 
+# Other crates' types in the API are those that tests/release/external-types.toml lists.
+external_types() {
+  nightly
+  tool cargo-check-external-types
+  cargo +nightly check-external-types --all-features --config tests/release/external-types.toml
+}
+
 # --- the model -------------------------------------------------------------------------------------------------------
 # The seeds of one process run one after the other, because they share locks: so each core gets a process of its own.
 model() {
@@ -226,10 +239,12 @@ step "licences, duplicates and sources" licences
 step "features: none, each and in pairs" features
 step "features: all, and all but one" features_most
 step "features: the tests, with each" features_of_tests
+step "features: unit tests, with the default ones" unit_tests
 step "Rust $oldest" oldest_rust
 step "Rust $oldest, by what the dependencies say" oldest_rust_of_dependencies
 step "oldest dependencies" oldest_dependencies
 step "changes of the API" api
+step "types of other crates in the API" external_types
 step "the model, a million seeds" model
 
 # --- totals ----------------------------------------------------------------------------------------------------------

@@ -115,7 +115,6 @@ beside "unit and other tests" cargo test --all-features --lib "${others[@]}"
 step "lints, default features" nice -n 10 cargo clippy --all-targets -- -D warnings
 step "lints, no features" nice -n 10 cargo clippy --no-default-features --lib -- -D warnings
 step "docs" nice -n 10 env RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
-step "unit tests, default features" nice -n 10 cargo test --lib
 step "doc tests" nice -n 10 cargo test --all-features --doc
 finish
 step "benches: each once, allocations counted" cargo test --all-features --bench "*"
