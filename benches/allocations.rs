@@ -1,9 +1,9 @@
-//! Counts the allocations of a hit and of a miss, those of the request and of reading the body included.
+//! Counts the allocations of a hit and of a miss.
 //!
 //! `cargo bench --bench allocations`
 //!
-//! It fails if a hit allocates more than it should, or more for a longer body. Times are measured elsewhere (`hit_path`),
-//! because counting distorts them.
+//! They include those of the request and of reading the body. The bench fails if a hit allocates more than it should,
+//! or more for a longer body. Times are measured in `hit_path`, because counting distorts them.
 #![allow(missing_docs)]
 
 mod origin;
@@ -20,7 +20,9 @@ use origin::{Ask, Bare, LowerBound, URI, read};
 
 const SIZES: [usize; 3] = [1024, 64 * 1024, 1024 * 1024];
 
-/// How many allocations the status in the response's extensions needs: the map, its table and the value.
+/// The number of allocations for the status in the response's extensions.
+///
+/// These are the map, its table and the value.
 const EXTENSIONS: u64 = 3;
 
 /// Counts the allocations of one hit.
@@ -29,7 +31,7 @@ where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin,
 {
-    // Not counted: the miss, and one hit for what is allocated only once.
+    // Neither the miss nor the first hit is counted. They allocate things that later hits share.
     assert_eq!(read(service, URI).now_or_never(), Some(len));
     assert_eq!(read(service, URI).now_or_never(), Some(len));
     measure(|| {
@@ -37,7 +39,9 @@ where
     })
 }
 
-/// Counts the allocations of one miss that is stored, within a runtime, so that other requests could follow it.
+/// Counts the allocations of one miss that is stored.
+///
+/// It runs within a runtime, so that other requests could follow it.
 fn miss(len: usize) -> AllocationInfo {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _within = runtime.enter();
@@ -45,7 +49,7 @@ fn miss(len: usize) -> AllocationInfo {
         CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024).build().expect("settings");
     let mut service = layer.layer(Bare::new(len));
     let uris = [0, 1].map(|number| format!("{URI}&miss={number}"));
-    // Not counted: a first miss, for what later ones share.
+    // The first miss is not counted. It allocates things that later ones share.
     assert_eq!(read(&mut service, &uris[0]).now_or_never(), Some(len));
     measure(|| {
         read(&mut service, &uris[1]).now_or_never();
@@ -57,7 +61,7 @@ fn main() {
     let mut rows = Vec::new();
     for len in SIZES {
         let memory = |extensions: bool| {
-            // A chunk longer than any body, so that each is one record: a chunked one makes more allocations.
+            // The chunk is longer than any body, so that each body is one record. Several chunks need more allocations.
             let builder = CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
             hit(
                 &mut builder

@@ -1,8 +1,9 @@
-//! Measures the time of a hit, beside the bare inner service and the lower bound in the same run.
+//! Measures the time of a hit and of a miss.
 //!
 //! `cargo bench --features sqlite --bench hit_path`
 //!
-//! Only the ratios can be compared between machines.
+//! The same run measures the bare inner service and the lower bound. Only the ratios to these can be compared between
+//! machines.
 #![allow(missing_docs)]
 
 mod origin;
@@ -23,7 +24,9 @@ use tower_response_cache::storage::{MemoryStorage, SqliteStorage};
 use origin::{Ask, Bare, LowerBound, URI, read, read_held};
 
 const SIZES: [(usize, &str); 3] = [(1024, "1KiB"), (64 * 1024, "64KiB"), (1024 * 1024, "1MiB")];
-/// How many URLs are requested in turn: enough that a row is not still in the processor's cache from the last time.
+/// The number of URLs that are requested in turn.
+///
+/// It is large enough that a row has left the processor's cache when it is requested again.
 const ROWS: usize = 200;
 
 /// Which URLs are requested.
@@ -31,7 +34,7 @@ const ROWS: usize = 200;
 enum Urls {
     /// Always the same one.
     Hot,
-    /// These in turn; each response is held while other tasks run.
+    /// These in turn. Each response is held while other tasks run.
     Rows(Arc<[String]>),
     /// A new one each time. Formatting its number is a small part of a miss.
     Cold(Arc<AtomicU64>),
@@ -91,7 +94,7 @@ fn measure<S, B>(
                         let (mut service, urls) = (service.clone(), urls.clone());
                         tokio::spawn(async move {
                             for number in 0..each as usize {
-                                // Each task begins at another row, so that they do not read the same one together.
+                                // Each task begins at another row, so that no two tasks read the same row together.
                                 urls.read(&mut service, number + task * 7).await;
                             }
                         })
@@ -100,7 +103,7 @@ fn measure<S, B>(
                 for task in tasks {
                     let _ = task.await;
                 }
-                // The tasks together may have sent a few requests more than criterion wants timed.
+                // Together the tasks may have sent a few more requests than criterion asked for.
                 began.elapsed().mul_f64(count as f64 / (each * 64) as f64)
             }
         });
@@ -120,7 +123,7 @@ fn hits(criterion: &mut Criterion) {
         measure(criterion, &runtime, "bare", size, hot, &bare);
         measure(criterion, &runtime, "lower bound", size, hot, &LowerBound::new(URI, len));
 
-        // A chunk longer than any body, so that each body is one record, as it is in the lower bound.
+        // The chunk is longer than any body, so that each body is one record, as in the lower bound.
         let builder = || CacheLayer::builder(MemoryStorage::new()).chunk_bytes(2 * 1024 * 1024);
         for (name, layer) in [
             ("memory", builder().build().expect("settings")),
@@ -147,7 +150,7 @@ fn hits(criterion: &mut Criterion) {
             measure(criterion, &runtime, name, size, &Urls::Rows(Arc::clone(&rows)), &service);
         }
 
-        // A miss goes to the origin and back; it is stored or not.
+        // A miss is fetched from the origin, and then stored or not.
         let cold = &Urls::Cold(Arc::default());
         let layer = CacheLayer::new(MemoryStorage::new());
         measure(
@@ -164,7 +167,7 @@ fn hits(criterion: &mut Criterion) {
     }
 }
 
-/// Forbids storing its responses, so that every request is a miss.
+/// A service whose responses may not be stored, so that every request is a miss.
 #[derive(Clone)]
 struct NoStore {
     bare: Bare,
@@ -197,7 +200,7 @@ fn main() {
     print_table(began);
 }
 
-/// Prints the ratios, from the estimates that criterion has written since then.
+/// Prints the ratios, from the estimates that criterion has written since `began`.
 fn print_table(began: SystemTime) {
     let root = std::env::var("CARGO_TARGET_DIR")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures what a hit costs in the reverse proxy: requests per second of a bare hyper server, and of the proxy with the
-# same bytes, head and body, stored in memory. Each server has one core to itself, and wrk another. Both are measured
-# alternately, and the best round counts. The processor time per request is printed as well, because it stays the same
-# on a machine that has other work to do. Installs wrk from Debian's packages if it may.
+# Measures what a hit costs in the reverse proxy. It compares the requests per second of a bare hyper server with those
+# of the proxy, which has the same head and body stored in memory. Each server runs on one core, and wrk on another.
+# Both servers are measured alternately, and the best round counts. The processor time per request is printed as well,
+# because it stays the same on a machine that has other work to do. If wrk is missing, the script installs it
+# from Debian's packages when it runs as root.
 # Usage: benches/proxy.sh [SECONDS] [ROUNDS]
 #   SECONDS  the time of each measurement; default: 5
 #   ROUNDS   how often each server is measured; default: 2

@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --features sqlite --bench herd`
 //!
-//! It prints how often the origin is fetched from, how much longer than the origin the last request takes, and how much
-//! memory the herd needs; then the same for a long body that many follow while it arrives. The origin takes 50 ms for the
-//! head, and sends 1 KiB at once. "bare" is the same herd without a cache.
+//! It prints the number of fetches from the origin, how much longer than the origin the last request takes, and how
+//! much memory the herd needs. The origin takes 50 ms for the head, and sends 1 KiB at once. "bare" is the same herd
+//! without a cache. Then it measures a long body that many requests follow while it arrives.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod memory;
@@ -24,7 +24,9 @@ use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::storage::{BoxStorage, MemoryStorage, SqliteStorage};
 use tower_response_cache::{CacheLayer, Clock, MockClock};
 
-/// How long the origin takes for the head: long enough that a whole herd arrives meanwhile.
+/// The time that the origin takes for the head.
+///
+/// It is long enough that a whole herd arrives meanwhile.
 const ORIGIN_TIME: Duration = Duration::from_millis(50);
 type Ask = Request<Empty<Bytes>>;
 
@@ -62,9 +64,9 @@ impl Service<Ask> for Origin {
 /// The cost of one herd.
 struct Cost {
     fetches: usize,
-    /// The time of the last response, beyond the origin's.
+    /// The time until the last response, less the time of the origin.
     overhead: Duration,
-    /// The peak, in bytes.
+    /// The peak memory in bytes.
     memory: u64,
 }
 
@@ -84,7 +86,8 @@ where
             assert!(response.await.unwrap().into_body().collect().await.is_ok());
         });
     }
-    // Begun with all tasks spawned, so that only the requests count. The barrier releases them together.
+    // All tasks are spawned before the measurement begins, so that it covers only the requests. The barrier releases
+    // them together.
     let memory = memory::Peak::begin();
     start.wait().await;
     let begun = Instant::now();

@@ -1,17 +1,17 @@
-//! The peak of this process's memory, as Linux counts it.
+//! The peak memory of this process, as Linux counts it.
 
-/// A measurement of the peak, from its beginning on.
+/// A measurement of the peak memory, from its beginning on.
 pub struct Peak {
     before: u64,
 }
 
 impl Peak {
     pub fn begin() -> Self {
-        let _ = std::fs::write("/proc/self/clear_refs", "5"); // resets VmHWM (proc(5)); other systems show zeros
+        let _ = std::fs::write("/proc/self/clear_refs", "5"); // resets VmHWM (proc(5)), and other systems show 0
         Self { before: field("VmRSS:") }
     }
 
-    /// Returns how many bytes more the peak had than the beginning.
+    /// Returns by how many bytes the peak exceeds the memory at the beginning.
     pub fn end(self) -> u64 {
         field("VmHWM:").saturating_sub(self.before)
     }

@@ -1,5 +1,7 @@
-//! A long body at 10 MiB per second through SQLite, read by one request, and by a hundred followers that arrive at random
-//! times meanwhile.
+//! Measures a long body that arrives slowly and is stored in SQLite.
+//!
+//! It arrives at 10 MiB per second. First one request reads it alone, and then one with a hundred followers, which
+//! arrive at random times meanwhile.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -20,12 +22,14 @@ use super::memory::Peak;
 
 /// The length of a frame.
 const FRAME: usize = 64 * 1024;
-/// Bytes per second: slow enough that the machine is idle, so that delays are the cache's own.
+/// The speed of the origin in bytes per second.
+///
+/// It is slow enough that the machine is mostly idle, so that delays are those of the cache.
 const SPEED: u64 = 10 << 20;
 
 type Frames = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Returns a body of this length that sends each frame at its time.
+/// Returns a body of this length that sends its frames at the origin's speed.
 fn body(len: u64, sent: Arc<AtomicU64>) -> Frames {
     let frames = futures_util::stream::unfold((0, tokio::time::Instant::now()), move |(place, begun)| {
         let sent = Arc::clone(&sent);
@@ -66,7 +70,7 @@ async fn transfer(mebibytes: u64, readers: usize, file: &Path) {
     let peak = Peak::begin();
     let mut callers = JoinSet::new();
     for number in 0..=readers {
-        // The first request leads; the others arrive while between 2 and 92 % of the body have been sent.
+        // The first request leads. The others arrive when between 2 and 92 % of the body have been sent.
         let arrival = if number == 0 { 0.0 } else { 0.02 + fastrand::f64() * 0.9 };
         let wait = Duration::from_secs_f64(arrival * len as f64 / SPEED as f64);
         let (service, sent, worst) = (service.clone(), Arc::clone(&sent), Arc::clone(&worst));

@@ -1,10 +1,11 @@
-//! Measures time and memory of the commands of `examples/inspect`, on a SQLite file and on a Redis server with 100,000
-//! responses of 2 KiB.
+//! Measures time and memory of the commands of `examples/inspect`.
+//!
+//! The storages are a SQLite file and a Redis server, with 100,000 responses of 2 KiB in each.
 //!
 //! `cargo bench --features sqlite,redis --bench inspect`
 //!
-//! Redis is the server at `TEST_REDIS_URL`, or else one that the bench starts if Redis is installed. The peak of memory
-//! is printed if GNU time is installed.
+//! The Redis server is the one at `TEST_REDIS_URL`, or else one that the bench starts if Redis is installed. The peak
+//! memory is printed if GNU time is installed.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[path = "../../tests/programs/built.rs"]
@@ -57,7 +58,9 @@ async fn fill(storage: &str, entries: usize) {
     layer.idle().await;
 }
 
-/// Runs the program to its end, and returns the seconds and the peak of its memory in MiB.
+/// Runs the program to its end, and measures it.
+///
+/// Returns the seconds and the peak memory in MiB.
 fn run(program: &Path, arguments: &[&str], codes: &[i32]) -> (f64, Option<f64>) {
     let time = servers::find("time").ok();
     let mut command = match &time {

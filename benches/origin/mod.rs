@@ -1,4 +1,6 @@
-//! The services that the cache is measured against. Their response is ready, and has the fields of a usual one.
+//! The services that the cache is compared with.
+//!
+//! Their response is ready at once, and has the usual fields.
 #![allow(dead_code, unreachable_pub, clippy::future_not_send)]
 
 use std::convert::Infallible;
@@ -20,7 +22,7 @@ pub const URI: &str = "http://example.com/a/usual/path?with=a&query=1";
 
 /// Returns the fields of the response.
 ///
-/// Without a Date: a fixed one would make the response old, whereas the cache adds the time of the run.
+/// They do not include Date. A fixed date would make the response old, whereas the cache adds the current one.
 pub fn fields() -> HeaderMap {
     let mut fields = HeaderMap::new();
     for (name, value) in [
@@ -39,7 +41,7 @@ pub fn fields() -> HeaderMap {
     fields
 }
 
-/// The floor of all figures: an inner service that clones its response.
+/// An inner service that clones its response, the minimum of all figures.
 #[derive(Clone)]
 pub struct Bare {
     fields: Arc<HeaderMap>,
@@ -69,7 +71,9 @@ impl Service<Ask> for Bare {
     }
 }
 
-/// The lower bound of any cache in memory: looks up a map by path and query, clones the fields and sets Age.
+/// The lower bound of any cache in memory.
+///
+/// It looks up a map by path and query, clones the fields and sets Age.
 #[derive(Clone)]
 pub struct LowerBound {
     map: Arc<Cache<String, Arc<(HeaderMap, Bytes)>>>,
@@ -80,11 +84,12 @@ impl LowerBound {
         let map = Cache::new(1000);
         let mut fields = fields();
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-        // The fields that any cache has to add. Built at run time as theirs are: cloning a static value would cost less.
+        // Every cache has to add these fields. They are created at run time as in a cache, because cloning a static
+        // value would cost less.
         let date = HeaderValue::from_bytes(b"Thu, 01 Jan 2026 00:00:00 GMT");
         fields.insert(header::DATE, date.unwrap_or(HeaderValue::from_static("")));
         fields.insert(header::AGE, HeaderValue::from_static("0"));
-        let Ok(uri) = uri.parse::<Uri>() else { panic!("it is a URI") };
+        let Ok(uri) = uri.parse::<Uri>() else { panic!("the URI is invalid") };
         map.insert(path(&uri).to_owned(), Arc::new((fields, vec![7; len].into())));
         Self { map: Arc::new(map) }
     }
@@ -100,7 +105,7 @@ impl Service<Ask> for LowerBound {
     }
 
     fn call(&mut self, request: Ask) -> Self::Future {
-        let Some(stored) = self.map.get(path(request.uri())) else { panic!("the map holds it") };
+        let Some(stored) = self.map.get(path(request.uri())) else { panic!("the map lacks the URI") };
         let mut response = Response::new(Full::new(stored.1.clone()));
         *response.headers_mut() = stored.0.clone();
         if let Some(age) = response.headers_mut().get_mut(header::AGE) {
@@ -133,13 +138,13 @@ where
 
 /// As [`read`], but lets other tasks run while it holds the response.
 ///
-/// A task that reads and frees a response at once profits from its processor's cache, more than a server does.
+/// A task that reads and frees a response at once profits from the processor's cache more than a server does.
 pub async fn read_held<S, B>(service: &mut S, uri: &str, held: bool) -> usize
 where
     S: Service<Ask, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
 {
-    let Ok(response) = service.call(request(uri)).await else { panic!("it answers") };
+    let Ok(response) = service.call(request(uri)).await else { panic!("the service fails") };
     if held {
         tokio::task::yield_now().await;
     }

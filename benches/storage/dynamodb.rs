@@ -1,4 +1,6 @@
-//! The raw DynamoDB driver: a table of numbers and bytes, through the same client as the storage.
+//! The raw DynamoDB driver, with a table of numbers and bytes.
+//!
+//! It uses the same client as the storage.
 
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
@@ -14,7 +16,9 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::{Client, Config};
 
 use crate::raw::Raw;
 
-/// The longest value that is measured: an item has at most 400 KB, its attribute names included.
+/// The longest value that is measured.
+///
+/// An item has at most 400 KB, including its attribute names.
 pub const MAX_LEN: usize = 256 << 10;
 
 pub fn endpoint() -> Result<String, &'static str> {

@@ -1,16 +1,20 @@
-//! Measures reads, hits and misses per second of each storage, beside its raw driver with the same bytes.
+//! Measures reads, hits and misses per second of each storage.
 //!
 //! `cargo bench --all-features --bench storage [NAME …]`
 //!
-//! - A **read** takes one record from the storage, without a cache above it; the raw driver reads a value of that length.
-//! - A **hit** is a request through the layer. Its body is read, and held while other tasks run.
-//! - A **miss** is a request through the layer whose response is stored; the raw driver writes a value of that length.
+//! Each is compared with the raw driver of the storage, which handles the same bytes.
+//!
+//! - A **read** reads one record from the storage, without a cache. The raw driver reads a value of the same length.
+//! - A **hit** is a request through the layer. Other tasks run while its response is held, and then its body is read.
+//!   The raw driver reads a value of the same length.
+//! - A **miss** is a request through the layer whose response is stored. The raw driver writes a value of the same
+//!   length.
 //!
 //! Requests go through 200 URLs in turn. The layer and the driver are measured alternately, five times each, and the
 //! medians are printed. Only the ratios can be compared between machines.
 //!
-//! The servers are those at `TEST_REDIS_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT`. DynamoDB is measured up to
-//! 256 KiB, because an item has at most 400 KB.
+//! The servers are those at `TEST_REDIS_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT`. DynamoDB is measured up
+//! to 256 KiB, because an item has at most 400 KB.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(feature = "dynamodb")]
@@ -35,7 +39,9 @@ use origin::{Bare, URI, read, read_held};
 use rate::{Plan, Rates, compare};
 use raw::{Raw, RawMemory, RawRedis, RawSqlite};
 
-/// How many URLs are requested in turn: enough that a row is not still in the processor's cache from the last time.
+/// The number of URLs that are requested in turn.
+///
+/// It is large enough that a row has left the processor's cache when it is requested again.
 pub const ROWS: usize = 200;
 const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")];
 
@@ -56,7 +62,8 @@ struct Pair<S: Storage, R> {
 
 impl<S: Storage, R: Raw> Pair<S, R> {
     async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
-        // Beyond the usual deadline the cache would stop using the storage for a while, and every request would look fast.
+        // The timeout is long. If the storage exceeded the usual one, the cache would stop using it for a while, and
+        // every request would look fast.
         let layer =
             CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build().unwrap();
         let service = layer.layer(Bare::new(len));
@@ -117,7 +124,7 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
         let miss = move |_: usize| {
             let pair = Arc::clone(&own);
             async move {
-                // New in every round, so that it is a miss.
+                // The URL is new in every round, so that the request is a miss.
                 let number = pair.cold.fetch_add(1, Ordering::Relaxed);
                 let uri = format!("{URI}&cold={}&round={}", number % 1000, number / 1000);
                 read(&mut pair.service.clone(), &uri).await;

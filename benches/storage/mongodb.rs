@@ -1,4 +1,6 @@
-//! The raw MongoDB driver: documents of a number and bytes, through the same client as the storage.
+//! The raw MongoDB driver, with documents of a number and bytes.
+//!
+//! It uses the same client as the storage.
 
 use bytes::Bytes;
 use tower_response_cache::storage::MongoDbStorage;
@@ -18,7 +20,7 @@ pub struct RawMongoDb {
     values: Collection<Document>,
 }
 
-/// Opens the storage and the raw driver, each with a collection of its own in one database.
+/// Opens the storage and the raw driver, on two collections of one database.
 pub async fn open(url: &str) -> (MongoDbStorage, RawMongoDb) {
     let client = Client::with_uri_str(url).await.unwrap();
     let name = format!("bench-{:016x}", fastrand::u64(..));

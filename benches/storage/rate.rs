@@ -1,9 +1,9 @@
-//! Measures how often two operations can be done per second.
+//! Measures how often per second two operations can be executed.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How much is measured, for each operation.
+/// The number and length of the measurements of each operation.
 #[derive(Clone, Copy)]
 pub struct Plan {
     rounds: usize,
@@ -11,21 +11,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For `cargo bench`: the median of five rounds outlasts a disturbance of one or two.
+    /// The plan for `cargo bench`.
+    ///
+    /// A disturbance of one or two of the five rounds does not change the median much.
     pub const LONG: Self = Self { rounds: 5, time: Duration::from_millis(500) };
-    /// For `cargo test`, which only checks that the bench runs.
+    /// The plan for `cargo test`, which only checks that the bench runs.
     pub const ONCE: Self = Self { rounds: 1, time: Duration::from_millis(10) };
 }
 
-/// The medians, per second.
+/// The median rates per second.
 pub struct Rates {
     pub ours: f64,
     pub raw: f64,
 }
 
-/// Measures both operations alternately, so that a change of the machine's speed meets both.
+/// Measures both operations alternately, so that a change of the machine's speed affects both.
 ///
-/// `settle` waits for the work that ours leaves behind, and its time counts as ours.
+/// `settle` waits for work that `ours` leaves behind, and its time counts as that of `ours`.
 pub async fn compare<A, B, FA, FB, S, FS>(plan: Plan, tasks: usize, ours: A, raw: B, settle: S) -> Rates
 where
     A: Fn(usize) -> FA + Clone + Send + 'static,

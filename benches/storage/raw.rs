@@ -11,7 +11,7 @@ use tower_response_cache::storage::redis::redis::aio::MultiplexedConnection;
 use tower_response_cache::storage::redis::redis::{self, Client};
 use tower_response_cache::storage::sqlite::tokio_rusqlite::{self, Connection};
 
-/// Stores bytes by a number.
+/// A driver that stores bytes under a number.
 pub trait Raw: Send + Sync + 'static {
     fn get(&self, number: u64) -> impl Future<Output = Bytes> + Send;
     fn set(&self, number: u64, value: Bytes) -> impl Future<Output = ()> + Send;
@@ -35,7 +35,7 @@ impl Raw for RawMemory {
     }
 }
 
-/// One connection on a thread of its own, as tokio-rusqlite has it, with the pragmas of the storage.
+/// One connection of tokio-rusqlite on a thread of its own, with pragmas of the storage.
 pub struct RawSqlite(Connection);
 
 impl RawSqlite {
@@ -79,7 +79,7 @@ pub struct RawRedis {
 impl RawRedis {
     pub async fn connect(url: &str, name: &str) -> Self {
         let client = Client::open(url).unwrap();
-        // The settings of the storage's own connections.
+        // The same settings as those of the storage's own connections.
         let config =
             || redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1000);
         let connect = async || client.get_multiplexed_async_connection_with_config(&config()).await.unwrap();

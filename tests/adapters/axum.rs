@@ -39,7 +39,7 @@ async fn nested_routers_do_not_share_entries() {
 
 #[tokio::test]
 async fn head_of_streamed_body_has_content_length() {
-    // The handler streams, so that the response has no Content-Length.
+    // The handler streams its body, so the response has no Content-Length.
     let body = || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("four")]));
     let handler = axum::routing::get(move || async move { ([("cache-control", "max-age=60")], body()) });
     let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).build().unwrap();
@@ -143,7 +143,7 @@ async fn default_authority_makes_relative_requests_cacheable() {
     assert_eq!(ask(&with, None).await.0, "miss");
     assert_eq!(ask(&with, None).await.0, "hit");
     assert_eq!(ask(&with, Some("example.com")).await.0, "hit", "the URI is the same");
-    assert_eq!(ask(&with, Some("example.org")).await.0, "miss", "the request's own host counts");
+    assert_eq!(ask(&with, Some("example.org")).await.0, "miss", "the request's own host takes precedence");
     // A malformed host is not replaced.
     assert!(ask(&with, Some("a/b")).await.1.ends_with("detail=malformed-host"));
 }

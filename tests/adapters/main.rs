@@ -1,4 +1,4 @@
-//! The layer where other crates call it: axum's routers, reqwest's middleware, hyper's client.
+//! The layer in axum's routers, in reqwest's middleware, and around hyper's client.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
 mod sockets;

@@ -21,7 +21,7 @@ fn layer() -> CacheLayer<MemoryStorage> {
     CacheLayer::new(MemoryStorage::new())
 }
 
-/// A cache around a client that adds no header fields.
+/// Returns a cache for a client that adds no header fields.
 fn without_client_headers(layer: CacheLayer<MemoryStorage>) -> Cached {
     CacheMiddleware::new(layer).client_headers(&HeaderMap::new())
 }
@@ -34,7 +34,7 @@ fn cached(client: Client, cache: Cached) -> ClientWithMiddleware {
     ClientBuilder::new(client).with(cache).build()
 }
 
-/// A client with the follower above the cache.
+/// Returns a client that follows redirects above the cache.
 fn following(cache: Cached) -> ClientWithMiddleware {
     ClientBuilder::new(plain()).with(FollowRedirects::new()).with(cache).build()
 }
@@ -49,7 +49,7 @@ async fn get(client: &ClientWithMiddleware, url: &str) -> (CacheStatus, Url, Str
     (status(&response), response.url().clone(), response.text().await.unwrap())
 }
 
-/// An origin whose `/a` redirects to `/b`, both fresh for a minute.
+/// Starts an origin whose `/a` redirects to `/b`, both fresh for a minute.
 async fn redirecting(code: u16) -> Origin {
     Origin::start(move |request| match request.uri().path() {
         "/a" => redirect_to(code, "/b").field("cache-control", "max-age=60"),
@@ -199,7 +199,7 @@ async fn redirect_drops_credentials_for_other_origin() {
     let request = client.get(origin.url("/a")).header("authorization", "secret").header("cookie", "c=1");
     let response = request.header("x", "1").send().await.unwrap();
     assert_eq!(response.url().as_str(), other.url("/c"));
-    assert_eq!(origin.last().headers["authorization"], "secret", "the same origin gets them");
+    assert_eq!(origin.last().headers["authorization"], "secret", "the same origin gets the credentials");
     let last = other.last().headers;
     assert!(!last.contains_key("authorization") && !last.contains_key("cookie"));
     assert_eq!(last["x"], "1");
@@ -233,7 +233,7 @@ async fn invalid_redirect_is_returned() {
     }
 }
 
-/// An origin that returns the user and tenant of the request.
+/// Starts an origin that returns the user and tenant of the request.
 async fn greeting(vary: &'static str) -> Origin {
     Origin::start(move |request| {
         let name = |name| {
@@ -351,7 +351,7 @@ async fn declared_default_headers_select_variants() {
         }
     }
     let own = clients[0].get(origin.url("/")).header("authorization", "eve").send().await.unwrap();
-    assert_eq!(own.text().await.unwrap(), "eve one", "the request's own field comes first");
+    assert_eq!(own.text().await.unwrap(), "eve one", "the request's own field takes precedence");
 }
 
 #[tokio::test]
@@ -414,7 +414,9 @@ async fn explicit_host_header_separates_entries() {
     }
 }
 
-/// An origin whose answers may be served stale while they are refreshed, and a cache with a clock.
+/// Starts an origin that counts its responses, and builds a cache with a mock clock.
+///
+/// The responses may be served stale while they are refreshed.
 async fn counting() -> (Origin, tower_response_cache::MockClock, CacheLayer<MemoryStorage>) {
     let mut version = 0;
     let origin = Origin::start(move |_| {

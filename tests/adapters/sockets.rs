@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 pub type Piece = Result<Bytes, std::io::Error>;
 pub type SentBody = BoxBody<Bytes, std::io::Error>;
 
-/// A response.
+/// A response of the origin.
 pub struct Answer {
     response: Response<Bytes>,
     never: bool,
@@ -47,7 +47,7 @@ impl Answer {
         self
     }
 
-    /// It never comes.
+    /// Never sends the response.
     pub fn never(mut self) -> Self {
         self.never = true;
         self
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-/// What the origin was asked.
+/// A request to the origin.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: Method,
@@ -70,14 +70,14 @@ pub struct Asked {
     pub body: Bytes,
 }
 
-/// An origin that remembers what it was asked.
+/// An origin that records its requests.
 pub struct Origin {
     port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Origin {
-    /// Answers by a script.
+    /// Starts an origin that answers each request from `script`.
     pub async fn start(mut script: impl FnMut(&Request<Bytes>) -> Answer + Send + 'static) -> Self {
         let script = Arc::new(Mutex::new(move |request: &Request<Bytes>| script(request)));
         Self::serve(move |request| {
@@ -87,12 +87,14 @@ impl Origin {
         .await
     }
 
-    /// Sends the pieces of one body as they come; an error breaks it off.
+    /// Starts an origin that sends the pieces of one body as they come.
+    ///
+    /// An error breaks the body off.
     pub async fn piecewise(fields: &'static [(&'static str, &'static str)]) -> (Self, mpsc::Sender<Piece>) {
         let (sender, receiver) = mpsc::channel::<Piece>(1);
         let receiver = Arc::new(Mutex::new(Some(receiver)));
         let origin = Self::serve(move |_| {
-            let receiver = receiver.lock().unwrap().take().expect("asked once");
+            let receiver = receiver.lock().unwrap().take().expect("only one request is expected");
             let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
                 Some((receiver.recv().await?.map(Frame::data), receiver))
             });
@@ -160,7 +162,7 @@ async fn connection<F>(
         http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// A URL where nobody listens.
+/// Returns a URL at which no server listens.
 pub async fn refusing() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     format!("http://{}/", listener.local_addr().unwrap())

@@ -8,7 +8,9 @@ use crate::support::task::{Task, settle};
 
 const FIELDS: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 
-/// Drops the leader or a follower after each number of polls. The origin sends one frame per step.
+/// Drops the leader or a follower after each number of polls.
+///
+/// The origin sends one frame per step. Returns the number of drops.
 async fn drop_one(leader: bool, stale: bool) -> usize {
     let mut drops = 0;
     for polls in 0.. {

@@ -24,7 +24,7 @@ fn body(task: &mut Task<Answered>) -> Body {
 
 /// Returns the bytes of the next frame, which must be available. Empty bytes mean the end.
 fn next(body: &mut Body) -> Bytes {
-    try_next(body).expect("a frame is there").unwrap()
+    try_next(body).expect("a frame is available").unwrap()
 }
 
 fn try_next(body: &mut Body) -> Option<Result<Bytes, tower_response_cache::BodyError>> {
@@ -33,7 +33,9 @@ fn try_next(body: &mut Body) -> Option<Result<Bytes, tower_response_cache::BodyE
     Some(frame.transpose().map(|frame| frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default()))
 }
 
-/// Starts `many` requests, the first of which leads, and returns their bodies with the sender of the origin.
+/// Starts `many` requests, of which the first leads.
+///
+/// Returns the sender of the origin and the bodies of the responses.
 async fn readers<S: tower_response_cache::storage::Storage>(
     world: &World<S>,
     many: usize,
@@ -54,7 +56,9 @@ async fn readers_of<S: tower_response_cache::storage::Storage>(
     (sender, tasks.iter_mut().map(body).collect())
 }
 
-/// A server frames a response by its size hint: an exact hint for half a body would make it look complete.
+/// A server frames a response by its size hint.
+///
+/// An exact hint for half a body would make the body look complete.
 #[tokio::test(start_paused = true)]
 async fn size_hint_of_broken_body_is_inexact() {
     let world = World::new();
@@ -100,7 +104,9 @@ async fn size_hint_follows_content_length_until_violated() {
     }
 }
 
-/// Either field alone would be fine; with both, the length is the sender's claim about another framing (RFC 9112 §6.3).
+/// Content-Length does not count beside Transfer-Encoding (RFC 9112 §6.3).
+///
+/// It then describes another framing of the message.
 #[tokio::test(start_paused = true)]
 async fn content_length_is_ignored_with_transfer_encoding() {
     let world = World::new();
@@ -162,7 +168,7 @@ async fn waiting_readers_are_woken_after_driver_drops() {
     let collect = |body: Body| Task::new(async move { body.collect().await.unwrap().to_bytes() });
     let mut tasks: Vec<_> = bodies.into_iter().map(collect).collect();
     settle(&mut tasks).await;
-    drop(tasks.remove(3)); // the last one that polled the origin's body
+    drop(tasks.remove(3)); // the last reader that polled the origin's body
     sender.data("body");
     drop(sender);
     settle(&mut tasks).await;
@@ -440,7 +446,9 @@ async fn slow_reader_alone_fails_after_body_timeout() {
     assert_eq!(error.kind(), BodyErrorKind::TooSlow);
 }
 
-/// One frame now and then does not restart the timeout: it covers everything that the reader is behind.
+/// Reading a frame now and then does not restart the timeout.
+///
+/// The timeout covers all frames by which the reader is behind.
 #[tokio::test(start_paused = true)]
 async fn trickling_reader_fails_after_body_timeout() {
     let world = World::with(|builder| {
@@ -513,7 +521,7 @@ async fn storage_failure_ends_storing_but_no_body() {
     assert_eq!(world.upstream.waiting(), 1);
 }
 
-/// Bytes that count how many of them are alive.
+/// A buffer that decrements a counter when it is dropped.
 struct Counted(Vec<u8>, Arc<AtomicUsize>);
 
 impl Drop for Counted {

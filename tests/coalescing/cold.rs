@@ -48,7 +48,7 @@ async fn unshareable_response_disables_coalescing_for_its_key() {
         let mut next = world.herd(20, &[]);
         settle(&mut next).await;
         assert_eq!(world.upstream.waiting(), 20, "no request waits for another");
-        // A response that may be stored is stored, and from then on requests are coalesced again.
+        // Once a response may be stored, it is stored, and later requests are coalesced again.
         (0..20).for_each(|_| world.upstream.call().answer(200, FRESH, "ours"));
         settle(&mut next).await;
         world.layer.idle().await;
@@ -59,7 +59,7 @@ async fn unshareable_response_disables_coalescing_for_its_key() {
     }
 }
 
-/// Sends a leader with Authorization, then 20 requests without.
+/// Sends a leader with Authorization, then 20 requests without it.
 async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Task<io::Result<Got>>>) {
     let mut leader = vec![world.ask(&[("authorization", "x")])];
     settle(&mut leader).await;
@@ -69,7 +69,9 @@ async fn authorized_leader(world: &World) -> (Vec<Task<io::Result<Got>>>, Vec<Ta
     (leader, herd)
 }
 
-/// Otherwise a client could turn one fetch into one per waiting request, at each expiry.
+/// One of the waiting requests fetches again, and the others wait for it.
+///
+/// Otherwise a client with Authorization could cause one fetch per waiting request at each expiry.
 #[tokio::test(start_paused = true)]
 async fn unshared_authorized_response_sends_one_follower() {
     for stored in [false, true] {
@@ -102,7 +104,7 @@ async fn authorized_requests_do_not_wait_twice() {
     let world = World::with(|builder| builder.shared(true));
     let mut herd = world.herd(20, &[("authorization", "x")]);
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "the response may allow to share it");
+    assert_eq!(world.upstream.waiting(), 1, "the response may permit sharing");
     world.upstream.call().answer(200, FRESH, "mine");
     settle(&mut herd).await;
     assert_eq!(world.upstream.waiting(), 19);
@@ -207,7 +209,7 @@ async fn each_variant_is_fetched_once() {
     assert_eq!(world.upstream.waiting(), 1, "Vary is not known yet");
     world.upstream.call().answer(200, varying, "de");
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 2, "one more for each language");
+    assert_eq!(world.upstream.waiting(), 2, "one more fetch for each other language");
     world.upstream.call().answer(200, varying, "en");
     world.upstream.call().answer(200, varying, "fr");
     settle(&mut herd).await;
@@ -290,7 +292,7 @@ async fn conditional_request_follows_but_does_not_lead() {
     settle(&mut first).await;
     let mut herd = [world.ask(&[]), world.ask(&[("if-none-match", "\"a\"")])];
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 2, "the first by itself, and one for the others");
+    assert_eq!(world.upstream.waiting(), 2, "the first fetches by itself, and the others share a fetch");
     world.upstream.call().answer(304, &[("etag", "\"a\"")], "");
     world.upstream.call().answer(200, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], "body");
     settle(&mut first).await;

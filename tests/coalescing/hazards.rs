@@ -1,4 +1,6 @@
-//! Regressions: leaders and readers that stop at bad moments, directives of one request that affect another, clock skew,
+//! Regression tests of coalescing.
+//!
+//! They cover leaders and readers that stop at bad moments, directives of one request that affect another, clock skew
 //! and unlimited timeouts.
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ async fn max_age_request_rejects_older_flight() {
     world.clock.advance(30 * SECOND);
     let mut reload = [world.ask(&[("cache-control", "max-age=0")])];
     settle(&mut reload).await;
-    assert_eq!(world.upstream.waiting(), 1, "the flight is 30 s old: a stored response would be revalidated");
+    assert_eq!(world.upstream.waiting(), 1, "the flight is 30 s old, so the request must not join it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +42,7 @@ async fn max_age_request_rejects_aged_response() {
     settle(&mut herd).await;
     world.upstream.call().answer(200, &[("cache-control", "max-age=60"), ("age", "50")], "x");
     settle(&mut herd).await;
-    assert_eq!(world.upstream.waiting(), 1, "age 50 for max-age=0");
+    assert_eq!(world.upstream.waiting(), 1, "the response is 50 s old, and the request says max-age=0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +262,7 @@ async fn hung_fetch_stops_accepting_followers() {
         tokio::time::sleep(6 * SECOND).await;
         others.push(ask());
     }
-    // Two minutes later.
+    // Two minutes later, a new request does not wait for the hung fetch.
     let begun = tokio::time::Instant::now();
     ask().await.unwrap().unwrap();
     pump.abort();
@@ -281,7 +283,7 @@ async fn refresh_timeout_applies_with_finish_on_drop() {
     tokio::time::sleep(6 * SECOND).await;
     let mut next = [world.ask(&[])];
     settle(&mut next).await;
-    assert!(sender.is_dropped(), "still read; another refresh began: {}", world.upstream.waiting());
+    assert!(sender.is_dropped(), "the body is still read, {} requests wait", world.upstream.waiting());
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,7 +373,7 @@ async fn oversized_response_disables_coalescing() {
 async fn leader_stopped_before_fetching_stalls_no_follower() {
     let store = Faulty::new(Mode::Well);
     let world = World::on(store.clone(), |builder| builder.lease(10 * SECOND));
-    // The leader acquires the lease, whose write hangs for a moment.
+    // The leader acquires the lease, but the write of the lease hangs for a moment.
     store.set(Mode::HungWrites);
     let mut leader = world.ask(&[]);
     assert!(leader.run().is_none());
@@ -420,22 +422,22 @@ async fn follower_polling_during_leader_poll_is_woken() {
     leader.poll();
     let follower =
         Arc::new(std::sync::Mutex::new(Task::new(service.clone().oneshot(get("http://example.com/")))));
-    // Polled only in the hook below: its first poll would otherwise be the second poll of the fetch.
+    // The follower is polled only in the hook below. Otherwise its first poll would be the second poll of the fetch.
     let theirs = Arc::clone(&follower);
     let runtime = tokio::runtime::Handle::current();
     *hook.lock().unwrap() = Some(Box::new(move || {
         std::thread::spawn(move || {
             let _in = runtime.enter();
             let mut follower = theirs.lock().unwrap();
-            follower.poll(); // another thread of the runtime, meanwhile
+            follower.poll(); // in another thread, during the leader's poll
         })
         .join()
         .unwrap();
     }));
-    leader.poll(); // and never again
+    leader.poll(); // the last poll of the leader
     let follower = follower.lock().unwrap();
     assert!(!follower.is_done());
-    // The wake-up came during the poll of the leader, before the follower had registered its waker.
+    // The fetch was woken during the poll of the leader, before the follower had registered its waker.
     assert!(follower.is_woken(), "the fetch will never be polled again");
 }
 
@@ -466,7 +468,7 @@ fn wakers_are_dropped_outside_locks() {
             settle(&mut herd).await;
             let mut bodies: Vec<_> =
                 herd.iter_mut().map(|task| task.run().unwrap().unwrap().into_body()).collect();
-            // Only its waker keeps this task alive, as in simple executors. It owns the other body.
+            // A task that only its waker keeps alive, as in simple executors. It owns the other body.
             struct Holder(#[allow(dead_code)] std::sync::Mutex<Box<dyn std::any::Any + Send>>);
             impl std::task::Wake for Holder {
                 fn wake(self: Arc<Self>) {}
@@ -487,7 +489,7 @@ fn wakers_are_dropped_outside_locks() {
         });
         let _ = done.send(());
     });
-    assert!(end.recv_timeout(Duration::from_secs(3)).is_ok(), "deadlock");
+    assert!(end.recv_timeout(Duration::from_secs(3)).is_ok(), "dropping the waker deadlocked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -554,7 +556,7 @@ async fn stopped_reader_fails_despite_trickling_reader() {
         tokio::time::sleep(100 * SECOND).await;
         assert!(
             read.load(Ordering::SeqCst) > 290_000,
-            "stopped: {}, fast has {}",
+            "a reader stopped: {}, bytes of the fast reader: {}",
             stopped.is_some(),
             read.load(Ordering::SeqCst)
         );

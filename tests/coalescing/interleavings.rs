@@ -1,8 +1,8 @@
-//! All orders of the steps of several requests, the storage and the origin, with one request dropped at any step.
+//! All orders of the steps of several requests, the storage and the origin.
 //!
-//! A request is polled only when it was woken, so that a lost wake-up shows as a request that never ends. Each run
-//! replays a list of choices and then takes the first possible step. The next run changes the last choice that has an
-//! alternative, until there is none.
+//! In some runs, one request is dropped at any step. A request is polled only when it was woken, so that a lost wake-up
+//! shows as a request that never ends. Each run replays a list of choices and then takes the first possible step. The
+//! next run changes the last choice that has an alternative, until there is none.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use super::world::{Got, Sender, World};
 use crate::support::forward::forward;
 use crate::support::task::Task;
 
-/// A storage whose operations each wait until the test releases them.
+/// A storage whose reads and writes each wait until the test releases them.
 #[derive(Clone)]
 struct Gated {
     inner: MemoryStorage,
@@ -34,7 +34,7 @@ impl Gated {
         let _ = opened.await;
     }
 
-    /// Returns how many operations wait.
+    /// Returns the number of operations that wait.
     fn waiting(&self) -> usize {
         let mut gates = self.gates.lock().unwrap();
         gates.retain(|gate| !gate.is_closed());
@@ -69,11 +69,13 @@ enum Step {
     Drop(usize),
     /// Releases an operation of the storage.
     Open(usize),
-    /// The origin sends a head, the body, or its end.
+    /// Sends a head from the origin.
     Head(usize),
+    /// Sends the body.
     Data,
+    /// Ends the body.
     End,
-    /// Lets time pass: once while other steps are possible.
+    /// Lets time pass, at most once while other steps are possible.
     Wait,
 }
 
@@ -82,7 +84,9 @@ enum Step {
 enum Callers {
     /// This many requests to one cache.
     OneCache(usize),
-    /// This many caches with a lease and one request each. They share only the storage, so that each is polled at once.
+    /// This many caches with a lease and one request each.
+    ///
+    /// They share only the storage, so the order of their polls does not matter. A woken request is polled at once.
     CacheEach(usize),
 }
 
@@ -176,7 +180,9 @@ impl Run {
         }
     }
 
-    /// Takes steps until none but drops is possible. `choose` picks one of so many.
+    /// Takes steps until only drops are possible.
+    ///
+    /// `choose` gets the number of possible steps and returns the index of one.
     async fn through(mut self, most_calls: impl Fn(bool) -> usize, mut choose: impl FnMut(usize) -> usize) {
         let mut trace = Vec::new();
         loop {
@@ -192,7 +198,7 @@ impl Run {
         self.check(most_calls(dropped), &trace);
     }
 
-    /// Checks the results once no step but a drop is possible.
+    /// Checks the results after the last step.
     fn check(mut self, most_calls: usize, trace: &[Step]) {
         for task in self.tasks.iter_mut().flatten() {
             let got = task.run().unwrap_or_else(|| panic!("a request never ends: {trace:?}")).unwrap();
@@ -206,7 +212,7 @@ impl Run {
     }
 }
 
-/// Runs all orders. Returns their number.
+/// Runs all orders, and returns their number.
 async fn all(callers: Callers, may_drop: bool, most_calls: impl Fn(bool) -> usize) -> usize {
     let mut choices: Vec<usize> = Vec::new();
     let mut runs = 0;

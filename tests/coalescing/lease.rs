@@ -11,7 +11,7 @@ use crate::support::task::{Task, settle};
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"a\"")];
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two caches as in two processes: only the storage is shared.
+/// Returns two caches that share only the storage, like two processes.
 fn two() -> [World; 2] {
     let store = MemoryStorage::new();
     [(); 2].map(|()| {

@@ -1,4 +1,6 @@
-//! One fetch for many callers, and never a late answer when a stale one will do.
+//! Concurrent requests for one key.
+//!
+//! They share one fetch. If a stale response is permitted, they get it instead of waiting for the origin.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[path = "../support/mod.rs"]

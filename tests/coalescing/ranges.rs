@@ -1,4 +1,4 @@
-//! Range requests.
+//! Coalescing of range requests.
 
 use super::world::{World, got};
 use crate::support::task::settle;

@@ -99,7 +99,7 @@ async fn new_leader_repeats_lookup_before_fetching() {
     let world = World::on(store.clone(), |builder| builder);
     let mut first = [world.ask(&[])];
     settle(&mut first).await;
-    // The lookup of the second request misses; the first response is stored before the second continues.
+    // The storage hangs during the lookup of the second request, until the first response has been read.
     store.set(Mode::Hung);
     let mut second = [world.ask(&[])];
     settle(&mut second).await;

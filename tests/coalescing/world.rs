@@ -69,7 +69,7 @@ impl<S: Storage> World<S> {
         (0..many).map(|_| self.ask(fields)).collect()
     }
 
-    /// Stores a response by a first request, and lets some time pass.
+    /// Stores a response through a first request, and advances the clock by `then`.
     pub async fn store(&self, fields: &[(&str, &str)], body: &'static str, then: Duration) {
         let mut first = [self.ask(&[])];
         settle(&mut first).await;
@@ -92,6 +92,6 @@ pub async fn read(response: Response<CacheBody<Given>>) -> Got {
 pub fn got(tasks: &mut [Task<io::Result<Got>>]) -> Vec<Got> {
     tasks
         .iter_mut()
-        .map(|task| task.run().expect("the request is answered").expect("without an error"))
+        .map(|task| task.run().expect("the request is answered").expect("the request succeeds"))
         .collect()
 }

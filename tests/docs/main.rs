@@ -1,5 +1,7 @@
-//! What the documentation names is there: files, links, anchors, examples, benches and features, and the functions and tests
-//! in the tables on conformance and on the settings of other libraries.
+//! Checks that everything the documentation names exists.
+//!
+//! These are files, links, anchors, examples, benches and features. They are also the functions and tests in the tables
+//! on conformance and on the settings of other libraries.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +26,7 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 /// A page, or the documentation in a source file.
 struct Page {
     path: PathBuf,
-    /// Outside of fences, in one line.
+    /// The text outside of code fences, in one line.
     prose: String,
     fenced: Vec<String>,
     headings: Vec<String>,
@@ -60,17 +62,17 @@ impl Page {
         page
     }
 
-    /// Where its links lead.
+    /// Returns the targets of its links.
     fn links(&self) -> impl Iterator<Item = &str> {
         self.prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
     }
 
-    /// What stands between backticks.
+    /// Returns the texts between backticks.
     fn code(&self) -> impl Iterator<Item = &str> {
         self.prose.split('`').skip(1).step_by(2)
     }
 
-    /// Cargo's commands, in prose and in fences.
+    /// Returns the commands of cargo in prose and in code fences.
     fn commands(&self) -> Vec<Vec<&str>> {
         let all = self.code().chain(self.fenced.iter().map(String::as_str));
         let commands = all.filter(|code| code.starts_with("cargo run ") || code.starts_with("cargo bench "));
@@ -84,13 +86,13 @@ impl Page {
     }
 }
 
-/// A heading's name in a link, as rustdoc makes it.
+/// Returns the anchor of a heading, as rustdoc makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// The pages that a user reads, and the documentation in the source.
+/// Returns the pages that a user reads, and the documentation in the source.
 fn pages() -> Vec<Page> {
     let mut found = Vec::new();
     for name in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
@@ -101,7 +103,7 @@ fn pages() -> Vec<Page> {
     found.into_iter().map(Page::new).collect()
 }
 
-/// `required-features` of the examples or benches, and the names of features, as Cargo.toml has them.
+/// The text of Cargo.toml.
 struct Manifest(String);
 
 impl Manifest {
@@ -115,7 +117,7 @@ impl Manifest {
         section.lines().any(|line| line.split_once(" = ").is_some_and(|(feature, _)| feature == name))
     }
 
-    /// What a target of this kind needs.
+    /// Returns the features that a target of this kind requires.
     fn needs(&self, kind: &str, name: &str) -> Vec<&str> {
         let mut blocks =
             self.0.split("\n[[").filter_map(|block| block.strip_prefix(kind)?.strip_prefix("]]\n"));
@@ -139,16 +141,16 @@ fn linked_and_named_files_exist() {
             let is_path = !link.contains("://") && !path.contains("::") && path.contains(['.', '/']);
             if is_path {
                 let there = page.path.parent().unwrap().join(path);
-                assert!(there.exists(), "{}: no {path}", page.shown());
+                assert!(there.exists(), "{}: there is no {path}", page.shown());
             }
         }
         for code in page.code() {
             let named = code.split_whitespace().next().unwrap_or_default();
             let is_path =
                 ["src/", "examples/", "tests/", "benches/"].iter().any(|top| named.starts_with(top));
-            // tests/recorded is an address of the user's in the examples.
+            // In the documentation, tests/recorded is a storage of the user.
             if is_path && !named.starts_with("tests/recorded") {
-                assert!(root().join(named).exists(), "{}: no {named}", page.shown());
+                assert!(root().join(named).exists(), "{}: there is no {named}", page.shown());
             }
         }
     }
@@ -209,14 +211,16 @@ fn commands_name_existing_examples_and_sufficient_features() {
     }
 }
 
-/// The sources below a folder, joined.
+/// Returns the sources below a folder, joined.
 fn sources(folder: &str) -> String {
     let mut found = Vec::new();
     files(&root().join(folder), "rs", &mut found);
     found.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// The cells of a page's tables, row by row, without the header and the line below it.
+/// Returns the cells of a page's tables, row by row.
+///
+/// The header and the line below it are left out.
 fn rows(page: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(root().join(page)).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -229,11 +233,11 @@ fn names(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// Whether `policy::store::storable` is a function in the file that its path names.
+/// Returns whether a path such as `policy::store::storable` names a function in its file.
 fn is_function(path: &str) -> bool {
     let mut parts: Vec<_> = path.split("::").collect();
     let name = parts.pop().unwrap();
-    // A type in between is a part of the file.
+    // A type in the path is in the file, but not part of the file's path.
     let types: Vec<_> = parts.iter().filter(|part| part.starts_with(char::is_uppercase)).copied().collect();
     parts.retain(|part| !part.starts_with(char::is_uppercase));
     let file = root().join(format!("src/{}.rs", parts.join("/")));
@@ -264,7 +268,7 @@ fn tests_named_in_tables_exist() {
         }
     }
     for row in rows("src/_documentation/counterparts.md") {
-        // A reason in words stands where there is no test.
+        // Where there is no test, the cell gives a reason in words.
         if let Some(name) = row[2].strip_prefix('`').and_then(|cell| cell.strip_suffix('`')) {
             assert!(is_test(name), "there is no test {name}: {}", row[0]);
         }

@@ -10,9 +10,10 @@ use crate::support::{Fixture, Origin, get_with, response};
 
 const A: &str = "http://example.com/a";
 
-/// Asserts that a hit costs one request to the server, and a hit of a further variant two.
+/// Asserts how many requests to the server a hit costs.
 ///
-/// `asked` returns the number of requests since its last call, and how many of them were reads.
+/// A hit on the first variant costs one request, and a hit on a further variant two. `asked` returns the number of
+/// requests since its last call, and how many of them were reads.
 pub async fn hits_cost_one_or_two_requests<S: Storage>(
     storage: S,
     mut asked: impl FnMut() -> (usize, usize),
@@ -36,7 +37,9 @@ pub async fn hits_cost_one_or_two_requests<S: Storage>(
     }
 }
 
-/// Asserts that an expired record is a miss while the server still has it, and that `delete_expired` removes it.
+/// Asserts that an expired record is a miss while the server still has it.
+///
+/// Then asserts that `delete_expired` removes it.
 pub async fn expired_but_undeleted_record_is_a_miss<S: Storage>(storage: S) {
     let body = vec![7; 300_000];
     let origin = Origin::new(move |_| response(&[("cache-control", "max-age=60")], body.clone()));
@@ -48,7 +51,7 @@ pub async fn expired_but_undeleted_record_is_a_miss<S: Storage>(storage: S) {
     }
     let month = Duration::from_secs(30 * 24 * 3600);
     cache.clock.advance(month);
-    assert_eq!(storage.size().await.unwrap(), 1, "the server still has the record");
+    assert_eq!(storage.size().await.unwrap(), 1, "the server has already deleted the record");
     assert_eq!(cache.get(A).await.word(), "miss");
     cache.layer.idle().await;
     let keys = storage.keys().try_collect::<Vec<_>>().await.unwrap();

@@ -1,7 +1,8 @@
-//! Origins that break off or contradict themselves, with many clients at once. No client may take a part for the whole.
+//! Origins that break off or contradict themselves, with many clients at once.
 //!
-//! Every byte crosses a real socket twice: a scripted origin, hyper's client below the cache, hyper's server above it, and
-//! hyper's client again as the caller.
+//! No client may get part of a body as the whole one. Every byte crosses two real sockets, one between a scripted
+//! origin and hyper's client below the cache, and one between hyper's server above the cache and hyper's client as the
+//! caller.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -48,10 +49,10 @@ enum End {
 #[derive(Debug)]
 struct Script {
     name: &'static str,
-    /// Written one after another, each flushed.
+    /// The pieces that are written and flushed one after another.
     pieces: Vec<Bytes>,
     end: End,
-    /// What has come whole by the message's own framing; `None`: nothing has.
+    /// The body that is complete by the framing of the message, if one is.
     whole: Option<Bytes>,
 }
 
@@ -67,7 +68,7 @@ fn chunk(data: &[u8]) -> Bytes {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat().into()
 }
 
-/// Pieces of some kilobytes.
+/// Splits data into pieces of 20 kB.
 fn split(data: &Bytes) -> Vec<Bytes> {
     data.chunks(20_000).map(|piece| data.slice_ref(piece)).collect()
 }
@@ -137,7 +138,7 @@ fn scripts(len: usize) -> Vec<Script> {
     ]
 }
 
-/// Serves one script to every connection.
+/// Starts an origin that sends one script on every connection, and returns its port.
 async fn origin(script: Arc<Script>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -169,12 +170,14 @@ async fn play(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Uses a new connection for each request, so that each request gets its script from the beginning.
+/// Returns a client that uses a new connection for each request.
+///
+/// Each request therefore gets its script from the beginning.
 fn client() -> Http {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http()
 }
 
-/// A server with the cache in front of an origin.
+/// Starts a server with the cache in front of an origin, and returns its port.
 async fn server(layer: CacheLayer<BoxStorage>, origin: u16) -> u16 {
     let cache = layer.layer(client());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -189,7 +192,7 @@ async fn server(layer: CacheLayer<BoxStorage>, origin: u16) -> u16 {
                     let request = Request::get(uri).body(Empty::new()).unwrap();
                     let response = match cache.oneshot(request).await {
                         Ok(mut response) => {
-                            // As an intermediary has to (RFC 9112 §6.3).
+                            // An intermediary must remove this Content-Length (RFC 9112 §6.3).
                             if response.headers_mut().remove(header::TRANSFER_ENCODING).is_some() {
                                 response.headers_mut().remove(header::CONTENT_LENGTH);
                             }
@@ -210,7 +213,7 @@ async fn server(layer: CacheLayer<BoxStorage>, origin: u16) -> u16 {
     port
 }
 
-/// The body of a response that came to a clean end; `None`: it failed.
+/// Returns the body of a response that ended cleanly, or `None` if it failed.
 async fn fetch(http: Http, port: u16) -> Option<Bytes> {
     let request = Request::get(format!("http://127.0.0.1:{port}/page")).body(Empty::new()).unwrap();
     let response = http.request(request).await.ok()?;
@@ -232,7 +235,7 @@ async fn partial_body_is_never_served_whole(place: &Place) {
             for asked in asked {
                 got.push(asked.await.unwrap());
             }
-            // What was stored of it is no worse.
+            // Later requests may be answered from the storage, and must have the same result.
             got.push(fetch(http.clone(), port).await);
             layer.idle().await;
             got.push(fetch(http, port).await);
@@ -240,8 +243,8 @@ async fn partial_body_is_never_served_whole(place: &Place) {
                 let what = format!("{}, {len} bytes, answer {number}", script.name);
                 match (body, &script.whole) {
                     (Some(body), Some(whole)) => assert!(body == *whole, "{what}: {} bytes", body.len()),
-                    (Some(body), None) => panic!("{what}: {} bytes as the whole", body.len()),
-                    (None, Some(_)) => panic!("{what}: it failed"),
+                    (Some(body), None) => panic!("{what}: {} bytes served as the whole", body.len()),
+                    (None, Some(_)) => panic!("{what}: a complete body was not served"),
                     (None, None) => {}
                 }
             }

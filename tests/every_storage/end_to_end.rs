@@ -46,7 +46,9 @@ cases![
 
 type Cache = Fixture;
 
-/// A cache whose clock begins now, because a server deletes expired records by its own clock.
+/// Returns a cache whose clock starts at the present time.
+///
+/// A server deletes expired records by its own clock.
 async fn cache_with(
     place: &Place,
     origin: Origin,
@@ -129,7 +131,7 @@ async fn variants_are_stored_side_by_side(place: &Place) {
     assert_eq!(cache.ask(get_with(A, &[("accept-language", "de")])).await.word(), "miss");
 }
 
-/// So many bytes that tell where they stand.
+/// Returns `len` bytes that depend on their position and on the seed.
 fn counted(len: usize, seed: u8) -> Bytes {
     (0..len).map(|at| (at / 251) as u8 ^ at as u8 ^ seed).collect::<Vec<u8>>().into()
 }
@@ -152,7 +154,7 @@ async fn chunked_body_serves_whole_and_ranges(place: &Place) {
     }
     assert_eq!(cache.origin.count(), 1);
     if !place.kind.is_shared() {
-        return; // another handle would be another store
+        return; // opening it again would give another storage
     }
     let keys: Vec<_> = place.open("store").await.unwrap().keys().try_collect().await.unwrap();
     assert_eq!(
@@ -217,7 +219,7 @@ async fn invalidated_fetch_is_not_stored(place: &Place) {
         settled(&cache).await;
         assert_eq!(cache.get(&uri).await.word(), "miss", "{len} bytes");
         settled(&cache).await;
-        assert_eq!(cache.get(&uri).await.word(), "hit", "{len} bytes: the next fetch can store");
+        assert_eq!(cache.get(&uri).await.word(), "hit", "{len} bytes: the next response was not stored");
     }
 }
 
@@ -240,7 +242,7 @@ async fn reader_finishes_the_replaced_body(place: &Place) {
     settled(&cache).await;
     cache.ask(post(A)).await;
     read.extend_from_slice(&old.collect().await.unwrap().to_bytes());
-    assert!(read == counted(1_500_000, 1), "two bodies were mixed");
+    assert!(read == counted(1_500_000, 1), "the body is not the one that the reader began");
 }
 
 async fn responses_are_listed_and_cleared(place: &Place) {
@@ -251,7 +253,7 @@ async fn responses_are_listed_and_cleared(place: &Place) {
     }
     settled(&cache).await;
     let storage = place.open("store").await.unwrap();
-    // A store that is not shared gives another one for the same name.
+    // A storage that is not shared cannot be opened again: the same name gives another one.
     if place.kind.is_shared() {
         assert_eq!(storage.size().await.unwrap(), 5);
         let values: Vec<_> = storage.values().try_collect().await.unwrap();
@@ -295,7 +297,7 @@ async fn handle_lists_changes_copies_and_verifies(place: &Place) {
     let found = handle.verify(|_| {}).await.unwrap();
     assert!(found.is_sound() && found.orphans == 0 && found.responses == 4, "{found:?}");
     assert_eq!(handle.prune().await.unwrap(), 0);
-    // To memory, and from there to another store of this kind.
+    // Copies the responses to memory, and from there to another storage of this kind.
     let memory = MemoryStorage::new();
     assert_eq!(handle.copy_to(&memory, &everything, |_| {}).await.unwrap().responses, 4);
     let back = Box::pin(place.open("copy")).await.unwrap();
@@ -303,8 +305,7 @@ async fn handle_lists_changes_copies_and_verifies(place: &Place) {
     time.set(cache.clock.now());
     let between = CacheLayer::builder(memory).clock(clock).build().unwrap();
     assert_eq!(between.handle().copy_to(&back, &everything, |_| {}).await.unwrap().responses, 4);
-    let copy =
-        Fixture::with(Origin::new(|_| unreachable!("the origin is not asked")), back, |builder| builder);
+    let copy = Fixture::with(Origin::new(|_| unreachable!("the copy has a miss")), back, |builder| builder);
     copy.clock.set(cache.clock.now());
     assert_eq!(copy.get(LARGE).await.body, counted(300_000, 5));
     for language in ["en", "de"] {
@@ -340,14 +341,14 @@ async fn stale_if_error_serves_within_window(place: &Place) {
 }
 
 async fn concurrent_requests_get_right_bodies(place: &Place) {
-    // Made once: megabytes counted by every task would leave the store no processor.
+    // Computed once, because computing megabytes in every task would leave the storage no processor time.
     let bodies: Arc<[Bytes]> = (0..10).map(|number| counted(number * 40_000, number as u8)).collect();
     let own = Arc::clone(&bodies);
     let origin = Origin::new(move |request| {
         let number: usize = request.uri().path()[1..].parse().unwrap();
         response(&[("cache-control", "max-age=60")], own[number].clone())
     });
-    // How fast the machine is does not matter here.
+    // A long timeout, because the speed of the machine does not matter here.
     let cache = cache_with(place, origin, |builder| builder.operation_timeout(Duration::from_secs(20))).await;
     for _ in 0..3 {
         let asked = (0..200_usize).map(|number| {
@@ -356,7 +357,7 @@ async fn concurrent_requests_get_right_bodies(place: &Place) {
                 let request = get(&format!("http://example.com/{number}"));
                 let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
                 let body = answer.into_body().collect().await.unwrap().to_bytes();
-                assert!(body == bodies[number], "a wrong body for {number}");
+                assert!(body == bodies[number], "wrong body for {number}");
             })
         });
         for task in asked.collect::<Vec<_>>() {
@@ -389,7 +390,7 @@ async fn group_is_invalidated_for_every_cache(place: &Place) {
     let fields = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];
     let origin = || Origin::new(move |_| response(&fields, "body"));
     let one = cache(place, origin()).await;
-    // Another handle of the same store, also where that is not shared by its name.
+    // Another handle of the same storage. One that is not shared by its name is cloned.
     let other = match place.kind.is_shared() {
         true => cache(place, origin()).await,
         false => Fixture::with(origin(), one.layer.storage().clone(), |builder| builder),

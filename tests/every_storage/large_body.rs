@@ -1,6 +1,7 @@
-//! A body of 256 MiB through DynamoDB: at once, in little memory, and whole.
+//! A body of 256 MiB that is served through DynamoDB.
 //!
-//! The cache runs in another process of this binary, whose peak of memory is compared with that of one without a cache.
+//! It must start at once, need little memory and arrive complete. The cache runs in another process of this binary. The
+//! test compares the peak memory of that process with that of one without a cache.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,12 +17,14 @@ mod measured;
 
 use measured::{PART, STORE, measure};
 
-/// Plays the part that the environment names, where this process was started for one.
+/// Plays the part that the environment names, and prints the measurements.
+///
+/// Returns `None` if the environment names no part.
 pub fn play() -> Option<ExitCode> {
     let part = std::env::var(PART).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // The test is about memory, not about the speed of a stand-in that has just started.
+        // The test is about memory, not about the speed of a local server that has just started.
         let patience = Duration::from_secs(10);
         let address = std::env::var(STORE).unwrap_or_default();
         let open = async || CacheLayer::builder(connect(&address).await.unwrap()).operation_timeout(patience);
@@ -44,7 +47,7 @@ pub fn trials() -> Vec<Trial> {
         let store = format!("{}&cache_name=large", dynamodb::address(&server.endpoint()));
         let (bare, _) = measure("bare", None);
         let (peak, first) = measure("hit", Some(&store));
-        // The driver holds what is under way as JSON too.
+        // The driver holds the data of requests in progress as JSON too.
         assert!(peak <= bare + 32 * 1024, "{} KiB more than without the cache", peak - bare);
         assert!(first < Duration::from_millis(500), "the first byte came after {first:?}");
         Ok(Completion::Completed)

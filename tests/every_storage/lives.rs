@@ -1,6 +1,8 @@
-//! One caller, one request after another: a body that has just been read is a hit, however late the storage is.
+//! One caller that sends one request after another.
 //!
-//! `LIVES` sets how many lives there are of each kind.
+//! A body that it has just read must be a hit, however late the storage is.
+//!
+//! `LIVES` sets the number of lives for each [`Manner`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ const REQUESTS: usize = 30;
 #[derive(Clone, Copy, Debug)]
 struct Manner {
     len: usize,
-    /// The length of a frame.
+    /// The length of each frame.
     frame: usize,
     announces_len: bool,
     /// Whether the origin answers conditional requests with 304.
@@ -76,9 +78,9 @@ fn body(manner: Manner, version: usize) -> Bytes {
 
 async fn live(storage: impl tower_response_cache::storage::Storage, manner: Manner, number: usize) {
     let (clock, mock) = Clock::mock();
-    // A server drops what has expired by its own clock.
+    // A server deletes expired records by its own clock, so the mock clock starts at the present time.
     mock.set(SystemTime::now().into());
-    // A storage that fails is another matter: on a busy machine, it may be slow here.
+    // The storage may be slow on a busy machine, and this test is not about timeouts.
     let layer =
         CacheLayer::builder(storage).clock(clock).operation_timeout(Duration::from_secs(20)).build().unwrap();
     let (version, asked) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicUsize::new(0)));
@@ -108,7 +110,7 @@ async fn live(storage: impl tower_response_cache::storage::Storage, manner: Mann
     let uri = format!("http://example.com/{manner:?}/{number}").replace(['{', '}', ' ', ','], "-");
     let mut due = 0;
     for step in 0..REQUESTS {
-        // Now and then it is stale: then it is replaced, or confirmed.
+        // From time to time the stored response is stale. The origin then replaces or confirms it.
         if step == 0 || step % 7 == 6 {
             mock.advance(Duration::from_secs(61));
             if !manner.confirms {
@@ -120,11 +122,11 @@ async fn live(storage: impl tower_response_cache::storage::Storage, manner: Mann
         let response = service.clone().oneshot(request).await.unwrap();
         let status = response.body().status().copied();
         let read = response.into_body().collect().await.unwrap().to_bytes();
-        assert!(read == body(manner, version.load(SeqCst)), "another body at step {step} of {manner:?}");
+        assert!(read == body(manner, version.load(SeqCst)), "wrong body at step {step} of {manner:?}");
         assert_eq!(
             asked.load(SeqCst),
             due,
-            "the origin was asked needlessly at step {step} of life {number} of {manner:?}: {status:?}, {:?}",
+            "the origin got a needless request at step {step} of life {number} of {manner:?}: {status:?}, {:?}",
             layer.statistics()
         );
     }

@@ -1,9 +1,11 @@
-//! The storage contract and the layer from end to end on every storage, and two processes that share a storage.
+//! The storage contract and the layer on every storage, including servers that fail.
 //!
-//! Servers are started for the run, and end with it. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`, `TEST_REDIS_CLUSTER_URL`,
-//! `TEST_REDIS_SENTINEL_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT` put others in their place: they are touched
-//! under random cache names only. A store whose server is missing is shown as ignored, with the reason; where `CI` is set
-//! that fails.
+//! Other tests run two processes that share a storage.
+//!
+//! The program starts the servers and ends them with the run. `TEST_REDIS_URL`, `TEST_REDIS_USER_URL`,
+//! `TEST_REDIS_CLUSTER_URL`, `TEST_REDIS_SENTINEL_URL`, `TEST_MONGODB_URL` and `TEST_DYNAMODB_ENDPOINT` name other
+//! servers to use instead. The tests touch those under random cache names only. If a server is missing, its tests are
+//! listed as ignored, with the reason. If `CI` is set, they fail.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod alike;
@@ -36,7 +38,9 @@ use servers::must_be_there;
 
 type Case = for<'a> fn(&'a Place) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// A trial of a case on a store, with a runtime and a place of its own.
+/// Returns a trial of a case on one kind of storage.
+///
+/// The trial has a runtime and a [`Place`] of its own.
 pub fn trial(suite: &str, kind: &Kind, name: &str, case: Case) -> Trial {
     let title = format!("{suite}::{}::{name}", kind.name);
     if let Some(reason) = kind.missing.clone() {
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let mut servers = Servers::default();
-    // A list of names needs no servers, and those that are hurt are started by the tests that hurt them.
+    // Listing the names needs no servers, and each test of a fault starts a server of its own.
     let only_faults = arguments.filter.as_ref().is_some_and(|filter| filter.starts_with("faults"));
     let kinds = if arguments.list || only_faults { Vec::new() } else { servers.start() };
     let mut trials = Vec::new();
@@ -101,7 +105,7 @@ fn main() -> ExitCode {
     trials.extend(redis::trials());
     let well = libtest_mimic::run(&arguments, trials);
     drop(servers);
-    // Not beside the others, since they measure how long a request waits.
+    // These run after the others have ended, because they measure how long a request waits.
     #[cfg_attr(not(feature = "dynamodb"), allow(unused_mut))]
     let mut timed = faults::trials();
     #[cfg(feature = "dynamodb")]

@@ -1,5 +1,6 @@
-//! What `MongoDbStorage` promises beyond the contract: documents that others can read, and every way to be given a
-//! server.
+//! What `MongoDbStorage` promises beyond the contract.
+//!
+//! Other programs can read its documents, and it accepts every way to name a server.
 
 mod documents;
 mod servers;
@@ -17,7 +18,7 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
     [documents::trials(kind), servers::trials(kind)].into_iter().flatten().collect()
 }
 
-/// Opens the storage of this name, and the collection of its documents.
+/// Opens the storage with this name and the collection of its documents.
 async fn open(place: &Place, name: &str) -> (MongoDbStorage, Collection<Document>) {
     let storage = MongoDbStorage::connect(place.address(name)).await.unwrap();
     (storage, place.mongodb_named(name).await.collection("records"))

@@ -1,4 +1,4 @@
-//! The storages that the tests run on, and how each is opened.
+//! The kinds of storages that the tests run on, and how each is opened.
 
 use std::sync::Mutex;
 
@@ -15,7 +15,9 @@ use crate::servers::find;
 use crate::servers::mongodb::MongoDb;
 use crate::servers::redis::{Cluster, Redis, Sentinels};
 
-/// Servers that were started for this run; they end with it.
+/// The servers that were started for this run.
+///
+/// Dropping this ends them.
 #[derive(Default)]
 pub struct Servers {
     redis: Vec<Redis>,
@@ -26,16 +28,16 @@ pub struct Servers {
     dynamodb: Option<DynamoDb>,
 }
 
-/// One kind of store.
+/// One kind of storage.
 #[derive(Clone, Debug)]
 pub struct Kind {
     pub name: &'static str,
-    /// Why it cannot be tested here.
+    /// The reason why this kind cannot be tested here, if there is one.
     pub missing: Option<String>,
     address: Address,
-    /// Where its server's nodes are, if they are ours.
+    /// The ports of its Redis nodes, if this run started them with unrestricted access.
     ports: Vec<u16>,
-    /// Where its DynamoDB is, if it is one.
+    /// The endpoint of DynamoDB, if this is its kind.
     #[cfg(feature = "dynamodb")]
     pub endpoint: Option<String>,
 }
@@ -45,16 +47,16 @@ enum Address {
     Memory,
     Sqlite,
     Directory,
-    /// An address that takes a cache name.
+    /// The address of a server, without the option for the cache name.
     Server(String),
-    /// The same; ours ends with its data.
+    /// The address of a MongoDB server. One that this run started is removed with its data.
     MongoDb {
         url: String,
         is_ours: bool,
     },
 }
 
-/// The password of the user that has the rights which the docs name and no others.
+/// The name and password of a user with only the rights that the docs name.
 const USER: (&str, &str) = ("app", "word-of-app");
 const RIGHTS: [&str; 13] = [
     "+get",
@@ -73,7 +75,9 @@ const RIGHTS: [&str; 13] = [
 ];
 
 impl Servers {
-    /// All kinds; starts what they need. A person's own servers come in place of ours.
+    /// Starts the servers that are needed and returns all kinds of storages.
+    ///
+    /// A server that an environment variable names is used instead.
     pub fn start(&mut self) -> Vec<Kind> {
         let kind = |name, address| Kind {
             name,
@@ -144,7 +148,8 @@ impl Servers {
                     DynamoDb::start().map_err(|reason| format!("{reason}, and no TEST_DYNAMODB_ENDPOINT"));
                 started.map(|started| self.dynamodb.insert(started).endpoint())
             });
-            // DynamoDB Local takes a thousand writes at once one after another, and on a busy machine longer than the usual 10 s.
+            // DynamoDB Local executes a thousand concurrent writes one by one. On a busy machine that takes longer than
+            // the default timeout of 10 s.
             let patient = |endpoint: &str| format!("{}&response_timeout=40", dynamodb::address(endpoint));
             let address = Address::Server(endpoint.as_deref().map_or(String::new(), patient));
             let missing = endpoint.as_ref().err().cloned();
@@ -155,7 +160,7 @@ impl Servers {
 }
 
 impl Kind {
-    /// A place that no other test has.
+    /// Returns a place that no other test uses.
     pub fn place(&self) -> Place {
         Place {
             kind: self.clone(),
@@ -170,7 +175,7 @@ impl Kind {
     }
 }
 
-/// Stores side by side under names of their own.
+/// The storages of one test, each under a name of its own.
 #[derive(Debug)]
 pub struct Place {
     pub kind: Kind,
@@ -180,12 +185,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// What the store of this name is called.
+    /// Returns the cache name of the storage with this name in the test.
     pub fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The address of the store of this name: another process opens the same by it.
+    /// Returns the address of the storage with this name.
+    ///
+    /// Another process opens the same storage by it.
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
             Address::Memory => "memory:".to_owned(),
@@ -202,13 +209,13 @@ impl Place {
         }
     }
 
-    /// The database of the store of this name, past the storage.
+    /// Returns the MongoDB database of the storage with this name, for direct access.
     pub async fn mongodb_named(&self, name: &str) -> Database {
         let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
         Client::with_uri_str(url).await.unwrap().database(&self.name(name))
     }
 
-    /// The databases that are there.
+    /// Returns the MongoDB databases of this place.
     async fn mongodb(&self) -> Vec<Database> {
         let Address::MongoDb { url, .. } = &self.kind.address else { return Vec::new() };
         let client = Client::with_uri_str(url).await.unwrap();
@@ -216,7 +223,7 @@ impl Place {
         names.iter().filter(|name| name.starts_with(&self.prefix)).map(|name| client.database(name)).collect()
     }
 
-    /// Leaves nothing behind on a server.
+    /// Removes what the test has left on a server.
     pub async fn clean(&self) {
         #[cfg(feature = "dynamodb")]
         if let Some(endpoint) = &self.kind.endpoint {

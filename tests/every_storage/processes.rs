@@ -1,4 +1,6 @@
-//! Two processes that share one storage. The test program starts itself again, and exchanges lines with the processes.
+//! Two processes that share one storage.
+//!
+//! The test program starts itself again, and exchanges lines with the processes.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
@@ -29,7 +31,9 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
     ]
 }
 
-/// One process: a cache on the store at an address, whose origin answers with what the line says.
+/// A process with a cache on the storage at an address.
+///
+/// The line that it gets determines the response of its origin.
 pub struct Peer {
     child: Child,
     input: ChildStdin,
@@ -58,8 +62,13 @@ impl Peer {
         line.trim_end().to_owned()
     }
 
-    /// `get PATH VERSION LENGTH`, `post PATH`, `begin PATH VERSION LENGTH` (the head alone), `finish`, `herd PATH MANY`
-    /// (how often the origin was asked).
+    /// Sends a line and returns the answer.
+    ///
+    /// - `get PATH VERSION LENGTH` sends a GET request and reads the response.
+    /// - `post PATH` sends a POST request.
+    /// - `begin PATH VERSION LENGTH` sends a GET request and does not read the body yet.
+    /// - `finish` reads that body.
+    /// - `herd PATH MANY` sends many requests at once, and answers with the number of fetches from the origin.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
@@ -73,12 +82,12 @@ impl Drop for Peer {
     }
 }
 
-/// A body that says everywhere which one it is.
+/// Returns a body that repeats its path and version.
 fn body(path: &str, version: &str, len: usize) -> Bytes {
     format!("{path} {version} ").into_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>().into()
 }
 
-/// What a body is: its version, if it is whole and of one piece.
+/// Returns the version of a body, or `broken` if it is empty or mixed.
 fn version_of(path: &str, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let version = text.split(' ').nth(1).unwrap_or("none").to_owned();
@@ -86,7 +95,7 @@ fn version_of(path: &str, body: &[u8]) -> String {
     if is_whole && !body.is_empty() { version } else { "broken".to_owned() }
 }
 
-/// The other process.
+/// Runs the process of a [`Peer`], which answers the lines of its standard input.
 pub fn play(address: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -144,7 +153,7 @@ pub fn play(address: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// So many callers at once, of an origin that takes its time.
+/// Sends this many requests at once, to an origin that takes 200 ms.
 async fn herd(layer: &CacheLayer<BoxStorage>, path: &str, many: usize) -> String {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
@@ -168,7 +177,7 @@ async fn herd(layer: &CacheLayer<BoxStorage>, path: &str, many: usize) -> String
 }
 
 async fn peers(place: &Place) -> (Peer, Peer) {
-    drop(place.open("store").await.unwrap()); // so that it is cleaned afterwards
+    drop(place.open("store").await.unwrap()); // so that `clean` knows its address
     let address = place.address("store");
     (Peer::start(&address), Peer::start(&address))
 }
@@ -209,14 +218,16 @@ async fn fetching(place: &Place) {
             assert_eq!(
                 other.ask(&format!("get {path} 2 {len}")),
                 "miss 2",
-                "{path}: an invalidated response came back"
+                "{path}: an invalidated response was served"
             );
             assert_eq!(one.ask(&format!("get {path} 3 {len}")), "hit 2", "{path}");
         }
     }
 }
 
-/// Two processes at random; each step is whole before the next, but for fetches that are under way over several.
+/// Sends random requests to two processes and checks the versions that they serve.
+///
+/// Each step ends before the next one, except fetches, which may be in progress during several steps.
 async fn invariants(place: &Place) {
     let seed = std::env::var("STORES_SEED")
         .ok()
@@ -227,7 +238,7 @@ async fn invariants(place: &Place) {
     let (one, other) = peers(place).await;
     let mut peers = [one, other];
     let mut under_way = [false, false];
-    // The least version that may be served, by path.
+    // The oldest version that may be served, for each path.
     let mut least = [0_u32; 4];
     let mut version = 0_u32;
     for step in 0..steps {
@@ -241,7 +252,7 @@ async fn invariants(place: &Place) {
                 let served = answer.split(' ').nth(1).and_then(|served| served.parse::<u32>().ok());
                 assert!(
                     served.is_some_and(|served| served >= least[path]),
-                    "{context}: {answer}, not {}",
+                    "{context}: {answer}, but the oldest allowed is {}",
                     least[path]
                 );
             }
@@ -273,7 +284,7 @@ async fn invariants(place: &Place) {
         let answer = peers[1].ask(&format!("get /{path} {} 200", version + 1));
         assert!(
             answer.starts_with("hit"),
-            "STORES_SEED={seed}: when all is quiet the next fetch can store: {answer}"
+            "STORES_SEED={seed}: a response was not stored although no other request ran: {answer}"
         );
     }
 }

@@ -1,4 +1,6 @@
-//! What `RedisStorage` promises beyond the contract: round trips, native expiry, and every way to be given a server.
+//! What `RedisStorage` promises beyond the contract.
+//!
+//! Tests the number of commands, expiry by Redis itself, and every way to name a server.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +32,7 @@ trials![
     single_node_in_cluster_mode_works,
     cluster_node_is_refused_with_advice,
     blocked_writes_do_not_block_reads,
-    delete_expired_costs_one_command,
+    delete_expired_costs_no_command,
 ];
 
 fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
@@ -53,7 +55,9 @@ fn url(redis: &Redis) -> String {
     format!("redis://127.0.0.1:{}/0?cache_name=app", redis.port)
 }
 
-/// How many commands the server carried out, but for those that ask so.
+/// Returns how many commands the server has executed.
+///
+/// The INFO command that asks is not included, but those of earlier calls are.
 fn commands(redis: &Redis) -> u64 {
     let stats = redis.ok(&["INFO", "stats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
@@ -66,7 +70,7 @@ async fn hits_cost_one_or_two_commands() {
     let mut before = 0;
     alike::hits_cost_one_or_two_requests(storage, || {
         let now = commands(&redis);
-        // The one that asks is counted by the next.
+        // The INFO command of the last call is not counted.
         let count = (now - std::mem::replace(&mut before, now)) as usize - 1;
         (count, count)
     })
@@ -97,7 +101,7 @@ async fn records_use_native_expiry() {
     assert!(redis.command(&["PTTL", &name]).parse::<i64>().unwrap() <= 50);
     let began = std::time::Instant::now();
     while storage.read(chunk).await.unwrap().is_some() {
-        assert!(began.elapsed() < Duration::from_secs(10), "the server keeps it");
+        assert!(began.elapsed() < Duration::from_secs(10), "the server does not delete the expired record");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -160,7 +164,7 @@ async fn shared_pool_of_one_stays_usable() {
     assert_eq!(answer, "PONG");
     assert!(
         storage.contains(Key::head([1; 16])).await.unwrap(),
-        "the storage works while the owner uses the pool"
+        "the storage needs the connection that the owner of the pool holds"
     );
 }
 
@@ -196,14 +200,14 @@ async fn tls_is_used_when_configured() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = driver::Client::build_with_tls(format!("rediss://localhost:{port}"), certificates).unwrap();
     works("by-TLS", client).await;
-    // No known authority signed the certificate, so an address alone does not trust it. The storage must not fall back to
-    // plain text.
+    // No known authority signed the certificate, so an address alone does not trust it. The storage must not fall back
+    // to plain text.
     let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
     let refused = stranger.check().await.unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
 }
 
-/// A server of one shard, in cluster mode, that has all slots.
+/// Starts a server in cluster mode that has all slots.
 fn alone_in_cluster_mode() -> Redis {
     let redis = Redis::start(&["--cluster-enabled", "yes"]).unwrap();
     redis.ok(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
@@ -256,24 +260,24 @@ async fn blocked_writes_do_not_block_reads() {
             let storage = storage.clone();
             tokio::spawn(async move {
                 let write = storage.write(Key::head([number + 2; 16]), Record::new("y", Timestamp::NEVER));
-                // As the cache does: given up when it takes too long.
+                // The write is dropped when it takes too long, as in the cache.
                 tokio::time::timeout(Duration::from_millis(500), write).await.is_ok()
             })
         })
         .collect();
     for _ in 0..100 {
         let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
-        assert!(read.expect("a read does not wait for writes").unwrap().is_some());
+        assert!(read.expect("a read waits for writes").unwrap().is_some());
     }
     for write in writes {
-        assert!(!write.await.unwrap(), "the writes were held up");
+        assert!(!write.await.unwrap(), "a write ended although writes are paused");
     }
     let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
-    assert!(read.expect("a read does not wait for abandoned writes").unwrap().is_some());
+    assert!(read.expect("a read waits for abandoned writes").unwrap().is_some());
     redis.ok(&["CLIENT", "UNPAUSE"]);
 }
 
-async fn delete_expired_costs_one_command() {
+async fn delete_expired_costs_no_command() {
     let redis = Redis::start(&[]).unwrap();
     let storage = RedisStorage::connect(url(&redis)).await.unwrap();
     let now = Timestamp::from(SystemTime::now());
@@ -282,6 +286,6 @@ async fn delete_expired_costs_one_command() {
     }
     let before = commands(&redis);
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    assert_eq!(commands(&redis), before + 1, "only the command that counts the records");
+    assert_eq!(commands(&redis), before + 1, "commands other than the INFO of `commands`");
     assert_eq!(storage.size().await.unwrap(), 50);
 }

@@ -1,4 +1,6 @@
-//! A store that keeps bytes, as those on disks and servers do, and can turn one over.
+//! A storage that keeps records as bytes, and can flip a bit of one.
+//!
+//! Storages on disks and servers keep bytes too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,7 @@ use tower_response_cache::{Error, ErrorKind, Result};
 pub struct BytesStorage(Arc<Mutex<BTreeMap<Key, Bytes>>>);
 
 impl BytesStorage {
-    /// Turns over a bit of one of the records.
+    /// Flips a bit of one of the records.
     pub fn damage(&self, choice: u8) {
         let mut map = self.0.lock().unwrap();
         let at = usize::from(choice) % map.len().max(1);
@@ -31,7 +33,7 @@ impl Storage for BytesStorage {
         match bytes.map(Record::from_bytes) {
             None => Ok(None),
             Some(Ok(record)) => Ok(Some(record)),
-            // What cannot be read is not there (clause of the contract: damaged records are absent).
+            // The contract demands that damaged records are absent.
             Some(Err(error)) if error.kind() == ErrorKind::Corrupt => Ok(None),
             Some(Err(error)) => Err(Error::new(ErrorKind::Other, "unexpected").with_source(error)),
         }

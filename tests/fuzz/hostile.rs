@@ -1,6 +1,7 @@
-//! Records that a neighbour on a shared storage wrote by hand: each is a miss, whatever it claims.
+//! Records that another process with access to the storage wrote by hand.
 //!
-//! The checksum of a record is no signature, so that a process with access to the storage can write any record.
+//! The checksum of a record is no signature, so such a process can write any record. Whatever the record claims, the
+//! cache does not panic and does not allocate much. A record that it does not accept is a miss.
 
 use std::panic::AssertUnwindSafe;
 
@@ -14,7 +15,7 @@ use tower_response_cache::{CacheLayer, Clock, Timestamp};
 
 const URI: &str = "http://example.com/";
 
-/// The form of a stored response, number by number (postcard).
+/// What a head record claims about its response, as numbers that postcard encodes.
 #[derive(Clone)]
 struct Claims {
     fields: usize,
@@ -24,7 +25,7 @@ struct Claims {
     times: [u64; 2],
     given: Option<u64>,
     body_len: u64,
-    /// The length of a chunk; `None`: the body is in the record.
+    /// The length of a chunk, or `None` if the body is in the record.
     chunk_len: Option<u32>,
 }
 
@@ -58,20 +59,22 @@ fn text(out: &mut Vec<u8>, text: &str) {
 }
 
 impl Claims {
-    /// The head record of them. `version` and `names` are those of a record that the cache wrote.
+    /// Returns the head record with these claims.
+    ///
+    /// `version` and `names` are those of a record that the cache wrote.
     fn record(&self, version: u8, names: &[&str]) -> Record {
         let mut form = Vec::new();
         varint(&mut form, 0); // a head
         text(&mut form, URI);
         varint(&mut form, names.len() as u64);
         names.iter().for_each(|name| text(&mut form, name));
-        form.push(0); // no names are left out
+        form.push(0); // no ignored selectors
         form.extend([7; 16]); // generation
         varint(&mut form, 0); // fence
         varint(&mut form, self.until);
         form.extend([0; 16]); // selection
-        form.push(0); // personal
-        form.push(0); // apart
+        form.push(0); // is_personal
+        form.push(0); // has_hidden_selector
         varint(&mut form, self.status);
         varint(&mut form, self.fields as u64 + 1);
         text(&mut form, "cache-control");
@@ -80,7 +83,7 @@ impl Claims {
             text(&mut form, "a");
             text(&mut form, "");
         }
-        form.push(0); // trailers
+        form.push(0); // no trailers
         varint(&mut form, self.initial_age);
         varint(&mut form, self.times[0]);
         varint(&mut form, self.times[1]);
@@ -92,7 +95,7 @@ impl Claims {
                 form.push(1);
             }
         }
-        varint(&mut form, 0); // groups
+        varint(&mut form, 0); // no groups
         varint(&mut form, self.body_len);
         match self.chunk_len {
             None => form.push(0),
@@ -109,7 +112,9 @@ impl Claims {
     }
 }
 
-/// What a request gets when this record stands where its response would be: the body, and whether it was a hit.
+/// Returns the answer to a request whose head record is replaced by these claims.
+///
+/// The answer consists of the body, whether it was a hit, and the head.
 async fn answer(claims: &Claims) -> (Bytes, bool, Response<()>) {
     let storage = MemoryStorage::builder().max_bytes(1 << 30).build();
     let (clock, _) = Clock::mock();
@@ -144,7 +149,7 @@ async fn answer(claims: &Claims) -> (Bytes, bool, Response<()>) {
     ask().await
 }
 
-/// The fields that a private cache lets select responses, sorted.
+/// The fields that may select a response in a private cache, sorted.
 const NAMES: [&str; 4] = ["*uri", "authorization", "cookie", "host"];
 
 #[tokio::test]
@@ -159,7 +164,7 @@ async fn record_of_many_fields_is_a_miss() {
     for fields in [16_384, 24_575, 24_577, 30_000, 100_000] {
         let claims = Claims { fields, ..Claims::default() };
         let answered = AssertUnwindSafe(answer(&claims)).catch_unwind().await;
-        assert_eq!(answered.expect("it does not panic").0, "fetched", "{fields} fields");
+        assert_eq!(answered.expect("the cache must not panic").0, "fetched", "{fields} fields");
     }
 }
 

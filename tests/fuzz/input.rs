@@ -1,4 +1,6 @@
-//! Bytes as requests and answers: mostly words that mean something to a cache, in any order, and any bytes between.
+//! Requests and responses that are made from arbitrary bytes.
+//!
+//! Their fields consist mostly of words that mean something to a cache, in any order, with any bytes in between.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
@@ -102,7 +104,7 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
-    /// The next byte; zero for ever after the last.
+    /// Returns the next byte, or zero after the last one.
     pub fn byte(&mut self) -> u8 {
         match self.0.split_first() {
             Some((first, rest)) => {
@@ -165,7 +167,7 @@ impl<'a> Input<'a> {
         Some(request)
     }
 
-    /// An answer whose body no other has.
+    /// Returns a response whose body contains `number`, so that no other response has it.
     pub fn response(&mut self, number: u32) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(format!("answer {number}")));
         let code = *self.choose(&[200, 200, 200, 200, 200, 304, 203, 206, 301, 404, 500, 503, 599]);

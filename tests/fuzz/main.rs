@@ -1,8 +1,9 @@
-//! Any requests, any answers and a store that turns bits over, through the whole cache: nothing panics, and whatever is
-//! served from the store is what the origin sent for that URI and allowed to be kept.
+//! Random requests and responses through the whole cache, over a storage that flips bits.
 //!
-//! Runs for a moment with the other tests; `FUZZ_SECONDS=60 cargo test --test fuzz` for longer. The target works with
-//! any engine that bolero drives (`cargo bolero test` runs it under libFuzzer).
+//! Nothing panics. Whatever is served from the storage is what the origin sent for that URI and allowed to be stored.
+//!
+//! The test runs for two seconds, and longer with `FUZZ_SECONDS=60 cargo test --test fuzz`. It works with any engine
+//! that bolero drives (`cargo bolero test` runs it under libFuzzer).
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
@@ -26,9 +27,9 @@ use tower_response_cache::{CacheLayer, Clock, Outcome};
 use bytes_storage::BytesStorage;
 use input::Input;
 
-/// What the origin sent, by its body.
+/// The URI, status and fields of each response that the origin sent, by its body.
 type Sent = Arc<Mutex<HashMap<Bytes, (String, StatusCode, HeaderMap)>>>;
-/// What it will answer, the last first; `None`: it is down.
+/// The next answers of the origin, the last one first. `None` is an error.
 type Answers = Arc<Mutex<Vec<Option<Response<Full<Bytes>>>>>>;
 
 fn seconds() -> Duration {
@@ -76,7 +77,7 @@ async fn life(mut input: Input<'_>) {
         if input.one_in(16) {
             storage.damage(input.byte());
         }
-        // A background refresh or a second try takes more than one.
+        // A background refresh or a retry takes more than one answer.
         let prepared: Vec<_> = (0..3)
             .map(|_| {
                 number += 1;
@@ -105,14 +106,14 @@ async fn life(mut input: Input<'_>) {
 
 fn served(uri: &str, head: &http::response::Parts, body: &Bytes, sent: &Sent) {
     let sent = sent.lock().unwrap();
-    let (from, status, fields) = sent.get(body).expect("it was sent, and whole");
-    assert_eq!((from.as_str(), *status), (uri, head.status), "it is the answer to another request");
+    let (from, status, fields) = sent.get(body).expect("the origin sent this body, and it is whole");
+    assert_eq!((from.as_str(), *status), (uri, head.status), "the response to another request was served");
     for line in fields.get_all(header::CACHE_CONTROL) {
         for alone in ["no-store", "no-cache"] {
             assert!(!line.as_bytes().eq_ignore_ascii_case(alone.as_bytes()), "served despite {alone}");
         }
     }
-    // No 304 ever changes this one, so that it comes back as it went in.
+    // No 304 has this field, so that it must be served as it was sent.
     assert!(head.headers.get_all("x-as-sent").iter().eq(fields.get_all("x-as-sent")));
 }
 

@@ -1,4 +1,6 @@
-//! Properties that hold for any response: no panic, an age that never falls, and restrictions that only restrict.
+//! Properties that hold for any response.
+//!
+//! Nothing panics, the age of a stored response never decreases, and a further restriction never permits reuse.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::support::{Answer, Fixture, Origin, ReqBody};
 
 type Fields = Vec<(&'static str, Vec<u8>)>;
 
-/// Directives of responses, and of requests.
+/// Cache-Control directives of responses.
 const DIRECTIVES: [&str; 14] = [
     "max-age=5",
     "max-age=50",
@@ -44,7 +46,9 @@ fn request(fields: &Fields) -> Request<ReqBody> {
     request
 }
 
-/// Asks the same at several times, of an origin with one answer.
+/// Sends the request `first`, and then the request `then` after each pause.
+///
+/// The origin always sends the same response.
 fn ask(shared: bool, response: &Fields, first: &Fields, then: &Fields, pauses: &[u64]) -> Vec<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -64,7 +68,7 @@ fn ask(shared: bool, response: &Fields, first: &Fields, then: &Fields, pauses: &
     })
 }
 
-/// A response's fields, as origins send them.
+/// Generates fields of a response, as origins send them.
 fn response() -> impl Strategy<Value = Fields> {
     let line = prop_oneof![
         4 => select(&DIRECTIVES[..]).prop_map(|value| ("cache-control", value)),
@@ -121,7 +125,7 @@ proptest! {
     fn age_never_decreases_between_hits(sent in response(), pauses in prop::collection::vec(0_u64..10, 1..6)) {
         let mut last = None;
         for answer in ask(false, &sent, &vec![], &vec![], &pauses) {
-            // A response from the origin begins anew.
+            // The age starts anew with a response from the origin.
             last = if answer.status.is_hit() {
                 let age = answer.header("age").map(|age| age.parse::<u64>().unwrap());
                 prop_assert!(age.is_some() && age >= last, "{last:?}, then {age:?}");
@@ -140,8 +144,9 @@ proptest! {
         more in select(&["no-store", "no-cache", "private", "must-revalidate", "max-age=1"][..]),
         pause in 0_u64..70,
     ) {
-        // `private` restricts a shared cache. Where no max-age is, one would give a lifetime, not take from it;
-        // must-revalidate lets shared caches store more only for Authorization, which is not sent here.
+        // `private` restricts only a shared cache. If the response has no `max-age`, one would give it a lifetime
+        // instead of reducing it. `must-revalidate` lets a shared cache store more only with Authorization, which
+        // is not sent here.
         let limited = sent.iter().any(|(_, value)| value.starts_with(b"max-age"));
         prop_assume!((more != "private" || shared) && (more != "max-age=1" || limited));
         let before = ask(shared, &sent, &vec![], &vec![], &[pause]);

@@ -1,4 +1,4 @@
-//! Deleting, and giving another lifetime.
+//! Deleting responses, and changing their lifetimes.
 
 use futures_util::{FutureExt, TryStreamExt};
 use tower_response_cache::storage::{BoxStorage, Key, Kind, MemoryStorage, Record, Storage};
@@ -38,7 +38,7 @@ async fn delete_matching_removes_only_matching_entries() {
     }
 }
 
-/// A response whose body is still on its way is not stored yet, and not stored afterwards.
+/// A matching response whose body is still in transit is not stored afterwards.
 #[tokio::test]
 async fn delete_matching_covers_responses_in_transit() {
     for (storage, _folder) in stores().await {
@@ -54,7 +54,7 @@ async fn delete_matching_covers_responses_in_transit() {
     }
 }
 
-/// Tags and groups of a partitioned cache have another key.
+/// Tags and groups have another key in each partition.
 #[tokio::test]
 async fn across_partitions_invalidates_tags_and_groups() {
     let origin =
@@ -100,7 +100,7 @@ async fn deleting_first_variant_removes_all_variants() {
         assert_eq!(
             world.settled(in_language(SEVERAL, "de")).await.word(),
             "hit",
-            "its place can be written again"
+            "the variant can be stored again"
         );
         assert_eq!(world.handle().delete_matching(&with_tag("\"en\"")).await.unwrap(), 1);
         assert!(!world.handle().has(&in_language(SEVERAL, "fr")).await.unwrap());
@@ -169,7 +169,7 @@ async fn reset_expiry_overrides_response_lifetime() {
         assert_eq!(world.get(A).await.word(), "revalidated");
         world.layer.idle().await;
         world.clock.advance(61 * SECOND);
-        assert_eq!(world.get(A).await.word(), "revalidated", "the origin's word counts again");
+        assert_eq!(world.get(A).await.word(), "revalidated", "the origin's own lifetime applies again");
     }
 }
 
@@ -191,11 +191,11 @@ async fn reset_expiry_extends_and_shortens_chunk_retention() {
         assert_eq!((entry.expires_at(), entry.retain_until()), (Timestamp::NEVER, Timestamp::NEVER));
         assert_eq!(handle.reset_expiry(&everything(), SECOND).await.unwrap(), 1);
         world.clock.advance(8 * DAY * SECOND);
-        assert!(handle.delete_expired().await.unwrap() >= 3, "the chunks");
+        assert!(handle.delete_expired().await.unwrap() >= 3, "the chunks have expired");
         assert_eq!(
             handle.prune().await.unwrap(),
             1,
-            "the head was to be kept for ever, for whatever is found through it"
+            "the head is kept for ever until it is pruned, because variants may be found through it"
         );
         world.clock.advance(2 * 3600 * SECOND);
         assert_eq!(handle.delete_expired().await.unwrap(), 1);
@@ -205,13 +205,13 @@ async fn reset_expiry_extends_and_shortens_chunk_retention() {
 
 #[tokio::test]
 async fn shortened_lifetime_does_not_interrupt_readers() {
-    // Without a validator it is not kept for longer than it is fresh.
+    // Without a validator, a response is kept only while it is fresh.
     const LONG: &str = "http://example.com/long?loose=1&len=2000000&age=86400";
     for (storage, _folder) in stores().await {
         let world = world(&storage);
         for ttl in [Ttl::For(SECOND), Ttl::Revalidate] {
             world.fill(&[LONG]).await;
-            world.clock.advance(2 * 3600 * SECOND); // longer than readers are given
+            world.clock.advance(2 * 3600 * SECOND); // longer than the hour that readers of a replaced body have
             let under_way = world.send(get(LONG)).await;
             assert_eq!(world.handle().reset_expiry(&everything(), ttl).await.unwrap(), 1);
             world.clock.advance(2 * SECOND);

@@ -114,7 +114,7 @@ async fn copied_variant_brings_its_head() {
     assert_eq!(counts(&copied), [1, 4, 0, 0]);
     let target = world(&to);
     assert_eq!(target.ask(in_language(SEVERAL, "de")).await.word(), "hit");
-    // Where another head is, and it is newer, it cannot be found.
+    // The target has another, newer head. The variant could not be found through it, so the copy skips it.
     let other = memory();
     let rival = world(&other);
     rival.clock.advance(SECOND);
@@ -139,7 +139,7 @@ async fn copy_respects_target_group_invalidations() {
         (target.get("http://example.com/b").await.word(), target.get(A).await.word()),
         ("hit", "miss")
     );
-    // What its group is there makes it no other one.
+    // A response counts as unchanged although its group has another value in the target.
     let again = source.handle().copy_to(&to, &everything(), |_| {}).await.unwrap();
     assert_eq!((again.responses, again.unchanged, again.skipped), (0, 1, 1));
     target.handle().invalidate_tag("living").await.unwrap();

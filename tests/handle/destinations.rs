@@ -1,4 +1,6 @@
-//! Where copies go: how long they stay there, and stores that misbehave.
+//! Storages that a copy goes to.
+//!
+//! The tests cover how long copies are kept, storages that refuse records, hang or are slow, and concurrent writes.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ const DAY: u32 = 86_400;
 
 type Before = dyn Fn(&MemoryStorage, Key, &Record) -> Result<()> + Send + Sync;
 
-/// A storage that lists its keys the other way round, and does something before it takes a record.
+/// A memory storage that lists head records last, and runs a closure before each write.
 #[derive(Clone)]
 struct Scripted {
     inner: MemoryStorage,
@@ -206,7 +208,7 @@ async fn copy_removes_replaced_body_but_keeps_confirmed() {
     source.handle().delete_url(LASTING).await.unwrap();
     source.fill(&[LASTING]).await;
     copy().await;
-    assert_eq!(bodies().await.len(), 2, "for who reads the old one");
+    assert_eq!(bodies().await.len(), 2, "the old body is kept for its readers");
     later(3 * 3600);
     let last = bodies().await;
     assert!(last.len() == 1 && last != first);

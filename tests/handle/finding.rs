@@ -1,4 +1,4 @@
-//! What is stored for one request or URL.
+//! Finding what is stored for one request or URL.
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -34,7 +34,7 @@ async fn handle_reads_entries_without_asking_origin() {
             world.clock.advance(61 * SECOND);
         }
         assert_eq!(world.origin.count(), 2);
-        // Kept for a week, to be revalidated.
+        // A stale response is kept for a week, to be revalidated. By now it has expired.
         world.clock.advance(7 * 24 * 3600 * SECOND);
         assert!(!handle.has(&get(A)).await.unwrap() && handle.get_url(A).await.unwrap().is_none());
     }
@@ -72,7 +72,7 @@ async fn request_fields_select_variant() {
         }
         assert!(!handle.has(&in_language(URI, "fr")).await.unwrap());
         assert_eq!(handle.get_url(URI).await.unwrap().unwrap().headers()["etag"], "\"en\"", "the first");
-        assert_eq!(handle.delete(&in_language(URI, "fr")).await.unwrap(), 1, "whatever selects them");
+        assert_eq!(handle.delete(&in_language(URI, "fr")).await.unwrap(), 1, "deletes all variants");
         assert!(!handle.has(&in_language(URI, "en")).await.unwrap());
         assert!(!handle.has(&in_language(URI, "de")).await.unwrap());
     }
@@ -168,7 +168,7 @@ async fn deletion_reaches_every_cache_on_storage() {
 #[tokio::test]
 async fn fetch_in_progress_does_not_undo_deletion() {
     for (storage, _folder) in stores().await {
-        // The origin's own script deletes: the request is under way then.
+        // The origin deletes the entry while the request is in progress.
         let world = world(&storage);
         let handle = world.handle();
         let deleting = tower::service_fn(move |_: Request<ReqBody>| {

@@ -1,4 +1,4 @@
-//! What is listed, and what is not.
+//! Which entries the handle lists.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn entry_describes_stored_response() {
             entry.vary().iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             ["authorization", "cookie"]
         );
-        assert!(!format!("{entry:?}").contains("text/html\""), "no field's value is in its text form");
+        assert!(!format!("{entry:?}").contains("text/html\""), "the debug output contains no field values");
         let body = world.handle().read_entry(entry).await.unwrap().unwrap().into_body();
         assert_eq!(body.collect().await.unwrap().to_bytes().len(), 300_000);
         world.clock.advance(41 * SECOND);
@@ -161,7 +161,7 @@ async fn urls_are_unique_and_omit_old_variants() {
         assert_eq!((size.entries, size.responses), (2, 4));
         handle.delete_url(URI).await.unwrap();
         world.settled(in_language(URI, "en")).await;
-        assert_eq!(handle.size().await.unwrap().responses, 2, "the others were of another head");
+        assert_eq!(handle.size().await.unwrap().responses, 2, "variants of the deleted head do not count");
     }
 }
 
@@ -179,7 +179,7 @@ async fn handle_lists_own_partition_or_all() {
         assert_eq!(secret.listed(&everything()).await, ["/secret"]);
         let all = one.handle().across_partitions(true);
         assert_eq!(crate::listed(&all, &everything()).await, ["/one", "/plain", "/secret"]);
-        assert!(!all.has_url("http://example.com/plain").await.unwrap(), "a URL is this cache's");
+        assert!(!all.has_url("http://example.com/plain").await.unwrap(), "a URL names only own entries");
         let others = everything().url("example.com/plain");
         assert_eq!(all.delete_matching(&others).await.unwrap(), 1);
         assert_eq!(plain.get("http://example.com/plain").await.word(), "miss");
@@ -229,7 +229,7 @@ async fn hanging_listing_times_out() {
     let all = everything();
     let mut entries = std::pin::pin!(handle.entries(&all));
     assert_eq!(entries.try_next().await.unwrap_err().kind(), ErrorKind::Timeout);
-    assert!(entries.try_next().await.unwrap().is_none(), "nothing follows");
+    assert!(entries.try_next().await.unwrap().is_none(), "the listing ends after its error");
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn listing_many_entries_uses_little_memory() {
                 count.set(count.get() + 1);
             }
         });
-        // In memory, no step has to wait: it is one poll.
+        // The memory storage never waits, so the listing can be polled in a loop.
         let used = allocation_counter::measure(|| {
             use std::task::{Context, Waker};
             while listing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {}

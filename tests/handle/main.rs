@@ -1,4 +1,6 @@
-//! The hand on the cache: what it shows, what it changes, on a store in memory and on one in a file.
+//! `CacheHandle` on a memory storage and on a SQLite file.
+//!
+//! The tests cover what it lists, finds, changes and copies.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod changing;
@@ -27,7 +29,7 @@ use tower_response_cache::{CacheHandle, CacheLayerBuilder, EntryFilter, StoredEn
 const A: &str = "http://example.com/a";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Stores of two kinds, with what they live in.
+/// Returns a memory storage, and a SQLite storage with its temporary folder.
 async fn stores() -> Vec<(BoxStorage, Option<tempfile::TempDir>)> {
     vec![(BoxStorage::new(MemoryStorage::new()), None), in_a_file().await]
 }
@@ -38,8 +40,14 @@ async fn in_a_file() -> (BoxStorage, Option<tempfile::TempDir>) {
     (BoxStorage::new(file), Some(folder))
 }
 
-/// The query says what is answered: `status`, `len` of the body, `age` for which it is fresh, `vary`, `type`, `groups`;
-/// `loose`: without a validator; `control`: Cache-Control.
+/// Returns an origin whose response depends on the query of the URI.
+///
+/// - `status` sets the status code, 200 by default.
+/// - `len` sets the length of the body, 4 by default.
+/// - `age` sets `max-age`, 60 by default. `control` sets the whole Cache-Control field instead.
+/// - `vary` sets Vary. The entity tag is the value of the request's field with that name.
+/// - `type` sets Content-Type, and `groups` sets the group in Cache-Groups.
+/// - `loose` omits the entity tag.
 fn origin() -> Origin {
     Origin::new(|request| {
         let said = |name: &str| {
@@ -92,7 +100,9 @@ fn in_language(uri: &str, language: &str) -> Request<ReqBody> {
 }
 
 impl World {
-    /// A response whose body has begun: what ends it when it is dropped, and what reads it to its end.
+    /// Fetches a response and reads the first frame of its body.
+    ///
+    /// The returned sender ends the body when it is dropped. The returned future reads the body to its end.
     async fn begun(&self, uri: &str) -> (Sender<Bytes>, impl Future<Output = ()> + Send + use<>) {
         let (mut piece, body) = Channel::<Bytes, Infallible>::new(4);
         let body = std::sync::Arc::new(std::sync::Mutex::new(Some(body)));
@@ -108,7 +118,7 @@ impl World {
         (piece, async move { drop(body.collect().await.unwrap()) })
     }
 
-    /// Asks, and waits until the answer is stored.
+    /// Sends a GET for each URI, and waits until each response is stored.
     async fn fill(&self, uris: &[&str]) {
         for uri in uris {
             self.settled(support::get(uri)).await;
@@ -125,7 +135,7 @@ impl World {
         self.layer.handle()
     }
 
-    /// The paths and queries of what is listed, sorted.
+    /// Returns the URLs of the listed entries without `http://example.com`, sorted.
     async fn listed(&self, filter: &EntryFilter) -> Vec<String> {
         listed(&self.handle(), filter).await
     }

@@ -1,4 +1,4 @@
-//! Damage, and what nothing names.
+//! Damaged records, and records that no other record names.
 
 use futures_util::TryStreamExt;
 use tower_response_cache::storage::{BoxStorage, Key, Kind, Record, Storage};
@@ -18,7 +18,7 @@ async fn verified(world: &World) -> [u64; 5] {
     counts(&world.handle().verify(|_| {}).await.unwrap())
 }
 
-/// Everything is kept for ever.
+/// Returns a cache that keeps every response for ever.
 fn forever(storage: &BoxStorage) -> World {
     world_with(storage, |builder| builder.rules(Rules::new().rule(Rule::new().override_ttl(Ttl::Forever))))
 }
@@ -84,7 +84,7 @@ async fn prune_expires_unreferenced_records() {
         for language in ["en", "de", "fr"] {
             world.settled(in_language(SEVERAL, language)).await;
         }
-        // A head that goes, and nothing told what it names.
+        // Only the head is deleted, so its chunks are no longer named.
         let head = world.handle().get_url(LARGE).await.unwrap().unwrap().key();
         storage.delete(head).await.unwrap();
         world.handle().delete_url(SEVERAL).await.unwrap();
@@ -92,7 +92,7 @@ async fn prune_expires_unreferenced_records() {
         let parts = chunks(&storage).await.len() as u64;
         assert_eq!(verified(&world).await, [1, 4, 0, 0, parts + 2]);
         world.clock.advance(HOUR * SECOND);
-        assert_eq!(world.handle().delete_expired().await.unwrap(), 0, "the tombstone was written over");
+        assert_eq!(world.handle().delete_expired().await.unwrap(), 0, "the tombstone was overwritten");
         assert_eq!(world.handle().prune().await.unwrap(), parts + 2);
         assert_eq!((verified(&world).await[4], world.handle().prune().await.unwrap()), (0, 0));
         world.clock.advance((HOUR + 1) * SECOND);
@@ -113,7 +113,7 @@ async fn prune_expires_unreachable_head() {
         assert_eq!(world.handle().reset_expiry(&first, SECOND).await.unwrap(), 2);
         world.clock.advance(30 * 24 * HOUR * SECOND);
         world.handle().delete_expired().await.unwrap();
-        assert_eq!(storage.size().await.unwrap(), 3, "they were to be kept for ever");
+        assert_eq!(storage.size().await.unwrap(), 3, "the records were to be kept for ever");
         assert_eq!((verified(&world).await[4], world.handle().prune().await.unwrap()), (1, 1));
         world.clock.advance(2 * HOUR * SECOND);
         world.handle().delete_expired().await.unwrap();

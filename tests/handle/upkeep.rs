@@ -1,4 +1,4 @@
-//! Fetching ahead, and sweeping.
+//! Warming the cache, and sweeping expired records.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn sweeper_removes_expired_records_until_dropped() {
     assert_eq!(memory.size().await.unwrap(), 0);
     fill().await;
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(memory.size().await.unwrap(), 0, "again and again");
+    assert_eq!(memory.size().await.unwrap(), 0, "the sweeper runs again");
     assert!(sweeper.is_running());
     drop(sweeper);
     fill().await;
@@ -108,7 +108,7 @@ async fn sweeper_survives_failing_storage() {
     let sweeper = fixture.layer.handle().sweep_every(Duration::ZERO);
     tokio::time::sleep(SECOND).await;
     let failed = faulty.operations();
-    assert!((5..=10).contains(&failed), "{failed}: no more often than ten times a second");
+    assert!((5..=10).contains(&failed), "the storage was swept {failed} times in a second");
     faulty.set(Mode::Well);
     tokio::time::sleep(SECOND).await;
     assert!(sweeper.is_running() && faulty.operations() > failed);

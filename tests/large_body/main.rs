@@ -1,7 +1,8 @@
-//! A body of 256 MiB through SQLite: at once, in little memory, and whole.
+//! A body of 256 MiB that is served through SQLite.
 //!
-//! Each case runs in a process of its own, whose peak of memory is compared with that of one without a cache. This binary
-//! uses one storage only, because the code of others counts as memory too.
+//! It must start at once, need little memory and arrive complete. Each case runs in a process of its own. The test
+//! compares the peak memory of that process with that of one without a cache. This binary uses one storage only,
+//! because the code of others would count as memory too.
 #![cfg(feature = "sqlite")]
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
@@ -30,7 +31,7 @@ fn large_body_streams_with_bounded_memory() {
     for part in ["miss", "hit"] {
         let (peak, first) = measure(part, None);
         assert!(peak <= bare + 16 * 1024, "{part}: {} KiB more than without the cache", peak - bare);
-        // Not after the whole body, which takes much longer.
+        // The first byte must not wait for the whole body, which takes much longer.
         assert!(first < Duration::from_millis(100), "{part}: the first byte came after {first:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A body of 256 MiB through a layer, in a child process whose memory is measured.
+//! Sends a body of 256 MiB through a layer, and measures the memory of the process.
 
 use std::convert::Infallible;
 use std::process::Command;
@@ -14,12 +14,12 @@ use tower_response_cache::storage::Storage;
 
 const FRAME: usize = 64 * 1024;
 const FRAMES: usize = 4096;
-/// Names the part that a child process plays.
+/// The environment variable with the part that a child process plays.
 pub const PART: &str = "LARGE_BODY_PART";
-/// The address of its store, if that is on a server.
+/// The environment variable with the address of its storage, if that is on a server.
 pub const STORE: &str = "LARGE_BODY_STORE";
 
-/// Frames that are made one by one, each with its number in it.
+/// Returns a body whose frames are created one by one and begin with their number.
 fn body() -> UnsyncBoxBody<Bytes, Infallible> {
     let frames = (0..FRAMES).map(|number| {
         let mut frame = vec![number as u8; FRAME];
@@ -29,7 +29,9 @@ fn body() -> UnsyncBoxBody<Bytes, Infallible> {
     StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
 }
 
-/// Reads it all and checks each byte; says when the first one came.
+/// Reads a body and returns the time until its first byte.
+///
+/// Asserts the length, and checks the number and the last byte of the frames.
 async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration {
     let began = Instant::now();
     let mut first = None;
@@ -38,7 +40,7 @@ async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration
     while let Some(frame) = body.frame().await {
         let data = frame.unwrap().into_data().unwrap();
         first.get_or_insert_with(|| began.elapsed());
-        // The number is at the beginning of each frame, and its last byte everywhere else.
+        // Each frame begins with its number. All other bytes are the number's last byte.
         let mut rest = &data[..];
         while !rest.is_empty() {
             let (number, within) = (at / FRAME, at % FRAME);
@@ -55,14 +57,16 @@ async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration
     first.unwrap()
 }
 
-/// The most memory that this process has had, in KiB.
+/// Returns the peak memory of this process in KiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Plays a part, and says what it took.
+/// Plays a part, and prints the peak memory and the time until the first byte.
+///
+/// The time is that of the first request, also in the part `hit`.
 pub async fn play<S: Storage>(part: &str, builder: impl AsyncFnOnce() -> CacheLayerBuilder<S>) {
     let first = if part == "bare" {
         read(service_fn(origin).oneshot(ask()).await.unwrap().into_body()).await
@@ -83,17 +87,19 @@ fn ask() -> Request<Empty<Bytes>> {
 async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Duration {
     let layer = builder.build().unwrap();
     let service = layer.layer(service_fn(origin));
-    let first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
+    let mut first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
     if part == "hit" {
         let hit = service.oneshot(ask()).await.unwrap();
         assert!(hit.body().status().unwrap().is_hit());
-        read(hit.into_body()).await;
+        first = read(hit.into_body()).await;
     }
     layer.idle().await;
     first
 }
 
-/// Plays a part in another process of this binary: the peak in KiB, and when the first byte came.
+/// Plays a part in another process of this binary.
+///
+/// Returns its peak memory in KiB and the time until the first byte.
 pub fn measure(part: &str, store: Option<&str>) -> (u64, Duration) {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["child", "--exact", "--nocapture"]).env(PART, part).envs(store.map(|store| (STORE, store)));

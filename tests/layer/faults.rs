@@ -1,4 +1,6 @@
-//! Storages that fail, hang or return damaged records: no request fails or stalls, and no invalidation is lost.
+//! Storages that fail, hang or return damaged records.
+//!
+//! No request fails or stalls because of them, and no invalidation is lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,7 +57,7 @@ async fn hung_storage_is_skipped_after_timeouts() {
     for _ in 0..100 {
         assert_eq!(cache.get(A).await.body, "version 0");
     }
-    // The breaker is open, so that most requests neither call the storage nor wait for it.
+    // The breaker is open, so most requests neither call the storage nor wait for it.
     assert!(began.elapsed() <= Duration::from_secs(5));
     assert!(storage.operations() < 20, "{}", storage.operations());
 }
@@ -94,7 +96,7 @@ async fn full_storage_serves_hits_and_deletes_invalidated_responses() {
     }
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.body, "version 1");
-    // There is no room for a tombstone, so the response is deleted: other processes must not find it either.
+    // There is no room for a tombstone, so the response is deleted. Other processes must not find it either.
     assert_eq!(storage.inner.size().await.unwrap(), 0);
     storage.set(Mode::Well);
     cache.clock.advance(Duration::from_secs(3));
@@ -165,8 +167,9 @@ async fn pending_invalidation_is_written_without_request() {
     assert_eq!(other.get(A).await.status.outcome(), Outcome::Miss(MissReason::Invalidated));
 }
 
-/// An in-flight write is forgotten when its task is dropped with the runtime. Otherwise its body would stay in memory and
-/// be served although the storage has no record of it.
+/// An in-flight write is forgotten when its task is dropped with the runtime.
+///
+/// Otherwise its body would stay in memory and be served although the storage has no record of it.
 #[test]
 fn in_flight_writes_end_with_their_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -196,7 +199,9 @@ fn in_flight_writes_end_with_their_runtime() {
     }
 }
 
-/// Otherwise synchronous programs create a runtime for each call.
+/// A synchronous program may create a runtime for each call.
+///
+/// A later request writes the pending invalidation in its own runtime.
 #[test]
 fn pending_invalidation_outlives_its_runtime() {
     const B: &str = "http://example.com/b";
@@ -259,7 +264,7 @@ async fn overflowing_invalidations_prevent_storing_earlier_fetch() {
     storage.set(Mode::FailingWrites);
     mock.advance(Duration::from_secs(1));
     ask(post()).await;
-    // One more than the limit: all pending invalidations of this origin are dropped, with the one above.
+    // This is one more than the limit. All pending invalidations of this origin are dropped, including the one above.
     for number in 0..10_000 {
         let uri = format!("http://example.com/{number}");
         ask(Request::post(uri).body(Full::default()).unwrap()).await;
@@ -268,7 +273,7 @@ async fn overflowing_invalidations_prevent_storing_earlier_fetch() {
     mock.advance(Duration::from_secs(5));
     gate.add_permits(2);
     assert_eq!(fetch.await.unwrap().word(), "miss");
-    assert_eq!(ask(get(A)).await.word(), "miss", "it was fetched before the invalidation");
+    assert_eq!(ask(get(A)).await.word(), "miss", "the first fetch began before the invalidation");
     assert_eq!(ask(get(A)).await.word(), "hit");
 }
 
@@ -293,7 +298,7 @@ async fn damaged_record_is_a_miss() {
         let answer = cache.get(A).await;
         assert_eq!((answer.word(), &answer.body[..]), ("miss", &b"0123456789"[..]), "cut at {len}");
     }
-    // Changed at any byte: decoding the bytes of a record fails.
+    // A record with any byte changed fails to decode.
     let whole = record.to_bytes();
     for at in 0..whole.len() {
         let mut bytes = whole.to_vec();
@@ -305,7 +310,9 @@ async fn damaged_record_is_a_miss() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// A large body in four chunks of four bytes.
+/// Stores a body in four chunks of four bytes.
+///
+/// Returns the cache, its storage and the keys of the chunks.
 async fn chunked() -> (Fixture, MemoryStorage, Vec<Key>) {
     let storage = MemoryStorage::new();
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
@@ -378,7 +385,7 @@ async fn revalidated_missing_body_is_fetched_unconditionally() {
     assert_eq!(cache.origin.count(), 3);
 }
 
-/// A memory storage whose writes run one after another and take a while each; reads answer at once.
+/// A memory storage whose writes run one after another and each take a while. Reads answer at once.
 #[derive(Clone)]
 struct Slow {
     inner: MemoryStorage,
@@ -454,13 +461,13 @@ async fn burst_of_misses_keeps_hits_working() {
                 assert_eq!(miss.await.unwrap(), "miss");
             }
         }
-        // The number of waiting writes is bounded, and requests do not wait for late ones.
+        // The number of waiting writes is bounded, and requests do not wait for late writes.
         let most = storage.most.load(Ordering::SeqCst);
-        assert!(most <= 520, "{most} writes wait, of {takes:?} each");
+        assert!(most <= 520, "{most} writes of {takes:?} waited at once");
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0);
         if takes < Duration::from_secs(1) {
-            // The breaker of writes is open for two seconds of it.
+            // The breaker for writes is open for two seconds of the test.
             assert!(statistics.stored() > 5, "{statistics}");
         }
         if takes == Duration::from_millis(1) {
@@ -479,7 +486,7 @@ async fn hung_writes_keep_invalidations_and_hits() {
         cache.get(&format!("http://example.com/{number}")).await;
         assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
     }
-    // The breaker of writes is open, and the invalidation is kept as pending.
+    // The breaker for writes is open, so the invalidation stays pending.
     cache.ask(post()).await;
     assert_eq!(cache.get(A).await.body, "version 1");
     assert_eq!(cache.get("http://example.com/b").await.word(), "hit");
@@ -537,7 +544,7 @@ async fn concurrent_misses_bound_waiting_writes() {
     assert!(shed > 9000, "{shed} responses were not stored because the storage was busy");
     assert!(storage.most.load(SeqCst) <= 520, "{} writes waited", storage.most.load(SeqCst));
     assert_eq!(cache.origin.count(), 10_001);
-    // Afterwards it stores again.
+    // Afterwards the cache stores responses again.
     tokio::time::sleep(Duration::from_secs(60)).await;
     cache.clock.advance(Duration::from_secs(60));
     cache.get("http://example.com/later").await;
@@ -662,12 +669,12 @@ async fn failing_chunk_writes_leave_small_bodies_storable() {
         let statistics = cache.layer.statistics();
         assert_eq!(statistics.superseded(), 0, "{statistics}");
         assert!(statistics.storage_failures() >= 20, "{statistics}");
-        // Responses fetched while the breaker is open are not stored; most of the others are.
+        // Responses fetched while the breaker is open are not stored. Most others are.
         assert!(statistics.stored() >= 10, "{statistics}");
     }
 }
 
-/// A memory storage whose writes hang for all entries but `entry`, once that is set.
+/// A memory storage whose writes hang for all entries but `entry`, once `entry` is set.
 #[derive(Clone)]
 struct OneEntry {
     inner: MemoryStorage,
@@ -687,7 +694,7 @@ impl Storage for OneEntry {
 
 #[tokio::test(start_paused = true)]
 async fn missing_body_is_not_freshened_during_writes() {
-    // The chunks outlive the first lifetime; for the second one, their expiry has to be extended.
+    // After 100 seconds the chunks are kept long enough. After three days their expiry has to be extended.
     for seconds in [100, 3 * 24 * 60 * 60] {
         let storage = OneEntry { inner: MemoryStorage::new(), entry: Arc::default() };
         let origin = Origin::new(|request| match request.headers().contains_key("if-none-match") {
@@ -768,7 +775,7 @@ async fn unreadable_entry_does_not_block_invalidations() {
     }
 }
 
-/// A memory storage that panics, when an operation is called or when its future is polled.
+/// A memory storage that panics when an operation is called or polled.
 #[derive(Clone)]
 struct Panicking {
     inner: MemoryStorage,
@@ -778,7 +785,7 @@ struct Panicking {
 }
 
 impl Panicking {
-    /// Panics now, or returns a future that panics when the operation is polled.
+    /// Panics at once, or returns a future that panics if the operation has to fail.
     fn panic_when_due(&self) -> impl Future<Output = ()> + Send + use<> {
         let one_less = |left: usize| left.checked_sub(1);
         let panics = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err();

@@ -152,7 +152,7 @@ async fn shared_cache_stores_only_shareable_responses() {
         ("max-age:60", false, true),
         ("private+max-age:60", false, false),
         ("max-age:60+no-store", false, false),
-        ("max-age:60", true, true), // stored already by the anonymous request above
+        ("max-age:60", true, true), // already stored by the request without Authorization above
         ("max-age:61", true, false),
         ("s-maxage:60", true, true),
         ("public+max-age:60", true, true),
@@ -318,7 +318,9 @@ async fn unsupported_requests_bypass_the_cache() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// A hit is a ready future, anything else a boxed one. Polled again after completion, both panic rather than hang.
+/// A hit is a ready future, and any other response comes from a boxed one.
+///
+/// Both panic rather than hang when they are polled again after completion.
 #[tokio::test]
 async fn future_polled_after_completion_panics() {
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "hello"));
@@ -332,16 +334,16 @@ async fn future_polled_after_completion_panics() {
     }
 }
 
-/// Stands for the extension that hyper adds to a message for an upgrade.
+/// A stand-in for the extension that hyper adds to a message for an upgrade.
 #[derive(Clone, Debug, PartialEq)]
 struct OnUpgrade(u8);
 
-/// curl --http2 sends `Upgrade: h2c` with each request in clear text.
+/// `curl --http2` sends `Upgrade: h2c` with each request in clear text.
 #[tokio::test]
 async fn unsafe_upgrade_is_forwarded_unchanged_and_invalidates() {
     for code in [200, 101, 500] {
         let origin = Origin::new(move |request| {
-            // Claims that the response to the POST is the representation that a GET would return.
+            // Content-Location claims that the response is the one that a GET of `/a` would return.
             let location = ("content-location", "/a");
             let mut answer =
                 response(&[("cache-control", "max-age=60"), location], request.method().as_str().to_owned());
@@ -370,7 +372,9 @@ async fn unsafe_upgrade_is_forwarded_unchanged_and_invalidates() {
     }
 }
 
-/// RFC 9211 §2.5: `stored` states a fact, and a body may still fail after the head was sent.
+/// The parameter `stored` states a fact (RFC 9211 §2.5).
+///
+/// A body may still fail after its head was sent.
 #[tokio::test]
 async fn status_field_says_stored_only_when_stored() {
     let origin = Origin::new(|request| {

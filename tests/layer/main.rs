@@ -1,4 +1,6 @@
-//! A request's path through the layer: hits and misses, bodies that stream, storages that fail, and layers around it.
+//! Single requests through the layer.
+//!
+//! The tests cover hits and misses, streamed bodies, failing storages, and other layers around the cache.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[path = "../support/mod.rs"]

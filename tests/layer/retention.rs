@@ -1,5 +1,6 @@
-//! How long the records of an entry are kept, and what that costs: a body that the origin confirms is not written again,
-//! and no chunk expires before the record that names it.
+//! How long the records of an entry are kept, and what keeping them costs.
+//!
+//! A body that the origin confirms is not written again, and no chunk expires before the record that names it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ const A: &str = "http://example.com/a";
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An origin that confirms its entity tag, with a body of this length.
+/// Returns an origin with a body of this length, which confirms its entity tag.
 fn confirming(len: usize, fields: &'static [(&'static str, &'static str)]) -> Origin {
     Origin::new(move |request| match has_tag(request, "\"1\"") {
         true => not_modified(fields),
@@ -95,7 +96,7 @@ async fn freshened_variant_rarely_extends_other_records() {
         assert!(matches!(written[..], [(Kind::Variant, ..1000)]), "{written:?}");
         moves += moved;
     }
-    assert!(moves <= 16, "{moves}"); // of the head, the index, the group and the chunk, in four days
+    assert!(moves <= 16, "{moves}"); // the head, the index, the group and the chunk, over four days
 }
 
 #[tokio::test]
@@ -140,7 +141,7 @@ async fn revalidated_variant_gets_its_own_chunk() {
     assert_eq!((hit.word(), hit.body.len()), ("hit", 20_000));
 }
 
-/// The current version and lifetime of the body at the origin, and how often it was sent whole.
+/// The origin's current version and lifetime, and how often it sent the whole body.
 #[derive(Default)]
 struct Truth {
     version: u64,
@@ -183,7 +184,7 @@ async fn chunks_outlive_records_that_name_them() {
                 }
             }
             let options = match changed {
-                // Otherwise the fresh old version would be served.
+                // Without `no-cache`, the old version would be served while it is fresh.
                 true => CacheOptions::new().mode(CacheMode::NoCache),
                 false => CacheOptions::new(),
             };
@@ -197,7 +198,7 @@ async fn chunks_outlive_records_that_name_them() {
             };
             let is_whole = request.method() == Method::GET && request.headers().is_empty();
             if expected > truth.lock().unwrap().sent {
-                request = get(A); // a part of a body that is not stored is not stored either
+                request = get(A); // a request for a part of an unstored body would store nothing
             }
             request.extensions_mut().insert(options);
             let answer = cache.ask(request).await;
@@ -213,7 +214,7 @@ async fn chunks_outlive_records_that_name_them() {
         }
         moves += storage.moved();
     }
-    // 4,500 requests in 18 years, of a body in four chunks.
+    // These are 4,500 requests in 18 years for a body of four chunks.
     assert!(moves < 4 * 2000, "{moves}");
 }
 

@@ -38,7 +38,7 @@ where
     (head.status, encoded, body.collect().await.unwrap().to_bytes(), status)
 }
 
-/// An origin that compresses where Accept-Encoding allows it.
+/// Returns an origin that compresses its response if Accept-Encoding permits it.
 fn compressing() -> impl Service<
     Request<ReqBody>,
     Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static>,
@@ -121,7 +121,7 @@ async fn redirects_followed_below_are_not_stored() {
     assert_eq!(ask(&service, get("http://example.com/new")).await.3.word(), "hit");
 }
 
-/// Retries after an error or a server error.
+/// A policy that retries after an inner error or a 5xx response.
 #[derive(Clone)]
 struct RetryErrors(usize);
 
@@ -183,7 +183,7 @@ async fn timeout_above_stores_nothing_and_blocks_nothing() {
         }
     });
     let layer = cache();
-    let shared = tower::buffer::Buffer::new(origin, 8); // one counter for all clones
+    let shared = tower::buffer::Buffer::new(origin, 8); // all clones share one counter
     let service = ServiceBuilder::new()
         .layer(TimeoutLayer::new(Duration::from_secs(1)))
         .layer(layer.clone())
@@ -210,7 +210,7 @@ async fn concurrency_limit_below_never_deadlocks() {
     let mut service =
         ServiceBuilder::new().layer(cache()).layer(ConcurrencyLimitLayer::new(1)).service(origin);
     for number in 0..5 {
-        // This service reserves the permit while a clone handles the request.
+        // A ready cache holds no inner permit, so a clone of it can use the only one.
         service.ready().await.unwrap();
         let other = service.clone();
         ask(&other, get(&format!("http://example.com/{number}"))).await;
@@ -218,7 +218,7 @@ async fn concurrency_limit_below_never_deadlocks() {
     }
 }
 
-/// Ready for one request, and never again.
+/// A service that is ready for its first request only.
 #[derive(Clone)]
 struct ReadyOnce {
     origin: Origin,

@@ -1,4 +1,6 @@
-//! Bodies while they are stored and served: each frame at once, and only whole bodies stored.
+//! Bodies while they are stored and served.
+//!
+//! Each frame is forwarded on arrival, and only complete bodies are stored.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -25,7 +27,7 @@ use crate::support::{Answer, Fixture, Origin, get, get_with, response};
 const A: &str = "http://example.com/a";
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// An origin that calls `body` for each response.
+/// Returns an origin that calls `body` for each response.
 fn origin(
     fields: &'static [(&'static str, &'static str)],
     mut body: impl FnMut() -> AnyBody + Clone,
@@ -139,7 +141,7 @@ async fn incomplete_body_is_not_stored() {
             }
         }
     }
-    // Dropped after the first frame.
+    // The body is dropped after its first frame.
     for chunk_bytes in [1, 1024] {
         let storage = MemoryStorage::new();
         let layer = CacheLayer::builder(storage.clone()).chunk_bytes(chunk_bytes).build().unwrap();
@@ -250,7 +252,9 @@ fn memory_storage_works_outside_a_runtime() {
     .expect("no future is pending");
 }
 
-/// Every step of the origin yields once, so that a request has many points at which it can be dropped.
+/// Drops the request after each number of polls from 0 to 199.
+///
+/// The origin yields once before it responds, so that the fetch is pending at least once.
 #[tokio::test]
 async fn request_dropped_at_any_await_leaves_cache_usable() {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -305,7 +309,9 @@ fn body_is_sync_and_unpin_like_inner_body() {
     check_send::<CacheBody<AnyBody>>();
 }
 
-/// Answers a read after two sleeps, like a driver whose futures must be polled several times.
+/// A memory storage that answers a read after two sleeps.
+///
+/// It stands for a driver whose futures must be polled several times.
 #[derive(Clone)]
 struct TwoSteps(MemoryStorage);
 
@@ -328,13 +334,13 @@ async fn paused_caller_causes_no_read_timeout() {
     let mut body = cache.send(get(A)).await.into_body();
     assert!(body.status().unwrap().is_hit());
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    // Longer than the timeout of a read. The reads of the next chunks have begun already.
+    // Longer than the timeout of a read. The reads of the next chunks have already begun.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let rest = body.collect().await.unwrap().to_bytes();
     assert_eq!(first.len() + rest.len(), 10_000);
 }
 
-/// Counts the reads of chunks.
+/// A memory storage that counts the reads of chunks.
 #[derive(Clone)]
 struct CountingChunks(MemoryStorage, Arc<AtomicUsize>);
 
@@ -357,7 +363,7 @@ async fn finishing_dropped_body_reads_no_chunks() {
     let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
     let body = Arc::new(std::sync::Mutex::new(Some(body)));
     let service = layer.layer(origin(&[("cache-control", "max-age=60")], move || {
-        body.lock().unwrap().take().expect("one fetch is enough").boxed_unsync()
+        body.lock().unwrap().take().expect("only one fetch is expected").boxed_unsync()
     }));
     let ask = async || service.clone().oneshot(get(A)).await.unwrap().into_body();
     let (mut fast, slow) = (ask().await, ask().await);

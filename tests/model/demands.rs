@@ -1,47 +1,56 @@
-//! What is demanded of the cache that it is known not to do, or was known not to do lately.
+//! Demands on the cache that it is known to violate, or has violated lately.
 
-/// Whether each is demanded.
+/// Which of the demands a run makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Demands {
-    /// A POST that asks for another protocol invalidates as any other does.
+    /// A POST with Upgrade invalidates as any other POST does.
     pub upgrades: bool,
-    /// In a shared cache, requests without credentials share a fetch, also after one with credentials.
+    /// In a shared cache, requests without credentials share a fetch, even after one with credentials.
     pub leaders_with_credentials: bool,
-    /// Callers may go away while a stored response is validated: no body is read for nobody.
+    /// No body is read without a caller.
+    ///
+    /// This also holds if callers leave while a stored response is validated.
     pub leaving_while_validating: bool,
-    /// A body may be longer than its Content-Length, under a transfer coding.
+    /// A body with a transfer coding may be longer than its Content-Length.
     pub contradicted_lengths: bool,
-    /// A request for only what is stored may meet a response that is served stale.
+    /// A request with `only-if-cached` may meet a response that is served stale.
     pub stale_for_only_if_cached: bool,
-    /// The runtime may go away, and another come.
+    /// The runtime may be dropped, and another one started.
     pub runtimes: bool,
-    /// A runtime may go away while a body is read to its end that its caller has dropped.
+    /// The runtime may be dropped while a task finishes a body whose caller is gone.
     pub finishing_at_shutdown: bool,
-    /// A request that comes while a new entry's place is being taken follows the fetch that it is taken for.
+    /// A request that arrives while a fetch reserves the key follows that fetch.
     pub strict_followers: bool,
-    /// A variant that was read to its end is found, also where the body of the entry's first one is still coming, or that one
-    /// has expired meanwhile.
+    /// A variant that was read to its end is found.
+    ///
+    /// It is found even if the body of the entry's first variant is still coming, or the first variant has expired.
     pub variants_beside: bool,
-    /// A caller may go away while its lease is being taken: none is left.
+    /// No lease is left if its caller goes away while it is acquired.
     pub leaving_with_leases: bool,
-    /// Requests that find a fetch whose response is stale by now, or came too slowly, share another one.
+    /// Requests share a new fetch if the current one is no use to them.
+    ///
+    /// Its response is stale by now, or comes too slowly.
     pub stale_flights: bool,
-    /// A request that carries out an invalidation which is under way ends nothing that comes after it.
+    /// A request that repeats an invalidation under way invalidates nothing that comes after it.
     pub doubled_tombstones: bool,
-    /// What is deleted by a filter while it comes is not found in this process either.
+    /// A response that a filter deletes while it arrives is not found.
+    ///
+    /// This holds within the process that deletes it too.
     pub deletions_by_filter: bool,
-    /// A body that a reader has begun comes to its end, also where what it is of is invalidated before it is stored.
+    /// A body can be read to its end once a reader has begun.
+    ///
+    /// This also holds if its response is invalidated before it is stored.
     pub bodies_on_their_way: bool,
-    /// A panic of the storage while it is listed is an error of the listing.
+    /// A listing returns an error if the storage panics during it.
     pub panics_in_listings: bool,
 }
 
-/// What is not demanded yet. Each of these breaks some seed in a few thousand.
+/// The demands that are not made yet. Each of these breaks some seed in a few thousand.
 const WITHOUT: &str = "leaving-while-validating,strict-followers,variants-beside,stale-flights,doubled-tombstones,\
                        deletions-by-filter";
 
 impl Demands {
-    /// All but what `MODEL_WITHOUT` names.
+    /// Returns all demands but those that `MODEL_WITHOUT` names.
     pub fn of_run() -> Self {
         let without = std::env::var("MODEL_WITHOUT").unwrap_or_else(|_| WITHOUT.to_owned());
         let is_demanded = |name: &str| !without.split(',').any(|left_out| left_out == name);

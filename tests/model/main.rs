@@ -1,48 +1,57 @@
-//! A cache beside a model of it, in random schedules.
+//! Compares the cache with a model of it, in random schedules.
 //!
-//! Each seed is one run of a cache: a setting (`run::Setup`) and a schedule of some hundred steps. The cache is the real
-//! one, over a storage (`storage`) and an origin (`support::upstream`) that do nothing before the schedule says so. There are no
-//! threads, and time passes only in a step, so that every run of a seed is the same.
+//! Each seed is one run: a setup (`run::Setup`) and a schedule of a few hundred steps. The cache is the real one. Its
+//! storage (`storage`) and its origin (`support::upstream`) do nothing until the schedule says so. There is one thread,
+//! and time passes only in a step, so a seed always runs in the same way.
 //!
 //! # Steps
-//! A step starts a request (GET, HEAD, a range, `max-age=0`, `no-cache`, `only-if-cached`, If-None-Match, POST, POST with
-//! Upgrade) or a deletion by hand; polls a caller, if it was woken; lets one spawned task go on; answers a call at the origin
-//! (another version, 304, 500, an error); sends a frame or the end of a body, or breaks it off; reads a frame; drops a caller
-//! or its body; lets time pass; or decides what becomes of an operation of the storage: it is done at once or told of later,
-//! in any order, it fails though it was done or was not, it panics, it never answers and is done long after. A step for which
-//! there is nothing to do is another one. In the end everything is answered, or all callers go away, or the runtime does and
-//! another comes; then the storage is well, and all must come to rest.
+//! A step does one of these things:
+//! - It starts a request (GET, HEAD, a range, `max-age=0`, `no-cache`, `only-if-cached`, If-None-Match, POST, POST with
+//!   Upgrade) or a deletion by the handle.
+//! - It polls a caller that was woken, or runs one spawned task.
+//! - It answers a request at the origin: with another version, 304, 500 or an error.
+//! - It sends a frame of a body or its end, or breaks the body off. It reads a frame.
+//! - It drops a caller or its body.
+//! - It advances the clock.
+//! - It decides about an operation of the storage. The operation is done and acknowledged, at once or later and in any
+//!   order; or it fails, done or not; or it panics; or it is never acknowledged, and done long afterwards.
+//!
+//! A step that is not possible is replaced by one that is. At the end either everything is answered, or all callers are
+//! dropped, or the runtime is dropped and another is started. From then on the storage works, and everything must come to
+//! rest.
 //!
 //! # The model
-//! `model` stores nothing. It keeps all that the origin ever said, with the moment of each, and all that was invalidated.
-//! From that it knows which answers are allowed, for the order of steps leaves a cache a choice, and which response must be
-//! found. It knows the rules of RFC 9111 for what the schedules use, and nothing of how the cache works.
+//! `model` stores nothing. It records all responses of the origin and all invalidations, each with its time. From these it
+//! computes which responses a request may get, since the order of steps leaves the cache a choice, and which stored
+//! response it must find. It contains the rules of RFC 9111 that the schedules use, and no knowledge of how the cache works.
 //!
 //! # What is checked
 //! After each step:
-//! - **What a caller gets** is the origin's word about this URI. It was not invalidated before the request began, is fresh or
-//!   may be stale, answers the fields that Vary names, and is no other user's. Status, Age and lengths fit.
-//! - **A body** is that of one version, byte for byte. It is whole, or ends in an error for which there is a cause.
-//! - **No fetch is needless**: what a caller has read to its end in this process is a hit, however late the storage is; and
-//!   of plain GETs for one key one at a time is fetched. This is left alone from the first fault of the storage on.
-//! - `only-if-cached` never reaches the origin; a service error is the origin's own.
+//! - **Responses.** A response is one that the origin gave for this URI. It was not invalidated before the request began. It
+//!   is fresh or may be served stale. It answers the fields that Vary names, and belongs to no other user. Status, Age and
+//!   lengths are right.
+//! - **Bodies.** A body is that of one version, byte for byte. It is complete, or ends in an error that has a cause.
+//! - **No needless fetch.** A response that a caller has read to its end in this process is a hit, however late the storage
+//!   is. Of plain GETs for one key at a time, one is fetched. From the first fault of the storage on, this is not checked.
+//! - **only-if-cached** never reaches the origin. A server error is the origin's own.
 //!
 //! At the end:
-//! - **Waiting is bounded**: every request ends; if a call or a body is held back, all that does not depend on it.
-//! - **Nothing is left**: no call or body for nobody, no task, flight, lease, record without end; a storage that is emptied
-//!   is not answered for by something in the process, and takes the next response.
+//! - **Bounded waiting.** Every request ends. If a request to the origin or a body is held back, everything that does not
+//!   depend on it ends.
+//! - **Nothing is left.** There is no request or body without a caller, and no task, flight, lease or record without an
+//!   expiry. After the storage is emptied, nothing in the process answers for it, and it takes the next response.
 //!
 //! # A seed that fails
-//! The test prints the seed, what is wrong, and what happened, with as few steps as it could find. These replay and look
-//! further:
-//! - `MODEL_SEED=x` lives this seed alone.
-//! - `MODEL_SEEDS=n` lives so many, from 0 or `MODEL_FIRST=x` on.
-//! - `MODEL_GOES_ON=1` tells all that fail, and not the first one alone.
-//! - `MODEL_TELLS=1` tells each seed before it is lived, for one that ends the process.
-//! - `MODEL_WITHOUT=a,b` demands all but these (`demands`), and `none` all there is. It makes other schedules of the same seeds.
+//! The test prints the seed, the violation and the steps, after removing as many steps as possible. These variables help:
+//! - `MODEL_SEED=x` runs this seed only.
+//! - `MODEL_SEEDS=n` runs `n` seeds, from 0 or from `MODEL_FIRST=x`.
+//! - `MODEL_GOES_ON=1` reports all seeds that fail, not only the first.
+//! - `MODEL_TELLS=1` prints each seed before its run, for a seed that ends the process.
+//! - `MODEL_WITHOUT=a,b` demands everything except these (see `demands`), and `none` demands everything. The same seed then
+//!   makes another schedule.
 //!
-//! Either the model or the cache is wrong. The model may be too strict where the cache has a choice: then widen the rule, as
-//! narrowly as that can be said.
+//! Either the model or the cache is wrong. The model may be too strict where the cache has a choice. Then its rule is
+//! relaxed, as narrowly as possible.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod demands;
@@ -67,7 +76,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
-/// Leaves out steps for as long as the same rule is broken without them.
+/// Removes steps for as long as the remaining ones violate the same rule.
 fn shorten(setup: &Setup, steps: &[Step], demands: Demands, rule: &str) -> Vec<Step> {
     let mut steps = live(setup, steps, demands, false).taken;
     let mut size = steps.len().div_ceil(2);
@@ -89,7 +98,7 @@ fn shorten(setup: &Setup, steps: &[Step], demands: Demands, rule: &str) -> Vec<S
     steps
 }
 
-/// Describes a failure: the seed, the violated rule, and the shortest trace.
+/// Describes a failure by its seed, the violated rule and the shortest trace.
 fn report(seed: u64, setup: &Setup, steps: &[Step], demands: Demands, found: &Violation) -> String {
     let all = steps.len();
     let steps = shorten(setup, steps, demands, found.rule);
@@ -99,8 +108,10 @@ fn report(seed: u64, setup: &Setup, steps: &[Step], demands: Demands, found: &Vi
     format!("MODEL_SEED={seed}: {}: {text}\n{count} of {all} steps:\n{trace}", found.rule)
 }
 
-/// Runs one seed at a time: all storages of a process share the locks on keys, and a run in another thread could hold one.
-/// The panics of scripted storages are intended, and not printed.
+/// Keeps other tests of this binary from running meanwhile.
+///
+/// All storages of a process share the locks on keys, and a run in another thread could hold one. The panics of
+/// scripted storages are intended, and not printed.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     static ONCE: Once = Once::new();
@@ -137,7 +148,7 @@ fn cache_does_what_the_model_allows() {
             failed += 1;
         }
     }
-    assert_eq!(failed, 0, "of {count} seeds");
+    assert_eq!(failed, 0, "{failed} of {count} seeds fail");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! The small cache that is obviously right: what the origin said, what was invalidated, and what may be answered from that.
+//! The model of the cache.
 //!
-//! It keeps everything for ever and compares by brute force. It stores nothing: instead of one answer, it knows which
-//! answers are allowed, for the order of events leaves the cache a choice.
+//! It records every response of the origin and every invalidation for ever, and compares by brute force. Instead of one
+//! answer, it computes which answers are allowed, because the order of events leaves the cache a choice.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use tower_response_cache::{StaleReason, Timestamp};
 
 use super::demands::Demands;
 
-/// A step of the schedule, and the clock then.
+/// A step of the schedule, and the time of the clock in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     pub step: u64,
-    /// Milliseconds.
+    /// In milliseconds.
     pub time: u64,
 }
 
@@ -24,10 +24,10 @@ impl Moment {
     }
 }
 
-/// What the origin says about caches.
+/// The Cache-Control directives of a response.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Control {
-    /// Seconds.
+    /// In seconds.
     pub max_age: Option<u64>,
     pub stale_while_revalidate: u64,
     pub no_store: bool,
@@ -56,7 +56,7 @@ impl Control {
     }
 }
 
-/// What a request asks for, beside its URI.
+/// What a request asks for, besides its URI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     pub is_head: bool,
@@ -66,7 +66,7 @@ pub struct Wish {
     pub max_age_zero: bool,
     pub no_cache: bool,
     pub only_if_cached: bool,
-    /// Its own If-None-Match names this version.
+    /// The version that its own If-None-Match names.
     pub has_version: Option<usize>,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Wish {
 }
 
 impl Wish {
-    /// A GET that says nothing about caches.
+    /// Returns whether this is a GET with none of these fields.
     fn is_plain(&self) -> bool {
         *self == Self::default()
     }
@@ -101,33 +101,37 @@ pub struct Asked {
     pub user: Option<u8>,
     pub wish: Wish,
     pub began: Moment,
-    /// When it was answered, or its caller was dropped.
+    /// The moment at which it was answered, or its caller was dropped.
     pub over: Option<Moment>,
 }
 
-/// What the origin once was: each of its responses with a body is another.
+/// A version of a resource at the origin.
+///
+/// Each response that confirms no earlier version is a new one.
 #[derive(Clone, Debug)]
 pub struct Version {
     pub uri: usize,
     pub status: u16,
     pub body: Vec<u8>,
     pub has_tag: bool,
-    /// The Content-Length that was announced.
+    /// The announced Content-Length.
     pub len: Option<usize>,
-    /// Content-Length contradicts the body, which has a transfer coding.
+    /// Whether Content-Length contradicts the body, which then has a transfer coding.
     pub is_contradicted: bool,
-    /// Its body broke off.
+    /// Whether its body broke off.
     pub is_broken: bool,
     pub lang: u8,
     pub user: Option<u8>,
 }
 
-/// The origin's word about a version: the response itself, a 304, or the response to a HEAD.
+/// A response of the origin about a version.
+///
+/// It brings the version itself, or is a 304 or the response to a HEAD.
 #[derive(Clone, Debug)]
 pub struct Contact {
     pub version: usize,
     pub uri: usize,
-    /// The request that went out for it.
+    /// The number of the request that was forwarded for it.
     pub owner: usize,
     pub lang: u8,
     pub user: Option<u8>,
@@ -136,15 +140,17 @@ pub struct Contact {
     pub answered: Moment,
     pub is_get: bool,
     pub is_part: bool,
-    /// Others could follow its request.
+    /// Whether other requests could follow its fetch.
     pub is_led: bool,
-    /// It confirmed a version from before.
+    /// Whether it confirmed an earlier version.
     pub is_confirmed: bool,
-    /// It was fetched in the background, after its request had been answered.
+    /// Whether it was, or may have been, fetched in the background.
     pub is_refresh: bool,
-    /// The cache is known to have seen it.
+    /// The moment at which a caller first got it. The cache has seen it by then.
     pub received: Option<Moment>,
-    /// When the first caller had read it to its end, or its body broke off or was given up.
+    /// The moment at which its body ended.
+    ///
+    /// The first caller had read it to its end, or it broke off, or the cache dropped it.
     pub whole: Option<Moment>,
 }
 
@@ -155,27 +161,29 @@ pub struct Called {
     pub owner: usize,
     pub began: Moment,
     pub is_post: bool,
-    /// Others may follow it.
+    /// Whether other requests may follow it.
     pub is_led: bool,
     pub answered: Option<Moment>,
     pub contact: Option<usize>,
-    /// Its caller has gone before the answer.
+    /// Whether the cache dropped it before the answer.
     pub is_dropped: bool,
 }
 
-/// Something that ends what is stored of a URI.
+/// An event that invalidates, or may invalidate, what is stored for a URI.
 #[derive(Clone, Debug)]
 pub struct Invalidation {
     pub uri: usize,
     pub began: Moment,
     pub completed: Option<Moment>,
-    /// Its caller has gone: it may be carried out at any time.
+    /// Whether it may still be carried out at any time.
+    ///
+    /// Its caller has gone, or it was not carried out completely.
     pub is_abandoned: bool,
-    /// It ends everything from before, whatever that is.
+    /// Whether no response from before it may be served after it.
     pub is_certain: bool,
 }
 
-/// A response that a caller has read to its end, and that must be found from now on.
+/// A response that was read to its end, and must be found from then on.
 #[derive(Clone, Debug)]
 struct Settled {
     uri: usize,
@@ -183,7 +191,7 @@ struct Settled {
     since: Moment,
 }
 
-/// Something that may have changed what is stored of a URI.
+/// An event that may have changed what is stored for a URI.
 #[derive(Clone, Copy, Debug)]
 struct Event {
     uri: usize,
@@ -208,9 +216,9 @@ pub fn violation<T>(rule: &'static str, text: impl Into<String>) -> Result<T, Vi
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub is_shared: bool,
-    /// For how many seconds a stale response stands in for an origin that fails.
+    /// The seconds for which a stale response may be served if the origin fails.
     pub stale_if_error: u64,
-    /// Vary names the language, for these URIs.
+    /// Whether Vary names the language, for each URI.
     pub varies: [bool; 3],
     pub demands: Demands,
 }
@@ -225,18 +233,21 @@ pub struct Model {
     pub invalidations: Vec<Invalidation>,
     settled: Vec<Settled>,
     events: Vec<Event>,
-    /// The storage has failed, or forgot something: what must be found is not known any more.
+    /// Whether the storage may have failed or lost something. What must be found is not known any more.
     pub is_faulty: bool,
-    /// For these URIs nobody need wait for another's fetch, without and with credentials: the last response was for its
-    /// caller alone.
+    /// Whether requests for each URI, without and with credentials, need not wait for another's fetch.
+    ///
+    /// They need not after a response that was for its own caller only.
     alone: [[bool; 2]; 3],
-    /// The last time that a fetch of a URI failed, was given up, or brought what cannot be shared.
+    /// The last step in which a fetch of each URI could not be shared.
+    ///
+    /// It failed, was dropped, or brought a response for its own caller only.
     parted: [u64; 3],
 }
 
-/// Long bodies are several chunks of so many bytes.
+/// The length of a chunk in bytes. Long bodies have several chunks.
 pub const CHUNK: usize = 8;
-/// How long a request waits for the fetch of another.
+/// The time in milliseconds that a request waits for the fetch of another.
 const PATIENCE: u64 = 10_000;
 
 impl Model {
@@ -256,7 +267,7 @@ impl Model {
         }
     }
 
-    /// Whether a response to this request may be stored at all.
+    /// Returns whether the response may be stored at all.
     fn is_storable(&self, contact: &Contact) -> bool {
         let (control, version) = (contact.control, &self.versions[contact.version]);
         let may_be_kept = !control.no_store
@@ -265,12 +276,14 @@ impl Model {
         version.status == 200 && !contact.is_part && may_be_kept && is_of_use
     }
 
-    /// Whether it is not one user's alone, in a shared cache (RFC 9111 §3.5).
+    /// Returns whether a shared cache may store the response despite credentials (RFC 9111 §3.5).
     fn is_for_others(&self, contact: &Contact) -> bool {
         contact.user.is_none() || contact.control.public || contact.control.must_revalidate
     }
 
-    /// Whether nothing but its request's credentials keeps a response from others, which says nothing of the requests without.
+    /// Returns whether only the credentials of its request keep a response from others.
+    ///
+    /// Such a response says nothing about requests without credentials.
     fn is_for_credentials(&self, contact: &Contact) -> bool {
         let without = Contact { user: None, ..contact.clone() };
         self.setting.demands.leaders_with_credentials
@@ -280,7 +293,7 @@ impl Model {
             && contact.is_get
     }
 
-    /// Whether it answers others without being validated.
+    /// Returns whether the response answers other requests without validation.
     fn is_usable(&self, contact: &Contact) -> bool {
         let control = contact.control;
         let lifetime = 1000 * control.max_age.unwrap_or_default();
@@ -288,20 +301,20 @@ impl Model {
         self.is_storable(contact) && is_fresh && !control.no_cache
     }
 
-    /// Whether a request's own fields select what came for another request (RFC 9111 §4.1).
+    /// Returns whether a request's fields select the response to another one (RFC 9111 §4.1).
     fn selects(&self, uri: usize, (lang, user): (u8, Option<u8>), contact: &Contact) -> bool {
         (!self.setting.varies[uri] || lang == contact.lang)
             && (self.setting.is_shared || user == contact.user)
     }
 
-    // --- what happens ---------------------------------------------------------------------------------------------------
+    // --- events ------------------------------------------------------------------------------------------------------
 
-    /// A request has reached the origin: it must not have been needless.
+    /// Records a call that has reached the origin, and checks that it was needed.
     pub fn arrives(&mut self, mut called: Called) -> Checked {
         let asked = self.requests[called.owner].clone();
         let has_parted =
             self.parted[called.uri] >= asked.began.step || self.is_parting(called.uri, asked.began.step);
-        // One that finds a fetch which is of no use goes by itself.
+        // A request that finds a fetch of no use to it fetches by itself.
         let has_missed = !self.setting.demands.stale_flights
             && self.has_stale_flight(called.uri, asked.began.step, called.began);
         called.is_led = asked.wish.is_plain() && !self.is_alone(&asked) && !has_parted && !has_missed;
@@ -320,15 +333,15 @@ impl Model {
                 format!("request {owner} goes to the origin, though contact {found} was read to its end");
             return violation("a needless fetch", text);
         }
-        // What each use has to validate is validated by each.
+        // A response with no-cache is validated by every request that uses it.
         if self.contacts.iter().any(|one| one.uri == asked.uri && one.control.no_cache) {
             return Ok(());
         }
-        // A background refresh has its own rules.
+        // Background refreshes have rules of their own.
         if self.is_faulty || asked.over.is_some() || !asked.wish.is_plain() || self.is_alone(asked) {
             return Ok(());
         }
-        // What came for credentials, where nothing else did, is nothing to those who have none.
+        // If all responses so far were for requests with credentials only, they do not matter to requests without.
         let is_nothing = |contact: usize| {
             let mut all = self.contacts.iter().filter(|one| one.uri == asked.uri);
             asked.user.is_none()
@@ -356,7 +369,7 @@ impl Model {
                         && event.contact != other.contact
                         && !event.contact.is_some_and(is_nothing)
                 });
-            // A fetch that is waited for so long by anybody is followed no more.
+            // A fetch that some request has waited for this long gets no more followers.
             let waited = called.began.time - of.began.time.min(asked.began.time);
             if waited < PATIENCE && is_alike && !is_disturbed && self.is_coming(other, asked, called.began) {
                 let text = format!("request {owner} fetches what request {} fetches already", other.owner);
@@ -366,8 +379,10 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a call waits for its answer, or its response is on its way and was there when this request began: it can be
-    /// read from its beginning.
+    /// Returns whether a request can share the response to another request's call.
+    ///
+    /// It can if the call is unanswered. It also can if the response began before this request and is still coming,
+    /// because its body can then be read from its beginning.
     fn is_coming(&self, call: &Called, asked: &Asked, now: Moment) -> bool {
         let Some(answered) = call.answered else { return true };
         let Some(contact) = call.contact.map(|contact| &self.contacts[contact]) else { return false };
@@ -378,18 +393,22 @@ impl Model {
             && now.time < contact.began.time + 1000 * contact.control.max_age.unwrap_or_default()
     }
 
-    /// Whether a request waits for no other's fetch.
+    /// Returns whether a request need not wait for another's fetch.
     fn is_alone(&self, asked: &Asked) -> bool {
         self.alone[asked.uri][usize::from(asked.user.is_some())]
     }
 
-    /// Whether a response is still coming that nobody follows: it may take the place before those who do.
+    /// Returns whether a response that no request may follow was still coming at that step.
+    ///
+    /// It may be stored before a response that requests share.
     fn has_unled(&self, uri: usize, step: u64) -> bool {
         let is_coming = |one: &Contact| one.whole.is_none_or(|whole| whole.step >= step);
         self.contacts.iter().any(|one| one.uri == uri && !one.is_led && is_coming(one))
     }
 
-    /// Whether a response became stale between two moments: one who looked before saw something else than one who looked after.
+    /// Returns whether a response became stale between two times.
+    ///
+    /// A lookup before that saw something else than a lookup after it.
     fn has_ended(&self, uri: usize, from: u64, to: u64) -> bool {
         self.contacts.iter().any(|one| {
             let end = one.began.time + 1000 * one.control.max_age.unwrap_or_default();
@@ -397,7 +416,9 @@ impl Model {
         })
     }
 
-    /// Whether those who follow a fetch may still learn that it failed, or is for its caller alone.
+    /// Returns whether followers may have learned since a step that they cannot share a fetch.
+    ///
+    /// The fetch failed, or its response is for its own caller only.
     fn is_parting(&self, uri: usize, step: u64) -> bool {
         self.calls.iter().any(|call| {
             let is_shared = call.contact.is_some_and(|contact| {
@@ -412,7 +433,9 @@ impl Model {
         })
     }
 
-    /// Whether a response is still coming that is stale by now.
+    /// Returns whether a response of no use to new requests was still coming at a step.
+    ///
+    /// It is stale by now, invalidated, or of no use to others, or the origin has answered too long ago.
     fn has_stale_flight(&self, uri: usize, step: u64, now: Moment) -> bool {
         self.contacts.iter().any(|one| {
             let lifetime = 1000 * one.control.max_age.unwrap_or_default();
@@ -427,7 +450,7 @@ impl Model {
         })
     }
 
-    /// Whether another variant is still coming.
+    /// Returns whether another variant was still coming at a step.
     fn has_other_flight(&self, asked: &Asked, step: u64) -> bool {
         self.contacts.iter().any(|one| {
             one.uri == asked.uri
@@ -437,7 +460,7 @@ impl Model {
         })
     }
 
-    /// A body broke off, or was given up before its end.
+    /// Records that a body broke off, or was dropped before its end.
     pub fn ends(&mut self, version: usize, at: Moment) {
         for contact in self.contacts.iter_mut().filter(|one| one.version == version && !one.is_confirmed) {
             contact.whole.get_or_insert(at);
@@ -445,12 +468,12 @@ impl Model {
         self.parted[self.versions[version].uri] = at.step;
     }
 
-    /// Whether an invalidation was under way or came since a step.
+    /// Returns whether an invalidation was under way at a step, or came after it.
     fn is_touched_since(&self, uri: usize, step: u64) -> bool {
         let is_since = |moment: Option<Moment>| moment.is_none_or(|moment| moment.step >= step);
         self.invalidations.iter().filter(|one| one.uri == uri).any(|one| {
             let is_under_way = one.is_abandoned || is_since(one.completed);
-            // What was asked meanwhile may carry it out once more.
+            // A request that began before it was completed may carry it out once more.
             is_under_way
                 || (!self.setting.demands.doubled_tombstones
                     && self.requests.iter().any(|asked| {
@@ -460,7 +483,9 @@ impl Model {
         })
     }
 
-    /// The origin has answered a call that may be stored or change what is.
+    /// Records that the origin answered a call, or failed it (`None`).
+    ///
+    /// The response may be stored, or change what is stored.
     pub fn answers(&mut self, call: usize, at: Moment, contact: Option<usize>) {
         let called = &mut self.calls[call];
         called.answered = Some(at);
@@ -494,7 +519,9 @@ impl Model {
             .collect();
     }
 
-    /// A caller has the head: the cache knows it, and what comes next may be shared again.
+    /// Records that a caller has the head of a response.
+    ///
+    /// The cache knows the head too. If others may use the response, later fetches may be shared again.
     pub fn receives(&mut self, number: usize, now: Moment) {
         let contact = &mut self.contacts[number];
         if contact.received.is_some() {
@@ -503,7 +530,7 @@ impl Model {
         contact.received = Some(now);
         let contact = contact.clone();
         let is_late = now.time - contact.began.time >= 1000 * contact.control.max_age.unwrap_or_default();
-        // The cache may have known this one before its caller did.
+        // The cache may have seen this response before its caller did, and then a later one that cannot be shared.
         let is_last = !self.contacts.iter().any(|one| {
             let came_after = one.answered.step > contact.answered.step;
             one.uri == contact.uri && came_after && !self.is_usable(one)
@@ -513,7 +540,9 @@ impl Model {
         }
     }
 
-    /// Time has passed: what the cache has not looked at yet may be old when it does.
+    /// Records that time has passed.
+    ///
+    /// A response that the cache has not seen yet may be stale when it does, and is then not shared.
     pub fn passes(&mut self, now: Moment) {
         for contact in self.contacts.iter().filter(|contact| contact.received.is_none()) {
             let lifetime = 1000 * contact.control.max_age.unwrap_or_default();
@@ -523,37 +552,42 @@ impl Model {
         }
     }
 
-    /// Whether two responses are variants of which neither takes the other's place.
+    /// Returns whether two responses are variants that do not replace each other.
     fn are_apart(&self, one: &Contact, other: &Contact) -> bool {
-        // In a private cache, `public` is one field less to select by, and other fields begin anew.
+        // In a private cache, Cookie does not select a `public` response, and other selecting fields begin a new
+        // generation.
         let has_same_fields = self.setting.is_shared || one.control.public == other.control.public;
         has_same_fields && !self.selects(other.uri, (one.lang, one.user), other)
     }
 
-    /// Whether something of a URI may be refreshed in the background.
+    /// Returns whether a response of a URI may be refreshed in the background.
     pub fn may_be_refreshed(&self, uri: usize) -> bool {
         let is_of_it = |one: &Contact| one.uri == uri && one.control.stale_while_revalidate > 0;
         self.setting.stale_if_error > 0 || self.contacts.iter().any(is_of_it)
     }
 
-    /// A request is answered, or its caller has gone.
+    /// Records that a request is answered, or its caller has gone.
     pub fn is_over(&mut self, request: usize, at: Moment) {
         self.requests[request].over.get_or_insert(at);
     }
 
-    /// A fetch was given up by its caller.
+    /// Records that the cache dropped a call before the answer.
     pub fn gives_up(&mut self, call: usize, step: u64) {
         self.calls[call].is_dropped = true;
         let uri = self.calls[call].uri;
         self.parted[uri] = step;
     }
 
-    /// A body ends badly or is given up: those who follow part.
+    /// Records that a body broke off or a caller left.
+    ///
+    /// The requests that shared the fetch may each fetch by themselves.
     pub fn parts(&mut self, uri: usize, step: u64) {
         self.parted[uri] = step;
     }
 
-    /// `is_certain`: what was fetched before must not be served afterwards.
+    /// Records the beginning of an invalidation, and returns its number.
+    ///
+    /// If it `is_certain`, nothing that was fetched before may be served afterwards.
     pub fn invalidates(&mut self, uri: usize, began: Moment, is_certain: bool) -> usize {
         self.disturb(uri, began.step);
         self.invalidations.push(Invalidation {
@@ -573,7 +607,7 @@ impl Model {
         self.disturb(uri, completed.step);
     }
 
-    /// An invalidation was not carried out, or in part.
+    /// Records that an invalidation was not carried out, or only in part.
     pub fn has_not_invalidated(&mut self, number: usize) {
         let one = &mut self.invalidations[number];
         (one.is_abandoned, one.is_certain) = (true, false);
@@ -584,13 +618,15 @@ impl Model {
         self.events.push(Event { uri, step, contact: None });
     }
 
-    /// Nothing that is stored of any URI is known to be found any more.
+    /// Stops demanding that stored responses are found.
     pub fn forget(&mut self) {
         self.is_faulty = true;
         self.settled.clear();
     }
 
-    /// A caller has a response whole: its last byte, or its head where the body was stored before.
+    /// Records that a caller has a whole response.
+    ///
+    /// It has the last byte, or the head if the body was stored before.
     pub fn has_whole(&mut self, number: usize, at: Moment) {
         self.contacts[number].whole.get_or_insert(at);
         let contact = &self.contacts[number];
@@ -612,7 +648,9 @@ impl Model {
         }
     }
 
-    /// Whether it is kept in a place of its own. A long body that is confirmed for another variant too is not copied.
+    /// Returns whether the response can be stored in a record of its own.
+    ///
+    /// A long body that is confirmed for another variant too is not copied.
     fn can_have_own(&self, contact: &Contact) -> bool {
         let version = &self.versions[contact.version];
         let is_same = version.user == contact.user
@@ -620,7 +658,9 @@ impl Model {
         is_same || version.body.len() <= CHUNK
     }
 
-    /// Whether another response, which came in that step, may have taken this one's place or kept it from it.
+    /// Returns whether another response may have replaced this one, or kept it from being stored.
+    ///
+    /// The other one came in the given step.
     fn disturbs(&self, other: usize, step: u64, contact: &Contact) -> bool {
         let other = &self.contacts[other];
         let asked = &self.requests[contact.owner];
@@ -628,13 +668,13 @@ impl Model {
         if !other.is_get || !self.is_usable(other) || !self.are_apart(other, contact) {
             return step >= contact.began.step || !was_there;
         }
-        // Of two that are fetched at the same time for a place where nothing is, one is kept; those who share a fetch find
-        // that out, and store the other one beside it.
+        // If two variants are fetched at the same time and the entry is empty, one of them is kept. Requests that share
+        // a fetch notice that, and store the other variant as well.
         let share = asked.wish.is_plain() && self.requests[other.owner].wish.is_plain();
         !(was_there || (share && self.setting.demands.variants_beside))
     }
 
-    /// The response that this request must be answered with, from what is stored.
+    /// Returns the stored response that must answer this request, if there is one.
     fn must_be_found(&self, asked: &Asked, now: Moment) -> Option<usize> {
         let wish = asked.wish;
         if self.is_faulty || asked.over.is_some() || wish.is_post || wish.no_cache || wish.max_age_zero {
@@ -652,7 +692,7 @@ impl Model {
         found.map(|one| one.contact)
     }
 
-    /// A contact with such a version that may answer a request; `None`: none may.
+    /// Returns a contact that may answer a request and whose version satisfies `is_such`.
     pub fn allowed(
         &self,
         request: usize,
@@ -665,7 +705,7 @@ impl Model {
             .find(|number| self.check_answer(request, *number, stale).is_ok())
     }
 
-    /// Whether a variant from before it has expired.
+    /// Returns whether another variant of the same URI has expired.
     fn is_beside_expired(&self, contact: &Contact, now: Moment) -> bool {
         self.contacts.iter().any(|one| {
             let end = one.began.time + 1000 * one.control.max_age.unwrap_or_default();
@@ -673,7 +713,7 @@ impl Model {
         })
     }
 
-    /// Whether what is stored of a URI may have been ended since a version came.
+    /// Returns whether a version may have been invalidated since it was first fetched.
     pub fn may_be_ended(&self, version: usize) -> bool {
         let first = self.contacts.iter().find(|one| one.version == version);
         first.is_some_and(|one| {
@@ -683,23 +723,29 @@ impl Model {
         })
     }
 
-    // --- what a caller gets -----------------------------------------------------------------------------------------------
+    // --- answers to callers ------------------------------------------------------------------------------------------
 
-    /// Whether the cache's own refusal is right.
+    /// Checks that the cache was right to refuse a request.
     pub fn check_refusal(&self, request: usize, now: Moment) -> Checked {
         let asked = &self.requests[request];
         if !asked.wish.only_if_cached {
-            return violation("a refusal", format!("request {request} did not ask for only what is stored"));
+            return violation(
+                "a wrong refusal",
+                format!("request {request} did not ask for only what is stored"),
+            );
         }
         match self.must_be_found(asked, now) {
-            Some(found) => {
-                violation("a refusal", format!("request {request}: contact {found} was read to its end"))
-            }
+            Some(found) => violation(
+                "a wrong refusal",
+                format!("request {request}: contact {found} was read to its end"),
+            ),
             None => Ok(()),
         }
     }
 
-    /// Whether a request may be answered so: by the origin's word `number`. `stale`: why the cache says that it is stale.
+    /// Checks that the contact `number` may answer a request.
+    ///
+    /// `stale` is the reason that the cache gives for serving it stale.
     pub fn check_answer(&self, request: usize, number: usize, stale: Option<StaleReason>) -> Checked {
         let (asked, contact) = (&self.requests[request], &self.contacts[number]);
         let version = &self.versions[contact.version];
@@ -710,7 +756,7 @@ impl Model {
             return say("another URI", "that is another URI's");
         }
         if contact.owner == request && stale.is_none() && contact.began.step >= asked.began.step {
-            return Ok(()); // what came for it alone is always right
+            return Ok(()); // the response to its own call is always right
         }
         if contact.control.no_store || version.status >= 500 || contact.is_part {
             return say("not to be stored", "it was for its caller alone");
@@ -733,7 +779,7 @@ impl Model {
                 return say("invalidated", &format!("it was invalidated: {gone:?}"));
             }
         }
-        // The earliest moment at which the cache may have looked at it.
+        // The earliest time at which the cache may have judged the response.
         let time = asked.began.time.max(contact.began.time);
         let age = time - contact.began.time;
         let (control, wish) = (contact.control, asked.wish);
@@ -742,7 +788,7 @@ impl Model {
             return say("not validated", "it was to be validated");
         }
         let came_before = contact.received.is_some_and(|received| received.time < asked.began.time);
-        // Where the origin fails, an old one is better than none (RFC 5861 §4).
+        // If the origin fails, a response that is too old may be served (RFC 5861 §4).
         if wish.max_age_zero && age > 0 && came_before && stale.is_none() {
             return say("too old", "it is older than the request wants");
         }
@@ -761,7 +807,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the Age of a response is right (RFC 9111 §4.2.3), to the second.
+    /// Checks the Age of a response (RFC 9111 §4.2.3), with a tolerance of one second.
     pub fn check_age(&self, request: usize, number: usize, age: u64, now: Moment) -> Checked {
         let (asked, contact) = (&self.requests[request], &self.contacts[number]);
         let least = asked.began.time.saturating_sub(contact.began.time) / 1000;
@@ -769,10 +815,10 @@ impl Model {
         if (least.saturating_sub(1)..=most + 1).contains(&age) {
             return Ok(());
         }
-        violation("another age", format!("request {request}: {age} s, and not {least} to {most}"))
+        violation("a wrong age", format!("request {request}: {age} s, and not {least} to {most}"))
     }
 
-    /// The bytes that a response's body must have.
+    /// Returns the bytes that the body of a response must have.
     pub fn expected(&self, request: usize, version: usize, headers: &HeaderMap, status: u16) -> Vec<u8> {
         if self.requests[request].wish.is_head || matches!(status, 304 | 416) {
             return Vec::new();

@@ -1,4 +1,6 @@
-//! One run of a cache: its setting and schedule come from a seed, and every step is compared with the model.
+//! One run of the cache.
+//!
+//! Its setup and schedule come from a seed, and the outcome of each step is compared with the model.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +30,7 @@ use crate::support::task::Task;
 use crate::support::upstream::{Call, Given, Sender, Upstream};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The limit of concurrent requests: further ones begin when others have ended.
+/// The limit of concurrent requests. Further requests begin when others have ended.
 const MOST_CALLERS: usize = 6;
 
 /// The kind of a step. Its effect depends on what is possible at that moment.
@@ -65,13 +67,15 @@ const KINDS: [(What, u32); 13] = [
     (What::Delete, 1),
 ];
 
-/// A step, and the number by which it chooses among the possible effects.
+/// A step, and the numbers by which it chooses among the possible effects.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub what: What,
     pub pick: u32,
     pub also: u32,
-    /// Nothing else is done where there is nothing to do of the kind.
+    /// Whether the step is skipped if it is not possible.
+    ///
+    /// Otherwise a step of another kind takes its place.
     pub is_exact: bool,
 }
 
@@ -80,13 +84,13 @@ pub struct Step {
 enum Ending {
     /// Everything is answered, and every caller reads to the end.
     Finished,
-    /// All callers drop their requests.
+    /// All callers are dropped.
     Abandoned,
-    /// The runtime is dropped with all its tasks, and then the callers; another runtime follows.
+    /// The runtime is dropped with all its tasks, and so are the callers. Another runtime follows.
     NewRuntime,
 }
 
-/// The setting of one run.
+/// The settings of one run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     is_shared: bool,
@@ -97,23 +101,25 @@ pub struct Setup {
     inline_bytes: Option<usize>,
     finish_on_drop: bool,
     stale_if_error: u64,
-    /// At the end something is held back, for a time that is long enough for all that does not depend on it.
+    /// Whether a call or body is held back at the end.
+    ///
+    /// All that does not depend on it has to end first.
     holds: bool,
     uris: usize,
-    /// The number of kinds of callers: without credentials, and with those of either user.
+    /// The number of kinds of callers. The first has no credentials, and each other one is a user.
     users: u8,
     langs: u8,
     varies: [bool; 3],
     has_tags: [bool; 3],
-    /// The percentage of requests with fields that matter to caches.
+    /// The percentage of requests with a method or fields that matter to caches.
     wishes: u32,
-    /// The percentage of responses with other than a minute of freshness.
+    /// The percentage of responses with other directives than a `max-age` of a minute.
     oddities: u32,
     ending: Ending,
 }
 
 impl Setup {
-    /// Returns the setting and schedule of a seed.
+    /// Returns the setup and schedule of a seed.
     pub fn of(seed: u64, demands: Demands) -> (Self, Vec<Step>) {
         let mut random = Rng::with_seed(seed);
         let endings = [Ending::Finished, Ending::Finished, Ending::Abandoned, Ending::NewRuntime];
@@ -146,7 +152,7 @@ impl Setup {
             oddities: [0, 40, 80][random.usize(..3)],
             ending,
         };
-        // Some schedules prefer one kind of step.
+        // Schedules prefer different kinds of steps.
         let weights = KINDS.map(|(what, weight)| (what, weight * 4 * [1, 2, 4][random.usize(..3)] / 4));
         let all: u32 = weights.iter().map(|(_, weight)| weight).sum();
         let len = random.usize(30..200);
@@ -177,10 +183,10 @@ struct Reading {
     is_whole: bool,
 }
 
-/// A deletion by hand.
+/// A deletion by the handle.
 struct Deleting {
     task: Task<StoreResult<u64>>,
-    /// It holds for this process even if the storage failed.
+    /// Whether it takes effect in this process even if the storage fails.
     is_sure: bool,
 }
 
@@ -192,13 +198,13 @@ enum State {
 
 struct Caller {
     request: usize,
-    /// What its request ends, once the origin has said so.
+    /// The invalidations in the model that its request causes.
     invalidations: Vec<usize>,
     state: State,
 }
 
 impl Caller {
-    /// Whether it waits for a response, and does not read a body yet.
+    /// Returns whether it waits for a response or a deletion, and reads no body.
     fn waits(&self) -> bool {
         !matches!(self.state, State::Reading(_))
     }
@@ -230,11 +236,11 @@ pub struct Life {
     clock: MockClock,
     model: Model,
     callers: Vec<Caller>,
-    /// The calls by their numbers in the model.
+    /// The calls, in the order of their numbers in the model.
     calls: Vec<Call>,
     streams: Vec<Stream>,
     step: u64,
-    /// A caller was dropped before its end.
+    /// Whether a caller was dropped before its end.
     has_left: bool,
     /// The steps that had an effect.
     taken: Vec<Step>,
@@ -246,7 +252,7 @@ pub struct Life {
 #[derive(Debug)]
 pub struct Lived {
     pub checked: Checked,
-    /// The steps that had an effect: replayed, they have the same one.
+    /// The steps that had an effect. Replayed, they have the same effects.
     pub taken: Vec<Step>,
     /// The trace, if it was requested.
     pub trace: Vec<String>,
@@ -265,7 +271,7 @@ pub fn live(setup: &Setup, steps: &[Step], demands: Demands, traces: bool) -> Li
 }
 
 fn runtime() -> Runtime {
-    // One spawned task for each yield.
+    // Each yield runs one spawned task.
     Builder::new_current_thread().enable_time().start_paused(true).event_interval(1).build().unwrap()
 }
 
@@ -287,7 +293,7 @@ impl Life {
             builder = builder.inline_bytes(len);
         }
         if !setup.has_faults {
-            // However late the storage is, it is not too late.
+            // The timeouts are so long that the storage is never too late.
             builder = builder.operation_timeout(1000 * HOUR).body_timeout(1000 * HOUR);
         }
         let layer = builder.build().unwrap();
@@ -343,7 +349,7 @@ impl Life {
             return Ok(());
         }
         self.note(|| "the runtime goes".to_owned());
-        // Some callers go before it, and some outlive it.
+        // Some callers are dropped before the runtime, and others after it.
         if steps.len().is_multiple_of(2) {
             self.callers.retain(|caller| caller.request % 2 == 0);
         }
@@ -352,7 +358,7 @@ impl Life {
             self.without_runtime()?;
         }
         self.callers.clear();
-        // What was under way is gone with it.
+        // What was under way is lost with the runtime.
         self.model.forget();
         runtime().block_on(async {
             self.observe()?;
@@ -362,9 +368,9 @@ impl Life {
         })
     }
 
-    /// Bodies go on outside of every runtime, and new requests come.
+    /// Goes on with bodies and starts new requests, outside of every runtime.
     fn without_runtime(&mut self) -> Checked {
-        // Whatever waits may wait for a timer of the runtime that is gone, as a reader does for the storage.
+        // A caller that waits may wait for a timer of the dropped runtime. So may a reader of a body, for the storage.
         let is_asked = self.storage.waiting() > 0 || self.setup.has_faults;
         self.callers.retain(|caller| !caller.waits() && !is_asked);
         self.model.forget();
@@ -392,7 +398,10 @@ impl Life {
             }
         }
         match self.callers.iter().find(|caller| caller.waits()) {
-            Some(caller) => violation("no runtime", format!("request {} is not answered", caller.request)),
+            Some(caller) => violation(
+                "a request does not end without a runtime",
+                format!("request {} is not answered", caller.request),
+            ),
             None => Ok(()),
         }
     }
@@ -408,11 +417,11 @@ impl Life {
         Moment::at(self.step, self.clock.now())
     }
 
-    // --- steps ----------------------------------------------------------------------------------------------------------
+    // --- steps -------------------------------------------------------------------------------------------------------
 
     async fn take(&mut self, step: Step) -> Checked {
         self.step += 1;
-        // If no step of this kind is possible, another kind is taken.
+        // If no step of this kind is possible, a step of another kind is taken.
         let others =
             [What::Poll, What::Read, What::Store, What::Background, What::Answer, What::Frame, What::Start];
         let others = others.into_iter().filter(|_| !step.is_exact);
@@ -486,7 +495,7 @@ impl Life {
         }
     }
 
-    /// Notes what came of a step outside.
+    /// Records the new calls, and the calls and bodies that the cache has dropped.
     fn observe(&mut self) -> Checked {
         let now = self.now();
         for call in self.origin.calls() {
@@ -588,7 +597,7 @@ impl Life {
         Ok(())
     }
 
-    /// Deletes what is stored of a URI, or of all.
+    /// Starts a deletion of what is stored for one URI, or for all.
     fn start_delete(&mut self, pick: u32, also: u32) {
         let handle = self.layer.handle();
         let uri = pick as usize % self.setup.uris;
@@ -602,7 +611,7 @@ impl Life {
                 (uri..uri + 1, Task::new(async move { handle.delete_url(&url).await }))
             }
         };
-        // It is a request that nothing answers.
+        // The model treats it as a POST that never reaches the origin.
         let number = self.model.requests.len();
         self.note(|| format!("request {number}: deletes {uris:?}"));
         let (began, wish) = (self.now(), Wish { is_post: true, ..Wish::default() });
@@ -658,14 +667,14 @@ impl Life {
         let is_asked = self.storage.waiting() > 0 || Handle::current().metrics().num_alive_tasks() > 0;
         let may_wait = is_asked || self.callers.iter().any(Caller::waits);
         if self.setup.has_faults && by >= Duration::from_millis(300) && may_wait {
-            self.model.forget(); // the cache may have waited long enough for some of it
+            self.model.forget(); // the cache may have given up some of it after a timeout
         }
         self.clock.advance(by);
         self.model.passes(self.now());
         tokio::time::advance(by).await;
     }
 
-    // --- the origin -------------------------------------------------------------------------------------------------------
+    // --- the origin --------------------------------------------------------------------------------------------------
 
     fn answer(&mut self, number: usize, also: u32) {
         let mut random = Rng::with_seed(u64::from(also) + 7);
@@ -730,7 +739,7 @@ impl Life {
         if status != 304 {
             add("x-version", version.to_string());
         }
-        // A HEAD that says nothing about the body confirms whatever is stored (RFC 9111 §4.3.5).
+        // The response to a HEAD without an ETag would confirm whatever is stored (RFC 9111 §4.3.5).
         if of.has_tag || is_head {
             add("etag", tag(version));
         }
@@ -779,7 +788,7 @@ impl Life {
         self.calls[number].respond(code, headers, given);
         self.model.answers(number, now, Some(contact_number));
         if is_head && code == 200 {
-            // It may end what is stored, as long as its request is under way.
+            // It may invalidate what is stored, for as long as its request is under way.
             let disturbance = self.model.invalidates(called.uri, now, false);
             match self.callers.iter_mut().find(|caller| caller.request == called.owner) {
                 Some(caller) => caller.invalidations.push(disturbance),
@@ -859,7 +868,7 @@ impl Life {
     ) -> usize {
         let number = self.model.versions.len();
         let len = [0, 3, CHUNK, 13, 2 * CHUNK, 30][random.usize(..6)];
-        // Shows any mixture of two versions, and any truncation.
+        // These bytes reveal any mixture of two versions, and any truncation.
         let body: Vec<u8> = (0..len).map(|at: usize| (number * 37 + at * 11 + 1) as u8).collect();
         let has_len = random.bool();
         let is_contradicted = self.demands.contradicted_lengths && has_len && random.u8(..20) == 0 && len > 3;
@@ -885,7 +894,7 @@ impl Life {
         self.note(|| format!("a frame of version {version}"));
     }
 
-    /// Sends what is left, and the end.
+    /// Sends the rest of a body, and its end.
     fn end(&mut self, stream: usize) {
         while !self.streams[stream].rest.is_empty() {
             self.send(stream);
@@ -905,7 +914,7 @@ impl Life {
         self.note(|| format!("version {} breaks off", broken.version));
     }
 
-    // --- callers ----------------------------------------------------------------------------------------------------------
+    // --- callers -----------------------------------------------------------------------------------------------------
 
     fn leave(&mut self, number: usize) {
         let caller = self.callers.remove(number);
@@ -922,7 +931,7 @@ impl Life {
         self.model.parts(uri, self.step);
     }
 
-    /// Polls a caller.
+    /// Polls a caller, and checks what it got.
     fn poll(&mut self, number: usize) -> Checked {
         let request = self.callers[number].request;
         match &mut self.callers[number].state {
@@ -950,7 +959,7 @@ impl Life {
         }
     }
 
-    /// A caller is done.
+    /// Removes a caller that is done, and completes its invalidations.
     fn is_over(&mut self, number: usize) {
         let caller = self.callers.remove(number);
         self.complete(&caller);
@@ -977,9 +986,10 @@ impl Life {
                 self.is_over(number);
                 return match has_failed {
                     true => Ok(()),
-                    false => {
-                        violation("an error", format!("request {request} fails though its call did not"))
-                    }
+                    false => violation(
+                        "an unexpected error",
+                        format!("request {request} fails though its call did not"),
+                    ),
                 };
             }
         };
@@ -1001,7 +1011,7 @@ impl Life {
             Outcome::Stale(reason) => Some(reason),
             _ => None,
         };
-        // A 304 or 416 of the cache's own has the fields that such a one needs, and no others.
+        // A 304 or 416 that the cache made itself has only the fields that it needs, so no number of a contact.
         let range = head.headers.get("content-range").and_then(|range| range.to_str().ok());
         let len = range.and_then(|range| range.strip_prefix("bytes */")?.parse().ok());
         let claimed = number_in("x-contact").or_else(|| {
@@ -1012,7 +1022,10 @@ impl Life {
             })
         });
         let Some(contact) = claimed else {
-            return violation("no origin's response", format!("request {request}: {head:?}"));
+            return violation(
+                "a response that the origin did not give",
+                format!("request {request}: {head:?}"),
+            );
         };
         self.model.receives(contact, self.now());
         self.model.check_answer(request, contact, stale)?;
@@ -1021,7 +1034,7 @@ impl Life {
         }
         let version = self.model.contacts[contact].version;
         if number_in("x-version").is_some_and(|named| named != version) {
-            return violation("mixed heads", format!("request {request}: {head:?}"));
+            return violation("a head of several versions", format!("request {request}: {head:?}"));
         }
         let code = head.status.as_u16();
         let may_be_not_modified = asked.wish.has_version == Some(version);
@@ -1032,10 +1045,10 @@ impl Life {
             _ => false,
         };
         if !is_right {
-            return violation("another status", format!("request {request}: {head:?}"));
+            return violation("a wrong status", format!("request {request}: {head:?}"));
         }
         let expected = self.model.expected(request, version, &head.headers, code);
-        // What comes for it alone is passed on as it is.
+        // The response to its own call is passed on as it is, even with a wrong length.
         let is_own = self.model.contacts[contact].owner == request && !status.is_hit();
         let whole = self.model.versions[version].body.len();
         let is_another = |len: Option<usize>, right: usize| len.is_some_and(|len| len != right);
@@ -1047,7 +1060,7 @@ impl Life {
             _ => false,
         };
         if !is_own && is_wrong {
-            return violation("another length", format!("request {request}: {head:?}"));
+            return violation("a wrong length", format!("request {request}: {head:?}"));
         }
         self.settles(&asked, contact, code, &status);
         let caller = &mut self.callers[number];
@@ -1068,7 +1081,7 @@ impl Life {
         self.note_end(number, false)
     }
 
-    /// A response that the origin has just confirmed is settled as soon as a caller knows it.
+    /// Settles a response that the origin has confirmed, once a caller has its head.
     fn settles(&mut self, asked: &Asked, contact: usize, code: u16, status: &CacheStatus) {
         if status.is_revalidated() && code == 200 && !asked.wish.is_head {
             self.model.has_whole(contact, self.now());
@@ -1083,7 +1096,7 @@ impl Life {
     ) -> Checked {
         let now = self.now();
         let Caller { request, state: State::Reading(reading), .. } = &mut self.callers[number] else {
-            unreachable!("it reads")
+            unreachable!("the caller reads")
         };
         let request = *request;
         let version = self.model.contacts[reading.contact].version;
@@ -1105,9 +1118,10 @@ impl Life {
                 self.is_over(number);
                 match may_fail {
                     true => Ok(()),
-                    false => {
-                        violation("a broken body", format!("request {request}, version {version}: {error}"))
-                    }
+                    false => violation(
+                        "a body broke off",
+                        format!("request {request}, version {version}: {error}"),
+                    ),
                 }
             }
             Some(Ok(frame)) => {
@@ -1115,7 +1129,7 @@ impl Life {
                 let rest = reading.expected.get(reading.got..).unwrap_or_default();
                 if !rest.starts_with(&data) {
                     let text = format!("request {request}, version {version}: {data:?} is not in {rest:?}");
-                    return violation("mixed bodies", text);
+                    return violation("a body of several versions", text);
                 }
                 reading.got += data.len();
                 let is_end = body.is_end_stream();
@@ -1127,16 +1141,16 @@ impl Life {
         }
     }
 
-    /// Notes what a reader has, and ends it where the body says that it is at its end.
+    /// Records what a reader has got, and removes it if its body has ended.
     fn note_end(&mut self, number: usize, is_end: bool) -> Checked {
         let now = self.now();
         let Caller { request, state: State::Reading(reading), .. } = &self.callers[number] else {
-            unreachable!("it reads")
+            unreachable!("the caller reads")
         };
         let (request, contact) = (*request, reading.contact);
         let version = &self.model.versions[self.model.contacts[contact].version];
         let has_all = reading.got == reading.expected.len();
-        // Most callers stop at the announced length.
+        // Most callers stop reading at the announced length.
         let has_its_length = version.len.is_some() && !version.is_contradicted && reading.got > 0;
         if has_all && reading.is_whole && (is_end || has_its_length) && !version.is_broken {
             self.model.has_whole(contact, now);
@@ -1147,13 +1161,13 @@ impl Life {
         self.is_over(number);
         match has_all {
             true => Ok(()),
-            false => violation("a short body", format!("request {request}")),
+            false => violation("a body is incomplete", format!("request {request}")),
         }
     }
 
-    // --- the end ----------------------------------------------------------------------------------------------------------
+    // --- the end -----------------------------------------------------------------------------------------------------
 
-    /// Runs everything that needs neither the origin nor time.
+    /// Runs everything that needs neither the origin nor the clock, until nothing moves.
     async fn settle(&mut self) -> Checked {
         let mut quiet = 0;
         for _ in 0..10_000 {
@@ -1179,10 +1193,12 @@ impl Life {
                 return Ok(());
             }
         }
-        violation("no rest", "something goes on for ever")
+        violation("the cache does not come to rest", "something goes on for ever")
     }
 
-    /// Holds back one call or body: all that does not depend on it must end.
+    /// Holds back one call or body, and checks that all else ends.
+    ///
+    /// Only what depends on the call or body may wait.
     async fn hold(&mut self) -> Checked {
         let pick = self.step as u32;
         let call = chosen(&self.calls, pick, Call::is_waiting);
@@ -1219,14 +1235,15 @@ impl Life {
             State::Waiting(_) => call.is_none_or(|call| self.model.calls[call].owner != caller.request),
         };
         match self.callers.iter().find(waits) {
-            Some(caller) => {
-                violation("a long wait", format!("request {} waits for another's", caller.request))
-            }
+            Some(caller) => violation(
+                "a request waits for an unrelated one",
+                format!("request {} waits for another's", caller.request),
+            ),
             None => Ok(()),
         }
     }
 
-    /// Answers every call and lets time pass: every request must end.
+    /// Answers every call and lets time pass, until every request has ended.
     async fn finish(&mut self) -> Checked {
         self.storage.recover();
         if std::mem::take(&mut self.setup.holds) {
@@ -1252,10 +1269,10 @@ impl Life {
             }
         }
         let waiting: Vec<usize> = self.callers.iter().map(|caller| caller.request).collect();
-        violation("a request that never ends", format!("requests {waiting:?} wait though all is answered"))
+        violation("a request does not end", format!("requests {waiting:?} wait though all is answered"))
     }
 
-    /// Drops all callers: no work for them may be left.
+    /// Drops all callers, and checks that no work for them is left.
     async fn abandon(&mut self, pick: u32) -> Checked {
         self.note(|| "all go away".to_owned());
         if pick.is_multiple_of(2) {
@@ -1271,7 +1288,7 @@ impl Life {
         if !self.setup.finish_on_drop {
             self.all_dropped(true)?;
         }
-        // Refreshes go on for as long as they may.
+        // Background refreshes may go on for a time.
         for _ in 0..40 {
             self.advance(Duration::from_secs(1)).await;
             self.settle().await?;
@@ -1282,33 +1299,36 @@ impl Life {
         self.all_dropped(false)
     }
 
-    /// Whether a call came for the storage alone, after its request had been answered.
+    /// Returns whether a call is, or may be, a background refresh.
     fn is_refresh(&self, call: usize) -> bool {
         let called = &self.model.calls[call];
         let over = self.model.requests[called.owner].over;
         self.model.may_be_refreshed(called.uri) || over.is_some_and(|over| over.step < called.began.step)
     }
 
-    /// Nobody is there: the origin must know. What is fetched in the background may go on for a time.
+    /// Checks that no call or body is left without a caller.
+    ///
+    /// With `but_refreshes`, background refreshes may still be under way.
     fn all_dropped(&self, but_refreshes: bool) -> Checked {
         let is_left = |call: &Call| call.is_waiting();
         let mut calls = (0..self.calls.len()).filter(|number| is_left(&self.calls[*number]));
         if let Some(number) = calls.find(|number| !but_refreshes || !self.is_refresh(*number)) {
-            return violation("a call for nobody", format!("call {number} is waited for"));
+            return violation("a fetch goes on without a caller", format!("call {number} is waited for"));
         }
         let is_wrong = |stream: &&Stream| {
             let uri = self.model.versions[stream.version].uri;
             let mut contacts = self.model.contacts.iter().filter(|one| one.uri == uri);
             let of_first = self.model.contacts.iter().find(|one| one.uri == uri).map(|one| one.version);
             let is_refresh = contacts.any(|one| one.version == stream.version && one.is_refresh);
-            // What is not the first response may have been fetched in place of a stored one.
+            // Any response but the first may have been fetched to replace a stored one.
             let is_left_out = of_first != Some(stream.version) && !self.demands.leaving_while_validating;
             !(but_refreshes && (is_refresh || is_left_out))
         };
         match self.streams.iter().find(is_wrong) {
-            Some(stream) => {
-                violation("a body for nobody", format!("version {} is being read", stream.version))
-            }
+            Some(stream) => violation(
+                "a body is read without a caller",
+                format!("version {} is being read", stream.version),
+            ),
             None => Ok(()),
         }
     }
@@ -1317,7 +1337,7 @@ impl Life {
     async fn rest(&mut self) -> Checked {
         self.storage.recover();
         self.settle().await?;
-        // Pending invalidations are retried.
+        // Leaves time for retries of pending invalidations.
         for _ in 0..10 {
             self.advance(Duration::from_secs(1)).await;
             self.settle().await?;
@@ -1326,15 +1346,15 @@ impl Life {
         let mut idle = Task::new(async move { layer.idle().await });
         idle.poll();
         if !idle.is_done() {
-            return violation("not idle", "something is under way when all is quiet");
+            return violation("the cache is not idle", "something is under way when all is quiet");
         }
         let alive = Handle::current().metrics().num_alive_tasks();
         if alive > 0 {
-            return violation("tasks", format!("{alive} tasks are left"));
+            return violation("a task is left", format!("{alive} tasks are left"));
         }
         let shown = format!("{:?}", self.layer);
         if shown.contains("flights:") && !shown.contains("flights: 0") {
-            return violation("flights", shown);
+            return violation("a flight is left", shown);
         }
         let now = self.clock.now();
         let is_lease = |kind| kind == Kind::Lease;
@@ -1343,7 +1363,7 @@ impl Life {
             && !self.model.is_faulty
             && (self.demands.leaving_with_leases || !self.has_left)
         {
-            return violation("leases", "a lease is left");
+            return violation("a lease is left", "a lease is left");
         }
         self.forgotten().await?;
         self.clock.advance(60 * 24 * HOUR);
@@ -1352,11 +1372,13 @@ impl Life {
         left.unwrap();
         match self.storage.keys_now().len() {
             0 => Ok(()),
-            left => violation("records", format!("{left} records stay for ever")),
+            left => violation("a record is left", format!("{left} records stay for ever")),
         }
     }
 
-    /// The storage is emptied: what is left in the process must not answer, and the next response is stored.
+    /// Empties the storage, and checks that nothing in the process still answers for it.
+    ///
+    /// The next response must be stored.
     async fn forgotten(&mut self) -> Checked {
         self.note(|| "the storage is emptied".to_owned());
         self.storage.empty();
@@ -1369,10 +1391,13 @@ impl Life {
                 let hits = self.layer.statistics().hits() + self.layer.statistics().stale();
                 self.settle().await?;
                 if self.layer.statistics().hits() + self.layer.statistics().stale() > hits {
-                    return violation("a ghost", format!("{uri} is answered, and nothing is stored"));
+                    return violation(
+                        "a record that is not in the storage",
+                        format!("{uri} is answered, and nothing is stored"),
+                    );
                 }
             }
-            // An empty storage holds nothing that was put there meanwhile.
+            // Responses may have been stored meanwhile.
             self.finish().await?;
             self.storage.empty();
         }
@@ -1386,13 +1411,16 @@ impl Life {
                 self.settle().await?;
                 let is_fetched = self.calls.len() > calls;
                 if round == 0 && !is_fetched {
-                    return violation("a ghost", format!("{uri} is answered, and nothing is stored"));
+                    return violation(
+                        "a record that is not in the storage",
+                        format!("{uri} is answered, and nothing is stored"),
+                    );
                 }
                 if round == 1 && is_fetched {
                     return violation("not stored", format!("{uri} was read, and is not found"));
                 }
                 for call in calls..self.calls.len() {
-                    // A plain response.
+                    // This number gives a plain response.
                     self.answer(call, 3);
                 }
                 self.finish().await?;
@@ -1417,14 +1445,14 @@ fn next_frame(mut body: CacheBody<Given>) -> Task<Read> {
     })
 }
 
-/// Polls a task once. Returns its result.
+/// Polls a task once. Returns its result if it is done.
 fn one_poll<T>(task: &mut Task<T>) -> Option<T> {
     task.poll();
-    // It is not polled again where it is done.
+    // `run` does not poll a task that is done, and only returns its result.
     if task.is_done() { task.run() } else { None }
 }
 
-/// One of those that are open for a step.
+/// Returns the index of one of the items that `is_open` accepts, chosen by `pick`.
 fn chosen<T>(all: &[T], pick: u32, is_open: impl Fn(&T) -> bool) -> Option<usize> {
     let open: Vec<usize> = (0..all.len()).filter(|number| is_open(&all[*number])).collect();
     if open.is_empty() { None } else { Some(open[pick as usize % open.len()]) }

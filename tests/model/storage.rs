@@ -41,16 +41,16 @@ struct Waiting {
     answer: oneshot::Sender<Fate>,
 }
 
-/// How the storage is built.
+/// How the storage behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
     /// Every operation completes at once, and `read_now` answers.
     pub is_instant: bool,
-    /// Reads complete at once, and changes wait.
+    /// Reads complete at once. Changes wait.
     pub reads_at_once: bool,
-    /// Keeps bytes, as a server does, and not the records themselves.
+    /// Records are kept as bytes, as a server does.
     pub keeps_bytes: bool,
-    /// The storage's own limit of a body that is kept within its response's record.
+    /// The length up to which a body is stored within its response's record.
     pub inline_len: usize,
 }
 
@@ -58,11 +58,11 @@ pub struct Manner {
 struct State {
     records: BTreeMap<Key, (Record, Timestamp)>,
     waiting: Vec<Waiting>,
-    /// Operations that never answer. They may still be carried out long after the caller has given up.
+    /// Operations that are never answered. They may be carried out long after their callers have given up.
     lost: Vec<Waiting>,
-    /// Operations complete at once from now on.
+    /// Whether new operations complete at once.
     is_well: bool,
-    /// The random names of variants and bodies, in the order in which they came.
+    /// The random ids of variants and bodies, in the order of their first use.
     slots: Vec<[u8; 16]>,
 }
 
@@ -75,17 +75,17 @@ pub struct Scripted {
 /// The fate of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happens {
-    /// It succeeds, and its caller is told.
+    /// It succeeds, and its caller gets the result.
     Done,
-    /// It succeeds, and its caller is told later.
+    /// It succeeds, and its caller gets the result later.
     DoneInSilence,
-    /// It fails, and its caller is told.
+    /// It fails, and its caller gets an error.
     Fails,
-    /// It succeeds, and its caller sees a failure.
+    /// It succeeds, and its caller gets an error.
     FailsThoughDone,
     /// It panics.
     Panics,
-    /// Its caller is never told.
+    /// It is never answered.
     IsCutOff,
 }
 
@@ -103,7 +103,7 @@ impl Scripted {
         self.state.lock().unwrap()
     }
 
-    /// Returns how many operations wait.
+    /// Returns the number of operations that wait.
     pub fn waiting(&self) -> usize {
         let mut state = self.lock();
         let State { waiting, lost, .. } = &mut *state;
@@ -148,16 +148,16 @@ impl Scripted {
             }
         };
         drop(state);
-        let _ = one.answer.send(fate); // its caller may just have gone
+        let _ = one.answer.send(fate); // its caller may have been dropped
         text
     }
 
-    /// Returns how many operations never answered and were not carried out.
+    /// Returns the number of operations that were neither answered nor carried out.
     pub fn lost(&self) -> usize {
         self.lock().lost.iter().filter(|one| one.done.is_none()).count()
     }
 
-    /// Carries out an operation that never answered.
+    /// Carries out an operation that was never answered. Returns a description of it.
     pub fn land(&self, number: usize) -> String {
         let mut state = self.lock();
         let open = state.lost.iter().enumerate().filter(|(_, one)| one.done.is_none());
@@ -169,7 +169,9 @@ impl Scripted {
         format!("lands late: {name}")
     }
 
-    /// Completes every operation at once from now on. Operations that never answer stay so.
+    /// Completes every new operation at once from now on.
+    ///
+    /// Operations that already wait, or were never answered, stay so.
     pub fn recover(&self) {
         self.lock().is_well = true;
     }
@@ -219,7 +221,7 @@ impl Operation {
 }
 
 impl State {
-    /// Describes the operation. The text is the same in every run of the schedule.
+    /// Returns a description of the operation, the same in every run of the schedule.
     fn name(&mut self, operation: &Operation) -> String {
         let (name, keys) = operation.keys();
         let mut text = name.to_owned();

@@ -11,14 +11,14 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-/// One event or span: its name or message, and its fields.
+/// An event or span, with its name or message and its fields.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
     pub name: String,
     fields: HashMap<&'static str, String>,
-    /// The span that it happened in.
+    /// The id of the span that an event happened in.
     pub within: Option<u64>,
-    /// The span that this is.
+    /// The id of this span, or `None` for an event.
     pub span: Option<u64>,
 }
 
@@ -51,20 +51,20 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens until the guard is dropped.
+    /// Starts to record. Dropping the guard ends it.
     pub fn new() -> (Self, DefaultGuard) {
         let listener = Self::default();
         let guard = tracing::subscriber::set_default(listener.clone());
         (listener, guard)
     }
 
-    /// All of this name.
+    /// Returns all spans and events with this name.
     pub fn all(&self, name: &str) -> Vec<Recorded> {
         self.recorded.lock().unwrap().iter().filter(|recorded| recorded.name == name).cloned().collect()
     }
 
     pub fn last(&self, name: &str) -> Recorded {
-        self.all(name).pop().unwrap_or_else(|| panic!("nothing said {name}: {}", self.text()))
+        self.all(name).pop().unwrap_or_else(|| panic!("nothing is named {name}: {}", self.text()))
     }
 
     pub fn text(&self) -> String {

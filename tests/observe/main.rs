@@ -1,4 +1,4 @@
-//! What a cache tells of itself: its statistics, metrics, spans and events.
+//! Statistics, metrics, spans and events of a cache.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod events;

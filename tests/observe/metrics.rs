@@ -1,4 +1,6 @@
-//! The metrics: the documentation lists all of them, and each counts what it says.
+//! Metrics of a cache.
+//!
+//! The documentation lists all of them, and each counts what its description says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -88,7 +90,7 @@ async fn emit_everything() {
     assert!(layer.layer(fails).oneshot(get("http://example.com/c")).await.is_err());
 }
 
-/// Writes more than the storage keeps, so that it evicts.
+/// Writes more records than the storage keeps, so that it evicts some.
 async fn fill(storage: impl Storage) {
     for number in 0..64 {
         let record = Record::new(vec![0_u8; 4000], Timestamp::NEVER);
@@ -96,7 +98,7 @@ async fn fill(storage: impl Storage) {
     }
 }
 
-/// Type and labels of each metric, by name.
+/// The type and the labels of each metric, by name.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
 
 /// Returns the metrics of the table in `src/observe.md`.
@@ -110,7 +112,7 @@ fn page() -> Metrics {
         let labels = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
         (cells[0].trim_matches('`').to_owned(), (cells[1].to_owned(), labels))
     })
-    .filter(|(name, _)| name != "http_cache") // the span
+    .filter(|(name, _)| name != "http_cache") // a span, not a metric
     .collect()
 }
 
@@ -138,7 +140,7 @@ fn emitted(text: &str) -> (Metrics, BTreeSet<(String, String)>) {
 
 #[test]
 fn metrics_page_lists_every_emitted_metric() {
-    // Global, since some storages have threads of their own.
+    // The recorder is global, because some storages have threads of their own.
     let recorder = recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).unwrap();
@@ -185,7 +187,7 @@ fn dropped_body_counts_only_bytes_read() {
         for _ in 0..2 {
             service.clone().oneshot(get(A)).await.unwrap().into_body().collect().await.unwrap();
         }
-        drop(service.oneshot(get(A)).await.unwrap()); // no byte of it was read
+        drop(service.oneshot(get(A)).await.unwrap()); // no byte of the body was read
     });
     let bytes = |source| sample(&text, "http_cache_body_bytes_total", &["cache=\"bytes\"", source]);
     assert_eq!((bytes("source=\"origin\""), bytes("source=\"storage\"")), (Some(9.0), Some(6.0)));

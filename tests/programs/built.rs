@@ -25,8 +25,8 @@ const FEATURES: [(&str, bool); 15] = [
 /// Builds an example and returns its path.
 ///
 /// `cargo test --test programs` builds no examples, so cargo is called here. It gets the features of the tests, because
-/// other features would build every dependency once more. Where `EXAMPLES_ARE_BUILT` is set, cargo is not called, because it
-/// would wait for every build that runs at the same time.
+/// other features would build every dependency once more. If `EXAMPLES_ARE_BUILT` is set, cargo is not called, because
+/// it would wait for every build that runs at the same time.
 pub fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let folder = tests.parent().unwrap().parent().unwrap();
@@ -41,8 +41,8 @@ pub fn example(name: &str) -> PathBuf {
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
-    // cargo sets these variables for its tests. The build script of ring runs again when they differ, and then everything
-    // that depends on ring is built again, here and by the next cargo.
+    // cargo sets these variables for its tests. The build script of ring runs again when they differ, and then
+    // everything that depends on ring is built again, here and by the next cargo.
     for (variable, _) in std::env::vars_os() {
         let is_of_package =
             |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

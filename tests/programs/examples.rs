@@ -1,10 +1,10 @@
-//! The examples as programs: built as cargo builds them for the tests, started, and asked over a socket.
+//! Examples that are started as programs and asked over a socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-/// A program that listens. Dropped, it is killed.
+/// A running program that listens on a port. It is killed when this is dropped.
 pub struct Running {
     pub child: Child,
     pub address: String,

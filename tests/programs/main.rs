@@ -1,4 +1,4 @@
-//! Programs as a person starts them: the examples on a command line, and nginx as an origin.
+//! The examples, started from a command line, and nginx as an origin.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(any(feature = "sqlite", feature = "metrics"))]

@@ -1,4 +1,6 @@
-//! The layer in front of nginx, a real origin. Skipped with a message if nginx is missing.
+//! The layer in front of nginx as an origin.
+//!
+//! The tests are skipped with a message if nginx is missing.
 
 use std::fs;
 use std::net::TcpListener;
@@ -35,10 +37,12 @@ fn find() -> Option<PathBuf> {
 }
 
 impl Nginx {
-    /// A server of its own on a free port; `None`: there is no nginx here.
+    /// Starts nginx on a free port.
+    ///
+    /// Returns `None` if nginx is missing.
     fn start() -> Option<Self> {
         let Some(program) = find() else {
-            assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "there is no nginx");
+            assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "nginx is missing");
             println!("skipped: there is no nginx");
             return None;
         };
@@ -90,7 +94,7 @@ fn large() -> Vec<u8> {
     (0..8 * 1024 * 1024_u32).map(|at| (at % 251) as u8).collect()
 }
 
-/// A cached client for one server.
+/// A cache around a client, and the nginx that it fetches from.
 struct Fixture {
     nginx: Nginx,
     clock: MockClock,
@@ -135,7 +139,7 @@ async fn files_are_stored_and_revalidated() {
     cache.clock.advance(Duration::from_secs(100));
     let confirmed = cache.ask("/text.txt", &[]).await;
     assert_eq!((confirmed.0, confirmed.1, &confirmed.3), (StatusCode::OK, "revalidated", &first.3));
-    // The file changes: the next confirmation fails, and the new one takes its place.
+    // The file changes, so the next validation fails, and the new version replaces the stored one.
     fs::write(cache.nginx.folder.path().join("files/text.txt"), "another text altogether").unwrap();
     cache.clock.advance(Duration::from_secs(200));
     assert_eq!(cache.ask("/text.txt", &[]).await.3, "another text altogether");
@@ -171,7 +175,7 @@ async fn ranges_and_preconditions_match_the_origin() {
     ] {
         let ours = cache.ask("/large.bin", &fields).await;
         let mut bypassing = fields.clone();
-        bypassing.push(("upgrade", "none")); // passes the cache untouched
+        bypassing.push(("upgrade", "none")); // makes the request bypass the cache
         let theirs = cache.ask("/large.bin", &bypassing).await;
         assert_eq!((ours.1, theirs.1), ("hit", "bypass"));
         assert_eq!(ours.0, theirs.0, "{fields:?}");

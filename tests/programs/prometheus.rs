@@ -1,11 +1,11 @@
-//! The example as started from a command line, and the metrics that it gives to Prometheus.
+//! The example `prometheus`, started from a command line, and the metrics that it exports.
 
 use std::process::Command;
 
 use crate::built::example;
 use crate::examples::Running;
 
-/// The value of the sample whose name and labels are these.
+/// Returns the value of the sample with this name and these labels.
 fn sample(scraped: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = scraped.lines().find(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))

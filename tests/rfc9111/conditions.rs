@@ -1,4 +1,4 @@
-//! A client's own preconditions, answered from the store (RFC 9111 §4.3.2).
+//! Preconditions of clients, answered from the storage (RFC 9111 §4.3.2).
 
 use super::table::{Case, case, run};
 

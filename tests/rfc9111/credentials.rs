@@ -1,4 +1,4 @@
-//! Requests with credentials (RFC 9111 §3.5), and the private cache's users.
+//! Requests with credentials (RFC 9111 §3.5), and the users of a private cache.
 
 use tower_response_cache::MissReason::{self, Absent};
 use tower_response_cache::NotStored;

@@ -1,4 +1,4 @@
-//! HEAD (RFC 9111 §4.3.5).
+//! HEAD requests (RFC 9111 §4.3.5).
 
 use tower_response_cache::ValidateReason::Request;
 

@@ -1,6 +1,6 @@
-//! What RFC 9111 demands, as tables of cases that run through the real layer.
+//! The demands of RFC 9111, as tables of cases that run through the real layer.
 //!
-//! A case names its section, and is a story of requests: see [`table`] for the words it is told in.
+//! A case names its section of the RFC, and is a sequence of requests. [`table`] explains how cases are written.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
 mod selection;
@@ -8,7 +8,7 @@ mod selection;
 mod support;
 mod table;
 
-// Tables: a line of a case is one step, which rustfmt would tear apart.
+// rustfmt skips the tables, so that each step of a case stays on one line.
 #[rustfmt::skip]
 mod conditions;
 #[rustfmt::skip]

@@ -1,4 +1,6 @@
-//! How the fields about caching are read: delta-seconds (RFC 9111 §1.2.2), directives (§5.2), dates and Age.
+//! How the fields that control caching are parsed.
+//!
+//! The cases cover delta-seconds (RFC 9111 §1.2.2), directives (§5.2), dates and Age.
 
 use tower_response_cache::MissReason::Absent;
 use tower_response_cache::NotStored;
@@ -6,12 +8,12 @@ use tower_response_cache::ValidateReason::Stale;
 
 use super::table::{Case, case, run};
 
-/// The response is fresh for a minute.
+/// Returns a case whose response is fresh for a minute.
 fn minute(what: &str, section: &'static str, fields: &str) -> Case {
     case(what, section).get("").ok(fields).stores().after(59).get("").hit().after(1).get("").not_reused()
 }
 
-/// The response is never used without validation.
+/// Returns a case whose response is never used without validation.
 fn never(what: &str, section: &'static str, fields: &str) -> Case {
     let fields = format!("{fields} | etag: \"a\"");
     case(what, section).get("").ok(&fields).get("").revalidated(Stale).asked("if-none-match: \"a\"")
@@ -111,7 +113,7 @@ fn age_field() {
 
 #[test]
 fn dates() {
-    // The case begins on Thursday, 1 January 2026, 00:00:00.
+    // Each case begins on Thursday, 1 January 2026, 00:00:00.
     run([
         minute("IMF-fixdate", "RFC 9110 §5.6.7", "expires: Thu, 01 Jan 2026 00:01:00 GMT"),
         minute("RFC 850", "RFC 9110 §5.6.7", "expires: Thursday, 01-Jan-26 00:01:00 GMT"),

@@ -7,7 +7,9 @@ use tower_response_cache::ValidateReason::{NoCache, Request, Stale};
 
 use super::table::{Case, case, run};
 
-/// A response that is fresh for a minute is stored; the next step's request comes 20 seconds later.
+/// Returns a case that stores a response that is fresh for a minute.
+///
+/// The next request is sent 20 seconds later.
 fn stored(name: &str, section: &'static str) -> Case {
     case(name, section).get("").ok(r#"cache-control: max-age=60 | etag: "a""#).stores().after(20)
 }

@@ -1,4 +1,6 @@
-//! Cache-Control of responses (RFC 9111 §5.2.2): the directives with field names, no-cache, and immutable (RFC 8246).
+//! Cache-Control of responses (RFC 9111 §5.2.2).
+//!
+//! The cases cover `no-cache` and `private`, also with field names, and `immutable` (RFC 8246).
 
 use tower_response_cache::NotStored;
 use tower_response_cache::ValidateReason::{NoCache, Request, Stale};

@@ -1,4 +1,4 @@
-//! When a stored response answers a request (RFC 9111 §4), and what it looks like then.
+//! When a stored response answers a request (RFC 9111 §4), and how it is served.
 
 use tower_response_cache::MissReason::{Absent, Vary};
 use tower_response_cache::NotStored;

@@ -1,5 +1,6 @@
-//! Stored responses that answer requests which did not make them: variants that the origin names by their entity tag,
-//! what a HEAD confirms, and answers to POST.
+//! Stored responses that answer other requests than the one that fetched them.
+//!
+//! They are variants that the origin names by entity tag, responses that a HEAD confirms, and responses to POST.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ fn asked_tags(request: &Request<ReqBody>) -> Option<&str> {
     request.headers().get(header::IF_NONE_MATCH).map(|tags| tags.to_str().unwrap())
 }
 
-/// Speaks German and English; any other language gets English.
+/// Returns an origin that answers `de` in German, and any other language in English.
 fn bilingual() -> Origin {
     Origin::new(|request| {
         let german = request.headers()["accept-language"] == "de";
@@ -45,7 +46,8 @@ async fn not_modified_selects_variant_for_new_request() {
     let german = cache.ask(in_language("de")).await;
     assert_eq!(german.status.outcome(), Outcome::Miss(MissReason::Vary));
     assert_eq!(cache.origin.last()["if-none-match"], "\"en\"");
-    // French: both are asked about, and the one that the 304 names is served and kept for French as well.
+    // The request for French offers both entity tags. The variant that the 304 names is served, and stored for French
+    // as well.
     let french = cache.ask(in_language("fr")).await;
     assert_eq!(cache.origin.last()["if-none-match"], "\"en\", \"de\"");
     assert!(!cache.origin.last().contains_key("if-modified-since"));
@@ -121,7 +123,7 @@ async fn unaccepted_content_coding_is_never_selected() {
     let cache = Fixture::new(Origin::new(|request| {
         let gzip = request.headers().get("accept-encoding").is_some_and(|value| value == "gzip");
         let fields = [("cache-control", "max-age=60"), ("vary", "accept-encoding"), ("etag", "\"same\"")];
-        // A careless origin: one tag for both codings.
+        // A careless origin uses one tag for both codings.
         if asked_tags(request).is_some() {
             return not_modified(&fields);
         }
@@ -189,7 +191,7 @@ async fn post_response_with_content_location_serves_get() {
         cache.get(A).await;
         let posted = cache.ask(post()).await;
         assert_eq!(posted.status.outcome(), Outcome::Miss(MissReason::Method));
-        assert_eq!(posted.body, "posted", "a POST is never answered from the store");
+        assert_eq!(posted.body, "posted", "a POST is never answered from the storage");
         let after = cache.get(A).await;
         let expected = if kept { ("hit", "posted") } else { ("miss", "got") };
         assert_eq!((after.word(), std::str::from_utf8(&after.body).unwrap()), expected, "{fields:?}");
@@ -206,7 +208,7 @@ async fn listed_fields_are_omitted_on_reuse() {
     }));
     let first = shared.get(A).await;
     assert_eq!((first.header("x-a"), first.header("x-b")), (Some("1"), Some("2")));
-    // A 304 gives them to the one request that it answers (§5.2.2.4), and to no other.
+    // A 304 gives the fields to the one request that it answers (§5.2.2.4), and to no other.
     for (pause, word, a, b) in
         [(0, "hit", None, None), (61, "revalidated", Some("1"), Some("2")), (0, "hit", None, None)]
     {
@@ -226,7 +228,7 @@ async fn stale_when_disconnected_respects_directives() {
         ("max-age=1", "", true),
         ("max-age=1, must-revalidate", "", false),
         ("max-age=1, no-cache", "", false),
-        ("max-age=1, stale-if-error=5", "", false), // it spoke: five seconds, and no more
+        ("max-age=1, stale-if-error=5", "", false), // the response itself sets the limit
         ("max-age=1", "no-cache", false),
         ("max-age=1", "max-stale=2", false),
         ("s-maxage=1", "", false),
@@ -301,7 +303,7 @@ async fn credentialed_variant_is_never_offered_to_others() {
     let cache = Fixture::new(Origin::new(|request| {
         let user = request.headers().get("authorization").map_or("nobody", |user| user.to_str().unwrap());
         let fields = [("cache-control", "max-age=60"), ("etag", "\"one tag for all\"")];
-        // A careless origin: the tag names a version and is the same for every user.
+        // A careless origin names a version by its tag, which is the same for every user.
         if asked_tags(request).is_some() { not_modified(&fields) } else { response(&fields, user.to_owned()) }
     }));
     let first_with = |user: Option<&'static str>| match user {
@@ -316,7 +318,7 @@ async fn credentialed_variant_is_never_offered_to_others() {
     }
 }
 
-/// A store that, once told so, loses what is written about which variants there are.
+/// A memory storage that loses writes of index records while `forgets` is set.
 #[derive(Clone)]
 struct Forgetful {
     inner: MemoryStorage,
@@ -344,7 +346,7 @@ async fn changed_variant_is_not_served_for_old_tag() {
         let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
         let tag = format!("\"{version}\"");
         let fields = [("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", tag.as_str())];
-        // For French, what was German once.
+        // For French, the origin confirms the earlier German version.
         match asked_tags(request) {
             Some(tags) if language == "fr" && tags.contains("\"2\"") => not_modified(&[("etag", "\"2\"")]),
             _ => response(&fields, format!("{language} {version}")),
@@ -360,7 +362,7 @@ async fn changed_variant_is_not_served_for_old_tag() {
     assert_eq!((french.word(), &french.body[..]), ("miss", &b"fr 5"[..]));
 }
 
-/// Makes its links of the Host field.
+/// Returns an origin that builds its links from the Host field.
 fn by_host() -> Origin {
     Origin::new(|request| {
         let hosts: Vec<_> =
@@ -470,7 +472,7 @@ async fn unsafe_request_invalidates_both_schemes() {
     cache.ask(origin_form()).await;
     cache.ask(put(absolute, http::Version::HTTP_2)).await;
     assert_eq!(cache.ask(origin_form()).await.word(), "miss");
-    // It is the user's word that the two are not the same.
+    // By `default_scheme`, the user states that the two are not the same.
     let cache = Fixture::with(by_host(), MemoryStorage::new(), |builder| {
         builder.shared(true).default_scheme(http::uri::Scheme::HTTP)
     });
@@ -487,7 +489,7 @@ async fn client_unsafe_request_leaves_other_scheme() {
     assert_eq!(cache.get("http://shop.example/").await.word(), "hit");
 }
 
-/// One tag for the version of the template, as many frameworks make it.
+/// Returns an origin whose only tag is that of its template, as many frameworks do.
 fn one_tag() -> Origin {
     Origin::new(|request| {
         let fields = [("cache-control", "max-age=60"), ("etag", "\"v1\""), ("vary", "accept-language")];

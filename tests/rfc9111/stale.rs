@@ -6,7 +6,7 @@ use tower_response_cache::ValidateReason::{NoCache, Request, Stale};
 
 use super::table::{case, run};
 
-/// What forbids stale responses, in which kind of cache.
+/// The directives that forbid stale responses, and whether the cache is shared.
 const STRICT: [(&str, bool); 5] = [
     ("must-revalidate", false), ("must-revalidate", true), ("proxy-revalidate", true), ("s-maxage=10", true),
     ("no-cache", false),

@@ -1,4 +1,4 @@
-//! What may be stored (RFC 9111 §3), and which fields of it (§3.1).
+//! Which responses may be stored (RFC 9111 §3), and which of their fields (§3.1).
 
 use tower_response_cache::MissReason::{Absent, Replaced};
 use tower_response_cache::NotStored;
@@ -76,7 +76,7 @@ fn status_decides_storing() {
             .get("").answer(status, "last-modified: {-1000}").stores_not(NotStored::StatusNotCacheable)
             .get("").miss(Absent)
     });
-    // Of one request or client: no other gets it.
+    // These statuses concern one request or client, so no other request gets the response.
     let of_one = [401, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511];
     let one = of_one.map(|status| {
         case(format!("{status} is about one request"), "§3")
@@ -115,7 +115,7 @@ fn status_decides_storing() {
 fn must_understand() {
     let mut cases = Vec::new();
     let known = [200, 203, 302, 404, 429, 500, 503].map(|status| {
-        let known = status != 429; // not of RFC 9110
+        let known = status != 429; // RFC 9110 does not define 429
         let case = case(format!("{status} with must-understand and no-store"), "§5.2.2.3")
             .get("").answer(status, "cache-control: must-understand, no-store, max-age=60");
         if known { case.stores().get("").hit().code(status) } else { case.stores_nothing().get("").miss(Absent) }

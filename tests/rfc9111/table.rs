@@ -1,12 +1,14 @@
-//! The words that cases are told in.
+//! The language of the cases.
 //!
-//! A [`Case`] is a list of steps. A step begins with a request ([`get`](Case::get), [`send`](Case::send)); what
-//! follows it says how the origin answers if it is asked, and what is expected. Fields are written
-//! `name: value | name: value`; in expected fields `name` alone means present and `!name` absent, and a name that is
-//! given twice means these two lines in this order. `{60}` stands for the HTTP date one minute after the case begins,
-//! `{-60}` for the one before, `{now}` for the clock's.
+//! A [`Case`] is a list of steps. A step begins with a request ([`get`](Case::get), [`send`](Case::send)). The methods
+//! that follow define the origin's answers, which are used if the origin is asked, and the expectations.
 //!
-//! Where a step gives no answer, the origin says 304 to a conditional request (with its tag), and else sends a 200 that is not stored.
+//! Fields are written `name: value | name: value`. In expected fields, `name` alone means that the field is present,
+//! and `!name` that it is absent. A name that occurs twice means two lines in this order. `{60}` stands for the HTTP
+//! date one minute after the case begins, `{-60}` for the date one minute before it, and `{now}` for the clock's date.
+//!
+//! If a step defines no answer, the origin answers a conditional request with 304, and any other request with a 200
+//! that is not stored. The 304 has the entity tag of the request if there is exactly one.
 
 use std::future::Future;
 use std::io;
@@ -29,10 +31,10 @@ use tower_response_cache::{
 
 type Settings = fn(CacheLayerBuilder<MemoryStorage>) -> CacheLayerBuilder<MemoryStorage>;
 
-/// The body of an answer that gives none.
+/// The body of an answer that sets none.
 pub const BODY: &str = "0123456789";
 
-/// One story of requests.
+/// A sequence of requests, with the origin's answers and the expectations.
 pub struct Case {
     name: String,
     section: &'static str,
@@ -52,7 +54,7 @@ struct Step {
 
 #[derive(Clone)]
 struct Reply {
-    /// `None`: the origin cannot be reached.
+    /// `None` if the origin cannot be reached.
     status: Option<u16>,
     fields: String,
     body: String,
@@ -80,24 +82,24 @@ pub fn case(name: impl Into<String>, section: &'static str) -> Case {
 }
 
 impl Case {
-    /// A shared cache.
+    /// Makes the cache shared.
     pub fn shared(self) -> Self {
         self.with(|builder| builder.shared(true))
     }
 
-    /// A cache with this setting.
+    /// Adds a setting of the cache.
     pub fn with(mut self, settings: Settings) -> Self {
         self.settings.push(settings);
         self
     }
 
-    /// The clock goes on by so many seconds before the next request.
+    /// Advances the clock by `seconds` before the next request.
     pub fn after(mut self, seconds: u64) -> Self {
         self.pause += Duration::from_secs(seconds);
         self
     }
 
-    /// A request for `/a`.
+    /// Sends a GET for `/a`.
     pub fn get(self, fields: &str) -> Self {
         self.send("GET", fields)
     }
@@ -114,14 +116,16 @@ impl Case {
         self
     }
 
-    /// The request goes to this URI, or path, instead.
+    /// Sends the request to this URI or path instead of `/a`.
     pub fn at(mut self, uri: &str) -> Self {
         let uri = if uri.starts_with('/') { format!("http://example.com{uri}") } else { uri.to_owned() };
         self.step().uri = uri;
         self
     }
 
-    /// If asked, the origin answers 200. A step may have several answers; the last is repeated.
+    /// Makes the origin answer 200.
+    ///
+    /// A step may define several answers. The last one is repeated.
     pub fn ok(self, fields: &str) -> Self {
         self.answer(200, fields)
     }
@@ -137,51 +141,51 @@ impl Case {
         self
     }
 
-    /// The origin cannot be reached.
+    /// Makes the origin unreachable.
     pub fn down(mut self) -> Self {
         let (fields, body) = (String::new(), String::new());
         self.step().answers.push(Reply { status: None, fields, body, delay: Duration::ZERO });
         self
     }
 
-    /// The answer's body.
+    /// Sets the body of the last answer.
     pub fn body(mut self, body: &str) -> Self {
-        self.step().answers.last_mut().expect("an answer").body = body.to_owned();
+        self.step().answers.last_mut().expect("the step has an answer").body = body.to_owned();
         self
     }
 
-    /// The origin takes so many seconds for the answer.
+    /// Delays the last answer by `seconds`.
     pub fn slow(mut self, seconds: u64) -> Self {
-        self.step().answers.last_mut().expect("an answer").delay = Duration::from_secs(seconds);
+        self.step().answers.last_mut().expect("the step has an answer").delay = Duration::from_secs(seconds);
         self
     }
 
-    /// Served fresh from the store, without asking.
+    /// Expects a fresh response from the storage, without a request to the origin.
     pub fn hit(self) -> Self {
         self.want(Want::Outcome(Outcome::Hit)).want(Want::AskedTimes(0))
     }
 
-    /// Served stale, for this reason.
+    /// Expects a stale response, served for this reason.
     pub fn stale(self, reason: StaleReason) -> Self {
         self.want(Want::Outcome(Outcome::Stale(reason)))
     }
 
-    /// Served from the store after a 304, asked for this reason.
+    /// Expects a stored response that a 304 confirmed, revalidated for this reason.
     pub fn revalidated(self, reason: ValidateReason) -> Self {
         self.want(Want::Outcome(Outcome::Revalidated(reason)))
     }
 
-    /// Served from the origin, for this reason.
+    /// Expects the origin's response, fetched for this reason.
     pub fn miss(self, reason: MissReason) -> Self {
         self.want(Want::Outcome(Outcome::Miss(reason)))
     }
 
-    /// The origin's answer, for any reason.
+    /// Expects the origin's response, fetched for any reason.
     pub fn forwarded(self) -> Self {
         self.want(Want::Word("miss"))
     }
 
-    /// Not served without the origin's word: revalidated, or the origin's answer.
+    /// Expects that no stored response is served without asking the origin.
     pub fn not_reused(self) -> Self {
         self.want(Want::NotReused)
     }
@@ -190,12 +194,12 @@ impl Case {
         self.want(Want::Word("bypass"))
     }
 
-    /// 504 from the cache itself.
+    /// Expects a 504 from the cache itself.
     pub fn refused(self) -> Self {
         self.want(Want::Outcome(Outcome::Refused)).want(Want::AskedTimes(0)).code(504)
     }
 
-    /// The inner service's error reaches the caller.
+    /// Expects the error of the inner service.
     pub fn error(self) -> Self {
         self.want(Want::Error)
     }
@@ -208,27 +212,27 @@ impl Case {
         self.want(Want::Stored(Stored::Freshened))
     }
 
-    /// Not stored, for this reason.
+    /// Expects that the response is not stored, for this reason.
     pub fn stores_not(self, reason: NotStored) -> Self {
         self.want(Want::Stored(Stored::No(reason)))
     }
 
-    /// Not stored, for whatever reason.
+    /// Expects that the response is not stored, for any reason.
     pub fn stores_nothing(self) -> Self {
         self.want(Want::NotStored)
     }
 
-    /// The origin's request had these fields.
+    /// Expects these fields in the last request to the origin.
     pub fn asked(self, fields: &str) -> Self {
         self.want(Want::Asked(fields.to_owned()))
     }
 
-    /// How often the origin was asked in this step.
+    /// Expects this number of requests to the origin in this step.
     pub fn asked_times(self, times: usize) -> Self {
         self.want(Want::AskedTimes(times))
     }
 
-    /// The response has these fields.
+    /// Expects these fields in the response.
     pub fn shows(self, fields: &str) -> Self {
         self.want(Want::Shows(fields.to_owned()))
     }
@@ -237,7 +241,7 @@ impl Case {
         self.want(Want::Code(status))
     }
 
-    /// The response has this body.
+    /// Expects this body of the response.
     pub fn gives(self, body: &str) -> Self {
         self.want(Want::Body(body.to_owned()))
     }
@@ -248,11 +252,11 @@ impl Case {
     }
 
     fn step(&mut self) -> &mut Step {
-        self.steps.last_mut().expect("a request comes first")
+        self.steps.last_mut().expect("a request precedes its answers and expectations")
     }
 }
 
-/// Runs all cases, and fails with the list of all that went wrong.
+/// Runs all cases, and panics with a list of those that failed.
 pub fn run(cases: impl IntoIterator<Item = Case>) {
     let mut count = 0;
     let mut wrong = Vec::new();
@@ -288,14 +292,14 @@ async fn play(case: &Case) -> Vec<String> {
         *request.headers_mut() = dates.fields(&step.fields);
         let got = match service.clone().oneshot(request).await {
             Ok(response) => {
-                let status = response.extensions().get::<CacheStatus>().copied().expect("a status");
+                let status = response.extensions().get::<CacheStatus>().copied().expect("a cache status");
                 let (head, body) = response.into_parts();
-                let body = body.collect().await.expect("a whole body").to_bytes();
+                let body = body.collect().await.expect("the body is complete").to_bytes();
                 Some(Got { status, code: head.status, headers: head.headers, body })
             }
             Err(_) => None,
         };
-        // What goes on in the background comes to rest.
+        // Lets background tasks finish.
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
@@ -355,7 +359,9 @@ fn check(want: &Want, got: Option<&Got>, asked: &[HeaderMap], dates: &Dates) -> 
     }
 }
 
-/// The origin of a case: what it says now, and what it was asked in this step.
+/// The origin of a case.
+///
+/// It holds the answers of the current step, and the requests of that step.
 #[derive(Clone)]
 struct Origin {
     dates: Dates,
@@ -400,7 +406,7 @@ fn unscripted(request: &Request<Full<Bytes>>) -> Reply {
     Reply { status: Some(status), fields, body: body.to_owned(), delay: Duration::ZERO }
 }
 
-/// Puts dates into fields.
+/// The dates that replace the placeholders in fields.
 #[derive(Clone)]
 struct Dates {
     start: SystemTime,

@@ -6,7 +6,7 @@ use tower_response_cache::ValidateReason::{NoCache, Stale};
 
 use super::table::{Case, case, run};
 
-/// Beside a `Cache-Control: max-age=10`, the response is fresh for so many seconds.
+/// Returns a case whose response is fresh for `seconds`, beside `Cache-Control: max-age=10`.
 fn fresh(seconds: u64, what: &str, targeted: &str) -> Case {
     case(what, "RFC 9213 §2.2").shared()
         .get("").ok(&format!("cache-control: max-age=10 | {targeted} | etag: \"a\"")).stores()

@@ -6,7 +6,9 @@ use tower_response_cache::ValidateReason::Stale;
 
 use super::table::{Case, case, run};
 
-/// A response that varies on a field was stored for one value of it; does it answer a request with another?
+/// Returns a case that stores a response with Vary, and sends a second request.
+///
+/// `same` tells whether the stored response answers that request.
 fn pair(what: &str, vary: &str, stored: &str, asked: &str, same: bool) -> Case {
     let case = case(what, "§4.1").get(stored).ok(&format!("cache-control: max-age=60 | vary: {vary}")).stores().get(asked);
     if same { case.hit() } else { case.miss(MissReason::Vary) }
@@ -48,7 +50,7 @@ fn vary_fields_must_match() {
 fn selecting_fields_are_normalized() {
     let fields = ["accept-language", "accept-encoding", "accept-charset"];
     run(fields.into_iter().flat_map(|name| {
-        // Servers take the order of languages for their priority (RFC 9110 §12.5.4).
+        // Some servers take the order of languages as their priority (RFC 9110 §12.5.4).
         let any_order = name != "accept-language";
         let pair = |what: &str, stored: &str, asked: &str, same| {
             let request = |lines: &str| lines.replace('#', &format!("{name}:"));

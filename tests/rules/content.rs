@@ -1,4 +1,4 @@
-//! Requests with content that the user made cacheable.
+//! Requests with content, whose methods the user made cacheable.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,7 +31,9 @@ fn methods(builder: CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStora
     builder.methods([Method::GET, Method::HEAD, Method::POST, query()])
 }
 
-/// An origin that says with which method it was asked for what, and for the how manieth time.
+/// Returns a cache over an origin that echoes the method and the content.
+///
+/// The counter holds the number of requests to the origin.
 fn echo(fields: &'static [(&'static str, &'static str)]) -> (Fixture, Arc<AtomicUsize>) {
     with(fields, methods)
 }
@@ -79,7 +81,7 @@ async fn equivalent_content_shares_response() {
         (query(), JSON, r#"{"a":1,"b":[1,2]}"#, "hit"),
         (Method::POST, form, "a=1&b=2", "miss"),
         (Method::POST, form, "%61=1&b=2", "hit"),
-        (Method::POST, form, "b=2&a=1", "miss"), // their order may mean something
+        (Method::POST, form, "b=2&a=1", "miss"), // the order of form fields may matter
         (Method::POST, "text/plain", "b=2&a=1", "miss"),
         (Method::POST, "text/plain", "a=1&b=2", "miss"),
         (Method::POST, &multi("x"), one, "miss"),
@@ -92,7 +94,7 @@ async fn equivalent_content_shares_response() {
             assert_eq!(answer.body, format!("{method} {content}"));
         }
     }
-    assert_eq!(fixture.get(URI).await.word(), "miss", "a GET is none of them");
+    assert_eq!(fixture.get(URI).await.word(), "miss", "a GET shares no response with them");
     assert_eq!(fixture.get(URI).await.word(), "hit");
 }
 
@@ -180,7 +182,7 @@ async fn concurrent_requests_with_same_content_coalesce() {
         let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, ["{\"a\":1}", "{\"a\":2}"][number % 2]);
     }
-    // Those of the second content wait for the first to learn that theirs is another.
+    // There is one fetch for each content.
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
@@ -218,7 +220,9 @@ async fn unlisted_methods_bypass_cache() {
 
 type Boxed = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A body in pieces, of no announced length, that may fail at its end.
+/// Returns a body of several frames and unknown length.
+///
+/// If `fails` is set, the body ends in an error.
 fn pieces(pieces: &'static [&'static str], fails: bool) -> Boxed {
     let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
     let end = fails.then(|| Err("the content failed".into()));
@@ -324,13 +328,13 @@ async fn filtered_post_invalidates_and_query_does_not() {
             assert_eq!(fixture.get(GET).await.word(), "hit");
             let answer = fixture.ask(changing(method.clone())).await;
             assert_eq!(answer.word(), word, "{method}, {waits}");
-            assert_eq!(answer.body, format!("{method} {{}}"), "its content went out");
+            assert_eq!(answer.body, format!("{method} {{}}"), "the content reached the origin");
             assert_eq!(fixture.get(GET).await.word(), expected, "{method}, {waits}");
         }
     }
 }
 
-/// A body in several frames, of unknown length.
+/// A body of several frames and unknown length.
 #[derive(Default)]
 struct Pieces(Vec<Bytes>, Option<ReplayedContent>);
 
@@ -386,7 +390,7 @@ async fn ignored_content_fields_accumulate() {
 
 #[tokio::test(start_paused = true)]
 async fn persisted_queries_differ_by_hash() {
-    // The setting of the documentation, and the one that ignores more than its user thinks of.
+    // The documented setting, and a broader one that would include the hash.
     for setting in ["extensions.tracing", "extensions"] {
         let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content_fields([setting]).unwrap());
         for (content, expected) in [
@@ -401,7 +405,7 @@ async fn persisted_queries_differ_by_hash() {
             );
         }
     }
-    // Named by itself it is ignored.
+    // The hash is ignored only if a setting names `persistedQuery` itself.
     let ignoring = ["extensions.persistedQuery"];
     let (fixture, _) = with(FRESH, |builder| methods(builder).ignore_content_fields(ignoring).unwrap());
     for (hash, expected) in [("aa", "miss"), ("bb", "hit")] {

@@ -1,4 +1,4 @@
-//! What contradicts itself, or has no effect, is reported when the cache is built.
+//! Settings that contradict each other or have no effect are reported as errors.
 
 use std::time::Duration;
 

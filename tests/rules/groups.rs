@@ -1,4 +1,6 @@
-//! Groups of responses, named by the origin (RFC 9875) or by the user, and what ends them.
+//! Groups and tags of responses, and what invalidates them.
+//!
+//! The origin names groups (RFC 9875), and the user names tags.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,10 @@ const B: &str = "http://example.com/b";
 const ELSEWHERE: &str = "http://example.com:8080/a";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Each path's responses are in a group of its name and in "all"; an unsafe request ends what its field `x-ends` names.
+/// Returns an origin whose responses belong to two groups.
+///
+/// One is named like the path of the request, and the other is `all`. The response to any method but GET invalidates
+/// the groups that the request names in `x-ends`.
 fn origin() -> Origin {
     Origin::new(|request| {
         if request.method() != "GET" {
@@ -72,7 +77,7 @@ async fn unsafe_response_invalidates_groups_of_its_origin() {
         ("\"all\"", ["miss", "miss", "hit"]),
         ("\"A\"", ["hit", "hit", "hit"]),
         ("\"none\"", ["hit", "hit", "hit"]),
-        // No list of strings: the field counts as absent (RFC 9651 §1.1).
+        // The value is not a list of strings, so the field counts as absent (RFC 9651 §1.1).
         ("a", ["hit", "hit", "hit"]),
         ("\"a\", 1", ["hit", "hit", "hit"]),
         ("\"a\", (\"b\")", ["hit", "hit", "hit"]),
@@ -82,7 +87,7 @@ async fn unsafe_response_invalidates_groups_of_its_origin() {
         fill(&fixture, &[A, B, ELSEWHERE]).await;
         fixture.ask(ending("POST", "http://example.com/c", ends)).await;
         assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, expected, "{ends}");
-        // At the same moment of the clock, what was fetched since is stored.
+        // A response fetched after the invalidation is stored, even at the same time of the clock.
         assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit"; 3], "{ends}");
     }
 }
@@ -114,7 +119,7 @@ async fn group_field_is_limited_to_128_names() {
         fill(&fixture, &[&uri]).await;
         if count > 128 {
             fixture.layer.invalidate_group("http://example.com", &format!("{:0>32}", 128)).await.unwrap();
-            assert_eq!(fixture.get(&uri).await.word(), "hit", "what follows is ignored");
+            assert_eq!(fixture.get(&uri).await.word(), "hit", "names after the 128th are ignored");
         }
         fixture
             .layer
@@ -126,7 +131,7 @@ async fn group_field_is_limited_to_128_names() {
     }
 }
 
-/// Tags are the user's own: one that was ignored could not be invalidated.
+/// Tags are the user's own, and an ignored tag could not be invalidated.
 #[tokio::test]
 async fn response_with_too_many_tags_is_not_stored() {
     let fixture = Fixture::new(plain());
@@ -141,7 +146,7 @@ async fn group_keys<S: Storage>(store: &S) -> Vec<Key> {
     keys.into_iter().filter(|key| key.kind == Kind::Group).collect()
 }
 
-/// One response with more names than the list of pending invalidations holds.
+/// One response names more groups than the list of pending invalidations holds.
 #[tokio::test]
 async fn group_invalidation_flood_writes_at_most_128() {
     let names = (0..10_001).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
@@ -181,7 +186,7 @@ async fn not_modified_does_not_restore_invalidated_variant() {
     }));
     let ask = async |x: &str| fixture.ask(get_with(A, &[("x", x)])).await;
     assert_eq!(ask("1").await.body, "fetch 1");
-    assert_eq!(ask("2").await.body, "fetch 1", "confirmed for the other value");
+    assert_eq!(ask("2").await.body, "fetch 1", "the stored response is confirmed for the other value");
     fixture.layer.invalidate_group("http://example.com", "g").await.unwrap();
     assert_eq!(ask("3").await.body, "fetch 2");
 }
@@ -205,7 +210,9 @@ async fn background_refresh_keeps_tags() {
     }
 }
 
-/// What a POST answers for later GETs, under a key of the user's: its tags and groups are those of its URI.
+/// A POST response that answers later GETs has the tags and groups of its URI.
+///
+/// That also holds under a key of the user.
 #[tokio::test]
 async fn keyed_post_response_belongs_to_groups() {
     let origin = Origin::new(|_| {
@@ -227,7 +234,7 @@ async fn keyed_post_response_belongs_to_groups() {
     }
 }
 
-/// As in a full storage: invalidated members stay invalidated.
+/// A full storage may evict group values, but invalidated members stay invalidated.
 #[tokio::test]
 async fn evicted_group_value_does_not_restore_members() {
     let fixture = Fixture::new(origin());
@@ -236,7 +243,7 @@ async fn evicted_group_value_does_not_restore_members() {
     for key in group_keys(fixture.layer.storage()).await {
         fixture.layer.storage().delete(key).await.unwrap();
     }
-    // The first creates a new value; the second must not count as its member.
+    // The first response creates a new group value. The second must not count as its member.
     assert_eq!(words(&fixture, &[A, B, A, B]).await, ["miss", "miss", "hit", "hit"]);
 }
 
@@ -250,9 +257,9 @@ async fn tag_invalidates_members_across_origins() {
     fixture.layer.invalidate_tag("one").await.unwrap();
     assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["miss", "hit", "hit"]);
     fixture.layer.invalidate_tag("both").await.unwrap();
-    // The first was stored without tags since.
+    // The first response has been stored again without tags.
     assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit", "miss", "miss"]);
-    // A group that the origin names is no tag of the user's.
+    // A group of the origin is separate from a tag of the user, even with the same name.
     fixture.layer.invalidate_group("http://example.com", "both").await.unwrap();
     assert_eq!(words(&fixture, &[A, B, ELSEWHERE]).await, ["hit"; 3]);
     let error = fixture.layer.invalidate_group("example.com", "both").await.unwrap_err();
@@ -303,7 +310,7 @@ async fn revalidation_keeps_tags_of_earlier_request() {
 
 type Held = http::Response<CacheBody<Full<bytes::Bytes>>>;
 
-/// A cache before an origin whose answers wait until they are let go.
+/// Returns a cache over an origin whose responses wait for a permit of the semaphore.
 fn gated(
     layer: &CacheLayer<MemoryStorage>,
 ) -> (BoxCloneSyncService<Request<ReqBody>, Held, std::io::Error>, Arc<Semaphore>) {
@@ -331,7 +338,7 @@ async fn fetch_before_tag_invalidation_is_not_reused() {
     gate.add_permits(1);
     let before = Answer::read(before.await.unwrap()).await;
     assert_eq!(before.status.stored(), Stored::No(NotStored::GroupInvalidated));
-    assert!(poll!(after.as_mut()).is_pending(), "it asks the origin itself");
+    assert!(poll!(after.as_mut()).is_pending(), "the request fetches by itself");
     gate.add_permits(1);
     let after = Answer::read(after.await.unwrap()).await;
     assert_eq!((after.status.stored(), after.status.is_collapsed()), (Stored::Storing, false));
@@ -346,7 +353,7 @@ async fn fetch_overtaken_by_deletion_is_not_reused() {
     let ask = || Box::pin(service.clone().oneshot(get(A)));
     let mut before = ask();
     assert!(poll!(before.as_mut()).is_pending());
-    // Another URL's fetch goes on.
+    // The fetch of another URL is not affected.
     let mut other = Box::pin(service.clone().oneshot(get(B)));
     assert!(poll!(other.as_mut()).is_pending());
     let deleted = layer.handle().delete_matching(&EntryFilter::new().url("example.com/a")).await.unwrap();
@@ -356,7 +363,7 @@ async fn fetch_overtaken_by_deletion_is_not_reused() {
     gate.add_permits(2);
     Answer::read(before.await.unwrap()).await;
     Answer::read(other.await.unwrap()).await;
-    assert!(poll!(after.as_mut()).is_pending(), "it asks the origin itself");
+    assert!(poll!(after.as_mut()).is_pending(), "the request fetches by itself");
     gate.add_permits(1);
     let after = Answer::read(after.await.unwrap()).await;
     assert_eq!((after.word(), after.status.is_collapsed()), ("miss", false));
@@ -384,7 +391,8 @@ async fn tag_invalidation_reaches_other_processes() {
         assert_eq!(ask(service, get(A)).await.word(), "hit");
     }
     one.invalidate_tag("tag").await.unwrap();
-    // Whether the other's fetch began before or after, its clock cannot tell for a while.
+    // For a while, the clock of the other process cannot tell whether its fetch began before or after the
+    // invalidation.
     let soon = ask(&second, tagged(A, &["tag"])).await;
     assert_eq!(soon.status.outcome(), Outcome::Miss(MissReason::Invalidated));
     assert_eq!(soon.status.stored(), Stored::No(NotStored::GroupInvalidated));
@@ -393,7 +401,7 @@ async fn tag_invalidation_reaches_other_processes() {
     for service in [&first, &second] {
         assert_eq!(ask(service, get(A)).await.word(), "hit");
     }
-    // By an unsafe request at the other.
+    // The other cache invalidates a group by an unsafe request.
     ask(&second, ending("DELETE", B, "\"a\"")).await;
     assert_eq!(ask(&first, get(A)).await.word(), "miss");
 }
@@ -436,7 +444,7 @@ async fn failed_invalidation_applies_locally_and_is_retried() {
     let error = fixture.layer.invalidate_tag("tag").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(fixture.get(A).await.word(), "miss");
-    assert_eq!(other.get(A).await.word(), "hit", "others cannot know yet");
+    assert_eq!(other.get(A).await.word(), "hit", "other processes cannot know of the invalidation yet");
     store.set(Mode::Well);
     tokio::time::sleep(30 * SECOND).await;
     assert_eq!(other.get(A).await.word(), "miss");

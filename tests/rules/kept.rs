@@ -1,4 +1,6 @@
-//! What is kept: statuses, what a response forbids, filters, sizes.
+//! Which responses are stored.
+//!
+//! The tests cover statuses, restrictions of the response, filters and sizes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,14 +46,14 @@ async fn default_and_listed_statuses_are_stored() {
         (named, 200, silent, true),
         (named, 500, silent, true),
         (named, 500, fresh, true),
-        (named, 404, fresh, false), // it is not on the list
+        (named, 404, fresh, false), // 404 is not on the list
         (named, 503, fresh, false),
         (by_rule, 503, silent, true),
         (by_rule, 404, fresh, false),
         (by_rule, 200, fresh, true),
         (all, 200, silent, true),
         (all, 404, silent, true),
-        (all, 302, silent, false), // nothing says that it may be
+        (all, 302, silent, false), // no field permits it, and no rule names it
         (all, 302, fresh, true),
         (all, 500, silent, false),
         (all, 206, fresh, false),
@@ -167,7 +169,7 @@ async fn response_filters_accumulate_and_see_request() {
         assert_eq!(stored, expected, "{kind}");
         assert_eq!(fixture.get(&uri).await.status.is_hit(), is_kept, "{kind}");
     }
-    assert_eq!(calls.load(Ordering::SeqCst), 3, "who is refused already is not asked about");
+    assert_eq!(calls.load(Ordering::SeqCst), 3, "filters after a refusal are not called");
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +212,7 @@ async fn all_matching_rules_contribute_statuses() {
     let minute = Duration::from_secs(60);
     let tagged = || Rule::new().statuses([404, 429, 503]).tag("errors");
     for (status, settings) in [
-        // A rule with a tag alone.
+        // A rule that sets only a tag.
         (
             503,
             (|b| {
@@ -229,7 +231,7 @@ async fn all_matching_rules_contribute_statuses() {
                     .override_ttl(Duration::from_secs(60)),
             )
         }),
-        // One behind the rule that says how long.
+        // A rule after the one that sets the lifetime.
         (503, |b| {
             let first = Rule::new().url("example.com/**").override_ttl(Duration::from_secs(60));
             b.rules(
@@ -238,7 +240,7 @@ async fn all_matching_rules_contribute_statuses() {
                     .rule(Rule::new().statuses(500..=599).override_ttl(Duration::from_secs(5))),
             )
         }),
-        // What is about one request is the user's word then.
+        // Statuses that concern one request, but that the user names.
         (429, |b| {
             b.rules(Rules::new().rule(Rule::new().statuses([429]).override_ttl(Duration::from_secs(60))))
         }),
@@ -248,7 +250,7 @@ async fn all_matching_rules_contribute_statuses() {
         fixture.get(URI).await;
         assert_eq!(fixture.get(URI).await.word(), "hit", "{status}");
     }
-    // A rule that does not match names nothing.
+    // The statuses of a rule that does not match have no effect.
     let origin = Origin::new(|_| {
         let mut response = response(&[("content-type", "text/plain")], "body");
         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
@@ -284,8 +286,8 @@ async fn response_filters_see_freshened_responses() {
     let answer = fixture.get(URI).await;
     assert_eq!((answer.word(), answer.status.stored()), ("revalidated", Stored::No(NotStored::Filtered)));
     assert_eq!(&answer.body[..], b"body");
-    assert_eq!(fixture.get(URI).await.word(), "miss", "it is not freshened");
-    // It is asked about the response as it would be stored.
+    assert_eq!(fixture.get(URI).await.word(), "miss", "the stored response is not freshened");
+    // The filter sees the response as it would be stored.
     assert_eq!(*heads.lock().unwrap(), [(200, true); 3]);
 }
 
@@ -307,7 +309,7 @@ async fn response_filters_see_variants_selected_by_304() {
     fixture.ask(of_kind("plain")).await;
     assert_eq!(fixture.ask(of_kind("secret")).await.status.stored(), Stored::No(NotStored::Filtered));
     assert!(!fixture.ask(of_kind("secret")).await.status.is_hit());
-    assert!(fixture.ask(of_kind("plain")).await.status.is_hit(), "the others' variant stays");
+    assert!(fixture.ask(of_kind("plain")).await.status.is_hit(), "the variant of other requests stays");
 }
 
 #[tokio::test]
@@ -354,7 +356,7 @@ async fn restricted_fields_are_not_duplicated() {
     }
 }
 
-/// The usual page of a framework with sessions: a validator, Set-Cookie, and nothing else.
+/// A framework with sessions often sends a validator and Set-Cookie, and nothing else.
 #[tokio::test]
 async fn session_cookie_is_not_shared_between_users() {
     for validator in [("last-modified", "Mon, 01 Dec 2025 00:00:00 GMT"), ("etag", "\"page\"")] {

@@ -1,5 +1,7 @@
-//! The user's rules: what is kept, for how long, what counts as the same request, which responses end together, and how one
-//! request or a task uses the cache.
+//! Rules, settings and request options of the user.
+//!
+//! The tests cover which responses are stored and for how long, which requests count as the same, which responses are
+//! invalidated together, and how one request or a task uses the cache.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[path = "../support/mod.rs"]

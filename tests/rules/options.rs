@@ -1,4 +1,4 @@
-//! How one request uses the cache.
+//! Options of one request.
 
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ fn with(options: CacheOptions) -> Request<ReqBody> {
     Request::get(URI).extension(options).body(ReqBody::default()).unwrap()
 }
 
-/// An origin that counts its versions and knows each by its tag.
+/// Returns a cache over an origin that counts its full responses in the body.
+///
+/// The origin answers every request with If-None-Match by 304.
 fn fixture(control: &'static str) -> Fixture {
     let mut version = 0;
     let origin = Origin::new(move |request| {
@@ -35,7 +37,8 @@ fn summary(answer: &Answer) -> (&'static str, &str) {
 #[tokio::test(start_paused = true)]
 async fn fetch_modes_handle_absent_fresh_and_stale() {
     use CacheMode::*;
-    // What the mode does where nothing is stored, where that is fresh, and where it is stale; and what is served then.
+    // What each mode does when no response, a fresh one or a stale one is stored, and what a plain GET gets after the
+    // stale case.
     for (mode, absent, fresh, stale, afterwards) in [
         (Default, ("miss", "1"), ("hit", "1"), ("revalidated", "1"), "hit"),
         (NoStore, ("bypass", "1"), ("bypass", "2"), ("bypass", "2"), "revalidated"),
@@ -75,7 +78,7 @@ async fn fetch_modes_set_upstream_cache_control() {
         let field = |name| asked.get(name).map(|value| value.to_str().unwrap());
         assert_eq!((field("cache-control"), field("pragma")), (control, pragma), "{mode:?}");
     }
-    // What the caller wrote stays.
+    // The caller's own Cache-Control is kept.
     let fixture = fixture("max-age=10");
     let mut request = with(CacheOptions::new().mode(CacheMode::Reload));
     request.headers_mut().insert("cache-control", "x=1".parse().unwrap());
@@ -115,7 +118,7 @@ async fn request_key_applies_to_lookup_and_invalidation() {
     assert_eq!(summary(&fixture.ask(keyed("GET", other, "one")).await), ("hit", "1"));
     assert_eq!(fixture.get(URI).await.word(), "miss");
     assert_eq!(fixture.ask(keyed("GET", URI, "two")).await.word(), "miss");
-    // A name is no URI, even if it looks like one.
+    // A key of the user is not a URI, even if it looks like one.
     assert_eq!(fixture.ask(keyed("GET", other, URI)).await.word(), "miss");
     fixture.ask(keyed("POST", URI, "one")).await;
     assert_eq!(fixture.ask(keyed("GET", other, "one")).await.word(), "miss");
@@ -144,7 +147,7 @@ async fn request_stale_limits_override_layer_settings() {
     };
     let most = |options| async move {
         let fixture = fails(1).await;
-        let layer_keeps = fails(60).await; // otherwise the storage may have dropped it
+        let layer_keeps = fails(60).await; // with a short limit, the storage may have dropped it
         assert_eq!(fixture.get(URI).await.code, 503);
         layer_keeps.ask(with(options)).await
     };

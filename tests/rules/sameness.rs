@@ -1,4 +1,4 @@
-//! What counts as the same request.
+//! Which requests count as the same.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn stored_records_omit_ignored_query_params() {
     let mut seen = 0;
     while let Some(record) = records.next().await {
         let bytes = record.unwrap().1.to_bytes();
-        // The body is what the origin chose to say.
+        // The body may contain the parameter, because the origin chose to echo the URI.
         let place = |text: &[u8]| bytes.windows(text.len()).position(|part| part == text);
         let end = place(b"http://a/?token=sesame&b=1").unwrap();
         assert!(place(b"http://a/?b=1").is_some() && place(b"sesame").unwrap() > end);
@@ -93,14 +93,14 @@ async fn keyed_headers_separate_responses_without_vary() {
     without_settings.get("http://a/").await;
     let fixture = on(storage, |builder| builder.key_headers([tenant()]));
     let of = |who: &str| get_with("http://a/", &[("x-tenant", who)]);
-    // What was stored when the field was not in the key is not reused: its tenant is unknown.
+    // A response that was stored without the field in its key is not reused, because its tenant is unknown.
     assert_eq!(fixture.get("http://a/").await.word(), "miss");
     for (who, expected) in [("a", "miss"), ("b", "miss"), ("a", "hit"), ("b", "hit")] {
         assert_eq!(fixture.ask(of(who)).await.word(), expected, "{who}");
     }
     assert_eq!(fixture.get("http://a/").await.word(), "hit");
     fixture.ask(post("http://a/", &[("x-tenant", "c")])).await;
-    assert_eq!(fixture.ask(of("a")).await.word(), "miss", "an invalidation is for all of them");
+    assert_eq!(fixture.ask(of("a")).await.word(), "miss", "all tenants' responses are invalidated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +138,7 @@ async fn ignored_header_does_not_select_despite_vary() {
 
 type Settings = fn(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>;
 
-/// Another storage that has the same in it.
+/// Returns a copy of a storage.
 async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
     let copy = MemoryStorage::new();
     let mut values = std::pin::pin!(storage.values());
@@ -149,8 +149,9 @@ async fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
     copy
 }
 
-/// A storage outlives the settings under which it was filled. What was stored while less distinguished requests would answer
-/// another user.
+/// A storage outlives the settings under which it was filled.
+///
+/// A response that was stored while fewer fields distinguished requests must not answer another user.
 #[tokio::test]
 async fn reverted_key_setting_serves_no_earlier_response() {
     const USER: HeaderName = HeaderName::from_static("x-user");
@@ -165,8 +166,8 @@ async fn reverted_key_setting_serves_no_earlier_response() {
     let shared_no_user: Settings = |b| b.shared(true).ignore_headers([USER]);
     let all: Settings = |b| b.key_all_headers(true);
     let all_no_user: Settings = |b| b.key_all_headers(true).ignore_headers([USER]);
-    // The field by which two users differ, what Vary names, the settings before and after, and whether what was stored before
-    // answers the other user.
+    // The field by which two users differ, the fields that Vary names, the settings before and after, and whether the
+    // response stored before answers the other user.
     for (field, vary, before, after, answers) in [
         ("cookie", "", no_cookie, plain, false),
         ("cookie", "", no_cookie, no_cookie_at_all, true),
@@ -183,7 +184,7 @@ async fn reverted_key_setting_serves_no_earlier_response() {
         ("x-user", "x-user", record, plain, false),
         ("x-user", "*", record, plain, false),
         ("x-user", "x-user", all_no_user, all, false),
-        // What would not have distinguished them anyway.
+        // Here the settings do not concern the field.
         ("x-tenant", "", no_user, plain, true),
         ("x-tenant", "accept", no_cookie, no_cookie, true),
     ] {

@@ -1,4 +1,4 @@
-//! How all requests of a task, or of a layer, use the cache.
+//! Scopes and settings for all requests of a task or of a layer.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn disabled_scope_bypasses_cache() {
     let fixture = fixture();
     scope::disabled(async {
         assert_eq!(fixture.get(URI).await.word(), "bypass");
-        // An inner scope lifts nothing.
+        // An inner scope does not lift the outer one.
         assert_eq!(scope::read_only(fixture.get(URI)).await.word(), "bypass");
         assert_eq!(scope::disabled(fixture.get(URI)).await.word(), "bypass");
         assert_eq!(fixture.get(URI).await.word(), "bypass");
@@ -132,14 +132,15 @@ async fn only_if_cached_serves_only_fresh_entries() {
     assert_eq!(offline.get(URI).await.word(), "hit");
     assert_eq!(scope::only_if_cached(online.get(URI)).await.word(), "hit");
     offline.clock.advance(11 * SECOND);
-    assert_eq!(offline.get(URI).await.code, 504, "it is stale");
+    assert_eq!(offline.get(URI).await.code, 504, "a stale response is not served");
     let forced = Request::get(URI).extension(CacheOptions::new().mode(CacheMode::ForceCache));
     assert_eq!(offline.ask(forced.body(ReqBody::default()).unwrap()).await.word(), "stale");
     assert_eq!((offline.origin.count(), online.origin.count()), (0, 1));
 }
 
-/// A storage that another cache fills: a read-only one leaves every record as it is, and uses nothing that it knows to be
-/// outdated.
+/// A read-only cache changes no record, and serves no response known to be outdated.
+///
+/// Another cache fills the storage.
 #[tokio::test]
 async fn read_only_cache_serves_no_outdated_response() {
     let origin = Origin::new(|request| {
@@ -151,24 +152,24 @@ async fn read_only_cache_serves_no_outdated_response() {
         Fixture::with(origin.clone(), store.clone(), |builder| builder.read_only(true).reserve_on_miss(true));
     reading.get(URI).await;
     let keys: Vec<Key> = store.keys().try_collect().await.unwrap();
-    assert_eq!(keys, [], "a miss");
+    assert_eq!(keys, [], "a miss stores nothing");
     let filling = Fixture::with(origin, store.clone(), |builder| builder);
     filling.get(URI).await;
     assert_eq!(reading.get(URI).await.word(), "hit");
     let head = Request::head(URI).header("cache-control", "no-cache").body(ReqBody::default()).unwrap();
     reading.ask(head).await;
-    assert_eq!(filling.get(URI).await.word(), "hit", "it stays for others");
-    assert_eq!(reading.get(URI).await.word(), "miss", "the origin has another by now");
+    assert_eq!(filling.get(URI).await.word(), "hit", "the record stays for other caches");
+    assert_eq!(reading.get(URI).await.word(), "miss", "the origin has another version by now");
     filling.clock.advance(61 * SECOND);
     reading.clock.advance(61 * SECOND);
     filling.get(URI).await;
-    assert_eq!(reading.get(URI).await.word(), "hit", "and the cache that fills it too");
+    assert_eq!(reading.get(URI).await.word(), "hit", "the other cache has stored a new response");
 }
 
 #[tokio::test]
 async fn inner_scope_does_not_lift_outer_scope() {
     let fixture = fixture();
-    // The arguments are made first, outside of any scope.
+    // The inner scope is created first, outside of the outer scope.
     let answer = scope::only_if_cached(scope::read_only(fixture.get(URI))).await;
     assert_eq!((answer.code.as_u16(), fixture.origin.count()), (504, 0));
     let answer = scope::read_only(scope::only_if_cached(fixture.get(URI))).await;
@@ -194,12 +195,14 @@ async fn moved_future_uses_scope_of_poller() {
         tokio::task::yield_now().await;
         (first, fixture.get(URI).await.word())
     }));
-    // Begun in one scope, ended outside of it.
+    // The future is first polled inside a scope, and then outside of it.
     scope::disabled(async { assert!(futures_util::poll!(asking.as_mut()).is_pending()) }).await;
     assert_eq!(asking.await, ("bypass", "miss"));
 }
 
-/// Responses to POST that name themselves answer later GETs (RFC 9110 §9.3.3).
+/// Returns a cache over an origin whose POST responses may answer later GETs.
+///
+/// Their Content-Location is the URI of the request (RFC 9110 §9.3.3).
 fn of_posts(settings: impl FnOnce(Builder) -> Builder) -> Fixture {
     let fields = [("cache-control", "max-age=60"), ("content-location", "/a")];
     Fixture::with(Origin::new(move |_| response(&fields, "of the post")), MemoryStorage::new(), settings)
@@ -229,7 +232,7 @@ async fn bypassed_post_is_not_stored() {
         of_posts(|builder| builder.filter_request_async(move |request| std::future::ready(is_get(request))));
     filtered.ask(post()).await;
     assert_eq!(filtered.get(URI).await.word(), "miss");
-    // Of a method that the user made cacheable, but for this one.
+    // The user made POST cacheable, but the filter excludes it.
     #[cfg(feature = "content-keys")]
     {
         let methods = [http::Method::GET, http::Method::POST];
@@ -284,7 +287,7 @@ async fn only_if_cached_refuses_bypassing_requests() {
         assert_eq!(plain.ask(request).await.code, 504);
     }
     assert_eq!((layer.origin.count(), plain.origin.count()), (0, 0));
-    // What is not safe goes out all the same.
+    // An unsafe request reaches the origin nevertheless.
     assert_eq!(layer.ask(post()).await.code, 200);
     assert_eq!(scope::only_if_cached(plain.ask(post())).await.code, 200);
 }

@@ -1,4 +1,4 @@
-//! Responses that are recorded, and replayed without the origin.
+//! Responses that are recorded and replayed without the origin.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn ask(method: &str, uri: &str, content: &'static str) -> Request<ReqBody> {
     builder.body(content.into()).unwrap()
 }
 
-/// An origin that forbids whatever it can.
+/// Returns an origin whose responses forbid storing and reuse by several fields.
 fn forbidding() -> Origin {
     let mut count = 0;
     Origin::new(move |request| {
@@ -56,24 +56,25 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
         recorded.clear();
         for request in asked() {
             let answer = recorder.ask(request).await;
-            assert_eq!(answer.word(), "miss", "each asks the origin, in round {round}");
+            assert_eq!(answer.word(), "miss", "each request reaches the origin, in round {round}");
             recorded.push(summary(&answer));
         }
-        // A slow disk may still write the first round, and what overtakes it is given up as superseded.
+        // On a slow disk, writes of the first round may still be in flight. Writes of the second round would then be
+        // given up as superseded.
         recorder.layer.idle().await;
     }
     drop(recorder);
 
-    // Years later.
+    // The recording is replayed ten years later.
     let replayer = on(reopened(), |builder| builder.replay(true).ignore_query_params(["token"]));
     replayer.clock.advance(Duration::from_secs(10 * 365 * 24 * 3600));
     for (request, expected) in asked().into_iter().zip(recorded) {
         let answer = replayer.ask(request).await;
-        assert_eq!(summary(&answer), expected, "the last recorded one");
+        assert_eq!(summary(&answer), expected, "the response recorded last");
         assert!(answer.status.is_hit() && answer.header("age").is_none());
         assert_eq!(answer.header("set-cookie"), Some("a=b"));
     }
-    // However it is asked for.
+    // Equivalent requests and other request directives get the recorded response too.
     assert_eq!(replayer.get("http://a/200?b=1&token=other").await.code, 200);
     assert_eq!(
         replayer.ask(get_with("http://a/404", &[("cache-control", "no-cache"), ("cookie", "x")])).await.code,
@@ -81,7 +82,7 @@ async fn tape<S: Storage>(storage: S, reopened: impl Fn() -> S) {
     );
     assert_eq!(replayer.ask(get_with("http://a/200?b=1", &[("if-none-match", "\"a\"")])).await.code, 304);
     assert_eq!(replayer.ask(ask("POST", "http://a/", r#"{"b": 2, "a": 1}"#)).await.code, 200);
-    // What is missing is named, and is not asked for.
+    // The answer names a missing response, and the origin is not asked for it.
     for (request, name) in [
         (get("http://a/missing?token=secret"), "GET http://a/missing is not"),
         (ask("POST", "http://a/", r#"{"a":3}"#), "POST http://a/ is not"),
@@ -126,11 +127,11 @@ async fn recording_stores_whole_responses_despite_conditions() {
     assert_eq!(recorder.ask(ask(Method::HEAD.as_str(), "http://a/200", "")).await.word(), "miss");
 }
 
-/// A recording and the replay of what it records.
+/// Returns a recording cache, and a cache that replays from the same storage.
 fn recorded(origin: Origin) -> (Fixture, Fixture) {
     let storage = MemoryStorage::new();
     let recording = Fixture::with(origin, storage.clone(), |builder| builder.record(true));
-    let silent = Origin::new(|_| panic!("a replay asks no origin"));
+    let silent = Origin::new(|_| panic!("a replay must not reach the origin"));
     (recording, Fixture::with(silent, storage, |builder| builder.replay(true)))
 }
 

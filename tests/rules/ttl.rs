@@ -1,4 +1,4 @@
-//! How long a response is fresh: who says it, and in which order.
+//! How long a response is fresh, and which source of the lifetime takes precedence.
 
 use std::time::Duration;
 
@@ -16,7 +16,10 @@ fn with(rules: Rules, fields: &'static [(&'static str, &'static str)]) -> Fixtur
     Fixture::with(origin, MemoryStorage::new(), |builder| builder.rules(rules))
 }
 
-/// After how many milliseconds what was just stored is stale, looked for at a few moments; `None`: it is not stored.
+/// Sends a request and returns after how many milliseconds the stored response becomes stale.
+///
+/// The time is found by bisection. `None` means that the response is not stored, and `Some(0)` that it is revalidated
+/// at once.
 async fn fresh_for(fixture: &Fixture, request: impl Fn() -> Request<ReqBody>) -> Option<u64> {
     fixture.ask(request()).await;
     let asked = fixture.origin.count();
@@ -41,7 +44,8 @@ async fn fresh_for(fixture: &Fixture, request: impl Fn() -> Request<ReqBody>) ->
 
 #[tokio::test(start_paused = true)]
 async fn ttl_sources_follow_precedence() {
-    // By bit: the request, a rule's override, the layer's, the response, a rule's default, the layer's, a guess.
+    // Each bit enables a source: the request, a rule's override, the layer's override, the response, a rule's default,
+    // the layer's default, the heuristic.
     let seconds = [10_u64, 20, 30, 40, 50, 60, 70];
     for said in 0..1 << seconds.len() {
         let says = |who: usize| said & (1 << who) != 0;
@@ -55,7 +59,7 @@ async fn ttl_sources_follow_precedence() {
         }
         rules = if says(2) { rules.override_ttl(ttl(2)) } else { rules };
         rules = if says(5) { rules.default_ttl(ttl(5)) } else { rules };
-        // The mock clock begins with 2026; 700 s before, so that a tenth is guessed.
+        // The mock clock begins with 2026. This is 700 s before, and the heuristic takes a tenth of it.
         let modified = ("last-modified", "Wed, 31 Dec 2025 23:48:20 GMT");
         let fields: &[_] = match (says(3), says(6)) {
             (true, true) => {
@@ -95,7 +99,7 @@ async fn rule_ttl_accepts_every_kind() {
         (Ttl::DoNotStore, tagged, None),
         (Ttl::Revalidate, tagged, Some(0)),
         (Ttl::For(Duration::ZERO), tagged, Some(0)),
-        (Ttl::Revalidate, plain, None), // there is nothing to validate it by
+        (Ttl::Revalidate, plain, None), // without a validator it cannot be revalidated
     ] {
         for is_default in [false, true] {
             let rules =
@@ -108,7 +112,7 @@ async fn rule_ttl_accepts_every_kind() {
 #[tokio::test(start_paused = true)]
 async fn ttl_limits_apply_to_explicit_and_heuristic_lifetimes() {
     let limits = || Rules::new().min_ttl(20 * SECOND).max_ttl(60 * SECOND);
-    let old: &[_] = &[("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT")]; // 8,640 s are guessed
+    let old: &[_] = &[("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT")]; // 8,640 s by the heuristic
     let new: &[_] = &[("last-modified", "Wed, 31 Dec 2025 23:59:00 GMT")]; // 6 s
     for (rules, fields, expected) in [
         (limits(), &[("cache-control", "max-age=5")][..], Some(20_000)),
@@ -144,7 +148,7 @@ async fn override_ttl_counts_from_receipt() {
         let fixture = with(rules(), fields);
         assert_eq!(fresh_for(&fixture, || get(URI)).await, Some(10_000), "{fields:?}");
     }
-    // Once it is over, must-revalidate forbids to serve it stale.
+    // When the override has ended, must-revalidate forbids serving the response stale.
     let fixture = with(rules(), &[("cache-control", "must-revalidate")]);
     fixture.get(URI).await;
     fixture.clock.advance(11 * SECOND);
@@ -176,9 +180,9 @@ async fn first_matching_rule_sets_ttl() {
         ("http://example.com.evil.org/api/", 503, "image/png", Some(4)),
         ("http://other.org/", 200, "IMAGE/png", Some(5)),
         ("http://other.org/", 200, "imagery/png", Some(6)),
-        // The status is named by one rule, and the lifetime given by the first.
+        // One rule names the status, and the first matching rule sets the lifetime.
         ("http://a.example.com/other", 500, "text/plain", Some(3)),
-        // What the layer says is not meant for errors that no rule names.
+        // The layer's override does not apply to errors that no rule names.
         ("http://other.org/", 409, "text/plain", None),
     ] {
         let origin = Origin::new(move |_| {

@@ -1,4 +1,6 @@
-//! A server program as a child: started, killed, stopped, continued and started again on its port.
+//! A server program as a child process.
+//!
+//! It can be killed, stopped, continued, and started again on its port.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Whether a restart finds what was there before.
+/// Whether a restarted server finds its data again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     Kept,
     Lost,
 }
 
-/// One server, with its data in a folder of its own. Dropped, it is killed.
+/// A server with its data in a folder of its own. Dropping it kills the server.
 pub struct Server {
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -27,7 +29,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program in an empty folder, and waits until `answers` says that it is there.
+    /// Starts a program in an empty folder, and waits until `answers` returns true.
     pub fn start(
         program: PathBuf,
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
@@ -45,7 +47,7 @@ impl Server {
         self.folder.path()
     }
 
-    /// SIGKILL.
+    /// Kills the server (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill(); // it may have ended by itself
@@ -53,7 +55,7 @@ impl Server {
         }
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Terminates the server (SIGTERM), and waits for its end.
     pub fn terminate(&mut self) {
         self.signal("TERM");
         if let Some(mut child) = self.child.take() {
@@ -61,23 +63,23 @@ impl Server {
         }
     }
 
-    /// SIGSTOP: it holds its connections and does nothing.
+    /// Stops the server (SIGSTOP). It holds its connections and does nothing.
     pub fn stop(&self) {
         self.signal("STOP");
     }
 
-    /// SIGCONT.
+    /// Lets a stopped server continue (SIGCONT).
     pub fn go_on(&self) {
         self.signal("CONT");
     }
 
-    /// Starts it again, and waits until it answers.
+    /// Starts the server again, and waits until it answers.
     pub fn restart(&mut self, data: Data) {
         self.launch_again(data);
         self.wait();
     }
 
-    /// Starts it again, and does not wait.
+    /// Starts the server again, and does not wait.
     pub fn launch_again(&mut self, data: Data) {
         self.kill();
         if data == Data::Lost {
@@ -86,7 +88,7 @@ impl Server {
         self.launch();
     }
 
-    /// Waits until it answers.
+    /// Waits until the server answers.
     pub fn wait(&mut self) {
         let begun = Instant::now();
         while !(self.answers)() {
@@ -98,7 +100,7 @@ impl Server {
     }
 
     fn launch(&mut self) {
-        // A test process that is killed drops nothing.
+        // A test process that is killed drops nothing, so the kernel has to kill the server with it.
         let mut command = match super::find("setpriv") {
             Ok(setpriv) => {
                 let mut command = Command::new(setpriv);
@@ -127,8 +129,9 @@ impl Drop for Server {
 
 type Order = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// Starts children from one thread that never ends: the kernel kills them when the thread that started them ends, and
-/// tests have threads of their own.
+/// Starts children from one thread that never ends.
+///
+/// The kernel kills a child when the thread that started it ends, and each test has a thread of its own.
 fn spawn(command: Command) -> io::Result<Child> {
     static PARENT: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let parent = PARENT.get_or_init(|| {
@@ -145,8 +148,10 @@ fn spawn(command: Command) -> io::Result<Child> {
     child.recv().unwrap()
 }
 
-/// A port that nobody listens on, nor on the one 10,000 above it, where a cluster's nodes talk. Below those that the
-/// system gives to clients, and given once.
+/// Returns a free port, and each port only once.
+///
+/// The port 10,000 above it is free too, since the nodes of a cluster talk to each other there. Both are below the
+/// ports that the system gives to clients.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     let mut given = GIVEN.lock().unwrap();

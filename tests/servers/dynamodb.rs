@@ -1,4 +1,4 @@
-//! DynamoDB Local, AWS's own.
+//! DynamoDB Local, the server for tests by AWS.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::{Client, Config};
 
 use super::child::{Server, free_port};
 
-/// What DynamoDB Local takes: letters and digits, whichever.
+/// Credentials for DynamoDB Local, which accepts any letters and digits.
 const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
 
 pub struct DynamoDb {
@@ -24,7 +24,7 @@ pub struct DynamoDb {
 }
 
 impl DynamoDb {
-    /// Starts one; `Err`: why none can be had.
+    /// Starts a server, or returns the reason why it cannot.
     pub fn start() -> Result<Self, String> {
         let (java, jars) = (super::find("java")?, jars().clone()?);
         let port = free_port();
@@ -51,13 +51,15 @@ impl DynamoDb {
     }
 }
 
-/// The address of a store that makes its table; the name is still to come.
+/// Returns the address of a storage that creates its table. The cache name is not in it yet.
 pub fn address(endpoint: &str) -> String {
     let endpoint = endpoint.replace(':', "%3A").replace('/', "%2F");
     format!("dynamodb://?region=eu-central-1&create_if_missing=true&endpoint={endpoint}")
 }
 
-/// The driver's settings for a server. They lack an HTTP client, which a store adds.
+/// Returns the driver's settings for a server.
+///
+/// They lack an HTTP client, which a storage adds.
 pub fn config(endpoint: &str) -> Config {
     Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -67,7 +69,7 @@ pub fn config(endpoint: &str) -> Config {
         .build()
 }
 
-/// A driver that asks past the store.
+/// Returns a client that accesses the server directly, without the storage.
 pub fn client(endpoint: &str) -> Client {
     let https = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
@@ -75,8 +77,9 @@ pub fn client(endpoint: &str) -> Client {
     Client::from_conf(config(endpoint).to_builder().http_client(https).build())
 }
 
-/// Runs this program again with credentials, since a process cannot change its own environment safely; none where it
-/// has some.
+/// Runs this program again with credentials, and returns its exit code.
+///
+/// Returns `None` if the environment has credentials already. A process cannot change its own environment safely.
 pub fn with_credentials() -> Option<ExitCode> {
     if CREDENTIALS.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
         return None;
@@ -86,7 +89,7 @@ pub fn with_credentials() -> Option<ExitCode> {
     Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The tables whose names begin so.
+/// Returns the names of the tables that begin with `prefix`.
 pub async fn tables(client: &Client, prefix: &str) -> Vec<String> {
     let mut pages = client.list_tables().into_paginator().send();
     let mut names = Vec::new();
@@ -97,7 +100,7 @@ pub async fn tables(client: &Client, prefix: &str) -> Vec<String> {
     names
 }
 
-/// Puts bytes that are no record in place of all those of an entry; says whether there were any.
+/// Replaces all records of an entry with invalid bytes. Returns whether there were any.
 pub async fn damage(client: &Client, table: &str, entry: &str) -> bool {
     let query = client.query().table_name(table).key_condition_expression("#e = :e").consistent_read(true);
     let query = query.expression_attribute_names("#e", "entry");
@@ -112,7 +115,7 @@ pub async fn damage(client: &Client, table: &str, entry: &str) -> bool {
     !items.is_empty()
 }
 
-/// Where the jars are, downloaded once.
+/// Returns the folder of the jars, which are downloaded once.
 fn jars() -> &'static Result<PathBuf, String> {
     static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     JARS.get_or_init(|| {
@@ -122,7 +125,8 @@ fn jars() -> &'static Result<PathBuf, String> {
             return Ok(folder);
         }
         let maven = super::find("mvn")?;
-        // Moved to its place when it is whole: a download may be interrupted, or another test may download too.
+        // The folder gets its name only once it is complete, because a download may be interrupted, or another
+        // process may download too.
         let under_way = folder.with_extension(std::process::id().to_string());
         let pom = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/dynamodb/pom.xml");
         let mut command = Command::new(maven);
@@ -133,7 +137,7 @@ fn jars() -> &'static Result<PathBuf, String> {
             return Err("DynamoDB Local could not be downloaded by mvn".to_owned());
         }
         if std::fs::rename(&under_way, &folder).is_err() {
-            let _ = std::fs::remove_dir_all(&under_way); // somebody else was first
+            let _ = std::fs::remove_dir_all(&under_way); // another process was first
         }
         if folder.is_dir() { Ok(folder) } else { Err("DynamoDB Local could not be kept".to_owned()) }
     })

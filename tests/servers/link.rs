@@ -1,4 +1,6 @@
-//! A link to a server that can be made slow, hung, cut or refused while it is in use.
+//! A link to a server that can be slow, hang, be cut or refuse connections.
+//!
+//! A test changes this while the link is in use.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -8,26 +10,30 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the link does to every connection, from the moment that it is set.
+/// How the link treats every connection, from the moment that this is set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Link {
-    /// In each direction of each connection.
+    /// The speed in each direction of each connection.
     pub bytes_per_second: Option<u64>,
-    /// Added to each piece that passes.
+    /// The time that is added to each piece of data.
     pub latency: Duration,
-    /// Connections are accepted, and no byte moves.
+    /// Whether connections are accepted, but no byte moves.
     pub hangs: bool,
-    /// Connections are closed as soon as they are made.
+    /// Whether open connections are closed, and new ones as soon as they are made.
     pub refuses: bool,
-    /// Each connection is cut once the server has sent so many bytes, counted from when this was set.
+    /// The number of bytes from the server after which each connection is cut.
+    ///
+    /// They are counted from when this was set.
     pub cut_after: Option<u64>,
-    /// Connections of an older generation are cut.
+    /// The number of cuts. Connections of an older generation are cut.
     generation: u64,
-    /// Tells one setting from the next.
+    /// The number of changes, which distinguishes one setting from the next.
     set: u64,
 }
 
-/// A proxy in front of a server, with a runtime of its own, so that no test can keep it from running.
+/// A proxy in front of a server.
+///
+/// It has a runtime of its own, so that no test can block it.
 pub struct Proxy {
     port: u16,
     link: watch::Sender<Link>,
@@ -40,7 +46,7 @@ impl Proxy {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let (link, seen) = watch::channel(Link::default());
-        // The test's own runtime is the current one.
+        // A listener of tokio would belong to the current runtime, which is that of the test.
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let own = listener.local_addr().unwrap().port();
@@ -60,7 +66,7 @@ impl Proxy {
         self.port
     }
 
-    /// How many connections were made.
+    /// Returns the number of connections that were made.
     pub fn accepted(&self) -> u64 {
         *self.accepted.lock().unwrap()
     }
@@ -72,12 +78,12 @@ impl Proxy {
         });
     }
 
-    /// As it was at first; connections that are there stay.
+    /// Resets the link to how it was at first. Open connections stay open.
     pub fn heal(&self) {
         self.set(|link| *link = Link { generation: link.generation, set: link.set, ..Link::default() });
     }
 
-    /// Cuts all connections that are there.
+    /// Cuts all open connections.
     pub fn cut(&self) {
         self.set(|link| link.generation += 1);
     }
@@ -86,7 +92,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background(); // to wait for its threads is forbidden in a task
+            runtime.shutdown_background(); // a task must not wait for its threads
         }
     }
 }
@@ -102,7 +108,7 @@ async fn carry(client: TcpStream, server: SocketAddr, link: watch::Receiver<Link
     let (from_server, to_server) = server.into_split();
     let mut cut = link.clone();
     let is_cut = async move {
-        // An error: the proxy is gone.
+        // An error means that the proxy is gone.
         let _ = cut.wait_for(|link| link.generation != generation || link.refuses).await;
     };
     tokio::select! {
@@ -122,7 +128,7 @@ async fn pass(
     let (mut sent, mut counted) = (0, link.borrow().set);
     loop {
         let now = *link.borrow();
-        // Small pieces, so that a slow link is slow evenly.
+        // Small pieces keep the speed of a slow link even.
         let most =
             now.bytes_per_second.map_or(buffer.len(), |speed| (speed as usize / 50).clamp(1, buffer.len()));
         let Ok(count @ 1..) = from.read(&mut buffer[..most]).await else { return };

@@ -1,4 +1,6 @@
-//! A server that speaks MongoDB's protocol, by Java; Maven fetches it once, into the folder of the build.
+//! A server in Java that speaks MongoDB's protocol.
+//!
+//! Maven downloads it once, into cargo's target directory.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -9,14 +11,14 @@ use std::time::Duration;
 use super::child::{Server, free_port};
 use super::find;
 
-/// One server.
+/// A running server.
 pub struct MongoDb {
     pub server: Server,
     pub port: u16,
 }
 
 impl MongoDb {
-    /// Starts one; `Err`: why none can be had.
+    /// Starts a server, or returns the reason why it cannot.
     pub fn start() -> Result<Self, String> {
         let (java, jars, port) = (find("java")?, jars()?, free_port());
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/mongodb/TestMongo.java");
@@ -41,14 +43,14 @@ fn listens(port: u16) -> bool {
     TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).is_ok()
 }
 
-/// The folder with the server's archives.
+/// Returns the folder with the server's jars.
 fn jars() -> Result<PathBuf, String> {
     static FETCHED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FETCHED.get_or_init(fetch).clone()
 }
 
 fn fetch() -> Result<PathBuf, String> {
-    // Beside the folder that cargo gives to tests, which is within the target directory.
+    // Cargo's folder for the files of tests, which is within the target directory.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mongo-java-server-1.47.0");
     let done = folder.join("done");
     if done.exists() {

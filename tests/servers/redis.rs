@@ -1,4 +1,4 @@
-//! Redis: alone, as a cluster, and under sentinels.
+//! Redis as a single server, as a cluster, and under sentinels.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -9,14 +9,14 @@ use super::find;
 
 const HOST: &str = "127.0.0.1";
 
-/// One server, with the commands that tests give it past the storage.
+/// A server, and the commands that tests send to it directly, without the storage.
 pub struct Redis {
     pub server: Server,
     pub port: u16,
 }
 
 impl Redis {
-    /// Starts one; `Err`: why none can be had.
+    /// Starts a server, or returns the reason why it cannot.
     pub fn start(arguments: &[&str]) -> Result<Self, String> {
         Self::on(free_port(), arguments)
     }
@@ -30,29 +30,31 @@ impl Redis {
         Ok(Self { server, port })
     }
 
-    /// One whose data outlives it.
+    /// Starts a server whose data outlives it.
     pub fn durable(arguments: &[&str]) -> Result<Self, String> {
         Self::start(&[&["--appendonly", "yes", "--appendfsync", "always"], arguments].concat())
     }
 
-    /// Carries out a command; the reply as one text, an error with its dash.
+    /// Sends a command, and returns the reply as one text.
+    ///
+    /// The text of an error begins with a dash.
     pub fn command(&self, words: &[&str]) -> String {
         command(self.port, words).unwrap()
     }
 
-    /// The same, where anything but an error is fine.
+    /// Sends a command, and panics if the reply is an error.
     pub fn ok(&self, words: &[&str]) -> String {
         let reply = self.command(words);
         assert!(!reply.starts_with('-'), "{words:?}: {reply}");
         reply
     }
 
-    /// The same for whichever server is there.
+    /// Sends a command to the server on a port.
     pub fn ask(port: u16, words: &[&str]) -> String {
         command(port, words).unwrap()
     }
 
-    /// The names on the server there that match.
+    /// Returns the keys on the server on a port that match a pattern.
     pub fn names(port: u16, pattern: &str) -> Vec<String> {
         command(port, &["KEYS", pattern]).unwrap().split_whitespace().map(str::to_owned).collect()
     }
@@ -89,7 +91,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Until every node sees the whole cluster.
+    /// Waits until every node sees the whole cluster.
     pub fn wait(&self) {
         until("the cluster is complete", || {
             self.0.iter().all(|node| {
@@ -110,7 +112,7 @@ pub struct Sentinels {
     pub master: Redis,
     pub replica: Redis,
     sentinels: Vec<Redis>,
-    /// The files that the sentinels keep their state in.
+    /// The files in which the sentinels keep their state.
     _files: tempfile::TempDir,
 }
 
@@ -159,12 +161,14 @@ impl Sentinels {
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A server that asks for a password, or still loads, answers too.
+/// Returns whether a server answers.
+///
+/// A server that asks for a password, or still loads its data, answers too.
 fn answers(port: u16) -> bool {
     command(port, &["PING"]).is_ok_and(|reply| !reply.is_empty())
 }

@@ -13,7 +13,9 @@ async fn keeps(storage: &BoxStorage) {
     assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "kept");
 }
 
-/// Returns the text of an error and of all its sources, as a program would print it.
+/// Returns the text of an error and of all its sources.
+///
+/// It is what a program could print.
 fn full_text(error: &Error) -> String {
     let mut text = format!("{error:?} {error}");
     let mut source = error.source();
@@ -134,7 +136,7 @@ async fn are_named(wrong: &[(&str, &str)]) {
 async fn unreachable_redis_fails_on_first_use() {
     // No server listens on port 1.
     let tags = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=";
-    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may be there twice
+    connect(&format!("mongodb://localhost:1/app?{tags}")).await.unwrap(); // an option that may occur twice
     for address in [
         "redis://app:secret@127.0.0.1:1/0?connect_timeout=0.2",
         "rediss://app:secret@127.0.0.1:1/0?connect_timeout=0.2",

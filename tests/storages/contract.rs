@@ -1,4 +1,6 @@
-//! The storage contract, on every storage of this crate and on the example of one's own.
+//! The storage contract, on the storages that need no server.
+//!
+//! It also runs on the custom storage of the examples.
 
 #[path = "../../examples/custom_storage.rs"]
 mod custom_storage;
@@ -38,7 +40,7 @@ impl Harness for Memory {
     }
 }
 
-/// SQLite files side by side in one folder.
+/// Opens SQLite files, all in one folder.
 struct Sqlite {
     folder: tempfile::TempDir,
     in_task: bool,
@@ -101,7 +103,7 @@ impl Harness for Boxed {
     }
 }
 
-/// Directories side by side in one folder.
+/// Opens directories, all in one folder.
 struct Directory {
     folder: tempfile::TempDir,
     set: fn(DirectoryStorageBuilder) -> DirectoryStorageBuilder,
@@ -117,16 +119,16 @@ impl Harness for Directory {
     type Storage = DirectoryStorage;
 
     async fn open(&self, name: &str) -> Result<DirectoryStorage> {
-        // So that `..` is a name beside the others too.
+        // With the prefix, even `..` is the name of a folder next to the others.
         let path = self.folder.path().join(format!("in-{name}"));
         (self.set)(DirectoryStorage::builder(path)).open().await
     }
 
     async fn open_bounded(&self, max_bytes: u64) -> Option<DirectoryStorage> {
-        // Each a directory of its own.
+        // Each storage gets a directory of its own.
         let path = tempfile::tempdir_in(&self.folder).unwrap().keep();
         let builder = (self.set)(DirectoryStorage::builder(path));
-        // An unbounded one is bounded for the cases about the bound.
+        // The cases about the bound need one, even for `unbounded_directory`.
         builder.unbounded(false).max_bytes(max_bytes).open().await.ok()
     }
 
@@ -172,7 +174,7 @@ fn macro_lists_every_case() {
     assert_eq!(written, listed.len());
 }
 
-/// Storages that break their promises in ways that could keep a case from ending.
+/// Storages that break the contract in ways that could keep a case from ending.
 mod broken {
     use std::time::Duration;
 
@@ -183,9 +185,9 @@ mod broken {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Fault {
-        /// Each read makes a stamp of its own.
+        /// Each read returns a new stamp.
         NewStamps,
-        /// Nothing that is read or written comes to an end.
+        /// Reads and writes never end.
         Hangs,
         WritesHang,
         Forgets,
@@ -230,10 +232,10 @@ mod broken {
         }
     }
 
-    /// Runs a case while minutes pass; says whether the storage passed it.
+    /// Runs a case while the clock advances, and returns whether the storage passed it.
     async fn passes(name: &str, case: impl Future<Output = ()> + Send + 'static) -> bool {
         let case = tokio::spawn(in_time("in a case", case));
-        // The time passes also where a task is never idle.
+        // The paused clock advances by itself only when all tasks are idle, and a case may never be idle.
         for _ in 0..100_000 {
             if case.is_finished() {
                 return case.await.is_ok();
@@ -262,7 +264,7 @@ mod broken {
         let all = tower_response_cache::contract_cases!(case_names).len();
         for fault in [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails] {
             let failed: Vec<&str> = contract_cases!(own failed_cases @ fault);
-            assert!(failed.len() * 2 > all || fault == Fault::NewStamps, "{fault:?} fails {failed:?} only");
+            assert!(failed.len() * 2 > all || fault == Fault::NewStamps, "{fault:?} fails only {failed:?}");
             assert!(failed.contains(&"concurrent_increments_are_all_counted"), "{fault:?} passes");
         }
     }

@@ -1,5 +1,7 @@
-//! What a request under way holds in memory: a cache keeps the futures of its storage one within another, so that a large
-//! one costs its size several times, and in a debug build as much of the stack.
+//! The size of the futures of each storage.
+//!
+//! A cache nests the futures of its storage in several of its own. A large one costs its size several times for each
+//! request in progress, and as much of the stack in a debug build.
 
 use std::mem::size_of_val;
 

@@ -1,4 +1,6 @@
-//! The storages that need no server: the contract that every storage fulfils, and what each promises beyond it.
+//! The storages that need no server.
+//!
+//! Tests the contract that every storage fulfils, and what each storage promises beyond it.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 #[cfg(any(feature = "sqlite", feature = "directory"))]

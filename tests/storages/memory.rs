@@ -1,4 +1,4 @@
-//! The bound of the memory storage: which records it keeps, evicts and refuses.
+//! The bound of the memory storage, and which records it keeps, evicts and refuses.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 const MIB: u64 = 1024 * 1024;
 
 fn entry(number: u32) -> Key {
-    // Entries are named by hashes: this one spreads the numbers as a hash would.
+    // The names of entries are hashes. This spreads the numbers as a hash would.
     let mixed = u64::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = u128::from(mixed ^ (mixed >> 29)).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
     Key::head(mixed.to_be_bytes())
@@ -85,10 +85,10 @@ async fn eviction_removes_whole_entries() {
         match records.get(&key.entry) {
             None => evicted += 1,
             Some(5) => whole += 1,
-            Some(left) => panic!("{left} of 5 records of an entry are left"),
+            Some(left) => panic!("only {left} of 5 records of an entry are left"),
         }
     }
-    assert!(evicted > 20 && whole > 20, "{evicted} are evicted, {whole} are there");
+    assert!(evicted > 20 && whole > 20, "{evicted} entries were evicted, and {whole} are left");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn entry_grows_to_half_the_bound() {
     for part in 0..written {
         assert!(storage.contains(chunk(5000, part)).await.unwrap(), "chunk {part} of {written} is gone");
     }
-    storage.write(entry(5000), record(100)).await.unwrap(); // the head still has its place
+    storage.write(entry(5000), record(100)).await.unwrap(); // a short head still fits
     assert!(held(&storage).await <= 4 * MIB);
 }
 
@@ -183,11 +183,11 @@ async fn any_bound_holds_or_refuses_records() {
         for len in [0, 100, 700, 2000, 40_000, 500_000] {
             let taken = storage.write(entry(1), record(len)).await;
             let fits = len + Record::OVERHEAD <= storage.max_record_len();
-            // A little more is taken of a record that never gets a decoded form.
-            assert!(taken.is_ok() || !fits, "{len} bytes in a store of {max_bytes}");
-            assert!(taken.is_err() || len as u64 <= max_bytes / 2, "{len} bytes in a store of {max_bytes}");
+            // A record that never gets a decoded form may be slightly longer than the announced limit.
+            assert!(taken.is_ok() || !fits, "{len} bytes in a storage of {max_bytes}");
+            assert!(taken.is_err() || len as u64 <= max_bytes / 2, "{len} bytes in a storage of {max_bytes}");
             let there = storage.read(entry(1)).await.unwrap().map(|record| record.payload().len());
-            assert!(taken.is_err() || there == Some(len), "{len} bytes in a store of {max_bytes}");
+            assert!(taken.is_err() || there == Some(len), "{len} bytes in a storage of {max_bytes}");
         }
     }
 }
@@ -205,7 +205,7 @@ async fn concurrent_evictions_return_no_older_record() {
                     let own = record(20_000 + round as usize % 100);
                     storage.write(key, own.clone()).await.unwrap();
                     if let Some(there) = storage.read(key).await.unwrap() {
-                        assert_eq!(there.stamp(), own.stamp(), "an older record came back");
+                        assert_eq!(there.stamp(), own.stamp(), "an older record was returned");
                     }
                     if round % 11 == 0 {
                         storage.delete(key).await.unwrap();
@@ -242,7 +242,7 @@ async fn entry_drops_released_bodies_first() {
     storage.write(body(4, 0), record(500_000)).await.unwrap();
     assert!(storage.contains_all(&of(1)).await.unwrap(), "a body that was not released is gone");
     assert!(!storage.contains_all(&of(2)).await.unwrap());
-    assert!(!storage.contains(body(2, 4)).await.unwrap(), "a piece of a body is left");
+    assert!(!storage.contains(body(2, 4)).await.unwrap(), "a chunk of a released body is left");
     storage.write(body(5, 0), record(500_000)).await.unwrap();
     assert!(!storage.contains_all(&of(1)).await.unwrap());
     assert!(storage.contains_all(&of(3)).await.unwrap());
@@ -322,7 +322,7 @@ async fn remote_group_names_stay_within_bound() {
     fixture.layer.idle().await;
     let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
     let groups = keys.iter().filter(|key| key.kind == Kind::Group).count();
-    assert!((100..1_500).contains(&groups), "{groups} of 6,000 groups are there");
+    assert!((100..1_500).contains(&groups), "{groups} of 6,000 groups are left");
 }
 
 #[tokio::test]
@@ -340,7 +340,7 @@ async fn later_decoded_form_is_counted() {
     let to = MemoryStorage::builder().max_bytes(16 * MIB).build();
     let keys: Vec<Key> = from.keys().try_collect().await.unwrap();
     for key in keys {
-        // As a storage of bytes would give it.
+        // A storage of bytes would return the record without its decoded form, as here.
         let record = from.read(key).await.unwrap().unwrap();
         to.write(key, Record::from_bytes(record.to_bytes()).unwrap()).await.unwrap();
     }
@@ -369,7 +369,7 @@ async fn new_working_set_replaces_old() {
             assert!(round == 0 || from > 0 || hits > 240);
         }
     }
-    assert!(hits > 225, "{hits} of 250 after four rounds of a new set");
+    assert!(hits > 225, "only {hits} hits of 250 after four rounds of a new set");
 }
 
 #[tokio::test]
@@ -391,12 +391,12 @@ async fn listings_yield_to_tasks_without_duplicates() {
             std::task::Poll::Ready(None) => break,
             std::task::Poll::Ready(Some(key)) => {
                 run += 1;
-                assert!(run <= 256, "more than {run} items without a rest");
-                assert!(seen.insert(key.unwrap()), "listed twice");
+                assert!(run <= 256, "the listing returned {run} items without yielding");
+                assert!(seen.insert(key.unwrap()), "a key was listed twice");
             }
             std::task::Poll::Pending => {
                 (waits, run) = (waits + 1, 0);
-                // Meanwhile, a record is removed and written again, and a new one is written.
+                // During the listing, one record is deleted and written again, and a new one is written.
                 for number in [waits * 7 % 5_000, 20_000 + waits] {
                     storage.delete(entry(number)).await.unwrap();
                     storage.write(entry(number), record(10)).await.unwrap();
@@ -407,7 +407,7 @@ async fn listings_yield_to_tasks_without_duplicates() {
     assert!(waits >= 9_000 / 256);
     let touched: HashSet<u32> = (1..=waits).map(|wait| wait * 7 % 5_000).collect();
     for number in (0..5_000).filter(|number| !touched.contains(number)) {
-        assert!(seen.contains(&entry(number)), "{number} was there all the time and is not listed");
+        assert!(seen.contains(&entry(number)), "{number} was stored all the time and is not listed");
     }
     assert!((0..400).all(|part| seen.contains(&chunk(500, part))));
 }

@@ -1,4 +1,6 @@
-//! What the tests of the storages on disk share: records, other processes, and entries that killed processes leave.
+//! Helpers for the tests of the storages on disk.
+//!
+//! They create records, start other processes, and check the entries that killed processes leave.
 
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -20,7 +22,7 @@ pub fn record(len: usize) -> Record {
     Record::new(vec![7; len], Timestamp::NEVER)
 }
 
-/// The number that a record begins with; 0 where there is none.
+/// Returns the number that a record begins with, or 0 if there is no record.
 pub fn number(record: &Option<Record>) -> u64 {
     record.as_ref().map_or(0, |record| u64::from_be_bytes(record.payload()[..8].try_into().unwrap()))
 }
@@ -29,7 +31,9 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Waits until something that other threads do is done.
+/// Waits until a condition that other threads fulfil is true.
+///
+/// Panics with the name of the condition after 20 seconds.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -38,7 +42,7 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Runs one of the ignored tests in a process of its own, with its standard output to be read.
+/// Starts one of the ignored tests in a process whose standard output can be read.
 pub fn start(test: &str, path: &Path, number: u64) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
@@ -51,7 +55,9 @@ pub fn start(test: &str, path: &Path, number: u64) -> Child {
 
 const ENTRIES: u8 = 8;
 
-/// An entry's body as described by its head: the chunks' id, their number and their length.
+/// The body of an entry, as its head describes it.
+///
+/// These are the id of the chunks, their number and the length of each.
 struct Body {
     id: [u8; 16],
     parts: u32,
@@ -94,8 +100,10 @@ impl Body {
     }
 }
 
-/// Writes entries as the cache does, until the process is killed: the chunks, then the head if no other process was
-/// faster, then the old chunks go. Each entry is a plus sign on the standard output.
+/// Writes entries as the cache does, until the process is killed.
+///
+/// It writes the chunks, and then the head if no other process was faster. Then it deletes the chunks that no head
+/// describes any more. It prints a plus sign after each entry.
 pub async fn write_entries(storage: &impl Storage) {
     loop {
         let key = Key::head([fastrand::u8(..ENTRIES); 16]);
@@ -116,8 +124,9 @@ pub async fn write_entries(storage: &impl Storage) {
     }
 }
 
-/// Starts two processes with a test that [writes entries](write_entries), so that one of them goes on with what the other
-/// has left, and kills each within an entry.
+/// Starts two processes that [write entries](write_entries), and kills each during an entry.
+///
+/// The second one continues with what the first has left. `test` is the ignored test that the processes run.
 pub fn kill_two(test: &str, path: &Path) {
     let mut children = [0, 1].map(|number| start(test, path, number));
     for child in &mut children {
@@ -125,7 +134,7 @@ pub fn kill_two(test: &str, path: &Path) {
         let mut written = output.bytes().filter(|byte| matches!(byte, Ok(b'+')));
         let entries = fastrand::usize(1..20);
         assert_eq!(written.by_ref().take(entries).count(), entries, "the process ended by itself");
-        // Anywhere within the next entry.
+        // A random delay, so that the process is killed at any point of the next entry.
         (0..fastrand::u32(..30_000)).for_each(|_| std::hint::spin_loop());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -140,7 +149,7 @@ pub async fn whole_entries(storage: &impl Storage) -> usize {
         let Some(head) = storage.read(key).await.unwrap() else { continue };
         let body = Body::read(&head);
         for (part, chunk) in body.chunks(key).into_iter().enumerate() {
-            let there = storage.read(chunk).await.unwrap().expect("a head without one of its chunks");
+            let there = storage.read(chunk).await.unwrap().expect("the head has all its chunks");
             assert_eq!(there.payload(), body.chunk(part).payload());
         }
         whole += 1;

@@ -1,4 +1,6 @@
-//! A storage that counts what is written to it, because some servers charge by the byte.
+//! A storage that counts what is written to it.
+//!
+//! Some servers charge by the byte.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,7 +36,7 @@ impl Counting {
         std::mem::take(&mut self.written.lock().unwrap())
     }
 
-    /// Returns how many records `retain` has moved since the last call.
+    /// Returns of how many records `retain` has changed the retention time since the last call.
     pub fn moved(&self) -> usize {
         self.moved.swap(0, Ordering::SeqCst)
     }

@@ -11,21 +11,21 @@ use super::forward::forward;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Well,
-    /// Every operation is an error.
+    /// Every operation fails.
     Failing,
-    /// No operation ever answers.
+    /// No operation completes.
     Hung,
-    /// Changes are refused; reading works.
+    /// Changes are refused. Reads work.
     ReadOnly,
-    /// The storage is full; reading and deleting work.
+    /// The storage is full. Reads and deletions work.
     Full,
-    /// Changes never answer; reading works.
+    /// Changes do not complete. Reads work.
     HungWrites,
-    /// Changes are errors; reading works.
+    /// Changes fail. Reads work.
     FailingWrites,
-    /// Reading never answers; changes work.
+    /// Reads do not complete. Changes work.
     HungReads,
-    /// Every other operation is an error.
+    /// Every second operation fails.
     Alternating,
 }
 
@@ -33,7 +33,7 @@ pub enum Mode {
 pub struct Faulty {
     pub inner: MemoryStorage,
     mode: Arc<Mutex<Mode>>,
-    /// How many operations reached the storage.
+    /// The number of operations that reached the storage.
     pub operations: Arc<AtomicUsize>,
     wake: Arc<tokio::sync::Notify>,
 }

@@ -1,14 +1,15 @@
-//! Storages of tests that wrap another one.
+//! A macro for storages of tests that wrap another storage.
 
-#![allow(unused_imports)] // each test binary forwards its part
+#![allow(unused_imports)] // each test binary forwards only some methods
 
 pub use futures_util::Stream;
 pub use tower_response_cache::storage::{Key, Record, Retain};
 pub use tower_response_cache::{Result, Timestamp};
 
-/// Implements the named methods by those of a field: `forward!(inner: read, delete)` within an `impl Storage`.
+/// Implements the named methods by calling those of the storage in a field.
 ///
-/// Other methods are the provided ones of the trait, as in a storage that implements only what is required.
+/// It is written as `forward!(inner: read, delete)` within an `impl Storage`. The other methods are the provided ones
+/// of the trait, as in a storage that implements only what is required.
 macro_rules! forward {
     ($inner:tt: $($method:ident),+ $(,)?) => {
         $(forward!(@$method $inner);)+

@@ -1,5 +1,5 @@
 //! A cache over a scripted origin, and the requests and responses of tests.
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+#![allow(dead_code, unreachable_pub)] // each test binary uses only some items
 
 pub mod counting;
 pub mod faulty;
@@ -41,7 +41,7 @@ impl Origin {
         Self::new(move |_| response.clone())
     }
 
-    /// Returns how many requests have come.
+    /// Returns the number of requests that have arrived.
     pub fn count(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
@@ -71,7 +71,7 @@ impl Service<Request<ReqBody>> for Origin {
 
 pub type Boxed = BoxCloneSyncService<Request<ReqBody>, Response<CacheBody<Full<Bytes>>>, Infallible>;
 
-/// A cache over an [`Origin`], with a clock that the test moves.
+/// A cache over an [`Origin`], with a clock that the test advances.
 ///
 /// The storage is boxed, because otherwise the compiler would build the whole cache again for each type of storage.
 pub struct Fixture {

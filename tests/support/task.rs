@@ -26,7 +26,8 @@ pub struct Task<T> {
 impl<T> Task<T> {
     pub fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         let woken = Arc::new(Flag(AtomicBool::new(true)));
-        // Without tokio's budget, which would make what is ready wait for the test's own next poll.
+        // Without tokio's cooperative budget, which could keep a future that is ready waiting until the test itself is
+        // polled again.
         let future = tokio::task::unconstrained(future);
         Self { future: Some(Box::pin(future)), woken, output: None }
     }
@@ -35,7 +36,7 @@ impl<T> Task<T> {
         self.future.is_some() && self.woken.0.load(Ordering::SeqCst)
     }
 
-    /// Polls once, woken or not.
+    /// Polls the future once, whether it was woken or not.
     pub fn poll(&mut self) {
         let Some(future) = &mut self.future else { return };
         self.woken.0.store(false, Ordering::SeqCst);
@@ -50,7 +51,7 @@ impl<T> Task<T> {
         self.future.is_none()
     }
 
-    /// Polls for as long as the task is woken, and returns its output once.
+    /// Polls for as long as the task is woken. Returns the output, once.
     pub fn run(&mut self) -> Option<T> {
         while self.is_woken() {
             self.poll();
@@ -59,7 +60,9 @@ impl<T> Task<T> {
     }
 }
 
-/// Polls all tasks for as long as any is woken, and lets spawned tasks run in between.
+/// Polls all tasks for as long as any is woken.
+///
+/// Spawned tasks run in between.
 pub async fn settle<T>(tasks: &mut [Task<T>]) {
     for _ in 0..1000 {
         tasks.iter_mut().filter(|task| task.is_woken()).for_each(Task::poll);

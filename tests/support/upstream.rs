@@ -1,4 +1,4 @@
-//! An origin whose every answer, and every frame of a body, the test gives when it wants to.
+//! An origin whose answers, body frames and errors the test gives one by one.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,7 +18,9 @@ use super::ReqBody;
 /// A body whose frames the test gives.
 pub struct Given {
     frames: mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>,
-    /// How much is left, for a body that knows its length, as one with Content-Length does in hyper.
+    /// The number of bytes left, if the body knows its length.
+    ///
+    /// A body with Content-Length does in hyper.
     left: Option<u64>,
 }
 
@@ -50,7 +52,7 @@ impl Body for Given {
 pub struct Sender(Option<mpsc::UnboundedSender<io::Result<Frame<Bytes>>>>);
 
 impl Sender {
-    /// Makes a body, and what sends its frames.
+    /// Creates a body, and the sender of its frames.
     pub fn new(known_len: Option<u64>) -> (Self, Given) {
         let (sender, frames) = mpsc::unbounded_channel();
         (Self(Some(sender)), Given { frames, left: known_len })
@@ -74,7 +76,7 @@ impl Sender {
         self.0 = None;
     }
 
-    /// Ends the body in an error.
+    /// Ends the body with an error.
     pub fn break_off(&mut self) {
         self.send(Err(io::Error::other("scripted")));
         self.end();
@@ -84,7 +86,7 @@ impl Sender {
         self.break_off();
     }
 
-    /// Whether the cache has dropped the body, or the body has ended.
+    /// Returns whether the cache has dropped the body, or the body has ended.
     pub fn is_dropped(&self) -> bool {
         self.0.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
     }
@@ -112,7 +114,7 @@ impl Call {
         self.reply(Ok(response));
     }
 
-    /// Answers with the head alone, and returns what sends the body.
+    /// Answers with the head alone, and returns the sender of the body.
     pub fn head(mut self, status: u16, fields: &[(&str, &str)]) -> Sender {
         let (sender, body) = Sender::new(None);
         let mut headers = HeaderMap::new();
@@ -139,30 +141,30 @@ impl Call {
         let _ = self.reply.take().unwrap().send(reply); // the caller may have gone away
     }
 
-    /// Whether it is unanswered, and its caller is there.
+    /// Returns whether the call is unanswered, and was not dropped.
     pub fn is_waiting(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
-    /// Whether the cache has dropped the call before it was answered.
+    /// Returns whether the cache has dropped the call before it was answered.
     pub fn is_dropped(&self) -> bool {
         self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 
-/// The service. A request waits here until the test takes it.
+/// The origin as a service. Each request waits here until the test takes it.
 #[derive(Clone, Default)]
 pub struct Upstream(Arc<Mutex<(VecDeque<Call>, usize)>>);
 
 impl Upstream {
-    /// How many requests have come, all in all.
+    /// Returns the number of all requests that have arrived.
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().1
     }
 
     /// Takes the oldest request.
     pub fn call(&self) -> Call {
-        self.0.lock().unwrap().0.pop_front().expect("a request has come")
+        self.0.lock().unwrap().0.pop_front().expect("a request has reached the origin")
     }
 
     /// Takes all requests.
@@ -170,7 +172,7 @@ impl Upstream {
         self.0.lock().unwrap().0.drain(..).collect()
     }
 
-    /// How many requests were not taken yet.
+    /// Returns the number of requests that the test has not taken yet.
     pub fn waiting(&self) -> usize {
         self.0.lock().unwrap().0.len()
     }

@@ -1,5 +1,6 @@
-//! The environment's part: profiles, proxies, and the errors where neither helps. Each program has an environment of its
-//! own.
+//! Profiles, proxies and missing credentials, as the environment sets them.
+//!
+//! Each case starts this program again with an environment of its own.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -12,7 +13,7 @@ use super::{endpoint, full_text};
 use crate::places::{Kind, Place};
 use crate::trial;
 
-/// Names the address that a program of [`play`] uses.
+/// The environment variable with the address of the storage that [`play`] opens.
 const ADDRESS: &str = "STORES_DYNAMODB_ADDRESS";
 const HEAD: Key = Key::head([7; 16]);
 
@@ -26,7 +27,9 @@ pub fn trials(kind: &Kind) -> Vec<Trial> {
     ]
 }
 
-/// Writes and reads by this program's environment, and says how that went; none where it is not asked to.
+/// Writes and reads a record with the settings of this process's environment.
+///
+/// Prints the payload, or the error. Returns `None` if [`ADDRESS`] is not set.
 pub fn play() -> Option<ExitCode> {
     let address = std::env::var(ADDRESS).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -42,7 +45,9 @@ pub fn play() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// What a program says that has this environment and no other.
+/// Runs [`play`] in a process with this environment, and returns its output.
+///
+/// The process inherits only `PATH` from this one.
 fn said(address: &str, folder: &Path, environment: &[(&str, &str)]) -> String {
     let mut program = Command::new(std::env::current_exe().unwrap());
     program.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -65,7 +70,7 @@ async fn process(place: &Place) {
 
 async fn proxies(place: &Place) {
     let folder = tempfile::tempdir().unwrap();
-    // It takes requests as a proxy does, too.
+    // The server of the tests also accepts requests in the form that a client sends to a proxy.
     let real = endpoint(place);
     let named = |text: &str| text.replace(':', "%3A").replace('/', "%2F");
     let address = place.address("proxied").replace(&named(real), &named("http://dynamodb.invalid:8000"));

@@ -1,4 +1,6 @@
-//! A DynamoDB that answers some requests itself, as the API's reference says, and hands the others on.
+//! A server in front of DynamoDB that answers some requests itself and forwards the others.
+//!
+//! Its answers have the form that the API reference describes.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,13 +14,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-/// What it answers in DynamoDB's place.
+/// How the front answers a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
-    /// An error of this name.
+    /// Answers with an error of this name.
     Error(&'static str),
-    /// A batch of which nothing was done.
+    /// Answers that no item of the batch was processed.
     Unprocessed,
+    /// Forwards the request to DynamoDB.
     HandOn,
 }
 
@@ -56,23 +59,25 @@ impl Front {
         Self { endpoint: own, script }
     }
 
-    /// What it answers next, one for each request; it hands on what comes after.
+    /// Sets the answers to the next requests, one for each.
+    ///
+    /// Requests after these are forwarded.
     pub fn answers(&self, next: &[Answer]) {
         let mut script = self.script.lock().unwrap();
         (script.next, script.then) = (next.iter().copied().collect(), None);
     }
 
-    /// What it answers from now on.
+    /// Sets the answer to all requests that [`answers`](Self::answers) does not cover.
     pub fn always(&self, answer: Answer) {
         self.script.lock().unwrap().then = Some(answer);
     }
 
-    /// The operations and bodies of the requests since the last time.
+    /// Returns the operations and bodies of the requests since the last call.
     pub fn asked(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.script.lock().unwrap().asked)
     }
 
-    /// The largest number of requests that ran at the same time.
+    /// Returns the largest number of requests that ran at the same time.
     pub fn most_running(&self) -> usize {
         self.script.lock().unwrap().most_running
     }

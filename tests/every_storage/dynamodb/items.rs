@@ -1,4 +1,6 @@
-//! The items in the table: their documented format, DynamoDB's limits, and items of other programs.
+//! The items in the table.
+//!
+//! Tests their documented format, DynamoDB's limits, and items of other programs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -125,7 +127,7 @@ async fn foreign_items_are_ignored_and_kept(place: &Place) {
         item.insert("expires".to_owned(), number(1));
         put(item).await;
     }
-    // Under our own keys, as another program could write them.
+    // Another program could also write such items under the storage's own keys.
     let stamp = [3; 16];
     let odd = [
         Item::default(),
@@ -158,11 +160,11 @@ async fn foreign_items_are_ignored_and_kept(place: &Place) {
     assert_eq!(storage.delete_expired(Timestamp::from_secs(10)).await.unwrap(), 0);
     storage.clear().await.unwrap();
     let left = client.scan().table_name(&table).consistent_read(true).send().await.unwrap();
-    assert_eq!(left.count as usize, theirs.len(), "foreign items stay");
+    assert_eq!(left.count as usize, theirs.len(), "foreign items are deleted");
 }
 
 async fn expired_but_undeleted_record_is_a_miss(place: &Place) {
-    // Without time to live, as where it is late.
+    // Without time to live, so that no expired item is deleted. The same happens where DynamoDB deletes it late.
     let text = ScalarAttributeType::S;
     make(place, "unswept", &[("entry", text.clone()), ("record", text)]).await;
     let storage = builder(place, "unswept").connect().await.unwrap();

@@ -34,7 +34,7 @@ fn raw(place: &Place) -> Client {
     client(endpoint(place))
 }
 
-/// Returns the builder of a storage of this name.
+/// Returns the builder of the storage with this name.
 fn builder(place: &Place, name: &str) -> DynamoDbStorageBuilder {
     DynamoDbStorage::builder(config(endpoint(place))).cache_name(place.name(name))
 }
@@ -43,7 +43,7 @@ async fn open(place: &Place, name: &str) -> DynamoDbStorage {
     builder(place, name).create_if_missing(true).connect().await.unwrap()
 }
 
-/// Creates a table without time to live, as another program would.
+/// Creates a table without time to live, as another program could.
 async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -> String {
     let name = place.name(name);
     let mut table = raw(place).create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
@@ -57,7 +57,9 @@ async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -
     name
 }
 
-/// Returns the text of an error and of all its sources, as a program would print it.
+/// Returns the text of an error and of all its sources.
+///
+/// It is what a program could print.
 fn full_text(error: &Error) -> String {
     let mut text = format!("{error:?} {error:#?} {error}");
     let mut source = error.source();

@@ -1,4 +1,6 @@
-//! The requests to DynamoDB: their number, their consistency, and retries when it has no capacity.
+//! The requests to DynamoDB.
+//!
+//! Tests their number, their consistency, and retries when DynamoDB has no capacity.
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +76,8 @@ async fn reads_are_consistent_by_default(place: &Place) {
     storage.read(HEAD).await.unwrap();
     storage.size().await.unwrap();
     assert!(!front.asked().iter().any(is_consistent));
-    // A missing chunk is read again consistently: its head was seen, and a body in progress would end without it.
+    // A missing chunk is read again, consistently. The reader has already seen its head, and a body in progress would
+    // break off without the chunk.
     let chunk = HEAD.sibling(Kind::Chunk, [1; 16], 0);
     assert!(storage.read(chunk).await.unwrap().is_none());
     let asked: Vec<bool> = front.asked().iter().map(is_consistent).collect();
@@ -84,7 +87,7 @@ async fn reads_are_consistent_by_default(place: &Place) {
 async fn throttled_requests_are_retried(place: &Place) {
     let (front, storage) = seen(place, |builder| builder).await;
     for name in THROTTLED {
-        // More often than the driver itself would ask.
+        // More errors than the driver itself would retry.
         let no = [Answer::Error(name); 7];
         front.answers(&no);
         storage.write(HEAD, record()).await.unwrap();
@@ -171,7 +174,7 @@ async fn dropped_retain_still_completes(place: &Place) {
     let begun = Instant::now();
     for chunk in chunks {
         while storage.read(chunk).await.unwrap().unwrap().retain_until() != Timestamp::NEVER {
-            assert!(begun.elapsed() < Duration::from_secs(20), "a chunk was left behind");
+            assert!(begun.elapsed() < Duration::from_secs(20), "a retention time was not changed");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -1,4 +1,6 @@
-//! The table: made, adopted or refused; and every way to be given a DynamoDB.
+//! Tables that the storage creates, adopts or refuses.
+//!
+//! Also tests every way to name a DynamoDB.
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -74,7 +76,7 @@ async fn missing_table_is_a_clear_error(place: &Place) {
 }
 
 async fn existing_table_keeps_its_attribute_names(place: &Place) {
-    // Of which some are words of DynamoDB's own language.
+    // Some of these names are reserved words of DynamoDB.
     let name = make(place, "theirs", &[("hash", TEXT), ("range", TEXT)]).await;
     let storage = builder(place, "theirs").key_names("hash", "range").expiry_name("ttl");
     let storage = storage.connect().await.unwrap();
@@ -164,13 +166,13 @@ async fn clients_and_settings_are_accepted(place: &Place) {
     let address = place.address("an-address").replace("cache_name=", "connect_timeout=2&cache_name=");
     let storage = DynamoDbStorage::connect(address).await.unwrap();
     storage.write(HEAD, record("kept")).await.unwrap();
-    // The program's word comes before that of the settings.
+    // The endpoint that the program gives takes precedence over that of the settings.
     let storage = DynamoDbStorage::builder(&plain).endpoint("http://127.0.0.1:1").build().unwrap();
     assert_eq!(storage.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 async fn errors_contain_no_credentials(place: &Place) {
-    // DynamoDB Local takes letters and digits alone.
+    // DynamoDB Local accepts only letters and digits in an access key, so it denies this one.
     let wrong = Credentials::new("secret_id!", "secret_key", Some("secret_token".to_owned()), None, "secret");
     let settings = settings(place, wrong);
     let builder = DynamoDbStorage::builder(&settings).cache_name(place.name("secret"));

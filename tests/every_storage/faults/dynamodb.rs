@@ -1,4 +1,6 @@
-//! DynamoDB Local behind a link. Started without its data, it has no table: the storage makes it anew.
+//! DynamoDB Local behind a link.
+//!
+//! When it is restarted without its data, it has no table, and the storage creates the table again.
 
 use super::outages::FaultTarget;
 use crate::servers::child::Server;

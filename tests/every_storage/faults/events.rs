@@ -1,17 +1,19 @@
-//! The events of the crate while a test runs.
+//! Collects the crate's events while a test runs.
 
 use std::sync::{Arc, Mutex};
 
 use tracing::subscriber::DefaultGuard;
 
-/// The warnings and notices of this crate, in this thread.
+/// The crate's events of level INFO and above, in this thread.
 #[derive(Clone, Default)]
 pub struct Events {
     seen: Arc<Mutex<Vec<String>>>,
     guard: Arc<Mutex<Option<Guard>>>,
 }
 
-/// Kept in the thread that it was made in: each test has one runtime in one thread.
+/// Keeps the subscriber set.
+///
+/// It stays in the thread that created it, because each test has one runtime in one thread.
 struct Guard(#[allow(dead_code)] DefaultGuard);
 
 impl Events {

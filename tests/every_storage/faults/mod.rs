@@ -1,5 +1,7 @@
-//! What a real server does to the cache when it dies, hangs, forgets or refuses: no request fails, none waits longer
-//! than the deadline, no body is wrong, no invalidation is forgotten, and the storage is used again by itself.
+//! A cache whose server dies, hangs, loses its data or refuses commands.
+//!
+//! No request may fail, and none may wait longer than the deadline. No body may be wrong, and no invalidation may be
+//! lost. The cache must use the storage again by itself.
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
@@ -14,7 +16,7 @@ use libtest_mimic::{Completion, Trial};
 
 pub use world::print_table;
 
-/// What a test of a server comes to; `Err`: why there is no server.
+/// The result of a test, or the reason why there is no server.
 type Tried = Result<(), String>;
 
 pub fn trials() -> Vec<Trial> {
@@ -27,7 +29,9 @@ pub fn trials() -> Vec<Trial> {
     tests
 }
 
-/// A test in a runtime of its own, whose events are counted apart.
+/// Returns a test with a runtime of its own.
+///
+/// Its events are therefore counted separately.
 fn test<F>(name: impl std::fmt::Display, body: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Tried>,

@@ -1,4 +1,4 @@
-//! Faults that can happen to any storage on a server, the same table for each.
+//! Faults that can happen to every storage on a server.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::servers::child::{Data, Server};
 use crate::servers::link::Proxy;
 use crate::support::get;
 
-/// A storage whose server and whose link can get faults.
+/// A storage whose server and link can be given faults.
 pub trait FaultTarget: 'static {
-    /// The server through the link.
+    /// Returns the address of the storage, with the link in between.
     fn address(&self) -> String;
     fn server(&mut self) -> &mut Server;
     fn link(&self) -> &Proxy;
@@ -22,13 +22,15 @@ pub trait FaultTarget: 'static {
 
 const DOWN: &str = "the storage keeps failing";
 const UP: &str = "the storage answers again";
-/// Invalidated while the storage is down, and not requested again by the cache that invalidated it.
+/// A path that is invalidated while the storage is down.
+///
+/// The cache that invalidates it does not request it again.
 const OWED: &str = "/1024/owed";
 const SMALL: [&str; 3] = ["/1024/a", "/1024/b", "/300000/c"];
 
 type Hurt<H> = fn(&mut H);
 
-/// A fault of a storage, and how it is healed.
+/// A fault of a storage, with the functions that start and end it.
 struct Outage<H> {
     fault: &'static str,
     inject: Hurt<H>,
@@ -121,7 +123,7 @@ async fn passes<H: FaultTarget>(target: &mut H, outage: Outage<H>) {
     world.post(OWED).await;
     for _ in 0..5 {
         for path in SMALL {
-            assert!(!world.get(path).await || path != SMALL[0], "{path} is a hit while the target is away");
+            assert!(!world.get(path).await || path != SMALL[0], "{path} is a hit during the outage");
         }
     }
     (outage.recover)(target);
@@ -129,26 +131,26 @@ async fn passes<H: FaultTarget>(target: &mut H, outage: Outage<H>) {
     world.until_event(SMALL[1], UP).await;
     let events = world.events.all();
     assert_eq!((world.events.count(DOWN), world.events.count(UP)), (1, 1), "{events:?}");
-    // What another process finds is not what was there before.
+    // Another process must not find the responses from before the outage that were invalidated.
     world.cache.layer.idle().await;
     let another = world.another(&address).await;
     another.until_hits(&SMALL).await;
     let begun = Instant::now();
     while !another.is_current(OWED).await {
-        assert!(begun.elapsed() < PATIENCE, "an invalidation was forgotten");
+        assert!(begun.elapsed() < PATIENCE, "an invalidation was lost");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     another.until_hits(&[OWED]).await;
     world.report(outage.fault);
 }
 
-/// A kibibyte passes in time, and a mebibyte does not.
+/// Checks a link that is fast enough for a kibibyte, but not for a mebibyte.
 async fn slow<H: FaultTarget>(target: H) {
     let world = World::open(&target.address()).await;
     world.warm(&SMALL[..2]).await;
     target.link().set(|link| link.bytes_per_second = Some(100_000));
     for path in SMALL.iter().take(2) {
-        assert!(world.get(path).await, "a small body passes in time");
+        assert!(world.get(path).await, "a small body was not served in time");
     }
     for _ in 0..3 {
         world.get("/1048576/large").await;
@@ -173,7 +175,9 @@ async fn cut<H: FaultTarget>(target: H) {
     world.report("connection cut within a reply");
 }
 
-/// Shorter and longer than the deadline by turns: late replies must not be taken for other requests'.
+/// Stops the server for times shorter and longer than the deadline.
+///
+/// A late reply must not be taken for the reply to another request.
 async fn stall<H: FaultTarget>(mut target: H) {
     let world = World::open(&target.address()).await;
     let paths: Vec<String> = (0..12).map(|number| format!("/2000/{number}")).collect();
@@ -199,7 +203,8 @@ async fn body_ends<H: FaultTarget>(mut target: H, fault: &str, inject: Hurt<H>) 
     let world = World::open_with(&target.address(), |builder| builder.body_timeout(timeout)).await;
     let path = "/5000000/long";
     world.warm(&[path]).await;
-    // A lookup that took too long on busy cores is answered by the origin, whose body nothing hurts.
+    // On busy cores a lookup may take too long. The origin then answers, and its body is not affected by the fault, so
+    // the request is sent again.
     let mut body = loop {
         let response = world.cache.send(get(&format!("http://example.com{path}"))).await;
         if response.extensions().get::<CacheStatus>().unwrap().word() == "hit" {

@@ -14,7 +14,7 @@ const REFUSES: &str = "the storage takes no writes";
 const TAKES: &str = "the storage takes writes again";
 const PATHS: [&str; 2] = ["/1000/a", "/1000/b"];
 
-/// One server behind a link.
+/// One Redis server behind a link.
 pub struct Alone {
     redis: Redis,
     proxy: Proxy,
@@ -67,7 +67,7 @@ async fn full() -> Result<(), String> {
     world.warm(&PATHS).await;
     redis.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..20 {
-        assert!(world.get(PATHS[0]).await, "stored responses are hits");
+        assert!(world.get(PATHS[0]).await, "a stored response is a miss");
         world.misses("/1000/new").await;
     }
     world.post(PATHS[1]).await;
@@ -94,7 +94,7 @@ async fn evicts() -> Result<(), String> {
             for path in [path, &paths[number / 4]] {
                 match world.try_get(path).await {
                     Ok(is_hit) => hits += usize::from(is_hit),
-                    // What is stored beside it may push out a body that has begun.
+                    // Storing other responses may evict chunks of a body in progress.
                     Err(error) => assert_eq!(error.kind(), BodyErrorKind::Storage),
                 }
             }
@@ -104,7 +104,7 @@ async fn evicts() -> Result<(), String> {
         }
     }
     let evicted = redis.ok(&["INFO", "stats"]);
-    assert!(!evicted.contains("evicted_keys:0\r") && hits > 0, "{hits} hits; {evicted}");
+    assert!(!evicted.contains("evicted_keys:0\r") && hits > 0, "{hits} hits, evictions: {evicted}");
     world.report("evicts under churn, allkeys-lru");
     Ok(())
 }
@@ -121,7 +121,7 @@ async fn lacks_a_chunk() -> Result<(), String> {
         for slot in slots {
             redis.ok(&["DEL", &format!("{slot}:{number}")]);
         }
-        assert!(!world.get(path).await, "chunk {number} is gone");
+        assert!(!world.get(path).await, "a hit without chunk {number}");
     }
     world.until_hits(&[path]).await;
     world.report("a chunk evicted");
@@ -132,7 +132,7 @@ async fn replica() -> Result<(), String> {
     let redis = Redis::start(&[])?;
     let world = World::open(&address(&redis)).await;
     world.warm(&PATHS).await;
-    // Of a server that is not there, so that it keeps its own data.
+    // Its new master does not exist, so it keeps its own data.
     redis.ok(&["REPLICAOF", "127.0.0.1", "9"]);
     for _ in 0..10 {
         assert!(world.get(PATHS[0]).await);
@@ -158,7 +158,7 @@ async fn rights() -> Result<(), String> {
     world.warm(&PATHS).await;
 
     redis.ok(&["ACL", "SETUSER", "app", "-set", "-eval"]);
-    assert!(world.get(PATHS[0]).await, "reading is allowed");
+    assert!(world.get(PATHS[0]).await, "a read failed although it is allowed");
     world.post(PATHS[1]).await;
     world.misses(PATHS[1]).await;
     assert_eq!(world.events.count(REFUSES), 1, "{:?}", world.events.all());
@@ -187,7 +187,7 @@ async fn wrong_password() -> Result<(), String> {
 }
 
 async fn loading() -> Result<(), String> {
-    // 20 ms for each record that it loads, answering between them.
+    // Redis takes 20 ms for each key that it loads, and answers commands in between.
     let slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
     let mut redis = Redis::start(&slow)?;
     let world = World::open(&address(&redis)).await;

@@ -1,4 +1,4 @@
-//! A cache on a storage with faults, and the effects that its callers noticed.
+//! A cache on a storage with faults, and the effects that its callers notice.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,14 +14,16 @@ use tower_response_cache::{BodyError, CacheLayerBuilder, CacheStatus, Clock, sto
 use super::events::Events;
 use crate::support::{Fixture, Origin, get, response};
 
-/// A request has a lookup of its own, a body's check and a write, each with a deadline of half a second, and two busy
-/// cores; a request that waits for the storage's or the driver's own time takes longer.
+/// The time that every request must stay below.
+///
+/// A request makes a lookup, checks the body and writes, each with a deadline of half a second, on two busy cores. A
+/// request that waited for a timeout of the storage or the driver would take longer.
 const WIDE: Duration = Duration::from_millis(3_500);
 pub const PATIENCE: Duration = Duration::from_secs(25);
 
 static TABLE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What each fault did, in the order in which the tests ended.
+/// Prints what each fault did, one row for each test.
 pub fn print_table() {
     let mut rows = TABLE.lock().unwrap().clone();
     rows.sort();
@@ -36,7 +38,7 @@ pub fn print_table() {
 #[derive(Default)]
 struct Noticed {
     requests: usize,
-    /// Stored bodies that ended in an error.
+    /// The number of stored bodies that ended in an error.
     failed: usize,
     longest: Duration,
     first_hit: Option<Duration>,
@@ -54,7 +56,9 @@ impl World {
         Self::open_with(address, |builder| builder).await
     }
 
-    /// A cache in front of an origin whose bodies say their URI and version, and are as long as their first segment.
+    /// Opens a cache in front of an origin whose bodies contain their path and version.
+    ///
+    /// The first segment of the path is the length of the body.
     pub async fn open_with(
         address: &str,
         settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
@@ -75,7 +79,9 @@ impl World {
         Self { cache, events, versions, noticed: RefCell::default() }
     }
 
-    /// Another process's cache on the same storage, before the same origin.
+    /// Opens another cache on the same storage, in front of the same origin.
+    ///
+    /// It stands for the cache of another process.
     pub async fn another(&self, address: &str) -> Self {
         let storage = storage::connect(address).await.unwrap();
         let origin = self.cache.origin.clone();
@@ -84,12 +90,14 @@ impl World {
         Self { cache, events: Events::default(), versions, noticed: RefCell::default() }
     }
 
-    /// Sends a request, compares the body with the current one of the origin, and returns whether it was a hit.
+    /// Sends a request and returns whether it was a hit.
+    ///
+    /// Asserts that the body is complete and the current one of the origin.
     pub async fn get(&self, path: &str) -> bool {
-        self.try_get(path).await.expect("a whole body")
+        self.try_get(path).await.expect("the body is complete")
     }
 
-    /// The same; `Err`: the stored body ended in an error.
+    /// As [`get`](Self::get), but returns the error in which a stored body ended.
     pub async fn try_get(&self, path: &str) -> Result<bool, BodyError> {
         let begun = Instant::now();
         let response = self.cache.send(get(&format!("http://example.com{path}"))).await;
@@ -109,7 +117,7 @@ impl World {
         Ok(is_hit)
     }
 
-    /// Returns whether the answer has the current body of the origin.
+    /// Sends a request and returns whether its body is the current one of the origin.
     pub async fn is_current(&self, path: &str) -> bool {
         let response = self.cache.send(get(&format!("http://example.com{path}"))).await;
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -117,7 +125,7 @@ impl World {
         bytes == body(path, version)
     }
 
-    /// Changes the resource at the origin.
+    /// Sends a POST request, which changes the resource at the origin.
     pub async fn post(&self, path: &str) {
         let begun = Instant::now();
         let request = Request::post(format!("http://example.com{path}")).body(Full::default()).unwrap();
@@ -125,7 +133,7 @@ impl World {
         self.took(begun);
     }
 
-    /// Notes how long a caller waited.
+    /// Records how long a caller waited, and asserts that it was not too long.
     pub fn took(&self, begun: Instant) {
         let time = begun.elapsed();
         assert!(time < WIDE, "a request took {time:?}");
@@ -134,7 +142,7 @@ impl World {
         noticed.longest = noticed.longest.max(time);
     }
 
-    /// Asks until all of them are hits.
+    /// Requests the paths until all of them are hits.
     pub async fn until_hits(&self, paths: &[&str]) {
         let begun = Instant::now();
         loop {
@@ -153,14 +161,14 @@ impl World {
         }
     }
 
-    /// Stores them, and forgets how long the first hits took.
+    /// Stores the responses of the paths, and resets the measurements.
     pub async fn warm(&self, paths: &[&str]) {
         self.until_hits(paths).await;
         self.cache.layer.idle().await;
         self.noticed.take();
     }
 
-    /// Asks until an event has happened.
+    /// Requests the path until an event contains the text.
     pub async fn until_event(&self, path: &str, text: &str) {
         let begun = Instant::now();
         while self.events.count(text) == 0 {
@@ -170,7 +178,7 @@ impl World {
         }
     }
 
-    /// Changes and storages until an event has happened.
+    /// Changes and stores a resource until an event contains the text.
     pub async fn until_written(&self, text: &str) {
         let begun = Instant::now();
         while self.events.count(text) == 0 {
@@ -181,13 +189,15 @@ impl World {
         }
     }
 
-    /// Asks for what nothing takes, and waits until the attempt to store it is over.
+    /// Asserts that a request is a miss.
+    ///
+    /// Then waits until the attempt to store the response is over.
     pub async fn misses(&self, path: &str) {
         assert!(!self.get(path).await, "{path} is a hit");
         self.cache.layer.idle().await;
     }
 
-    /// Writes down what was noticed.
+    /// Adds the measurements to the table as a row.
     pub fn report(&self, fault: &str) {
         let noticed = self.noticed.borrow();
         let after = noticed.first_hit.map_or("–".to_owned(), |time| format!("{} ms", time.as_millis()));
@@ -200,7 +210,9 @@ impl World {
     }
 }
 
-/// `/<length>/<name>` in this version: any cut and any mixture with another shows.
+/// Returns the body of `/<length>/<name>` in this version.
+///
+/// A body that is cut, or mixed with another, differs from it.
 fn body(path: &str, version: usize) -> Bytes {
     let len = path.split('/').nth(1).and_then(|word| word.parse().ok()).unwrap_or(64);
     let text = format!("{path} version {version};");

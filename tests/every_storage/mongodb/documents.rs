@@ -1,4 +1,6 @@
-//! The documents in the collection: their documented format, and documents of other programs.
+//! The documents in the collection.
+//!
+//! Tests their documented format, and documents of other programs.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +62,7 @@ async fn document_format_matches_the_docs(place: &Place) {
     never.insert("expires", Bson::MaxKey);
     assert_eq!(there().await, never, "a record that never expires has no date");
     storage.retain(&[HEAD], Retain::AtMost(record.retain_until())).await.unwrap();
-    assert_eq!(there().await, expected, "and has one again");
+    assert_eq!(there().await, expected, "the date is restored");
 
     let kinds =
         [RecordKind::Variant, RecordKind::Chunk, RecordKind::Lease, RecordKind::Group, RecordKind::Index];
@@ -74,7 +76,9 @@ async fn document_format_matches_the_docs(place: &Place) {
     assert_eq!(kinds, ["head", "variant", "chunk", "lease", "group", "index"]);
 }
 
-/// How the index on the time is called and when it expires records, as soon as there is one.
+/// Returns the name and expiry of each index on the expiry time.
+///
+/// Waits until the storage has created its indexes.
 async fn expiry(records: &Collection<Document>) -> Vec<(Option<String>, Option<Duration>)> {
     let begun = Instant::now();
     loop {
@@ -87,7 +91,7 @@ async fn expiry(records: &Collection<Document>) -> Vec<(Option<String>, Option<D
             let options = all.map(|index| index.options.unwrap_or_default());
             return options.map(|options| (options.name, options.expire_after)).collect();
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "there are no indexes");
+        assert!(begun.elapsed() < Duration::from_secs(20), "the indexes were not created");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Every way to name a server, the commands sent to it, and the errors when it refuses.
+//! Every way to name a server, the commands sent to it, and its errors.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,7 +55,7 @@ async fn addresses_options_and_clients_are_accepted(place: &Place) {
         let records = place.mongodb_named(name).await.collection::<Document>("records");
         assert_eq!(records.count_documents(doc! {}).await.unwrap(), 1, "{name}");
     }
-    // What the driver's settings name is the cache's name, where the program gives none.
+    // If the program gives no cache name, the default database of the driver's settings is used.
     let mut named = options;
     named.default_database = Some(name("default"));
     let storages = [
@@ -72,7 +72,9 @@ async fn addresses_options_and_clients_are_accepted(place: &Place) {
 
 type Commands = Arc<Mutex<Vec<Document>>>;
 
-/// Options that note the commands which they send to this database.
+/// Returns options of a client, and the commands that it sends to this database.
+///
+/// The commands that create indexes are left out.
 async fn noting(place: &Place, name: &str) -> (ClientOptions, Commands) {
     let mut options =
         ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();

@@ -20,9 +20,9 @@ pub enum Fate {
     DoneUnheard,
     /// It is carried out twice, and its caller gets the second answer.
     Doubled,
-    /// Its caller sees a timeout; it is carried out later, or never.
+    /// Its caller sees a timeout. It is carried out later, or never.
     Late,
-    /// Its process has crashed: neither this operation nor any later one reaches the storage.
+    /// Its process has crashed. Neither this operation nor any later one reaches the storage.
     Gone,
 }
 
@@ -53,7 +53,7 @@ impl Gates {
         gone.await.unwrap_or(Fate::Gone)
     }
 
-    /// Returns the waiting steps: the process of each, and whether it may fail.
+    /// Returns the process of each waiting step, and whether the step may fail.
     pub fn choices(&self) -> Vec<(usize, bool)> {
         let mut waiting = self.waiting.lock().unwrap();
         waiting.retain(|waiting| !waiting.go.is_closed());
@@ -65,7 +65,7 @@ impl Gates {
         let _ = waiting.go.send(fate);
     }
 
-    /// Crashes a process: none of its operations reaches the storage any more.
+    /// Crashes a process. None of its operations reaches the storage any more.
     pub fn crash(&self, process: usize) {
         self.crashed.lock().unwrap().push(process);
         self.waiting.lock().unwrap().retain(|waiting| waiting.process != process);

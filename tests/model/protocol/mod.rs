@@ -1,11 +1,16 @@
-//! The protocol between processes that share a storage: its invariants under every order of steps.
+//! Tests of the protocol between processes that share a storage.
 //!
-//! Two and three caches of the real code run over one storage that stops at every operation. Short scenarios are run in
-//! all orders of their steps, long ones in random orders with crashed, late, unacknowledged and doubled operations,
-//! eviction and expiry in between.
+//! Two or three real caches run over one storage, which stops at every operation until the test releases it. Short
+//! scenarios run in all orders of their steps. Long ones run in random orders, with processes that crash, operations
+//! that are late, unacknowledged or carried out twice, eviction and expiry.
 //!
-//! I1 no response fetched before a completed invalidation is served after it · I2 no mixed or short body · I3 no variant
-//! of other values · I4, I5 no record stays for ever · I6 no unconditional write over a fetch · I7 once idle, a fetch stores.
+//! # Invariants
+//! - I1: no response that was fetched before a completed invalidation is served after it.
+//! - I2: no body is mixed or short.
+//! - I3: no request gets the variant of other values.
+//! - I4, I5: no record stays for ever.
+//! - I6: no write replaces what a fetch has stored without a condition.
+//! - I7: once all is idle, the next fetch stores its response.
 
 mod gate;
 mod world;
@@ -15,8 +20,10 @@ use std::time::Duration;
 use gate::Fate;
 use world::{Kind, World};
 
-/// A test runs on one thread, and alone (the processes of all tests share this one's locks on keys), so that a schedule
-/// is the same each time it is run.
+/// Runs a test on one thread.
+///
+/// A schedule is therefore the same in each run. No other test runs meanwhile, because all caches of this process share
+/// the locks on keys.
 fn block_on<T>(test: impl Future<Output = T>) -> T {
     let _alone = crate::alone();
     tokio::runtime::Builder::new_current_thread()
@@ -32,13 +39,13 @@ fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -
     let mut orders = 0;
     let mut prefix: Vec<usize> = Vec::new();
     loop {
-        // An order is the list of waiting operations that are released, one per step.
+        // An order is a list of indexes, in each step that of the waiting operation to release.
         let (taken, widths) = block_on(async {
             let world = World::new(processes, kind);
             if prepare {
                 world.get(0, "1");
                 world.drain().await;
-                world.clock.advance(Duration::from_secs(100)); // stale: it will be validated
+                world.clock.advance(Duration::from_secs(100)); // stale, so that it will be validated
             }
             begin(&world);
             world.settle().await;
@@ -62,7 +69,7 @@ fn every_order(processes: usize, kind: Kind, begin: fn(&World), prepare: bool) -
         });
         orders += 1;
         assert!(orders < 200_000, "too many orders to try them all");
-        // The next order in sequence: the last step that has another choice takes it.
+        // In the next order, the last step that has another choice takes it.
         prefix = taken;
         loop {
             let Some(last) = prefix.pop() else {
@@ -154,7 +161,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
         large: random.usize(..2) == 0,
         vary: random.usize(..2) == 0,
         names_change: random.usize(..4) == 0,
-        // An eviction so soon after an invalidation is what only `reserve_on_miss` is safe against.
+        // Only `reserve_on_miss` is safe against an eviction so soon after an invalidation.
         reserves: true,
         grouped: random.usize(..3) == 0,
     };
@@ -198,7 +205,7 @@ async fn random_life(seed: u64) -> Result<(), String> {
         world.gates.run_late(0).await;
         world.drain().await;
     }
-    // Breakers close again, and pending invalidations are written.
+    // Leaves time for breakers to close and for pending invalidations to be written.
     world.clock.advance(Duration::from_secs(10));
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(5)).await;

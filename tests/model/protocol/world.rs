@@ -1,4 +1,6 @@
-//! Processes with one cache each, one storage, one origin, and a record of what each process observed.
+//! Processes that share a storage and an origin, and a record of what each observed.
+//!
+//! Each process has one cache.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -69,7 +71,7 @@ struct Shared {
     fetches: Mutex<Vec<Fetch>>,
     invalidations: Mutex<Vec<Invalidation>>,
     violations: Mutex<Vec<String>>,
-    /// Faults that each process met, so that its invalidations may not be complete.
+    /// The number of faults of each process. An invalidation during a fault may not be complete.
     faults: Mutex<Vec<u64>>,
     running: AtomicU64,
 }
@@ -100,7 +102,7 @@ impl World {
         self.shared.step.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Sends a GET from a process. The response is checked on arrival.
+    /// Sends a GET from a process, and checks the response when it arrives.
     pub fn get(&self, process: usize, x: &'static str) {
         let world = self.clone();
         self.spawn(async move {
@@ -190,7 +192,7 @@ impl World {
             if self.gates.choices().is_empty() {
                 return;
             }
-            assert!(step < 10_000, "it never comes to rest");
+            assert!(step < 10_000, "10,000 steps do not bring the processes to rest");
             self.gates.release(0, Fate::Done);
             self.settle().await;
         }
@@ -199,7 +201,7 @@ impl World {
     /// Checks the final invariants once all is idle. `alive` are the processes that have not crashed.
     pub async fn conclude(&self, alive: &[usize]) -> Result<(), String> {
         if self.kind.grouped {
-            // Other processes store nothing for this long, since their clocks may differ.
+            // After a group invalidation, other processes store nothing for 5 s, since their clocks may differ.
             self.clock.advance(Duration::from_secs(6));
         }
         for &process in alive {
@@ -242,7 +244,7 @@ impl World {
         }
     }
 
-    /// Removes the head, as an evicting storage does.
+    /// Removes all records, as a storage that evicts may.
     pub async fn evict(&self) {
         let keys: Vec<Key> = self.store.keys().try_collect().await.unwrap();
         for key in keys {
@@ -251,7 +253,9 @@ impl World {
     }
 }
 
-/// The origin as seen by one process: request and response each wait for their release.
+/// The origin as one process reaches it.
+///
+/// Each request and each response waits until it is released.
 #[derive(Clone)]
 struct Origin {
     process: usize,
@@ -292,7 +296,7 @@ impl Origin {
             return response;
         }
         let x = if self.kind.vary { request.headers()["x"].to_str().unwrap() } else { "" };
-        // Another representation has another tag (RFC 9110 §8.8.3).
+        // Each representation has a tag of its own (RFC 9110 §8.8.3).
         let tag = format!("\"{}={x}\"", self.shared.version.load(Ordering::SeqCst));
         let mut response = Response::builder().header("cache-control", "max-age=60").header("etag", &tag);
         let number = {

@@ -1,4 +1,4 @@
-//! `delete`, `purge`, `expire`, `prune`, `copy` and `verify`.
+//! The commands `delete`, `purge`, `expire`, `prune`, `copy` and `verify`.
 
 use super::program::inspect;
 use super::world::{World, fill_partition, word};
@@ -47,7 +47,7 @@ async fn purge_abbreviates_list_and_deletes_all() {
     fill_partition(&world.path(), "b", &urls).await;
     let said = inspect(&world.store, &["purge", "--partition", "b", "--yes"]).done();
     assert!(said.out.contains("… and 15 others\n") && said.out.contains("deleted 20 "), "{said:?}");
-    assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6, "a partition is purged alone");
+    assert_eq!(inspect(&world.store, &["list"]).done().rows().len(), 6, "other partitions are not purged");
     assert!(inspect(&world.store, &["purge", "--yes"]).done().out.contains("deleted 6 "));
     assert_eq!(inspect(&world.store, &["list"]).code, 1);
     inspect(&world.store, &["purge", "--yes"]).done();

@@ -92,7 +92,7 @@ async fn foreign_files_are_left_unchanged() {
 #[tokio::test]
 async fn read_commands_change_no_byte() {
     let world = World::new().await;
-    // A file that no connection of this process still has open.
+    // No connection of this process still has this file open.
     let (store, path) = (world.other("sqlite", "closed.sqlite"), world.folder.path().join("closed.sqlite"));
     inspect(&world.store, &["copy", &store]).done();
     let before = std::fs::read(&path).unwrap();

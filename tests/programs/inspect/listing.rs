@@ -1,4 +1,4 @@
-//! `list` and `stats`.
+//! The commands `list` and `stats`.
 
 use super::program::{inspect, program};
 use super::world::{World, fill_partition};
@@ -102,7 +102,7 @@ async fn listing_covers_all_partitions_by_default() {
     assert_eq!(inspect(&world.store, &["list", "--key-secret-file", secret]).code, 1);
     let deleted =
         inspect(&world.store, &["--partition", "b", "delete", "https://shop.example/a.json", "--yes"]);
-    assert_eq!(deleted.code, 1, "another partition's stays");
+    assert_eq!(deleted.code, 1, "the entry of another partition is not deleted");
 }
 
 #[tokio::test]

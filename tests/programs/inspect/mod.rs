@@ -1,4 +1,4 @@
-//! The program of `examples/inspect`, as it is started from a command line, on stores that a cache filled.
+//! The example `inspect`, started from a command line on storages that a cache has filled.
 
 #[path = "../../../examples/inspect/text.rs"]
 mod text;

@@ -28,7 +28,7 @@ impl Ended {
         self.out.lines().map(|line| line.split('\t').collect()).collect()
     }
 
-    /// The URLs' last segments, in alphabetical order.
+    /// Returns the last segments of the URLs, in alphabetical order.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> =
             self.rows().into_iter().map(|row| row[0].rsplit('/').next().unwrap()).collect();
@@ -40,7 +40,9 @@ impl Ended {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
     }
 
-    /// Ended so, with one line about why.
+    /// Asserts that the program ended with this code and one line of error.
+    ///
+    /// Returns that line.
     pub fn refused(&self, code: i32) -> &str {
         assert_eq!((self.code, self.err.lines().count()), (code, 1), "{self:?}");
         assert!(self.err.starts_with("inspect: "), "{self:?}");

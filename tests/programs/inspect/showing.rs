@@ -1,4 +1,4 @@
-//! `show`
+//! The command `show`.
 
 use super::program::{inspect, program};
 use super::world::{LARGE, World, fill_partition};

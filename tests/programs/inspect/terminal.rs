@@ -1,4 +1,6 @@
-//! On a terminal: the question, and the table. util-linux's `script` makes one.
+//! The confirmation prompt and the table on a terminal.
+//!
+//! The program `script` of util-linux provides the terminal.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,7 +9,9 @@ use super::program::{inspect, program};
 use super::world::World;
 use crate::servers::{find, must_be_there};
 
-/// Types an answer, and returns the exit code and the output. `None` if no terminal is available.
+/// Starts the program on a terminal, and types an answer.
+///
+/// Returns the exit code and the output, or `None` if `script` is missing.
 fn typed(store: &str, arguments: &str, answer: &str) -> Option<(i32, String)> {
     let script = match find("script") {
         Ok(script) => script,

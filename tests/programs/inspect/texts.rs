@@ -20,7 +20,7 @@ fn control_characters_are_escaped() {
 fn long_text_is_shortened_in_middle() {
     assert_eq!(shortened("https://a.example/b", 40), "https://a.example/b");
     assert_eq!(shortened("0123456789", 6), "01…789");
-    // Two columns each: a character that does not fit is left out.
+    // Each of these characters takes two columns. One that does not fit is left out.
     let wide = shortened("日本語日本語", 8);
     assert!(width(&wide) <= 8 && wide.contains('…'), "{wide}");
     for columns in 0..4 {

@@ -19,8 +19,9 @@ pub struct World {
 }
 
 impl World {
-    /// A SQLite file with responses of all kinds: `a.json`, `b.html` (large), `old.html` (stale), `missing` (404) and
-    /// two variants of `v`.
+    /// Creates a SQLite file with responses of all kinds.
+    ///
+    /// They are `a.json`, `b.html` (large), `old.html` (stale), `missing` (404) and two variants of `v`.
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = format!("sqlite://{}", folder.path().join("store.sqlite").display());
@@ -32,13 +33,13 @@ impl World {
         self.folder.path().join("store.sqlite")
     }
 
-    /// An address of something else in the same folder.
+    /// Returns the address of another storage in the same folder.
     pub fn other(&self, scheme: &str, name: &str) -> String {
         format!("{scheme}://{}", self.folder.path().join(name).display())
     }
 }
 
-/// What the origin of all tests answers.
+/// Returns the origin's response, which is the same for all tests.
 fn answer(request: &Request<Full<Bytes>>) -> http::Response<Full<Bytes>> {
     match request.uri().path() {
         "/a.json" => response(
@@ -99,7 +100,7 @@ pub fn cache(storage: BoxStorage) -> Fixture {
     cache
 }
 
-/// Fills a file by a cache of a partition of its own.
+/// Fills a file through a cache with this partition.
 pub async fn fill_partition(path: &std::path::Path, name: &str, urls: &[String]) {
     let storage = BoxStorage::new(SqliteStorage::open(path).await.unwrap());
     let cache = Fixture::with(origin(), storage, |builder| builder.partition(name));
@@ -110,7 +111,7 @@ pub async fn fill_partition(path: &std::path::Path, name: &str, urls: &[String])
     cache.layer.idle().await;
 }
 
-/// What a new cache on this store says of a URL: `hit`, `miss` ….
+/// Returns the outcome for a URL, such as `hit`, in a new cache on this storage.
 pub async fn word(store: &str, url: &str) -> &'static str {
     cache(connect(store).await.unwrap()).get(url).await.word()
 }

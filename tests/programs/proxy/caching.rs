@@ -32,7 +32,7 @@ async fn hosts_are_cached_separately() {
         assert_eq!(asked.all("host"), [host]);
         assert_eq!(client.response().await.text(), host);
     }
-    // An authority in the request's target is what counts.
+    // An authority in the request target takes precedence over Host.
     let hit = client.ask("GET http://two.test:81/ HTTP/1.1\r\nHost: one.test\r\n\r\n").await;
     assert_eq!(hit.text(), "two.test:81");
     assert!(!origin.was_asked());
@@ -56,7 +56,7 @@ async fn stored_get_answers_head_range_and_conditions() {
     client.send("GET / HTTP/1.1\r\nHost: example.test\r\nIf-None-Match: \"v1\"\r\n\r\n").await;
     let unchanged = client.bodiless().await.head;
     assert_eq!((unchanged.status(), unchanged.get("etag")), (304, Some("\"v1\"")));
-    // Nothing followed any of the heads: the next response begins where it should.
+    // The 304 and the response to HEAD had no content, so the next response begins where it should.
     assert_eq!(client.get("/").await.text(), "0123456789");
     assert!(!origin.was_asked());
 }
@@ -69,7 +69,7 @@ async fn set_cookie_lines_stay_separate() {
     origin.answer(ok(&format!("Cache-Control: max-age=60\r\n{cookies}"), "hello")).await;
     let response = client.response().await;
     assert_eq!(response.head.all("set-cookie"), ["a=1; Expires=Wed, 01 Jan 2031 00:00:00 GMT", "b=2"]);
-    // They are one user's: the next gets a response of its own.
+    // The cookies belong to one user, so the next request gets a response of its own.
     client.send(get("/")).await;
     origin.answer(ok("Cache-Control: max-age=60\r\nSet-Cookie: c=3\r\n", "hello")).await;
     assert_eq!(client.response().await.head.all("set-cookie"), ["c=3"]);

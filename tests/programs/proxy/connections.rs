@@ -1,4 +1,4 @@
-//! Connections, on both sides.
+//! Connections on both sides of the proxy.
 
 use super::peer::get;
 use super::world::{Proxy, RawOrigin, ok, started};

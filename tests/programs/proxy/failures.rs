@@ -64,7 +64,7 @@ async fn slow_upload_does_not_time_out() {
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n").await;
     for _ in 0..8 {
         client.send("x").await;
-        tokio::time::sleep(timeout / 5).await; // all of it takes longer than the timeout
+        tokio::time::sleep(timeout / 5).await; // the whole upload takes longer than the timeout
     }
     origin.answer(ok("", "done")).await;
     assert_eq!(client.response().await.text(), "done");

@@ -27,7 +27,7 @@ async fn hop_by_hop_fields_are_not_forwarded() {
     }
     let head = client.response().await.head;
     for name in ["x-yours", "keep-alive", "upgrade", "proxy-authenticate", "proxy-connection", "connection"] {
-        assert!(!head.has(name), "{name} came back");
+        assert!(!head.has(name), "{name} was returned to the client");
     }
     assert_eq!(head.get("x-stays"), Some("2"));
 }
@@ -214,8 +214,9 @@ async fn large_bodies_stream_both_ways() {
     assert!(hit.body == body && hit.head.get("cache-status").unwrap().contains("; hit"));
 }
 
-/// The length is that of another framing: a peer that believes it cuts the body, or takes the rest for another response
-/// (RFC 9112 §6.3).
+/// A length beside Transfer-Encoding is that of another framing (RFC 9112 §6.3).
+///
+/// A peer that trusts it cuts the body off, or takes the rest for another response.
 #[tokio::test]
 async fn length_beside_transfer_encoding_is_dropped() {
     let (mut origin, _proxy, mut client) = started().await;

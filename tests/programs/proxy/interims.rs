@@ -75,12 +75,12 @@ async fn background_refresh_relays_no_interim_response() {
     let stale = client.get("/").await;
     assert_eq!(stale.text(), "old");
     let mut refresh = origin.next().await;
-    // While the client's next request waits for the origin as well.
+    // The client's next request waits for the origin at the same time.
     client.send(get("/other")).await;
     let mut other = origin.next().await;
     refresh.peer.send(HINTS).await;
     refresh.peer.send(ok("Cache-Control: max-age=60\r\n", "new")).await;
-    proxy.layer.idle().await; // the refresh is over
+    proxy.layer.idle().await; // the refresh has ended
     other.peer.send(ok("", "other")).await;
     let response = client.response().await;
     assert_eq!((response.head.status(), response.text().as_str()), (200, "other"));
@@ -89,7 +89,7 @@ async fn background_refresh_relays_no_interim_response() {
 
 #[tokio::test]
 async fn interim_response_never_splits_slow_response() {
-    let body = "0123456789abcdef".repeat(1 << 18); // more than sockets and hyper hold
+    let body = "0123456789abcdef".repeat(1 << 18); // more than sockets and hyper buffer
     let (mut origin, _proxy, mut client) = started().await;
     client.send(get("/large")).await;
     let mut asked = origin.next().await;
@@ -101,7 +101,7 @@ async fn interim_response_never_splits_slow_response() {
     assert!(client.response().await.text() == body);
     sending.await.unwrap();
 
-    // A hit that is not read, and right behind it a request whose interim responses are there at once.
+    // A hit whose body is not read yet, directly followed by a request whose interim responses come at once.
     client.send(get("/large") + &get("/small")).await;
     let answering = tokio::spawn(async move {
         origin.answer(format!("{HINTS}{HINTS}{}", ok("", "small"))).await;

@@ -1,5 +1,6 @@
-//! The reverse proxy of `examples/reverse_proxy`, end to end: raw clients and raw origins over sockets, so that what is
-//! on the wire is what is looked at.
+//! The example `reverse_proxy`, end to end.
+//!
+//! Clients and origins are raw sockets, so that the tests see the bytes on the wire.
 
 mod caching;
 mod connections;

@@ -1,4 +1,4 @@
-//! HTTP/1 read and written by hand, on either side of the proxy.
+//! HTTP/1 that is read and written by hand, on either side of the proxy.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longer than anything here takes: it ends a test that would hang.
+/// The time after which a hanging test fails. No step takes that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn patiently<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("this takes too long")
+    tokio::time::timeout(PATIENCE, future).await.expect("the step takes too long")
 }
 
 /// The first line of a message and its fields.
@@ -48,7 +48,9 @@ impl Head {
     }
 }
 
-/// A message with its content; `cut`: the content ended before its end.
+/// A message with its content.
+///
+/// `cut` is set if the content was cut off.
 #[derive(Debug)]
 pub struct Message {
     pub head: Head,
@@ -78,12 +80,12 @@ impl Peer {
         patiently(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
-    /// More bytes; false: the other end has closed.
+    /// Reads more bytes. Returns `false` if the other end has closed.
     async fn more(&mut self) -> bool {
         patiently(self.stream.read_buf(&mut self.read)).await.is_ok_and(|len| len > 0)
     }
 
-    /// The next head; `None`: the other end closed instead.
+    /// Reads the next head. Returns `None` if the other end closed instead.
     pub async fn try_head(&mut self) -> Option<Head> {
         loop {
             if let Some(end) = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -97,17 +99,17 @@ impl Peer {
     }
 
     pub async fn head(&mut self) -> Head {
-        self.try_head().await.expect("a head")
+        self.try_head().await.expect("the other end sends a head")
     }
 
-    /// So many bytes, or fewer if the other end closes.
+    /// Reads `len` bytes, or fewer if the other end closes.
     pub async fn bytes(&mut self, len: usize) -> Vec<u8> {
         while self.read.len() < len && self.more().await {}
         let len = len.min(self.read.len());
         self.read.drain(..len).collect()
     }
 
-    /// All bytes until the other end closes.
+    /// Reads all bytes until the other end closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
@@ -125,7 +127,7 @@ impl Peer {
         }
     }
 
-    /// The content of a message that may have some.
+    /// Reads the content of a message, if any. Returns also whether it was cut off.
     pub async fn content(&mut self, head: &Head) -> (Vec<u8>, bool) {
         if let Some(len) = head.get("content-length") {
             let len = len.parse().unwrap();
@@ -154,14 +156,14 @@ impl Peer {
         }
     }
 
-    /// A whole response with content.
+    /// Reads a whole response with its content.
     pub async fn response(&mut self) -> Message {
         let head = self.head().await;
         let (body, cut) = self.content(&head).await;
         Message { head, body, cut }
     }
 
-    /// A whole response without content: to HEAD, or one with a status that has none.
+    /// Reads a response without content, such as one to HEAD or a 304.
     pub async fn bodiless(&mut self) -> Message {
         Message { head: self.head().await, body: Vec::new(), cut: false }
     }
@@ -171,7 +173,7 @@ impl Peer {
         self.response().await
     }
 
-    /// `GET` of a path, and its response.
+    /// Sends a GET for a path, and reads the response.
     pub async fn get(&mut self, path: &str) -> Message {
         self.ask(&get(path)).await
     }

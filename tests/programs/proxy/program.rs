@@ -1,4 +1,4 @@
-//! The program as it is started from a command line.
+//! The example `reverse_proxy`, started from a command line.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A proxy in this process, and an origin that a test answers for.
+//! A proxy in this process, and an origin whose responses the test sends.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Proxy {
     }
 }
 
-/// An origin, a proxy before it, and a client of that.
+/// Starts an origin and a proxy before it, and connects a client to the proxy.
 pub async fn started() -> (RawOrigin, Proxy, Peer) {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::before(&origin).await;
@@ -65,18 +65,20 @@ pub async fn started() -> (RawOrigin, Proxy, Peer) {
     (origin, proxy, client)
 }
 
-/// Hands each request to the test, which answers it.
+/// An origin that hands each request to the test, which answers it.
 pub struct RawOrigin {
     pub port: u16,
     asked: mpsc::UnboundedReceiver<Asked>,
     accepting: JoinHandle<()>,
 }
 
-/// A request at the origin, and the connection that it came over. Dropping it closes the connection.
+/// A request at the origin, and the connection that it came over.
+///
+/// Dropping it closes the connection.
 pub struct Asked {
     pub head: Head,
     pub body: Vec<u8>,
-    /// Counts the connections, from 0.
+    /// The number of the connection, counted from 0.
     pub connection: usize,
     pub peer: Peer,
     back: oneshot::Sender<Peer>,
@@ -97,12 +99,12 @@ impl RawOrigin {
         Self { port, asked, accepting }
     }
 
-    /// The next request.
+    /// Waits for the next request.
     pub async fn next(&mut self) -> Asked {
         patiently(self.asked.recv()).await.unwrap()
     }
 
-    /// Answers the next request, and leaves the connection open.
+    /// Answers the next request, and leaves the connection open. Returns the head of the request.
     pub async fn answer(&mut self, response: impl AsRef<[u8]>) -> Head {
         let mut asked = self.next().await;
         asked.peer.send(response).await;
@@ -111,12 +113,12 @@ impl RawOrigin {
         head
     }
 
-    /// Whether there is a request that the test did not take.
+    /// Returns whether a request has come that the test did not take.
     pub fn was_asked(&mut self) -> bool {
         self.asked.try_recv().is_ok()
     }
 
-    /// Listens no more.
+    /// Stops listening.
     pub async fn shut(self) {
         self.accepting.abort();
         let _ = self.accepting.await; // cancelled: the listener is closed
@@ -126,7 +128,7 @@ impl RawOrigin {
 impl Asked {
     /// Leaves the connection open for the next request.
     pub fn keep(self) {
-        let _ = self.back.send(self.peer); // the origin is gone
+        let _ = self.back.send(self.peer); // an error only if the origin is gone
     }
 }
 
@@ -147,7 +149,7 @@ pub async fn refusing() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port()
 }
 
-/// A whole response with these fields, each line with its end.
+/// Returns a whole response with these fields, each of which ends in CRLF.
 pub fn ok(fields: &str, body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
 }

@@ -20,7 +20,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// One that takes `room` bytes before its client reads.
+    /// Creates a connection that takes `room` bytes before its client reads.
     fn new(room: usize) -> Self {
         let (server, client) = tokio::io::duplex(room);
         let interims = Arc::<Interims>::default();
@@ -36,7 +36,7 @@ impl Connection {
         poll_once(|cx| self.interims.poll_finish(cx)).await.is_some()
     }
 
-    /// What one poll does; `None`: it waits.
+    /// Polls a write once. Returns `None` if it is pending.
     async fn write(&mut self, bytes: &[u8]) -> Option<usize> {
         poll_once(|cx| Pin::new(&mut self.wire).poll_write(cx, bytes)).await.map(Result::unwrap)
     }
@@ -67,7 +67,7 @@ const HEAD: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
 fn send(ticket: &Ticket) {
     let mut headers = HeaderMap::new();
     headers.insert("link", HeaderValue::from_static("</a>"));
-    headers.insert("content-length", HeaderValue::from_static("5")); // speaks of content that it has not
+    headers.insert("content-length", HeaderValue::from_static("5")); // an interim response has no content
     ticket.send(StatusCode::EARLY_HINTS, &headers);
 }
 
@@ -90,7 +90,7 @@ async fn started_interim_head_is_completed() {
     let ticket = connection.ticket().await;
     send(&ticket);
     assert!(!connection.flush().await);
-    // hyper has something after all (100 Continue): it must not come between.
+    // hyper now writes something after all, such as 100 Continue. It must not come between.
     assert_eq!(connection.write(b"more").await, None);
     assert!(!connection.finished().await);
     assert_eq!(connection.read(10).await, HEAD[..10]);
@@ -141,7 +141,7 @@ async fn queued_interim_heads_are_bounded() {
         send(&ticket);
     }
     while !connection.flush().await {
-        tokio::task::yield_now().await; // tokio lets one task write only so often at a time
+        tokio::task::yield_now().await; // tokio limits how often a task can write without yielding
     }
     drop(connection.wire);
     let mut sent = String::new();

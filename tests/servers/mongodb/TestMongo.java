@@ -6,15 +6,15 @@ import de.bwaldvogel.mongo.wire.message.MongoMessage;
 import java.util.List;
 import java.util.Set;
 
-/** A server that speaks MongoDB's protocol: TestMongo PORT FILE. */
+/** Runs a server that speaks MongoDB's protocol. Its arguments are a port and a data file. */
 class TestMongo {
-    /** The least that the driver talks to. */
+    /** The oldest version that the driver talks to. */
     record Version(List<Integer> getVersionArray, int getWireVersion) implements MongoVersion {
         public List<Integer> getVersionArray() { return getVersionArray; }
         public int getWireVersion() { return getWireVersion; }
     }
 
-    /** As mongod: a command is seen whole or not at all, and what was acknowledged outlives the process. */
+    /** Makes each command visible whole or not at all, and acknowledged changes outlive the process, as mongod does. */
     static class Backend extends H2Backend {
         private static final Set<String> READS = Set.of("find", "aggregate", "count", "hello", "ismaster", "ping");
 
@@ -24,7 +24,7 @@ class TestMongo {
         public synchronized Document handleMessage(MongoMessage message) {
             var answer = super.handleMessage(message);
             if (!READS.contains(message.getDocument().keySet().iterator().next().toLowerCase())) commit();
-            return answer.cloneDeeply(); // it is sent while the next command changes what it came from
+            return answer.cloneDeeply(); // the next command may change the original while this is sent
         }
     }
 

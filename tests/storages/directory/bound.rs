@@ -9,7 +9,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{chunk, directory, entry, files, head, keys, record, unfinished, until};
 
-/// Sets the modification times of an entry's files to so many seconds ago.
+/// Sets the modification time of each of an entry's files to `seconds` ago.
 fn age(root: &Path, n: u8, seconds: u64) {
     let time = SystemTime::now() - Duration::from_secs(seconds);
     for file in files(&entry(root, n)).into_keys() {
@@ -44,7 +44,9 @@ fn usage(root: &Path) -> u64 {
     sum
 }
 
-/// Returns how many bytes an entry of one record of this length takes, with the folders above it.
+/// Returns how many bytes an entry of one record of this length takes.
+///
+/// The folders above it are included.
 async fn usage_of_one(len: usize) -> u64 {
     let directory = directory();
     DirectoryStorage::open(directory.path()).await.unwrap().write(head(1), record(len)).await.unwrap();
@@ -55,7 +57,7 @@ async fn usage_of_one(len: usize) -> u64 {
 async fn least_recently_used_entry_is_evicted_whole() {
     let directory = directory();
     let root = directory.path();
-    // Nine entries of three records fit, and nearly ten.
+    // Nine entries of three records fit. For a tenth, 4 KiB are missing.
     let one = usage_of_one(3200).await + 2 * 4096;
     let most = one * 10 - 4096;
     let storage = DirectoryStorage::builder(root).max_bytes(most).open().await.unwrap();
@@ -71,12 +73,12 @@ async fn least_recently_used_entry_is_evicted_whole() {
     for key in [chunk(9, 0), chunk(9, 1), head(9), chunk(10, 0)] {
         storage.write(key, record(3200)).await.unwrap();
     }
-    // Room is made while these are written, or after them: what is written later may use it again.
+    // The storage evicts entries during these writes or after them, and later writes may use the freed space.
     until("room is made", || usage(root) <= most && !entry(root, 1).exists()).await;
     let kept = keys(&storage).await;
     let whole = |n| kept.iter().filter(|key| key.entry == [n; 16]).count();
-    assert_eq!(whole(0), 3, "it was read recently");
-    assert_eq!(whole(1), 0, "it is the least recently used");
+    assert_eq!(whole(0), 3, "entry 0 was read recently");
+    assert_eq!(whole(1), 0, "entry 1 is the least recently used");
     assert!((2..9).all(|n| whole(n) == 3 || whole(n) == 0), "{kept:?}");
     assert!((3..9).all(|n| whole(n) == 3), "too much was evicted: {kept:?}");
     assert_eq!((whole(9), whole(10)), (3, 1));
@@ -102,7 +104,7 @@ async fn concurrent_writers_stay_near_the_bound() {
     for storage in &storages {
         storage.write(head(250), record(10)).await.unwrap();
     }
-    // Each may have written a sixteenth that the other has not counted.
+    // Each storage may have written up to a sixteenth of the bound that the other has not counted yet.
     until("room is made", || usage(root) <= most + 2 * most / 16).await;
     assert!(usage(root) > most / 2, "too much was evicted");
 }
@@ -117,7 +119,7 @@ async fn lowered_bound_is_enforced_on_write() {
     }
     drop(storage);
     let storage = DirectoryStorage::builder(root).max_bytes(200_000).open().await.unwrap();
-    assert_eq!(keys(&storage).await.len(), 100, "reading removes nothing");
+    assert_eq!(keys(&storage).await.len(), 100, "opening or reading removed entries");
     storage.write(head(200), record(10)).await.unwrap();
     until("room is made", || usage(root) <= 200_000).await;
     assert!(storage.contains(head(200)).await.unwrap());
@@ -157,11 +159,11 @@ async fn uses_are_recorded_on_close() {
     drop(storage);
     assert!(clone.contains(head(1)).await.unwrap());
     drop(clone);
-    until("the use is written down", || changed(root, 1) > before[0]).await;
+    until("the use is recorded", || changed(root, 1) > before[0]).await;
     assert_eq!(changed(root, 2), before[1]);
 }
 
-/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
+/// Checks that a group's value is evicted when it is the least recently used entry.
 #[tokio::test]
 async fn least_recently_used_group_is_evicted() {
     let directory = directory();
@@ -173,7 +175,7 @@ async fn least_recently_used_group_is_evicted() {
         age(root, n, 2000);
     }
     for n in 0..50 {
-        assert!(storage.read(group(201)).await.unwrap().is_some(), "it is in use");
+        assert!(storage.read(group(201)).await.unwrap().is_some(), "a group in use was evicted");
         storage.write(head(n), record(5_000)).await.unwrap();
     }
     until("room is made", || usage(root) <= 200_000).await;
@@ -181,6 +183,8 @@ async fn least_recently_used_group_is_evicted() {
     assert!(storage.delete(group(201)).await.unwrap());
 }
 
+/// Checks that the bound counts whole blocks.
+///
 /// A short response takes a block, and its folder another.
 #[tokio::test]
 async fn allocated_blocks_stay_within_bound() {
@@ -198,7 +202,7 @@ async fn allocated_blocks_stay_within_bound() {
             .await
             .unwrap();
     }
-    // Without waiting: a write that finds the bound exceeded by much evicts entries itself.
+    // This holds without waiting, because a write that finds the bound far exceeded evicts entries itself.
     assert!(usage(root) <= most + most / 8, "{}", usage(root));
     storage.write(head(1), record(300)).await.unwrap();
     until("room is made", || usage(root) <= most + most / 16 && unfinished(root).is_empty()).await;
@@ -213,7 +217,7 @@ async fn entry_is_limited_to_half_the_bound() {
     let storage = open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
     let longest = storage.max_record_len();
-    assert_eq!(longest, 9 * 4096, "half, beside the folder");
+    assert_eq!(longest, 9 * 4096, "half of the bound, less the block of the folder");
     let too_long = storage.write(head(1), record(longest - Record::OVERHEAD + 1)).await.unwrap_err();
     assert_eq!(too_long.kind(), ErrorKind::TooLarge);
     assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload().len(), 10);
@@ -224,7 +228,7 @@ async fn entry_is_limited_to_half_the_bound() {
         storage.write(chunk(1, part), record(4000)).await.unwrap();
     }
     assert_eq!(storage.write(chunk(1, 9), record(1)).await.unwrap_err().kind(), ErrorKind::TooLarge);
-    // The size includes deletions and writes of other processes.
+    // The size of the entry takes deletions and writes by other storages on the directory into account.
     let other = open().await.unwrap();
     assert_eq!(other.delete_many(&[chunk(1, 0), chunk(1, 1)]).await.unwrap(), 2);
     storage.write(chunk(1, 9), record(1)).await.unwrap();

@@ -10,7 +10,9 @@ use crate::on_disk;
 
 use super::{chunk, directory, files, head, keys, record, unfinished};
 
-/// A file system of some megabytes, if this machine permits a test to mount one.
+/// A file system of 6 MiB, unmounted on drop.
+///
+/// [`mount`](Self::mount) returns `None` if this machine does not permit a test to mount it.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -21,7 +23,7 @@ impl SmallDisk {
         mount.status().is_ok_and(|done| done.success()).then(|| Self(folder))
     }
 
-    /// `ro` or `rw`.
+    /// Remounts the file system as `ro` or `rw`, and returns whether that succeeded.
     fn remount(&self, how: &str) -> bool {
         let mut mount = Command::new("mount");
         mount.args(["-o", &format!("remount,{how}")]).arg(self.path());
@@ -74,7 +76,7 @@ async fn read_only_file_system_serves_hits() {
         return;
     };
     let root = disk.path().join("cache");
-    // With a bound, a count might have a file open while the test forbids that.
+    // A bounded storage counts its usage in the background, and an open file could prevent the remount.
     let writer = DirectoryStorage::builder(&root).unbounded(true).open().await.unwrap();
     fill(&writer).await;
     let records = || files(&root).into_iter().filter(|(path, _)| !path.starts_with(root.join(".work")));
@@ -92,7 +94,9 @@ async fn read_only_file_system_serves_hits() {
     assert!(writer.contains(head(2)).await.unwrap());
 }
 
-/// As a version control or an archive leaves it: no work folder, and no right to make one.
+/// Checks a directory as version control or an archive leaves it.
+///
+/// It has no work folder, and the storage may not create one.
 #[cfg(unix)]
 #[tokio::test]
 async fn unwritable_directory_serves_hits() {
@@ -122,7 +126,7 @@ async fn full_disk_recovers_when_space_is_freed() {
     assert!(kept.len() > 40, "{kept:?}");
     // Replacing a record fails too, and the old record stays.
     assert_eq!(storage.write(head(1), record(200_000)).await.unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(unfinished(disk.path()), [""; 0], "unfinished files are removed");
+    assert_eq!(unfinished(disk.path()), [""; 0], "an unfinished file was not removed");
     on_disk::is_filled(&storage, &kept).await;
     assert_eq!(storage.retain(&[head(1)], Retain::AtMost(Timestamp::from_secs(9))).await.unwrap(), 1);
     assert!(storage.delete(head(0)).await.unwrap());

@@ -1,4 +1,4 @@
-//! Files that are damaged, unfinished or gone.
+//! Files that are damaged, unfinished or missing.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -54,7 +54,7 @@ async fn folder_named_as_record_is_absent() {
     assert_eq!(storage.delete_expired(Timestamp::NEVER).await.unwrap(), 0);
     storage.clear().await.unwrap();
     assert_eq!(unfinished(directory.path()), [""; 0]);
-    // A file where a folder would be.
+    // A file is in the place of a shard folder.
     fs::write(directory.path().join("05"), "theirs").unwrap();
     assert!(storage.read(head(5)).await.unwrap().is_none());
     assert_eq!(storage.write(head(5), record(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -65,7 +65,7 @@ async fn folder_named_as_record_is_absent() {
 async fn old_unfinished_files_are_removed() {
     let directory = directory();
     let root = directory.path();
-    // With a bound, a count removes them too.
+    // A bounded storage would also remove these files itself when it counts its usage.
     let storage = DirectoryStorage::builder(root).unbounded(true).open().await.unwrap();
     storage.write(head(1), record(10)).await.unwrap();
     let work = root.join(".work");
@@ -85,7 +85,7 @@ async fn old_unfinished_files_are_removed() {
     let storage = DirectoryStorage::open(root).await.unwrap();
     assert!(young.exists() && mine.exists() && !old.exists() && !aside.exists());
     storage.clear().await.unwrap();
-    assert!(young.exists(), "another process may still be writing it");
+    assert!(young.exists(), "a young file was removed, which another process may still be writing");
 }
 
 #[tokio::test]
@@ -109,13 +109,13 @@ async fn retain_changes_the_file_in_place() {
     let mut open = File::open(entry(directory.path(), 1).join(name())).unwrap();
     let until = Timestamp::from_secs(200);
     assert_eq!(storage.retain(&[chunk(1, 0)], Retain::AtLeast(until)).await.unwrap(), 1);
-    // The same file, not another in its place.
+    // The open file has changed, so it was not replaced by another one.
     let mut bytes = Vec::new();
     open.read_to_end(&mut bytes).unwrap();
     assert!(bytes == written.with_retain_until(until).to_bytes());
 }
 
-/// The first chunk's file.
+/// Returns the file name of the first chunk.
 fn name() -> String {
     format!("chunk-{}-00000", "01".repeat(16))
 }
@@ -124,7 +124,7 @@ fn name() -> String {
 async fn removed_directory_is_recreated() {
     let directory = directory();
     let root = directory.path().join("cache");
-    // With a bound, a count might make a file while the test removes the folder.
+    // A bounded storage counts its usage in the background, and could create a file while the test removes the folder.
     let storage = DirectoryStorage::builder(&root).unbounded(true).open().await.unwrap();
     for round in 0..3 {
         storage.write(head(1), record(10)).await.unwrap();
@@ -170,7 +170,7 @@ fn storage_needs_no_runtime() {
     assert_eq!(wait(storage.size()).unwrap(), 1);
 }
 
-/// Waits for a future on this thread.
+/// Polls a future on this thread until it is ready.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

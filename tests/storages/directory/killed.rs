@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of their work.
+//! Processes that are killed while they write.
 
 use tower_response_cache::storage::{DirectoryStorage, Record};
 
@@ -24,7 +24,7 @@ async fn killed_processes_leave_whole_entries() {
         whole += whole_entries(&DirectoryStorage::open(&path).await.unwrap()).await;
     }
     assert!(whole > 0);
-    // What has a name is whole, and nothing else stands beside the records.
+    // Every file outside the work folder is a complete record, except `.gitattributes`.
     for (path, bytes) in files(&path).into_iter().filter(|(path, _)| !path.iter().any(|part| part == ".work"))
     {
         assert!(path.ends_with(".gitattributes") || Record::from_bytes(bytes).is_ok(), "{path:?}");

@@ -1,4 +1,6 @@
-//! What DirectoryStorage promises beyond the contract of storages: the files, their names, its bound and its neighbours.
+//! What `DirectoryStorage` promises beyond the contract.
+//!
+//! Tests the files and their names, the bound, and other processes and programs in the same directory.
 
 mod bound;
 mod disk;
@@ -15,12 +17,14 @@ use tower_response_cache::storage::{DirectoryStorage, Key, Storage};
 
 pub(crate) use crate::on_disk::{chunk, directory, head, record, until};
 
-/// The folder of an entry.
+/// Returns the folder of an entry.
 pub(crate) fn entry(root: &Path, n: u8) -> PathBuf {
     root.join(format!("{n:02x}")).join(format!("{n:02x}").repeat(16))
 }
 
-/// Every file below a directory, with its bytes. What others remove meanwhile is not there.
+/// Returns every file below a directory, with its bytes.
+///
+/// Files that are removed meanwhile may be missing.
 pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![directory.to_owned()];

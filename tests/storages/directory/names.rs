@@ -8,7 +8,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::{chunk, directory, entry, files, head, keys, record};
 
-/// The files below a directory by their path in it, locks aside.
+/// Returns the relative paths of the files below a directory, except locks.
 fn seen(root: &Path) -> Vec<String> {
     let paths = files(root).into_keys().map(|path| {
         let parts: Vec<_> =
@@ -44,7 +44,7 @@ async fn entries_are_folders_and_records_files() {
         ]
     );
     assert_eq!(fs::read(entry(&root, 0xab).join("head")).unwrap(), written.to_bytes());
-    // The folder is removed with its last record, and its parent with it.
+    // Deleting the last record also removes the entry's folder and the folder above it.
     storage.delete_many(&keys(&storage).await).await.unwrap();
     assert_eq!(seen(&root), [".gitattributes", ".work/.gitignore"]);
     assert!(!root.join("ab").exists());
@@ -79,7 +79,7 @@ async fn copied_directory_is_readable() {
         storage.write(head(n), record(100)).await.unwrap();
         storage.write(chunk(n, 0), record(100)).await.unwrap();
     }
-    // What a version control keeps: files, and no locks.
+    // Copies what version control keeps, which is every file outside the work folder.
     for (path, bytes) in files(&from) {
         let path = to.join(path.strip_prefix(&from).unwrap());
         if !path.starts_with(to.join(".work")) {
@@ -94,7 +94,7 @@ async fn copied_directory_is_readable() {
         assert_eq!(copy.read(key).await.unwrap().unwrap().payload(), record(100).payload());
     }
     assert_eq!(copy.size().await.unwrap(), 10);
-    assert_eq!(files(&to), before, "reading changes no file");
+    assert_eq!(files(&to), before, "reading changed a file");
     let there = copy.read(head(1)).await.unwrap().unwrap();
     assert!(copy.write_if(head(1), Some(there.stamp()), record(1)).await.unwrap());
 }
@@ -106,7 +106,7 @@ async fn foreign_files_are_ignored_and_kept() {
     let short = Timestamp::from_secs(1);
     let storage = DirectoryStorage::builder(root).max_bytes(100_000).open().await.unwrap();
     storage.write(head(1), Record::new("x", short)).await.unwrap();
-    let neighbour = DirectoryStorage::open(root.join("02")).await.unwrap(); // where a shard would be
+    let neighbour = DirectoryStorage::open(root.join("02")).await.unwrap(); // in the place of a shard folder
     neighbour.write(head(2), record(10)).await.unwrap();
     let folder = entry(root, 1);
     let slot = "01".repeat(16);
@@ -131,7 +131,7 @@ async fn foreign_files_are_ignored_and_kept() {
     assert_eq!(storage.delete_expired(short).await.unwrap(), 1);
     storage.write(head(1), record(1)).await.unwrap();
     storage.write(head(3), record(1)).await.unwrap();
-    // Evicted, and then cleared.
+    // These writes evict entries, and `clear` then removes the others.
     for n in 10..60 {
         storage.write(head(n), record(5000)).await.unwrap();
     }
@@ -145,7 +145,7 @@ async fn foreign_files_are_ignored_and_kept() {
         assert_eq!(fs::read(path).unwrap()[29..], [7], "{path:?}");
     }
     assert!(neighbour.contains(head(2)).await.unwrap());
-    assert!(!root.join("0a").exists(), "empty folders are removed");
+    assert!(!root.join("0a").exists(), "an empty folder was not removed");
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
-//! Several storages on one directory, in this process and in others. The test program starts itself again for each of them.
+//! Several storages on one directory, in this process and in others.
+//!
+//! The test program starts itself again for each process.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -15,13 +17,15 @@ const PROCESSES: u64 = 4;
 const TASKS: u64 = 4;
 const STEPS: u64 = 100;
 
-/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
+/// Opens the storage of a child process.
+///
+/// The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> DirectoryStorage {
     let builder = DirectoryStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.lock_timeout(Duration::from_secs(60)).open().await.unwrap()
 }
 
-/// Raises a counter by comparing, while others move its time.
+/// Increments a counter with `write_if`, while other tasks change its retention time.
 async fn count(storage: &DirectoryStorage, key: Key, step: u64) -> Result<()> {
     loop {
         let there = storage.read(key).await?;
@@ -38,7 +42,7 @@ async fn count_all(storage: &DirectoryStorage) {
     let tasks = (0..TASKS).map(|_| async {
         for step in 0..STEPS {
             count(storage, head((step % 2) as u8), step).await?;
-            // Beside it, folders of the same shard come and go.
+            // Meanwhile, other files in the counter's folder are created and deleted.
             let own = Key::head([(step % 2) as u8; 16]).sibling(head(0).kind, [9; 16], step as u32 % 3);
             storage.write(own, record(10)).await?;
             storage.delete(own).await?;
@@ -94,7 +98,7 @@ async fn write_if_has_one_winner_across_handles() {
     }
 }
 
-/// Every moved time is a change in place that a reader may come upon.
+/// Checks that a reader finds a record while its retention time changes in place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn retain_never_hides_a_record() {
     let directory = directory();
@@ -110,7 +114,7 @@ async fn retain_never_hides_a_record() {
     });
     let mut last = Timestamp::EPOCH;
     while !moving.is_finished() {
-        let there = reader.read(head(1)).await.unwrap().expect("the record is always there");
+        let there = reader.read(head(1)).await.unwrap().expect("the record is not hidden");
         assert!(there.retain_until() >= last);
         last = there.retain_until();
     }

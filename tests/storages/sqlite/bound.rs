@@ -85,7 +85,7 @@ async fn uses_are_recorded_periodically_and_on_close() {
     let (first, second) = (used(1), used(2));
     time.advance(Duration::from_secs(301));
     storage.read(head(1)).await.unwrap();
-    until("the use is written down", || used(1) > first).await;
+    until("the use is recorded", || used(1) > first).await;
     storage.read(head(2)).await.unwrap();
     assert_eq!(used(2), second);
     close(storage, &path).await;
@@ -107,7 +107,7 @@ async fn lowered_bound_is_enforced_on_write() {
     assert!(kept.len() <= 9 && kept.contains(&head(204)), "{}", kept.len());
 }
 
-/// A body that is being read is evicted after all others, so that a hit can finish.
+/// Checks that a body being read is evicted last, so that a hit can finish.
 #[tokio::test]
 async fn held_entry_is_evicted_last() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(100_000).open().await.unwrap();
@@ -130,7 +130,7 @@ async fn held_entry_is_evicted_last() {
     assert!(!storage.contains(chunk(0, 0)).await.unwrap());
 }
 
-/// The value of a group is an entry of its own. It is evicted when it is the least recently used.
+/// Checks that a group's value is evicted when it is the least recently used entry.
 #[tokio::test]
 async fn least_recently_used_group_is_evicted() {
     let (clock, time) = Clock::mock();
@@ -143,12 +143,14 @@ async fn least_recently_used_group_is_evicted() {
     for n in 0..50 {
         storage.write(head(n), record(10_000)).await.unwrap();
         time.advance(Duration::from_secs(1));
-        assert!(storage.read(group(201)).await.unwrap().is_some(), "it is in use");
+        assert!(storage.read(group(201)).await.unwrap().is_some(), "a group in use was evicted");
     }
     assert!(!storage.contains(group(200)).await.unwrap());
 }
 
-/// Records of a few bytes, such as groups and tombstones, of which a remote party can have any number made.
+/// Checks the bound with records of a few bytes, such as groups and tombstones.
+///
+/// A remote party can cause any number of them.
 #[tokio::test]
 async fn smallest_records_keep_file_near_bound() {
     let directory = directory();
@@ -157,7 +159,7 @@ async fn smallest_records_keep_file_near_bound() {
     let storage = SqliteStorage::builder(&path).max_bytes(most).open().await.unwrap();
     let key = |n: u32| {
         let mut entry = [0; 16];
-        // Spread as hashes are.
+        // Spreads the entries as hashes would be.
         entry[..8].copy_from_slice(&(u64::from(n) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
         entry[8..12].copy_from_slice(&n.to_be_bytes());
         Key { entry, kind: Kind::Group, slot: [0; 16], part: 0 }
@@ -170,7 +172,7 @@ async fn smallest_records_keep_file_near_bound() {
     assert!(len <= most + most / 3, "{len}");
 }
 
-/// What expires is of every kind.
+/// Checks that `delete_expired` removes records of every kind.
 #[tokio::test]
 async fn expired_records_of_every_kind_are_removed() {
     let storage = SqliteStorage::open(":memory:").await.unwrap();

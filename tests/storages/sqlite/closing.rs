@@ -1,4 +1,6 @@
-//! Closing a storage: the contents of the file afterwards, and the errors of its other clones.
+//! Closing a storage.
+//!
+//! Tests the contents of the file afterwards, and the errors that other clones return.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, files, head, record};
 
-/// Copies the file without its log, and returns the number of entries that a new storage finds in it.
+/// Returns the number of entries in a copy of the file without its log.
 async fn in_the_file_alone(path: &Path) -> u64 {
     let folder = directory();
     let alone = folder.path().join("alone.sqlite");
@@ -43,7 +45,7 @@ async fn writes_racing_with_close_are_answered() {
         tokio::task::yield_now().await;
         storage.close().await.unwrap();
         let answered = tokio::time::timeout(Duration::from_secs(20), join_all(writing)).await;
-        let taken: u64 = answered.expect("a write is never answered").into_iter().map(Result::unwrap).sum();
+        let taken: u64 = answered.expect("every write is answered").into_iter().map(Result::unwrap).sum();
         assert_eq!(in_the_file_alone(&path).await, taken);
     }
 }

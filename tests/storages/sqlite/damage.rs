@@ -21,7 +21,7 @@ async fn filled(path: &Path) {
     close(storage, path).await;
 }
 
-/// Every page but the first is garbage, as by a bad disk.
+/// Overwrites every page but the first, as a bad disk could, and returns the bytes.
 fn damage(path: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[4096..].fill(0xAA);
@@ -39,7 +39,7 @@ async fn late_damage_reports_spare_new_file() {
         let builder = SqliteStorage::builder(&path).read_in_task(read_in_task).readers(4);
         let storage = builder.pragma("cache_size", 10).open().await.unwrap();
         let damaged = damage(&path);
-        // All at once: the last to tell of the damage must not have the new file set aside.
+        // All reads run at once. One that reports the damage late must not cause the new file to be set aside.
         let asked = (0..200).map(|number| {
             let storage = storage.clone();
             tokio::spawn(async move {
@@ -49,11 +49,11 @@ async fn late_damage_reports_spare_new_file() {
         for read in join_all(asked).await {
             read.unwrap();
         }
-        until("it is set aside", || aside(&path).exists()).await;
+        until("the damaged file is set aside", || aside(&path).exists()).await;
         storage.write(head(1), record(10)).await.unwrap();
         assert_eq!(storage.read(head(1)).await.unwrap().unwrap().payload().len(), 10);
         assert_eq!(storage.size().await.unwrap(), 1);
-        assert!(std::fs::read(aside(&path)).unwrap() == damaged, "another file is in its place");
+        assert!(std::fs::read(aside(&path)).unwrap() == damaged, "another file was set aside");
         storage.close().await.unwrap();
         assert_eq!(SqliteStorage::open(&path).await.unwrap().size().await.unwrap(), 1);
     }

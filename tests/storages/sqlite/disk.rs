@@ -1,4 +1,4 @@
-//! Full disks, and a file at its page limit.
+//! Full disks, and a file that reaches its page limit.
 
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +37,9 @@ async fn page_limit_is_reported_as_full() {
     close(storage, &path).await;
 }
 
-/// A file system of some megabytes, if this machine permits a test to mount one.
+/// A file system of 6 MiB, unmounted on drop.
+///
+/// [`mount`](Self::mount) returns `None` if this machine does not permit a test to mount it.
 pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -52,7 +54,7 @@ impl SmallDisk {
             .then_some(Self(folder))
     }
 
-    /// `ro` or `rw`.
+    /// Remounts the file system as `ro` or `rw`, and returns whether that succeeded.
     pub(crate) fn remount(&self, how: &str) -> bool {
         let mut mount = Command::new("mount");
         mount.args(["-o", &format!("remount,{how}")]).arg(self.path());
@@ -92,7 +94,7 @@ async fn full_disk_recovers_when_space_is_freed() {
     }
     std::fs::remove_file(&other).unwrap();
     storage.write(head(9), record(100_000)).await.unwrap();
-    // Then the storage fills the disk itself: it still serves its records, and refuses new ones.
+    // Now the storage itself fills the disk. It must refuse new records and still serve the old ones.
     let error = loop {
         if let Err(error) = storage.write(head(10), record(500_000)).await {
             break error;

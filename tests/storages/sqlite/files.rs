@@ -210,7 +210,7 @@ async fn read_only_file_and_directory_serve_hits() {
         |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     mode(&path, 0o444);
     if std::fs::OpenOptions::new().append(true).open(&path).is_ok() {
-        return; // root writes whatever it likes
+        return; // root ignores the permissions of files
     }
     for of_directory in [0o755, 0o555] {
         mode(directory.path(), of_directory);

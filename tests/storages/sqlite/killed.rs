@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of their work.
+//! Processes that are killed while they write.
 
 use tower_response_cache::storage::SqliteStorage;
 

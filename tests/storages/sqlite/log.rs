@@ -10,7 +10,9 @@ use super::{directory, head, record};
 
 const MIB: u64 = 1 << 20;
 
-/// A megabyte like no other: SQLite writes no page that would stay as it is.
+/// Returns a record of 1 MiB whose bytes depend on the number.
+///
+/// SQLite would not write a page whose contents do not change.
 fn other(number: u32) -> Record {
     Record::new(number.to_be_bytes().repeat(1 << 18), Timestamp::NEVER)
 }
@@ -44,7 +46,7 @@ async fn log_stays_short_under_constant_reads() {
     for reader in readers {
         reader.await.unwrap();
     }
-    assert!(longest < 128 * MIB, "{} MiB of 400 written", longest / MIB);
+    assert!(longest < 128 * MIB, "the log has grown to {} MiB of 400 written", longest / MIB);
 }
 
 #[tokio::test]
@@ -53,7 +55,7 @@ async fn endless_reader_does_not_fill_the_disk() {
     let path = directory.path().join("cache.sqlite");
     let storage = SqliteStorage::builder(&path).max_bytes(64 << 20).open().await.unwrap();
     storage.write(head(1), record(1000)).await.unwrap();
-    // Another program that holds its place in the log.
+    // Another program keeps a read transaction open, so SQLite cannot reset the log.
     let stranger = rusqlite::Connection::open(&path).unwrap();
     stranger.execute_batch("BEGIN").unwrap();
     stranger.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
@@ -65,15 +67,15 @@ async fn endless_reader_does_not_fill_the_disk() {
             break;
         }
     }
-    assert_eq!(refused.expect("the log grows without end").kind(), ErrorKind::Full);
+    assert_eq!(refused.expect("a write is refused").kind(), ErrorKind::Full);
     assert!(std::fs::metadata(&log).unwrap().len() < 300 * MIB);
-    storage.write(head(200), record(10)).await.unwrap(); // an invalidation is as short
+    storage.write(head(200), record(10)).await.unwrap(); // short, as an invalidation is
     drop(stranger);
     let began = std::time::Instant::now();
     while storage.write(head(201), record(1 << 20)).await.is_err() {
         assert!(
             began.elapsed() < std::time::Duration::from_secs(20),
-            "writes stay refused after the reader has ended"
+            "writes still fail after the reader has ended"
         );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }

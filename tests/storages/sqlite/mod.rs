@@ -1,4 +1,6 @@
-//! What SqliteStorage promises beyond the contract of storages: the file, its settings, its bound and its neighbours.
+//! What `SqliteStorage` promises beyond the contract.
+//!
+//! Tests the file and its settings, the bound, and other handles, processes and programs on the same file.
 
 mod bound;
 mod closing;
@@ -25,13 +27,15 @@ use tower_response_cache::storage::{Key, SqliteStorage, Storage};
 
 pub(crate) use crate::on_disk::{chunk, directory, head, record, until};
 
-/// Every file below a directory, with its bytes.
+/// Returns every file in a directory, with its bytes.
 pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
-/// Drops a storage and waits until its connections are closed: the last one removes the log, then closes the file.
+/// Drops a storage and waits until its connections are closed.
+///
+/// The last connection removes the log, and then closes the file.
 pub(crate) async fn close(storage: SqliteStorage, path: &Path) {
     drop(storage);
     let log = PathBuf::from(format!("{}-wal", path.display()));
@@ -39,13 +43,13 @@ pub(crate) async fn close(storage: SqliteStorage, path: &Path) {
     until("all connections are closed", || open_files(path) == 0).await;
 }
 
-/// Returns how many times this process has the file open, or 0 if the platform does not tell.
+/// Returns how many times this process has the file open, or 0 without `/proc`.
 pub(crate) fn open_files(path: &Path) -> usize {
     let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
     files.flatten().filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path)).count()
 }
 
-/// Asserts that SQLite finds nothing wrong with a file.
+/// Asserts that SQLite finds no damage in a file.
 pub(crate) fn integrity(path: &Path) {
     let connection = Connection::open(path).unwrap();
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();

@@ -1,4 +1,6 @@
-//! Random operations give the same results as on a map, however the storage is opened.
+//! Random operations on the storage, compared with those on a map.
+//!
+//! They have the same results however the storage is opened.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,7 @@ use tower_response_cache::{Clock, Timestamp};
 
 use super::directory;
 
-/// xorshift, so that a failure can be run again.
+/// A random number generator (xorshift) with a seed, so that a failure can be repeated.
 struct Dice(u64);
 
 impl Dice {
@@ -68,7 +70,7 @@ async fn agrees_with_a_map<S: Storage>(storage: S, seed: u64) {
                 let is_written = storage.write_if(key, seen, record.clone()).await.unwrap();
                 assert_eq!(is_written, seen == there, "{at}");
                 if is_written {
-                    assert!(storage.write_if(key, seen, record.clone()).await.unwrap(), "sent twice; {at}");
+                    assert!(storage.write_if(key, seen, record.clone()).await.unwrap(), "repeated: {at}");
                     map.insert(key, record);
                 }
             }

@@ -1,4 +1,4 @@
-//! Names, settings and ready connections.
+//! File names, settings, and connections that the caller provides.
 
 use std::path::Path;
 use std::time::Duration;

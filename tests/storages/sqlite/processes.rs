@@ -1,4 +1,6 @@
-//! Several processes on one SQLite file. The test program starts itself again for each of them.
+//! Several processes on one SQLite file.
+//!
+//! The test program starts itself again for each process.
 
 use std::process::Child;
 use std::time::Duration;
@@ -13,11 +15,13 @@ use crate::on_disk::{number, start};
 
 const PROCESSES: u64 = 8;
 const TASKS: u64 = 10;
-/// Each is about one operation.
+/// The number of steps of each task. A step is about one operation.
 const STEPS: u64 = 1000;
 const COUNTERS: u64 = 8;
 
-/// Opens the storage of a child process. The timeout is long, because other tests may keep the machine busy.
+/// Opens the storage of a child process.
+///
+/// The timeout is long, because other tests may keep the machine busy.
 pub(crate) async fn open() -> SqliteStorage {
     let builder = SqliteStorage::builder(std::env::var_os("CACHE_PATH").unwrap());
     builder.busy_timeout(Duration::from_secs(60)).open().await.unwrap()
@@ -27,7 +31,7 @@ fn counter(n: u64) -> Key {
     Key::head([100 + (n % COUNTERS) as u8; 16])
 }
 
-/// A key that one task of one process has for itself.
+/// Returns a key that only one task of one process uses.
 fn own(process: u64, task: u64, n: u64) -> Key {
     let mut slot = [0; 16];
     (slot[0], slot[1]) = (process as u8, task as u8);
@@ -57,7 +61,7 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
         match step % 10 {
             0 | 5 => count(storage, counter(step / 5)).await?,
             1 | 6 => storage.write(key, numbered(step, 2000, late)).await?,
-            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "another process wrote our key"),
+            2 => assert_eq!(number(&storage.read(key).await?), step - 1, "another task wrote our key"),
             3 => assert_eq!(storage.retain(&[key], Retain::AtLeast(Timestamp::NEVER)).await?, 1),
             4 => {
                 storage
@@ -65,7 +69,7 @@ async fn work(storage: &SqliteStorage, process: u64, task: u64) -> Result<()> {
                     .await?
             }
             7 => storage.write(own(process, task, 99), numbered(step, 100, late)).await?,
-            8 => assert!(storage.delete(own(process, task, 99)).await?, "our record is lost"),
+            8 => assert!(storage.delete(own(process, task, 99)).await?, "a record of this task is lost"),
             _ if step % 100 == 9 => drop(storage.delete_expired(Timestamp::from_millis(step)).await?),
             _ => drop(storage.keys().take(100).try_collect::<Vec<_>>().await?),
         }
@@ -99,7 +103,7 @@ async fn concurrent_processes_lose_no_write() {
     for (process, task) in (0..PROCESSES).flat_map(|process| (0..TASKS).map(move |task| (process, task))) {
         for n in 0..20 {
             let there = storage.read(own(process, task, n)).await.unwrap();
-            assert_eq!(number(&there), STEPS - 200 + n * 10 + 6, "the last write of {process}/{task}/{n}");
+            assert_eq!(number(&there), STEPS - 200 + n * 10 + 6, "lost write of {process}/{task}/{n}");
         }
         assert!(!storage.contains(own(process, task, 99)).await.unwrap());
     }

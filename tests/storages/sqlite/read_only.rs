@@ -1,4 +1,4 @@
-//! Files and folders that cannot be written, from the beginning or from some moment on.
+//! Files and folders that are read-only from the beginning, or become so while open.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,11 +9,13 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 use super::disk::SmallDisk;
 use super::{close, directory, files, head, record};
 
-/// Forbids all writing to a file, to the super-user too, and through handles that are open; undone at the end.
+/// Files that are immutable until this is dropped.
+///
+/// Not even the super-user can write to them, nor a process that has them open.
 struct Immutable<'a>(Vec<&'a Path>);
 
 impl<'a> Immutable<'a> {
-    /// None where this machine cannot.
+    /// Makes the files immutable, or returns `None` if this machine cannot.
     fn make(paths: Vec<&'a Path>) -> Option<Self> {
         let made = Self(paths);
         made.set("+i").then_some(made)

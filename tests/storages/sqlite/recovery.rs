@@ -1,4 +1,4 @@
-//! Files that are damaged or that a newer version has changed, closing, and file permissions.
+//! Damaged files, files of a newer version, closing, and file permissions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -10,7 +10,7 @@ use tower_response_cache::storage::{SqliteStorage, Storage};
 
 use super::{close, directory, head, keys, open_files, record, until};
 
-/// The events of level ERROR of all threads.
+/// Returns the text of all events of level ERROR, from all threads.
 fn errors() -> &'static Mutex<Vec<u8>> {
     static TOLD: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     TOLD.get_or_init(|| {
@@ -50,7 +50,7 @@ fn aside(path: &Path) -> PathBuf {
     format!("{}.damaged", path.display()).into()
 }
 
-/// Overwrites the tables, and leaves the first page.
+/// Overwrites every page but the first, and returns the bytes.
 fn damage(path: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[4096..].fill(0xAA);
@@ -71,7 +71,7 @@ async fn open_sets_damaged_file_aside() {
         let storage = SqliteStorage::open(&path).await.unwrap();
         assert_eq!(keys(&storage).await, []);
         storage.write(head(1), record(10)).await.unwrap();
-        // The last one is kept, in the place of the one before.
+        // Only the last damaged file is kept. It replaces the one before.
         assert!(std::fs::read(aside(&path)).unwrap() == damaged);
         assert!(is_told(&aside(&path)));
         close(storage, &path).await;
@@ -102,13 +102,13 @@ async fn damage_while_open_starts_new_file() {
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), met).await.expect("a new file is used");
         assert!(is_told(&aside(&path)) && aside(&path).exists());
-        // Other handles of the file use the new one too.
+        // Another handle of the damaged file changes to the new one too.
         let shared = async {
             while !other.read(head(40)).await.is_ok_and(|read| read.is_some()) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), shared).await.expect("another uses it too");
+        tokio::time::timeout(std::time::Duration::from_secs(20), shared).await.expect("the other handle too");
         assert_eq!(keys(&storage).await, [head(40)]);
     }
 }
@@ -122,7 +122,7 @@ async fn refused_damage_remains_an_error() {
     let storage = SqliteStorage::builder(&path).recover(Recovery::Refuse).open().await.unwrap();
     damage(&path);
     assert_eq!(storage.write(head(40), record(10)).await.unwrap_err().kind(), ErrorKind::Corrupt);
-    until("an event tells of it", || {
+    until("an event reports the damage", || {
         String::from_utf8_lossy(&errors().lock().unwrap()).contains("remove it, and a new one is made")
     })
     .await;
@@ -237,7 +237,7 @@ async fn new_files_and_folders_are_private() {
         }
     }
     assert_eq!((mode(&made), mode(made.parent().unwrap())), (0o700, 0o700));
-    // One that is there stays as its owner has it.
+    // The permissions of an existing file are not changed.
     let shared = directory.path().join("shared.sqlite");
     std::fs::write(&shared, "").unwrap();
     std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o640)).unwrap();
@@ -267,7 +267,9 @@ async fn create_uri_opens_existing_file() {
     assert!(directory.path().join("a b.sqlite").exists());
 }
 
-/// Each handle has its own connections, as separate processes have, and finds the damage itself.
+/// Checks that all handles recover to the same new file.
+///
+/// Each handle has connections of its own, as separate processes have, and finds the damage itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handles_share_one_recovered_file() {
     let directory = directory();
@@ -291,7 +293,7 @@ async fn handles_share_one_recovered_file() {
     for writing in writing.collect::<Vec<_>>() {
         writing.await.unwrap();
     }
-    // Now that all of them have the new file, none writes to another.
+    // By now all handles use the new file, so each can read what the others write.
     for (storage, number) in handles.iter().zip(100..) {
         storage.write(head(number), record(10)).await.unwrap();
     }
@@ -306,12 +308,14 @@ async fn handles_share_one_recovered_file() {
     super::integrity(&path);
 }
 
-/// Waits until a reader has looked which file has the name.
+/// Waits until a handle reads the record with this number.
+///
+/// A reader checks only from time to time whether its file was replaced.
 async fn until_there(storage: &SqliteStorage, number: u8) {
     let read = async {
         while !storage.read(head(number)).await.is_ok_and(|read| read.is_some()) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("it is read");
+    tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("the record is read");
 }

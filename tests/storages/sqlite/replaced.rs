@@ -17,11 +17,13 @@ fn remove(path: &Path) {
     }
 }
 
-/// Asks until the answer is right: a reader looks whether the file is another one now and then.
+/// Reads until a record is present or absent, as expected.
+///
+/// A reader checks only from time to time whether the file was replaced.
 async fn until_read(storage: &SqliteStorage, number: u8, there: bool) {
     let began = std::time::Instant::now();
     while storage.read(head(number)).await.is_ok_and(|found| found.is_some()) != there {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{number} is not as it should be");
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "record {number} is not as expected");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
@@ -40,11 +42,11 @@ async fn removed_file_is_recreated_and_shared() {
         assert!(other.contains(head(2)).await.unwrap() && !other.contains(head(1)).await.unwrap());
         other.write(head(3), record(1000)).await.unwrap();
         assert!(one.contains(head(3)).await.unwrap());
-        // The whole folder, as a person empties a cache.
+        // Removes the whole folder, as a person would do to empty the cache.
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         let began = std::time::Instant::now();
         while one.write(head(4), record(1000)).await.is_err() {
-            assert!(began.elapsed() < std::time::Duration::from_secs(20), "the folder is not made again");
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "the folder is not created again");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         until_read(&other, 4, true).await;
@@ -84,7 +86,7 @@ async fn foreign_file_fails_until_removed() {
     while storage.write(head(3), record(1000)).await.is_err() {
         assert!(
             began.elapsed() < std::time::Duration::from_secs(20),
-            "writes stay refused after the foreign file is removed"
+            "writes still fail after the foreign file is removed"
         );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -107,14 +109,14 @@ async fn overwritten_file_returns_no_wrong_record() {
             if let Ok(Some(there)) = storage.read(head(number)).await {
                 assert_eq!(there.payload(), record(30_000).payload());
             }
-            let _ = storage.write(head(100 + number), record(30_000)).await; // an error, most likely
+            let _ = storage.write(head(100 + number), record(30_000)).await; // most likely an error
         }
         remove(&path);
         let began = std::time::Instant::now();
         while storage.write(head(50), record(1000)).await.is_err() {
             assert!(
                 began.elapsed() < std::time::Duration::from_secs(20),
-                "writes stay refused after the foreign file is removed"
+                "writes still fail after the foreign file is removed"
             );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -129,7 +131,7 @@ async fn closing_recreates_no_removed_file() {
         let path = directory.path().join("below/cache.sqlite");
         let storage = open(&path, false).await;
         storage.write(head(1), record(1000)).await.unwrap();
-        assert!(storage.read(head(1)).await.unwrap().is_some(), "a use is noted");
+        assert!(storage.read(head(1)).await.unwrap().is_some(), "a hit records a use");
         let opened = super::open_files(&path);
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         let deleted = path.with_file_name("cache.sqlite (deleted)");

@@ -1,4 +1,4 @@
-//! Many tasks and many handles at once.
+//! Many tasks and several handles on one storage at once.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn shared_cache_handles_are_never_locked() {
 async fn refused_write_does_not_fail_its_batch() {
     let storage = SqliteStorage::builder(":memory:").max_bytes(1 << 20).open().await.unwrap();
     storage.write(chunk(0, 0), record(300_000)).await.unwrap();
-    // All are queued before the first is begun.
+    // All writes are queued before the first one begins.
     let writes = (0..100u8).map(|n| storage.write(head(n), record(if n == 0 { 300_000 } else { 10 })));
     for (n, result) in join_all(writes).await.into_iter().enumerate() {
         assert_eq!(result.is_err(), n == 0, "{n} {result:?}");
@@ -59,7 +59,7 @@ async fn concurrent_writers_get_no_lock_error() {
     for journal in ["wal", "delete"] {
         let directory = directory();
         let path = directory.path().join("cache.sqlite");
-        // All handles create the file at once.
+        // All handles create the file at the same time.
         let open = (0..4).map(|_| {
             let builder = SqliteStorage::builder(&path).busy_timeout(Duration::from_secs(60));
             builder.pragma("journal_mode", journal).pragma("synchronous", "off").max_bytes(2_000_000).open()

@@ -17,7 +17,7 @@ async fn vacuum_frees_space_during_writes() {
     for number in 0..200 {
         one.write(head(number), record(100_000)).await.unwrap();
     }
-    one.vacuum().await.unwrap(); // nothing to give back, and the log is merged
+    one.vacuum().await.unwrap(); // frees nothing yet, but merges the log
     let full = len(&path);
     assert!(full > 20_000_000);
     for number in 0..190 {
@@ -115,7 +115,7 @@ async fn mass_expiry_keeps_live_records() {
     assert_eq!(contents(&storage).await, before);
     let used = storage.usage().await.unwrap().bytes.unwrap();
     assert_eq!(storage.delete_expired(now).await.unwrap(), 0);
-    // The sums are right: the remaining records are counted, and expire like all others.
+    // The sizes are right. The remaining records are counted, and expire like all others.
     let sizes: u64 =
         before.iter().map(|(_, payload, _)| payload.len() as u64 + Record::OVERHEAD as u64 + 256).sum();
     assert_eq!(used, sizes);
