@@ -39,9 +39,9 @@ const CREATION_TIMEOUT: Duration = Duration::from_secs(120);
 /// The requests of a storage that run at the same time. Others wait.
 ///
 /// Each has a connection of its own, because DynamoDB speaks HTTP/1.1, and the driver opens any number of them. Without
-/// this limit, a burst of requests could use up the open files of the process (usually 1024), and DynamoDB Local closes
-/// connections when more than a thousand are opened at once. The clients of AWS for Java and JavaScript allow 50. With
-/// answers in 5 milliseconds, 128 connections carry 25,000 requests in a second.
+/// this limit, a burst of requests could use up the open files of the process (usually 1024), or more connections than
+/// the other side accepts: DynamoDB Local has closed some of 1500. The clients of AWS for Java and JavaScript allow 50.
+/// With answers in 5 milliseconds, 128 connections carry 25,000 requests in a second.
 const MAX_REQUESTS: usize = 128;
 
 pub(super) struct Table {
