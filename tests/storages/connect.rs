@@ -1,29 +1,16 @@
 //! Storages opened from an address, and the errors for addresses that cannot be used.
 
-use std::error::Error as StdError;
-
 use tower_response_cache::storage::{
     BoxStorage, Key, MongoDbStorage, Record, RedisStorage, Storage, connect,
 };
-use tower_response_cache::{Error, ErrorKind, Timestamp};
+use tower_response_cache::{ErrorKind, Timestamp};
+
+use crate::support::full_text;
 
 async fn keeps(storage: &BoxStorage) {
     let key = Key::head([9; 16]);
     storage.write(key, Record::new("kept", Timestamp::NEVER)).await.unwrap();
     assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "kept");
-}
-
-/// Returns the text of an error and of all its sources.
-///
-/// It is what a program could print.
-fn full_text(error: &Error) -> String {
-    let mut text = format!("{error:?} {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" {cause:?} {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[tokio::test]

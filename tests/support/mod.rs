@@ -180,3 +180,14 @@ pub fn not_modified(fields: &[(&str, &str)]) -> Response<Full<Bytes>> {
 pub fn has_tag(request: &Request<ReqBody>, tag: &str) -> bool {
     request.headers().get(header::IF_NONE_MATCH).is_some_and(|value| value.to_str().unwrap() == tag)
 }
+
+/// Returns all that an error and its causes print, in both of Debug's forms and in Display's.
+pub fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        text.push_str(&format!("{error} {error:?} {error:#?} "));
+        next = error.source();
+    }
+    text
+}

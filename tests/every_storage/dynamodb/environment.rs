@@ -9,8 +9,9 @@ use libtest_mimic::Trial;
 use tower_response_cache::Timestamp;
 use tower_response_cache::storage::{DynamoDbStorage, Key, Record, Storage};
 
-use super::{endpoint, full_text};
+use super::endpoint;
 use crate::places::{Kind, Place};
+use crate::support::full_text;
 use crate::trial;
 
 /// The environment variable with the address of the storage that [`play`] opens.

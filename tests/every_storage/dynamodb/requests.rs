@@ -11,10 +11,11 @@ use tower_response_cache::storage::{
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use super::front::{Answer, Front};
-use super::{endpoint, full_text, open};
+use super::{endpoint, open};
 use crate::alike;
 use crate::places::{self, Place};
 use crate::servers::dynamodb::config;
+use crate::support::full_text;
 use crate::trial;
 
 macro_rules! cases {

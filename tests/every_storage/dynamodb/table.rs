@@ -13,10 +13,11 @@ use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::types::{
 use tower_response_cache::storage::{DynamoDbSource, DynamoDbStorage, Key, Kind, Record, Retain, Storage};
 use tower_response_cache::{ErrorKind, Timestamp};
 
-use super::{builder, endpoint, full_text, make, open, raw};
+use super::{builder, endpoint, make, open, raw};
 use crate::places::{self, Place};
 use crate::processes::Peer;
 use crate::servers::dynamodb::{client, config};
+use crate::support::full_text;
 use crate::trial;
 
 macro_rules! cases {

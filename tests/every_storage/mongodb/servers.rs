@@ -17,6 +17,7 @@ use tower_response_cache::{ErrorKind, Timestamp};
 use super::HEAD;
 use crate::alike;
 use crate::places::{Kind, Place};
+use crate::support::full_text;
 use crate::trial;
 
 macro_rules! cases {
@@ -148,17 +149,6 @@ async fn clear_spares_other_collections_and_databases(place: &Place) {
     assert_eq!(there, [false, true, true]);
 }
 
-/// Returns every text of an error and of its sources.
-fn texts(error: &tower_response_cache::Error) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push_str(&format!(" {inner} {inner:?}"));
-        source = inner.source();
-    }
-    text
-}
-
 async fn errors_contain_no_address_or_password(place: &Place) {
     let (secret, host) = ("word-of-app", "cache.invalid");
     let silent = |text: &str| {
@@ -174,13 +164,13 @@ async fn errors_contain_no_address_or_password(place: &Place) {
     for url in unusable {
         let error = MongoDbStorage::builder(url.as_str()).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");
-        silent(&texts(&error));
+        silent(&full_text(&error));
         silent(&format!("{:?} {:?}", MongoDbStorage::builder(url.as_str()), MongoDbServer::from(url)));
     }
     let away = MongoDbStorage::builder(format!("mongodb://someone:{secret}@{host}/app")).build().unwrap();
     let error = away.check().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
-    silent(&format!("{} {away:?}", texts(&error)));
+    silent(&format!("{} {away:?}", full_text(&error)));
 
     let mut options =
         ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();
@@ -190,7 +180,7 @@ async fn errors_contain_no_address_or_password(place: &Place) {
     let refused =
         MongoDbStorage::builder(options).cache_name(place.name("refused")).connect().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Denied, "{refused:?}");
-    silent(&texts(&refused));
+    silent(&full_text(&refused));
 }
 
 async fn unacknowledged_writes_are_refused(place: &Place) {
