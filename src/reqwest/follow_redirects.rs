@@ -15,13 +15,13 @@ use http::{Extensions, header};
 
 use crate::control::{CacheOptions, CacheStatus};
 
-/// How many bytes of a redirect's body are read, so that the redirect is stored.
+/// The most bytes of a redirect's body that are read, so that the redirect is stored.
 ///
 /// Only a body that was read to its end is stored. The page that a server sends with a redirect is far shorter than
 /// this, and reading more would cost more than asking for the redirect again.
 const MAX_DRAINED_BYTES: usize = 64 * 1024;
 
-/// How long the body of a redirect is read at most.
+/// The longest time for which the body of a redirect is read.
 ///
 /// The caller waits for the next hop meanwhile.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);

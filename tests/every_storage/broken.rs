@@ -45,7 +45,7 @@ enum End {
     Reset,
 }
 
-/// What an origin sends for one request.
+/// The bytes that an origin sends for one request.
 #[derive(Debug)]
 struct Script {
     name: &'static str,

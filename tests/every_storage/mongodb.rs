@@ -1,6 +1,6 @@
-//! What `MongoDbStorage` promises beyond the contract.
+//! Tests the guarantees of `MongoDbStorage` beyond the contract.
 //!
-//! Other programs can read its documents, and it accepts every way to name a server.
+//! They are about its documents, which other programs can read, and about every way to name a server.
 
 mod documents;
 mod servers;

@@ -1,6 +1,6 @@
-//! What `RedisStorage` promises beyond the contract.
+//! Tests the guarantees of `RedisStorage` beyond the contract.
 //!
-//! Tests the number of commands, expiry by Redis itself, and every way to name a server.
+//! They are about the number of commands, expiry by Redis itself, and every way to name a server.
 
 use std::time::{Duration, SystemTime};
 

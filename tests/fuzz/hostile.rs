@@ -15,7 +15,7 @@ use tower_response_cache::{CacheLayer, Clock, Timestamp};
 
 const URI: &str = "http://example.com/";
 
-/// What a head record claims about its response, as numbers that postcard encodes.
+/// The claims of a head record about its response, as numbers that postcard encodes.
 #[derive(Clone)]
 struct Claims {
     fields: usize,

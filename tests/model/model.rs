@@ -56,7 +56,7 @@ impl Control {
     }
 }
 
-/// What a request asks for, besides its URI.
+/// The properties of a request besides its URI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     pub is_head: bool,
@@ -169,7 +169,7 @@ pub struct Called {
     pub is_dropped: bool,
 }
 
-/// An event that invalidates, or may invalidate, what is stored for a URI.
+/// An event that invalidates, or may invalidate, the stored responses of a URI.
 #[derive(Clone, Debug)]
 pub struct Invalidation {
     pub uri: usize,
@@ -191,7 +191,7 @@ struct Settled {
     since: Moment,
 }
 
-/// An event that may have changed what is stored for a URI.
+/// An event that may have changed the stored responses of a URI.
 #[derive(Clone, Copy, Debug)]
 struct Event {
     uri: usize,

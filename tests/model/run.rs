@@ -358,7 +358,7 @@ impl Life {
             self.without_runtime()?;
         }
         self.callers.clear();
-        // What was under way is lost with the runtime.
+        // Fetches and writes in progress are lost with the runtime.
         self.model.forget();
         runtime().block_on(async {
             self.observe()?;

@@ -1,4 +1,4 @@
-//! What a 304 changes in a stored response (RFC 9111 §3.2, §4.3.4).
+//! The changes that a 304 makes to a stored response (RFC 9111 §3.2, §4.3.4).
 
 use tower_response_cache::ValidateReason::Stale;
 

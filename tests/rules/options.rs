@@ -37,8 +37,8 @@ fn summary(answer: &Answer) -> (&'static str, &str) {
 #[tokio::test(start_paused = true)]
 async fn fetch_modes_handle_absent_fresh_and_stale() {
     use CacheMode::*;
-    // What each mode does when no response, a fresh one or a stale one is stored, and what a plain GET gets after the
-    // stale case.
+    // The outcome of each mode when no response, a fresh one or a stale one is stored, and the outcome of a plain GET after
+    // the stale case.
     for (mode, absent, fresh, stale, afterwards) in [
         (Default, ("miss", "1"), ("hit", "1"), ("revalidated", "1"), "hit"),
         (NoStore, ("bypass", "1"), ("bypass", "2"), ("bypass", "2"), "revalidated"),

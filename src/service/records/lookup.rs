@@ -28,7 +28,7 @@ const MAX_READS: usize = 4;
 /// A read that was made before the lookup, with its key.
 pub(crate) type PriorRead = Option<(Key, Result<Option<Record>>)>;
 
-/// What a lookup saw at the keys where the response would be stored.
+/// The stamps that a lookup saw at the keys where the response would be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     /// The key of the entry's head.

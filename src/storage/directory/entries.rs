@@ -19,7 +19,7 @@ pub(super) const BLOCK: u64 = 4096;
 
 /// The disk space of an entry.
 pub(super) struct Usage {
-    /// What its records and its folder take. Zero if it has no record.
+    /// The space that its records and its folder take. Zero if it has no record.
     pub(super) size: u64,
     /// The latest modification time of its files, which a use also sets.
     pub(super) changed: SystemTime,

@@ -1,4 +1,4 @@
-//! What the errors of the file system mean to a caller.
+//! The meaning of errors of the file system to a caller.
 
 use std::io;
 

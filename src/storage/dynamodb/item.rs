@@ -23,7 +23,7 @@ pub(super) const MAX_RECORD_LEN: usize = 390 << 10;
 ///
 /// It is the end of the year 9999, in seconds since the Unix epoch.
 ///
-/// What is retained for longer gets no time to live, as if it were retained forever.
+/// A record that is retained for longer gets no time to live, as if it were retained forever.
 const MAX_EXPIRY_SECS: u64 = 253_402_300_799;
 
 /// Returns a stamp as the value of the attribute `stamp`.

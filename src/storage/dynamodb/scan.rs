@@ -26,7 +26,7 @@ pub(super) const MAX_BATCH_LEN: usize = 25;
 /// The delays between them add up to one to two seconds, in which the capacity of a partition is renewed.
 const MAX_FRUITLESS_REQUESTS: u32 = 8;
 
-/// What a scan returns.
+/// The keys or items that a scan returns.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Selection {
     /// The keys of all records.

@@ -58,7 +58,7 @@ impl Connection {
     }
 }
 
-/// What to connect to. There is one for each storage, so its size does not matter.
+/// The server to connect to. There is one for each storage, so its size does not matter.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Endpoint {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::location::{FileId, with_suffix};
 use super::schema::Unusable;
 
-/// What happens to a file that cannot be used.
+/// The treatment of a file that cannot be used.
 ///
 /// Stored responses can be fetched again, so by default a new file is preferred to an error.
 ///

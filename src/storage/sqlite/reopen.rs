@@ -36,7 +36,7 @@ pub(super) struct Reopener {
     generation: AtomicU64,
 }
 
-/// What one connection knows about the files that it has open.
+/// The files that a connection has open, as far as it knows them.
 pub(super) struct FileCheck {
     files: Option<DatabaseFiles>,
     /// The generation at the last check.
@@ -46,7 +46,7 @@ pub(super) struct FileCheck {
     refused: Option<Error>,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy)]
 pub(super) enum Role {
     Writer,

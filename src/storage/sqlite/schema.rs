@@ -39,7 +39,7 @@ const CREATE_TABLES: &str = "
     CREATE TABLE totals (bytes INTEGER NOT NULL);
     INSERT INTO totals VALUES (0);";
 
-/// What a usable file contains.
+/// The content of a usable file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contents {
     /// No file, or a database without tables. The tables may be created.
@@ -192,7 +192,7 @@ fn check_tables(connection: &Connection) -> Result<(), Unusable> {
     Ok(())
 }
 
-/// What the first page of a file says about it.
+/// The description of a file in its first page.
 #[derive(Clone, Copy)]
 enum Header {
     Missing,

@@ -47,7 +47,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
 }
 
-/// What the writer's thread shares with the tasks that use it.
+/// The state that the writer's thread shares with the tasks that use it.
 struct Shared {
     queue: Mutex<Queue>,
     recency: Arc<Recency>,

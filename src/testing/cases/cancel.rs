@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 
 use super::*;
 
-/// What there may be at the key after an operation was dropped.
+/// The records that may be at the key after an operation was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Old,

@@ -1,4 +1,4 @@
-//! What `DynamoDbStorage` promises beyond the contract.
+//! Tests the guarantees of `DynamoDbStorage` beyond the contract.
 
 pub mod environment;
 mod front;
@@ -6,10 +6,7 @@ mod items;
 mod requests;
 mod table;
 
-use std::error::Error as StdError;
-
 use libtest_mimic::Trial;
-use tower_response_cache::Error;
 use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::Client;
 use tower_response_cache::storage::dynamodb::aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
@@ -55,17 +52,4 @@ async fn make(place: &Place, name: &str, keys: &[(&str, ScalarAttributeType)]) -
     }
     table.send().await.unwrap();
     name
-}
-
-/// Returns the text of an error and of all its sources.
-///
-/// It is what a program could print.
-fn full_text(error: &Error) -> String {
-    let mut text = format!("{error:?} {error:#?} {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" {cause:?} {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -1,6 +1,6 @@
-//! What `DirectoryStorage` promises beyond the contract.
+//! Tests the guarantees of `DirectoryStorage` beyond the contract.
 //!
-//! Tests the files and their names, the bound, and other processes and programs in the same directory.
+//! They are about the files and their names, the bound, and other processes and programs in the same directory.
 
 mod bound;
 mod disk;

@@ -1,6 +1,6 @@
-//! What `SqliteStorage` promises beyond the contract.
+//! Tests the guarantees of `SqliteStorage` beyond the contract.
 //!
-//! Tests the file and its settings, the bound, and other handles, processes and programs on the same file.
+//! They are about the file and its settings, the bound, and other handles, processes and programs on the same file.
 
 mod bound;
 mod closing;
