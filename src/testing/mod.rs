@@ -59,7 +59,7 @@ macro_rules! contract_cases {
                 read_and_write_if_agree_on_expired,
                 delete_is_idempotent,
                 delete_many_counts_removed_records,
-                thousands_of_keys_at_once,
+                thousand_keys_at_once,
                 contains_all_of_existing_records,
                 clear_removes_all_records,
                 clear_spares_other_caches,

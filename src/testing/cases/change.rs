@@ -37,14 +37,14 @@ async fn write_chunks(storage: &impl Storage, count: u32) {
     writes.buffer_unordered(16).try_collect::<()>().await.unwrap();
 }
 
-/// Checks that `retain` and `delete_many` take two thousand keys (clauses 5 and 9).
+/// Checks that `retain` and `delete_many` take more than a thousand keys (clauses 5 and 9).
 ///
 /// These are more than drivers send in one command. One key appears twice, and some have no record.
-pub async fn thousands_of_keys_at_once<H: Harness>(harness: &H) {
+pub async fn thousand_keys_at_once<H: Harness>(harness: &H) {
     let storage = open(harness).await;
-    let count = 1500;
+    let count = 1100;
     write_chunks(&storage, count).await;
-    let keys: Vec<Key> = (0..count + 500).map(|part| chunk(1, part)).collect();
+    let keys: Vec<Key> = (0..count + 100).map(|part| chunk(1, part)).collect();
     let until = LATER + Duration::from_secs(5);
     assert_eq!(storage.retain(&keys, Retain::AtLeast(until)).await.unwrap(), u64::from(count));
     for part in [0, count - 1] {
