@@ -249,7 +249,9 @@ impl Keyer {
     ///
     /// The guess is right except when two cheap hashes collide. Use it only to read a record: the URI in the
     /// record is compared with that of the request, as after every lookup.
-    pub(crate) fn guess(&self, uri: &EffectiveUri<'_>) -> Key {
+    ///
+    /// Returns also whether the key was computed, so that it is certainly right.
+    pub(crate) fn guess(&self, uri: &EffectiveUri<'_>) -> (Key, bool) {
         memo::guess(self.number, uri, || self.head(uri))
     }
 

@@ -37,7 +37,9 @@ thread_local! {
 }
 
 /// Returns the key that is remembered for a URI, or computes and remembers it.
-pub(super) fn guess(keyer: u64, uri: &EffectiveUri<'_>, compute: impl FnOnce() -> Key) -> Key {
+///
+/// Returns also whether it was computed.
+pub(super) fn guess(keyer: u64, uri: &EffectiveUri<'_>, compute: impl FnOnce() -> Key) -> (Key, bool) {
     let mut hash = FixedState::default().build_hasher();
     hash.write(uri.path_and_query.as_bytes());
     hash.write(uri.host.as_bytes());
@@ -45,11 +47,11 @@ pub(super) fn guess(keyer: u64, uri: &EffectiveUri<'_>, compute: impl FnOnce() -
     hash.write_u8(uri.scheme.len() as u8);
     let cheap_hash = hash.finish();
     MEMO.with_borrow_mut(|memo| match &mut memo[cheap_hash as usize % CAPACITY] {
-        Some(known) if known.keyer == keyer && known.cheap_hash == cheap_hash => Key::head(known.entry),
+        Some(known) if known.keyer == keyer && known.cheap_hash == cheap_hash => (Key::head(known.entry), false),
         slot => {
             let key = compute();
             *slot = Some(MemoizedKey { keyer, cheap_hash, entry: key.entry });
-            key
+            (key, true)
         }
     })
 }

@@ -27,6 +27,11 @@ pub(crate) struct NamedGroups {
     pub(crate) ignored: usize,
 }
 
+/// Returns whether a response has fields about groups (RFC 9875 §2 and §3).
+pub(crate) fn names_groups(response: &HeaderMap) -> bool {
+    response.contains_key(&CACHE_GROUPS) || response.contains_key(&CACHE_GROUP_INVALIDATION)
+}
+
 /// Returns the groups of a response (RFC 9875 §2).
 pub(crate) fn groups(response: &HeaderMap) -> NamedGroups {
     names(response, &CACHE_GROUPS)

@@ -38,7 +38,7 @@ pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 pub(crate) use self::directives::RequestDirectives;
 pub(crate) use self::freshness::{Freshness, RuleTtl};
-pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups};
+pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
 pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub use self::not_stored::NotStored;

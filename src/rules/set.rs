@@ -295,12 +295,17 @@ impl Rules {
         headers: &HeaderMap,
         mut give: impl FnMut(&str),
     ) {
-        if self.list.iter().all(|rule| rule.tags.is_empty()) {
+        if !self.has_tags() {
             return;
         }
         let url = url();
         let matching = self.list.iter().filter(|rule| rule.matches(&url, status, headers));
         matching.flat_map(|rule| &rule.tags).for_each(|name| give(name));
+    }
+
+    /// Returns whether any rule gives a tag.
+    pub(crate) fn has_tags(&self) -> bool {
+        self.list.iter().any(|rule| !rule.tags.is_empty())
     }
 
     /// Returns whether there are filters, so that [`admit`](Self::admit) has to be asked.

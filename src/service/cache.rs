@@ -18,7 +18,7 @@ use super::config::Config;
 use super::origin::{ServiceFetcher, forward_unsafe};
 #[cfg(feature = "content-keys")]
 use super::request::run_with_content;
-use super::request::{Content, Route, answer_now, bypass, route, run};
+use super::request::{Content, Route, absent, answer_now, bypass, route, run, run_absent};
 use super::respond::RequestView;
 use super::shared::Shared;
 use crate::body::CacheBody;
@@ -126,6 +126,10 @@ where
             },
             _ => None,
         };
+        let absent = match (&prior_read, &uri) {
+            (Some(prior_read), Some(uri)) => absent(shared, &parts, uri, prior_read),
+            _ => None,
+        };
         // It borrows the request, which is moved below.
         drop(uri);
         let (shared, inner) = (Arc::clone(shared), self.inner.clone());
@@ -141,7 +145,12 @@ where
             Route::Content => CacheFuture::boxed(run_with_content(shared, inner, parts, body)),
             Route::Lookup => {
                 let fetcher = ServiceFetcher::new(inner);
-                CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights))
+                match absent {
+                    Some(absent) => {
+                        CacheFuture::boxed(run_absent(shared, fetcher, parts, body, absent, ended_flights))
+                    }
+                    None => CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights)),
+                }
             }
         }
     }

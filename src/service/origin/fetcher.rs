@@ -9,14 +9,16 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::body::CacheBody;
-use crate::observe::Gauge;
+use crate::observe::{Gauge, GaugeGuard, Observer};
 use crate::policy::NotStored;
 use crate::service::shared::Shared;
 use crate::service::telemetry;
@@ -89,18 +91,39 @@ impl Unstorable {
 }
 
 /// Sends a request to the origin.
-pub(crate) async fn send<S: Storage, F: Fetcher>(
-    shared: &Shared<S>,
-    fetcher: &mut F,
+pub(crate) fn send<'a, S: Storage, F: Fetcher>(
+    shared: &'a Shared<S>,
+    fetcher: &'a mut F,
     request: Request<F::RequestBody>,
-) -> Result<Response<F::Body>, F::Error> {
-    // A guard, so that the gauge also falls if the caller drops this future.
-    let _under_way = shared.observer.raise(Gauge::OriginRequests);
-    let result = fetcher.fetch(request).await;
-    if result.is_err() {
-        telemetry::origin_failed(&shared.observer);
+) -> impl Future<Output = Result<Response<F::Body>, F::Error>> + Send + 'a {
+    let observer = &*shared.observer;
+    Sending { fetching: fetcher.fetch(request), observer, _under_way: observer.raise(Gauge::OriginRequests) }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`send`].
+    ///
+    /// It is written by hand because an async function has room for its arguments twice, and the request is large.
+    struct Sending<'a, F> {
+        #[pin]
+        fetching: F,
+        observer: &'a Observer,
+        // A guard, so that the gauge also falls if the caller drops this future.
+        _under_way: GaugeGuard,
     }
-    result
+}
+
+impl<B, E, F: Future<Output = Result<Response<B>, E>>> Future for Sending<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let sending = self.project();
+        let result = ready!(sending.fetching.poll(cx));
+        if result.is_err() {
+            telemetry::origin_failed(sending.observer);
+        }
+        Poll::Ready(result)
+    }
 }
 
 /// Sends requests through a tower service.

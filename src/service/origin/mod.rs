@@ -117,66 +117,66 @@ enum ConditionalOutcome<S: Storage, B> {
 
 /// Sends a request to the origin, and stores the response if it may be stored.
 ///
-/// `snapshot` says where it may be stored; `None` if the storage failed, so that it is not known what is there.
+/// `snapshot` says where it may be stored, and is taken when it is; `None` if the storage failed, so that it is not known
+/// what is there.
 pub(super) async fn exchange<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
-    mut fetcher: F,
-    parts: request::Parts,
+    fetcher: &mut F,
+    request: &request::Parts,
     body: F::RequestBody,
-    snapshot: Option<Snapshot>,
-    need: Need,
+    snapshot: &mut Option<Snapshot>,
+    need: &Need,
     mut context: FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
     let mut body = Some(body);
-    let reason = match (need, &snapshot) {
+    // The conditional requests are boxed, so that the future of a plain fetch has no room for them.
+    let conditional = match (need, &*snapshot) {
         (Need::Validate(key, record, reason), Some(snapshot)) => {
-            let about = (key, &record, reason);
-            match conditional::validate(
+            let about = (*key, record, *reason);
+            Box::pin(conditional::validate(
                 shared,
-                &mut fetcher,
-                &parts,
+                fetcher,
+                request,
                 &mut body,
                 snapshot,
                 about,
                 &mut context,
-            )
+            ))
             .await?
-            {
-                ConditionalOutcome::Done(fetched) => return Ok(fetched),
-                ConditionalOutcome::Fetch(reason) => reason,
-            }
         }
         (Need::Select, Some(snapshot)) => {
-            match conditional::select(shared, &mut fetcher, &parts, &mut body, snapshot, &mut context).await?
-            {
-                ConditionalOutcome::Done(fetched) => return Ok(fetched),
-                ConditionalOutcome::Fetch(reason) => reason,
-            }
+            Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, &mut context)).await?
         }
-        (Need::Fetch(reason), _) => reason,
-        (_, None) => MissReason::StorageFailed,
+        (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
+        (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
     };
-    let original = parts.clone();
-    let mut parts = parts;
-    if context.strips_conditions {
-        // They are evaluated on the whole response afterwards, separately for the caller and for each follower.
-        policy::strip_conditions(&mut parts.headers);
-    }
+    let reason = match conditional {
+        ConditionalOutcome::Done(fetched) => return Ok(fetched),
+        ConditionalOutcome::Fetch(reason) => reason,
+    };
+    let requested = shared.config.clock.now();
     // A conditional request has taken the body.
     let body = body.unwrap_or_else(|| fetcher.repeated_body());
-    let requested = shared.config.clock.now();
-    let response = send(shared, &mut fetcher, Request::from_parts(parts, body)).await?;
+    let sending = {
+        let mut parts = request.clone();
+        if context.strips_conditions {
+            // They are evaluated on the whole response afterwards, separately for the caller and for each follower.
+            policy::strip_conditions(&mut parts.headers);
+        }
+        send(shared, fetcher, Request::from_parts(parts, body))
+    };
+    let response = sending.await?;
     let times = Times { requested, responded: shared.config.clock.now() };
-    let response = response::filter_and_join(shared, &original, snapshot.as_ref(), requested, response).await;
-    Ok(response::store_and_respond(
-        shared,
-        &original,
-        snapshot,
-        response,
-        times,
-        Outcome::Miss(reason),
-        &mut context,
-    ))
+    let response = match response::needs_filter_or_join(shared, request, response.headers()) {
+        true => {
+            let joining =
+                response::filter_and_join(shared, request, snapshot.as_ref(), requested, response);
+            Box::pin(joining).await
+        }
+        false => response,
+    };
+    let (snapshot, outcome) = (snapshot.take(), Outcome::Miss(reason));
+    Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, &mut context))
 }
 
 /// Publishes the result of an exchange, and returns the response for the caller.

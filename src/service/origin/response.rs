@@ -130,6 +130,21 @@ pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Par
     assess(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
 }
 
+/// Returns whether [`filter_and_join`] has anything to do.
+///
+/// It has not for most responses, which then need no future of its size.
+pub(super) fn needs_filter_or_join<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    response: &HeaderMap,
+) -> bool {
+    let rules = shared.rules();
+    rules.has_filters()
+        || rules.has_tags()
+        || policy::names_groups(response)
+        || options(request).is_some_and(|options| options.tag_names().next().is_some())
+}
+
 /// Applies the user's filters to a response, and joins its groups.
 ///
 /// A response that may not be stored is marked in its extensions. Everything that has to wait for a filter or the storage is

@@ -51,8 +51,21 @@ impl<S: Storage> Records<S> {
     /// The wait ends when the lease is released, when the record at the key is no longer the one that was seen, or at the
     /// deadline.
     pub(crate) async fn lease(self: &Arc<Self>, at: Key, seen: Option<Stamp>, until: Instant) -> Leased<S> {
-        let Some(time) = self.config.lease else { return Leased::Fetch(None) };
-        let until = until.min(after(time));
+        match self.config.lease {
+            None => Leased::Fetch(None),
+            // Boxed, since it would enlarge the future of every leader, and few caches have leases.
+            Some(time) => Box::pin(self.wait_for_lease(at, seen, time, until.min(after(time)))).await,
+        }
+    }
+
+    /// Acquires the lease of a key for a time, as [`lease`](Self::lease) does.
+    async fn wait_for_lease(
+        self: &Arc<Self>,
+        at: Key,
+        seen: Option<Stamp>,
+        time: Duration,
+        until: Instant,
+    ) -> Leased<S> {
         let mut pause = FIRST_PAUSE;
         // Polls the storage, since most storages cannot notify. The loop ends at `until`.
         loop {

@@ -25,8 +25,13 @@ use crate::time::Timestamp;
 /// before, so that a second read is rare. The bound is for a key that is written all the time.
 const MAX_READS: usize = 4;
 
-/// A read that was made before the lookup, with its key.
-pub(crate) type PriorRead = Option<(Key, Result<Option<Record>>)>;
+/// A read of an entry's head that was made before the lookup, while nothing was in flight.
+pub(crate) struct PriorRead {
+    pub(crate) key: Key,
+    /// The key was computed from the URI, and is no guess.
+    pub(crate) is_key_certain: bool,
+    pub(crate) result: Result<Option<Record>>,
+}
 
 /// The stamps that a lookup saw at the keys where the response would be stored.
 #[derive(Clone, Debug)]
@@ -151,6 +156,43 @@ impl<S: Storage> Records<S> {
         Ok(existing)
     }
 
+    /// Returns the snapshot of a lookup that finds nothing at the head's key.
+    fn empty_snapshot(
+        &self,
+        head: Key,
+        uri: &EffectiveUri<'_>,
+        request: &request::Parts,
+        now: Timestamp,
+    ) -> Snapshot {
+        Snapshot {
+            head,
+            key_text: uri.to_text().into(),
+            uri: self.config.plain_text(uri, request),
+            at: now,
+            changes: self.changes.mark(),
+            seen: None,
+            fence: Timestamp::EPOCH,
+            usable: None,
+            variant: None,
+        }
+    }
+
+    /// Returns what [`lookup`](Self::lookup) would return after a read that has found nothing, if that needs no waiting.
+    pub(crate) fn lookup_absent(
+        &self,
+        uri: &EffectiveUri<'_>,
+        request: &request::Parts,
+        prior_read: &PriorRead,
+    ) -> Option<Snapshot> {
+        let PriorRead { key, is_key_certain, result: Ok(None) } = prior_read else { return None };
+        if !self.pending.is_empty() || (!is_key_certain && self.keyer.head(uri) != *key) {
+            return None;
+        }
+        let snapshot = self.empty_snapshot(*key, uri, request, self.config.clock.now());
+        // As in `read_slot`: a chain that began since the read says that the storage may have changed.
+        self.in_flight.chain(*key).is_none().then_some(snapshot)
+    }
+
     /// Finds the stored response for a request.
     ///
     /// `prior_read` is the read of the head, if it was made already while nothing was in flight.
@@ -162,17 +204,7 @@ impl<S: Storage> Records<S> {
         prior_read: Option<Result<Option<Record>>>,
     ) -> (Snapshot, Found) {
         let now = self.config.clock.now();
-        let mut snapshot = Snapshot {
-            head,
-            key_text: uri.to_text().into(),
-            uri: self.config.plain_text(uri, request),
-            at: now,
-            changes: self.changes.mark(),
-            seen: None,
-            fence: Timestamp::EPOCH,
-            usable: None,
-            variant: None,
-        };
+        let mut snapshot = self.empty_snapshot(head, uri, request, now);
         // A pending invalidation is tried first, since the lookup may only return what is stored after it. Boxed, since this
         // rare branch would enlarge the future of every lookup.
         if self.pending.get(head).is_some()

@@ -757,26 +757,22 @@ impl<S: Storage> Records<S> {
     /// Reserves the key before fetching on a miss, if [`reserve_on_miss`](crate::CacheLayerBuilder::reserve_on_miss) is set.
     ///
     /// The write of the response is then always compared with a stamp, so that neither clocks nor evictions matter. Returns
-    /// `None` if another record was written since the lookup or the storage failed. The response must not be stored then.
+    /// `false` if another record was written since the lookup or the storage failed. The response must not be stored then.
     ///
     /// `announce` is called with the stamp of the placeholder before any lookup can see it.
-    pub(crate) async fn reserve(
-        &self,
-        mut snapshot: Snapshot,
-        announce: impl FnOnce(Stamp),
-    ) -> Option<Snapshot> {
-        if self.config.reserve_on_miss && snapshot.seen.is_none() {
-            let now = self.config.clock.now();
-            let slot = DecodedRecord::Fence { until: now, placeholder: true };
-            let placeholder = entry::record(slot, now + TOMBSTONE);
-            let stamp = placeholder.stamp();
-            announce(stamp);
-            match self.write_in_order(snapshot.head, None, placeholder).await {
-                Ok(true) => snapshot.seen = Some(stamp),
-                _ => return None,
-            }
+    pub(crate) async fn reserve(&self, snapshot: &mut Snapshot, announce: impl FnOnce(Stamp) + Send) -> bool {
+        if !self.config.reserve_on_miss || snapshot.seen.is_some() {
+            return true;
         }
-        Some(snapshot)
+        let now = self.config.clock.now();
+        let slot = DecodedRecord::Fence { until: now, placeholder: true };
+        let placeholder = entry::record(slot, now + TOMBSTONE);
+        let stamp = placeholder.stamp();
+        announce(stamp);
+        snapshot.seen = Some(stamp);
+        // Boxed, since it would enlarge the future of every fetch, and few caches reserve.
+        let written = Box::pin(self.write_in_order(snapshot.head, None, placeholder)).await;
+        written.unwrap_or(false)
     }
 
     /// Replaces a record that must not be served by a placeholder.

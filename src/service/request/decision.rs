@@ -65,16 +65,16 @@ pub(crate) fn answer_now<S: Storage, B>(
     parts: &request::Parts,
     view: RequestView<'_>,
     uri: Option<&EffectiveUri<'_>>,
-) -> Result<Response<CacheBody<B>>, PriorRead> {
+) -> Result<Response<CacheBody<B>>, Option<PriorRead>> {
     let (config, records) = (&shared.config, &shared.records);
     // With a write in flight, what the storage returns may be older than what this process has answered with already.
     if !records.in_flight.is_empty() || !records.pending.is_empty() || !config.async_filters.is_empty() {
         return Err(None);
     }
     let Some(uri) = uri else { return Err(None) };
-    let at = records.keyer.guess(uri);
-    let read = records.storage.read_now(at);
-    let Some(Ok(Some(record))) = &read else { return Err(read.map(|read| (at, read))) };
+    let (at, is_key_certain) = records.keyer.guess(uri);
+    let Some(result) = records.storage.read_now(at) else { return Err(None) };
+    let Ok(Some(record)) = &result else { return Err(Some(PriorRead { key: at, is_key_certain, result })) };
     let now = config.clock.now();
     let response = (|| {
         let head = usable_head(record, uri, now).filter(|head| config.covers_key_fields(head))?;
@@ -104,7 +104,7 @@ pub(crate) fn answer_now<S: Storage, B>(
         let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
         respond::inline(shared, view, stored, status)
     })();
-    response.ok_or_else(|| read.map(|read| (at, read)))
+    response.ok_or_else(|| Some(PriorRead { key: at, is_key_certain, result }))
 }
 
 /// Returns whether a hit may begin a refresh before the response is stale.

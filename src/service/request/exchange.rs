@@ -9,6 +9,7 @@
 //! - Any request may lead a validation. It sends the cache's own conditions, and the conditions and the range of each
 //!   request are evaluated on the result.
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::refresh::refresh_later;
 use super::route::{bypass, why_unidentified};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
+use crate::key::EffectiveUri;
 use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
 use crate::service::coalesce::{Flight, FlightOutcome, Joined, SeenStamp, Ticket};
 use crate::service::directives::is_background;
@@ -54,14 +56,21 @@ const FAILING_PERIOD: Duration = Duration::from_secs(10);
 
 /// A request that needs the origin, with everything that its loop needs.
 pub(super) struct Exchange<S: Storage, F: Fetcher> {
+    /// Boxed, since it moves from the loop into the future of a leader and back, and an async function has room for each of
+    /// its arguments twice.
+    pub(super) state: Box<ExchangeState<S>>,
+    fetcher: F,
+    body: F::RequestBody,
+}
+
+/// What an exchange knows, apart from how it reaches the origin.
+pub(super) struct ExchangeState<S: Storage> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) parts: request::Parts,
     pub(super) snapshot: Snapshot,
     pub(super) need: Need,
     /// The directives of the request. Parsed once, since no round changes the request.
     pub(super) directives: RequestDirectives,
-    fetcher: F,
-    body: F::RequestBody,
     /// When the request arrived. A response that was fetched later is new enough for `max-age=0`.
     pub(super) began_at: Timestamp,
     /// The number of ended flights before the last lookup.
@@ -116,7 +125,7 @@ enum LeadOutcome<S: Storage, F: Fetcher> {
     /// The request goes on with its loop.
     ///
     /// It needs another key now, or a record was written at its key.
-    Moved(Box<Exchange<S, F>>),
+    Moved(Exchange<S, F>),
 }
 
 /// Tells how a request may take part in a flight.
@@ -135,7 +144,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
     mut fetcher: F,
     mut parts: request::Parts,
     body: F::RequestBody,
-    prior_read: PriorRead,
+    prior_read: Option<PriorRead>,
     ended_flights: u64,
 ) -> Answered<F> {
     let config = &shared.config;
@@ -158,51 +167,105 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             let request = Request::from_parts(parts, body);
             return Box::pin(bypass(Arc::clone(&shared), fetcher, request, BypassReason::Filtered)).await;
         }
-        let head = shared.records.keyer.head(&uri);
-        let prior_read = prior_read.filter(|(at, _)| *at == head).map(|(_, read)| read);
+        let head = match &prior_read {
+            Some(prior_read) if prior_read.is_key_certain => prior_read.key,
+            _ => shared.records.keyer.head(&uri),
+        };
+        let prior_read = prior_read.filter(|read| read.key == head).map(|read| read.result);
         shared.records.lookup(head, &uri, &parts, prior_read).await
     };
     let directives = config.directives(&parts);
     match evaluate(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
         Evaluated::Answered(response) => Ok(response),
         Evaluated::Needs(need) => {
-            let is_background = is_background(&parts, shared.records.number);
-            let span = telemetry::span(&parts, &config.defaults, is_background);
-            let (began_at, until) = (config.clock.now(), after(config.coalesce_timeout));
-            let exchange = Exchange {
-                shared,
-                parts,
-                snapshot,
-                need,
-                directives,
-                fetcher,
-                body,
-                began_at,
-                ended_flights,
-                sibling: None,
-                rounds: MAX_ROUNDS,
-                until,
-                has_waited: false,
-                was_refused: false,
-                has_met_stale: false,
-            };
-            Box::pin(traced(span, exchange.run_loop())).await
+            Box::pin(ask(shared, fetcher, parts, body, snapshot, need, directives, ended_flights)).await
         }
     }
+}
+
+/// A request for which a lookup has found nothing, without waiting.
+pub(crate) struct Absent {
+    snapshot: Snapshot,
+    directives: RequestDirectives,
+}
+
+/// Returns whether nothing is stored for a request, from a read that was made already.
+///
+/// Returns `None` if that is not known, or if the request accepts only a stored response.
+pub(crate) fn absent<S: Storage>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    uri: &EffectiveUri<'_>,
+    prior_read: &PriorRead,
+) -> Option<Absent> {
+    let snapshot = shared.records.lookup_absent(uri, parts, prior_read)?;
+    let directives = shared.config.directives(parts);
+    (!directives.only_if_cached).then_some(Absent { snapshot, directives })
+}
+
+/// Answers a request for which nothing is stored.
+///
+/// It is what [`run`] does in this case, without the room that a lookup needs.
+pub(crate) fn run_absent<S: Storage, F: Fetcher>(
+    shared: Arc<Shared<S>>,
+    fetcher: F,
+    parts: request::Parts,
+    body: F::RequestBody,
+    absent: Absent,
+    ended_flights: u64,
+) -> impl Future<Output = Answered<F>> + Send {
+    let Absent { snapshot, directives } = absent;
+    let need = Need::Fetch(MissReason::Absent);
+    ask(shared, fetcher, parts, body, snapshot, need, directives, ended_flights)
+}
+
+/// Asks the origin for what a request needs.
+#[allow(clippy::too_many_arguments)]
+fn ask<S: Storage, F: Fetcher>(
+    shared: Arc<Shared<S>>,
+    fetcher: F,
+    parts: request::Parts,
+    body: F::RequestBody,
+    snapshot: Snapshot,
+    need: Need,
+    directives: RequestDirectives,
+    ended_flights: u64,
+) -> impl Future<Output = Answered<F>> + Send {
+    let config = &shared.config;
+    let is_background = is_background(&parts, shared.records.number);
+    let span = telemetry::span(&parts, &config.defaults, is_background);
+    let (began_at, until) = (config.clock.now(), after(config.coalesce_timeout));
+    let state = ExchangeState {
+        shared,
+        parts,
+        snapshot,
+        need,
+        directives,
+        began_at,
+        ended_flights,
+        sibling: None,
+        rounds: MAX_ROUNDS,
+        until,
+        has_waited: false,
+        was_refused: false,
+        has_met_stale: false,
+    };
+    traced(span, Exchange { state: Box::new(state), fetcher, body }.run_loop())
 }
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Runs the loop until the request has its response.
     async fn run_loop(mut self) -> Answered<F> {
-        while self.rounds > 0 {
-            self.rounds -= 1;
+        while self.state.rounds > 0 {
+            self.state.rounds -= 1;
             let Some(role) = self.flight_role() else { break };
-            let (at, seen) = flight_key(&self.snapshot, &self.need);
-            let flights = &self.shared.flights;
+            let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
+            let flights = &self.state.shared.flights;
             let step =
-                match flights.join(at, seen, self.ended_flights, role.may_lead, FlightOutcome::is_joinable) {
+                match flights.join(at, seen, self.state.ended_flights, role.may_lead, FlightOutcome::is_joinable) {
                     Joined::Independent => Step::Fetch,
-                    Joined::Follow(flight) => self.wait_for(flight).await,
+                    // Boxed, as the lookups are, so that the future of a leader has no room for them.
+                    Joined::Follow(flight) => Box::pin(self.wait_for(flight)).await,
                     Joined::Lead(flight, ticket) => match self.detach() {
                         // Returns instead of continuing the loop: the detached exchange has a fetcher of another type.
                         Ok(detached) => {
@@ -215,7 +278,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                         Err(own) => match Box::pin(own.lead(ticket, role.strips_conditions)).await {
                             LeadOutcome::Answered(answer) => return answer,
                             LeadOutcome::Moved(exchange) => {
-                                self = *exchange;
+                                self = exchange;
                                 continue;
                             }
                         },
@@ -225,17 +288,17 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 Step::Answer(response) => return Ok(response),
                 Step::Fetch => break,
                 Step::LookAtSibling(key, writer) => {
-                    self.ended_flights = self.shared.flights.ended_flights();
-                    self.sibling = Some((key, writer));
-                    if let Some(response) = self.look_again().await {
+                    self.state.ended_flights = self.state.shared.flights.ended_flights();
+                    self.state.sibling = Some((key, writer));
+                    if let Some(response) = Box::pin(self.look_again()).await {
                         return Ok(response);
                     }
                 }
                 Step::LookAgain | Step::LookThenFetch => {
                     // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
-                    self.ended_flights = self.shared.flights.ended_flights();
-                    self.sibling = None;
-                    if let Some(response) = self.look_again().await {
+                    self.state.ended_flights = self.state.shared.flights.ended_flights();
+                    self.state.sibling = None;
+                    if let Some(response) = Box::pin(self.look_again()).await {
                         return Ok(response);
                     }
                     if matches!(step, Step::LookThenFetch) {
@@ -261,27 +324,27 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ///
     /// Returns `None` if it must fetch for itself.
     fn flight_role(&self) -> Option<FlightRole> {
-        let config = &self.shared.config;
+        let config = &self.state.shared.config;
         if !config.coalesce
-            || self.shared.records.uncoalescable.since(self.snapshot.head).is_some()
+            || self.state.shared.records.uncoalescable.since(self.state.snapshot.head).is_some()
             || (self.is_authorized()
-                && self.shared.records.uncoalescable_authorized.since(self.snapshot.head).is_some())
+                && self.state.shared.records.uncoalescable_authorized.since(self.state.snapshot.head).is_some())
             // Without a runtime there is no timer to bound the waiting.
             || Handle::try_current().is_err()
         {
             return None;
         }
-        let has = |name| self.parts.headers.contains_key(name);
+        let has = |name| self.state.parts.headers.contains_key(name);
         // The response to a HEAD has no body, and that to a conditional request may have none: it would answer no follower.
-        let is_get = self.parts.method == Method::GET || is_by_content(&self.parts);
+        let is_get = self.state.parts.method == Method::GET || is_by_content(&self.state.parts);
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
-        let may_lead = is_get && config.may_fetch_for_others(&self.parts, &self.directives);
-        match self.need {
+        let may_lead = is_get && config.may_fetch_for_others(&self.state.parts, &self.state.directives);
+        match self.state.need {
             // A download is shared by storing it, and nothing may be stored after the storage failed.
             Need::Fetch(MissReason::StorageFailed) => None,
             // No response whose fetch began before this request may answer it.
-            _ if self.directives.no_cache => None,
+            _ if self.state.directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
             Need::Validate(..) => Some(FlightRole { may_lead, strips_conditions: true }),
             Need::Fetch(_) | Need::Select if has_range && !config.fetch_whole_for_range => None,
@@ -295,39 +358,39 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ///
     /// In a shared cache, a response to a request with Authorization is shared only if it says so (RFC 9111 §3.5).
     pub(super) fn is_authorized(&self) -> bool {
-        self.shared.config.policy.shared && self.parts.headers.contains_key(header::AUTHORIZATION)
+        self.state.shared.config.policy.shared && self.state.parts.headers.contains_key(header::AUTHORIZATION)
     }
 
     /// Looks in the storage again, where a response may have been stored meanwhile.
     ///
     /// Returns the response if the request can be answered now. Otherwise it updates the snapshot and the need.
     async fn look_again(&mut self) -> Option<Response<CacheBody<F::Body>>> {
-        let (shared, parts) = (&self.shared, &self.parts);
+        let (shared, parts) = (&self.state.shared, &self.state.parts);
         let records = &shared.records;
         let found = match shared.config.identify(parts) {
             Some(uri) => {
-                let (snapshot, mut found) = records.lookup(self.snapshot.head, &uri, parts, None).await;
-                self.snapshot = snapshot;
+                let (snapshot, mut found) = records.lookup(self.state.snapshot.head, &uri, parts, None).await;
+                self.state.snapshot = snapshot;
                 // The head is read first, as in every lookup: an invalidation of the head concerns the sibling as well.
-                let sibling = self.sibling.take().filter(|(_, writer)| {
-                    !matches!(found, Found::Failed) && writer.matches_seen(self.snapshot.seen)
+                let sibling = self.state.sibling.take().filter(|(_, writer)| {
+                    !matches!(found, Found::Failed) && writer.matches_seen(self.state.snapshot.seen)
                 });
                 if let Some((key, writer)) = sibling {
-                    self.snapshot = writer.sibling_snapshot(self.snapshot.clone(), key);
-                    let selection = records.selection(self.snapshot.names(), parts);
-                    found = records.lookup_variant(&mut self.snapshot, key, &uri, selection).await;
-                    self.sibling = Some((key, writer));
+                    self.state.snapshot = writer.sibling_snapshot(self.state.snapshot.clone(), key);
+                    let selection = records.selection(self.state.snapshot.names(), parts);
+                    found = records.lookup_variant(&mut self.state.snapshot, key, &uri, selection).await;
+                    self.state.sibling = Some((key, writer));
                 }
                 found
             }
             None => Found::Nothing(MissReason::Absent),
         };
-        match evaluate(shared, &mut self.fetcher, parts, &self.directives, &self.snapshot, found).await {
+        match evaluate(shared, &mut self.fetcher, parts, &self.state.directives, &self.state.snapshot, found).await {
             Evaluated::Answered(response) => Some(response),
             Evaluated::Needs(need) => {
-                self.need = match need {
+                self.state.need = match need {
                     // The only known entity tags are those of responses that are not stored yet.
-                    Need::Select if self.sibling.is_some() => Need::Fetch(MissReason::Vary),
+                    Need::Select if self.state.sibling.is_some() => Need::Fetch(MissReason::Vary),
                     need => need,
                 };
                 None
@@ -337,20 +400,20 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 
     /// Waits for the outcome of a flight, and returns the next step.
     async fn wait_for(&mut self, flight: Arc<Flight<FlightOutcome<S>>>) -> Step<S, F::Body> {
-        if let Ok(flight_outcome) = timeout_at(self.until, flight.outcome()).await {
+        if let Ok(flight_outcome) = timeout_at(self.state.until, flight.outcome()).await {
             return self.follow(flight, flight_outcome).await;
         }
         // An origin that is too slow counts as one that failed, if a stale response may be served then.
         if let step @ Step::Answer(_) = self.follow(Arc::clone(&flight), FlightOutcome::Failed(None)).await {
             return step;
         }
-        if self.has_waited {
+        if self.state.has_waited {
             return Step::LookThenFetch;
         }
         // One of the followers now leads a flight of its own, which the others follow: if all fetched, the origin would be
         // overrun just when it is slow.
         flight.retire();
-        (self.until, self.has_waited) = (after(self.shared.config.coalesce_timeout), true);
+        (self.state.until, self.state.has_waited) = (after(self.state.shared.config.coalesce_timeout), true);
         Step::LookAgain
     }
 
@@ -359,31 +422,11 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// # Errors
     ///
     /// Returns the exchange as it is if its fetcher cannot leave its request.
-    fn detach(self) -> Result<Exchange<S, F::Detached>, Box<Self>> {
-        macro_rules! with {
-            ($fetcher:expr) => {
-                Exchange {
-                    shared: self.shared,
-                    parts: self.parts,
-                    snapshot: self.snapshot,
-                    need: self.need,
-                    directives: self.directives,
-                    fetcher: $fetcher,
-                    body: self.body,
-                    began_at: self.began_at,
-                    ended_flights: self.ended_flights,
-                    sibling: self.sibling,
-                    rounds: self.rounds,
-                    until: self.until,
-                    has_waited: self.has_waited,
-                    was_refused: self.was_refused,
-                    has_met_stale: self.has_met_stale,
-                }
-            };
-        }
-        match self.fetcher.detach() {
-            Ok(fetcher) => Ok(with!(fetcher)),
-            Err(fetcher) => Err(Box::new(with!(fetcher))),
+    fn detach(self) -> Result<Exchange<S, F::Detached>, Self> {
+        let Self { state, fetcher, body } = self;
+        match fetcher.detach() {
+            Ok(fetcher) => Ok(Exchange { state, fetcher, body }),
+            Err(fetcher) => Err(Self { state, fetcher, body }),
         }
     }
 
@@ -421,17 +464,17 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Looks in the storage again if a response may have been stored since the last lookup, and whenever another process
     /// may have stored one. Then it asks the origin.
     async fn lead(mut self, mut ticket: Ticket<S>, strips_conditions: bool) -> LeadOutcome<S, F> {
-        let (at, seen) = flight_key(&self.snapshot, &self.need);
+        let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
         // Half of the time that followers wait: the other half is left for the fetch, before they stop waiting for it.
-        let until = after(self.shared.config.coalesce_timeout / 2);
+        let until = after(self.state.shared.config.coalesce_timeout / 2);
         let mut lease = None;
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
                 // No other process can fetch for this key yet: the head by which it is found is not stored.
-                if self.sibling.is_some() {
+                if self.state.sibling.is_some() {
                     break;
                 }
-                match self.shared.records.lease(at, seen, until).await {
+                match self.state.shared.records.lease(at, seen, until).await {
                     Leased::Fetch(taken) => {
                         lease = taken;
                         break;
@@ -439,14 +482,14 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     Leased::Look(taken) => lease = taken,
                 }
             }
-            self.ended_flights = self.shared.flights.ended_flights();
-            if let Some(response) = self.look_again().await {
+            self.state.ended_flights = self.state.shared.flights.ended_flights();
+            if let Some(response) = Box::pin(self.look_again()).await {
                 ticket.publish(FlightOutcome::LookAgain, false);
                 return LeadOutcome::Answered(Ok(response));
             }
             let may_lead = self.flight_role().is_some_and(|role| role.may_lead);
-            if !may_lead || flight_key(&self.snapshot, &self.need) != (at, seen) {
-                return LeadOutcome::Moved(Box::new(self)); // the flight is another key's, and the dropped ticket ends it
+            if !may_lead || flight_key(&self.state.snapshot, &self.state.need) != (at, seen) {
+                return LeadOutcome::Moved(self); // the flight is another key's, and the dropped ticket ends it
             }
             if lease.is_some() {
                 break;
@@ -469,18 +512,19 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         context: FetchContext<S>,
         ticket: Option<&Ticket<S>>,
     ) -> Result<FetchResult<S, F::Body>, F::Error> {
-        let Self { shared, fetcher, parts, body, snapshot, need, directives, .. } = self;
-        let snapshot = match need {
+        let Self { mut state, mut fetcher, body } = self;
+        let may_store = match state.need {
             // The storage failed, so that it is not known what a write would have to be compared with.
-            Need::Fetch(MissReason::StorageFailed) => None,
-            Need::Fetch(_) if !directives.read_only => {
+            Need::Fetch(MissReason::StorageFailed) => false,
+            Need::Fetch(_) if !state.directives.read_only => {
                 // Requests that see the placeholder of this reservation may follow this flight.
                 let announce = |stamp| ticket.into_iter().for_each(|ticket| ticket.add_seen(stamp));
-                shared.records.reserve(snapshot, announce).await
+                state.shared.records.reserve(&mut state.snapshot, announce).await
             }
-            _ => Some(snapshot),
+            _ => true,
         };
-        exchange(&shared, fetcher, parts, body, snapshot, need, context).await
+        let mut snapshot = may_store.then_some(state.snapshot);
+        exchange(&state.shared, &mut fetcher, &state.parts, body, &mut snapshot, &state.need, context).await
     }
 }
 

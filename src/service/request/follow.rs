@@ -56,7 +56,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let is_alike = reason == NotStored::Authorization && self.is_authorized();
         // Only the kind of `Authorization` can be recognized in a request. After any other refusal, one more leader is
         // tried, or the followers would go to the origin one after another.
-        let again = std::mem::replace(&mut self.was_refused, reason != NotStored::Authorization);
+        let again = std::mem::replace(&mut self.state.was_refused, reason != NotStored::Authorization);
         if is_alike || again { Step::LookThenFetch } else { Step::LookAgain }
     }
 
@@ -64,9 +64,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ///
     /// The follower gets a stale response if one may be served, and otherwise fetches for itself.
     async fn after_failure(&mut self, code: Option<u16>) -> Step<S, F::Body> {
-        if let Need::Validate(key, record, _) = &self.need {
+        if let Need::Validate(key, record, _) = &self.state.need {
             let reason = StaleReason::IfError;
-            let stale = stale_on_error(&self.shared, &self.parts, *key, record, code, reason).await;
+            let stale = stale_on_error(&self.state.shared, &self.state.parts, *key, record, code, reason).await;
             if let Some(response) = stale {
                 return Step::Answer(response);
             }
@@ -85,16 +85,16 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             Fit::Ended => {
                 // Requests that come together then share another fetch.
                 flight.retire();
-                let again = std::mem::replace(&mut self.has_met_stale, true);
+                let again = std::mem::replace(&mut self.state.has_met_stale, true);
                 return if again { Step::Fetch } else { Step::LookAgain };
             }
             Fit::No => return Step::Fetch,
             Fit::Yes => {}
         }
-        let (config, response) = (&self.shared.config, download.writer.response());
+        let (config, response) = (&self.state.shared.config, download.writer.response());
         let now = config.clock.now();
-        let freshness = response.freshness(self.shared.records.number, &config.policy);
-        let outcome = Outcome::Miss(match &self.need {
+        let freshness = response.freshness(self.state.shared.records.number, &config.policy);
+        let outcome = Outcome::Miss(match &self.state.need {
             Need::Fetch(reason) => *reason,
             Need::Select => MissReason::Vary,
             Need::Validate(_, _, reason) => MissReason::Replaced(*reason),
@@ -102,8 +102,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
         status.origin_status = Some(response.status.as_u16());
         status.collapsed = true;
-        let (view, token) = (RequestView::of(&self.parts), Arc::clone(&flight));
-        match respond::from_download(&self.shared, view, Arc::clone(&download), token, status) {
+        let (view, token) = (RequestView::of(&self.state.parts), Arc::clone(&flight));
+        match respond::from_download(&self.state.shared, view, Arc::clone(&download), token, status) {
             Some(response) => Step::Answer(response),
             None => {
                 // It takes no more readers, so that the next request must not find it either.
@@ -117,14 +117,14 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     ///
     /// The response must also be the one that the follower selects.
     async fn follow_freshened(&mut self, key: Key, record: Record) -> Step<S, F::Body> {
-        let Need::Validate(at, old, reason) = &self.need else { return Step::LookAgain };
+        let Need::Validate(at, old, reason) = &self.state.need else { return Step::LookAgain };
         let (Some(variant), Some(old)) = (variant_in(&record), variant_in(old)) else {
             return Step::LookAgain;
         };
         if key != *at || variant.selection != old.selection {
             return Step::LookAgain;
         }
-        let (config, records) = (&self.shared.config, &self.shared.records);
+        let (config, records) = (&self.state.shared.config, &self.state.shared.records);
         let now = config.clock.now();
         let freshness = variant.response.freshness(records.number, &config.policy);
         let directives = self.directives_since(&variant.response);
@@ -135,7 +135,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
         let mut status = stored_status(Outcome::Revalidated(*reason), Stored::Unchanged, &freshness, now);
         status.collapsed = true;
-        match respond::from_record(&self.shared, RequestView::of(&self.parts), key, &record, status).await {
+        match respond::from_record(&self.state.shared, RequestView::of(&self.state.parts), key, &record, status).await {
             Some(response) => Step::Answer(response),
             None => Step::LookAgain,
         }
@@ -143,8 +143,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 
     /// Returns whether the response of a download answers this request.
     async fn fits(&mut self, download: &Download<S>) -> Fit {
-        let (writer, records) = (&download.writer, &self.shared.records);
-        let selection = records.selection(writer.names(), &self.parts);
+        let (writer, records) = (&download.writer, &self.state.shared.records);
+        let selection = records.selection(writer.names(), &self.state.parts);
         if selection != writer.selection() {
             return Fit::Other(writer.sibling(selection));
         }
@@ -152,7 +152,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         if writer.deletes_since() {
             return Fit::No;
         }
-        let config = &self.shared.config;
+        let config = &self.state.shared.config;
         let freshness = writer.response().freshness(records.number, &config.policy);
         let (directives, now) = (self.directives_since(writer.response()), config.clock.now());
         if policy::decide(&directives, &freshness, now) != Verdict::Serve {
@@ -171,7 +171,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// A `max-age=0` request accepts a response fetched after it arrived, however long the fetch took, unless the response
     /// was too old already when the origin sent it.
     fn directives_since(&self, fetched: &StoredResponse) -> RequestDirectives {
-        since_began(self.directives.clone(), fetched, self.began_at)
+        since_began(self.state.directives.clone(), fetched, self.state.began_at)
     }
 }
 

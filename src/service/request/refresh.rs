@@ -98,7 +98,7 @@ fn refresh_request(parts: &request::Parts, record: &Record) -> request::Parts {
 /// Validates a record, and returns the result as the word that the statistics count.
 async fn refresh<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
-    fetcher: F,
+    mut fetcher: F,
     mut parts: request::Parts,
     snapshot: Snapshot,
     key: Key,
@@ -133,7 +133,9 @@ async fn refresh<S: Storage, F: Fetcher>(
             FetchContext { is_led: true, strips_conditions: false, is_background: true, lease, flight };
         let span = telemetry::span(&parts, &config.defaults, true);
         let exchanging = async {
-            let result = exchange(shared, fetcher, parts, body, Some(snapshot), need, context).await;
+            let mut snapshot = Some(snapshot);
+            let result =
+                exchange(shared, &mut fetcher, &parts, body, &mut snapshot, &need, context).await;
             publish(ticket, result)
         };
         let response = traced(span, exchanging).await.ok()?;
