@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant};
 use crate::policy::{IgnoredSelectors, MAX_FIELDS, RuleTtl};
-use crate::storage::{Decoded, FORM_VERSION, Key, Record};
+use crate::storage::{Decoded, FORM_VERSION, Key, Record, Stamp};
 use crate::time::Timestamp;
 
 pub(super) const VERSION: u8 = FORM_VERSION;
@@ -95,10 +95,21 @@ type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
 /// Makes a record, which is not encoded before a storage asks for its bytes.
 ///
-/// Every record is made here, so here it stops sharing memory with the connection from which its fields came.
+/// It shares no memory with the connection from which its fields came.
 pub(crate) fn record(mut slot: DecodedRecord, retain_until: Timestamp) -> Record {
     slot.pack();
-    Record::from_decoded(Arc::new(slot), retain_until)
+    packed_record(slot, retain_until)
+}
+
+/// Makes a record of a response whose fields were [packed](StoredResponse::pack) before.
+pub(crate) fn packed_record(slot: DecodedRecord, retain_until: Timestamp) -> Record {
+    Record::from_decoded(Arc::new(slot), Stamp::random(), retain_until)
+}
+
+/// Makes the record that reserves a head's key, with a stamp that was drawn before.
+pub(crate) fn placeholder(stamp: Stamp, fence: Timestamp, retain_until: Timestamp) -> Record {
+    let slot = DecodedRecord::Fence { until: fence, placeholder: true };
+    Record::from_decoded(Arc::new(slot), stamp, retain_until)
 }
 
 /// Returns the decoded form of a record.

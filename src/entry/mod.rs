@@ -21,7 +21,7 @@ mod retention;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::codec::{decode, record};
+pub(crate) use self::codec::{decode, packed_record, placeholder, record};
 pub(crate) use self::head::{
     ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant,
 };

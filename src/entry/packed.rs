@@ -5,7 +5,7 @@
 //! connection.
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{DecodedRecord, Membership, StoredBody, StoredResponse, Tagged};
 use crate::policy::IgnoredSelectors;
@@ -25,59 +25,20 @@ const EXTRA_VALUE_OVERHEAD: usize = 32;
 /// Every hit clones a body.
 const SHARED_BYTES_OVERHEAD: usize = 32;
 
-/// The names in responses that `http` stores without an allocation. All other names are counted as allocated.
-const STANDARD_NAMES: [HeaderName; 30] = [
-    header::ACCEPT_RANGES,
-    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-    header::ACCESS_CONTROL_ALLOW_HEADERS,
-    header::ACCESS_CONTROL_ALLOW_METHODS,
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
-    header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    header::AGE,
-    header::ALLOW,
-    header::ALT_SVC,
-    header::CACHE_CONTROL,
-    header::CONTENT_DISPOSITION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_LENGTH,
-    header::CONTENT_LOCATION,
-    header::CONTENT_SECURITY_POLICY,
-    header::CONTENT_TYPE,
-    header::DATE,
-    header::ETAG,
-    header::EXPIRES,
-    header::LAST_MODIFIED,
-    header::LINK,
-    header::LOCATION,
-    header::REFERRER_POLICY,
-    header::SERVER,
-    header::SET_COOKIE,
-    header::STRICT_TRANSPORT_SECURITY,
-    header::VARY,
-    header::X_CONTENT_TYPE_OPTIONS,
-    header::X_FRAME_OPTIONS,
-];
-
 impl DecodedRecord {
     /// Copies header values, so that they share no buffer with others.
     pub(super) fn pack(&mut self) {
-        let response = match self {
-            Self::Head(head) => &mut head.inline.response,
-            Self::Variant { variant, .. } => &mut variant.response,
+        match self {
+            Self::Head(head) => head.inline.response.pack(),
+            Self::Variant { variant, .. } => variant.response.pack(),
             Self::Index(tags) => {
                 for Tagged { tag, .. } in tags {
                     if let Ok(own) = HeaderValue::from_bytes(tag.as_bytes()) {
                         *tag = own;
                     }
                 }
-                return;
             }
-            Self::Fence { .. } | Self::Group(_) => return,
-        };
-        response.headers = packed(&response.headers);
-        if let Some(trailers) = &mut response.trailers {
-            *trailers = packed(trailers);
+            Self::Fence { .. } | Self::Group(_) => {}
         }
     }
 
@@ -117,6 +78,19 @@ impl DecodedRecord {
 }
 
 impl StoredResponse {
+    /// Copies the values of header fields and trailers, so that they share no buffer with others.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.headers);
+        self.pack_trailers();
+    }
+
+    /// Copies the values of the trailers, as [`pack`](Self::pack) does.
+    pub(crate) fn pack_trailers(&mut self) {
+        if let Some(trailers) = &mut self.trailers {
+            pack(trailers);
+        }
+    }
+
     fn memory(&self, within_payload: bool) -> usize {
         let fields = |map: &HeaderMap| map_memory(map, within_payload);
         let body = match &self.body {
@@ -131,15 +105,12 @@ impl StoredResponse {
     }
 }
 
-/// Returns a copy whose values share one buffer of exactly their total length.
-fn packed(map: &HeaderMap) -> HeaderMap {
+/// Copies the values into one buffer of exactly their total length.
+fn pack(map: &mut HeaderMap) {
     let mut bytes = BytesMut::with_capacity(map.values().map(HeaderValue::len).sum());
     map.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
     let mut bytes = bytes.freeze();
-    // Cloned, because the vectors of a clone have the exact length, while those of a map that was built up
-    // are longer.
-    let mut own = map.clone();
-    for value in own.values_mut() {
+    for value in map.values_mut() {
         let sensitive = value.is_sensitive();
         // Cannot fail, since the bytes are those of a value.
         if let Ok(copy) = HeaderValue::from_maybe_shared(bytes.split_to(value.len())) {
@@ -147,7 +118,6 @@ fn packed(map: &HeaderMap) -> HeaderMap {
             value.set_sensitive(sensitive);
         }
     }
-    own
 }
 
 /// Estimates the bytes that a map has allocated.
@@ -174,8 +144,48 @@ fn map_memory(map: &HeaderMap, within_payload: bool) -> usize {
         + values
 }
 
+/// Returns whether `http` stores a name without an allocation. All other names are counted as allocated.
+///
+/// These are the standard names that are usual in responses. By their text, which the compiler compares by length first: a
+/// list of names would be searched for each field of each record.
+fn is_standard(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept-ranges"
+            | "access-control-allow-credentials"
+            | "access-control-allow-headers"
+            | "access-control-allow-methods"
+            | "access-control-allow-origin"
+            | "access-control-expose-headers"
+            | "age"
+            | "allow"
+            | "alt-svc"
+            | "cache-control"
+            | "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-location"
+            | "content-security-policy"
+            | "content-type"
+            | "date"
+            | "etag"
+            | "expires"
+            | "last-modified"
+            | "link"
+            | "location"
+            | "referrer-policy"
+            | "server"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "vary"
+            | "x-content-type-options"
+            | "x-frame-options"
+    )
+}
+
 fn name_memory(name: &HeaderName) -> usize {
-    if STANDARD_NAMES.contains(name) { 0 } else { heap_bytes(name.as_str().len()) + SHARED_BYTES_OVERHEAD }
+    if is_standard(name) { 0 } else { heap_bytes(name.as_str().len()) + SHARED_BYTES_OVERHEAD }
 }
 
 #[cfg(test)]
@@ -192,7 +202,8 @@ mod tests {
             map.append(HeaderName::from_static(name), value);
         }
         map.get_mut("etag").expect("it is there").set_sensitive(true);
-        let own = packed(&map);
+        let mut own = map.clone();
+        pack(&mut own);
         assert_eq!(own, map);
         let order = |map: &HeaderMap| map.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         assert_eq!(order(&own), order(&map));

@@ -47,7 +47,9 @@ pub(super) fn guess(keyer: u64, uri: &EffectiveUri<'_>, compute: impl FnOnce() -
     hash.write_u8(uri.scheme.len() as u8);
     let cheap_hash = hash.finish();
     MEMO.with_borrow_mut(|memo| match &mut memo[cheap_hash as usize % CAPACITY] {
-        Some(known) if known.keyer == keyer && known.cheap_hash == cheap_hash => (Key::head(known.entry), false),
+        Some(known) if known.keyer == keyer && known.cheap_hash == cheap_hash => {
+            (Key::head(known.entry), false)
+        }
         slot => {
             let key = compute();
             *slot = Some(MemoizedKey { keyer, cheap_hash, entry: key.entry });

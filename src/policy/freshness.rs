@@ -19,7 +19,7 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// The facts about a stored response that decide on its reuse (RFC 9111 §4.2).
 ///
 /// They are computed once, so that a hit parses none of the response's fields.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Freshness {
     /// `freshness_lifetime` (RFC 9111 §4.2.1).
     pub(crate) lifetime: Duration,
@@ -62,13 +62,25 @@ impl Freshness {
         options: &Options,
     ) -> Self {
         let directives = ResponseDirectives::of(headers, options);
+        Self::by_directives(status, headers, &directives, request_time, response_time, options)
+    }
+
+    /// Computes the freshness of a response whose directives are parsed already (RFC 9111 §4.2).
+    pub(crate) fn by_directives(
+        status: StatusCode,
+        headers: &HeaderMap,
+        directives: &ResponseDirectives,
+        request_time: Timestamp,
+        response_time: Timestamp,
+        options: &Options,
+    ) -> Self {
         let date = dates::single(headers, &header::DATE, response_time).unwrap_or(response_time);
         let is_from_the_future = date > response_time + MAX_CLOCK_SKEW;
         let lifetime = if is_from_the_future {
             Duration::ZERO
         } else {
-            explicit_lifetime(headers, &directives, date, options)
-                .unwrap_or_else(|| heuristic_lifetime(status, headers, &directives, date, options))
+            explicit_lifetime(headers, directives, date, options)
+                .unwrap_or_else(|| heuristic_lifetime(status, headers, directives, date, options))
         };
         let corrected_age = age_field(headers).saturating_add(response_time.since(request_time));
         Self {

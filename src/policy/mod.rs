@@ -36,7 +36,7 @@ mod tests;
 pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
-pub(crate) use self::directives::RequestDirectives;
+pub(crate) use self::directives::{RequestDirectives, ResponseDirectives};
 pub(crate) use self::freshness::{Freshness, RuleTtl};
 pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
 pub(crate) use self::header_hints::HeaderHints;

@@ -115,12 +115,16 @@ impl RuleDecision {
         &self,
         status: StatusCode,
         headers: &HeaderMap,
+        directives: &ResponseDirectives,
         freshness: &Freshness,
         options: &Options,
     ) -> Result<Option<RuleTtl>, NotStored> {
+        let has_ttl = self.override_ttl.is_some() || self.default_ttl.is_some();
+        if !has_ttl && self.min_ttl.is_none() && self.max_ttl.is_none() {
+            return Ok(None);
+        }
         let received = freshness.response_time;
-        let directives = ResponseDirectives::of(headers, options);
-        let is_explicit = explicit_lifetime(headers, &directives, received, options).is_some();
+        let is_explicit = explicit_lifetime(headers, directives, received, options).is_some();
         let is_marked_cacheable = directives.public || directives.private;
         // A lifetime of an hour for every response is not meant for the 502 of a gateway. An error counts if a rule
         // names its status, or if the response says that it may be stored.

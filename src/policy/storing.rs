@@ -77,6 +77,7 @@ pub(crate) struct HttpExchange<'a> {
 pub(crate) fn storable(
     exchanged: HttpExchange<'_>,
     request_directives: &RequestDirectives,
+    directives: &ResponseDirectives,
     freshness: &Freshness,
     rule_ttl: Option<RuleTtl>,
     decision: &RuleDecision,
@@ -103,7 +104,6 @@ pub(crate) fn storable(
     if response.len() > MAX_FIELDS {
         return Err(NotStored::TooManyFields);
     }
-    let directives = ResponseDirectives::of(response, options);
     if directives.must_understand {
         // `must-understand` overrides `no-store` for an understood status, and forbids to store any other (RFC 9111
         // §5.2.2.3).
@@ -116,14 +116,14 @@ pub(crate) fn storable(
     // A lifetime that `min_ttl` or `max_ttl` has limited may still be a heuristic one.
     let is_ruled = rule_ttl.is_some() && (decision.override_ttl.is_some() || decision.default_ttl.is_some());
     let has_lifetime =
-        is_ruled || explicit_lifetime(response, &directives, freshness.response_time, options).is_some();
+        is_ruled || explicit_lifetime(response, directives, freshness.response_time, options).is_some();
     let is_usable = freshness.lifetime > freshness.initial_age && !freshness.no_cache;
     if options.shared {
         if directives.private && !decision.despite.private {
             return Err(NotStored::Private);
         }
         if request.contains_key(header::AUTHORIZATION)
-            && !allows_authorization(&directives)
+            && !allows_authorization(directives)
             && !decision.despite.authorization
         {
             return Err(NotStored::Authorization);
@@ -196,9 +196,9 @@ impl UnstoredFields {
     ///
     /// These are the fields that its Connection fields list, the [restricted](Self::restricted) ones, and a
     /// Content-Length that Transfer-Encoding overrides, since that is not the length of the body (RFC 9112 §6.3).
-    pub(crate) fn by(response: &HeaderMap, options: &Options) -> Self {
+    pub(crate) fn by(response: &HeaderMap, directives: &ResponseDirectives, options: &Options) -> Self {
         let mut names = connection_list(response);
-        names.append(&mut restricted_list(response, options));
+        names.append(&mut restricted_list(directives, options));
         if response.contains_key(header::TRANSFER_ENCODING) {
             names.push(header::CONTENT_LENGTH);
         }
@@ -215,7 +215,12 @@ impl UnstoredFields {
     /// These are the fields that must not be used without validation, and in a shared cache those that are for one
     /// user.
     pub(crate) fn restricted(headers: &HeaderMap, options: &Options) -> Self {
-        Self::new(restricted_list(headers, options))
+        Self::new(restricted_list(&ResponseDirectives::of(headers, options), options))
+    }
+
+    /// Returns whether all fields are stored, except those about the connection (RFC 9111 §3.1).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Returns whether a field is stored (RFC 9111 §3.1).
@@ -262,12 +267,12 @@ fn connection_list(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Returns the fields that directives of the response restrict (RFC 9111 §5.2.2.4 and §5.2.2.7).
-fn restricted_list(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
-    let mut directives = ResponseDirectives::of(headers, options);
+fn restricted_list(directives: &ResponseDirectives, options: &Options) -> Vec<HeaderName> {
+    let mut names = directives.no_cache_fields.clone();
     if options.shared {
-        directives.no_cache_fields.append(&mut directives.private_fields);
+        names.extend(directives.private_fields.iter().cloned());
     }
-    directives.no_cache_fields
+    names
 }
 
 /// Returns whether a field counts only before the content (RFC 9110 §6.5.1).

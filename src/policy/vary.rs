@@ -73,7 +73,9 @@ impl IgnoredSelectors {
             key_fields: Vec::new(),
             ..*options
         };
-        let mut credentials = selecting_names(response, &without_exceptions, despite).unwrap_or_default();
+        let directives = ResponseDirectives::of(response, &without_exceptions);
+        let mut credentials =
+            selecting_names(response, &directives, &without_exceptions, despite).unwrap_or_default();
         let members = response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes()));
         let mut named: Vec<_> = members.filter_map(|member| HeaderName::from_bytes(member).ok()).collect();
         // A star is left out by `ignore_vary`, which is such a setting, or by a rule, which is not.
@@ -115,6 +117,7 @@ impl IgnoredSelectors {
 /// says that it does not matter.
 pub(crate) fn selecting_names(
     response: &HeaderMap,
+    directives: &ResponseDirectives,
     options: &Options,
     despite: StoreDespite,
 ) -> Result<Vec<HeaderName>, NotStored> {
@@ -131,18 +134,14 @@ pub(crate) fn selecting_names(
     if !options.shared && options.vary_on_credentials {
         names.push(header::AUTHORIZATION);
         // A response that sets a cookie is for one user, even if it says `public`.
-        let is_for_all_users =
-            || ResponseDirectives::of(response, options).public && !response.contains_key(header::SET_COOKIE);
-        if !options.ignore_cookie && !is_for_all_users() {
+        let is_for_all_users = directives.public && !response.contains_key(header::SET_COOKIE);
+        if !options.ignore_cookie && !is_for_all_users {
             names.push(header::COOKIE);
         }
     }
     // A response that is stored only because of a rule, although it answers Authorization, is still for these
     // credentials alone (RFC 9111 §3.5).
-    if options.shared
-        && despite.authorization
-        && !allows_authorization(&ResponseDirectives::of(response, options))
-    {
+    if options.shared && despite.authorization && !allows_authorization(directives) {
         names.push(header::AUTHORIZATION);
     }
     names.retain(|name| !options.ignored_fields.contains(name));

@@ -172,8 +172,10 @@ impl Record {
     }
 
     /// Creates a record that is not encoded before a storage asks for its bytes.
-    pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, retain_until: Timestamp) -> Self {
-        let shared = Shared { stamp: Stamp::random(), payload: None, decoded: OnceLock::from(decoded) };
+    ///
+    /// `stamp` must be a new one.
+    pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, stamp: Stamp, retain_until: Timestamp) -> Self {
+        let shared = Shared { stamp, payload: None, decoded: OnceLock::from(decoded) };
         Self { shared: Arc::new(shared), retain_until }
     }
 

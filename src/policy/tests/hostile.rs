@@ -93,11 +93,12 @@ fn arbitrary_fields_never_panic_or_loosen() {
             freshness.ttl(now);
         }
         freshness.retain_until(&options);
+        let directives = ResponseDirectives::of(&response, &options);
         let _ = storable(&Method::GET, &request, status, &response, &freshness, &options);
-        if let Ok(names) = selecting_names(&response, &options, StoreDespite::default()) {
+        if let Ok(names) = selecting_names(&response, &directives, &options, StoreDespite::default()) {
             names.iter().for_each(|name| drop(selecting_value(name, &request, &[])));
         }
-        let unstored = UnstoredFields::by(&response, &options);
+        let unstored = UnstoredFields::by(&response, &directives, &options);
         let mut stored = stored_headers(&response, &unstored);
         unstored.trailers(&request);
         freshen(&mut stored, &request, &options);

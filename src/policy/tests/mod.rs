@@ -46,6 +46,7 @@ fn storable(
     super::storable(
         exchanged,
         &RequestDirectives::of(request),
+        &ResponseDirectives::of(response, options),
         freshness,
         None,
         &RuleDecision::default(),

@@ -105,7 +105,8 @@ fn connection_fields_are_not_stored() {
         ("set-cookie", "b=2"),
         ("x-kept", "3"),
     ]);
-    let stored = stored_headers(&came, &UnstoredFields::by(&came, &Options::default()));
+    let directives = ResponseDirectives::of(&came, &Options::default());
+    let stored = stored_headers(&came, &UnstoredFields::by(&came, &directives, &Options::default()));
     let names: Vec<_> = stored.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(names, [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "3")]);
 }
@@ -123,8 +124,14 @@ fn missing_date_is_added() {
 #[test]
 fn every_vary_line_selects() {
     let names = |vary: &[(&str, &str)], options: &Options| {
-        selecting_names(&fields(vary), options, StoreDespite::default())
-            .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
+        let response = fields(vary);
+        selecting_names(
+            &response,
+            &ResponseDirectives::of(&response, options),
+            options,
+            StoreDespite::default(),
+        )
+        .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(" "))
     };
     let shared = shared();
     assert_eq!(names(&[], &shared), Ok(String::new()));
@@ -217,7 +224,8 @@ fn heuristic_lifetime_shares_no_cookie() {
     let by = |decision: RuleDecision, list: &[(&str, &str)]| {
         let response = fields(list);
         let own = Freshness::new(StatusCode::OK, &response, NOW, NOW, &options);
-        let given = decision.rule_ttl(StatusCode::OK, &response, &own, &options).unwrap();
+        let directives = ResponseDirectives::of(&response, &options);
+        let given = decision.rule_ttl(StatusCode::OK, &response, &directives, &own, &options).unwrap();
         let (request, own) = (HeaderMap::new(), own.with_rule_ttl(given));
         let exchanged = |method, by_content| HttpExchange {
             method,
@@ -227,7 +235,8 @@ fn heuristic_lifetime_shares_no_cookie() {
             response: &response,
         };
         let asked = RequestDirectives::default();
-        super::super::storable(exchanged(&Method::GET, false), &asked, &own, given, &decision, &options)
+        let exchanged = exchanged(&Method::GET, false);
+        super::super::storable(exchanged, &asked, &directives, &own, given, &decision, &options)
     };
     let with_cookie = [old, ("set-cookie", "a=b")];
     let limits = RuleDecision {
@@ -273,7 +282,9 @@ fn trailers_are_filtered_like_the_head() {
         ("connection", "x-hop"),
     ]);
     let passed = |options: &Options| {
-        let passed = UnstoredFields::by(&head, options).trailers(&trailers).unwrap_or_default();
+        let passed = UnstoredFields::by(&head, &ResponseDirectives::of(&head, options), options)
+            .trailers(&trailers)
+            .unwrap_or_default();
         passed.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect::<Vec<_>>()
     };
     assert_eq!(passed(&shared()), ["x-sum=1", "x-sum=2", "etag=\"t\""]);

@@ -30,13 +30,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
+use foldhash::fast::RandomState;
+
 use crate::service::wakers::{WakerSlot, Wakers};
 use crate::storage::{Key, Stamp};
 
 /// The stamp that a lookup saw at a key. `None` if there was no record.
 pub(crate) type SeenStamp = Option<Stamp>;
 
-type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>)>;
+/// Keys are hashes already, so that the quick hasher is enough. It is seeded at random, as that of std.
+type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>), RandomState>;
 
 /// The flights that requests may join.
 pub(crate) struct Flights<T> {

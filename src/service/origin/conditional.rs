@@ -23,7 +23,9 @@ use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
 use crate::entry::{self, DecodedRecord, StoredResponse, Variant};
 use crate::key::EffectiveUri;
-use crate::policy::{self, Freshness, NotStored, StaleReason, UnstoredFields, ValidateReason};
+use crate::policy::{
+    self, Freshness, NotStored, ResponseDirectives, StaleReason, UnstoredFields, ValidateReason,
+};
 use crate::service::coalesce::FlightOutcome;
 use crate::service::directives::is_background;
 use crate::service::records::{RetainedBody, Snapshot, Writer, variant_in};
@@ -249,9 +251,12 @@ impl<S: Storage> Revalidation<'_, S> {
         let mut headers = old.headers.clone();
         policy::freshen(&mut headers, &from.headers, options);
         policy::ensure_date(&mut headers, times.responded);
-        let freshness = Freshness::new(old.status, &headers, times.requested, times.responded, options);
+        let directives = ResponseDirectives::of(&headers, options);
+        let Times { requested, responded } = times;
+        let freshness =
+            Freshness::by_directives(old.status, &headers, &directives, requested, responded, options);
         // Assessed as a new response is: the fields of the 304 may forbid to store it any longer.
-        let assessment = assess(shared, request, &Method::GET, old.status, &headers, freshness);
+        let assessment = assess(shared, request, &Method::GET, old.status, &headers, &directives, freshness);
         let passes = freshened_passes_filters(shared, request, from, old.status, &headers).await;
         let (is_storable, from_old) = (|| passes && assessment.is_ok(), (old.status, &headers));
         let joined =
@@ -264,7 +269,7 @@ impl<S: Storage> Revalidation<'_, S> {
             Err((freshness, _)) => (freshness.retain_until(options), freshness.initial_age, None),
         };
 
-        let unstored = UnstoredFields::by(&headers, options);
+        let unstored = UnstoredFields::by(&headers, &directives, options);
         let trailers = old.trailers.as_ref().and_then(|trailers| unstored.trailers(trailers));
         let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
         let (freshness, storable) = match assessment {

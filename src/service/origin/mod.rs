@@ -169,8 +169,7 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let times = Times { requested, responded: shared.config.clock.now() };
     let response = match response::needs_filter_or_join(shared, request, response.headers()) {
         true => {
-            let joining =
-                response::filter_and_join(shared, request, snapshot.as_ref(), requested, response);
+            let joining = response::filter_and_join(shared, request, snapshot.as_ref(), requested, response);
             Box::pin(joining).await
         }
         false => response,

@@ -7,6 +7,7 @@
 //! - A response that is not shared because of its own request does not keep other requests from sharing the next one.
 
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::{Body, SizeHint};
@@ -19,8 +20,8 @@ use crate::entry::{Membership, StoredBody, StoredResponse};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy::{
-    self, Freshness, IgnoredSelectors, NamedGroups, NotStored, RequestDirectives, RuleTtl, SelectingFields,
-    UnstoredFields, Verdict,
+    self, Freshness, IgnoredSelectors, NamedGroups, NotStored, RequestDirectives, ResponseDirectives,
+    RuleTtl, SelectingFields, UnstoredFields, Verdict,
 };
 use crate::rules::Rules;
 use crate::service::body::{Download, Reader};
@@ -78,6 +79,8 @@ impl<S: Storage> Shared<S> {
 
 /// Decides whether a response may be stored.
 ///
+/// `directives` are those of the response.
+///
 /// # Errors
 ///
 /// Returns the reason why it may not, and its freshness without rules.
@@ -87,10 +90,11 @@ pub(super) fn assess<S: Storage>(
     method: &Method,
     status: StatusCode,
     headers: &HeaderMap,
+    directives: &ResponseDirectives,
     freshness: Freshness,
 ) -> std::result::Result<Assessment, (Freshness, NotStored)> {
     let (config, policy_options) = (&shared.config, &shared.config.policy);
-    let directives = config.directives(request);
+    let request_directives = config.directives(request);
     // A recording keeps every response, whatever the options of a request say.
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
@@ -102,16 +106,25 @@ pub(super) fn assess<S: Storage>(
     let method = if by_content { &request.method } else { method };
     let request = &request.headers;
     let exchanged = policy::HttpExchange { method, by_content, request, status, response: headers };
-    let given = match decision.rule_ttl(status, headers, &freshness, policy_options) {
+    let given = match decision.rule_ttl(status, headers, directives, &freshness, policy_options) {
         Ok(given) => given,
         Err(reason) => return Err((freshness, reason)),
     };
     let freshness = freshness.with_rule_ttl(given);
-    let names = policy::storable(exchanged, &directives, &freshness, given, &decision, policy_options)
-        .and_then(|()| policy::selecting_names(headers, policy_options, decision.despite));
+    let storable = policy::storable(
+        exchanged,
+        &request_directives,
+        directives,
+        &freshness,
+        given,
+        &decision,
+        policy_options,
+    );
+    let names = storable
+        .and_then(|()| policy::selecting_names(headers, directives, policy_options, decision.despite));
     match names {
         // Checked last, so that a response that could not be stored anyway is reported with its own reason.
-        Ok(_) if directives.read_only => Err((freshness, NotStored::ReadOnly)),
+        Ok(_) if request_directives.read_only => Err((freshness, NotStored::ReadOnly)),
         Ok(names) => {
             let ignored_selectors = IgnoredSelectors::by(policy_options, headers, decision.despite, &names);
             Ok(Assessment { freshness, given, names: SelectingFields { names, ignored_selectors } })
@@ -127,7 +140,8 @@ pub(super) fn assess<S: Storage>(
 pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Parts, record: &Record) -> bool {
     let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
     let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
-    assess(shared, parts, &parts.method, stored.status, &stored.headers, freshness).is_ok()
+    let directives = ResponseDirectives::of(&stored.headers, &shared.config.policy);
+    assess(shared, parts, &parts.method, stored.status, &stored.headers, &directives, freshness).is_ok()
 }
 
 /// Returns whether [`filter_and_join`] has anything to do.
@@ -262,8 +276,10 @@ fn is_storable<S: Storage>(
     head: &response::Parts,
 ) -> bool {
     let (now, options) = (shared.config.clock.now(), &shared.config.policy);
-    let freshness = Freshness::new(head.status, &head.headers, requested, now, options);
-    assess(shared, request, &request.method, head.status, &head.headers, freshness).is_ok()
+    let directives = ResponseDirectives::of(&head.headers, options);
+    let freshness =
+        Freshness::by_directives(head.status, &head.headers, &directives, requested, now, options);
+    assess(shared, request, &request.method, head.status, &head.headers, &directives, freshness).is_ok()
 }
 
 /// Returns the origin's response for the caller, and stores it if it may be stored.
@@ -286,8 +302,6 @@ where
     let (mut head, body) = response.into_parts();
     let groups =
         head.extensions.remove::<JoinedGroups>().map(|JoinedGroups(groups)| groups).unwrap_or_default();
-    let freshness =
-        Freshness::new(head.status, &head.headers, times.requested, times.responded, &config.policy);
     let hint = body.size_hint();
     let expected = content_length(&head.headers).or_else(|| hint.exact());
     let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
@@ -295,8 +309,7 @@ where
     status.origin_status = Some(head.status.as_u16());
     status.is_background = is_background(request, records.number);
     let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
-        let storable =
-            storable(shared, request, &snapshot, (&head, groups), (expected, hint), times, freshness)?;
+        let storable = storable(shared, request, &snapshot, (&head, groups), (expected, hint), times)?;
         // A storage with a full backlog gets no further response, with two exceptions. A response that has followers reaches
         // them only by being stored. One that replaces a stored response is written, or the older one would be served again.
         if snapshot.usable.is_none() && !context.is_followed() && records.storage.is_busy() {
@@ -412,7 +425,6 @@ fn storable<S: Storage>(
     (head, groups): (&response::Parts, Arc<[Membership]>),
     (expected, hint): (Option<u64>, SizeHint),
     times: Times,
-    freshness: Freshness,
 ) -> std::result::Result<Storable, NotStored> {
     let (config, options) = (&shared.config, &shared.config.policy);
     if config.answers_elsewhere(snapshot, head) {
@@ -421,7 +433,13 @@ fn storable<S: Storage>(
     if let Some(reason) = Unstorable::reason(&head.extensions) {
         return Err(reason);
     }
-    let assessment = assess(shared, request, &request.method, head.status, &head.headers, freshness);
+    // Parsed once for everything that follows, since it is a considerable part of the cost of a miss.
+    let directives = ResponseDirectives::of(&head.headers, options);
+    let Times { requested, responded } = times;
+    let freshness =
+        Freshness::by_directives(head.status, &head.headers, &directives, requested, responded, options);
+    let assessment =
+        assess(shared, request, &request.method, head.status, &head.headers, &directives, freshness);
     let Assessment { freshness, given, names } = assessment.map_err(|(_, reason)| reason)?;
     // The body's size hint contradicts the announced length, so that one of them is wrong.
     if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
@@ -433,23 +451,35 @@ fn storable<S: Storage>(
     if expected.or(hint.upper()).is_some_and(|most| most < config.min_body_bytes) {
         return Err(NotStored::TooSmall);
     }
-    let unstored = UnstoredFields::by(&head.headers, options);
+    let unstored = UnstoredFields::by(&head.headers, &directives, options);
     let mut headers = policy::stored_headers(&head.headers, &unstored);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+    let initial_age_ms = u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX);
+    // What lookups would compute from the stored fields. They would compute another lifetime, by less than a second, from
+    // a Date that was added here, or from an age in whole milliseconds.
+    let is_alike = unstored.is_empty()
+        && given.is_none()
+        && (head.headers.contains_key(header::DATE) || directives.max_age.or(directives.s_maxage).is_some());
+    let known = Freshness { initial_age: Duration::from_millis(initial_age_ms), ..freshness.clone() };
     let response = StoredResponse {
         status: head.status,
         headers,
-        initial_age_ms: u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX),
+        initial_age_ms,
         request_time: times.requested,
         response_time: times.responded,
         given,
         groups,
         body: StoredBody::Inline(bytes::Bytes::new()),
         trailers: None,
-        freshness: OnceLock::new(),
+        freshness: if is_alike { OnceLock::from((shared.records.number, known)) } else { OnceLock::new() },
     };
+    debug_assert_eq!(
+        *response.freshness(shared.records.number, options),
+        *StoredResponse { freshness: OnceLock::new(), ..response.clone() }
+            .freshness(shared.records.number, options),
+    );
     Ok(Storable { names, response, unstored, until: freshness.retain_until(options), freshness })
 }
 

@@ -9,6 +9,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// A map that removes its oldest key when it reaches its bound.
 #[derive(Debug)]
 pub(super) struct BoundedMap<K, V> {
@@ -16,7 +18,7 @@ pub(super) struct BoundedMap<K, V> {
     /// The number of the last insertion.
     next: u64,
     /// Each value with the number of its insertion.
-    values: HashMap<K, (u64, V)>,
+    values: HashMap<K, (u64, V), RandomState>,
     /// The keys in the order of insertion. A removed or replaced key stays here, because finding it would cost a scan. It is
     /// recognized by its number, which differs from the one in `values`.
     order: VecDeque<(u64, K)>,
@@ -25,7 +27,7 @@ pub(super) struct BoundedMap<K, V> {
 impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
     /// Returns an empty map.
     pub(super) fn new(bound: usize) -> Self {
-        Self { bound, next: 0, values: HashMap::new(), order: VecDeque::new() }
+        Self { bound, next: 0, values: HashMap::default(), order: VecDeque::new() }
     }
 
     /// Inserts a value as the newest, and returns the value that it displaced.

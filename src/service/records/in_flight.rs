@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use crate::storage::{Key, Record, Stamp};
@@ -48,9 +49,10 @@ pub(crate) struct InFlightWrites {
 /// The records that are being written, by key.
 #[derive(Debug, Default)]
 struct Writes {
-    chains: HashMap<Key, Arc<Chain>>,
+    // Keys are hashes already, so that the quick hasher is enough. It is seeded at random, as that of std.
+    chains: HashMap<Key, Arc<Chain>, RandomState>,
     /// The chunks of bodies. Each is written once and compared with nothing, so that they need no chain.
-    chunks: HashMap<Key, Record>,
+    chunks: HashMap<Key, Record, RandomState>,
 }
 
 /// The writes to one key, in order.

@@ -16,7 +16,7 @@
 //! - If the result of a write is not known, the chunks stay until their own expiry, since the write may still succeed.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
@@ -99,8 +99,11 @@ pub(crate) struct Writer<S: Storage> {
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
     body_id: [u8; 16],
-    /// Reserves the head's key while chunks are written. Present if the lookup saw no usable head.
-    placeholder: Option<Record>,
+    /// The stamp of the record that reserves the head's key while chunks are written. Present if the lookup saw no usable
+    /// head.
+    ///
+    /// The record itself is made when it is announced, since a body in the head's own record needs none.
+    placeholder: Option<Stamp>,
     /// A follower may be reading the body, and needs its chunks.
     ///
     /// It is only ever set. SeqCst, since the tasks that set and read it share no lock at that point.
@@ -143,10 +146,12 @@ impl<S: Storage> Writer<S> {
         snapshot: Snapshot,
         names: SelectingFields,
         request: &request::Parts,
-        (response, unstored): (StoredResponse, UnstoredFields),
+        (mut response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
+        // Here, and not for each record that is made of it.
+        response.pack();
         let selection = records.selection(&names.names, request);
         let is_personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
@@ -178,10 +183,7 @@ impl<S: Storage> Writer<S> {
             true => with_slack(needed, records.config.clock.now()),
             false => needed,
         };
-        let placeholder = snapshot.usable.is_none().then(|| {
-            let slot = DecodedRecord::Fence { until: snapshot.fence, placeholder: true };
-            entry::record(slot, chunks_until.max(snapshot.fence))
-        });
+        let placeholder = snapshot.usable.is_none().then(Stamp::random);
         Self {
             records,
             snapshot,
@@ -244,7 +246,7 @@ impl<S: Storage> Writer<S> {
                 let SelectingFields { names, ignored_selectors } = names.clone();
                 let head =
                     Head { key_text, names, ignored_selectors, generation: *generation, fence, inline };
-                Some(entry::record(DecodedRecord::Head(head), self.until.max(fence)))
+                Some(entry::packed_record(DecodedRecord::Head(head), self.until.max(fence)))
             }
             WriteTarget::Variant { .. } => self.snapshot.usable.clone(),
         };
@@ -254,7 +256,7 @@ impl<S: Storage> Writer<S> {
 
     /// Returns the stamp of the placeholder that is written while the body comes.
     pub(crate) fn placeholder_stamp(&self) -> Option<Stamp> {
-        self.placeholder.as_ref().map(Record::stamp)
+        self.placeholder
     }
 
     /// Returns whether a stamp is that of this writer's lookup or placeholder.
@@ -290,9 +292,7 @@ impl<S: Storage> Writer<S> {
     fn seen(&self, chunked: bool) -> Option<Stamp> {
         match &self.target {
             WriteTarget::Variant { seen, .. } => seen.as_ref().map(Record::stamp),
-            WriteTarget::Head { .. } if chunked && self.placeholder.is_some() => {
-                self.placeholder.as_ref().map(Record::stamp)
-            }
+            WriteTarget::Head { .. } if chunked && self.placeholder.is_some() => self.placeholder,
             WriteTarget::Head { .. } => self.snapshot.seen,
         }
     }
@@ -305,13 +305,14 @@ impl<S: Storage> Writer<S> {
     /// Returns the record of the complete response.
     fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
         let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
-        let response = StoredResponse { body, trailers, freshness: OnceLock::new(), ..self.response.clone() };
+        let mut response = StoredResponse { body, trailers, ..self.response.clone() };
+        response.pack_trailers();
         let variant = self.variant(response);
         let key_text = self.snapshot.key_text.clone();
         match &self.target {
             WriteTarget::Variant { generation, .. } => {
                 let generation = *generation;
-                entry::record(DecodedRecord::Variant { key_text, generation, variant }, self.until)
+                entry::packed_record(DecodedRecord::Variant { key_text, generation, variant }, self.until)
             }
             WriteTarget::Head { names, generation, same_generation } => {
                 let fence = self.snapshot.fence;
@@ -321,7 +322,7 @@ impl<S: Storage> Writer<S> {
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
                 let (SelectingFields { names, ignored_selectors }, generation) = (names.clone(), *generation);
                 let head = Head { key_text, names, ignored_selectors, generation, fence, inline: variant };
-                entry::record(DecodedRecord::Head(head), self.until.max(fence).max(retain))
+                entry::packed_record(DecodedRecord::Head(head), self.until.max(fence).max(retain))
             }
         }
     }
@@ -463,7 +464,7 @@ impl<S: Storage> Writer<S> {
         let variant = self.variant(self.response.clone());
         let slot =
             DecodedRecord::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
-        entry::record(slot, self.until)
+        entry::packed_record(slot, self.until)
     }
 
     /// Writes a freshened response, and returns whether it is stored.
@@ -594,10 +595,11 @@ impl<S: Storage> Writer<S> {
 
     /// Announces the placeholder, if one is needed.
     pub(crate) fn announce_placeholder(&self) -> PlaceholderWrite {
-        match &self.placeholder {
-            Some(placeholder) if matches!(self.target, WriteTarget::Head { .. }) => {
-                let write =
-                    self.records.in_flight.write(self.snapshot.head, self.snapshot.seen, placeholder.clone());
+        match self.placeholder {
+            Some(stamp) if matches!(self.target, WriteTarget::Head { .. }) => {
+                let Snapshot { head, seen, fence, .. } = self.snapshot;
+                let placeholder = entry::placeholder(stamp, fence, self.chunks_until.max(fence));
+                let write = self.records.in_flight.write(head, seen, placeholder);
                 write.map_or(PlaceholderWrite::Lost, PlaceholderWrite::Announced)
             }
             _ => PlaceholderWrite::NotNeeded,

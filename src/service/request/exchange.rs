@@ -261,29 +261,34 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             let Some(role) = self.flight_role() else { break };
             let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
             let flights = &self.state.shared.flights;
-            let step =
-                match flights.join(at, seen, self.state.ended_flights, role.may_lead, FlightOutcome::is_joinable) {
-                    Joined::Independent => Step::Fetch,
-                    // Boxed, as the lookups are, so that the future of a leader has no room for them.
-                    Joined::Follow(flight) => Box::pin(self.wait_for(flight)).await,
-                    Joined::Lead(flight, ticket) => match self.detach() {
-                        // Returns instead of continuing the loop: the detached exchange has a fetcher of another type.
-                        Ok(detached) => {
-                            return match detached.lead_shared(flight, ticket, role.strips_conditions).await {
-                                LeadOutcome::Answered(answer) => answer,
-                                LeadOutcome::Moved(exchange) => exchange.run_loop_boxed().await,
-                            };
+            let step = match flights.join(
+                at,
+                seen,
+                self.state.ended_flights,
+                role.may_lead,
+                FlightOutcome::is_joinable,
+            ) {
+                Joined::Independent => Step::Fetch,
+                // Boxed, as the lookups are, so that the future of a leader has no room for them.
+                Joined::Follow(flight) => Box::pin(self.wait_for(flight)).await,
+                Joined::Lead(flight, ticket) => match self.detach() {
+                    // Returns instead of continuing the loop: the detached exchange has a fetcher of another type.
+                    Ok(detached) => {
+                        return match detached.lead_shared(flight, ticket, role.strips_conditions).await {
+                            LeadOutcome::Answered(answer) => answer,
+                            LeadOutcome::Moved(exchange) => exchange.run_loop_boxed().await,
+                        };
+                    }
+                    // Boxed, so that the loop of an exchange that can be detached has no room for it.
+                    Err(own) => match Box::pin(own.lead(ticket, role.strips_conditions)).await {
+                        LeadOutcome::Answered(answer) => return answer,
+                        LeadOutcome::Moved(exchange) => {
+                            self = exchange;
+                            continue;
                         }
-                        // Boxed, so that the loop of an exchange that can be detached has no room for it.
-                        Err(own) => match Box::pin(own.lead(ticket, role.strips_conditions)).await {
-                            LeadOutcome::Answered(answer) => return answer,
-                            LeadOutcome::Moved(exchange) => {
-                                self = exchange;
-                                continue;
-                            }
-                        },
                     },
-                };
+                },
+            };
             match step {
                 Step::Answer(response) => return Ok(response),
                 Step::Fetch => break,
@@ -385,7 +390,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             }
             None => Found::Nothing(MissReason::Absent),
         };
-        match evaluate(shared, &mut self.fetcher, parts, &self.state.directives, &self.state.snapshot, found).await {
+        match evaluate(shared, &mut self.fetcher, parts, &self.state.directives, &self.state.snapshot, found)
+            .await
+        {
             Evaluated::Answered(response) => Some(response),
             Evaluated::Needs(need) => {
                 self.state.need = match need {

@@ -66,7 +66,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     async fn after_failure(&mut self, code: Option<u16>) -> Step<S, F::Body> {
         if let Need::Validate(key, record, _) = &self.state.need {
             let reason = StaleReason::IfError;
-            let stale = stale_on_error(&self.state.shared, &self.state.parts, *key, record, code, reason).await;
+            let stale =
+                stale_on_error(&self.state.shared, &self.state.parts, *key, record, code, reason).await;
             if let Some(response) = stale {
                 return Step::Answer(response);
             }
@@ -135,7 +136,15 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
         let mut status = stored_status(Outcome::Revalidated(*reason), Stored::Unchanged, &freshness, now);
         status.collapsed = true;
-        match respond::from_record(&self.state.shared, RequestView::of(&self.state.parts), key, &record, status).await {
+        match respond::from_record(
+            &self.state.shared,
+            RequestView::of(&self.state.parts),
+            key,
+            &record,
+            status,
+        )
+        .await
+        {
             Some(response) => Step::Answer(response),
             None => Step::LookAgain,
         }

@@ -28,6 +28,6 @@ mod route;
 #[cfg(feature = "content-keys")]
 pub(super) use self::content::run_with_content;
 pub(super) use self::decision::answer_now;
-pub(super) use self::exchange::{absent, run_absent};
 pub(crate) use self::exchange::run;
+pub(super) use self::exchange::{absent, run_absent};
 pub(crate) use self::route::{Content, Route, bypass, route};

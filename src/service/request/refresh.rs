@@ -134,8 +134,7 @@ async fn refresh<S: Storage, F: Fetcher>(
         let span = telemetry::span(&parts, &config.defaults, true);
         let exchanging = async {
             let mut snapshot = Some(snapshot);
-            let result =
-                exchange(shared, &mut fetcher, &parts, body, &mut snapshot, &need, context).await;
+            let result = exchange(shared, &mut fetcher, &parts, body, &mut snapshot, &need, context).await;
             publish(ticket, result)
         };
         let response = traced(span, exchanging).await.ok()?;

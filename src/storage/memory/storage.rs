@@ -52,6 +52,10 @@ struct Inner {
     max_bytes: u64,
     /// The most that one entry may take.
     max_entry_bytes: u64,
+    /// The length of the longest record that fits into an entry of its own, with room for its decoded form.
+    ///
+    /// Computed once, since it is asked for each write.
+    max_record_len: usize,
     /// The bodies that are being read.
     holds: Arc<Holds>,
     /// The weight of all entries, and what is reserved for records that are being written.
@@ -77,6 +81,17 @@ struct Shard {
 /// Returns whether reading this record counts as a request's use of the entry. Reading its other records does not.
 fn counts_as_use(key: Key) -> bool {
     matches!(key.kind, Kind::Head | Kind::Group)
+}
+
+/// Returns the length of the longest record that fits into an entry of its own.
+///
+/// The entry then also has room for the decoded form.
+fn max_record_len(max_entry_bytes: u64) -> usize {
+    let empty = Record::new(bytes::Bytes::new(), Timestamp::EPOCH).memory() as u64;
+    let Some(room) = max_entry_bytes.checked_sub(ENTRY + empty + DECODED_FORM) else { return 0 };
+    // The inverse of `heap_bytes`: eight bytes for the allocator, multiples of sixteen, and at least 32.
+    let longest = if room < 32 { 0 } else { room / 16 * 16 - 8 };
+    usize::try_from(longest).unwrap_or(usize::MAX / 4) + Record::OVERHEAD
 }
 
 impl Shard {
@@ -108,6 +123,7 @@ impl MemoryStorage {
             hasher,
             max_bytes,
             max_entry_bytes: max_bytes / 2,
+            max_record_len: max_record_len(max_bytes / 2),
             holds: Arc::default(),
             used: AtomicU64::new(0),
             listed: AtomicU64::new(0),
@@ -539,15 +555,8 @@ impl Storage for MemoryStorage {
         Ok(deleted)
     }
 
-    /// Returns the length of the longest record that fits into an entry of its own.
-    ///
-    /// The entry then also has room for the decoded form.
     fn max_record_len(&self) -> usize {
-        let empty = Record::new(bytes::Bytes::new(), Timestamp::EPOCH).memory() as u64;
-        let Some(room) = self.0.max_entry_bytes.checked_sub(ENTRY + empty + DECODED_FORM) else { return 0 };
-        // The inverse of `heap_bytes`: eight bytes for the allocator, multiples of sixteen, and at least 32.
-        let longest = if room < 32 { 0 } else { room / 16 * 16 - 8 };
-        usize::try_from(longest).unwrap_or(usize::MAX / 4) + Record::OVERHEAD
+        self.0.max_record_len
     }
 
     /// Returns no limit, since a record that is written again shares its body's bytes.
