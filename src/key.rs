@@ -153,11 +153,15 @@ impl<'a> EffectiveUri<'a> {
 
     /// Returns the URI as text.
     pub(crate) fn to_text(&self) -> String {
-        let mut text = format!("{}://{}", self.scheme, self.host);
+        let [slash, path] = self.path_pieces();
+        let port_len = if self.port.is_some() { ":65535".len() } else { 0 };
+        let len = self.scheme.len() + "://".len() + self.host.len() + port_len + slash.len() + path.len();
+        let mut text = String::with_capacity(len);
+        text.extend([self.scheme, "://", &self.host]);
         if let Some(port) = self.port {
             let _ = write!(text, ":{port}");
         }
-        text.extend(self.path_pieces());
+        text.extend([slash, path]);
         text
     }
 

@@ -98,12 +98,14 @@ type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 /// It shares no memory with the connection from which its fields came.
 pub(crate) fn record(mut slot: DecodedRecord, retain_until: Timestamp) -> Record {
     slot.pack();
-    packed_record(slot, retain_until)
+    packed_record(slot, Stamp::random(), retain_until)
 }
 
 /// Makes a record of a response whose fields were [packed](StoredResponse::pack) before.
-pub(crate) fn packed_record(slot: DecodedRecord, retain_until: Timestamp) -> Record {
-    Record::from_decoded(Arc::new(slot), Stamp::random(), retain_until)
+///
+/// `stamp` must be that of no other record.
+pub(crate) fn packed_record(slot: DecodedRecord, stamp: Stamp, retain_until: Timestamp) -> Record {
+    Record::from_decoded(Arc::new(slot), stamp, retain_until)
 }
 
 /// Makes the record that reserves a head's key, with a stamp that was drawn before.

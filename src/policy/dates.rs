@@ -9,12 +9,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::time::Timestamp;
 
+/// The length of the longest date, such as `Wednesday, 09-Nov-94 08:49:37 GMT`.
+const MAX_LEN: usize = 33;
+
 /// Parses the date in a field's value (RFC 9110 §5.6.7).
 ///
 /// `near` is a time near the date. It decides the century of a year of two digits.
 pub(crate) fn parse(value: &HeaderValue, near: Timestamp) -> Option<Timestamp> {
-    let text = value.as_bytes().trim_ascii().to_ascii_lowercase();
-    let text = std::str::from_utf8(&text).ok()?;
+    // In an array, since a response may be judged by three dates, and an allocation for each would show in its time.
+    let mut buffer = [0; MAX_LEN];
+    let value = value.as_bytes().trim_ascii();
+    let text = buffer.get_mut(..value.len())?;
+    text.copy_from_slice(value);
+    text.make_ascii_lowercase();
+    let text = std::str::from_utf8(text).ok()?;
     imf_fixdate(text).or_else(|| rfc850(text, near)).or_else(|| asctime(text))
 }
 

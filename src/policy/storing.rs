@@ -1,6 +1,7 @@
 //! Whether a response may be stored (RFC 9111 §3), and which of its fields are (§3.1).
 
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::dates;
 use super::directives::{RequestDirectives, ResponseDirectives};
@@ -306,12 +307,19 @@ fn is_head_field(name: &HeaderName) -> bool {
 
 /// Returns the fields of a response that are stored, as they came (RFC 9111 §3.1).
 ///
-/// Repeated lines are kept, in their order.
+/// Repeated lines are kept, in their order. The values are copied into one buffer: they are slices of the one that the
+/// client has read its connection into, and would keep it alive.
 pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields) -> HeaderMap {
+    let passing = || response.iter().filter(|(name, _)| unstored.passes(name));
+    let mut bytes = BytesMut::with_capacity(passing().map(|(_, value)| value.len()).sum());
+    passing().for_each(|(_, value)| bytes.extend_from_slice(value.as_bytes()));
+    let mut bytes = bytes.freeze();
     let mut stored = HeaderMap::with_capacity(response.len() + 2); // Date and Age may be added
-    for (name, value) in response {
-        if unstored.passes(name) {
-            stored.append(name.clone(), value.clone());
+    for (name, value) in passing() {
+        // Cannot fail, since the bytes are those of a value.
+        if let Ok(mut copy) = HeaderValue::from_maybe_shared(bytes.split_to(value.len())) {
+            copy.set_sensitive(value.is_sensitive());
+            stored.append(name.clone(), copy);
         }
     }
     stored

@@ -24,7 +24,7 @@ pub(crate) struct Wakers(Mutex<Slots>);
 /// The state under the lock.
 #[derive(Debug, Default)]
 struct Slots {
-    /// By slot number. It never shrinks, and is as long as the largest number of tasks that have waited at one time.
+    /// By slot number. It is at most as long as the largest number of tasks that have waited at one time.
     wakers: Vec<Option<Waker>>,
     /// The numbers of the slots that are not in use.
     free: Vec<usize>,
@@ -106,8 +106,14 @@ impl Drop for WakerSlot {
         let waker = {
             let mut slots = self.wakers.lock();
             // Emptied under the same lock, so that the next owner of the number does not find another task's waker.
-            slots.free.push(self.number);
-            slots.wakers.get_mut(self.number).and_then(Option::take)
+            let waker = slots.wakers.get_mut(self.number).and_then(Option::take);
+            // The last slot is removed, so that the usual single waiter needs no list of free slots.
+            if self.number + 1 == slots.wakers.len() {
+                slots.wakers.pop();
+            } else {
+                slots.free.push(self.number);
+            }
+            waker
         };
         drop(waker); // outside the lock, see `register`
     }

@@ -112,4 +112,4 @@ pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 
 pub(crate) use self::key_lock::lock_key;
-pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id};
+pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id, random_ids};

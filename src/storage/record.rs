@@ -47,8 +47,8 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// How many ids a thread fetches from the system at once. A stored response needs four or five, and a system call for each of
-/// them took a sixth of the time of a miss.
+/// How many ids a thread fetches from the system at once. A stored response needs four, and a system call for each of them
+/// took a sixth of the time of a miss.
 const POOL_LEN: usize = 32;
 
 /// Random ids of a thread that are not used yet.
@@ -67,19 +67,29 @@ thread_local! {
 ///
 /// If the system has none to give, they are made of the hasher's random seeds, the time and the thread.
 pub(crate) fn random_id() -> [u8; 16] {
+    let [id] = random_ids();
+    id
+}
+
+/// Returns several [random ids](random_id).
+///
+/// That costs less than to draw them one by one, since the number of the process is asked for each time, by a system call.
+pub(crate) fn random_ids<const N: usize>() -> [[u8; 16]; N] {
+    const { assert!(N <= POOL_LEN) };
     let pooled = ID_POOL.try_with(|pool| {
         let mut pool = pool.try_borrow_mut().ok()?;
         let process = std::process::id();
-        if pool.unused == 0 || pool.process != process {
+        if pool.unused < N || pool.process != process {
             getrandom::fill(pool.ids.as_flattened_mut()).ok()?;
             (pool.unused, pool.process) = (POOL_LEN, process);
         }
-        pool.unused -= 1;
+        pool.unused -= N;
         let next = pool.unused;
-        pool.ids.get_mut(next).map(std::mem::take)
+        let ids = pool.ids.get_mut(next..)?.first_chunk_mut()?;
+        Some(std::mem::replace(ids, [[0; 16]; N]))
     });
     // A thread that ends has no pool any more, but the destructors of its other values may still need ids.
-    pooled.ok().flatten().unwrap_or_else(unpooled_id)
+    pooled.ok().flatten().unwrap_or_else(|| std::array::from_fn(|_| unpooled_id()))
 }
 
 fn unpooled_id() -> [u8; 16] {

@@ -35,6 +35,10 @@ impl FrameBuffer {
     pub(crate) fn push(&mut self, data: Bytes) {
         // An empty frame would have the same end as the frame before it, and the search by offset needs distinct ends.
         if !data.is_empty() {
+            // Most bodies are a single frame.
+            if self.end == 0 {
+                self.frames.reserve_exact(1);
+            }
             self.end += data.len() as u64;
             self.frames.push_back((self.end, data));
         }

@@ -163,9 +163,12 @@ impl<T> Flights<T> {
         }
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         let registration = Registration { flights: Arc::clone(self), at, number };
+        // With room for the stamps of both placeholders that a leader may write.
+        let mut stamps = Vec::with_capacity(3);
+        stamps.push(seen);
         let flight = Arc::new(Flight {
             registration: registration.clone(),
-            seen: Mutex::new(vec![seen]),
+            seen: Mutex::new(stamps),
             outcome: Mutex::new(None),
             fetch: Mutex::new(None),
             contended: AtomicBool::new(false),

@@ -301,7 +301,7 @@ impl<S: Storage> Revalidation<'_, S> {
                 Ok(RetainedBody::InFlight) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
             },
         };
-        let response = StoredResponse {
+        let mut response = StoredResponse {
             headers,
             initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
             given,
@@ -313,6 +313,7 @@ impl<S: Storage> Revalidation<'_, S> {
             freshness: OnceLock::new(),
             ..old.clone()
         };
+        response.pack();
         let mut status =
             stored_status(Outcome::Revalidated(self.reason), Stored::Freshened, &freshness, times.responded);
         status.origin_status = Some(from.status.as_u16());

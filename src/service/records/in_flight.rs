@@ -218,8 +218,11 @@ impl InFlightWrites {
 impl Chain {
     /// Returns a chain with one element.
     fn new(base: Option<Stamp>, record: &Record) -> Self {
+        // With room for the stamp of the element, which is all that most chains have.
+        let mut written = VecDeque::with_capacity(2);
+        written.push_back(base);
         let state = ChainState {
-            written: VecDeque::from([base]),
+            written,
             elements: VecDeque::from([record.clone()]),
             last: Some(record.clone()),
             is_asked: false,

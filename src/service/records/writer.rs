@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
 use crate::policy::{self, NotStored, SelectingFields, UnstoredFields};
 use crate::service::telemetry;
-use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_id};
+use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_ids};
 use crate::time::Timestamp;
 
 /// Tells whether the response to a prefetch was stored.
@@ -99,6 +99,8 @@ pub(crate) struct Writer<S: Storage> {
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
     body_id: [u8; 16],
+    /// The stamp of the record of the complete response, of which there is one.
+    stamp: Stamp,
     /// The stamp of the record that reserves the head's key while chunks are written. Present if the lookup saw no usable
     /// head.
     ///
@@ -140,18 +142,17 @@ impl FreshenedWrite {
 impl<S: Storage> Writer<S> {
     /// Returns a writer for a response, and decides which record it is written to.
     ///
-    /// `response` is complete except for its body and trailers. `unstored` are the fields that are left out of the trailers.
+    /// `response` is complete except for its body and trailers, and its fields are [packed](StoredResponse::pack). `unstored`
+    /// are the fields that are left out of the trailers.
     pub(crate) fn new(
         records: Arc<Records<S>>,
         snapshot: Snapshot,
         names: SelectingFields,
         request: &request::Parts,
-        (mut response, unstored): (StoredResponse, UnstoredFields),
+        (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Lease<S>>,
     ) -> Self {
-        // Here, and not for each record that is made of it.
-        response.pack();
         let selection = records.selection(&names.names, request);
         let is_personal = policy::is_personal(&names.names, &request.headers);
         let warming = Warming::begin(request, records.number);
@@ -165,6 +166,8 @@ impl<S: Storage> Writer<S> {
             }
             _ => None,
         });
+        // Drawn together, since that costs a system call.
+        let [new_generation, body_id, placeholder, stamp] = random_ids();
         // The inline variant of a generation never changes its selection, since other requests find their variants by the
         // head. So a response with other names, or without a usable head, begins a new generation. A generation is random: if
         // it were derived from anything, old variants could become reachable again.
@@ -175,7 +178,7 @@ impl<S: Storage> Writer<S> {
             (Some(head), _) if head.inline.selection == selection => {
                 WriteTarget::Head { names, generation: head.generation, same_generation: true }
             }
-            _ => WriteTarget::Head { names, generation: random_id(), same_generation: false },
+            _ => WriteTarget::Head { names, generation: new_generation, same_generation: false },
         };
         let needed = until + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
@@ -183,7 +186,7 @@ impl<S: Storage> Writer<S> {
             true => with_slack(needed, records.config.clock.now()),
             false => needed,
         };
-        let placeholder = snapshot.usable.is_none().then(Stamp::random);
+        let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
         Self {
             records,
             snapshot,
@@ -196,7 +199,8 @@ impl<S: Storage> Writer<S> {
             response,
             unstored,
             warming,
-            body_id: random_id(),
+            body_id,
+            stamp: Stamp::from_bytes(stamp),
             placeholder,
             followed: AtomicBool::new(false),
             lease: Mutex::new(lease),
@@ -246,7 +250,7 @@ impl<S: Storage> Writer<S> {
                 let SelectingFields { names, ignored_selectors } = names.clone();
                 let head =
                     Head { key_text, names, ignored_selectors, generation: *generation, fence, inline };
-                Some(entry::packed_record(DecodedRecord::Head(head), self.until.max(fence)))
+                Some(entry::packed_record(DecodedRecord::Head(head), Stamp::random(), self.until.max(fence)))
             }
             WriteTarget::Variant { .. } => self.snapshot.usable.clone(),
         };
@@ -312,7 +316,8 @@ impl<S: Storage> Writer<S> {
         match &self.target {
             WriteTarget::Variant { generation, .. } => {
                 let generation = *generation;
-                entry::packed_record(DecodedRecord::Variant { key_text, generation, variant }, self.until)
+                let variant = DecodedRecord::Variant { key_text, generation, variant };
+                entry::packed_record(variant, self.stamp, self.until)
             }
             WriteTarget::Head { names, generation, same_generation } => {
                 let fence = self.snapshot.fence;
@@ -322,7 +327,7 @@ impl<S: Storage> Writer<S> {
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
                 let (SelectingFields { names, ignored_selectors }, generation) = (names.clone(), *generation);
                 let head = Head { key_text, names, ignored_selectors, generation, fence, inline: variant };
-                entry::packed_record(DecodedRecord::Head(head), self.until.max(fence).max(retain))
+                entry::packed_record(DecodedRecord::Head(head), self.stamp, self.until.max(fence).max(retain))
             }
         }
     }
@@ -464,7 +469,7 @@ impl<S: Storage> Writer<S> {
         let variant = self.variant(self.response.clone());
         let slot =
             DecodedRecord::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
-        entry::packed_record(slot, self.until)
+        entry::packed_record(slot, Stamp::random(), self.until)
     }
 
     /// Writes a freshened response, and returns whether it is stored.
