@@ -8,7 +8,7 @@
 //! - The fetcher's error is returned as it is.
 
 use std::error::Error as StdError;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -126,6 +126,35 @@ impl<B, E, F: Future<Output = Result<Response<B>, E>>> Future for Sending<'_, F>
     }
 }
 
+pin_project_lite::pin_project! {
+    /// A call of a tower service, once it is ready.
+    ///
+    /// It is written by hand for the same reason as [`Sending`].
+    #[project = CallingProjection]
+    enum Calling<'a, T, R, F> {
+        Readying { service: &'a mut T, request: Option<R> },
+        Called { #[pin] response: F },
+    }
+}
+
+impl<T: Service<R>, R> Future for Calling<'_, T, R, T::Future> {
+    type Output = Result<T::Response, T::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match self.as_mut().project() {
+                CallingProjection::Readying { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let request = request.take().expect("`Calling` is not polled after a panic");
+                    let response = service.call(request);
+                    self.set(Self::Called { response });
+                }
+                CallingProjection::Called { response } => return response.poll(cx),
+            }
+        }
+    }
+}
+
 /// Sends requests through a tower service.
 ///
 /// It owns a clone of the service and makes it ready for each request, because readiness belongs to the clone that was
@@ -164,9 +193,11 @@ where
     type Detached = Self;
     type Background = Self;
 
-    async fn fetch(&mut self, request: Request<ReqB>) -> Result<Response<ResB>, T::Error> {
-        poll_fn(|cx| self.inner.poll_ready(cx)).await?;
-        self.inner.call(request).await
+    fn fetch(
+        &mut self,
+        request: Request<ReqB>,
+    ) -> impl Future<Output = Result<Response<ResB>, T::Error>> + Send {
+        Calling::Readying { service: &mut self.inner, request: Some(request) }
     }
 
     fn repeated_body(&self) -> ReqB {

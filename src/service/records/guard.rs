@@ -82,12 +82,14 @@ impl<S: Storage> Guarded<S> {
 
     /// Reads a record within the deadline of a lookup.
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read", &self.reads, self.deadline, async { self.storage.read(key).await }).await
+        let read = pin!(async { self.storage.read(key).await });
+        self.run("read", &self.reads, self.deadline, read).await
     }
 
     /// Reads a chunk of a body within the longer deadline of a body.
     pub(crate) async fn read_chunk(&self, key: Key) -> Result<Option<Record>> {
-        self.run("read_chunk", &self.reads, self.body_deadline, async { self.storage.read(key).await }).await
+        let read = pin!(async { self.storage.read(key).await });
+        self.run("read_chunk", &self.reads, self.body_deadline, read).await
     }
 
     /// Returns whether all of these records are stored.
@@ -95,14 +97,15 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(true);
         }
-        let contains = async { self.storage.contains_all(keys).await };
+        let contains = pin!(async { self.storage.contains_all(keys).await });
         self.run("contains_all", &self.reads, self.deadline, contains).await
     }
 
     /// Writes a record to a key that no other task compares.
     pub(crate) async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.fits(&record)?;
-        self.run_write("write", async { self.storage.write(key, record).await }, |()| true).await
+        let write = pin!(async { self.storage.write(key, record).await });
+        self.run_write("write", write, |()| true).await
     }
 
     /// Overwrites a record without comparing, if that is still due, and returns whether it was.
@@ -129,13 +132,13 @@ impl<S: Storage> Guarded<S> {
             done();
             Ok(true)
         };
-        self.run_write("overwrite", write, |written| *written).await
+        self.run_write("overwrite", pin!(write), |written| *written).await
     }
 
     /// Writes a record if the key still has the stamp that was seen.
     pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
         self.fits(&record)?;
-        let write = async { self.storage.write_if(key, seen, record).await };
+        let write = pin!(async { self.storage.write_if(key, seen, record).await });
         self.run_write("write_if", write, |written| *written).await
     }
 
@@ -144,13 +147,13 @@ impl<S: Storage> Guarded<S> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let retain = async { self.storage.retain(keys, retain).await };
+        let retain = pin!(async { self.storage.retain(keys, retain).await });
         self.run("retain", &self.writes, self.deadline, retain).await
     }
 
     /// Deletes records, and returns how many of them existed.
     pub(crate) async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
-        let delete = async { self.storage.delete_many(keys).await };
+        let delete = pin!(async { self.storage.delete_many(keys).await });
         self.run("delete_many", &self.writes, self.deadline, delete).await
     }
 
@@ -240,7 +243,8 @@ impl<S: Storage> Guarded<S> {
     /// Runs an operation through a breaker, within a deadline.
     ///
     /// The caller puts the call of the storage into an async block, so that a panic while the storage makes its future is
-    /// caught as well.
+    /// caught as well. It also pins the block, since an async function has room for its arguments twice, and this operation
+    /// passes through several.
     async fn run<T>(
         &self,
         name: &'static str,

@@ -389,8 +389,9 @@ impl<S: Storage> Writer<S> {
         };
         // Before the lease is released and the write is marked as written: a request that waits for either has to find the
         // variant by its head.
-        if let (Ok(true), Some(write)) = (&written, &write) {
-            self.keep_reachable(write.record()).await;
+        // Boxed, as the rare branches below are, so that the future of the usual commit has no room for them.
+        if let (Ok(true), Some(write), WriteTarget::Variant { .. }) = (&written, &write, &self.target) {
+            Box::pin(self.keep_reachable(write.record())).await;
         }
         // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
         self.release_lease();
@@ -402,7 +403,9 @@ impl<S: Storage> Writer<S> {
                 if let Some(warming) = &self.warming {
                     warming.complete();
                 }
-                self.release_replaced().await;
+                if self.snapshot.usable.is_some() {
+                    Box::pin(self.release_replaced()).await;
+                }
                 true
             }
             Ok(false) => {
@@ -412,7 +415,7 @@ impl<S: Storage> Writer<S> {
                 };
                 let reason = if is_invalidated { "invalidated" } else { "superseded" };
                 telemetry::unstored(&self.records.observer, reason);
-                self.withdraw(write, std::iter::empty(), chunks).await;
+                Box::pin(self.withdraw(write, std::iter::empty(), chunks)).await;
                 false
             }
             Err(error) => {
@@ -421,7 +424,8 @@ impl<S: Storage> Writer<S> {
                 // it may still be written, and name the chunks, which therefore stay until their own expiry.
                 if error.kind() == ErrorKind::Busy {
                     drop(write);
-                    self.release(&self.chunk_keys(chunks)).await;
+                    let chunks = self.chunk_keys(chunks);
+                    Box::pin(self.release(&chunks)).await;
                 }
                 false
             }
@@ -558,7 +562,8 @@ impl<S: Storage> Writer<S> {
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
             let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
-            let _ = self.records.storage.retain(&groups, least).await;
+            // Boxed, since few responses have groups.
+            let _ = Box::pin(self.records.storage.retain(&groups, least)).await;
         }
     }
 
