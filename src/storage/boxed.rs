@@ -58,6 +58,7 @@ trait DynStorage: Send + Sync {
     fn delete_expired(&self, now: Timestamp) -> BoxFuture<'_, Result<u64>>;
     fn max_record_len(&self) -> usize;
     fn inline_len(&self) -> usize;
+    fn keeps_records(&self) -> bool;
     fn hold(&self, chunk: Key, bytes: u64) -> Hold;
     fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
     fn check(&self) -> BoxFuture<'_, Result<()>>;
@@ -112,6 +113,10 @@ impl<S: Storage> DynStorage for S {
     }
     fn inline_len(&self) -> usize {
         Storage::inline_len(self)
+    }
+
+    fn keeps_records(&self) -> bool {
+        Storage::keeps_records(self)
     }
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         Storage::hold(self, chunk, bytes)
@@ -182,6 +187,10 @@ impl Storage for BoxStorage {
     }
     fn inline_len(&self) -> usize {
         self.0.inline_len()
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.0.keeps_records()
     }
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         self.0.hold(chunk, bytes)

@@ -358,6 +358,16 @@ pub trait Storage: Clone + Send + Sync + 'static {
         DEFAULT_INLINE_LEN
     }
 
+    /// Returns whether the storage keeps the records that it is given, instead of copies of their bytes.
+    ///
+    /// The payload of a record that is kept owns its memory, so that it costs no more than its length. If the storage keeps
+    /// none, the payload of a chunk may be a part of a buffer of the client, which saves a copy of the body.
+    ///
+    /// Default: `true`, which is always right.
+    fn keeps_records(&self) -> bool {
+        true
+    }
+
     /// Announces that a body is being read, until the [`Hold`] is dropped.
     ///
     /// A storage that evicts by itself then evicts the body's entry after all others, so that a hit under way does not end

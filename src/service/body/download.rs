@@ -508,7 +508,13 @@ impl<S: Storage> Recorder<S> {
 
     /// Announces the next chunk, so that readers find it from now on.
     fn next_chunk(&mut self, writer: &Writer<S>, buffer: &FrameBuffer) -> ChunkWrite {
-        let data = buffer.copy(self.handed_over(writer), writer.chunk_len());
+        let (offset, len) = (self.handed_over(writer), writer.chunk_len());
+        // A chunk that is not kept lives only until it is written, and its frames about as long. For the body in a short
+        // record that does not hold: its frame may be a small part of a large buffer.
+        let data = match writer.records.storage.inner().keeps_records() {
+            true => buffer.copy(offset, len),
+            false => buffer.slice(offset, len),
+        };
         let number = self.chunks;
         self.chunks += 1;
         writer.announce_chunk(number, data)

@@ -74,6 +74,17 @@ impl FrameBuffer {
         copy.freeze()
     }
 
+    /// Returns `len` bytes from an offset that is in memory, without a copy if one frame has them all.
+    ///
+    /// The bytes keep alive the whole buffer that their frame came in, which is about as long as the frame.
+    pub(crate) fn slice(&self, offset: u64, len: usize) -> Bytes {
+        let len = len.min(usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX));
+        match self.at(offset) {
+            Some(mut rest) if rest.len() >= len => rest.split_to(len),
+            _ => self.copy(offset, len),
+        }
+    }
+
     /// Releases the frames that end at or before an offset.
     ///
     /// A frame is released only as a whole, since a part of it would keep all of its memory anyway.
@@ -111,6 +122,19 @@ mod tests {
                 assert_eq!(buffer.copy(offset as u64, len), "abcdef".as_bytes()[offset..end]);
             }
         }
+    }
+
+    #[test]
+    fn slice_equals_copy_and_shares_the_frame() {
+        let buffer = buffer(&["ab", "cde", "f"]);
+        for offset in 0..6 {
+            for len in 0..8 {
+                assert_eq!(buffer.slice(offset, len), buffer.copy(offset, len));
+            }
+        }
+        let is_shared =
+            |offset, len| buffer.slice(offset, len).as_ptr() == buffer.at(offset).unwrap().as_ptr();
+        assert!(is_shared(3, 2) && !is_shared(3, 3));
     }
 
     #[test]

@@ -298,6 +298,10 @@ impl Storage for DirectoryStorage {
         64 << 10
     }
 
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
     /// Holds the entry in this process. A sweep of another process may still evict it.
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         match self.inner.records.quota.max_bytes() {

@@ -343,6 +343,10 @@ impl Storage for DynamoDbStorage {
         INLINE_LEN
     }
 
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
     async fn check(&self) -> Result<()> {
         Self::check(self).await
     }

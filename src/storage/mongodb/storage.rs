@@ -329,6 +329,10 @@ impl Storage for MongoDbStorage {
         INLINE_LEN
     }
 
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
     async fn check(&self) -> Result<()> {
         Self::check(self).await
     }

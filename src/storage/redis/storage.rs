@@ -394,6 +394,10 @@ impl Storage for RedisStorage {
         INLINE_LEN
     }
 
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
     async fn check(&self) -> Result<()> {
         Self::check(self).await
     }

@@ -357,6 +357,10 @@ impl Storage for SqliteStorage {
         INLINE_LEN
     }
 
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
     /// Holds the entry against evictions by this process. Other processes do not know about it.
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         self.inner.holds.hold(chunk, bytes, self.inner.max_bytes)
