@@ -18,10 +18,10 @@ use tower_response_cache::storage::MemoryStorage;
 
 use origin::{Ask, Bare, LowerBound, URI, read};
 
-const SIZES: [usize; 4] = [1024, 64 * 1024, 1024 * 1024, 16 * 1024 * 1024];
+const SIZES: [usize; 4] = [1024, 64 * 1024, 1024 * 1024, 4 * 1024 * 1024];
 
 /// A chunk that is longer than any body, so that each body is one record.
-const WHOLE: usize = 32 * 1024 * 1024;
+const WHOLE: usize = 8 * 1024 * 1024;
 
 /// The number of allocations for the status in the response's extensions.
 ///
@@ -30,7 +30,7 @@ const EXTENSIONS: u64 = 3;
 
 /// The number of allocations for a body in chunks, however long it is.
 ///
-/// These are its reader and, if the body is longer than a mebibyte, the hold on its entry: the guard and the map of all holds.
+/// These are its reader and, if the body is longer than a mebibyte, the guard of its hold and the list of the entry's holds.
 const HOLD: u64 = 3;
 
 /// Counts the allocations of one hit.

@@ -139,11 +139,6 @@ fn packed(map: &HeaderMap) -> HeaderMap {
     // Cloned, because the vectors of a clone have the exact length, while those of a map that was built up
     // are longer.
     let mut own = map.clone();
-    if own.capacity() == own.keys_len() {
-        // A hit may add Cache-Status. Without room in the index, its map would hash all its fields again.
-        own.reserve(1);
-        own = own.clone();
-    }
     for value in own.values_mut() {
         let sensitive = value.is_sensitive();
         // Cannot fail, since the bytes are those of a value.

@@ -303,7 +303,8 @@ fn is_head_field(name: &HeaderName) -> bool {
 ///
 /// Repeated lines are kept, in their order.
 pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields) -> HeaderMap {
-    let mut stored = HeaderMap::with_capacity(response.len() + 2); // Date and Age may be added
+    // Date and Age may be added here, and Cache-Status to a copy, which keeps the size of the index.
+    let mut stored = HeaderMap::with_capacity(response.len() + 3);
     for (name, value) in response {
         if unstored.passes(name) {
             stored.append(name.clone(), value.clone());
