@@ -69,7 +69,7 @@ fn measure<S, B>(
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static,
 {
     let mut group = criterion.benchmark_group(format!("{name}/{size}"));
-    // criterion's defaults (8 seconds each) would take 7 minutes for the 54 benchmarks.
+    // criterion's defaults (8 seconds each) would take 7 minutes for the 66 benchmarks.
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.bench_function("1 task", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
@@ -129,6 +129,11 @@ fn hits(criterion: &mut Criterion) {
             ("memory", builder().build().expect("settings")),
             ("memory, no extensions", builder().status_in_extensions(false).build().expect("settings")),
             ("memory, in chunks of 128 KiB", CacheLayer::new(MemoryStorage::new())),
+            ("memory, shared", builder().shared(true).build().expect("settings")),
+            (
+                "memory, shared, status field",
+                builder().shared(true).status_field("proxy.example").build().expect("settings"),
+            ),
         ] {
             let mut service = layer.layer(bare.clone());
             runtime.block_on(read(&mut service, URI));
@@ -219,6 +224,8 @@ fn print_table(began: SystemTime) {
         "memory",
         "memory, no extensions",
         "memory, in chunks of 128 KiB",
+        "memory, shared",
+        "memory, shared, status field",
         "sqlite",
         "sqlite, read in task",
         "miss, not storable",

@@ -212,6 +212,17 @@ impl CacheStatus {
     }
 }
 
+impl CacheStatus {
+    /// Returns the time to live of a hit whose text is `hit; ttl=` and this number.
+    ///
+    /// Returns `None` for any other status.
+    pub(crate) fn plain_hit_ttl(&self) -> Option<i64> {
+        let is_plain = self.outcome == Outcome::Hit && self.stored == Stored::Unchanged;
+        let has_more = self.origin_status.is_some() || self.is_stored || self.collapsed;
+        self.ttl.filter(|_| is_plain && !has_more)
+    }
+}
+
 impl fmt::Display for CacheStatus {
     /// Writes the parameters of RFC 9211 §2: `hit`, or `fwd` with its reason, then `ttl`, `stored` and `detail`.
     ///

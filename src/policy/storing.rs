@@ -314,7 +314,8 @@ pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields) ->
     let mut bytes = BytesMut::with_capacity(passing().map(|(_, value)| value.len()).sum());
     passing().for_each(|(_, value)| bytes.extend_from_slice(value.as_bytes()));
     let mut bytes = bytes.freeze();
-    let mut stored = HeaderMap::with_capacity(response.len() + 2); // Date and Age may be added
+    // Date and Age may be added here, and Cache-Status to a copy, which keeps the size of the index.
+    let mut stored = HeaderMap::with_capacity(response.len() + 3);
     for (name, value) in passing() {
         // Cannot fail, since the bytes are those of a value.
         if let Ok(mut copy) = HeaderValue::from_maybe_shared(bytes.split_to(value.len())) {

@@ -7,10 +7,10 @@
 //! - The head of a response is returned only after the first bytes of its body have been read.
 //! - Every response of the cache gets its status here, and is counted once.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
@@ -27,6 +27,8 @@ use crate::policy::{self, Answer, Freshness, HeaderHints};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 /// A request, and which kinds of header fields it has.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestView<'a> {
@@ -42,6 +44,7 @@ impl<'a> RequestView<'a> {
 }
 
 /// Tells which bytes of the body are sent.
+#[derive(Clone, Copy)]
 enum Extent {
     Nothing,
     Bytes {
@@ -52,28 +55,42 @@ enum Extent {
     Whole,
 }
 
-/// Makes the response from a record that contains its body.
+impl Extent {
+    /// Returns the offset of the first byte and the number of bytes, in a body of a length.
+    fn within(self, len: u64) -> (u64, u64) {
+        match self {
+            Self::Nothing => (0, 0),
+            Self::Bytes { start, count } => (start, count),
+            Self::Whole => (0, len),
+        }
+    }
+}
+
+/// Makes the response from a record whose body needs no waiting.
 ///
-/// It does not wait, so that a hit in memory is answered without a boxed future. Returns `None` if the body is in chunks.
-pub(super) fn inline<S: Storage, B>(
+/// So a hit in memory is answered without a boxed future. Returns `None` if the body is in chunks that the storage does not
+/// return at once.
+pub(super) fn from_record_now<S: Storage, B>(
     shared: &Shared<S>,
     view: RequestView<'_>,
+    key: Key,
+    record: &Record,
     stored: &StoredResponse,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
-    let StoredBody::Inline(bytes) = &stored.body else { return None };
-    let (response, extent) = head(view, stored, Some(stored.body.len()), status.age.unwrap_or_default());
-    let body = match extent {
-        Extent::Whole => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
-        Extent::Bytes { start: 0, count } if count == bytes.len() as u64 => {
-            CacheBody::whole(bytes.clone(), stored.trailers.clone())
+    let plan = plan(view, stored, Some(stored.body.len()));
+    let body = match (&stored.body, plan.extent) {
+        (_, Extent::Nothing) => CacheBody::empty(),
+        (StoredBody::Inline(bytes), extent) => inline(bytes, extent, stored),
+        (&StoredBody::Chunked { id, chunk_len, len, .. }, extent) => {
+            let (source, body) =
+                (RecordRef { key, stamp: record.stamp() }, ChunkedBody { id, chunk_len, len });
+            let trailers = stored.trailers.as_ref();
+            let reader = ChunkReader::open_now(&shared.records, source, body, extent.within(len), trailers)?;
+            CacheBody::from_source(reader)
         }
-        Extent::Bytes { start, count } => {
-            CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None)
-        }
-        Extent::Nothing => CacheBody::empty(),
     };
-    let mut response = response.map(|()| body);
+    let mut response = head(view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
     Some(response)
 }
@@ -89,28 +106,29 @@ pub(crate) async fn from_record<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
-    let StoredBody::Chunked { id, chunk_len, len, .. } = stored.body else {
-        return inline(shared, view, stored, status);
-    };
-    let (response, extent) = head(view, stored, Some(len), status.age.unwrap_or_default());
-    let extent = match extent {
-        Extent::Whole => Some((0, len)),
-        Extent::Bytes { start, count } => Some((start, count)),
-        Extent::Nothing => None,
-    };
-    let body = match extent {
-        None => CacheBody::empty(),
-        Some((start, count)) => {
-            let source = RecordRef { key, stamp: record.stamp() };
-            let body = ChunkedBody { id, chunk_len, len };
-            // Trailers describe the whole body, so that a part is sent without them.
-            let trailers = if count == len { stored.trailers.clone() } else { None };
+    let plan = plan(view, stored, Some(stored.body.len()));
+    let body = match (&stored.body, plan.extent) {
+        (_, Extent::Nothing) => CacheBody::empty(),
+        (StoredBody::Inline(bytes), extent) => inline(bytes, extent, stored),
+        (&StoredBody::Chunked { id, chunk_len, len, .. }, extent) => {
+            let (source, body) =
+                (RecordRef { key, stamp: record.stamp() }, ChunkedBody { id, chunk_len, len });
+            let trailers = stored.trailers.as_ref();
             let reader =
-                ChunkReader::open(Arc::clone(&shared.records), source, body, start, count, trailers).await?;
-            CacheBody::from_source(Box::new(reader))
+                ChunkReader::open(&shared.records, source, body, extent.within(len), trailers).await?;
+            CacheBody::from_source(reader)
         }
     };
+    let response = head(view, stored, &plan, status.age.unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
+}
+
+/// Returns the sent part of a body that is in its record.
+fn inline<B>(bytes: &Bytes, extent: Extent, stored: &StoredResponse) -> CacheBody<B> {
+    match extent.within(bytes.len() as u64) {
+        (0, count) if count == bytes.len() as u64 => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
+        (start, count) => CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None),
+    }
 }
 
 /// Makes the response from a download.
@@ -123,9 +141,10 @@ pub(super) fn from_download<S: Storage, B>(
     token: Token,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
-    let len = download.expected;
-    let (response, extent) = head(view, download.writer.response(), len, status.age.unwrap_or_default());
-    let (start, until) = match extent {
+    let (stored, len) = (download.writer.response(), download.expected);
+    let plan = plan(view, stored, len);
+    let response = head(view, stored, &plan, status.age.unwrap_or_default());
+    let (start, until) = match plan.extent {
         Extent::Nothing => {
             return Some(finish_for(shared, view.parts, response.map(|()| CacheBody::empty()), status));
         }
@@ -222,16 +241,24 @@ fn mark<S: Storage, B>(
         && let Ok(value) = status_value(name, status)
     {
         // A response that has the maximum number of fields is sent without it.
-        let _ = response.headers_mut().try_append(HeaderName::from_static("cache-status"), value);
+        let _ = response.headers_mut().try_append(CACHE_STATUS, value);
     }
 }
 
 /// Returns this cache's member of Cache-Status (RFC 9211).
 fn status_value(name: &str, status: CacheStatus) -> Result<HeaderValue, InvalidHeaderValue> {
-    // 64 bytes hold the parameters of a hit with `ttl` and `detail`, so that most values take one allocation.
-    let mut text = String::with_capacity(name.len() + 64);
-    let _ = write!(text, "{name}; {status}");
-    HeaderValue::try_from(text)
+    let Some(ttl) = status.plain_hit_ttl() else {
+        return HeaderValue::try_from(format!("{name}; {status}"));
+    };
+    // Written without the machinery of `format!`, and of the exact length: each hit has this field, and `Bytes` would allocate
+    // once more for a vector that has room left.
+    let (middle, mut digits) = ("; hit; ttl=", itoa::Buffer::new());
+    let digits = digits.format(ttl);
+    let mut text = Vec::with_capacity(name.len() + middle.len() + digits.len());
+    for part in [name, middle, digits] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text))
 }
 
 /// Returns the status of a response from the storage.
@@ -245,17 +272,22 @@ pub(crate) fn stored_status(
     CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
 }
 
-/// Makes the head of the response, and returns which part of the body is sent.
+/// Tells how a request is answered with a stored response, before anything is made or read for that.
+struct Plan {
+    answer: Answer,
+    /// The length of the body. Zero if it is not known.
+    len: u64,
+    /// Which bytes of the body are sent.
+    extent: Extent,
+    /// The number of bytes that are sent, or that a HEAD leaves out. `None` if that is not known.
+    count: Option<u64>,
+}
+
+/// Evaluates the conditions and the range of a request.
 ///
 /// `len` is the length of the body. `None` if it is not known yet, so that no range can be answered.
 #[inline]
-fn head(
-    view: RequestView<'_>,
-    stored: &StoredResponse,
-    len: Option<u64>,
-    age: Duration,
-) -> (Response<()>, Extent) {
-    let mut response = Response::new(());
+fn plan(view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Plan {
     let answer = |headers, len| {
         policy::answer(&view.parts.method, headers, stored.status, &stored.headers, len, stored.response_time)
     };
@@ -269,15 +301,28 @@ fn head(
             answer(&headers, 0)
         }
     };
-    let (whole, len) = match len {
-        Some(len) => (Extent::Bytes { start: 0, count: len }, len),
-        None => (Extent::Whole, 0),
-    };
     let extent = match answer {
+        Answer::NotModified | Answer::Unsatisfiable => Extent::Nothing,
+        Answer::Range { start, end_inclusive } => Extent::Bytes { start, count: end_inclusive - start + 1 },
+        Answer::Full => len.map_or(Extent::Whole, |count| Extent::Bytes { start: 0, count }),
+    };
+    let count = match extent {
+        Extent::Bytes { count, .. } => Some(count),
+        Extent::Nothing | Extent::Whole => None,
+    };
+    let extent = if view.parts.method == Method::HEAD { Extent::Nothing } else { extent };
+    Plan { answer, len: len.unwrap_or(0), extent, count }
+}
+
+/// Makes the head of the response.
+#[inline]
+fn head(view: RequestView<'_>, stored: &StoredResponse, plan: &Plan, age: Duration) -> Response<()> {
+    let mut response = Response::new(());
+    let len = plan.len;
+    match plan.answer {
         Answer::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.headers_mut() = policy::not_modified_headers(&stored.headers);
-            Extent::Nothing
         }
         Answer::Range { start, end_inclusive } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -285,20 +330,17 @@ fn head(
             let count = end_inclusive - start + 1;
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
             content_range(response.headers_mut(), format!("bytes {start}-{end_inclusive}/{len}"));
-            Extent::Bytes { start, count }
         }
         Answer::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
             content_range(response.headers_mut(), format!("bytes */{len}"));
-            Extent::Nothing
         }
         Answer::Full => {
             *response.status_mut() = stored.status;
             *response.headers_mut() = stored.headers.clone();
-            whole
         }
-    };
+    }
     // Stored fields contain an Age field already, which is overwritten: `insert` would reserve room for another field first,
     // and a full map would have to grow for that.
     let age = age_value(age.as_secs());
@@ -308,16 +350,14 @@ fn head(
             response.headers_mut().insert(header::AGE, age);
         }
     }
-    if view.parts.method != Method::HEAD {
-        return (response, extent);
-    }
     // The response to a HEAD has no body, from which a server could determine the length.
-    if let Extent::Bytes { count, .. } = extent
+    if view.parts.method == Method::HEAD
+        && let Some(count) = plan.count
         && !response.headers().contains_key(header::CONTENT_LENGTH)
     {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
     }
-    (response, Extent::Nothing)
+    response
 }
 
 /// Sets Content-Range.

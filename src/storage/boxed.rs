@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
@@ -14,7 +15,8 @@ use crate::time::Timestamp;
 
 /// A [`Storage`] of any type, for programs that choose theirs at run time.
 ///
-/// Each asynchronous operation allocates one box. [`read_now`](Storage::read_now) allocates none.
+/// Each asynchronous operation allocates one box. [`read_now`](Storage::read_now) and
+/// [`read_chunks_now`](Storage::read_chunks_now) allocate none.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -48,6 +50,7 @@ trait DynStorage: Send + Sync {
     fn clear(&self) -> BoxFuture<'_, Result<()>>;
     fn keys(&self) -> BoxStream<'_, Result<Key>>;
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>>;
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool;
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>>;
     fn size(&self) -> BoxFuture<'_, Result<u64>>;
@@ -83,6 +86,9 @@ impl<S: Storage> DynStorage for S {
     }
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         Storage::read_now(self, key)
+    }
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        Storage::read_chunks_now(self, first, last, chunks)
     }
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>> {
         Storage::contains(self, key).boxed()
@@ -152,6 +158,9 @@ impl Storage for BoxStorage {
     }
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         self.0.read_now(key)
+    }
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        self.0.read_chunks_now(first, last, chunks)
     }
     fn contains(&self, key: Key) -> impl Future<Output = Result<bool>> + Send {
         self.0.contains(key)

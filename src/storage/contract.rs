@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -108,7 +109,8 @@ impl Usage {
 ///     error.
 /// 15. **Names.** A storage that is shared by name accepts names with special characters (glob characters, quotes, Unicode)
 ///     literally, or refuses them when it is built.
-/// 16. **`read_now`.** `read_now` returns `None`, or what `read` would return.
+/// 16. **`read_now`.** `read_now` returns `None`, or what `read` would return. `read_chunks_now` returns `false`, or the
+///     payloads of the records that `read` would return.
 /// 17. **Parts.** If the storage can lose some records of an entry and keep others, `contains_all` returns `false` when one
 ///     of the keys has no record. It returns `true` if all of them have one.
 /// 18. **Held entries.** While a [`Hold`] from [`hold`](Storage::hold) exists, a storage with a bound evicts that entry after
@@ -171,6 +173,21 @@ pub trait Storage: Clone + Send + Sync + 'static {
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         let _ = key;
         None
+    }
+
+    /// Reads consecutive chunks of a body, if that needs neither waiting nor a copy of their bytes.
+    ///
+    /// `first` is the key of the first chunk, and `last` the part of the last one. The payloads from `first` on are put into
+    /// `chunks`, until that is full or the last chunk is in it. Returns `true` if there is a record at each of the keys from
+    /// `first` to `last`, also at those for which `chunks` has no room. `false` means that the caller has to use `read` and
+    /// `contains_all`; `chunks` then contains nothing that may be used.
+    ///
+    /// The cache calls this to answer a hit with a long body without suspending the task, so it must not block.
+    ///
+    /// Default: `false`.
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        let _ = (first, last, chunks);
+        false
     }
 
     /// Returns whether there is a record at this key.

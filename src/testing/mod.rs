@@ -50,6 +50,7 @@ macro_rules! contract_cases {
                 read_sees_earlier_changes,
                 keys_are_distinct_in_every_field,
                 read_now_agrees_with_read,
+                read_chunks_now_agrees_with_read,
                 write_if_compares_current_stamp,
                 write_if_creates_absent_record,
                 write_if_accepts_repeated_write,

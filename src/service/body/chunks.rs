@@ -4,7 +4,8 @@
 //!
 //! - Before the head of the response is returned, the first wanted chunk has been read, and the storage has confirmed that
 //!   it has all others.
-//! - While the caller uses one chunk, at most [`MAX_READ_AHEAD`] further chunks are read.
+//! - While the caller uses one chunk, at most [`MAX_READ_AHEAD`] further chunks are read, or as many as a [`Batch`] has if the
+//!   storage shares its bytes.
 //! - A chunk that is missing or has a wrong length ends the body with an error, never short. The record that names it is not
 //!   used again.
 
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::future::try_join;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -42,28 +43,54 @@ pub(crate) struct RecordRef {
 /// on another host. A storage that answers at once is not read so far ahead.
 const MAX_READ_AHEAD: usize = 4;
 
+/// The number of chunks in a batch, and the maximum length of a batch.
+///
+/// A storage that returns chunks at once shares their bytes, so that a batch takes memory only if its chunks are removed from
+/// the storage meanwhile. A body of a mebibyte then needs one operation of the storage, and no hold.
+const MAX_BATCH: usize = 8;
+const MAX_BATCH_BYTES: u32 = 1024 * 1024;
+
+/// The wanted parts of chunks that were read in one operation, in order. Each is taken when the caller gets it.
+#[derive(Default)]
+struct Batch {
+    chunks: [Option<Bytes>; MAX_BATCH],
+    /// The position of the next chunk.
+    at: usize,
+}
+
+impl Batch {
+    /// Takes the next chunk.
+    fn take(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.get_mut(self.at)?.take()?;
+        self.at += 1;
+        Some(chunk)
+    }
+}
+
 /// Reads a range of a stored body.
 pub(crate) struct ChunkReader<S: Storage> {
     records: Arc<Records<S>>,
     /// The record that names the body.
     source: RecordRef,
     body: ChunkedBody,
-    /// The number of the next chunk.
+    /// The number of the next chunk that is not in the batch.
     next: u32,
     /// The number of the last chunk that is wanted.
     last: u32,
-    /// The number of bytes of the next chunk that are before the wanted ones.
+    /// The number of bytes of the chunk `next` that are before the wanted ones.
     skip: usize,
     /// The number of bytes that are still wanted.
     remaining: u64,
-    /// The wanted part of the first chunk, until the caller takes it.
-    first: Option<Bytes>,
-    /// The reads of the chunks from `next` on, in order.
+    /// The chunks before `next` that were read in one operation.
+    batch: Batch,
+    /// The storage returns chunks at once, so that they are read in batches.
+    shares_chunks: bool,
+    /// The reads of the chunks from `next` on, in order. Empty while there is a batch.
     ahead: VecDeque<ReadAhead>,
     /// Boxed, since few bodies have trailers.
     trailers: Option<Box<HeaderMap>>,
-    /// Keeps the entry from being evicted while it is read.
-    _hold: Hold,
+    /// Keeps the entry from being evicted while it is read. `None` if all wanted chunks were read at once.
+    hold: Option<Hold>,
     /// The body has ended with an error, after which nothing may follow.
     has_failed: bool,
 }
@@ -108,43 +135,54 @@ pub(crate) struct ChunkedBody {
     pub(crate) len: u64,
 }
 
+impl ChunkedBody {
+    /// Returns the length of a chunk.
+    fn len_of(&self, number: u32) -> u64 {
+        let (number, chunk_len) = (u64::from(number), u64::from(self.chunk_len));
+        self.len.saturating_sub(number * chunk_len).min(chunk_len)
+    }
+}
+
 impl<S: Storage> ChunkReader<S> {
+    /// Opens `count` bytes of a body from an offset, without waiting.
+    ///
+    /// Returns `None` if the storage does not return chunks at once, or a chunk is not stored.
+    pub(crate) fn open_now(
+        records: &Arc<Records<S>>,
+        source: RecordRef,
+        body: ChunkedBody,
+        (start, count): (u64, u64),
+        trailers: Option<&HeaderMap>,
+    ) -> Option<Box<Self>> {
+        let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
+        // Before the first read, so that no chunk is evicted between two of them. A batch that has all chunks needs no hold,
+        // which would cost more than the read.
+        if reader.last - reader.next >= reader.batch_len() {
+            reader.hold();
+        }
+        reader.read_batch(reader.last).then_some(reader)
+    }
+
     /// Opens `count` bytes of a body from an offset.
     ///
     /// Returns `None` if a chunk is missing or the storage fails.
     pub(crate) async fn open(
-        records: Arc<Records<S>>,
+        records: &Arc<Records<S>>,
         source: RecordRef,
         body: ChunkedBody,
-        start: u64,
-        count: u64,
-        trailers: Option<HeaderMap>,
-    ) -> Option<Self> {
-        let chunk_len = u64::from(body.chunk_len);
-        let next = u32::try_from(start / chunk_len).ok()?;
-        let last = u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?;
-        let skip = (start % chunk_len) as usize;
-        // Before the first read, so that no chunk is evicted between two of them.
-        let hold = records.storage.inner().hold(source.key.sibling(Kind::Chunk, body.id, next), body.len);
-        let mut reader = Self {
-            records,
-            source,
-            body,
-            next,
-            last,
-            skip,
-            remaining: count,
-            first: None,
-            ahead: VecDeque::new(),
-            trailers: trailers.map(Box::new),
-            _hold: hold,
-            has_failed: false,
-        };
+        (start, count): (u64, u64),
+        trailers: Option<&HeaderMap>,
+    ) -> Option<Box<Self>> {
+        if let Some(reader) = Self::open_now(records, source, body, (start, count), trailers) {
+            return Some(reader);
+        }
+        let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
+        reader.hold();
         if count == 0 {
             return Some(reader);
         }
         // A miss is still possible, so this read has no more time than a lookup.
-        let first = reader.read(next, ReadDeadline::Lookup);
+        let first = reader.read(reader.next, ReadDeadline::Lookup);
         let first = async {
             match first.await {
                 Ok(Some(chunk)) => Ok(chunk),
@@ -154,7 +192,7 @@ impl<S: Storage> ChunkReader<S> {
         };
         // A storage that evicts single keys may have lost any of them, and after the head was sent only an error could say so.
         // A body has fewer chunks than `u32` has numbers, so that the sum does not overflow.
-        let others = (next + 1..=last).map(|number| reader.key(number));
+        let others = (reader.next + 1..=reader.last).map(|number| reader.key(number));
         let others = async {
             match reader.records.has_chunks(others).await {
                 Ok(true) => Ok(()),
@@ -167,7 +205,7 @@ impl<S: Storage> ChunkReader<S> {
         match try_join(first, Box::pin(others)).await {
             Ok((first, ())) => {
                 let data = reader.accept(Ok(Some(first))).ok()?;
-                reader.first = Some(data);
+                reader.batch.chunks[0] = Some(data);
                 Some(reader)
             }
             Err(Missing::Gone) => {
@@ -177,6 +215,83 @@ impl<S: Storage> ChunkReader<S> {
             // The body may be there, so that its record stays, and the next request tries again.
             Err(Missing::Unknown) => None,
         }
+    }
+
+    /// Returns a reader of `count` bytes of a body from an offset, which has read nothing yet.
+    ///
+    /// Returns `None` if the body would have more chunks than there are numbers for them.
+    fn new(
+        records: &Arc<Records<S>>,
+        source: RecordRef,
+        body: ChunkedBody,
+        (start, count): (u64, u64),
+        trailers: Option<&HeaderMap>,
+    ) -> Option<Self> {
+        let chunk_len = u64::from(body.chunk_len);
+        // Trailers describe the whole body, so that a part is sent without them.
+        let trailers = trailers.filter(|_| count == body.len);
+        Some(Self {
+            records: Arc::clone(records),
+            source,
+            body,
+            next: u32::try_from(start / chunk_len).ok()?,
+            last: u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?,
+            skip: (start % chunk_len) as usize,
+            remaining: count,
+            batch: Batch::default(),
+            shares_chunks: false,
+            ahead: VecDeque::new(),
+            trailers: trailers.cloned().map(Box::new),
+            hold: None,
+            has_failed: false,
+        })
+    }
+
+    /// Keeps the entry from being evicted before others.
+    fn hold(&mut self) {
+        self.hold = Some(self.records.storage.inner().hold(self.key(self.next), self.body.len));
+    }
+
+    /// Returns the maximum number of chunks in a batch.
+    fn batch_len(&self) -> u32 {
+        (MAX_BATCH_BYTES / self.body.chunk_len).clamp(1, MAX_BATCH as u32)
+    }
+
+    /// Reads the next batch if the storage returns it at once and has all chunks from `next` to `last`.
+    fn read_batch(&mut self, last: u32) -> bool {
+        let (first, len) = (self.key(self.next), self.batch_len());
+        self.batch.at = 0;
+        let chunks = &mut self.batch.chunks[..len as usize];
+        let is_read = self.records.read_chunks_now(first, last, chunks);
+        self.shares_chunks = is_read && self.accept_batch();
+        if !self.shares_chunks {
+            // A chunk may be missing or damaged. It is read alone, where that is handled.
+            self.batch = Batch::default();
+        }
+        self.shares_chunks
+    }
+
+    /// Checks the chunks of a batch, and reduces them to the wanted parts.
+    ///
+    /// Returns false if one of them has a wrong length. Then nothing else has changed.
+    fn accept_batch(&mut self) -> bool {
+        let (mut next, mut skip, mut remaining) = (self.next, self.skip, self.remaining);
+        for chunk in self.batch.chunks.iter_mut().map_while(Option::as_mut) {
+            if chunk.len() as u64 != self.body.len_of(next) || skip >= chunk.len() {
+                return false;
+            }
+            if skip > 0 {
+                chunk.advance(skip);
+                skip = 0;
+            }
+            if chunk.len() as u64 > remaining {
+                chunk.truncate(remaining as usize);
+            }
+            remaining -= chunk.len() as u64;
+            next = next.saturating_add(1);
+        }
+        (self.next, self.skip) = (next, skip);
+        true
     }
 
     /// Returns the key of a chunk.
@@ -216,17 +331,15 @@ impl<S: Storage> ChunkReader<S> {
 
     /// Checks the next chunk after it was read, and returns the wanted part of it.
     fn accept(&mut self, read: Result<Option<Bytes>>) -> Result<Bytes, BodyError> {
-        let before = u64::from(self.next) * u64::from(self.body.chunk_len);
-        let expected = self.body.len.saturating_sub(before).min(u64::from(self.body.chunk_len));
         match read {
-            Ok(Some(chunk)) if chunk.len() as u64 == expected && self.skip < chunk.len() => {
-                let end = chunk
-                    .len()
-                    .min(self.skip.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX)));
-                let data = chunk.slice(self.skip..end);
+            Ok(Some(mut chunk))
+                if chunk.len() as u64 == self.body.len_of(self.next) && self.skip < chunk.len() =>
+            {
+                chunk.advance(self.skip);
+                chunk.truncate(usize::try_from(self.remaining).unwrap_or(usize::MAX));
                 self.skip = 0;
                 self.next = self.next.saturating_add(1);
-                Ok(data)
+                Ok(chunk)
             }
             Ok(Some(_)) => {
                 self.put_out_of_use();
@@ -246,11 +359,24 @@ impl<S: Storage> ChunkReader<S> {
         self.records.put_out_of_use(self.source.key, self.source.stamp, false);
     }
 
+    /// Returns the next chunk of the batch, or of the next batch.
+    #[inline]
+    fn next_of_batch(&mut self) -> Option<Bytes> {
+        let chunk = self.batch.take();
+        if chunk.is_some() || !self.shares_chunks {
+            return chunk;
+        }
+        // Only up to the end of this batch: whether there are the others was checked before the head was sent.
+        let last = self.last.min(self.next.saturating_add(self.batch_len() - 1));
+        self.read_batch(last);
+        self.batch.take()
+    }
+
     /// Polls for the wanted part of the next chunk.
     ///
     /// Begins to read the chunks after it.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
-        let data = match self.first.take() {
+        let data = match self.next_of_batch() {
             Some(data) => data,
             None => {
                 if self.ahead.is_empty() {
@@ -276,7 +402,7 @@ impl<S: Storage> ChunkReader<S> {
             }
         };
         self.remaining = self.remaining.saturating_sub(data.len() as u64);
-        if self.remaining > 0 {
+        if self.remaining > 0 && !self.shares_chunks {
             self.read_ahead(cx);
         }
         Poll::Ready(Ok(data))

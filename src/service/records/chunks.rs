@@ -12,6 +12,8 @@
 //!   reader that has begun can finish the body.
 //! - A record is written for an existing body only if all chunks of the body are stored.
 
+use bytes::Bytes;
+
 use super::Records;
 use crate::entry::{ChunkKeys, GRACE, StoredBody, with_slack};
 use crate::error::Result;
@@ -46,6 +48,14 @@ impl<S: Storage> Records<S> {
             (None, ReadDeadline::Lookup) => self.storage.read(key).await,
             (None, ReadDeadline::Body) => self.storage.read_chunk(key).await,
         }
+    }
+
+    /// Reads chunks of a body if the storage returns them at once, as many as `chunks` has room for.
+    ///
+    /// Returns whether all chunks from `first` to `last` are stored. Otherwise `chunks` contains nothing that may be used, and
+    /// the caller has to use [`read_chunk`](Self::read_chunk), which also finds the in-flight ones.
+    pub(crate) fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        self.storage.read_chunks_now(first, last, chunks)
     }
 
     /// Returns whether all of these chunks are stored or in flight.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
 
@@ -78,6 +79,15 @@ impl<S: Storage> Guarded<S> {
         }
         // After a panic, the caller calls `read` instead, where the breaker counts the failure.
         catch_unwind(AssertUnwindSafe(|| self.storage.read_now(key))).unwrap_or(None)
+    }
+
+    /// Reads consecutive chunks if the storage returns them at once and its last read succeeded.
+    ///
+    /// Returns whether there are all chunks up to `last`.
+    pub(super) fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        // After a panic, as in `read_now`.
+        let read = AssertUnwindSafe(|| self.storage.read_chunks_now(first, last, chunks));
+        self.reads.is_healthy() && catch_unwind(read).unwrap_or(false)
     }
 
     /// Reads a record within the deadline of a lookup.

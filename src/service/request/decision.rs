@@ -54,8 +54,8 @@ pub(super) fn decide(
 
 /// Answers the usual hit without waiting and without boxing a future.
 ///
-/// It does so if the storage returns the head at once, and the head's inline variant is the one that the request selects,
-/// is fresh, and contains its body.
+/// It does so if the storage returns the head at once, the head's inline variant is the one that the request selects and is
+/// fresh, and the storage returns its body at once as well.
 ///
 /// # Errors
 ///
@@ -102,7 +102,7 @@ pub(crate) fn answer_now<S: Storage, B>(
             return None;
         };
         let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
-        respond::inline(shared, view, stored, status)
+        respond::from_record_now(shared, view, at, record, stored, status)
     })();
     response.ok_or_else(|| Some(PriorRead { key: at, is_key_certain, result }))
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
+use bytes::Bytes;
+
 use super::eviction_policy::SAMPLE_RATE;
 use crate::storage::holds::Holds;
 use crate::storage::{Key, Kind, Record, Retain};
@@ -129,6 +131,25 @@ impl EntryRecords {
 
     pub(super) fn get(&self, key: Key) -> Option<&Record> {
         self.counted(record_id(key)).map(|counted| &counted.record)
+    }
+
+    /// Puts the payloads of a body's chunks from `first` on into `chunks`, as many as it has room for.
+    ///
+    /// Returns whether there are all chunks up to `last`.
+    pub(super) fn read_chunks(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        let Some(others) = &self.others else { return false };
+        let mut parts = first.part..=last;
+        // Without an upper bound, which would be searched for as well.
+        for ((kind, slot, part), counted) in others.by_id.range(record_id(first)..) {
+            let Some(wanted) = parts.next() else { return true };
+            if (*kind, *slot, *part) != (first.kind, first.slot, wanted) {
+                return false;
+            }
+            if let Some(chunk) = chunks.get_mut((wanted - first.part) as usize) {
+                *chunk = Some(counted.record.payload());
+            }
+        }
+        parts.next().is_none()
     }
 
     /// Returns whether the record got its decoded form after it was counted.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Poll;
 
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 use futures_core::Stream;
 
@@ -87,7 +88,7 @@ fn counts_as_use(key: Key) -> bool {
 ///
 /// The entry then also has room for the decoded form.
 fn max_record_len(max_entry_bytes: u64) -> usize {
-    let empty = Record::new(bytes::Bytes::new(), Timestamp::EPOCH).memory() as u64;
+    let empty = Record::new(Bytes::new(), Timestamp::EPOCH).memory() as u64;
     let Some(room) = max_entry_bytes.checked_sub(ENTRY + empty + DECODED_FORM) else { return 0 };
     // The inverse of `heap_bytes`: eight bytes for the allocator, multiples of sixteen, and at least 32.
     let longest = if room < 32 { 0 } else { room / 16 * 16 - 8 };
@@ -163,10 +164,7 @@ impl MemoryStorage {
         let table = shard.read();
         let entry = table.get(&id)?;
         let record = entry.records.get(key)?.clone();
-        if shard.hits.fetch_add(1, Ordering::Relaxed) % CLOCK_STEP == CLOCK_STEP - 1 {
-            self.0.clock.fetch_add(CLOCK_STEP, Ordering::Relaxed);
-        }
-        let now = self.0.clock.load(Ordering::Relaxed);
+        let now = self.count_hit(shard);
         let before = table.record_use(entry, now, counts_as_use(key));
         let (weight, has_grown) = (entry.records.weight(), entry.records.has_grown(key));
         drop(table);
@@ -178,6 +176,14 @@ impl MemoryStorage {
             self.count_again(key, record.stamp());
         }
         Some(record)
+    }
+
+    /// Counts a hit of a shard, and returns the time.
+    fn count_hit(&self, shard: &Shard) -> u64 {
+        if shard.hits.fetch_add(1, Ordering::Relaxed) % CLOCK_STEP == CLOCK_STEP - 1 {
+            self.0.clock.fetch_add(CLOCK_STEP, Ordering::Relaxed);
+        }
+        self.0.clock.load(Ordering::Relaxed)
     }
 
     /// Looks at a record without recording a use.
@@ -504,6 +510,18 @@ impl Storage for MemoryStorage {
 
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         Some(Ok(self.get(key)))
+    }
+
+    /// Reads all of them under one lock.
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        let (id, shard) = self.find(first);
+        let table = shard.read();
+        let Some(entry) = table.get(&id) else { return false };
+        let is_read = entry.records.read_chunks(first, last, chunks);
+        if is_read {
+            table.record_use(entry, self.count_hit(shard), counts_as_use(first));
+        }
+        is_read
     }
 
     async fn contains(&self, key: Key) -> Result<bool> {

@@ -148,6 +148,42 @@ pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
     }
 }
 
+/// Checks that `read_chunks_now` returns the payloads that `read` does, and none of an incomplete body (clause 16).
+pub async fn read_chunks_now_agrees_with_read<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    for part in [0, 1, 2, 3, 5] {
+        storage.write(chunk(1, part), record(format!("chunk {part}"))).await.unwrap();
+    }
+    storage.write(head(1), record("head")).await.unwrap();
+    storage.write(head(1).sibling(Kind::Chunk, [2; 16], 4), record("of another body")).await.unwrap();
+    for (first, last, room) in [
+        (0, 3, 4),
+        (0, 3, 2),
+        (0, 3, 8),
+        (1, 2, 2),
+        (3, 3, 1),
+        (5, 5, 8),
+        (0, 4, 2),
+        (0, 5, 1),
+        (3, 5, 8),
+        (6, 6, 1),
+    ] {
+        let mut chunks = vec![None; room];
+        if !storage.read_chunks_now(chunk(1, first), last, &mut chunks) {
+            continue;
+        }
+        for (at, part) in (first..=last).enumerate() {
+            let read =
+                storage.read(chunk(1, part)).await.unwrap().expect("it returned that there are all chunks");
+            assert!(chunks.get(at).is_none_or(|chunk| *chunk == Some(read.payload())), "chunk {part}");
+        }
+        assert!(
+            chunks.iter().skip((last - first + 1) as usize).all(Option::is_none),
+            "there are too many chunks"
+        );
+    }
+}
+
 /// Checks that damaged bytes count as an absent record (clause 14).
 pub async fn damaged_bytes_are_absent<H: Harness>(harness: &H) {
     let storage = open(harness).await;
