@@ -17,9 +17,10 @@ storage_contract!(small_memory, || MemoryStorage::builder().max_bytes(16 * 1024 
 storage_contract!(boxed_memory, || BoxStorage::new(MemoryStorage::new()));
 storage_contract!(custom, MapStorage::default);
 storage_contract!(boxed_custom, || BoxStorage::new(MapStorage::default()));
-storage_contract!(sqlite, Sqlite::new(false));
-storage_contract!(sqlite_in_task, Sqlite::new(true));
-storage_contract!(boxed_sqlite, Boxed(Sqlite::new(false)));
+storage_contract!(sqlite, Sqlite::new(None));
+storage_contract!(sqlite_in_task, Sqlite::new(Some(true)));
+storage_contract!(sqlite_on_threads, Sqlite::new(Some(false)));
+storage_contract!(boxed_sqlite, Boxed(Sqlite::new(None)));
 storage_contract!(sqlite_in_memory, InMemory);
 storage_contract!(directory, Directory::new(|builder| builder));
 storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded(true).threads(1)));
@@ -43,12 +44,12 @@ impl Harness for Memory {
 /// Opens SQLite files, all in one folder.
 struct Sqlite {
     folder: tempfile::TempDir,
-    in_task: bool,
+    read_in_task: Option<bool>,
 }
 
 impl Sqlite {
-    fn new(in_task: bool) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), in_task }
+    fn new(read_in_task: Option<bool>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), read_in_task }
     }
 }
 
@@ -56,7 +57,7 @@ impl Harness for Sqlite {
     type Storage = SqliteStorage;
 
     async fn open(&self, name: &str) -> Result<SqliteStorage> {
-        SqliteStorage::builder(self.folder.path().join(name)).read_in_task(self.in_task).open().await
+        SqliteStorage::builder(self.folder.path().join(name)).read_in_task(self.read_in_task).open().await
     }
 
     async fn open_bounded(&self, max_bytes: u64) -> Option<SqliteStorage> {

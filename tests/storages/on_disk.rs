@@ -42,15 +42,16 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Returns the command that runs one of the ignored tests in a process of its own.
+pub fn command(test: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env("CACHE_PATH", path);
+    command
+}
+
 /// Starts one of the ignored tests in a process whose standard output can be read.
 pub fn start(test: &str, path: &Path, number: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env("CACHE_PATH", path)
-        .env("CACHE_NUMBER", number.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+    command(test, path).env("CACHE_NUMBER", number.to_string()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 const ENTRIES: u8 = 8;

@@ -10,12 +10,17 @@ use tokio::sync::oneshot;
 use super::location::Location;
 use super::open::OpenOptions;
 use super::recovery::Recovery;
+use super::stall_budget::StallBudget;
 use super::storage::SqliteStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
 
 /// The most connections that read. Each has a thread and a page cache of its own, and more of them than cores only cost memory.
 const MAX_READERS: usize = 64;
+
+/// The most connections that read in tasks. A runtime has a worker for each core, but even a worker that does nothing except
+/// serving hits reads for less than half of its time, and each connection has a page cache of its own.
+const MAX_IN_TASK_READERS: usize = 16;
 
 /// The smallest bound. An entry takes at most half of it, which must hold at least a small response and its row.
 const MIN_BYTES: i64 = 4096;
@@ -45,7 +50,8 @@ pub struct SqliteStorageBuilder {
     pragmas: Vec<(String, String)>,
     connection: Option<Connection>,
     readers: usize,
-    read_in_task: bool,
+    /// `None` as long as reads are fast.
+    read_in_task: Option<bool>,
     max_bytes: u64,
     recovery: Recovery,
     clock: Clock,
@@ -61,7 +67,7 @@ impl SqliteStorageBuilder {
             pragmas: Vec::new(),
             connection: None,
             readers: 2,
-            read_in_task: false,
+            read_in_task: None,
             max_bytes: 1 << 30,
             recovery: Recovery::default(),
             clock: Clock::system(),
@@ -135,13 +141,17 @@ impl SqliteStorageBuilder {
 
     /// Sets whether reads run in the calling task.
     ///
-    /// They use as many further connections as there are [readers](SqliteStorageBuilder::readers), but at least one. If all
-    /// of these are in use, a thread reads. Each read takes much less time than on a thread, but a slow disk then stalls a
-    /// worker of the runtime for 10 ms or more.
+    /// A read in the task takes about a tenth of the time of one on a thread, but a slow disk stalls a worker of the runtime.
+    /// With `true`, every read runs in the task, even if each stalls a worker for 10 ms or more. With `false`, every read runs
+    /// on a thread. With `None`, reads run in the task while they are fast. The [module](super#where-reads-run) describes when
+    /// a worker may stall then.
     ///
-    /// Default: false.
-    pub fn read_in_task(mut self, read_in_task: bool) -> Self {
-        self.read_in_task = read_in_task;
+    /// Reads in the task use further connections, one for each core, at most 16. If all of them are in use, a thread reads.
+    ///
+    /// Default: `None`, in the task while reads are fast. With 0 [readers](SqliteStorageBuilder::readers), `None` is the same
+    /// as `false`.
+    pub fn read_in_task(mut self, read_in_task: impl Into<Option<bool>>) -> Self {
+        self.read_in_task = read_in_task.into();
         self
     }
 
@@ -222,13 +232,19 @@ impl SqliteStorageBuilder {
             pragmas: self.pragmas,
             recovery: self.recovery,
             readers,
-            in_task_readers: if self.read_in_task { readers.max(1) } else { 0 },
+            in_task_readers: match self.read_in_task {
+                Some(false) => 0,
+                // Without readers, one connection is wanted.
+                None if readers == 0 => 0,
+                _ => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_IN_TASK_READERS),
+            },
         };
         let opened = match self.connection {
             Some(connection) => options.adopt(connection)?,
             None => options.open()?,
         };
-        SqliteStorage::new(opened, busy_timeout, max_bytes, self.clock)
+        let stall_budget = self.read_in_task.is_none().then(StallBudget::new);
+        SqliteStorage::new(opened, stall_budget, busy_timeout, max_bytes, self.clock)
     }
 }
 

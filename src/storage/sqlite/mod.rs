@@ -144,6 +144,7 @@ mod readers;
 mod recovery;
 mod reopen;
 mod schema;
+mod stall_budget;
 mod storage;
 mod tables;
 mod vacuum;

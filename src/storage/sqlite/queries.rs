@@ -8,11 +8,14 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::tables::ROW_OVERHEAD;
 use crate::storage::key::{Key, Kind};
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
 
-const READ: &str = "SELECT r.stamp, r.until, c.value FROM records r JOIN contents c ON c.id = r.content
+/// The value of a record above the size is not read, since only the branch that applies is evaluated.
+const READ: &str = "SELECT r.stamp, r.until, CASE WHEN r.size <= ?5 THEN c.value END, r.size
+    FROM records r JOIN contents c ON c.id = r.content
     WHERE r.entry = ?1 AND r.kind = ?2 AND r.slot = ?3 AND r.part = ?4";
 
 const KEYS: &str = "SELECT entry, kind, slot, part FROM records
@@ -34,10 +37,23 @@ const BEFORE_ALL: &[u8] = &[];
 
 /// Returns the record at a key, unless it is absent or damaged.
 pub(super) fn read(connection: &Connection, key: Key) -> rusqlite::Result<Option<Record>> {
+    Ok(read_up_to(connection, key, usize::MAX)?.flatten())
+}
+
+/// Returns the record at a key as [`read`] does, or `None` if its bytes are longer than `max_len`.
+pub(super) fn read_up_to(
+    connection: &Connection,
+    key: Key,
+    max_len: usize,
+) -> rusqlite::Result<Option<Option<Record>>> {
+    let max_size = i64::try_from((max_len as u64).saturating_add(ROW_OVERHEAD)).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(READ)?;
     let found =
-        statement.query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| Ok(record(row)));
-    Ok(found.optional()?.flatten())
+        statement.query_row(params![key.entry, key.kind as u8, key.slot, key.part, max_size], |row| {
+            let is_longer = row.get_ref(3)?.as_i64().is_ok_and(|size| size > max_size);
+            Ok(if is_longer { None } else { Some(record(row)) })
+        });
+    Ok(found.optional()?.unwrap_or(Some(None)))
 }
 
 /// Returns the keys after this one, in order, at most `limit` of them.

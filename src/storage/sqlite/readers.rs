@@ -4,18 +4,27 @@
 //!
 //! - The threads end when the readers are closed or dropped.
 //! - A query is not run if its caller no longer waits for it.
+//! - A task waits neither for a connection nor for a lock of the database.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::{closed, is_busy, map_error, retry_while_busy};
+use super::queries;
 use super::reopen::{FileCheck, Reopener, Role};
+use super::stall_budget::{STALL, Site, StallBudget};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::key::Key;
+use crate::storage::record::Record;
+
+/// The most bytes of a record that is read in the task, unless all are. Copying a longer one stalls the worker for long even if
+/// its pages are in memory, and little of its time would be saved.
+const MAX_LEN_IN_TASK: usize = 256 << 10;
 
 type Query = Box<dyn FnOnce(Result<&Connection>) + Send>;
 
@@ -26,6 +35,8 @@ pub(super) struct Readers {
     /// One queue for all threads, so that no query waits behind a slow one. `None` ends the thread that takes it.
     queue: Sender<Option<Query>>,
     in_task: Vec<InTaskReader>,
+    /// `None` if every read runs in the task, however slow the disk is.
+    stall_budget: Option<Arc<StallBudget>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     has_threads: bool,
     busy_timeout: Duration,
@@ -40,10 +51,11 @@ struct Reader {
 
 impl Readers {
     /// Starts a thread for each connection in `threads`, and keeps those in `in_task` for
-    /// [`query_in_task`](Readers::query_in_task).
+    /// [`read_in_task`](Readers::read_in_task).
     pub(super) fn start(
         threads: Vec<Connection>,
         in_task: Vec<Connection>,
+        stall_budget: Option<StallBudget>,
         busy_timeout: Duration,
         reopener: &Arc<Reopener>,
     ) -> Result<Self> {
@@ -71,7 +83,8 @@ impl Readers {
         let in_task = in_task.into_iter().map(reader(Duration::ZERO));
         let in_task = in_task.map(|reader| Arc::new(Mutex::new(Some(reader)))).collect();
         let has_threads = !threads.is_empty();
-        Ok(Self { queue, in_task, threads: Mutex::new(threads), has_threads, busy_timeout })
+        let stall_budget = stall_budget.map(Arc::new);
+        Ok(Self { queue, in_task, stall_budget, threads: Mutex::new(threads), has_threads, busy_timeout })
     }
 
     pub(super) fn has_threads(&self) -> bool {
@@ -120,41 +133,80 @@ impl Readers {
         answer.await.map_err(|_| closed())?
     }
 
-    /// Runs a query in this task.
+    /// Returns the query that reads a record on a thread.
     ///
-    /// Returns `None` if no connection is free, the database is busy, or a connection must be opened anew first.
-    pub(super) fn query_in_task<T>(
+    /// It tells the [`StallBudget`] how long it takes.
+    pub(super) fn read_query(
         &self,
-        query: impl Fn(&Connection) -> rusqlite::Result<T>,
-    ) -> Option<Result<T>> {
-        // `try_lock`, since a task must not wait for the query of another one.
+        key: Key,
+    ) -> impl Fn(&Connection) -> rusqlite::Result<Option<Record>> + Send + 'static {
+        let stall_budget = self.stall_budget.clone();
+        move |connection| {
+            let begun = Instant::now();
+            let found = queries::read(connection, key)?;
+            let is_short = found.as_ref().is_none_or(|record| record.weight() <= MAX_LEN_IN_TASK);
+            if let Some(stall_budget) = stall_budget.as_deref().filter(|_| is_short) {
+                stall_budget.observe(Site::Thread, begun.elapsed());
+            }
+            Ok(found)
+        }
+    }
+
+    /// Reads a record in this task.
+    ///
+    /// Returns `None` if a thread must read it: while the disk is slow, if the record is long, no connection is free, the
+    /// database is busy, or a connection must be opened anew first.
+    pub(super) fn read_in_task(&self, key: Key) -> Option<Result<Option<Record>>> {
+        if self.in_task.is_empty() {
+            return None;
+        }
+        let begun = Instant::now();
+        let Some(stall_budget) = &self.stall_budget else {
+            return self.try_read_in_task(key, usize::MAX, begun);
+        };
+        if stall_budget.site() == Site::Thread {
+            return None;
+        }
+        let found = self.try_read_in_task(key, MAX_LEN_IN_TASK, begun);
+        let took = begun.elapsed();
+        // If a thread has to repeat it, only one of the two is a read.
+        if found.is_some() || took >= STALL {
+            stall_budget.observe(Site::Task, took);
+        }
+        found
+    }
+
+    fn try_read_in_task(&self, key: Key, max_len: usize, now: Instant) -> Option<Result<Option<Record>>> {
+        // The first free connection, so that no more page caches are filled than tasks read at the same time. `try_lock`,
+        // since a task must not wait for the query of another one.
         let (slot, mut guard) = self.in_task.iter().find_map(|slot| match slot.try_lock() {
             Ok(guard) => Some((slot, guard)),
             Err(TryLockError::Poisoned(poisoned)) => Some((slot, poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         })?;
         let reader = guard.as_mut()?;
-        if !reader.is_current() {
+        if !reader.is_current(now) {
             reopen_on_thread(slot, guard);
             return None;
         }
-        match query(&reader.connection) {
+        match queries::read_up_to(&reader.connection, key, max_len) {
             // A thread runs it again, and waits.
             Err(error) if is_busy(&error) => None,
-            result => Some(result.map_err(map_error)),
+            Err(error) => Some(Err(map_error(error))),
+            Ok(found) => found.map(Ok),
         }
     }
 }
 
 impl Reader {
     /// Returns whether the file is still at its path. Makes at most one system call.
-    fn is_current(&mut self) -> bool {
-        self.reopener.is_recent(&self.file_check) || self.reopener.is_unchanged(&mut self.file_check)
+    fn is_current(&mut self, now: Instant) -> bool {
+        self.reopener.is_recent(&self.file_check, now) || self.reopener.is_unchanged(&mut self.file_check)
     }
 
     /// Returns the connection, opened anew if its file was replaced.
     fn current_connection(&mut self) -> Result<&Connection> {
-        if !self.reopener.is_recent(&self.file_check) {
+        if !self.reopener.is_recent(&self.file_check, Instant::now()) {
             self.reopener.reopen_if_replaced(&mut self.connection, &mut self.file_check, self.role)?;
         }
         Ok(&self.connection)

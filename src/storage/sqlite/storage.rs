@@ -16,6 +16,7 @@ use super::open::Opened;
 use super::operation::{Condition, Operation};
 use super::readers::Readers;
 use super::reopen::Reopener;
+use super::stall_budget::StallBudget;
 use super::tables::{EncodedRecord, ROW_OVERHEAD};
 use super::writer::{Writer, too_large};
 use super::{queries, vacuum, wal};
@@ -154,12 +155,24 @@ impl SqliteStorage {
         self.inner.writer.close(merge, move || close_readers.into_iter().for_each(|close| close())).await
     }
 
-    pub(super) fn new(opened: Opened, busy_timeout: Duration, max_bytes: i64, clock: Clock) -> Result<Self> {
+    pub(super) fn new(
+        opened: Opened,
+        stall_budget: Option<StallBudget>,
+        busy_timeout: Duration,
+        max_bytes: i64,
+        clock: Clock,
+    ) -> Result<Self> {
         let (recency, holds) = (Arc::new(Recency::new(clock)), Arc::default());
         let reopener = Arc::new(Reopener::new(opened.options, opened.path));
         let readers = match opened.readers.is_empty() && opened.in_task_readers.is_empty() {
             true => None,
-            false => Some(Readers::start(opened.readers, opened.in_task_readers, busy_timeout, &reopener)?),
+            false => Some(Readers::start(
+                opened.readers,
+                opened.in_task_readers,
+                stall_budget,
+                busy_timeout,
+                &reopener,
+            )?),
         };
         let max_record_len = (max_bytes.unsigned_abs() / 2).saturating_sub(ROW_OVERHEAD).min(MAX_RECORD_LEN);
         let inner = Inner {
@@ -272,7 +285,10 @@ impl Storage for SqliteStorage {
         if let Some(found) = self.read_now(key) {
             return found;
         }
-        let found = self.inner.query(move |connection| queries::read(connection, key)).await;
+        let found = match &self.inner.readers {
+            Some(readers) => self.inner.query(readers.read_query(key)).await,
+            None => self.inner.query(move |connection| queries::read(connection, key)).await,
+        };
         self.inner.touch(key, &found);
         found
     }
@@ -280,7 +296,7 @@ impl Storage for SqliteStorage {
     fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
         let readers = self.inner.readers.as_ref()?;
         let generation = self.inner.writer.generation();
-        let found = readers.query_in_task(|connection| queries::read(connection, key))?;
+        let found = readers.read_in_task(key)?;
         let found = self.inner.report_damage(generation, found);
         self.inner.touch(key, &found);
         Some(found)

@@ -16,6 +16,7 @@ mod read_only;
 mod recovery;
 mod replaced;
 mod sharing;
+mod slow_disk;
 mod upkeep;
 
 use std::collections::BTreeMap;

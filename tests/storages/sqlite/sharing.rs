@@ -125,7 +125,7 @@ async fn dropped_futures_leave_storage_usable() {
 async fn read_in_task_sees_other_handles() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
-    let storage = SqliteStorage::open(&path).await.unwrap();
+    let storage = SqliteStorage::builder(&path).read_in_task(false).open().await.unwrap();
     assert!(storage.read_now(head(1)).is_none());
     let in_task = SqliteStorage::builder(&path).read_in_task(true).open().await.unwrap();
     assert!(in_task.read_now(head(1)).unwrap().unwrap().is_none());
