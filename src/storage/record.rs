@@ -283,6 +283,32 @@ impl Record {
         out.freeze()
     }
 
+    /// Returns the header and the payload, which together are the record's [bytes](Record::to_bytes).
+    ///
+    /// A storage that writes them one after the other copies the payload once less.
+    #[cfg(feature = "redis")]
+    pub(crate) fn to_parts(&self) -> ([u8; HEADER], Bytes) {
+        let payload = self.payload();
+        let time = self.retain_until.as_millis().to_be_bytes();
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&self.shared.stamp.0);
+        checksum.update(&time);
+        checksum.update(&payload);
+        let mut header = [VERSION; HEADER];
+        header[1..5].copy_from_slice(&checksum.finalize().to_be_bytes());
+        header[5..5 + Stamp::LEN].copy_from_slice(&self.shared.stamp.0);
+        header[5 + Stamp::LEN..].copy_from_slice(&time);
+        (header, payload)
+    }
+
+    /// Returns whether the payload is these bytes.
+    ///
+    /// Returns false for a record that was created from its decoded form.
+    #[cfg(any(feature = "redis", feature = "mongodb", feature = "dynamodb"))]
+    pub(super) fn has_payload(&self, bytes: &[u8]) -> bool {
+        self.shared.payload.as_ref().is_some_and(|payload| payload == bytes)
+    }
+
     /// Reads a record from its bytes, without copying the payload.
     ///
     /// # Errors

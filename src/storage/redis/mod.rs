@@ -130,6 +130,7 @@
 //! [`UNLINK`]: https://redis.io/docs/latest/commands/unlink/
 
 mod builder;
+mod commands;
 mod connections;
 mod error;
 mod naming;

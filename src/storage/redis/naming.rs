@@ -37,8 +37,8 @@ impl Naming {
 
     /// Returns the name of a record, `<cache_name>:{<entry>}:<kind>[:<slot>[:<part>]]`.
     pub(super) fn name(&self, key: Key) -> String {
-        // The longest name takes 90 bytes after the prefix, and is allocated once.
-        let mut name = String::with_capacity(self.prefix.len() + 90);
+        // The name is allocated once.
+        let mut name = String::with_capacity(self.max_name_len());
         name.push_str(&self.prefix);
         name.push('{');
         // Writing to a `String` never fails.
@@ -46,6 +46,12 @@ impl Naming {
         name.push_str("}:");
         RECORD.push(&mut name, key);
         name
+    }
+
+    /// Returns the length that no name exceeds.
+    pub(super) fn max_name_len(&self) -> usize {
+        // The longest name takes 90 bytes after the prefix.
+        self.prefix.len() + 90
     }
 
     /// Parses a name of this cache. Returns `None` for any other name.

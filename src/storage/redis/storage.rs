@@ -8,16 +8,18 @@ use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::builder::RedisStorageBuilder;
+use super::commands::{Commands, PooledCommand};
 use super::connections::{CommandKind, Connections};
 use super::error::unexpected_answer;
 use super::naming::Naming;
 use super::scan::Scan;
 use super::scripts;
 use super::server::RedisServer;
-use super::value::{self, Expiry, TIME_LEN, encode_time};
+use super::value::{self, EncodedValue, Expiry, TIME_LEN, encode_time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
+use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
 use crate::storage::remote::INLINE_LEN;
 use crate::time::{Clock, Timestamp};
@@ -59,6 +61,8 @@ struct Inner {
     naming: Naming,
     is_cluster: bool,
     clock: Clock,
+    recent: RecentRecords,
+    commands: Commands,
 }
 
 impl RedisStorage {
@@ -130,7 +134,8 @@ impl RedisStorage {
         is_cluster: bool,
         clock: Clock,
     ) -> Self {
-        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, clock }) }
+        let (recent, commands) = (RecentRecords::new(), Commands::default());
+        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, clock, recent, commands }) }
     }
 }
 
@@ -149,9 +154,12 @@ impl Inner {
         }
     }
 
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
-        match self.run(cmd("GET").arg(self.naming.name(key)), CommandKind::READ).await {
-            Ok(Value::BulkString(value)) => Ok(value::decode(value)),
+    /// Reads a record, and remembers it if `recent` is given.
+    async fn read(&self, key: Key, recent: Option<&RecentRecords>) -> Result<Option<Record>> {
+        let mut command = Cmd::with_capacity(2, "GET".len() + self.naming.max_name_len());
+        command.arg("GET").arg(self.naming.name(key));
+        match self.run(&command, CommandKind::READ).await {
+            Ok(Value::BulkString(value)) => Ok(value::decode(key, value, recent)),
             Ok(_) => Ok(None),
             // The key holds a value that is no string, so another program has written it.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
@@ -203,15 +211,26 @@ impl Inner {
         self.sum(keys, CommandKind::WRITE_ONCE, |group| self.with_keys(cmd("UNLINK"), group)).await
     }
 
+    /// Returns the command that sets a value, which must not be past.
+    fn set(&self, name: &str, value: &EncodedValue, expiry: Expiry) -> PooledCommand<'_> {
+        let mut command = self.commands.take(name.len() + value.len());
+        command.arg("SET").arg(name).arg(value);
+        if let Expiry::In(millis) = expiry {
+            command.arg("PX").arg(millis);
+        }
+        command
+    }
+
     /// Writes a record if the key does not exist.
-    async fn write_if_absent(&self, name: &str, record: &Record, value: &[u8]) -> Result<bool> {
+    async fn write_if_absent(&self, name: &str, record: &Record, value: &EncodedValue) -> Result<bool> {
         let expiry = self.expiry(record.retain_until());
         // `SET` refuses an expiry of 0. The script deletes such a record instead.
         if expiry == Expiry::Past {
             return Ok(false);
         }
-        let answer = self.run(set(name, value, expiry).arg("NX"), CommandKind::WRITE).await?;
-        Ok(answer == Value::Okay)
+        let mut command = self.set(name, value, expiry);
+        command.arg("NX");
+        Ok(self.run(&command, CommandKind::WRITE).await? == Value::Okay)
     }
 
     /// Writes a record if the value at the key has a certain stamp.
@@ -222,11 +241,11 @@ impl Inner {
         name: &str,
         seen: Option<Stamp>,
         record: &Record,
-        value: &[u8],
+        value: &EncodedValue,
     ) -> Result<bool> {
         let seen = seen.map(Stamp::to_bytes);
-        let mut command = cmd("EVAL");
-        command.arg(scripts::WRITE_IF).arg(1).arg(name);
+        let mut command = self.commands.take(scripts::WRITE_IF.len() + name.len() + value.len());
+        command.arg("EVAL").arg(scripts::WRITE_IF).arg(1).arg(name);
         command.arg(seen.as_ref().map_or(&[][..], |stamp| &stamp[..])).arg(&record.stamp().to_bytes()[..]);
         command.arg(self.expiry(record.retain_until()).to_argument()).arg(value);
         Ok(self.count(&command, CommandKind::WRITE).await? == 1)
@@ -237,19 +256,10 @@ impl Inner {
     }
 }
 
-fn set(name: &str, value: &[u8], expiry: Expiry) -> Cmd {
-    let mut command = cmd("SET");
-    command.arg(name).arg(value);
-    if let Expiry::In(millis) = expiry {
-        command.arg("PX").arg(millis);
-    }
-    command
-}
-
 /// Encodes a record, unless it is too long.
-fn encode(record: &Record) -> Result<bytes::Bytes> {
-    let value = value::encode(record);
-    if value.len() - TIME_LEN > MAX_RECORD_LEN {
+fn encode(record: &Record) -> Result<EncodedValue> {
+    let value = EncodedValue::of(record);
+    if value.record_len() > MAX_RECORD_LEN {
         return Err(Error::new(
             ErrorKind::TooLarge,
             "the record is longer than the 16 MiB that a record in redis may be",
@@ -262,7 +272,7 @@ fn encode(record: &Record) -> Result<bytes::Bytes> {
 // memory also holds the data of others, and `close`, since the server has taken every write that has returned.
 impl Storage for RedisStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
-        self.inner.read(key).await
+        self.inner.read(key, Some(&self.inner.recent)).await
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
@@ -276,11 +286,13 @@ impl Storage for RedisStorage {
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         let value = encode(&record)?;
         let name = self.inner.naming.name(key);
-        let command = match self.inner.expiry(record.retain_until()) {
-            Expiry::Past => cmd("UNLINK").arg(name).take(),
-            expiry => set(&name, &value, expiry),
-        };
-        self.inner.run(&command, CommandKind::WRITE).await.map(drop)
+        match self.inner.expiry(record.retain_until()) {
+            Expiry::Past => self.inner.run(cmd("UNLINK").arg(name), CommandKind::WRITE).await.map(drop),
+            expiry => {
+                let command = self.inner.set(&name, &value, expiry);
+                self.inner.run(&command, CommandKind::WRITE).await.map(drop)
+            }
+        }
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
@@ -303,7 +315,7 @@ impl Storage for RedisStorage {
             _ => return Ok(false),
         };
         let stamp = value::raw_stamp(&there);
-        if value::decode(there).is_some() {
+        if value::decode(key, there, None).is_some() {
             return Ok(false);
         }
         self.inner.write_if_stamp(&name, stamp, &record, &value).await
@@ -327,7 +339,7 @@ impl Storage for RedisStorage {
             let mut command = cmd("EVAL");
             command.arg(scripts::RETAIN).arg(group.len());
             let mut command = self.inner.with_keys(command, group);
-            command.arg(operator).arg(encode_time(time)).arg(&expiry);
+            command.arg(operator).arg(&encode_time(time)[..]).arg(&expiry);
             command
         };
         self.inner.sum(keys, CommandKind::WRITE, command).await
@@ -354,7 +366,7 @@ impl Storage for RedisStorage {
             }
             // The script compares again, since the time may have been moved meanwhile.
             let mut command = cmd("EVAL");
-            command.arg(scripts::EXPIRE).arg(1).arg(name).arg(encode_time(now));
+            command.arg(scripts::EXPIRE).arg(1).arg(name).arg(&encode_time(now)[..]);
             inner.count(&command, CommandKind::WRITE_ONCE).await
         };
         let keys = inner.scan().keys();
@@ -379,7 +391,8 @@ impl Storage for RedisStorage {
             .try_filter(|key| std::future::ready(key.kind.is_listed()))
             .map(move |key| async move {
                 let key = key?;
-                Ok(inner.read(key).await?.map(|record| (key, record)))
+                // Not remembered: a listing would replace the records that are read often.
+                Ok(inner.read(key, None).await?.map(|record| (key, record)))
             })
             .buffer_unordered(MAX_IN_FLIGHT)
             // Absent records were deleted or have expired since they were listed.

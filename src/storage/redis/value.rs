@@ -6,9 +6,14 @@
 //! - A value that is damaged, or is not a record, is decoded as `None`.
 //! - The server's expiry is never before the record's time.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::io::Write;
 
-use crate::storage::record::{Record, Stamp};
+use bytes::Bytes;
+use deadpool_redis::redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
+
+use crate::storage::key::Key;
+use crate::storage::recent_records::RecentRecords;
+use crate::storage::record::{HEADER, Record, Stamp};
 use crate::time::Timestamp;
 
 /// The length of the time at the beginning of a value.
@@ -21,23 +26,23 @@ pub(super) const TIME_LEN: usize = 20;
 /// expires in Redis.
 const MAX_EXPIRY: u64 = 8 * 365 * 24 * 3600 * 1000;
 
-/// Encodes a time as digits.
-pub(super) fn encode_time(time: Timestamp) -> String {
-    format!("{:0TIME_LEN$}", time.as_millis())
-}
+/// A time as digits.
+pub(super) type TimeDigits = [u8; TIME_LEN];
 
-/// Encodes a record.
-pub(super) fn encode(record: &Record) -> Bytes {
-    let bytes = record.to_bytes();
-    let mut value = BytesMut::with_capacity(TIME_LEN + bytes.len());
-    value.put_slice(encode_time(record.retain_until()).as_bytes());
-    value.put_slice(&bytes);
-    value.freeze()
+/// Encodes a time as digits.
+pub(super) fn encode_time(time: Timestamp) -> TimeDigits {
+    let mut digits = [b'0'; TIME_LEN];
+    let mut rest = time.as_millis();
+    for digit in digits.iter_mut().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+    }
+    digits
 }
 
 /// Decodes the time at the beginning of a value. Returns `None` for anything but digits.
 pub(super) fn decode_time(value: &[u8]) -> Option<Timestamp> {
-    let digits = value.get(..TIME_LEN)?;
+    let digits = value.first_chunk::<TIME_LEN>()?;
     // `parse` would also accept a sign.
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -45,11 +50,53 @@ pub(super) fn decode_time(value: &[u8]) -> Option<Timestamp> {
     std::str::from_utf8(digits).ok()?.parse().ok().map(Timestamp::from_millis)
 }
 
-/// Decodes a record. Returns `None` for a value that is damaged or not a record.
-pub(super) fn decode(value: Vec<u8>) -> Option<Record> {
-    let value = Bytes::from(value);
+/// The value of a record, in the pieces of which it consists.
+///
+/// As an argument it is written into the command at once, so that a long payload is not joined with the rest before.
+pub(super) struct EncodedValue {
+    time: TimeDigits,
+    header: [u8; HEADER],
+    payload: Bytes,
+}
+
+impl EncodedValue {
+    pub(super) fn of(record: &Record) -> Self {
+        let (header, payload) = record.to_parts();
+        Self { time: encode_time(record.retain_until()), header, payload }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        TIME_LEN + self.record_len()
+    }
+
+    /// Returns the length without the digits of the time.
+    pub(super) fn record_len(&self) -> usize {
+        HEADER + self.payload.len()
+    }
+}
+
+impl ToRedisArgs for EncodedValue {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut argument = out.writer_for_next_arg();
+        for piece in [&self.time[..], &self.header, &self.payload] {
+            // Writing to a command never fails.
+            let _ = argument.write_all(piece);
+        }
+    }
+}
+
+impl ToSingleRedisArg for EncodedValue {}
+
+/// Decodes the record at a key. Returns `None` for a value that is damaged or not a record.
+///
+/// With `recent` the record is remembered, so that it is decoded once while it is read often.
+pub(super) fn decode(key: Key, value: Vec<u8>, recent: Option<&RecentRecords>) -> Option<Record> {
     let time = decode_time(&value)?;
-    match Record::from_bytes(value.slice(TIME_LEN..)) {
+    let record = match recent {
+        Some(recent) => recent.read(key, value, TIME_LEN),
+        None => Record::from_bytes(Bytes::from(value).slice(TIME_LEN..)),
+    };
+    match record {
         Ok(record) => Some(record.with_retain_until(time)),
         Err(error) => {
             tracing::debug!(%error, "a value in redis is damaged or not a record, and counts as absent");
@@ -99,26 +146,41 @@ impl Expiry {
 
 #[cfg(test)]
 mod tests {
+    use deadpool_redis::redis::{Arg, Cmd};
+
     use super::*;
+
+    fn encode(record: &Record) -> Vec<u8> {
+        let mut command = Cmd::new();
+        command.arg(EncodedValue::of(record));
+        let Some(Arg::Simple(value)) = command.args_iter().next() else { panic!("no argument") };
+        value.to_vec()
+    }
+
+    fn decode(value: Vec<u8>) -> Option<Record> {
+        super::decode(Key::head([1; 16]), value, None)
+    }
 
     #[test]
     fn record_roundtrips_with_moved_time() {
         for time in [Timestamp::EPOCH, Timestamp::from_millis(1_795_000_000_123), Timestamp::NEVER] {
             let record = Record::new("payload", time);
-            let mut value = encode(&record).to_vec();
+            let mut value = encode(&record);
+            assert_eq!(value.len(), EncodedValue::of(&record).len());
+            assert_eq!(value[TIME_LEN..], record.to_bytes());
             let read = decode(value.clone()).unwrap();
             assert_eq!(
                 (read.payload(), read.stamp(), read.retain_until()),
                 ("payload".into(), record.stamp(), time)
             );
-            value[..TIME_LEN].copy_from_slice(encode_time(Timestamp::from_millis(7)).as_bytes());
+            value[..TIME_LEN].copy_from_slice(&encode_time(Timestamp::from_millis(7)));
             assert_eq!(decode(value).unwrap().retain_until(), Timestamp::from_millis(7));
         }
     }
 
     #[test]
     fn damaged_value_is_not_a_record() {
-        let good = encode(&Record::new("payload", Timestamp::NEVER)).to_vec();
+        let good = encode(&Record::new("payload", Timestamp::NEVER));
         for len in 0..good.len() {
             assert!(decode(good[..len].to_vec()).is_none());
         }
