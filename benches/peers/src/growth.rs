@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Ready;
-use std::hash::RandomState;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use http::{Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::Full;
 use peers::origin::{Ask, read};
 use peers::peers::ours;
@@ -27,10 +27,13 @@ use tower_response_cache::storage::sqlite::rusqlite::Connection;
 use tower_response_cache::storage::{Key, MemoryStorage, RedisStorage, SqliteStorage, Storage};
 use tower_response_cache::{Cache, CacheLayer, EntryFilter};
 
-/// The numbers of entries. Redis gets at most a million, because its server shares the memory.
+/// The numbers of entries.
 const ENTRIES: [usize; 3] = [1_000, 100_000, 10_000_000];
 const QUICK: [usize; 3] = [10, 100, 1_000];
-const MAX_REDIS: usize = 1_000_000;
+/// The most entries on Redis and of the lower bound, so that they fit into memory beside the rest.
+const MAX_SMALL: usize = 1_000_000;
+/// As many entries are made in memory before they are written to a storage.
+const SLICE: usize = 500_000;
 /// The storages hold everything.
 const UNBOUNDED: u64 = 1 << 40;
 /// As many entries of a listing are read.
@@ -39,8 +42,10 @@ const LISTED: usize = 100_000;
 const AT_ONCE: usize = 512;
 /// A short body, so that ten million of them fit into memory.
 const BODY: &[u8] = b"12345678";
-/// What a raw driver stores for each key, about as long as a record.
+/// What a raw driver stores for each key, about as long as a record in a file or on a server.
 const VALUE: [u8; 256] = [7; 256];
+/// The response's only field besides those that a cache adds.
+const FIELD: &str = "max-age=31536000";
 
 fn url(number: usize) -> String {
     format!("http://example.com/{number}")
@@ -60,7 +65,7 @@ impl Service<Ask> for Short {
     }
 
     fn call(&mut self, _: Ask) -> Self::Future {
-        let response = Response::builder().header(header::CACHE_CONTROL, "max-age=31536000");
+        let response = Response::builder().header(header::CACHE_CONTROL, FIELD);
         std::future::ready(Ok(response.body(Full::new(Bytes::from_static(BODY))).unwrap()))
     }
 }
@@ -81,18 +86,63 @@ impl<S: Storage> Work for Hits<S> {
 
 /// A map of this many URLs. Looking one up makes its text, as a hit does.
 #[derive(Clone)]
-struct Map(Arc<HashMap<Box<str>, Arc<[u8]>, RandomState>>);
+struct Map(Arc<HashMap<Box<str>, u64>>);
 
 impl Map {
     fn new(entries: usize) -> Self {
-        Self(Arc::new((0..entries).map(|number| (url(number).into(), Arc::from(VALUE))).collect()))
+        Self(Arc::new((0..entries).map(|number| (url(number).into(), number as u64)).collect()))
     }
 }
 
 impl Work for Map {
     async fn once(&mut self, _: usize) {
-        let value = Arc::clone(&self.0[url(fastrand::usize(..self.0.len())).as_str()]);
-        assert_eq!(value.iter().step_by(64).map(|byte| usize::from(*byte)).sum::<usize>(), 28);
+        let number = fastrand::usize(..self.0.len());
+        assert_eq!(self.0[url(number).as_str()], number as u64);
+    }
+}
+
+/// The least that a cache in memory does: it looks up a map, and clones the fields and the body.
+#[derive(Clone)]
+struct Responses(Arc<HashMap<Box<str>, Arc<(HeaderMap, Bytes)>>>);
+
+impl Responses {
+    fn new(entries: usize) -> Self {
+        let response = |number: usize| {
+            let mut fields = HeaderMap::new();
+            // Values of their own, as they come from a connection.
+            let value = |text: String| HeaderValue::try_from(text).unwrap();
+            fields.insert(header::CACHE_CONTROL, value(FIELD.to_owned()));
+            fields.insert(header::CONTENT_LENGTH, value(BODY.len().to_string()));
+            fields.insert(header::DATE, value(format!("Thu, 01 Jan 2026 00:00:{:02} GMT", number % 60)));
+            fields.insert(header::AGE, value("0".to_owned()));
+            Arc::new((fields, Bytes::copy_from_slice(BODY)))
+        };
+        Self(Arc::new((0..entries).map(|number| (url(number).into(), response(number))).collect()))
+    }
+}
+
+impl Service<Ask> for Responses {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Ask) -> Self::Future {
+        let stored = &self.0[request.uri().to_string().as_str()];
+        let mut response = Response::new(Full::new(stored.1.clone()));
+        *response.headers_mut() = stored.0.clone();
+        response.headers_mut().insert(header::AGE, HeaderValue::from(42));
+        std::future::ready(Ok(response))
+    }
+}
+
+impl Work for Responses {
+    async fn once(&mut self, _: usize) {
+        let number = fastrand::usize(..self.0.len());
+        assert_eq!(read(self, &url(number)).await, BODY.len());
     }
 }
 
@@ -174,14 +224,15 @@ impl Work for RawRedis {
     }
 }
 
-/// Stores this many responses through a layer.
-async fn fill(entries: usize) -> CacheLayer<MemoryStorage> {
+/// Stores the responses for these URLs in memory, through a layer.
+async fn fill(numbers: Range<usize>) -> CacheLayer<MemoryStorage> {
     let layer = ours(MemoryStorage::builder().max_bytes(UNBOUNDED).build());
     let workers: Vec<_> = (0..2)
         .map(|worker| {
             let mut service = layer.layer(Short);
+            let numbers = numbers.clone().skip(worker).step_by(2);
             tokio::spawn(async move {
-                for number in (worker..entries).step_by(2) {
+                for number in numbers {
                     read(&mut service, &url(number)).await;
                 }
             })
@@ -194,18 +245,23 @@ async fn fill(entries: usize) -> CacheLayer<MemoryStorage> {
     layer
 }
 
-/// Writes every record of one storage to another, in the order of their keys.
+/// Stores this many responses in a storage.
 ///
-/// They are the records that a layer writes, for the key of a URL is the same in every storage.
-async fn copy<S: Storage>(from: &MemoryStorage, to: &S) {
-    let mut keys: Vec<Key> = from.keys().try_collect().await.unwrap();
-    keys.sort_unstable_by_key(|key| key.to_bytes());
-    let writes = stream::iter(keys).for_each_concurrent(AT_ONCE, |key| async move {
-        if let Some(record) = from.read(key).await.unwrap() {
-            to.write(key, record).await.unwrap();
-        }
-    });
-    writes.await;
+/// The records are those that a layer writes to a storage in memory, since the key of a URL is the same in every storage. In
+/// the order of their keys they are written several times faster than misses would be.
+async fn fill_storage<S: Storage>(storage: &S, entries: usize) {
+    for start in (0..entries).step_by(SLICE) {
+        let layer = fill(start..entries.min(start + SLICE)).await;
+        let from = layer.storage();
+        let mut keys: Vec<Key> = from.keys().try_collect().await.unwrap();
+        keys.sort_unstable_by_key(|key| key.to_bytes());
+        let writes = stream::iter(keys).for_each_concurrent(AT_ONCE, |key| async move {
+            if let Some(record) = from.read(key).await.unwrap() {
+                storage.write(key, record).await.unwrap();
+            }
+        });
+        writes.await;
+    }
 }
 
 /// The layers over one kind of storage in three sizes, and what they are compared with.
@@ -218,40 +274,8 @@ struct Kind<S: Storage> {
     entry_bytes: u64,
 }
 
-impl<S: Storage> Kind<S> {
-    async fn measure(&self, plan: Plan, hits: &mut Table, listings: &mut Table) {
-        let ours: Vec<_> = self
-            .layers
-            .iter()
-            .map(|(entries, layer)| {
-                Candidate::new(self.name, Hits { service: layer.layer(Short), entries: *entries })
-            })
-            .collect();
-        for (name, candidates) in [(self.name, &ours), (self.raw_name, &self.raw)] {
-            // Each is read once before, so that its pages are in memory.
-            compare(Plan { rounds: 1, ..plan }, 1, candidates).await;
-            let seconds = compare(plan, 1, candidates).await;
-            push(hits, name, &self.layers, &seconds);
-        }
-        let mut seconds = Vec::new();
-        let mut first = Vec::new();
-        for (_, layer) in &self.layers {
-            let mut rounds = (Vec::new(), Vec::new());
-            for _ in 0..plan.rounds {
-                let (to_first, each) = listing(layer).await;
-                rounds.0.push(to_first);
-                rounds.1.push(each);
-            }
-            first.push(median(rounds.0));
-            seconds.push(median(rounds.1));
-        }
-        push(listings, &format!("{}, each entry", self.name), &self.layers, &seconds);
-        push(listings, &format!("{}, until the first entry", self.name), &self.layers, &first);
-    }
-}
-
-fn push<S: Storage>(table: &mut Table, name: &str, layers: &[(usize, CacheLayer<S>)], seconds: &[f64]) {
-    for ((entries, _), time) in layers.iter().zip(seconds) {
+fn push(table: &mut Table, name: &str, entries: &[usize], seconds: &[f64]) {
+    for (entries, time) in entries.iter().zip(seconds) {
         // A storage may have fewer entries than its column says.
         let column = table.rows.iter().find(|(row, _)| row == name).map_or(0, |(_, cells)| cells.len());
         let number = format!("{entries} entries");
@@ -293,101 +317,129 @@ fn file_bytes(path: &Path) -> u64 {
     (pragma("page_count") * pragma("page_size")) as u64
 }
 
-/// Waits for a line on the standard input, so that a person can make the machine quiet before times are measured.
-fn pause(waits: bool, what: &str) {
-    println!("{what} is filled");
-    if waits {
-        let _ = std::io::stdin().read_line(&mut String::new());
-    }
+/// The tables of one run.
+pub struct Growth {
+    plan: Plan,
+    waits: bool,
+    hits: Table,
+    listings: Table,
+    sizes: Table,
 }
 
-pub async fn tables(is_quick: bool, most: usize, waits: bool) -> Vec<Table> {
-    let plan = Plan::new(is_quick, 150);
-    let sizes = if is_quick { QUICK } else { ENTRIES }.map(|entries| entries.min(most));
-    let mut columns: Vec<_> = sizes.iter().map(|entries| format!("{entries} entries")).collect();
+pub async fn tables(is_quick: bool, most: usize, most_in_memory: usize, waits: bool) -> Vec<Table> {
+    let numbers = if is_quick { QUICK } else { ENTRIES };
+    let at_most = |most: usize| numbers.map(|entries| entries.min(most));
+    let mut columns: Vec<_> = at_most(most).iter().map(|entries| format!("{entries} entries")).collect();
     columns.push("ratio".to_owned());
-    let note = "Random URLs, one task, bodies of 8 bytes.";
-    let mut hits = Table::new("Hits by the number of entries", note, columns.clone());
-    let note = "The first 100,000 entries of a listing.";
-    let mut listings = Table::new("Listings by the number of entries", note, columns);
-    let mut sizes_of = Table::new(
-        "Size of an entry",
-        "A body of 8 bytes and two fields. Memory: of the process. SQLite: of the file. Redis: of the server.",
-        vec!["bytes".to_owned()],
-    );
+    let mut growth = Growth {
+        plan: Plan::new(is_quick, 150),
+        waits,
+        hits: Table::new("Hits", "One task.", columns.clone()),
+        listings: Table::new("Listings", "The first 100,000 entries.", columns),
+        sizes: Table::new(
+            "Size of an entry",
+            "With two header fields. Memory: of the process. SQLite: of the file. Redis: of the server.",
+            vec!["bytes".to_owned()],
+        ),
+    };
+    growth.in_memory(at_most(most.min(most_in_memory)), at_most(most.min(MAX_SMALL))).await;
+    growth.on_sqlite(at_most(most)).await;
+    if let Err(reason) = growth.on_redis(at_most(most.min(MAX_SMALL))).await {
+        println!("Redis is not measured: {reason}");
+    }
+    vec![growth.hits, growth.listings, growth.sizes]
+}
 
-    let mut memory = Vec::new();
-    let mut entry_bytes = 0;
-    for entries in sizes {
+impl Growth {
+    async fn in_memory(&mut self, sizes: [usize; 3], small: [usize; 3]) {
         let before = resident();
-        memory.push((entries, fill(entries).await));
-        entry_bytes = resident().saturating_sub(before) / entries as u64;
+        let layer = fill(0..sizes[1]).await;
+        let entry_bytes = resident().saturating_sub(before) / sizes[1] as u64;
+        let mut layers = vec![(sizes[0], fill(0..sizes[0]).await), (sizes[1], layer)];
+        layers.push((sizes[2], fill(0..sizes[2]).await));
+        let raw = sizes.map(|entries| Candidate::new("", Map::new(entries))).into();
+        let kind = Kind { name: "memory", raw_name: "a map of numbers", layers, raw, entry_bytes };
+        let lower_bound = small.map(|entries| Candidate::new("", Responses::new(entries)));
+        self.measure(kind).await;
+        compare(self.plan.once(1), 1, &lower_bound).await;
+        let seconds = compare(self.plan, 1, &lower_bound).await;
+        push(&mut self.hits, "lower bound", &small, &seconds);
     }
-    let raw = sizes.map(|entries| Candidate::new("", Map::new(entries))).into();
-    let kind =
-        Kind { name: "memory", raw_name: "a map of the standard library", layers: memory, raw, entry_bytes };
-    pause(waits, "memory");
-    kind.measure(plan, &mut hits, &mut listings).await;
-    sizes_of.push(kind.name, bytes(kind.entry_bytes));
-    let memory = kind.layers;
-    drop(kind.raw);
 
-    let folder = tempfile::tempdir().unwrap();
-    let mut layers = Vec::new();
-    let mut entry_bytes = 0;
-    for (entries, from) in &memory {
-        let path = folder.path().join(format!("ours-{entries}"));
-        let storage = SqliteStorage::builder(&path).max_bytes(UNBOUNDED).open().await.unwrap();
-        copy(from.storage(), &storage).await;
-        entry_bytes = file_bytes(&path) / *entries as u64;
-        layers.push((*entries, ours(storage)));
-    }
-    let redis_records = memory.iter().map(|(entries, layer)| (*entries, layer.storage().clone()));
-    let mut redis_records: Vec<_> = redis_records.collect();
-    drop(memory);
-    if sizes[2] > MAX_REDIS {
-        redis_records[2] = (MAX_REDIS, fill(MAX_REDIS).await.storage().clone());
-    }
-    let raw = sizes.map(|entries| {
-        Candidate::new("", RawSqlite::fill(&folder.path().join(format!("raw-{entries}")), entries))
-    });
-    let kind =
-        Kind { name: "SQLite", raw_name: "rusqlite, in the task", layers, raw: raw.into(), entry_bytes };
-    pause(waits, "SQLite");
-    kind.measure(plan, &mut hits, &mut listings).await;
-    sizes_of.push(kind.name, bytes(kind.entry_bytes));
-    drop(kind);
-    drop(folder);
-
-    let server = match Redis::start(&[]) {
-        Ok(server) => server,
-        Err(reason) => {
-            println!("Redis is not measured: {reason}");
-            return vec![hits, listings, sizes_of];
+    async fn on_sqlite(&mut self, sizes: [usize; 3]) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut layers = Vec::new();
+        let mut raw = Vec::new();
+        let mut entry_bytes = 0;
+        for entries in sizes {
+            let path = folder.path().join(format!("ours-{entries}"));
+            let storage = SqliteStorage::builder(&path).max_bytes(UNBOUNDED).open().await.unwrap();
+            fill_storage(&storage, entries).await;
+            entry_bytes = file_bytes(&path) / entries as u64;
+            layers.push((entries, ours(storage)));
+            let path = folder.path().join(format!("raw-{entries}"));
+            raw.push(Candidate::new("", RawSqlite::fill(&path, entries)));
         }
-    };
-    let used = || -> u64 {
-        let info = server.ok(&["INFO", "memory"]);
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
-    };
-    let mut layers = Vec::new();
-    let mut raw = Vec::new();
-    let mut entry_bytes = 0;
-    for (database, (entries, from)) in redis_records.iter().enumerate() {
-        let url = format!("redis://127.0.0.1:{}/{database}", server.port);
-        let storage = RedisStorage::builder(url.as_str()).connect().await.unwrap();
-        let before = used();
-        copy(from, &storage).await;
-        entry_bytes = used().saturating_sub(before) / *entries as u64;
-        layers.push((*entries, ours(storage)));
-        // In a database of its own, so that a listing does not meet its keys.
-        let url = format!("redis://127.0.0.1:{}/{}", server.port, database + sizes.len());
-        raw.push(Candidate::new("", RawRedis::fill(&url, *entries).await));
+        self.measure(Kind { name: "SQLite", raw_name: "rusqlite, in the task", layers, raw, entry_bytes })
+            .await;
     }
-    let kind = Kind { name: "Redis", raw_name: "GET, multiplexed", layers, raw, entry_bytes };
-    pause(waits, "Redis");
-    kind.measure(plan, &mut hits, &mut listings).await;
-    sizes_of.push(kind.name, bytes(kind.entry_bytes));
-    vec![hits, listings, sizes_of]
+
+    async fn on_redis(&mut self, sizes: [usize; 3]) -> Result<(), String> {
+        let server = Redis::start(&["--databases", "6"])?;
+        let used = || -> u64 {
+            let info = server.ok(&["INFO", "memory"]);
+            let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+            line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+        };
+        let mut layers = Vec::new();
+        let mut raw = Vec::new();
+        let mut entry_bytes = 0;
+        // Databases of their own, so that neither a lookup nor a listing meets other keys.
+        let mut databases = (0..).map(|number| format!("redis://127.0.0.1:{}/{number}", server.port));
+        for (entries, urls) in
+            sizes.into_iter().zip(std::iter::from_fn(|| databases.next().zip(databases.next())))
+        {
+            let storage = RedisStorage::builder(urls.0).connect().await.map_err(|error| error.to_string())?;
+            let before = used();
+            fill_storage(&storage, entries).await;
+            entry_bytes = used().saturating_sub(before) / entries as u64;
+            layers.push((entries, ours(storage)));
+            raw.push(Candidate::new("", RawRedis::fill(&urls.1, entries).await));
+        }
+        self.measure(Kind { name: "Redis", raw_name: "GET, multiplexed", layers, raw, entry_bytes }).await;
+        Ok(())
+    }
+
+    /// Measures hits and listings of one kind of storage.
+    async fn measure<S: Storage>(&mut self, kind: Kind<S>) {
+        println!("{} is filled", kind.name);
+        if self.waits {
+            // For a person, who makes the machine quiet before times are measured.
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        let hits = |(entries, layer): &(usize, CacheLayer<S>)| {
+            Candidate::new(kind.name, Hits { service: layer.layer(Short), entries: *entries })
+        };
+        let ours: Vec<_> = kind.layers.iter().map(hits).collect();
+        let entries: Vec<_> = kind.layers.iter().map(|(entries, _)| *entries).collect();
+        for (name, candidates) in [(kind.name, &ours), (kind.raw_name, &kind.raw)] {
+            // Once before, so that the pages of files are in memory.
+            compare(self.plan.once(4), 1, candidates).await;
+            push(&mut self.hits, name, &entries, &compare(self.plan, 1, candidates).await);
+        }
+        let (mut first, mut each) = (Vec::new(), Vec::new());
+        for (_, layer) in &kind.layers {
+            let mut rounds = (Vec::new(), Vec::new());
+            for _ in 0..self.plan.rounds {
+                let (to_first, time) = listing(layer).await;
+                rounds.0.push(to_first);
+                rounds.1.push(time);
+            }
+            first.push(median(rounds.0));
+            each.push(median(rounds.1));
+        }
+        push(&mut self.listings, &format!("{}, each entry", kind.name), &entries, &each);
+        push(&mut self.listings, &format!("{}, until the first entry", kind.name), &entries, &first);
+        self.sizes.push(kind.name, bytes(kind.entry_bytes));
+    }
 }

@@ -69,9 +69,12 @@ enum Other {
     Growth {
         #[command(flatten)]
         common: Common,
-        /// The most entries. Ten million take 20 GB of memory and 10 GB in the temporary directory.
+        /// The most entries. Ten million take 8 GB in the temporary directory.
         #[arg(long, default_value_t = 10_000_000)]
         most: usize,
+        /// The most entries in memory. Ten million take 18 GB.
+        #[arg(long, default_value_t = 10_000_000)]
+        most_in_memory: usize,
         /// Waits for a line of input before each measurement, so that the machine can be made quiet after filling.
         #[arg(long)]
         wait: bool,
@@ -88,8 +91,8 @@ fn main() {
         Some(Other::Load { common, pictures }) => {
             (load::tables(common.quick, pictures.as_deref()), common.markdown)
         }
-        Some(Other::Growth { common, most, wait }) => {
-            (runtime.block_on(growth::tables(common.quick, most, wait)), common.markdown)
+        Some(Other::Growth { common, most, most_in_memory, wait }) => {
+            (runtime.block_on(growth::tables(common.quick, most, most_in_memory, wait)), common.markdown)
         }
     };
     for table in &tables {

@@ -28,6 +28,11 @@ impl Plan {
         // An odd number of rounds, so that the median is one of them.
         if is_quick { Self::QUICK } else { Self { rounds: 5, time: Duration::from_millis(milliseconds) } }
     }
+
+    /// Returns a plan with one round of so many times the time.
+    pub fn once(self, times: u32) -> Self {
+        Self { rounds: 1, time: self.time * times }
+    }
 }
 
 /// Which URLs are requested.
