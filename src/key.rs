@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderName, Uri, header, request, uri::Scheme};
+use http::{HeaderName, Uri, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "content-keys")]
@@ -28,7 +28,7 @@ pub(crate) use self::content::{IgnoredFields, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED_SCHEME;
 pub(crate) use self::target::{HOST_BESIDE, NoUriReason, REWRITTEN, has_scheme, no_uri_reason, rewritten};
-use self::target::{asked_uri, host_field, split_authority};
+use self::target::{HostField, asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
 
 /// The parts of an effective URI that a request may leave out (RFC 9110 §7.1).
@@ -75,21 +75,25 @@ impl<'a> EffectiveUri<'a> {
         let with_authority = |uri: &'a Uri| Some((uri.scheme(), uri.authority()?.as_str()));
         if let Some((scheme, authority)) = with_authority(uri).or_else(|| with_authority(&parts.uri)) {
             let scheme = scheme.unwrap_or(&defaults.scheme);
-            return Self::new(scheme, without_user(authority), uri);
+            return Self::new(scheme, split_authority(without_user(authority))?, uri);
         }
         let scheme = uri.scheme().unwrap_or(&defaults.scheme);
-        if !parts.headers.contains_key(header::HOST) {
-            return Self::new(scheme, defaults.authority.as_deref()?, uri);
+        match host_field(parts) {
+            HostField::Absent => Self::new(scheme, split_authority(defaults.authority.as_deref()?)?, uri),
+            HostField::Malformed => None,
+            HostField::Valid(text, split) => {
+                let effective = Self::new(scheme, split, uri)?;
+                // Both have the same host, and the same port unless that is left out or has zeros before it.
+                let is_host_field =
+                    text.len() == effective.host.len() + effective.port_text(&mut [0; 6]).len();
+                Some(Self { is_host_field, ..effective })
+            }
         }
-        let host = host_field(parts)?;
-        let effective = Self::new(scheme, host, uri)?;
-        let is_host_field = effective.is_authority(host.as_bytes());
-        Some(Self { is_host_field, ..effective })
     }
 
     /// Returns the effective URI of an absolute URI, or `None` for any other URI.
     pub(crate) fn of_uri(uri: &'a Uri) -> Option<Self> {
-        Self::new(uri.scheme()?, without_user(uri.authority()?.as_str()), uri)
+        Self::new(uri.scheme()?, split_authority(without_user(uri.authority()?.as_str()))?, uri)
     }
 
     /// Reads the [text](EffectiveUri::to_text) of an effective URI, or returns `None` for any other text.
@@ -109,9 +113,8 @@ impl<'a> EffectiveUri<'a> {
         (of.is_text(text) && host.is_empty() == (scheme == NAMED_SCHEME)).then_some(of)
     }
 
-    /// Normalizes a URI whose authority is a host with or without a port.
-    fn new(scheme: &'a Scheme, authority: &'a str, uri: &'a Uri) -> Option<Self> {
-        let (host, port) = split_authority(authority)?;
+    /// Normalizes a URI whose authority is this host with or without a port.
+    fn new(scheme: &'a Scheme, (host, port): (&'a str, Option<u16>), uri: &'a Uri) -> Option<Self> {
         let path_and_query = Cow::Borrowed(uri.path_and_query().map_or("/", |path| path.as_str()));
         // The key holds the length of the host in 16 bits. `*` and other forms of a target name no resource.
         if host.is_empty()

@@ -34,41 +34,62 @@ impl EffectiveUri<'_> {
 
     /// Returns whether the Host field is one that a server must refuse (RFC 9112 §3.2).
     pub(crate) fn is_host_malformed(&self, parts: &request::Parts) -> bool {
-        !self.is_host_field && parts.headers.contains_key(header::HOST) && host_field(parts).is_none()
+        !self.is_host_field && matches!(host_field(parts), HostField::Malformed)
     }
 
     /// Returns whether `text` is the host and port of this URI, apart from letter case.
-    pub(super) fn is_authority(&self, text: &[u8]) -> bool {
+    fn is_authority(&self, text: &[u8]) -> bool {
         let Some((host, port)) = text.split_at_checked(self.host.len()) else { return false };
         host.eq_ignore_ascii_case(self.host.as_bytes()) && port == self.port_text(&mut [0; 6])
     }
 }
 
+/// The Host field of a request.
+pub(super) enum HostField<'a> {
+    Absent,
+    /// There are several, or it is one that a server must refuse.
+    Malformed,
+    /// Its text, and the host and port in it.
+    Valid(&'a str, (&'a str, Option<u16>)),
+}
+
 /// Returns the Host field of a request.
 ///
-/// Returns `None` if there is not exactly one valid one.
-pub(super) fn host_field(parts: &request::Parts) -> Option<&str> {
+/// It is searched and split once, since every request that names its host there passes here.
+#[inline]
+pub(super) fn host_field(parts: &request::Parts) -> HostField<'_> {
     let mut lines = parts.headers.get_all(header::HOST).iter();
-    let host = lines.next()?.to_str().ok()?;
-    let valid = lines.next().is_none() && !host.contains(['@', '/', '?', '#', ' ']);
-    let (name, _) = split_authority(host)?;
-    (valid && !name.is_empty()).then_some(host)
+    let Some(host) = lines.next() else { return HostField::Absent };
+    let Some(host) = host.to_str().ok().filter(|_| lines.next().is_none()) else {
+        return HostField::Malformed;
+    };
+    let is_valid = !host.bytes().any(|byte| matches!(byte, b'@' | b'/' | b'?' | b'#' | b' '));
+    match split_authority(host) {
+        Some((name, port)) if is_valid && !name.is_empty() => HostField::Valid(host, (name, port)),
+        _ => HostField::Malformed,
+    }
 }
 
 /// Splits an authority into host and port.
 ///
 /// Returns `None` if the port is invalid (RFC 3986 §3.2.3).
+#[inline]
 pub(super) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    // A loop over the few bytes of a port costs less than the search for a character.
+    let Some(colon) = authority.bytes().rposition(|byte| byte == b':') else {
+        return Some((authority, None));
+    };
+    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
     // An IPv6 address has colons of its own, inside brackets.
-    match authority.rsplit_once(':') {
-        Some((host, "")) => Some((host, None)),
-        Some((host, port)) if !port.ends_with(']') => {
-            // `parse` alone would accept a sign.
-            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-            Some((host, Some(port.parse().ok().filter(|_| digits)?)))
-        }
-        _ => Some((authority, None)),
+    if port.ends_with(']') {
+        return Some((authority, None));
     }
+    if port.is_empty() {
+        return Some((host, None));
+    }
+    // `parse` alone would accept a sign.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    Some((host, Some(port.parse().ok().filter(|_| digits)?)))
 }
 
 /// Why a request has no effective URI.

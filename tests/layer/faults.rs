@@ -310,26 +310,26 @@ async fn damaged_record_is_a_miss() {
     assert_eq!(cache.get(A).await.word(), "hit");
 }
 
-/// Stores a body in four chunks of four bytes.
+/// Stores a body in sixteen chunks, of which a hit reads eight in one operation.
 ///
 /// Returns the cache, its storage and the keys of the chunks.
 async fn chunked() -> (Fixture, MemoryStorage, Vec<Key>) {
     let storage = MemoryStorage::new();
     let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "0123456789abcdef"));
-    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(4));
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder.chunk_bytes(1));
     cache.get(A).await;
     cache.layer.idle().await;
     let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
     let mut chunks: Vec<Key> = keys.into_iter().filter(|key| key.kind == Kind::Chunk).collect();
     chunks.sort();
-    assert_eq!(chunks.len(), 4);
+    assert_eq!(chunks.len(), 16);
     assert_eq!(cache.get(A).await.word(), "hit");
     (cache, storage, chunks)
 }
 
 #[tokio::test]
 async fn body_with_missing_chunk_is_fetched_again() {
-    for part in 0..4 {
+    for part in 0..16 {
         let (cache, storage, chunks) = chunked().await;
         storage.delete(chunks[part]).await.unwrap();
         let answer = cache.get(A).await;
@@ -341,18 +341,21 @@ async fn body_with_missing_chunk_is_fetched_again() {
 #[tokio::test]
 async fn damaged_later_chunk_fails_body_and_discards_entry() {
     use http_body_util::BodyExt;
-    for damage in [None, Some("ab"), Some("too long")] {
+    let damages =
+        [(10, None), (10, Some("ab")), (10, Some("too long")), (2, Some("ab")), (2, Some("too long"))];
+    for (part, damage) in damages {
         let (cache, storage, chunks) = chunked().await;
         if let Some(text) = damage {
             let later = Timestamp::from_secs(4_000_000_000);
-            storage.write(chunks[2], Record::new(text, later)).await.unwrap();
+            storage.write(chunks[part], Record::new(text, later)).await.unwrap();
         }
         let mut body = cache.send(get(A)).await.into_body();
         if damage.is_none() {
-            assert!(storage.delete(chunks[2]).await.unwrap());
+            assert!(storage.delete(chunks[part]).await.unwrap());
         }
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "0123");
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "4567");
+        for before in "0123456789abcdef".bytes().take(part) {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), vec![before]);
+        }
         assert!(
             body.frame().await.unwrap().is_err(),
             "the body must not end early or continue with another body"
@@ -363,6 +366,17 @@ async fn damaged_later_chunk_fails_body_and_discards_entry() {
         assert_eq!((again.word(), &again.body[..]), ("miss", &b"0123456789abcdef"[..]));
         assert_eq!(cache.get(A).await.word(), "hit");
     }
+}
+
+#[tokio::test]
+async fn reader_keeps_chunks_that_it_has_read() {
+    let (cache, storage, chunks) = chunked().await;
+    let body = cache.send(get(A)).await.into_body();
+    for chunk in &chunks[..8] {
+        assert!(storage.delete(*chunk).await.unwrap());
+    }
+    let body = http_body_util::BodyExt::collect(body).await.unwrap();
+    assert_eq!(body.to_bytes(), "0123456789abcdef");
 }
 
 #[tokio::test]
