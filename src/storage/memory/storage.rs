@@ -153,9 +153,13 @@ impl MemoryStorage {
     /// Returns the identifier and the shard of an entry.
     fn find(&self, key: Key) -> (EntryId, &Shard) {
         let hash = self.0.hasher.hash_one(u128::from_ne_bytes(key.entry));
+        (EntryId { hash, entry: key.entry }, &self.0.shards[self.shard_of(hash)])
+    }
+
+    /// Returns the shard of an entry with a hash.
+    fn shard_of(&self, hash: u64) -> usize {
         // Other bits than those that the index and the trial use, which would otherwise be alike within a shard.
-        let shard = (hash >> 32) as usize % self.0.shards.len();
-        (EntryId { hash, entry: key.entry }, &self.0.shards[shard])
+        (hash >> 32) as usize % self.0.shards.len()
     }
 
     /// Reads a record, and records the use.
@@ -244,35 +248,35 @@ impl MemoryStorage {
         };
         let now = self.0.clock.load(Ordering::Relaxed);
         // A few entries in each of some shards, which costs fewer locks than one in each; more shards if these are empty.
-        let some = shards.len().min(EVICTION_SAMPLE / 2);
+        // Entries are spread over the shards at random, so that a few shards represent all.
+        let some = shards.len().min(EVICTION_SAMPLE / 4);
         let first = self.random() as usize;
-        let mut worst: Option<(u64, EntryId, u64, usize)> = None;
+        let mut worst: Option<((u64, usize), usize)> = None;
         for step in 0..shards.len() {
             if step >= some && sample == EVICTION_SAMPLE && worst.is_some() {
                 break;
             }
             let shard = first.wrapping_add(step) % shards.len();
+            // Only the shard of `own` has to look for it.
+            let own = Some(own).filter(|own| self.shard_of(own.hash) == shard);
             let found = shards[shard].read().worst(policy, now, own, spared, sample / some, || self.random());
-            if let Some((score, id, sequence)) = found
-                && worst.is_none_or(|worst| score > worst.0)
+            if let Some(found) = found
+                && worst.is_none_or(|(worst, _)| found.0 > worst.0)
             {
-                worst = Some((score, id, sequence, shard));
+                worst = Some((found, shard));
             }
         }
-        let Some((_, id, sequence, shard)) = worst else { return false };
+        let Some((found, shard)) = worst else { return false };
         let evicted_records = {
             let mut table = shards[shard].write();
-            // Another task may have removed it since the lock was released, which made room as well.
-            if table.get(&id).is_none_or(|entry| entry.sequence != sequence) {
-                return true;
-            }
-            let removed = table.remove(&id);
+            let removed = table.remove_worst(policy, now, own, spared, found);
             // Under the lock, because a writer that creates the entry again counts it from zero.
             if let Some(removed) = &removed {
                 self.0.listed.fetch_sub(removed.listed(), Ordering::Relaxed);
             }
             removed
         };
+        // If another task has used or removed the entry since the lock was released, the caller tries again.
         if let Some(evicted_records) = evicted_records {
             let weight = evicted_records.weight();
             // Dropped before its room is given to others, so that the memory stays within the bound.

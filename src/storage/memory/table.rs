@@ -110,52 +110,58 @@ impl Table {
         Some(entry.records)
     }
 
-    /// Returns the entry of a sample to evict first.
-    ///
-    /// The result is its score, its identifier and its sequence number.
+    /// Returns the entry of a sample to evict first, by its score and its index among the marks.
     ///
     /// Never returns `own`, nor an entry that `spared` holds. Looks at every entry if there are no more than `sample`.
     /// Returns `None` if there is no such entry in the sample; if all of it is spared, a larger sample may find one.
+    ///
+    /// Without `spared`, only marks are read.
     pub(super) fn worst(
         &self,
         policy: EvictionPolicy,
         now: u64,
-        own: &EntryId,
+        own: Option<&EntryId>,
         spared: Option<&Holds>,
         sample: usize,
         mut random: impl FnMut() -> u64,
-    ) -> Option<(u64, EntryId, u64)> {
+    ) -> Option<(u64, usize)> {
         let len = self.live.len();
         let all = len <= EVICTION_SAMPLE.max(sample);
-        let is_spared = |at: usize| {
-            let entry = |position: &u32| self.at(*position).map(|entry| entry.id.entry);
-            spared.is_some_and(|spared| {
-                self.live.get(at).and_then(entry).is_some_and(|entry| spared.has_entry(&entry))
-            })
-        };
-        let mut worst: Option<(u64, usize)> = None;
-        let mut second = None;
-        for look in 0..if all { len } else { sample } {
-            let at = if all { look } else { (random() % len as u64) as usize };
-            let Some((last_use, uses)) = self.marks.get(at).map(UseMark::read) else { continue };
-            if is_spared(at) {
-                continue;
-            }
-            let found = (policy.score(now.saturating_sub(last_use), uses), at);
-            match worst {
-                // A random sample may hit the same entry twice.
-                Some((_, known)) if known == at => {}
-                Some((score, _)) if found.0 <= score => second = second.max(Some(found)),
-                _ => second = worst.replace(found),
-            }
-        }
-        // If the worst is `own`, the second is returned, or a neighbour of the worst: wherever there are two entries, one of
-        // them can be evicted.
-        let neighbour = worst.map(|(score, at)| (score, (at + 1) % len));
-        [worst, second, neighbour].into_iter().flatten().find_map(|(score, at)| {
-            let entry = self.at(*self.live.get(at)?)?;
-            (entry.id != *own && !is_spared(at)).then_some((score, entry.id, entry.sequence))
-        })
+        let own = own.and_then(|own| self.get(own)).map(|entry| entry.live_index as usize);
+        let candidates = (0..if all { len } else { sample }).map(|look| match all {
+            true => look,
+            false => (random() % len as u64) as usize,
+        });
+        let candidates = candidates.filter(|at| Some(*at) != own && !self.is_spared(*at, spared));
+        candidates.filter_map(|at| Some((self.score(policy, now, at)?, at))).max_by_key(|(score, _)| *score)
+    }
+
+    /// Removes the entry at an index among the marks, if it is still to be evicted.
+    ///
+    /// It is not if another entry is there, or if it was used since [`worst`](Self::worst) has returned its `score`.
+    pub(super) fn remove_worst(
+        &mut self,
+        policy: EvictionPolicy,
+        now: u64,
+        own: &EntryId,
+        spared: Option<&Holds>,
+        (score, at): (u64, usize),
+    ) -> Option<EntryRecords> {
+        let id = self.at(*self.live.get(at)?)?.id;
+        let is_worst = self.score(policy, now, at).is_some_and(|now| now >= score);
+        if id == *own || !is_worst || self.is_spared(at, spared) { None } else { self.remove(&id) }
+    }
+
+    /// Returns the score of the entry at an index among the marks. The highest is evicted first.
+    fn score(&self, policy: EvictionPolicy, now: u64, at: usize) -> Option<u64> {
+        let (last_use, uses) = self.marks.get(at)?.read();
+        Some(policy.score(now.saturating_sub(last_use), uses))
+    }
+
+    fn is_spared(&self, at: usize, spared: Option<&Holds>) -> bool {
+        let Some(spared) = spared else { return false };
+        let entry = self.live.get(at).and_then(|position| self.at(*position));
+        entry.is_some_and(|entry| spared.has_entry(&entry.id.entry))
     }
 
     /// Returns the records of all entries, for the caller to drop outside the lock.
