@@ -129,6 +129,7 @@
 //! [`SCAN`]: https://redis.io/docs/latest/commands/scan/
 //! [`UNLINK`]: https://redis.io/docs/latest/commands/unlink/
 
+mod batches;
 mod builder;
 mod commands;
 mod connections;
