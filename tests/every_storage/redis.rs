@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use libtest_mimic::{Failed, Trial};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tower_response_cache::storage::redis::deadpool_redis::{Config, PoolConfig, Runtime};
@@ -33,6 +34,8 @@ trials![
     cluster_node_is_refused_with_advice,
     blocked_writes_do_not_block_reads,
     delete_expired_costs_no_command,
+    reads_do_not_wait_for_unpolled_reads,
+    reads_sent_together_survive_closed_connection,
 ];
 
 fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
@@ -275,6 +278,52 @@ async fn blocked_writes_do_not_block_reads() {
     let read = tokio::time::timeout(Duration::from_secs(5), storage.read(key)).await;
     assert!(read.expect("a read waits for abandoned writes").unwrap().is_some());
     redis.ok(&["CLIENT", "UNPAUSE"]);
+}
+
+/// As many reads at once as are sent in several batches.
+const READS: u8 = 100;
+
+async fn store_numbers(storage: &RedisStorage) {
+    for number in 0..READS {
+        let record = Record::new(vec![number; 1000], Timestamp::NEVER);
+        storage.write(Key::head([number; 16]), record).await.unwrap();
+    }
+}
+
+async fn read_numbers(storage: &RedisStorage) {
+    let reads = join_all((0..READS).map(|number| storage.read(Key::head([number; 16]))));
+    let records = tokio::time::timeout(Duration::from_secs(60), reads).await.expect("no read waits forever");
+    for (number, record) in records.into_iter().enumerate() {
+        assert_eq!(record.unwrap().unwrap().payload(), vec![number as u8; 1000], "record {number}");
+    }
+}
+
+async fn reads_do_not_wait_for_unpolled_reads() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    store_numbers(&storage).await;
+    let mut held: Vec<_> = (0..READS).map(|number| Box::pin(storage.read(Key::head([number; 16])))).collect();
+    for read in &mut held {
+        let _ = futures_util::poll!(read);
+    }
+    read_numbers(&storage).await;
+    // Dropped reads leave nothing behind that later ones wait for.
+    held.truncate(usize::from(READS / 2));
+    read_numbers(&storage).await;
+    for (number, read) in held.into_iter().enumerate() {
+        assert_eq!(read.await.unwrap().unwrap().payload(), vec![number as u8; 1000]);
+    }
+}
+
+async fn reads_sent_together_survive_closed_connection() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    store_numbers(&storage).await;
+    for _ in 0..3 {
+        read_numbers(&storage).await;
+        redis.ok(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    read_numbers(&storage).await;
 }
 
 async fn delete_expired_costs_no_command() {

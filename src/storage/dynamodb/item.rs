@@ -65,11 +65,13 @@ pub(super) fn encode(naming: &Naming, key: Key, record: &Record) -> Result<Item>
 }
 
 /// Returns the record in an item, or `None` if the item is not a record.
-pub(super) fn decode(mut item: Item) -> Option<Record> {
+///
+/// `read` reads it from its bytes.
+pub(super) fn decode(mut item: Item, read: impl FnOnce(Vec<u8>) -> Result<Record>) -> Option<Record> {
     let record = match (item.remove(VALUE), item.get(UNTIL)) {
         (Some(AttributeValue::B(value)), Some(AttributeValue::N(until))) => {
             let until = until.parse().ok().map(Timestamp::from_millis);
-            let record = Record::from_bytes(value.into_inner()).ok();
+            let record = read(value.into_inner()).ok();
             until.zip(record).map(|(until, record)| record.with_retain_until(until))
         }
         _ => None,
@@ -86,6 +88,10 @@ pub(super) fn decode(mut item: Item) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decode(item: Item) -> Option<Record> {
+        super::decode(item, Record::from_bytes)
+    }
 
     fn naming() -> Naming {
         Naming::new("app".into(), "entry".into(), "record".into(), "expires".into()).unwrap()

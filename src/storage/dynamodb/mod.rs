@@ -30,6 +30,8 @@
 //!   records, and never the chunks of bodies.
 //! - **Bounded connections.** At most 128 requests of a storage run at a time, each on a connection of its own.
 //!   Others wait.
+//! - **Bounded memory.** The storage itself keeps at most 8 MiB: up to 512 heads and variants of at most 16 KiB
+//!   that were read most recently. If DynamoDB returns the same bytes again, they are not decoded again.
 //! - **Bounded waiting.** A request, including its retries, takes at most the
 //!   [`response_timeout`](DynamoDbStorageBuilder::response_timeout). Throttled requests are repeated within
 //!   it, with growing delays. The unprocessed items of a batch are requested again, until eight requests in a

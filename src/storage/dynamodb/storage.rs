@@ -22,6 +22,7 @@ use super::table::Table;
 use crate::error::Result;
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::{Key, Kind};
+use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
 
@@ -61,6 +62,7 @@ const MAX_CONCURRENT_BATCHES: usize = 4;
 #[derive(Clone)]
 pub struct DynamoDbStorage {
     table: Arc<Table>,
+    recent: Arc<RecentRecords>,
 }
 
 impl DynamoDbStorage {
@@ -98,7 +100,7 @@ impl DynamoDbStorage {
     }
 
     pub(super) fn new(table: Table) -> Self {
-        Self { table: Arc::new(table) }
+        Self { table: Arc::new(table), recent: Arc::new(RecentRecords::new()) }
     }
 
     /// Reads a record. A missing chunk is looked for a second time, with strong consistency.
@@ -110,7 +112,7 @@ impl DynamoDbStorage {
         if item.is_none() && !consistent && key.kind == Kind::Chunk {
             item = self.get_item(key, true).await?;
         }
-        Ok(item.and_then(item::decode))
+        Ok(item.and_then(|item| item::decode(item, |bytes| self.recent.read(key, bytes, 0))))
     }
 
     async fn get_item(&self, key: Key, consistent: bool) -> Result<Option<Item>> {
@@ -275,7 +277,7 @@ impl Storage for DynamoDbStorage {
             PutOutcome::Refused(Some(present)) => present,
         };
         let stamp = present.get(STAMP).cloned();
-        match item::decode(present) {
+        match item::decode(present, Record::from_bytes) {
             // The same stamp: the driver repeated this very write after a lost answer.
             Some(present) => return Ok(present.stamp() == record.stamp()),
             None if seen.is_some() => return Ok(false),
@@ -324,7 +326,7 @@ impl Storage for DynamoDbStorage {
     }
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
-        let read = |item: Item| self.table.naming.read(&item).zip(item::decode(item));
+        let read = |item: Item| self.table.naming.read(&item).zip(item::decode(item, Record::from_bytes));
         let items = self.table.items(Selection::ListedItems);
         items.try_filter_map(move |item| std::future::ready(Ok(read(item))))
     }

@@ -10,6 +10,7 @@
 use ::mongodb::bson::spec::BinarySubtype;
 use ::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 
+use crate::error::Result;
 use crate::storage::contract::Retain;
 use crate::storage::key::{Key, Kind};
 use crate::storage::record::{Record, Stamp};
@@ -72,7 +73,9 @@ pub(super) fn key(document: &Document) -> Option<Key> {
 }
 
 /// Returns the record in a document, or `None` if the document is not a record.
-pub(super) fn decode(mut document: Document) -> Option<Record> {
+///
+/// `read` reads it from its bytes.
+pub(super) fn decode(mut document: Document, read: impl FnOnce(Vec<u8>) -> Result<Record>) -> Option<Record> {
     let until = document.get_str("until").ok()?;
     // `parse` would accept a sign and fewer digits, which do not sort as times do.
     if until.len() != 20 || !until.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -84,7 +87,7 @@ pub(super) fn decode(mut document: Document) -> Option<Record> {
         _ => return None,
     };
     let Bson::Binary(value) = document.remove("value")? else { return None };
-    match Record::from_bytes(value.bytes) {
+    match read(value.bytes) {
         // `write_if` compares the field `stamp`, and the cache the stamp within the bytes. Where they differ,
         // the document was put together from two records.
         Ok(record) if record.stamp().to_bytes()[..] == own_stamp[..] => Some(record.with_retain_until(until)),
@@ -130,6 +133,10 @@ pub(super) fn expired_filter(now: Timestamp) -> Document {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decode(document: Document) -> Option<Record> {
+        super::decode(document, Record::from_bytes)
+    }
 
     fn encoded(record: &Record) -> Document {
         encode(Key::head([7; 16]), record, record.to_bytes().to_vec())

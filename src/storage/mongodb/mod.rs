@@ -28,6 +28,8 @@
 //!   does not take back what was read. With any other write concern they use `local`, so that they see what
 //!   was written before.
 //! - **Exact times.** Retention times are exact to the millisecond. A record without an expiry is never dropped.
+//! - **Bounded memory.** The storage itself keeps at most 8 MiB: up to 512 heads and variants of at most 16 KiB
+//!   that were read most recently. If the server returns the same bytes again, they are not decoded again.
 //! - **Bounded waiting.** No operation takes longer than the
 //!   [`response_timeout`](MongoDbStorageBuilder::response_timeout), whichever part of the connection or the
 //!   server hangs. A server that comes back is used again; the storage does not have to be reopened.

@@ -16,6 +16,7 @@ use super::server::MongoDbServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
+use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
 use crate::storage::remote::INLINE_LEN;
 use crate::time::Timestamp;
@@ -57,6 +58,7 @@ const MAX_ATTEMPTS: usize = 4;
 #[derive(Clone)]
 pub struct MongoDbStorage {
     connection: Arc<Connection>,
+    recent: Arc<RecentRecords>,
 }
 
 impl MongoDbStorage {
@@ -89,7 +91,7 @@ impl MongoDbStorage {
     }
 
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection: Arc::new(connection) }
+        Self { connection: Arc::new(connection), recent: Arc::new(RecentRecords::new()) }
     }
 
     async fn find(&self, key: Key) -> Result<Option<Document>> {
@@ -124,7 +126,7 @@ impl MongoDbStorage {
             }
             let Some(present) = self.find(key).await? else { continue };
             let unchanged = document::unchanged_filter(&present);
-            if let Some(present) = document::decode(present) {
+            if let Some(present) = document::decode(present, Record::from_bytes) {
                 // The same stamp: the driver repeated the insert after a lost answer.
                 return Ok(present.stamp() == record.stamp());
             }
@@ -198,7 +200,8 @@ fn encode(key: Key, record: &Record) -> Result<Document> {
 // write has arrived when it returns.
 impl Storage for MongoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
-        Ok(self.find(key).await?.and_then(document::decode))
+        let found = self.find(key).await?;
+        Ok(found.and_then(|document| document::decode(document, |bytes| self.recent.read(key, bytes, 0))))
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
@@ -311,7 +314,7 @@ impl Storage for MongoDbStorage {
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
         self.pages(listed_filter(), doc! {}, RECORDS_PER_PAGE).try_filter_map(|document| {
-            let value = document::key(&document).zip(document::decode(document));
+            let value = document::key(&document).zip(document::decode(document, Record::from_bytes));
             std::future::ready(Ok(value))
         })
     }

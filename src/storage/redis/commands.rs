@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! - A command that is taken is empty.
-//! - The buffers that wait for their next use have at most [`MAX_POOLED`] times [`MAX_POOLED_LEN`] bytes.
+//! - The buffers that wait for their next use have at most [`MAX_POOLED`] times twice [`MAX_POOLED_LEN`] bytes, since a buffer
+//!   that is too short for its next use may double.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};

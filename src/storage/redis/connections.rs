@@ -19,7 +19,9 @@ use deadpool_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
 use deadpool_redis::redis::cluster::{ClusterClient, ClusterConfig};
 use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::sentinel::SentinelClient;
-use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value, cmd};
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisResult, Value, cmd,
+};
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 
 use super::error::{is_broken, is_demoted, map_error, no_connection, no_runtime};
@@ -27,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long a command must have waited for its drop to make the connection suspect. The cache's deadline of an operation is
 /// 500 ms. A command that is dropped much earlier was cancelled for a reason of its own.
-const STALLED_AFTER: Duration = Duration::from_millis(200);
+pub(super) const STALLED_AFTER: Duration = Duration::from_millis(200);
 /// The least time between two searches for the master. A failover takes seconds, in which every write fails.
 const REDISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 /// How many connect timeouts a checkout may take. The pool tests the connection that it has, then connects to a sentinel and
@@ -49,13 +51,31 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    async fn run(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Server(connection) => connection.send_packed_command(command).await,
-            Self::Cluster(connection) => connection.req_packed_command(command).await,
-        }?
-        .extract_error()
+    async fn run(&mut self, request: Request<'_>) -> RedisResult<Value> {
+        match (self, request) {
+            (Self::Server(connection), Request::Command(command)) => {
+                connection.send_packed_command(command).await?.extract_error()
+            }
+            (Self::Cluster(connection), Request::Command(command)) => {
+                connection.req_packed_command(command).await?.extract_error()
+            }
+            // Boxed by the driver, so that they do not make the future of a single command larger.
+            (Self::Server(connection), Request::Pipeline(commands)) => {
+                connection.req_packed_commands(commands, 0, commands.len()).await.map(Value::Array)
+            }
+            (Self::Cluster(connection), Request::Pipeline(commands)) => {
+                connection.req_packed_commands(commands, 0, commands.len()).await.map(Value::Array)
+            }
+        }
     }
+}
+
+/// What is sent to the server at once.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    Command(&'a Cmd),
+    /// Commands whose answers, or errors, are returned as an array.
+    Pipeline(&'a Pipeline),
 }
 
 /// The server to connect to. There is one for each storage, so its size does not matter.
@@ -131,7 +151,12 @@ impl Manager for Connector {
         if pooled.epoch < self.master_epoch.load(Ordering::SeqCst) {
             return Err(RecycleError::message("the connection may lead to a demoted master"));
         }
-        match tokio::time::timeout(self.connect_timeout, pooled.connection.run(&cmd("PING"))).await {
+        match tokio::time::timeout(
+            self.connect_timeout,
+            pooled.connection.run(Request::Command(&cmd("PING"))),
+        )
+        .await
+        {
             Ok(answer) => answer.map(drop).map_err(RecycleError::Backend),
             Err(_) => Err(RecycleError::message("the connection does not answer")),
         }
@@ -211,13 +236,13 @@ impl Connections {
         Self { pool, count, connect_timeout, response_timeout, master_epoch, state, next }
     }
 
-    /// Sends a command and returns its answer.
-    pub(super) async fn run(self: &Arc<Self>, command: &Cmd, kind: CommandKind) -> Result<Value> {
+    /// Sends a request and returns its answer.
+    pub(super) async fn run(self: &Arc<Self>, request: Request<'_>, kind: CommandKind) -> Result<Value> {
         let mut is_retryable = kind.is_retryable;
         loop {
             let (generation, mut connection) = self.get().await?;
             let stall = StallGuard::new(self, generation, &connection);
-            let result = connection.run(command).await;
+            let result = connection.run(request).await;
             stall.disarm();
             let error = match result {
                 Ok(value) => return Ok(value),

@@ -8,6 +8,8 @@
 //! - **Round trips.** A read, a write and a deletion are one command each. A hit of up to 32 KiB takes one round trip. A further
 //!   variant takes two, and a longer body one more. [`write_if`](super::Storage::write_if) takes one command if the key is empty
 //!   or a stamp is given, and at most four otherwise.
+//! - **Few packets.** If many tasks read at the same time, their commands are sent together, up to 32 at once. Chunks of bodies are
+//!   sent by themselves.
 //! - **Atomicity.** [`write_if`](super::Storage::write_if) compares on the server, so it is atomic among all clients.
 //! - **No blocking.** All tasks share a few connections, on which a command never waits for another client's answer. Listing
 //!   and clearing proceed in pages ([`SCAN`], [`UNLINK`]), so they do not block the server, and only touch this cache's keys.
@@ -43,6 +45,9 @@
 //!
 //! [`connect`](RedisStorage::connect) reports a `volatile-*` policy by an event, if the user may ask for it (`+info`). It does
 //! not ask a cluster.
+//!
+//! The storage itself keeps at most 8 MiB: up to 512 heads and variants of at most 16 KiB that were read most recently. If the
+//! server returns the same bytes again, they are not decoded again.
 //!
 //! ## Expired records
 //!
@@ -129,6 +134,7 @@
 //! [`SCAN`]: https://redis.io/docs/latest/commands/scan/
 //! [`UNLINK`]: https://redis.io/docs/latest/commands/unlink/
 
+mod batches;
 mod builder;
 mod commands;
 mod connections;

@@ -15,7 +15,7 @@ use deadpool_redis::redis::{Cmd, RedisResult, Value, cmd, from_redis_value};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::connections::{CommandKind, Connection, Connections};
+use super::connections::{CommandKind, Connection, Connections, Request};
 use super::error::{map_error, unexpected_answer};
 use super::naming::Naming;
 use crate::error::Result;
@@ -92,7 +92,7 @@ impl<'a> Scan<'a> {
         let mut command = cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(self.naming.pattern()).arg("COUNT").arg(PAGE_LEN);
         let answer = match node {
-            None => self.connections.run(&command, CommandKind::READ).await?,
+            None => self.connections.run(Request::Command(&command), CommandKind::READ).await?,
             Some((host, port)) => {
                 let node = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
                 self.route(command, RoutingInfo::SingleNode(node)).await?

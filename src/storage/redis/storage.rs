@@ -7,9 +7,10 @@ use deadpool_redis::redis::{Cmd, Value, cmd};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::batches::Batches;
 use super::builder::RedisStorageBuilder;
 use super::commands::{Commands, PooledCommand};
-use super::connections::{CommandKind, Connections};
+use super::connections::{CommandKind, Connections, Request};
 use super::error::unexpected_answer;
 use super::naming::Naming;
 use super::scan::Scan;
@@ -18,7 +19,7 @@ use super::server::RedisServer;
 use super::value::{self, EncodedValue, Expiry, TIME_LEN, encode_time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
-use crate::storage::key::Key;
+use crate::storage::key::{Key, Kind};
 use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
 use crate::storage::remote::INLINE_LEN;
@@ -63,6 +64,8 @@ struct Inner {
     clock: Clock,
     recent: RecentRecords,
     commands: Commands,
+    /// `None` for a cluster, whose driver would split a batch by node.
+    batches: Option<Arc<Batches>>,
 }
 
 impl RedisStorage {
@@ -135,7 +138,9 @@ impl RedisStorage {
         clock: Clock,
     ) -> Self {
         let (recent, commands) = (RecentRecords::new(), Commands::default());
-        Self { inner: Arc::new(Inner { reads, writes, naming, is_cluster, clock, recent, commands }) }
+        let batches = (!is_cluster).then(|| Batches::new(Arc::clone(&reads)));
+        let inner = Inner { reads, writes, naming, is_cluster, clock, recent, commands, batches };
+        Self { inner: Arc::new(inner) }
     }
 }
 
@@ -143,7 +148,7 @@ impl Inner {
     async fn run(&self, command: &Cmd, kind: CommandKind) -> Result<Value> {
         let connections = if kind.writes { &self.writes } else { &self.reads };
         // Boxed, since the driver's futures are large, and the cache's futures contain this one several times.
-        Box::pin(connections.run(command, kind)).await
+        Box::pin(connections.run(Request::Command(command), kind)).await
     }
 
     /// Runs a command that answers with a count.
@@ -156,9 +161,17 @@ impl Inner {
 
     /// Reads a record, and remembers it if `recent` is given.
     async fn read(&self, key: Key, recent: Option<&RecentRecords>) -> Result<Option<Record>> {
-        let mut command = Cmd::with_capacity(2, "GET".len() + self.naming.max_name_len());
-        command.arg("GET").arg(self.naming.name(key));
-        match self.run(&command, CommandKind::READ).await {
+        let command = || {
+            let mut command = Cmd::with_capacity(2, "GET".len() + self.naming.max_name_len());
+            command.arg("GET").arg(self.naming.name(key));
+            command
+        };
+        let answer = match &self.batches {
+            // A chunk is long: with others, it would be answered late.
+            Some(batches) if key.kind != Kind::Chunk => batches.read(command).await,
+            _ => self.run(&command(), CommandKind::READ).await,
+        };
+        match answer {
             Ok(Value::BulkString(value)) => Ok(value::decode(key, value, recent)),
             Ok(_) => Ok(None),
             // The key holds a value that is no string, so another program has written it.
