@@ -161,6 +161,7 @@
 //! | [Observing](observe) | every metric, span and event |
 //! | [Conformance](_documentation::conformance) | each demand of RFC 9111, with its function and test |
 //! | [Attacks](_documentation::attacks) | attacks that were tried, and the defences |
+//! | [Performance](_documentation::performance) | speed next to other caches and raw drivers, and costs at scale |
 //! | [Migrating](_documentation::migrating) | from aiohttp-client-cache, requests-cache or http-cache |
 //! | [Counterparts](_documentation::counterparts) | each setting of the two Python libraries, and ours |
 

@@ -6,6 +6,7 @@
 //! | [`questions`] | what users ask, and each reason why a response is not cached |
 //! | [`attacks`] | attacks that were tried, defences, and your part |
 //! | [`conformance`] | each demand of RFC 9111, with its function and test |
+//! | [`performance`] | speed next to other caches and raw drivers, growth, and costs at scale |
 //! | [`migrating`] | guides from other HTTP caches |
 //! | [`counterparts`] | each setting of two Python libraries, and its counterpart |
 //!
@@ -13,6 +14,7 @@
 
 pub mod how_it_works;
 pub mod migrating;
+pub mod performance;
 
 #[doc = include_str!("attacks.md")]
 pub mod attacks {}

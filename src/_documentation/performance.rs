@@ -81,6 +81,8 @@
 //! not. The lower bound and the bare map show the same. A working set is read more often than that, so that a server's hits
 //! are nearer to the first column.
 //!
+//! # At the scale of the internet
+//!
 #![doc = include_str!("performance/scale.md")]
 //!
 //! # Measuring again

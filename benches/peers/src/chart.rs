@@ -32,7 +32,8 @@ fn plot(svg: &mut String, series: &[Series]) -> Result<(), Box<dyn std::error::E
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..highest * 1.02, (lowest * 0.8..slowest * 1.3).log_scale())?;
+        // The room above the lines is for the legend.
+        .build_cartesian_2d(0.0..highest * 1.02, (lowest * 0.8..slowest * 16.0).log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

@@ -26,7 +26,7 @@ impl Table {
     /// Adds a column of times, each with its ratio to the first.
     pub fn push_times(&mut self, names: &[&str], seconds: &[f64]) {
         for (name, time) in names.iter().zip(seconds) {
-            self.push(name, format!("{} ({:.2})", duration(*time), time / seconds[0]));
+            self.push(name, format!("{} ({})", duration(*time), three_digits(time / seconds[0])));
         }
     }
 
