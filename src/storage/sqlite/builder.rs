@@ -143,8 +143,8 @@ impl SqliteStorageBuilder {
     ///
     /// A read in the task takes about a tenth of the time of one on a thread, but a slow disk stalls a worker of the runtime.
     /// With `true`, every read runs in the task, even if each stalls a worker for 10 ms or more. With `false`, every read runs
-    /// on a thread. With `None`, reads run in the task while they are fast. The [module](super#where-reads-run) describes when
-    /// a worker may stall then.
+    /// on a thread. With `None`, reads run in the task while they are fast, and on threads while the disk is slow: at most one
+    /// in a hundred stalls a worker for more than 1 ms. See the [module](super#where-reads-run).
     ///
     /// Reads in the task use further connections, one for each core, at most 16. If all of them are in use, a thread reads.
     ///
