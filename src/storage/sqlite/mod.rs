@@ -125,10 +125,11 @@
 //! # Connections
 //!
 //! One connection writes, on a thread of its own. Each of the [`readers`](SqliteStorageBuilder::readers) is a further
-//! connection on a further thread. Reads in the task use one connection for each core, at most 16. SQLite keeps up to 2 MB of
-//! pages for each connection (`cache_size`), but only for as many as have been in use at the same time. A single connection serves everything if a second one would open another database
-//! (`:memory:`) or would need a secret that only the program knows (a [`connection`](SqliteStorageBuilder::connection)
-//! opened by the program).
+//! connection on a further thread. Reads in the task use one connection for each core, at most 8, and only as many of them as
+//! tasks read at the same time. Each connection that is in use takes up to 10 MB, which the pragma `cache_size` changes.
+//!
+//! A single connection serves everything if a second one would open another database (`:memory:`) or would need a secret that
+//! only the program knows (a [`connection`](SqliteStorageBuilder::connection) opened by the program).
 //!
 //! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types match the ones that this
 //! crate uses.
