@@ -69,7 +69,7 @@ fn measure<S, B>(
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static,
 {
     let mut group = criterion.benchmark_group(format!("{name}/{size}"));
-    // criterion's defaults (8 seconds each) would take 7 minutes for the 66 benchmarks.
+    // criterion's defaults (8 seconds each) would take 10 minutes for the 72 benchmarks.
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.bench_function("1 task", |bench| {
         bench.to_async(runtime).iter_custom(|count| {
@@ -140,7 +140,9 @@ fn hits(criterion: &mut Criterion) {
             measure(criterion, &runtime, name, size, hot, &service);
         }
 
-        for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
+        for (name, in_task) in
+            [("sqlite", None), ("sqlite, read in task", Some(true)), ("sqlite, on threads", Some(false))]
+        {
             let Ok(folder) = tempfile::tempdir() else { panic!("there is a temporary folder") };
             let open = SqliteStorage::builder(folder.path().join("s")).read_in_task(in_task).open();
             let Ok(storage) = runtime.block_on(open) else { panic!("the storage opens") };
@@ -228,6 +230,7 @@ fn print_table(began: SystemTime) {
         "memory, shared, status field",
         "sqlite",
         "sqlite, read in task",
+        "sqlite, on threads",
         "miss, not storable",
         "miss, stored",
     ] {

@@ -170,7 +170,9 @@ async fn main() {
             let storage = MemoryStorage::builder().max_bytes(2 << 30).build();
             measure("memory", size, plan, Pair::new(storage, RawMemory::new(), len).await).await;
         }
-        for (name, in_task) in [("sqlite", false), ("sqlite, read in task", true)] {
+        for (name, in_task) in
+            [("sqlite", None), ("sqlite, read in task", Some(true)), ("sqlite, on threads", Some(false))]
+        {
             if wanted(name) {
                 let folder = tempfile::tempdir().unwrap();
                 let builder = SqliteStorage::builder(folder.path().join("ours")).read_in_task(in_task);

@@ -20,8 +20,8 @@ use crate::error::Result;
 /// `sqlite://PATH` or `sqlite:PATH` opens a `SqliteStorage`. The path is relative, begins with `/` or `~/`, or is
 /// `:memory:`.
 ///
-/// Options: `max_bytes`, `readers`, `read_in_task`, `busy_timeout`, `use_temp`, `recover` (`refuse`, `damaged`,
-/// `damaged_or_newer`).
+/// Options: `max_bytes`, `readers`, `read_in_task` (without it, while reads are fast), `busy_timeout`, `use_temp`, `recover`
+/// (`refuse`, `damaged`, `damaged_or_newer`).
 ///
 /// `directory://PATH` or `directory:PATH` opens a `DirectoryStorage`. The path is relative, or begins with `/` or `~/`.
 ///

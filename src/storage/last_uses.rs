@@ -6,6 +6,7 @@
 //! - At most 65,536 entries are recorded. The uses of further ones are lost until the recorded ones are written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bounds the memory to a few megabytes, however many entries are used between two writes.
@@ -23,9 +24,14 @@ impl<T: Copy> LastUses<T> {
     /// Records that an entry is used now.
     pub(super) fn record(&self, entry: [u8; 16], now: impl FnOnce() -> T) {
         let mut recorded = self.lock();
-        if recorded.len() < MAX_ENTRIES || recorded.contains_key(&entry) {
-            // Under the lock, so that a later use has a later time.
-            recorded.insert(entry, now());
+        let has_room = recorded.len() < MAX_ENTRIES;
+        // The time is taken under the lock, so that a later use has a later time.
+        match recorded.entry(entry) {
+            Entry::Occupied(last) => *last.into_mut() = now(),
+            Entry::Vacant(first) if has_room => {
+                first.insert(now());
+            }
+            Entry::Vacant(_) => {}
         }
     }
 

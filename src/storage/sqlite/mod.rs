@@ -13,8 +13,9 @@
 //!   among all processes that have the file open.
 //! - **Waiting.** "database is locked" is never returned. Every operation waits for its turn, up to the
 //!   [busy timeout](SqliteStorageBuilder::busy_timeout), and then fails with [`Timeout`](crate::ErrorKind::Timeout).
-//! - **No blocking.** SQLite runs on threads of its own, also for opening and closing the file. The runtime's workers are
-//!   blocked only if [`read_in_task`](SqliteStorageBuilder::read_in_task) is set.
+//! - **Hardly any blocking.** SQLite runs on threads of its own, also for opening and closing the file. Only short reads run
+//!   in the calling task, while they are fast. At most one read in a hundred blocks a worker of the runtime for more than
+//!   1 ms. See [below](#where-reads-run).
 //! - **A bound.** The records take at most [`max_bytes`](SqliteStorageBuilder::max_bytes) bytes. See [below](#the-bound).
 //! - **Privacy.** On Unix, only the current user can access the files (mode 0600) and directories (mode 0700) that the
 //!   storage creates. Existing ones keep their modes.
@@ -24,6 +25,27 @@
 //! [write-ahead log]: https://www.sqlite.org/wal.html
 //!
 //! # What to know
+//!
+//! ## Where reads run
+//!
+//! A read of a record whose pages are in memory takes a few microseconds in the calling task, and about 50 on a thread. But if
+//! the disk is asked, a read in the task blocks a worker of the runtime until the disk has answered. So by default
+//! ([`read_in_task`](SqliteStorageBuilder::read_in_task) changes that):
+//!
+//! - Reads run in the task while they are fast.
+//! - A read that takes 1 ms or longer sends the following ones to the threads, until several in a row are fast there. If more
+//!   than about one read in a hundred is slow, for example because a tenth of the cache is not in memory, reads stay on the
+//!   threads.
+//! - Of all reads, at most one in a hundred blocks a worker for 1 ms or longer, apart from one for each connection that reads in
+//!   tasks. How long it is blocked depends on the disk: a record of 128 KiB has 32 pages, and each may be a read of its own.
+//! - Records longer than 256 KiB are always read on a thread. Copying them takes long even from memory.
+//! - A read also runs on a thread if the connections of the tasks are in use, if the database is busy, or if the file was
+//!   replaced.
+//!
+//! All other operations run on the threads: writes, listings, [`contains`](super::Storage::contains).
+//!
+//! The time of a read includes the time for which the system gave the processor to others. So on a machine that has more work
+//! than cores, a few per cent of the reads run on threads although the disk is fast.
 //!
 //! ## Closing
 //!
@@ -91,7 +113,7 @@
 //! |---|---|---|---|
 //! | [`max_bytes`](SqliteStorageBuilder::max_bytes) | 1 GiB | the bound | yes |
 //! | [`readers`](SqliteStorageBuilder::readers) | 2 | the number of threads that read | yes |
-//! | [`read_in_task`](SqliteStorageBuilder::read_in_task) | false | reading in the calling task | yes |
+//! | [`read_in_task`](SqliteStorageBuilder::read_in_task) | while fast | reading in the calling task | yes |
 //! | [`busy_timeout`](SqliteStorageBuilder::busy_timeout) | 5 s | how long an operation waits for its turn | yes |
 //! | [`use_temp`](SqliteStorageBuilder::use_temp) | false | a file in the temporary directory | yes |
 //! | [`recover`](SqliteStorageBuilder::recover) | [`Damaged`](Recovery::Damaged) | what happens to an unusable file | yes |
@@ -103,9 +125,11 @@
 //! # Connections
 //!
 //! One connection writes, on a thread of its own. Each of the [`readers`](SqliteStorageBuilder::readers) is a further
-//! connection on a further thread. A single connection serves everything if a second one would open another database
-//! (`:memory:`) or would need a secret that only the program knows (a [`connection`](SqliteStorageBuilder::connection)
-//! opened by the program).
+//! connection on a further thread. Reads in the task use one connection for each core, at most 8, and only as many of them as
+//! tasks read at the same time. Each connection that is in use takes up to 10 MB, which the pragma `cache_size` changes.
+//!
+//! A single connection serves everything if a second one would open another database (`:memory:`) or would need a secret that
+//! only the program knows (a [`connection`](SqliteStorageBuilder::connection) opened by the program).
 //!
 //! The driver's crates are re-exported as [`rusqlite`] and [`tokio_rusqlite`], so that their types match the ones that this
 //! crate uses.
