@@ -5,9 +5,10 @@
 //!
 //! # Invariants
 //! - Every read asks the server. A record from here has exactly the bytes that the server returned.
-//! - Memory is bounded by [`SETS`], [`WAYS`] and [`MAX_LEN`].
+//! - Memory is bounded by [`SETS`], [`WAYS`], [`MAX_LEN`] and [`MAX_MEMORY`].
 //! - No lock is held while bytes are compared or checked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -24,11 +25,20 @@ const WAYS: usize = 4;
 /// the length, while the cost of transferring a record grows with it.
 const MAX_LEN: usize = 16 << 10;
 
+/// The most memory of a record with its decoded form, in bytes.
+///
+/// A response of thousands of empty fields takes 25 times as much when it is decoded. That is not known when the record is read,
+/// so each insertion looks at another set. So at most one such record for each set is kept at a time, of 50 MiB in all, if a
+/// server returns nothing else.
+const MAX_MEMORY: usize = 4 * MAX_LEN;
+
 /// Reads records from bytes, and keeps the ones that it read most recently.
 #[derive(Debug)]
 pub(super) struct RecentRecords {
     /// The first record of a set is the one that was read last. A std `Mutex`, since it is never held over an await.
     sets: Box<[Mutex<Vec<Recent>>]>,
+    /// The set that the next insertion looks at. Relaxed, since it orders nothing.
+    checked: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -41,7 +51,7 @@ struct Recent {
 
 impl RecentRecords {
     pub(super) fn new() -> Self {
-        Self { sets: (0..SETS).map(|_| Mutex::default()).collect() }
+        Self { sets: (0..SETS).map(|_| Mutex::default()).collect(), checked: AtomicUsize::new(0) }
     }
 
     /// Reads the record of a key from the part of a value that begins at `start`.
@@ -75,6 +85,11 @@ impl RecentRecords {
     }
 
     fn insert(&self, recent: Recent) {
+        let checked = self.checked.fetch_add(1, Ordering::Relaxed) % SETS;
+        self.sets[checked]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|recent| recent.record.memory() <= MAX_MEMORY);
         let mut set = self.set(recent.key).lock().unwrap_or_else(PoisonError::into_inner);
         let place = set.iter().position(|other| other.key == recent.key);
         match place.or_else(|| set.len().checked_sub(1).filter(|last| last + 1 == WAYS)) {
@@ -94,7 +109,10 @@ impl RecentRecords {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::key::Kind;
+    use super::super::record::Decoded;
     use super::*;
     use crate::time::Timestamp;
 
@@ -153,6 +171,26 @@ mod tests {
             read(Key::head(entry), 10);
         }
         assert_eq!(kept(&recent), SETS * WAYS);
+    }
+
+    #[test]
+    fn record_with_a_large_form_is_dropped() {
+        struct LargeForm;
+        impl Decoded for LargeForm {
+            fn encode(&self, _: &mut bytes::BytesMut) {}
+            fn weight(&self) -> usize {
+                1
+            }
+            fn memory(&self, _: bool) -> usize {
+                MAX_MEMORY
+            }
+        }
+        let recent = RecentRecords::new();
+        for number in 0..=u8::MAX {
+            let value = Record::new("payload", Timestamp::NEVER).to_bytes().to_vec();
+            recent.read(key(number), value, 0).unwrap().set_decoded(Arc::new(LargeForm));
+        }
+        assert!(kept(&recent) <= SETS);
     }
 
     #[test]
