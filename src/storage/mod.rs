@@ -82,7 +82,7 @@ pub mod mongodb;
 mod naming;
 #[cfg(any(feature = "sqlite", feature = "directory"))]
 mod path;
-#[cfg(any(feature = "redis", feature = "mongodb", feature = "dynamodb"))]
+#[cfg(any(feature = "sqlite", feature = "redis", feature = "mongodb", feature = "dynamodb"))]
 mod recent_records;
 mod record;
 #[cfg(feature = "directory")]

@@ -1,10 +1,11 @@
-//! The records that a storage on a server has read most recently, with their decoded forms.
+//! The records that a storage has read most recently, with their decoded forms.
 //!
-//! Checking and decoding a record costs more than reading it from a server that is near. So a record whose bytes are the same
-//! as those that were read before is the record of that time, whose decoded form the cache has made already.
+//! Checking and decoding a record costs more than reading it from a file in memory, or from a server that is near. So a record
+//! whose bytes are the same as those that were read before is the record of that time, whose decoded form the cache has made
+//! already.
 //!
 //! # Invariants
-//! - Every read asks the server. A record from here has exactly the bytes that the server returned.
+//! - Every read asks the file or the server. A record from here has exactly the bytes that were returned.
 //! - Memory is bounded by [`SETS`], [`WAYS`], [`MAX_LEN`] and [`MAX_MEMORY`].
 //! - No lock is held while bytes are compared or checked.
 
@@ -58,17 +59,43 @@ impl RecentRecords {
     ///
     /// # Errors
     /// As [`Record::from_bytes`].
+    #[cfg_attr(not(any(feature = "redis", feature = "mongodb", feature = "dynamodb")), allow(dead_code))]
     pub(super) fn read(&self, key: Key, value: Vec<u8>, start: usize) -> Result<Record> {
-        let bytes = value.get(start..).unwrap_or_default();
+        let header = match self.find(key, value.get(start..).unwrap_or_default()) {
+            Ok(known) => return Ok(known),
+            Err(header) => header,
+        };
+        let mut bytes = Bytes::from(value);
+        bytes.advance(start.min(bytes.len()));
+        self.decode(key, header, bytes)
+    }
+
+    /// Reads the record of a key from bytes, which are copied only if the record is not known.
+    ///
+    /// # Errors
+    /// As [`Record::from_bytes`].
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+    pub(super) fn read_slice(&self, key: Key, bytes: &[u8]) -> Result<Record> {
+        match self.find(key, bytes) {
+            Ok(known) => Ok(known),
+            Err(header) => self.decode(key, header, Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    /// Returns the record that was read from the same bytes.
+    ///
+    /// # Errors
+    /// Returns the header of the bytes if there is none, and the record that is read from them should be kept.
+    fn find(&self, key: Key, bytes: &[u8]) -> std::result::Result<Record, Option<[u8; HEADER]>> {
         // Only heads and variants are worth it: the others are decoded quickly or not at all.
         let header =
             bytes.first_chunk::<HEADER>().copied().filter(|_| key.kind.is_listed() && bytes.len() <= MAX_LEN);
         let known = header.and_then(|header| self.get(key, &header));
-        if let Some(known) = known.filter(|known| known.has_payload(&bytes[HEADER..])) {
-            return Ok(known);
-        }
-        let mut bytes = Bytes::from(value);
-        bytes.advance(start.min(bytes.len()));
+        known.filter(|known| known.has_payload(&bytes[HEADER..])).ok_or(header)
+    }
+
+    /// Reads a record from its bytes, and keeps it if it has a `header`.
+    fn decode(&self, key: Key, header: Option<[u8; HEADER]>, bytes: Bytes) -> Result<Record> {
         let record = Record::from_bytes(bytes)?;
         if let Some(header) = header {
             self.insert(Recent { key, header, record: record.clone() });

@@ -304,7 +304,7 @@ impl Record {
     /// Returns whether the payload is these bytes.
     ///
     /// Returns false for a record that was created from its decoded form.
-    #[cfg(any(feature = "redis", feature = "mongodb", feature = "dynamodb"))]
+    #[cfg(any(feature = "sqlite", feature = "redis", feature = "mongodb", feature = "dynamodb"))]
     pub(super) fn has_payload(&self, bytes: &[u8]) -> bool {
         self.shared.payload.as_ref().is_some_and(|payload| payload == bytes)
     }

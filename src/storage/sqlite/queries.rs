@@ -9,7 +9,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::tables::ROW_OVERHEAD;
+use crate::error::Result;
 use crate::storage::key::{Key, Kind};
+use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
 use crate::time::Timestamp;
 
@@ -37,12 +39,15 @@ const BEFORE_ALL: &[u8] = &[];
 
 /// Returns the record at a key, unless it is absent or damaged.
 pub(super) fn read(connection: &Connection, key: Key) -> rusqlite::Result<Option<Record>> {
-    Ok(read_up_to(connection, key, usize::MAX)?.flatten())
+    Ok(read_up_to(connection, None, key, usize::MAX)?.flatten())
 }
 
 /// Returns the record at a key as [`read`] does, or `None` if its bytes are longer than `max_len`.
+///
+/// With `recent` the record is remembered, so that it is decoded once while it is read often.
 pub(super) fn read_up_to(
     connection: &Connection,
+    recent: Option<&RecentRecords>,
     key: Key,
     max_len: usize,
 ) -> rusqlite::Result<Option<Option<Record>>> {
@@ -51,7 +56,11 @@ pub(super) fn read_up_to(
     let found =
         statement.query_row(params![key.entry, key.kind as u8, key.slot, key.part, max_size], |row| {
             let is_longer = row.get_ref(3)?.as_i64().is_ok_and(|size| size > max_size);
-            Ok(if is_longer { None } else { Some(record(row)) })
+            let read = |bytes: &[u8]| match recent {
+                Some(recent) => recent.read_slice(key, bytes),
+                None => Record::from_bytes(Bytes::copy_from_slice(bytes)),
+            };
+            Ok(if is_longer { None } else { Some(record(row, read)) })
         });
     Ok(found.optional()?.unwrap_or(Some(None)))
 }
@@ -71,8 +80,10 @@ pub(super) fn values_after(
     after: Option<Key>,
     limit: u32,
 ) -> rusqlite::Result<Page<(Key, Record)>> {
-    let (rows, last) =
-        page(connection, LISTED, after, limit, |row| Ok(key(row, 3).map(|key| (key, record(row)))))?;
+    let (rows, last) = page(connection, LISTED, after, limit, |row| {
+        let copy = |bytes: &[u8]| Record::from_bytes(Bytes::copy_from_slice(bytes));
+        Ok(key(row, 3).map(|key| (key, record(row, copy))))
+    })?;
     Ok((rows.into_iter().filter_map(|(key, record)| Some((key, record?))).collect(), last))
 }
 
@@ -127,9 +138,8 @@ fn page<T: Keyed>(
 }
 
 /// Reads a record from the columns `stamp`, `until` and `value`.
-fn record(row: &Row<'_>) -> Option<Record> {
-    let value = row.get_ref(2).ok()?.as_blob().ok()?;
-    let record = Record::from_bytes(Bytes::copy_from_slice(value)).ok()?;
+fn record(row: &Row<'_>, read: impl FnOnce(&[u8]) -> Result<Record>) -> Option<Record> {
+    let record = read(row.get_ref(2).ok()?.as_blob().ok()?).ok()?;
     // The bytes have a stamp, too. Different ones mean that the row has the contents of another record.
     let stamp = Stamp::from_bytes(row.get(0).ok()?);
     (record.stamp() == stamp).then_some(())?;

@@ -20,6 +20,7 @@ use super::reopen::{FileCheck, Reopener, Role};
 use super::stall_budget::{STALL, Site, StallBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::key::Key;
+use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::Record;
 
 /// The most bytes of a record that is read in the task, unless all are. Copying a longer one stalls the worker for long even if
@@ -35,6 +36,7 @@ pub(super) struct Readers {
     /// One queue for all threads, so that no query waits behind a slow one. `None` ends the thread that takes it.
     queue: Sender<Option<Query>>,
     in_task: Vec<InTaskReader>,
+    recent: Arc<RecentRecords>,
     /// `None` if every read runs in the task, however slow the disk is.
     stall_budget: Option<Arc<StallBudget>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -84,7 +86,16 @@ impl Readers {
         let in_task = in_task.map(|reader| Arc::new(Mutex::new(Some(reader)))).collect();
         let has_threads = !threads.is_empty();
         let stall_budget = stall_budget.map(Arc::new);
-        Ok(Self { queue, in_task, stall_budget, threads: Mutex::new(threads), has_threads, busy_timeout })
+        let recent = Arc::new(RecentRecords::new());
+        Ok(Self {
+            queue,
+            in_task,
+            recent,
+            stall_budget,
+            threads: Mutex::new(threads),
+            has_threads,
+            busy_timeout,
+        })
     }
 
     pub(super) fn has_threads(&self) -> bool {
@@ -140,10 +151,10 @@ impl Readers {
         &self,
         key: Key,
     ) -> impl Fn(&Connection) -> rusqlite::Result<Option<Record>> + Send + 'static {
-        let stall_budget = self.stall_budget.clone();
+        let (stall_budget, recent) = (self.stall_budget.clone(), Arc::clone(&self.recent));
         move |connection| {
             let begun = Instant::now();
-            let found = queries::read(connection, key)?;
+            let found = queries::read_up_to(connection, Some(&recent), key, usize::MAX)?.flatten();
             let is_short = found.as_ref().is_none_or(|record| record.weight() <= MAX_LEN_IN_TASK);
             if let Some(stall_budget) = stall_budget.as_deref().filter(|_| is_short) {
                 stall_budget.observe(Site::Thread, begun.elapsed());
@@ -189,7 +200,7 @@ impl Readers {
             reopen_on_thread(slot, guard);
             return None;
         }
-        match queries::read_up_to(&reader.connection, key, max_len) {
+        match queries::read_up_to(&reader.connection, Some(&self.recent), key, max_len) {
             // A thread runs it again, and waits.
             Err(error) if is_busy(&error) => None,
             Err(error) => Some(Err(map_error(error))),
