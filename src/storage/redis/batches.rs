@@ -60,17 +60,16 @@ impl Batches {
     ///
     /// `command` is called again if the answer was lost.
     pub(super) async fn read(self: &Arc<Self>, command: impl Fn() -> Cmd) -> Result<Value> {
-        match self.enqueue(command()) {
+        // Sent at one place for both cases, so that the future has room for it once.
+        let (command, _direct) = match self.enqueue(command()) {
             Ok(answer) => match answer.await {
-                Ok(answer) => answer,
+                Ok(answer) => return answer,
                 // The batch was dropped without an answer.
-                Err(_) => self.send(&command()).await,
+                Err(_) => (command(), None),
             },
-            Err(command) => {
-                let _direct = Direct(self);
-                self.send(&command).await
-            }
-        }
+            Err(command) => (command, Some(Direct(self))),
+        };
+        self.send(&command).await
     }
 
     async fn send(&self, command: &Cmd) -> Result<Value> {

@@ -42,12 +42,14 @@ pub(super) fn encode_time(time: Timestamp) -> TimeDigits {
 
 /// Decodes the time at the beginning of a value. Returns `None` for anything but digits.
 pub(super) fn decode_time(value: &[u8]) -> Option<Timestamp> {
-    let digits = value.first_chunk::<TIME_LEN>()?;
+    let (last, digits) = value.first_chunk::<TIME_LEN>()?.split_last()?;
     // `parse` would also accept a sign.
-    if !digits.iter().all(u8::is_ascii_digit) {
+    if !last.is_ascii_digit() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok().map(Timestamp::from_millis)
+    // Only the last of the digits can exceed a `u64`.
+    let millis = digits.iter().fold(0_u64, |millis, digit| millis * 10 + u64::from(digit - b'0'));
+    millis.checked_mul(10)?.checked_add(u64::from(last - b'0')).map(Timestamp::from_millis)
 }
 
 /// The value of a record, in the pieces of which it consists.
