@@ -32,8 +32,9 @@ const ENTRIES: [usize; 3] = [1_000, 100_000, 10_000_000];
 const QUICK: [usize; 3] = [10, 100, 1_000];
 /// The most entries on Redis and of the lower bound, so that they fit into memory beside the rest.
 const MAX_SMALL: usize = 1_000_000;
-/// As many entries are made in memory before they are written to a storage.
-const SLICE: usize = 500_000;
+/// As many entries are made in memory before they are written to a storage. Each slice touches most pages of a tree, so that
+/// smaller ones would take longer.
+const SLICE: usize = 2_500_000;
 /// The storages hold everything.
 const UNBOUNDED: u64 = 1 << 40;
 /// As many entries of a listing are read.
