@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::head::{DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant};
+use super::recent;
 use crate::policy::{IgnoredSelectors, MAX_FIELDS, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record};
 use crate::time::Timestamp;
@@ -105,12 +106,13 @@ pub(crate) fn record(mut slot: DecodedRecord, retain_until: Timestamp) -> Record
 ///
 /// Returns `None` if the record is foreign, damaged or of another version.
 ///
-/// A record is decoded once and keeps its decoded form.
+/// A record is decoded once and keeps its decoded form. A thread also keeps the forms of the records that it has decoded
+/// recently.
 pub(crate) fn decode(record: &Record) -> Option<&DecodedRecord> {
     if let Some(slot) = record.decoded() {
         return Some(slot);
     }
-    record.set_decoded(Arc::new(from_payload(&record.payload())?));
+    record.set_decoded(recent::form(record.stamp(), &record.payload(), from_payload)?);
     record.decoded()
 }
 

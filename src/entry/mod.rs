@@ -11,12 +11,13 @@
 //! - A decoded record equals the one that was encoded, including the bytes, order and repetition of header
 //!   fields.
 //! - All other bytes decode to nothing, never to an error or a panic.
-//! - The body of a decoded record is a slice of the bytes of the record.
+//! - The body of a decoded record is a slice of the bytes of the record, or of a record with the same bytes.
 //! - The fields of a record that is made here own exactly their bytes, whatever buffer they came in.
 
 mod codec;
 mod head;
 mod packed;
+mod recent;
 mod retention;
 #[cfg(test)]
 mod tests;
