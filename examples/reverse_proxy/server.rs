@@ -30,6 +30,11 @@ use crate::wire::Wire;
 ///
 /// hyper has one timer for both. The value is nginx's default for a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of a response waits for a client before more of its body is read, and the maximum length of a request's head.
+///
+/// The last frame may be longer. hyper's default of 400 kB takes four chunks of the cache at once, which have left the
+/// processor's cache when they are sent.
+const MAX_BUFFERED: usize = 64 * 1024;
 /// The pause after a failed accept. Most likely too many files are open: without a pause the loop would spin until one is
 /// closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,7 +85,7 @@ async fn connection<R: Respond>(stream: TcpStream, responder: Arc<R>, mut stoppe
     let wire = Wire::new(TokioIo::new(stream), Arc::clone(&interims));
     let service = service_fn(move |request| responder.respond(request, &interims));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_BUFFERED);
     let mut serving = pin!(http.serve_connection(wire, service));
     // An error needs no report: the client has gone, or sent no valid HTTP and got a 400 from hyper.
     tokio::select! {
