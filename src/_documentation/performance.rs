@@ -14,7 +14,8 @@
 //! The origin is a service in the same process. It answers at once with nine header fields and one frame, so that the
 //! times are those of the caches alone. *No cache* is that service by itself. *Lower bound* is the least that a cache in
 //! memory does: it looks up a map, clones the fields and the body, and sets Age. Each cache has its default settings, except
-//! that all caches in memory are bounded to about 64 MiB, and that Redis may take a minute to answer.
+//! that all caches in memory are bounded to about 64 MiB, and that Redis may take a minute to answer. The machine had other
+//! work while the figures on disk, those by load and those by the number of entries were measured.
 //!
 #![doc = include_str!("performance/peers.md")]
 //!
@@ -97,4 +98,4 @@
 //! ```
 //!
 //! The first two take about a minute each on two idle cores. The last takes a quarter of an hour, 18 GB of memory and
-//! 10 GB on the disk; `--most 1000000` takes a tenth of that. `--quick` tries everything in a few seconds.
+//! 10 GB on the disk; `--most 1000000` takes a tenth of that. `--quick` tries everything in a few tens of seconds.

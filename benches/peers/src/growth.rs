@@ -104,7 +104,10 @@ impl Work for Map {
 
 /// The least that a cache in memory does: it looks up a map, and clones the fields and the body.
 #[derive(Clone)]
-struct Responses(Arc<HashMap<Box<str>, Arc<(HeaderMap, Bytes)>>>);
+struct Responses(Arc<HashMap<Box<str>, Arc<Stored>>>);
+
+/// The fields and the body.
+type Stored = (HeaderMap, Bytes);
 
 impl Responses {
     fn new(entries: usize) -> Self {

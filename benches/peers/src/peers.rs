@@ -51,14 +51,16 @@ impl Origin {
     }
 }
 
+type Answered = Result<Response<Full<Bytes>>, Infallible>;
+
 /// The origin's future, which boxes only if it has to wait.
 pub enum Answer {
-    Ready(std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>),
-    Slow(Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>),
+    Ready(std::future::Ready<Answered>),
+    Slow(Pin<Box<dyn Future<Output = Answered> + Send>>),
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Full<Bytes>>, Infallible>;
+    type Output = Answered;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
