@@ -25,12 +25,13 @@ use crate::time::Timestamp;
 /// before, so that a second read is rare. The bound is for a key that is written all the time.
 const MAX_READS: usize = 4;
 
-/// A read of an entry's head that was made before the lookup, while nothing was in flight.
+/// What was found out before the lookup: the key of the entry's head, and what is stored there.
 pub(crate) struct PriorRead {
     pub(crate) key: Key,
     /// The key was computed from the URI, and is no guess.
     pub(crate) is_key_certain: bool,
-    pub(crate) result: Result<Option<Record>>,
+    /// What was read while nothing was in flight. `None` if the storage does not answer at once.
+    pub(crate) result: Option<Result<Option<Record>>>,
 }
 
 /// The stamps that a lookup saw at the keys where the response would be stored.
@@ -184,7 +185,7 @@ impl<S: Storage> Records<S> {
         request: &request::Parts,
         prior_read: &PriorRead,
     ) -> Option<Snapshot> {
-        let PriorRead { key, is_key_certain, result: Ok(None) } = prior_read else { return None };
+        let PriorRead { key, is_key_certain, result: Some(Ok(None)) } = prior_read else { return None };
         if !self.pending.is_empty() || (!is_key_certain && self.keyer.head(uri) != *key) {
             return None;
         }

@@ -73,8 +73,10 @@ pub(crate) fn answer_now<S: Storage, B>(
     }
     let Some(uri) = uri else { return Err(None) };
     let (at, is_key_certain) = records.keyer.guess(uri);
-    let Some(result) = records.storage.read_now(at) else { return Err(None) };
-    let Ok(Some(record)) = &result else { return Err(Some(PriorRead { key: at, is_key_certain, result })) };
+    let result = records.storage.read_now(at);
+    let Some(Ok(Some(record))) = &result else {
+        return Err(Some(PriorRead { key: at, is_key_certain, result }));
+    };
     let now = config.clock.now();
     let response = (|| {
         let head = usable_head(record, uri, now).filter(|head| config.covers_key_fields(head))?;

@@ -171,7 +171,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             Some(prior_read) if prior_read.is_key_certain => prior_read.key,
             _ => shared.records.keyer.head(&uri),
         };
-        let prior_read = prior_read.filter(|read| read.key == head).map(|read| read.result);
+        let prior_read = prior_read.filter(|read| read.key == head).and_then(|read| read.result);
         shared.records.lookup(head, &uri, &parts, prior_read).await
     };
     let directives = config.directives(&parts);
