@@ -309,13 +309,14 @@ fn is_head_field(name: &HeaderName) -> bool {
 ///
 /// Repeated lines are kept, in their order. The values are copied into one buffer: they are slices of the one that the
 /// client has read its connection into, and would keep it alive.
-pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields) -> HeaderMap {
+///
+/// There is room for `added` further fields.
+pub(crate) fn stored_headers(response: &HeaderMap, unstored: &UnstoredFields, added: usize) -> HeaderMap {
     let passing = || response.iter().filter(|(name, _)| unstored.passes(name));
     let mut bytes = BytesMut::with_capacity(passing().map(|(_, value)| value.len()).sum());
     passing().for_each(|(_, value)| bytes.extend_from_slice(value.as_bytes()));
     let mut bytes = bytes.freeze();
-    // Date and Age may be added here, and Cache-Status to a copy, which keeps the size of the index.
-    let mut stored = HeaderMap::with_capacity(response.len() + 3);
+    let mut stored = HeaderMap::with_capacity(response.len() + added);
     for (name, value) in passing() {
         // Cannot fail, since the bytes are those of a value.
         if let Ok(mut copy) = HeaderValue::from_maybe_shared(bytes.split_to(value.len())) {

@@ -452,7 +452,9 @@ fn storable<S: Storage>(
         return Err(NotStored::TooSmall);
     }
     let unstored = UnstoredFields::by(&head.headers, &directives, options);
-    let mut headers = policy::stored_headers(&head.headers, &unstored);
+    // Date and Age, and Cache-Status in the copies of each hit, which keep the size of the index.
+    let added = 2 + usize::from(config.status_field.is_some());
+    let mut headers = policy::stored_headers(&head.headers, &unstored, added);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
