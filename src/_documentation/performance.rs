@@ -14,8 +14,7 @@
 //! The origin is a service in the same process. It answers at once with nine header fields and one frame, so that the
 //! times are those of the caches alone. *No cache* is that service by itself. *Lower bound* is the least that a cache in
 //! memory does: it looks up a map, clones the fields and the body, and sets Age. Each cache has its default settings, except
-//! that all caches in memory are bounded to about 64 MiB, and that Redis may take a minute to answer. The machine had other
-//! work while the figures on disk, those by load and those by the number of entries were measured.
+//! that all caches in memory are bounded to about 64 MiB, and that Redis may take a minute to answer.
 //!
 #![doc = include_str!("performance/peers.md")]
 //!
@@ -61,6 +60,7 @@
 //! Here the service is behind a hyper server with one core, and a client with 64 connections has another. Requests are due at
 //! random times that do not depend on the answers (an open loop), and a latency counts from when the request was due. So it
 //! contains the waiting that a busy server causes. Bodies have 1 KiB. Solid lines are medians, dashed ones 99th percentiles.
+//! At low load, a 99th percentile of some milliseconds is the machine's, since the service without a cache has it too.
 //!
 //! Hits of one URL:
 //!
