@@ -32,9 +32,9 @@ use crate::wire::Wire;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a response waits for a client before more of its body is read, and the maximum length of a request's head.
 ///
-/// The last frame may be longer. hyper's default of 400 kB takes four chunks of the cache at once, which have left the
-/// processor's cache when they are sent.
-const MAX_BUFFERED: usize = 64 * 1024;
+/// The last frame may be longer. hyper's default of 400 kB takes four chunks from a file at once, the first of which has left
+/// the processor's cache when they are sent. Much less than this is slower for bodies in memory, which are sent as they are.
+const MAX_BUFFERED: usize = 256 * 1024;
 /// The pause after a failed accept. Most likely too many files are open: without a pause the loop would spin until one is
 /// closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
