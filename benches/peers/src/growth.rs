@@ -43,7 +43,7 @@ const LISTED: usize = 100_000;
 const AT_ONCE: usize = 512;
 /// A short body, so that ten million of them fit into memory.
 const BODY: &[u8] = b"12345678";
-/// What a raw driver stores for each key, about as long as a record in a file or on a server.
+/// The value that a raw driver stores for each key. It is about as long as a record in a file or on a server.
 const VALUE: [u8; 256] = [7; 256];
 /// The response's only field besides those that a cache adds.
 const FIELD: &str = "max-age=31536000";
@@ -418,7 +418,7 @@ impl Growth {
     async fn measure<S: Storage>(&mut self, kind: Kind<S>) {
         println!("{} is filled", kind.name);
         if self.waits {
-            // For a person, who makes the machine quiet before times are measured.
+            // The user can then end other work, before times are measured.
             let _ = std::io::stdin().read_line(&mut String::new());
         }
         let hits = |(entries, layer): &(usize, CacheLayer<S>)| {

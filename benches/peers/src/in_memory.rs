@@ -60,7 +60,7 @@ pub async fn tables(is_quick: bool) -> Vec<Table> {
     vec![hits, misses]
 }
 
-/// What is requested, from whatever service.
+/// A plan of requests, for any service.
 struct Through {
     urls: Urls,
     len: usize,

@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 64;
 /// The loads that are offered, in parts of the rate that the server reaches when requests never wait.
 const LOADS: [f64; 11] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
 
-/// What the server does.
+/// The work of the server.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
     NoCache,
@@ -114,7 +114,7 @@ fn pin(core: usize) {
 
 struct Connection {
     stream: TcpStream,
-    /// What has come of the response.
+    /// The bytes of the response that have come.
     received: Vec<u8>,
     due: Instant,
 }

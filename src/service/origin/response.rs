@@ -459,8 +459,8 @@ fn storable<S: Storage>(
     // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
     let initial_age_ms = u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX);
-    // What lookups would compute from the stored fields. They would compute another lifetime, by less than a second, from
-    // a Date that was added here, or from an age in whole milliseconds.
+    // Lookups would compute the same from the stored fields, so that the first of them need not. Not if a Date was added here,
+    // or a rule counts from an age in whole milliseconds: their lifetime would differ by less than a second.
     let is_alike = unstored.is_empty()
         && given.is_none()
         && (head.headers.contains_key(header::DATE) || directives.max_age.or(directives.s_maxage).is_some());

@@ -25,12 +25,12 @@ use crate::time::Timestamp;
 /// before, so that a second read is rare. The bound is for a key that is written all the time.
 const MAX_READS: usize = 4;
 
-/// What was found out before the lookup: the key of the entry's head, and what is stored there.
+/// The key of an entry's head and the record there, which were found before the lookup.
 pub(crate) struct PriorRead {
     pub(crate) key: Key,
     /// The key was computed from the URI, and is no guess.
     pub(crate) is_key_certain: bool,
-    /// What was read while nothing was in flight. `None` if the storage does not answer at once.
+    /// The result of a read that was made while nothing was in flight. `None` if the storage does not answer at once.
     pub(crate) result: Option<Result<Option<Record>>>,
 }
 

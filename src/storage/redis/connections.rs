@@ -70,7 +70,7 @@ impl Connection {
     }
 }
 
-/// What is sent to the server at once.
+/// One or more commands that are sent to the server at once.
 #[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
     Command(&'a Cmd),

@@ -31,7 +31,7 @@ fn key(number: usize) -> Key {
     Key::head(entry)
 }
 
-/// What reads did.
+/// The counts of reads, by where they ran and how long they took.
 #[derive(Default, Debug)]
 struct Seen {
     reads: AtomicUsize,
