@@ -36,6 +36,7 @@ trials![
     delete_expired_costs_no_command,
     reads_do_not_wait_for_unpolled_reads,
     reads_sent_together_survive_closed_connection,
+    reads_do_not_depend_on_an_idle_runtime,
 ];
 
 fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
@@ -323,6 +324,30 @@ async fn reads_sent_together_survive_closed_connection() {
         read_numbers(&storage).await;
         redis.ok(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
+    read_numbers(&storage).await;
+}
+
+async fn reads_do_not_depend_on_an_idle_runtime() {
+    let redis = Redis::start(&[]).unwrap();
+    let storage = RedisStorage::connect(url(&redis)).await.unwrap();
+    store_numbers(&storage).await;
+    // These reads have begun in a runtime that is kept, and that no thread drives afterwards.
+    let others = storage.clone();
+    let idle_runtime = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut reads: Vec<_> =
+                (0..READS).map(|number| Box::pin(others.read(Key::head([number; 16])))).collect();
+            for read in &mut reads {
+                let _ = futures_util::poll!(read);
+            }
+        });
+        runtime
+    });
+    let idle_runtime = idle_runtime.join().unwrap();
+    read_numbers(&storage).await;
+    // Dropping a runtime blocks, which no task of another one may.
+    std::thread::spawn(move || drop(idle_runtime)).join().unwrap();
     read_numbers(&storage).await;
 }
 

@@ -7,12 +7,14 @@
 //! # Invariants
 //!
 //! - A read that waits is sent by a task of the runtime, never by another read, whose caller might not poll it any more.
-//! - While a read waits, at least one of these tasks is running. If its runtime ends, the read is sent by itself.
+//! - While a read waits, at least one of these tasks is running. If its runtime ends, the read is sent by itself. If its
+//!   runtime is not driven, the read begins another task, and is sent by itself if that does not help.
 //! - A batch that is not answered in time does not delay the reads that come after it.
 //! - At most [`MAX_BATCH_LEN`] reads are sent together, each a command of its own, so no further permission is needed.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
 use tokio::runtime::Handle;
@@ -36,13 +38,16 @@ pub(super) struct Batches {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// The reads under way that were sent by themselves.
     direct: usize,
     /// The tasks that send batches.
     batches: usize,
+    /// Incremented when these tasks are given up. They are not counted any more.
+    epoch: u64,
     waiting: Vec<Waiting>,
+    /// When reads that waited were last sent.
+    taken_at: Instant,
 }
 
 /// A read that waits to be sent.
@@ -53,7 +58,8 @@ struct Waiting {
 
 impl Batches {
     pub(super) fn new(connections: Arc<Connections>) -> Arc<Self> {
-        Arc::new(Self { connections, state: Mutex::default() })
+        let state = State { direct: 0, batches: 0, epoch: 0, waiting: Vec::new(), taken_at: Instant::now() };
+        Arc::new(Self { connections, state: Mutex::new(state) })
     }
 
     /// Sends a command that reads a small value, and returns its answer.
@@ -62,14 +68,41 @@ impl Batches {
     pub(super) async fn read(self: &Arc<Self>, command: impl Fn() -> Cmd) -> Result<Value> {
         // Sent at one place for both cases, so that the future has room for it once.
         let (command, _direct) = match self.enqueue(command()) {
-            Ok(answer) => match answer.await {
-                Ok(answer) => return answer,
-                // The batch was dropped without an answer.
-                Err(_) => (command(), None),
+            Ok(answer) => match self.wait(answer).await {
+                Some(answer) => return answer,
+                None => (command(), None),
             },
             Err(command) => (command, Some(Direct(self))),
         };
         self.send(&command).await
+    }
+
+    /// Waits until a batch has brought the answer of a read.
+    ///
+    /// Returns `None` if the read has to be sent by itself: its batch was dropped, or nothing has come for long.
+    async fn wait(self: &Arc<Self>, mut answer: oneshot::Receiver<Result<Value>>) -> Option<Result<Value>> {
+        for _ in 0..2 {
+            match tokio::time::timeout(STALLED_AFTER, &mut answer).await {
+                Ok(answer) => return answer.ok(),
+                Err(_) => self.revive(),
+            }
+        }
+        None
+    }
+
+    /// Begins a task in this runtime if those that should send the waiting reads have sent none for long.
+    ///
+    /// They hand over sooner than that, so their runtime is not driven: a current-thread runtime runs its tasks only while a
+    /// thread blocks on it.
+    fn revive(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.waiting.is_empty() || state.taken_at.elapsed() < STALLED_AFTER {
+            return;
+        }
+        (state.epoch, state.batches, state.taken_at) = (state.epoch + 1, 1, Instant::now());
+        let slot = Slot { batches: Arc::clone(self), epoch: state.epoch };
+        drop(state);
+        self.spawn(slot);
     }
 
     async fn send(&self, command: &Cmd) -> Result<Value> {
@@ -90,8 +123,9 @@ impl Batches {
         state.waiting.push(Waiting { command, answer });
         if state.batches < MAX_BATCHES {
             state.batches += 1;
+            let slot = Slot { batches: Arc::clone(self), epoch: state.epoch };
             drop(state);
-            self.spawn(Slot(Arc::clone(self)));
+            self.spawn(slot);
         }
         Ok(receiver)
     }
@@ -111,9 +145,10 @@ impl Batches {
 /// Sends batches until no read waits.
 async fn send_batches(slot: Slot) {
     let mut slot = Some(slot);
-    while let Some(batches) = slot.as_ref().map(|slot| Arc::clone(&slot.0)) {
+    while let Some(batches) = slot.as_ref().map(|slot| Arc::clone(&slot.batches)) {
         let waiting: Vec<Waiting> = {
             let mut state = batches.lock();
+            state.taken_at = Instant::now();
             let len = state.waiting.len().min(MAX_BATCH_LEN);
             state.waiting.drain(..len).collect()
         };
@@ -130,7 +165,7 @@ async fn send_batch(batches: &Arc<Batches>, waiting: Vec<Waiting>, slot: &mut Op
     let mut pipeline = Pipeline::with_capacity(waiting.len());
     let mut readers = Vec::with_capacity(waiting.len());
     for Waiting { command, answer } in waiting {
-        // Nobody waits for the others any more.
+        // The callers of the others have given up.
         if !answer.is_closed() {
             pipeline.add_command(command);
             readers.push(answer);
@@ -178,11 +213,17 @@ impl Drop for Direct<'_> {
 }
 
 /// The right to send batches.
-struct Slot(Arc<Batches>);
+struct Slot {
+    batches: Arc<Batches>,
+    epoch: u64,
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.batches.lock();
+        if state.epoch != self.epoch {
+            return;
+        }
         state.batches -= 1;
         // Those that wait now would wait for nothing. They are sent by themselves, since their senders are dropped.
         let waiting = if state.batches == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() };
