@@ -79,17 +79,7 @@ pub(super) fn from_record_now<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let plan = plan(view, stored, Some(stored.body.len()));
-    let body = match (&stored.body, plan.extent) {
-        (_, Extent::Nothing) => CacheBody::empty(),
-        (StoredBody::Inline(bytes), extent) => inline(bytes, extent, stored),
-        (&StoredBody::Chunked { id, chunk_len, len, .. }, extent) => {
-            let (source, body) =
-                (RecordRef { key, stamp: record.stamp() }, ChunkedBody { id, chunk_len, len });
-            let trailers = stored.trailers.as_ref();
-            let reader = ChunkReader::open_now(&shared.records, source, body, extent.within(len), trailers)?;
-            CacheBody::from_source(reader)
-        }
-    };
+    let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, plan.extent)?;
     let mut response = head(view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
     Some(response)
@@ -107,20 +97,36 @@ pub(crate) async fn from_record<S: Storage, B>(
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
     let plan = plan(view, stored, Some(stored.body.len()));
-    let body = match (&stored.body, plan.extent) {
-        (_, Extent::Nothing) => CacheBody::empty(),
-        (StoredBody::Inline(bytes), extent) => inline(bytes, extent, stored),
-        (&StoredBody::Chunked { id, chunk_len, len, .. }, extent) => {
-            let (source, body) =
-                (RecordRef { key, stamp: record.stamp() }, ChunkedBody { id, chunk_len, len });
-            let trailers = stored.trailers.as_ref();
-            let reader =
-                ChunkReader::open(&shared.records, source, body, extent.within(len), trailers).await?;
-            CacheBody::from_source(reader)
+    let source = RecordRef { key, stamp: record.stamp() };
+    let body = match body_now(shared, source, stored, plan.extent) {
+        Some(body) => body,
+        None => {
+            let (body, part) = (ChunkedBody::of(&stored.body)?, plan.extent.within(stored.body.len()));
+            let reader = ChunkReader::open(&shared.records, source, body, part, stored.trailers.as_ref());
+            CacheBody::from_source(reader.await?)
         }
     };
     let response = head(view, stored, &plan, status.age.unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
+}
+
+/// Returns the sent part of a body, if that needs no waiting.
+fn body_now<S: Storage, B>(
+    shared: &Shared<S>,
+    source: RecordRef,
+    stored: &StoredResponse,
+    extent: Extent,
+) -> Option<CacheBody<B>> {
+    match (&stored.body, extent) {
+        (_, Extent::Nothing) => Some(CacheBody::empty()),
+        (StoredBody::Inline(bytes), extent) => Some(inline(bytes, extent, stored)),
+        (chunked, extent) => {
+            let (body, part) = (ChunkedBody::of(chunked)?, extent.within(chunked.len()));
+            let reader =
+                ChunkReader::open_now(&shared.records, source, body, part, stored.trailers.as_ref())?;
+            Some(CacheBody::from_source(reader))
+        }
+    }
 }
 
 /// Returns the sent part of a body that is in its record.

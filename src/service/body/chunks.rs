@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
+use crate::entry::StoredBody;
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::records::{ReadDeadline, Records};
 use crate::storage::{Hold, Key, Kind, Stamp, Storage};
@@ -136,6 +137,14 @@ pub(crate) struct ChunkedBody {
 }
 
 impl ChunkedBody {
+    /// Returns the chunks of a stored body, or `None` if it is in its record.
+    pub(crate) fn of(body: &StoredBody) -> Option<Self> {
+        match *body {
+            StoredBody::Inline(_) => None,
+            StoredBody::Chunked { id, chunk_len, len, .. } => Some(Self { id, chunk_len, len }),
+        }
+    }
+
     /// Returns the length of a chunk.
     fn len_of(&self, number: u32) -> u64 {
         let (number, chunk_len) = (u64::from(number), u64::from(self.chunk_len));
@@ -154,16 +163,17 @@ impl<S: Storage> ChunkReader<S> {
         (start, count): (u64, u64),
         trailers: Option<&HeaderMap>,
     ) -> Option<Box<Self>> {
-        let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
+        let mut reader = Self::new(records, source, body, (start, count), trailers)?;
         // Before the first read, so that no chunk is evicted between two of them. A batch that has all chunks needs no hold,
         // which would cost more than the read.
         if reader.last - reader.next >= reader.batch_len() {
             reader.hold();
         }
-        reader.read_batch(reader.last).then_some(reader)
+        // Boxed only now, since most storages do not return chunks at once.
+        reader.read_batch(reader.last).then(|| Box::new(reader))
     }
 
-    /// Opens `count` bytes of a body from an offset.
+    /// Opens `count` bytes of a body from an offset, after [`open_now`](Self::open_now) has returned `None`.
     ///
     /// Returns `None` if a chunk is missing or the storage fails.
     pub(crate) async fn open(
@@ -173,9 +183,6 @@ impl<S: Storage> ChunkReader<S> {
         (start, count): (u64, u64),
         trailers: Option<&HeaderMap>,
     ) -> Option<Box<Self>> {
-        if let Some(reader) = Self::open_now(records, source, body, (start, count), trailers) {
-            return Some(reader);
-        }
         let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
         reader.hold();
         if count == 0 {
