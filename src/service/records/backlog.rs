@@ -69,11 +69,6 @@ impl Backlog {
             || self.bytes.load(Ordering::Relaxed) >= MAX_BYTES
     }
 
-    /// Returns whether a quarter of the permits is in use.
-    pub(crate) fn is_filling(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed) / WRITES_PER_STEP / 4
-    }
-
     /// Acquires the permit for a record of a length.
     ///
     /// # Errors

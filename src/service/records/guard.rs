@@ -172,11 +172,6 @@ impl<S: Storage> Guarded<S> {
         self.backlog.is_full()
     }
 
-    /// Returns whether so many records wait for the storage that the tasks that write them should run first.
-    pub(crate) fn is_backlog_filling(&self) -> bool {
-        self.backlog.is_filling()
-    }
-
     /// Acquires a permit of the backlog for a record of a response.
     ///
     /// # Errors

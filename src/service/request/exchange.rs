@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode, header, request};
 use tokio::runtime::Handle;
-use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
@@ -64,7 +63,7 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     body: F::RequestBody,
 }
 
-/// The part of an exchange that does not depend on its fetcher.
+/// What an exchange knows, apart from how it reaches the origin.
 pub(super) struct ExchangeState<S: Storage> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) parts: request::Parts,
@@ -257,11 +256,6 @@ fn ask<S: Storage, F: Fetcher>(
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Runs the loop until the request has its response.
     async fn run_loop(mut self) -> Answered<F> {
-        // An origin and a storage that answer at once never suspend this task, and on a current-thread runtime the tasks that
-        // write would not run meanwhile. Then the backlog would fill, and responses would not be stored.
-        if self.state.shared.records.storage.is_backlog_filling() {
-            yield_now().await;
-        }
         while self.state.rounds > 0 {
             self.state.rounds -= 1;
             let Some(role) = self.flight_role() else { break };
