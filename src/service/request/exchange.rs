@@ -63,7 +63,7 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     body: F::RequestBody,
 }
 
-/// What an exchange knows, apart from how it reaches the origin.
+/// The part of an exchange that does not depend on its fetcher.
 pub(super) struct ExchangeState<S: Storage> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) parts: request::Parts,
