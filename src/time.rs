@@ -151,7 +151,6 @@ impl Clock {
     }
 
     /// Returns whether this is the system's clock.
-    #[cfg(feature = "redis")]
     pub(crate) fn is_system(&self) -> bool {
         matches!(self.0, TimeSource::System)
     }

@@ -65,6 +65,33 @@ impl Options {
         self.take(name).map(parse).transpose()
     }
 
+    /// Takes an option whose value is a size in bytes, with or without a unit: `1000000`, `64MiB`, `1.5GB`.
+    pub(crate) fn size(&mut self, name: &str) -> Result<Option<u64>> {
+        let invalid =
+            || config(format!("the option {name} must be a size in bytes, such as 1000000, 64MiB or 1GB"));
+        let parse = |value: String| {
+            let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let unit: u64 = match &value[digits.len()..] {
+                "" | "B" => 1,
+                "kB" | "KB" => 1000,
+                "MB" => 1_000_000,
+                "GB" => 1_000_000_000,
+                "KiB" => 1 << 10,
+                "MiB" => 1 << 20,
+                "GiB" => 1 << 30,
+                _ => return Err(invalid()),
+            };
+            // A whole number is exact, also where a float is not.
+            if let Ok(whole) = digits.parse::<u64>() {
+                return whole.checked_mul(unit).ok_or_else(invalid);
+            }
+            let size: f64 = digits.parse::<f64>().map_err(|_| invalid())? * unit as f64;
+            let is_size = size.is_finite() && size >= 0.0 && unit > 1;
+            is_size.then_some(size as u64).ok_or_else(invalid)
+        };
+        self.take(name).map(parse).transpose()
+    }
+
     /// Takes an option that is on or off. Without a value it is on.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
         let parse = |value: String| match value.as_str() {
@@ -75,13 +102,28 @@ impl Options {
         self.take(name).map(parse).transpose()
     }
 
-    /// Takes an option whose value is a time in seconds, with or without a fraction.
+    /// Takes an option whose value is a time above zero, in seconds or with a unit: `1.5`, `250ms`, `10s`, `5m`, `1h`.
     pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<Duration>> {
-        let invalid = || config(format!("the option {name} must be a number of seconds above zero"));
+        match self.time(name)? {
+            Some(Duration::ZERO) => Err(invalid_time(name, " above zero")),
+            time => Ok(time),
+        }
+    }
+
+    /// Takes an option whose value is a time, which may be zero.
+    pub(crate) fn time(&mut self, name: &str) -> Result<Option<Duration>> {
         let parse = |value: String| {
-            let seconds = value.parse().map_err(|_| invalid())?;
-            Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(invalid)
+            let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let (factor, divisor) = match &value[digits.len()..] {
+                "" | "s" => (1.0, 1.0),
+                "ms" => (1.0, 1000.0),
+                "m" => (60.0, 1.0),
+                "h" => (3600.0, 1.0),
+                _ => return None,
+            };
+            Duration::try_from_secs_f64(digits.parse::<f64>().ok()? * factor / divisor).ok()
         };
+        let parse = |value| parse(value).ok_or_else(|| invalid_time(name, ""));
         self.take(name).map(parse).transpose()
     }
 
@@ -94,6 +136,24 @@ impl Options {
             }
         }
     }
+}
+
+/// Splits the options with these names off an address, and returns the rest of it unchanged.
+///
+/// The rest may be of a form that only its driver knows.
+pub(crate) fn split_options(address: &str, names: &[&str]) -> Result<(String, Options)> {
+    let Some((rest, query)) = address.split_once('?') else {
+        return Ok((address.to_owned(), Options::default()));
+    };
+    let is_named = |pair: &&str| names.contains(&pair.split_once('=').map_or(*pair, |(name, _)| name));
+    let (own, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_named);
+    let mark = if others.is_empty() { "" } else { "?" };
+    Ok((format!("{rest}{mark}{}", others.join("&")), Options::parse(&own.join("&"))?))
+}
+
+/// Creates the error of an option whose value is not a time.
+fn invalid_time(name: &str, range: &str) -> Error {
+    config(format!("the option {name} must be a time{range} in seconds, or with a unit: 250ms, 10s, 5m"))
 }
 
 /// Decodes the percent escapes of a text.
@@ -139,13 +199,40 @@ mod tests {
     }
 
     #[test]
+    fn options_are_split_off_and_the_rest_is_unchanged() {
+        let names = ["near", "max_lag"];
+        let (rest, mut options) = split_options("redis://a/0?x=%20&near=1&x=2&max_lag", &names).unwrap();
+        assert_eq!(rest, "redis://a/0?x=%20&x=2");
+        assert_eq!(
+            (options.take("near").as_deref(), options.take("max_lag").as_deref()),
+            (Some("1"), Some(""))
+        );
+        assert_eq!(split_options("memory:?near=1", &names).unwrap().0, "memory:");
+        assert_eq!(split_options("memory:", &names).unwrap().0, "memory:");
+        assert!(split_options("memory:?near=1&near=2", &names).is_err());
+    }
+
+    #[test]
     fn wrong_values_are_refused_and_not_repeated() {
         assert_eq!(options("n=12").number::<u64>("n").unwrap(), Some(12));
         assert_eq!(options("t=0.25").seconds("t").unwrap(), Some(Duration::from_millis(250)));
         assert_eq!(options("f").flag("f").unwrap(), Some(true));
         assert_eq!(options("").number::<u64>("n").unwrap(), None);
+        assert_eq!(options("t=250ms").seconds("t").unwrap(), Some(Duration::from_millis(250)));
+        assert_eq!(options("t=1.5h").seconds("t").unwrap(), Some(Duration::from_secs(5400)));
+        assert_eq!(options("t=0").time("t").unwrap(), Some(Duration::ZERO));
+        for (text, size) in
+            [("7", 7), ("64MiB", 64 << 20), ("1GB", 1_000_000_000), ("1.5KiB", 1536), ("0", 0), ("3B", 3)]
+        {
+            assert_eq!(options(&format!("n={text}")).size("n").unwrap(), Some(size), "{text}");
+        }
+        for text in ["secret", "1.5", "-1MB", "1 GB", "1XB", "99999999999GiB", "NaNMB", "infGB", ""] {
+            assert!(options(&format!("n={text}")).size("n").is_err(), "{text}");
+        }
         let errors = [
             options("n=secret").number::<u64>("n").map(drop),
+            options("n=secret").size("n").map(drop),
+            options("n=secretms").seconds("n").map(drop),
             options("n=-1").number::<u64>("n").map(drop),
             options("t=secret").seconds("t").map(drop),
             options("t=0").seconds("t").map(drop),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -53,6 +54,8 @@ trait DynStorage: Send + Sync {
     fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool;
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>>;
+    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<(Stamp, Timestamp)>>>>;
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64>;
     fn size(&self) -> BoxFuture<'_, Result<u64>>;
     fn values(&self) -> BoxStream<'_, Result<(Key, Record)>>;
     fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> BoxFuture<'_, Result<bool>>;
@@ -95,6 +98,12 @@ impl<S: Storage> DynStorage for S {
     }
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>> {
         Storage::contains_all(self, keys).boxed()
+    }
+    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<(Stamp, Timestamp)>>>> {
+        Storage::stamps(self, keys).boxed()
+    }
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
+        Storage::change_count(self, key, max_silence)
     }
     fn size(&self) -> BoxFuture<'_, Result<u64>> {
         Storage::size(self).boxed()
@@ -167,6 +176,12 @@ impl Storage for BoxStorage {
     }
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         self.0.contains_all(keys).await
+    }
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        self.0.stamps(keys).await
+    }
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
+        self.0.change_count(key, max_silence)
     }
     fn size(&self) -> impl Future<Output = Result<u64>> + Send {
         self.0.size()

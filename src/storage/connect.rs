@@ -1,13 +1,14 @@
 //! Opens a storage from an address.
 
 use super::BoxStorage;
-use super::address::{Address, config};
+use super::address::{Address, config, split_options};
 use crate::error::Result;
 
 /// Opens the storage at an address.
 ///
 /// An address is a scheme, a location, and options after a question mark: `redis://localhost/0?cache_name=app`. Special
-/// characters in user names, passwords, paths and options are percent-encoded. Times are in seconds.
+/// characters in user names, passwords, paths and options are percent-encoded. Times are in seconds, or have a unit (`250ms`,
+/// `10s`, `5m`, `1h`). Sizes are in bytes, or have a unit (`64MiB`, `1GB`).
 ///
 /// # In this process
 ///
@@ -63,6 +64,14 @@ use crate::error::Result;
 /// Options: `cache_name` (the table, if the location does not name it), `region`, `endpoint`, `create_if_missing`,
 /// `eventually_consistent`, `connect_timeout`, `response_timeout`.
 ///
+/// # Two levels
+///
+/// `tiered+` before any other address opens a `TieredStorage`, which keeps copies of that storage's records in memory:
+/// `tiered+redis://localhost/0?near=64MiB&max_lag=1s`.
+///
+/// Options, beside those of the other storage: `near` (the bound of the copies, as `max_bytes` of `memory:`), `max_lag`,
+/// `serve_while_far_is_down`, `far_timeout`.
+///
 /// # Servers
 ///
 /// Without the option `cache_name`, the name of the cache is `http-cache`. A server that cannot be reached now is not an
@@ -87,8 +96,16 @@ use crate::error::Result;
 /// # main().unwrap();
 /// # }
 /// ```
-#[allow(unreachable_patterns)] // with all features on, no scheme is left for the arms of disabled features
 pub async fn connect(address: &str) -> Result<BoxStorage> {
+    match address.strip_prefix("tiered+") {
+        Some(far) => tiered(far).await,
+        None => connect_single(address).await,
+    }
+}
+
+/// Opens the storage at an address without `tiered+`.
+#[allow(unreachable_patterns)] // with all features on, no scheme is left for the arms of disabled features
+async fn connect_single(address: &str) -> Result<BoxStorage> {
     let is_mongodb = address.starts_with("mongodb:") || address.starts_with("mongodb+srv:");
     #[cfg(feature = "mongodb")]
     if is_mongodb {
@@ -128,13 +145,51 @@ fn feature_off(feature: &str) -> crate::Error {
 }
 
 #[cfg(feature = "memory")]
+async fn tiered(far: &str) -> Result<BoxStorage> {
+    if far.starts_with("tiered+") {
+        return Err(config("tiered+ is given twice: the copies of copies would save nothing"));
+    }
+    if far.starts_with("memory:") {
+        return Err(config(
+            "tiered+ before memory: would keep everything in memory twice: write memory: alone",
+        ));
+    }
+    let names = ["near", "max_lag", "serve_while_far_is_down", "far_timeout"];
+    let (far, mut options) = split_options(far, &names)?;
+    let mut near = super::MemoryStorage::builder();
+    if let Some(bytes) = options.size("near")? {
+        near = near.max_bytes(bytes);
+    }
+    let (max_lag, serve) = (options.time("max_lag")?, options.time("serve_while_far_is_down")?);
+    let far_timeout = options.seconds("far_timeout")?;
+    // Only then, so that a wrong option is no reason to make a file.
+    let far = connect_single(&far).await?;
+    let mut builder = super::TieredStorage::builder(near.build(), far);
+    if let Some(lag) = max_lag {
+        builder = builder.max_lag(lag);
+    }
+    if let Some(time) = serve {
+        builder = builder.serve_while_far_is_down(time);
+    }
+    if let Some(timeout) = far_timeout {
+        builder = builder.far_timeout(timeout);
+    }
+    Ok(BoxStorage::new(builder.build()))
+}
+
+#[cfg(not(feature = "memory"))]
+async fn tiered(_: &str) -> Result<BoxStorage> {
+    Err(feature_off("memory"))
+}
+
+#[cfg(feature = "memory")]
 fn memory(address: Address<'_>) -> Result<BoxStorage> {
     let Address { location, mut options, .. } = address;
     if !location.is_empty() && location != "//" {
         return Err(config("the address memory: takes no location: write memory: and its options"));
     }
     let mut builder = super::MemoryStorage::builder();
-    if let Some(bytes) = options.number("max_bytes")? {
+    if let Some(bytes) = options.size("max_bytes")? {
         builder = builder.max_bytes(bytes);
     }
     options.finish("max_bytes")?;
@@ -145,7 +200,7 @@ fn memory(address: Address<'_>) -> Result<BoxStorage> {
 async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
     let Address { location, mut options, .. } = address;
     let mut builder = super::SqliteStorage::builder(path(location)?);
-    if let Some(bytes) = options.number("max_bytes")? {
+    if let Some(bytes) = options.size("max_bytes")? {
         builder = builder.max_bytes(bytes);
     }
     if let Some(readers) = options.number("readers")? {
@@ -176,7 +231,7 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
 async fn directory(address: Address<'_>) -> Result<BoxStorage> {
     let Address { location, mut options, .. } = address;
     let mut builder = super::DirectoryStorage::builder(path(location)?);
-    let max_bytes = options.number("max_bytes")?;
+    let max_bytes = options.size("max_bytes")?;
     if let Some(bytes) = max_bytes {
         builder = builder.max_bytes(bytes);
     }

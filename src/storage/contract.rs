@@ -1,6 +1,7 @@
 //! The [`Storage`] trait and its contract.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -117,6 +118,10 @@ impl Usage {
 ///     all others. It may limit how much is held, and for how long.
 /// 19. **Close.** When `close` has returned, every accepted change is written, and a handle that is opened afterwards reads
 ///     it. `close` is idempotent. A call on a closed storage returns an answer or an error; it does not hang.
+/// 20. **Stamps.** `stamps` returns, in the order of its keys, the stamp and the retention time of the record that `read` would
+///     return for each key, or `None` if there is none. For a damaged record it may return either.
+/// 21. **Change count.** `change_count` returns `None`, or a number that differs from all that it has returned for the key
+///     before another handle or process changed its record. Such a change shows in the number after at most `max_silence`.
 ///
 /// # Wrapping a storage
 ///
@@ -218,6 +223,42 @@ pub trait Storage: Clone + Send + Sync + 'static {
             }
             Ok(true)
         }
+    }
+
+    /// Returns the stamps and the retention times of the records at these keys, in the same order.
+    ///
+    /// `None` stands for an absent record. A [`TieredStorage`](super::TieredStorage) asks for them, to check its copies of
+    /// records without transferring their payloads.
+    ///
+    /// Default: reads each record.
+    ///
+    /// # Errors
+    /// Returns an error in the same cases as [`read`](Storage::read).
+    fn stamps(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<(Stamp, Timestamp)>>>> + Send {
+        async move {
+            let mut stamps = Vec::with_capacity(keys.len());
+            for &key in keys {
+                let record = self.read(key).await?;
+                stamps.push(record.map(|record| (record.stamp(), record.retain_until())));
+            }
+            Ok(stamps)
+        }
+    }
+
+    /// Returns a number that changes when another handle or process changes the record at this key.
+    ///
+    /// It never returns to a value that it had before. It may also change without need, for example for all keys when any
+    /// record is changed. The number may be as old as `max_silence`: a change of a record shows in it after at most that time.
+    /// Changes that are made through the same handle, or its clones, need not show in it.
+    ///
+    /// `None` means that the storage does not know of changes: it has no signal for them, or has lost it. A
+    /// [`TieredStorage`](super::TieredStorage) calls this for every copy that it serves, so it must not block, and should be
+    /// as cheap as reading a few atomics.
+    ///
+    /// Default: `None`.
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
+        let _ = (key, max_silence);
+        None
     }
 
     /// Returns the number of heads and variants.

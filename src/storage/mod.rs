@@ -11,6 +11,7 @@
 //! | `RedisStorage` | `redis` | a Redis server or cluster | many machines |
 //! | `MongoDbStorage` | `mongodb` | a MongoDB server, replica set or sharded cluster | many machines |
 //! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
+//! | [`TieredStorage`] | – | two of these: copies in a nearer one | as the farther one |
 //! | [`BoxStorage`] | – | any of these, chosen at run time | as the storage inside |
 //!
 //! [`connect`] opens any of them from an address, such as `sqlite://cache.sqlite`.
@@ -93,6 +94,7 @@ pub mod redis;
 mod remote;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod tiered;
 
 pub use self::boxed::BoxStorage;
 pub use self::connect::connect;
@@ -112,6 +114,8 @@ pub use self::record::{Record, Stamp};
 pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
+
+pub use self::tiered::{TieredStorage, TieredStorageBuilder};
 
 pub(crate) use self::key_lock::lock_key;
 pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id, random_ids};

@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -158,6 +159,55 @@ struct Shared {
     stamp: Stamp,
     payload: Option<Bytes>,
     decoded: OnceLock<Arc<dyn Decoded>>,
+    /// What a tiered storage knows about its copy of a record. `None` for a record that is not such a copy.
+    copy: Option<CopyMark>,
+}
+
+/// What a tiered storage knows about one of its copies.
+///
+/// It is part of the copy, so that it needs no map beside the near storage, and is as exact for a million copies as for one.
+#[derive(Debug)]
+pub(super) struct CopyMark {
+    /// The number of changes by this process for which the copy is current.
+    pub(super) own_changes: AtomicU64,
+    /// The far storage's change count for which the copy is current.
+    pub(super) far_changes: AtomicU64,
+    /// When the copy was last known to be current, in milliseconds of the tiered storage's own time, as is `expires_at`.
+    pub(super) checked_at: AtomicU64,
+    pub(super) expires_at: u64,
+    /// The copy is served although the far storage cannot be asked.
+    pub(super) is_unchecked: bool,
+}
+
+impl CopyMark {
+    pub(super) fn new(own_changes: u64, far_changes: u64, checked_at: u64, expires_at: u64) -> Self {
+        let [own_changes, far_changes, checked_at] =
+            [own_changes, far_changes, checked_at].map(AtomicU64::new);
+        Self { own_changes, far_changes, checked_at, expires_at, is_unchecked: false }
+    }
+
+    /// Sets the counts and the time before a comparison that has found the copy current.
+    ///
+    /// If two tasks compare at the same time, the numbers may be those of either, each of which is true.
+    pub(super) fn confirm(&self, own_changes: u64, far_changes: Option<u64>, checked_at: u64) {
+        self.own_changes.store(own_changes, Ordering::Release);
+        if let Some(far_changes) = far_changes {
+            self.far_changes.store(far_changes, Ordering::Release);
+        }
+        self.checked_at.fetch_max(checked_at, Ordering::Release);
+    }
+
+    /// Returns the mark of a copy that is served unchecked.
+    pub(super) fn unchecked(&self) -> Self {
+        let load = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Acquire));
+        Self {
+            own_changes: load(&self.own_changes),
+            far_changes: load(&self.far_changes),
+            checked_at: load(&self.checked_at),
+            expires_at: self.expires_at,
+            is_unchecked: true,
+        }
+    }
 }
 
 /// The first byte of a payload that has a decoded form.
@@ -176,8 +226,12 @@ impl Record {
 
     /// Creates a record with a new stamp.
     pub fn new(payload: impl Into<Bytes>, retain_until: Timestamp) -> Self {
-        let shared =
-            Shared { stamp: Stamp::random(), payload: Some(payload.into()), decoded: OnceLock::new() };
+        let shared = Shared {
+            stamp: Stamp::random(),
+            payload: Some(payload.into()),
+            decoded: OnceLock::new(),
+            copy: None,
+        };
         Self { shared: Arc::new(shared), retain_until }
     }
 
@@ -185,7 +239,7 @@ impl Record {
     ///
     /// `stamp` must be a new one.
     pub(crate) fn from_decoded(decoded: Arc<dyn Decoded>, stamp: Stamp, retain_until: Timestamp) -> Self {
-        let shared = Shared { stamp, payload: None, decoded: OnceLock::from(decoded) };
+        let shared = Shared { stamp, payload: None, decoded: OnceLock::from(decoded), copy: None };
         Self { shared: Arc::new(shared), retain_until }
     }
 
@@ -206,6 +260,19 @@ impl Record {
     pub fn with_retain_until(mut self, retain_until: Timestamp) -> Self {
         self.retain_until = retain_until;
         self
+    }
+
+    /// Returns the same record as a copy that a tiered storage marks.
+    pub(super) fn with_mark(&self, copy: CopyMark) -> Self {
+        let decoded = self.shared.decoded.get().cloned().map_or_else(OnceLock::new, OnceLock::from);
+        let payload = self.shared.payload.clone();
+        let shared = Shared { stamp: self.shared.stamp, payload, decoded, copy: Some(copy) };
+        Self { shared: Arc::new(shared), retain_until: self.retain_until }
+    }
+
+    /// Returns the mark of a tiered storage's copy.
+    pub(super) fn mark(&self) -> Option<&CopyMark> {
+        self.shared.copy.as_ref()
     }
 
     /// Sets the retention time of this clone.
@@ -330,7 +397,8 @@ impl Record {
         }
         let stamp = Stamp(std::array::from_fn(|i| header[5 + i]));
         let retain_until = Timestamp::from_millis(u64::from_be_bytes(read(5 + Stamp::LEN)));
-        let shared = Shared { stamp, payload: Some(bytes.slice(HEADER..)), decoded: OnceLock::new() };
+        let shared =
+            Shared { stamp, payload: Some(bytes.slice(HEADER..)), decoded: OnceLock::new(), copy: None };
         Ok(Self { shared: Arc::new(shared), retain_until })
     }
 

@@ -31,6 +31,10 @@ impl RecordHeader {
         self.0
     }
 
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::from_bytes(std::array::from_fn(|i| self.0[CHECKSUM.end + i]))
+    }
+
     pub(crate) fn retain_until(&self) -> Timestamp {
         Timestamp::from_millis(u64::from_be_bytes(std::array::from_fn(|i| self.0[TIME + i])))
     }

@@ -5,9 +5,13 @@
 #[path = "../../examples/custom_storage.rs"]
 mod custom_storage;
 
+use std::time::Duration;
+
 use tower_response_cache::Result;
 use tower_response_cache::storage::directory::DirectoryStorageBuilder;
-use tower_response_cache::storage::{BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage};
+use tower_response_cache::storage::{
+    BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage, TieredStorage,
+};
 use tower_response_cache::testing::{Harness, contract_cases, storage_contract};
 
 use custom_storage::MapStorage;
@@ -26,6 +30,11 @@ storage_contract!(directory, Directory::new(|builder| builder));
 storage_contract!(unbounded_directory, Directory::new(|builder| builder.unbounded(true).threads(1)));
 storage_contract!(small_directory, Directory::new(|builder| builder.max_bytes(32 << 20).threads(8)));
 storage_contract!(synced_directory, Directory::new(|builder| builder.fsync(true)));
+
+storage_contract!(tiered, || TieredStorage::new(MemoryStorage::new(), MemoryStorage::new()));
+storage_contract!(tiered_custom, || TieredStorage::new(MapStorage::default(), MapStorage::default()));
+storage_contract!(tiered_sqlite, TieredSqlite::new(Duration::ZERO));
+storage_contract!(tiered_sqlite_by_signal, TieredSqlite::new(Duration::from_secs(1000)));
 
 struct Memory;
 
@@ -82,6 +91,41 @@ impl Harness for Sqlite {
                 assert!(connection.execute(damaged, [key.entry]).unwrap() > 0);
             }
         }
+        true
+    }
+}
+
+/// Opens SQLite files with copies in memory. Each handle has its own, as each process would.
+struct TieredSqlite {
+    files: Sqlite,
+    max_lag: Duration,
+}
+
+impl TieredSqlite {
+    fn new(max_lag: Duration) -> Self {
+        Self { files: Sqlite::new(None), max_lag }
+    }
+}
+
+impl Harness for TieredSqlite {
+    type Storage = TieredStorage<MemoryStorage, SqliteStorage>;
+
+    async fn open(&self, name: &str) -> Result<Self::Storage> {
+        let far = self.files.open(name).await?;
+        Ok(TieredStorage::builder(MemoryStorage::new(), far).max_lag(self.max_lag).build())
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<Self::Storage> {
+        let far = self.files.open_bounded(max_bytes).await?;
+        Some(TieredStorage::builder(MemoryStorage::new(), far).max_lag(self.max_lag).build())
+    }
+
+    fn shares(&self) -> bool {
+        // With a lag, another handle may see a change later than at once.
+        self.max_lag.is_zero()
+    }
+
+    fn persists(&self) -> bool {
         true
     }
 }

@@ -100,9 +100,19 @@ impl Records {
     ///
     /// Returns `None` if there is no file, or if it is not a record of this version.
     pub(super) fn retain_until(&self, key: Key) -> Result<Option<Timestamp>> {
+        Ok(self.header(key)?.map(|header| header.retain_until()))
+    }
+
+    /// Reads the stamps and the retention times of records from the first bytes of their files.
+    pub(super) fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        let stamp = |key: &Key| Ok(self.header(*key)?.map(|header| (header.stamp(), header.retain_until())));
+        keys.iter().map(stamp).collect()
+    }
+
+    fn header(&self, key: Key) -> Result<Option<RecordHeader>> {
         let file = if_present(File::open(self.root.record(key))).map_err(read_error)?;
         let Some(mut file) = file else { return Ok(None) };
-        Ok(read_header(&mut file).map_err(read_error)?.map(|header| header.retain_until()))
+        read_header(&mut file).map_err(read_error)
     }
 
     /// Changes the retention times of records of one shard. Returns how many there were.

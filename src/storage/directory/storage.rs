@@ -216,6 +216,13 @@ impl Storage for DirectoryStorage {
         self.inner.read(move |records| records.contains_all(&keys)).await
     }
 
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        // A copy is compared for a reader, so this is a use of its entry.
+        keys.iter().for_each(|key| self.inner.record_use(*key));
+        let keys = keys.to_vec();
+        self.inner.read(move |records| records.stamps(&keys)).await
+    }
+
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         self.inner.write(key, record, Condition::Always).await.map(drop)
     }

@@ -64,6 +64,16 @@ pub(super) fn encode(naming: &Naming, key: Key, record: &Record) -> Result<Item>
     Ok(item)
 }
 
+/// Returns the stamp and the retention time in an item, or `None` if it lacks one.
+pub(super) fn stamp_of(item: &Item) -> Option<(Stamp, Timestamp)> {
+    let (Some(AttributeValue::B(stamp)), Some(AttributeValue::N(until))) = (item.get(STAMP), item.get(UNTIL))
+    else {
+        return None;
+    };
+    let stamp = stamp.as_ref().try_into().ok().map(Stamp::from_bytes)?;
+    Some((stamp, until.parse().ok().map(Timestamp::from_millis)?))
+}
+
 /// Returns the record in an item, or `None` if the item is not a record.
 ///
 /// `read` reads it from its bytes.

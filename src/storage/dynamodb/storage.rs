@@ -253,6 +253,23 @@ impl Storage for DynamoDbStorage {
         self.read_record(key).await
     }
 
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        let stamp = |key: Key| async move {
+            let consistent = self.table.consistent;
+            let answer = self.table.send(false, |client, naming| {
+                let request = client.get_item().table_name(&naming.table).set_key(Some(naming.key(key)));
+                request
+                    .projection_expression("#stamp, #until")
+                    .expression_attribute_names("#stamp", STAMP)
+                    .expression_attribute_names("#until", UNTIL)
+                    .consistent_read(consistent)
+                    .send()
+            });
+            Ok(answer.await?.item.and_then(|item| item::stamp_of(&item)))
+        };
+        stream::iter(keys.to_vec()).map(stamp).buffered(MAX_CONCURRENT_REQUESTS).try_collect().await
+    }
+
     async fn contains_all(&self, _: &[Key]) -> Result<bool> {
         // Asking costs as much as reading all the chunks, and DynamoDB deletes none before the record that
         // names it.

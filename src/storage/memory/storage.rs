@@ -533,6 +533,11 @@ impl Storage for MemoryStorage {
     }
 
     /// Looks for each record, since an entry that needs room removes its oldest bodies.
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        let stamp = |key: &Key| self.peek(*key, |record| (record.stamp(), record.retain_until()));
+        Ok(keys.iter().map(stamp).collect())
+    }
+
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         Ok(keys.iter().all(|key| self.peek(*key, |_| ()).is_some()))
     }

@@ -72,16 +72,27 @@ pub(super) fn key(document: &Document) -> Option<Key> {
     document.get_str("_id").ok()?.parse().ok()
 }
 
-/// Returns the record in a document, or `None` if the document is not a record.
-///
-/// `read` reads it from its bytes.
-pub(super) fn decode(mut document: Document, read: impl FnOnce(Vec<u8>) -> Result<Record>) -> Option<Record> {
+/// Returns the stamp and the retention time in a document, or `None` if it lacks one.
+pub(super) fn stamp_of(document: &Document) -> Option<(Stamp, Timestamp)> {
+    let stamp = document.get_binary_generic("stamp").ok()?.as_slice().try_into().ok()?;
+    Some((Stamp::from_bytes(stamp), until(document)?))
+}
+
+/// Returns the retention time in a document.
+fn until(document: &Document) -> Option<Timestamp> {
     let until = document.get_str("until").ok()?;
     // `parse` would accept a sign and fewer digits, which do not sort as times do.
     if until.len() != 20 || !until.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let until = Timestamp::from_millis(until.parse().ok()?);
+    Some(Timestamp::from_millis(until.parse().ok()?))
+}
+
+/// Returns the record in a document, or `None` if the document is not a record.
+///
+/// `read` reads it from its bytes.
+pub(super) fn decode(mut document: Document, read: impl FnOnce(Vec<u8>) -> Result<Record>) -> Option<Record> {
+    let until = until(&document)?;
     let own_stamp = match document.remove("stamp")? {
         Bson::Binary(binary) => binary.bytes,
         _ => return None,

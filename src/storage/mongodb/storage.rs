@@ -1,6 +1,6 @@
 //! The MongoDB storage. Each of its operations is one command.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -202,6 +202,25 @@ impl Storage for MongoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         let found = self.find(key).await?;
         Ok(found.and_then(|document| document::decode(document, |bytes| self.recent.read(key, bytes, 0))))
+    }
+
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        let mut found = HashMap::with_capacity(keys.len());
+        for group in keys.chunks(MAX_KEYS_PER_COMMAND) {
+            let filter = ids_filter(group);
+            let projection = doc! { "stamp": 1, "until": 1 };
+            let documents: Vec<Document> = self
+                .connection
+                .read(group, |collection| async move {
+                    collection.find(filter).projection(projection).await?.try_collect().await
+                })
+                .await?;
+            let stamps = documents.iter();
+            found.extend(
+                stamps.filter_map(|document| document::key(document).zip(document::stamp_of(document))),
+            );
+        }
+        Ok(keys.iter().map(|key| found.get(key).copied()).collect())
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {

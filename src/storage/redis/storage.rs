@@ -180,6 +180,26 @@ impl Inner {
         }
     }
 
+    /// Reads the first bytes of a value, which hold the stamp and the time.
+    async fn stamp(&self, key: Key) -> Result<Option<(Stamp, Timestamp)>> {
+        let command = || {
+            let mut command = cmd("GETRANGE");
+            command.arg(self.naming.name(key)).arg(0).arg(value::STAMP_END - 1);
+            command
+        };
+        let answer = match &self.batches {
+            Some(batches) => batches.read(command).await,
+            None => self.run(&command(), CommandKind::READ).await,
+        };
+        match answer {
+            Ok(Value::BulkString(start)) => Ok(value::raw_stamp(&start).zip(value::decode_time(&start))),
+            Ok(_) => Ok(None),
+            // As in `read`.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn expiry(&self, until: Timestamp) -> Expiry {
         Expiry::of(until, self.clock.now())
     }
@@ -286,6 +306,16 @@ fn encode(record: &Record) -> Result<EncodedValue> {
 impl Storage for RedisStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         self.inner.read(key, Some(&self.inner.recent)).await
+    }
+
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        match keys {
+            [key] => Ok(vec![self.inner.stamp(*key).await?]),
+            _ => {
+                let stamps = stream::iter(keys.to_vec()).map(|key| self.inner.stamp(key));
+                stamps.buffered(MAX_IN_FLIGHT).try_collect().await
+            }
+        }
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {

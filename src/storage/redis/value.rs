@@ -22,6 +22,10 @@ use crate::time::Timestamp;
 /// the scripts can compare times as strings.
 pub(super) const TIME_LEN: usize = 20;
 
+/// Where the stamp begins and ends in a value: after the time, one byte of version and four of checksum.
+const STAMP_START: usize = TIME_LEN + 5;
+pub(super) const STAMP_END: usize = STAMP_START + Stamp::LEN;
+
 /// The furthest expiry, in milliseconds. Dragonfly refuses one of more than 8.5 years. A record that is kept for longer never
 /// expires in Redis.
 const MAX_EXPIRY: u64 = 8 * 365 * 24 * 3600 * 1000;
@@ -109,8 +113,7 @@ pub(super) fn decode(key: Key, value: Vec<u8>, recent: Option<&RecentRecords>) -
 
 /// Returns the stamp that the scripts find in a value, even if it is damaged.
 pub(super) fn raw_stamp(value: &[u8]) -> Option<Stamp> {
-    // After the time, one byte of version and four of checksum.
-    let stamp = value.get(TIME_LEN + 5..TIME_LEN + 5 + Stamp::LEN)?;
+    let stamp = value.get(STAMP_START..STAMP_END)?;
     (value[TIME_LEN] == 1).then(|| stamp.try_into().ok().map(Stamp::from_bytes))?
 }
 

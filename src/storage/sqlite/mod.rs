@@ -128,6 +128,9 @@
 //! connection on a further thread. Reads in the task use one connection for each core, at most 8, and only as many of them as
 //! tasks read at the same time. Each connection that is in use takes up to 10 MB, which the pragma `cache_size` changes.
 //!
+//! A [`TieredStorage`](super::TieredStorage) uses a further connection, which tells it that the file was changed. There is none
+//! if [`read_in_task`](SqliteStorageBuilder::read_in_task) is off.
+//!
 //! A single connection serves everything if a second one would open another database (`:memory:`) or would need a secret that
 //! only the program knows (a [`connection`](SqliteStorageBuilder::connection) opened by the program).
 //!
@@ -157,6 +160,7 @@
 //! it from being evicted. If it is evicted nevertheless, its members are misses.
 
 mod builder;
+mod change_signal;
 mod error;
 mod eviction;
 mod expiry;

@@ -20,6 +20,9 @@ const READ: &str = "SELECT r.stamp, r.until, CASE WHEN r.size <= ?5 THEN c.value
     FROM records r JOIN contents c ON c.id = r.content
     WHERE r.entry = ?1 AND r.kind = ?2 AND r.slot = ?3 AND r.part = ?4";
 
+const STAMP: &str =
+    "SELECT stamp, until FROM records WHERE entry = ?1 AND kind = ?2 AND slot = ?3 AND part = ?4";
+
 const KEYS: &str = "SELECT entry, kind, slot, part FROM records
     WHERE (entry, kind, slot, part) > (?1, ?2, ?3, ?4) ORDER BY entry, kind, slot, part LIMIT ?5";
 
@@ -63,6 +66,15 @@ pub(super) fn read_up_to(
             Ok(if is_longer { None } else { Some(record(row, read)) })
         });
     Ok(found.optional()?.unwrap_or(Some(None)))
+}
+
+/// Returns the stamp and the retention time of the record at a key, without its bytes, which may be damaged.
+pub(super) fn stamp(connection: &Connection, key: Key) -> rusqlite::Result<Option<(Stamp, Timestamp)>> {
+    let mut statement = connection.prepare_cached(STAMP)?;
+    let found = statement.query_row(params![key.entry, key.kind as u8, key.slot, key.part], |row| {
+        Ok(row.get(0).ok().map(Stamp::from_bytes).zip(row.get(1).ok().map(decode_time)))
+    });
+    Ok(found.optional()?.flatten())
 }
 
 /// Returns the keys after this one, in order, at most `limit` of them.

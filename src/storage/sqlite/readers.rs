@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::change_signal::ChangeSignal;
 use super::error::{closed, is_busy, map_error, retry_while_busy};
 use super::queries;
 use super::reopen::{FileCheck, Reopener, Role};
@@ -42,9 +43,10 @@ pub(super) struct Readers {
     threads: Mutex<Vec<JoinHandle<()>>>,
     has_threads: bool,
     busy_timeout: Duration,
+    signal: ChangeSignal,
 }
 
-struct Reader {
+pub(super) struct Reader {
     connection: Connection,
     file_check: FileCheck,
     reopener: Arc<Reopener>,
@@ -95,6 +97,7 @@ impl Readers {
             threads: Mutex::new(threads),
             has_threads,
             busy_timeout,
+            signal: ChangeSignal::new(Arc::clone(reopener)),
         })
     }
 
@@ -111,8 +114,9 @@ impl Readers {
             // Fails if all threads have ended already.
             let _ = self.queue.send(None);
         }
-        let in_task = self.in_task.clone();
+        let (in_task, close_signal) = (self.in_task.clone(), self.signal.close());
         move || {
+            close_signal();
             for reader in in_task {
                 drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
             }
@@ -168,17 +172,28 @@ impl Readers {
     /// Returns `None` if a thread must read it: while the disk is slow, if the record is long, no connection is free, the
     /// database is busy, or a connection must be opened anew first.
     pub(super) fn read_in_task(&self, key: Key) -> Option<Result<Option<Record>>> {
+        let max_len = if self.stall_budget.is_some() { MAX_LEN_IN_TASK } else { usize::MAX };
+        self.run_in_task(|connection| queries::read_up_to(connection, Some(&self.recent), key, max_len))
+    }
+
+    /// Runs a short query in this task, as [`read_in_task`](Readers::read_in_task) does.
+    ///
+    /// Also returns `None` if the query does.
+    pub(super) fn run_in_task<T>(
+        &self,
+        query: impl Fn(&Connection) -> rusqlite::Result<Option<T>>,
+    ) -> Option<Result<T>> {
         if self.in_task.is_empty() {
             return None;
         }
         let begun = Instant::now();
         let Some(stall_budget) = &self.stall_budget else {
-            return self.try_read_in_task(key, usize::MAX, begun);
+            return self.try_in_task(query, begun);
         };
         if stall_budget.site() == Site::Thread {
             return None;
         }
-        let found = self.try_read_in_task(key, MAX_LEN_IN_TASK, begun);
+        let found = self.try_in_task(query, begun);
         let took = begun.elapsed();
         // If a thread has to repeat it, only one of the two is a read.
         if found.is_some() || took >= STALL {
@@ -187,7 +202,19 @@ impl Readers {
         found
     }
 
-    fn try_read_in_task(&self, key: Key, max_len: usize, now: Instant) -> Option<Result<Option<Record>>> {
+    /// Returns the number of changes of the file, if a task may ask for it.
+    ///
+    /// Returns `None` while the disk is slow.
+    pub(super) fn change_count(&self, max_age: Duration) -> Option<u64> {
+        let is_slow = self.stall_budget.as_ref().is_some_and(|budget| budget.site() == Site::Thread);
+        if self.in_task.is_empty() || is_slow { None } else { self.signal.count(max_age) }
+    }
+
+    fn try_in_task<T>(
+        &self,
+        query: impl Fn(&Connection) -> rusqlite::Result<Option<T>>,
+        now: Instant,
+    ) -> Option<Result<T>> {
         // The first free connection, so that no more page caches are filled than tasks read at the same time. `try_lock`,
         // since a task must not wait for the query of another one.
         let (slot, mut guard) = self.in_task.iter().find_map(|slot| match slot.try_lock() {
@@ -200,7 +227,7 @@ impl Readers {
             reopen_on_thread(slot, guard);
             return None;
         }
-        match queries::read_up_to(&reader.connection, Some(&self.recent), key, max_len) {
+        match query(&reader.connection) {
             // A thread runs it again, and waits.
             Err(error) if is_busy(&error) => None,
             Err(error) => Some(Err(map_error(error))),
@@ -210,8 +237,20 @@ impl Readers {
 }
 
 impl Reader {
+    /// Opens a connection that is used in tasks. May take long.
+    pub(super) fn open(reopener: &Arc<Reopener>) -> Result<Self> {
+        let connection = reopener.open_reader(Duration::ZERO)?;
+        let file_check = reopener.begin_check(&connection);
+        let role = Role::Reader { busy_timeout: Duration::ZERO };
+        Ok(Self { connection, file_check, reopener: Arc::clone(reopener), role })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Returns whether the file is still at its path. Makes at most one system call.
-    fn is_current(&mut self, now: Instant) -> bool {
+    pub(super) fn is_current(&mut self, now: Instant) -> bool {
         self.reopener.is_recent(&self.file_check, now) || self.reopener.is_unchanged(&mut self.file_check)
     }
 

@@ -81,6 +81,11 @@ impl Reopener {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Opens a further connection that reads.
+    pub(super) fn open_reader(&self, busy_timeout: Duration) -> Result<Connection> {
+        self.options.open_reader(busy_timeout)
+    }
+
     /// Begins to check the file of a connection that was just opened.
     pub(super) fn begin_check(&self, connection: &Connection) -> FileCheck {
         let files = self.path.as_deref().and_then(|path| DatabaseFiles::of(path, connection));

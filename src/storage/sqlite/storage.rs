@@ -35,6 +35,8 @@ const MAX_RECORD_LEN: u64 = 512 << 20;
 const KEYS_PER_PAGE: u32 = 512;
 /// How many records a listing reads with one query. They are in memory together.
 const VALUES_PER_PAGE: u32 = 32;
+/// How many stamps are read in the task. More of them take as long as a long record.
+const MAX_STAMPS_IN_TASK: usize = 16;
 /// The length of a body up to which it is part of its response's record. Up to there, a separate row would double the time of a
 /// read, and a write with the body takes no longer than one without. A longer body has rows of its own, which are not written
 /// again when its response is revalidated.
@@ -306,6 +308,26 @@ impl Storage for SqliteStorage {
         self.inner.query(move |connection| Ok(queries::read(connection, key)?.is_some())).await
     }
 
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        let stamps = |keys: &[Key], connection: &Connection| {
+            keys.iter().map(|key| queries::stamp(connection, *key)).collect::<rusqlite::Result<Vec<_>>>()
+        };
+        if !self.inner.read_only {
+            // A copy is compared for a reader, so this is a use of its entry.
+            keys.iter().for_each(|key| self.inner.recency.touch(key.entry));
+        }
+        if keys.len() <= MAX_STAMPS_IN_TASK
+            && let Some(readers) = &self.inner.readers
+        {
+            let generation = self.inner.writer.generation();
+            if let Some(found) = readers.run_in_task(|connection| stamps(keys, connection).map(Some)) {
+                return self.inner.report_damage(generation, found);
+            }
+        }
+        let keys = keys.to_vec();
+        self.inner.query(move |connection| stamps(&keys, connection)).await
+    }
+
     async fn contains_all(&self, _: &[Key]) -> Result<bool> {
         // Eviction removes whole entries.
         Ok(true)
@@ -363,6 +385,10 @@ impl Storage for SqliteStorage {
 
     async fn size(&self) -> Result<u64> {
         self.inner.query(queries::count_listed).await
+    }
+
+    fn change_count(&self, _: Key, max_silence: Duration) -> Option<u64> {
+        self.inner.readers.as_ref()?.change_count(max_silence)
     }
 
     fn max_record_len(&self) -> usize {

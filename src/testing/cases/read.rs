@@ -148,6 +148,37 @@ pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
     }
 }
 
+/// Checks that `stamps` returns what `read` does, in the order of the keys and after each kind of change (clause 20).
+pub async fn stamps_agree_with_read<H: Harness>(harness: &H) {
+    let storage = open(harness).await;
+    let variant = head(1).sibling(Kind::Variant, [1; 16], 0);
+    let keys = [chunk(1, 2), head(2), head(1), variant, head(1), chunk(1, 0)];
+    let agree = async || {
+        let stamps = storage.stamps(&keys).await.unwrap();
+        assert_eq!(stamps.len(), keys.len(), "stamps returns one answer for each key");
+        for (key, stamp) in keys.iter().zip(stamps) {
+            let read = storage.read(*key).await.unwrap();
+            let read = read.map(|record| (record.stamp(), record.retain_until()));
+            assert_eq!(stamp, read, "stamps and read give different records");
+        }
+    };
+    agree().await;
+    for key in [head(1), chunk(1, 2), variant] {
+        storage.write(key, record(vec![7; 70_000])).await.unwrap();
+        agree().await;
+    }
+    storage.write(head(1), record("shorter")).await.unwrap();
+    agree().await;
+    storage.retain(&keys, Retain::AtMost(Timestamp::from_secs(3_000_000_000))).await.unwrap();
+    agree().await;
+    storage.write(head(2), Record::new("never", Timestamp::NEVER)).await.unwrap();
+    storage.delete(head(1)).await.unwrap();
+    agree().await;
+    storage.clear().await.unwrap();
+    agree().await;
+    assert_eq!(storage.stamps(&[]).await.unwrap(), []);
+}
+
 /// Checks that `read_chunks_now` returns the payloads that `read` does, and none of an incomplete body (clause 16).
 pub async fn read_chunks_now_agrees_with_read<H: Harness>(harness: &H) {
     let storage = open(harness).await;

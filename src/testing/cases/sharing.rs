@@ -102,6 +102,51 @@ pub async fn second_handle_sees_every_change<H: Harness>(harness: &H) {
     assert_eq!(other.keys().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
+/// Checks that the change count of a key differs after each change by another handle (clause 21).
+///
+/// Checks nothing if the harness does not share names, or if the storage has no signal of changes.
+pub async fn changes_show_in_change_count<H: Harness>(harness: &H) {
+    if !harness.shares() {
+        return;
+    }
+    let (one, other) = (harness.open("counted").await.unwrap(), harness.open("counted").await.unwrap());
+    one.clear().await.unwrap();
+    // A signal may have to be set up first, which the first call begins.
+    let signal = tokio::time::timeout(Duration::from_secs(2), async {
+        while one.change_count(head(1), SILENCE).is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    if signal.await.is_err() {
+        return;
+    }
+    let mut earlier = Vec::new();
+    for change in 0..20_u32 {
+        // `None` is right at any time, and means that no copy may be trusted.
+        let before = one.change_count(head(1), SILENCE);
+        assert!(before.is_none_or(|count| change == 0 || !earlier.contains(&count)), "a count has returned");
+        earlier.extend(before);
+        match change % 4 {
+            0 => other.write(head(1), record("written")).await.unwrap(),
+            1 => {
+                let later = LATER + Duration::from_secs(1);
+                assert_eq!(other.retain(&[head(1)], Retain::AtLeast(later)).await.unwrap(), 1);
+            }
+            2 => assert!(other.delete(head(1)).await.unwrap()),
+            _ => assert!(other.write_if(head(1), None, record("new")).await.unwrap()),
+        }
+        let is_seen = async {
+            while one.change_count(head(1), SILENCE).is_some_and(|count| earlier.contains(&count)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        in_time("waiting until a change shows in the change count", is_seen).await;
+    }
+}
+
+/// How long a signal of changes may be silent.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Checks that a storage that is opened again has its records (clause 11).
 ///
 /// Checks nothing if the harness neither shares names nor persists.

@@ -1,0 +1,562 @@
+//! The storage itself.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::builder::{Settings, TieredStorageBuilder};
+use super::changes::Changes;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::record::CopyMark;
+use crate::storage::{Hold, Key, Kind, Record, Retain, Stamp, Storage, Usage};
+use crate::time::{Clock, Timestamp};
+
+/// How often a far storage that is down is asked again.
+const RETRY_INTERVAL_MS: u64 = 1000;
+/// The most chunks that are read without waiting. Each of them is looked at by itself, and a longer body is read piece by piece in
+/// any case.
+const MAX_CHUNKS_NOW: u32 = 64;
+
+/// A storage that keeps copies of another storage's records in a nearer one.
+///
+/// The [module](crate::storage::tiered) describes its guarantees. Clones share both storages.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] {
+/// use tower_response_cache::CacheLayer;
+/// use tower_response_cache::storage::{MemoryStorage, SqliteStorage, TieredStorage};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tower_response_cache::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("responses.sqlite");
+/// let near = MemoryStorage::builder().max_bytes(64 * 1024 * 1024).build();
+/// let far = SqliteStorage::open(path).await?;
+/// let layer = CacheLayer::new(TieredStorage::new(near, far));
+/// # Ok(())
+/// # }
+/// # main().unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TieredStorage<N, F> {
+    near: N,
+    far: F,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    changes: Changes,
+    /// In milliseconds, as all times here.
+    max_lag: u64,
+    max_silence: Duration,
+    serve_while_far_is_down: u64,
+    far_timeout: Duration,
+    time: Time,
+    /// Until when the far storage is not asked. Zero while it answers.
+    down_until: AtomicU64,
+}
+
+/// The time by which lags are measured.
+struct Time {
+    clock: Clock,
+    /// `None` with a mock clock, by which tests measure lags as well.
+    started: Option<Instant>,
+}
+
+impl Time {
+    fn new(clock: Clock) -> Self {
+        let started = clock.is_system().then(Instant::now);
+        Self { clock, started }
+    }
+
+    /// Returns the current time in milliseconds, which never goes back with the system's clock.
+    fn now(&self) -> u64 {
+        match self.started {
+            // From one, since zero means never.
+            Some(started) => 1 + started.elapsed().as_millis() as u64,
+            None => self.clock.now().as_millis(),
+        }
+    }
+
+    /// Returns the time at which a record has expired, as [`now`](Time::now) would return it.
+    fn of_expiry(&self, retain_until: Timestamp, now: u64) -> u64 {
+        match retain_until.is_never() {
+            true => u64::MAX,
+            false => {
+                now.saturating_add(retain_until.as_millis().saturating_sub(self.clock.now().as_millis()))
+            }
+        }
+    }
+}
+
+/// The state before a record is read from the far storage. It is what the record's copy is known to be current for.
+#[derive(Clone, Copy)]
+struct Moment {
+    own_changes: u64,
+    far_changes: Option<u64>,
+    now: u64,
+}
+
+/// Whether a copy may be served.
+enum Verdict {
+    Current,
+    /// The far storage is down, and the copy may be served meanwhile.
+    Unchecked,
+    /// It must be compared with the far storage.
+    Unknown,
+}
+
+impl<N: Storage, F: Storage> TieredStorage<N, F> {
+    /// Creates a storage from two with the default settings.
+    ///
+    /// `near` keeps the copies, and belongs to this storage alone: give it one of its own. `far` decides.
+    pub fn new(near: N, far: F) -> Self {
+        Self::builder(near, far).build()
+    }
+
+    /// Returns a builder for a storage with other settings.
+    pub fn builder(near: N, far: F) -> TieredStorageBuilder<N, F> {
+        TieredStorageBuilder::new(near, far)
+    }
+
+    /// Returns the storage that keeps the copies.
+    pub fn near(&self) -> &N {
+        &self.near
+    }
+
+    /// Returns the storage that decides.
+    pub fn far(&self) -> &F {
+        &self.far
+    }
+
+    pub(super) fn from_builder(builder: TieredStorageBuilder<N, F>) -> Self {
+        let TieredStorageBuilder { near, far, settings } = builder;
+        let Settings { max_lag, serve_while_far_is_down, far_timeout, clock } = settings;
+        let shared = Shared {
+            changes: Changes::new(),
+            max_lag: millis(max_lag),
+            max_silence: max_lag,
+            serve_while_far_is_down: millis(serve_while_far_is_down),
+            far_timeout,
+            time: Time::new(clock),
+            down_until: AtomicU64::new(0),
+        };
+        Self { near, far, shared: Arc::new(shared) }
+    }
+
+    fn moment(&self, key: Key) -> Moment {
+        Moment {
+            own_changes: self.shared.changes.count(key),
+            far_changes: self.far.change_count(key, self.shared.max_silence),
+            now: self.shared.time.now(),
+        }
+    }
+
+    /// Returns whether a copy may be served.
+    ///
+    /// Each number of the mark says by itself that the copy was current at that count or time. So it does not matter that they
+    /// are not read together: the latest comparison that any of them stems from is covered by the others.
+    fn judge(&self, copy: &Record, moment: Moment) -> Verdict {
+        let Some(mark) = copy.mark() else { return Verdict::Unknown };
+        let Moment { own_changes, far_changes, now } = moment;
+        if mark.own_changes.load(Ordering::Acquire) != own_changes || mark.expires_at <= now {
+            return Verdict::Unknown;
+        }
+        let age = now.checked_sub(mark.checked_at.load(Ordering::Acquire));
+        let is_current = match far_changes {
+            Some(count) => mark.far_changes.load(Ordering::Acquire) == count,
+            None => age.is_some_and(|age| age < self.shared.max_lag),
+        };
+        if is_current {
+            Verdict::Current
+        } else if self.is_down(now) && age.is_some_and(|age| age < self.shared.serve_while_far_is_down) {
+            Verdict::Unchecked
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    /// Returns a copy that needs neither waiting nor the far storage.
+    fn current_copy(&self, key: Key) -> Option<Record> {
+        let copy = self.near.read_now(key)?.ok()??;
+        self.serve(copy, self.moment(key)).ok()
+    }
+
+    /// Returns the copy as it is served, or gives it back if it must be compared.
+    fn serve(&self, copy: Record, moment: Moment) -> std::result::Result<Record, Record> {
+        match self.judge(&copy, moment) {
+            Verdict::Current => Ok(copy),
+            Verdict::Unchecked => Ok(self.unchecked(&copy)),
+            Verdict::Unknown => Err(copy),
+        }
+    }
+
+    fn unchecked(&self, copy: &Record) -> Record {
+        let mark = copy.mark().map(|mark| mark.unchecked());
+        mark.map_or_else(|| copy.clone(), |mark| copy.with_mark(mark))
+    }
+
+    /// Returns the record as a copy that was current at a moment.
+    fn copy_of(&self, record: &Record, moment: Moment) -> Record {
+        let expires_at = self.shared.time.of_expiry(record.retain_until(), moment.now);
+        // Counts are never `u64::MAX`, which stands for a storage without a signal.
+        let far_changes = moment.far_changes.unwrap_or(u64::MAX);
+        record.with_mark(CopyMark::new(moment.own_changes, far_changes, moment.now, expires_at))
+    }
+
+    /// Writes a copy into the near storage. A copy that it does not take is only slower.
+    async fn keep(&self, key: Key, copy: Record) {
+        if copy.mark().is_some_and(|mark| mark.expires_at > self.shared.time.now()) {
+            drop(self.near.write(key, copy).await);
+        }
+    }
+
+    /// Returns the copy in the near storage, current or not.
+    async fn any_copy(&self, key: Key) -> Option<Record> {
+        match self.near.read_now(key) {
+            Some(copy) => copy.ok()?,
+            None => self.near.read(key).await.ok()?,
+        }
+    }
+
+    /// Compares copies with the far storage, and marks those that are current.
+    ///
+    /// Returns for each key whether its copy is current, or else whether the far storage has another record.
+    async fn compare(&self, copies: &[(Key, Record, Moment)]) -> Result<Vec<Comparison>> {
+        let keys: Vec<Key> = copies.iter().map(|(key, ..)| *key).collect();
+        let stamps = self.ask_far(self.far.stamps(&keys)).await?;
+        let mut compared = Vec::with_capacity(copies.len());
+        // A storage that returns fewer stamps than it was asked for knows nothing about the rest.
+        let stamps = stamps.into_iter().map(Some).chain(std::iter::repeat(None));
+        for ((key, copy, moment), stamp) in copies.iter().zip(stamps) {
+            compared.push(match stamp {
+                Some(Some((stamp, retain_until))) if stamp == copy.stamp() => {
+                    let same_time = copy.retain_until() == retain_until;
+                    match copy.mark().filter(|_| same_time) {
+                        Some(mark) => {
+                            mark.confirm(moment.own_changes, moment.far_changes, moment.now);
+                            Comparison::Current(copy.clone())
+                        }
+                        // The retention was changed, or the near storage has lost the mark.
+                        None => {
+                            let copy = self.copy_of(&copy.clone().with_retain_until(retain_until), *moment);
+                            self.keep(*key, copy.clone()).await;
+                            Comparison::Current(copy)
+                        }
+                    }
+                }
+                Some(None) => Comparison::Absent,
+                _ => Comparison::Replaced,
+            });
+        }
+        Ok(compared)
+    }
+
+    /// Runs a read of the far storage, and notes whether that answers.
+    ///
+    /// # Errors
+    /// Returns [`Busy`](ErrorKind::Busy) in place of the errors of a storage that is down. The cache would otherwise stop using
+    /// both storages for a while, the near one too.
+    async fn ask_far<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let down_until = self.shared.down_until.load(Ordering::Relaxed);
+        if down_until > 0 {
+            let now = self.shared.time.now();
+            // One read per interval tries again. The others would only wait.
+            let retry_at = now.saturating_add(RETRY_INTERVAL_MS);
+            if now < down_until
+                || self
+                    .shared
+                    .down_until
+                    .compare_exchange(down_until, retry_at, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_err()
+            {
+                return Err(far_is_down());
+            }
+        }
+        let answer = self.in_time(read).await;
+        match &answer {
+            Err(error) if !is_about_record(error) => {
+                tracing::debug!(%error, "the far storage failed");
+                let retry_at = self.shared.time.now().saturating_add(RETRY_INTERVAL_MS);
+                if self.shared.down_until.swap(retry_at, Ordering::Relaxed) == 0 {
+                    tracing::warn!(%error, "the far storage does not answer: only copies are served until it does");
+                }
+                Err(far_is_down())
+            }
+            _ => {
+                if self.shared.down_until.load(Ordering::Relaxed) > 0
+                    && self.shared.down_until.swap(0, Ordering::Relaxed) > 0
+                {
+                    tracing::info!("the far storage answers again");
+                }
+                answer
+            }
+        }
+    }
+
+    async fn in_time<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        // Outside a runtime there are no timers.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return read.await;
+        }
+        let late = |_| Err(Error::new(ErrorKind::Timeout, "the far storage did not answer in time"));
+        tokio::time::timeout(self.shared.far_timeout, read).await.unwrap_or_else(late)
+    }
+
+    fn is_down(&self, now: u64) -> bool {
+        now < self.shared.down_until.load(Ordering::Relaxed)
+    }
+
+    /// Writes the copy of a record that was written to the far storage at the count that its change has returned.
+    async fn keep_written(&self, key: Key, record: &Record, before: Moment, count: Option<u64>) {
+        match count {
+            Some(own_changes) => self.keep(key, self.copy_of(record, Moment { own_changes, ..before })).await,
+            None => drop(self.near.delete(key).await),
+        }
+    }
+}
+
+/// The result of comparing a copy with the far storage.
+enum Comparison {
+    Current(Record),
+    Absent,
+    Replaced,
+}
+
+/// Returns whether an error concerns one record, so that the storage itself works.
+fn is_about_record(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Full | ErrorKind::ReadOnly | ErrorKind::Config
+    )
+}
+
+fn far_is_down() -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        "the far storage does not answer, and there is no current copy in the near one",
+    )
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns whether records of this kind are copied.
+///
+/// A lease is an agreement of this moment, for which a copy is worth nothing.
+fn is_copied(key: Key) -> bool {
+    key.kind != Kind::Lease
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        if !is_copied(key) {
+            return self.far.read_now(key);
+        }
+        self.current_copy(key).map(|copy| Ok(Some(copy)))
+    }
+
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        if !is_copied(key) {
+            return self.ask_far(self.far.read(key)).await;
+        }
+        let copy = self.any_copy(key).await;
+        // Before the far storage is read: what changes later is not in the record, and is counted later.
+        let moment = self.moment(key);
+        if let Some(copy) = copy {
+            let copy = match self.serve(copy, moment) {
+                Ok(copy) => return Ok(Some(copy)),
+                Err(copy) => copy,
+            };
+            match self.compare(&[(key, copy.clone(), moment)]).await.map(|mut compared| compared.pop()) {
+                Ok(Some(Comparison::Current(copy))) => return Ok(Some(copy)),
+                Ok(Some(Comparison::Absent)) => {
+                    drop(self.near.delete(key).await);
+                    return Ok(None);
+                }
+                Ok(_) => {}
+                // The far storage is noted as down by now, so that the copy may be served by that setting.
+                Err(error) => return self.serve(copy, moment).map_or(Err(error), |copy| Ok(Some(copy))),
+            }
+        }
+        // A chunk of a body that has begun has no other way, and a deadline of its own.
+        let record = match key.kind {
+            Kind::Chunk => self.far.read(key).await?,
+            _ => self.ask_far(self.far.read(key)).await?,
+        };
+        if let Some(record) = &record {
+            self.keep(key, self.copy_of(record, moment)).await;
+        }
+        Ok(record)
+    }
+
+    fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool {
+        if last.saturating_sub(first.part) >= MAX_CHUNKS_NOW {
+            return false;
+        }
+        for part in first.part..=last {
+            let Some(copy) = self.current_copy(Key { part, ..first }) else { return false };
+            if let Some(chunk) = chunks.get_mut((part - first.part) as usize) {
+                *chunk = Some(copy.payload());
+            }
+        }
+        true
+    }
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        let before = self.moment(key);
+        let change = self.shared.changes.begin(key);
+        self.far.write(key, record.clone()).await?;
+        let count = change.end();
+        if is_copied(key) {
+            self.keep_written(key, &record, before, count).await;
+        }
+        Ok(())
+    }
+
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        let before = self.moment(key);
+        let change = self.shared.changes.begin(key);
+        let is_written = self.far.write_if(key, seen, record.clone()).await?;
+        // Also counted if nothing is written: the caller has seen another record than the far storage has, perhaps a copy.
+        let count = change.end();
+        if is_written && is_copied(key) {
+            self.keep_written(key, &record, before, count).await;
+        }
+        Ok(is_written)
+    }
+
+    async fn delete(&self, key: Key) -> Result<bool> {
+        let change = self.shared.changes.begin(key);
+        let deleted = self.far.delete(key).await?;
+        change.end();
+        drop(self.near.delete(key).await);
+        Ok(deleted)
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<u64> {
+        let changes: Vec<_> = keys.iter().map(|key| self.shared.changes.begin(*key)).collect();
+        let deleted = self.far.delete_many(keys).await?;
+        drop(changes);
+        drop(self.near.delete_many(keys).await);
+        Ok(deleted)
+    }
+
+    async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
+        // Dropped when the far storage has answered. The copies keep their old times until the next comparison, which takes over the new ones.
+        let _changes: Vec<_> = keys.iter().map(|key| self.shared.changes.begin(*key)).collect();
+        self.far.retain(keys, retain).await
+    }
+
+    async fn delete_expired(&self, now: Timestamp) -> Result<u64> {
+        // Another process may have shortened a retention, so that the copy of a record that is deleted here lives for longer.
+        let _change = self.shared.changes.begin_all();
+        let deleted = self.far.delete_expired(now).await?;
+        drop(self.near.delete_expired(now).await);
+        Ok(deleted)
+    }
+
+    async fn clear(&self) -> Result<()> {
+        let _change = self.shared.changes.begin_all();
+        let cleared = self.far.clear().await;
+        drop(self.near.clear().await);
+        cleared
+    }
+
+    fn keys(&self) -> impl Stream<Item = Result<Key>> + Send {
+        self.far.keys()
+    }
+
+    fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
+        self.far.values()
+    }
+
+    async fn size(&self) -> Result<u64> {
+        self.far.size().await
+    }
+
+    async fn contains(&self, key: Key) -> Result<bool> {
+        if is_copied(key) && self.current_copy(key).is_some() {
+            return Ok(true);
+        }
+        self.ask_far(self.far.contains(key)).await
+    }
+
+    async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
+        let (mut copies, mut missing) = (Vec::new(), Vec::new());
+        for &key in keys {
+            let copy = self.any_copy(key).await.filter(|_| is_copied(key));
+            let moment = self.moment(key);
+            match copy.map(|copy| self.serve(copy, moment)) {
+                Some(Ok(_)) => {}
+                Some(Err(copy)) => copies.push((key, copy, moment)),
+                None => missing.push(key),
+            }
+        }
+        // One question for all copies: they are then current for the reads that follow.
+        if !copies.is_empty() {
+            let compared = self.compare(&copies).await?;
+            if compared.iter().any(|comparison| matches!(comparison, Comparison::Absent)) {
+                return Ok(false);
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(true),
+            false => self.ask_far(self.far.contains_all(&missing)).await,
+        }
+    }
+
+    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+        self.ask_far(self.far.stamps(keys)).await
+    }
+
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
+        self.far.change_count(key, max_silence)
+    }
+
+    fn max_record_len(&self) -> usize {
+        self.far.max_record_len()
+    }
+
+    fn inline_len(&self) -> usize {
+        self.far.inline_len()
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.near.keeps_records() || self.far.keeps_records()
+    }
+
+    fn hold(&self, chunk: Key, bytes: u64) -> Hold {
+        Hold::new((self.near.hold(chunk, bytes), self.far.hold(chunk, bytes)))
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.far.usage().await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.far.check().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let near = self.near.close().await;
+        self.far.close().await.and(near)
+    }
+}
+
+impl<N: fmt::Debug, F: fmt::Debug> fmt::Debug for TieredStorage<N, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TieredStorage")
+            .field("near", &self.near)
+            .field("far", &self.far)
+            .finish_non_exhaustive()
+    }
+}
