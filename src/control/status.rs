@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::policy::{NotStored, StaleReason, ValidateReason};
+use crate::storage::tiered::Level;
 
 /// The outcome of one request in the cache, with the reasons.
 ///
@@ -31,6 +32,8 @@ pub struct CacheStatus {
     pub(crate) ttl: Option<i64>,
     pub(crate) origin_status: Option<u16>,
     pub(crate) collapsed: bool,
+    /// The level of a tiered storage, if a copy was served.
+    pub(crate) level: Option<Level>,
     /// The storage has acknowledged the write that this response caused.
     pub(crate) is_stored: bool,
     /// The response was fetched in the background: no request gets it.
@@ -152,6 +155,7 @@ impl CacheStatus {
             ttl: None,
             origin_status: None,
             collapsed: false,
+            level: None,
             is_stored: false,
             is_background: false,
         }
@@ -204,6 +208,13 @@ impl CacheStatus {
         self.collapsed
     }
 
+    /// Returns the level of a [`TieredStorage`](crate::storage::TieredStorage) that the stored response came from.
+    ///
+    /// `None` if it came from the far one, from a storage of one level, or not from a storage.
+    pub fn level(&self) -> Option<Level> {
+        self.level
+    }
+
     /// Returns the outcome as one word.
     ///
     /// It is `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
@@ -218,7 +229,8 @@ impl CacheStatus {
     /// Returns `None` for any other status.
     pub(crate) fn plain_hit_ttl(&self) -> Option<i64> {
         let is_plain = self.outcome == Outcome::Hit && self.stored == Stored::Unchanged;
-        let has_more = self.origin_status.is_some() || self.is_stored || self.collapsed;
+        let has_more =
+            self.origin_status.is_some() || self.is_stored || self.collapsed || self.level.is_some();
         self.ttl.filter(|_| is_plain && !has_more)
     }
 }
@@ -260,6 +272,8 @@ impl fmt::Display for CacheStatus {
         match (self.outcome, self.stored) {
             (Outcome::Refused, _) => f.write_str("detail=only-if-cached"),
             (Outcome::Failed, _) => f.write_str("detail=storage-failed"),
+            (Outcome::Hit, _) if self.level == Some(Level::Near) => f.write_str("; detail=near"),
+            (Outcome::Hit, _) if self.level.is_some() => f.write_str("; detail=near-unchecked"),
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
             (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),

@@ -8,6 +8,7 @@
 //! - A word that is not in one of these lists is counted as the last word of the list.
 
 use crate::control::Outcome;
+use crate::storage::tiered::Level;
 
 /// An event that increments a counter.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(crate) enum Count {
     Answer(Outcome),
     /// A request was answered by the fetch of another request.
     Collapsed,
+    /// A request was answered with a copy of a tiered storage's near level.
+    Level(Level),
     /// A response was stored.
     Stored,
     /// A stored response was freshened.
@@ -125,7 +128,9 @@ pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "m
 
 // The numbers follow each other without gaps: first the outcomes, then the single counters, then one range for each list.
 const COLLAPSED: usize = OUTCOMES.len();
-const STORED: usize = COLLAPSED + 1;
+const NEAR: usize = COLLAPSED + 1;
+const NEAR_UNCHECKED: usize = NEAR + 1;
+const STORED: usize = NEAR_UNCHECKED + 1;
 const FRESHENED: usize = STORED + 1;
 const ORIGIN_ERROR: usize = FRESHENED + 1;
 const UNSTORED: usize = ORIGIN_ERROR + 1;
@@ -143,6 +148,8 @@ impl Count {
             Self::Answer(Outcome::Hit) => 0,
             Self::Answer(outcome) => index_in(&OUTCOMES, outcome.words()),
             Self::Collapsed => COLLAPSED,
+            Self::Level(Level::Near) => NEAR,
+            Self::Level(Level::NearUnchecked) => NEAR_UNCHECKED,
             Self::Stored => STORED,
             Self::Freshened => FRESHENED,
             Self::OriginError => ORIGIN_ERROR,
@@ -165,6 +172,8 @@ fn index_in<T: PartialEq>(list: &[T], word: T) -> usize {
 pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'static str)>) {
     match number {
         COLLAPSED => ("http_cache_requests_collapsed_total", Vec::new()),
+        NEAR => ("http_cache_near_copies_served_total", vec![("checked", "true")]),
+        NEAR_UNCHECKED => ("http_cache_near_copies_served_total", vec![("checked", "false")]),
         STORED => ("http_cache_responses_stored_total", Vec::new()),
         FRESHENED => ("http_cache_responses_freshened_total", Vec::new()),
         ORIGIN_ERROR => ("http_cache_origin_errors_total", Vec::new()),

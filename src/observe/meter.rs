@@ -182,9 +182,14 @@ impl Timer<'_> {
 ///
 /// Needs the feature `metrics`.
 pub fn describe_metrics() {
-    const COUNTERS: [(&str, Unit, &str); 10] = [
+    const COUNTERS: [(&str, Unit, &str); 11] = [
         ("http_cache_requests_total", Unit::Count, "Requests answered, by outcome and reason"),
         ("http_cache_requests_collapsed_total", Unit::Count, "Requests answered by another request's fetch"),
+        (
+            "http_cache_near_copies_served_total",
+            Unit::Count,
+            "Requests answered with a copy of the near level",
+        ),
         ("http_cache_responses_stored_total", Unit::Count, "Responses stored"),
         ("http_cache_responses_freshened_total", Unit::Count, "Stored responses freshened"),
         ("http_cache_responses_not_stored_total", Unit::Count, "Responses not stored, by reason"),

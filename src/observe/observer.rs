@@ -45,6 +45,9 @@ impl Observer {
             if status.collapsed {
                 self.count(Count::Collapsed);
             }
+            if let Some(level) = status.level {
+                self.count(Count::Level(level));
+            }
         }
         if let Some(reason) = status.stored.reason() {
             self.count(Count::Unstored(reason));

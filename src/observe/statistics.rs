@@ -5,6 +5,7 @@ use std::fmt;
 use super::counts::{Count, LEN, OUTCOMES};
 use crate::control::{BypassReason, MissReason, Outcome};
 use crate::policy::StaleReason;
+use crate::storage::tiered::Level;
 
 /// The numbers of a cache since it was built.
 ///
@@ -114,6 +115,18 @@ impl Statistics {
         self.of(Count::Collapsed)
     }
 
+    /// Returns the number of requests that were answered with a copy of a tiered storage's near level.
+    ///
+    /// Each of them is counted by its outcome as well, for example as a hit.
+    pub fn near(&self) -> u64 {
+        self.of(Count::Level(Level::Near)) + self.near_unchecked()
+    }
+
+    /// Returns the number of these for which the far level could not be asked.
+    pub fn near_unchecked(&self) -> u64 {
+        self.of(Count::Level(Level::NearUnchecked))
+    }
+
     /// Returns the number of responses that were stored.
     pub fn stored(&self) -> u64 {
         self.of(Count::Stored)
@@ -154,7 +167,7 @@ impl Statistics {
     }
 
     /// Returns all numbers under their names.
-    fn all(&self) -> [(&'static str, u64); 16] {
+    fn all(&self) -> [(&'static str, u64); 18] {
         [
             ("requests", self.requests()),
             ("hits", self.hits()),
@@ -165,6 +178,8 @@ impl Statistics {
             ("refused", self.refused()),
             ("failed", self.failed()),
             ("collapsed", self.collapsed()),
+            ("near", self.near()),
+            ("near_unchecked", self.near_unchecked()),
             ("stored", self.stored()),
             ("freshened", self.freshened()),
             ("superseded", self.superseded()),

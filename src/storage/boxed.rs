@@ -43,6 +43,9 @@ impl fmt::Debug for BoxStorage {
     }
 }
 
+/// The answer of [`Storage::stamps`].
+type Stamps = Vec<Option<(Stamp, Timestamp)>>;
+
 /// [`Storage`] with boxed futures and streams, which makes it usable as a trait object.
 trait DynStorage: Send + Sync {
     fn read(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>>>;
@@ -54,7 +57,7 @@ trait DynStorage: Send + Sync {
     fn read_chunks_now(&self, first: Key, last: u32, chunks: &mut [Option<Bytes>]) -> bool;
     fn contains(&self, key: Key) -> BoxFuture<'_, Result<bool>>;
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>>;
-    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<(Stamp, Timestamp)>>>>;
+    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Stamps>>;
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64>;
     fn size(&self) -> BoxFuture<'_, Result<u64>>;
     fn values(&self) -> BoxStream<'_, Result<(Key, Record)>>;
@@ -99,7 +102,7 @@ impl<S: Storage> DynStorage for S {
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>> {
         Storage::contains_all(self, keys).boxed()
     }
-    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<(Stamp, Timestamp)>>>> {
+    fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Stamps>> {
         Storage::stamps(self, keys).boxed()
     }
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
@@ -177,7 +180,7 @@ impl Storage for BoxStorage {
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
         self.0.contains_all(keys).await
     }
-    async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
+    async fn stamps(&self, keys: &[Key]) -> Result<Stamps> {
         self.0.stamps(keys).await
     }
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {

@@ -72,6 +72,7 @@ mod hold;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
 mod holds;
 mod key;
+mod key_counters;
 mod key_lock;
 #[cfg(any(feature = "sqlite", feature = "directory"))]
 mod last_uses;
@@ -114,7 +115,6 @@ pub use self::record::{Record, Stamp};
 pub use self::redis::{RedisServer, RedisStorage, RedisStorageBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
-
 pub use self::tiered::{TieredStorage, TieredStorageBuilder};
 
 pub(crate) use self::key_lock::lock_key;

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::tiered::Level;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 
@@ -273,6 +274,12 @@ impl Record {
     /// Returns the mark of a tiered storage's copy.
     pub(super) fn mark(&self) -> Option<&CopyMark> {
         self.shared.copy.as_ref()
+    }
+
+    /// Returns the level of a tiered storage that a copy was served from. Returns `None` for every other record.
+    pub(crate) fn level(&self) -> Option<Level> {
+        let mark = self.shared.copy.as_ref()?;
+        Some(if mark.is_unchecked { Level::NearUnchecked } else { Level::Near })
     }
 
     /// Sets the retention time of this clone.

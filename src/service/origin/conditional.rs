@@ -194,6 +194,7 @@ pub(crate) async fn stale_on_error<S: Storage, B>(
     }
     let mut status = stored_status(Outcome::Stale(reason), Stored::Unchanged, &freshness, now);
     status.origin_status = code;
+    status.level = record.level();
     status.is_background = is_background(request, shared.records.number);
     respond::from_record(shared, RequestView::of(request), key, record, status).await
 }

@@ -103,7 +103,8 @@ pub(crate) fn answer_now<S: Storage, B>(
         let Decision::Serve { may_refresh: false } = decide(config, &directives, &freshness, now) else {
             return None;
         };
-        let status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
+        let mut status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
+        status.level = record.level();
         respond::from_record_now(shared, view, at, record, stored, status)
     })();
     response.ok_or_else(|| Some(PriorRead { key: at, is_key_certain, result }))

@@ -641,7 +641,8 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             Outcome::Stale(reason)
         }
     };
-    let status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+    let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
+    status.level = record.level();
     match respond::from_record(shared, RequestView::of(parts), key, &record, status).await {
         Some(response) => Evaluated::Answered(response),
         None if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),

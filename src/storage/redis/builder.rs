@@ -12,6 +12,7 @@ use super::connections::{Connections, Connector, Endpoint, OwnPool, Pool};
 use super::naming::Naming;
 use super::server::{RedisServer, Settings, Source, parse_address, single_server};
 use super::storage::RedisStorage;
+use super::tracking::Tracking;
 use crate::error::Result;
 use crate::storage::address::config;
 use crate::storage::remote::answers;
@@ -147,6 +148,8 @@ impl RedisStorageBuilder {
         };
         let naming = Naming::new(self.settings.remote.cache_name())?;
         let is_cluster = matches!(endpoint, Some(Endpoint::Cluster(_)));
+        // A ready pool does not tell its server.
+        let tracking = endpoint.as_ref().and_then(|endpoint| Tracking::new(endpoint, &naming));
         let wanted = self.settings.connections.unwrap_or(DEFAULT_CONNECTIONS);
         if wanted == 0 || wanted > MAX_CONNECTIONS {
             return Err(config("the number of connections must be from 1 to 64"));
@@ -195,7 +198,7 @@ impl RedisStorageBuilder {
         };
         let reads = connections(pool, count);
         let writes = writes.map_or_else(|| Arc::clone(&reads), |(pool, count)| connections(pool, count));
-        Ok(RedisStorage::new(reads, writes, naming, is_cluster, self.clock))
+        Ok(RedisStorage::new(reads, writes, naming, is_cluster, self.clock, tracking))
     }
 
     /// Builds the storage and connects to the server.

@@ -18,6 +18,9 @@
 //! - **Reconnecting.** A connection that was closed is replaced, and the command is repeated once, if that is safe. A connection
 //!   that does not answer is tested before it is used again. Connecting continues even if the operation that needed it gives
 //!   up at its deadline. With sentinels, a master that was demoted is looked up anew.
+//! - **Changes.** A [`TieredStorage`](super::TieredStorage) sees what other clients change as soon as the server's message arrives
+//!   (`CLIENT TRACKING`, Redis 6 or later, not in a cluster). A further connection receives these messages. It is made when they
+//!   are needed first.
 //! - **Secrecy.** Neither errors nor events contain addresses, names, credentials or the server's own texts.
 //!
 //! # What to know
@@ -78,7 +81,7 @@
 //! ## Permissions
 //!
 //! A user (`ACL SETUSER`) needs `~<cache_name>:*` with `+get +set +unlink +exists +getrange +eval +scan +ping`, and for the
-//! scripts `+setrange +persist +pexpire`. In a cluster it also needs `+cluster`, and with sentinels `+role`.
+//! scripts `+setrange +persist +pexpire`. Two levels also need `+client|tracking`. In a cluster it also needs `+cluster`, and with sentinels `+role`.
 //!
 //! # Settings
 //!
@@ -144,6 +147,7 @@ mod scan;
 mod scripts;
 mod server;
 mod storage;
+mod tracking;
 mod value;
 
 pub use deadpool_redis;

@@ -48,6 +48,11 @@ impl Naming {
         name
     }
 
+    /// Returns what all names of this cache begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Returns the length that no name exceeds.
     pub(super) fn max_name_len(&self) -> usize {
         // The longest name takes 90 bytes after the prefix.

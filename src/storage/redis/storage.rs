@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 use futures_core::Stream;
@@ -16,6 +17,7 @@ use super::naming::Naming;
 use super::scan::Scan;
 use super::scripts;
 use super::server::RedisServer;
+use super::tracking::Tracking;
 use super::value::{self, EncodedValue, Expiry, TIME_LEN, encode_time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::contract::{Retain, Storage};
@@ -66,6 +68,8 @@ struct Inner {
     commands: Commands,
     /// `None` for a cluster, whose driver would split a batch by node.
     batches: Option<Arc<Batches>>,
+    /// `None` where there is no signal of changes.
+    tracking: Option<Arc<Tracking>>,
 }
 
 impl RedisStorage {
@@ -136,10 +140,11 @@ impl RedisStorage {
         naming: Naming,
         is_cluster: bool,
         clock: Clock,
+        tracking: Option<Arc<Tracking>>,
     ) -> Self {
         let (recent, commands) = (RecentRecords::new(), Commands::default());
         let batches = (!is_cluster).then(|| Batches::new(Arc::clone(&reads)));
-        let inner = Inner { reads, writes, naming, is_cluster, clock, recent, commands, batches };
+        let inner = Inner { reads, writes, naming, is_cluster, clock, recent, commands, batches, tracking };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -316,6 +321,10 @@ impl Storage for RedisStorage {
                 stamps.buffered(MAX_IN_FLIGHT).try_collect().await
             }
         }
+    }
+
+    fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
+        self.inner.tracking.as_ref()?.count(key, max_silence)
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {

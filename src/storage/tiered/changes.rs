@@ -1,39 +1,23 @@
-//! The changes that this handle and its clones make, counted by key.
+//! The changes that this handle and its clones make.
 //!
 //! # Invariants
-//! - The count of a key only grows, and has grown when a change of its record returns, fails or is dropped.
+//! - The count of a key has grown when a change of its record returns, fails or is dropped.
 //! - A copy that was read before the end of a change never has the count of a copy that was read after it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::storage::Key;
+use crate::storage::key_counters::KeyCounters;
 
-/// How many counters there are. Keys that share one cause needless checks of each other's copies. With this many, twenty
-/// thousand changes per second make a copy be checked every three seconds. They take 512 KiB.
-const COUNTERS: usize = 1 << 16;
-
-/// The numbers of changes.
-pub(super) struct Changes {
-    counters: Box<[AtomicU64]>,
-    /// Changes of all keys.
-    of_all: AtomicU64,
-}
+/// The numbers of changes, by key.
+pub(super) struct Changes(KeyCounters);
 
 impl Changes {
     pub(super) fn new() -> Self {
-        Self { counters: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(), of_all: AtomicU64::new(0) }
+        Self(KeyCounters::new())
     }
 
     /// Returns the number of changes that may have concerned this key.
     pub(super) fn count(&self, key: Key) -> u64 {
-        // Acquire here and release in `end`: a task that sees the new count also sees what its change has written. The sum
-        // grows whenever one of the two does, so that it never returns to an earlier value.
-        self.of_all.load(Ordering::Acquire) + self.counter(key).load(Ordering::Acquire)
-    }
-
-    /// Begins a change of any number of records, which is counted for each of them when it is dropped.
-    pub(super) fn begin_all(&self) -> ChangeOfAll<'_> {
-        ChangeOfAll(self)
+        self.0.count(key)
     }
 
     /// Begins a change, which is counted when it ends or is dropped.
@@ -41,12 +25,9 @@ impl Changes {
         Change { changes: self, key, before: self.count(key), is_counted: false }
     }
 
-    fn counter(&self, key: Key) -> &AtomicU64 {
-        // The entry and the slot are hashes or random, so a few of their bits are as good as a hash of the whole key.
-        let [first, second, ..] = key.entry;
-        let [slot_first, slot_second, ..] = key.slot;
-        let bits = u16::from_ne_bytes([first ^ slot_first, second ^ slot_second]);
-        &self.counters[usize::from(bits ^ (key.part as u16)) % COUNTERS]
+    /// Begins a change of any number of records, which is counted for each of them when it is dropped.
+    pub(super) fn begin_all(&self) -> ChangeOfAll<'_> {
+        ChangeOfAll(self)
     }
 }
 
@@ -64,9 +45,7 @@ impl Change<'_> {
     /// Returns `None` if another change has ended since this one began. It is unknown which of the two was first.
     pub(super) fn end(mut self) -> Option<u64> {
         self.is_counted = true;
-        let counted = self.changes.counter(self.key).fetch_add(1, Ordering::AcqRel) + 1;
-        // Another change that ended before this one has made the sum larger by itself.
-        let count = counted + self.changes.of_all.load(Ordering::Acquire);
+        let count = self.changes.0.increment(self.key);
         (count == self.before + 1).then_some(count)
     }
 }
@@ -74,7 +53,7 @@ impl Change<'_> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         if !self.is_counted {
-            self.changes.counter(self.key).fetch_add(1, Ordering::Release);
+            self.changes.0.increment(self.key);
         }
     }
 }
@@ -84,7 +63,7 @@ pub(super) struct ChangeOfAll<'a>(&'a Changes);
 
 impl Drop for ChangeOfAll<'_> {
     fn drop(&mut self) {
-        self.0.of_all.fetch_add(1, Ordering::Release);
+        self.0.0.increment_all();
     }
 }
 
@@ -126,15 +105,10 @@ mod tests {
     fn change_of_all_records_concerns_every_key() {
         let changes = Changes::new();
         let under_way = changes.begin(key(1));
-        let counts = [key(1), key(2)].map(|key| changes.count(key));
+        let before = [key(1), key(2)].map(|key| changes.count(key));
         drop(changes.begin_all());
-        assert!(
-            [key(1), key(2)]
-                .map(|key| changes.count(key))
-                .iter()
-                .zip(counts)
-                .all(|(now, before)| *now > before)
-        );
+        let after = [key(1), key(2)].map(|key| changes.count(key));
+        assert!(after.iter().zip(before).all(|(after, before)| *after > before));
         assert_eq!(under_way.end(), None);
     }
 }

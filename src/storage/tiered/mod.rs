@@ -53,7 +53,9 @@
 
 mod builder;
 mod changes;
+mod level;
 mod storage;
 
 pub use self::builder::TieredStorageBuilder;
+pub use self::level::Level;
 pub use self::storage::TieredStorage;
