@@ -124,28 +124,20 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     fetcher: &mut F,
     request: &request::Parts,
     body: F::RequestBody,
-    snapshot: &mut Option<Snapshot>,
+    snapshot: Option<&mut Snapshot>,
     need: &Need,
-    mut context: FetchContext<S>,
+    context: &mut FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
     let mut body = Some(body);
     // The conditional requests are boxed, so that the future of a plain fetch has no room for them.
-    let conditional = match (need, &*snapshot) {
+    let conditional = match (need, snapshot.as_deref()) {
         (Need::Validate(key, record, reason), Some(snapshot)) => {
             let about = (*key, record, *reason);
-            Box::pin(conditional::validate(
-                shared,
-                fetcher,
-                request,
-                &mut body,
-                snapshot,
-                about,
-                &mut context,
-            ))
-            .await?
+            Box::pin(conditional::validate(shared, fetcher, request, &mut body, snapshot, about, context))
+                .await?
         }
         (Need::Select, Some(snapshot)) => {
-            Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, &mut context)).await?
+            Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, context)).await?
         }
         (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
         (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
@@ -169,18 +161,19 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let times = Times { requested, responded: shared.config.clock.now() };
     let response = match response::needs_filter_or_join(shared, request, response.headers()) {
         true => {
-            let joining = response::filter_and_join(shared, request, snapshot.as_ref(), requested, response);
+            let joining =
+                response::filter_and_join(shared, request, snapshot.as_deref(), requested, response);
             Box::pin(joining).await
         }
         false => response,
     };
-    let (snapshot, outcome) = (snapshot.take(), Outcome::Miss(reason));
-    Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, &mut context))
+    let (snapshot, outcome) = (snapshot.map(Snapshot::take), Outcome::Miss(reason));
+    Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, context))
 }
 
 /// Publishes the result of an exchange, and returns the response for the caller.
 pub(super) fn publish<S: Storage, B, E>(
-    ticket: Ticket<S>,
+    ticket: &mut Ticket<S>,
     result: Result<FetchResult<S, B>, E>,
 ) -> Result<Response<CacheBody<B>>, E> {
     match result {
