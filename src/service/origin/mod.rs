@@ -61,7 +61,7 @@ pub(super) struct FetchContext<S: Storage> {
     /// The response is only for the storage. No caller waits for it.
     pub(super) is_background: bool,
     /// Keeps other processes from fetching for the same key until it is dropped.
-    pub(super) lease: Option<Lease<S>>,
+    pub(super) lease: Option<Box<Lease<S>>>,
     /// The flight, which each follower holds. Weak, since the flight holds the future that holds this: a strong reference
     /// would be a cycle, so that neither would be dropped.
     pub(super) flight: Weak<dyn Send + Sync>,

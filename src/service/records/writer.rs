@@ -15,6 +15,7 @@
 //! - If the comparison fails, the chunks are deleted, or expire after the grace if another request may be reading them.
 //! - If the result of a write is not known, the chunks stay until their own expiry, since the write may still succeed.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -110,7 +111,7 @@ pub(crate) struct Writer<S: Storage> {
     /// It is released when this response is stored, or is certain not to be stored.
     ///
     /// A std `Mutex`, held to take the lease out, which any of the tasks that share the writer may do.
-    lease: Mutex<Option<Lease<S>>>,
+    lease: Mutex<Option<Box<Lease<S>>>>,
 }
 
 /// Tells which record a response is written to.
@@ -146,7 +147,7 @@ impl<S: Storage> Writer<S> {
         request: &request::Parts,
         (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
-        lease: Option<Lease<S>>,
+        lease: Option<Box<Lease<S>>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
         let is_personal = policy::is_personal(&names.names, &request.headers);
@@ -321,8 +322,8 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Returns the record of the complete response. It is called once for a writer.
-    fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
-        let mut content = StoredContent::new(body, trailers.and_then(|trailers| self.trailers(&trailers)));
+    fn record(&self, body: StoredBody, trailers: Option<&HeaderMap>) -> Record {
+        let mut content = StoredContent::new(body, trailers.and_then(|trailers| self.trailers(trailers)));
         content.pack();
         let Variant { until, response, .. } = self.variant();
         let is_first = response.content.set(content).is_ok();
@@ -349,12 +350,12 @@ impl<S: Storage> Writer<S> {
     /// Announces the record of a complete small body, before its caller has the last byte.
     ///
     /// Returns `None` if another write is compared with the same stamp.
-    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
+    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<&HeaderMap>) -> Option<Write> {
         self.announce(self.record(StoredBody::Inline(body), trailers), self.seen(false))
     }
 
     /// Announces the record of a complete chunked body, as [`announce_inline`](Self::announce_inline) does.
-    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
+    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<&HeaderMap>) -> Option<Write> {
         self.announce(self.record(self.chunked(len), trailers), self.seen(true))
     }
 
@@ -383,53 +384,63 @@ impl<S: Storage> Writer<S> {
     /// Writes the announced record after its chunks, and returns whether it is stored.
     ///
     /// `write` is `None` if the record could not be announced, since another write is compared with the same stamp.
-    pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
-        let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
-        let written = match &write {
-            Some(write) if may_store => self.write_announced(write).await,
-            _ => Ok(false),
-        };
-        // Before the lease is released and the write is marked as written: a request that waits for either has to find the
-        // variant by its head.
-        // Boxed, as the rare branches below are, so that the future of the usual commit has no room for them.
-        if let (Ok(true), Some(write), WriteTarget::Variant { .. }) = (&written, &write, &self.target) {
-            Box::pin(self.keep_reachable(write.record())).await;
-        }
-        // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
-        self.release_lease();
-        match written {
-            Ok(true) => {
-                write.into_iter().for_each(Write::written);
-                self.records.observer.count(Count::Stored);
-                self.records.report_usage();
-                if let Some(warming) = &self.warming {
-                    warming.complete();
-                }
-                if self.snapshot.usable.is_some() {
-                    Box::pin(self.release_replaced()).await;
-                }
-                true
+    ///
+    /// An async block, because an async function has room for its arguments twice.
+    pub(crate) fn commit(
+        self: Arc<Self>,
+        write: Option<Write>,
+        chunks: u32,
+    ) -> impl Future<Output = bool> + Send {
+        async move {
+            let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
+            let written = match &write {
+                Some(write) if may_store => self.write_announced(write).await,
+                _ => Ok(false),
+            };
+            // Before the lease is released and the write is marked as written: a request that waits for either has to find the
+            // variant by its head.
+            // Boxed, as the rare branches below are, so that the future of the usual commit has no room for them.
+            if let (Ok(true), Some(write), WriteTarget::Variant { .. }) = (&written, &write, &self.target) {
+                Box::pin(self.keep_reachable(write.record())).await;
             }
-            Ok(false) => {
-                let is_invalidated = match &write {
-                    Some(_) => !may_store,
-                    None => self.records.pending.get(self.snapshot.head).is_some() || self.deletes_since(),
-                };
-                let reason = if is_invalidated { "invalidated" } else { "superseded" };
-                telemetry::unstored(&self.records.observer, reason);
-                Box::pin(self.withdraw(write, std::iter::empty(), chunks)).await;
-                false
-            }
-            Err(error) => {
-                telemetry::write_failed(&self.records.observer, "write_if", &error);
-                // After `Busy`, from the backlog or from the storage, the record is certainly not written. After any other error
-                // it may still be written, and name the chunks, which therefore stay until their own expiry.
-                if error.kind() == ErrorKind::Busy {
-                    drop(write);
-                    let chunks = self.chunk_keys(chunks);
-                    Box::pin(self.release(&chunks)).await;
+            // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
+            self.release_lease();
+            match written {
+                Ok(true) => {
+                    write.into_iter().for_each(Write::written);
+                    self.records.observer.count(Count::Stored);
+                    self.records.report_usage();
+                    if let Some(warming) = &self.warming {
+                        warming.complete();
+                    }
+                    if self.snapshot.usable.is_some() {
+                        Box::pin(self.release_replaced()).await;
+                    }
+                    true
                 }
-                false
+                Ok(false) => {
+                    let is_invalidated = match &write {
+                        Some(_) => !may_store,
+                        None => {
+                            self.records.pending.get(self.snapshot.head).is_some() || self.deletes_since()
+                        }
+                    };
+                    let reason = if is_invalidated { "invalidated" } else { "superseded" };
+                    telemetry::unstored(&self.records.observer, reason);
+                    Box::pin(self.withdraw(write, std::iter::empty(), chunks)).await;
+                    false
+                }
+                Err(error) => {
+                    telemetry::write_failed(&self.records.observer, "write_if", &error);
+                    // After `Busy`, from the backlog or from the storage, the record is certainly not written. After any other error
+                    // it may still be written, and name the chunks, which therefore stay until their own expiry.
+                    if error.kind() == ErrorKind::Busy {
+                        drop(write);
+                        let chunks = self.chunk_keys(chunks);
+                        Box::pin(self.release(&chunks)).await;
+                    }
+                    false
+                }
             }
         }
     }
@@ -464,7 +475,7 @@ impl<S: Storage> Writer<S> {
             Some(_) => self.chunked(body.len()),
             None => body,
         };
-        let record = self.record(body, trailers.map(|trailers| *trailers));
+        let record = self.record(body, trailers.as_deref());
         let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
         (self.target_key(), record, FreshenedWrite { write, chunk })
     }
