@@ -129,22 +129,25 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     context: &mut FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
     let mut body = Some(body);
-    // The conditional requests are boxed, so that the future of a plain fetch has no room for them.
-    let conditional = match (need, snapshot.as_deref()) {
-        (Need::Validate(key, record, reason), Some(snapshot)) => {
-            let about = (*key, record, *reason);
-            Box::pin(conditional::validate(shared, fetcher, request, &mut body, snapshot, about, context))
-                .await?
+    // The conditional requests are boxed, so that the future of a plain fetch has no room for them. Nor has it for their
+    // outcome, which ends with this block.
+    let reason = {
+        let conditional = match (need, snapshot.as_deref()) {
+            (Need::Validate(key, record, reason), Some(snapshot)) => {
+                let about = (*key, record, *reason);
+                Box::pin(conditional::validate(shared, fetcher, request, &mut body, snapshot, about, context))
+                    .await?
+            }
+            (Need::Select, Some(snapshot)) => {
+                Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, context)).await?
+            }
+            (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
+            (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
+        };
+        match conditional {
+            ConditionalOutcome::Done(fetched) => return Ok(fetched),
+            ConditionalOutcome::Fetch(reason) => reason,
         }
-        (Need::Select, Some(snapshot)) => {
-            Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, context)).await?
-        }
-        (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
-        (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
-    };
-    let reason = match conditional {
-        ConditionalOutcome::Done(fetched) => return Ok(fetched),
-        ConditionalOutcome::Fetch(reason) => reason,
     };
     let requested = shared.config.clock.now();
     // A conditional request has taken the body.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Method, Request, Response, StatusCode, header, request};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -253,39 +254,37 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 let Some(role) = self.flight_role() else { break };
                 let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
                 let (flights, before) = (&self.state.shared.flights, self.state.ended_flights);
-                let step = match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
-                    Joined::Independent => Step::Fetch,
-                    // Boxed, as the lookups are, so that the future of a leader has no room for them.
-                    Joined::Follow(flight) => Box::pin(self.wait_for(flight)).await,
+                match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
+                    Joined::Independent => break,
                     // Returns instead of continuing the loop: the exchange that leads may have a fetcher of another type.
                     Joined::Lead(flight, ticket) => {
-                        return match self.detach() {
+                        let leading = match self.detach() {
                             Ok(detached) => {
-                                detached.lead_shared(flight, ticket, role.strips_conditions).await
+                                Either::Left(detached.lead_shared(flight, ticket, role.strips_conditions))
                             }
                             // Boxed, so that the loop of an exchange that can be detached has no room for it.
-                            Err(own) => Box::pin(own.lead_alone(ticket, role.strips_conditions)).await,
+                            Err(own) => {
+                                Either::Right(Box::pin(own.lead_alone(ticket, role.strips_conditions)))
+                            }
                         };
+                        return leading.await;
                     }
-                };
-                match step {
-                    Step::Answer(response) => return Ok(response),
-                    Step::Fetch => break,
-                    Step::LookAtSibling(key, writer) => {
-                        self.state.ended_flights = self.state.shared.flights.ended_flights();
-                        self.state.sibling = Some((key, writer));
-                        if let Some(response) = Box::pin(self.look_again()).await {
-                            return Ok(response);
-                        }
-                    }
-                    Step::LookAgain | Step::LookThenFetch => {
+                    Joined::Follow(flight) => {
+                        // Boxed, as the lookups are, so that the future of a leader has no room for them.
+                        let (sibling, is_last) = match Box::pin(self.wait_for(flight)).await {
+                            Step::Answer(response) => return Ok(response),
+                            Step::Fetch => break,
+                            Step::LookAtSibling(key, writer) => (Some((key, writer)), false),
+                            Step::LookAgain => (None, false),
+                            Step::LookThenFetch => (None, true),
+                        };
                         // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
                         self.state.ended_flights = self.state.shared.flights.ended_flights();
-                        self.state.sibling = None;
+                        self.state.sibling = sibling;
                         if let Some(response) = Box::pin(self.look_again()).await {
                             return Ok(response);
                         }
-                        if matches!(step, Step::LookThenFetch) {
+                        if is_last {
                             break;
                         }
                     }
@@ -443,12 +442,13 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         flight.set_fetch(Box::pin(fetch.in_current_span()));
         async move {
             let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match flight.wait(take).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(exchange)) => exchange.run_loop_boxed().await,
+            let moved = match flight.wait(take).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(exchange)) => exchange.run_loop_boxed(),
                 // A panic is the leader's, whichever task polled the future. It is caught there, so as not to end a follower.
                 Err(panic) => resume_unwind(panic),
-            }
+            };
+            moved.await
         }
     }
 
