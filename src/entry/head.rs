@@ -38,7 +38,7 @@ impl DecodedRecord {
     }
 
     /// Returns the text of the effective URI, and the generation, if this record holds a stored response.
-    pub(crate) fn key_text(&self) -> Option<(&str, [u8; 16])> {
+    pub(crate) fn uri_and_generation(&self) -> Option<(&str, [u8; 16])> {
         match self {
             Self::Head(head) => Some((&head.key_text, head.generation)),
             Self::Variant { key_text, generation, .. } => Some((key_text, *generation)),
@@ -267,6 +267,7 @@ impl Iterator for ChunkKeys {
 impl ExactSizeIterator for ChunkKeys {}
 
 impl StoredContent {
+    /// Creates the content of a response.
     pub(crate) fn new(body: StoredBody, trailers: Option<HeaderMap>) -> Self {
         Self { body, trailers: trailers.map(Box::new) }
     }
@@ -279,6 +280,7 @@ impl StoredResponse {
         self.content.get().map_or(&EMPTY, |content| &content.body)
     }
 
+    /// Returns the trailers, which most responses do not have.
     pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
         self.content.get()?.trailers.as_deref()
     }

@@ -59,7 +59,7 @@ fn futures_of_a_miss_are_small() {
     miss("first");
     let used = allocation_counter::measure(|| miss("second"));
     // It was three times as much while the futures held their arguments twice.
-    assert!(used.bytes_total <= 7 * 1024, "{used:?}");
+    assert!(used.bytes_total <= 8 * 1024, "{used:?}");
 }
 
 #[cfg(not(feature = "axum"))]

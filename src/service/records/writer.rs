@@ -215,13 +215,14 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Returns the variant that is written.
     fn variant(&self) -> &Variant {
         self.prepared.variant().expect("a writer prepares a head or a variant")
     }
 
-    /// Returns the text of the key, and the generation of the entry.
-    fn key_text(&self) -> (&str, [u8; 16]) {
-        self.prepared.key_text().expect("a writer prepares a head or a variant")
+    /// Returns the text of the effective URI, and the generation of the entry.
+    fn uri_and_generation(&self) -> (&str, [u8; 16]) {
+        self.prepared.uri_and_generation().expect("a writer prepares a head or a variant")
     }
 
     /// Returns the response, which gets its body when all of it has arrived.
@@ -244,7 +245,7 @@ impl<S: Storage> Writer<S> {
 
     /// Returns the key of the entry's variant with another selection.
     pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
-        let (_, generation) = self.key_text();
+        let (_, generation) = self.uri_and_generation();
         self.records.keyer.variant(self.snapshot.head, generation, selection)
     }
 
@@ -484,7 +485,7 @@ impl<S: Storage> Writer<S> {
     pub(crate) fn unstored_record(&self, content: StoredContent) -> Record {
         let variant = self.variant().clone();
         let variant = Variant { response: variant.response.with_content(content), ..variant };
-        let (key_text, _) = self.key_text();
+        let (key_text, _) = self.uri_and_generation();
         let slot = DecodedRecord::Variant { key_text: key_text.into(), generation: [0; 16], variant };
         entry::record(slot, self.variant().until)
     }
@@ -553,7 +554,7 @@ impl<S: Storage> Writer<S> {
             && self.records.pending.get(self.snapshot.head).is_none()
             // A pending invalidation may have been dropped since. A response whose fetch began before then counts as
             // invalidated.
-            && self.records.pending.permits(self.snapshot.at, self.key_text().0)
+            && self.records.pending.permits(self.snapshot.at, self.uri_and_generation().0)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
