@@ -146,8 +146,7 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Writes a record if the key still has the stamp that was seen.
-    ///
-    /// An async block, because an async function has room for its arguments twice.
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
     pub(crate) fn write_if(
         &self,
         key: Key,

@@ -385,8 +385,7 @@ impl<S: Storage> Writer<S> {
     /// Writes the announced record after its chunks, and returns whether it is stored.
     ///
     /// `write` is `None` if the record could not be announced, since another write is compared with the same stamp.
-    ///
-    /// An async block, because an async function has room for its arguments twice.
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
     pub(crate) fn commit(
         self: Arc<Self>,
         write: Option<Write>,

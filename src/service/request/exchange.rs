@@ -244,9 +244,7 @@ fn ask<S: Storage, F: Fetcher>(
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Runs the loop until the request has its response.
-    ///
-    /// An async block, here and in [`lead_shared`](Self::lead_shared), because an async function has room for its arguments
-    /// twice.
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
     fn run_loop(mut self) -> impl Future<Output = Answered<F>> + Send {
         async move {
             while self.state.rounds > 0 {
@@ -440,6 +438,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         };
         // In the leader's span, whichever task polls it.
         flight.set_fetch(Box::pin(fetch.in_current_span()));
+        // Not the whole function, since an async function has room for its arguments twice.
         async move {
             let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
             let moved = match flight.wait(take).await {
