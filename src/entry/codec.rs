@@ -11,7 +11,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::head::{DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant};
+use super::head::{
+    DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse, Tagged, Variant,
+};
 use crate::policy::{IgnoredSelectors, MAX_FIELDS, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record, Stamp};
 use crate::time::Timestamp;
@@ -104,8 +106,12 @@ pub(crate) fn record(mut slot: DecodedRecord, retain_until: Timestamp) -> Record
 /// Makes a record of a response whose fields were [packed](StoredResponse::pack) before.
 ///
 /// `stamp` must be that of no other record.
-pub(crate) fn packed_record(slot: DecodedRecord, stamp: Stamp, retain_until: Timestamp) -> Record {
-    Record::from_decoded(Arc::new(slot), stamp, retain_until)
+pub(crate) fn packed_record(
+    slot: impl Into<Arc<DecodedRecord>>,
+    stamp: Stamp,
+    retain_until: Timestamp,
+) -> Record {
+    Record::from_decoded(slot.into(), stamp, retain_until)
 }
 
 /// Makes the record that reserves a head's key, with a stamp that was drawn before.
@@ -155,9 +161,9 @@ impl Decoded for DecodedRecord {
             map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
         };
         let response = &variant.response;
-        let body = if let StoredBody::Inline(body) = &response.body { body.len() } else { 0 };
+        let body = if let StoredBody::Inline(body) = response.body() { body.len() } else { 0 };
         let groups: usize = response.groups.iter().map(|group| 40 + group.name.len()).sum();
-        256 + groups + fields(&response.headers) + response.trailers.as_ref().map_or(0, fields) + body
+        256 + groups + fields(&response.headers) + response.trailers().map_or(0, fields) + body
     }
 
     fn memory(&self, within_payload: bool) -> usize {
@@ -208,7 +214,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
     let response = &variant.response;
-    let (chunked, body): (_, &[u8]) = match &response.body {
+    let (chunked, body): (_, &[u8]) = match response.body() {
         StoredBody::Inline(body) => (None, body),
         StoredBody::Chunked { id, chunk_len, retain_until, .. } => {
             (Some((*id, *chunk_len, *retain_until)), &[])
@@ -221,7 +227,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         has_hidden_selector: variant.has_hidden_selector,
         status: response.status.as_u16(),
         headers: fields(&response.headers),
-        trailers: response.trailers.as_ref().map(fields),
+        trailers: response.trailers().map(fields),
         initial_age_ms: response.initial_age_ms,
         request_time: response.request_time,
         response_time: response.response_time,
@@ -233,7 +239,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
             .iter()
             .map(|group| (&*group.name, group.is_tag, group.key.entry, group.value))
             .collect(),
-        body_len: response.body.len(),
+        body_len: response.body().len(),
         chunked,
     };
     (form, body)
@@ -305,6 +311,10 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
             StoredBody::Chunked { id, chunk_len, len: form.body_len, retain_until }
         }
     };
+    let trailers = match form.trailers {
+        Some(trailers) => Some(fields(trailers)?),
+        None => None,
+    };
     let response = StoredResponse {
         status: StatusCode::from_u16(form.status).ok().filter(|status| !status.is_informational())?,
         headers: fields(form.headers)?,
@@ -326,11 +336,7 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
                 retain_until: Timestamp::EPOCH,
             })
             .collect(),
-        body,
-        trailers: match form.trailers {
-            Some(trailers) => Some(fields(trailers)?),
-            None => None,
-        },
+        content: OnceLock::from(StoredContent::new(body, trailers)),
         freshness: OnceLock::new(),
     };
     let VariantForm { until, selection, is_personal, has_hidden_selector, .. } = form;

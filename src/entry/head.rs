@@ -37,6 +37,15 @@ impl DecodedRecord {
         }
     }
 
+    /// Returns the text of the effective URI, and the generation, if this record holds a stored response.
+    pub(crate) fn uri_and_generation(&self) -> Option<(&str, [u8; 16])> {
+        match self {
+            Self::Head(head) => Some((&head.key_text, head.generation)),
+            Self::Variant { key_text, generation, .. } => Some((key_text, *generation)),
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+        }
+    }
+
     /// Returns this record with another response, or `None` if it holds none.
     pub(crate) fn with(&self, variant: Variant) -> Option<Self> {
         match self {
@@ -141,12 +150,22 @@ pub(crate) struct StoredResponse {
     pub(crate) given: Option<RuleTtl>,
     /// The groups that it belongs to.
     pub(crate) groups: Arc<[Membership]>,
-    pub(crate) body: StoredBody,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// The body and the trailers.
+    ///
+    /// They arrive last, so that a writer prepares the record without them.
+    pub(crate) content: OnceLock<StoredContent>,
     /// The freshness of the response, computed by its first lookup.
     ///
     /// It follows from the options of the cache with this number.
     pub(crate) freshness: OnceLock<(u64, Freshness)>,
+}
+
+/// The body and the trailers of a stored response.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredContent {
+    pub(crate) body: StoredBody,
+    /// Boxed, since few bodies have trailers.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
 /// The body of a stored response, in its record or in chunks.
@@ -247,13 +266,36 @@ impl Iterator for ChunkKeys {
 
 impl ExactSizeIterator for ChunkKeys {}
 
+impl StoredContent {
+    /// Creates the content of a response.
+    pub(crate) fn new(body: StoredBody, trailers: Option<HeaderMap>) -> Self {
+        Self { body, trailers: trailers.map(Box::new) }
+    }
+}
+
 impl StoredResponse {
+    /// Returns the body, which is empty before it has arrived.
+    pub(crate) fn body(&self) -> &StoredBody {
+        static EMPTY: StoredBody = StoredBody::Inline(Bytes::new());
+        self.content.get().map_or(&EMPTY, |content| &content.body)
+    }
+
+    /// Returns the trailers, which most responses do not have.
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.content.get()?.trailers.as_deref()
+    }
+
+    /// Returns the response with a body and trailers.
+    pub(crate) fn with_content(self, content: StoredContent) -> Self {
+        Self { content: OnceLock::from(content), ..self }
+    }
+
     /// Returns whether both come from the same fetch.
     pub(crate) fn is_of_the_fetch_of(&self, other: &Self) -> bool {
         (self.request_time, self.response_time, self.status)
             == (other.request_time, other.response_time, other.status)
             && self.headers == other.headers
-            && self.body.is_same(&other.body)
+            && self.body().is_same(other.body())
     }
 
     /// Returns the freshness of the response by the options of a cache.

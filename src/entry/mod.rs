@@ -23,6 +23,8 @@ mod tests;
 
 pub(crate) use self::codec::{decode, packed_record, placeholder, record};
 pub(crate) use self::head::{
-    ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredResponse, Tagged, Variant,
+    ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse,
+    Tagged, Variant,
 };
+pub(crate) use self::packed::fit;
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE, with_slack};

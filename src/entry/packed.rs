@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{DecodedRecord, Membership, StoredBody, StoredResponse, Tagged};
+use super::head::{DecodedRecord, Membership, StoredBody, StoredContent, StoredResponse, Tagged};
 use crate::policy::IgnoredSelectors;
 use crate::storage::heap_bytes;
 
@@ -81,19 +81,16 @@ impl StoredResponse {
     /// Copies the values of header fields and trailers, so that they share no buffer with others.
     pub(crate) fn pack(&mut self) {
         pack(&mut self.headers);
-        self.pack_trailers();
-    }
-
-    /// Copies the values of the trailers, as [`pack`](Self::pack) does.
-    pub(crate) fn pack_trailers(&mut self) {
-        if let Some(trailers) = &mut self.trailers {
-            pack(trailers);
+        // A copy has room for its fields alone, whatever was added to the map before.
+        self.headers = self.headers.clone();
+        if let Some(content) = self.content.get_mut() {
+            content.pack();
         }
     }
 
     fn memory(&self, within_payload: bool) -> usize {
         let fields = |map: &HeaderMap| map_memory(map, within_payload);
-        let body = match &self.body {
+        let body = match self.body() {
             StoredBody::Inline(body) if !within_payload && !body.is_empty() => {
                 heap_bytes(body.len()) + SHARED_BYTES_OVERHEAD
             }
@@ -101,8 +98,30 @@ impl StoredResponse {
         };
         let groups = heap_bytes(2 * size_of::<usize>() + self.groups.len() * size_of::<Membership>())
             + self.groups.iter().map(|group| heap_bytes(group.name.len())).sum::<usize>();
-        fields(&self.headers) + self.trailers.as_ref().map_or(0, fields) + groups + body
+        let trailers = |map| heap_bytes(size_of::<HeaderMap>()) + fields(map);
+        fields(&self.headers) + self.trailers().map_or(0, trailers) + groups + body
     }
+}
+
+impl StoredContent {
+    /// Copies the values of the trailers, so that they share no buffer with others.
+    pub(crate) fn pack(&mut self) {
+        if let Some(trailers) = &mut self.trailers {
+            pack(trailers);
+        }
+    }
+}
+
+/// Copies a map that was made for its fields, if more than a quarter of its room is left.
+///
+/// Maps are made with room for 6, 12, 24 … fields. A copy has room for its fields alone.
+pub(crate) fn fit(map: HeaderMap) -> HeaderMap {
+    if map.capacity() > most_room(&map) { map.clone() } else { map }
+}
+
+/// Returns for how many fields a map has room at most after [`fit`].
+fn most_room(map: &HeaderMap) -> usize {
+    map.keys_len() + map.keys_len() / 4
 }
 
 /// Copies the values into one buffer of exactly their total length.
@@ -126,7 +145,7 @@ fn pack(map: &mut HeaderMap) {
 /// counted elsewhere.
 fn map_memory(map: &HeaderMap, within_payload: bool) -> usize {
     let field = size_of::<HeaderName>() + size_of::<HeaderValue>() + BUCKET_OVERHEAD;
-    let fields = if within_payload { map.capacity() } else { map.keys_len() };
+    let fields = if within_payload { map.capacity() } else { map.capacity().min(most_room(map)) };
     let further = map.len() - map.keys_len();
     let further = if within_payload { 2 * further } else { further };
     let names: usize = map.keys().map(name_memory).sum();

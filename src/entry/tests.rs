@@ -58,7 +58,8 @@ prop_compose! {
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
-            headers, initial_age_ms, request_time, response_time, body, trailers,
+            headers, initial_age_ms, request_time, response_time,
+            content: OnceLock::from(StoredContent::new(body, trailers)),
             given: given.map(|(millis, overrides)| {
                 let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
                 RuleTtl { lifetime, overrides }
@@ -121,8 +122,10 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         response_time: Timestamp::EPOCH,
         given: None,
         groups: [].into(),
-        body: StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, retain_until: Timestamp::NEVER },
-        trailers: None,
+        content: OnceLock::from(StoredContent::new(
+            StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, retain_until: Timestamp::NEVER },
+            None,
+        )),
         freshness: OnceLock::new(),
     };
     let read = |len| {

@@ -14,7 +14,7 @@ use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::listing::is_own;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{self, DecodedRecord, GRACE, StoredResponse, Variant, decode};
+use crate::entry::{self, DecodedRecord, GRACE, StoredContent, StoredResponse, Variant, decode};
 use crate::error::{ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{RuleTtl, Ttl};
@@ -155,10 +155,12 @@ impl<S: Storage> CacheHandle<S> {
         }
         let StoredEntry { key, variant, record, .. } = entry;
         let given = Some(RuleTtl { lifetime, overrides: true });
-        let mut response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
+        let response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.shared.records.number, policy).retain_until(policy);
-        let chunks = response.body.chunks(key);
-        response.body = response.body.with_retain_until(until + GRACE);
+        let chunks = response.body().chunks(key);
+        let body = response.body().clone().with_retain_until(until + GRACE);
+        let trailers = response.trailers().cloned();
+        let response = response.with_content(StoredContent::new(body, trailers));
         // Before the record, which must never outlive its body.
         if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
             return Ok(false);

@@ -111,7 +111,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             return Ok(outcome);
         }
         let Some(record) = self.join_groups(&entry).await? else { return Ok(Outcome::Skipped) };
-        let chunks = entry.variant.response.body.chunks(entry.key);
+        let chunks = entry.variant.response.body().chunks(entry.key);
         let written = match self.take_chunks(chunks.clone()).await? {
             // A tombstone may have come and expired meanwhile.
             true if there.is_none() && self.now() > begun + LOOKUP_LIMIT => None,
@@ -251,7 +251,7 @@ fn standing(there: &Record, entry: &StoredEntry, begun: Timestamp) -> Option<Out
 
 /// Returns the chunks of the body that a record names.
 fn chunks_in(record: Option<&Record>, key: Key) -> Option<ChunkKeys> {
-    record.and_then(variant_in).map(|variant| variant.response.body.chunks(key))
+    record.and_then(variant_in).map(|variant| variant.response.body().chunks(key))
 }
 
 fn generation_of(record: &Record) -> Option<[u8; 16]> {

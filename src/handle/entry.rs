@@ -76,7 +76,7 @@ impl StoredEntry {
     ///
     /// If the body has a content coding, it is the encoded length.
     pub fn body_len(&self) -> u64 {
-        self.variant.response.body.len()
+        self.variant.response.body().len()
     }
 
     /// Returns about how many bytes the response takes in the storage, with the chunks of its body.
@@ -87,7 +87,7 @@ impl StoredEntry {
 
     /// Returns whether the body is stored in chunks, apart from its head.
     pub fn is_chunked(&self) -> bool {
-        matches!(self.variant.response.body, StoredBody::Chunked { .. })
+        matches!(self.variant.response.body(), StoredBody::Chunked { .. })
     }
 
     /// Returns the request fields that tell this URL's responses apart.

@@ -221,7 +221,7 @@ impl<S: Storage> CacheHandle<S> {
         if variant.until <= self.shared.config.clock.now() {
             return Ok(State::NoResponse); // expired, so that its chunks may go in any order
         }
-        let body = &variant.response.body;
+        let body = variant.response.body();
         let StoredBody::Chunked { chunk_len, len, .. } = *body else { return Ok(State::Whole(body.len())) };
         let mut left = len;
         for key in body.chunks(key) {
@@ -271,7 +271,8 @@ impl Survey {
         match decode(record) {
             Some(DecodedRecord::Fence { placeholder: true, .. }) => drop(self.held.insert(key.entry)),
             _ => {
-                if let Some(StoredBody::Chunked { id, .. }) = variant_in(record).map(|of| &of.response.body) {
+                if let Some(StoredBody::Chunked { id, .. }) = variant_in(record).map(|of| of.response.body())
+                {
                     self.bodies.remove(&number(id));
                 }
             }

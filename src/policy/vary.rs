@@ -121,7 +121,8 @@ pub(crate) fn selecting_names(
     options: &Options,
     despite: StoreDespite,
 ) -> Result<Vec<HeaderName>, NotStored> {
-    let mut names = Vec::new();
+    // The credentials alone, for most responses of a private cache.
+    let mut names = Vec::with_capacity(2);
     for member in response.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
         // A star has the syntax of a field name, so that it has to be told from one.
         match HeaderName::from_bytes(member) {
@@ -148,6 +149,7 @@ pub(crate) fn selecting_names(
     names.extend(options.key_fields.iter().cloned());
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
+    names.shrink_to_fit(); // it is stored
     Ok(names)
 }
 

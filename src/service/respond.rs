@@ -78,7 +78,7 @@ pub(super) fn from_record_now<S: Storage, B>(
     stored: &StoredResponse,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
-    let plan = plan(view, stored, Some(stored.body.len()));
+    let plan = plan(view, stored, Some(stored.body().len()));
     let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, plan.extent)?;
     let mut response = head(view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
@@ -96,13 +96,13 @@ pub(crate) async fn from_record<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
-    let plan = plan(view, stored, Some(stored.body.len()));
+    let plan = plan(view, stored, Some(stored.body().len()));
     let source = RecordRef { key, stamp: record.stamp() };
     let body = match body_now(shared, source, stored, plan.extent) {
         Some(body) => body,
         None => {
-            let (body, part) = (ChunkedBody::of(&stored.body)?, plan.extent.within(stored.body.len()));
-            let reader = ChunkReader::open(&shared.records, source, body, part, stored.trailers.as_ref());
+            let (body, part) = (ChunkedBody::of(stored.body())?, plan.extent.within(stored.body().len()));
+            let reader = ChunkReader::open(&shared.records, source, body, part, stored.trailers());
             CacheBody::from_source(reader.await?)
         }
     };
@@ -117,13 +117,12 @@ fn body_now<S: Storage, B>(
     stored: &StoredResponse,
     extent: Extent,
 ) -> Option<CacheBody<B>> {
-    match (&stored.body, extent) {
+    match (stored.body(), extent) {
         (_, Extent::Nothing) => Some(CacheBody::empty()),
         (StoredBody::Inline(bytes), extent) => Some(inline(bytes, extent, stored)),
         (chunked, extent) => {
             let (body, part) = (ChunkedBody::of(chunked)?, extent.within(chunked.len()));
-            let reader =
-                ChunkReader::open_now(&shared.records, source, body, part, stored.trailers.as_ref())?;
+            let reader = ChunkReader::open_now(&shared.records, source, body, part, stored.trailers())?;
             Some(CacheBody::from_source(reader))
         }
     }
@@ -132,7 +131,9 @@ fn body_now<S: Storage, B>(
 /// Returns the sent part of a body that is in its record.
 fn inline<B>(bytes: &Bytes, extent: Extent, stored: &StoredResponse) -> CacheBody<B> {
     match extent.within(bytes.len() as u64) {
-        (0, count) if count == bytes.len() as u64 => CacheBody::whole(bytes.clone(), stored.trailers.clone()),
+        (0, count) if count == bytes.len() as u64 => {
+            CacheBody::whole(bytes.clone(), stored.trailers().cloned())
+        }
         (start, count) => CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None),
     }
 }

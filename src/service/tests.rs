@@ -58,8 +58,8 @@ fn futures_of_a_miss_are_small() {
     // The first miss also allocates what later ones share.
     miss("first");
     let used = allocation_counter::measure(|| miss("second"));
-    // It was more than twice as much while the futures held their arguments twice.
-    assert!(used.bytes_total <= 12 * 1024, "{used:?}");
+    // It was three times as much while the futures held their arguments twice.
+    assert!(used.bytes_total <= 8 * 1024, "{used:?}");
 }
 
 #[cfg(not(feature = "axum"))]

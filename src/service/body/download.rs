@@ -72,7 +72,8 @@ pub(crate) struct DownloadState<S: Storage> {
     storing: Storing<S>,
     /// How the body ended, once it has.
     pub(crate) end: Option<Result<(), BodyError>>,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// Boxed, since few bodies have trailers.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) positions: ReaderPositions,
     /// Set while the slowest reader holds up the others.
     stall: Option<Stall>,
@@ -314,7 +315,7 @@ impl<S: Storage> DownloadState<S> {
                     let has_ended = body.is_end_stream();
                     match frame.into_data() {
                         Ok(data) => self.buffer.push(data),
-                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                        Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
                     }
                     let total = self.buffer.end();
                     if let Storing::Recording(recorder) = &mut self.storing {
@@ -349,7 +350,7 @@ impl<S: Storage> DownloadState<S> {
     /// of a caller that has read the body to its end is a hit.
     fn finish(&mut self) {
         if let Storing::Recording(recorder) = &mut self.storing {
-            let is_kept = recorder.finish(&self.buffer, self.trailers.clone());
+            let is_kept = recorder.finish(&self.buffer, self.trailers.as_deref());
             self.storing = if is_kept { Storing::Stored } else { Storing::GivenUp };
         }
     }
@@ -597,7 +598,7 @@ impl<S: Storage> Recorder<S> {
     /// Stores the body, which has ended cleanly.
     ///
     /// Returns `false` if it is not stored, because it does not have the announced length or is too short.
-    pub(crate) fn finish(&mut self, buffer: &FrameBuffer, trailers: Option<HeaderMap>) -> bool {
+    pub(crate) fn finish(&mut self, buffer: &FrameBuffer, trailers: Option<&HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != buffer.end()) {
             self.give_up(|records| telemetry::unstored(&records.observer, "length"));
             return false;
@@ -612,7 +613,7 @@ impl<S: Storage> Recorder<S> {
         if self.chunks == 0 && total <= writer.inline_len() as u64 {
             let write = writer.announce_inline(buffer.copy(0, total as usize), trailers);
             // A storage in memory has stored it when this returns. For any other storage a spawned task waits, and no reader.
-            if let Driven::NoRuntime = records.tasks.drive(async move { writer.commit(write, 0).await }) {
+            if let Driven::NoRuntime = records.tasks.drive(writer.commit(write, 0)) {
                 telemetry::unstored(&records.observer, "no-runtime");
             }
             return true;
@@ -641,7 +642,7 @@ impl<S: Storage> Recorder<S> {
             };
             match write_all.await {
                 Ok(()) => {
-                    writer.commit(write, chunks).await;
+                    Arc::clone(&writer).commit(write, chunks).await;
                 }
                 Err(error) => {
                     error.report(&writer.records.observer);

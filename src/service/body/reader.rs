@@ -256,7 +256,7 @@ impl<S: Storage> Source for Reader<S> {
                     // A follower gets what a hit would get: the trailers that are stored.
                     let trailers = match &state.trailers {
                         Some(trailers) if !self.is_leader => download.writer.trailers(trailers),
-                        trailers => trailers.clone(),
+                        trailers => trailers.as_deref().cloned(),
                     };
                     drop(state);
                     if is_short && !self.is_leader {

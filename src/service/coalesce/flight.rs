@@ -215,16 +215,13 @@ impl<T> Flight<T> {
         self.wait(|| self.lock_outcome().clone()).await
     }
 
-    /// Gives the fetch to the flight, and waits for the leader's own result.
-    ///
-    /// From then on, the followers can drive the fetch too.
-    pub(crate) async fn lead<R>(&self, fetch: SharedFetch, mut outcome: impl FnMut() -> Option<R>) -> R {
+    /// Gives the fetch to the flight. From then on, every task that waits drives it.
+    pub(crate) fn set_fetch(&self, fetch: SharedFetch) {
         *self.fetch.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetch);
-        self.wait(&mut outcome).await
     }
 
     /// Waits until `ready` returns a value, and drives the fetch meanwhile.
-    async fn wait<R>(&self, mut ready: impl FnMut() -> Option<R>) -> R {
+    pub(crate) async fn wait<R>(&self, mut ready: impl FnMut() -> Option<R>) -> R {
         let mut waiter = Waiter { wakers: &self.wakers, slot: self.wakers.slot(), is_over: false };
         poll_fn(|cx| {
             // Registers before `ready` is called, so that an outcome that is published in between wakes this task.
@@ -322,7 +319,7 @@ impl<T: Default> Ticket<T> {
     ///
     /// `stays` keeps the flight in the map, so that further requests can still use the outcome. Returns the flight if any
     /// reference to it is left.
-    pub(crate) fn publish(mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
+    pub(crate) fn publish(&mut self, outcome: T, stays: bool) -> Option<Arc<Flight<T>>> {
         self.end(outcome, stays)
     }
 

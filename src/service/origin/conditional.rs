@@ -21,7 +21,7 @@ use super::response::{
 use super::{ConditionalOutcome, FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
-use crate::entry::{self, DecodedRecord, StoredResponse, Variant};
+use crate::entry::{self, DecodedRecord, StoredContent, StoredResponse, Variant};
 use crate::key::EffectiveUri;
 use crate::policy::{
     self, Freshness, NotStored, ResponseDirectives, StaleReason, UnstoredFields, ValidateReason,
@@ -215,7 +215,7 @@ impl<S: Storage> Revalidation<'_, S> {
         let (head, body) = response.into_parts();
         let is_about_stored = config.is_about(snapshot, &head);
         let stored = &variant.response;
-        if is_about_stored && policy::head_confirms(&stored.headers, stored.body.len(), &head.headers) {
+        if is_about_stored && policy::head_confirms(&stored.headers, stored.body().len(), &head.headers) {
             if let Some(fetched) = self.freshen(variant, &head).await {
                 return fetched;
             }
@@ -271,7 +271,7 @@ impl<S: Storage> Revalidation<'_, S> {
         };
 
         let unstored = UnstoredFields::by(&headers, &directives, options);
-        let trailers = old.trailers.as_ref().and_then(|trailers| unstored.trailers(trailers));
+        let trailers = old.trailers().and_then(|trailers| unstored.trailers(trailers));
         let groups = joined.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
         let (freshness, storable) = match assessment {
             Ok(assessment) => (assessment.freshness, Ok(assessment.names)),
@@ -287,19 +287,21 @@ impl<S: Storage> Revalidation<'_, S> {
         let (body, until, storable) = match storable {
             // No record is written, so that the chunks need not be kept longer. The answer checks that they are there.
             storable if storable.is_err() || config.directives(request).read_only => {
-                (old.body.clone(), until, storable)
+                (old.body().clone(), until, storable)
             }
             // The body belongs to the record of another variant, whose chunks are deleted with it. A second record must not
             // name them.
-            Ok(names) if !is_own => match records.copy_body(snapshot.head, &old.body).await {
+            Ok(names) if !is_own => match records.copy_body(snapshot.head, old.body()).await {
                 Some(body) => (body, until, Ok(names)),
-                None => (old.body.clone(), until, Err(Stored::Unchanged)),
+                None => (old.body().clone(), until, Err(Stored::Unchanged)),
             },
-            storable => match records.retain_body(snapshot.head, &old.body, until).await {
+            storable => match records.retain_body(snapshot.head, old.body(), until).await {
                 Ok(RetainedBody::Retained(body)) => (body, until, storable),
                 Ok(RetainedBody::Gone) => return None,
                 // No record may name the chunks for longer than they are known to be kept.
-                Ok(RetainedBody::InFlight) | Err(_) => (old.body.clone(), until.min(variant.until), storable),
+                Ok(RetainedBody::InFlight) | Err(_) => {
+                    (old.body().clone(), until.min(variant.until), storable)
+                }
             },
         };
         let mut response = StoredResponse {
@@ -309,8 +311,7 @@ impl<S: Storage> Revalidation<'_, S> {
             groups,
             request_time: times.requested,
             response_time: times.responded,
-            body: body.clone(),
-            trailers: trailers.clone(),
+            content: OnceLock::new(),
             freshness: OnceLock::new(),
             ..old.clone()
         };
@@ -324,10 +325,11 @@ impl<S: Storage> Revalidation<'_, S> {
                 let (lease, at) = (self.context.lease.take(), snapshot.clone());
                 let about = (response, unstored);
                 let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
-                let (at, record, freshened) = writer.announce_freshened(body, trailers);
+                let content = StoredContent::new(body, trailers);
+                let (at, record, freshened) = writer.announce_freshened(content.clone());
                 // A body that is moved into a chunk is served from memory, since the write of the chunk may fail.
                 let answer_record =
-                    if freshened.has_chunk() { writer.unstored_record() } else { record.clone() };
+                    if freshened.has_chunk() { writer.unstored_record(content) } else { record.clone() };
                 if self.context.is_led {
                     update_coalescing(shared, snapshot.head, &freshness, times.responded);
                 }
@@ -350,6 +352,7 @@ impl<S: Storage> Revalidation<'_, S> {
                 let entry = Some(snapshot.head).filter(|_| self.context.is_led);
                 let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
                 let &Variant { selection, is_personal, has_hidden_selector, .. } = variant;
+                let response = response.with_content(StoredContent::new(body, trailers));
                 let (key_text, variant) = (
                     snapshot.key_text.clone(),
                     Variant { until, selection, is_personal, has_hidden_selector, response },

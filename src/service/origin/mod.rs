@@ -61,7 +61,7 @@ pub(super) struct FetchContext<S: Storage> {
     /// The response is only for the storage. No caller waits for it.
     pub(super) is_background: bool,
     /// Keeps other processes from fetching for the same key until it is dropped.
-    pub(super) lease: Option<Lease<S>>,
+    pub(super) lease: Option<Box<Lease<S>>>,
     /// The flight, which each follower holds. Weak, since the flight holds the future that holds this: a strong reference
     /// would be a cycle, so that neither would be dropped.
     pub(super) flight: Weak<dyn Send + Sync>,
@@ -124,35 +124,30 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     fetcher: &mut F,
     request: &request::Parts,
     body: F::RequestBody,
-    snapshot: &mut Option<Snapshot>,
+    snapshot: Option<&mut Snapshot>,
     need: &Need,
-    mut context: FetchContext<S>,
+    context: &mut FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
     let mut body = Some(body);
-    // The conditional requests are boxed, so that the future of a plain fetch has no room for them.
-    let conditional = match (need, &*snapshot) {
-        (Need::Validate(key, record, reason), Some(snapshot)) => {
-            let about = (*key, record, *reason);
-            Box::pin(conditional::validate(
-                shared,
-                fetcher,
-                request,
-                &mut body,
-                snapshot,
-                about,
-                &mut context,
-            ))
-            .await?
+    // The conditional requests are boxed, so that the future of a plain fetch has no room for them. Nor has it for their
+    // outcome, which ends with this block.
+    let reason = {
+        let conditional = match (need, snapshot.as_deref()) {
+            (Need::Validate(key, record, reason), Some(snapshot)) => {
+                let about = (*key, record, *reason);
+                Box::pin(conditional::validate(shared, fetcher, request, &mut body, snapshot, about, context))
+                    .await?
+            }
+            (Need::Select, Some(snapshot)) => {
+                Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, context)).await?
+            }
+            (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
+            (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
+        };
+        match conditional {
+            ConditionalOutcome::Done(fetched) => return Ok(fetched),
+            ConditionalOutcome::Fetch(reason) => reason,
         }
-        (Need::Select, Some(snapshot)) => {
-            Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, &mut context)).await?
-        }
-        (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
-        (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),
-    };
-    let reason = match conditional {
-        ConditionalOutcome::Done(fetched) => return Ok(fetched),
-        ConditionalOutcome::Fetch(reason) => reason,
     };
     let requested = shared.config.clock.now();
     // A conditional request has taken the body.
@@ -169,18 +164,19 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     let times = Times { requested, responded: shared.config.clock.now() };
     let response = match response::needs_filter_or_join(shared, request, response.headers()) {
         true => {
-            let joining = response::filter_and_join(shared, request, snapshot.as_ref(), requested, response);
+            let joining =
+                response::filter_and_join(shared, request, snapshot.as_deref(), requested, response);
             Box::pin(joining).await
         }
         false => response,
     };
-    let (snapshot, outcome) = (snapshot.take(), Outcome::Miss(reason));
-    Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, &mut context))
+    let (snapshot, outcome) = (snapshot.map(Snapshot::take), Outcome::Miss(reason));
+    Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, context))
 }
 
 /// Publishes the result of an exchange, and returns the response for the caller.
 pub(super) fn publish<S: Storage, B, E>(
-    ticket: Ticket<S>,
+    ticket: &mut Ticket<S>,
     result: Result<FetchResult<S, B>, E>,
 ) -> Result<Response<CacheBody<B>>, E> {
     match result {

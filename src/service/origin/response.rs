@@ -16,7 +16,7 @@ use super::fetcher::Unstorable;
 use super::{FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, Outcome, Stored};
-use crate::entry::{Membership, StoredBody, StoredResponse};
+use crate::entry::{self, Membership, StoredResponse};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::policy::{
@@ -453,17 +453,19 @@ fn storable<S: Storage>(
     }
     let unstored = UnstoredFields::by(&head.headers, &directives, options);
     // Date and Age, and Cache-Status in the copies of each hit, which keep the size of the index.
-    let added = 2 + usize::from(config.status_field.is_some());
+    let has_date = head.headers.contains_key(header::DATE);
+    let added = 1 + usize::from(!has_date) + usize::from(config.status_field.is_some());
     let mut headers = policy::stored_headers(&head.headers, &unstored, added);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+    let headers = entry::fit(headers);
     let initial_age_ms = u64::try_from(freshness.initial_age.as_millis()).unwrap_or(u64::MAX);
     // Lookups would compute the same from the stored fields, so that the first of them need not. Not if a Date was added here,
     // or a rule counts from an age in whole milliseconds: their lifetime would differ by less than a second.
     let is_alike = unstored.is_empty()
         && given.is_none()
-        && (head.headers.contains_key(header::DATE) || directives.max_age.or(directives.s_maxage).is_some());
+        && (has_date || directives.max_age.or(directives.s_maxage).is_some());
     let known = Freshness { initial_age: Duration::from_millis(initial_age_ms), ..freshness.clone() };
     let response = StoredResponse {
         status: head.status,
@@ -473,8 +475,7 @@ fn storable<S: Storage>(
         response_time: times.responded,
         given,
         groups,
-        body: StoredBody::Inline(bytes::Bytes::new()),
-        trailers: None,
+        content: OnceLock::new(),
         freshness: if is_alike { OnceLock::from((shared.records.number, known)) } else { OnceLock::new() },
     };
     debug_assert_eq!(

@@ -146,10 +146,18 @@ impl<S: Storage> Guarded<S> {
     }
 
     /// Writes a record if the key still has the stamp that was seen.
-    pub(crate) async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
-        self.fits(&record)?;
-        let write = pin!(async { self.storage.write_if(key, seen, record).await });
-        self.run_write("write_if", write, |written| *written).await
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
+    pub(crate) fn write_if(
+        &self,
+        key: Key,
+        seen: Option<Stamp>,
+        record: Record,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        async move {
+            self.fits(&record)?;
+            let write = pin!(async { self.storage.write_if(key, seen, record).await });
+            self.run_write("write_if", write, |written| *written).await
+        }
     }
 
     /// Moves the expiry of records, and returns how many of them exist.

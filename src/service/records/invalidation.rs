@@ -117,7 +117,7 @@ impl<S: Storage> Records<S> {
             Err(_) => return InvalidationOutcome::Pending,
         }
         if let Some(variant) = existing.as_ref().and_then(decode).and_then(DecodedRecord::variant) {
-            self.release_chunks(variant.response.body.chunks(head)).await;
+            self.release_chunks(variant.response.body().chunks(head)).await;
         }
         InvalidationOutcome::Written(stamp)
     }

@@ -31,6 +31,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 const LEASE_SKEW: Duration = Duration::from_secs(60);
 
 /// Keeps other processes from fetching for the same key until it is dropped.
+///
+/// It is passed in a box, since every fetch has room for one, and few caches have leases.
 pub(crate) struct Lease<S: Storage> {
     records: Arc<Records<S>>,
     key: Key,
@@ -40,9 +42,9 @@ pub(crate) struct Lease<S: Storage> {
 /// Tells a request what to do after it has tried to acquire a lease.
 pub(crate) enum Leased<S: Storage> {
     /// Fetch. There is no lease if leases are disabled, if it could not be acquired in time, or if the storage failed.
-    Fetch(Option<Lease<S>>),
+    Fetch(Option<Box<Lease<S>>>),
     /// Look in the storage again, since another process has written there. With the lease, no other process fetches now.
-    Look(Option<Lease<S>>),
+    Look(Option<Box<Lease<S>>>),
 }
 
 impl<S: Storage> Records<S> {
@@ -106,7 +108,7 @@ impl<S: Storage> Records<S> {
         self: &Arc<Self>,
         at: Key,
         time: Duration,
-    ) -> Result<Option<Lease<S>>, ()> {
+    ) -> Result<Option<Box<Lease<S>>>, ()> {
         let records = Arc::clone(self);
         // In a task if it has to wait: if the caller is cancelled while the storage writes the lease, the lease must not block
         // other processes for its whole time. The task then drops the lease, which releases it.
@@ -118,7 +120,7 @@ impl<S: Storage> Records<S> {
     }
 
     /// Writes the record of a lease, unless another process holds it.
-    async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Lease<S>>, ()> {
+    async fn write_lease(self: &Arc<Self>, at: Key, time: Duration) -> Result<Option<Box<Lease<S>>>, ()> {
         let key = at.sibling(Kind::Lease, at.slot, u32::from(at.kind as u8));
         let existing = self.storage.read(key).await.map_err(drop)?;
         let now = self.config.clock.now();
@@ -134,7 +136,7 @@ impl<S: Storage> Records<S> {
         let seen = existing.as_ref().map(Record::stamp);
         // If several processes find no lease, only one of their writes succeeds.
         let taken = self.storage.write_if(key, seen, record).await.map_err(drop)?;
-        Ok(taken.then(|| Lease { records: Arc::clone(self), key, stamp }))
+        Ok(taken.then(|| Box::new(Lease { records: Arc::clone(self), key, stamp })))
     }
 }
 

@@ -67,6 +67,23 @@ impl Snapshot {
         self.uri.as_deref().unwrap_or(&self.key_text)
     }
 
+    /// Moves the snapshot out of a place that it is never read from again.
+    pub(crate) fn take(&mut self) -> Self {
+        let Self { head, at, changes, seen, fence, .. } = *self;
+        let left = Self {
+            head,
+            key_text: Box::default(),
+            uri: None,
+            at,
+            changes,
+            seen,
+            fence,
+            usable: None,
+            variant: None,
+        };
+        std::mem::replace(self, left)
+    }
+
     /// Returns the names of the selecting fields in the head that the lookup saw.
     pub(crate) fn names(&self) -> &[HeaderName] {
         match self.usable.as_ref().and_then(decode) {

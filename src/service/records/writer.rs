@@ -15,8 +15,9 @@
 //! - If the comparison fails, the chunks are deleted, or expire after the grace if another request may be reading them.
 //! - If the result of a write is not known, the chunks stay until their own expiry, since the write may still succeed.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
@@ -28,8 +29,8 @@ use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
 use crate::entry::{
-    self, DecodedRecord, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredResponse, TOMBSTONE, Variant, decode,
-    with_slack,
+    self, DecodedRecord, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredContent, StoredResponse, TOMBSTONE,
+    Variant, decode, with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
@@ -83,17 +84,12 @@ pub(crate) struct Writer<S: Storage> {
     pub(crate) records: Arc<Records<S>>,
     snapshot: Snapshot,
     target: WriteTarget,
-    /// The hash of the request's values of the selecting fields.
-    selection: [u8; 16],
-    /// The response was selected by credentials.
-    is_personal: bool,
-    /// The response was selected by something that the origin may not take into account.
-    has_hidden_selector: bool,
-    /// Until when the response is retained.
-    until: Timestamp,
-    /// Until when the chunks of its body are retained.
+    /// The head or variant that is written, complete except for the body and the trailers.
+    ///
+    /// The stored record shares it, so that no field is copied when the body has arrived.
+    prepared: Arc<DecodedRecord>,
+    /// Until when the chunks of the body are retained.
     chunks_until: Timestamp,
-    response: StoredResponse,
     unstored: UnstoredFields,
     /// Present if the request is a prefetch.
     warming: Option<Warming>,
@@ -115,15 +111,15 @@ pub(crate) struct Writer<S: Storage> {
     /// It is released when this response is stored, or is certain not to be stored.
     ///
     /// A std `Mutex`, held to take the lease out, which any of the tasks that share the writer may do.
-    lease: Mutex<Option<Lease<S>>>,
+    lease: Mutex<Option<Box<Lease<S>>>>,
 }
 
 /// Tells which record a response is written to.
 enum WriteTarget {
     /// The head, whose inline variant the response becomes.
-    Head { names: SelectingFields, generation: [u8; 16], same_generation: bool },
+    Head { same_generation: bool },
     /// A further variant of the head that the lookup saw.
-    Variant { key: Key, generation: [u8; 16], seen: Option<Record> },
+    Variant { key: Key, seen: Option<Record> },
 }
 
 /// The announced writes of a response that a 304 freshened.
@@ -146,12 +142,12 @@ impl<S: Storage> Writer<S> {
     /// are the fields that are left out of the trailers.
     pub(crate) fn new(
         records: Arc<Records<S>>,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         names: SelectingFields,
         request: &request::Parts,
         (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
-        lease: Option<Lease<S>>,
+        lease: Option<Box<Lease<S>>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
         let is_personal = policy::is_personal(&names.names, &request.headers);
@@ -171,14 +167,14 @@ impl<S: Storage> Writer<S> {
         // The inline variant of a generation never changes its selection, since other requests find their variants by the
         // head. So a response with other names, or without a usable head, begins a new generation. A generation is random: if
         // it were derived from anything, old variants could become reachable again.
-        let target = match (head, &snapshot.variant) {
+        let (target, generation) = match (head, &snapshot.variant) {
             (Some(head), Some((key, seen))) if head.inline.selection != selection => {
-                WriteTarget::Variant { key: *key, generation: head.generation, seen: seen.clone() }
+                (WriteTarget::Variant { key: *key, seen: seen.clone() }, head.generation)
             }
             (Some(head), _) if head.inline.selection == selection => {
-                WriteTarget::Head { names, generation: head.generation, same_generation: true }
+                (WriteTarget::Head { same_generation: true }, head.generation)
             }
-            _ => WriteTarget::Head { names, generation: new_generation, same_generation: false },
+            _ => (WriteTarget::Head { same_generation: false }, new_generation),
         };
         let needed = until + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
@@ -187,16 +183,28 @@ impl<S: Storage> Writer<S> {
             false => needed,
         };
         let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
+        let key_text = std::mem::take(&mut snapshot.key_text);
+        let variant = Variant { until, selection, is_personal, has_hidden_selector, response };
+        let prepared = match target {
+            WriteTarget::Variant { .. } => DecodedRecord::Variant { key_text, generation, variant },
+            WriteTarget::Head { .. } => {
+                let (SelectingFields { names, ignored_selectors }, fence) = (names, snapshot.fence);
+                DecodedRecord::Head(Head {
+                    key_text,
+                    names,
+                    ignored_selectors,
+                    generation,
+                    fence,
+                    inline: variant,
+                })
+            }
+        };
         Self {
             records,
             snapshot,
             target,
-            selection,
-            is_personal,
-            has_hidden_selector,
-            until,
+            prepared: Arc::new(prepared),
             chunks_until,
-            response,
             unstored,
             warming,
             body_id,
@@ -207,29 +215,37 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Returns the response without its body.
+    /// Returns the variant that is written.
+    fn variant(&self) -> &Variant {
+        self.prepared.variant().expect("a writer prepares a head or a variant")
+    }
+
+    /// Returns the text of the effective URI, and the generation of the entry.
+    fn uri_and_generation(&self) -> (&str, [u8; 16]) {
+        self.prepared.uri_and_generation().expect("a writer prepares a head or a variant")
+    }
+
+    /// Returns the response, which gets its body when all of it has arrived.
     pub(crate) fn response(&self) -> &StoredResponse {
-        &self.response
+        &self.variant().response
     }
 
     /// Returns the names of the fields that select a variant of the entry.
     pub(crate) fn names(&self) -> &[HeaderName] {
-        match &self.target {
-            WriteTarget::Head { names, .. } => &names.names,
-            WriteTarget::Variant { .. } => self.snapshot.names(),
+        match &*self.prepared {
+            DecodedRecord::Head(head) => &head.names,
+            _ => self.snapshot.names(),
         }
     }
 
     /// Returns the hash of the request's values of the selecting fields.
     pub(crate) fn selection(&self) -> [u8; 16] {
-        self.selection
+        self.variant().selection
     }
 
     /// Returns the key of the entry's variant with another selection.
     pub(crate) fn sibling(&self, selection: [u8; 16]) -> Key {
-        let generation = match &self.target {
-            WriteTarget::Head { generation, .. } | WriteTarget::Variant { generation, .. } => *generation,
-        };
+        let (_, generation) = self.uri_and_generation();
         self.records.keyer.variant(self.snapshot.head, generation, selection)
     }
 
@@ -244,13 +260,13 @@ impl<S: Storage> Writer<S> {
     /// with this response, and never if this response is not stored.
     pub(crate) fn sibling_snapshot(&self, mut snapshot: Snapshot, key: Key) -> Snapshot {
         snapshot.usable = match &self.target {
-            WriteTarget::Head { names, generation, .. } => {
-                let inline = self.variant(self.response.clone());
-                let (key_text, fence) = (self.snapshot.key_text.clone(), self.snapshot.fence);
-                let SelectingFields { names, ignored_selectors } = names.clone();
-                let head =
-                    Head { key_text, names, ignored_selectors, generation: *generation, fence, inline };
-                Some(entry::packed_record(DecodedRecord::Head(head), Stamp::random(), self.until.max(fence)))
+            WriteTarget::Head { .. } => {
+                let variant = self.variant().clone();
+                let until = variant.until.max(self.snapshot.fence);
+                // Without the body, whose chunks the other variant must not release.
+                let response = StoredResponse { content: OnceLock::new(), ..variant.response };
+                let head = self.prepared.with(Variant { response, ..variant });
+                head.map(|head| entry::packed_record(head, Stamp::random(), until))
             }
             WriteTarget::Variant { .. } => self.snapshot.usable.clone(),
         };
@@ -306,36 +322,24 @@ impl<S: Storage> Writer<S> {
         self.unstored.trailers(trailers)
     }
 
-    /// Returns the record of the complete response.
-    fn record(&self, body: StoredBody, trailers: Option<HeaderMap>) -> Record {
-        let trailers = trailers.and_then(|trailers| self.trailers(&trailers));
-        let mut response = StoredResponse { body, trailers, ..self.response.clone() };
-        response.pack_trailers();
-        let variant = self.variant(response);
-        let key_text = self.snapshot.key_text.clone();
-        match &self.target {
-            WriteTarget::Variant { generation, .. } => {
-                let generation = *generation;
-                let variant = DecodedRecord::Variant { key_text, generation, variant };
-                entry::packed_record(variant, self.stamp, self.until)
-            }
-            WriteTarget::Head { names, generation, same_generation } => {
-                let fence = self.snapshot.fence;
+    /// Returns the record of the complete response. It is called once for a writer.
+    fn record(&self, body: StoredBody, trailers: Option<&HeaderMap>) -> Record {
+        let mut content = StoredContent::new(body, trailers.and_then(|trailers| self.trailers(trailers)));
+        content.pack();
+        let Variant { until, response, .. } = self.variant();
+        let is_first = response.content.set(content).is_ok();
+        debug_assert!(is_first, "a writer makes one record");
+        let retain = match self.target {
+            WriteTarget::Variant { .. } => *until,
+            WriteTarget::Head { same_generation } => {
                 // In the same generation, further variants stay reachable, so that the head is retained as long as the former
                 // one.
-                let replaced = self.snapshot.usable.as_ref().filter(|_| *same_generation);
+                let replaced = self.snapshot.usable.as_ref().filter(|_| same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
-                let (SelectingFields { names, ignored_selectors }, generation) = (names.clone(), *generation);
-                let head = Head { key_text, names, ignored_selectors, generation, fence, inline: variant };
-                entry::packed_record(DecodedRecord::Head(head), self.stamp, self.until.max(fence).max(retain))
+                (*until).max(self.snapshot.fence).max(retain)
             }
-        }
-    }
-
-    /// Returns a response as the variant that the request selects.
-    fn variant(&self, response: StoredResponse) -> Variant {
-        let Self { until, selection, is_personal, has_hidden_selector, .. } = *self;
-        Variant { until, selection, is_personal, has_hidden_selector, response }
+        };
+        entry::packed_record(Arc::clone(&self.prepared), self.stamp, retain)
     }
 
     /// Returns a body with a length that is stored in this writer's chunks.
@@ -347,12 +351,12 @@ impl<S: Storage> Writer<S> {
     /// Announces the record of a complete small body, before its caller has the last byte.
     ///
     /// Returns `None` if another write is compared with the same stamp.
-    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<HeaderMap>) -> Option<Write> {
+    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<&HeaderMap>) -> Option<Write> {
         self.announce(self.record(StoredBody::Inline(body), trailers), self.seen(false))
     }
 
     /// Announces the record of a complete chunked body, as [`announce_inline`](Self::announce_inline) does.
-    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<HeaderMap>) -> Option<Write> {
+    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<&HeaderMap>) -> Option<Write> {
         self.announce(self.record(self.chunked(len), trailers), self.seen(true))
     }
 
@@ -381,53 +385,62 @@ impl<S: Storage> Writer<S> {
     /// Writes the announced record after its chunks, and returns whether it is stored.
     ///
     /// `write` is `None` if the record could not be announced, since another write is compared with the same stamp.
-    pub(crate) async fn commit(&self, write: Option<Write>, chunks: u32) -> bool {
-        let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
-        let written = match &write {
-            Some(write) if may_store => self.write_announced(write).await,
-            _ => Ok(false),
-        };
-        // Before the lease is released and the write is marked as written: a request that waits for either has to find the
-        // variant by its head.
-        // Boxed, as the rare branches below are, so that the future of the usual commit has no room for them.
-        if let (Ok(true), Some(write), WriteTarget::Variant { .. }) = (&written, &write, &self.target) {
-            Box::pin(self.keep_reachable(write.record())).await;
-        }
-        // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
-        self.release_lease();
-        match written {
-            Ok(true) => {
-                write.into_iter().for_each(Write::written);
-                self.records.observer.count(Count::Stored);
-                self.records.report_usage();
-                if let Some(warming) = &self.warming {
-                    warming.complete();
-                }
-                if self.snapshot.usable.is_some() {
-                    Box::pin(self.release_replaced()).await;
-                }
-                true
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
+    pub(crate) fn commit(
+        self: Arc<Self>,
+        write: Option<Write>,
+        chunks: u32,
+    ) -> impl Future<Output = bool> + Send {
+        async move {
+            let may_store = write.as_ref().is_some_and(|write| self.may_store(write));
+            let written = match &write {
+                Some(write) if may_store => self.write_announced(write).await,
+                _ => Ok(false),
+            };
+            // Before the lease is released and the write is marked as written: a request that waits for either has to find the
+            // variant by its head.
+            // Boxed, as the rare branches below are, so that the future of the usual commit has no room for them.
+            if let (Ok(true), Some(write), WriteTarget::Variant { .. }) = (&written, &write, &self.target) {
+                Box::pin(self.keep_reachable(write.record())).await;
             }
-            Ok(false) => {
-                let is_invalidated = match &write {
-                    Some(_) => !may_store,
-                    None => self.records.pending.get(self.snapshot.head).is_some() || self.deletes_since(),
-                };
-                let reason = if is_invalidated { "invalidated" } else { "superseded" };
-                telemetry::unstored(&self.records.observer, reason);
-                Box::pin(self.withdraw(write, std::iter::empty(), chunks)).await;
-                false
-            }
-            Err(error) => {
-                telemetry::write_failed(&self.records.observer, "write_if", &error);
-                // After `Busy`, from the backlog or from the storage, the record is certainly not written. After any other error
-                // it may still be written, and name the chunks, which therefore stay until their own expiry.
-                if error.kind() == ErrorKind::Busy {
-                    drop(write);
-                    let chunks = self.chunk_keys(chunks);
-                    Box::pin(self.release(&chunks)).await;
+            // Only now, when the storage has answered: the processes that wait for the lease read what it holds.
+            self.release_lease();
+            match written {
+                Ok(true) => {
+                    write.into_iter().for_each(Write::written);
+                    self.records.observer.count(Count::Stored);
+                    self.records.report_usage();
+                    if let Some(warming) = &self.warming {
+                        warming.complete();
+                    }
+                    if self.snapshot.usable.is_some() {
+                        Box::pin(self.release_replaced()).await;
+                    }
+                    true
                 }
-                false
+                Ok(false) => {
+                    let is_invalidated = match &write {
+                        Some(_) => !may_store,
+                        None => {
+                            self.records.pending.get(self.snapshot.head).is_some() || self.deletes_since()
+                        }
+                    };
+                    let reason = if is_invalidated { "invalidated" } else { "superseded" };
+                    telemetry::unstored(&self.records.observer, reason);
+                    Box::pin(self.withdraw(write, std::iter::empty(), chunks)).await;
+                    false
+                }
+                Err(error) => {
+                    telemetry::write_failed(&self.records.observer, "write_if", &error);
+                    // After `Busy`, from the backlog or from the storage, the record is certainly not written. After any other error
+                    // it may still be written, and name the chunks, which therefore stay until their own expiry.
+                    if error.kind() == ErrorKind::Busy {
+                        drop(write);
+                        let chunks = self.chunk_keys(chunks);
+                        Box::pin(self.release(&chunks)).await;
+                    }
+                    false
+                }
             }
         }
     }
@@ -450,8 +463,7 @@ impl<S: Storage> Writer<S> {
     /// happens if it was stored under other settings, or is copied from another variant.
     pub(crate) fn announce_freshened(
         &self,
-        body: StoredBody,
-        trailers: Option<HeaderMap>,
+        StoredContent { body, trailers }: StoredContent,
     ) -> (Key, Record, FreshenedWrite) {
         let chunk = match &body {
             StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
@@ -463,17 +475,18 @@ impl<S: Storage> Writer<S> {
             Some(_) => self.chunked(body.len()),
             None => body,
         };
-        let record = self.record(body, trailers);
+        let record = self.record(body, trailers.as_deref());
         let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
         (self.target_key(), record, FreshenedWrite { write, chunk })
     }
 
     /// Returns a record of the response that is only for the caller. It is not stored, and belongs to no generation.
-    pub(crate) fn unstored_record(&self) -> Record {
-        let variant = self.variant(self.response.clone());
-        let slot =
-            DecodedRecord::Variant { key_text: self.snapshot.key_text.clone(), generation: [0; 16], variant };
-        entry::packed_record(slot, Stamp::random(), self.until)
+    pub(crate) fn unstored_record(&self, content: StoredContent) -> Record {
+        let variant = self.variant().clone();
+        let variant = Variant { response: variant.response.with_content(content), ..variant };
+        let (key_text, _) = self.uri_and_generation();
+        let slot = DecodedRecord::Variant { key_text: key_text.into(), generation: [0; 16], variant };
+        entry::record(slot, self.variant().until)
     }
 
     /// Writes a freshened response, and returns whether it is stored.
@@ -540,7 +553,7 @@ impl<S: Storage> Writer<S> {
             && self.records.pending.get(self.snapshot.head).is_none()
             // A pending invalidation may have been dropped since. A response whose fetch began before then counts as
             // invalidated.
-            && self.records.pending.permits(self.snapshot.at, &self.snapshot.key_text)
+            && self.records.pending.permits(self.snapshot.at, self.uri_and_generation().0)
             && !self.records.changes.has_deleted(
                 self.snapshot.changes,
                 self.target_key(),
@@ -558,10 +571,11 @@ impl<S: Storage> Writer<S> {
     ///
     /// If this fails, the response stops being a member when a value expires, and is then a miss.
     async fn keep_groups(&self) {
-        let groups = self.response.groups.iter().filter(|group| group.retain_until < self.until);
+        let Variant { until, response, .. } = self.variant();
+        let groups = response.groups.iter().filter(|group| group.retain_until < *until);
         let groups: Vec<Key> = groups.map(|group| group.key).collect();
         if !groups.is_empty() {
-            let least = Retain::AtLeast(with_slack(self.until, self.records.config.clock.now()));
+            let least = Retain::AtLeast(with_slack(*until, self.records.config.clock.now()));
             // Boxed, since few responses have groups.
             let _ = Box::pin(self.records.storage.retain(&groups, least)).await;
         }
@@ -588,7 +602,7 @@ impl<S: Storage> Writer<S> {
             WriteTarget::Variant { seen, .. } => seen.as_ref(),
         };
         if let Some(variant) = replaced.and_then(variant_in) {
-            self.records.release_chunks(variant.response.body.chunks(self.snapshot.head)).await;
+            self.records.release_chunks(variant.response.body().chunks(self.snapshot.head)).await;
         }
     }
 

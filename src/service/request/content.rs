@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "reqwest")]
 use bytes::Bytes;
 use http::{Method, Request, header, request};
 use tower_service::Service;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Method, Request, Response, StatusCode, header, request};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -56,8 +57,7 @@ const FAILING_PERIOD: Duration = Duration::from_secs(10);
 
 /// A request that needs the origin, with everything that its loop needs.
 pub(super) struct Exchange<S: Storage, F: Fetcher> {
-    /// Boxed, since it moves from the loop into the future of a leader and back, and an async function has room for each of
-    /// its arguments twice.
+    /// Boxed, since it moves from the loop into the future of a leader and back.
     pub(super) state: Box<ExchangeState<S>>,
     fetcher: F,
     body: F::RequestBody,
@@ -115,17 +115,6 @@ pub(super) enum Step<S: Storage, B> {
     ///
     /// It has waited, and an invalidation since its last lookup would keep its response from being stored.
     LookThenFetch,
-}
-
-/// Tells what leading a flight has led to.
-#[allow(clippy::large_enum_variant)] // moved once; a box would cost each response an allocation
-enum LeadOutcome<S: Storage, F: Fetcher> {
-    /// The request has its response, or the origin's error.
-    Answered(Answered<F>),
-    /// The request goes on with its loop.
-    ///
-    /// It needs another key now, or a record was written at its key.
-    Moved(Exchange<S, F>),
 }
 
 /// Tells how a request may take part in a flight.
@@ -255,66 +244,54 @@ fn ask<S: Storage, F: Fetcher>(
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Runs the loop until the request has its response.
-    async fn run_loop(mut self) -> Answered<F> {
-        while self.state.rounds > 0 {
-            self.state.rounds -= 1;
-            let Some(role) = self.flight_role() else { break };
-            let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
-            let flights = &self.state.shared.flights;
-            let step = match flights.join(
-                at,
-                seen,
-                self.state.ended_flights,
-                role.may_lead,
-                FlightOutcome::is_joinable,
-            ) {
-                Joined::Independent => Step::Fetch,
-                // Boxed, as the lookups are, so that the future of a leader has no room for them.
-                Joined::Follow(flight) => Box::pin(self.wait_for(flight)).await,
-                Joined::Lead(flight, ticket) => match self.detach() {
-                    // Returns instead of continuing the loop: the detached exchange has a fetcher of another type.
-                    Ok(detached) => {
-                        return match detached.lead_shared(flight, ticket, role.strips_conditions).await {
-                            LeadOutcome::Answered(answer) => answer,
-                            LeadOutcome::Moved(exchange) => exchange.run_loop_boxed().await,
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
+    fn run_loop(mut self) -> impl Future<Output = Answered<F>> + Send {
+        async move {
+            while self.state.rounds > 0 {
+                self.state.rounds -= 1;
+                let Some(role) = self.flight_role() else { break };
+                let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
+                let (flights, before) = (&self.state.shared.flights, self.state.ended_flights);
+                match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
+                    Joined::Independent => break,
+                    // Returns instead of continuing the loop: the exchange that leads may have a fetcher of another type.
+                    Joined::Lead(flight, ticket) => {
+                        let leading = match self.detach() {
+                            Ok(detached) => {
+                                Either::Left(detached.lead_shared(flight, ticket, role.strips_conditions))
+                            }
+                            // Boxed, so that the loop of an exchange that can be detached has no room for it.
+                            Err(own) => {
+                                Either::Right(Box::pin(own.lead_alone(ticket, role.strips_conditions)))
+                            }
                         };
+                        return leading.await;
                     }
-                    // Boxed, so that the loop of an exchange that can be detached has no room for it.
-                    Err(own) => match Box::pin(own.lead(ticket, role.strips_conditions)).await {
-                        LeadOutcome::Answered(answer) => return answer,
-                        LeadOutcome::Moved(exchange) => {
-                            self = exchange;
-                            continue;
+                    Joined::Follow(flight) => {
+                        // Boxed, as the lookups are, so that the future of a leader has no room for them.
+                        let (sibling, is_last) = match Box::pin(self.wait_for(flight)).await {
+                            Step::Answer(response) => return Ok(response),
+                            Step::Fetch => break,
+                            Step::LookAtSibling(key, writer) => (Some((key, writer)), false),
+                            Step::LookAgain => (None, false),
+                            Step::LookThenFetch => (None, true),
+                        };
+                        // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
+                        self.state.ended_flights = self.state.shared.flights.ended_flights();
+                        self.state.sibling = sibling;
+                        if let Some(response) = Box::pin(self.look_again()).await {
+                            return Ok(response);
                         }
-                    },
-                },
-            };
-            match step {
-                Step::Answer(response) => return Ok(response),
-                Step::Fetch => break,
-                Step::LookAtSibling(key, writer) => {
-                    self.state.ended_flights = self.state.shared.flights.ended_flights();
-                    self.state.sibling = Some((key, writer));
-                    if let Some(response) = Box::pin(self.look_again()).await {
-                        return Ok(response);
-                    }
-                }
-                Step::LookAgain | Step::LookThenFetch => {
-                    // Taken before the lookup: a response that is stored after it ends a flight, and changes the count.
-                    self.state.ended_flights = self.state.shared.flights.ended_flights();
-                    self.state.sibling = None;
-                    if let Some(response) = Box::pin(self.look_again()).await {
-                        return Ok(response);
-                    }
-                    if matches!(step, Step::LookThenFetch) {
-                        break;
+                        if is_last {
+                            break;
+                        }
                     }
                 }
             }
+            // Boxed, so that it does not enlarge the future of a leader, which never comes here.
+            let fetched = Box::pin(self.fetch_from_origin(&mut FetchContext::unshared(), None)).await?;
+            Ok(fetched.response)
         }
-        // Boxed, so that it does not enlarge the future of a leader, which never comes here.
-        let fetched = Box::pin(self.fetch_from_origin(FetchContext::unshared(), None)).await?;
-        Ok(fetched.response)
     }
 
     /// Runs the loop in a box, for a caller inside the loop.
@@ -437,16 +414,16 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         }
     }
 
-    /// Leads a flight by a future that all its followers can drive.
+    /// Leads a flight by a future that all its followers can drive, and answers the request.
     ///
     /// The future takes the lease, fetches, and ends with the head of the response. No follower depends on a leader whose
     /// task is not polled.
-    async fn lead_shared(
-        self,
+    fn lead_shared(
+        mut self,
         flight: Arc<Flight<FlightOutcome<S>>>,
-        ticket: Ticket<S>,
+        mut ticket: Ticket<S>,
         strips_conditions: bool,
-    ) -> LeadOutcome<S, F>
+    ) -> impl Future<Output = Answered<F>> + Send
     where
         F: 'static,
     {
@@ -454,27 +431,48 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let outcome = Arc::new(Mutex::new(None));
         let result = Arc::clone(&outcome);
         let fetch = async move {
-            let led = AssertUnwindSafe(self.lead(ticket, strips_conditions)).catch_unwind().await;
+            let led = AssertUnwindSafe(self.lead(&mut ticket, strips_conditions)).catch_unwind().await;
+            drop(ticket); // ends the flight of a request that goes on without it, before that request joins another
+            let led = led.map(|answer| answer.ok_or(self));
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
         };
-        let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         // In the leader's span, whichever task polls it.
-        match flight.lead(Box::pin(fetch.in_current_span()), take).await {
-            Ok(led) => led,
-            // A panic is the leader's, whichever task polled the future. It is caught there, so as not to end a follower.
-            Err(panic) => resume_unwind(panic),
+        flight.set_fetch(Box::pin(fetch.in_current_span()));
+        // Not the whole function, since an async function has room for its arguments twice.
+        async move {
+            let take = || outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let moved = match flight.wait(take).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(exchange)) => exchange.run_loop_boxed(),
+                // A panic is the leader's, whichever task polled the future. It is caught there, so as not to end a follower.
+                Err(panic) => resume_unwind(panic),
+            };
+            moved.await
+        }
+    }
+
+    /// Leads a flight that only this request can drive, and answers the request.
+    async fn lead_alone(mut self, mut ticket: Ticket<S>, strips_conditions: bool) -> Answered<F> {
+        let answer = self.lead(&mut ticket, strips_conditions).await;
+        drop(ticket); // as in `lead_shared`
+        match answer {
+            Some(answer) => answer,
+            None => self.run_loop_boxed().await,
         }
     }
 
     /// Leads a flight, and publishes its outcome.
     ///
     /// Looks in the storage again if a response may have been stored since the last lookup, and whenever another process
-    /// may have stored one. Then it asks the origin.
-    async fn lead(mut self, mut ticket: Ticket<S>, strips_conditions: bool) -> LeadOutcome<S, F> {
+    /// may have stored one. Then it asks the origin. Returns `None` if the request goes on with its loop: it needs another key
+    /// now, or a record was written at its key.
+    async fn lead(&mut self, ticket: &mut Ticket<S>, strips_conditions: bool) -> Option<Answered<F>> {
         let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
         // Half of the time that followers wait: the other half is left for the fetch, before they stop waiting for it.
         let until = after(self.state.shared.config.coalesce_timeout / 2);
-        let mut lease = None;
+        let flight = ticket.token();
+        let mut context =
+            FetchContext { is_led: true, strips_conditions, is_background: false, lease: None, flight };
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
                 // No other process can fetch for this key yet: the head by which it is found is not stored.
@@ -483,43 +481,36 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 }
                 match self.state.shared.records.lease(at, seen, until).await {
                     Leased::Fetch(taken) => {
-                        lease = taken;
+                        context.lease = taken;
                         break;
                     }
-                    Leased::Look(taken) => lease = taken,
+                    Leased::Look(taken) => context.lease = taken,
                 }
             }
             self.state.ended_flights = self.state.shared.flights.ended_flights();
             if let Some(response) = Box::pin(self.look_again()).await {
                 ticket.publish(FlightOutcome::LookAgain, false);
-                return LeadOutcome::Answered(Ok(response));
+                return Some(Ok(response));
             }
             let may_lead = self.flight_role().is_some_and(|role| role.may_lead);
             if !may_lead || flight_key(&self.state.snapshot, &self.state.need) != (at, seen) {
-                return LeadOutcome::Moved(self); // the flight is another key's, and the dropped ticket ends it
+                return None; // the flight is another key's
             }
-            if lease.is_some() {
+            if context.lease.is_some() {
                 break;
             }
         }
-        let context = FetchContext {
-            is_led: true,
-            strips_conditions,
-            is_background: false,
-            lease,
-            flight: ticket.token(),
-        };
-        let result = self.fetch_from_origin(context, Some(&ticket)).await;
-        LeadOutcome::Answered(publish(ticket, result))
+        let result = self.fetch_from_origin(&mut context, Some(ticket)).await;
+        Some(publish(ticket, result))
     }
 
-    /// Sends the request to the origin.
+    /// Sends the request to the origin. Nothing else may be done with the exchange afterwards.
     async fn fetch_from_origin(
-        self,
-        context: FetchContext<S>,
+        &mut self,
+        context: &mut FetchContext<S>,
         ticket: Option<&Ticket<S>>,
     ) -> Result<FetchResult<S, F::Body>, F::Error> {
-        let Self { mut state, mut fetcher, body } = self;
+        let (state, body) = (&mut *self.state, std::mem::take(&mut self.body));
         let may_store = match state.need {
             // The storage failed, so that it is not known what a write would have to be compared with.
             Need::Fetch(MissReason::StorageFailed) => false,
@@ -530,8 +521,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             }
             _ => true,
         };
-        let mut snapshot = may_store.then_some(state.snapshot);
-        exchange(&state.shared, &mut fetcher, &state.parts, body, &mut snapshot, &state.need, context).await
+        let snapshot = may_store.then_some(&mut state.snapshot);
+        exchange(&state.shared, &mut self.fetcher, &state.parts, body, snapshot, &state.need, context).await
     }
 }
 

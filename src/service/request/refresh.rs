@@ -107,7 +107,7 @@ async fn refresh<S: Storage, F: Fetcher>(
     let (config, records) = (&shared.config, &shared.records);
     parts.extensions.insert(Background(records.number));
     let (seen, ended_flights) = (Some(record.stamp()), shared.flights.ended_flights());
-    let Joined::Lead(_flight, ticket) =
+    let Joined::Lead(_flight, mut ticket) =
         shared.flights.join(key, seen, ended_flights, true, FlightOutcome::is_joinable)
     else {
         return "needless"; // a request is validating it already
@@ -129,13 +129,14 @@ async fn refresh<S: Storage, F: Fetcher>(
     let exchanging = async {
         let (body, need) = (fetcher.repeated_body(), Need::Validate(key, record, ValidateReason::Stale));
         let flight = ticket.token();
-        let context =
+        let mut context =
             FetchContext { is_led: true, strips_conditions: false, is_background: true, lease, flight };
         let span = telemetry::span(&parts, &config.defaults, true);
         let exchanging = async {
-            let mut snapshot = Some(snapshot);
-            let result = exchange(shared, &mut fetcher, &parts, body, &mut snapshot, &need, context).await;
-            publish(ticket, result)
+            let mut snapshot = snapshot;
+            let snapshot = Some(&mut snapshot);
+            let result = exchange(shared, &mut fetcher, &parts, body, snapshot, &need, &mut context).await;
+            publish(&mut ticket, result)
         };
         let response = traced(span, exchanging).await.ok()?;
         let is_answer = !response.body().status().is_some_and(CacheStatus::is_stale);
