@@ -47,6 +47,8 @@ enum Address {
     Memory,
     Sqlite,
     Directory,
+    /// A SQLite file with copies in memory that are compared each time, so that a change is seen at once.
+    TieredSqlite,
     /// The address of a server, without the option for the cache name.
     Server(String),
     /// The address of a MongoDB server. One that this run started is removed with its data.
@@ -91,6 +93,7 @@ impl Servers {
             kind("memory", Address::Memory),
             kind("sqlite", Address::Sqlite),
             kind("directory", Address::Directory),
+            kind("tiered_sqlite", Address::TieredSqlite),
         ];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
@@ -110,6 +113,13 @@ impl Servers {
             let port = redis.port;
             self.redis.push(redis);
             (format!("redis://127.0.0.1:{port}/0"), vec![port])
+        });
+        server("tiered_redis", "TEST_TIERED_REDIS_URL", &mut || {
+            let redis = Redis::start(&[]).unwrap();
+            let port = redis.port;
+            self.redis.push(redis);
+            // Its records can be damaged, but a copy of them is good.
+            (format!("tiered+redis://127.0.0.1:{port}/0?near=1MiB&max_lag=0"), Vec::new())
         });
         server("redis_with_few_rights", "TEST_REDIS_USER_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
@@ -198,6 +208,10 @@ impl Place {
             Address::Memory => "memory:".to_owned(),
             Address::Sqlite => {
                 format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
+            }
+            Address::TieredSqlite => {
+                let path = escaped(&format!("{}/{name}", self.folder.path().display()));
+                format!("tiered+sqlite://{path}?near=1MiB&max_lag=0")
             }
             Address::Directory => {
                 format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
