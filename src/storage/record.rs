@@ -190,11 +190,9 @@ impl CopyMark {
     /// Sets the counts and the time before a comparison that has found the copy current.
     ///
     /// If two tasks compare at the same time, the numbers may be those of either, each of which is true.
-    pub(super) fn confirm(&self, own_changes: u64, far_changes: Option<u64>, checked_at: u64) {
+    pub(super) fn confirm(&self, own_changes: u64, far_changes: u64, checked_at: u64) {
         self.own_changes.store(own_changes, Ordering::Release);
-        if let Some(far_changes) = far_changes {
-            self.far_changes.store(far_changes, Ordering::Release);
-        }
+        self.far_changes.store(far_changes, Ordering::Release);
         self.checked_at.fetch_max(checked_at, Ordering::Release);
     }
 

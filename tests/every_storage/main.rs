@@ -25,6 +25,7 @@ mod redis;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod tiered;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         }
     }
     trials.extend(redis::trials());
+    trials.extend(tiered::trials());
     let well = libtest_mimic::run(&arguments, trials);
     drop(servers);
     // These run after the others have ended, because they measure how long a request waits.

@@ -25,3 +25,5 @@ mod footprint;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(all(feature = "memory", feature = "sqlite"))]
+mod tiered;

@@ -17,7 +17,8 @@
 //!   call has returned.
 //! - What another process has changed is seen after at most [`max_lag`](TieredStorageBuilder::max_lag). If the far storage
 //!   [signals changes](super::Storage::change_count), it is seen as soon as the signal arrives.
-//! - While the signal is lost, a copy is served only within `max_lag` of its last comparison.
+//! - No copy from before the signal was lost is served without a comparison. While it is lost, a copy is served only within
+//!   `max_lag` of its last comparison.
 //! - A copy that has expired is not served.
 //! - Leases are never copied. Tombstones, placeholders and groups are copied, and seen as soon as any other record.
 //! - A near storage that fails, loses or evicts records costs time, and nothing else.

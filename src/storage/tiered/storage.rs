@@ -18,6 +18,8 @@ use crate::time::{Clock, Timestamp};
 
 /// How often a far storage that is down is asked again.
 const RETRY_INTERVAL_MS: u64 = 1000;
+/// Stands for the change count of a storage without a signal. No storage counts so far.
+const NO_SIGNAL: u64 = u64::MAX;
 /// The most chunks that are read without waiting. Each of them is looked at by itself, and a longer body is read piece by piece in
 /// any case.
 const MAX_CHUNKS_NOW: u32 = 64;
@@ -169,10 +171,10 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
             return Verdict::Unknown;
         }
         let age = now.checked_sub(mark.checked_at.load(Ordering::Acquire));
-        let is_current = match far_changes {
-            Some(count) => mark.far_changes.load(Ordering::Acquire) == count,
-            None => age.is_some_and(|age| age < self.shared.max_lag),
-        };
+        // A copy from before the signal was lost may have been changed since, whatever its age is.
+        let is_same = mark.far_changes.load(Ordering::Acquire) == far_changes.unwrap_or(NO_SIGNAL);
+        let is_current =
+            is_same && (far_changes.is_some() || age.is_some_and(|age| age < self.shared.max_lag));
         if is_current {
             Verdict::Current
         } else if self.is_down(now) && age.is_some_and(|age| age < self.shared.serve_while_far_is_down) {
@@ -205,8 +207,7 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     /// Returns the record as a copy that was current at a moment.
     fn copy_of(&self, record: &Record, moment: Moment) -> Record {
         let expires_at = self.shared.time.of_expiry(record.retain_until(), moment.now);
-        // Counts are never `u64::MAX`, which stands for a storage without a signal.
-        let far_changes = moment.far_changes.unwrap_or(u64::MAX);
+        let far_changes = moment.far_changes.unwrap_or(NO_SIGNAL);
         record.with_mark(CopyMark::new(moment.own_changes, far_changes, moment.now, expires_at))
     }
 
@@ -240,7 +241,11 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
                     let same_time = copy.retain_until() == retain_until;
                     match copy.mark().filter(|_| same_time) {
                         Some(mark) => {
-                            mark.confirm(moment.own_changes, moment.far_changes, moment.now);
+                            mark.confirm(
+                                moment.own_changes,
+                                moment.far_changes.unwrap_or(NO_SIGNAL),
+                                moment.now,
+                            );
                             Comparison::Current(copy.clone())
                         }
                         // The retention was changed, or the near storage has lost the mark.
