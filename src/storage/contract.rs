@@ -79,7 +79,8 @@ impl Usage {
 /// 1. **Exact.** `read` returns the record that was written: the same payload, stamp and retention time, byte for byte, for
 ///    every length up to [`max_record_len`](Storage::max_record_len). It returns `None` if there is no record at the key.
 /// 2. **Read your writes.** A `read` that begins after a `write` or `delete` has returned sees its effect: through every
-///    clone and, if processes share the storage, in every process.
+///    clone and, if processes share the storage, in every process. A storage that keeps copies may see what other processes
+///    do later, and says after how long at most.
 /// 3. **Atomic.** `write` replaces the whole record. A concurrent reader sees either the old record or the new one.
 /// 4. **Compare and write.** `write_if` writes and returns `true` if the current record has the stamp `seen`, or if `seen`
 ///    is `None` and there is no record. It also returns `true` if the current record already has the stamp of the new one.
