@@ -128,6 +128,16 @@ fn alone() -> MutexGuard<'static, ()> {
 
 #[test]
 fn cache_does_what_the_model_allows() {
+    explore(false);
+}
+
+#[test]
+fn two_levels_do_what_the_model_allows() {
+    explore(true);
+}
+
+/// Runs the seeds that the variables of the environment name.
+fn explore(tiers: bool) {
     let _alone = alone();
     let demands = Demands::of_run();
     let (first, count) = match (number("MODEL_SEED"), number("MODEL_SEEDS")) {
@@ -141,7 +151,8 @@ fn cache_does_what_the_model_allows() {
         if tells {
             eprintln!("MODEL_SEED={seed}");
         }
-        let (setup, steps) = Setup::of(seed, demands);
+        let (mut setup, steps) = Setup::of(seed, demands);
+        setup.tiers = tiers;
         if let Err(found) = live(&setup, &steps, demands, false).checked {
             assert!(goes_on, "{}", report(seed, &setup, &steps, demands, &found));
             println!("MODEL_SEED={seed}: {}", found.rule);

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tower::{Layer, Service};
-use tower_response_cache::storage::Kind;
+use tower_response_cache::storage::{BoxStorage, Kind, MemoryStorage, TieredStorage};
 use tower_response_cache::{
     BodyError, Cache, CacheBody, CacheLayer, CacheStatus, Clock, EntryFilter, MockClock, Outcome,
     Result as StoreResult,
@@ -116,6 +116,8 @@ pub struct Setup {
     /// The percentage of responses with other directives than a `max-age` of a minute.
     oddities: u32,
     ending: Ending,
+    /// Whether copies of the storage's records are kept in memory before it.
+    pub tiers: bool,
 }
 
 impl Setup {
@@ -151,6 +153,7 @@ impl Setup {
             wishes: [0, 30, 60][random.usize(..3)],
             oddities: [0, 40, 80][random.usize(..3)],
             ending,
+            tiers: false,
         };
         // Schedules prefer different kinds of steps.
         let weights = KINDS.map(|(what, weight)| (what, weight * 4 * [1, 2, 4][random.usize(..3)] / 4));
@@ -231,8 +234,8 @@ pub struct Life {
     demands: Demands,
     storage: Scripted,
     origin: Upstream,
-    layer: CacheLayer<Scripted>,
-    service: Cache<Upstream, Scripted>,
+    layer: CacheLayer<BoxStorage>,
+    service: Cache<Upstream, BoxStorage>,
     clock: MockClock,
     model: Model,
     callers: Vec<Caller>,
@@ -270,6 +273,23 @@ pub fn live(setup: &Setup, steps: &[Step], demands: Demands, traces: bool) -> Li
     Lived { checked, taken, trace }
 }
 
+/// After how long two levels notice what another process has changed.
+const MAX_LAG: Duration = Duration::from_secs(10);
+
+/// Returns the storage as the cache uses it.
+fn opened(setup: &Setup, storage: &Scripted, clock: &Clock) -> BoxStorage {
+    if !setup.tiers {
+        return BoxStorage::new(storage.clone());
+    }
+    // The lag makes no difference to what this process does itself.
+    let near = MemoryStorage::builder().max_bytes(64 * 1024).build();
+    let mut builder = TieredStorage::builder(near, storage.clone()).clock(clock.clone()).max_lag(MAX_LAG);
+    if !setup.has_faults {
+        builder = builder.far_timeout(1000 * HOUR);
+    }
+    BoxStorage::new(builder.build())
+}
+
 fn runtime() -> Runtime {
     // Each yield runs one spawned task.
     Builder::new_current_thread().enable_time().start_paused(true).event_interval(1).build().unwrap()
@@ -279,7 +299,8 @@ impl Life {
     fn new(setup: Setup, demands: Demands, traces: bool) -> Self {
         let storage = Scripted::new(setup.manner);
         let (clock, mock) = Clock::mock();
-        let mut builder = CacheLayer::builder(storage.clone()).clock(clock).chunk_bytes(CHUNK);
+        let mut builder =
+            CacheLayer::builder(opened(&setup, &storage, &clock)).clock(clock).chunk_bytes(CHUNK);
         builder = builder.shared(setup.is_shared);
         if setup.lease {
             builder = builder.lease(Duration::from_secs(20));
@@ -1376,12 +1397,20 @@ impl Life {
         }
     }
 
+    /// Empties the storage, as another process does. Two levels may notice that only after the lag.
+    async fn empty(&mut self) {
+        self.storage.empty();
+        if self.setup.tiers {
+            self.advance(MAX_LAG).await;
+        }
+    }
+
     /// Empties the storage, and checks that nothing in the process still answers for it.
     ///
     /// The next response must be stored.
     async fn forgotten(&mut self) -> Checked {
         self.note(|| "the storage is emptied".to_owned());
-        self.storage.empty();
+        self.empty().await;
         self.model.forget();
         for uri in 0..self.setup.uris {
             for (lang, user) in [(0, None), (1, None), (0, Some(1)), (1, Some(2))] {
@@ -1399,7 +1428,7 @@ impl Life {
             }
             // Responses may have been stored meanwhile.
             self.finish().await?;
-            self.storage.empty();
+            self.empty().await;
         }
         self.advance(Duration::from_secs(61)).await;
         self.setup.oddities = 0;
