@@ -21,6 +21,7 @@ type Tried = Result<(), String>;
 
 pub fn trials() -> Vec<Trial> {
     let mut tests = outages::tests("redis", redis::Alone::start);
+    tests.extend(outages::tests("tiered_redis", redis::Tiered::start));
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
     tests.extend(outages::tests("mongodb", mongodb::Alone::start));

@@ -18,10 +18,13 @@ pub trait FaultTarget: 'static {
     fn address(&self) -> String;
     fn server(&mut self) -> &mut Server;
     fn link(&self) -> &Proxy;
+
+    /// Returns the texts of the events that report the beginning and the end of an outage.
+    fn events(&self) -> [&'static str; 2] {
+        ["the storage keeps failing", "the storage answers again"]
+    }
 }
 
-const DOWN: &str = "the storage keeps failing";
-const UP: &str = "the storage answers again";
 /// A path that is invalidated while the storage is down.
 ///
 /// The cache that invalidates it does not request it again.
@@ -115,10 +118,11 @@ pub fn tests<H: FaultTarget>(target: &'static str, start: fn() -> Result<H, Stri
 
 async fn passes<H: FaultTarget>(target: &mut H, outage: Outage<H>) {
     let address = target.address();
+    let [down, up] = target.events();
     let world = World::open(&address).await;
     world.warm(&[SMALL[0], SMALL[1], SMALL[2], OWED]).await;
     (outage.inject)(target);
-    world.until_event(SMALL[1], DOWN).await;
+    world.until_event(SMALL[1], down).await;
     world.post(SMALL[0]).await;
     world.post(OWED).await;
     for _ in 0..5 {
@@ -128,9 +132,9 @@ async fn passes<H: FaultTarget>(target: &mut H, outage: Outage<H>) {
     }
     (outage.recover)(target);
     world.until_hits(&SMALL).await;
-    world.until_event(SMALL[1], UP).await;
+    world.until_event(SMALL[1], up).await;
     let events = world.events.all();
-    assert_eq!((world.events.count(DOWN), world.events.count(UP)), (1, 1), "{events:?}");
+    assert_eq!((world.events.count(down), world.events.count(up)), (1, 1), "{events:?}");
     // Another process must not find the responses from before the outage that were invalidated.
     world.cache.layer.idle().await;
     let another = world.another(&address).await;

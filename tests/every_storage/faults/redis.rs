@@ -42,6 +42,33 @@ impl FaultTarget for Alone {
     }
 }
 
+/// The same with copies in memory, each of which is compared before it is served.
+pub struct Tiered(Alone);
+
+impl Tiered {
+    pub fn start() -> Result<Self, String> {
+        Alone::start().map(Self)
+    }
+}
+
+impl FaultTarget for Tiered {
+    fn address(&self) -> String {
+        format!("tiered+{}&max_lag=0", self.0.address())
+    }
+
+    fn server(&mut self) -> &mut Server {
+        self.0.server()
+    }
+
+    fn link(&self) -> &Proxy {
+        self.0.link()
+    }
+
+    fn events(&self) -> [&'static str; 2] {
+        ["the far storage does not answer", "the far storage answers again"]
+    }
+}
+
 fn address(redis: &Redis) -> String {
     format!("redis://127.0.0.1:{}/0?cache_name=faults", redis.port)
 }
