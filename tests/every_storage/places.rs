@@ -47,6 +47,9 @@ enum Address {
     Memory,
     Sqlite,
     Directory,
+    /// A SQLite file whose records are compressed and encrypted.
+    #[cfg(all(feature = "zstd", feature = "encrypt"))]
+    WrappedSqlite,
     /// The address of a server, without the option for the cache name.
     Server(String),
     /// The address of a MongoDB server. One that this run started is removed with its data.
@@ -91,6 +94,8 @@ impl Servers {
             kind("memory", Address::Memory),
             kind("sqlite", Address::Sqlite),
             kind("directory", Address::Directory),
+            #[cfg(all(feature = "zstd", feature = "encrypt"))]
+            kind("compressed_and_encrypted", Address::WrappedSqlite),
         ];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
@@ -196,9 +201,9 @@ impl Place {
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
             Address::Memory => "memory:".to_owned(),
-            Address::Sqlite => {
-                format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
-            }
+            Address::Sqlite => self.sqlite(name),
+            #[cfg(all(feature = "zstd", feature = "encrypt"))]
+            Address::WrappedSqlite => format!("{WRAPPED}{}", self.sqlite(name)),
             Address::Directory => {
                 format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
             }
@@ -207,6 +212,10 @@ impl Place {
                 format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
+    }
+
+    fn sqlite(&self, name: &str) -> String {
+        format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
     }
 
     /// Returns the MongoDB database of the storage with this name, for direct access.
@@ -247,6 +256,23 @@ impl Place {
     }
 }
 
+/// What comes before the address of a storage whose records are to be compressed and encrypted.
+#[cfg(all(feature = "zstd", feature = "encrypt"))]
+const WRAPPED: &str = "compressed-and-encrypted+";
+
+/// Opens the storage at the address of a place.
+pub async fn open_address(address: &str) -> Result<BoxStorage> {
+    #[cfg(all(feature = "zstd", feature = "encrypt"))]
+    if let Some(inner) = address.strip_prefix(WRAPPED) {
+        use tower_response_cache::storage::encrypted::{EncryptionKey, Keyring};
+        use tower_response_cache::storage::{CompressedStorage, EncryptedStorage};
+        let keyring = Keyring::new(EncryptionKey::from_bytes(&[1; 32]));
+        let encrypted = EncryptedStorage::new(connect(inner).await?, keyring)?;
+        return CompressedStorage::new(encrypted).map(BoxStorage::new);
+    }
+    connect(address).await
+}
+
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
     text.bytes()
@@ -259,7 +285,7 @@ impl Harness for Place {
 
     async fn open(&self, name: &str) -> Result<BoxStorage> {
         let address = self.address(name);
-        let storage = connect(&address).await?;
+        let storage = open_address(&address).await?;
         let mut opened = self.opened.lock().unwrap();
         if !opened.contains(&address) {
             opened.push(address);

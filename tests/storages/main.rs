@@ -25,3 +25,5 @@ mod footprint;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(all(feature = "memory", any(feature = "zstd", feature = "lz4", feature = "encrypt")))]
+mod wrappers;

@@ -11,6 +11,8 @@ mod compressed;
 #[cfg(feature = "encrypt")]
 mod encrypted;
 #[cfg(all(feature = "zstd", feature = "encrypt"))]
+mod layer;
+#[cfg(all(feature = "zstd", feature = "encrypt"))]
 mod order;
 
 use bytes::Bytes;
@@ -53,7 +55,8 @@ fn json(len: usize) -> Vec<u8> {
         text += &format!(
             r#"{{"id":{id},"name":"{one} {other}","email":"{one}.{id}@example.com","score":{score:.4},"#
         );
-        text += &format!(r#""created_at":"2026-03-{day:02}T{hour:02}:{minute:02}:00Z","tags":["{other}"]}},"#);
+        text +=
+            &format!(r#""created_at":"2026-03-{day:02}T{hour:02}:{minute:02}:00Z","tags":["{other}"]}},"#);
     }
     text.truncate(len);
     text.into_bytes()

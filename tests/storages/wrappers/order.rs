@@ -2,7 +2,9 @@
 
 use tower_response_cache::ErrorKind;
 use tower_response_cache::storage::encrypted::{EncryptionKey, Keyring};
-use tower_response_cache::storage::{BoxStorage, CompressedStorage, EncryptedStorage, MemoryStorage, Storage};
+use tower_response_cache::storage::{
+    BoxStorage, CompressedStorage, EncryptedStorage, MemoryStorage, Storage,
+};
 
 use super::{head, json, payload, record, stored};
 
