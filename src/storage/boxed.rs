@@ -68,6 +68,7 @@ trait DynStorage: Send + Sync {
     fn max_record_len(&self) -> usize;
     fn inline_len(&self) -> usize;
     fn keeps_records(&self) -> bool;
+    fn compresses(&self) -> bool;
     fn hold(&self, chunk: Key, bytes: u64) -> Hold;
     fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
     fn check(&self) -> BoxFuture<'_, Result<()>>;
@@ -135,6 +136,9 @@ impl<S: Storage> DynStorage for S {
 
     fn keeps_records(&self) -> bool {
         Storage::keeps_records(self)
+    }
+    fn compresses(&self) -> bool {
+        Storage::compresses(self)
     }
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         Storage::hold(self, chunk, bytes)
@@ -218,6 +222,9 @@ impl Storage for BoxStorage {
 
     fn keeps_records(&self) -> bool {
         self.0.keeps_records()
+    }
+    fn compresses(&self) -> bool {
+        self.0.compresses()
     }
     fn hold(&self, chunk: Key, bytes: u64) -> Hold {
         self.0.hold(chunk, bytes)

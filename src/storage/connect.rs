@@ -72,6 +72,15 @@ use crate::error::Result;
 /// Options, beside those of the other storage: `near` (the bound of the copies, as `max_bytes` of `memory:`), `max_lag`,
 /// `serve_while_far_is_down`, `far_timeout`.
 ///
+/// # Compressed and encrypted
+///
+/// Any address takes these options: `redis://localhost/0?compress=zstd&encrypt=env:CACHE_KEY`.
+///
+/// - `compress` stores payloads in a `CompressedStorage`. The value is `zstd`, `zstd:LEVEL` or `lz4` (the features of these
+///   names).
+/// - `encrypt` stores payloads in an `EncryptedStorage` (feature `encrypt`). The value is `env:` and the name of an environment
+///   variable, which holds the text of a keyring. With both, payloads are compressed first.
+///
 /// # Servers
 ///
 /// Without the option `cache_name`, the name of the cache is `http-cache`. A server that cannot be reached now is not an
@@ -99,8 +108,71 @@ use crate::error::Result;
 pub async fn connect(address: &str) -> Result<BoxStorage> {
     match address.strip_prefix("tiered+") {
         Some(far) => tiered(far).await,
-        None => connect_single(address).await,
+        None => connect_wrapped(address).await,
     }
+}
+
+/// Opens the storage at an address without `tiered+`, and wraps it as the address says.
+async fn connect_wrapped(address: &str) -> Result<BoxStorage> {
+    let (address, mut options) = split_options(address, &["compress", "encrypt"])?;
+    let (compress, encrypt) = (options.take("compress"), options.take("encrypt"));
+    // Before the storage is opened, so that a wrong option is no reason to make a file.
+    let keyring = encrypt.map(|source| keyring(&source)).transpose()?;
+    let codec = compress.map(|name| codec(&name)).transpose()?;
+    let mut storage = connect_single(&address).await?;
+    if let Some(keyring) = keyring {
+        storage = encrypted(storage, keyring)?;
+    }
+    if let Some(codec) = codec {
+        storage = compressed(storage, codec)?;
+    }
+    Ok(storage)
+}
+
+#[cfg(feature = "encrypt")]
+fn keyring(source: &str) -> Result<super::encrypted::Keyring> {
+    match source.strip_prefix("env:").filter(|name| !name.is_empty()) {
+        Some(variable) => super::encrypted::Keyring::from_env(variable),
+        // A key in an address would be shown wherever the address is.
+        None => Err(config(
+            "the option encrypt must be env: and the name of an environment variable that holds the keys",
+        )),
+    }
+}
+
+#[cfg(feature = "encrypt")]
+fn encrypted(inner: BoxStorage, keyring: super::encrypted::Keyring) -> Result<BoxStorage> {
+    super::EncryptedStorage::new(inner, keyring).map(BoxStorage::new)
+}
+
+#[cfg(not(feature = "encrypt"))]
+fn keyring(_: &str) -> Result<std::convert::Infallible> {
+    Err(config("the option encrypt needs the feature encrypt of this crate, which is off: enable it"))
+}
+
+#[cfg(not(feature = "encrypt"))]
+fn encrypted(_: BoxStorage, keyring: std::convert::Infallible) -> Result<BoxStorage> {
+    match keyring {}
+}
+
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+fn codec(name: &str) -> Result<super::compressed::Codec> {
+    name.parse()
+}
+
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+fn compressed(inner: BoxStorage, codec: super::compressed::Codec) -> Result<BoxStorage> {
+    super::CompressedStorage::builder(inner).codec(codec).build().map(BoxStorage::new)
+}
+
+#[cfg(not(any(feature = "zstd", feature = "lz4")))]
+fn codec(_: &str) -> Result<std::convert::Infallible> {
+    Err(config("the option compress needs the feature zstd or lz4 of this crate, which are off: enable one"))
+}
+
+#[cfg(not(any(feature = "zstd", feature = "lz4")))]
+fn compressed(_: BoxStorage, codec: std::convert::Infallible) -> Result<BoxStorage> {
+    match codec {}
 }
 
 /// Opens the storage at an address without `tiered+`.
@@ -163,7 +235,7 @@ async fn tiered(far: &str) -> Result<BoxStorage> {
     let (max_lag, serve) = (options.time("max_lag")?, options.time("serve_while_far_is_down")?);
     let far_timeout = options.seconds("far_timeout")?;
     // Only then, so that a wrong option is no reason to make a file.
-    let far = connect_single(&far).await?;
+    let far = connect_wrapped(&far).await?;
     let mut builder = super::TieredStorage::builder(near.build(), far);
     if let Some(lag) = max_lag {
         builder = builder.max_lag(lag);

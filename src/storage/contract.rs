@@ -427,6 +427,16 @@ pub trait Storage: Clone + Send + Sync + 'static {
         true
     }
 
+    /// Returns whether the storage compresses the payloads that it is given.
+    ///
+    /// A wrapper that encrypts payloads, or compresses them itself, refuses a storage that does, since that would only cost time.
+    /// A wrapper forwards this method.
+    ///
+    /// Default: `false`.
+    fn compresses(&self) -> bool {
+        false
+    }
+
     /// Announces that a body is being read, until the [`Hold`] is dropped.
     ///
     /// A storage that evicts by itself then evicts the body's entry after all others, so that a hit under way does not end

@@ -12,6 +12,8 @@
 //! | `MongoDbStorage` | `mongodb` | a MongoDB server, replica set or sharded cluster | many machines |
 //! | `DynamoDbStorage` | `dynamodb` | a table of AWS DynamoDB | many machines |
 //! | [`TieredStorage`] | – | two of these: copies in a nearer one | as the farther one |
+//! | `CompressedStorage` | `zstd`, `lz4` | the storage inside, compressed | as the storage inside |
+//! | `EncryptedStorage` | `encrypt` | the storage inside, encrypted | as the storage inside |
 //! | [`BoxStorage`] | – | any of these, chosen at run time | as the storage inside |
 //!
 //! [`connect`] opens any of them from an address, such as `sqlite://cache.sqlite`.
@@ -42,7 +44,7 @@
 //! - A storage never judges whether a response is fresh. It keeps a record until its retention time, and may keep it longer.
 //! - Bytes that cannot be read as a record are an absent record, never an error.
 //! - Nothing in this module calls the other modules of the crate, except for errors, time and hexadecimal text. The storages
-//!   do not call each other; what they share is in the files beside this one.
+//!   do not call each other, except that a wrapper calls the storage inside; what they share is in the files beside this one.
 
 #[cfg_attr(
     not(all(
@@ -60,12 +62,16 @@ mod address;
 #[cfg(any(feature = "sqlite", feature = "directory"))]
 mod backoff;
 mod boxed;
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+pub mod compressed;
 mod connect;
 mod contract;
 #[cfg(feature = "directory")]
 pub mod directory;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+#[cfg(feature = "encrypt")]
+pub mod encrypted;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "directory"))]
 mod evictions;
 mod hold;
@@ -96,14 +102,22 @@ mod remote;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod tiered;
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encrypt"))]
+mod unreadable;
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encrypt"))]
+mod wrapper;
 
 pub use self::boxed::BoxStorage;
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+pub use self::compressed::{CompressedStorage, CompressedStorageBuilder};
 pub use self::connect::connect;
 pub use self::contract::{Retain, Storage, Usage};
 #[cfg(feature = "directory")]
 pub use self::directory::{DirectoryStorage, DirectoryStorageBuilder};
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDbSource, DynamoDbStorage, DynamoDbStorageBuilder};
+#[cfg(feature = "encrypt")]
+pub use self::encrypted::{EncryptedStorage, EncryptedStorageBuilder};
 pub use self::hold::Hold;
 pub use self::key::{Key, Kind, ParseKeyError};
 #[cfg(feature = "memory")]

@@ -280,6 +280,26 @@ impl Record {
         Some(if mark.is_unchecked { Level::NearUnchecked } else { Level::Near })
     }
 
+    /// Returns a record with another payload, and the same stamp and retention time.
+    ///
+    /// A storage that wraps another one and changes payloads, such as one that encrypts them, makes the record that it writes
+    /// and the record that it returns by this method. The new record has no decoded form.
+    ///
+    /// ```
+    /// use tower_response_cache::{Timestamp, storage::Record};
+    ///
+    /// let record = Record::new("payload", Timestamp::from_secs(60));
+    /// let packed = record.with_payload("packed".into());
+    /// assert_eq!(packed.payload(), "packed");
+    /// assert_eq!((packed.stamp(), packed.retain_until()), (record.stamp(), record.retain_until()));
+    /// ```
+    #[must_use]
+    pub fn with_payload(&self, payload: Bytes) -> Self {
+        let shared =
+            Shared { stamp: self.shared.stamp, payload: Some(payload), decoded: OnceLock::new(), copy: None };
+        Self { shared: Arc::new(shared), retain_until: self.retain_until }
+    }
+
     /// Sets the retention time of this clone.
     #[cfg_attr(not(feature = "memory"), allow(dead_code))]
     pub(crate) fn set_retain_until(&mut self, retain_until: Timestamp) {

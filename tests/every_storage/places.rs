@@ -49,6 +49,9 @@ enum Address {
     Directory,
     /// A SQLite file with copies in memory that are compared each time, so that a change is seen at once.
     TieredSqlite,
+    /// A SQLite file whose records are compressed and encrypted.
+    #[cfg(all(feature = "zstd", feature = "encrypt"))]
+    WrappedSqlite,
     /// The address of a server, without the option for the cache name.
     Server(String),
     /// The address of a MongoDB server. One that this run started is removed with its data.
@@ -94,6 +97,8 @@ impl Servers {
             kind("sqlite", Address::Sqlite),
             kind("directory", Address::Directory),
             kind("tiered_sqlite", Address::TieredSqlite),
+            #[cfg(all(feature = "zstd", feature = "encrypt"))]
+            kind("compressed_and_encrypted", Address::WrappedSqlite),
         ];
         let mut server = |name, variable: &str, start: &mut dyn FnMut() -> (String, Vec<u16>)| {
             let (url, ports, missing) = match (std::env::var(variable), find("redis-server")) {
@@ -206,13 +211,10 @@ impl Place {
     pub fn address(&self, name: &str) -> String {
         match &self.kind.address {
             Address::Memory => "memory:".to_owned(),
-            Address::Sqlite => {
-                format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
-            }
-            Address::TieredSqlite => {
-                let path = escaped(&format!("{}/{name}", self.folder.path().display()));
-                format!("tiered+sqlite://{path}?near=1MiB&max_lag=0")
-            }
+            Address::Sqlite => self.sqlite(name),
+            Address::TieredSqlite => format!("tiered+{}?near=1MiB&max_lag=0", self.sqlite(name)),
+            #[cfg(all(feature = "zstd", feature = "encrypt"))]
+            Address::WrappedSqlite => format!("{WRAPPED}{}", self.sqlite(name)),
             Address::Directory => {
                 format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
             }
@@ -221,6 +223,10 @@ impl Place {
                 format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
             }
         }
+    }
+
+    fn sqlite(&self, name: &str) -> String {
+        format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
     }
 
     /// Returns the MongoDB database of the storage with this name, for direct access.
@@ -261,6 +267,23 @@ impl Place {
     }
 }
 
+/// What comes before the address of a storage whose records are to be compressed and encrypted.
+#[cfg(all(feature = "zstd", feature = "encrypt"))]
+const WRAPPED: &str = "compressed-and-encrypted+";
+
+/// Opens the storage at the address of a place.
+pub async fn open_address(address: &str) -> Result<BoxStorage> {
+    #[cfg(all(feature = "zstd", feature = "encrypt"))]
+    if let Some(inner) = address.strip_prefix(WRAPPED) {
+        use tower_response_cache::storage::encrypted::{EncryptionKey, Keyring};
+        use tower_response_cache::storage::{CompressedStorage, EncryptedStorage};
+        let keyring = Keyring::new(EncryptionKey::from_bytes(&[1; 32]));
+        let encrypted = EncryptedStorage::new(connect(inner).await?, keyring)?;
+        return CompressedStorage::new(encrypted).map(BoxStorage::new);
+    }
+    connect(address).await
+}
+
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
     text.bytes()
@@ -273,7 +296,7 @@ impl Harness for Place {
 
     async fn open(&self, name: &str) -> Result<BoxStorage> {
         let address = self.address(name);
-        let storage = connect(&address).await?;
+        let storage = open_address(&address).await?;
         let mut opened = self.opened.lock().unwrap();
         if !opened.contains(&address) {
             opened.push(address);

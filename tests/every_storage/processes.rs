@@ -14,11 +14,11 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use libtest_mimic::Trial;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::storage::{BoxStorage, connect};
+use tower_response_cache::storage::BoxStorage;
 use tower_response_cache::testing::Harness;
 use tower_response_cache::{CacheLayer, Clock};
 
-use crate::places::{Kind, Place};
+use crate::places::{Kind, Place, open_address};
 use crate::support::{Answer, Boxed, Origin, response};
 use crate::trial;
 
@@ -99,7 +99,7 @@ fn version_of(path: &str, body: &[u8]) -> String {
 pub fn play(address: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let storage = connect(address).await.unwrap();
+        let storage = open_address(address).await.unwrap();
         let leasing = CacheLayer::builder(storage.clone())
             .lease(Duration::from_secs(30))
             .coalesce_timeout(Duration::from_secs(30))

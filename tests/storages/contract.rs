@@ -8,9 +8,17 @@ mod custom_storage;
 use std::time::Duration;
 
 use tower_response_cache::Result;
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+use tower_response_cache::storage::CompressedStorage;
+#[cfg(feature = "encrypt")]
+use tower_response_cache::storage::EncryptedStorage;
+#[cfg(feature = "lz4")]
+use tower_response_cache::storage::compressed::Codec;
 use tower_response_cache::storage::directory::DirectoryStorageBuilder;
+#[cfg(feature = "encrypt")]
+use tower_response_cache::storage::encrypted::{EncryptionKey, Keyring};
 use tower_response_cache::storage::{
-    BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage, TieredStorage,
+    BoxStorage, DirectoryStorage, Key, MemoryStorage, SqliteStorage, Storage, TieredStorage,
 };
 use tower_response_cache::testing::{Harness, contract_cases, storage_contract};
 
@@ -35,6 +43,20 @@ storage_contract!(tiered, || TieredStorage::new(MemoryStorage::new(), MemoryStor
 storage_contract!(tiered_custom, || TieredStorage::new(MapStorage::default(), MapStorage::default()));
 storage_contract!(tiered_sqlite, TieredSqlite::new(Duration::ZERO));
 storage_contract!(tiered_sqlite_by_signal, TieredSqlite::new(Duration::from_secs(1000)));
+#[cfg(feature = "zstd")]
+storage_contract!(compressed_memory, Wrapped::new(Memory, compressed));
+#[cfg(feature = "lz4")]
+storage_contract!(lz4_compressed_memory, Wrapped::new(Memory, compressed_by_lz4));
+#[cfg(feature = "zstd")]
+storage_contract!(compressed_sqlite, Wrapped::new(Sqlite::new(None), compressed));
+#[cfg(feature = "encrypt")]
+storage_contract!(encrypted_memory, Wrapped::new(Memory, encrypted));
+#[cfg(feature = "encrypt")]
+storage_contract!(encrypted_sqlite, Wrapped::new(Sqlite::new(None), encrypted));
+#[cfg(feature = "encrypt")]
+storage_contract!(padded_directory, Wrapped::new(Directory::new(|builder| builder), padded));
+#[cfg(all(feature = "zstd", feature = "encrypt"))]
+storage_contract!(compressed_and_encrypted_sqlite, Wrapped::new(Sqlite::new(None), compressed_and_encrypted));
 
 struct Memory;
 
@@ -192,6 +214,79 @@ impl Harness for Directory {
         std::fs::write(file, "not a record, but as long as one or longer").unwrap();
         true
     }
+}
+
+/// Opens the storages of another harness, each in a wrapper.
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encrypt"))]
+struct Wrapped<H: Harness, W> {
+    harness: H,
+    wrap: W,
+    /// The storage that was opened last, without its wrapper.
+    inner: std::sync::Mutex<Option<H::Storage>>,
+}
+
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encrypt"))]
+impl<H: Harness, W> Wrapped<H, W> {
+    fn new(harness: H, wrap: W) -> Self {
+        Self { harness, wrap, inner: std::sync::Mutex::new(None) }
+    }
+}
+
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encrypt"))]
+impl<H: Harness, S: Storage, W: Fn(H::Storage) -> S + Sync> Harness for Wrapped<H, W> {
+    type Storage = S;
+
+    async fn open(&self, name: &str) -> Result<S> {
+        let inner = self.harness.open(name).await?;
+        *self.inner.lock().unwrap() = Some(inner.clone());
+        Ok((self.wrap)(inner))
+    }
+
+    fn shares(&self) -> bool {
+        self.harness.shares()
+    }
+
+    fn persists(&self) -> bool {
+        self.harness.persists()
+    }
+
+    async fn open_bounded(&self, max_bytes: u64) -> Option<S> {
+        self.harness.open_bounded(max_bytes).await.map(&self.wrap)
+    }
+
+    async fn damage(&self, _: &S, key: Key) -> bool {
+        let inner = self.inner.lock().unwrap().clone();
+        match inner {
+            Some(inner) => self.harness.damage(&inner, key).await,
+            None => false,
+        }
+    }
+}
+
+#[cfg(feature = "zstd")]
+fn compressed<S: Storage>(inner: S) -> CompressedStorage<S> {
+    CompressedStorage::new(inner).unwrap()
+}
+
+#[cfg(feature = "lz4")]
+fn compressed_by_lz4<S: Storage>(inner: S) -> CompressedStorage<S> {
+    CompressedStorage::builder(inner).codec(Codec::Lz4).build().unwrap()
+}
+
+#[cfg(feature = "encrypt")]
+fn encrypted<S: Storage>(inner: S) -> EncryptedStorage<S> {
+    EncryptedStorage::new(inner, Keyring::new(EncryptionKey::from_bytes(&[1; 32]))).unwrap()
+}
+
+#[cfg(feature = "encrypt")]
+fn padded<S: Storage>(inner: S) -> EncryptedStorage<S> {
+    let keyring = Keyring::new(EncryptionKey::from_bytes(&[1; 32]));
+    EncryptedStorage::builder(inner, keyring).pad_to([512, 4096]).build().unwrap()
+}
+
+#[cfg(all(feature = "zstd", feature = "encrypt"))]
+fn compressed_and_encrypted<S: Storage>(inner: S) -> CompressedStorage<EncryptedStorage<S>> {
+    compressed(encrypted(inner))
 }
 
 struct InMemory;

@@ -27,3 +27,5 @@ mod memory;
 mod sqlite;
 #[cfg(all(feature = "memory", feature = "sqlite"))]
 mod tiered;
+#[cfg(all(feature = "memory", any(feature = "zstd", feature = "lz4", feature = "encrypt")))]
+mod wrappers;

@@ -323,6 +323,21 @@ async fn sqlite_signals_changes_long_before_max_lag() {
     }
 }
 
+#[cfg(feature = "zstd")]
+#[tokio::test]
+async fn address_puts_copies_before_a_compressed_storage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("compressed.sqlite");
+    let address = format!("sqlite://{}", path.display());
+    let storage = connect(&format!("tiered+{address}?compress=zstd:3&max_lag=10s")).await.unwrap();
+    let text = "the same words again and again, ".repeat(1000);
+    storage.write(HEAD, Record::new(text.clone(), Timestamp::NEVER)).await.unwrap();
+    assert_eq!(read_now(&storage, HEAD), Some(text.clone()), "the copy is not compressed");
+    assert!(connect(&address).await.unwrap().read(HEAD).await.unwrap().unwrap().payload().len() < 1000);
+    let compressed = connect(&format!("{address}?compress=zstd")).await.unwrap();
+    assert_eq!(read(&compressed, HEAD).await, Some(text));
+}
+
 #[tokio::test]
 async fn addresses_open_two_levels_or_say_why_not() {
     let storage = connect("tiered+sqlite::memory:?near=64KiB&max_lag=250ms&far_timeout=1").await.unwrap();
@@ -336,6 +351,9 @@ async fn addresses_open_two_levels_or_say_why_not() {
         ("tiered+sqlite:x?far_timeout=0", "far_timeout"),
         ("tiered+sqlite:x?other=secret", "no option other"),
         ("tiered+mysql:x", "no storage has this scheme"),
+        ("sqlite:x?compress=secret", "zstd"),
+        ("sqlite:x?encrypt=secret", "environment variable"),
+        ("sqlite:x?encrypt=env:NOT_SET_ANYWHERE", "environment variable"),
     ] {
         let error = connect(address).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{address}");

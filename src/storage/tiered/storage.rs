@@ -535,6 +535,10 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         self.far.inline_len()
     }
 
+    fn compresses(&self) -> bool {
+        self.far.compresses()
+    }
+
     fn keeps_records(&self) -> bool {
         self.near.keeps_records() || self.far.keeps_records()
     }
