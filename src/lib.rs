@@ -144,6 +144,8 @@
 //! | `redis-tls` | the same by TLS (`rediss://`), with the system's roots |
 //! | `mongodb` | `storage::MongoDbStorage`: one server, a replica set or a sharded cluster, also by TLS |
 //! | `dynamodb` | `storage::DynamoDbStorage` |
+//! | `zstd`, `lz4` | `storage::CompressedStorage`, around any storage |
+//! | `encrypt` | `storage::EncryptedStorage`, around any storage |
 //! | `content-keys` | keys that include the content of POST, QUERY and the like |
 //! | `regex` | URL patterns by `regex::Regex` |
 //! | `reqwest` | `reqwest::CacheMiddleware` for reqwest-middleware 0.5 and reqwest 0.13, and `reqwest::FollowRedirects` |

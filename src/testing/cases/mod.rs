@@ -49,6 +49,17 @@ fn record(payload: impl Into<Bytes>) -> Record {
     Record::new(payload, LATER)
 }
 
+/// Returns bytes that take as much room in a storage that compresses.
+fn incompressible(seed: u8, len: usize) -> Vec<u8> {
+    // A linear congruential generator by Knuth, of which the high bits are good enough.
+    let mut state = u64::from(seed);
+    let next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
 async fn payload<S: Storage>(storage: &S, key: Key) -> Option<Bytes> {
     storage.read(key).await.unwrap().map(|record| record.payload())
 }

@@ -189,7 +189,7 @@ pub async fn every_kind_is_counted_and_evicted<H: Harness>(harness: &H) {
         let Some(storage) = harness.open_bounded(MAX_BYTES).await else { return };
         for number in 0..200 {
             let key = head(number).sibling(kind, [0; 16], 0);
-            storage.write(key, record(vec![number; LEN as usize])).await.unwrap();
+            storage.write(key, record(incompressible(number, LEN as usize))).await.unwrap();
         }
         // A storage may make room on a thread of its own, some time after the write.
         let is_within = async {
