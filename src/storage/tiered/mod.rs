@@ -46,6 +46,25 @@
 //! | MongoDB, DynamoDB | none | `max_lag` | a query |
 //! | memory | none needed | at once, within this process | nothing worth a tier |
 //!
+//! # What it costs
+//!
+//! - A hit that is answered from a copy takes 1.02 to 1.10 times as long as one from a `MemoryStorage` alone, also over Redis and
+//!   SQLite (`cargo bench --features sqlite,redis --bench tiers`).
+//! - Each copy takes 32 bytes more than its record in a `MemoryStorage`, and this storage 512 KiB for its counters. The signal of
+//!   Redis takes as much again, and a connection that gets a message for each key of this cache that any client changes.
+//! - A write goes to the far storage first and takes as long as there. The copy is written afterwards.
+//! - SQLite's signal does not say what was changed. After any commit to the file, also one by this process, each copy is compared
+//!   once when it is read next, which takes about as long as reading a short record. Redis names the keys, so only their copies
+//!   are compared.
+//! - Listings, sizes and the usage are those of the far storage.
+//!
+//! # With other wrappers
+//!
+//! The copies are best kept as they are served: `TieredStorage<MemoryStorage, CompressedStorage<EncryptedStorage<RedisStorage>>>`,
+//! or by address `tiered+redis://…?compress=zstd&encrypt=env:CACHE_KEY`. A compressed near storage holds more, and restores a copy
+//! each time it is served; since it does not keep records, it also compares it each time. [`connect`](super::connect) refuses
+//! `tiered+` before `memory:` or given twice.
+//!
 //! # When the far storage is down
 //!
 //! A read that the far storage does not answer within [`far_timeout`](TieredStorageBuilder::far_timeout) fails, and for a second
