@@ -285,6 +285,9 @@ impl Record {
     /// A storage that wraps another one and changes payloads, such as one that encrypts them, makes the record that it writes
     /// and the record that it returns by this method. The new record has no decoded form.
     ///
+    /// The new payload must follow from the old one: a stamp stands for one content. Other content needs a record with a stamp of
+    /// its own, by [`Record::new`].
+    ///
     /// ```
     /// use tower_response_cache::{Timestamp, storage::Record};
     ///

@@ -536,7 +536,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
     }
 
     fn compresses(&self) -> bool {
-        self.far.compresses()
+        self.near.compresses() || self.far.compresses()
     }
 
     fn keeps_records(&self) -> bool {
