@@ -12,9 +12,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::storage::{
-    DirectoryStorage, Key, MemoryStorage, Record, SqliteStorage, Storage, Usage,
+    DirectoryStorage, Key, MemoryStorage, Record, SqliteStorage, Storage, TieredStorage, Usage,
 };
-use tower_response_cache::{CacheLayer, Timestamp, observe};
+use tower_response_cache::{CacheLayer, Clock, Timestamp, observe};
 
 use crate::support::faulty::{Faulty, Mode};
 use crate::support::forward::forward;
@@ -62,6 +62,18 @@ async fn emit_everything() {
     storage.set(Mode::Failing);
     for _ in 0..5 {
         cache.get(A).await;
+    }
+
+    let far = Faulty::new(Mode::Well);
+    let (clock, mock) = Clock::mock();
+    let tiers = TieredStorage::builder(MemoryStorage::new(), far.clone());
+    let tiers = tiers.serve_while_far_is_down(Duration::from_secs(60)).clock(clock).build();
+    let origin = Origin::always(Response::builder().header("cache-control", "max-age=60"), "a");
+    let cache = Fixture::with(origin, tiers, |builder| builder);
+    for mode in [Mode::Well, Mode::Well, Mode::Failing] {
+        far.set(mode);
+        cache.get(A).await;
+        mock.advance(Duration::from_secs(u64::from(mode == Mode::Well)));
     }
 
     let gate = Semaphore::new(0);
