@@ -109,6 +109,7 @@ impl World {
             let versions = model.history.get_mut(&key).unwrap();
             if versions.last().unwrap().state != state {
                 versions.push(Version { state, began: self.clock.now() });
+                model.trace.push(format!("{by:?} {}: {state:?}", name_of(key)));
             }
             let version = versions.len() - 1;
             for (tier, told) in model.told.iter_mut().enumerate() {
@@ -138,6 +139,10 @@ impl World {
             false => Ok(()),
         }
     }
+}
+
+fn name_of(key: Key) -> String {
+    format!("{:?}{}{}", key.kind, key.entry[0], key.part)
 }
 
 async fn yield_once() {
@@ -375,7 +380,11 @@ impl World {
             );
         }
         let state = record.map(|record| (record.stamp(), record.retain_until()));
-        assert!(self.may_be(tier, then, key, |found| found == state), "{key:?}: {state:?} is too old");
+        assert!(
+            self.may_be(tier, then, key, |found| found == state),
+            "{}: {state:?} is too old",
+            name_of(key)
+        );
     }
 
     /// Notes that a change by a tier has ended.
@@ -452,21 +461,28 @@ impl World {
         if self.chance(2) { Retain::AtLeast(time) } else { Retain::AtMost(time) }
     }
 
+    /// Returns a new record.
+    fn new_record(&self) -> Record {
+        let until = self.random_time();
+        let mut model = self.model();
+        let padding = "x".repeat(model.random.usize(..300));
+        let payload = format!("payload {} {padding}", model.payloads.len());
+        let record = Record::new(payload.clone(), until);
+        model.payloads.insert(record.stamp(), payload);
+        record
+    }
+
     /// Returns a new record, or seldom one that was written before.
     fn random_record(&self, key: Key) -> Record {
-        let until = self.random_time();
+        let new = self.new_record();
         let mut model = self.model();
         let earlier =
             model.written.iter().rev().find(|(written, _)| *written == key).map(|(_, record)| record.clone());
         match earlier {
             Some(record) if model.random.u32(..10) == 0 => record,
             _ => {
-                let payload =
-                    format!("payload {} {}", model.payloads.len(), "x".repeat(model.random.usize(..300)));
-                let record = Record::new(payload.clone(), until);
-                model.payloads.insert(record.stamp(), payload);
-                model.written.push((key, record.clone()));
-                record
+                model.written.push((key, new.clone()));
+                new
             }
         }
     }
@@ -536,7 +552,7 @@ fn operation(world: &Arc<World>, tier: usize, storage: &Tier) -> Operation {
             (changed(&[key], "write"), Box::pin(future))
         }
         14..16 => {
-            let (record, seen) = (world.random_record(key), world.random_seen(key));
+            let (record, seen) = (world.new_record(), world.random_seen(key));
             let future = async move {
                 let result = storage.write_if(key, seen, record).await;
                 Answer::Changed(vec![key], "write_if", result.map(|_| ()))
@@ -578,7 +594,7 @@ fn operation(world: &Arc<World>, tier: usize, storage: &Tier) -> Operation {
             (changed(&KEYS, name), Box::pin(future))
         }
     };
-    let text = format!("tier {tier}: {} {key:?}", change.as_ref().map_or("read", |(_, name)| name));
+    let text = format!("tier {tier}: {} {}", change.as_ref().map_or("read", |(_, name)| name), name_of(key));
     Operation { tier, beginning, change, text, future }
 }
 
@@ -683,7 +699,6 @@ fn run(seed: u64, has_faults: bool) {
                 world.model().trace.push(format!("{millis} ms later"));
             }
             9..11 => {
-                world.model().trace.push("changed elsewhere".to_owned());
                 world.change_elsewhere();
             }
             11 if flips => {
@@ -697,7 +712,6 @@ fn run(seed: u64, has_faults: bool) {
                     let index = model.random.usize(..len);
                     let (keys, effect) = model.late.swap_remove(index);
                     drop(model);
-                    world.model().trace.push(format!("late change of {keys:?}"));
                     world.change(None, &keys, effect);
                 }
             }
