@@ -27,5 +27,7 @@ mod memory;
 mod sqlite;
 #[cfg(all(feature = "memory", feature = "sqlite"))]
 mod tiered;
+#[cfg(feature = "memory")]
+mod tiered_random;
 #[cfg(all(feature = "memory", any(feature = "zstd", feature = "lz4", feature = "encrypt")))]
 mod wrappers;
