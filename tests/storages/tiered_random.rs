@@ -211,7 +211,10 @@ impl Storage for Far {
     }
 
     async fn write(&self, key: Key, record: Record) -> Result<()> {
-        let effect = move |far: &MemoryStorage| u64::from(now(far.write(key, record)) == ());
+        let effect = move |far: &MemoryStorage| {
+            now(far.write(key, record));
+            1
+        };
         self.change("write", &[key], Box::new(effect)).await.map(|_| ())
     }
 
@@ -503,7 +506,10 @@ impl World {
         let effect: Effect = match self.model().random.u32(..4) {
             0 => Box::new(move |far| u64::from(now(far.delete(key)))),
             1 => Box::new(move |far| now(far.retain(&[key], retain))),
-            _ => Box::new(move |far| u64::from(now(far.write(key, record)) == ())),
+            _ => Box::new(move |far| {
+                now(far.write(key, record));
+                1
+            }),
         };
         self.change(None, &[key], effect);
     }
