@@ -250,7 +250,8 @@ pub trait Storage: Clone + Send + Sync + 'static {
     ///
     /// It never returns to a value that it had before. It may also change without need, for example for all keys when any
     /// record is changed. The number may be as old as `max_silence`: a change of a record shows in it after at most that time.
-    /// Changes that are made through the same handle, or its clones, need not show in it.
+    /// Changes that are made through the same handle, or its clones, need not show in it, unless the call failed or was dropped
+    /// and the change takes effect later.
     ///
     /// `None` means that the storage does not know of changes: it has no signal for them, or has lost it. A
     /// [`TieredStorage`](super::TieredStorage) calls this for every copy that it serves, so it must not block, and should be

@@ -176,15 +176,23 @@ pub(super) struct CopyMark {
     /// When the copy was last known to be current, in milliseconds of the tiered storage's own time, as is `expires_at`.
     pub(super) checked_at: AtomicU64,
     pub(super) expires_at: u64,
+    /// The tiered storage whose numbers these are.
+    pub(super) tier: u32,
     /// The copy is served although the far storage cannot be asked.
     pub(super) is_unchecked: bool,
 }
 
 impl CopyMark {
-    pub(super) fn new(own_changes: u64, far_changes: u64, checked_at: u64, expires_at: u64) -> Self {
+    pub(super) fn new(
+        tier: u32,
+        own_changes: u64,
+        far_changes: u64,
+        checked_at: u64,
+        expires_at: u64,
+    ) -> Self {
         let [own_changes, far_changes, checked_at] =
             [own_changes, far_changes, checked_at].map(AtomicU64::new);
-        Self { own_changes, far_changes, checked_at, expires_at, is_unchecked: false }
+        Self { own_changes, far_changes, checked_at, expires_at, tier, is_unchecked: false }
     }
 
     /// Sets the counts and the time before a comparison that has found the copy current.
@@ -194,18 +202,6 @@ impl CopyMark {
         self.own_changes.store(own_changes, Ordering::Release);
         self.far_changes.store(far_changes, Ordering::Release);
         self.checked_at.fetch_max(checked_at, Ordering::Release);
-    }
-
-    /// Returns the mark of a copy that is served unchecked.
-    pub(super) fn unchecked(&self) -> Self {
-        let load = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Acquire));
-        Self {
-            own_changes: load(&self.own_changes),
-            far_changes: load(&self.far_changes),
-            checked_at: load(&self.checked_at),
-            expires_at: self.expires_at,
-            is_unchecked: true,
-        }
     }
 }
 

@@ -117,6 +117,18 @@ async fn own_changes_are_seen_at_once() {
 }
 
 #[tokio::test]
+async fn repeated_write_keeps_the_changed_retention() {
+    let (storage, _mock) = tiered(MemoryStorage::new());
+    let written = record("one");
+    assert!(storage.write_if(HEAD, None, written.clone()).await.unwrap());
+    let until = Timestamp::from_secs(4_000_000_000);
+    storage.retain(&[HEAD], Retain::AtMost(until)).await.unwrap();
+    // A caller that did not get the answer writes again. The record is there, and nothing is written.
+    assert!(storage.write_if(HEAD, None, written).await.unwrap());
+    assert_eq!(storage.read(HEAD).await.unwrap().unwrap().retain_until(), until);
+}
+
+#[tokio::test]
 async fn failed_compare_is_settled_by_the_far_storage() {
     let far = MemoryStorage::new();
     let (storage, _mock) = tiered(far.clone());
@@ -223,6 +235,21 @@ async fn near_storage_that_fails_costs_only_time() {
     assert_eq!(read(&storage, HEAD).await, None);
 }
 
+#[tokio::test]
+async fn near_storage_with_two_levels_hides_no_change() {
+    let (clock, mock) = Clock::mock();
+    let near = TieredStorage::builder(MemoryStorage::new(), MemoryStorage::new());
+    let near = near.max_lag(LAG).clock(clock.clone()).build();
+    let far = MemoryStorage::new();
+    let storage = TieredStorage::builder(near, far.clone()).max_lag(LAG).clock(clock).build();
+    storage.write(HEAD, record("old")).await.unwrap();
+    far.write(HEAD, record("new")).await.unwrap();
+    mock.advance(LAG);
+    // The near storage confirms its own copy, of which the far one knows nothing.
+    storage.near().read(HEAD).await.unwrap();
+    assert_eq!(read(&storage, HEAD).await.as_deref(), Some("new"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_setting_no_copy_outlives_its_lag_in_an_outage() {
     let far = Faulty::new(Mode::Well);
@@ -266,6 +293,27 @@ async fn setting_serves_copies_while_far_is_down() {
     mock.advance(Duration::from_secs(1));
     far.inner.write(HEAD, record("elsewhere")).await.unwrap();
     assert_eq!(read(&storage, HEAD).await.as_deref(), Some("elsewhere"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_is_served_by_the_first_request_of_an_outage() {
+    let far = Faulty::new(Mode::Well);
+    let (storage, mock) = with_outage(far.clone(), Duration::from_secs(10));
+    let chunks = [CHUNK, Key { part: 1, ..CHUNK }];
+    for chunk in chunks {
+        storage.write(chunk, record("copied")).await.unwrap();
+    }
+    far.set(Mode::Failing);
+    mock.advance(LAG);
+    assert!(storage.contains_all(&chunks).await.unwrap());
+    let absent = Key { part: 2, ..CHUNK };
+    let error = storage.contains_all(&[CHUNK, absent]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "nothing is known about a key without a copy");
+    // What this process has changed needs the far storage.
+    storage.delete(CHUNK).await.unwrap_err();
+    assert_eq!(storage.contains_all(&chunks).await.unwrap_err().kind(), ErrorKind::Busy);
+    // As the other reads, it must not make the cache stop using the near storage.
+    assert_eq!(storage.read(absent).await.unwrap_err().kind(), ErrorKind::Busy);
 }
 
 #[tokio::test(start_paused = true)]

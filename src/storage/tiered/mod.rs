@@ -17,8 +17,8 @@
 //!   call has returned.
 //! - What another process has changed is seen after at most [`max_lag`](TieredStorageBuilder::max_lag). If the far storage
 //!   [signals changes](super::Storage::change_count), it is seen as soon as the signal arrives.
-//! - No copy from before the signal was lost is served without a comparison. While it is lost, a copy is served only within
-//!   `max_lag` of its last comparison.
+//! - Once the signal is lost, no copy that was read or compared under it is served without another comparison. Until the signal
+//!   returns, a copy is served only within `max_lag` of its last comparison.
 //! - A copy that has expired is not served.
 //! - Leases are never copied. Tombstones, placeholders and groups are copied, and seen as soon as any other record.
 //! - A near storage that fails, loses or evicts records costs time, and nothing else.
@@ -74,7 +74,9 @@
 mod builder;
 mod changes;
 mod level;
+mod outage;
 mod storage;
+mod time;
 
 pub use self::builder::TieredStorageBuilder;
 pub use self::level::Level;

@@ -3,21 +3,23 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 
 use super::builder::{Settings, TieredStorageBuilder};
 use super::changes::Changes;
-use crate::error::{Error, ErrorKind, Result};
+use super::outage::{Outage, as_busy};
+use super::time::{Time, millis};
+use crate::error::Result;
 use crate::storage::record::CopyMark;
 use crate::storage::{Hold, Key, Kind, Record, Retain, Stamp, Storage, Usage};
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 
-/// How often a far storage that is down is asked again.
-const RETRY_INTERVAL_MS: u64 = 1000;
+/// The number of the next storage.
+static NEXT_TIER: AtomicU32 = AtomicU32::new(0);
 /// Stands for the change count of a storage without a signal. No storage counts so far.
 const NO_SIGNAL: u64 = u64::MAX;
 /// The most chunks that are read without waiting. Each of them is looked at by itself, and a longer body is read piece by piece in
@@ -53,55 +55,23 @@ pub struct TieredStorage<N, F> {
 }
 
 struct Shared {
+    /// The number in the marks of this storage. A near storage that is itself tiered returns records with marks of its own,
+    /// whose counts and times mean something else.
+    tier: u32,
     changes: Changes,
-    /// In milliseconds, as all times here.
-    max_lag: u64,
-    max_silence: Duration,
-    serve_while_far_is_down: u64,
+    max_lag: Duration,
+    serve_while_far_is_down: Duration,
     far_timeout: Duration,
     time: Time,
-    /// Until when the far storage is not asked. Zero while it answers.
-    down_until: AtomicU64,
-}
-
-/// The time by which lags are measured.
-struct Time {
-    clock: Clock,
-    /// `None` with a mock clock, by which tests measure lags as well.
-    started: Option<Instant>,
-}
-
-impl Time {
-    fn new(clock: Clock) -> Self {
-        let started = clock.is_system().then(Instant::now);
-        Self { clock, started }
-    }
-
-    /// Returns the current time in milliseconds, which never goes back with the system's clock.
-    fn now(&self) -> u64 {
-        match self.started {
-            // From one, since zero means never.
-            Some(started) => 1 + started.elapsed().as_millis() as u64,
-            None => self.clock.now().as_millis(),
-        }
-    }
-
-    /// Returns the time at which a record has expired, as [`now`](Time::now) would return it.
-    fn of_expiry(&self, retain_until: Timestamp, now: u64) -> u64 {
-        match retain_until.is_never() {
-            true => u64::MAX,
-            false => {
-                now.saturating_add(retain_until.as_millis().saturating_sub(self.clock.now().as_millis()))
-            }
-        }
-    }
+    outage: Outage,
 }
 
 /// The state before a record is read from the far storage. It is what the record's copy is known to be current for.
 #[derive(Clone, Copy)]
 struct Moment {
     own_changes: u64,
-    far_changes: Option<u64>,
+    /// [`NO_SIGNAL`] if the far storage has no signal, or has lost it.
+    far_changes: u64,
     now: u64,
 }
 
@@ -141,13 +111,13 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
         let TieredStorageBuilder { near, far, settings } = builder;
         let Settings { max_lag, serve_while_far_is_down, far_timeout, clock } = settings;
         let shared = Shared {
+            tier: NEXT_TIER.fetch_add(1, Ordering::Relaxed),
             changes: Changes::new(),
-            max_lag: millis(max_lag),
-            max_silence: max_lag,
-            serve_while_far_is_down: millis(serve_while_far_is_down),
+            max_lag,
+            serve_while_far_is_down,
             far_timeout,
             time: Time::new(clock),
-            down_until: AtomicU64::new(0),
+            outage: Outage::default(),
         };
         Self { near, far, shared: Arc::new(shared) }
     }
@@ -155,9 +125,14 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     fn moment(&self, key: Key) -> Moment {
         Moment {
             own_changes: self.shared.changes.count(key),
-            far_changes: self.far.change_count(key, self.shared.max_silence),
+            far_changes: self.far.change_count(key, self.shared.max_lag).unwrap_or(NO_SIGNAL),
             now: self.shared.time.now(),
         }
+    }
+
+    /// Returns the mark that this storage has given to a copy.
+    fn mark_of<'a>(&self, copy: &'a Record) -> Option<&'a CopyMark> {
+        copy.mark().filter(|mark| mark.tier == self.shared.tier)
     }
 
     /// Returns whether a copy may be served.
@@ -165,19 +140,18 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     /// Each number of the mark says by itself that the copy was current at that count or time. So it does not matter that they
     /// are not read together: the latest comparison that any of them stems from is covered by the others.
     fn judge(&self, copy: &Record, moment: Moment) -> Verdict {
-        let Some(mark) = copy.mark() else { return Verdict::Unknown };
+        let Some(mark) = self.mark_of(copy) else { return Verdict::Unknown };
         let Moment { own_changes, far_changes, now } = moment;
         if mark.own_changes.load(Ordering::Acquire) != own_changes || mark.expires_at <= now {
             return Verdict::Unknown;
         }
         let age = now.checked_sub(mark.checked_at.load(Ordering::Acquire));
+        let is_younger_than = |time| age.is_some_and(|age| age < millis(time));
         // A copy from before the signal was lost may have been changed since, whatever its age is.
-        let is_same = mark.far_changes.load(Ordering::Acquire) == far_changes.unwrap_or(NO_SIGNAL);
-        let is_current =
-            is_same && (far_changes.is_some() || age.is_some_and(|age| age < self.shared.max_lag));
-        if is_current {
+        let is_same = mark.far_changes.load(Ordering::Acquire) == far_changes;
+        if is_same && (far_changes != NO_SIGNAL || is_younger_than(self.shared.max_lag)) {
             Verdict::Current
-        } else if self.is_down(now) && age.is_some_and(|age| age < self.shared.serve_while_far_is_down) {
+        } else if self.shared.outage.is_down(now) && is_younger_than(self.shared.serve_while_far_is_down) {
             Verdict::Unchecked
         } else {
             Verdict::Unknown
@@ -194,26 +168,27 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     fn serve(&self, copy: Record, moment: Moment) -> std::result::Result<Record, Record> {
         match self.judge(&copy, moment) {
             Verdict::Current => Ok(copy),
-            Verdict::Unchecked => Ok(self.unchecked(&copy)),
+            Verdict::Unchecked => {
+                Ok(copy.with_mark(CopyMark { is_unchecked: true, ..self.new_mark(&copy, moment) }))
+            }
             Verdict::Unknown => Err(copy),
         }
     }
 
-    fn unchecked(&self, copy: &Record) -> Record {
-        let mark = copy.mark().map(|mark| mark.unchecked());
-        mark.map_or_else(|| copy.clone(), |mark| copy.with_mark(mark))
+    fn new_mark(&self, record: &Record, moment: Moment) -> CopyMark {
+        let expires_at = self.shared.time.of_expiry(record.retain_until(), moment.now);
+        let Moment { own_changes, far_changes, now } = moment;
+        CopyMark::new(self.shared.tier, own_changes, far_changes, now, expires_at)
     }
 
     /// Returns the record as a copy that was current at a moment.
     fn copy_of(&self, record: &Record, moment: Moment) -> Record {
-        let expires_at = self.shared.time.of_expiry(record.retain_until(), moment.now);
-        let far_changes = moment.far_changes.unwrap_or(NO_SIGNAL);
-        record.with_mark(CopyMark::new(moment.own_changes, far_changes, moment.now, expires_at))
+        record.with_mark(self.new_mark(record, moment))
     }
 
     /// Writes a copy into the near storage. A copy that it does not take is only slower.
     async fn keep(&self, key: Key, copy: Record) {
-        if copy.mark().is_some_and(|mark| mark.expires_at > self.shared.time.now()) {
+        if self.mark_of(&copy).is_some_and(|mark| mark.expires_at > self.shared.time.now()) {
             drop(self.near.write(key, copy).await);
         }
     }
@@ -239,13 +214,9 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
             compared.push(match stamp {
                 Some(Some((stamp, retain_until))) if stamp == copy.stamp() => {
                     let same_time = copy.retain_until() == retain_until;
-                    match copy.mark().filter(|_| same_time) {
+                    match self.mark_of(copy).filter(|_| same_time) {
                         Some(mark) => {
-                            mark.confirm(
-                                moment.own_changes,
-                                moment.far_changes.unwrap_or(NO_SIGNAL),
-                                moment.now,
-                            );
+                            mark.confirm(moment.own_changes, moment.far_changes, moment.now);
                             Comparison::Current(copy.clone())
                         }
                         // The retention was changed, or the near storage has lost the mark.
@@ -263,59 +234,10 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
         Ok(compared)
     }
 
-    /// Runs a read of the far storage, and notes whether that answers.
-    ///
-    /// # Errors
-    /// Returns [`Busy`](ErrorKind::Busy) in place of the errors of a storage that is down. The cache would otherwise stop using
-    /// both storages for a while, the near one too.
+    /// Runs a read of the far storage as [`Outage::ask`] does.
     async fn ask_far<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
-        let down_until = self.shared.down_until.load(Ordering::Relaxed);
-        if down_until > 0 {
-            let now = self.shared.time.now();
-            // One read per interval tries again. The others would only wait.
-            let retry_at = now.saturating_add(RETRY_INTERVAL_MS);
-            if now < down_until
-                || self
-                    .shared
-                    .down_until
-                    .compare_exchange(down_until, retry_at, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_err()
-            {
-                return Err(far_is_down());
-            }
-        }
-        let answer = self.in_time(read).await;
-        match &answer {
-            Err(error) if !is_about_record(error) => {
-                tracing::debug!(%error, "the far storage failed");
-                let retry_at = self.shared.time.now().saturating_add(RETRY_INTERVAL_MS);
-                if self.shared.down_until.swap(retry_at, Ordering::Relaxed) == 0 {
-                    tracing::warn!(%error, "the far storage does not answer: only copies are served until it does");
-                }
-                Err(far_is_down())
-            }
-            _ => {
-                if self.shared.down_until.load(Ordering::Relaxed) > 0
-                    && self.shared.down_until.swap(0, Ordering::Relaxed) > 0
-                {
-                    tracing::info!("the far storage answers again");
-                }
-                answer
-            }
-        }
-    }
-
-    async fn in_time<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
-        // Outside a runtime there are no timers.
-        if tokio::runtime::Handle::try_current().is_err() {
-            return read.await;
-        }
-        let late = |_| Err(Error::new(ErrorKind::Timeout, "the far storage did not answer in time"));
-        tokio::time::timeout(self.shared.far_timeout, read).await.unwrap_or_else(late)
-    }
-
-    fn is_down(&self, now: u64) -> bool {
-        now < self.shared.down_until.load(Ordering::Relaxed)
+        let Shared { time, far_timeout, outage, .. } = &*self.shared;
+        outage.ask(time, *far_timeout, read).await
     }
 
     /// Writes the copy of a record that was written to the far storage at the count that its change has returned.
@@ -332,25 +254,6 @@ enum Comparison {
     Current(Record),
     Absent,
     Replaced,
-}
-
-/// Returns whether an error concerns one record, so that the storage itself works.
-fn is_about_record(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Full | ErrorKind::ReadOnly | ErrorKind::Config
-    )
-}
-
-fn far_is_down() -> Error {
-    Error::new(
-        ErrorKind::Busy,
-        "the far storage does not answer, and there is no current copy in the near one",
-    )
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns whether records of this kind are copied.
@@ -394,7 +297,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         }
         // A chunk of a body that has begun has no other way, and a deadline of its own.
         let record = match key.kind {
-            Kind::Chunk => self.far.read(key).await?,
+            Kind::Chunk => self.far.read(key).await.map_err(as_busy)?,
             _ => self.ask_far(self.far.read(key)).await?,
         };
         if let Some(record) = &record {
@@ -428,11 +331,13 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
     }
 
     async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        // A caller that repeats a write may meet the record itself, whose retention was changed since.
+        let is_repeated = self.any_copy(key).await.is_some_and(|copy| copy.stamp() == record.stamp());
         let before = self.moment(key);
         let change = self.shared.changes.begin(key);
         let is_written = self.far.write_if(key, seen, record.clone()).await?;
         // Also counted if nothing is written: the caller has seen another record than the far storage has, perhaps a copy.
-        let count = change.end();
+        let count = change.end().filter(|_| !is_repeated);
         if is_written && is_copied(key) {
             self.keep_written(key, &record, before, count).await;
         }
@@ -456,7 +361,8 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
     }
 
     async fn retain(&self, keys: &[Key], retain: Retain) -> Result<u64> {
-        // Dropped when the far storage has answered. The copies keep their old times until the next comparison, which takes over the new ones.
+        // Dropped when the far storage has answered. The copies keep their times until the next comparison, which takes over
+        // the new ones.
         let _changes: Vec<_> = keys.iter().map(|key| self.shared.changes.begin(*key)).collect();
         self.far.retain(keys, retain).await
     }
@@ -508,9 +414,18 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         }
         // One question for all copies: they are then current for the reads that follow.
         if !copies.is_empty() {
-            let compared = self.compare(&copies).await?;
-            if compared.iter().any(|comparison| matches!(comparison, Comparison::Absent)) {
-                return Ok(false);
+            match self.compare(&copies).await {
+                Ok(compared) if compared.iter().any(|found| matches!(found, Comparison::Absent)) => {
+                    return Ok(false);
+                }
+                Ok(_) => {}
+                // As in `read`: the far storage is noted as down by now.
+                Err(error) => {
+                    let mut copies = copies.into_iter();
+                    if !copies.all(|(_, copy, moment)| self.serve(copy, moment).is_ok()) {
+                        return Err(error);
+                    }
+                }
             }
         }
         match missing.is_empty() {
