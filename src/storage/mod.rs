@@ -44,7 +44,7 @@
 //! - A storage never judges whether a response is fresh. It keeps a record until its retention time, and may keep it longer.
 //! - Bytes that cannot be read as a record are an absent record, never an error.
 //! - Nothing in this module calls the other modules of the crate, except for errors, time and hexadecimal text. The storages
-//!   do not call each other, except that a wrapper calls the storage inside; what they share is in the files beside this one.
+//!   do not call each other, except that a wrapper calls the storages inside. The code that they share is in the files beside this one.
 
 #[cfg_attr(
     not(all(

@@ -160,11 +160,11 @@ struct Shared {
     stamp: Stamp,
     payload: Option<Bytes>,
     decoded: OnceLock<Arc<dyn Decoded>>,
-    /// What a tiered storage knows about its copy of a record. `None` for a record that is not such a copy.
+    /// The mark of a tiered storage's copy. `None` for every other record.
     copy: Option<CopyMark>,
 }
 
-/// What a tiered storage knows about one of its copies.
+/// The counts and times at which a copy of a tiered storage was current.
 ///
 /// It is part of the copy, so that it needs no map beside the near storage, and is as exact for a million copies as for one.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What the wrappers that change payloads have in common.
+//! The common part of the wrappers that change payloads.
 //!
 //! # Invariants
 //! - The storage inside gets the stamp and the retention time of every record unchanged, so that its comparisons and its

@@ -267,7 +267,7 @@ impl Place {
     }
 }
 
-/// What comes before the address of a storage whose records are to be compressed and encrypted.
+/// The beginning of the address of a storage whose records are compressed and encrypted.
 #[cfg(all(feature = "zstd", feature = "encrypt"))]
 const WRAPPED: &str = "compressed-and-encrypted+";
 

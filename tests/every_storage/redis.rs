@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tower_response_cache::storage::redis::deadpool_redis::{Config, PoolConfig, Runtime};
 use tower_response_cache::storage::redis::redis as driver;
 use tower_response_cache::storage::{Key, Kind, Record, RedisServer, RedisStorage, Retain, Storage};
+use tower_response_cache::testing::in_time;
 use tower_response_cache::{ErrorKind, Timestamp};
 
 use crate::alike;
@@ -19,7 +20,7 @@ use crate::servers::{find, must_be_there};
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
         pub fn trials() -> Vec<Trial> {
-            vec![$(one(stringify!($name), || Box::pin($name()))),*]
+            vec![$(one("redis", stringify!($name), || Box::pin($name()))),*]
         }
     };
 }
@@ -39,8 +40,13 @@ trials![
     reads_do_not_depend_on_an_idle_runtime,
 ];
 
-fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
-    let title = format!("redis::{name}");
+/// Returns a trial that starts its own Redis.
+pub fn one(
+    suite: &str,
+    name: &'static str,
+    body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>,
+) -> Trial {
+    let title = format!("{suite}::{name}");
     match (find("redis-server"), must_be_there()) {
         (Err(reason), true) => Trial::test(title, move || Err(Failed::from(reason))),
         (Err(reason), false) => Trial::test(title, || Ok(())).with_ignored_flag(true).with_kind(reason),
@@ -49,7 +55,7 @@ fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = (
                 .worker_threads(2)
                 .enable_all()
                 .build()?
-                .block_on(body());
+                .block_on(in_time(name, body()));
             Ok(())
         }),
     }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use tower_response_cache::Timestamp;
 use tower_response_cache::storage::{Key, Record, Storage, connect};
-use tower_response_cache::testing::in_time;
 
+use crate::redis::one;
 use crate::servers::link::Proxy;
 use crate::servers::redis::{Redis, Sentinels};
-use crate::servers::{find, must_be_there};
 
 const HEAD: Key = Key::head([1; 16]);
 /// Long enough that a copy which the test sees replaced was replaced by the signal.
@@ -18,7 +17,7 @@ const LONG_LAG: &str = "max_lag=1h";
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
         pub fn trials() -> Vec<Trial> {
-            vec![$(one(stringify!($name), || Box::pin($name()))),*]
+            vec![$(one("tiered", stringify!($name), || Box::pin($name()))),*]
         }
     };
 }
@@ -32,19 +31,6 @@ trials![
     server_without_permission_leaves_max_lag,
     signal_begins_anew_in_another_runtime,
 ];
-
-fn one(name: &'static str, body: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>) -> Trial {
-    let title = format!("tiered::{name}");
-    match (find("redis-server"), must_be_there()) {
-        (Err(reason), true) => Trial::test(title, move || Err(Failed::from(reason))),
-        (Err(reason), false) => Trial::test(title, || Ok(())).with_ignored_flag(true).with_kind(reason),
-        (Ok(_), _) => Trial::test(title, move || {
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            runtime.worker_threads(2).enable_all().build()?.block_on(in_time(name, body()));
-            Ok(())
-        }),
-    }
-}
 
 fn record(payload: impl Into<String>) -> Record {
     Record::new(payload.into(), Timestamp::NEVER)

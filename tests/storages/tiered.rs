@@ -1,4 +1,4 @@
-//! Two levels: what another process changes, what this one changes, and a far storage that does not answer.
+//! Two levels: changes by other processes, changes by this one, and a far storage that does not answer.
 
 use std::time::Duration;
 
@@ -280,7 +280,7 @@ async fn setting_serves_copies_while_far_is_down() {
     mock.advance(LAG);
     assert_eq!(read(&storage, HEAD).await.as_deref(), Some("copied"), "after the timeout of the far storage");
     assert_eq!(read_now(&storage, HEAD).as_deref(), Some("copied"), "without another wait");
-    // What this process has changed is not served, also if the change did not arrive.
+    // A copy that this process has changed is not served, also if the change did not arrive.
     far.set(Mode::FailingWrites);
     storage.delete(CHUNK).await.unwrap_err();
     far.set(Mode::Hung);
@@ -346,29 +346,38 @@ async fn outage_shows_in_status_and_statistics_and_opens_no_breaker() {
     drop(cache.ask(get("http://example.com/a")).await);
 }
 
+/// Waits until a condition holds, and fails if it does not for long.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
 #[tokio::test]
 async fn sqlite_signals_changes_long_before_max_lag() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("sqlite://{}/cache.sqlite", folder.path().display());
     let other = connect(&address).await.unwrap();
     let storage = connect(&format!("tiered+{address}?max_lag=1h")).await.unwrap();
-    // The signal is set up by a thread that the first read begins.
-    while storage.change_count(HEAD, Duration::from_secs(1)).is_none() {
-        tokio::task::yield_now().await;
-    }
+    // A thread sets up the signal, which the first call begins.
+    until("there is a signal", async || storage.change_count(HEAD, LAG).is_some()).await;
     for payload in ["one", "two", "three"] {
         other.write(HEAD, record(payload)).await.unwrap();
-        while read(&storage, HEAD).await.as_deref() != Some(payload) {
-            tokio::task::yield_now().await;
-        }
-        while storage.read_now(HEAD).is_none() {
+        until("the change is seen", async || read(&storage, HEAD).await.as_deref() == Some(payload)).await;
+        // Reading it again makes the copy current once no change is under way.
+        until("there is a copy", async || {
             storage.read(HEAD).await.unwrap();
-        }
+            storage.read_now(HEAD).is_some()
+        })
+        .await;
     }
     other.clear().await.unwrap();
-    while read(&storage, HEAD).await.is_some() {
-        tokio::task::yield_now().await;
-    }
+    until("the deletion is seen", async || read(&storage, HEAD).await.is_none()).await;
 }
 
 #[cfg(feature = "zstd")]
@@ -381,11 +390,11 @@ async fn address_puts_copies_before_a_compressed_storage() {
     let text = "the same words again and again, ".repeat(1000);
     storage.write(HEAD, Record::new(text.clone(), Timestamp::NEVER)).await.unwrap();
     // Once the signal is set up, the copy is compared.
-    while storage.read_now(HEAD).is_none() {
+    until("there is a copy", async || {
         storage.read(HEAD).await.unwrap();
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(read_now(&storage, HEAD), Some(text.clone()));
+        read_now(&storage, HEAD) == Some(text.clone())
+    })
+    .await;
     assert!(connect(&address).await.unwrap().read(HEAD).await.unwrap().unwrap().payload().len() < 1000);
     let compressed = connect(&format!("{address}?compress=zstd")).await.unwrap();
     assert_eq!(read(&compressed, HEAD).await, Some(text));

@@ -54,7 +54,7 @@ struct Done {
     version: usize,
 }
 
-/// What one tier has been told.
+/// The answers that one tier has received.
 #[derive(Default)]
 struct Told {
     has_signal: bool,
@@ -306,7 +306,7 @@ impl Storage for Near {
     }
 }
 
-/// What a tier knew of each key when an operation of it began.
+/// The versions that a tier knew of each key when one of its operations began.
 struct Beginning {
     time: Timestamp,
     has_signal: bool,

@@ -61,7 +61,7 @@ pub struct EncryptionKey {
     cipher: Arc<Aes256GcmSiv>,
 }
 
-/// What is authenticated to derive the id of a key. No record has these bytes.
+/// The bytes that are authenticated to derive the id of a key. No record has these bytes.
 const ID_OF_KEY: &[u8] = b"tower-response-cache: id of an encryption key";
 
 impl EncryptionKey {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn keys_are_zeroized_on_drop() {
-        // What is overwritten cannot be looked at without unsafe code, so this relies on the marker of the crate that has the key.
+        // Overwritten memory cannot be read without unsafe code, so this relies on the marker of the crate that has the key.
         // The keys that are derived for each record are in `polyval`, which overwrites them as well, but has no marker.
         const fn is_zeroized<T: ZeroizeOnDrop>() {}
         const { is_zeroized::<Aes256>() };

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
     ServerErrorKind, Value, cmd,
 };
 
@@ -29,8 +29,10 @@ use crate::storage::key_counters::KeyCounters;
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long connecting, and the answer to a ping, may take. After it a link that has died silently is given up.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before connecting again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How long to wait before connecting again. The pause doubles while that fails, so that many processes do not burden a server
+/// that is down.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait if the server does not permit tracking, or does not know it.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -138,6 +140,7 @@ impl Drop for Running {
 
 impl Running {
     async fn run(self) {
+        let mut pause = MIN_PAUSE;
         while let Some(endpoint) = self.0.upgrade().map(|tracking| tracking.endpoint.clone()) {
             let error = match tokio::time::timeout(TIMEOUT, client(&endpoint)).await {
                 Ok(Ok(client)) => self.track(client).await.err(),
@@ -145,6 +148,8 @@ impl Running {
                 Err(_) => None,
             };
             if let Some(tracking) = self.0.upgrade() {
+                let was_confirmed = tracking.confirmed_at.load(Ordering::Relaxed) > 0;
+                pause = if was_confirmed { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
                 tracking.lose();
             }
             let refused = error.as_ref().is_some_and(is_refusal);
@@ -155,7 +160,7 @@ impl Running {
                      give the user +client, or use Redis 6 or later"
                 );
             }
-            tokio::time::sleep(if refused { REFUSED_INTERVAL } else { RETRY_INTERVAL }).await;
+            tokio::time::sleep(if refused { REFUSED_INTERVAL } else { pause }).await;
         }
     }
 
@@ -175,7 +180,7 @@ impl Running {
         let mut command = cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(tracking.naming.prefix());
         command.exec_async(&mut connection).await?;
-        // What changed before is not known.
+        // The changes before this connection are not known.
         tracking.counters().increment_all();
         drop(tracking);
         loop {
@@ -203,7 +208,25 @@ async fn client(endpoint: &Endpoint) -> RedisResult<Client> {
     Client::open(info.set_redis_settings(settings))
 }
 
-/// Returns whether the server itself refuses tracking, so that trying again soon is of no use.
+/// Returns whether the server does not know tracking or does not permit it, so that trying again soon is of no use.
 fn is_refusal(error: &RedisError) -> bool {
-    matches!(error.kind(), deadpool_redis::redis::ErrorKind::Server(_)) && !error.is_unrecoverable_error()
+    // Not the other errors of a server, such as that it is loading its data, which pass by themselves.
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lasting_errors_are_refusals() {
+        let is_refused = |kind: ErrorKind| is_refusal(&RedisError::from((kind, "scripted")));
+        assert!(is_refused(ServerErrorKind::ResponseError.into()));
+        assert!(is_refused(ServerErrorKind::NoPerm.into()));
+        for passing in [ServerErrorKind::BusyLoading, ServerErrorKind::MasterDown, ServerErrorKind::TryAgain]
+        {
+            assert!(!is_refused(passing.into()), "{passing:?}");
+        }
+        assert!(!is_refused(ErrorKind::Io));
+    }
 }

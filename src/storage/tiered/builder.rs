@@ -48,8 +48,8 @@ impl<N: Storage, F: Storage> TieredStorageBuilder<N, F> {
 
     /// Sets for how long a copy is served after the far storage has stopped answering.
     ///
-    /// Such a copy may be older than [`max_lag`](Self::max_lag): what another process has changed or invalidated meanwhile is
-    /// not seen. [`CacheStatus::level`](crate::CacheStatus::level) tells these responses apart. The time counts from the last
+    /// Such a copy may be older than [`max_lag`](Self::max_lag): changes and invalidations by other processes are not seen
+    /// meanwhile. [`CacheStatus::level`](crate::CacheStatus::level) tells these responses apart. The time counts from the last
     /// comparison of the copy.
     ///
     /// Default: zero, which serves no such copy.

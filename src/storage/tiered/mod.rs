@@ -13,9 +13,8 @@
 //!
 //! # Invariants
 //!
-//! - What this handle or a clone of it has written, replaced, deleted or invalidated is seen by every read that begins after the
-//!   call has returned.
-//! - What another process has changed is seen after at most [`max_lag`](TieredStorageBuilder::max_lag). If the far storage
+//! - A change by this handle or a clone of it is seen by every read that begins after the call has returned.
+//! - A change by another process is seen after at most [`max_lag`](TieredStorageBuilder::max_lag). If the far storage
 //!   [signals changes](super::Storage::change_count), it is seen as soon as the signal arrives.
 //! - Once the signal is lost, no copy that was read or compared under it is served without another comparison. Until the signal
 //!   returns, a copy is served only within `max_lag` of its last comparison.

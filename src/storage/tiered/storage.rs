@@ -66,7 +66,7 @@ struct Shared {
     outage: Outage,
 }
 
-/// The state before a record is read from the far storage. It is what the record's copy is known to be current for.
+/// The counts and the time before a record is read from the far storage, for which its copy is current.
 #[derive(Clone, Copy)]
 struct Moment {
     own_changes: u64,
@@ -277,7 +277,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
             return self.ask_far(self.far.read(key)).await;
         }
         let copy = self.any_copy(key).await;
-        // Before the far storage is read: what changes later is not in the record, and is counted later.
+        // Before the far storage is read: a later change is not in the record, and is counted later.
         let moment = self.moment(key);
         if let Some(copy) = copy {
             let copy = match self.serve(copy, moment) {
