@@ -35,5 +35,5 @@ impl Time {
 
 /// Returns a duration in whole milliseconds.
 pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    (Timestamp::EPOCH + time).as_millis()
 }
