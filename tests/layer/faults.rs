@@ -689,20 +689,34 @@ async fn failing_chunk_writes_leave_small_bodies_storable() {
 }
 
 /// A memory storage whose writes hang for all entries but `entry`, once `entry` is set.
+///
+/// It has a comparison of its own. The provided one takes locks that all tests of the process share, and the paused clock would
+/// pass over the time in which another thread holds one.
 #[derive(Clone)]
 struct OneEntry {
     inner: MemoryStorage,
     entry: Arc<OnceLock<[u8; 16]>>,
 }
 
-impl Storage for OneEntry {
-    forward!(inner: read, delete, clear, keys);
-
-    async fn write(&self, key: Key, record: Record) -> Result<()> {
+impl OneEntry {
+    async fn hang_unless_kept(&self, key: Key) {
         if self.entry.get().is_some_and(|entry| *entry != key.entry) {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+impl Storage for OneEntry {
+    forward!(inner: read, delete, clear, keys, retain);
+
+    async fn write(&self, key: Key, record: Record) -> Result<()> {
+        self.hang_unless_kept(key).await;
         self.inner.write(key, record).await
+    }
+
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        self.hang_unless_kept(key).await;
+        self.inner.write_if(key, seen, record).await
     }
 }
 
