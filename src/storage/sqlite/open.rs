@@ -214,11 +214,13 @@ impl OpenOptions {
 
     fn connect_reader(&self, busy_timeout: Duration) -> rusqlite::Result<Connection> {
         let connection = self.location.open_existing(self.flags & !OpenFlags::SQLITE_OPEN_CREATE)?;
-        connection.busy_timeout(busy_timeout)?;
+        // Also for a reader that must not wait afterwards: a pragma reads the schema, which other connections may be making.
+        connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         for (name, value) in &self.pragmas {
             if name != "journal_mode" && !CREATION_PRAGMAS.contains(&name.as_str()) {
-                connection.pragma_update(None, name, value)?;
+                // SQLite itself does not wait where two connections would wait for each other.
+                retry_while_busy(self.busy_timeout, || connection.pragma_update(None, name, value))?;
             }
         }
         // The file itself is opened for writing, since the last connection to close merges the WAL.
@@ -226,6 +228,7 @@ impl OpenOptions {
         retry_while_busy(self.busy_timeout, || {
             connection.query_row("SELECT bytes FROM totals", [], |_| Ok(()))
         })?;
+        connection.busy_timeout(busy_timeout)?;
         Ok(connection)
     }
 
