@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_layer::Layer;
 
+use crate::adapt::{DefaultBody, FnBody};
 use crate::builder::CacheLayerBuilder;
 use crate::error::Result;
 use crate::observe::statistics::Statistics;
@@ -30,8 +31,11 @@ use crate::storage::{Storage, Usage};
 ///     });
 /// # }
 /// ```
-pub struct CacheLayer<S: Storage> {
+///
+/// The inner service must be `Clone`, and the request body `Default`. If yours are not, see [`adapt`](crate::adapt).
+pub struct CacheLayer<S: Storage, M = DefaultBody> {
     shared: Arc<Shared<S>>,
+    empty_body: M,
 }
 
 impl<S: Storage> CacheLayer<S> {
@@ -46,7 +50,38 @@ impl<S: Storage> CacheLayer<S> {
     }
 
     pub(crate) fn from_shared(shared: Arc<Shared<S>>) -> Self {
-        Self { shared }
+        Self { shared, empty_body: DefaultBody }
+    }
+}
+
+impl<S: Storage, M> CacheLayer<S, M> {
+    /// Sets how an empty request body is made, for a body that is not `Default`.
+    ///
+    /// The cache repeats requests, and sends some of its own. Those have an empty body.
+    ///
+    /// Default: by `Default`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::{BodyExt, Empty, combinators::BoxBody};
+    /// use tower::ServiceBuilder;
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// // A `BoxBody` is not `Default`.
+    /// type RequestBody = BoxBody<Bytes, std::convert::Infallible>;
+    /// let layer = CacheLayer::new(MemoryStorage::new()).empty_body(|| Empty::new().boxed());
+    /// let service = ServiceBuilder::new().layer(layer).service_fn(|_: Request<RequestBody>| async {
+    ///     Ok::<_, std::io::Error>(Response::new(http_body_util::Full::new(Bytes::from("hello"))))
+    /// });
+    /// # fn takes<S: tower::Service<Request<RequestBody>>>(_: S) {}
+    /// # takes(service);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn empty_body<F>(self, make: F) -> CacheLayer<S, FnBody<F>> {
+        CacheLayer { shared: self.shared, empty_body: FnBody(make) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
@@ -184,13 +219,13 @@ impl Drop for DisabledGuard {
     }
 }
 
-impl<S: Storage> Clone for CacheLayer<S> {
+impl<S: Storage, M: Clone> Clone for CacheLayer<S, M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), empty_body: self.empty_body.clone() }
     }
 }
 
-impl<S: Storage> fmt::Debug for CacheLayer<S> {
+impl<S: Storage, M> fmt::Debug for CacheLayer<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheLayer")
             .field("config", &self.shared.config)
@@ -199,10 +234,10 @@ impl<S: Storage> fmt::Debug for CacheLayer<S> {
     }
 }
 
-impl<Inner, S: Storage> Layer<Inner> for CacheLayer<S> {
-    type Service = Cache<Inner, S>;
+impl<Inner, S: Storage, M: Clone> Layer<Inner> for CacheLayer<S, M> {
+    type Service = Cache<Inner, S, M>;
 
     fn layer(&self, inner: Inner) -> Self::Service {
-        Cache::from_shared(inner, Arc::clone(&self.shared))
+        Cache::from_shared(inner, Arc::clone(&self.shared), self.empty_body.clone())
     }
 }

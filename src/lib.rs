@@ -41,8 +41,8 @@
 //! # Requirements
 //! - **tokio, with its timer enabled.** Outside a runtime only a storage that answers at once is used, and nothing is
 //!   refreshed in the background.
-//! - **A request body that is `Default`**, since repeated and background requests have an empty one. hyper's `Incoming` is
-//!   not `Default`: map it to a boxed body above the cache.
+//! - **An inner service that is `Clone` and a request body that is `Default`**, since the cache repeats requests and sends some
+//!   of its own, with an empty body. [`adapt`] has adapters for the others, such as a `BoxService` or hyper's `Incoming`.
 //! - **An inner service that works in any task**, so one that does not depend on task-local variables. Any task that waits
 //!   for the body may drive the fetch, and several requests may share it.
 //!
@@ -148,7 +148,7 @@
 //! | `encrypt` | `storage::EncryptedStorage`, around any storage |
 //! | `content-keys` | keys that include the content of POST, QUERY and the like |
 //! | `regex` | URL patterns by `regex::Regex` |
-//! | `reqwest` | `reqwest::CacheMiddleware` for reqwest-middleware 0.5 and reqwest 0.13, and `reqwest::FollowRedirects` |
+//! | `reqwest` | `reqwest::HttpService` for a tower stack around reqwest 0.13, and `reqwest::CacheMiddleware` for reqwest-middleware 0.5 |
 //! | `axum` | caching for axum 0.8, nested routers included; without it axum's requests bypass the cache |
 //! | `follow-redirect` | reading the final URI that tower-http 0.7's `FollowRedirect` leaves in a response |
 //! | `metrics` | metrics by the [`metrics`](https://docs.rs/metrics) facade |
@@ -171,6 +171,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod _documentation;
+pub mod adapt;
 mod body;
 mod builder;
 mod control;
@@ -190,6 +191,7 @@ pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
+mod wakers;
 
 pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;

@@ -113,7 +113,7 @@ pub struct CacheHandle<S: Storage> {
     across_partitions: bool,
 }
 
-impl<S: Storage> CacheLayer<S> {
+impl<S: Storage, M> CacheLayer<S, M> {
     /// Returns a handle to inspect and modify stored responses.
     pub fn handle(&self) -> CacheHandle<S> {
         CacheHandle { shared: Arc::clone(self.shared()), across_partitions: false }

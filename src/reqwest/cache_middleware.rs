@@ -100,7 +100,7 @@ impl<S: Storage> CacheMiddleware<S> {
     /// All middlewares and services of one layer are one cache. Until
     /// [`client_headers`](CacheMiddleware::client_headers) or [`partition`](CacheMiddleware::partition) is set, it
     /// stores only responses that say `public`.
-    pub fn new(layer: CacheLayer<S>) -> Self {
+    pub fn new<M>(layer: CacheLayer<S, M>) -> Self {
         Self {
             shared: Arc::clone(layer.shared()),
             client_headers: HeaderMap::new(),

@@ -154,7 +154,7 @@ impl Fetcher for RefreshFetcher {
 ///
 /// A 304 without Cache-Control leaves the directives of the stored response as they are, and that response was stored
 /// only because it passed this check.
-fn is_for_all_clients(response: &Response) -> bool {
+pub(super) fn is_for_all_clients(response: &Response) -> bool {
     let headers = response.headers();
     let keeps_directives =
         response.status() == StatusCode::NOT_MODIFIED && !headers.contains_key(header::CACHE_CONTROL);

@@ -1,4 +1,7 @@
-//! The cache as a middleware of `reqwest-middleware`, and a middleware that follows redirects above it.
+//! The cache around reqwest: below `reqwest-middleware`, or in a tower stack.
+//!
+//! [`CacheMiddleware`] is a middleware of `reqwest-middleware`, and [`FollowRedirects`] one that follows redirects above it.
+//! [`HttpService`] makes a plain client a tower service.
 //!
 //! They need reqwest 0.13 and reqwest-middleware 0.5. Both crates are re-exported, as [`reqwest_client`] and
 //! [`reqwest_middleware`], so that a program can use the same versions.
@@ -13,9 +16,11 @@
 mod cache_middleware;
 mod fetcher;
 mod follow_redirects;
+mod http_service;
 
 pub use ::reqwest as reqwest_client;
 pub use ::reqwest_middleware;
 
 pub use self::cache_middleware::CacheMiddleware;
 pub use self::follow_redirects::{FollowRedirects, Redirect, Redirects, TooManyRedirects};
+pub use self::http_service::{HttpService, HttpServiceFuture};

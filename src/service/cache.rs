@@ -21,6 +21,7 @@ use super::request::run_with_content;
 use super::request::{Content, Route, absent, answer_now, bypass, route, run, run_absent};
 use super::respond::RequestView;
 use super::shared::Shared;
+use crate::adapt::{DefaultBody, EmptyBody};
 use crate::body::CacheBody;
 use crate::control::BypassReason;
 use crate::storage::Storage;
@@ -33,14 +34,15 @@ use crate::storage::Storage;
 /// inner service ready. The error type is that of the inner service, whose errors are passed on unchanged: the storage never
 /// fails a request with an error.
 ///
-/// The body of the request must implement `Default`, since repeated and background requests have an empty body. The body
-/// `Incoming` of hyper does not: box it in a layer above the cache.
+/// The inner service must implement `Clone`, and the body of the request `Default`, since the cache repeats requests and
+/// sends some of its own, with an empty body. [`adapt`](crate::adapt) has what to do with other services and bodies.
 ///
 /// A request with the body type of axum bypasses the cache unless the feature `axum` is enabled. The nested routers of axum
 /// strip the matched prefix from the URI, and only with that feature does the cache know the URI that the client requested.
-pub struct Cache<Inner, S: Storage> {
+pub struct Cache<Inner, S: Storage, M = DefaultBody> {
     inner: Inner,
     shared: Arc<Shared<S>>,
+    empty_body: M,
 }
 
 impl<Inner, S: Storage> Cache<Inner, S> {
@@ -49,12 +51,14 @@ impl<Inner, S: Storage> Cache<Inner, S> {
     /// It is short for `CacheLayer::new(storage).layer(inner)`. For a cache with settings, or one that several services
     /// share, use a [`CacheLayer`](crate::CacheLayer).
     pub fn new(inner: Inner, storage: S) -> Self {
-        Self::from_shared(inner, Shared::new(storage, Config::default()))
+        Self::from_shared(inner, Shared::new(storage, Config::default()), DefaultBody)
     }
+}
 
+impl<Inner, S: Storage, M> Cache<Inner, S, M> {
     /// Returns a cache with the state of a layer.
-    pub(crate) fn from_shared(inner: Inner, shared: Arc<Shared<S>>) -> Self {
-        Self { inner, shared }
+    pub(crate) fn from_shared(inner: Inner, shared: Arc<Shared<S>>, empty_body: M) -> Self {
+        Self { inner, shared, empty_body }
     }
 
     /// Returns a reference to the inner service.
@@ -77,24 +81,26 @@ impl<Inner, S: Storage> Cache<Inner, S> {
     }
 }
 
-impl<Inner: Clone, S: Storage> Clone for Cache<Inner, S> {
+impl<Inner: Clone, S: Storage, M: Clone> Clone for Cache<Inner, S, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        let (inner, empty_body) = (self.inner.clone(), self.empty_body.clone());
+        Self { inner, shared: Arc::clone(&self.shared), empty_body }
     }
 }
 
-impl<Inner: fmt::Debug, S: Storage> fmt::Debug for Cache<Inner, S> {
+impl<Inner: fmt::Debug, S: Storage, M> fmt::Debug for Cache<Inner, S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<Inner, S, ReqB, ResB> Service<Request<ReqB>> for Cache<Inner, S>
+impl<Inner, S, M, ReqB, ResB> Service<Request<ReqB>> for Cache<Inner, S, M>
 where
     Inner:
         Service<Request<ReqB>, Response = Response<ResB>, Future: Send, Error: Send> + Clone + Send + 'static,
     S: Storage,
-    ReqB: Body + Default + Send + 'static,
+    M: EmptyBody<ReqB>,
+    ReqB: Body + Send + 'static,
     ResB: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
     type Response = Response<CacheBody<ResB>>;
@@ -132,26 +138,22 @@ where
         };
         // It borrows the request, which is moved below.
         drop(uri);
-        let (shared, inner) = (Arc::clone(shared), self.inner.clone());
+        let shared = Arc::clone(shared);
+        let fetcher = ServiceFetcher::new(self.inner.clone(), self.empty_body.clone());
         match route {
             Route::Bypass(reason) => {
                 let request = Request::from_parts(parts, body);
-                CacheFuture::boxed(bypass(shared, ServiceFetcher::new(inner), request, reason))
+                CacheFuture::boxed(bypass(shared, fetcher, request, reason))
             }
-            Route::Unsafe => {
-                CacheFuture::boxed(forward_unsafe(shared, ServiceFetcher::new(inner), parts, body, bypasses))
-            }
+            Route::Unsafe => CacheFuture::boxed(forward_unsafe(shared, fetcher, parts, body, bypasses)),
             #[cfg(feature = "content-keys")]
-            Route::Content => CacheFuture::boxed(run_with_content(shared, inner, parts, body)),
-            Route::Lookup => {
-                let fetcher = ServiceFetcher::new(inner);
-                match absent {
-                    Some(absent) => {
-                        CacheFuture::boxed(run_absent(shared, fetcher, parts, body, absent, ended_flights))
-                    }
-                    None => CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights)),
+            Route::Content => CacheFuture::boxed(run_with_content(shared, fetcher, parts, body)),
+            Route::Lookup => match absent {
+                Some(absent) => {
+                    CacheFuture::boxed(run_absent(shared, fetcher, parts, body, absent, ended_flights))
                 }
-            }
+                None => CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights)),
+            },
         }
     }
 }

@@ -52,9 +52,9 @@
 //! | `coalesce` | flights, which know nothing of HTTP, and the type of their outcome |
 //! | `body` | downloads with their readers, and readers of stored bodies |
 //! | `records` | lookups, writes in flight, writers, invalidations, groups, leases; the storage with its deadlines |
-//! | `directives`, `config`, `contents`, `telemetry`, `tasks`, `wakers` | what all of the above may use |
+//! | `directives`, `config`, `contents`, `telemetry`, `tasks` | what all of the above may use |
 //!
-//! Each calls only those below it in this table. `policy`, `entry`, `key` and `storage` are below all of them. Only `entry`
+//! Each calls only those below it in this table. `policy`, `entry`, `key`, `storage` and `wakers` are below all of them. Only `entry`
 //! turns a response into a record and back.
 //!
 //! # The life of an entry
@@ -156,7 +156,6 @@ mod tasks;
 mod telemetry;
 #[cfg(test)]
 mod tests;
-mod wakers;
 
 pub use self::cache::{Cache, CacheFuture};
 pub(crate) use self::config::Config;

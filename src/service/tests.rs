@@ -12,6 +12,7 @@ use super::origin::ServiceFetcher;
 use super::request::run;
 use super::shared::Shared;
 use crate::CacheLayer;
+use crate::adapt::DefaultBody;
 use crate::control::Outcome;
 use crate::storage::MemoryStorage;
 
@@ -37,7 +38,7 @@ impl Service<Request<Empty<Bytes>>> for Origin {
 fn lookup_future_is_small() {
     let shared = Shared::new(MemoryStorage::new(), Config::default());
     let parts = Request::get("http://example.com/").body(()).unwrap().into_parts().0;
-    let fetcher = ServiceFetcher::<_, Empty<Bytes>>::new(Origin);
+    let fetcher = ServiceFetcher::<_, _, Empty<Bytes>>::new(Origin, DefaultBody);
     let future = run(shared, fetcher, parts, Empty::new(), None, 0);
     let size = size_of_val(&future);
     assert!(size <= 3072, "{size} bytes");

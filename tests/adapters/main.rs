@@ -5,6 +5,8 @@ mod sockets;
 
 #[cfg(all(feature = "axum", feature = "memory"))]
 mod axum;
+#[cfg(all(feature = "reqwest", feature = "memory"))]
+mod http_service;
 #[cfg(feature = "sqlite")]
 mod hyper_client;
 #[cfg(all(feature = "reqwest", feature = "content-keys", feature = "memory"))]

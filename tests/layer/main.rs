@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adapt;
 mod faults;
 mod flow;
 mod retention;

@@ -37,8 +37,8 @@ use crate::error::{Error, ErrorKind};
 use crate::service::records::{ChunkWrite, PlaceholderWrite, Records, WriteError, Writer};
 use crate::service::tasks::{Driven, after};
 use crate::service::telemetry;
-use crate::service::wakers::Wakers;
 use crate::storage::Storage;
+use crate::wakers::Wakers;
 
 /// The maximum distance between readers of a body that is not stored, in bytes.
 ///

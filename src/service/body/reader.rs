@@ -21,8 +21,8 @@ use super::download::{Download, Progress};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::error::{Error, Result};
 use crate::service::tasks::after;
-use crate::service::wakers::WakerSlot;
 use crate::storage::{Hold, Record, Storage};
+use crate::wakers::WakerSlot;
 
 /// A read of a chunk. Boxed, since the type of a storage's future has no name.
 type RecordRead = Pin<Box<dyn Future<Output = Result<Option<Record>>> + Send>>;

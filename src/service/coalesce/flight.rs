@@ -32,8 +32,8 @@ use std::task::{Context, Poll, Waker};
 
 use foldhash::fast::RandomState;
 
-use crate::service::wakers::{WakerSlot, Wakers};
 use crate::storage::{Key, Stamp};
+use crate::wakers::{WakerSlot, Wakers};
 
 /// The stamp that a lookup saw at a key. `None` if there was no record.
 pub(crate) type SeenStamp = Option<Stamp>;

@@ -17,6 +17,7 @@ use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use crate::adapt::EmptyBody;
 use crate::body::CacheBody;
 use crate::observe::{Gauge, GaugeGuard, Observer};
 use crate::policy::NotStored;
@@ -32,7 +33,7 @@ pub(crate) type Answered<F> = Result<Response<CacheBody<<F as Fetcher>::Body>>, 
 /// A fetcher need not be `'static`, since an adapter may borrow from its caller. [`detach`](Self::detach) and
 /// [`background`](Self::background) return the fetchers for work that does not depend on the caller.
 pub(crate) trait Fetcher: Send {
-    type RequestBody: Default + Send + 'static;
+    type RequestBody: Send + 'static;
     type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
     type Error: Send + 'static;
     /// The fetcher of a fetch that its followers may drive.
@@ -55,11 +56,7 @@ pub(crate) trait Fetcher: Send {
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 
     /// Returns the body for sending the request again, after its first body has been consumed.
-    ///
-    /// The provided method returns an empty body.
-    fn repeated_body(&self) -> Self::RequestBody {
-        Self::RequestBody::default()
-    }
+    fn repeated_body(&self) -> Self::RequestBody;
 
     /// Detaches the fetcher from its request.
     ///
@@ -159,8 +156,9 @@ impl<T: Service<R>, R> Future for Calling<'_, T, R, T::Future> {
 ///
 /// It owns a clone of the service and makes it ready for each request, because readiness belongs to the clone that was
 /// polled.
-pub(crate) struct ServiceFetcher<T, B> {
+pub(crate) struct ServiceFetcher<T, M, B> {
     inner: T,
+    empty_body: M,
     /// Makes the body of a repeated request. `None` for an empty body.
     make_body: Option<MakeBody<B>>,
 }
@@ -168,23 +166,25 @@ pub(crate) struct ServiceFetcher<T, B> {
 /// Makes the body of a request again. Shared, since a background refresh repeats the request too.
 type MakeBody<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
-impl<T, B> ServiceFetcher<T, B> {
-    /// Returns a fetcher for requests without content.
-    pub(crate) fn new(inner: T) -> Self {
-        Self { inner, make_body: None }
+impl<T, M, B> ServiceFetcher<T, M, B> {
+    /// Returns a fetcher for requests without content, whose bodies `empty_body` makes.
+    pub(crate) fn new(inner: T, empty_body: M) -> Self {
+        Self { inner, empty_body, make_body: None }
     }
 
-    /// Returns a fetcher for requests with content, whose bodies `make_body` makes.
+    /// Sets how the body of a request with content is made.
     #[cfg(feature = "content-keys")]
-    pub(crate) fn with_content(inner: T, make_body: MakeBody<B>) -> Self {
-        Self { inner, make_body: Some(make_body) }
+    pub(crate) fn with_content(mut self, make_body: MakeBody<B>) -> Self {
+        self.make_body = Some(make_body);
+        self
     }
 }
 
-impl<T, ReqB, ResB> Fetcher for ServiceFetcher<T, ReqB>
+impl<T, M, ReqB, ResB> Fetcher for ServiceFetcher<T, M, ReqB>
 where
     T: Service<Request<ReqB>, Response = Response<ResB>, Future: Send, Error: Send> + Clone + Send + 'static,
-    ReqB: Default + Send + 'static,
+    M: EmptyBody<ReqB>,
+    ReqB: Send + 'static,
     ResB: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
     type RequestBody = ReqB;
@@ -201,7 +201,7 @@ where
     }
 
     fn repeated_body(&self) -> ReqB {
-        self.make_body.as_ref().map_or_else(ReqB::default, |make| make())
+        self.make_body.as_ref().map_or_else(|| self.empty_body.make(), |make| make())
     }
 
     fn detach(self) -> Result<Self, Self> {
@@ -209,6 +209,7 @@ where
     }
 
     fn background(&self) -> Option<Self> {
-        Some(Self { inner: self.inner.clone(), make_body: self.make_body.clone() })
+        let (inner, empty_body) = (self.inner.clone(), self.empty_body.clone());
+        Some(Self { inner, empty_body, make_body: self.make_body.clone() })
     }
 }

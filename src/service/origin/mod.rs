@@ -117,18 +117,17 @@ enum ConditionalOutcome<S: Storage, B> {
 
 /// Sends a request to the origin, and stores the response if it may be stored.
 ///
-/// `snapshot` says where it may be stored, and is taken when it is; `None` if the storage failed, so that it is not known
+/// `body` is the request's own, unless the cache sends the request. `snapshot` says where it may be stored, and is taken when it is; `None` if the storage failed, so that it is not known
 /// what is there.
 pub(super) async fn exchange<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
     fetcher: &mut F,
     request: &request::Parts,
-    body: F::RequestBody,
+    mut body: Option<F::RequestBody>,
     snapshot: Option<&mut Snapshot>,
     need: &Need,
     context: &mut FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
-    let mut body = Some(body);
     // The conditional requests are boxed, so that the future of a plain fetch has no room for them. Nor has it for their
     // outcome, which ends with this block.
     let reason = {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, header, request};
-use tower_service::Service;
 
 use super::exchange::run;
 use super::route::{Route, bypass};
@@ -87,28 +86,29 @@ impl Config {
 }
 
 /// Reads the content of a request, and answers the request.
-pub(crate) async fn run_with_content<S, T, B>(
+pub(crate) async fn run_with_content<S, T, M, B>(
     shared: Arc<Shared<S>>,
-    inner: T,
+    fetcher: ServiceFetcher<T, M, B>,
     mut parts: request::Parts,
     body: B,
-) -> Answered<ServiceFetcher<T, B>>
+) -> Answered<ServiceFetcher<T, M, B>>
 where
     S: Storage,
-    ServiceFetcher<T, B>: Fetcher<RequestBody = B>,
-    T: Service<Request<B>> + Clone + Send + 'static,
+    ServiceFetcher<T, M, B>: Fetcher<RequestBody = B>,
+    T: Send + 'static,
+    M: Send + 'static,
     B: Send + 'static,
 {
     let config = Arc::clone(&shared.config);
     let Some(replayer) = config.contents.replayer::<B>() else {
         let request = Request::from_parts(parts, body);
-        return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::NotReplayable).await;
+        return bypass(shared, fetcher, request, BypassReason::NotReplayable).await;
     };
     let content = match (replayer.read)(body, config.contents.max_len).await {
         ReadContent::Whole(content) => content,
         ReadContent::Partial(body) => {
             let request = Request::from_parts(parts, body);
-            return bypass(shared, ServiceFetcher::new(inner), request, BypassReason::ContentTooLong).await;
+            return bypass(shared, fetcher, request, BypassReason::ContentTooLong).await;
         }
     };
     config.take_content(&mut parts, &content);
@@ -116,5 +116,5 @@ where
     let body = make(ReplayedContent::whole(content.clone()));
     let again = Arc::new(move || make(ReplayedContent::whole(content.clone())));
     let ended_flights = shared.flights.ended_flights();
-    run(shared, ServiceFetcher::with_content(inner, again), parts, body, None, ended_flights).await
+    run(shared, fetcher.with_content(again), parts, body, None, ended_flights).await
 }

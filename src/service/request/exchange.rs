@@ -60,7 +60,8 @@ pub(super) struct Exchange<S: Storage, F: Fetcher> {
     /// Boxed, since it moves from the loop into the future of a leader and back.
     pub(super) state: Box<ExchangeState<S>>,
     fetcher: F,
-    body: F::RequestBody,
+    /// `None` once it has been sent.
+    body: Option<F::RequestBody>,
 }
 
 /// The part of an exchange that does not depend on its fetcher.
@@ -239,7 +240,7 @@ fn ask<S: Storage, F: Fetcher>(
         was_refused: false,
         has_met_stale: false,
     };
-    traced(span, Exchange { state: Box::new(state), fetcher, body }.run_loop())
+    traced(span, Exchange { state: Box::new(state), fetcher, body: Some(body) }.run_loop())
 }
 
 impl<S: Storage, F: Fetcher> Exchange<S, F> {
@@ -510,7 +511,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         context: &mut FetchContext<S>,
         ticket: Option<&Ticket<S>>,
     ) -> Result<FetchResult<S, F::Body>, F::Error> {
-        let (state, body) = (&mut *self.state, std::mem::take(&mut self.body));
+        let (state, body) = (&mut *self.state, self.body.take());
         let may_store = match state.need {
             // The storage failed, so that it is not known what a write would have to be compared with.
             Need::Fetch(MissReason::StorageFailed) => false,

@@ -127,7 +127,7 @@ async fn refresh<S: Storage, F: Fetcher>(
         return "needless"; // another request has replaced it since this one read it
     }
     let exchanging = async {
-        let (body, need) = (fetcher.repeated_body(), Need::Validate(key, record, ValidateReason::Stale));
+        let need = Need::Validate(key, record, ValidateReason::Stale);
         let flight = ticket.token();
         let mut context =
             FetchContext { is_led: true, strips_conditions: false, is_background: true, lease, flight };
@@ -135,7 +135,7 @@ async fn refresh<S: Storage, F: Fetcher>(
         let exchanging = async {
             let mut snapshot = snapshot;
             let snapshot = Some(&mut snapshot);
-            let result = exchange(shared, &mut fetcher, &parts, body, snapshot, &need, &mut context).await;
+            let result = exchange(shared, &mut fetcher, &parts, None, snapshot, &need, &mut context).await;
             publish(&mut ticket, result)
         };
         let response = traced(span, exchanging).await.ok()?;
