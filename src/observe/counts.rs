@@ -85,7 +85,7 @@ pub(super) const OUTCOMES: [(&str, &str); 35] = [
 ];
 
 /// The reasons why responses are not stored.
-pub(super) const UNSTORED_REASONS: [&str; 32] = [
+pub(super) const UNSTORED_REASONS: [&str; 33] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -97,6 +97,7 @@ pub(super) const UNSTORED_REASONS: [&str; 32] = [
     "status",
     "status-of-request",
     "must-understand",
+    "grpc-status",
     "partial-content",
     "no-freshness",
     "stale",

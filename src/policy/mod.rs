@@ -46,7 +46,8 @@ pub(crate) use self::options::Options;
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 pub(crate) use self::storing::{
-    HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_reading, storable, stored_headers,
+    HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_failed_call, is_reading, storable,
+    stored_headers,
 };
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,

@@ -31,6 +31,11 @@ pub enum NotStored {
     StatusOfRequest,
     /// The response says `must-understand`, and the cache does not know its status (RFC 9111 §5.2.2.3).
     StatusNotUnderstood,
+    /// The response is that of a failed gRPC call: its `grpc-status` is not 0.
+    ///
+    /// If it comes in the trailers only, the caller has got the head before, with another
+    /// [`Stored`](crate::Stored).
+    GrpcStatus,
     /// The response is partial (206).
     PartialContent,
     /// The response has no lifetime and no validator.
@@ -84,6 +89,7 @@ impl NotStored {
             Self::StatusNotCacheable => "status",
             Self::StatusOfRequest => "status-of-request",
             Self::StatusNotUnderstood => "must-understand",
+            Self::GrpcStatus => "grpc-status",
             Self::PartialContent => "partial-content",
             Self::NoFreshness => "no-freshness",
             Self::Stale => "stale",

@@ -28,6 +28,14 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
+/// Returns whether fields or trailers are those of a failed gRPC call.
+///
+/// gRPC answers with 200 in any case, and tells the result by `grpc-status`, which stands in the trailers or, if there is
+/// no content, among the fields (gRPC over HTTP/2, "Responses").
+pub(crate) fn is_failed_call(fields: &HeaderMap) -> bool {
+    fields.get_all("grpc-status").iter().any(|status| status != "0")
+}
+
 /// Returns whether a status is about one request, its client or its connection (RFC 9110 §15).
 ///
 /// Such a response depends on something that no cache key contains. Stored, it would hide the page from every other
@@ -101,6 +109,9 @@ pub(crate) fn storable(
             return Err(NotStored::StatusOfRequest);
         }
         _ => {}
+    }
+    if by_content && is_failed_call(response) {
+        return Err(NotStored::GrpcStatus);
     }
     if response.len() > MAX_FIELDS {
         return Err(NotStored::TooManyFields);

@@ -414,3 +414,45 @@ async fn persisted_queries_differ_by_hash() {
         assert_eq!(fixture.ask(send(Method::POST, JSON, content)).await.word(), expected);
     }
 }
+
+/// Returns how the cache answers the second of two equal calls, if the gRPC call ends in this way.
+async fn second_call(in_head: Option<&'static str>, in_trailers: Option<&'static str>) -> &'static str {
+    let inner = service_fn(move |_: Request<ReqBody>| async move {
+        let trailers = in_trailers.map(|status| {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", status.parse().unwrap());
+            Ok(Frame::trailers(trailers))
+        });
+        let frames = std::iter::once(Ok::<_, Infallible>(Frame::data(Bytes::from("message")))).chain(trailers);
+        let mut response = Response::builder().header("cache-control", "max-age=60");
+        if let Some(status) = in_head {
+            response = response.header("grpc-status", status);
+        }
+        Ok::<_, Infallible>(
+            response.body(StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>()))).unwrap(),
+        )
+    });
+    let builder = CacheLayer::builder(MemoryStorage::new()).methods([Method::POST]);
+    let service = builder.build().unwrap().layer(inner);
+    let mut word = "";
+    for _ in 0..2 {
+        let request = Request::post(URI).body(ReqBody::from("call")).unwrap();
+        word = Answer::read(service.clone().oneshot(request).await.unwrap()).await.word();
+    }
+    word
+}
+
+#[tokio::test]
+async fn failed_grpc_call_is_not_stored() {
+    for (in_head, in_trailers, word) in [
+        (None, Some("0"), "hit"),
+        (Some("0"), None, "hit"),
+        (None, None, "hit"), // not gRPC
+        (None, Some("5"), "miss"),
+        (Some("14"), None, "miss"),
+        (Some("0"), Some("13"), "miss"),
+        (None, Some("00"), "miss"),
+    ] {
+        assert_eq!(second_call(in_head, in_trailers).await, word, "{in_head:?} {in_trailers:?}");
+    }
+}

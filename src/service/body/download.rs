@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use super::frame_buffer::FrameBuffer;
 use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
+use crate::policy;
 use crate::service::records::{ChunkWrite, PlaceholderWrite, Records, WriteError, Writer};
 use crate::service::tasks::{Driven, after};
 use crate::service::telemetry;
@@ -597,7 +598,8 @@ impl<S: Storage> Recorder<S> {
 
     /// Stores the body, which has ended cleanly.
     ///
-    /// Returns `false` if it is not stored, because it does not have the announced length or is too short.
+    /// Returns `false` if it is not stored, because it does not have the announced length, is too short, or belongs to a failed
+    /// gRPC call.
     pub(crate) fn finish(&mut self, buffer: &FrameBuffer, trailers: Option<&HeaderMap>) -> bool {
         if self.expected.is_some_and(|expected| expected != buffer.end()) {
             self.give_up(|records| telemetry::unstored(&records.observer, "length"));
@@ -605,6 +607,10 @@ impl<S: Storage> Recorder<S> {
         }
         if self.writer.as_ref().is_some_and(|writer| buffer.end() < writer.records.config.min_body_bytes) {
             self.give_up(|records| telemetry::unstored(&records.observer, "too-small"));
+            return false;
+        }
+        if trailers.is_some_and(policy::is_failed_call) {
+            self.give_up(|records| telemetry::unstored(&records.observer, "grpc-status"));
             return false;
         }
         let Some(writer) = self.writer.take() else { return false };
