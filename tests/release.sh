@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks a release, in addition to tests/run.sh: the package, the docs as docs.rs builds them, the features in their
 # combinations, the oldest Rust and the oldest dependencies, licences and sources, and the changes of the API. It also
-# compares the cache with its model for a million seeds (tests/model), and runs the bench `peers` briefly.
+# compares the cache with its model for a million seeds (tests/model), runs the bench `peers` briefly, and runs the recipes for other crates.
 #
 # A maintainer runs it before a release, with everything committed. CI does not run it. It publishes nothing.
 #
@@ -89,11 +89,11 @@ package() {
   tar -xzf "$archive" -C "$scratch"
   root=$scratch/tower-response-cache-$version
 
-  # Everything in git except CI and the crate of the bench `peers`, so that the tests and pages that the docs name are
-  # there too.
-  git ls-files | grep -vE '^(\.ci|benches/peers)/' | sort >"$scratch/wanted"
+  # Everything in git except CI and the crates with dependencies of their own, so that the tests and pages that the docs
+  # name are there too.
+  git ls-files | grep -vE '^(\.ci|benches/peers|examples/recipes)/|^\.gitignore$' | sort >"$scratch/wanted"
   cargo package --list | grep -vxE '\.cargo_vcs_info\.json|Cargo\.toml\.orig' | sort >"$scratch/packaged"
-  diff "$scratch/wanted" "$scratch/packaged" || fail "the package (>) differs from the files in git without .ci and benches/peers (<)"
+  diff "$scratch/wanted" "$scratch/packaged" || fail "the package (>) differs from the files in git without .ci, benches/peers and examples/recipes (<)"
   for name in LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md Cargo.lock; do
     [ -s "$root/$name" ] || fail "the package has no $name"
   done
@@ -240,6 +240,14 @@ peers() {
   RUSTFLAGS="-D warnings" cargo clippy --quiet --locked --all-targets --manifest-path benches/peers/Cargo.toml
 }
 
+# --- recipes for other crates ----------------------------------------------------------------------------------------
+# tests/run.sh does not build them.
+recipes() {
+  cargo fmt --check --manifest-path examples/recipes/Cargo.toml
+  RUSTFLAGS="-D warnings" cargo clippy --quiet --locked --all-targets --manifest-path examples/recipes/Cargo.toml
+  cargo test --quiet --locked --manifest-path examples/recipes/Cargo.toml
+}
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 step "publishing, dry run" publish
 step "what is packaged" package
@@ -256,6 +264,7 @@ step "oldest dependencies" oldest_dependencies
 step "changes of the API" api
 step "types of other crates in the API" external_types
 step "the bench of peers, briefly" peers
+step "recipes for other crates" recipes
 step "the model, a million seeds" model
 
 # --- totals ----------------------------------------------------------------------------------------------------------
