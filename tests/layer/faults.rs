@@ -912,3 +912,38 @@ async fn close_does_not_wait_for_hung_storage() {
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     drop(storage);
 }
+
+/// A storage that reads at once, and whose writes need a task that is polled more than once.
+#[derive(Clone)]
+struct PolledWrites(MemoryStorage);
+
+impl Storage for PolledWrites {
+    forward!(0: read, write, delete, clear, keys, max_record_len);
+
+    fn read_now(&self, key: Key) -> Option<Result<Option<Record>>> {
+        self.0.read_now(key)
+    }
+
+    async fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> Result<bool> {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        self.0.write_if(key, seen, record).await
+    }
+}
+
+#[tokio::test]
+async fn misses_in_a_row_let_their_writes_go_on() {
+    let origin = Origin::new(|_| response(&[("cache-control", "max-age=60")], "body"));
+    let storage = PolledWrites(MemoryStorage::new());
+    // Neither the origin nor the storage's reads suspend this task, and the writes have no other thread.
+    let cache = Fixture::with(origin, storage.clone(), |builder| builder);
+    let mut stored = 0;
+    for number in 0..2000 {
+        let answer = cache.get(&format!("{A}/{number}")).await;
+        stored += usize::from(answer.status.stored() == Stored::Storing);
+    }
+    assert_eq!(stored, 2000, "responses were shed");
+    cache.layer.idle().await;
+    assert_eq!(storage.size().await.unwrap(), 2000);
+}

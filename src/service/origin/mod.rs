@@ -169,6 +169,10 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
         }
         false => response,
     };
+    let response = match response::waits_for_room(shared, snapshot.as_deref()) {
+        true => Box::pin(response::wait_for_room(shared, request, requested, response, context)).await,
+        false => response,
+    };
     let (snapshot, outcome) = (snapshot.map(Snapshot::take), Outcome::Miss(reason));
     Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, context))
 }

@@ -189,6 +189,39 @@ pub(super) async fn filter_and_join<S: Storage, B>(
     Response::from_parts(head, body)
 }
 
+/// Returns whether a response should wait until the storage has room for it.
+///
+/// A response that replaces a stored one is written in any case, see [`store_and_respond`].
+pub(super) fn waits_for_room<S: Storage>(shared: &Shared<S>, snapshot: Option<&Snapshot>) -> bool {
+    shared.records.storage.makes_wait() && snapshot.is_some_and(|snapshot| snapshot.usable.is_none())
+}
+
+/// Waits until the storage has room for a response, if it may be stored.
+///
+/// So a caller that fetches faster than the storage writes is slowed down for a short time, and its responses are stored. A
+/// response for which there is no room in time is marked in its extensions, unless it has followers, as in
+/// [`store_and_respond`].
+pub(super) async fn wait_for_room<S: Storage, B>(
+    shared: &Arc<Shared<S>>,
+    request: &request::Parts,
+    requested: Timestamp,
+    response: Response<B>,
+    context: &FetchContext<S>,
+) -> Response<B> {
+    // Taken apart, since a reference to a response with a body that is not `Sync` could not be held over the wait.
+    let (mut head, body) = response.into_parts();
+    let records = &shared.records;
+    if Unstorable::reason(&head.extensions).is_none()
+        && is_storable(shared, request, requested, &head)
+        && !records.storage.room().await
+        && !context.is_followed()
+    {
+        records.storage.count_shed();
+        head.extensions.insert(Unstorable(NotStored::StorageBusy));
+    }
+    Response::from_parts(head, body)
+}
+
 /// Joins the groups that a response names, and the tags that it is given.
 ///
 /// `before` are the groups of the stored response that it freshens, whose tags it keeps. A response that is not storable

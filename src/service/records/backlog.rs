@@ -11,12 +11,18 @@
 //!   other waits.
 //! - The limit is never below [`MIN_RECORDS`], so that a storage that recovers is noticed.
 //! - A permit is returned when its [`BacklogPermit`] is dropped, also when the write is cancelled.
+//! - A response waits for [`PATIENCE`] at most, and only while no more wait than the limit. Each permit that is returned lets
+//!   one of them go on.
 //!
 //! Only new responses and the chunks of bodies need a permit. Tombstones, placeholders and groups do not: they are small,
 //! and correctness depends on them. Nor do freshened responses, of which there is one for each 304.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::breaker::EVENT_INTERVAL;
 use crate::error::{Error, ErrorKind};
@@ -30,6 +36,12 @@ const MAX_RECORDS: u32 = 512;
 const MIN_RECORDS: u32 = 8;
 /// The maximum of all waiting records, in bytes, which bounds their memory. A single record may be longer if no other waits.
 const MAX_BYTES: u64 = 64 << 20;
+/// The longest time for which a response waits for room, before it is passed on without being stored.
+///
+/// It is back-pressure: a program that fetches faster than its storage writes is slowed down to that rate, and loses nothing.
+/// At the rates of the storages on one machine it is far longer than the wait of the last response, and it is short beside
+/// the time in which an origin answers under such a load.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// How many writes in time raise the limit by one. Slow growth keeps a storage at its limit from being overloaded again.
 const WRITES_PER_STEP: u32 = 16;
 
@@ -43,6 +55,10 @@ pub(crate) struct Backlog {
     bytes: AtomicU64,
     /// The limit, in units of one [`WRITES_PER_STEP`]th of a record.
     limit: AtomicU32,
+    /// The number of responses that wait for room.
+    waiting: AtomicU32,
+    /// Notified once for each permit that is returned while responses wait.
+    room: Notify,
     /// The number of responses that were not stored since the last event.
     shed: AtomicU64,
     /// The time of the last event. A std `Mutex`, held for a comparison, and only after a response was shed. It keeps two
@@ -60,13 +76,60 @@ impl Backlog {
     /// Returns an empty backlog with the maximum limit.
     pub(crate) fn new(clock: Clock) -> Self {
         let (count, bytes, shed, last_event) = Default::default();
-        Self { clock, count, bytes, limit: AtomicU32::new(MAX_RECORDS * WRITES_PER_STEP), shed, last_event }
+        let (limit, waiting) = (AtomicU32::new(MAX_RECORDS * WRITES_PER_STEP), AtomicU32::new(0));
+        Self { clock, count, bytes, limit, waiting, room: Notify::new(), shed, last_event }
+    }
+
+    /// Returns the limit, in records.
+    fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed) / WRITES_PER_STEP
     }
 
     /// Returns whether no permit is left.
     pub(crate) fn is_full(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed) / WRITES_PER_STEP
-            || self.bytes.load(Ordering::Relaxed) >= MAX_BYTES
+        self.count.load(Ordering::Relaxed) >= self.limit() || self.bytes.load(Ordering::Relaxed) >= MAX_BYTES
+    }
+
+    /// Returns whether a further response should wait for [room](Self::room).
+    ///
+    /// While the storage is late, none should: the wait would not help it.
+    pub(crate) fn makes_wait(&self) -> bool {
+        // Those that wait come first.
+        self.limit() >= MAX_RECORDS && (self.is_crowded() || self.waiting.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Returns whether many records wait.
+    ///
+    /// This is before no permit is left, since responses that are under way have not acquired theirs yet.
+    fn is_crowded(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= MAX_RECORDS - MAX_RECORDS / 4
+            || self.bytes.load(Ordering::Relaxed) >= MAX_BYTES - MAX_BYTES / 4
+    }
+
+    /// Waits until there is room for a further response, for [`PATIENCE`] at most.
+    ///
+    /// Returns whether there is. It does not wait if many wait already, so that the wait stays short and the memory bounded, nor
+    /// outside a runtime.
+    pub(crate) async fn room(&self) -> bool {
+        let waiting = Waiting::new(&self.waiting);
+        if waiting.before >= MAX_RECORDS || tokio::runtime::Handle::try_current().is_err() {
+            return !self.is_crowded();
+        }
+        // Between the two counts, as in the drop of a permit: either this sees the permit that is returned, or the permit sees
+        // that this waits.
+        fence(Ordering::SeqCst);
+        let until_room = async {
+            loop {
+                let mut returned = pin!(self.room.notified());
+                // Registered before the counts are read: a permit that is returned between the two would notify no task.
+                returned.as_mut().enable();
+                if !self.is_crowded() {
+                    return;
+                }
+                returned.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until_room).await.is_ok()
     }
 
     /// Acquires the permit for a record of a length.
@@ -81,7 +144,7 @@ impl Backlog {
         let all = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Made before the check: when it is dropped, it takes back what was counted.
         let permit = BacklogPermit { backlog: Arc::clone(self), bytes };
-        let is_over_limit = count >= self.limit.load(Ordering::Relaxed) / WRITES_PER_STEP;
+        let is_over_limit = count >= self.limit();
         if is_over_limit || (all > 0 && all.saturating_add(bytes) > MAX_BYTES) {
             drop(permit);
             return Err(Error::new(
@@ -141,6 +204,29 @@ impl Drop for BacklogPermit {
     fn drop(&mut self) {
         self.backlog.count.fetch_sub(1, Ordering::Relaxed);
         self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // see `Backlog::room`
+        if self.backlog.waiting.load(Ordering::Relaxed) > 0 {
+            self.backlog.room.notify_one();
+        }
+    }
+}
+
+/// Counts a response that waits for room, until it is dropped.
+struct Waiting<'a> {
+    count: &'a AtomicU32,
+    /// How many waited before it.
+    before: u32,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -179,5 +265,49 @@ mod tests {
         let mib = || backlog.acquire(1 << 20).ok();
         let waiting: Vec<_> = std::iter::from_fn(mib).collect();
         assert_eq!(waiting.len() as u64, MAX_BYTES >> 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn returned_permit_lets_a_waiting_response_go_on() {
+        let backlog = Arc::new(Backlog::new(Clock::system()));
+        let mut permits: Vec<_> =
+            (0..MAX_RECORDS - MAX_RECORDS / 4).filter_map(|_| backlog.acquire(1).ok()).collect();
+        assert!(backlog.makes_wait());
+        let began = tokio::time::Instant::now();
+        let waits = |backlog: &Arc<Backlog>| {
+            let backlog = Arc::clone(backlog);
+            tokio::spawn(async move { backlog.room().await })
+        };
+        let (first, second) = (waits(&backlog), waits(&backlog));
+        tokio::task::yield_now().await;
+        assert!(!first.is_finished() && !second.is_finished());
+        permits.pop();
+        assert!(first.await.expect("no panic"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The first has not acquired a permit yet, so that the second sees the same room when the next one is returned.
+        permits.pop();
+        assert!(second.await.expect("no panic"));
+        assert_eq!((began.elapsed(), backlog.waiting.load(Ordering::Relaxed)), (Duration::ZERO, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_for_room_is_short_and_bounded() {
+        let backlog = Arc::new(Backlog::new(Clock::system()));
+        let permits: Vec<_> = (0..MAX_RECORDS).filter_map(|_| backlog.acquire(1).ok()).collect();
+        let began = tokio::time::Instant::now();
+        let mut waiting: Vec<_> = (0..MAX_RECORDS).map(|_| Box::pin(backlog.room())).collect();
+        for room in &mut waiting {
+            assert!(futures_util::poll!(room.as_mut()).is_pending());
+        }
+        // One more does not wait.
+        assert!(!backlog.room().await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(futures_util::future::join_all(waiting).await.iter().all(|has_room| !has_room));
+        // As precise as the timer of tokio.
+        assert!((PATIENCE..PATIENCE + Duration::from_millis(2)).contains(&began.elapsed()));
+        // Nor does any while the storage is late.
+        backlog.write_late();
+        assert!(backlog.is_full() && !backlog.makes_wait());
+        drop(permits);
     }
 }

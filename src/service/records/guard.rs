@@ -180,6 +180,16 @@ impl<S: Storage> Guarded<S> {
         self.backlog.is_full()
     }
 
+    /// Returns whether a response should wait for [room](Self::room) before it is stored.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.backlog.makes_wait()
+    }
+
+    /// Waits for a short time until the backlog has room for a response, and returns whether it has.
+    pub(crate) async fn room(&self) -> bool {
+        self.backlog.room().await
+    }
+
     /// Acquires a permit of the backlog for a record of a response.
     ///
     /// # Errors
