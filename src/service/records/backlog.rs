@@ -11,7 +11,7 @@
 //!   other waits.
 //! - The limit is never below [`MIN_RECORDS`], so that a storage that recovers is noticed.
 //! - A permit is returned when its [`BacklogPermit`] is dropped, also when the write is cancelled.
-//! - A response waits for [`PATIENCE`] at most, and only while no more wait than the limit. Each permit that is returned lets
+//! - A response waits for [`PATIENCE`] at most, and at most [`MAX_WAITING`] of them wait. Each permit that is returned lets
 //!   one of them go on.
 //!
 //! Only new responses and the chunks of bodies need a permit. Tombstones, placeholders and groups do not: they are small,
@@ -36,6 +36,8 @@ const MAX_RECORDS: u32 = 512;
 const MIN_RECORDS: u32 = 8;
 /// The maximum of all waiting records, in bytes, which bounds their memory. A single record may be longer if no other waits.
 const MAX_BYTES: u64 = 64 << 20;
+/// How many responses may wait for room. A storage on the same machine has room for all of them within [`PATIENCE`].
+const MAX_WAITING: u32 = 1024;
 /// The longest time for which a response waits for room, before it is passed on without being stored.
 ///
 /// It is back-pressure: a program that fetches faster than its storage writes is slowed down to that rate, and loses nothing.
@@ -112,7 +114,7 @@ impl Backlog {
     /// outside a runtime.
     pub(crate) async fn room(&self) -> bool {
         let waiting = Waiting::new(&self.waiting);
-        if waiting.before >= MAX_RECORDS || tokio::runtime::Handle::try_current().is_err() {
+        if waiting.before >= MAX_WAITING || tokio::runtime::Handle::try_current().is_err() {
             return !self.is_crowded();
         }
         // Between the two counts, as in the drop of a permit: either this sees the permit that is returned, or the permit sees
@@ -295,7 +297,7 @@ mod tests {
         let backlog = Arc::new(Backlog::new(Clock::system()));
         let permits: Vec<_> = (0..MAX_RECORDS).filter_map(|_| backlog.acquire(1).ok()).collect();
         let began = tokio::time::Instant::now();
-        let mut waiting: Vec<_> = (0..MAX_RECORDS).map(|_| Box::pin(backlog.room())).collect();
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(backlog.room())).collect();
         for room in &mut waiting {
             assert!(futures_util::poll!(room.as_mut()).is_pending());
         }
