@@ -150,8 +150,7 @@ impl RedisStorageBuilder {
         let is_cluster = matches!(endpoint, Some(Endpoint::Cluster(..)));
         let master_epoch = Arc::new(AtomicU64::new(0));
         // A ready pool does not tell its server.
-        let tracking =
-            endpoint.as_ref().and_then(|endpoint| Tracking::new(endpoint, &naming, &master_epoch));
+        let tracking = endpoint.as_ref().and_then(|endpoint| Tracking::new(endpoint, &naming, &master_epoch));
         let wanted = self.settings.connections.unwrap_or(DEFAULT_CONNECTIONS);
         if wanted == 0 || wanted > MAX_CONNECTIONS {
             return Err(config("the number of connections must be from 1 to 64"));

@@ -69,12 +69,8 @@ struct Node {
 impl Cluster {
     pub(super) fn new(seeds: Arc<[ConnectionInfo]>, master_epoch: Arc<AtomicU64>) -> Self {
         let words = |len| (0..len).map(|_| AtomicU64::new(0)).collect();
-        let state = State {
-            nodes: Vec::new(),
-            numbers: HashMap::new(),
-            last_owners: vec![0; SLOTS],
-            connections: 0,
-        };
+        let state =
+            State { nodes: Vec::new(), numbers: HashMap::new(), last_owners: vec![0; SLOTS], connections: 0 };
         Self {
             seeds,
             slots: words(SLOTS),
@@ -131,7 +127,9 @@ impl Cluster {
     /// Takes what a node says. Returns `false` if the connection was replaced.
     fn accept(&self, tracking: &Arc<Tracking>, number: u16, connection: u64, view: View) -> bool {
         let mut state = self.lock();
-        let Some(node) = state.node(number).filter(|node| node.connection == connection) else { return false };
+        let Some(node) = state.node(number).filter(|node| node.connection == connection) else {
+            return false;
+        };
         if node.view.as_ref() == Some(&view) {
             return true;
         }
@@ -224,11 +222,12 @@ impl Cluster {
         let views = state.nodes.iter().flatten().filter_map(|node| node.view.as_ref());
         let owners = owners(views, &state.numbers);
         // A node whose view contributes to an owner agrees with it.
-        let agrees: Vec<bool> = std::iter::once(true)
-            .chain(state.nodes.iter().map(|node| {
-                node.as_ref().and_then(|node| node.view.as_ref()).is_some_and(|view| view.is_ok)
-            }))
-            .collect();
+        let agrees: Vec<bool> =
+            std::iter::once(true)
+                .chain(state.nodes.iter().map(|node| {
+                    node.as_ref().and_then(|node| node.view.as_ref()).is_some_and(|view| view.is_ok)
+                }))
+                .collect();
         let has_agreed = |last: u16| agrees.get(usize::from(last)).copied().unwrap_or(false);
         let mut is_replaced = false;
         for (owner, last) in owners.iter().zip(&mut state.last_owners) {
@@ -332,7 +331,8 @@ fn cluster(tracking: &Tracking) -> Option<&Cluster> {
 pub(super) async fn run(running: Running) {
     let mut pause = MIN_PAUSE;
     for turn in 0.. {
-        let Some(seed) = running.0.upgrade().as_deref().and_then(cluster).map(|cluster| cluster.seed(turn)) else {
+        let Some(seed) = running.0.upgrade().as_deref().and_then(cluster).map(|cluster| cluster.seed(turn))
+        else {
             return;
         };
         // While a node answers, it names the others.

@@ -220,8 +220,13 @@ mod tests {
 
     #[test]
     fn other_answers_are_refused() {
-        for nodes in ["", "x", "a b c", "a :1@2 master - 0 0 1 connected 3", "a :1@2 myself,master - 0 0 1 connected 16384"]
-        {
+        for nodes in [
+            "",
+            "x",
+            "a b c",
+            "a :1@2 master - 0 0 1 connected 3",
+            "a :1@2 myself,master - 0 0 1 connected 16384",
+        ] {
             assert_eq!(View::parse(INFO, nodes), None, "{nodes}");
         }
     }
@@ -272,7 +277,8 @@ mod tests {
         alone.is_ok = false;
         assert_eq!(owner(&[alone.clone()], 15), Owner::Unknown);
         assert_eq!(owner(&[alone, view("bb", &lines)], 15), Owner::Confirmed(2));
-        let without = View::parse("cluster_state:fail", "a :1@2 myself,master - 0 0 1 connected 3\n").unwrap();
+        let without =
+            View::parse("cluster_state:fail", "a :1@2 myself,master - 0 0 1 connected 3\n").unwrap();
         assert!(!without.is_ok);
     }
 
