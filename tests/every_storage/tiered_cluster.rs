@@ -194,7 +194,7 @@ fn is_master(redis: &Redis) -> bool {
 
 async fn promoted_replica_signals_changes() {
     let cluster = Cluster::start().unwrap();
-    let replica = cluster.add_replica(0);
+    let mut replica = cluster.add_replica(0);
     let (storage, other) =
         (tiered(&cluster, "max_lag=500ms").await, connect(&cluster.address("app")).await.unwrap());
     let key = key_of(&cluster, 0);
@@ -223,6 +223,10 @@ async fn promoted_replica_signals_changes() {
             pause().await;
         }
     }
+    // A replica would signal the changes as well, but the signal is that of the master.
+    replica.server.kill();
+    sees_changes(&storage, &other, key, "without a replica").await;
+    until_copied(&storage, key, "without a replica 4").await;
 }
 
 async fn killed_master_is_replaced() {
