@@ -6,8 +6,11 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use tower_response_cache::Timestamp;
-use tower_response_cache::storage::{BoxStorage, Key, Record, Storage, connect};
+use tower_response_cache::storage::redis::redis::cluster::ClusterClientBuilder;
+use tower_response_cache::storage::{
+    BoxStorage, Key, MemoryStorage, Record, RedisStorage, Storage, TieredStorage, connect,
+};
+use tower_response_cache::{ErrorKind, Timestamp};
 
 use crate::redis::one;
 use crate::servers::redis::{Cluster, Redis, until};
@@ -24,6 +27,7 @@ trials![
     change_on_any_node_is_seen_by_signal,
     client_without_addresses_leaves_max_lag,
     migrating_slot_is_compared,
+    unreadable_slot_leaves_others_usable,
     promoted_replica_signals_changes,
     killed_master_is_replaced,
     stopped_master_is_replaced,
@@ -126,14 +130,18 @@ async fn change_on_any_node_is_seen_by_signal() {
     }
 }
 
-async fn client_without_addresses_leaves_max_lag() {
-    use tower_response_cache::storage::redis::redis::cluster::ClusterClient;
-    use tower_response_cache::storage::{MemoryStorage, RedisStorage, TieredStorage};
-    let cluster = Cluster::start().unwrap();
-    let nodes: Vec<_> = cluster.0.iter().map(|node| format!("redis://127.0.0.1:{}", node.port)).collect();
-    let far = RedisStorage::builder(ClusterClient::new(nodes).unwrap()).cache_name("app").build().unwrap();
+/// Returns two levels over a cluster whose addresses the storage does not know.
+fn by_client(cluster: &Cluster) -> TieredStorage<MemoryStorage, RedisStorage> {
+    let nodes = cluster.0.iter().map(|node| format!("redis://127.0.0.1:{}", node.port));
+    let client = ClusterClientBuilder::new(nodes).retries(3).build().unwrap();
+    let far = RedisStorage::builder(client).cache_name("app").build().unwrap();
     let near = MemoryStorage::builder().max_bytes(1 << 20).build();
-    let storage = TieredStorage::builder(near, far).max_lag(Duration::from_millis(50)).build();
+    TieredStorage::builder(near, far).max_lag(Duration::from_millis(50)).build()
+}
+
+async fn client_without_addresses_leaves_max_lag() {
+    let cluster = Cluster::start().unwrap();
+    let storage = by_client(&cluster);
     let other = connect(&cluster.address("app")).await.unwrap();
     let key = key_of(&cluster, 0);
     for payload in ["one", "two"] {
@@ -186,6 +194,26 @@ async fn migrating_slot_is_compared() {
     }
     let elsewhere = key_of(&cluster, 1);
     sees_changes(&storage, &other, elsewhere, "of another slot").await;
+}
+
+async fn unreadable_slot_leaves_others_usable() {
+    let cluster = Cluster::start().unwrap();
+    // It tells no servers apart, so that a server that counts as down would be all of them.
+    let (storage, other) = (by_client(&cluster), connect(&cluster.address("app")).await.unwrap());
+    let mut keys = keys_of(&cluster, 0);
+    let unreadable = keys.next().unwrap();
+    let others: Vec<Key> = keys.take(20).chain(keys_of(&cluster, 1).take(20)).collect();
+    for key in &others {
+        other.write(*key, record("stored")).await.unwrap();
+    }
+    // Each of the two nodes says that the other one has the slot.
+    let (slot, id) = (slot(&cluster, unreadable).to_string(), cluster.0[1].ok(&["CLUSTER", "MYID"]));
+    cluster.0[0].ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+    for key in others {
+        let error = storage.read(unreadable).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert_eq!(storage.read(key).await.unwrap().unwrap().payload(), "stored");
+    }
 }
 
 fn is_master(redis: &Redis) -> bool {

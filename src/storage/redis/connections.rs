@@ -25,7 +25,7 @@ use deadpool_redis::redis::{
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use tokio::task::AbortHandle;
 
-use super::error::{is_broken, is_demoted, map_error, no_connection, no_runtime};
+use super::error::{is_broken, is_demoted, is_torn, map_error, no_connection, no_runtime};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a command must have waited for its drop to make the connection suspect. The cache's deadline of an operation is
@@ -263,10 +263,12 @@ impl Connections {
                 Err(error) => error,
             };
             let mut mapped = map_error(&error, kind.writes);
-            if mapped.kind() == ErrorKind::Config && connection.heals_itself() {
+            let is_moving = mapped.kind() == ErrorKind::Config || is_torn(&error);
+            if is_moving && connection.heals_itself() {
                 // The driver follows redirections of a cluster, up to a limit. An error here means that slots are moving, not
-                // that the address is wrong.
-                mapped = Error::new(ErrorKind::Unavailable, "slots of the redis cluster are moving");
+                // that the address is wrong. All other slots can be read. A write may have been done by an earlier attempt.
+                let kind = if kind.writes { ErrorKind::Unavailable } else { ErrorKind::Busy };
+                mapped = Error::new(kind, "slots of the redis cluster are moving");
             }
             let is_broken = is_broken(&error);
             if is_broken || (mapped.kind() == ErrorKind::Timeout && !connection.heals_itself()) {

@@ -54,6 +54,8 @@ pub(super) struct Tracking {
     is_running: AtomicBool,
 }
 
+/// There is one for each storage, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Source {
     Server(Server),
     Cluster(Cluster),

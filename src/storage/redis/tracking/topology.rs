@@ -260,7 +260,7 @@ mod tests {
         let from = view("aa", &["aa master 0-9 [5->-bb]", "bb master 10-19"]);
         let to = view("bb", &["aa master 0-9", "bb master 10-19 [5-<-aa]"]);
         let still = view("aa", &["aa master 0-9", "bb master 10-19"]);
-        assert_eq!(owner(&[from.clone()], 5), Owner::Unknown);
+        assert_eq!(owner(std::slice::from_ref(&from), 5), Owner::Unknown);
         assert_eq!(owner(&[still.clone(), to.clone()], 5), Owner::Unknown);
         assert_eq!(owner(&[from, to], 6), Owner::Confirmed(1));
         // The new owner knows that it has the slot, the old one not yet.
@@ -273,9 +273,9 @@ mod tests {
     #[test]
     fn node_without_the_majority_is_not_asked() {
         let (lines, mut alone) = (["aa master 0-9", "bb master 10-19"], view("aa", &["aa master 0-19"]));
-        assert_eq!(owner(&[alone.clone()], 15), Owner::Confirmed(1));
+        assert_eq!(owner(std::slice::from_ref(&alone), 15), Owner::Confirmed(1));
         alone.is_ok = false;
-        assert_eq!(owner(&[alone.clone()], 15), Owner::Unknown);
+        assert_eq!(owner(std::slice::from_ref(&alone), 15), Owner::Unknown);
         assert_eq!(owner(&[alone, view("bb", &lines)], 15), Owner::Confirmed(2));
         let without =
             View::parse("cluster_state:fail", "a :1@2 myself,master - 0 0 1 connected 3\n").unwrap();
