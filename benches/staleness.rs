@@ -112,6 +112,10 @@ fn disturb(cluster: &Cluster, replica: Option<&Redis>, mode: &str, ended: &Atomi
                 let is_master = replica.ok(&["ROLE"]).starts_with("master");
                 let (master, next) =
                     if is_master { (replica, &cluster.0[0]) } else { (&cluster.0[0], replica) };
+                // A replica that has not got the data yet would lose what was written.
+                while !next.ok(&["INFO", "replication"]).contains("master_link_status:up") {
+                    pause(50);
+                }
                 master.server.stop();
                 pause(5000);
                 done += usize::from(next.ok(&["ROLE"]).starts_with("master"));
@@ -204,6 +208,15 @@ async fn measure(mode: &str, seconds: u64) {
         }
     }
     let disturbed = tokio::task::spawn_blocking(move || disturbed.join().unwrap()).await.unwrap();
+    // What is stale now stays so. It is compared with what another connection reads.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (direct, mut differing) = (connect(&address).await.unwrap(), 0);
+    for number in 0..KEYS {
+        let [served, there] = [storage.read(key(number)).await, direct.read(key(number)).await];
+        let version =
+            |record: Result<Option<Record>, _>| record.ok().flatten().map(|record| version(&record));
+        differing += usize::from(version(served) != version(there));
+    }
     ages.sort_unstable();
     let millis = |part: f64| ages[((ages.len() - 1) as f64 * part) as usize] as f64 / 1000.0;
     let (reads, copies, errors) = (&counts.0, &counts.1, &counts.2);
@@ -211,7 +224,7 @@ async fn measure(mode: &str, seconds: u64) {
     println!(
         "{mode}, {seconds} s, {disturbed} disturbances: {} reads, {} from copies, {} failed, the longest {} ms; {} writes; \
          the last read of a replaced version began {:.2} ms (median), {:.2} ms (99 %), {:.1} ms (longest) after its \
-         replacement had returned",
+         replacement had returned; {differing} of {KEYS} records differ at the end",
         count(reads),
         count(copies),
         count(errors),

@@ -70,7 +70,7 @@ impl Redis {
 /// Three masters, without replicas unless a test adds one.
 pub struct Cluster(pub Vec<Redis>);
 
-const CLUSTER: [&str; 8] = [
+const CLUSTER: [&str; 10] = [
     "--cluster-enabled",
     "yes",
     "--cluster-node-timeout",
@@ -79,6 +79,8 @@ const CLUSTER: [&str; 8] = [
     "yes",
     "--cluster-require-full-coverage",
     "no",
+    "--repl-diskless-sync-delay",
+    "0",
 ];
 
 impl Cluster {
@@ -102,7 +104,7 @@ impl Cluster {
     /// Adds a replica of a master, and waits until it can replace it.
     pub fn add_replica(&self, master: usize) -> Redis {
         let master = &self.0[master];
-        let own = ["--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"];
+        let own = ["--cluster-replica-validity-factor", "0"];
         let replica = Redis::start(&[&CLUSTER[..], &own].concat()).unwrap();
         replica.ok(&["CLUSTER", "MEET", HOST, &master.port.to_string()]);
         let id = master.ok(&["CLUSTER", "MYID"]);
