@@ -51,7 +51,7 @@
 //!   SQLite (`cargo bench --features sqlite,redis --bench tiers`).
 //! - The counters take 512 KiB, and the mark 40 bytes, for which every record in memory has room. The signal of Redis takes
 //!   another 512 KiB, and a connection that gets a message for each key of this cache that any client changes. A cluster takes
-//!   132 KiB more, and one such connection for each master, over which the list of all nodes is sent five times per second: about
+//!   170 KiB more, and one such connection for each master, over which the list of all nodes is sent five times per second: about
 //!   130 bytes for each of them.
 //! - A write goes to the far storage first and takes as long as there. The copy is written afterwards.
 //! - SQLite's signal does not say what was changed. After any commit to the file, also one by this process, each copy is compared

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use deadpool_redis::redis::{Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, pipe};
 use tokio::task::AbortHandle;
@@ -36,8 +36,8 @@ pub(super) struct Cluster {
     /// The nodes that the address names.
     seeds: Arc<[ConnectionInfo]>,
     /// For each slot, the number of its owner, or zero, and how often an owner was found. One word, so that both are read
-    /// together.
-    slots: Box<[AtomicU64]>,
+    /// together. Made for the first call, as the counters.
+    slots: OnceLock<Box<[AtomicU64]>>,
     /// For each number of a node, when the last ping that was answered was sent. Zero: it has no signal.
     confirmed_at: Box<[AtomicU64]>,
     /// A std `Mutex`, since it is never held over an await.
@@ -68,13 +68,12 @@ struct Node {
 
 impl Cluster {
     pub(super) fn new(seeds: Arc<[ConnectionInfo]>, master_epoch: Arc<AtomicU64>) -> Self {
-        let words = |len| (0..len).map(|_| AtomicU64::new(0)).collect();
         let state =
-            State { nodes: Vec::new(), numbers: HashMap::new(), last_owners: vec![0; SLOTS], connections: 0 };
+            State { nodes: Vec::new(), numbers: HashMap::new(), last_owners: Vec::new(), connections: 0 };
         Self {
             seeds,
-            slots: words(SLOTS),
-            confirmed_at: words(MAX_NODES + 1),
+            slots: OnceLock::new(),
+            confirmed_at: zeros(MAX_NODES + 1),
             state: Mutex::new(state),
             has_warned: AtomicBool::new(false),
             master_epoch,
@@ -84,7 +83,7 @@ impl Cluster {
     /// Returns when the owner of a key was last confirmed, or zero, and how often an owner of its slot was found.
     pub(super) fn confirmed_at(&self, key: Key) -> (u64, u64) {
         // Acquire pairs with the release of `publish`: who sees the owner sees what was written before.
-        let word = self.slots[slot(key)].load(Ordering::Acquire);
+        let word = self.slots()[slot(key)].load(Ordering::Acquire);
         let owner = usize::from(word as u16);
         let confirmed_at = match owner {
             0 => 0,
@@ -95,7 +94,11 @@ impl Cluster {
 
     /// Returns the number of the owner of a key, or zero.
     pub(super) fn server_of(&self, key: Key) -> u16 {
-        self.slots[slot(key)].load(Ordering::Relaxed) as u16
+        self.slots.get().map_or(0, |slots| slots[slot(key)].load(Ordering::Relaxed) as u16)
+    }
+
+    fn slots(&self) -> &[AtomicU64] {
+        self.slots.get_or_init(|| zeros(SLOTS))
     }
 
     /// Ends the tasks of all nodes.
@@ -205,7 +208,7 @@ impl Cluster {
         }
         self.confirmed_at[number].store(0, Ordering::Release);
         // Another node may get the number.
-        for word in &self.slots {
+        for word in self.slots() {
             let old = word.load(Ordering::Relaxed);
             if usize::from(old as u16) == number {
                 word.store(old >> OWNER_BITS << OWNER_BITS, Ordering::Release);
@@ -219,6 +222,7 @@ impl Cluster {
 
     /// Finds the owner of each slot. What `renewed` owns counts as found again.
     fn publish(&self, state: &mut State, renewed: Option<u16>) {
+        state.last_owners.resize(SLOTS, 0);
         let views = state.nodes.iter().flatten().filter_map(|node| node.view.as_ref());
         let owners = owners(views, &state.numbers);
         // A node whose view contributes to an owner agrees with it.
@@ -245,7 +249,7 @@ impl Cluster {
             // Before the new owners: a reader that sees one of them also sees that its connections are old.
             self.master_epoch.fetch_add(1, Ordering::SeqCst);
         }
-        for ((owner, word), last) in owners.iter().zip(&self.slots).zip(&mut state.last_owners) {
+        for ((owner, word), last) in owners.iter().zip(self.slots()).zip(&mut state.last_owners) {
             // No other thread stores meanwhile, since the state is locked.
             let old = word.load(Ordering::Relaxed);
             let (found, old_owner) = (old >> OWNER_BITS, old as u16);
@@ -311,6 +315,10 @@ impl State {
         }
         u16::try_from(free + 1).ok()
     }
+}
+
+fn zeros(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// Returns the slot of a key. All names of an entry have its digits as hash tag.
