@@ -9,17 +9,23 @@ use std::fmt::{self, Write};
 
 /// Writes the digits of some bytes.
 pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> fmt::Result {
-    // A table is faster than `{:02x}`, and one text faster than single characters. The name of a key is written for every
-    // operation of a storage, and an id in it has 16 bytes.
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // One text is faster than single characters. The name of a key is written for every operation of a storage, and an id in
+    // it has 16 bytes.
     bytes.chunks(16).try_for_each(|bytes| {
         let mut text = [b'0'; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
+        fill(&mut text, bytes);
         to.write_str(str::from_utf8(&text[..2 * bytes.len()]).map_err(|_| fmt::Error)?)
     })
+}
+
+/// Writes the digits of some bytes to the beginning of a text, which has room for them.
+pub(crate) fn fill(text: &mut [u8], bytes: &[u8]) {
+    // A table is faster than `{:02x}`.
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
 
 /// Returns the digits of some bytes.

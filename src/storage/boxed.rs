@@ -59,6 +59,7 @@ trait DynStorage: Send + Sync {
     fn contains_all<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<bool>>;
     fn stamps<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Stamps>>;
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64>;
+    fn server_of(&self, key: Key) -> u16;
     fn size(&self) -> BoxFuture<'_, Result<u64>>;
     fn values(&self) -> BoxStream<'_, Result<(Key, Record)>>;
     fn write_if(&self, key: Key, seen: Option<Stamp>, record: Record) -> BoxFuture<'_, Result<bool>>;
@@ -108,6 +109,10 @@ impl<S: Storage> DynStorage for S {
     }
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
         Storage::change_count(self, key, max_silence)
+    }
+
+    fn server_of(&self, key: Key) -> u16 {
+        Storage::server_of(self, key)
     }
     fn size(&self) -> BoxFuture<'_, Result<u64>> {
         Storage::size(self).boxed()
@@ -189,6 +194,10 @@ impl Storage for BoxStorage {
     }
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
         self.0.change_count(key, max_silence)
+    }
+
+    fn server_of(&self, key: Key) -> u16 {
+        self.0.server_of(key)
     }
     fn size(&self) -> impl Future<Output = Result<u64>> + Send {
         self.0.size()

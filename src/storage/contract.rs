@@ -263,6 +263,18 @@ pub trait Storage: Clone + Send + Sync + 'static {
         None
     }
 
+    /// Returns the number of the server that has this key.
+    ///
+    /// Storages whose servers fail one by one tell them apart by any numbers, which may change. A
+    /// [`TieredStorage`](super::TieredStorage) then stops asking the server that does not answer, and goes on asking the others.
+    /// It calls this for each read, so it must not block.
+    ///
+    /// Default: zero, for a storage that works or fails as a whole.
+    fn server_of(&self, key: Key) -> u16 {
+        let _ = key;
+        0
+    }
+
     /// Returns the number of heads and variants.
     ///
     /// Chunks of bodies do not count.

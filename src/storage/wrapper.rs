@@ -189,6 +189,9 @@ macro_rules! impl_storage {
             fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
                 self.0.inner.change_count(key, max_silence)
             }
+            fn server_of(&self, key: Key) -> u16 {
+                self.0.inner.server_of(key)
+            }
             fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
                 self.0.values()
             }

@@ -26,6 +26,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tiered;
+mod tiered_cluster;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
     }
     trials.extend(redis::trials());
     trials.extend(tiered::trials());
+    trials.extend(tiered_cluster::trials());
     let well = libtest_mimic::run(&arguments, trials);
     drop(servers);
     // These run after the others have ended, because they measure how long a request waits.

@@ -142,6 +142,12 @@ impl Servers {
             let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
             (format!("redis+cluster://{}", hosts.join(",")), ports)
         });
+        server("tiered_redis_cluster", "TEST_TIERED_REDIS_CLUSTER_URL", &mut || {
+            let cluster = self.cluster.get_or_insert_with(|| Cluster::start().unwrap());
+            let hosts: Vec<String> =
+                cluster.0.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+            (format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0", hosts.join(",")), Vec::new())
+        });
         server("redis_under_sentinels", "TEST_REDIS_SENTINEL_URL", &mut || {
             let sentinels = self.sentinels.insert(Sentinels::start().unwrap());
             let address = sentinels.address("");

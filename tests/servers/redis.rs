@@ -67,15 +67,25 @@ impl Redis {
     }
 }
 
-/// Three masters without replicas.
+/// Three masters, without replicas unless a test adds one.
 pub struct Cluster(pub Vec<Redis>);
+
+const CLUSTER: [&str; 10] = [
+    "--cluster-enabled",
+    "yes",
+    "--cluster-node-timeout",
+    "1000",
+    "--appendonly",
+    "yes",
+    "--cluster-require-full-coverage",
+    "no",
+    "--repl-diskless-sync-delay",
+    "0",
+];
 
 impl Cluster {
     pub fn start() -> Result<Self, String> {
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes"];
-        let own = ["--cluster-require-full-coverage", "no"];
-        let nodes: Result<Vec<_>, _> =
-            (0..3).map(|_| Redis::start(&[&arguments[..], &own].concat())).collect();
+        let nodes: Result<Vec<_>, _> = (0..3).map(|_| Redis::start(&CLUSTER)).collect();
         let nodes = nodes?;
         for (node, slots) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
             node.ok(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]);
@@ -89,6 +99,25 @@ impl Cluster {
         let cluster = Self(nodes);
         cluster.wait();
         Ok(cluster)
+    }
+
+    /// Adds a replica of a master, and waits until it can replace it.
+    pub fn add_replica(&self, master: usize) -> Redis {
+        let master = &self.0[master];
+        let own = ["--cluster-replica-validity-factor", "0"];
+        let replica = Redis::start(&[&CLUSTER[..], &own].concat()).unwrap();
+        replica.ok(&["CLUSTER", "MEET", HOST, &master.port.to_string()]);
+        let id = master.ok(&["CLUSTER", "MYID"]);
+        until("the replica knows its master", || replica.command(&["CLUSTER", "REPLICATE", &id]) == "OK");
+        let of_replica = replica.ok(&["CLUSTER", "MYID"]);
+        until("every node knows the replica, which follows", || {
+            let is_slave = |nodes: String| {
+                nodes.lines().any(|line| line.starts_with(&of_replica) && line.contains("slave"))
+            };
+            self.0.iter().all(|node| is_slave(node.ok(&["CLUSTER", "NODES"])))
+                && replica.ok(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        replica
     }
 
     /// Waits until every node sees the whole cluster.
@@ -158,7 +187,7 @@ impl Sentinels {
     }
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");

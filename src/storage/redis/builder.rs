@@ -147,16 +147,16 @@ impl RedisStorageBuilder {
             }
         };
         let naming = Naming::new(self.settings.remote.cache_name())?;
-        let is_cluster = matches!(endpoint, Some(Endpoint::Cluster(_)));
+        let is_cluster = matches!(endpoint, Some(Endpoint::Cluster(..)));
+        let master_epoch = Arc::new(AtomicU64::new(0));
         // A ready pool does not tell its server.
-        let tracking = endpoint.as_ref().and_then(|endpoint| Tracking::new(endpoint, &naming));
+        let tracking = endpoint.as_ref().and_then(|endpoint| Tracking::new(endpoint, &naming, &master_epoch));
         let wanted = self.settings.connections.unwrap_or(DEFAULT_CONNECTIONS);
         if wanted == 0 || wanted > MAX_CONNECTIONS {
             return Err(config("the number of connections must be from 1 to 64"));
         }
         let connect_timeout = self.settings.remote.connect_timeout();
         let response_timeout = self.settings.remote.response_timeout();
-        let master_epoch = Arc::new(AtomicU64::new(0));
         let (pool, count, writes) = match (endpoint, ready_pool) {
             (Some(endpoint), _) => {
                 let connection_config = self.connection.unwrap_or_else(|| {

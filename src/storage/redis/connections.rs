@@ -20,11 +20,12 @@ use deadpool_redis::redis::cluster::{ClusterClient, ClusterConfig};
 use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::sentinel::SentinelClient;
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisResult, Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, Value, cmd,
 };
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
+use tokio::task::AbortHandle;
 
-use super::error::{is_broken, is_demoted, map_error, no_connection, no_runtime};
+use super::error::{is_broken, is_demoted, is_torn, map_error, no_connection, no_runtime};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a command must have waited for its drop to make the connection suspect. The cache's deadline of an operation is
@@ -83,7 +84,8 @@ pub(super) enum Request<'a> {
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Endpoint {
     Server(Client),
-    Cluster(ClusterClient),
+    /// With the nodes that the address names. A ready client does not tell them.
+    Cluster(ClusterClient, Arc<[ConnectionInfo]>),
     /// Locked while the master is looked up, since the client needs exclusive access. A tokio `Mutex`, as it is held over an
     /// await.
     Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
@@ -127,7 +129,7 @@ impl Connector {
                 let mut client = client.lock().await;
                 client.get_async_connection_with_config(&self.config).await.map(Connection::Server)
             }
-            Endpoint::Cluster(client) => {
+            Endpoint::Cluster(client, _) => {
                 let config = ClusterConfig::new()
                     .set_connection_timeout(self.connect_timeout)
                     .set_response_timeout(self.response_timeout);
@@ -193,9 +195,11 @@ pub(super) struct Connections {
     count: usize,
     connect_timeout: Duration,
     response_timeout: Duration,
-    /// Incremented when a master was demoted. All loads and increments are SeqCst: they are cheap beside a command, and no
+    /// Incremented when a master was demoted or replaced. All loads and increments are SeqCst: they are cheap beside a command, and no
     /// argument about weaker orderings is needed.
     master_epoch: Arc<AtomicU64>,
+    /// The epoch of the current connections, or of the last ones.
+    connected_epoch: AtomicU64,
     /// A std `Mutex`, since it is never held over an await.
     state: Mutex<State>,
     /// The connection whose turn is next.
@@ -209,6 +213,8 @@ struct State {
     current: Current,
     /// The epoch in which they were made.
     epoch: u64,
+    /// The task that makes new connections to a cluster while the old ones are used.
+    renewal: Option<AbortHandle>,
     /// When the master was last searched.
     rediscovered_at: Option<Instant>,
 }
@@ -232,8 +238,16 @@ impl Connections {
         response_timeout: Duration,
         master_epoch: Arc<AtomicU64>,
     ) -> Self {
-        let (state, next) = (Mutex::default(), AtomicUsize::new(0));
-        Self { pool, count, connect_timeout, response_timeout, master_epoch, state, next }
+        Self {
+            pool,
+            count,
+            connect_timeout,
+            response_timeout,
+            master_epoch,
+            connected_epoch: AtomicU64::new(0),
+            state: Mutex::default(),
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// Sends a request and returns its answer.
@@ -249,10 +263,12 @@ impl Connections {
                 Err(error) => error,
             };
             let mut mapped = map_error(&error, kind.writes);
-            if mapped.kind() == ErrorKind::Config && connection.heals_itself() {
+            let is_moving = mapped.kind() == ErrorKind::Config || is_torn(&error);
+            if is_moving && connection.heals_itself() {
                 // The driver follows redirections of a cluster, up to a limit. An error here means that slots are moving, not
-                // that the address is wrong.
-                mapped = Error::new(ErrorKind::Unavailable, "slots of the redis cluster are moving");
+                // that the address is wrong. All other slots can be read. A write may have been done by an earlier attempt.
+                let kind = if kind.writes { ErrorKind::Unavailable } else { ErrorKind::Busy };
+                mapped = Error::new(kind, "slots of the redis cluster are moving");
             }
             let is_broken = is_broken(&error);
             if is_broken || (mapped.kind() == ErrorKind::Timeout && !connection.heals_itself()) {
@@ -273,10 +289,14 @@ impl Connections {
         let (generation, connecting) = {
             let mut state = self.lock();
             // The other set of connections, for reads or for writes, may have met the demoted master.
-            if matches!(state.current, Current::Connected(_))
+            if let Current::Connected(connections) = &state.current
                 && state.epoch < self.master_epoch.load(Ordering::SeqCst)
             {
-                state.current = Current::None;
+                match connections.iter().any(Connection::heals_itself) {
+                    // The other nodes of a cluster are used meanwhile.
+                    true => self.renew(&mut state),
+                    false => state.current = Current::None,
+                }
             }
             match &state.current {
                 Current::Connected(connections) => return Ok((state.generation, self.pick(connections))),
@@ -292,6 +312,51 @@ impl Connections {
         // On an error, the next operation connects again. The task itself cannot do that if its runtime has ended.
         let connections = connecting.await.inspect_err(|_| self.discard(generation))?;
         Ok((generation, self.pick(&connections)))
+    }
+
+    /// Returns whether the next request uses connections of the current epoch. If not, they are made.
+    pub(super) fn are_renewed(self: &Arc<Self>) -> bool {
+        let epoch = self.master_epoch.load(Ordering::SeqCst);
+        if self.connected_epoch.load(Ordering::SeqCst) == epoch {
+            return true;
+        }
+        let mut state = self.lock();
+        match state.current {
+            Current::None => true,
+            Current::Connecting(_) => false,
+            Current::Connected(_) if state.epoch == epoch => true,
+            Current::Connected(_) => {
+                self.renew(&mut state);
+                false
+            }
+        }
+    }
+
+    /// Makes new connections, in a task of its own. The old ones are used until these are there.
+    fn renew(self: &Arc<Self>, state: &mut State) {
+        let is_renewing = state.renewal.as_ref().is_some_and(|task| !task.is_finished());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if is_renewing {
+            return;
+        }
+        let (this, generation) = (Arc::clone(self), state.generation);
+        let epoch = self.master_epoch.load(Ordering::SeqCst);
+        let task = runtime.spawn(async move {
+            // On an error, the next operation tries again.
+            let Ok(connections) = this.check_out_all().await else { return };
+            let mut state = this.lock();
+            if state.generation == generation && matches!(state.current, Current::Connected(_)) {
+                state.generation += 1;
+                this.install(&mut state, epoch, connections);
+            }
+        });
+        state.renewal = Some(task.abort_handle());
+    }
+
+    fn install(&self, state: &mut State, epoch: u64, connections: Arc<[Connection]>) {
+        state.epoch = epoch;
+        state.current = Current::Connected(connections);
+        self.connected_epoch.store(epoch, Ordering::SeqCst);
     }
 
     fn pick(&self, connections: &[Connection]) -> Connection {
@@ -315,11 +380,10 @@ impl Connections {
             let mut state = this.lock();
             // Unless it was discarded, and another attempt has begun.
             if state.generation == generation {
-                state.epoch = epoch;
-                state.current = match &connected {
-                    Ok(connections) => Current::Connected(Arc::clone(connections)),
-                    Err(_) => Current::None,
-                };
+                match &connected {
+                    Ok(connections) => this.install(&mut state, epoch, Arc::clone(connections)),
+                    Err(_) => state.current = Current::None,
+                }
             }
             connected
         });

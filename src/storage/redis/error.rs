@@ -88,6 +88,11 @@ pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_connection_dropped()
 }
 
+/// Returns whether the keys of a command are on two nodes, since their slot is moving.
+pub(super) fn is_torn(error: &RedisError) -> bool {
+    error.kind() == DriverKind::Server(ServerErrorKind::TryAgain)
+}
+
 /// Returns whether the server refuses writes because another server is the master now.
 pub(super) fn is_demoted(error: &RedisError) -> bool {
     // The code `ERR` is that of an error within a script.

@@ -19,8 +19,8 @@
 //!   that does not answer is tested before it is used again. Connecting continues even if the operation that needed it gives
 //!   up at its deadline. With sentinels, a master that was demoted is looked up anew.
 //! - **Changes.** A [`TieredStorage`](super::TieredStorage) sees what other clients change as soon as the server's message arrives
-//!   (`CLIENT TRACKING`, Redis 6 or later, not in a cluster). A further connection receives these messages. It is made when they
-//!   are needed first.
+//!   (`CLIENT TRACKING`, Redis 6 or later). A further connection receives these messages, in a cluster one from each master. They
+//!   are made when they are needed first. A ready pool or `ClusterClient` does not tell its servers, so it has no such signal.
 //! - **Secrecy.** Neither errors nor events contain addresses, names, credentials or the server's own texts.
 //!
 //! # What to know
@@ -76,12 +76,16 @@
 //! `redis://`, too.
 //!
 //! While a node is down, its entries are misses. After five failures in a row, all from that node, the cache does not use the
-//! storage at all for two seconds.
+//! storage at all for two seconds. Below a [`TieredStorage`](super::TieredStorage) it goes on reading from the other nodes.
+//!
+//! The connections for the [signal of changes](super::tiered#in-a-redis-cluster) go to the IP address that each node announces,
+//! or with TLS to its host name.
 //!
 //! ## Permissions
 //!
 //! A user (`ACL SETUSER`) needs `~<cache_name>:*` with `+get +set +unlink +exists +getrange +eval +scan +ping`, and for the
-//! scripts `+setrange +persist +pexpire`. Two levels also need `+client|tracking`. In a cluster it also needs `+cluster`, and with sentinels `+role`.
+//! scripts `+setrange +persist +pexpire`. Two levels also need `+client|tracking`.
+//! In a cluster it also needs `+cluster`, and with sentinels `+role`.
 //!
 //! # Settings
 //!

@@ -76,7 +76,7 @@ impl From<Client> for RedisServer {
 
 impl From<ClusterClient> for RedisServer {
     fn from(client: ClusterClient) -> Self {
-        Self(Source::Endpoint(Box::new(Ok(Endpoint::Cluster(client)))))
+        Self(Source::Endpoint(Box::new(Ok(Endpoint::Cluster(client, [].into())))))
     }
 }
 
@@ -183,6 +183,7 @@ fn server(base: &str, place: &str, options: &mut Options) -> Result<Endpoint> {
 
 fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) -> Result<Endpoint> {
     let servers = servers(base, place, 6379, options)?;
+    let seeds = servers.clone().into();
     ClusterClientBuilder::new(servers)
         .connection_timeout(settings.remote.connect_timeout())
         .response_timeout(settings.remote.response_timeout())
@@ -191,7 +192,7 @@ fn cluster(base: &str, place: &str, options: &mut Options, settings: &Settings) 
         .retries(3)
         .max_retry_wait(100)
         .build()
-        .map(Endpoint::Cluster)
+        .map(|client| Endpoint::Cluster(client, seeds))
         .map_err(|_| invalid_address())
 }
 

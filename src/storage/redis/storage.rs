@@ -324,7 +324,16 @@ impl Storage for RedisStorage {
     }
 
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
-        self.inner.tracking.as_ref()?.count(key, max_silence)
+        let Inner { tracking, reads, writes, is_cluster, .. } = &*self.inner;
+        let count = tracking.as_ref()?.count(key, max_silence)?;
+        // Read after the owner of the key's slot, which says whether the connections may lead to another node. Both of them,
+        // so that both are renewed.
+        let are_renewed = !is_cluster || (reads.are_renewed() & writes.are_renewed());
+        are_renewed.then_some(count)
+    }
+
+    fn server_of(&self, key: Key) -> u16 {
+        self.inner.tracking.as_ref().map_or(0, |tracking| tracking.server_of(key))
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {

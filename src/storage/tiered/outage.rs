@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - While it does not, one read per second asks it. All others fail at once.
+//! - If it [has several servers](crate::storage::Storage::server_of), this holds for each of them by itself.
 //! - Its errors are returned as [`Busy`](ErrorKind::Busy). After a few errors of another kind, the cache would stop using both
 //!   storages for a while, the near one too.
 
@@ -15,7 +16,27 @@ use crate::error::{Error, ErrorKind, Result};
 /// How often a far storage that is down is asked again, in milliseconds.
 const RETRY_INTERVAL: u64 = 1000;
 
-/// The state of the far storage.
+/// How many servers are told apart. Further ones share the state of others, so that they fail with these.
+const SERVERS: usize = 64;
+
+/// The states of the servers of the far storage.
+#[derive(Debug)]
+pub(super) struct Outages([Outage; SERVERS]);
+
+impl Default for Outages {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Outage::default()))
+    }
+}
+
+impl Outages {
+    /// Returns the state of the server with a number.
+    pub(super) fn of(&self, server: u16) -> &Outage {
+        &self.0[usize::from(server) % SERVERS]
+    }
+}
+
+/// The state of one server.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     /// Until when it is not asked. Zero while it answers. Relaxed, since it publishes no other memory.
@@ -27,7 +48,7 @@ impl Outage {
         now < self.down_until.load(Ordering::Relaxed)
     }
 
-    /// Runs a read of the far storage, unless that is down, and notes whether it answers within a time.
+    /// Runs a read of the server, unless that is down, and notes whether it answers within a time.
     pub(super) async fn ask<T>(
         &self,
         time: &Time,

@@ -11,7 +11,7 @@ use futures_core::Stream;
 
 use super::builder::{Settings, TieredStorageBuilder};
 use super::changes::Changes;
-use super::outage::{Outage, as_busy};
+use super::outage::{Outage, Outages, as_busy};
 use super::time::{Time, millis};
 use crate::error::Result;
 use crate::storage::record::CopyMark;
@@ -63,7 +63,7 @@ struct Shared {
     serve_while_far_is_down: Duration,
     far_timeout: Duration,
     time: Time,
-    outage: Outage,
+    outages: Outages,
 }
 
 /// The counts and the time before a record is read from the far storage, for which its copy is current.
@@ -117,7 +117,7 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
             serve_while_far_is_down,
             far_timeout,
             time: Time::new(clock),
-            outage: Outage::default(),
+            outages: Outages::default(),
         };
         Self { near, far, shared: Arc::new(shared) }
     }
@@ -139,7 +139,7 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     ///
     /// Each number of the mark says by itself that the copy was current at that count or time. So it does not matter that they
     /// are not read together: the latest comparison that any of them stems from is covered by the others.
-    fn judge(&self, copy: &Record, moment: Moment) -> Verdict {
+    fn judge(&self, key: Key, copy: &Record, moment: Moment) -> Verdict {
         let Some(mark) = self.mark_of(copy) else { return Verdict::Unknown };
         let Moment { own_changes, far_changes, now } = moment;
         if mark.own_changes.load(Ordering::Acquire) != own_changes || mark.expires_at <= now {
@@ -151,7 +151,7 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
         let is_same = mark.far_changes.load(Ordering::Acquire) == far_changes;
         if is_same && (far_changes != NO_SIGNAL || is_younger_than(self.shared.max_lag)) {
             Verdict::Current
-        } else if self.shared.outage.is_down(now) && is_younger_than(self.shared.serve_while_far_is_down) {
+        } else if is_younger_than(self.shared.serve_while_far_is_down) && self.outage(key).is_down(now) {
             Verdict::Unchecked
         } else {
             Verdict::Unknown
@@ -161,12 +161,12 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     /// Returns a copy that needs neither waiting nor the far storage.
     fn current_copy(&self, key: Key) -> Option<Record> {
         let copy = self.near.read_now(key)?.ok()??;
-        self.serve(copy, self.moment(key)).ok()
+        self.serve(key, copy, self.moment(key)).ok()
     }
 
     /// Returns the copy as it is served, or gives it back if it must be compared.
-    fn serve(&self, copy: Record, moment: Moment) -> std::result::Result<Record, Record> {
-        match self.judge(&copy, moment) {
+    fn serve(&self, key: Key, copy: Record, moment: Moment) -> std::result::Result<Record, Record> {
+        match self.judge(key, &copy, moment) {
             Verdict::Current => Ok(copy),
             Verdict::Unchecked => {
                 Ok(copy.with_mark(CopyMark { is_unchecked: true, ..self.new_mark(&copy, moment) }))
@@ -206,7 +206,7 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
     /// Returns for each key whether its copy is current, or else whether the far storage has another record.
     async fn compare(&self, copies: &[(Key, Record, Moment)]) -> Result<Vec<Comparison>> {
         let keys: Vec<Key> = copies.iter().map(|(key, ..)| *key).collect();
-        let stamps = self.ask_far(self.far.stamps(&keys)).await?;
+        let stamps = self.ask_far(&keys, self.far.stamps(&keys)).await?;
         let mut compared = Vec::with_capacity(copies.len());
         // A storage that returns fewer stamps than it was asked for knows nothing about the rest.
         let stamps = stamps.into_iter().map(Some).chain(std::iter::repeat(None));
@@ -234,9 +234,17 @@ impl<N: Storage, F: Storage> TieredStorage<N, F> {
         Ok(compared)
     }
 
+    /// Returns the state of the server of the far storage that has a key.
+    fn outage(&self, key: Key) -> &Outage {
+        self.shared.outages.of(self.far.server_of(key))
+    }
+
     /// Runs a read of the far storage as [`Outage::ask`] does.
-    async fn ask_far<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
-        let Shared { time, far_timeout, outage, .. } = &*self.shared;
+    ///
+    /// The keys are of one entry. If they are not, the server of the first one counts.
+    async fn ask_far<T>(&self, keys: &[Key], read: impl Future<Output = Result<T>>) -> Result<T> {
+        let Shared { time, far_timeout, outages, .. } = &*self.shared;
+        let outage = keys.first().map_or_else(|| outages.of(0), |key| self.outage(*key));
         outage.ask(time, *far_timeout, read).await
     }
 
@@ -274,13 +282,13 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
 
     async fn read(&self, key: Key) -> Result<Option<Record>> {
         if !is_copied(key) {
-            return self.ask_far(self.far.read(key)).await;
+            return self.ask_far(&[key], self.far.read(key)).await;
         }
         let copy = self.any_copy(key).await;
         // Before the far storage is read: a later change is not in the record, and is counted later.
         let moment = self.moment(key);
         if let Some(copy) = copy {
-            let copy = match self.serve(copy, moment) {
+            let copy = match self.serve(key, copy, moment) {
                 Ok(copy) => return Ok(Some(copy)),
                 Err(copy) => copy,
             };
@@ -292,13 +300,13 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
                 }
                 Ok(_) => {}
                 // The far storage is noted as down by now, so that the copy may be served by that setting.
-                Err(error) => return self.serve(copy, moment).map_or(Err(error), |copy| Ok(Some(copy))),
+                Err(error) => return self.serve(key, copy, moment).map_or(Err(error), |copy| Ok(Some(copy))),
             }
         }
         // A chunk of a body that has begun has no other way, and a deadline of its own.
         let record = match key.kind {
             Kind::Chunk => self.far.read(key).await.map_err(as_busy)?,
-            _ => self.ask_far(self.far.read(key)).await?,
+            _ => self.ask_far(&[key], self.far.read(key)).await?,
         };
         if let Some(record) = &record {
             self.keep(key, self.copy_of(record, moment)).await;
@@ -398,7 +406,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         if is_copied(key) && self.current_copy(key).is_some() {
             return Ok(true);
         }
-        self.ask_far(self.far.contains(key)).await
+        self.ask_far(&[key], self.far.contains(key)).await
     }
 
     async fn contains_all(&self, keys: &[Key]) -> Result<bool> {
@@ -406,7 +414,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         for &key in keys {
             let copy = self.any_copy(key).await.filter(|_| is_copied(key));
             let moment = self.moment(key);
-            match copy.map(|copy| self.serve(copy, moment)) {
+            match copy.map(|copy| self.serve(key, copy, moment)) {
                 Some(Ok(_)) => {}
                 Some(Err(copy)) => copies.push((key, copy, moment)),
                 None => missing.push(key),
@@ -422,7 +430,7 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
                 // As in `read`: the far storage is noted as down by now.
                 Err(error) => {
                     let mut copies = copies.into_iter();
-                    if !copies.all(|(_, copy, moment)| self.serve(copy, moment).is_ok()) {
+                    if !copies.all(|(key, copy, moment)| self.serve(key, copy, moment).is_ok()) {
                         return Err(error);
                     }
                 }
@@ -430,16 +438,20 @@ impl<N: Storage, F: Storage> Storage for TieredStorage<N, F> {
         }
         match missing.is_empty() {
             true => Ok(true),
-            false => self.ask_far(self.far.contains_all(&missing)).await,
+            false => self.ask_far(&missing, self.far.contains_all(&missing)).await,
         }
     }
 
     async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
-        self.ask_far(self.far.stamps(keys)).await
+        self.ask_far(keys, self.far.stamps(keys)).await
     }
 
     fn change_count(&self, key: Key, max_silence: Duration) -> Option<u64> {
         self.far.change_count(key, max_silence)
+    }
+
+    fn server_of(&self, key: Key) -> u16 {
+        self.far.server_of(key)
     }
 
     fn max_record_len(&self) -> usize {

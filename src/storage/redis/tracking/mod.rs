@@ -2,30 +2,39 @@
 //!
 //! A connection of its own asks for [tracking](https://redis.io/docs/latest/develop/reference/client-side-caching/) in the mode
 //! `BCAST` with the prefix of this cache. The server then sends the name of each key that any client changes, by RESP3. The
-//! names are counted by key. The other connections know nothing about it.
+//! names are counted by key. The other connections know nothing about it. A cluster has one such connection for each master.
+//!
+//! `server` and `cluster` are the tasks that keep these connections. `topology` says which node owns a slot, and does no I/O.
 //!
 //! # Invariants
 //!
 //! - A count is returned only if the server has answered a ping on that connection that was sent at most `max_silence` ago. All
 //!   changes before that ping are in the count, since the server's messages and answers arrive in order.
-//! - A connection that is lost, and one that begins, count as a change of every key.
-//! - The task ends with the last handle of the storage. If its runtime ends, the next call in another one begins a new task.
+//! - A connection that is lost, and one that begins, count as a change of every key whose changes it tells.
+//! - The tasks end with the last handle of the storage. If their runtime ends, the next call in another one begins new tasks.
+
+mod cluster;
+mod server;
+mod topology;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
-    ServerErrorKind, Value, cmd,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind,
+    RedisError, RedisResult, ServerErrorKind, Value, cmd,
 };
 
+use self::cluster::Cluster;
+use self::server::Server;
 use super::connections::Endpoint;
 use super::naming::Naming;
 use crate::storage::Key;
 use crate::storage::key_counters::KeyCounters;
 
-/// How often the connection is tested. Several times within a second, the usual `max_silence`.
+/// How often a connection is tested. Several times within a second, the usual `max_silence`.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long connecting, and the answer to a ping, may take. After it a link that has died silently is given up.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,28 +46,42 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Tracking {
-    endpoint: Endpoint,
+    source: Source,
     naming: Naming,
     /// Made for the first call, since they take memory that most storages do not need.
     counters: OnceLock<KeyCounters>,
     started: Instant,
-    /// When the last ping that was answered was sent, in milliseconds after `started` and from one. Zero: there is no signal.
-    confirmed_at: AtomicU64,
     is_running: AtomicBool,
 }
 
+/// There is one for each storage, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
+enum Source {
+    Server(Server),
+    Cluster(Cluster),
+}
+
 impl Tracking {
-    /// Returns the signal of a server, or `None` for a cluster, whose nodes would each need a connection.
-    pub(super) fn new(endpoint: &Endpoint, naming: &Naming) -> Option<Arc<Self>> {
-        if matches!(endpoint, Endpoint::Cluster(_)) {
-            return None;
-        }
+    /// Returns the signal of a server or a cluster, or `None` for a cluster whose addresses are not known.
+    ///
+    /// `master_epoch` is incremented when connections may lead to a node that has lost its slots and does not know it.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        naming: &Naming,
+        master_epoch: &Arc<AtomicU64>,
+    ) -> Option<Arc<Self>> {
+        let source = match endpoint {
+            Endpoint::Cluster(_, seeds) if seeds.is_empty() => return None,
+            Endpoint::Cluster(_, seeds) => {
+                Source::Cluster(Cluster::new(Arc::clone(seeds), Arc::clone(master_epoch)))
+            }
+            Endpoint::Server(_) | Endpoint::Sentinel(_) => Source::Server(Server::new(endpoint.clone())),
+        };
         Some(Arc::new(Self {
-            endpoint: endpoint.clone(),
+            source,
             naming: naming.clone(),
             counters: OnceLock::new(),
             started: Instant::now(),
-            confirmed_at: AtomicU64::new(0),
             is_running: AtomicBool::new(false),
         }))
     }
@@ -69,13 +92,24 @@ impl Tracking {
     pub(super) fn count(self: &Arc<Self>, key: Key, max_silence: Duration) -> Option<u64> {
         // Read before the clock and the count, so that the count is at least as new. Acquire pairs with the release of the task,
         // which counts the messages before.
-        let confirmed_at = self.confirmed_at.load(Ordering::Acquire);
+        let (confirmed_at, changes_of_owner) = match &self.source {
+            Source::Server(server) => (server.confirmed_at.load(Ordering::Acquire), 0),
+            Source::Cluster(cluster) => cluster.confirmed_at(key),
+        };
         if confirmed_at == 0 {
             self.start();
             return None;
         }
         let age = self.now().saturating_sub(confirmed_at);
-        (u128::from(age) < max_silence.as_millis()).then(|| self.counters().count(key))
+        (u128::from(age) < max_silence.as_millis()).then(|| self.counters().count(key) + changes_of_owner)
+    }
+
+    /// Returns the number of the server that has a key, or zero if that is not known.
+    pub(super) fn server_of(&self, key: Key) -> u16 {
+        match &self.source {
+            Source::Server(_) => 0,
+            Source::Cluster(cluster) => cluster.server_of(key),
+        }
     }
 
     fn start(self: &Arc<Self>) {
@@ -85,7 +119,10 @@ impl Tracking {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.is_running.swap(true, Ordering::AcqRel) {
             let running = Running(Arc::downgrade(self));
-            runtime.spawn(running.run());
+            match &self.source {
+                Source::Server(_) => drop(runtime.spawn(server::run(running))),
+                Source::Cluster(_) => drop(runtime.spawn(cluster::run(running))),
+            }
         }
     }
 
@@ -93,6 +130,7 @@ impl Tracking {
         self.counters.get_or_init(KeyCounters::new)
     }
 
+    /// Returns the time in milliseconds after the start and from one, so that zero stands for no time.
     fn now(&self) -> u64 {
         1 + self.started.elapsed().as_millis() as u64
     }
@@ -115,14 +153,8 @@ impl Tracking {
             }
             // Without names: the whole database was flushed.
             (PushKind::Invalidate, _) => self.counters().increment_all(),
-            (PushKind::Disconnection, _) => self.lose(),
             _ => {}
         }
-    }
-
-    fn lose(&self) {
-        self.confirmed_at.store(0, Ordering::Release);
-        self.counters().increment_all();
     }
 }
 
@@ -132,80 +164,54 @@ struct Running(Weak<Tracking>);
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(tracking) = self.0.upgrade() {
-            tracking.lose();
+            match &tracking.source {
+                Source::Server(server) => server.lose(&tracking),
+                Source::Cluster(cluster) => cluster.forget_nodes(),
+            }
             tracking.is_running.store(false, Ordering::Release);
         }
     }
 }
 
-impl Running {
-    async fn run(self) {
-        let mut pause = MIN_PAUSE;
-        while let Some(endpoint) = self.0.upgrade().map(|tracking| tracking.endpoint.clone()) {
-            let error = match tokio::time::timeout(TIMEOUT, client(&endpoint)).await {
-                Ok(Ok(client)) => self.track(client).await.err(),
-                Ok(Err(error)) => Some(error),
-                Err(_) => None,
-            };
-            if let Some(tracking) = self.0.upgrade() {
-                let was_confirmed = tracking.confirmed_at.load(Ordering::Relaxed) > 0;
-                pause = if was_confirmed { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
-                tracking.lose();
-            }
-            let refused = error.as_ref().is_some_and(is_refusal);
-            if refused {
-                // Its text may contain names.
-                tracing::warn!(
-                    "this redis does not permit CLIENT TRACKING, so that near copies are compared after their max_lag: \
-                     give the user +client, or use Redis 6 or later"
-                );
-            }
-            tokio::time::sleep(if refused { REFUSED_INTERVAL } else { pause }).await;
+/// Opens a connection on which the server tells of changes. `lost` is called when it ends.
+async fn open(
+    tracking: &Weak<Tracking>,
+    info: &ConnectionInfo,
+    lost: impl Fn(&Tracking) + Send + Sync + 'static,
+) -> RedisResult<Option<MultiplexedConnection>> {
+    let receiver = Weak::clone(tracking);
+    // Called within the driver's task, before any later answer of the server is returned.
+    let receive = move |message: PushInfo| -> Result<(), ()> {
+        let tracking = receiver.upgrade().ok_or(())?;
+        match message.kind {
+            PushKind::Disconnection => lost(&tracking),
+            _ => tracking.receive(&message),
         }
-    }
-
-    /// Tracks changes until the connection is lost. Returns `Ok` when the storage has ended.
-    async fn track(&self, client: Client) -> RedisResult<()> {
-        let Some(tracking) = self.0.upgrade() else { return Ok(()) };
-        let receiver = Weak::clone(&self.0);
-        // Called within the driver's task, before any later answer of the server is returned.
-        let receive = move |message: PushInfo| -> Result<(), ()> {
-            receiver.upgrade().map(|tracking| tracking.receive(&message)).ok_or(())
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT))
-            .set_push_sender(receive);
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut command = cmd("CLIENT");
-        command.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(tracking.naming.prefix());
-        command.exec_async(&mut connection).await?;
-        // The changes before this connection are not known.
-        tracking.counters().increment_all();
-        drop(tracking);
-        loop {
-            let Some(sent_at) = self.0.upgrade().map(|tracking| tracking.now()) else { return Ok(()) };
-            cmd("PING").exec_async(&mut connection).await?;
-            let Some(tracking) = self.0.upgrade() else { return Ok(()) };
-            tracking.confirmed_at.store(sent_at, Ordering::Release);
-            drop(tracking);
-            tokio::time::sleep(PING_INTERVAL).await;
-        }
-    }
+        Ok(())
+    };
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let client = Client::open(info.clone().set_redis_settings(settings))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT))
+        .set_push_sender(receive);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let Some(prefix) = tracking.upgrade().map(|tracking| tracking.naming.prefix().to_owned()) else {
+        return Ok(None);
+    };
+    let mut command = cmd("CLIENT");
+    command.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);
+    command.exec_async(&mut connection).await?;
+    Ok(Some(connection))
 }
 
-/// Returns the client of a server, or of the master that sentinels watch, which speaks RESP3.
-async fn client(endpoint: &Endpoint) -> RedisResult<Client> {
-    let client = match endpoint {
-        Endpoint::Server(client) => client.clone(),
-        Endpoint::Sentinel(client) => client.lock().await.async_get_client().await?,
-        Endpoint::Cluster(_) => {
-            return Err(RedisError::from((ServerErrorKind::ResponseError.into(), "no cluster")));
-        }
-    };
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings))
+/// Reports that a server does not permit what the signal needs.
+fn warn_of_refusal() {
+    // The error's text may contain names.
+    tracing::warn!(
+        "this redis does not permit CLIENT TRACKING, so that near copies are compared after their max_lag: \
+         give the user +client, and in a cluster +cluster, or use Redis 6 or later"
+    );
 }
 
 /// Returns whether the server does not know tracking or does not permit it, so that trying again soon is of no use.
