@@ -423,7 +423,8 @@ async fn second_call(in_head: Option<&'static str>, in_trailers: Option<&'static
             trailers.insert("grpc-status", status.parse().unwrap());
             Ok(Frame::trailers(trailers))
         });
-        let frames = std::iter::once(Ok::<_, Infallible>(Frame::data(Bytes::from("message")))).chain(trailers);
+        let frames =
+            std::iter::once(Ok::<_, Infallible>(Frame::data(Bytes::from("message")))).chain(trailers);
         let mut response = Response::builder().header("cache-control", "max-age=60");
         if let Some(status) = in_head {
             response = response.header("grpc-status", status);
