@@ -13,6 +13,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use http::{HeaderName, Response, header, request};
 
 use super::decision::{Decision, decide};
@@ -84,24 +85,31 @@ pub(crate) fn look_then_run<S: Storage, F: Fetcher>(
     ended_flights: u64,
 ) -> impl Future<Output = Answered<F>> + Send {
     async move {
-        let mut look = FirstLook::Unclear(None);
         let records = &shared.records;
         // Decided here and not by the caller, since this future may be polled for the first time much later. The chain is read
         // before the storage, as in every lookup.
-        if records.pending.is_empty() && records.in_flight.chain(head.key).is_none() {
+        let prior_read = if records.pending.is_empty() && records.in_flight.chain(head.key).is_none() {
             let (at, changes) = (shared.config.clock.now(), records.changes.mark());
             let result = records.storage.read(head.key).await;
-            look = look_at(&shared, &parts, interest, PriorRead { head, at, changes, result });
-        }
-        match look {
-            FirstLook::Answer(response) => Ok(response),
+            Some(PriorRead { head, at, changes, result })
+        } else {
+            None
+        };
+        let look = match prior_read {
+            Some(prior_read) => look_at(&shared, &parts, interest, prior_read),
+            None => FirstLook::Unclear(None),
+        };
+        // Awaited at one place, so that this future has no room for what was found.
+        let rest = match look {
+            FirstLook::Answer(response) => return Ok(response),
             FirstLook::Absent(absent) => {
-                Box::pin(run_absent(shared, fetcher, parts, body, absent, ended_flights)).await
+                Either::Left(Box::pin(run_absent(shared, fetcher, parts, body, absent, ended_flights)))
             }
             FirstLook::Unclear(prior_read) => {
-                Box::pin(run(shared, fetcher, parts, body, prior_read, ended_flights)).await
+                Either::Right(Box::pin(run(shared, fetcher, parts, body, prior_read, ended_flights)))
             }
-        }
+        };
+        rest.await
     }
 }
 
