@@ -72,8 +72,7 @@ pub(crate) fn look_now<S: Storage, B>(
 
 /// Waits for the head of a request, and answers the usual hit with it.
 ///
-/// Any other request goes on with [`run`], which is boxed, so that this future is small: for a hit, allocating the large one
-/// would cost as much as the rest of the service does.
+/// Any other request goes on with [`run`], which is boxed, so that this future is small: it is allocated for each hit.
 #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
 pub(crate) fn look_then_run<S: Storage, F: Fetcher>(
     shared: Arc<Shared<S>>,
