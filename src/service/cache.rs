@@ -18,7 +18,7 @@ use super::config::Config;
 use super::origin::{ServiceFetcher, forward_unsafe};
 #[cfg(feature = "content-keys")]
 use super::request::run_with_content;
-use super::request::{Content, Route, absent, answer_now, bypass, route, run, run_absent};
+use super::request::{Content, FirstLook, Route, bypass, look_now, look_then_run, route, run, run_absent};
 use super::respond::RequestView;
 use super::shared::Shared;
 use crate::adapt::{DefaultBody, EmptyBody};
@@ -125,17 +125,14 @@ where
         };
         // Read before the lookup: if a flight ends after this, the request looks for its response again.
         let ended_flights = shared.flights.ended_flights();
-        let prior_read = match route {
-            Route::Lookup => match answer_now(shared, &parts, view, uri.as_ref()) {
-                Ok(response) => return CacheFuture::ready(response),
-                Err(prior_read) => prior_read,
+        let look = match route {
+            Route::Lookup => match look_now(shared, view, uri.as_ref()) {
+                Ok(FirstLook::Answer(response)) => return CacheFuture::ready(response),
+                look => look,
             },
-            _ => None,
+            _ => Ok(FirstLook::Unclear(None)),
         };
-        let absent = match (&prior_read, &uri) {
-            (Some(prior_read), Some(uri)) => absent(shared, &parts, uri, prior_read),
-            _ => None,
-        };
+        let interest = view.interest;
         // It borrows the request, which is moved below.
         drop(uri);
         let shared = Arc::clone(shared);
@@ -148,11 +145,23 @@ where
             Route::Unsafe => CacheFuture::boxed(forward_unsafe(shared, fetcher, parts, body, bypasses)),
             #[cfg(feature = "content-keys")]
             Route::Content => CacheFuture::boxed(run_with_content(shared, fetcher, parts, body)),
-            Route::Lookup => match absent {
-                Some(absent) => {
+            Route::Lookup => match look {
+                Ok(FirstLook::Answer(response)) => CacheFuture::ready(response),
+                Ok(FirstLook::Absent(absent)) => {
                     CacheFuture::boxed(run_absent(shared, fetcher, parts, body, absent, ended_flights))
                 }
-                None => CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights)),
+                Ok(FirstLook::Unclear(prior_read)) => {
+                    CacheFuture::boxed(run(shared, fetcher, parts, body, prior_read, ended_flights))
+                }
+                Err(head) => CacheFuture::boxed(look_then_run(
+                    shared,
+                    fetcher,
+                    parts,
+                    interest,
+                    body,
+                    head,
+                    ended_flights,
+                )),
             },
         }
     }

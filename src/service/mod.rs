@@ -25,7 +25,7 @@
 //! ```text
 //! Request ── route ──┬─ bypass ───────▶ origin
 //!                    ├─ unsafe ───────▶ origin, then invalidate
-//!                    └─ cacheable ─┬─ answer_now: a fresh small hit, without waiting
+//!                    └─ cacheable ─┬─ plain hit: fresh, small, after at most one read
 //!                                  ▼
 //!          ┌──────────────▶ lookup ─▶ decide ─┬─ serve (fresh, or stale with a refresh in the background)
 //!          │                                  ├─ refuse (504: only-if-cached)

@@ -32,14 +32,19 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// A request, and which kinds of header fields it has.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestView<'a> {
-    parts: &'a request::Parts,
+    pub(crate) parts: &'a request::Parts,
     pub(crate) interest: HeaderHints,
 }
 
 impl<'a> RequestView<'a> {
     /// Reads the names of a request's header fields, once for all later uses.
     pub(crate) fn of(parts: &'a request::Parts) -> Self {
-        Self { parts, interest: HeaderHints::of(&parts.headers) }
+        Self::with_hints(parts, HeaderHints::of(&parts.headers))
+    }
+
+    /// Returns the view of a request whose names were read already.
+    pub(crate) fn with_hints(parts: &'a request::Parts, interest: HeaderHints) -> Self {
+        Self { parts, interest }
     }
 }
 

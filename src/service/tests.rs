@@ -9,12 +9,14 @@ use tower_service::Service;
 
 use super::config::Config;
 use super::origin::ServiceFetcher;
-use super::request::run;
+use super::records::HeadKey;
+use super::request::{look_then_run, run};
 use super::shared::Shared;
 use crate::CacheLayer;
 use crate::adapt::DefaultBody;
 use crate::control::Outcome;
-use crate::storage::MemoryStorage;
+use crate::policy::HeaderHints;
+use crate::storage::{Key, MemoryStorage};
 
 #[derive(Clone)]
 struct Origin;
@@ -42,6 +44,19 @@ fn lookup_future_is_small() {
     let future = run(shared, fetcher, parts, Empty::new(), None, 0);
     let size = size_of_val(&future);
     assert!(size <= 3072, "{size} bytes");
+}
+
+#[test]
+fn future_of_an_awaited_hit_is_small() {
+    let shared = Shared::new(MemoryStorage::new(), Config::default());
+    let parts = Request::get("http://example.com/").body(()).unwrap().into_parts().0;
+    let fetcher = ServiceFetcher::<_, _, Empty<Bytes>>::new(Origin, DefaultBody);
+    let head = HeadKey { key: Key::head([0; 16]), is_certain: false };
+    let hints = HeaderHints::default();
+    let future = look_then_run(shared, fetcher, parts, hints, Empty::new(), head, 0);
+    let size = size_of_val(&future);
+    // It was 1088 while it had room for what was found.
+    assert!(size <= 1032, "{size} bytes");
 }
 
 /// The largest allocations of a miss are the futures of the request, of its fetch and of the write.

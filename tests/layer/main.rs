@@ -7,6 +7,7 @@
 mod support;
 
 mod adapt;
+mod awaited;
 mod faults;
 mod flow;
 mod retention;

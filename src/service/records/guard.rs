@@ -19,6 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, stream};
+use tokio::runtime::Handle;
+use tokio::task::unconstrained;
+use tokio::time::sleep;
 
 use super::backlog::{Backlog, BacklogPermit};
 use super::breaker::{Breaker, PAUSE};
@@ -334,17 +337,21 @@ pub(crate) async fn within<T>(deadline: Duration, operation: impl Future<Output 
     let operation = operation
         .map(|result| result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "the storage panicked"))));
     let mut operation = pin!(operation);
-    // Polled once before a timer is made: a storage in memory completes at once, and a timer costs more than its answer.
-    let first = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await;
-    if let Poll::Ready(result) = first {
-        return result;
-    }
-    // Outside a runtime, creating a timer would panic.
-    if tokio::runtime::Handle::try_current().is_err() {
-        return operation.await;
-    }
-    match tokio::time::timeout(deadline, operation).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(ErrorKind::Timeout, "the storage did not answer within the deadline")),
-    }
+    // Made once the operation has to wait: a storage in memory completes at once, and a timer costs more than its answer.
+    let mut timer = pin!(None);
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = operation.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        // Outside a runtime, creating a timer would panic.
+        if timer.is_none() && Handle::try_current().is_ok() {
+            // Unconstrained: an operation that uses up the task's budget each time must not outlive its deadline.
+            timer.set(Some(unconstrained(sleep(deadline))));
+        }
+        let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+        timer
+            .poll(cx)
+            .map(|()| Err(Error::new(ErrorKind::Timeout, "the storage did not answer within the deadline")))
+    })
+    .await
 }

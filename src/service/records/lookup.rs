@@ -25,13 +25,24 @@ use crate::time::Timestamp;
 /// before, so that a second read is rare. The bound is for a key that is written all the time.
 const MAX_READS: usize = 4;
 
-/// The key of an entry's head and the record there, which were found before the lookup.
-pub(crate) struct PriorRead {
+/// The key of an entry's head, before the head is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadKey {
     pub(crate) key: Key,
     /// The key was computed from the URI, and is no guess.
-    pub(crate) is_key_certain: bool,
-    /// The result of a read that was made while nothing was in flight. `None` if the storage does not answer at once.
-    pub(crate) result: Option<Result<Option<Record>>>,
+    pub(crate) is_certain: bool,
+}
+
+/// A read of an entry's head before the lookup.
+///
+/// No write to the key was in flight when it began.
+pub(crate) struct PriorRead {
+    pub(crate) head: HeadKey,
+    /// When the read began.
+    pub(crate) at: Timestamp,
+    /// The number of group invalidations and deletions before the read.
+    pub(crate) changes: Mark,
+    pub(crate) result: Result<Option<Record>>,
 }
 
 /// The stamps that a lookup saw at the keys where the response would be stored.
@@ -139,7 +150,7 @@ pub(crate) fn usable_head<'a>(
 impl<S: Storage> Records<S> {
     /// Reads a head or variant, and takes the in-flight writes of this process into account.
     ///
-    /// `prior_read` is the result of a read that was made while nothing was in flight.
+    /// `prior_read` is the result of a read that began while no write to the key was in flight.
     pub(crate) async fn read_slot(
         &self,
         key: Key,
@@ -149,10 +160,10 @@ impl<S: Storage> Records<S> {
         let mut existing = None;
         for _ in 0..MAX_READS {
             // The chain is read before the storage, so that a write that ends between the two is found in the storage.
-            let before = self.in_flight.chain(key);
-            existing = match prior_read.take() {
-                Some(prior_read) => prior_read?,
-                None => self.storage.read(key).await?,
+            let before;
+            (before, existing) = match prior_read.take() {
+                Some(prior_read) => (None, prior_read?),
+                None => (self.in_flight.chain(key), self.storage.read(key).await?),
             };
             let chain = match before {
                 Some(chain) => chain,
@@ -175,19 +186,21 @@ impl<S: Storage> Records<S> {
     }
 
     /// Returns the snapshot of a lookup that finds nothing at the head's key.
+    ///
+    /// The lookup began at the time, and after the changes.
     fn empty_snapshot(
         &self,
         head: Key,
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
-        now: Timestamp,
+        (at, changes): (Timestamp, Mark),
     ) -> Snapshot {
         Snapshot {
             head,
             key_text: uri.to_text().into(),
             uri: self.config.plain_text(uri, request),
-            at: now,
-            changes: self.changes.mark(),
+            at,
+            changes,
             seen: None,
             fence: Timestamp::EPOCH,
             usable: None,
@@ -202,33 +215,41 @@ impl<S: Storage> Records<S> {
         request: &request::Parts,
         prior_read: &PriorRead,
     ) -> Option<Snapshot> {
-        let PriorRead { key, is_key_certain, result: Some(Ok(None)) } = prior_read else { return None };
-        if !self.pending.is_empty() || (!is_key_certain && self.keyer.head(uri) != *key) {
+        let PriorRead { head: HeadKey { key, is_certain }, at, changes, result: Ok(None) } = *prior_read
+        else {
+            return None;
+        };
+        if !self.pending.is_empty() || (!is_certain && self.keyer.head(uri) != key) {
             return None;
         }
-        let snapshot = self.empty_snapshot(*key, uri, request, self.config.clock.now());
+        let snapshot = self.empty_snapshot(key, uri, request, (at, changes));
         // As in `read_slot`: a chain that began since the read says that the storage may have changed.
-        self.in_flight.chain(*key).is_none().then_some(snapshot)
+        self.in_flight.chain(key).is_none().then_some(snapshot)
     }
 
     /// Finds the stored response for a request.
     ///
-    /// `prior_read` is the read of the head, if it was made already while nothing was in flight.
+    /// `prior_read` is the read of the head, if it was made already.
     pub(crate) async fn lookup(
         &self,
         head: Key,
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
-        prior_read: Option<Result<Option<Record>>>,
+        prior_read: Option<PriorRead>,
     ) -> (Snapshot, Found) {
-        let now = self.config.clock.now();
-        let mut snapshot = self.empty_snapshot(head, uri, request, now);
-        // A pending invalidation is tried first, since the lookup may only return what is stored after it. Boxed, since this
-        // rare branch would enlarge the future of every lookup.
-        if self.pending.get(head).is_some()
-            && Box::pin(self.settle(head)).await == InvalidationOutcome::Pending
-        {
-            return (snapshot, Found::Failed);
+        let (began, mut prior_read) = match prior_read {
+            Some(PriorRead { at, changes, result, .. }) => ((at, changes), Some(result)),
+            None => ((self.config.clock.now(), self.changes.mark()), None),
+        };
+        let now = began.0;
+        let mut snapshot = self.empty_snapshot(head, uri, request, began);
+        // A pending invalidation is tried first, since the lookup may only return what is stored after it.
+        if self.pending.get(head).is_some() {
+            prior_read = None;
+            // Boxed, since this rare branch would enlarge the future of every lookup.
+            if Box::pin(self.settle(head)).await == InvalidationOutcome::Pending {
+                return (snapshot, Found::Failed);
+            }
         }
         let Ok(existing) = self.read_slot(head, prior_read).await else { return (snapshot, Found::Failed) };
         let Some(record) = existing else { return (snapshot, Found::Nothing(MissReason::Absent)) };

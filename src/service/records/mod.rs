@@ -60,7 +60,7 @@ pub(crate) use self::groups::{CLOCK_SKEW, GroupName, origin, report_ignored_grou
 pub(crate) use self::guard::within;
 pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};
-pub(crate) use self::lookup::{Found, PriorRead, Snapshot, usable_head, variant_in};
+pub(crate) use self::lookup::{Found, HeadKey, PriorRead, Snapshot, usable_head, variant_in};
 pub(crate) use self::recent_keys::RecentKeys;
 #[cfg(feature = "content-keys")]
 pub(crate) use self::selectors::ContentKey;

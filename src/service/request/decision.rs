@@ -1,20 +1,12 @@
 //! Decides how a stored response may be used for a request.
 //!
-//! [`answer_now`] and the loop share this decision.
+//! [`plain_hit`](super::plain_hit) and the loop share this decision.
 
 use std::time::Duration;
 
-use http::{HeaderName, Response, header, request};
-
-use crate::body::CacheBody;
-use crate::control::{Outcome, Stored};
-use crate::key::{self, EffectiveUri};
 use crate::policy::{self, Freshness, RequestDirectives, StaleReason, ValidateReason, Verdict};
 use crate::service::config::Config;
-use crate::service::records::{PriorRead, usable_head};
-use crate::service::respond::{self, RequestView, stored_status};
-use crate::service::shared::Shared;
-use crate::storage::{Storage, random_id};
+use crate::storage::random_id;
 use crate::time::Timestamp;
 
 /// Tells how a stored response may be used for the request that selected it.
@@ -50,64 +42,6 @@ pub(super) fn decide(
         Verdict::Validate(reason) => Decision::Validate(reason),
         Verdict::Refuse => Decision::Refuse,
     }
-}
-
-/// Answers the usual hit without waiting and without boxing a future.
-///
-/// It does so if the storage returns the head at once, the head's inline variant is the one that the request selects and is
-/// fresh, and the storage returns its body at once as well.
-///
-/// # Errors
-///
-/// Returns what was read if the request needs the loop, so that it is not read again.
-pub(crate) fn answer_now<S: Storage, B>(
-    shared: &Shared<S>,
-    parts: &request::Parts,
-    view: RequestView<'_>,
-    uri: Option<&EffectiveUri<'_>>,
-) -> Result<Response<CacheBody<B>>, Option<PriorRead>> {
-    let (config, records) = (&shared.config, &shared.records);
-    // With a write in flight, what the storage returns may be older than what this process has answered with already.
-    if !records.in_flight.is_empty() || !records.pending.is_empty() || !config.async_filters.is_empty() {
-        return Err(None);
-    }
-    let Some(uri) = uri else { return Err(None) };
-    let (at, is_key_certain) = records.keyer.guess(uri);
-    let result = records.storage.read_now(at);
-    let Some(Ok(Some(record))) = &result else {
-        return Err(Some(PriorRead { key: at, is_key_certain, result }));
-    };
-    let now = config.clock.now();
-    let response = (|| {
-        let head = usable_head(record, uri, now).filter(|head| config.covers_key_fields(head))?;
-        let (variant, stored) = (&head.inline, &head.inline.response);
-        if variant.until <= now || !records.is_not_invalidated(at, &head.key_text, variant) {
-            return None;
-        }
-        // The selection of a request that has none of the selecting fields is zero, and no field needs to be looked up.
-        let by_credentials = |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE;
-        let has_no_selectors = !view.interest.credentials
-            && head.names.iter().all(by_credentials)
-            && !(view.interest.host && uri.host_selects(parts))
-            && key::rewritten(parts).is_none();
-        let selection = if has_no_selectors { [0; 16] } else { records.selection(&head.names, parts) };
-        if selection != variant.selection {
-            return None;
-        }
-        if !stored.groups.is_empty() && records.belongs_now(&stored.groups, now) != Some(true) {
-            return None;
-        }
-        let freshness = stored.freshness(records.number, &config.policy);
-        let directives = config.directives_of(parts, view.interest);
-        // A refresh needs a fetcher, which only the loop has.
-        let Decision::Serve { may_refresh: false } = decide(config, &directives, &freshness, now) else {
-            return None;
-        };
-        let mut status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
-        status.level = record.level();
-        respond::from_record_now(shared, view, at, record, stored, status)
-    })();
-    response.ok_or_else(|| Some(PriorRead { key: at, is_key_certain, result }))
 }
 
 /// Returns whether a hit may begin a refresh before the response is stale.

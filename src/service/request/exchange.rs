@@ -158,10 +158,10 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             return Box::pin(bypass(Arc::clone(&shared), fetcher, request, BypassReason::Filtered)).await;
         }
         let head = match &prior_read {
-            Some(prior_read) if prior_read.is_key_certain => prior_read.key,
+            Some(PriorRead { head, .. }) if head.is_certain => head.key,
             _ => shared.records.keyer.head(&uri),
         };
-        let prior_read = prior_read.filter(|read| read.key == head).and_then(|read| read.result);
+        let prior_read = prior_read.filter(|read| read.head.key == head);
         shared.records.lookup(head, &uri, &parts, prior_read).await
     };
     let directives = config.directives(&parts);

@@ -1,9 +1,9 @@
 //! The handling of one request, from its route to its response.
 //!
 //! [`route()`] decides whether a request bypasses the cache, invalidates, or may be answered by the cache. For the last
-//! kind, [`answer_now`] tries to answer without waiting. Otherwise [`run`] looks in the storage, and an `Exchange` repeats
-//! its loop until it has a response. Both use the same [`decide`](decision::decide) to learn how a stored response may be
-//! used.
+//! kind, [`look_now`] tries to answer without waiting, and [`look_then_run`] after one read. Otherwise [`run`] looks in the
+//! storage, and an `Exchange` repeats its loop until it has a response. All use the same [`decide`](decision::decide) to learn
+//! how a stored response may be used.
 //!
 //! # Invariants
 //!
@@ -22,12 +22,13 @@ mod content;
 mod decision;
 mod exchange;
 mod follow;
+mod plain_hit;
 mod refresh;
 mod route;
 
 #[cfg(feature = "content-keys")]
 pub(super) use self::content::run_with_content;
-pub(super) use self::decision::answer_now;
 pub(crate) use self::exchange::run;
-pub(super) use self::exchange::{absent, run_absent};
+pub(super) use self::exchange::run_absent;
+pub(super) use self::plain_hit::{FirstLook, look_now, look_then_run};
 pub(crate) use self::route::{Content, Route, bypass, route};
