@@ -214,8 +214,8 @@ fn storage_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
         word.to_str().is_some_and(|word| command.get_subcommands().any(|one| one.get_name() == word))
     };
     if let [_, first, second, ..] = &mut *words {
-        // A storage may have the name of a command: then it stands before the command, as without this function.
-        if is_command(first) && !is_command(second) && !second.as_encoded_bytes().starts_with(b"-") {
+        // clap takes the first word for the storage, unless it is a command. A file of such a name needs `./` before it.
+        if is_command(first) && !second.as_encoded_bytes().starts_with(b"-") {
             std::mem::swap(first, second);
         }
     }

@@ -1,5 +1,7 @@
 //! `copy`
 
+use tower_response_cache::storage::Storage;
+
 use crate::arguments::{CacheIdentity, Copy};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -28,6 +30,7 @@ pub async fn run(
     let action = format!("copy to {} from", to.address);
     let copied = copied.await.map_err(target.failed(&action))?;
     drop(progress);
+    to.storage.close().await.map_err(to.failed("close"))?;
     if json {
         output.json(&serde_json::json!({
             "copied": copied.responses,

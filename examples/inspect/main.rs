@@ -58,11 +58,11 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let Arguments { storage, command, json, identity } = arguments;
     if let Command::Vacuum = command {
-        return maintenance::vacuum(&storage, json, output).await;
+        return maintenance::vacuum(&storage, &identity, json, output).await;
     }
     let access = if command.is_read_only() { Access::Read } else { Access::Write };
     let target = Target::open(&storage, access, &identity).await?;
-    match command {
+    let done = match command {
         Command::List(options) => list::run(&target, options, json, output).await,
         Command::Show(options) => show::run(&target, options, json, output).await,
         Command::Stats => stats::run(&target, json, output).await,
@@ -73,5 +73,10 @@ async fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure>
         Command::Vacuum => Ok(Exit::Done), // above
         Command::Verify => maintenance::verify(&target, json, output).await,
         Command::Copy(options) => copy::run(&target, options, &identity, json, output).await,
+    }?;
+    if access == Access::Write {
+        // Leaves a SQLite file without its log of changes.
+        target.handle.close().await.map_err(target.failed("close"))?;
     }
+    Ok(done)
 }

@@ -1,11 +1,13 @@
 //! `expire`, `prune`, `vacuum` and `verify`
 
 use serde_json::json;
+use tower_response_cache::storage::Storage;
 
+use crate::arguments::CacheIdentity;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::target::{self, Target};
+use crate::target::{self, Access, Target};
 use crate::text;
 
 pub async fn expire(target: &Target, json: bool, output: &mut Output) -> Result<Exit, Failure> {
@@ -34,9 +36,16 @@ pub async fn prune(target: &Target, json: bool, output: &mut Output) -> Result<E
 }
 
 /// Opens the storage itself: only the type of a SQLite storage can return space.
-pub async fn vacuum(address: &str, json: bool, output: &mut Output) -> Result<Exit, Failure> {
+pub async fn vacuum(
+    address: &str,
+    identity: &CacheIdentity,
+    json: bool,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
     let opened = target::open_sqlite(address).await?;
     let Some((storage, address)) = opened else {
+        // Also where there is nothing to do, a storage that does not exist is an error.
+        Box::pin(Target::open(address, Access::Read, identity)).await?;
         match json {
             true => output.json(&json!({ "freed_bytes": 0 }))?,
             false => output.line("nothing to do: only a SQLite file keeps the space of what was deleted")?,
@@ -44,7 +53,10 @@ pub async fn vacuum(address: &str, json: bool, output: &mut Output) -> Result<Ex
         return Ok(Exit::Done);
     };
     let progress = Progress::begin("returning space", None);
-    let freed = storage.vacuum().await.map_err(|error| Failure::storage("shrink", &address, &error))?;
+    let failed = |error| Failure::storage("shrink", &address, &error);
+    let freed = storage.vacuum().await.map_err(failed)?;
+    // The file itself becomes shorter when the log of changes is written into it.
+    storage.close().await.map_err(failed)?;
     drop(progress);
     match json {
         true => output.json(&json!({ "freed_bytes": freed }))?,

@@ -9,7 +9,8 @@ use crate::error::Result;
 /// Opens the storage at an address.
 ///
 /// An address is a scheme, a location, and options after a question mark: `redis://localhost/0?cache_name=app`. Special
-/// characters in user names, passwords, paths and options are percent-encoded. Times are in seconds, or have a unit (`250ms`,
+/// characters in user names, passwords, paths and options are percent-encoded. Letter case does not matter in the scheme and in
+/// units. Times are in seconds, or have a unit (`250ms`,
 /// `10s`, `5m`, `1h`). Sizes are in bytes, or have a unit (`64MiB`, `1GB`).
 ///
 /// # In this process
@@ -29,6 +30,9 @@ use crate::error::Result;
 /// `directory://PATH` or `directory:PATH` opens a `DirectoryStorage`. The path is relative, or begins with `/` or `~/`.
 ///
 /// Options: `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout`.
+///
+/// Up to two missing folders of a path are created, and none directly below the root: a path of which more is missing is
+/// probably mistyped.
 ///
 /// # On a Redis server
 ///

@@ -109,11 +109,12 @@ async fn vacuum_shortens_file() {
     inspect(&world.store, &["copy", &store]).done();
     inspect(&store, &["purge", "--yes"]).done();
     let before = std::fs::metadata(&path).unwrap().len();
+    let files = std::fs::read_dir(world.folder.path()).unwrap().count();
     let freed = inspect(&format!("{store}?busy_timeout=5"), &["vacuum", "--json"]).done().json();
     let after = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(std::fs::read_dir(world.folder.path()).unwrap().count(), files, "a log of changes is left");
     assert!(after < 1 << 20 && before > 2 << 20, "{before}, {after}");
     assert_eq!(freed["freed_bytes"], before - after);
-    assert!(inspect("memory:", &["vacuum"]).done().out.contains("nothing to do"));
 }
 
 #[tokio::test]
