@@ -359,7 +359,7 @@ mod tests {
             assert!(error.contains(&format!("did you mean {meant}?")), "{written}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
-        for far in ["size", "reads", "x", "", &"readers".repeat(100)] {
+        for far in ["size", "x", "", &"readers".repeat(100)] {
             let error = options(&format!("{far}=1")).finish(&known).unwrap_err().to_string();
             assert!(!error.contains("did you mean"), "{far}: {error}");
         }
