@@ -1,7 +1,6 @@
 //! `expire`, `prune`, `vacuum` and `verify`
 
 use serde_json::json;
-use tower_response_cache::storage::Storage;
 
 use crate::arguments::CacheIdentity;
 use crate::exit::{Exit, Failure};
