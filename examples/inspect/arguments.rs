@@ -1,18 +1,20 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tower_response_cache::UrlPattern;
 
 use crate::exit::{Exit, print_error};
 use crate::{address, text};
 
 const AFTER_HELP: &str = "\
-Storages: sqlite://PATH (or a plain path), directory://PATH, redis://HOST/0?cache_name=NAME, mongodb://HOST/NAME,
-dynamodb://TABLE: any address that storage::connect takes, if the program was built with the storage's feature.
+Storages: sqlite://PATH (or a plain path), directory://PATH, redis://HOST/0?cache_name=NAME, mongodb://HOST/NAME, \
+dynamodb://TABLE: any address that storage::connect takes, if the program was built with the storage's feature. It may also \
+stand directly after the command.
 
 Exit codes:
   0  done
@@ -20,8 +22,8 @@ Exit codes:
   2  wrong usage, or not confirmed: answered with no, or no terminal to ask on and no --yes
   3  the storage or the output failed
 
-If the standard output is no terminal, list writes a line per response, without a heading. Its values are separated by
-tabs: URL, status, media type, bytes of the body, when it was stored, and until when it is fresh.";
+If the standard output is no terminal, list writes a line per response, without a heading. Its values are separated by \
+tabs: URL, status, media type, bytes of the body, when it was stored, until when it is fresh, and fresh or stale.";
 
 /// Shows and changes what a storage holds.
 #[derive(Parser)]
@@ -32,6 +34,9 @@ pub struct Arguments {
     pub storage: String,
     #[command(subcommand)]
     pub command: Command,
+    /// Writes JSON, without values of header fields that may be secret
+    #[arg(long, global = true)]
+    pub json: bool,
     #[command(flatten)]
     pub identity: CacheIdentity,
 }
@@ -55,7 +60,7 @@ pub enum Command {
     /// Shows all that is known about the responses of one URL
     Show(Show),
     /// Counts responses and bytes, by status, media type and host
-    Stats(Stats),
+    Stats,
     /// Deletes the responses of URLs, or those that match the conditions
     Delete(Delete),
     /// Deletes everything
@@ -64,6 +69,8 @@ pub enum Command {
     Expire,
     /// Lets orphaned records expire, such as the chunks of an interrupted write
     Prune,
+    /// Returns the free space of a SQLite file to the disk
+    Vacuum,
     /// Reads every response to its end, and reports damage
     Verify,
     /// Copies responses to another storage, without overwriting newer ones
@@ -74,9 +81,9 @@ impl Command {
     /// Returns whether the command changes nothing in the storage that it opens.
     pub fn is_read_only(&self) -> bool {
         match self {
-            Self::List(_) | Self::Show(_) | Self::Stats(_) | Self::Verify | Self::Copy(_) => true,
+            Self::List(_) | Self::Show(_) | Self::Stats | Self::Verify | Self::Copy(_) => true,
             Self::Delete(Delete { confirmation, .. }) | Self::Purge(confirmation) => confirmation.dry_run,
-            Self::Expire | Self::Prune => false,
+            Self::Expire | Self::Prune | Self::Vacuum => false,
         }
     }
 }
@@ -113,9 +120,6 @@ pub struct Conditions {
 
 #[derive(Args)]
 pub struct List {
-    /// Writes a JSON array, without header values
-    #[arg(long)]
-    pub json: bool,
     /// Lists at most N responses
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -123,7 +127,7 @@ pub struct List {
     #[arg(long, value_enum, value_name = "BY")]
     pub sort: Option<Order>,
     /// Writes the table in this width, even if the output is no terminal
-    #[arg(long, value_name = "COLUMNS", conflicts_with = "json")]
+    #[arg(long, value_name = "COLUMNS")]
     pub width: Option<usize>,
     #[command(flatten)]
     pub conditions: Conditions,
@@ -150,13 +154,6 @@ pub struct Show {
     /// Shows only the variant with this number
     #[arg(long, value_name = "N")]
     pub variant: Option<usize>,
-}
-
-#[derive(Args)]
-pub struct Stats {
-    /// Writes a JSON object
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Args)]
@@ -192,7 +189,7 @@ pub struct Copy {
 impl Arguments {
     /// Parses the command line. What ends the program instead is already printed.
     pub fn read() -> Result<Self, Exit> {
-        Self::try_parse().map_err(|error| match error.kind() {
+        Self::try_parse_from(storage_first(std::env::args_os())).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
                 Ok(()) => Exit::Done,
                 Err(error) => crate::Failure::Output(error).report(),
@@ -207,6 +204,22 @@ impl Arguments {
             }
         })
     }
+}
+
+/// Puts the storage before the command, if it stands directly after it.
+fn storage_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.collect();
+    let is_command = |word: &OsString| {
+        let command = Arguments::command();
+        word.to_str().is_some_and(|word| command.get_subcommands().any(|one| one.get_name() == word))
+    };
+    if let [_, first, second, ..] = &mut *words {
+        // clap takes the first word for the storage, unless it is a command. A file of such a name needs `./` before it.
+        if is_command(first) && !second.as_encoded_bytes().starts_with(b"-") {
+            std::mem::swap(first, second);
+        }
+    }
+    words
 }
 
 /// Reduces clap's message to its first paragraph, without colours, tips and usage.

@@ -17,7 +17,11 @@ use crate::text;
 const NAMED: usize = 5;
 
 /// Fails if confirmation is needed but there is no terminal to ask on.
-pub fn require_terminal(confirmation: &Confirmation) -> Result<(), Failure> {
+pub fn require_terminal(confirmation: &Confirmation, json: bool) -> Result<(), Failure> {
+    if json && !confirmation.yes && !confirmation.dry_run {
+        // The list that the question is about would stand in the JSON.
+        return Err(Failure::Refused("--json needs --yes to delete, or --dry-run to look first".to_owned()));
+    }
     if confirmation.yes || confirmation.dry_run || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Ok(());
     }
@@ -25,8 +29,20 @@ pub fn require_terminal(confirmation: &Confirmation) -> Result<(), Failure> {
     Err(Failure::Refused(line.to_owned()))
 }
 
-/// Prints what a filter matches, and returns the number of responses.
-pub async fn preview(target: &Target, filter: &EntryFilter, output: &mut Output) -> Result<u64, Failure> {
+/// What a filter matches.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub responses: u64,
+    pub stored_bytes: u64,
+}
+
+/// Counts what a filter matches, and prints it unless the output is JSON.
+pub async fn preview(
+    target: &Target,
+    filter: &EntryFilter,
+    json: bool,
+    output: &mut Output,
+) -> Result<Found, Failure> {
     let progress = Progress::begin("looking", None);
     let (mut responses, mut bytes, mut named) = (0, 0, Vec::new());
     let mut entries = pin!(target.handle.entries(filter));
@@ -39,6 +55,10 @@ pub async fn preview(target: &Target, filter: &EntryFilter, output: &mut Output)
         progress.step();
     }
     drop(progress);
+    let found = Found { responses, stored_bytes: bytes };
+    if json {
+        return Ok(found);
+    }
     let end = if named.is_empty() { "" } else { ":" };
     let count = text::count(responses, "response", "responses");
     output.line(format_args!("{count}, {} in storage{end}", text::size(bytes)))?;
@@ -52,7 +72,7 @@ pub async fn preview(target: &Target, filter: &EntryFilter, output: &mut Output)
     }
     // The question goes to the standard error: the list it is about has to be there first.
     output.flush()?;
-    Ok(responses)
+    Ok(found)
 }
 
 /// Returns whether to delete: `false` for a dry run. An answer other than yes is a failure.

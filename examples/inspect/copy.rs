@@ -1,5 +1,7 @@
 //! `copy`
 
+use tower_response_cache::storage::Storage;
+
 use crate::arguments::{CacheIdentity, Copy};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -11,12 +13,16 @@ pub async fn run(
     target: &Target,
     options: Copy,
     identity: &CacheIdentity,
+    json: bool,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
     // Boxed, here and below: with all storages compiled in, the nested futures exceed the compiler's recursion limit.
     let to = Box::pin(Target::open(&options.to, Access::Create, identity)).await?;
     let filter = options.conditions.filter();
-    let progress = Progress::begin("copying", None);
+    let progress = match options.conditions.are_empty() {
+        true => Progress::over_all("copying", target).await,
+        false => Progress::begin("copying", None),
+    };
     let bar = progress.bar();
     let copied = Box::pin(target.handle.copy_to(&to.storage, &filter, move |copied| {
         bar.set_position(copied.responses + copied.unchanged + copied.skipped + copied.failed);
@@ -24,6 +30,17 @@ pub async fn run(
     let action = format!("copy to {} from", to.address);
     let copied = copied.await.map_err(target.failed(&action))?;
     drop(progress);
+    to.storage.close().await.map_err(to.failed("close"))?;
+    if json {
+        output.json(&serde_json::json!({
+            "copied": copied.responses,
+            "body_bytes": copied.bytes,
+            "unchanged": copied.unchanged,
+            "skipped": copied.skipped,
+            "not_copied": copied.failed,
+        }))?;
+        return Ok(if copied.failed == 0 { Exit::Done } else { Exit::Negative });
+    }
     let responses = text::count(copied.responses, "response", "responses");
     output.line(format_args!("copied {responses}, {} of bodies", text::size(copied.bytes)))?;
     let others = [

@@ -4,6 +4,10 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use console::Style;
+
+use crate::output::{may_be_coloured, styled};
+
 /// The exit codes, which `--help` lists for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -65,7 +69,9 @@ impl From<io::Error> for Failure {
 pub fn print_error(line: &str) {
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     // The exit code still tells about the failure if the standard error is closed.
-    let _ = writeln!(io::stderr(), "inspect: {}", crate::text::escaped(&line));
+    let is_coloured = console::Term::stderr().is_term() && may_be_coloured();
+    let name = styled("inspect:".to_owned(), &Style::new().red().bold(), is_coloured);
+    let _ = writeln!(io::stderr(), "{name} {}", crate::text::escaped(&line));
 }
 
 /// Returns an error and all its sources as one line.

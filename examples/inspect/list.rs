@@ -17,8 +17,8 @@ use crate::table::{self, Table};
 use crate::target::Target;
 use crate::text;
 
-pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<Exit, Failure> {
-    let mut listing = Listing::begin(&options, output)?;
+pub async fn run(target: &Target, options: List, json: bool, output: &mut Output) -> Result<Exit, Failure> {
+    let mut listing = Listing::begin(&options, json, output)?;
     let filter = options.conditions.filter();
     let mut entries = pin!(target.handle.entries(&filter));
     let limit = options.limit.unwrap_or(usize::MAX);
@@ -52,6 +52,7 @@ pub async fn run(target: &Target, options: List, output: &mut Output) -> Result<
 struct Listing {
     form: Form,
     rows: u64,
+    stale: u64,
     body_bytes: u64,
     stored_bytes: u64,
 }
@@ -65,17 +66,18 @@ enum Form {
 }
 
 impl Listing {
-    fn begin(options: &List, output: &mut Output) -> Result<Self, Failure> {
+    fn begin(options: &List, json: bool, output: &mut Output) -> Result<Self, Failure> {
         let form = match options.width.or_else(|| output.columns()) {
-            _ if options.json => Form::Json(Array::begin(output)?),
+            _ if json => Form::Json(Array::begin(output)?),
             Some(columns) => Form::Table(Table::begin(columns, Timestamp::from(SystemTime::now()), output)?),
             None => Form::Tabs,
         };
-        Ok(Self { form, rows: 0, body_bytes: 0, stored_bytes: 0 })
+        Ok(Self { form, rows: 0, stale: 0, body_bytes: 0, stored_bytes: 0 })
     }
 
     fn row(&mut self, row: &Row, output: &mut Output) -> Result<(), Failure> {
         self.rows += 1;
+        self.stale += u64::from(!row.fresh);
         self.body_bytes += row.body_bytes;
         self.stored_bytes += row.stored_bytes;
         match &mut self.form {
@@ -90,8 +92,9 @@ impl Listing {
         match self.form {
             Form::Json(array) => array.end(output)?,
             Form::Table(_) => output.line(format_args!(
-                "{}, {} of bodies, {} in storage",
+                "{} ({} stale), {} of bodies, {} in storage",
                 text::count(self.rows, "response", "responses"),
+                text::grouped(self.stale),
                 text::size(self.body_bytes),
                 text::size(self.stored_bytes)
             ))?,

@@ -56,18 +56,27 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> {
-    let Arguments { storage, command, identity } = arguments;
+    let Arguments { storage, command, json, identity } = arguments;
+    if let Command::Vacuum = command {
+        return maintenance::vacuum(&storage, &identity, json, output).await;
+    }
     let access = if command.is_read_only() { Access::Read } else { Access::Write };
     let target = Target::open(&storage, access, &identity).await?;
-    match command {
-        Command::List(options) => list::run(&target, options, output).await,
-        Command::Show(options) => show::run(&target, options, output).await,
-        Command::Stats(options) => stats::run(&target, options, output).await,
-        Command::Delete(options) => delete::matching(&target, options, output).await,
-        Command::Purge(confirmation) => delete::purge(&target, confirmation, output).await,
-        Command::Expire => maintenance::expire(&target, output).await,
-        Command::Prune => maintenance::prune(&target, output).await,
-        Command::Verify => maintenance::verify(&target, output).await,
-        Command::Copy(options) => copy::run(&target, options, &identity, output).await,
+    let done = match command {
+        Command::List(options) => list::run(&target, options, json, output).await,
+        Command::Show(options) => show::run(&target, options, json, output).await,
+        Command::Stats => stats::run(&target, json, output).await,
+        Command::Delete(options) => delete::matching(&target, options, json, output).await,
+        Command::Purge(confirmation) => delete::purge(&target, confirmation, json, output).await,
+        Command::Expire => maintenance::expire(&target, json, output).await,
+        Command::Prune => maintenance::prune(&target, json, output).await,
+        Command::Vacuum => Ok(Exit::Done), // above
+        Command::Verify => maintenance::verify(&target, json, output).await,
+        Command::Copy(options) => copy::run(&target, options, &identity, json, output).await,
+    }?;
+    if access == Access::Write {
+        // Leaves a SQLite file without its log of changes.
+        target.handle.close().await.map_err(target.failed("close"))?;
     }
+    Ok(done)
 }

@@ -39,7 +39,7 @@ pub struct Row {
     retain_until: Timestamp,
     #[serde(rename = "age_seconds", serialize_with = "seconds")]
     pub age: Duration,
-    fresh: bool,
+    pub fresh: bool,
     tags: Box<[Box<str>]>,
 }
 

@@ -1,17 +1,21 @@
 //! `show`
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
+use serde::Serialize;
 use tower_response_cache::{EntryFilter, StoredEntry, Timestamp};
 
 use crate::arguments::Show;
 use crate::conditions::with_urls;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, print_error};
+use crate::json::Array;
 use crate::output::Output;
+use crate::row::Row;
 use crate::target::Target;
 use crate::text;
 
@@ -20,7 +24,7 @@ const SECRET: [&str; 5] = ["set-cookie", "set-cookie2", "cookie", "authorization
 /// Words in the names of other fields that usually hold credentials.
 const SECRET_WORDS: [&str; 7] = ["auth", "token", "secret", "password", "api-key", "apikey", "session"];
 
-pub async fn run(target: &Target, options: Show, output: &mut Output) -> Result<Exit, Failure> {
+pub async fn run(target: &Target, options: Show, json: bool, output: &mut Output) -> Result<Exit, Failure> {
     let filter = with_urls(EntryFilter::new(), std::slice::from_ref(&options.url));
     let entries = pin!(target.handle.entries(&filter));
     let mut variants: Vec<StoredEntry> = entries.try_collect().await.map_err(target.failed("read"))?;
@@ -31,8 +35,26 @@ pub async fn run(target: &Target, options: Show, output: &mut Output) -> Result<
         .zip(variants)
         .filter(|(number, _)| options.variant.is_none_or(|wanted| wanted == *number))
         .collect();
+    if json && options.body {
+        return Err(Failure::Refused("a body is written as it is: leave out --json".to_owned()));
+    }
     if chosen.is_empty() {
+        if json {
+            output.line("[]")?;
+        }
+        print_error(match all {
+            0 => "nothing is stored for this URL",
+            _ => "the URL has no variant of this number",
+        });
         return Ok(Exit::Negative);
+    }
+    if json {
+        let mut array = Array::begin(output)?;
+        for (number, entry) in &chosen {
+            array.push(&Shown::of(*number, entry, options.headers), output)?;
+        }
+        array.end(output)?;
+        return Ok(Exit::Done);
     }
     if options.body {
         let [(_, entry)] = chosen.as_slice() else {
@@ -74,7 +96,9 @@ fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> 
     fact("requested", &text::timestamp(entry.requested_at(), now))?;
     fact("stored", &text::timestamp(entry.stored_at(), now))?;
     fact("age", &text::short_duration(entry.age()))?;
-    fact("fresh until", &text::timestamp(entry.expires_at(), now))?;
+    let is_validated = !entry.is_fresh() && entry.expires_at() > now;
+    let note = if is_validated { ", but validated before each use (no-cache)" } else { "" };
+    fact("fresh until", &format!("{}{note}", text::timestamp(entry.expires_at(), now)))?;
     fact("kept until", &text::timestamp(entry.retain_until(), now))?;
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
     let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
@@ -90,14 +114,36 @@ fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> 
     Ok(fact("key", &entry.key().to_string())?)
 }
 
+/// A response in JSON: its row, and its fields if they are asked for.
+#[derive(Serialize)]
+struct Shown {
+    variant: usize,
+    #[serde(flatten)]
+    row: Row,
+    groups: Vec<String>,
+    /// Pairs, since a name may occur several times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Vec<(String, String)>>,
+}
+
+impl Shown {
+    fn of(variant: usize, entry: &StoredEntry, with_headers: bool) -> Self {
+        let pair = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.to_string(), shown_value(name, value).into_owned())
+        };
+        let headers = with_headers.then(|| entry.headers().iter().map(pair).collect());
+        Self { variant, row: Row::of(entry), groups: entry.groups().map(str::to_owned).collect(), headers }
+    }
+}
+
+/// Returns the value of a field, unless it may be secret.
+fn shown_value<'a>(name: &HeaderName, value: &'a HeaderValue) -> Cow<'a, str> {
+    if is_secret(name, value) { "(withheld)".into() } else { String::from_utf8_lossy(value.as_bytes()) }
+}
+
 fn print_headers(indent: &str, headers: &HeaderMap, output: &mut Output) -> Result<(), Failure> {
     for (name, value) in headers {
-        let value = if is_secret(name, value) {
-            "(withheld)".into()
-        } else {
-            String::from_utf8_lossy(value.as_bytes())
-        };
-        output.line(format_args!("{indent}{name}: {}", text::escaped(&value)))?;
+        output.line(format_args!("{indent}{name}: {}", text::escaped(&shown_value(name, value))))?;
     }
     Ok(())
 }

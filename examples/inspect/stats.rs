@@ -9,7 +9,6 @@ use http::Uri;
 use serde::{Serialize, Serializer};
 use tower_response_cache::{EntryFilter, StoredEntry, Timestamp};
 
-use crate::arguments;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Progress;
@@ -61,11 +60,11 @@ impl Count {
     }
 }
 
-pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output) -> Result<Exit, Failure> {
+pub async fn run(target: &Target, json: bool, output: &mut Output) -> Result<Exit, Failure> {
     let mut stats = Stats::default();
     let (mut types, mut hosts) = (Names::default(), Names::default());
     let everything = EntryFilter::new();
-    let progress = Progress::begin("counting", None);
+    let progress = Progress::over_all("counting", target).await;
     let mut entries = pin!(target.handle.entries(&everything));
     while let Some(entry) = entries.try_next().await.map_err(target.failed("list"))? {
         stats.add(&entry);
@@ -78,9 +77,8 @@ pub async fn run(target: &Target, options: arguments::Stats, output: &mut Output
     drop(progress);
     (stats.by_type, stats.by_host) = (types.sorted(), hosts.sorted());
     stats.by_host.truncate(TOP);
-    if options.json {
-        serde_json::to_writer_pretty(&mut *output, &stats).map_err(std::io::Error::from)?;
-        output.line("")?;
+    if json {
+        output.json(&stats)?;
     } else {
         stats.print(output)?;
     }

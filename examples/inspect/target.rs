@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tower_response_cache::storage::sqlite::rusqlite::OpenFlags;
-use tower_response_cache::storage::{BoxStorage, Key, SqliteStorage, Storage, connect};
+use tower_response_cache::storage::{BoxStorage, Key, SqliteStorage, SqliteStorageBuilder, Storage, connect};
 use tower_response_cache::{CacheHandle, CacheLayer, Error, ErrorKind};
 
 use crate::address::{is_address, redacted};
@@ -17,6 +17,9 @@ use crate::exit::Failure;
 ///
 /// Longer than a storage's own limits (1 second to connect, 10 to answer), because its own error says more than this one.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The options of an address with `tiered+` that are not those of the storage behind it.
+const TIERED_OPTIONS: [&str; 4] = ["near", "max_lag", "serve_while_far_is_down", "far_timeout"];
 
 /// The purpose for which a storage is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +78,47 @@ impl Target {
     }
 }
 
-async fn open(address: &str, access: Access) -> Result<BoxStorage, Failure> {
-    let address: Cow<'_, str> = if is_address(address) {
-        address.into()
-    } else {
+/// Returns the address, with its scheme in lower case, of what may be a plain path.
+fn full_address(text: &str) -> String {
+    match text.split_once(':').filter(|_| is_address(text)) {
+        Some((scheme, rest)) => {
+            let address = format!("{}:{rest}", scheme.to_ascii_lowercase());
+            // The copies in memory belong to another process.
+            match address.strip_prefix("tiered+") {
+                Some(far) => {
+                    TIERED_OPTIONS.iter().fold(far.to_owned(), |far, name| without_option(&far, name))
+                }
+                None => address,
+            }
+        }
         // A plain path may contain characters that have a meaning in an address.
-        let escaped = address.replace('%', "%25").replace('?', "%3F");
-        format!("sqlite:{escaped}").into()
+        None => format!("sqlite:{}", text.replace('%', "%25").replace('?', "%3F")),
+    }
+}
+
+/// Opens the SQLite file at an address, and returns it with its redacted address.
+///
+/// Returns `None` if the address is that of another storage.
+pub async fn open_sqlite(address: &str) -> Result<Option<(SqliteStorage, String)>, Failure> {
+    let address = full_address(address);
+    let redacted = redacted(&address);
+    let Some(rest) = address.strip_prefix("sqlite:") else { return Ok(None) };
+    let (path, options) = split_options(rest);
+    let opened = match has_option(options, "use_temp") {
+        true => Err(Error::new(ErrorKind::Config, "give the path in place of the option use_temp")),
+        false => match check_sqlite(&path, options) {
+            // The options do not matter for the file.
+            Ok(()) => sqlite_builder(&path, Access::Write).open().await,
+            Err(error) => Err(error),
+        },
     };
+    opened
+        .map(|storage| Some((storage, redacted.clone())))
+        .map_err(|error| Failure::storage("open", &redacted, &error))
+}
+
+async fn open(address: &str, access: Access) -> Result<BoxStorage, Failure> {
+    let address = full_address(address);
     let redacted = redacted(&address);
     let opened = match address.split_once(':') {
         Some(("memory", _)) => {
@@ -105,23 +141,9 @@ async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
     if path == ":memory:" {
         return Err(Error::new(ErrorKind::Config, "a database in memory exists in its own process only"));
     }
-    // SQLite itself reads a `file:` URI, and without options creates no file with the flags below.
     let is_uri = path.starts_with("file:");
-    if access != Access::Create && !is_uri {
-        let in_temporary = has_option(options, "use_temp").then(|| std::env::temp_dir().join(&*path));
-        let file = in_temporary.unwrap_or_else(|| expanded(&path));
-        match std::fs::metadata(&file) {
-            Ok(data) if data.is_file() && data.len() == 0 => {
-                return Err(Error::new(ErrorKind::Config, "the file is empty, and not a database"));
-            }
-            Ok(data) if data.is_dir() => {
-                return Err(Error::new(ErrorKind::Config, "the path is a directory: use directory://PATH"));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                return Err(Error::new(ErrorKind::Config, "the file cannot be found").with_source(error));
-            }
-        }
+    if access != Access::Create {
+        check_sqlite(&path, options)?;
     }
     if !options.is_empty() {
         if is_uri && access != Access::Create {
@@ -130,15 +152,38 @@ async fn sqlite(rest: &str, access: Access) -> Result<BoxStorage, Error> {
         let unbounded = option_unless(options, &["max_bytes"], &format!("max_bytes={}", u64::MAX));
         return connect(&format!("sqlite:{rest}{unbounded}")).await;
     }
-    let mut builder = SqliteStorage::builder(path.into_owned()).max_bytes(u64::MAX);
+    sqlite_builder(&path, access).open().await.map(BoxStorage::new)
+}
+
+/// Checks that the file of a database exists.
+fn check_sqlite(path: &str, options: &str) -> Result<(), Error> {
+    // SQLite itself reads a `file:` URI, and without options creates no file with the flags of the builder.
+    if path.starts_with("file:") {
+        return Ok(());
+    }
+    let in_temporary = has_option(options, "use_temp").then(|| std::env::temp_dir().join(path));
+    let file = in_temporary.unwrap_or_else(|| expanded(path));
+    match std::fs::metadata(&file) {
+        Ok(data) if data.is_file() && data.len() == 0 => {
+            Err(Error::new(ErrorKind::Config, "the file is empty, and not a database"))
+        }
+        Ok(data) if data.is_dir() => {
+            Err(Error::new(ErrorKind::Config, "the path is a directory: use directory://PATH"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::new(ErrorKind::Config, "the file cannot be found").with_source(error)),
+    }
+}
+
+fn sqlite_builder(path: &str, access: Access) -> SqliteStorageBuilder {
+    let builder = SqliteStorage::builder(path.to_owned()).max_bytes(u64::MAX);
     // The storage's default flags, without those for writing and creating.
     let flags = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match access {
-        Access::Read => builder = builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_ONLY),
-        Access::Write => builder = builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_WRITE),
-        Access::Create => {}
+        Access::Read => builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_ONLY),
+        Access::Write => builder.open_flags(flags | OpenFlags::SQLITE_OPEN_READ_WRITE),
+        Access::Create => builder,
     }
-    builder.open().await.map(BoxStorage::new)
 }
 
 async fn directory(rest: &str, access: Access) -> Result<BoxStorage, Error> {
@@ -185,5 +230,5 @@ fn option_unless(options: &str, any: &[&str], option: &str) -> String {
 fn without_option(address: &str, name: &str) -> String {
     let Some((place, options)) = address.split_once('?') else { return address.to_owned() };
     let kept: Vec<_> = options.split('&').filter(|option| option.split('=').next() != Some(name)).collect();
-    format!("{place}?{}", kept.join("&"))
+    if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) }
 }

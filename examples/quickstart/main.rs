@@ -64,11 +64,7 @@ async fn run() -> Result<(), String> {
     let mut local_port = None;
     if urls.is_empty() {
         let origin = origin::start().await.map_err(|error| format!("cannot serve files: {error}"))?;
-        println!(
-            "origin: the files of this repository, at http://{}/ (127.0.0.1:{})",
-            origin::NAME,
-            origin.port
-        );
+        println!("origin: files of this repository, at http://{}/ (port {})", origin::NAME, origin.port);
         (local_port, urls) = (Some(origin.port), origin.urls);
     }
 

@@ -6,6 +6,11 @@ use std::time::Duration;
 use http::Uri;
 use tower_response_cache::CacheStatus;
 
+/// What the columns beside the URL take, with the gaps.
+const OTHERS: usize = 51;
+/// A narrower URL would be unreadable.
+const MIN_URL: usize = 12;
+
 pub struct Row {
     pub url: String,
     pub code: u16,
@@ -21,10 +26,13 @@ pub struct Table {
 
 impl Table {
     pub fn begin(urls: &[Uri]) -> Self {
-        let width = urls.iter().map(|url| url.to_string().chars().count()).max().unwrap_or(3).clamp(3, 60);
+        let width = urls.iter().map(|url| url.to_string().chars().count()).max().unwrap_or(3);
+        // Wider lines would be broken by the terminal. A pipe gets the usual width.
+        let columns = console::Term::stdout().size_checked().map_or(80, |(_, columns)| usize::from(columns));
+        let width = width.min(columns.saturating_sub(OTHERS)).max(MIN_URL);
         println!(
-            "\n{:width$}  {:>6}  {:>9}  {:11}  {:>6}  {:>6}  {:>9}",
-            "URL", "status", "bytes", "outcome", "age s", "ttl s", "ms"
+            "\n{:width$}  {:>6}  {:>7}  {:11}  {:>4}  {:>5}  {:>6}",
+            "URL", "status", "bytes", "outcome", "age", "ttl", "ms"
         );
         Self { width, rows: Vec::new() }
     }
@@ -36,7 +44,7 @@ impl Table {
             row.status.and_then(|status| status.age()).map_or("-".into(), |age| age.as_secs().to_string());
         let ttl = row.status.and_then(|status| status.ttl()).map_or("-".into(), |ttl| ttl.to_string());
         println!(
-            "{url:width$}  {:>6}  {:>9}  {:11}  {age:>6}  {ttl:>6}  {:>9.3}",
+            "{url:width$}  {:>6}  {:>7}  {:11}  {age:>4}  {ttl:>5}  {:>6.2}",
             row.code,
             row.bytes,
             row.outcome(),

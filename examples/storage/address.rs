@@ -2,7 +2,9 @@
 
 /// Returns whether the text is an address, and not the path of a file.
 pub fn is_address(text: &str) -> bool {
-    text.contains("://") || ["memory:", "sqlite:", "directory:"].iter().any(|scheme| text.starts_with(scheme))
+    let (scheme, rest) = text.split_once(':').unwrap_or_default();
+    let is_local = ["memory", "sqlite", "directory"].iter().any(|local| scheme.eq_ignore_ascii_case(local));
+    is_local || rest.starts_with("//")
 }
 
 /// Returns the address without its user, password and options, so that it may be printed.

@@ -12,9 +12,15 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The options that any address takes, beside those of its storage.
+pub(super) const WRAPPER_OPTIONS: [&str; 2] = ["compress", "encrypt"];
+/// The options of an address with `tiered+`.
+pub(super) const TIERED_OPTIONS: [&str; 4] = ["near", "max_lag", "serve_while_far_is_down", "far_timeout"];
+
 /// An address, parsed into its parts. The location is not percent-decoded.
 pub(crate) struct Address<'a> {
-    pub(crate) scheme: &'a str,
+    /// In lower case, as letter case does not matter (RFC 3986 §3.1).
+    pub(crate) scheme: String,
     pub(crate) location: &'a str,
     pub(crate) options: Options,
 }
@@ -22,15 +28,30 @@ pub(crate) struct Address<'a> {
 impl<'a> Address<'a> {
     /// Parses an address. Returns `None` if the text does not begin with a scheme.
     pub(crate) fn parse(text: &'a str) -> Option<Result<Self>> {
-        let (scheme, rest) = text.split_once(':')?;
-        // One letter is a drive on Windows, and the text is a path.
-        let is_scheme = scheme.len() > 1
-            && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-        is_scheme.then(|| {
-            let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-            Ok(Self { scheme, location, options: Options::parse(query)? })
-        })
+        let (scheme, rest) = split_scheme(text)?;
+        let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let scheme = scheme.to_ascii_lowercase();
+        Some(Options::parse(query).map(|options| Self { scheme, location, options }))
+    }
+}
+
+/// Splits an address at the colon after its scheme.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    // One letter is a drive on Windows, and the text is a path.
+    let is_scheme = scheme.len() > 1
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    is_scheme.then_some((scheme, rest))
+}
+
+/// Returns an address with its scheme in lower case.
+pub(super) fn with_lower_scheme(text: &str) -> Cow<'_, str> {
+    match split_scheme(text) {
+        Some((scheme, rest)) if scheme.contains(|c: char| c.is_ascii_uppercase()) => {
+            format!("{}:{rest}", scheme.to_ascii_lowercase()).into()
+        }
+        _ => text.into(),
     }
 }
 
@@ -71,14 +92,14 @@ impl Options {
             || config(format!("the option {name} must be a size in bytes, such as 1000000, 64MiB or 1GB"));
         let parse = |value: String| {
             let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-            let unit: u64 = match &value[digits.len()..] {
-                "" | "B" => 1,
-                "kB" | "KB" => 1000,
-                "MB" => 1_000_000,
-                "GB" => 1_000_000_000,
-                "KiB" => 1 << 10,
-                "MiB" => 1 << 20,
-                "GiB" => 1 << 30,
+            let unit: u64 = match &*value[digits.len()..].to_ascii_lowercase() {
+                "" | "b" => 1,
+                "kb" => 1000,
+                "mb" => 1_000_000,
+                "gb" => 1_000_000_000,
+                "kib" => 1 << 10,
+                "mib" => 1 << 20,
+                "gib" => 1 << 30,
                 _ => return Err(invalid()),
             };
             // A whole number is exact, also where a float is not.
@@ -128,14 +149,72 @@ impl Options {
     }
 
     /// Refuses an option that was not taken. `known` lists the options that the storage has.
-    pub(crate) fn finish(self, known: &str) -> Result<()> {
+    pub(crate) fn finish(self, known: &[&str]) -> Result<()> {
         match self.0.first() {
             None => Ok(()),
+            Some((name, _)) if TIERED_OPTIONS.contains(&name.as_str()) => {
+                Err(config(format!("the option {name} needs tiered+ before the address")))
+            }
             Some((name, _)) => {
-                Err(config(format!("this storage has no option {}: it has {known}", printable(name))))
+                let all = known.iter().chain(&WRAPPER_OPTIONS).chain(&TIERED_OPTIONS).copied();
+                let guess =
+                    nearest(name, all).map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+                let name = printable(name);
+                Err(config(format!("this storage has no option {name}{guess}: it has {}", listed(known))))
             }
         }
     }
+}
+
+/// Lists names as a sentence does.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        [name] => (*name).to_owned(),
+        [names @ .., last] => format!("{} and {last}", names.join(", ")),
+    }
+}
+
+/// Returns the name that a mistyped one was probably meant to be.
+pub(super) fn nearest<'a>(mistyped: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Letter case and separators are what people forget first.
+    let folded = |name: &str| -> Vec<u8> {
+        name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase()).collect()
+    };
+    let mistyped = folded(mistyped);
+    // The distance of a long text, which no name resembles, would take long to compute.
+    if mistyped.len() > 40 {
+        return None;
+    }
+    let distance = |name: &str| {
+        let name = folded(name);
+        // Two typos in a name of six letters leave it recognizable.
+        Some(distance(&mistyped, &name)).filter(|distance| *distance <= 2 && distance * 3 <= name.len())
+    };
+    names
+        .filter_map(|name| Some((distance(name)?, name)))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Returns how many letters to insert, remove or replace, or neighbours to swap, turn one text into the other.
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    let mut above: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (row, letter) in one.iter().enumerate() {
+        let mut next = vec![row + 1];
+        for (column, second) in other.iter().enumerate() {
+            let replaced = last[column] + usize::from(letter != second);
+            let mut least = replaced.min(last[column + 1] + 1).min(next[column] + 1);
+            let is_swap = row > 0 && column > 0 && *letter == other[column - 1] && one[row - 1] == *second;
+            if is_swap {
+                least = least.min(above[column - 1] + 1);
+            }
+            next.push(least);
+        }
+        above = std::mem::replace(&mut last, next);
+    }
+    last[other.len()]
 }
 
 /// Splits the options with these names off an address, and returns the rest of it unchanged.
@@ -188,11 +267,14 @@ mod tests {
     #[test]
     fn address_is_parsed_into_parts() {
         let address = Address::parse("redis+cluster://a:1,b:2/0?cache_name=a%20b&x").unwrap().unwrap();
-        assert_eq!((address.scheme, address.location), ("redis+cluster", "//a:1,b:2/0"));
+        assert_eq!((&*address.scheme, address.location), ("redis+cluster", "//a:1,b:2/0"));
         let mut options = address.options;
         assert_eq!(options.take("cache_name").unwrap(), "a b");
         assert_eq!(options.take("x").unwrap(), "");
-        options.finish("none").unwrap();
+        options.finish(&[]).unwrap();
+        assert_eq!(Address::parse("SQLite:A").unwrap().unwrap().scheme, "sqlite");
+        assert_eq!(with_lower_scheme("Tiered+REDIS://U:P@Host/0?X=Y"), "tiered+redis://U:P@Host/0?X=Y");
+        assert_eq!(with_lower_scheme("C:/File"), "C:/File");
         for text in ["plain/path", "c:/file", "1a:b", "", ":x"] {
             assert!(Address::parse(text).is_none(), "{text}");
         }
@@ -221,9 +303,15 @@ mod tests {
         assert_eq!(options("t=250ms").seconds("t").unwrap(), Some(Duration::from_millis(250)));
         assert_eq!(options("t=1.5h").seconds("t").unwrap(), Some(Duration::from_secs(5400)));
         assert_eq!(options("t=0").time("t").unwrap(), Some(Duration::ZERO));
-        for (text, size) in
-            [("7", 7), ("64MiB", 64 << 20), ("1GB", 1_000_000_000), ("1.5KiB", 1536), ("0", 0), ("3B", 3)]
-        {
+        for (text, size) in [
+            ("7", 7),
+            ("64MiB", 64 << 20),
+            ("1GB", 1_000_000_000),
+            ("1gb", 1_000_000_000),
+            ("1.5KiB", 1536),
+            ("0", 0),
+            ("3B", 3),
+        ] {
             assert_eq!(options(&format!("n={text}")).size("n").unwrap(), Some(size), "{text}");
         }
         for text in ["secret", "1.5", "-1MB", "1 GB", "1XB", "99999999999GiB", "NaNMB", "infGB", ""] {
@@ -240,7 +328,7 @@ mod tests {
             options("t=nan").seconds("t").map(drop),
             options("t=1e300").seconds("t").map(drop),
             options("f=secret").flag("f").map(drop),
-            options("secret_Secret=1").finish("n"),
+            options("secret_Secret=1").finish(&["n"]),
             Options::parse("a=secret&a=1").map(drop),
             Options::parse("a=%ffsecret").map(drop),
         ];
@@ -249,7 +337,33 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(!error.to_string().contains("ecret"), "{error}");
         }
-        let unknown = options("cache_size=1").finish("max_bytes").unwrap_err().to_string();
+        let unknown = options("cache_size=1").finish(&["max_bytes"]).unwrap_err().to_string();
         assert_eq!(unknown, "this storage has no option cache_size: it has max_bytes");
+    }
+
+    #[test]
+    fn mistyped_option_suggests_nearest() {
+        let known = ["max_bytes", "readers", "fsync"];
+        for (written, meant) in [
+            ("max_byte", "max_bytes"),
+            ("maxBytes", "max_bytes"),
+            ("max-bytes", "max_bytes"),
+            ("MAX_BYTES", "max_bytes"),
+            ("amx_bytes", "max_bytes"),
+            ("raeders", "readers"),
+            ("fsnc", "fsync"),
+            ("comprss", "compress"),
+            ("max_lags", "max_lag"),
+        ] {
+            let error = options(&format!("{written}=secret")).finish(&known).unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{written}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for far in ["size", "x", "", &"readers".repeat(100)] {
+            let error = options(&format!("{far}=1")).finish(&known).unwrap_err().to_string();
+            assert!(!error.contains("did you mean"), "{far}: {error}");
+        }
+        let error = options("near=64MiB").finish(&known).unwrap_err().to_string();
+        assert_eq!(error, "the option near needs tiered+ before the address");
     }
 }

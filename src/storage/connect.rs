@@ -1,13 +1,16 @@
 //! Opens a storage from an address.
 
 use super::BoxStorage;
-use super::address::{Address, config, split_options};
+use super::address::{
+    Address, TIERED_OPTIONS, WRAPPER_OPTIONS, config, nearest, split_options, with_lower_scheme,
+};
 use crate::error::Result;
 
 /// Opens the storage at an address.
 ///
 /// An address is a scheme, a location, and options after a question mark: `redis://localhost/0?cache_name=app`. Special
-/// characters in user names, passwords, paths and options are percent-encoded. Times are in seconds, or have a unit (`250ms`,
+/// characters in user names, passwords, paths and options are percent-encoded. Letter case does not matter in the scheme and in
+/// units. Times are in seconds, or have a unit (`250ms`,
 /// `10s`, `5m`, `1h`). Sizes are in bytes, or have a unit (`64MiB`, `1GB`).
 ///
 /// # In this process
@@ -27,6 +30,9 @@ use crate::error::Result;
 /// `directory://PATH` or `directory:PATH` opens a `DirectoryStorage`. The path is relative, or begins with `/` or `~/`.
 ///
 /// Options: `max_bytes`, `unbounded`, `fsync`, `threads`, `lock_timeout`.
+///
+/// Up to two missing folders of a path are created, and none directly below the root: a path of which more is missing is
+/// probably mistyped.
 ///
 /// # On a Redis server
 ///
@@ -106,15 +112,16 @@ use crate::error::Result;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<BoxStorage> {
+    let address = with_lower_scheme(address);
     match address.strip_prefix("tiered+") {
         Some(far) => tiered(far).await,
-        None => connect_wrapped(address).await,
+        None => connect_wrapped(&address).await,
     }
 }
 
 /// Opens the storage at an address without `tiered+`, and wraps it as the address says.
 async fn connect_wrapped(address: &str) -> Result<BoxStorage> {
-    let (address, mut options) = split_options(address, &["compress", "encrypt"])?;
+    let (address, mut options) = split_options(address, &WRAPPER_OPTIONS)?;
     let (compress, encrypt) = (options.take("compress"), options.take("encrypt"));
     // Before the storage is opened, so that a wrong option is no reason to make a file.
     let keyring = encrypt.map(|source| keyring(&source)).transpose()?;
@@ -192,7 +199,7 @@ async fn connect_single(address: &str) -> Result<BoxStorage> {
     };
     let parsed = parsed?;
     let is_redis = parsed.scheme.starts_with("redis") || parsed.scheme.starts_with("valkey");
-    match parsed.scheme {
+    match &*parsed.scheme {
         #[cfg(feature = "memory")]
         "memory" => memory(parsed),
         #[cfg(feature = "sqlite")]
@@ -203,12 +210,20 @@ async fn connect_single(address: &str) -> Result<BoxStorage> {
         _ if is_redis => super::RedisStorage::connect(address).await.map(BoxStorage::new),
         #[cfg(feature = "dynamodb")]
         "dynamodb" => super::DynamoDbStorage::connect(address).await.map(BoxStorage::new),
-        "memory" | "sqlite" | "directory" | "dynamodb" => Err(feature_off(parsed.scheme)),
+        "memory" | "sqlite" | "directory" | "dynamodb" => Err(feature_off(&parsed.scheme)),
         _ if is_redis => Err(feature_off("redis")),
-        _ => Err(config(
-            "no storage has this scheme: use memory, sqlite, directory, redis, mongodb or dynamodb",
-        )),
+        scheme => Err(unknown_scheme(scheme)),
     }
+}
+
+/// Creates the error of an address whose scheme belongs to no storage.
+fn unknown_scheme(scheme: &str) -> crate::Error {
+    const SCHEMES: [&str; 6] = ["memory", "sqlite", "directory", "redis", "mongodb", "dynamodb"];
+    let guess = nearest(scheme, SCHEMES.into_iter());
+    let guess = guess.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+    config(format!(
+        "no storage has this scheme{guess}: use memory, sqlite, directory, redis, mongodb or dynamodb"
+    ))
 }
 
 /// Creates the error of an address whose storage is not compiled in.
@@ -226,8 +241,7 @@ async fn tiered(far: &str) -> Result<BoxStorage> {
             "tiered+ before memory: would keep everything in memory twice: write memory: alone",
         ));
     }
-    let names = ["near", "max_lag", "serve_while_far_is_down", "far_timeout"];
-    let (far, mut options) = split_options(far, &names)?;
+    let (far, mut options) = split_options(far, &TIERED_OPTIONS)?;
     let mut near = super::MemoryStorage::builder();
     if let Some(bytes) = options.size("near")? {
         near = near.max_bytes(bytes);
@@ -264,7 +278,7 @@ fn memory(address: Address<'_>) -> Result<BoxStorage> {
     if let Some(bytes) = options.size("max_bytes")? {
         builder = builder.max_bytes(bytes);
     }
-    options.finish("max_bytes")?;
+    options.finish(&["max_bytes"])?;
     Ok(BoxStorage::new(builder.build()))
 }
 
@@ -295,7 +309,7 @@ async fn sqlite(address: Address<'_>) -> Result<BoxStorage> {
             _ => return Err(config("the option recover must be refuse, damaged or damaged_or_newer")),
         });
     }
-    options.finish("max_bytes, readers, read_in_task, busy_timeout, use_temp and recover")?;
+    options.finish(&["max_bytes", "readers", "read_in_task", "busy_timeout", "use_temp", "recover"])?;
     builder.open().await.map(BoxStorage::new)
 }
 
@@ -322,7 +336,7 @@ async fn directory(address: Address<'_>) -> Result<BoxStorage> {
     if let Some(timeout) = options.seconds("lock_timeout")? {
         builder = builder.lock_timeout(timeout);
     }
-    options.finish("max_bytes, unbounded, fsync, threads and lock_timeout")?;
+    options.finish(&["max_bytes", "unbounded", "fsync", "threads", "lock_timeout"])?;
     builder.open().await.map(BoxStorage::new)
 }
 

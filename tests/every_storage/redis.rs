@@ -33,6 +33,7 @@ trials![
     shared_pool_of_one_stays_usable,
     single_node_in_cluster_mode_works,
     cluster_node_is_refused_with_advice,
+    wrong_topology_and_database_are_named,
     blocked_writes_do_not_block_reads,
     delete_expired_costs_no_command,
     reads_do_not_wait_for_unpolled_reads,
@@ -204,7 +205,7 @@ async fn tls_is_used_when_configured() {
         ["--tls-ca-cert-file", &root],
         ["--tls-auth-clients", "no"],
     ];
-    let _redis = Redis::start(&settings.concat()).unwrap();
+    let redis = Redis::start(&settings.concat()).unwrap();
     let certificates =
         driver::TlsCertificates { client_tls: None, root_cert: Some(authority.pem().into_bytes()) };
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -214,7 +215,13 @@ async fn tls_is_used_when_configured() {
     // to plain text.
     let stranger = RedisStorage::builder(format!("rediss://localhost:{port}")).build().unwrap();
     let refused = stranger.check().await.unwrap_err();
-    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Other), "{refused:?}");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
+    assert!(refused.to_string().contains("certificate of redis is not trusted"), "{refused:?}");
+    let refused = RedisStorage::builder(format!("redis://localhost:{port}")).build().unwrap().check().await;
+    assert!(refused.unwrap_err().to_string().contains("if it expects TLS, connect by rediss://"));
+    let plain = RedisStorage::builder(format!("rediss://localhost:{}", redis.port)).build().unwrap();
+    let refused = plain.check().await.unwrap_err();
+    assert!(refused.to_string().contains("does not answer by TLS"), "{refused:?}");
 }
 
 /// Starts a server in cluster mode that has all slots.
@@ -256,6 +263,31 @@ async fn cluster_node_is_refused_with_advice() {
         let error = RedisStorage::connect(url(node)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("redis+cluster://"), "{error}");
+    }
+}
+
+async fn wrong_topology_and_database_are_named() {
+    let redis = Redis::start(&["--databases", "2"]).unwrap();
+    let port = redis.port;
+    let node = alone_in_cluster_mode();
+    RedisStorage::connect(format!("redis://127.0.0.1:{port}/1")).await.unwrap();
+    for (address, named) in [
+        (format!("redis://127.0.0.1:{port}/2"), "no database of this number"),
+        (format!("redis+cluster://127.0.0.1:{port}"), "this redis is no cluster: connect by redis://"),
+        (format!("redis+sentinel://127.0.0.1:{port}?master=main"), "this server is no sentinel"),
+        (format!("redis://127.0.0.1:{}/1", node.port), "connect by redis+cluster://"),
+    ] {
+        let error = RedisStorage::connect(&*address).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{address}: {error:?}");
+        let text = error.to_string();
+        assert!(text.contains(named) && !text.contains("127.0.0.1"), "{address}: {text}");
+    }
+    redis.ok(&["CONFIG", "SET", "requirepass", "right"]);
+    for address in
+        [format!("redis://:wrong@127.0.0.1:{port}"), format!("redis+cluster://:wrong@127.0.0.1:{port}")]
+    {
+        let error = RedisStorage::connect(&*address).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{address}: {error:?}");
     }
 }
 

@@ -105,7 +105,8 @@ impl DirectoryStorageBuilder {
 
     /// Opens the storage, and creates the directory if it does not exist.
     ///
-    /// The directories above it are created as well. All of this happens on a thread of the storage's own.
+    /// The directory above it is created as well, if that is missing. A path of which more is missing, or whose first
+    /// directory is missing, is probably mistyped. All of this happens on a thread of the storage's own.
     ///
     /// # Errors
     /// Returns [`Config`](ErrorKind::Config) if the path or the bound is wrong, or if the directory can be neither read nor

@@ -5,7 +5,7 @@
 //! - A folder that was removed by someone else is created again by the next change.
 //! - A file that is being written is removed if it does not get its name.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ use super::lock::{self, Lock};
 use super::naming;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Key;
+use crate::storage::path::{create_folder, create_private};
 
 /// The age at which an unfinished file counts as abandoned. Writing a record takes far less, even on a slow disk.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -35,18 +36,17 @@ pub(super) struct Root {
 impl Root {
     /// Opens the directory, and creates it if it does not exist.
     pub(super) fn open(path: PathBuf, fsync: bool, lock_timeout: Duration) -> Result<Self> {
-        let config = |problem, error| {
-            let message = format!("{}: {problem}: choose another", path.display());
-            Error::new(ErrorKind::Config, message).with_source(error)
-        };
         match if_present(fs::read_dir(&path)) {
             Ok(Some(_)) => {}
             Ok(None) => {
-                create_folder(&path).map_err(|error| config("the directory cannot be created", error))?;
+                create_folder(&path)?;
                 // Only needed for version control, so the storage works without it.
                 let _ = fs::write(path.join(".gitattributes"), ATTRIBUTES);
             }
-            Err(error) => return Err(config("the directory cannot be read", error)),
+            Err(error) => {
+                let message = format!("{}: the directory cannot be read: choose another", path.display());
+                return Err(Error::new(ErrorKind::Config, message).with_source(error));
+            }
         }
         Ok(Self { path, fsync, lock_timeout })
     }
@@ -141,7 +141,7 @@ impl Root {
         let mut renamed = Ok(());
         // The folder usually exists, so it is only created when the first attempt fails.
         if let Err(error) = fs::rename(&from, &to) {
-            renamed = if is_absent(&error) { create_folder(&folder) } else { Err(error) };
+            renamed = if is_absent(&error) { create_private(&folder) } else { Err(error) };
             renamed = renamed.and_then(|()| fs::rename(&from, &to));
         }
         if renamed.is_err() {
@@ -208,7 +208,7 @@ impl Root {
                 }
                 result => return result,
             }
-            create_folder(&self.path.join(naming::WORK))?;
+            create_private(&self.path.join(naming::WORK))?;
             // Keeps locks and unfinished files out of version control.
             let ignore = self.work(".gitignore");
             if if_present(fs::metadata(&ignore))?.is_none() {
@@ -228,13 +228,4 @@ impl Drop for UnfinishedFile {
             let _ = fs::remove_file(path); // if this fails, `remove_abandoned` removes it
         }
     }
-}
-
-/// Creates a folder, and those above it.
-fn create_folder(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }

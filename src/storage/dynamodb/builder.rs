@@ -16,8 +16,15 @@ use crate::storage::address::{Address, config, decode};
 use crate::storage::remote::{Remote, answers};
 
 /// The options of an address, for the message that refuses any other.
-const OPTIONS: &str = "cache_name, region, endpoint, create_if_missing, eventually_consistent, connect_timeout and \
-                       response_timeout";
+const OPTIONS: [&str; 7] = [
+    "cache_name",
+    "region",
+    "endpoint",
+    "create_if_missing",
+    "eventually_consistent",
+    "connect_timeout",
+    "response_timeout",
+];
 
 /// A builder of [`DynamoDbStorage`].
 ///
@@ -78,7 +85,7 @@ impl Settings {
         self.endpoint = self.endpoint.take().or(endpoint);
         self.create_if_missing = self.create_if_missing.or(create);
         self.eventually_consistent = self.eventually_consistent.or(eventually);
-        options.finish(OPTIONS)
+        options.finish(&OPTIONS)
     }
 
     /// Checks the region and the endpoint.

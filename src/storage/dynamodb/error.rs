@@ -25,8 +25,8 @@ const THROTTLED: [&str; 5] = [
 
 const TIMED_OUT: &str = "dynamodb did not answer in time";
 
-const NO_CREDENTIALS: &str =
-    "no usable credentials for dynamodb were found: set them in the environment or the settings";
+const NO_CREDENTIALS: &str = "no usable credentials for dynamodb were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, \
+     or give this machine or container a role";
 
 /// Converts the error of an operation.
 ///
@@ -74,9 +74,11 @@ where
             }
             Some(_) => (ErrorKind::Denied, NO_CREDENTIALS),
             None if is_unsigned(error) => (ErrorKind::Denied, NO_CREDENTIALS),
-            None if matches!(error, SdkError::ConstructionFailure(_)) => {
-                (ErrorKind::Config, "dynamodb needs a region, and an endpoint, if any, that is a valid URL")
-            }
+            None if matches!(error, SdkError::ConstructionFailure(_)) => (
+                ErrorKind::Config,
+                "dynamodb needs a region: set the option region, AWS_REGION or the region of the profile; and an \
+                     endpoint, if any, must be a valid URL",
+            ),
             None => unreachable,
         },
     }

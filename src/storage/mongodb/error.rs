@@ -99,12 +99,11 @@ fn classify(error: &DriverError, is_write: bool) -> (ErrorKind, &'static str) {
         (DriverKind::Io(_) | DriverKind::ConnectionPoolCleared { .. }, _) => {
             (ErrorKind::Unavailable, "mongodb cannot be reached, or closed the connection")
         }
-        (DriverKind::ServerSelection { .. }, _) => {
-            (ErrorKind::Unavailable, "no primary of mongodb can be reached")
-        }
-        (DriverKind::DnsResolve { .. }, _) => {
-            (ErrorKind::Unavailable, "the host name of the mongodb cluster cannot be resolved")
-        }
+        (DriverKind::ServerSelection { message, .. }, _) => (ErrorKind::Unavailable, unreachable(message)),
+        (DriverKind::DnsResolve { .. }, _) => (
+            ErrorKind::Unavailable,
+            "the host name of the mongodb cluster cannot be resolved: check its spelling and its SRV records",
+        ),
         (DriverKind::Shutdown, _) => (ErrorKind::Unavailable, "the mongodb client was shut down"),
         (DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. }, _) => {
             (ErrorKind::Config, "the mongodb driver does not accept the address or the settings")
@@ -113,6 +112,31 @@ fn classify(error: &DriverError, is_write: bool) -> (ErrorKind, &'static str) {
             (ErrorKind::Config, "the mongodb server is too old for the driver: use version 4.4 or later")
         }
         _ => (ErrorKind::Other, "mongodb answered with an error"),
+    }
+}
+
+/// Returns why no server could be selected.
+///
+/// The driver keeps the errors of the single servers only as a part of this text.
+fn unreachable(topology: &str) -> &'static str {
+    let contains = |part: &str| topology.contains(part);
+    if contains("Secondary") || contains("Arbiter") {
+        // Others of the servers can be reached.
+        "no primary of mongodb can be reached"
+    } else if contains("failed to lookup address") || contains("No such host is known") {
+        "the host name of mongodb cannot be resolved: check its spelling, and the name server of this machine"
+    } else if contains("invalid peer certificate") {
+        "the certificate of mongodb is not trusted: it must be valid now, issued for the host name of the address, and by \
+         an authority that this machine trusts, or one that the option tlsCAFile names"
+    } else if contains("corrupt message") {
+        "mongodb does not answer by TLS on this port: check the port, or connect without the option tls"
+    } else if contains("refused") {
+        "nothing listens where mongodb should: check the address, and that mongodb runs"
+    } else if contains("I/O error") {
+        "mongodb does not answer, or closes the connection: check that it is mongodb that listens there, that no firewall \
+         is in between, and whether it expects TLS (option tls=true)"
+    } else {
+        "no primary of mongodb can be reached"
     }
 }
 

@@ -14,7 +14,7 @@ use ::mongodb::Client;
 use ::mongodb::options::{ClientOptions, ConnectionString, WriteConcern};
 
 use crate::error::{Error, Result};
-use crate::storage::address::{Address, Options, config};
+use crate::storage::address::{Address, Options, config, decode, nearest, with_lower_scheme};
 use crate::storage::remote::Remote;
 
 /// The MongoDB server, replica set or cluster of a [`MongoDbStorage`](super::MongoDbStorage).
@@ -80,10 +80,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Returns whether an option of an address belongs to this storage, not to the driver.
-    fn is_own_option(name: &str) -> bool {
-        name == "collection" || Remote::NAMES.contains(&name)
-    }
+    /// The options of an address that belong to this storage, not to the driver.
+    const OWN_OPTIONS: [&str; 4] = ["collection", Remote::NAMES[0], Remote::NAMES[1], Remote::NAMES[2]];
 
     /// Takes from an address the settings that the program has not set.
     fn fill_from(&mut self, options: &mut Options) -> Result<()> {
@@ -100,19 +98,91 @@ fn invalid_address() -> Error {
     )
 }
 
+/// Creates the error of an address that the driver refuses, which names the wrong option.
+///
+/// The driver's own error would repeat parts of the address.
+fn wrong_part(address: &str) -> Error {
+    let Some((place, query)) = address.split_once('?') else { return invalid_address() };
+    let pairs: Vec<&str> = query.split('&').collect();
+    // The option without which the driver accepts the address is the wrong one.
+    let wrong = (0..pairs.len()).find(|at| {
+        let mut others = pairs.clone();
+        others.remove(*at);
+        let mark = if others.is_empty() { "" } else { "?" };
+        ConnectionString::parse(format!("{place}{mark}{}", others.join("&"))).is_ok()
+    });
+    let Some(name) = wrong.map(|at| pairs[at].split('=').next().unwrap_or_default()) else {
+        return invalid_address();
+    };
+    let name = decode(name).unwrap_or_default();
+    if let Some(known) = DRIVER_OPTIONS.iter().find(|known| known.eq_ignore_ascii_case(&name)) {
+        return config(format!("the mongodb driver does not accept the value of the option {known}"));
+    }
+    match nearest(&name, DRIVER_OPTIONS.into_iter().chain(Settings::OWN_OPTIONS)) {
+        Some(meant) => config(format!("mongodb has no option of this name: did you mean {meant}?")),
+        None => invalid_address(),
+    }
+}
+
+/// The driver's options, to name one in an error. The driver itself decides which there are.
+const DRIVER_OPTIONS: [&str; 41] = [
+    "appName",
+    "authMechanism",
+    "authMechanismProperties",
+    "authSource",
+    "compressors",
+    "connectTimeoutMS",
+    "directConnection",
+    "heartbeatFrequencyMS",
+    "journal",
+    "loadBalanced",
+    "localThresholdMS",
+    "maxConnecting",
+    "maxIdleTimeMS",
+    "maxPoolSize",
+    "maxStalenessSeconds",
+    "minPoolSize",
+    "proxyHost",
+    "proxyPassword",
+    "proxyPort",
+    "proxyUsername",
+    "readConcernLevel",
+    "readPreference",
+    "readPreferenceTags",
+    "replicaSet",
+    "retryReads",
+    "retryWrites",
+    "serverMonitoringMode",
+    "serverSelectionTimeoutMS",
+    "socketTimeoutMS",
+    "srvMaxHosts",
+    "srvServiceName",
+    "tls",
+    "tlsAllowInvalidCertificates",
+    "tlsCAFile",
+    "tlsCertificateKeyFile",
+    "tlsInsecure",
+    "uuidRepresentation",
+    "w",
+    "waitQueueTimeoutMS",
+    "wTimeoutMS",
+    "ssl",
+];
+
 impl ServerSource {
     /// Checks the server, and fills in the settings that the program has not set.
     pub(super) fn check(self, settings: &mut Settings) -> Result<ClientSource> {
         match self {
             Self::Address(address) => {
+                let address = with_lower_scheme(&address);
                 if !address.starts_with("mongodb://") && !address.starts_with("mongodb+srv://") {
                     return Err(invalid_address());
                 }
                 let (driver_address, own_options) = split_options(&address);
                 let mut own_options = Address::parse(&own_options).ok_or_else(invalid_address)??.options;
                 settings.fill_from(&mut own_options)?;
-                // The driver's error would repeat parts of the address.
-                let mut parsed = ConnectionString::parse(&driver_address).map_err(|_| invalid_address())?;
+                let mut parsed =
+                    ConnectionString::parse(&driver_address).map_err(|_| wrong_part(&driver_address))?;
                 settings.remote.or_name(parsed.default_database.clone());
                 parsed.connect_timeout.get_or_insert(settings.remote.connect_timeout());
                 parsed.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
@@ -155,7 +225,7 @@ const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// some of the driver's may.
 fn split_options(address: &str) -> (String, String) {
     let (place, query) = address.split_once('?').unwrap_or((address, ""));
-    let is_own = |pair: &&str| Settings::is_own_option(pair.split('=').next().unwrap_or(""));
+    let is_own = |pair: &&str| Settings::OWN_OPTIONS.contains(&pair.split('=').next().unwrap_or(""));
     let (own, others): (Vec<&str>, Vec<&str>) =
         query.split('&').filter(|pair| !pair.is_empty()).partition(is_own);
     let rest = if others.is_empty() { place.to_owned() } else { format!("{place}?{}", others.join("&")) };

@@ -20,12 +20,15 @@ use deadpool_redis::redis::cluster::{ClusterClient, ClusterConfig};
 use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::sentinel::SentinelClient;
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, RedisError, RedisResult, Value, cmd,
 };
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use tokio::task::AbortHandle;
 
-use super::error::{is_broken, is_demoted, is_torn, map_error, no_connection, no_runtime};
+use super::error::{
+    Link, is_broken, is_demoted, is_redirection, is_torn, map_connect_error, map_error, no_connection,
+    no_runtime,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a command must have waited for its drop to make the connection suspect. The cache's deadline of an operation is
@@ -89,6 +92,20 @@ pub(super) enum Endpoint {
     /// Locked while the master is looked up, since the client needs exclusive access. A tokio `Mutex`, as it is held over an
     /// await.
     Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
+}
+
+impl Endpoint {
+    fn link(&self) -> Link {
+        match self {
+            Self::Server(client) => match client.get_connection_info().addr() {
+                ConnectionAddr::Tcp(..) => Link::Plain,
+                ConnectionAddr::TcpTls { .. } => Link::Tls,
+                ConnectionAddr::Unix(_) => Link::Socket,
+                _ => Link::Unknown,
+            },
+            Self::Cluster(_) | Self::Sentinel(_) => Link::Unknown,
+        }
+    }
 }
 
 /// Makes and tests the connections of the pool.
@@ -263,7 +280,7 @@ impl Connections {
                 Err(error) => error,
             };
             let mut mapped = map_error(&error, kind.writes);
-            let is_moving = mapped.kind() == ErrorKind::Config || is_torn(&error);
+            let is_moving = is_redirection(&error) || is_torn(&error);
             if is_moving && connection.heals_itself() {
                 // The driver follows redirections of a cluster, up to a limit. An error here means that slots are moving, not
                 // that the address is wrong. All other slots can be read. A write may have been done by an earlier attempt.
@@ -396,12 +413,16 @@ impl Connections {
         // All at once: if each were given back before the next is taken, they would be the same connection.
         let checkouts = match &self.pool {
             Pool::Own(pool) => {
-                let check_out = || async { Ok(pool.get().await.map_err(map_pool_error)?.connection.clone()) };
+                let link = pool.manager().endpoint.link();
+                let failed = |error| map_pool_error(error, link);
+                let check_out = || async { Ok(pool.get().await.map_err(failed)?.connection.clone()) };
                 join_all((0..self.count).map(|_| tokio::time::timeout(timeout, check_out()))).await
             }
             Pool::Ready(pool) => {
                 let check_out = || async {
-                    let mut connection = (*pool.get().await.map_err(map_pool_error)?).clone();
+                    let connection =
+                        pool.get().await.map_err(|error| map_pool_error(error, Link::Unknown))?;
+                    let mut connection = connection.clone();
                     connection.set_response_timeout(self.response_timeout);
                     Ok(Connection::Server(connection))
                 };
@@ -448,9 +469,9 @@ impl Connections {
     }
 }
 
-fn map_pool_error(error: PoolError<RedisError>) -> Error {
+fn map_pool_error(error: PoolError<RedisError>, link: Link) -> Error {
     match error {
-        PoolError::Backend(error) => map_error(&error, false),
+        PoolError::Backend(error) => map_connect_error(&error, link),
         PoolError::Timeout(_) => no_connection(),
         PoolError::Closed => Error::new(ErrorKind::Unavailable, "the pool of redis connections was closed"),
         PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => Error::new(

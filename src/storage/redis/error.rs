@@ -17,6 +17,99 @@ pub(super) fn map_error(error: &RedisError, writes: bool) -> Error {
     Error::new(kind, message).with_source(format!("redis: {}", code(error)))
 }
 
+/// How a connection is made, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    Plain,
+    Tls,
+    Socket,
+    /// The clients of clusters and sentinels, and ready pools, do not tell.
+    Unknown,
+}
+
+/// Maps the error of a connection that could not be made.
+///
+/// Nothing was sent yet but the handshake, so the error tells more about the address than that of a command.
+pub(super) fn map_connect_error(error: &RedisError, link: Link) -> Error {
+    match classify_connect(error, link) {
+        Some((kind, message)) => Error::new(kind, message),
+        None => map_error(error, false),
+    }
+}
+
+fn classify_connect(error: &RedisError, link: Link) -> Option<(ErrorKind, &'static str)> {
+    // Of a node of a cluster that could not be connected to, the driver keeps only this text, not the error.
+    let text = error.to_string();
+    let contains = |part: &str| text.contains(part);
+    if contains("Address does not point to a sentinel") {
+        return Some((
+            ErrorKind::Config,
+            "this server is no sentinel: name the sentinels, whose port is usually 26379, or connect by redis://",
+        ));
+    }
+    if contains("switch database") && contains("permission") {
+        return Some((ErrorKind::Denied, "the redis user may not select the database of the address"));
+    }
+    if error.kind() != DriverKind::Io {
+        return None;
+    }
+    let is_timeout = error.is_timeout() || contains("timed out");
+    let is_missing = error.is_connection_refusal() && !contains("refused");
+    Some(if contains("AuthenticationFailed") {
+        (ErrorKind::Denied, WRONG_PASSWORD)
+    } else if contains("failed to lookup address") || contains("No such host is known") {
+        (
+            ErrorKind::Unavailable,
+            "the host name of redis cannot be resolved: check its spelling, and the name server of this machine",
+        )
+    } else if link == Link::Socket && is_missing {
+        (
+            ErrorKind::Unavailable,
+            "the unix socket of redis does not exist: check its path, and that redis runs and has it as unixsocket",
+        )
+    } else if link == Link::Socket && contains("Permission denied") {
+        (ErrorKind::Denied, "the unix socket of redis may not be opened: see unixsocketperm of redis")
+    } else if contains("refused") {
+        (ErrorKind::Unavailable, "nothing listens where redis should: check the address, and that redis runs")
+    } else if contains("invalid peer certificate") {
+        (
+            ErrorKind::Unavailable,
+            "the certificate of redis is not trusted: it must be valid now, issued for the host name of the address, \
+             and by an authority that this machine trusts",
+        )
+    } else if contains("corrupt message") {
+        (ErrorKind::Unavailable, NO_TLS)
+    } else if is_timeout && link == Link::Tls {
+        // A server without TLS waits for the rest of what it takes for a command.
+        (ErrorKind::Timeout, NO_TLS)
+    } else if is_timeout {
+        (
+            ErrorKind::Timeout,
+            "redis did not answer in time: check that no firewall is in between, and that it expects no TLS other than \
+             the address says (rediss:// is with TLS, redis:// without)",
+        )
+    } else if link == Link::Tls {
+        (
+            ErrorKind::Unavailable,
+            "redis ended the TLS handshake: check that it speaks TLS on this port and demands no certificate of its \
+             clients",
+        )
+    } else if link == Link::Socket {
+        return None;
+    } else {
+        (
+            ErrorKind::Unavailable,
+            "redis closed the connection as it was made: if it expects TLS, connect by rediss:// (feature redis-tls), \
+             and otherwise by redis://",
+        )
+    })
+}
+
+const WRONG_PASSWORD: &str = "redis refuses the user or the password";
+const NO_TLS: &str = "redis does not answer by TLS on this port: check the port, or connect without TLS by redis:// in place of rediss://";
+const CLUSTER_NODE: &str =
+    "this redis is a node of a cluster: connect by redis+cluster://, or give the builder a ClusterClient";
+
 fn classify(error: &RedisError, writes: bool) -> (ErrorKind, &'static str) {
     if error.is_timeout() {
         return (ErrorKind::Timeout, "redis did not answer in time");
@@ -38,11 +131,17 @@ fn classify(error: &RedisError, writes: bool) -> (ErrorKind, &'static str) {
             (ErrorKind::Denied, "the redis user may not read: see the permissions in the documentation")
         }
         (DriverKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-            (ErrorKind::Denied, "redis refuses the user or the password")
+            (ErrorKind::Denied, WRONG_PASSWORD)
         }
-        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => (
+        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => (ErrorKind::Config, CLUSTER_NODE),
+        _ if contains("not allowed in cluster mode") => (ErrorKind::Config, CLUSTER_NODE),
+        _ if contains("cluster support disabled") => (
             ErrorKind::Config,
-            "this redis is a node of a cluster: connect by redis+cluster://, or give the builder a ClusterClient",
+            "this redis is no cluster: connect by redis:// in place of redis+cluster://, or set its cluster-enabled",
+        ),
+        _ if contains("DB index is out of range") => (
+            ErrorKind::Config,
+            "redis has no database of this number: choose a lower one, or raise the databases in its settings",
         ),
         (DriverKind::Server(ServerErrorKind::BusyLoading), _) => {
             (ErrorKind::Unavailable, "redis is still loading its data")
@@ -81,6 +180,11 @@ fn code(error: &RedisError) -> &str {
         _ if error.is_connection_dropped() => "connection ended",
         _ => error.category(),
     }
+}
+
+/// Returns whether another node of the cluster has the key.
+pub(super) fn is_redirection(error: &RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "CROSSSLOT"))
 }
 
 /// Returns whether the connection cannot be used any more, while a new one may work.

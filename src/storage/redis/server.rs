@@ -14,12 +14,13 @@ use deadpool_redis::{Config, Pool};
 
 use super::connections::Endpoint;
 use crate::error::Result;
-use crate::storage::address::{Address, Options, config};
+use crate::storage::address::{Address, Options, config, decode};
 use crate::storage::remote::Remote;
 
-/// The options that an error names if it meets an unknown one.
-const KNOWN_OPTIONS: &str = "cache_name, connections, connect_timeout, response_timeout, protocol; with sentinels also \
-                       master, sentinel_username and sentinel_password; with a socket also db, user and pass";
+/// The options of every address, for the error that meets an unknown one.
+const OPTIONS: [&str; 5] = ["cache_name", "connections", "connect_timeout", "response_timeout", "protocol"];
+const SENTINEL_OPTIONS: [&str; 3] = ["master", "sentinel_username", "sentinel_password"];
+const SOCKET_OPTIONS: [&str; 3] = ["db", "user", "pass"];
 
 /// The Redis that [`RedisStorage::builder`](super::RedisStorage::builder) connects to.
 ///
@@ -121,7 +122,7 @@ pub(super) fn parse_address(address: &str, settings: &mut Settings) -> Result<En
     let Some(address) = Address::parse(address) else { return Err(config(scheme)) };
     let Address { scheme: name, location: place, mut options } = address?;
     settings.read(&mut options)?;
-    let (base, topology) = name.split_once('+').unwrap_or((name, ""));
+    let (base, topology) = name.split_once('+').unwrap_or((&name, ""));
     let base = match base {
         "redis" | "valkey" => "redis",
         "rediss" | "valkeys" => "rediss",
@@ -134,14 +135,14 @@ pub(super) fn parse_address(address: &str, settings: &mut Settings) -> Result<En
     if place.contains('#') {
         return Err(config("a redis address must not contain a #: percent-encode it in a password"));
     }
-    let endpoint = match (topology, place.strip_prefix("//")) {
-        ("unix", Some(path)) => socket(path, &mut options)?,
-        ("", Some(place)) => server(base, place, &mut options)?,
-        ("cluster", Some(place)) => cluster(base, place, &mut options, settings)?,
-        ("sentinel", Some(place)) => sentinel(base, place, &mut options)?,
+    let (endpoint, more): (_, &[&str]) = match (topology, place.strip_prefix("//")) {
+        ("unix", Some(path)) => (socket(path, &mut options)?, &SOCKET_OPTIONS),
+        ("", Some(place)) => (server(base, place, &mut options)?, &[]),
+        ("cluster", Some(place)) => (cluster(base, place, &mut options, settings)?, &[]),
+        ("sentinel", Some(place)) => (sentinel(base, place, &mut options)?, &SENTINEL_OPTIONS),
         _ => return Err(config(scheme)),
     };
-    options.finish(KNOWN_OPTIONS)?;
+    options.finish(&[&OPTIONS, more].concat())?;
     Ok(endpoint)
 }
 
@@ -157,16 +158,29 @@ fn servers(base: &str, place: &str, port: u16, options: &mut Options) -> Result<
         Some("resp3") => "?protocol=resp3",
         Some(_) => return Err(config("the option protocol must be resp2 or resp3")),
     };
+    decode(user)?;
+    if !path.is_empty() && !path.parse::<u32>().is_ok_and(|number| i32::try_from(number).is_ok()) {
+        return Err(config(
+            "the database of a redis address, after the slash, must be a number from 0, as in redis://HOST/0",
+        ));
+    }
     let parse = |host: &str| {
         // A colon within brackets belongs to an IPv6 address.
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        let port = if has_port { String::new() } else { format!(":{port}") };
-        let url = format!("{base}://{user}{at}{host}{port}/{path}{protocol}");
-        if host.is_empty() {
-            Err(invalid_address())
-        } else {
-            url.into_connection_info().map_err(|_| invalid_address())
+        let given = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let (host, port) = match given {
+            // Port 0 is none that a client can connect to.
+            Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong_port)?),
+            None => (host, port),
+        };
+        // Its last group would pass for a port.
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(wrong_port());
         }
+        if host.is_empty() {
+            return Err(config("a redis address needs a host: write redis://HOST:PORT/DATABASE"));
+        }
+        let url = format!("{base}://{user}{at}{host}:{port}/{path}{protocol}");
+        url.into_connection_info().map_err(|_| invalid_address())
     };
     hosts.split(',').map(parse).collect()
 }
@@ -236,6 +250,9 @@ fn socket(path: &str, options: &mut Options) -> Result<Endpoint> {
     let mut url = format!("redis+unix://{path}?");
     for name in ["db", "user", "pass", "protocol"] {
         if let Some(value) = options.take(name) {
+            if name == "db" && value.parse::<i32>().is_err() {
+                return Err(config("the option db must be a number, that of a database"));
+            }
             let value = percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC);
             url.push_str(&format!("{name}={value}&"));
         }
@@ -243,8 +260,12 @@ fn socket(path: &str, options: &mut Options) -> Result<Endpoint> {
     single_server(url)
 }
 
+fn wrong_port() -> crate::Error {
+    config("the port of a redis address must be a number from 1 to 65535, and an IPv6 address needs brackets")
+}
+
 fn invalid_address() -> crate::Error {
-    config("the redis address cannot be used: check its hosts, ports, database number and percent-encoding")
+    config("the redis driver does not accept this address: check its hosts and its percent-encoding")
 }
 
 /// Installs a default crypto provider for rustls, unless the process has one.

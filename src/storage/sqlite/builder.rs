@@ -185,8 +185,8 @@ impl SqliteStorageBuilder {
 
     /// Opens the storage.
     ///
-    /// Creates the file and its parent directories if they do not exist. Runs on a thread of its own, so it does not block
-    /// the runtime.
+    /// Creates the file if it does not exist, and up to two missing folders above it. A path of which more is missing, or
+    /// whose first folder is missing, is probably mistyped. Runs on a thread of its own, so it does not block the runtime.
     ///
     /// # Errors
     ///

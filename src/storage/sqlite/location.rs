@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::path::expand_home;
+use crate::storage::path::{create_folder, expand_home};
 
 /// The location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,23 +165,13 @@ impl Location {
             }
     }
 
-    /// Creates the parent directories of a path, accessible to the current user only.
+    /// Creates the folder of a path, accessible to the current user only.
     pub(super) fn create_parent_directories(&self) -> Result<()> {
         let Self::Path(path) = self else { return Ok(()) };
         let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
             return Ok(());
         };
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(parent).map_err(|error| {
-            let message = format!(
-                "{}: the directory cannot be created: check its path and permissions",
-                parent.display()
-            );
-            Error::new(ErrorKind::Config, message).with_source(error)
-        })
+        create_folder(parent)
     }
 
     /// Creates a missing file so that only the current user can access it.

@@ -115,4 +115,5 @@ async fn missing(place: &Place) {
     }
     let said = said(&place.address("missing"), folder.path(), &[]);
     assert!(said.contains("no providers in chain provided credentials"), "{said}");
+    assert!(said.contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"), "{said}");
 }

@@ -82,6 +82,42 @@ async fn copied_responses_are_hits() {
 }
 
 #[tokio::test]
+async fn json_reports_what_changed() {
+    let world = World::new().await;
+    let json = |arguments: &[&str]| inspect(&world.store, &[arguments, &["--json"]].concat()).done().json();
+    let to = world.other("sqlite", "copy.sqlite");
+    let copied = json(&["copy", &to]);
+    assert_eq!((&copied["copied"], &copied["not_copied"]), (&6.into(), &0.into()));
+    let verified = json(&["verify"]);
+    assert_eq!((&verified["responses"], &verified["sound"]), (&6.into(), &true.into()));
+    let looked = json(&["delete", A, "--dry-run"]);
+    assert_eq!((&looked["responses"], &looked["deleted"]), (&1.into(), &0.into()));
+    let deleted = json(&["delete", "--status", "404", "--yes"]);
+    assert_eq!((&deleted["responses"], &deleted["deleted"]), (&1.into(), &1.into()));
+    let none = inspect(&world.store, &["delete", "https://nowhere.example/", "--yes", "--json"]);
+    assert_eq!((none.code, &none.json()["responses"]), (1, &0.into()));
+    assert_eq!(json(&["expire"])["deleted"], 0);
+    assert_eq!(json(&["prune"])["pruned"], 0);
+    assert_eq!(json(&["purge", "--yes"])["deleted"], 5);
+}
+
+#[tokio::test]
+async fn vacuum_shortens_file() {
+    let world = World::new().await;
+    // No connection of this process still has this file open.
+    let (store, path) = (world.other("sqlite", "closed.sqlite"), world.folder.path().join("closed.sqlite"));
+    inspect(&world.store, &["copy", &store]).done();
+    inspect(&store, &["purge", "--yes"]).done();
+    let before = std::fs::metadata(&path).unwrap().len();
+    let files = std::fs::read_dir(world.folder.path()).unwrap().count();
+    let freed = inspect(&format!("{store}?busy_timeout=5"), &["vacuum", "--json"]).done().json();
+    let after = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(std::fs::read_dir(world.folder.path()).unwrap().count(), files, "a log of changes is left");
+    assert!(after < 1 << 20 && before > 2 << 20, "{before}, {after}");
+    assert_eq!(freed["freed_bytes"], before - after);
+}
+
+#[tokio::test]
 async fn verify_finds_damage() {
     let world = World::new().await;
     assert!(inspect(&world.store, &["verify"]).done().out.contains("no damage"));

@@ -18,7 +18,7 @@ fn help_lists_exit_codes() {
 #[tokio::test]
 async fn wrong_usage_exits_with_2() {
     let world = World::new().await;
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 14] = [
         &[],
         &["what"],
         &["list", "--what"],
@@ -31,6 +31,8 @@ async fn wrong_usage_exits_with_2() {
         &["show"],
         &["delete", "--yes"],
         &["list", "--key-secret-file", "/there/is/none"],
+        &["show", "https://shop.example/a.json", "--body", "--json"],
+        &["purge", "--json"],
     ];
     for arguments in cases {
         inspect(&world.store, arguments).refused(2);
@@ -44,12 +46,47 @@ async fn empty_result_exits_with_1() {
     let world = World::new().await;
     for arguments in [
         &["list", "--url", "nowhere.example"][..],
-        &["show", "https://nowhere.example/"],
         &["delete", "https://nowhere.example/", "--yes"],
         &["delete", "--status", "5xx", "--yes"],
     ] {
         let ended = inspect(&world.store, arguments);
         assert_eq!((ended.code, ended.err.as_str()), (1, ""), "{ended:?}");
+    }
+    let shown = inspect(&world.store, &["show", "https://nowhere.example/"]);
+    assert!(shown.refused(1).contains("nothing is stored for this URL") && shown.out.is_empty(), "{shown:?}");
+    let variant = inspect(&world.store, &["show", "https://shop.example/v", "--variant", "3", "--json"]);
+    assert!(variant.refused(1).contains("no variant") && variant.out == "[]\n", "{variant:?}");
+}
+
+#[tokio::test]
+async fn storage_may_follow_the_command() {
+    let world = World::new().await;
+    let output = |words: &[&str]| program().args(words).output().unwrap();
+    for (after, before) in [
+        (vec!["list", &world.store], vec!["list"]),
+        (vec!["list", &world.store, "--stale"], vec!["list", "--stale"]),
+        (
+            vec!["show", &world.store, "https://shop.example/a.json", "--body"],
+            vec!["show", "https://shop.example/a.json", "--body"],
+        ),
+    ] {
+        let (after, before) = (output(&after), inspect(&world.store, &before).done());
+        assert_eq!((after.status.code(), after.stdout.as_slice()), (Some(0), before.out.as_bytes()));
+        assert!(!before.out.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn letter_case_and_levels_of_address_do_not_matter() {
+    let world = World::new().await;
+    let store = world.store.replacen("sqlite", "SQLite", 1);
+    assert_eq!(inspect(&store, &["list"]).done().rows().len(), 6);
+    let tiered = format!("tiered+{}?near=64MiB&max_lag=1s", world.store);
+    assert_eq!(inspect(&tiered, &["list"]).done().rows().len(), 6);
+    for missing in ["SQLITE", "tiered+sqlite"] {
+        let path = world.folder.path().join("none.sqlite");
+        inspect(&format!("{missing}://{}", path.display()), &["list"]).refused(3);
+        assert!(!path.exists(), "{missing}");
     }
 }
 
@@ -68,7 +105,9 @@ async fn missing_storage_is_not_created() {
         stores.push(format!("directory://{path}"));
     }
     for store in &stores {
-        for command in [&["list"][..], &["verify"], &["expire"], &["purge", "--yes"], &["copy", "memory:"]] {
+        for command in
+            [&["list"][..], &["verify"], &["expire"], &["vacuum"], &["purge", "--yes"], &["copy", "memory:"]]
+        {
             inspect(store, command).refused(3);
         }
     }

@@ -1,7 +1,12 @@
 //! The commands `list` and `stats`.
 
+use std::time::SystemTime;
+
+use tower_response_cache::storage::connect;
+
 use super::program::{inspect, program};
 use super::world::{World, fill_partition};
+use crate::support::{Fixture, Origin, response};
 
 #[tokio::test]
 async fn pipe_gets_whole_urls_between_tabs() {
@@ -25,7 +30,7 @@ async fn table_fits_its_width() {
         let lines: Vec<_> = table.out.lines().collect();
         assert_eq!(lines.len(), 1 + 8 + 1, "{}", table.out);
         assert!(
-            lines[0].starts_with("URL ") && lines[9].starts_with("8 responses, 2.0 MiB of bodies"),
+            lines[0].starts_with("URL ") && lines[9].starts_with("8 responses (1 stale), 2.0 MiB of bodies"),
             "{lines:?}"
         );
         let widest = lines.iter().map(|line| line.chars().count()).max().unwrap();
@@ -33,6 +38,27 @@ async fn table_fits_its_width() {
         assert!(lines.iter().any(|line| line.contains('…') && line.contains("/the-end ")), "{}", table.out);
         assert!(table.out.contains("2h ago") && table.out.contains("in 23h"), "{}", table.out);
     }
+}
+
+#[tokio::test]
+async fn listing_and_statistics_agree_on_stale() {
+    let world = World::new().await;
+    let url = "https://shop.example/validated";
+    let storage = connect(&world.store).await.unwrap();
+    let validated = Origin::new(|_| response(&[("cache-control", "max-age=600, no-cache")], "x"));
+    let cache = Fixture::with(validated, storage, |builder| builder);
+    cache.clock.set(SystemTime::now().into());
+    cache.get(url).await;
+    cache.layer.idle().await;
+    let listed = inspect(&world.store, &["list"]).done();
+    let stale: Vec<_> = listed.rows().into_iter().filter(|row| row[6] == "stale").map(|row| row[0]).collect();
+    assert_eq!(stale.len(), 2, "{listed:?}");
+    assert!(stale.contains(&url));
+    let stats = inspect(&world.store, &["stats", "--json"]).done().json();
+    assert_eq!((&stats["stale"], &stats["fresh"]), (&2.into(), &5.into()));
+    let table = inspect(&world.store, &["list", "--width", "80"]).done().out;
+    assert!(table.contains("7 responses (2 stale)") && table.contains("no-cache\n"), "{table}");
+    assert!(inspect(&world.store, &["show", url]).done().out.contains("but validated before each use"));
 }
 
 #[tokio::test]

@@ -25,6 +25,21 @@ async fn show_prints_details_without_secrets() {
 }
 
 #[tokio::test]
+async fn json_shows_variants_and_no_secrets() {
+    let world = World::new().await;
+    let shown = inspect(&world.store, &["show", "https://shop.example/a.json", "--headers", "--json"]).done();
+    assert!(!shown.out.contains("hidden"), "{}", shown.out);
+    let json = shown.json();
+    assert_eq!((&json[0]["variant"], &json[0]["tags"][0]), (&1.into(), &"shop".into()));
+    let headers = json[0]["headers"].as_array().unwrap();
+    assert!(headers.contains(&serde_json::json!(["set-cookie", "(withheld)"])), "{headers:?}");
+    assert!(headers.contains(&serde_json::json!(["etag", "\"a\""])), "{headers:?}");
+    let both = inspect(&world.store, &["show", "https://shop.example/v", "--json"]).done().json();
+    assert_eq!((both.as_array().unwrap().len(), &both[1]["variant"]), (2, &2.into()));
+    assert!(both[0].get("headers").is_none());
+}
+
+#[tokio::test]
 async fn body_is_printed_unchanged() {
     let world = World::new().await;
     let body = |url: &str| program().arg(&world.store).args(["show", url, "--body"]).output().unwrap();

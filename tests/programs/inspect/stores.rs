@@ -47,6 +47,7 @@ async fn same_commands(store: &str, world: &World) {
     assert_eq!(inspect(store, &["list"]).done().rows().len(), 5);
     inspect(store, &["expire"]).done();
     inspect(store, &["prune"]).done();
+    assert!(inspect(store, &["vacuum"]).done().out.contains("nothing to do"));
     assert!(inspect(store, &["purge", "--yes"]).done().out.contains("deleted 5 "));
     assert_eq!(inspect(store, &["list"]).code, 1);
     assert!(inspect(&copy, &["copy", store]).done().out.starts_with("copied 6 "));
