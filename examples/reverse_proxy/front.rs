@@ -19,33 +19,42 @@ use tower_response_cache::storage::Storage;
 use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer};
 
 use crate::answer::{Answer, plain};
+use crate::download::Download;
 use crate::fields;
 use crate::host;
 use crate::interim::{CLIENT, Interims};
 use crate::origin::{Failure, Origin};
+use crate::pace::Slowest;
 use crate::server::Respond;
 use crate::upload::Upload;
 
 /// Builds the cache with the settings of a proxy.
 ///
 /// The status goes into the Cache-Status field only: nothing here reads the extensions.
-pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
-    let builder = CacheLayer::builder(storage)
+pub fn cache_layer<S: Storage>(
+    storage: S,
+    shared: bool,
+    fetches_whole: bool,
+) -> tower_response_cache::Result<CacheLayer<S>> {
+    CacheLayer::builder(storage)
+        .shared(shared)
+        .fetch_whole_for_range(fetches_whole)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
-        .status_field(fields::NAME);
-    if shared { builder.shared(true).build() } else { builder.build() }
+        .status_field(fields::NAME)
+        .build()
 }
 
 pub struct Front<S: Storage> {
     cache: Cache<Origin, S>,
     /// The Host of requests that name none.
     host: HeaderValue,
+    slowest: Slowest,
 }
 
 impl<S: Storage> Front<S> {
-    pub fn new(cache: Cache<Origin, S>, host: HeaderValue) -> Self {
-        Self { cache, host }
+    pub fn new(cache: Cache<Origin, S>, host: HeaderValue, slowest: Slowest) -> Self {
+        Self { cache, host, slowest }
     }
 
     /// Checks a request, or returns the status and the reason to answer with.
@@ -60,7 +69,7 @@ impl<S: Storage> Front<S> {
 }
 
 impl<S: Storage> Respond for Front<S> {
-    type Body = CacheBody<Incoming>;
+    type Body = CacheBody<Download>;
     type Future = Responding;
 
     fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Responding {
@@ -70,7 +79,7 @@ impl<S: Storage> Respond for Front<S> {
         }
         // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
         let client = (parts.version == Version::HTTP_11).then(|| Arc::clone(interims));
-        let request = Request::from_parts(parts, Upload::of(body));
+        let request = Request::from_parts(parts, Upload::of(body, self.slowest));
         Responding::Calling { call: self.cache.clone().call(request), client }
     }
 }
@@ -81,19 +90,19 @@ impl<S: Storage> Respond for Front<S> {
 /// the response only.
 pub enum Responding {
     Calling {
-        call: CacheFuture<Incoming, Failure>,
+        call: CacheFuture<Download, Failure>,
         client: Option<Arc<Interims>>,
     },
     /// The final head waits until the interim heads before it are written.
     Finishing {
-        answer: Option<Answer<CacheBody<Incoming>>>,
+        answer: Option<Answer<CacheBody<Download>>>,
         client: Arc<Interims>,
     },
-    Ready(Option<Answer<CacheBody<Incoming>>>),
+    Ready(Option<Answer<CacheBody<Download>>>),
 }
 
 impl Future for Responding {
-    type Output = Result<Answer<CacheBody<Incoming>>, Infallible>;
+    type Output = Result<Answer<CacheBody<Download>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Calling { call, client } = &mut *self {

@@ -13,6 +13,33 @@ mod support;
 
 // The proxy's files name one another from the root of their crate, so the root of this one has them too.
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/accept.rs"]
+mod accept;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/access_log.rs"]
+mod access_log;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/activity.rs"]
+mod activity;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/download.rs"]
+mod download;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/exchange.rs"]
+mod exchange;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/limits.rs"]
+mod limits;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/meter.rs"]
+mod meter;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/pace.rs"]
+mod pace;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/report.rs"]
+mod report;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/answer.rs"]
 mod answer;
 #[cfg(feature = "sqlite")]
