@@ -15,11 +15,15 @@ use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Entry};
 use crate::activity::Activity;
+use crate::backlog::{Backlog, FromOrigin};
 use crate::meter;
 
 /// A request in progress.
 pub struct Exchange {
     activity: Arc<Activity>,
+    backlog: Arc<Backlog>,
+    /// The body comes from the origin, and HTTP/1 bounds nothing of it.
+    is_held_back: bool,
     began: Instant,
     is_head: bool,
     is_http2: bool,
@@ -36,12 +40,15 @@ impl Exchange {
     pub fn begin<B>(
         request: &Request<B>,
         activity: &Arc<Activity>,
+        backlog: &Arc<Backlog>,
         log: Option<(&Arc<AccessLog>, std::net::SocketAddr)>,
     ) -> Self {
         let is_http2 = request.version() == Version::HTTP_2;
         activity.begin(is_http2);
         Self {
             activity: Arc::clone(activity),
+            backlog: Arc::clone(backlog),
+            is_held_back: false,
             began: Instant::now(),
             is_head: request.method() == Method::HEAD,
             is_http2,
@@ -57,6 +64,7 @@ impl Exchange {
     /// Attaches itself to the response.
     pub fn answered<B: Body>(mut self, response: Response<B>) -> Response<Recorded<B>> {
         self.status = response.status();
+        self.is_held_back = !self.is_http2 && response.extensions().get::<FromOrigin>().is_some();
         self.is_complete = self.is_head || response.body().is_end_stream();
         if let Some((_, entry)) = &mut self.log {
             entry.answered(&response);
@@ -99,10 +107,17 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Recorded<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.exchange.waits(false);
+        if self.exchange.is_held_back {
+            ready!(self.exchange.backlog.poll_room(cx));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                self.exchange.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.exchange.bytes += bytes as u64;
+                if self.exchange.is_held_back {
+                    self.exchange.backlog.add(bytes);
+                }
                 self.exchange.is_complete = self.body.is_end_stream();
                 let has_more = !self.exchange.is_complete;
                 self.exchange.waits(has_more);

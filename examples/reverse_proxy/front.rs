@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::HeaderValue;
-use http::{Method, Request, StatusCode, Version, request};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::Service;
 use tower_response_cache::storage::Storage;
-use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer};
+use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer, Outcome};
 
 use crate::answer::{Answer, plain};
+use crate::backlog::FromOrigin;
 use crate::download::Download;
 use crate::fields;
 use crate::host;
@@ -84,6 +85,15 @@ impl<S: Storage> Respond for Front<S> {
     }
 }
 
+/// Returns a response with the cache's body, and marks it if the body comes from the origin.
+fn left(mut response: Response<CacheBody<Download>>) -> Answer<CacheBody<Download>> {
+    let outcome = response.body().status().map(|status| status.outcome());
+    if matches!(outcome, Some(Outcome::Miss(_) | Outcome::Bypass(_))) {
+        response.extensions_mut().insert(FromOrigin);
+    }
+    response.map(Either::Left)
+}
+
 /// The future of a response.
 ///
 /// An enum instead of an async block: hyper moves the future with everything that it may ever hold, and for a hit this holds
@@ -110,7 +120,7 @@ impl Future for Responding {
             let result = ready!(CLIENT.sync_scope(client.clone(), || Pin::new(call).poll(cx)));
             let client = client.take();
             let answer = match result {
-                Ok(response) => response.map(Either::Left),
+                Ok(response) => left(response),
                 Err(failure) => plain(failure.status(), failure.reason()),
             };
             match client {

@@ -8,7 +8,7 @@
 //!
 //! # Files
 //!
-//! - A request goes through `accept`, `server` (with `tls` and `wire`), `exchange`, `front` (with `host` and `fields`), the
+//! - A request goes through `accept`, `server` (with `tls`, `wire` and `backlog`), `exchange`, `front` (with `host` and `fields`), the
 //!   cache, and `origin` (with `upload`, `download` and `interim`).
 //! - `limits` has the limits, `pace` decides who is too slow, and `activity` which connection is idle.
 //! - `report` writes errors to the log, `access_log` requests to theirs, and `meter` counts for `exporter`.
@@ -21,6 +21,7 @@ mod access_log;
 mod activity;
 mod answer;
 mod arguments;
+mod backlog;
 mod bare;
 mod download;
 mod exchange;

@@ -33,6 +33,7 @@ use crate::accept::{Accepted, Acceptor};
 use crate::access_log::AccessLog;
 use crate::activity::{Activity, Expired};
 use crate::answer::Answer;
+use crate::backlog::Backlog;
 use crate::exchange::{Exchange, Recorded};
 use crate::interim::Interims;
 use crate::limits::Limits;
@@ -42,8 +43,12 @@ use crate::wire::Wire;
 
 /// How much of a response waits for a client before more of its body is read, and the maximum length of a request's head.
 ///
-/// The last frame may be longer.
-const MAX_BUFFERED: usize = 64 * 1024;
+/// The last frame may be longer. hyper's default of 400 kB takes four chunks from a file at once, the first of which has left
+/// the processor's cache when they are sent. Much less than this is slower for bodies in memory, which are sent as they are.
+/// Less of a body from the origin waits: see `backlog`.
+const MAX_BUFFERED: usize = 256 * 1024;
+/// How much of each response waits for an HTTP/2 client.
+const MAX_BUFFERED_HTTP2: usize = 64 * 1024;
 /// How much of a response waits in the system for a client, besides what is on its way.
 ///
 /// Without this bound the system takes megabytes for each slow client.
@@ -76,8 +81,8 @@ impl Server {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_send_buf_size(MAX_BUFFERED)
-            .max_header_list_size(MAX_BUFFERED as u32);
+            .max_send_buf_size(MAX_BUFFERED_HTTP2)
+            .max_header_list_size(MAX_BUFFERED_HTTP2 as u32);
         Self { http, tls, log, limits }
     }
 
@@ -150,11 +155,13 @@ async fn http<R: Respond, T: Read + Write + Unpin + Send + 'static>(
     let limits = &server.limits;
     let interims = Arc::<Interims>::default();
     let activity = Arc::new(Activity::new());
-    let wire = Wire::new(io, Arc::clone(&interims), Arc::clone(&activity), limits.client);
+    let backlog = Arc::<Backlog>::default();
+    let wire =
+        Wire::new(io, Arc::clone(&interims), Arc::clone(&activity), Arc::clone(&backlog), limits.client);
     let requests = Arc::clone(&activity);
     let log = server.log.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let exchange = Exchange::begin(&request, &requests, log.as_ref().map(|log| (log, address)));
+        let exchange = Exchange::begin(&request, &requests, &backlog, log.as_ref().map(|log| (log, address)));
         Serving { future: responder.respond(request, &interims), exchange: Some(exchange) }
     });
     let mut serving = pin!(server.http.serve_connection(wire, service));

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::activity::Activity;
+use crate::backlog::Backlog;
 use crate::interim::Interims;
 use crate::meter;
 use crate::pace::{Pace, Slowest};
@@ -23,14 +24,21 @@ pub struct Wire<T> {
     io: T,
     interims: Arc<Interims>,
     activity: Arc<Activity>,
+    backlog: Arc<Backlog>,
     pace: Pace,
     /// The rest of the interim head that is being written.
     unwritten: Bytes,
 }
 
 impl<T: Write + Unpin> Wire<T> {
-    pub fn new(io: T, interims: Arc<Interims>, activity: Arc<Activity>, slowest: Slowest) -> Self {
-        Self { io, interims, activity, pace: Pace::new(slowest), unwritten: Bytes::new() }
+    pub fn new(
+        io: T,
+        interims: Arc<Interims>,
+        activity: Arc<Activity>,
+        backlog: Arc<Backlog>,
+        slowest: Slowest,
+    ) -> Self {
+        Self { io, interims, activity, backlog, pace: Pace::new(slowest), unwritten: Bytes::new() }
     }
 
     /// Watches how fast the client takes bytes: the result of a write goes through here.
@@ -39,6 +47,7 @@ impl<T: Write + Unpin> Wire<T> {
             Poll::Ready(Ok(bytes)) => {
                 self.pace.moved(bytes as u64);
                 self.activity.took();
+                self.backlog.written(bytes);
                 Poll::Ready(Ok(bytes))
             }
             Poll::Pending if self.pace.poll_late(cx).is_ready() => {
@@ -104,6 +113,7 @@ impl<T: Write + Unpin> Write for Wire<T> {
     /// hyper flushes each time it is polled, and only after it has written everything it has.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unwritten(cx))?;
+        self.backlog.flushed();
         while let Some(head) = self.interims.next() {
             self.unwritten = head;
             ready!(self.poll_unwritten(cx))?;

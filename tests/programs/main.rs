@@ -22,6 +22,9 @@ mod access_log;
 #[path = "../../examples/reverse_proxy/activity.rs"]
 mod activity;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/backlog.rs"]
+mod backlog;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/download.rs"]
 mod download;
 #[cfg(feature = "sqlite")]

@@ -11,8 +11,9 @@ use tower_response_cache::storage::MemoryStorage;
 
 use super::peer::{Head, Peer, patiently};
 use crate::front::{Front, cache_layer};
+use crate::limits::Limits;
 use crate::origin::Origin;
-use crate::server;
+use crate::server::Server;
 
 pub struct Proxy {
     port: u16,
@@ -23,20 +24,27 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn before(origin: &RawOrigin) -> Self {
-        Self::start(origin.port, Duration::from_secs(60)).await
+        Self::within(origin.port, Limits::default()).await
     }
 
+    /// Starts a proxy that waits this long for the origin.
     pub async fn start(origin_port: u16, timeout: Duration) -> Self {
+        Self::within(origin_port, Limits { origin: timeout, ..Limits::default() }).await
+    }
+
+    pub async fn within(origin_port: u16, limits: Limits) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
-        let origin = Origin::new(&url, timeout).unwrap();
+        let origin = Origin::new(&url, limits.origin).unwrap();
         let host = origin.host();
-        let layer = cache_layer(MemoryStorage::new(), true).unwrap();
-        let front = std::sync::Arc::new(Front::new(layer.layer(origin), host));
+        let layer = cache_layer(MemoryStorage::new(), true, false).unwrap();
+        let front = std::sync::Arc::new(Front::new(layer.layer(origin), host, limits.client));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(listener, front, stopped, Duration::from_secs(20)));
+        let limits = Limits { grace: Duration::from_secs(20), ..limits };
+        let server = Server::new(limits, None, None);
+        let task = tokio::spawn(async move { server.serve(listener, front, stopped).await });
         Self { port, layer, stop: Some(stop), task }
     }
 
