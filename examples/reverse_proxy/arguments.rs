@@ -35,7 +35,8 @@ Limits (times in seconds):
   --head-timeout S      how long a client may take for the head of a request and for TLS; default: 30
   --idle-timeout S      how long a connection may be without a request; default: 75
   --client-timeout S    how long a client may keep the proxy waiting for the content of its request, or for taking
-                        the response, unless it moves --min-rate on average; default: 60
+                        the response, unless it moves --min-rate on average; default: 60 (the system takes 128 KiB
+                        of a response at once: a client that reads less than that in this time is too slow as well)
   --min-rate BYTES      the bytes per second that a client has to move while the proxy waits for it; with 0 any byte
                         within --client-timeout is enough; default: 500
   --timeout S           how long the origin may take to begin its response, and send nothing in the middle of it;

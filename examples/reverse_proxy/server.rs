@@ -51,8 +51,9 @@ const MAX_BUFFERED: usize = 256 * 1024;
 const MAX_BUFFERED_HTTP2: usize = 64 * 1024;
 /// How much of a response waits in the system for a client, besides what is on its way.
 ///
-/// Without this bound the system takes megabytes for each slow client.
-const MAX_UNSENT: u32 = 128 * 1024;
+/// Without this bound the system takes megabytes for each slow client, and it would take minutes to see that a client reads
+/// slowly: a socket is writable again only after half of this has been sent. Half as much is slower for long bodies.
+const MAX_UNSENT: u32 = 256 * 1024;
 /// How many requests an HTTP/2 client may make at once.
 const MAX_STREAMS: u32 = 128;
 

@@ -16,6 +16,7 @@ mod support;
 #[path = "../../examples/reverse_proxy/accept.rs"]
 mod accept;
 #[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
 #[path = "../../examples/reverse_proxy/access_log.rs"]
 mod access_log;
 #[cfg(feature = "sqlite")]
@@ -34,12 +35,14 @@ mod exchange;
 #[path = "../../examples/reverse_proxy/limits.rs"]
 mod limits;
 #[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
 #[path = "../../examples/reverse_proxy/meter.rs"]
 mod meter;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/pace.rs"]
 mod pace;
 #[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
 #[path = "../../examples/reverse_proxy/report.rs"]
 mod report;
 #[cfg(feature = "sqlite")]
