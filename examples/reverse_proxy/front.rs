@@ -64,6 +64,9 @@ impl<S: Storage> Front<S> {
             return Err((StatusCode::NOT_IMPLEMENTED, "this proxy opens no tunnels"));
         }
         fields::strip_named(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            fields::join_cookies(&mut parts.headers);
+        }
         host::settle(&parts.uri, parts.version, &mut parts.headers, &self.host)
             .map_err(|reason| (StatusCode::BAD_REQUEST, reason))
     }
