@@ -107,16 +107,17 @@ impl Activity {
     pub fn expired(&self, limits: &Limits) -> Result<Expired, Instant> {
         let state = self.lock();
         let now = Instant::now();
+        // Another phase may begin at any time. None that begins from now on ends before this.
+        let soon = now + limits.head.min(limits.idle).min(limits.client.timeout);
         let (deadline, expired) = match state.phase {
             Phase::Head => (state.since + limits.head, Expired::Head),
             Phase::Idle => (state.since + limits.idle, Expired::Idle),
             Phase::Busy(requests) if state.is_http2 && state.waiting_for_client == requests => {
                 (state.taken + limits.client.timeout, Expired::Stalled)
             }
-            // Whatever comes next begins later than now.
-            Phase::Busy(_) => return Err(now + limits.head.min(limits.idle).min(limits.client.timeout)),
+            Phase::Busy(_) => return Err(soon),
         };
-        if now >= deadline { Ok(expired) } else { Err(deadline) }
+        if now >= deadline { Ok(expired) } else { Err(deadline.min(soon)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

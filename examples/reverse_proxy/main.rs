@@ -93,11 +93,7 @@ fn start_log() -> Result<(), String> {
     let filter = if filter.is_empty() { "info" } else { &filter };
     let parsed = EnvFilter::try_new(filter);
     let parsed = parsed.map_err(|error| format!("RUST_LOG={filter} is no filter: {error}"))?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(parsed)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(parsed).init();
     Ok(())
 }
 

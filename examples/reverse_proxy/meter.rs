@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use http::StatusCode;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// Counts a request that has been answered.
 pub fn answered(status: StatusCode, bytes: u64, took: Duration, is_complete: bool) {
@@ -63,7 +63,11 @@ pub fn describe() {
         ("reverse_proxy_received_bytes_total", Unit::Bytes, "Content bytes received from clients"),
         ("reverse_proxy_origin_errors_total", Unit::Count, "Requests to the origin that failed, by reason"),
         ("reverse_proxy_connections_total", Unit::Count, "Connections accepted"),
-        ("reverse_proxy_connections_expired_total", Unit::Count, "Connections closed by a timeout, by reason"),
+        (
+            "reverse_proxy_connections_expired_total",
+            Unit::Count,
+            "Connections closed by a timeout, by reason",
+        ),
         ("reverse_proxy_accept_errors_total", Unit::Count, "Connections that could not be accepted"),
         ("reverse_proxy_access_log_dropped_total", Unit::Count, "Lines of the access log dropped"),
     ];

@@ -166,17 +166,17 @@ async fn http<R: Respond, T: Read + Write + Unpin + Send + 'static>(
         Serving { future: responder.respond(request, &interims), exchange: Some(exchange) }
     });
     let mut serving = pin!(server.http.serve_connection(wire, service));
-    let (mut is_stopping, mut is_closing) = (false, false);
+    let (mut is_stopping, mut closing) = (false, None);
     loop {
         let again = match activity.expired(limits) {
             Err(again) => again,
             // A request may have come just now: it is answered, and then the connection closed. An HTTP/2 client is told,
             // and has some time to acknowledge it.
-            Ok(Expired::Idle) if !is_closing => {
-                is_closing = true;
-                serving.as_mut().graceful_shutdown();
-                Instant::now() + limits.head
-            }
+            Ok(Expired::Idle) if closing.is_none_or(|until| Instant::now() < until) => *closing
+                .get_or_insert_with(|| {
+                    serving.as_mut().graceful_shutdown();
+                    Instant::now() + limits.head
+                }),
             Ok(expired) => {
                 meter::expired(match expired {
                     Expired::Head => "head",

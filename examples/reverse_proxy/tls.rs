@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 /// # Errors
 /// Returns a message that names the file, if one cannot be read or they do not belong together.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
-    let unusable = |path: &Path, error: &dyn std::fmt::Display| format!("cannot use {}: {error}", path.display());
+    let unusable =
+        |path: &Path, error: &dyn std::fmt::Display| format!("cannot use {}: {error}", path.display());
     let chain = CertificateDer::pem_file_iter(certificate).map_err(|error| unusable(certificate, &error))?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(certificate, &error))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;

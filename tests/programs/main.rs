@@ -23,6 +23,9 @@ mod access_log;
 #[path = "../../examples/reverse_proxy/activity.rs"]
 mod activity;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/answer.rs"]
+mod answer;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/backlog.rs"]
 mod backlog;
 #[cfg(feature = "sqlite")]
@@ -31,23 +34,6 @@ mod download;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/exchange.rs"]
 mod exchange;
-#[cfg(feature = "sqlite")]
-#[path = "../../examples/reverse_proxy/limits.rs"]
-mod limits;
-#[cfg(feature = "sqlite")]
-#[allow(dead_code)] // the program uses the rest
-#[path = "../../examples/reverse_proxy/meter.rs"]
-mod meter;
-#[cfg(feature = "sqlite")]
-#[path = "../../examples/reverse_proxy/pace.rs"]
-mod pace;
-#[cfg(feature = "sqlite")]
-#[allow(dead_code)] // the program uses the rest
-#[path = "../../examples/reverse_proxy/report.rs"]
-mod report;
-#[cfg(feature = "sqlite")]
-#[path = "../../examples/reverse_proxy/answer.rs"]
-mod answer;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/fields.rs"]
 mod fields;
@@ -61,8 +47,22 @@ mod host;
 #[path = "../../examples/reverse_proxy/interim.rs"]
 mod interim;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/limits.rs"]
+mod limits;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/meter.rs"]
+mod meter;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/origin.rs"]
 mod origin;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/pace.rs"]
+mod pace;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/report.rs"]
+mod report;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/server.rs"]
 mod server;

@@ -107,8 +107,19 @@ fn curl_chooses_the_version_over_tls() {
     let resolve = format!("localhost:{port}:127.0.0.1");
     for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
         let format = "%{http_version} %{size_download}";
-        let arguments =
-            ["-sS", option, "--resolve", &resolve, "--cacert", certificate, "-o", "/dev/null", "-w", format, &url];
+        let arguments = [
+            "-sS",
+            option,
+            "--resolve",
+            &resolve,
+            "--cacert",
+            certificate,
+            "-o",
+            "/dev/null",
+            "-w",
+            format,
+            &url,
+        ];
         let Some(output) = run("curl", &arguments) else { return };
         assert_eq!(text(output), format!("{version} 300000"));
     }
@@ -130,7 +141,8 @@ fn download_is_resumed_and_split() {
     if run("wget", &["-q", "-c", "-O", &path("wget"), &url]).is_some() {
         assert!(std::fs::read(path("wget")).unwrap() == large());
     }
-    let arguments = ["-q", "-x", "4", "-s", "4", "-k", "1M", "-d", target.path().to_str().unwrap(), "-o", "aria"];
+    let arguments =
+        ["-q", "-x", "4", "-s", "4", "-k", "1M", "-d", target.path().to_str().unwrap(), "-o", "aria"];
     if run("aria2c", &[&arguments[..], &[&url]].concat()).is_some() {
         assert!(std::fs::read(path("aria")).unwrap() == large());
     }

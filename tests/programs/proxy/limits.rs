@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
 use tokio::time::{Instant, advance};
 
 use super::peer::{get, patiently};
@@ -88,6 +91,23 @@ async fn client_that_stops_reading_is_disconnected() {
     asked.peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n").await;
     asked.peer.send_until_closed(&[b'x'; 65536]).await; // the proxy gives up the request when its client has gone
     client.rest().await; // ends, since the connection is closed
+}
+
+#[tokio::test]
+async fn http_2_client_that_stops_reading_is_disconnected() {
+    let mut origin = RawOrigin::start().await;
+    let client = Slowest::new(SHORT, 0);
+    let proxy = Proxy::within(origin.port, Limits { client, ..Limits::default() }).await;
+    let (mut sender, connection) = proxy.connect_http2().await;
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://example.test/").body(Empty::<Bytes>::new()).unwrap();
+    let response = tokio::spawn(sender.send_request(request));
+    let mut asked = origin.next().await;
+    asked.peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n").await;
+    asked.peer.send_until_closed(&[b'x'; 65536]).await;
+    let _unread = response.await.unwrap().unwrap();
+    // It is read and written all the time, but the stream has no room left.
+    patiently(connection).await.unwrap().unwrap_err();
 }
 
 #[tokio::test]

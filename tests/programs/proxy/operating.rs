@@ -119,7 +119,10 @@ fn access_log_has_the_status_of_the_cache_and_is_reopened() {
     assert_eq!((lines.len(), after.lines().count()), (2, 1), "{before}{after}");
     for (line, status) in [(lines[0], "fwd=uri-miss"), (lines[1], "; hit")] {
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
-        assert!(line.contains("] \"GET /a?b=c HTTP/1.1\" 200 5 \"-\" \"-\" \"tower-response-cache; "), "{line}");
+        assert!(
+            line.contains("] \"GET /a?b=c HTTP/1.1\" 200 5 \"-\" \"-\" \"tower-response-cache; "),
+            "{line}"
+        );
         assert!(line.contains(status), "{line}");
     }
     assert!(after.contains("\"GET /after HTTP/1.1\" 200 5 "), "{after}");
@@ -143,7 +146,10 @@ fn access_log_on_standard_output_is_json() {
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&value["target"], &value["status"], &value["bytes"]), (&"/a".into(), &200.into(), &5.into()));
     assert_eq!((&value["host"], &value["complete"]), (&"example.test".into(), &true.into()));
-    assert!(value["cache"].as_str().unwrap().contains("fwd=uri-miss") && value["seconds"].is_f64(), "{value}");
+    assert!(
+        value["cache"].as_str().unwrap().contains("fwd=uri-miss") && value["seconds"].is_f64(),
+        "{value}"
+    );
     stopped(proxy, log);
 }
 

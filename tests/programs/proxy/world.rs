@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -14,6 +18,8 @@ use crate::front::{Front, cache_layer};
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::server::Server;
+
+type Http2 = http2::Connection<TokioIo<TcpStream>, Empty<Bytes>, TokioExecutor>;
 
 pub struct Proxy {
     port: u16,
@@ -50,6 +56,12 @@ impl Proxy {
 
     pub async fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap())
+    }
+
+    /// Connects a client that speaks HTTP/2 without TLS.
+    pub async fn connect_http2(&self) -> (SendRequest<Empty<Bytes>>, Http2) {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
     }
 
     pub fn stop(&mut self) {

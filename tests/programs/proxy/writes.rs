@@ -27,8 +27,7 @@ impl Connection {
         let (server, client) = tokio::io::duplex(room);
         let interims = Arc::<Interims>::default();
         let (activity, slowest) = (Arc::new(Activity::new()), Limits::default().client);
-        let wire =
-            Wire::new(TokioIo::new(server), Arc::clone(&interims), activity, Arc::default(), slowest);
+        let wire = Wire::new(TokioIo::new(server), Arc::clone(&interims), activity, Arc::default(), slowest);
         Self { interims, wire, client }
     }
 
