@@ -1,6 +1,6 @@
 //! What the program tells its operator: the log, the access log and the metrics.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -219,7 +219,7 @@ fn metrics_count_requests_and_bytes() {
         proxy.get("/");
     }
     let mut scraper = TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut scraper, get("/metrics").as_bytes()).unwrap();
+    scraper.write_all(get("/metrics").as_bytes()).unwrap();
     let mut text = String::new();
     scraper.read_to_string(&mut text).unwrap();
     let has = |line: &str| text.lines().any(|found| found == line);
@@ -231,4 +231,51 @@ fn metrics_count_requests_and_bytes() {
         assert!(has(hits), "{text}");
     }
     stopped(proxy, log);
+}
+
+/// Returns the memory of a process, in KiB.
+#[cfg(target_os = "linux")]
+fn resident(proxy: &Running) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_readers_of_new_bodies_take_little_memory() {
+    const READERS: usize = 60;
+    const LEN: usize = 20_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store.sqlite");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]); // the head of a GET is short
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {LEN}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                while stream.write_all(&[b'x'; 65536]).is_ok() {}
+            });
+        }
+    });
+    let arguments = ["--listen", "127.0.0.1:0", "--origin", &url, "--storage", store.to_str().unwrap()];
+    let proxy = running(&arguments);
+    let before = resident(&proxy);
+    let connect = |number: usize| {
+        let mut reader = TcpStream::connect(&proxy.address).unwrap();
+        reader.write_all(get(&format!("/{number}")).as_bytes()).unwrap();
+        reader
+    };
+    let mut readers: Vec<_> = (0..READERS).map(connect).collect();
+    for _ in 0..10 {
+        for reader in &mut readers {
+            reader.read_exact(&mut [0; 65536]).unwrap();
+        }
+    }
+    let each = resident(&proxy).saturating_sub(before) / READERS;
+    assert!(each < 640, "{each} KiB for each reader"); // what the allocator keeps for itself included
 }
