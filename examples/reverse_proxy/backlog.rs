@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 
 /// How many bytes from the origin wait for one client, besides the last frame.
-const MAX_WAITING: usize = 64 * 1024;
+const MAX_WAITING: usize = 32 * 1024;
 
 /// Marks a response whose body comes from the origin, in its extensions.
 #[derive(Clone, Copy)]
