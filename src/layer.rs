@@ -54,7 +54,8 @@ impl<S: Storage> CacheLayer<S> {
     }
 }
 
-impl<S: Storage, M> CacheLayer<S, M> {
+// `Sync`, so that the futures of its methods are `Send`.
+impl<S: Storage, M: Sync> CacheLayer<S, M> {
     /// Sets how an empty request body is made, for a body that is not `Default`.
     ///
     /// The cache repeats requests, and sends some of its own. Those have an empty body.

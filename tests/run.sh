@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every check: format, lints, docs, unit, contract, integration and doc tests, examples, and each bench once.
-# Installs nginx, Redis, Java and Maven from Debian where it may; otherwise skips their tests, and says so.
+# Installs nginx, Redis, Java, Maven and HTTP clients from Debian where it may; otherwise skips their tests, and says so.
 # The tests start their servers themselves, on free ports and with temporary data, and stop them.
 # Usage: tests/run.sh
 set -euo pipefail
@@ -67,6 +67,10 @@ command -v nginx >/dev/null || wanted+=(nginx-light)
 command -v redis-server >/dev/null || wanted+=(redis-server)
 command -v java >/dev/null || wanted+=(default-jre-headless)
 command -v mvn >/dev/null || wanted+=(maven)
+command -v curl >/dev/null || wanted+=(curl)
+command -v wget >/dev/null || wanted+=(wget)
+command -v aria2c >/dev/null || wanted+=(aria2)
+command -v python3 >/dev/null || wanted+=(python3-minimal)
 if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   echo "== installing ${wanted[*]}"
   # A policy of 101 keeps Debian from starting what it installs.
@@ -76,7 +80,7 @@ if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 
     >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "${wanted[*]} could not be installed"; }
   [ -z "${made:-}" ] || rm -f "$made"
 fi
-for program in nginx redis-server java mvn; do
+for program in nginx redis-server java mvn curl wget aria2c python3; do
   command -v $program >/dev/null || echo "$program was not found: the tests against it are skipped"
 done
 

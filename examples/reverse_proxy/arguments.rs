@@ -1,31 +1,70 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 
+use crate::access_log::Format;
+use crate::limits::Limits;
+use crate::pace::Slowest;
+
 pub const USAGE: &str = "\
-usage: reverse_proxy --origin URL [--listen ADDR] [--storage STORAGE] [--threads N] [--timeout SECONDS]
-                     [--shared|--private]
+usage: reverse_proxy --origin URL [option …]
 
 Forwards requests to an origin, and answers them from the cache where RFC 9111 permits it.
 
-  --origin URL       where requests are sent: http or https, a host, and a port if it is not the usual one
-  --listen ADDR      the address to listen on; port 0 takes any free port; default: 127.0.0.1:8080
-  --storage STORAGE  where responses are stored: memory, the path of a SQLite file, or an address such as
-                     redis://localhost/0?cache_name=app (needs the feature redis); default: memory
-  --threads N        the number of worker threads; default: one per core
-  --timeout SECONDS  how long the origin may take to begin its response; default: 60
-  --shared           a shared cache, for many users (the default)
-  --private          a private cache, for one user";
+  --origin URL          where requests are sent: http or https, a host, and a port if it is not the usual one
+  --listen ADDR         the address to listen on, for HTTP/1 and HTTP/2; port 0 takes any free port;
+                        default: 127.0.0.1:8080
+  --tls-cert FILE       listens for TLS instead, with this certificate and its chain (PEM) …
+  --tls-key FILE        … and its key (PEM)
+  --threads N           the number of worker threads; default: one per core
+
+The cache:
+  --storage STORAGE     where responses are stored: memory, the path of a SQLite file, or an address such as
+                        redis://localhost/0?cache_name=app (needs the feature redis); default: memory
+  --shared              a shared cache, for many users (the default)
+  --private             a private cache, for one user
+  --fetch-whole         fetches and stores the whole response where a client asks for a range of one that is not
+                        stored; without it, such requests are forwarded and not stored
+
+Limits (times in seconds):
+  --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
+                        default: 4096, or less than half of the files that the process may open
+  --head-timeout S      how long a client may take for the head of a request and for TLS; default: 30
+  --idle-timeout S      how long a connection may be without a request; default: 75
+  --client-timeout S    how long a client may keep the proxy waiting for the content of its request, or for taking
+                        the response, unless it moves --min-rate on average; default: 60 (the system takes 128 KiB
+                        of a response at once: a client that reads less than that in this time is too slow as well)
+  --min-rate BYTES      the bytes per second that a client has to move while the proxy waits for it; with 0 any byte
+                        within --client-timeout is enough; default: 500
+  --timeout S           how long the origin may take to begin its response, and send nothing in the middle of it;
+                        default: 60
+  --grace S             how long requests may go on after SIGTERM or SIGINT, and then the storing of responses;
+                        default: 10
+
+What it tells:
+  --access-log FORMAT   writes a line for each request: combined (as Apache and nginx do, then the field Cache-Status
+                        and the seconds that it took) or json
+  --access-log-file F   appends these lines to a file, which SIGHUP opens anew; default: standard output
+  --metrics ADDR        serves metrics for Prometheus at http://ADDR/metrics (those of the cache need the feature
+                        metrics)
+
+The log goes to standard error. The variable RUST_LOG filters it: debug, or warn,tower_response_cache=debug, and so on;
+default: info.";
 
 pub struct Arguments {
     pub mode: Mode,
     pub listen: String,
+    pub tls: Option<(PathBuf, PathBuf)>,
     pub storage: String,
     pub threads: Option<usize>,
-    pub timeout: Duration,
     pub shared: bool,
+    pub fetches_whole: bool,
+    pub limits: Limits,
+    pub access_log: Option<(Format, Option<PathBuf>)>,
+    pub metrics: Option<String>,
 }
 
 pub enum Mode {
@@ -39,17 +78,28 @@ impl Arguments {
     /// Parses the command line, or returns `None` if it asks for help.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut origin, mut bare) = (None, None);
-        let mut listen = "127.0.0.1:8080".to_owned();
-        let mut storage = "memory".to_owned();
-        let mut threads = None;
-        let mut timeout = Duration::from_secs(60);
-        let mut shared = true;
+        let (mut certificate, mut key) = (None, None);
+        let (mut format, mut log_file) = (None, None);
+        let mut limits = Limits::default();
+        let (mut client_timeout, mut min_rate) = (Duration::from_secs(60), 500);
+        let mut arguments = Self {
+            mode: Mode::Bare(0),
+            listen: "127.0.0.1:8080".to_owned(),
+            tls: None,
+            storage: "memory".to_owned(),
+            threads: None,
+            shared: true,
+            fetches_whole: false,
+            limits,
+            access_log: None,
+            metrics: None,
+        };
         while let Some(word) = words.next() {
             let (option, attached) = match word.split_once('=') {
                 Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
                 _ => (word.as_str(), None),
             };
-            let flag = matches!(option, "--help" | "-h" | "--shared" | "--private");
+            let flag = matches!(option, "--help" | "-h" | "--shared" | "--private" | "--fetch-whole");
             if flag && attached.is_some() {
                 return Err(format!("{option} takes no value"));
             }
@@ -59,26 +109,47 @@ impl Arguments {
             };
             match option {
                 "--help" | "-h" => return Ok(None),
-                "--shared" => shared = true,
-                "--private" => shared = false,
-                "--listen" => listen = value()?,
                 "--origin" => origin = Some(parse_origin(&value()?)?),
-                "--storage" | "--store" => storage = value()?,
-                "--threads" => threads = Some(parse_threads(&value()?)?),
-                "--timeout" => timeout = parse_seconds(&value()?)?,
-                "--bare" => {
-                    let len = value()?;
-                    bare = Some(len.parse().map_err(|_| format!("--bare {len} is not a number of bytes"))?);
-                }
+                "--listen" => arguments.listen = value()?,
+                "--tls-cert" => certificate = Some(value()?.into()),
+                "--tls-key" => key = Some(value()?.into()),
+                // A typing mistake must not ask the system for millions of threads.
+                "--threads" => arguments.threads = Some(number(option, &value()?, 1, 1024)?),
+                "--storage" | "--store" => arguments.storage = value()?,
+                "--shared" => arguments.shared = true,
+                "--private" => arguments.shared = false,
+                "--fetch-whole" => arguments.fetches_whole = true,
+                "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
+                "--head-timeout" => limits.head = seconds(option, &value()?)?,
+                "--idle-timeout" => limits.idle = seconds(option, &value()?)?,
+                "--client-timeout" => client_timeout = seconds(option, &value()?)?,
+                "--min-rate" => min_rate = number(option, &value()?, 0, 1_000_000_000)? as u64,
+                "--timeout" => limits.origin = seconds(option, &value()?)?,
+                "--grace" => limits.grace = seconds(option, &value()?)?,
+                "--access-log" => format = Some(parse_format(&value()?)?),
+                "--access-log-file" => log_file = Some(value()?.into()),
+                "--metrics" => arguments.metrics = Some(value()?),
+                "--bare" => bare = Some(number(option, &value()?, 0, usize::MAX)?),
                 _ => return Err(format!("unknown argument {word}; see --help")),
             }
         }
-        let mode = match (origin, bare) {
+        limits.client = Slowest::new(client_timeout, min_rate);
+        arguments.limits = limits;
+        arguments.mode = match (origin, bare) {
             (_, Some(len)) => Mode::Bare(len),
             (Some(origin), None) => Mode::Proxy(origin),
             (None, None) => return Err("--origin URL is missing; see --help".to_owned()),
         };
-        Ok(Some(Self { mode, listen, storage, threads, timeout, shared }))
+        arguments.tls = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => return Err("--tls-cert and --tls-key need each other; see --help".to_owned()),
+        };
+        arguments.access_log = match (format, log_file) {
+            (None, Some(_)) => return Err("--access-log-file needs --access-log; see --help".to_owned()),
+            (format, file) => format.map(|format| (format, file)),
+        };
+        Ok(Some(arguments))
     }
 }
 
@@ -98,17 +169,24 @@ fn parse_origin(text: &str) -> Result<Uri, String> {
     }
 }
 
-fn parse_threads(text: &str) -> Result<usize, String> {
-    // A typing mistake must not ask the system for millions of threads.
-    let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
-    threads.ok_or_else(|| format!("--threads {text} is not a number from 1 to 1024"))
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "combined" => Ok(Format::Combined),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("--access-log {text} must be combined or json")),
+    }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("{option} {text} is not a number from {least} to {most}"))
+}
+
+fn seconds(option: &str, text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0);
     let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let time = time.filter(|time| *time <= Duration::from_secs(86_400));
+    let time = time.filter(|time| !time.is_zero() && *time <= Duration::from_secs(86_400));
     time.ok_or_else(|| {
-        format!("--timeout {text} is not a number of seconds above 0 and at most 86400 (a day)")
+        format!("{option} {text} is not a number of seconds above 0 and at most 86400 (a day)")
     })
 }

@@ -13,6 +13,7 @@ pub const NAME: &str = "tower-response-cache";
 
 const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 tower-response-cache");
 const VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 tower-response-cache");
+const VIA_2: HeaderValue = HeaderValue::from_static("2 tower-response-cache");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// The hop-by-hop fields, except TE, for which see [`keep_trailers`].
@@ -104,7 +105,22 @@ fn keep_trailers(headers: &mut HeaderMap) {
 
 /// Appends this proxy to Via, with the version of the received message.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
-    headers.append(header::VIA, if version == Version::HTTP_10 { VIA_1_0 } else { VIA_1_1 });
+    let via = match version {
+        Version::HTTP_10 => VIA_1_0,
+        Version::HTTP_2 => VIA_2,
+        _ => VIA_1_1,
+    };
+    headers.append(header::VIA, via);
+}
+
+/// Joins the lines of Cookie, which an HTTP/2 client may send apart and HTTP/1 may not have (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Sets the fields that delimit a request's content.

@@ -11,41 +11,51 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::HeaderValue;
-use http::{Method, Request, StatusCode, Version, request};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::Service;
 use tower_response_cache::storage::Storage;
-use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer};
+use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer, Outcome};
 
 use crate::answer::{Answer, plain};
+use crate::backlog::FromOrigin;
+use crate::download::Download;
 use crate::fields;
 use crate::host;
 use crate::interim::{CLIENT, Interims};
 use crate::origin::{Failure, Origin};
+use crate::pace::Slowest;
 use crate::server::Respond;
 use crate::upload::Upload;
 
 /// Builds the cache with the settings of a proxy.
 ///
 /// The status goes into the Cache-Status field only: nothing here reads the extensions.
-pub fn cache_layer<S: Storage>(storage: S, shared: bool) -> tower_response_cache::Result<CacheLayer<S>> {
-    let builder = CacheLayer::builder(storage)
+pub fn cache_layer<S: Storage>(
+    storage: S,
+    shared: bool,
+    fetches_whole: bool,
+) -> tower_response_cache::Result<CacheLayer<S>> {
+    CacheLayer::builder(storage)
+        .shared(shared)
+        .fetch_whole_for_range(fetches_whole)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
-        .status_field(fields::NAME);
-    if shared { builder.shared(true).build() } else { builder.build() }
+        .status_field(fields::NAME)
+        .build()
 }
 
 pub struct Front<S: Storage> {
     cache: Cache<Origin, S>,
     /// The Host of requests that name none.
     host: HeaderValue,
+    slowest: Slowest,
 }
 
 impl<S: Storage> Front<S> {
-    pub fn new(cache: Cache<Origin, S>, host: HeaderValue) -> Self {
-        Self { cache, host }
+    pub fn new(cache: Cache<Origin, S>, host: HeaderValue, slowest: Slowest) -> Self {
+        Self { cache, host, slowest }
     }
 
     /// Checks a request, or returns the status and the reason to answer with.
@@ -54,13 +64,16 @@ impl<S: Storage> Front<S> {
             return Err((StatusCode::NOT_IMPLEMENTED, "this proxy opens no tunnels"));
         }
         fields::strip_named(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            fields::join_cookies(&mut parts.headers);
+        }
         host::settle(&parts.uri, parts.version, &mut parts.headers, &self.host)
             .map_err(|reason| (StatusCode::BAD_REQUEST, reason))
     }
 }
 
 impl<S: Storage> Respond for Front<S> {
-    type Body = CacheBody<Incoming>;
+    type Body = CacheBody<Download>;
     type Future = Responding;
 
     fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Responding {
@@ -70,9 +83,18 @@ impl<S: Storage> Respond for Front<S> {
         }
         // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
         let client = (parts.version == Version::HTTP_11).then(|| Arc::clone(interims));
-        let request = Request::from_parts(parts, Upload::of(body));
+        let request = Request::from_parts(parts, Upload::of(body, self.slowest));
         Responding::Calling { call: self.cache.clone().call(request), client }
     }
+}
+
+/// Returns a response with the cache's body, and marks it if the body comes from the origin.
+fn left(mut response: Response<CacheBody<Download>>) -> Answer<CacheBody<Download>> {
+    let outcome = response.body().status().map(|status| status.outcome());
+    if matches!(outcome, Some(Outcome::Miss(_) | Outcome::Bypass(_))) {
+        response.extensions_mut().insert(FromOrigin);
+    }
+    response.map(Either::Left)
 }
 
 /// The future of a response.
@@ -81,19 +103,19 @@ impl<S: Storage> Respond for Front<S> {
 /// the response only.
 pub enum Responding {
     Calling {
-        call: CacheFuture<Incoming, Failure>,
+        call: CacheFuture<Download, Failure>,
         client: Option<Arc<Interims>>,
     },
     /// The final head waits until the interim heads before it are written.
     Finishing {
-        answer: Option<Answer<CacheBody<Incoming>>>,
+        answer: Option<Answer<CacheBody<Download>>>,
         client: Arc<Interims>,
     },
-    Ready(Option<Answer<CacheBody<Incoming>>>),
+    Ready(Option<Answer<CacheBody<Download>>>),
 }
 
 impl Future for Responding {
-    type Output = Result<Answer<CacheBody<Incoming>>, Infallible>;
+    type Output = Result<Answer<CacheBody<Download>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Calling { call, client } = &mut *self {
@@ -101,7 +123,7 @@ impl Future for Responding {
             let result = ready!(CLIENT.sync_scope(client.clone(), || Pin::new(call).poll(cx)));
             let client = client.take();
             let answer = match result {
-                Ok(response) => response.map(Either::Left),
+                Ok(response) => left(response),
                 Err(failure) => plain(failure.status(), failure.reason()),
             };
             match client {

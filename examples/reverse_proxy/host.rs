@@ -4,6 +4,7 @@
 //! - A request is forwarded with exactly one valid Host field, or is answered 400 (RFC 9112 §3.2).
 //! - An authority in the request's target overrides Host.
 //! - An HTTP/1.0 request without a host is for the origin's own.
+//! - An HTTP/2 request names its host in the target (RFC 9113 §8.3.1).
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Uri, Version};
@@ -23,7 +24,7 @@ pub fn settle(
     match first {
         _ if more => return Err("the request has more than one Host field"),
         Some(host) if !is_host(host.as_bytes()) => return Err("the request's Host field is malformed"),
-        None if version != Version::HTTP_10 => return Err("the request has no Host field"),
+        None if version == Version::HTTP_11 => return Err("the request has no Host field"),
         _ => {}
     }
     let named = first.is_some();

@@ -3,43 +3,64 @@
 //! `cargo run --release --example reverse_proxy --features sqlite -- --listen ADDR --origin URL [option …]`
 //!
 //! It forwards every method but CONNECT, and every field that is not hop-by-hop and names no other target. It streams bodies
-//! both ways and relays 102 and 103. It stores what RFC 9111 permits, and serves stale responses while the origin cannot be
-//! reached. After SIGINT or SIGTERM it finishes the requests under way.
+//! both ways and relays 102 and 103 (to HTTP/1.1 clients). It stores what RFC 9111 permits, and serves stale responses while
+//! the origin cannot be reached. After SIGINT or SIGTERM it finishes the requests under way.
+//!
+//! # Files
+//!
+//! - A request goes through `accept`, `server` (with `tls`, `wire` and `backlog`), `exchange`, `front` (with `host` and `fields`), the
+//!   cache, and `origin` (with `upload`, `download` and `interim`).
+//! - `limits` has the limits, `pace` decides who is too slow, and `activity` which connection is idle.
+//! - `report` writes errors to the log, `access_log` requests to theirs, and `meter` counts for `exporter`.
 
 // The modules of a program have no other crate to be public for, and `main` blocks on its future instead of spawning it.
 #![allow(unreachable_pub, clippy::future_not_send)]
 
+mod accept;
+mod access_log;
+mod activity;
 mod answer;
 mod arguments;
+mod backlog;
 mod bare;
+mod download;
+mod exchange;
+mod exporter;
 mod fields;
 mod front;
 mod host;
 mod interim;
+mod limits;
+mod meter;
 mod origin;
+mod pace;
+mod report;
 mod server;
+mod stop;
 #[path = "../storage/mod.rs"]
 mod storage;
+mod tls;
 mod upload;
 mod wire;
 
-use std::error::Error as StdError;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tower::Layer;
+use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::{MemoryStorage, Storage};
+use tracing_subscriber::EnvFilter;
 
+use crate::access_log::AccessLog;
 use crate::arguments::{Arguments, Mode};
+use crate::bare::Bare;
 use crate::front::Front;
 use crate::origin::Origin;
-
-/// How long requests, and after them writes to the storage, may go on after a signal to stop: enough for usual ones.
-const GRACE: Duration = Duration::from_secs(10);
+use crate::report::causes;
+use crate::server::{Respond, Server};
+use crate::stop::Signals;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -48,24 +69,32 @@ fn main() -> ExitCode {
             println!("{}", arguments::USAGE);
             return ExitCode::SUCCESS;
         }
-        Err(message) => {
-            eprintln!("reverse_proxy: {message}");
-            return ExitCode::from(2);
-        }
+        Err(message) => return fail(2, &message),
     };
-    // The cache answers on while the storage fails: only its events tell about it.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_max_level(tracing::level_filters::LevelFilter::INFO)
-        .init();
+    if let Err(message) = start_log() {
+        return fail(2, &message);
+    }
     match runtime(arguments.threads).and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("reverse_proxy: {message}");
-            ExitCode::FAILURE
-        }
+        Err(message) => fail(1, &message),
     }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("reverse_proxy: {message}");
+    ExitCode::from(code)
+}
+
+/// Sends the events of the proxy, of the cache and of its storage to standard error.
+///
+/// The cache answers on while the storage fails: only its events tell about it.
+fn start_log() -> Result<(), String> {
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = if filter.is_empty() { "info" } else { &filter };
+    let parsed = EnvFilter::try_new(filter);
+    let parsed = parsed.map_err(|error| format!("RUST_LOG={filter} is no filter: {error}"))?;
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(parsed).init();
+    Ok(())
 }
 
 /// Builds the runtime. A single thread needs no scheduler that moves tasks between threads.
@@ -79,15 +108,14 @@ fn runtime(threads: Option<usize>) -> Result<Runtime, String> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {
-    let address = arguments.listen.clone();
-    let listener = TcpListener::bind(&address).await;
-    let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    // First of all, so that it also sees what the storage does while it is opened.
+    if let Some(address) = &arguments.metrics {
+        exporter::start(address).await?;
+    }
     match &arguments.mode {
-        Mode::Bare(len) => bare(listener, *len).await,
+        Mode::Bare(len) => serve(&arguments, Arc::new(Bare::new(*len))).await,
         // Without the `BoxStorage` that any other storage is opened as: its dynamic calls would show in memory.
-        Mode::Proxy(_) if arguments.storage == "memory" => {
-            proxy(listener, arguments, MemoryStorage::new()).await
-        }
+        Mode::Proxy(_) if arguments.storage == "memory" => proxy(arguments, MemoryStorage::new()).await,
         Mode::Proxy(_) => {
             let opened = storage::open(&arguments.storage).await;
             let storage = opened.map_err(|error| {
@@ -97,58 +125,75 @@ async fn run(arguments: Arguments) -> Result<(), String> {
                     causes(&error)
                 )
             })?;
-            proxy(listener, arguments, storage).await
+            proxy(arguments, storage).await
         }
     }
 }
 
-async fn proxy<S: Storage>(listener: TcpListener, arguments: Arguments, storage: S) -> Result<(), String> {
-    let Mode::Proxy(url) = arguments.mode else { return Ok(()) };
-    let origin = Origin::new(&url, arguments.timeout)?;
+async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), String> {
+    let Mode::Proxy(url) = &arguments.mode else { return Ok(()) };
+    let limits = arguments.limits;
+    let origin = Origin::new(url, limits.origin)?;
     let host = origin.host();
-    let layer = front::cache_layer(storage, arguments.shared).map_err(|error| error.to_string())?;
-    let front = Arc::new(Front::new(layer.layer(origin), host));
-    let stop = stop_signal()?;
-    announce(&listener)?;
-    let serving = async move { server::serve(listener, front, stop, GRACE).await };
-    // Spawned, because tokio runs `block_on`'s own future outside its workers, which is slower.
-    tokio::spawn(serving).await.map_err(|error| format!("the server failed: {error}"))?;
-    let _ = tokio::time::timeout(GRACE, layer.idle()).await; // responses that are not stored by then are fetched again
+    let layer = front::cache_layer(storage, arguments.shared, arguments.fetches_whole)
+        .map_err(|error| error.to_string())?;
+    serve(&arguments, Arc::new(Front::new(layer.layer(origin), host, limits.client))).await?;
+    close(&layer, limits.grace).await;
     Ok(())
 }
 
-async fn bare(listener: TcpListener, len: usize) -> Result<(), String> {
-    let stop = stop_signal()?;
-    announce(&listener)?;
-    let serving = async move { server::serve(listener, Arc::new(bare::Bare::new(len)), stop, GRACE).await };
-    tokio::spawn(serving).await.map_err(|error| format!("the server failed: {error}"))
-}
-
-fn announce(listener: &TcpListener) -> Result<(), String> {
-    let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
-    println!("listening on http://{address}");
-    Ok(())
-}
-
-/// Returns a future that completes on SIGINT or SIGTERM.
-fn stop_signal() -> Result<impl Future<Output = ()> + Send, String> {
-    let catch = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
-    let (mut interrupt, mut terminate) = (catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+/// Serves until a signal to stop.
+async fn serve<R: Respond>(arguments: &Arguments, responder: Arc<R>) -> Result<(), String> {
+    let tls = match &arguments.tls {
+        None => None,
+        Some((certificate, key)) => Some(tls::acceptor(certificate, key)?),
+    };
+    let log = match &arguments.access_log {
+        None => None,
+        Some((format, file)) => {
+            let log = AccessLog::start(*format, file.clone());
+            Some(log.map_err(|error| format!("cannot write the access log: {error}"))?)
         }
-    })
+    };
+    let address = &arguments.listen;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let stop = Signals::catch()?.stop(log.clone());
+    announce(&listener, arguments)?;
+    let reports = tokio::spawn(report::summarize());
+    let server = Server::new(arguments.limits, log.clone(), tls);
+    let serving = async move { server.serve(listener, responder, stop).await };
+    // Spawned, because tokio runs `block_on`'s own future outside its workers, which is slower.
+    let served = tokio::spawn(serving).await;
+    reports.abort();
+    if let Some(log) = log {
+        let grace = arguments.limits.grace;
+        let _ = tokio::task::spawn_blocking(move || log.finish(grace)).await; // what is not written by then is lost
+    }
+    report::finish();
+    served.map_err(|error| format!("the server failed: {error}"))
 }
 
-/// Returns an error and all its sources as one line.
-fn causes(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(&format!(": {cause}"));
-        source = cause.source();
+/// Stores what was begun, and closes the storage: a SQLite file is then whole without its log.
+async fn close<S: Storage>(layer: &CacheLayer<S>, grace: std::time::Duration) {
+    match tokio::time::timeout(grace, layer.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(target: "reverse_proxy", cause = causes(&error), "the storage was not closed");
+        }
+        // What is not stored by then is fetched again.
+        Err(_) => tracing::warn!(target: "reverse_proxy", "the storage was not closed in time: see --grace"),
     }
-    line.replace('\n', " ")
+}
+
+/// Tells the address: on standard output, unless that is the access log.
+fn announce(listener: &TcpListener, arguments: &Arguments) -> Result<(), String> {
+    let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
+    let scheme = if arguments.tls.is_some() { "https" } else { "http" };
+    if matches!(arguments.access_log, Some((_, None))) {
+        tracing::info!(target: "reverse_proxy", "listening on {scheme}://{address}");
+    } else {
+        println!("listening on {scheme}://{address}");
+    }
+    Ok(())
 }

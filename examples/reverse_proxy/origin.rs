@@ -23,9 +23,19 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
+use crate::download::Download;
 use crate::fields;
 use crate::interim;
-use crate::upload::{Progress, Upload};
+use crate::meter;
+use crate::pace::Slowest;
+use crate::report::{Kind, causes, report};
+use crate::upload::{Progress, Upload, UploadError};
+
+/// How much is read from the origin at once, and the maximum length of a response's head.
+///
+/// Each frame of a body keeps a buffer of this length. hyper's default is 400 kB, so that a few frames that wait for a slow
+/// client would hold more than a megabyte.
+const MAX_READ: usize = 32 * 1024;
 
 #[derive(Clone)]
 pub struct Origin(Arc<Inner>);
@@ -44,6 +54,8 @@ pub enum Failure {
     Unreachable,
     InvalidResponse,
     Timeout,
+    /// The client did not send its content to the end.
+    Client(UploadError),
 }
 
 impl Failure {
@@ -51,6 +63,8 @@ impl Failure {
         match self {
             Self::Unreachable | Self::InvalidResponse => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Client(UploadError::Slow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Client(UploadError::BrokenOff) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -59,7 +73,21 @@ impl Failure {
             Self::Unreachable => "the origin cannot be reached",
             Self::InvalidResponse => "the origin sent no valid response",
             Self::Timeout => "the origin did not answer in time",
+            Self::Client(UploadError::Slow) => "the content came too slowly",
+            Self::Client(UploadError::BrokenOff) => "the content was broken off",
         }
+    }
+
+    /// Reports the failure, unless the client is to blame.
+    fn report(self, cause: &dyn Fn() -> String) {
+        let (kind, word) = match self {
+            Self::Unreachable => (Kind::OriginUnreachable, "unreachable"),
+            Self::InvalidResponse => (Kind::OriginInvalid, "invalid_response"),
+            Self::Timeout => (Kind::OriginLate, "timeout"),
+            Self::Client(_) => return,
+        };
+        meter::origin_failed(word);
+        report(kind, cause);
     }
 }
 
@@ -74,7 +102,7 @@ impl std::error::Error for Failure {}
 impl Origin {
     /// Creates a client for the origin at this URL.
     ///
-    /// The timeout is for the head of a response; the time of a body has no limit.
+    /// The timeout is for the head of a response, and then for each wait for a part of its body.
     ///
     /// # Errors
     /// Returns a message if the URL has no scheme or no authority.
@@ -89,6 +117,7 @@ impl Origin {
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(MAX_READ)
             .set_host(false) // the client's Host is forwarded
             .build(connector.wrap_connector(http));
         let (scheme, authority) = (scheme.clone(), authority.clone());
@@ -102,9 +131,9 @@ impl Origin {
 }
 
 impl Service<Request<Upload>> for Origin {
-    type Response = Response<Incoming>;
+    type Response = Response<Download>;
     type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Failure>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Download>, Failure>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
@@ -117,7 +146,7 @@ impl Service<Request<Upload>> for Origin {
 }
 
 impl Inner {
-    async fn send(&self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, mut request: Request<Upload>) -> Result<Response<Download>, Failure> {
         self.address(&mut request)?;
         if let Some(ticket) = interim::ticket().await {
             hyper::ext::on_informational(&mut request, move |interim| {
@@ -127,13 +156,16 @@ impl Inner {
         let progress = request.body().progress();
         let mut response = self.within_timeout(progress, self.client.request(request)).await?;
         if response.status().is_informational() {
-            return Err(Failure::InvalidResponse); // a 101, although Upgrade is never forwarded
+            // A 101, although Upgrade is never forwarded.
+            Failure::InvalidResponse.report(&|| format!("it sent {}", response.status()));
+            return Err(Failure::InvalidResponse);
         }
         let version = response.version();
         *response.version_mut() = Version::HTTP_11;
         fields::strip_response(response.headers_mut());
         fields::append_via(response.headers_mut(), version);
-        Ok(response)
+        let slowest = Slowest::new(self.timeout, 0);
+        Ok(response.map(|body| Download::new(body, slowest)))
     }
 
     /// Addresses a client's request to the origin.
@@ -165,11 +197,21 @@ impl Inner {
         loop {
             match timeout_at(since + self.timeout, response.as_mut()).await {
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) if error.is_connect() => return Err(Failure::Unreachable),
-                Ok(Err(_)) => return Err(Failure::InvalidResponse),
+                Ok(Err(error)) => {
+                    let failure = match progress.as_ref().and_then(Progress::failed) {
+                        Some(failed) => Failure::Client(failed),
+                        None if error.is_connect() => Failure::Unreachable,
+                        None => Failure::InvalidResponse,
+                    };
+                    failure.report(&|| causes(&error));
+                    return Err(failure);
+                }
                 Err(_) => match progress.as_ref().map(Progress::latest) {
                     Some(latest) if latest > since => since = latest,
-                    _ => return Err(Failure::Timeout),
+                    _ => {
+                        Failure::Timeout.report(&String::new);
+                        return Err(Failure::Timeout);
+                    }
                 },
             }
         }

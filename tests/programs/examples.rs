@@ -16,7 +16,8 @@ impl Running {
         let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://").unwrap().to_owned();
+        let url = line.trim_end().strip_prefix("listening on ").unwrap();
+        let address = url.split_once("://").unwrap().1.to_owned();
         Self { child, address }
     }
 

@@ -13,8 +13,27 @@ mod support;
 
 // The proxy's files name one another from the root of their crate, so the root of this one has them too.
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/accept.rs"]
+mod accept;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/access_log.rs"]
+mod access_log;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/activity.rs"]
+mod activity;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/answer.rs"]
 mod answer;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/backlog.rs"]
+mod backlog;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/download.rs"]
+mod download;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/exchange.rs"]
+mod exchange;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/fields.rs"]
 mod fields;
@@ -28,8 +47,22 @@ mod host;
 #[path = "../../examples/reverse_proxy/interim.rs"]
 mod interim;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/limits.rs"]
+mod limits;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/meter.rs"]
+mod meter;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/origin.rs"]
 mod origin;
+#[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/pace.rs"]
+mod pace;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/report.rs"]
+mod report;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/server.rs"]
 mod server;

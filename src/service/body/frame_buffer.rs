@@ -11,6 +11,12 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+/// The length below which a frame is copied.
+///
+/// A server or client reads into buffers of 8 KiB and more, and each frame keeps its buffer alive: an origin that sends a
+/// byte at a time would occupy a gigabyte before the first chunk is full.
+const SHORT_FRAME: usize = 2048;
+
 /// Holds the frames of a download that are still needed.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
@@ -32,6 +38,8 @@ impl FrameBuffer {
     }
 
     /// Appends a frame.
+    ///
+    /// A short one is copied, unless it is the first: most short bodies are a single frame.
     pub(crate) fn push(&mut self, data: Bytes) {
         // An empty frame would have the same end as the frame before it, and the search by offset needs distinct ends.
         if !data.is_empty() {
@@ -39,7 +47,9 @@ impl FrameBuffer {
             if self.end == 0 {
                 self.frames.reserve_exact(1);
             }
+            let is_copied = self.end > 0 && data.len() < SHORT_FRAME;
             self.end += data.len() as u64;
+            let data = if is_copied { Bytes::copy_from_slice(&data) } else { data };
             self.frames.push_back((self.end, data));
         }
     }
@@ -135,6 +145,18 @@ mod tests {
         let is_shared =
             |offset, len| buffer.slice(offset, len).as_ptr() == buffer.at(offset).unwrap().as_ptr();
         assert!(is_shared(3, 2) && !is_shared(3, 3));
+    }
+
+    #[test]
+    fn short_frames_keep_no_read_buffer() {
+        let read = Bytes::from(vec![b'x'; 2 * SHORT_FRAME]);
+        let mut buffer = FrameBuffer::default();
+        buffer.push(read.slice(..1));
+        buffer.push(read.slice(1..SHORT_FRAME));
+        buffer.push(read.slice(SHORT_FRAME..));
+        let shares = |offset: usize| buffer.at(offset as u64).unwrap().as_ptr() == read[offset..].as_ptr();
+        assert!(shares(0) && !shares(1) && shares(SHORT_FRAME));
+        assert_eq!(buffer.copy(0, read.len()), read);
     }
 
     #[test]

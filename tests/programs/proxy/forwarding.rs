@@ -235,3 +235,26 @@ async fn length_beside_transfer_encoding_is_dropped() {
     assert_eq!(hit.text(), "0123456789");
     assert_ne!(hit.head.get("content-length"), Some("5"));
 }
+
+#[tokio::test]
+async fn http_2_request_is_forwarded_as_http_1() {
+    let (mut origin, proxy, _) = started().await;
+    let (mut sender, connection) = proxy.connect_http2().await;
+    tokio::spawn(connection);
+    let request =
+        http::Request::get("http://example.test/a?b").header("cookie", "a=1").header("cookie", "b=2");
+    let request = request.body(http_body_util::Empty::new()).unwrap();
+    let response = tokio::spawn(sender.send_request(request));
+    let head = origin.answer(ok("Connection: close\r\nKeep-Alive: timeout=1\r\n", "hello")).await;
+    assert_eq!(head.line, "GET /a?b HTTP/1.1");
+    assert_eq!(head.all("host"), ["example.test"]);
+    assert_eq!(head.all("cookie"), ["a=1; b=2"]);
+    assert_eq!(head.all("via"), ["2 tower-response-cache"]);
+    let response = response.await.unwrap().unwrap();
+    assert_eq!(
+        (response.version(), response.headers().contains_key("keep-alive")),
+        (http::Version::HTTP_2, false)
+    );
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+    assert_eq!(body.to_bytes(), "hello");
+}

@@ -3,10 +3,13 @@
 //! Clients and origins are raw sockets, so that the tests see the bytes on the wire.
 
 mod caching;
+mod clients;
 mod connections;
 mod failures;
 mod forwarding;
 mod interims;
+mod limits;
+mod operating;
 mod peer;
 mod program;
 mod world;

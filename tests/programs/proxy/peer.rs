@@ -80,6 +80,16 @@ impl Peer {
         patiently(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends bytes, unless the other end has closed.
+    pub async fn try_send(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_bytes()).await
+    }
+
+    /// Sends bytes again and again, until the other end closes.
+    pub async fn send_until_closed(&mut self, bytes: &[u8]) {
+        patiently(async { while self.stream.write_all(bytes).await.is_ok() {} }).await;
+    }
+
     /// Reads more bytes. Returns `false` if the other end has closed.
     async fn more(&mut self) -> bool {
         patiently(self.stream.read_buf(&mut self.read)).await.is_ok_and(|len| len > 0)

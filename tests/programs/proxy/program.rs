@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::built::example;
 use crate::examples::Running;
 
-fn program() -> Command {
+pub fn program() -> Command {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| example("reverse_proxy"));
     Command::new(&*PATH)
 }
@@ -17,7 +17,7 @@ fn ended(arguments: &[&str]) -> (i32, Output) {
     (output.status.code().unwrap(), output)
 }
 
-fn running(arguments: &[&str]) -> Running {
+pub fn running(arguments: &[&str]) -> Running {
     let mut program = program();
     program.args(arguments);
     Running::start(program)
@@ -27,7 +27,7 @@ fn running(arguments: &[&str]) -> Running {
 fn help_succeeds_and_wrong_usage_fails() {
     let (code, output) = ended(&["--help"]);
     assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
-    let mistakes: [&[&str]; 7] = [
+    let mistakes: [&[&str]; 13] = [
         &[],
         &["--what"],
         &["--origin"],
@@ -35,6 +35,12 @@ fn help_succeeds_and_wrong_usage_fails() {
         &["--origin", "http://a/path"],
         &["--origin", "http://a", "--threads", "0"],
         &["--origin", "http://a", "--timeout", "-1"],
+        &["--origin", "http://a", "--max-connections", "0"],
+        &["--origin", "http://a", "--min-rate", "fast"],
+        &["--origin", "http://a", "--access-log", "xml"],
+        &["--origin", "http://a", "--access-log-file", "file"],
+        &["--origin", "http://a", "--tls-cert", "file"],
+        &["--origin", "http://a", "--fetch-whole=yes"],
     ];
     for arguments in mistakes {
         let (code, output) = ended(arguments);
@@ -83,6 +89,8 @@ fn storage_file_outlives_the_program() {
         let id = proxy.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         assert!(proxy.child.wait().unwrap().success());
+        // The storage was closed: everything is in the file, and nothing in its log.
+        assert!(store.exists() && !folder.path().join("store.sqlite-wal").exists());
     }
     drop(origin);
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -11,8 +15,11 @@ use tower_response_cache::storage::MemoryStorage;
 
 use super::peer::{Head, Peer, patiently};
 use crate::front::{Front, cache_layer};
+use crate::limits::Limits;
 use crate::origin::Origin;
-use crate::server;
+use crate::server::Server;
+
+type Http2 = http2::Connection<TokioIo<TcpStream>, Empty<Bytes>, TokioExecutor>;
 
 pub struct Proxy {
     port: u16,
@@ -23,25 +30,38 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn before(origin: &RawOrigin) -> Self {
-        Self::start(origin.port, Duration::from_secs(60)).await
+        Self::within(origin.port, Limits::default()).await
     }
 
+    /// Starts a proxy that waits this long for the origin.
     pub async fn start(origin_port: u16, timeout: Duration) -> Self {
+        Self::within(origin_port, Limits { origin: timeout, ..Limits::default() }).await
+    }
+
+    pub async fn within(origin_port: u16, limits: Limits) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
-        let origin = Origin::new(&url, timeout).unwrap();
+        let origin = Origin::new(&url, limits.origin).unwrap();
         let host = origin.host();
-        let layer = cache_layer(MemoryStorage::new(), true).unwrap();
-        let front = std::sync::Arc::new(Front::new(layer.layer(origin), host));
+        let layer = cache_layer(MemoryStorage::new(), true, false).unwrap();
+        let front = std::sync::Arc::new(Front::new(layer.layer(origin), host, limits.client));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(listener, front, stopped, Duration::from_secs(20)));
+        let limits = Limits { grace: Duration::from_secs(20), ..limits };
+        let server = Server::new(limits, None, None);
+        let task = tokio::spawn(async move { server.serve(listener, front, stopped).await });
         Self { port, layer, stop: Some(stop), task }
     }
 
     pub async fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap())
+    }
+
+    /// Connects a client that speaks HTTP/2 without TLS.
+    pub async fn connect_http2(&self) -> (SendRequest<Empty<Bytes>>, Http2) {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
     }
 
     pub fn stop(&mut self) {

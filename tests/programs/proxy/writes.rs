@@ -10,7 +10,9 @@ use hyper::rt::Write;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, DuplexStream};
 
+use crate::activity::Activity;
 use crate::interim::{CLIENT, Interims, Ticket, ticket};
+use crate::limits::Limits;
 use crate::wire::Wire;
 
 struct Connection {
@@ -24,7 +26,8 @@ impl Connection {
     fn new(room: usize) -> Self {
         let (server, client) = tokio::io::duplex(room);
         let interims = Arc::<Interims>::default();
-        let wire = Wire::new(TokioIo::new(server), Arc::clone(&interims));
+        let (activity, slowest) = (Arc::new(Activity::new()), Limits::default().client);
+        let wire = Wire::new(TokioIo::new(server), Arc::clone(&interims), activity, Arc::default(), slowest);
         Self { interims, wire, client }
     }
 
