@@ -54,8 +54,7 @@ impl<S: Storage> CacheLayer<S> {
     }
 }
 
-// `Sync`, so that the futures of its methods are `Send`.
-impl<S: Storage, M: Sync> CacheLayer<S, M> {
+impl<S: Storage, M> CacheLayer<S, M> {
     /// Sets how an empty request body is made, for a body that is not `Default`.
     ///
     /// The cache repeats requests, and sends some of its own. Those have an empty body.
@@ -88,7 +87,10 @@ impl<S: Storage, M: Sync> CacheLayer<S, M> {
     pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
         &self.shared
     }
+}
 
+// `Sync`, so that the futures of the methods are `Send`.
+impl<S: Storage, M: Sync> CacheLayer<S, M> {
     /// Waits until everything that was begun is done.
     ///
     /// That is bodies that are being written, and background refreshes. Await it before a program ends; otherwise the

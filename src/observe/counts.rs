@@ -252,7 +252,7 @@ mod tests {
             Stored::No(NotStored::Rule),
         ];
         for stored in all.into_iter().chain(last) {
-            assert!(UNSTORED_REASONS[..29].contains(&stored.word()), "{stored:?}");
+            assert!(UNSTORED_REASONS[..30].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

@@ -1,9 +1,7 @@
 //! Opens a storage from an address.
 
 use super::BoxStorage;
-use super::address::{
-    Address, TIERED_OPTIONS, WRAPPER_OPTIONS, config, nearest, split_options, with_lower_scheme,
-};
+use super::address::{Address, WRAPPER_OPTIONS, config, nearest, split_options, with_lower_scheme};
 use crate::error::Result;
 
 /// Opens the storage at an address.
@@ -241,7 +239,7 @@ async fn tiered(far: &str) -> Result<BoxStorage> {
             "tiered+ before memory: would keep everything in memory twice: write memory: alone",
         ));
     }
-    let (far, mut options) = split_options(far, &TIERED_OPTIONS)?;
+    let (far, mut options) = split_options(far, &super::address::TIERED_OPTIONS)?;
     let mut near = super::MemoryStorage::builder();
     if let Some(bytes) = options.size("near")? {
         near = near.max_bytes(bytes);

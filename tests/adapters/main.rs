@@ -1,5 +1,5 @@
 //! The layer in axum's routers, in reqwest's middleware, and around hyper's client.
-#![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::future_not_send)]
 
 mod sockets;
 

@@ -20,7 +20,8 @@ use deadpool_redis::redis::cluster::{ClusterClient, ClusterConfig};
 use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::sentinel::SentinelClient;
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, RedisError, RedisResult, Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, RedisError, RedisResult,
+    Value, cmd,
 };
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use tokio::task::AbortHandle;
@@ -103,7 +104,7 @@ impl Endpoint {
                 ConnectionAddr::Unix(_) => Link::Socket,
                 _ => Link::Unknown,
             },
-            Self::Cluster(_) | Self::Sentinel(_) => Link::Unknown,
+            Self::Cluster(..) | Self::Sentinel(_) => Link::Unknown,
         }
     }
 }
