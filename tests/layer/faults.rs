@@ -485,7 +485,8 @@ async fn burst_of_misses_keeps_hits_working() {
             assert!(statistics.stored() > 5, "{statistics}");
         }
         if takes == Duration::from_millis(1) {
-            assert!(statistics.storage_failures() < 2000, "{statistics}");
+            // One burst comes while the breaker is open. Of the others, only the writes that waited are late.
+            assert!(statistics.storage_failures() < 2000 + 2 * 512, "{statistics}");
         }
     }
 }
