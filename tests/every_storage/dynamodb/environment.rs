@@ -89,7 +89,7 @@ async fn missing(place: &Place) {
     let folder = tempfile::tempdir().unwrap();
     let config = "
         [profile fails]
-        credential_process = sh -c \"echo SECRET >&2; exit 3\"
+        credential_process = sh -c \"echo HIDDEN >&2; exit 3\"
         [profile session]
         sso_session = s
         sso_account_id = 123456789012
@@ -111,7 +111,7 @@ async fn missing(place: &Place) {
     ] {
         let said = said(&place.address("missing"), folder.path(), &[("AWS_PROFILE", profile)]);
         assert!(said.contains(kind) && said.contains(why), "{profile}: {said}");
-        assert!(!said.contains("SECRET") && !said.contains("sso.invalid"), "{profile}: {said}");
+        assert!(!said.contains("HIDDEN") && !said.contains("sso.invalid"), "{profile}: {said}");
     }
     let said = said(&place.address("missing"), folder.path(), &[]);
     assert!(said.contains("no providers in chain provided credentials"), "{said}");

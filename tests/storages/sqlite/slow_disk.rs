@@ -198,7 +198,8 @@ async fn process_on_a_slow_disk() {
         make_slow(&path, pages);
         let counts = Seen::random(&storage, 3200).await;
         println!("{pages} of 1000 pages are slow: {counts:?}");
-        assert!(counts.slow > 0, "{counts:?}");
+        // Of a few slow pages, SQLite may have all in its memory.
+        assert!(counts.slow > 0 || pages < 100, "{counts:?}");
         counts.stalls_are_rare();
     }
 }
