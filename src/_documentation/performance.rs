@@ -1,7 +1,7 @@
 //! Compares the speed of the cache with that of other caches and of raw drivers.
 //!
 //! [Compared](#compared) · [what the others leave out](#what-the-others-leave-out) · [where it is slower](#where-it-is-slower) ·
-//! [latency against load](#latency-against-load) · [how the cost grows](#how-the-cost-grows) ·
+//! [build time](#build-time) · [latency against load](#latency-against-load) · [how the cost grows](#how-the-cost-grows) ·
 //! [at the scale of the internet](#at-the-scale-of-the-internet) · [measuring again](#measuring-again)
 //!
 //! # Compared
@@ -54,6 +54,16 @@
 //! # Where it is slower
 //!
 #![doc = include_str!("performance/slower.md")]
+//!
+//! # Build time
+//!
+//! A crate with this one dependency, with its default features, was built from an empty target directory on the same two cores.
+//!
+//! | | crates | seconds |
+//! |---|---:|---:|
+//! | this crate | 58 | 19 |
+//! | http-cache-reqwest 0.16 (reqwest and cacache) | 164 | 27 |
+//! | tower-http-cache 0.6 | 77 | 14 |
 //!
 //! # Latency against load
 //!
