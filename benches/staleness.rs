@@ -208,7 +208,7 @@ async fn measure(mode: &str, seconds: u64) {
         }
     }
     let disturbed = tokio::task::spawn_blocking(move || disturbed.join().unwrap()).await.unwrap();
-    // What is stale now stays so. It is compared with what another connection reads.
+    // A copy that is stale by now stays stale. Each is compared with the record that another connection reads.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (direct, mut differing) = (connect(&address).await.unwrap(), 0);
     for number in 0..KEYS {

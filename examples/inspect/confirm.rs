@@ -29,7 +29,7 @@ pub fn require_terminal(confirmation: &Confirmation, json: bool) -> Result<(), F
     Err(Failure::Refused(line.to_owned()))
 }
 
-/// What a filter matches.
+/// The responses that a filter matches.
 #[derive(Clone, Copy)]
 pub struct Found {
     pub responses: u64,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use tower_response_cache::CacheStatus;
 
-/// What the columns beside the URL take, with the gaps.
+/// The width of the columns beside the URL, with the gaps.
 const OTHERS: usize = 51;
 /// A narrower URL would be unreadable.
 const MIN_URL: usize = 12;

@@ -34,7 +34,7 @@ pub enum Format {
 pub struct AccessLog {
     format: Format,
     state: Mutex<State>,
-    /// Wakes the thread that writes, and whoever waits for it to finish.
+    /// Wakes the thread that writes, and the thread that waits for it to finish.
     changed: Condvar,
 }
 
@@ -46,7 +46,7 @@ struct State {
     dropped: u64,
 }
 
-/// What is logged of a request, besides how it ended.
+/// The part of a line that is known before the request ends.
 pub struct Entry {
     time: SystemTime,
     client: SocketAddr,
@@ -68,7 +68,8 @@ impl Entry {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            host: field(HOST),
+            // HTTP/2 names the host in the target.
+            host: field(HOST).or_else(|| request.uri().authority()?.as_str().parse().ok()),
             referer: field(REFERER),
             user_agent: field(USER_AGENT),
             cache: None,

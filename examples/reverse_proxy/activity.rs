@@ -1,4 +1,4 @@
-//! What a client's connection is waiting for, and until when.
+//! Tells how long a client's connection may go on waiting.
 //!
 //! # Invariants
 //! - A connection with a request in progress is never closed for being idle.

@@ -52,7 +52,7 @@ impl Exchange {
             began: Instant::now(),
             is_head: request.method() == Method::HEAD,
             is_http2,
-            // What a client that goes away before its answer is logged as, as nginx does it.
+            // The status that is logged if the client goes away before its answer, as nginx does it.
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             bytes: 0,
             is_complete: false,

@@ -181,7 +181,7 @@ async fn close<S: Storage>(layer: &CacheLayer<S>, grace: std::time::Duration) {
         Ok(Err(error)) => {
             tracing::warn!(target: "reverse_proxy", cause = causes(&error), "the storage was not closed");
         }
-        // What is not stored by then is fetched again.
+        // A response that is not stored by then is fetched again.
         Err(_) => tracing::warn!(target: "reverse_proxy", "the storage was not closed in time: see --grace"),
     }
 }

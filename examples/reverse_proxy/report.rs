@@ -30,7 +30,7 @@ pub enum Kind {
 
 const KINDS: usize = 11;
 
-/// What each kind is called in the log, in the order of [`Kind`].
+/// The names of the kinds in the log, in the order of [`Kind`].
 const NAMES: [&str; KINDS] = [
     "the origin cannot be reached",
     "the origin sent no valid response",

@@ -51,7 +51,7 @@ pub struct Share<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 struct Shared<T> {
     /// A std `Mutex`, since it is held for `poll_ready` and `call` only, which do not wait.
     inner: Mutex<T>,

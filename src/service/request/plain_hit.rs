@@ -55,7 +55,7 @@ pub(crate) fn look_now<S: Storage, B>(
     };
     let (key, is_certain) = records.keyer.guess(uri);
     let head = HeadKey { key, is_certain };
-    // With a write in flight, what the storage returns may be older than what this process has answered with already.
+    // With a write in flight, the storage's record may be older than the response that this process has answered with already.
     if !records.in_flight.is_empty() {
         return Err(head);
     }

@@ -175,6 +175,20 @@ fn access_log_escapes_what_clients_send() {
 }
 
 #[test]
+fn access_log_has_the_host_of_a_request_without_host_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    // As hyper gives the request of an HTTP/2 client.
+    let request = Request::get("http://example.test:8080/a").body(()).unwrap();
+    let log = AccessLog::start(Format::Json, Some(path.clone())).unwrap();
+    let entry = Entry::of(&request, SocketAddr::from(([127, 0, 0, 1], 1)));
+    log.add(&entry, StatusCode::OK, 1, Duration::ZERO, true);
+    assert_eq!(log.finish(Duration::from_secs(30)), 0);
+    let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(value["host"], "example.test:8080");
+}
+
+#[test]
 fn access_log_that_is_not_read_drops_whole_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");

@@ -62,7 +62,7 @@ struct Node {
     address: Address,
     task: Option<AbortHandle>,
     connection: u64,
-    /// What it says, while its connection works.
+    /// Its last answer, while its connection works.
     view: Option<View>,
 }
 
@@ -82,7 +82,7 @@ impl Cluster {
 
     /// Returns when the owner of a key was last confirmed, or zero, and how often an owner of its slot was found.
     pub(super) fn confirmed_at(&self, key: Key) -> (u64, u64) {
-        // Acquire pairs with the release of `publish`: who sees the owner sees what was written before.
+        // Acquire pairs with the release of `publish`: a task that sees the owner also sees the connections marked as old.
         let word = self.slots()[slot(key)].load(Ordering::Acquire);
         let owner = usize::from(word as u16);
         let confirmed_at = match owner {
@@ -136,7 +136,7 @@ impl Cluster {
         if node.view.as_ref() == Some(&view) {
             return true;
         }
-        // What a node has lost and got back since its last answer may have been changed meanwhile.
+        // The keys of a slot that the node has lost and got back since its last answer may have been changed meanwhile.
         let is_renewed = node.view.as_ref().is_some_and(|old| old.config_epoch != view.config_epoch);
         node.view = Some(view.clone());
         self.find_masters(tracking, &mut state, &view);
