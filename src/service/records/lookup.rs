@@ -40,7 +40,7 @@ pub(crate) struct PriorRead {
     pub(crate) head: HeadKey,
     /// When the read began.
     pub(crate) at: Timestamp,
-    /// The number of group invalidations and deletions before the read.
+    /// The number of group invalidations and deletions before the fetch that may follow.
     pub(crate) changes: Mark,
     pub(crate) result: Result<Option<Record>>,
 }

@@ -66,6 +66,8 @@ pub(crate) fn look_now<S: Storage, B>(
     {
         return Ok(FirstLook::Answer(response));
     }
+    // Marked after the read, since it takes a lock that a hit does not need. A change between the two came before the fetch,
+    // whose response therefore does not lack it.
     let prior_read = PriorRead { head, at, changes: records.changes.mark(), result };
     Ok(not_answered(shared, view, uri, prior_read))
 }
