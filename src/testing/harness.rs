@@ -53,6 +53,9 @@ pub trait Harness: Sync {
 
     /// Returns whether opening a name twice opens the same storage.
     ///
+    /// `true` declares that processes can share the storage. The suite then opens a name twice and demands what the contract
+    /// says of two processes, such as a `write_if` that no other process can interrupt.
+    ///
     /// Default: `false`.
     fn shares(&self) -> bool {
         false
@@ -82,6 +85,20 @@ pub trait Harness: Sync {
     /// Default: `false`.
     fn damage(&self, storage: &Self::Storage, key: Key) -> impl Future<Output = bool> + Send {
         let _ = (storage, key);
+        async { false }
+    }
+
+    /// Makes the medium of the storage fail, or work again.
+    ///
+    /// From when it returns, reads and writes of the medium must fail, until it is called with `false`. It may stop a server,
+    /// rename a table, or set a flag that a test double looks at. It may do so to other storages of this harness too. The
+    /// storage need not notice by itself when the medium works again.
+    ///
+    /// Returns whether the harness can do this.
+    ///
+    /// Default: `false`.
+    fn set_failing(&self, storage: &Self::Storage, fails: bool) -> impl Future<Output = bool> + Send {
+        let _ = (storage, fails);
         async { false }
     }
 }

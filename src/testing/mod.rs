@@ -18,6 +18,7 @@
 //! dev-dependencies.
 
 pub mod cases;
+mod demand;
 mod harness;
 
 pub use self::harness::{Harness, in_time};
@@ -58,6 +59,8 @@ macro_rules! contract_cases {
                 write_if_after_delete,
                 concurrent_write_if_has_one_winner,
                 concurrent_increments_are_all_counted,
+                processes_write_if_has_one_winner,
+                processes_keep_each_others_changes,
                 read_and_write_if_agree_on_expired,
                 delete_is_idempotent,
                 delete_many_counts_removed_records,
@@ -91,6 +94,8 @@ macro_rules! contract_cases {
                 held_entry_is_evicted_last,
                 close_writes_all_changes,
                 check_succeeds,
+                failed_reads_are_errors,
+                failed_changes_leave_old_or_new,
                 usage_follows_the_records,
             ]
             $($arguments)*
