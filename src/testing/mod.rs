@@ -21,7 +21,9 @@ pub mod cases;
 mod demand;
 mod harness;
 
-pub use self::harness::{Harness, in_time};
+#[doc(hidden)]
+pub use self::harness::report_unchecked;
+pub use self::harness::{Harness, in_time, unchecked};
 pub use crate::{contract_cases, storage_contract};
 
 /// Calls a macro with the list of all cases.
@@ -123,6 +125,11 @@ macro_rules! storage_contract {
                     $crate::testing::in_time(case, $crate::testing::cases::$case(&$harness)).await
                 }
             )*
+
+            #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn unchecked_clauses_are_reported() {
+                $crate::testing::report_unchecked(stringify!($name), &$harness).await
+            }
         }
     };
     ($name:ident, $harness:expr $(,)?) => {
