@@ -148,7 +148,7 @@ pub async fn unchecked<H: Harness>(harness: &H) -> Vec<String> {
     let mut unchecked = Vec::new();
     let mut lacks = |lacks: bool, method: &str, clauses: &str| {
         if lacks {
-            unchecked.push(format!("{method}: {clauses}"));
+            unchecked.push(format!("{method} ({clauses})"));
         }
     };
     lacks(!harness.shares(), "shares", "clauses 2, 4, 9, 10 and 21 among handles and processes, and 15");
@@ -180,7 +180,7 @@ pub async fn report_unchecked<H: Harness>(name: &str, harness: &H) {
     if !unchecked.is_empty() {
         // Written past `eprintln!`, whose text the test runner shows only if the test fails. In one piece, because other tests
         // print at the same time.
-        let report = format!("{name}: not checked, for lack of Harness::{}\n", unchecked.join("; "));
+        let report = format!("the contract of {name}: the harness lacks {}, so these are not checked\n", unchecked.join(", "));
         drop(std::io::stderr().write_all(report.as_bytes()));
     }
 }

@@ -514,9 +514,9 @@ async fn demand_message(
 
 #[rustfmt::skip] // a table
 const MESSAGES: [(Fault, &str, (usize, &str, &str)); 27] = [
-    (Fault::CutsPayloads, "records_are_read_as_written", (1, "`read` returns the payload", "came back as 1048576 bytes")),
-    (Fault::NewStamps, "records_are_read_as_written", (1, "stamp and retention time that were written", "a stamp is made anew")),
-    (Fault::KeepsCopies, "second_handle_sees_every_change", (2, "in every process that shares the storage", "Stamp")),
+    (Fault::CutsPayloads, "records_are_read_as_written", (1, "`read` returns the payload", "5242880 bytes came back as 1048576 bytes, which differ from byte 1048576 on")),
+    (Fault::NewStamps, "records_are_read_as_written", (1, "`read` returns the stamp that was written", "a stamp is made anew")),
+    (Fault::KeepsCopies, "second_handle_sees_every_change", (2, "in every process that shares the storage", "has a copy in memory")),
     (Fault::KeepsOldEnd, "write_replaces_whole_record", (3, "`write` replaces the whole record", "\"xlonger one\"")),
     (Fault::ComparesNothing, "write_if_compares_current_stamp", (4, "only if the current record has the stamp `seen`", "true with `seen` of None")),
     (Fault::RefusesRepeatedWrite, "write_if_accepts_repeated_write", (4, "already has the stamp of the new one", "false with `seen` of None")),
