@@ -517,7 +517,7 @@ const MESSAGES: [(Fault, &str, (usize, &str, &str)); 27] = [
     (Fault::CutsPayloads, "records_are_read_as_written", (1, "`read` returns the payload", "5242880 bytes came back as 1048576 bytes, which differ from byte 1048576 on")),
     (Fault::NewStamps, "records_are_read_as_written", (1, "`read` returns the stamp that was written", "a stamp is made anew")),
     (Fault::KeepsCopies, "second_handle_sees_every_change", (2, "in every process that shares the storage", "has a copy in memory")),
-    (Fault::KeepsOldEnd, "write_replaces_whole_record", (3, "`write` replaces the whole record", "\"xlonger one\"")),
+    (Fault::KeepsOldEnd, "write_replaces_whole_record", (3, "`write` replaces the whole record", "Some(\"x longer one\"), instead of Some(\"x\")")),
     (Fault::ComparesNothing, "write_if_compares_current_stamp", (4, "only if the current record has the stamp `seen`", "true with `seen` of None")),
     (Fault::RefusesRepeatedWrite, "write_if_accepts_repeated_write", (4, "already has the stamp of the new one", "false with `seen` of None")),
     (Fault::LocksHandle, "concurrent_write_if_has_one_winner", (4, "exactly one returns true", "2 of 32 return true")),
