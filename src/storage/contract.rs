@@ -73,8 +73,8 @@ impl Usage {
 ///
 /// # Contract
 ///
-/// The cache relies on each of these clauses. The suite in `testing` has at least one test for each of them, and names the
-/// clause by its number.
+/// The cache relies on each of these clauses. The suite in `testing` has at least one test for each of them, which names the
+/// clause by its number when it fails.
 ///
 /// 1. **Exact.** `read` returns the record that was written: the same payload, stamp and retention time, byte for byte, for
 ///    every length up to [`max_record_len`](Storage::max_record_len). It returns `None` if there is no record at the key.

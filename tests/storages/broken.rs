@@ -580,9 +580,11 @@ async fn storage_without_fault_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_case_ends_on_broken_storages() {
+async fn every_message_names_a_clause() {
+    // The faults that fail most cases.
+    let severe = [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails];
     let cases = every_case();
-    for fault in [Fault::NewStamps, Fault::Hangs, Fault::WritesHang, Fault::Forgets, Fault::Fails] {
+    for fault in severe.into_iter().chain(MESSAGES.map(|(fault, ..)| fault)) {
         let mut failed = Vec::new();
         for (name, case) in &cases {
             if let Some(message) = failure(name, case(shelf(fault))).await {
@@ -590,7 +592,9 @@ async fn every_case_ends_on_broken_storages() {
                 failed.push(*name);
             }
         }
-        assert!(failed.len() * 2 > cases.len() || fault == Fault::NewStamps, "{fault:?} fails only {failed:?}");
-        assert!(failed.contains(&"concurrent_increments_are_all_counted"), "{fault:?} passes");
+        if severe.contains(&fault) {
+            assert!(failed.len() * 2 > cases.len() || fault == Fault::NewStamps, "{fault:?} fails only {failed:?}");
+            assert!(failed.contains(&"concurrent_increments_are_all_counted"), "{fault:?} passes");
+        }
     }
 }
