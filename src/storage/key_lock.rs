@@ -107,7 +107,11 @@ pub(crate) mod two_processes {
     }
 
     /// Polls a future as a part of one process. Returns whether it stopped because it has compared.
-    fn poll<F: Future>(part: Played, future: std::pin::Pin<&mut F>, context: &mut Context<'_>) -> (Poll<F::Output>, bool) {
+    fn poll<F: Future>(
+        part: Played,
+        future: std::pin::Pin<&mut F>,
+        context: &mut Context<'_>,
+    ) -> (Poll<F::Output>, bool) {
         let _scope = Scope;
         PLAYED.set(part);
         let polled = future.poll(context);

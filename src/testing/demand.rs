@@ -142,7 +142,9 @@ impl<S: Storage> Tested<S> {
     /// Returns the record that must be at a key.
     pub(super) async fn existing(&self, key: Key) -> Record {
         let read = self.read(key).await;
-        read.unwrap_or_else(|| fail(self.clauses, "`read` returns the record that was written", "no record", ""))
+        read.unwrap_or_else(|| {
+            fail(self.clauses, "`read` returns the record that was written", "no record", "")
+        })
     }
 
     pub(super) fn read_now(&self, key: Key) -> Option<Option<Record>> {

@@ -180,7 +180,10 @@ pub async fn report_unchecked<H: Harness>(name: &str, harness: &H) {
     if !unchecked.is_empty() {
         // Written past `eprintln!`, whose text the test runner shows only if the test fails. In one piece, because other tests
         // print at the same time.
-        let report = format!("the contract of {name}: the harness lacks {}, so these are not checked\n", unchecked.join(", "));
+        let report = format!(
+            "the contract of {name}: the harness lacks {}, so these are not checked\n",
+            unchecked.join(", ")
+        );
         drop(std::io::stderr().write_all(report.as_bytes()));
     }
 }

@@ -201,8 +201,14 @@ impl Storage for Broken {
     async fn clear(&self) -> Result<()> {
         self.works().await?;
         self.copies.lock().unwrap().clear();
-        let opened: Vec<(String, MemoryStorage)> =
-            self.shelf.opened.lock().unwrap().iter().map(|(name, opened)| (name.clone(), opened.clone())).collect();
+        let opened: Vec<(String, MemoryStorage)> = self
+            .shelf
+            .opened
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(name, opened)| (name.clone(), opened.clone()))
+            .collect();
         for (name, opened) in opened {
             if self.fault == Fault::ClearsByPrefix && name.starts_with(&self.name) {
                 opened.clear().await?;
@@ -551,7 +557,10 @@ async fn message_names_the_broken_clause() {
         demand_message(case(shelf(fault)), &format!("{fault:?}, {name}"), expected).await;
     }
     for clause in 1..=22 {
-        assert!(MESSAGES.iter().any(|(.., (broken, ..))| *broken == clause), "no storage breaks clause {clause}");
+        assert!(
+            MESSAGES.iter().any(|(.., (broken, ..))| *broken == clause),
+            "no storage breaks clause {clause}"
+        );
     }
 }
 
@@ -560,7 +569,8 @@ async fn provided_method_on_shared_storage_is_found() {
     let write_if = || Shelf::new(Fault::Nothing, ProvidedWriteIf);
     for found in ["both return true", "one atomic operation of the engine"] {
         let case = async move { cases::processes_write_if_has_one_winner(&write_if()).await };
-        demand_message(case, "the provided write_if", (4, "also if they come from two processes", found)).await;
+        demand_message(case, "the provided write_if", (4, "also if they come from two processes", found))
+            .await;
     }
     let retain = Shelf::new(Fault::Nothing, ProvidedRetain);
     let case = async move { cases::processes_keep_each_others_changes(&retain).await };
@@ -593,7 +603,10 @@ async fn every_message_names_a_clause() {
             }
         }
         if severe.contains(&fault) {
-            assert!(failed.len() * 2 > cases.len() || fault == Fault::NewStamps, "{fault:?} fails only {failed:?}");
+            assert!(
+                failed.len() * 2 > cases.len() || fault == Fault::NewStamps,
+                "{fault:?} fails only {failed:?}"
+            );
             assert!(failed.contains(&"concurrent_increments_are_all_counted"), "{fault:?} passes");
         }
     }

@@ -127,7 +127,8 @@ impl Harness for Sqlite {
         for connection in self.connections() {
             let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
             let mut tables = connection.prepare(tables).unwrap();
-            let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(|row| row.unwrap()).collect();
+            let tables: Vec<String> =
+                tables.query_map([], |row| row.get(0)).unwrap().map(|row| row.unwrap()).collect();
             for table in tables {
                 let to = if fails { format!("hidden_{table}") } else { table.replace("hidden_", "") };
                 connection.execute_batch(&format!("ALTER TABLE {table} RENAME TO {to}")).unwrap();

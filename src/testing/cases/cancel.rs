@@ -60,7 +60,8 @@ pub async fn dropped_futures_are_atomic<H: Harness>(harness: &H) {
                 cause "the operation consists of several steps with an await point between them: \
                        do them in one transaction, or in a task of their own");
             let other = head(MAX_POLLS).sibling(Kind::Lease, [polls; 16], 0);
-            demand_usable(&storage, other, &format!("after `{operation}` was dropped after {polls} polls")).await;
+            demand_usable(&storage, other, &format!("after `{operation}` was dropped after {polls} polls"))
+                .await;
             if ended {
                 break;
             }

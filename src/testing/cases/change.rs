@@ -9,10 +9,13 @@ const DELETE: &str = "`delete` is idempotent, and returns whether there was a re
 const DELETE_MANY: &str = "`delete_many` returns how many records there were";
 const PARTS: &str = "`contains_all` returns true if all of the keys have a record";
 const CLEAR: &str = "`clear` removes the records of this cache, and leaves it usable";
-const OTHER_CACHE: &str = "`clear` removes the records of this cache and of no other, whatever their names are";
+const OTHER_CACHE: &str =
+    "`clear` removes the records of this cache and of no other, whatever their names are";
 const PREFIX: &str = "records are found by a prefix that the other name begins with: end it with a character that no name contains";
-const NAMES: &str = "a name with special characters is accepted literally, or refused when the storage is built";
-const UNQUOTED: &str = "the name gets into a pattern, a query or a path unquoted: escape it, or refuse the name with an error";
+const NAMES: &str =
+    "a name with special characters is accepted literally, or refused when the storage is built";
+const UNQUOTED: &str =
+    "the name gets into a pattern, a query or a path unquoted: escape it, or refuse the name with an error";
 
 /// Checks that `delete` is idempotent, and returns whether there was a record (clause 5).
 pub async fn delete_is_idempotent<H: Harness>(harness: &H) {

@@ -126,7 +126,13 @@ pub async fn held_entry_is_evicted_last<H: Harness>(harness: &H) {
         // A storage may make room on a thread of its own.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    fail(&[18], "an entry is evicted like others after its `Hold` was dropped",
-        format!("it is still there after {} records of {LEN} bytes, with a bound of {MAX_BYTES}", 100 * ROUNDS),
-        "the storage does not notice that a `Hold` is dropped");
+    fail(
+        &[18],
+        "an entry is evicted like others after its `Hold` was dropped",
+        format!(
+            "it is still there after {} records of {LEN} bytes, with a bound of {MAX_BYTES}",
+            100 * ROUNDS
+        ),
+        "the storage does not notice that a `Hold` is dropped",
+    );
 }

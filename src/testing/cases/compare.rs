@@ -3,9 +3,9 @@
 use super::*;
 use crate::storage::Stamp;
 
-const COMPARES: &str =
-    "`write_if` writes and returns true only if the current record has the stamp `seen`, or `seen` is `None` and there is no record";
-const ONE_WINNER: &str = "of several concurrent `write_if` calls with the same `seen`, exactly one returns true";
+const COMPARES: &str = "`write_if` writes and returns true only if the current record has the stamp `seen`, or `seen` is `None` and there is no record";
+const ONE_WINNER: &str =
+    "of several concurrent `write_if` calls with the same `seen`, exactly one returns true";
 
 /// Checks that `write_if` writes only if the stamp is the current one (clause 4).
 pub async fn write_if_compares_current_stamp<H: Harness>(harness: &H) {

@@ -7,8 +7,10 @@ use futures_util::TryStreamExt;
 use super::*;
 use crate::error::Result;
 
-const READS: &str = "a method that cannot read returns an error, and no answer as though there were no record";
-const SWALLOWED: &str = "an error of the medium is turned into an absent record: only damaged bytes count as absent (clause 14)";
+const READS: &str =
+    "a method that cannot read returns an error, and no answer as though there were no record";
+const SWALLOWED: &str =
+    "an error of the medium is turned into an absent record: only damaged bytes count as absent (clause 14)";
 const CHANGES: &str = "after a failed change, the key has the old record or the new one";
 
 /// Checks that a read that fails is an error, and not an absent record (clause 22).
@@ -30,7 +32,9 @@ pub async fn failed_reads_are_errors<H: Harness>(harness: &H) {
     let mut failed = 0;
     let mut demand_right = |operation: &str, answer: Result<bool>| match answer {
         Ok(true) => {}
-        Ok(false) => fail(&[22], READS, format!("`{operation}` returns no error and a wrong answer"), SWALLOWED),
+        Ok(false) => {
+            fail(&[22], READS, format!("`{operation}` returns no error and a wrong answer"), SWALLOWED)
+        }
         Err(_) => failed += 1,
     };
     for (key, (stamp, _)) in keys.into_iter().zip(&written) {
@@ -103,7 +107,9 @@ pub async fn failed_changes_leave_old_or_new<H: Harness>(harness: &H) {
     for (operation, key, changed, has_succeeded) in changes {
         let read = tested.read(key).await;
         let is = |record: Option<&Record>| match (&read, record) {
-            (Some(read), Some(record)) => read.stamp() == record.stamp() && read.payload() == record.payload(),
+            (Some(read), Some(record)) => {
+                read.stamp() == record.stamp() && read.payload() == record.payload()
+            }
             (read, record) => read.is_none() && record.is_none(),
         };
         demand!([22]; is(changed) || is(Some(&old)), CHANGES;
@@ -121,13 +127,19 @@ async fn recover<H: Harness>(harness: &H, tested: &Tested<H::Storage>) {
     let rule = "the storage works again when the cause of the failure is gone";
     let works = async {
         // A storage may wait before it asks a server again that did not answer.
-        while tested.storage.read(head(1)).await.is_err() || tested.storage.write(head(99), record("x")).await.is_err() {
+        while tested.storage.read(head(1)).await.is_err()
+            || tested.storage.write(head(99), record("x")).await.is_err()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     if tokio::time::timeout(RECOVERED_WITHIN, works).await.is_err() {
-        fail(&[22], rule, format!("errors for {} s", RECOVERED_WITHIN.as_secs()),
-            "a broken connection or file handle is kept: open it anew after an error");
+        fail(
+            &[22],
+            rule,
+            format!("errors for {} s", RECOVERED_WITHIN.as_secs()),
+            "a broken connection or file handle is kept: open it anew after an error",
+        );
     }
 }
 

@@ -51,7 +51,9 @@ pub async fn keys_lists_every_kind_once<H: Harness>(harness: &H) {
 /// Checks that `values` and `size` include heads and variants, but not chunks (clause 7).
 pub async fn values_lists_heads_and_variants<H: Harness>(harness: &H) {
     let storage = open(harness, &[7]).await;
-    for (key, text) in [(head(1), "head"), (variant(1), "variant"), (chunk(1, 0), "chunk"), (head(2), "other")] {
+    for (key, text) in
+        [(head(1), "head"), (variant(1), "variant"), (chunk(1, 0), "chunk"), (head(2), "other")]
+    {
         storage.write(key, record(text)).await;
     }
     let mut listed: Vec<_> =

@@ -45,9 +45,12 @@ async fn open<H: Harness>(harness: &H, clauses: &'static [usize]) -> Tested<H::S
 async fn open_named<H: Harness>(harness: &H, name: &str, clauses: &'static [usize]) -> Tested<H::Storage> {
     match harness.open(name).await {
         Ok(storage) => Tested::new(storage, clauses),
-        Err(error) => {
-            fail(clauses, "a name of ASCII letters and digits is accepted", format!("the error {error:?}"), "")
-        }
+        Err(error) => fail(
+            clauses,
+            "a name of ASCII letters and digits is accepted",
+            format!("the error {error:?}"),
+            "",
+        ),
     }
 }
 

@@ -7,8 +7,7 @@
 use super::*;
 use crate::storage::two_processes::interrupted;
 
-const PROVIDED: &str =
-    "the provided method is atomic only among the tasks of one process: implement it yourself, with one atomic operation \
+const PROVIDED: &str = "the provided method is atomic only among the tasks of one process: implement it yourself, with one atomic operation \
      of the engine (a transaction, a conditional update, a script), or keep others from opening the storage";
 
 /// Checks that `write_if` compares and writes in one step, also among processes (clause 4).

@@ -73,7 +73,9 @@ pub async fn concurrent_readers_see_whole_records<H: Harness>(harness: &H) {
             let (storage, written) = (storage.clone(), Arc::clone(&written));
             tokio::spawn(async move {
                 while !written.load(SeqCst) {
-                    let Some(read) = storage.payload(head(1)).await else { fail(&[3], rule, "no record", cause) };
+                    let Some(read) = storage.payload(head(1)).await else {
+                        fail(&[3], rule, "no record", cause)
+                    };
                     let first = read.first().copied().unwrap_or_default();
                     if read.len() != 50_000 + 100 * usize::from(first) {
                         fail(&[3], rule, "a record that is truncated, or has the end of another one", cause);
@@ -222,7 +224,9 @@ pub async fn read_chunks_now_agrees_with_read<H: Harness>(harness: &H) {
         }
         for (at, part) in (first..=last).enumerate() {
             let Some(read) = storage.payload(chunk(1, part)).await else {
-                let found = format!("true for the parts {first} to {last}, but `read` returns no record of part {part}");
+                let found = format!(
+                    "true for the parts {first} to {last}, but `read` returns no record of part {part}"
+                );
                 fail(&[16], CHUNKS_NOW, found, STALE_COPY)
             };
             if let Some(now) = chunks.get(at) {
@@ -243,7 +247,9 @@ pub async fn damaged_bytes_are_absent<H: Harness>(harness: &H) {
     if harness.damage(&storage.storage, head(1)).await {
         match storage.storage.read(head(1)).await {
             Ok(None) => {}
-            Ok(read) => fail(&[14], rule, described(read.as_ref()), "`Harness::damage` does not reach the record"),
+            Ok(read) => {
+                fail(&[14], rule, described(read.as_ref()), "`Harness::damage` does not reach the record")
+            }
             Err(error) => fail(&[14], rule, format!("the error {error:?}"), cause),
         }
         demand!([14]; !storage.contains(head(1)).await, rule; "`contains` returns true");

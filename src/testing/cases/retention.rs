@@ -2,7 +2,8 @@
 
 use super::*;
 
-const KEPT: &str = "a record is kept at least until its retention time, which `read` returns as it was written";
+const KEPT: &str =
+    "a record is kept at least until its retention time, which `read` returns as it was written";
 const NEVER: &str = "a record with `Timestamp::NEVER` does not expire";
 const FAR: &str = "a late time overflows in a signed number or in seconds, and becomes an early one";
 const ONLY_THE_TIME: &str = "`retain` changes the retention time, and neither the payload nor the stamp";

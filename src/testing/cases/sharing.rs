@@ -2,7 +2,8 @@
 
 use super::*;
 
-const SEEN: &str = "a `read` that begins after a change has returned sees it, in every process that shares the storage";
+const SEEN: &str =
+    "a `read` that begins after a change has returned sees it, in every process that shares the storage";
 const COPY: &str = "a handle has a copy in memory that other handles and processes do not change: \
                     read the storage each time, or say after how long a change is seen and let `Harness::shares` be false";
 const PERSISTS: &str = "a handle that is opened later has the records of the earlier ones";
@@ -174,7 +175,9 @@ pub async fn reopened_storage_has_its_records<H: Harness>(harness: &H) {
         }
         let storage = open_named(harness, &name, &[11]).await;
         let read = storage.read(head(1)).await;
-        let is_written = |read: &Record| read.payload() == written.payload() && read.retain_until() == written.retain_until();
+        let is_written = |read: &Record| {
+            read.payload() == written.payload() && read.retain_until() == written.retain_until()
+        };
         demand!([11]; read.as_ref().is_some_and(is_written), PERSISTS;
             "{}, where {} was written", described(read.as_ref()), described(Some(&written));
             cause "the storage keeps its records in memory: let `Harness::persists` be false");
@@ -211,8 +214,12 @@ pub async fn every_kind_is_counted_and_evicted<H: Harness>(harness: &H) {
             }
         };
         let Ok(kept) = tokio::time::timeout(EVICTED_WITHIN, is_within).await else {
-            fail(&[8], rule, format!("200 records of {kind:?} stay above the bound of {MAX_BYTES} bytes"),
-                "this kind is kept in a table of its own, or is never chosen for eviction");
+            fail(
+                &[8],
+                rule,
+                format!("200 records of {kind:?} stay above the bound of {MAX_BYTES} bytes"),
+                "this kind is kept in a table of its own, or is never chosen for eviction",
+            );
         };
         demand!([8]; kept > 10, rule; "only {kept} records of {kind:?} are left: too many were evicted");
     }
