@@ -88,13 +88,13 @@ pub async fn concurrent_write_if_has_one_winner<H: Harness>(harness: &H) {
         demand!([4]; winners.len() == 1, ONE_WINNER; "{} of 32 return true", winners.len();
             cause "another call writes between the comparison and the write, as with a lock that each handle has for itself: \
                    compare and write in one atomic operation of the engine");
-        let current = storage_stamp(&handles[0]).await;
+        let current = current_stamp(&handles[0]).await;
         demand!([4]; current => winners.first().map(Record::stamp), "the record of the call that returned true is written");
         seen = current;
     }
 }
 
-async fn storage_stamp<S: Storage>(storage: &Tested<S>) -> Option<Stamp> {
+async fn current_stamp<S: Storage>(storage: &Tested<S>) -> Option<Stamp> {
     storage.read(head(1)).await.map(|record| record.stamp())
 }
 
@@ -135,7 +135,7 @@ pub async fn read_and_write_if_agree_on_expired<H: Harness>(harness: &H) {
     let rule = "`read`, `read_now` and `write_if` agree whether an expired record is hidden";
     let expired = Record::new("old", Timestamp::from_secs(1));
     storage.write(head(1), expired).await;
-    let seen = storage_stamp(&storage).await;
+    let seen = current_stamp(&storage).await;
     if let Some(now) = storage.read_now(head(1)) {
         demand!([8, 16]; now.map(|record| record.stamp()) => seen, rule);
     }

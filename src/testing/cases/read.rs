@@ -145,7 +145,7 @@ pub async fn read_now_agrees_with_read<H: Harness>(harness: &H) {
         if let Some(now) = storage.read_now(key) {
             demand!([16]; same(now.as_ref(), read.as_ref()), READ_NOW;
                 "{change}, `read_now` returns {}, and `read` {}", described(now.as_ref()), described(read.as_ref());
-                cause "a copy in memory that was not updated by the last change");
+                cause STALE_COPY);
         }
     };
     agree(head(1), "before any change").await;
