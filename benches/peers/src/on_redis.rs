@@ -7,10 +7,10 @@ use peers::origin::{Ask, URI, read};
 use peers::peers::{Origin, ours, tower_http_cache_redis};
 use peers::raw::{ROWS, RedisGet};
 use peers::report::Table;
-use peers::sample::{Candidate, Plan, Requests, Urls, compare};
+use peers::sample::{Candidate, Plan, Requests, Then, Urls, compare};
 use peers::servers::redis::Redis;
 use tower::Layer;
-use tower_response_cache::storage::RedisStorage;
+use tower_response_cache::storage::{MemoryStorage, RedisStorage};
 
 use crate::{TASKS, columns};
 
@@ -18,7 +18,7 @@ pub async fn tables(is_quick: bool) -> Result<Vec<Table>, String> {
     let plan = Plan::new(is_quick, 80);
     let mut hits = Table::new(
         "Hits on Redis",
-        "200 URLs in turn, held while other tasks run. The server is on the same machine.",
+        "200 URLs in turn, held while other tasks run. The server is on the same machine. The second row is the least that this crate could take.",
         columns(),
     );
     let mut misses = Table::new(
@@ -40,10 +40,16 @@ pub async fn tables(is_quick: bool) -> Result<Vec<Table>, String> {
         fill(&mut service, &rows).await;
         layer.idle().await;
         fill(&mut peer, &rows).await;
+        // All of them must fit.
+        let memory = MemoryStorage::builder().max_bytes((ROWS * (len + 8192) * 3) as u64).build();
+        let mut in_memory = ours(memory).layer(origin.clone());
+        fill(&mut in_memory, &rows).await;
 
         let urls = Urls::Rows(Arc::clone(&rows));
+        let hit_in_memory = Requests { service: in_memory, urls: urls.clone(), len };
         let candidates = [
             Candidate::new("GET, multiplexed", raw.clone()),
+            Candidate::new("GET, then a hit in memory", Then(raw.clone(), hit_in_memory)),
             Candidate::new("this crate", Requests { service: service.clone(), urls: urls.clone(), len }),
             Candidate::new("tower-http-cache", Requests { service: peer.clone(), urls, len }),
         ];

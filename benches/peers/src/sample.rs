@@ -89,6 +89,17 @@ where
     }
 }
 
+/// Does one thing, and then another.
+#[derive(Clone)]
+pub struct Then<A, B>(pub A, pub B);
+
+impl<A: Work, B: Work> Work for Then<A, B> {
+    async fn once(&mut self, number: usize) {
+        self.0.once(number).await;
+        self.1.once(number).await;
+    }
+}
+
 type Seconds<'a> = Pin<Box<dyn Future<Output = f64> + Send + 'a>>;
 
 /// A service or a driver that is compared with others.
