@@ -1,6 +1,10 @@
 //! The settings for failures of the origin and of the storage.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, request};
 
 use super::CacheLayerBuilder;
 use crate::storage::Storage;
@@ -31,6 +35,59 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Default: `false`. The error reaches the caller.
     pub fn stale_when_disconnected(mut self, serve: bool) -> Self {
         self.config.policy.stale_when_disconnected = serve;
+        self
+    }
+
+    /// Serves a stale response when the inner service has not answered within this time.
+    ///
+    /// It counts where a stale response may be served because the origin fails: by `stale-if-error` in the response or the
+    /// request, by [`stale_if_error`](Self::stale_if_error), or by
+    /// [`stale_when_disconnected`](Self::stale_when_disconnected). The fetch goes on in the background for up to
+    /// [`refresh_timeout`](Self::refresh_timeout), and its response is stored. Until it ends, requests for the same response
+    /// get the stale one at once. If [`max_background_refreshes`](Self::max_background_refreshes) fetches go on already, the
+    /// request waits.
+    ///
+    /// The request also waits if its fetch cannot outlive it, as with reqwest-middleware.
+    ///
+    /// Default: none. A request waits for as long as the inner service takes.
+    pub fn stale_after(mut self, wait: Duration) -> Self {
+        self.config.stale_after = Some(wait);
+        self
+    }
+
+    /// Answers by a function when the inner service has not answered within this time.
+    ///
+    /// A stale response that may be served has precedence, as with [`stale_after`](Self::stale_after). Otherwise the
+    /// function gets the head of the request, and makes the response; it must not block. The fetch goes on in the background,
+    /// so that its response is there for a later request. The response of the function is not stored.
+    ///
+    /// The time counts from the arrival of the request to the head of the response. Requests that bypass the cache or change
+    /// a resource are not limited, and neither are those whose fetch cannot outlive them, as with reqwest-middleware.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bytes::Bytes;
+    /// # use http::Response;
+    /// # use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .stale_if_error(Duration::from_secs(3600))
+    ///     .stale_after(Duration::from_millis(200))
+    ///     .fallback_after(Duration::from_secs(2), |_request| {
+    ///         let mut response = Response::new(Bytes::from_static(b"[]"));
+    ///         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    ///         response
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), tower_response_cache::Error>(())
+    /// ```
+    ///
+    /// Default: none.
+    pub fn fallback_after(
+        mut self,
+        limit: Duration,
+        fallback: impl Fn(&request::Parts) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.fallback_after = Some((limit, Arc::new(fallback)));
         self
     }
 

@@ -58,6 +58,9 @@ pub enum Outcome {
     Refused,
     /// The cache itself, by 503: the storage failed, and the cache is set to [fail closed](crate::CacheLayerBuilder::fail_closed).
     Failed,
+    /// The cache itself, by a function of the user: the origin took longer than
+    /// [`fallback_after`](crate::CacheLayerBuilder::fallback_after).
+    Fallback,
 }
 
 /// The reason why a request bypassed the cache.
@@ -243,7 +246,7 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
             // Not a hit, since the origin was asked (RFC 9211 §2.1).
-            Outcome::Stale(StaleReason::IfError) => f.write_str("fwd=stale")?,
+            Outcome::Stale(StaleReason::IfError | StaleReason::Slow) => f.write_str("fwd=stale")?,
             Outcome::Hit | Outcome::Stale(_) => f.write_str("hit")?,
             Outcome::Revalidated(reason) => write!(f, "fwd={}", forward(reason))?,
             Outcome::Miss(reason) => f.write_str(match reason {
@@ -256,6 +259,7 @@ impl fmt::Display for CacheStatus {
             })?,
             Outcome::Bypass(_) => f.write_str("fwd=bypass")?,
             Outcome::Refused | Outcome::Failed => {}
+            Outcome::Fallback => f.write_str("fwd=miss")?,
         }
         if let Some(status) = self.origin_status {
             write!(f, "; fwd-status={status}")?;
@@ -272,6 +276,7 @@ impl fmt::Display for CacheStatus {
         match (self.outcome, self.stored) {
             (Outcome::Refused, _) => f.write_str("detail=only-if-cached"),
             (Outcome::Failed, _) => f.write_str("detail=storage-failed"),
+            (Outcome::Fallback, _) => f.write_str("; detail=fallback"),
             (Outcome::Hit, _) if self.level == Some(Level::Near) => f.write_str("; detail=near"),
             (Outcome::Hit, _) if self.level.is_some() => f.write_str("; detail=near-unchecked"),
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),

@@ -14,6 +14,7 @@ impl Outcome {
             Self::Bypass(reason) => ("bypass", reason.word()),
             Self::Refused => ("refused", "none"),
             Self::Failed => ("failed", "none"),
+            Self::Fallback => ("fallback", "none"),
         }
     }
 }
@@ -92,6 +93,7 @@ fn stale(reason: StaleReason) -> &'static str {
         StaleReason::WhileRevalidate => "stale-while-revalidate",
         StaleReason::IfError => "stale-if-error",
         StaleReason::Failing => "failing",
+        StaleReason::Slow => "slow",
         StaleReason::Forced => "force-cache",
     }
 }

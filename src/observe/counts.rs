@@ -46,12 +46,13 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const OUTCOMES: [(&str, &str); 35] = [
+pub(super) const OUTCOMES: [(&str, &str); 37] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
     ("stale", "stale-if-error"),
     ("stale", "failing"),
+    ("stale", "slow"),
     ("stale", "force-cache"),
     ("revalidated", "stale"),
     ("revalidated", "no-cache"),
@@ -81,6 +82,7 @@ pub(super) const OUTCOMES: [(&str, &str); 35] = [
     ("bypass", "axum"),
     ("refused", "none"),
     ("failed", "none"),
+    ("fallback", "none"),
     ("other", "none"),
 ];
 
@@ -206,7 +208,10 @@ mod tests {
         use MissReason::*;
         let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
         let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
-        let stale = stale.into_iter().chain([StaleReason::Forced, StaleReason::Failing]).map(Outcome::Stale);
+        let stale = stale
+            .into_iter()
+            .chain([StaleReason::Forced, StaleReason::Failing, StaleReason::Slow])
+            .map(Outcome::Stale);
         let reasons = reasons.into_iter().chain([ValidateReason::Request]).map(Outcome::Revalidated);
         let replaced = Replaced(ValidateReason::Stale);
         let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, StorageFailed, Method];
@@ -227,7 +232,7 @@ mod tests {
             BypassReason::Axum,
         ];
         let misses = misses.chain(bypasses.into_iter().map(Outcome::Bypass));
-        let others = [Outcome::Hit, Outcome::Refused, Outcome::Failed];
+        let others = [Outcome::Hit, Outcome::Refused, Outcome::Failed, Outcome::Fallback];
         let mut numbers: Vec<_> = stale.chain(reasons).chain(misses).chain(others).collect::<Vec<_>>();
         assert_eq!(numbers.len(), OUTCOMES.len() - 1);
         numbers.sort_by_key(|outcome| Count::Answer(*outcome).number());

@@ -96,7 +96,7 @@ impl Meter {
     pub(super) fn byte_counter(&self, status: &CacheStatus) -> ByteCounter {
         let source = match status.outcome {
             _ if status.is_background => return ByteCounter::none(),
-            Outcome::Refused | Outcome::Failed => return ByteCounter::none(),
+            Outcome::Refused | Outcome::Failed | Outcome::Fallback => return ByteCounter::none(),
             Outcome::Hit | Outcome::Stale(_) | Outcome::Revalidated(_) => 0,
             Outcome::Miss(_) | Outcome::Bypass(_) => 1 + usize::from(status.collapsed),
         };

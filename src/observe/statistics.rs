@@ -108,6 +108,12 @@ impl Statistics {
         self.of(Count::Answer(Outcome::Failed))
     }
 
+    /// Returns the number of requests that were answered by the function of
+    /// [`fallback_after`](crate::CacheLayerBuilder::fallback_after), since the inner service took too long.
+    pub fn fallbacks(&self) -> u64 {
+        self.of(Count::Answer(Outcome::Fallback))
+    }
+
     /// Returns the number of requests that were answered by another request's fetch.
     ///
     /// Each of them is counted by its outcome as well, for example as a miss.

@@ -42,6 +42,11 @@ pub enum StaleReason {
     ///
     /// This request did not wait for the origin. At most one request asks the origin in the background.
     Failing,
+    /// The origin is slow, and the response may be served as with [`IfError`](Self::IfError).
+    ///
+    /// The setting [`stale_after`](crate::CacheLayerBuilder::stale_after) or
+    /// [`fallback_after`](crate::CacheLayerBuilder::fallback_after) ended the waiting. The fetch goes on in the background.
+    Slow,
 }
 
 impl fmt::Display for StaleReason {
@@ -51,6 +56,7 @@ impl fmt::Display for StaleReason {
             Self::Forced => "force-cache",
             Self::WhileRevalidate => "stale-while-revalidate",
             Self::IfError | Self::Failing => "stale-if-error",
+            Self::Slow => "slow-origin",
         })
     }
 }

@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderName, Method, Uri, header, request, response};
+use http::{HeaderName, Method, Response, Uri, header, request, response};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Defaults, Identity};
@@ -24,6 +25,8 @@ pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + 
 /// Returns whether the cache handles a request.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
 /// Returns a future that tells whether the cache handles a request. Boxed, since one list holds filters of any type.
+/// Makes the response to a request for which the origin is too slow.
+pub(crate) type Fallback = Arc<dyn Fn(&request::Parts) -> Response<Bytes> + Send + Sync>;
 pub(crate) type AsyncRequestFilter =
     Arc<dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
@@ -65,6 +68,10 @@ pub(crate) struct Config {
     pub(crate) inline_len: Option<usize>,
     /// Reserves the key in the storage before fetching on a miss.
     pub(crate) reserve_on_miss: bool,
+    /// How long a request waits for the origin before it gets a stale response that may be served.
+    pub(crate) stale_after: Option<Duration>,
+    /// How long a request waits for the origin, and what answers it then.
+    pub(crate) fallback_after: Option<(Duration, Fallback)>,
     /// Answers with 503 if the storage fails.
     pub(crate) fail_closed: bool,
     /// Reads a body to its end even if its caller drops it.
@@ -143,6 +150,8 @@ impl Default for Config {
             chunk_len: 128 * 1024,
             inline_len: None,
             reserve_on_miss: false,
+            stale_after: None,
+            fallback_after: None,
             fail_closed: false,
             finish_on_drop: false,
             extensions: true,
@@ -299,6 +308,11 @@ impl Config {
                 "refresh_early needs background refreshes, and max_background_refreshes is 0: raise it, or remove refresh_early",
             ),
             (
+                self.stale_after.is_some() && self.max_background_refreshes == 0,
+                "stale_after lets fetches go on in the background, and max_background_refreshes is 0: raise it, or remove \
+                 stale_after",
+            ),
+            (
                 policy.ignored_fields.iter().any(is_keyed),
                 "a field is named both by key_headers and by ignore_headers: remove it from one of them",
             ),
@@ -376,6 +390,14 @@ impl Config {
             (
                 self.coalesce_timeout.is_zero(),
                 "coalesce_timeout is zero: use coalesce(false) so that no request waits for another's fetch",
+            ),
+            (
+                self.stale_after.is_some_and(|time| time.is_zero()),
+                "stale_after is zero: use stale_while_revalidate to serve stale responses without waiting",
+            ),
+            (
+                self.fallback_after.as_ref().is_some_and(|(time, _)| time.is_zero()),
+                "fallback_after is zero, so that no response of the inner service would be awaited: give a longer time",
             ),
             (
                 self.refresh_timeout.is_zero(),

@@ -2,6 +2,9 @@
 //!
 //! They come from its header fields, its options, the scope in which it was sent, and the settings of the layer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::{header, request};
 
 use super::config::{Config, Recording};
@@ -14,9 +17,34 @@ use crate::policy::{self, HeaderHints, RequestDirectives, Ttl};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Background(pub(super) u64);
 
-/// Returns whether a request is a background refresh of the cache with a number.
+/// Marks a request whose caller may get another response than that of its fetch, among its extensions.
+#[derive(Clone, Debug)]
+pub(super) struct Deserted {
+    /// The number of the cache.
+    by: u64,
+    /// Whether the caller has got it.
+    is_deserted: Arc<AtomicBool>,
+}
+
+impl Deserted {
+    pub(super) fn new(by: u64) -> Self {
+        Self { by, is_deserted: Arc::default() }
+    }
+
+    /// Says that the caller has got another response.
+    pub(super) fn set(&self) {
+        // Relaxed, since only counters depend on it.
+        self.is_deserted.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Returns whether a fetch of the cache with a number is in the background: no caller waits for its response.
 pub(super) fn is_background(request: &request::Parts, number: u64) -> bool {
-    request.extensions.get::<Background>().is_some_and(|Background(by)| *by == number)
+    let extensions = &request.extensions;
+    extensions.get::<Background>().is_some_and(|Background(by)| *by == number)
+        || extensions
+            .get::<Deserted>()
+            .is_some_and(|own| own.by == number && own.is_deserted.load(Ordering::Relaxed))
 }
 
 /// Returns the options that the user set on a request.

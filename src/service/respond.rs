@@ -181,6 +181,19 @@ pub(super) fn refuse<S: Storage, B>(
     finish_for(shared, parts, response, CacheStatus::new(outcome, Stored::Unchanged))
 }
 
+/// Makes the response of the user's function to a request for which the origin is too slow.
+pub(super) fn fallback<S: Storage, B>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    response: Response<Bytes>,
+) -> Response<CacheBody<B>> {
+    let response = response.map(|body| match parts.method {
+        Method::HEAD => CacheBody::empty(),
+        _ => CacheBody::whole(body, None),
+    });
+    finish_for(shared, parts, response, CacheStatus::new(Outcome::Fallback, Stored::Unchanged))
+}
+
 /// Makes the response to a request that accepts only stored responses.
 ///
 /// A replay names the request in the body, so that the output of a failing test says what was not recorded.

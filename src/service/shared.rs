@@ -2,9 +2,7 @@
 //!
 //! It has fields and no behaviour: each field belongs to the module that its type is from.
 
-#[cfg(feature = "reqwest")]
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 #[cfg(feature = "reqwest")]
@@ -16,6 +14,15 @@ use super::records::{RecentKeys, Records};
 use crate::observe::Observer;
 use crate::rules::Rules;
 use crate::storage::{Key, Storage};
+
+/// Tells how a fetch in the background has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// As a refresh, when a stored response was served.
+    Early,
+    /// As the fetch of a request, which got another response because the origin is slow.
+    Deserted,
+}
 
 /// The state of one cache, or of one partition of it.
 pub(crate) struct Shared<S: Storage> {
@@ -30,8 +37,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) flights: Arc<Flights<S>>,
     /// The records whose origin failed recently, and that were served stale then.
     pub(super) failing_origins: RecentKeys,
-    /// The records that are being refreshed in the background. A bounded number, one refresh each.
-    pub(super) refreshing: Mutex<HashSet<Key>>,
+    /// The keys for which a fetch runs in the background. A bounded number, one fetch each.
+    pub(super) refreshing: Mutex<HashMap<Key, Begun>>,
     /// The bypasses that were warned about, with one bit for each reason.
     pub(super) warned_bypasses: Arc<AtomicU32>,
     /// The partitions of this cache that are in use, by name. Their number is up to the user. Partitions of a partition are

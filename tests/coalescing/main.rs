@@ -14,6 +14,7 @@ mod interleavings;
 mod leaders;
 mod lease;
 mod ranges;
+mod slow;
 mod stale;
 mod stored;
 mod world;

@@ -24,6 +24,7 @@ use tracing::Instrument;
 use super::decision::{Decision, decide, draws_refresh};
 use super::refresh::refresh_later;
 use super::route::{bypass, why_unidentified};
+use super::slow::{Impatient, Patience, Resort, is_deserted, resort_to};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
 use crate::key::EffectiveUri;
@@ -84,6 +85,8 @@ pub(super) struct ExchangeState<S: Storage> {
     rounds: usize,
     /// The deadline for waiting for another request's fetch.
     until: Instant,
+    /// Until when it waits for the origin. `None` if that has no limit.
+    patience: Option<Box<Patience>>,
     /// The deadline was extended once, for a second leader. It is not extended again.
     has_waited: bool,
     /// A leader's own request has kept its response from being shared with this one.
@@ -225,6 +228,7 @@ fn ask<S: Storage, F: Fetcher>(
     let is_background = is_background(&parts, shared.records.number);
     let span = telemetry::span(&parts, &config.defaults, is_background);
     let (began_at, until) = (config.clock.now(), after(config.coalesce_timeout));
+    let patience = Patience::new(config);
     let state = ExchangeState {
         shared,
         parts,
@@ -236,6 +240,7 @@ fn ask<S: Storage, F: Fetcher>(
         sibling: None,
         rounds: MAX_ROUNDS,
         until,
+        patience,
         has_waited: false,
         was_refused: false,
         has_met_stale: false,
@@ -257,13 +262,18 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                     Joined::Independent => break,
                     // Returns instead of continuing the loop: the exchange that leads may have a fetcher of another type.
                     Joined::Lead(flight, ticket) => {
-                        let leading = match self.detach() {
-                            Ok(detached) => {
+                        let impatient = self.impatient();
+                        // Boxed, so that the loop of an exchange in the usual case has no room for the others.
+                        let leading = match (self.detach(), impatient) {
+                            (Ok(detached), None) => {
                                 Either::Left(detached.lead_shared(flight, ticket, role.strips_conditions))
                             }
-                            // Boxed, so that the loop of an exchange that can be detached has no room for it.
-                            Err(own) => {
-                                Either::Right(Box::pin(own.lead_alone(ticket, role.strips_conditions)))
+                            (Ok(detached), Some(impatient)) => {
+                                let leading = detached.lead_shared(flight, ticket, role.strips_conditions);
+                                Either::Right(impatient.wait_for::<F::Detached>(leading).boxed())
+                            }
+                            (Err(own), _) => {
+                                Either::Right(own.lead_alone(ticket, role.strips_conditions).boxed())
                             }
                         };
                         return leading.await;
@@ -290,9 +300,30 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 }
             }
             // Boxed, so that it does not enlarge the future of a leader, which never comes here.
-            let fetched = Box::pin(self.fetch_from_origin(&mut FetchContext::unshared(), None)).await?;
-            Ok(fetched.response)
+            let impatient = self.impatient();
+            match (self.detach(), impatient) {
+                (Ok(detached), Some(impatient)) => {
+                    impatient.wait_for::<F::Detached>(detached.fetch_alone()).boxed().await
+                }
+                (Ok(detached), None) => detached.fetch_alone().boxed().await,
+                (Err(own), _) => own.fetch_alone().boxed().await,
+            }
         }
+    }
+
+    /// Fetches for this request alone, and answers it.
+    async fn fetch_alone(mut self) -> Answered<F> {
+        Ok(self.fetch_from_origin(&mut FetchContext::unshared(), None).await?.response)
+    }
+
+    /// Returns the request as one that leaves its fetch when the origin is slow.
+    ///
+    /// Returns `None` if no setting limits how long it waits.
+    fn impatient(&mut self) -> Option<Box<Impatient<S>>> {
+        let ExchangeState { shared, parts, snapshot, need, patience, .. } = &mut *self.state;
+        let patience = patience.as_deref()?;
+        let (key, _) = flight_key(snapshot, need);
+        Some(Box::new(Impatient::new(shared, parts, need, key, *patience)))
     }
 
     /// Runs the loop in a box, for a caller inside the loop.
@@ -385,6 +416,25 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 
     /// Waits for the outcome of a flight, and returns the next step.
     async fn wait_for(&mut self, flight: Arc<Flight<FlightOutcome<S>>>) -> Step<S, F::Body> {
+        let ExchangeState { shared, parts, need, patience, until, .. } = &*self.state;
+        // Its leader has left it, since the origin is slow. The others need not find that out again.
+        if patience.is_some()
+            && is_deserted(shared, need)
+            && let Some(response) = resort_to(shared, parts, need, Resort::Stale).await
+        {
+            return Step::Answer(response);
+        }
+        let (patience, until) = (patience.as_deref().copied(), *until);
+        let ends = patience.into_iter().flat_map(Patience::ends);
+        for (end, resort) in ends.filter(|(end, _)| *end < until) {
+            if let Ok(flight_outcome) = timeout_at(end, flight.outcome()).await {
+                return self.follow(flight, flight_outcome).await;
+            }
+            let ExchangeState { shared, parts, need, .. } = &*self.state;
+            if let Some(response) = resort_to(shared, parts, need, resort).await {
+                return Step::Answer(response);
+            }
+        }
         if let Ok(flight_outcome) = timeout_at(self.state.until, flight.outcome()).await {
             return self.follow(flight, flight_outcome).await;
         }

@@ -25,6 +25,7 @@ mod follow;
 mod plain_hit;
 mod refresh;
 mod route;
+mod slow;
 
 #[cfg(feature = "content-keys")]
 pub(super) use self::content::run_with_content;

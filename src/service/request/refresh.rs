@@ -18,12 +18,12 @@ use crate::service::coalesce::{FlightOutcome, Joined};
 use crate::service::directives::Background;
 use crate::service::origin::{FetchContext, Fetcher, Need, exchange, may_store_for, publish};
 use crate::service::records::{Snapshot, is_by_content, variant_in};
-use crate::service::shared::Shared;
+use crate::service::shared::{Begun, Shared};
 use crate::service::telemetry::{self, traced};
 use crate::storage::{Key, Record, Storage};
 
 /// Marks a record as being refreshed until it is dropped.
-struct Refreshing<S: Storage> {
+pub(super) struct Refreshing<S: Storage> {
     shared: Arc<Shared<S>>,
     key: Key,
     _gauge: GaugeGuard,
@@ -33,12 +33,13 @@ impl<S: Storage> Refreshing<S> {
     /// Marks a record as being refreshed.
     ///
     /// Returns `None` if it is being refreshed already, or if too many records are.
-    fn begin(shared: &Arc<Shared<S>>, key: Key) -> Option<Self> {
+    pub(super) fn begin(shared: &Arc<Shared<S>>, key: Key, begun: Begun) -> Option<Self> {
         // A std `Mutex`, held for one operation on the set. The bound is checked under it, so that it holds exactly.
         let mut refreshing = shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
-        if refreshing.len() >= shared.config.max_background_refreshes || !refreshing.insert(key) {
+        if refreshing.len() >= shared.config.max_background_refreshes || refreshing.contains_key(&key) {
             return None;
         }
+        refreshing.insert(key, begun);
         let gauge = shared.observer.raise(Gauge::Refreshes);
         Some(Self { shared: Arc::clone(shared), key, _gauge: gauge })
     }
@@ -59,7 +60,7 @@ pub(super) fn refresh_later<S: Storage, F: Fetcher + 'static>(
     key: Key,
     record: &Record,
 ) {
-    let Some(refreshing) = Refreshing::begin(shared, key) else { return };
+    let Some(refreshing) = Refreshing::begin(shared, key, Begun::Early) else { return };
     let parts = refresh_request(parts, record);
     if !may_store_for(shared, &parts, record) {
         return;
@@ -152,7 +153,7 @@ async fn refresh<S: Storage, F: Fetcher>(
 }
 
 /// Reads a body to its end, because only a body that is read is stored.
-async fn drain<B>(body: CacheBody<B>)
+pub(super) async fn drain<B>(body: CacheBody<B>)
 where
     CacheBody<B>: Body,
 {

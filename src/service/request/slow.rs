@@ -1,0 +1,162 @@
+//! What a request gets when the origin is slow: a stale response, or that of the user's function.
+//!
+//! # Invariants
+//!
+//! - No stale response is served that may not be served when the origin fails.
+//! - A fetch whose caller got another response goes on in the background, where it is bounded in number and time.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+
+use http::{Response, request};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::refresh::{Refreshing, drain};
+use crate::body::CacheBody;
+use crate::policy::{StaleReason, ValidateReason};
+use crate::service::config::Config;
+use crate::service::directives::Deserted;
+use crate::service::origin::{Answered, Fetcher, Need, stale_on_error};
+use crate::service::respond;
+use crate::service::shared::{Begun, Shared};
+use crate::service::tasks::after;
+use crate::service::telemetry;
+use crate::storage::{Key, Record, Storage};
+
+/// Until when a request waits for the origin.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// From then on it gets a stale response, if that may be served.
+    stale_at: Option<Instant>,
+    /// From then on it gets the response of the user's function.
+    fallback_at: Option<Instant>,
+}
+
+/// Which response ends the waiting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resort {
+    /// Only a stale one.
+    Stale,
+    /// A stale one, or that of the user's function.
+    Any,
+}
+
+impl Patience {
+    /// Returns until when a request waits that has just arrived.
+    ///
+    /// Returns `None` if it waits without a limit. It does so without a runtime, where there is no timer. In a box, so that a
+    /// request without a limit has hardly any room for it.
+    pub(super) fn new(config: &Config) -> Option<Box<Self>> {
+        let has_limit = config.stale_after.is_some() || config.fallback_after.is_some();
+        if !has_limit || Handle::try_current().is_err() {
+            return None;
+        }
+        Some(Box::new(Self {
+            stale_at: config.stale_after.map(after),
+            fallback_at: config.fallback_after.as_ref().map(|(limit, _)| after(*limit)),
+        }))
+    }
+
+    /// Returns the instants at which the waiting may end, in their order.
+    pub(super) fn ends(self) -> impl Iterator<Item = (Instant, Resort)> {
+        let stale = self.stale_at.filter(|stale| self.fallback_at.is_none_or(|fallback| *stale < fallback));
+        let stale = stale.map(|at| (at, Resort::Stale));
+        stale.into_iter().chain(self.fallback_at.map(|at| (at, Resort::Any)))
+    }
+}
+
+/// Returns the response that a request gets instead of that of the origin.
+///
+/// Returns `None` if it has to wait.
+pub(super) async fn resort_to<S: Storage, B>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    need: &Need,
+    resort: Resort,
+) -> Option<Response<CacheBody<B>>> {
+    // A request or a response that demands a validation gets no stale response.
+    if let Need::Validate(key, record, ValidateReason::Stale) = need
+        && let Some(response) = stale_on_error(shared, parts, *key, record, None, StaleReason::Slow).await
+    {
+        return Some(response);
+    }
+    let (_, fallback) = shared.config.fallback_after.as_ref().filter(|_| resort == Resort::Any)?;
+    Some(respond::fallback(shared, parts, fallback(parts)))
+}
+
+/// Returns whether a fetch goes on in the background for a stored response that is to be validated.
+pub(super) fn is_deserted<S: Storage>(shared: &Shared<S>, need: &Need) -> bool {
+    let Need::Validate(key, ..) = need else { return false };
+    shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&Begun::Deserted)
+}
+
+/// A request that leaves its fetch when the origin is slow.
+pub(super) struct Impatient<S: Storage> {
+    shared: Arc<Shared<S>>,
+    parts: request::Parts,
+    need: Need,
+    /// The key at which the fetch is to store its response.
+    key: Key,
+    patience: Patience,
+    deserted: Deserted,
+}
+
+impl<S: Storage> Impatient<S> {
+    pub(super) fn new(
+        shared: &Arc<Shared<S>>,
+        parts: &mut request::Parts,
+        need: &Need,
+        key: Key,
+        patience: Patience,
+    ) -> Self {
+        // In the request of the fetch, so that its response is not counted as that of a caller.
+        let deserted = Deserted::new(shared.records.number);
+        parts.extensions.insert(deserted.clone());
+        let need = match need {
+            Need::Fetch(reason) => Need::Fetch(*reason),
+            Need::Select => Need::Select,
+            Need::Validate(key, record, reason) => Need::Validate(*key, Record::clone(record), *reason),
+        };
+        Self { shared: Arc::clone(shared), parts: parts.clone(), need, key, patience, deserted }
+    }
+
+    /// Waits for the answer of a fetch, but not longer than the request has patience.
+    pub(super) async fn wait_for<F: Fetcher>(
+        self: Box<Self>,
+        fetching: impl Future<Output = Answered<F>> + Send + 'static,
+    ) -> Answered<F> {
+        let mut fetching = Box::pin(fetching);
+        for (end, resort) in self.patience.ends() {
+            if let Ok(answer) = timeout_at(end, &mut fetching).await {
+                return answer;
+            }
+            let place = Refreshing::begin(&self.shared, self.key, Begun::Deserted);
+            if place.is_none() && resort == Resort::Stale {
+                continue;
+            }
+            let Some(response) = resort_to(&self.shared, &self.parts, &self.need, resort).await else {
+                continue;
+            };
+            if let Some(place) = place {
+                self.deserted.set();
+                let shared = Arc::clone(&self.shared);
+                self.shared.records.tasks.spawn(async move {
+                    let _place = place;
+                    let finishing = async {
+                        drain(fetching.await.ok()?.into_body()).await;
+                        Some(())
+                    };
+                    let result = match timeout(shared.config.refresh_timeout, finishing).await {
+                        Ok(Some(())) => "done",
+                        Ok(None) => "failed",
+                        Err(_) => "timeout",
+                    };
+                    telemetry::refreshed(&shared.observer, result);
+                });
+            }
+            return Ok(response);
+        }
+        fetching.await
+    }
+}
