@@ -115,8 +115,15 @@ impl Arguments {
                 Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
                 _ => (word.as_str(), None),
             };
-            let flags =
-                ["--help", "-h", "--origin-http1", "--origin-http2", "--shared", "--private", "--fetch-whole"];
+            let flags = [
+                "--help",
+                "-h",
+                "--origin-http1",
+                "--origin-http2",
+                "--shared",
+                "--private",
+                "--fetch-whole",
+            ];
             let flag = flags.contains(&option);
             if flag && attached.is_some() {
                 return Err(format!("{option} takes no value"));
@@ -161,6 +168,19 @@ impl Arguments {
             (Some(origin), None) => Mode::Proxy(origin),
             (None, None) => return Err("--origin URL is missing; see --help".to_owned()),
         };
+        let is_https = matches!(&arguments.mode, Mode::Proxy(origin) if origin.scheme_str() == Some("https"));
+        arguments.speaks = match (http1, http2, is_https) {
+            (true, true, _) => return Err("--origin-http1 excludes --origin-http2; see --help".to_owned()),
+            (false, true, true) => {
+                return Err("--origin-http2 is for http: an https origin chooses it".to_owned());
+            }
+            (false, true, false) => Speaks::Http2,
+            (false, false, true) => Speaks::Negotiated,
+            (_, false, _) => Speaks::Http1,
+        };
+        if arguments.authorities.is_some() && !is_https {
+            return Err("--origin-ca needs an https origin; see --help".to_owned());
+        }
         arguments.tls = match (certificate, key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),

@@ -12,9 +12,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use h2::Reason;
@@ -24,8 +26,10 @@ use http::{Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use crate::connect::Connector;
@@ -69,11 +73,18 @@ struct Open {
     users: Arc<Users>,
 }
 
-/// The requests of one connection. Each holds a reference, besides that of [`Open`].
-#[derive(Default)]
+/// The requests of one connection. Each holds a reference, besides those of [`Open`] and of the task that drives it.
 struct Users {
     /// How many there have been.
     total: AtomicU64,
+    /// How many the origin permits at once.
+    permitted: AtomicUsize,
+}
+
+impl Users {
+    fn now(self: &Arc<Self>) -> usize {
+        Arc::strong_count(self).saturating_sub(2)
+    }
 }
 
 /// The place of a request on its connection, until it is dropped.
@@ -175,10 +186,12 @@ impl Multiplexer {
             .await
             .map_err(SendError::Http)?;
         *last += 1;
-        let users = Arc::<Users>::default();
+        let users =
+            Arc::new(Users { total: AtomicU64::new(0), permitted: AtomicUsize::new(STREAMS_AT_FIRST) });
+        let driven = Arc::clone(&users);
         let found = (*last, sender.clone(), take(&users));
         lock(&self.open).push(Open { number: *last, sender, users });
-        tokio::spawn(drive(connection, *last, Arc::clone(&self.open)));
+        tokio::spawn(drive(connection, driven, *last, Arc::clone(&self.open)));
         Ok(Some(found))
     }
 
@@ -198,11 +211,11 @@ impl Multiplexer {
 
 impl Open {
     fn has_room(&self) -> bool {
-        let permitted = match self.sender.current_max_send_streams() {
+        let permitted = match self.users.permitted.load(Ordering::Relaxed) {
             STREAMS_AT_FIRST => MAX_STREAMS,
             permitted => permitted.clamp(1, MAX_STREAMS),
         };
-        Arc::strong_count(&self.users) <= permitted // one reference is that of `Open`
+        self.users.now() < permitted
     }
 }
 
@@ -215,26 +228,36 @@ fn lock(open: &Mutex<Vec<Open>>) -> MutexGuard<'_, Vec<Open>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads and writes a connection until it ends, and gives it up once it is idle.
-async fn drive(connection: impl Future, number: u64, list: Arc<Mutex<Vec<Open>>>) {
-    let mut connection = pin!(connection);
+/// Sends the requests of a connection until it ends, and gives it up once it is idle.
+async fn drive<T>(
+    mut connection: http2::Connection<T, Upload, TokioExecutor>,
+    users: Arc<Users>,
+    number: u64,
+    list: Arc<Mutex<Vec<Open>>>,
+) where
+    T: Read + Write + Send + Unpin + 'static,
+{
     let mut total = 0;
-    loop {
-        tokio::select! {
-            // An error is that of its requests.
-            _ = connection.as_mut() => break,
-            () = tokio::time::sleep(MAX_IDLE) => {
-                let mut list = lock(&list);
-                let Some(at) = list.iter().position(|open| open.number == number) else { continue };
-                let users = &list[at].users;
-                let latest = users.total.load(Ordering::Relaxed);
-                if Arc::strong_count(users) == 1 && latest == total {
-                    list.remove(at); // hyper closes a connection that has no sender
-                }
-                total = latest;
-            }
+    let mut look = Box::pin(tokio::time::sleep(MAX_IDLE));
+    let ended = poll_fn(|cx| {
+        // hyper polls this future for each request. An error is that of the requests.
+        let ended = Pin::new(&mut connection).poll(cx);
+        users.permitted.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        if ended.is_ready() {
+            return Poll::Ready(());
         }
-    }
+        while look.as_mut().poll(cx).is_ready() {
+            look.as_mut().reset(Instant::now() + MAX_IDLE);
+            let latest = users.total.load(Ordering::Relaxed);
+            let mut list = lock(&list);
+            if users.now() == 0 && latest == total {
+                list.retain(|open| open.number != number); // hyper closes a connection that has no sender
+            }
+            total = latest;
+        }
+        Poll::Pending
+    });
+    ended.await;
     lock(&list).retain(|open| open.number != number);
 }
 

@@ -142,7 +142,8 @@ impl Origin {
             .set_host(false) // the client's Host is forwarded
             .build(plain);
         let is_negotiated = speaks == Speaks::Negotiated;
-        let http2 = (speaks != Speaks::Http1).then(|| Multiplexer::new(negotiating, url.clone(), is_negotiated));
+        let http2 =
+            (speaks != Speaks::Http1).then(|| Multiplexer::new(negotiating, url.clone(), is_negotiated));
         let (scheme, authority) = (scheme.clone(), authority.clone());
         let refuses_http2 = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner { http1, http2, refuses_http2, scheme, authority, host, timeout })))
