@@ -8,7 +8,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::peer::{get, patiently};
+use super::program::{program, running};
 use super::world::Proxy;
+use crate::examples::Running;
 use crate::limits::Limits;
 use crate::origin::Speaks;
 
@@ -89,4 +91,25 @@ async fn failed_request_is_not_repeated() {
     asked.respond.send_reset(Reason::INTERNAL_ERROR);
     assert_eq!(client.response().await.head.status(), 502);
     assert!(origin.try_recv().is_err());
+}
+
+#[test]
+fn https_origin_chooses_the_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let mut origin = program();
+    origin.args(["--listen", "127.0.0.1:0", "--bare", "5", "--tls-cert", certificate, "--tls-key", key]);
+    let origin = Running::start(origin);
+    let url = format!("https://localhost:{}", origin.address.rsplit_once(':').unwrap().1);
+    let options = ["--listen", "127.0.0.1:0", "--origin", &url, "--origin-ca", certificate];
+    let chosen = running(&options).get("/");
+    assert!(chosen.contains("via: 2 tower-response-cache"), "{chosen}");
+    let older = running(&[&options[..], &["--origin-http1"]].concat()).get("/");
+    assert!(older.contains("via: 1.1 tower-response-cache"), "{older}");
+    let unknown = running(&options[..4]).get("/"); // no public authority has signed it
+    assert!(unknown.starts_with("HTTP/1.1 502 "), "{unknown}");
 }
