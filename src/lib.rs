@@ -165,7 +165,7 @@
 //! | [Attacks](_documentation::attacks) | attacks that were tried, and the defences |
 //! | [Performance](_documentation::performance) | speed next to other caches and raw drivers, and costs at scale |
 //! | [Migrating](_documentation::migrating) | from aiohttp-client-cache, requests-cache or http-cache |
-//! | [Counterparts](_documentation::counterparts) | each setting of the two Python libraries, and ours |
+//! | [Counterparts](_documentation::counterparts) | settings of two Python libraries and of shared caches, and ours |
 
 // On docs.rs each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -8,7 +8,7 @@
 //! | [`conformance`] | each demand of RFC 9111, with its function and test |
 //! | [`performance`] | speed next to other caches and raw drivers, growth, and costs at scale |
 //! | [`migrating`] | guides from other HTTP caches |
-//! | [`counterparts`] | each setting of two Python libraries, and its counterpart |
+//! | [`counterparts`] | settings of two Python libraries and of shared caches, and their counterparts |
 //!
 //! The modules below this one hold documentation only.
 

@@ -57,6 +57,33 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Sets the response fields that this cache obeys in place of Cache-Control and Expires (RFC 9213 §2.2).
+    ///
+    /// They are targeted fields, such as `Example-Cache-Control` for the caches of one operator. Of several that a response
+    /// has, the first one in this list counts, if it is a valid Structured Field and not empty. Where none of them is,
+    /// Cache-Control and Expires count. All of them are passed on. An empty list switches CDN-Cache-Control off.
+    ///
+    /// How long a stored response is fresh follows from the list of the cache that serves it, but whether it was stored from
+    /// the list of the cache that stored it. Give all caches on one storage the same list.
+    ///
+    /// Default: `CDN-Cache-Control` in a shared cache, and none in a private one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .shared(true)
+    ///     .targeted_fields(["example-cache-control", "cdn-cache-control"])
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn targeted_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.targeted_fields = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// Stores responses with Set-Cookie in a shared cache too.
     ///
     /// Such a response is stored only if it is fresh by its own fields or by a rule. One that gives no lifetime, or that

@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::dates;
-use super::directives::CDN_CACHE_CONTROL;
 use super::freshness::entity_tag;
 use super::list::split_list;
+use super::options::Options;
 use crate::time::Timestamp;
 
 /// How a stored response is sent.
@@ -156,8 +156,9 @@ pub(crate) fn opaque_tag(tag: &[u8]) -> &[u8] {
 
 /// Returns the fields of a 304 that is made from a stored response (RFC 9110 §15.4.5).
 ///
-/// Last-Modified and CDN-Cache-Control are sent too. The RFC permits fields that guide the update of a cache.
-pub(crate) fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
+/// Last-Modified, CDN-Cache-Control and the targeted fields that this cache obeys are sent too. The RFC permits fields
+/// that guide the update of a cache.
+pub(crate) fn not_modified_headers(stored: &HeaderMap, options: &Options) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let names = [
         header::CACHE_CONTROL,
@@ -167,10 +168,11 @@ pub(crate) fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
         header::EXPIRES,
         header::LAST_MODIFIED,
         header::VARY,
-        CDN_CACHE_CONTROL,
+        HeaderName::from_static("cdn-cache-control"),
     ];
-    for name in names {
-        for value in stored.get_all(&name) {
+    let others = options.targets().iter().filter(|name| !names.contains(name));
+    for name in names.iter().chain(others) {
+        for value in stored.get_all(name) {
             headers.append(name.clone(), value.clone());
         }
     }

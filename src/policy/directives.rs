@@ -1,11 +1,11 @@
 //! The directives of Cache-Control, and of the fields in its place (RFC 9111 §5.2 and §5.4, RFC 9213).
 //!
-//! A shared cache obeys CDN-Cache-Control instead of Cache-Control and Expires, where that field is a valid Structured
-//! Field (RFC 9651) and is not empty.
+//! A targeted field counts instead of Cache-Control and Expires, where it is a valid Structured Field (RFC 9651) and is
+//! not empty. In a shared cache this is CDN-Cache-Control, unless the settings name other fields.
 //!
 //! # Invariants
 //! - Directives are read in any letter case, over any number of lines.
-//! - Of several values of one directive, the most restrictive counts. In CDN-Cache-Control the last one counts, as RFC
+//! - Of several values of one directive, the most restrictive counts. In a targeted field the last one counts, as RFC
 //!   9651 §3.2 says of a dictionary.
 //! - A malformed value counts as the most restrictive one.
 //! - A response whose line has a quote that is not closed has to be validated before each use.
@@ -18,7 +18,19 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use super::list::{Argument, MAX_DELTA_SECONDS, delta_seconds, directives, is_balanced, split_list};
 use super::options::Options;
 
-pub(super) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+/// The fields that a shared cache obeys by default (RFC 9213 §3.1).
+static DEFAULT_TARGETS: [HeaderName; 1] = [HeaderName::from_static("cdn-cache-control")];
+
+impl Options {
+    /// Returns the targeted fields that the cache obeys, the most important one first (RFC 9213 §2.2).
+    pub(super) fn targets(&self) -> &[HeaderName] {
+        match &self.targeted_fields {
+            Some(fields) => fields,
+            None if self.shared => &DEFAULT_TARGETS,
+            None => &[],
+        }
+    }
+}
 
 /// The demands of a request on a cache (RFC 9111 §5.2.1).
 ///
@@ -119,12 +131,14 @@ pub(crate) struct ResponseDirectives {
 impl ResponseDirectives {
     /// Reads the directives of a response (RFC 9111 §5.2.2).
     ///
-    /// In a shared cache, those of a valid targeted field replace them (RFC 9213 §2.2).
+    /// Those of the first targeted field that is valid and not empty replace them (RFC 9213 §2.2).
     pub(crate) fn of(headers: &HeaderMap, options: &Options) -> Self {
         let mut parsed = Self::default();
-        if options.shared && targeted_directives(headers, |name, argument| parsed.apply(name, &argument)) {
-            parsed.targeted = true;
-            return parsed;
+        for field in options.targets() {
+            if targeted_directives(headers, field, |name, argument| parsed.apply(name, &argument)) {
+                parsed.targeted = true;
+                return parsed;
+            }
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
             // An open quote may have swallowed any directive. `no-cache` is the safe reading.
@@ -174,12 +188,16 @@ impl ResponseDirectives {
     }
 }
 
-/// Passes each directive of CDN-Cache-Control to `apply` (RFC 9213 §2.1).
+/// Passes each directive of a targeted field to `apply` (RFC 9213 §2.1).
 ///
 /// Returns `false`, without a call, if the field is absent, empty or no valid dictionary. Then it does not count
 /// (§2.1).
-fn targeted_directives(headers: &HeaderMap, mut apply: impl FnMut(&[u8], Argument<'_>)) -> bool {
-    let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
+fn targeted_directives(
+    headers: &HeaderMap,
+    field: &HeaderName,
+    mut apply: impl FnMut(&[u8], Argument<'_>),
+) -> bool {
+    let mut lines = headers.get_all(field).iter().peekable();
     if lines.peek().is_none() {
         return false;
     }

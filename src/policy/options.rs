@@ -31,6 +31,10 @@ pub(crate) struct Options {
     pub(crate) stale_while_revalidate: Duration,
     /// The window of RFC 5861 §4 for responses that state none.
     pub(crate) stale_if_error: Option<Duration>,
+    /// The targeted fields that replace Cache-Control and Expires, the most important one first.
+    ///
+    /// `None` for the default, which is CDN-Cache-Control in a shared cache and no field in a private one.
+    pub(crate) targeted_fields: Option<Vec<HeaderName>>,
     /// The fields that select the response, whatever Vary says.
     pub(crate) key_fields: Vec<HeaderName>,
     /// The fields that never select the response.
@@ -55,6 +59,7 @@ impl Default for Options {
             stale_when_disconnected: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
+            targeted_fields: None,
             key_fields: Vec::new(),
             ignored_fields: Vec::new(),
         }

@@ -292,28 +292,28 @@ fn restricted_list(directives: &ResponseDirectives, options: &Options) -> Vec<He
 /// These are fields of framing, routing, authentication, control, and the content's format. Set-Cookie is among them,
 /// since whether and for which requests a response is stored is decided by its head.
 fn is_head_field(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "age"
-            | "authorization"
-            | "cache-control"
-            | "cdn-cache-control"
-            | "content-encoding"
-            | "content-length"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "date"
-            | "expires"
-            | "host"
-            | "location"
-            | "pragma"
-            | "retry-after"
-            | "set-cookie"
-            | "trailer"
-            | "vary"
-            | "www-authenticate"
-    )
+    // Cache-Control, CDN-Cache-Control, and the other targeted fields by the convention of RFC 9213 §2.
+    name.as_str().ends_with("cache-control")
+        || matches!(
+            name.as_str(),
+            "age"
+                | "authorization"
+                | "content-encoding"
+                | "content-length"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "date"
+                | "expires"
+                | "host"
+                | "location"
+                | "pragma"
+                | "retry-after"
+                | "set-cookie"
+                | "trailer"
+                | "vary"
+                | "www-authenticate"
+        )
 }
 
 /// Returns the fields of a response that are stored, as they came (RFC 9111 §3.1).

@@ -71,6 +71,7 @@ impl IgnoredSelectors {
             ignore_vary: true,
             ignored_fields: Vec::new(),
             key_fields: Vec::new(),
+            targeted_fields: options.targeted_fields.clone(),
             ..*options
         };
         let directives = ResponseDirectives::of(response, &without_exceptions);

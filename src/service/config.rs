@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) clock: Clock,
     /// The settings of the decisions of RFC 9111.
     pub(crate) policy: policy::Options,
+    /// The names of the targeted fields, as the user gave them. `None` for the default.
+    pub(crate) targeted_fields: Option<Vec<String>>,
     /// The secret that keys are hashed with.
     pub(crate) key_secret: Vec<u8>,
     /// Separates the keys from those of other caches in the same storage. Empty for no partition.
@@ -123,6 +125,7 @@ impl Default for Config {
         Self {
             clock: Clock::system(),
             policy: policy::Options::default(),
+            targeted_fields: None,
             key_secret: DEFAULT_SECRET.to_vec(),
             partition: String::new(),
             #[cfg(feature = "metrics")]
@@ -234,6 +237,10 @@ impl Config {
                     .collect();
             }
         }
+        if let Some(names) = &self.targeted_fields {
+            // `check` has refused names that are malformed.
+            self.policy.targeted_fields = Some(names.iter().filter_map(|name| name.parse().ok()).collect());
+        }
         // GET and HEAD have no content, so that their keys need no digest of it.
         let has_no_content = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
         if !self.methods.iter().all(has_no_content) {
@@ -330,6 +337,19 @@ impl Config {
             (
                 self.policy.heuristic_percent > 100,
                 "heuristic_percent is more than 100: give 0 to 100, or a default_ttl for a longer lifetime",
+            ),
+            (
+                self.targeted_fields.iter().flatten().any(|name| name.parse::<HeaderName>().is_err()),
+                "targeted_fields has a name that is not one of a header field: give names such as cdn-cache-control",
+            ),
+            (
+                self.targeted_fields.iter().flatten().any(|name| {
+                    [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA]
+                        .iter()
+                        .any(|field| name.eq_ignore_ascii_case(field.as_str()))
+                }),
+                "targeted_fields names Cache-Control, Expires or Pragma, which are no targeted fields and count after them \
+                 anyway: remove it",
             ),
             (
                 self.key_secret.is_empty(),

@@ -85,7 +85,8 @@ pub(super) fn from_record_now<S: Storage, B>(
 ) -> Option<Response<CacheBody<B>>> {
     let plan = plan(view, stored, Some(stored.body().len()));
     let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, plan.extent)?;
-    let mut response = head(view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
+    let mut response =
+        head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
     Some(response)
 }
@@ -111,7 +112,7 @@ pub(crate) async fn from_record<S: Storage, B>(
             CacheBody::from_source(reader.await?)
         }
     };
-    let response = head(view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
 }
 
@@ -155,7 +156,7 @@ pub(super) fn from_download<S: Storage, B>(
 ) -> Option<Response<CacheBody<B>>> {
     let (stored, len) = (download.writer.response(), download.expected);
     let plan = plan(view, stored, len);
-    let response = head(view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     let (start, until) = match plan.extent {
         Extent::Nothing => {
             return Some(finish_for(shared, view.parts, response.map(|()| CacheBody::empty()), status));
@@ -328,13 +329,19 @@ fn plan(view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Pla
 
 /// Makes the head of the response.
 #[inline]
-fn head(view: RequestView<'_>, stored: &StoredResponse, plan: &Plan, age: Duration) -> Response<()> {
+fn head(
+    options: &policy::Options,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+    plan: &Plan,
+    age: Duration,
+) -> Response<()> {
     let mut response = Response::new(());
     let len = plan.len;
     match plan.answer {
         Answer::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            *response.headers_mut() = policy::not_modified_headers(&stored.headers);
+            *response.headers_mut() = policy::not_modified_headers(&stored.headers, options);
         }
         Answer::Range { start, end_inclusive } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;

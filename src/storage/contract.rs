@@ -73,8 +73,8 @@ impl Usage {
 ///
 /// # Contract
 ///
-/// The cache relies on each of these clauses. The suite in `testing` has at least one test for each of them, and names the
-/// clause by its number.
+/// The cache relies on each of these clauses. The suite in `testing` has at least one test for each of them, which names the
+/// clause by its number when it fails.
 ///
 /// 1. **Exact.** `read` returns the record that was written: the same payload, stamp and retention time, byte for byte, for
 ///    every length up to [`max_record_len`](Storage::max_record_len). It returns `None` if there is no record at the key.
@@ -85,7 +85,7 @@ impl Usage {
 /// 4. **Compare and write.** `write_if` writes and returns `true` if the current record has the stamp `seen`, or if `seen`
 ///    is `None` and there is no record. It also returns `true` if the current record already has the stamp of the new one.
 ///    In every other case it changes nothing and returns `false`. Of several concurrent calls with the same `seen`, exactly
-///    one returns `true`. A record that `read` does not return counts as absent.
+///    one returns `true`, also if they come from several processes. A record that `read` does not return counts as absent.
 /// 5. **Delete.** `delete` is idempotent, and returns whether there was a record. `delete_many` returns how many records
 ///    there were.
 /// 6. **Clear.** `clear` removes the records of this cache and of no other, whatever the names of the caches are.
@@ -96,12 +96,12 @@ impl Usage {
 /// 8. **Retention.** A record is kept at least until its retention time; with [`Timestamp::NEVER`] it does not expire. An
 ///    expired record may be returned or hidden, but `read`, `read_now` and `write_if` agree on it. A storage with a bound
 ///    may evict records earlier. Records of every kind count towards the bound and can be evicted, because a remote party
-///    can cause any number of records of each kind.
+///    can cause any number of records of each kind. [`usage`](Storage::usage) follows the records, and names the bound.
 /// 9. **Changing the retention.** `retain` changes the retention time, and neither the payload nor the stamp. `AtLeast` never
 ///    shortens the retention and `AtMost` never lengthens it. Absent records are skipped. `retain` returns how many records
-///    there were, and `read` returns them with the new time.
+///    there were, and `read` returns them with the new time. A change by another task or process at the same time is kept.
 /// 10. **Expiry.** `delete_expired(now)` removes the records of every kind whose retention time is at or before `now`. It
-///     removes no other record, and returns how many it removed.
+///     removes no other record, also if one is written at the same time, and returns how many it removed.
 /// 11. **Clones.** Clones are handles to the same storage.
 /// 12. **Cancellation.** A future may be dropped at every await point. The operation then takes effect completely or not at
 ///     all, and the storage remains usable.
@@ -123,6 +123,10 @@ impl Usage {
 ///     return for each key, or `None` if there is none. For a damaged record it may return either.
 /// 21. **Change count.** `change_count` returns `None`, or a number that differs from all that it has returned for the key
 ///     before another handle or process changed its record. Such a change shows in the number after at most `max_silence`.
+/// 22. **Failures.** If the storage cannot read or write, its methods return an error. They do not answer as though there
+///     were no record, and a listing does not end as though it were complete. After a failed change, the key has the old
+///     record or the new one. The storage works again when the cause is gone. [`check`](Storage::check) changes no record,
+///     and returns an error if the storage cannot be read.
 ///
 /// # Wrapping a storage
 ///
@@ -327,7 +331,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool>> + Send {
         async move {
             // Held from the read to the write: no other task may write between the two.
-            let _guard = lock_key(key).await;
+            let guard = lock_key(key).await;
             let current = self.read(key).await?.map(|current| current.stamp());
             // A driver or a caller may repeat a write whose answer it did not get.
             if current == Some(record.stamp()) {
@@ -336,6 +340,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
             if current != seen {
                 return Ok(false);
             }
+            guard.compared().await;
             self.write(key, record).await.map(|()| true)
         }
     }
@@ -354,11 +359,12 @@ pub trait Storage: Clone + Send + Sync + 'static {
             let mut found = 0;
             for &key in keys {
                 // Without it, a record that another task writes after the read would be replaced by the older one.
-                let _guard = lock_key(key).await;
+                let guard = lock_key(key).await;
                 if let Some(record) = self.read(key).await? {
                     found += 1;
                     let time = retain.apply(record.retain_until());
                     if time != record.retain_until() {
+                        guard.compared().await;
                         self.write(key, record.with_retain_until(time)).await?;
                     }
                 }
@@ -401,8 +407,9 @@ pub trait Storage: Clone + Send + Sync + 'static {
             let mut deleted = 0;
             for key in keys {
                 // Another task may replace the expired record with a fresh one, which must stay.
-                let _guard = lock_key(key).await;
+                let guard = lock_key(key).await;
                 if self.read(key).await?.is_some_and(|record| record.retain_until() <= now) {
+                    guard.compared().await;
                     deleted += u64::from(self.delete(key).await?);
                 }
             }

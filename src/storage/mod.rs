@@ -132,4 +132,6 @@ pub use self::sqlite::{SqliteStorage, SqliteStorageBuilder};
 pub use self::tiered::{TieredStorage, TieredStorageBuilder};
 
 pub(crate) use self::key_lock::lock_key;
+#[cfg(feature = "testing")]
+pub(crate) use self::key_lock::two_processes;
 pub(crate) use self::record::{Decoded, FORM_VERSION, heap_bytes, random_id, random_ids};

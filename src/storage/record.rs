@@ -464,4 +464,15 @@ mod tests {
         assert_eq!(distinct.len(), ids.len());
         assert!(ids.iter().all(|id| *id != [0; 16]));
     }
+
+    #[test]
+    fn damaged_bytes_are_no_record() {
+        let whole = Record::new("text", Timestamp::NEVER).to_bytes().to_vec();
+        assert!(Record::from_bytes(whole.clone()).is_ok());
+        let mut damaged = whole;
+        *damaged.last_mut().expect("a record has bytes") ^= 1;
+        for bytes in [damaged, Vec::new(), b"not a record".to_vec(), vec![0xff; 64]] {
+            assert!(Record::from_bytes(bytes).is_err());
+        }
+    }
 }

@@ -13,14 +13,49 @@
 //! # }
 //! ```
 //!
-//! Implement [`Harness`] for a storage that is opened by name. The suite then also checks that names are kept apart, and that
-//! records outlive their handles. The generated tests need tokio, with its macros and multi-threaded runtime, among the
-//! dev-dependencies.
+//! A case that fails says which clause the storage breaks, what the clause says, what was found and, where there is one, the
+//! usual cause:
+//!
+//! ```text
+//! clause 7 (listings) of the storage contract: `keys` yields every key that exists from the beginning to the end of the listing
+//!   found: 61 of 160 keys are missing, such as the chunk 0505…
+//!   usual cause: the listing ends after its first page, or moves on by position while records are added and removed
+//! ```
+//!
+//! # Storages that are opened by name
+//!
+//! Implement [`Harness`] for a storage that is opened by name. Each of its methods lets the suite check more:
+//!
+//! | method | what the suite then checks |
+//! |---|---|
+//! | [`shares`](Harness::shares) | names are kept apart, and processes that share a name see and keep each other's changes |
+//! | [`persists`](Harness::persists) | records outlive their handles |
+//! | [`open_bounded`](Harness::open_bounded) | eviction, holds and usage |
+//! | [`damage`](Harness::damage) | damaged bytes are an absent record |
+//! | [`set_failing`](Harness::set_failing) | a read that fails is an error, and a change that fails leaves the old record or the new one |
+//!
+//! Cases without their method check nothing. The test `unchecked_clauses_are_reported` prints for each harness what that
+//! leaves unchecked, and [`unchecked`] returns it.
+//!
+//! # Processes
+//!
+//! The provided `write_if`, `retain` and `delete_expired` of the trait are atomic among the tasks of one process only. If
+//! [`shares`](Harness::shares) is true, the suite opens a name twice and lets one handle change a record between the comparison
+//! and the write of the other, as another process could. A provided method then fails its case. Two handles also compare and
+//! write on several threads at once, which finds most locks of a handle. A lock in a `static` of your own is found by no case,
+//! because all handles of a process have it in common.
+//!
+//! # Requirements
+//!
+//! The generated tests need tokio, with its macros and multi-threaded runtime, among the dev-dependencies.
 
 pub mod cases;
+mod demand;
 mod harness;
 
-pub use self::harness::{Harness, in_time};
+#[doc(hidden)]
+pub use self::harness::report_unchecked;
+pub use self::harness::{Harness, in_time, unchecked};
 pub use crate::{contract_cases, storage_contract};
 
 /// Calls a macro with the list of all cases.
@@ -58,6 +93,8 @@ macro_rules! contract_cases {
                 write_if_after_delete,
                 concurrent_write_if_has_one_winner,
                 concurrent_increments_are_all_counted,
+                processes_write_if_has_one_winner,
+                processes_keep_each_others_changes,
                 read_and_write_if_agree_on_expired,
                 delete_is_idempotent,
                 delete_many_counts_removed_records,
@@ -91,6 +128,8 @@ macro_rules! contract_cases {
                 held_entry_is_evicted_last,
                 close_writes_all_changes,
                 check_succeeds,
+                failed_reads_are_errors,
+                failed_changes_leave_old_or_new,
                 usage_follows_the_records,
             ]
             $($arguments)*
@@ -118,6 +157,11 @@ macro_rules! storage_contract {
                     $crate::testing::in_time(case, $crate::testing::cases::$case(&$harness)).await
                 }
             )*
+
+            #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn unchecked_clauses_are_reported() {
+                $crate::testing::report_unchecked(stringify!($name), &$harness).await
+            }
         }
     };
     ($name:ident, $harness:expr $(,)?) => {

@@ -1,4 +1,4 @@
-//! CDN-Cache-Control (RFC 9213), which shared caches obey in place of Cache-Control.
+//! Targeted fields (RFC 9213), of which shared caches obey CDN-Cache-Control in place of Cache-Control.
 
 use tower_response_cache::NotStored;
 use tower_response_cache::StaleReason::WhileRevalidate;
@@ -72,5 +72,47 @@ fn private_cache_ignores_targeted_field() {
         case("no-store", "RFC 9213 §3.1")
             .get("").ok("cache-control: max-age=10 | cdn-cache-control: no-store").stores().get("").hit(),
         case("alone", "RFC 9213 §3.1").get("").ok("cdn-cache-control: max-age=60").stores_nothing(),
+    ]);
+}
+
+/// Returns a case of a cache with two targeted fields, whose response is fresh for `seconds`.
+fn listed(seconds: u64, what: &str, fields: &str) -> Case {
+    case(what, "RFC 9213 §2.2").shared().with(|b| b.targeted_fields(["Example-Cache-Control", "cdn-cache-control"]))
+        .get("").ok(&format!("cache-control: max-age=10 | {fields} | etag: \"a\"")).stores()
+        .after(seconds - 1).get("").hit().after(1).get("").revalidated(Stale)
+}
+
+#[test]
+fn first_valid_listed_field_governs() {
+    run([
+        listed(60, "the first", "example-cache-control: max-age=60 | cdn-cache-control: max-age=30"),
+        listed(60, "not the first in the response", "cdn-cache-control: max-age=30 | example-cache-control: max-age=60"),
+        listed(30, "the second alone", "cdn-cache-control: max-age=30"),
+        listed(30, "the first is empty", "example-cache-control: | cdn-cache-control: max-age=30"),
+        listed(30, "the first is malformed", "example-cache-control: max-age=60, == | cdn-cache-control: max-age=30"),
+        listed(10, "both are malformed", "example-cache-control: ,, | cdn-cache-control: Max-Age=30"),
+        listed(10, "one that is not listed", "other-cache-control: max-age=60"),
+        case("directives of several fields are not mixed", "RFC 9213 §2.2").shared()
+            .with(|b| b.targeted_fields(["example-cache-control", "cdn-cache-control"]))
+            .get("").ok("example-cache-control: max-age=60 | cdn-cache-control: no-store | cache-control: private")
+            .stores().get("").hit(),
+        case("no-store in the first", "RFC 9213 §2.2").shared()
+            .with(|b| b.targeted_fields(["example-cache-control", "cdn-cache-control"]))
+            .get("").ok("example-cache-control: no-store | cdn-cache-control: max-age=60")
+            .stores_not(NotStored::ResponseNoStore),
+        case("the default is not in the list", "RFC 9213 §2.2").shared()
+            .with(|b| b.targeted_fields(["example-cache-control"]))
+            .get("").ok(r#"cache-control: max-age=10 | cdn-cache-control: max-age=60 | etag: "a""#)
+            .after(10).get("").revalidated(Stale),
+        case("an empty list", "RFC 9213 §2.2").shared().with(|b| b.targeted_fields::<String>([]))
+            .get("").ok(r#"cache-control: max-age=10 | cdn-cache-control: max-age=60 | etag: "a""#)
+            .after(10).get("").revalidated(Stale),
+        case("a list in a private cache", "RFC 9213 §2.2").with(|b| b.targeted_fields(["example-cache-control"]))
+            .get("").ok("cache-control: no-store | example-cache-control: max-age=60").stores().get("").hit(),
+        case("the fields are in a 304 of the cache", "RFC 9110 §15.4.5").shared()
+            .with(|b| b.targeted_fields(["example-cache-control", "cdn-cache-control"]))
+            .get("").ok(r#"example-cache-control: max-age=60 | cdn-cache-control: max-age=30 | etag: "a""#)
+            .get(r#"if-none-match: "a""#).hit().code(304)
+            .shows("example-cache-control: max-age=60 | cdn-cache-control: max-age=30"),
     ]);
 }

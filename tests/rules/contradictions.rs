@@ -22,7 +22,7 @@ fn builder() -> Builder {
 
 #[test]
 fn contradictory_settings_report_a_remedy() {
-    let wrong: [(Settings, &[&str]); 47] = [
+    let wrong: [(Settings, &[&str]); 50] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
         (|b| b.record(true).shared(true), &["record", "remove shared(true)"]),
@@ -88,6 +88,9 @@ fn contradictory_settings_report_a_remedy() {
         (|b| b.refresh_early(SECOND).max_background_refreshes(0), &["refresh_early"]),
         (|b| b.key_headers([HOST]).ignore_headers([HOST]), &["key_headers"]),
         (|b| b.ignore_cookie(true).key_headers([COOKIE]), &["ignore_cookie"]),
+        (|b| b.targeted_fields(["a b"]), &["targeted_fields", "cdn-cache-control"]),
+        (|b| b.targeted_fields([""]), &["targeted_fields", "cdn-cache-control"]),
+        (|b| b.targeted_fields(["a-cache-control", "Cache-Control"]), &["targeted_fields", "remove it"]),
     ];
     for (settings, parts) in wrong {
         let error = settings(builder()).build().expect_err(parts[0]);

@@ -8,6 +8,8 @@ mod on_disk;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(all(feature = "memory", feature = "testing"))]
+mod broken;
 #[cfg(all(
     feature = "memory",
     feature = "sqlite",

@@ -114,7 +114,7 @@ fn arbitrary_fields_never_panic_or_loosen() {
         for named in invalidated(&uri, &response) {
             assert_eq!(named.host(), Some("example.com"));
         }
-        not_modified_headers(&response);
+        not_modified_headers(&response, &Options::default());
     }
     let far = Freshness::new(StatusCode::OK, &HeaderMap::new(), NOW, NOW, &Options::default());
     assert!(far.age(NOW + Duration::MAX) > far.lifetime);

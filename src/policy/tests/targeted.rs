@@ -1,4 +1,4 @@
-//! CDN-Cache-Control (RFC 9213).
+//! Targeted fields (RFC 9213), such as CDN-Cache-Control.
 
 use std::time::Duration;
 
@@ -90,4 +90,12 @@ fn targeted_field_decides_on_storing() {
         storable(&[("cdn-cache-control", "no-store"), ("cache-control", "max-age=9")]),
         Err(NotStored::ResponseNoStore)
     );
+}
+
+#[test]
+fn trailers_hold_no_targeted_field() {
+    let trailers =
+        fields(&[("example-cache-control", "max-age=9"), ("cdn-cache-control", "no-store"), ("x-sum", "1")]);
+    let unstored = UnstoredFields::by(&HeaderMap::new(), &ResponseDirectives::default(), &shared());
+    assert_eq!(unstored.trailers(&trailers), Some(fields(&[("x-sum", "1")])));
 }

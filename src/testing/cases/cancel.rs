@@ -4,8 +4,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use futures_util::TryStreamExt;
-
 use super::*;
 
 /// The records that may be at the key after an operation was dropped.
@@ -47,16 +45,22 @@ const MAX_POLLS: u8 = 100;
 /// a queue that the operation held.
 pub async fn dropped_futures_are_atomic<H: Harness>(harness: &H) {
     for (operation, allowed) in OPERATIONS {
-        let storage = open(harness).await;
+        let storage = open(harness, &[12]).await;
         for polls in 0..MAX_POLLS {
             let old = Record::new(vec![b'o'; 100_000], OLD);
             let new = record(vec![b'n'; 150_000]);
             let key = head(polls);
-            storage.write(key, old.clone()).await.unwrap();
-            let ended = drop_after(polls, run(&storage, operation, key, &old, &new)).await;
+            storage.write(key, old.clone()).await;
+            let running = drop_after(polls, run(&storage, operation, key, &old, &new));
+            let ended = storage.ends(operation, running).await;
             let outcome = outcome_at(&storage, key, &old, &new).await;
-            assert!(allowed.contains(&outcome), "{operation} dropped after {polls} polls left {outcome:?}");
-            in_time(operation, assert_usable(&storage, head(MAX_POLLS).sibling(Kind::Lease, [polls; 16], 0)))
+            demand!([12]; allowed.contains(&outcome),
+                "an operation whose future is dropped takes effect completely or not at all";
+                "`{operation}` dropped after {polls} polls left the record {outcome:?}, where {allowed:?} is right";
+                cause "the operation consists of several steps with an await point between them: \
+                       do them in one transaction, or in a task of their own");
+            let other = head(MAX_POLLS).sibling(Kind::Lease, [polls; 16], 0);
+            demand_usable(&storage, other, &format!("after `{operation}` was dropped after {polls} polls"))
                 .await;
             if ended {
                 break;
@@ -65,27 +69,33 @@ pub async fn dropped_futures_are_atomic<H: Harness>(harness: &H) {
     }
 }
 
-async fn run<S: Storage>(storage: &S, operation: &str, key: Key, old: &Record, new: &Record) {
-    match operation {
-        "read" => drop(storage.read(key).await.unwrap()),
-        "contains" => assert!(storage.contains(key).await.unwrap()),
-        "contains_all" => assert!(storage.contains_all(&[key]).await.unwrap()),
-        "keys" => drop(storage.keys().try_collect::<Vec<_>>().await.unwrap()),
-        "values" => drop(storage.values().try_collect::<Vec<_>>().await.unwrap()),
-        "size" => assert!(storage.size().await.unwrap() > 0),
-        "write" => storage.write(key, new.clone()).await.unwrap(),
-        "write_if" => assert!(storage.write_if(key, Some(old.stamp()), new.clone()).await.unwrap()),
-        "write_if, a wrong stamp" => assert!(!storage.write_if(key, None, new.clone()).await.unwrap()),
-        "delete" => assert!(storage.delete(key).await.unwrap()),
-        "delete_many" => assert_eq!(storage.delete_many(&[key]).await.unwrap(), 1),
-        "retain, at least" => {
-            assert_eq!(storage.retain(&[key], Retain::AtLeast(Timestamp::NEVER)).await.unwrap(), 1);
+async fn run<S: Storage>(storage: &Tested<S>, operation: &str, key: Key, old: &Record, new: &Record) {
+    let is_right = match operation {
+        "read" => storage.read(key).await.is_some(),
+        "contains" => storage.contains(key).await,
+        "contains_all" => storage.contains_all(&[key]).await,
+        "keys" => storage.keys().await.contains(&key),
+        "values" => storage.values().await.iter().any(|(listed, _)| *listed == key),
+        "size" => storage.size().await > 0,
+        "write" => {
+            storage.write(key, new.clone()).await;
+            true
         }
-        "retain, at most" => assert_eq!(storage.retain(&[key], Retain::AtMost(LATER)).await.unwrap(), 1),
-        "delete_expired" => assert!(storage.delete_expired(OLD).await.unwrap() > 0),
-        "clear" => storage.clear().await.unwrap(),
+        "write_if" => storage.write_if(key, Some(old.stamp()), new.clone()).await,
+        "write_if, a wrong stamp" => !storage.write_if(key, None, new.clone()).await,
+        "delete" => storage.delete(key).await,
+        "delete_many" => storage.delete_many(&[key]).await == 1,
+        "retain, at least" => storage.retain(&[key], Retain::AtLeast(Timestamp::NEVER)).await == 1,
+        "retain, at most" => storage.retain(&[key], Retain::AtMost(LATER)).await == 1,
+        "delete_expired" => storage.delete_expired(OLD).await > 0,
+        "clear" => {
+            storage.clear().await;
+            true
+        }
         _ => panic!("unknown operation {operation}"),
-    }
+    };
+    demand!([12]; is_right, "an operation does the same after others were dropped";
+        "`{operation}` of a record that was just written returns the answer of an absent one");
 }
 
 /// Polls the operation this many times, each time after it was woken, and drops it.
@@ -104,15 +114,15 @@ async fn drop_after(polls: u8, operation: impl Future<Output = ()>) -> bool {
             Poll::Pending => Poll::Pending,
         }
     });
-    in_time("in an operation that is polled when it is woken", polled).await
+    polled.await
 }
 
 /// Returns what there is at the key.
-async fn outcome_at<S: Storage>(storage: &S, key: Key, old: &Record, new: &Record) -> Outcome {
-    let Some(read) = storage.read(key).await.unwrap() else { return Outcome::Absent };
+async fn outcome_at<S: Storage>(storage: &Tested<S>, key: Key, old: &Record, new: &Record) -> Outcome {
+    let Some(read) = storage.read(key).await else { return Outcome::Absent };
     let (written, outcome) =
         if read.stamp() == new.stamp() { (new, Outcome::New) } else { (old, Outcome::Old) };
-    assert_eq!(read.stamp(), written.stamp(), "the record was never written");
-    assert!(read.payload() == written.payload(), "the record has the payload of another one");
+    demand!([12]; read.stamp() == written.stamp() && read.payload() == written.payload(),
+        "after a dropped operation, the key has a record that was written"; "{}, which never was", described(Some(&read)));
     if read.retain_until() == written.retain_until() { outcome } else { Outcome::Retained }
 }

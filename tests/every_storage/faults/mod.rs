@@ -3,6 +3,7 @@
 //! No request may fail, and none may wait longer than the deadline. No body may be wrong, and no invalidation may be
 //! lost. The cache must use the storage again by itself.
 
+mod contract;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod events;
@@ -22,11 +23,16 @@ type Tried = Result<(), String>;
 pub fn trials() -> Vec<Trial> {
     let mut tests = outages::tests("redis", redis::Alone::start);
     tests.extend(outages::tests("tiered_redis", redis::Tiered::start));
+    tests.extend(contract::tests("redis", redis::Alone::start));
+    tests.extend(contract::tests("tiered_redis", redis::Tiered::start));
     tests.extend(redis::tests());
     tests.extend(redis_nodes::tests());
     tests.extend(outages::tests("mongodb", mongodb::Alone::start));
+    tests.extend(contract::tests("mongodb", mongodb::Alone::start));
     #[cfg(feature = "dynamodb")]
     tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
+    #[cfg(feature = "dynamodb")]
+    tests.extend(contract::tests("dynamodb", dynamodb::Local::start));
     tests
 }
 
