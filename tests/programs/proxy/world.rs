@@ -22,7 +22,7 @@ use crate::server::Server;
 type Http2 = http2::Connection<TokioIo<TcpStream>, Empty<Bytes>, TokioExecutor>;
 
 pub struct Proxy {
-    port: u16,
+    pub port: u16,
     pub layer: CacheLayer<MemoryStorage>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -126,6 +126,11 @@ impl RawOrigin {
     /// Waits for the next request.
     pub async fn next(&mut self) -> Asked {
         patiently(self.asked.recv()).await.unwrap()
+    }
+
+    /// Waits for the next request, however long. Returns `None` if there will be none.
+    pub async fn try_next(&mut self) -> Option<Asked> {
+        self.asked.recv().await
     }
 
     /// Answers the next request, and leaves the connection open. Returns the head of the request.
