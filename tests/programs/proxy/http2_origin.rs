@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+#[cfg(target_os = "linux")]
+use super::operating::{LARGE, memory_of_slow_reader};
 use super::peer::{Peer, get, patiently};
 use super::program::{program, running};
 use super::world::Proxy;
@@ -382,12 +384,13 @@ async fn client_that_leaves_ends_its_stream_alone() {
 async fn slow_readers_hold_up_no_other_request() {
     const LEN: usize = 16 << 20; // more than the system takes for a client
     let (mut origin, proxy) = started().await;
+    let large = Bytes::from(vec![b'x'; LEN]);
     let mut slow = Vec::new();
     for number in 0..20 {
         let mut client = proxy.connect().await;
         client.send(get(&format!("/{number}"))).await;
         let mut asked = origin.next().await;
-        asked.begin().send_data(Bytes::from_static(&[b'x'; LEN]), true).unwrap();
+        asked.begin().send_data(large.clone(), true).unwrap();
         client.head().await;
         slow.push(client);
     }
@@ -400,6 +403,24 @@ async fn slow_readers_hold_up_no_other_request() {
     for client in &mut slow {
         assert!(client.bytes(1 << 20).await.len() == 1 << 20);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn slow_readers_of_new_bodies_take_little_memory() {
+    let mut origin = Http2Origin::start(100).await;
+    let url = format!("http://127.0.0.1:{}", origin.port);
+    let answering = tokio::spawn(async move {
+        let large = Bytes::from(vec![b'x'; LARGE]);
+        while let Some(mut asked) = origin.asked.recv().await {
+            asked.begin().send_data(large.clone(), true).unwrap();
+        }
+    });
+    let measured =
+        tokio::task::spawn_blocking(move || memory_of_slow_reader(&["--origin", &url, "--origin-http2"]));
+    let each = measured.await.unwrap();
+    answering.abort();
+    assert!(each < 700, "{each} KiB for each reader");
 }
 
 #[tokio::test]
