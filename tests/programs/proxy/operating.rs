@@ -389,7 +389,6 @@ pub fn memory_of_slow_reader(arguments: &[&str]) -> usize {
     let _first = read(0..20); // what does not grow with the readers, such as the caches of SQLite
     let before = resident(&proxy);
     let _others = read(20..20 + READERS);
-    eprintln!("MEM {arguments:?} {}", resident(&proxy).saturating_sub(before) / READERS);
     resident(&proxy).saturating_sub(before) / READERS
 }
 
