@@ -8,13 +8,14 @@
 //! - A client that reads slowly holds up no other one: a connection's window is as long as those of all its streams.
 //! - A request is sent again at most once, and only if the origin has certainly not begun with it.
 //! - A connection that fails, or that the origin is about to close, gets no new request. One without requests is closed.
-//! - One connection is opened at a time, for all requests that wait for one.
+//! - One connection is opened at a time, for all requests that wait for one. If that fails, it fails for all that waited when
+//!   it began.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -61,9 +62,20 @@ pub struct Multiplexer {
     url: Uri,
     /// TLS has to choose HTTP/2. Otherwise the origin is known to speak it.
     is_negotiated: bool,
+    /// TLS has not chosen HTTP/2, and is not asked again.
+    is_refused: AtomicBool,
     open: Arc<Mutex<Vec<Open>>>,
     /// Held while a connection is opened. A request that is dropped meanwhile leaves that to the next one.
-    opening: tokio::sync::Mutex<u64>,
+    opening: tokio::sync::Mutex<Opening>,
+}
+
+/// What became of the connections that were opened.
+#[derive(Default)]
+struct Opening {
+    /// How many there have been, which is the number of the latest one.
+    count: u64,
+    /// When the latest failure began, and its reason.
+    failed: Option<(Instant, Arc<dyn StdError + Send + Sync>)>,
 }
 
 /// A connection that takes requests.
@@ -100,7 +112,7 @@ pub enum Sent {
 /// Why there is no response.
 #[derive(Debug)]
 pub enum SendError {
-    Unreachable(Box<dyn StdError + Send + Sync>),
+    Unreachable(Arc<dyn StdError + Send + Sync>),
     Http(hyper::Error),
     /// The Host field is no authority of a URI.
     Host,
@@ -128,7 +140,15 @@ impl StdError for SendError {
 
 impl Multiplexer {
     pub fn new(connector: Connector, url: Uri, is_negotiated: bool) -> Self {
-        Self { connector, url, is_negotiated, open: Arc::default(), opening: tokio::sync::Mutex::new(0) }
+        let is_refused = AtomicBool::new(false);
+        Self {
+            connector,
+            url,
+            is_negotiated,
+            is_refused,
+            open: Arc::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sends a request that is addressed as for HTTP/1, and waits for the head of the response.
@@ -153,7 +173,8 @@ impl Multiplexer {
         drop((sender, place));
         self.retire(number);
         let Some((_, mut sender, place)) = self.connection(number + 1).await? else {
-            return Err(SendError::Unreachable("the origin does not speak HTTP/2 any more".into()));
+            let error = Box::<dyn StdError + Send + Sync>::from("the origin does not speak HTTP/2 any more");
+            return Err(SendError::Unreachable(error.into()));
         };
         let response = sender.send_request(request).await.map_err(SendError::Http)?;
         Ok(Sent::Response(response, place))
@@ -161,16 +182,38 @@ impl Multiplexer {
 
     /// Returns a place on a connection with this number or a higher one, or `None` if the origin speaks HTTP/1 only.
     async fn connection(&self, least: u64) -> Result<Option<(u64, SendRequest<Upload>, Place)>, SendError> {
+        // Relaxed: a request that does not see it yet finds it under the lock.
+        if self.is_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         if let Some(found) = self.find(least) {
             return Ok(Some(found));
         }
-        let mut last = self.opening.lock().await;
+        let since = Instant::now();
+        let mut opening = self.opening.lock().await;
         if let Some(found) = self.find(least) {
             return Ok(Some(found)); // another request has opened it meanwhile
         }
-        let stream = self.connector.clone().oneshot(self.url.clone()).await;
-        let stream = stream.map_err(SendError::Unreachable)?;
+        if self.is_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        // Requests that wait for an origin that fails slowly would otherwise find that out one after another.
+        if let Some((began, error)) = &opening.failed
+            && *began >= since
+        {
+            return Err(SendError::Unreachable(Arc::clone(error)));
+        }
+        let began = Instant::now();
+        let stream = match self.connector.clone().oneshot(self.url.clone()).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let error = Arc::from(error);
+                opening.failed = Some((began, Arc::clone(&error)));
+                return Err(SendError::Unreachable(error));
+            }
+        };
         if self.is_negotiated && !stream.connected().is_negotiated_h2() {
+            self.is_refused.store(true, Ordering::Relaxed);
             return Ok(None);
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -185,13 +228,14 @@ impl Multiplexer {
             .handshake(stream)
             .await
             .map_err(SendError::Http)?;
-        *last += 1;
+        opening.count += 1;
+        let number = opening.count;
         let users =
             Arc::new(Users { total: AtomicU64::new(0), permitted: AtomicUsize::new(STREAMS_AT_FIRST) });
         let driven = Arc::clone(&users);
-        let found = (*last, sender.clone(), take(&users));
-        lock(&self.open).push(Open { number: *last, sender, users });
-        tokio::spawn(drive(connection, driven, *last, Arc::clone(&self.open)));
+        let found = (number, sender.clone(), take(&users));
+        lock(&self.open).push(Open { number, sender, users });
+        tokio::spawn(drive(connection, driven, number, Arc::clone(&self.open)));
         Ok(Some(found))
     }
 

@@ -10,7 +10,6 @@ use std::fmt;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -56,8 +55,6 @@ pub enum Speaks {
 struct Inner {
     http1: Client<Connector, Upload>,
     http2: Option<Multiplexer>,
-    /// The origin has not chosen HTTP/2.
-    refuses_http2: AtomicBool,
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
@@ -145,8 +142,7 @@ impl Origin {
         let http2 =
             (speaks != Speaks::Http1).then(|| Multiplexer::new(negotiating, url.clone(), is_negotiated));
         let (scheme, authority) = (scheme.clone(), authority.clone());
-        let refuses_http2 = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner { http1, http2, refuses_http2, scheme, authority, host, timeout })))
+        Ok(Self(Arc::new(Inner { http1, http2, scheme, authority, host, timeout })))
     }
 
     /// Returns the Host for requests that name none.
@@ -198,15 +194,11 @@ impl Inner {
         &self,
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Option<Place>), ExchangeError> {
-        // Relaxed: a request that does not see it yet finds out by itself.
-        if let Some(http2) = &self.http2
-            && !self.refuses_http2.load(Ordering::Relaxed)
-        {
+        if let Some(http2) = &self.http2 {
             request = match http2.send(request).await.map_err(ExchangeError::Http2)? {
                 Sent::Response(response, place) => return Ok((response, Some(place))),
                 Sent::Http1(request) => request,
             };
-            self.refuses_http2.store(true, Ordering::Relaxed);
         }
         let response = self.http1.request(request).await.map_err(ExchangeError::Http1)?;
         Ok((response, None))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -16,10 +16,13 @@ use super::operating::{LARGE, memory_of_slow_reader};
 use super::peer::{Peer, get, patiently};
 use super::program::{program, running};
 use super::world::Proxy;
+use crate::connect::{HTTP1, HTTP2, connectors};
 use crate::examples::Running;
 use crate::limits::Limits;
+use crate::multiplex::{Multiplexer, SendError, Sent};
 use crate::nginx::Nginx;
 use crate::origin::Speaks;
+use crate::upload::Upload;
 
 struct Asked {
     request: Request<RecvStream>,
@@ -438,6 +441,42 @@ async fn nginx_serves_files_by_http_2() {
         let file = std::fs::read(nginx.folder.path().join("files").join(&path[1..])).unwrap();
         assert!(response.body == file && !response.cut);
     }
+}
+
+/// Sends twenty requests at once to an origin that closes each connection. Returns also how many connections there were.
+async fn sent_to_closing_origin(scheme: &str) -> (Vec<Result<Sent, SendError>>, usize) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url: Uri = format!("{scheme}://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let [connector] = connectors(None, [&[HTTP2, HTTP1]]).unwrap();
+    let origin = Multiplexer::new(connector, url.clone(), true);
+    let send = |_| origin.send(Request::get(&url).body(Upload::Empty).unwrap());
+    let mut sending = std::pin::pin!(futures_util::future::join_all((0..20).map(send)));
+    let mut connections = 0;
+    loop {
+        tokio::select! {
+            biased; // each connection is counted
+            accepted = listener.accept() => {
+                drop(accepted.unwrap());
+                connections += 1;
+            }
+            results = patiently(sending.as_mut()) => return (results, connections),
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_connection_fails_for_all_that_wait() {
+    let (results, connections) = sent_to_closing_origin("https").await;
+    assert!(results.iter().all(|result| matches!(result, Err(SendError::Unreachable(_)))));
+    assert_eq!(connections, 2); // that of the first request, and one for all that came meanwhile
+}
+
+#[tokio::test]
+async fn origin_is_asked_for_http_2_once() {
+    // Without TLS nothing is chosen, as by an origin that does not know HTTP/2.
+    let (results, connections) = sent_to_closing_origin("http").await;
+    assert!(results.iter().all(|result| matches!(result, Ok(Sent::Http1(_)))));
+    assert_eq!(connections, 1);
 }
 
 #[test]
