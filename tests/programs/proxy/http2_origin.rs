@@ -123,6 +123,42 @@ async fn host_becomes_the_authority() {
 }
 
 #[tokio::test]
+async fn malformed_host_is_refused() {
+    let (mut origin, proxy) = started().await;
+    for host in ["a%20b", "%41", "a b", "u@a", ""] {
+        let mut client = proxy.connect().await;
+        let refused = client.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let text = "400 the request's Host field is malformed\n";
+        assert_eq!((refused.head.status(), refused.text().as_str()), (400, text), "{host}");
+    }
+    assert!(!origin.was_asked());
+}
+
+#[tokio::test]
+async fn targets_and_hosts_are_forwarded_byte_for_byte() {
+    let (mut origin, proxy) = started().await;
+    let mut client = proxy.connect().await;
+    for (target, host) in [
+        ("/a%2Fb/../c?d=%00&e=[f]", "A.example.test"),
+        ("//double", "a:"),
+        ("/", "[::1]:80"),
+        ("/?", "a:99999"),
+    ] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let asked = origin.next().await;
+        assert_eq!(asked.request.uri().path_and_query().unwrap(), target);
+        assert_eq!(asked.request.uri().authority().unwrap().as_str(), host);
+        answer(asked);
+        client.response().await;
+    }
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let asked = origin.next().await;
+    assert_eq!((asked.request.method().as_str(), asked.request.uri().path()), ("OPTIONS", "*"));
+    answer(asked);
+    client.response().await;
+}
+
+#[tokio::test]
 async fn refused_request_is_sent_once_more() {
     let (mut origin, proxy) = started().await;
     let mut client = proxy.connect().await;
