@@ -43,6 +43,12 @@ impl Body for Download {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pace.moved(frame.data_ref().map_or(1, |data| data.len() as u64));
+                // A frame of HTTP/2 keeps a read buffer alive that it shares with frames of other streams, for as long as a
+                // slow client or a chunk that is gathered needs it.
+                let frame = match self.place {
+                    Some(_) => frame.map_data(|data| Bytes::copy_from_slice(&data)),
+                    None => frame,
+                };
                 if self.body.is_end_stream() {
                     self.place = None;
                 }
