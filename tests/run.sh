@@ -71,6 +71,8 @@ command -v curl >/dev/null || wanted+=(curl)
 command -v wget >/dev/null || wanted+=(wget)
 command -v aria2c >/dev/null || wanted+=(aria2)
 command -v python3 >/dev/null || wanted+=(python3-minimal)
+python3 -m pip --version >/dev/null 2>&1 || wanted+=(python3-pip)
+command -v chromium >/dev/null || wanted+=(chromium)
 if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   echo "== installing ${wanted[*]}"
   # A policy of 101 keeps Debian from starting what it installs.
@@ -80,9 +82,10 @@ if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 
     >"$scratch/apt.log" 2>&1 || { tail -5 "$scratch/apt.log"; echo "${wanted[*]} could not be installed"; }
   [ -z "${made:-}" ] || rm -f "$made"
 fi
-for program in nginx redis-server java mvn curl wget aria2c python3; do
+for program in nginx redis-server java mvn curl wget aria2c python3 chromium; do
   command -v $program >/dev/null || echo "$program was not found: the tests against it are skipped"
 done
+python3 -m pip --version >/dev/null 2>&1 || echo "pip was not found: the tests against it are skipped"
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 step "format" cargo fmt --check

@@ -7,6 +7,7 @@ use http::Uri;
 
 use crate::access_log::Format;
 use crate::limits::Limits;
+use crate::origin::Speaks;
 use crate::pace::Slowest;
 
 pub const USAGE: &str = "\
@@ -15,10 +16,15 @@ usage: reverse_proxy --origin URL [option …]
 Forwards requests to an origin, and answers them from the cache where RFC 9111 permits it.
 
   --origin URL          where requests are sent: http or https, a host, and a port if it is not the usual one
+  --origin-http2        speaks HTTP/2 to an http origin, which has to know it; an https origin chooses it in TLS, when the
+                        proxy connects for the first time (102 and 103 are relayed from HTTP/1 only)
+  --origin-http1        never speaks HTTP/2 to the origin
+  --origin-ca FILE      trusts the authorities in this file (PEM) for an https origin, instead of the public ones that
+                        the proxy knows; the system's are often in /etc/ssl/certs/ca-certificates.crt
   --listen ADDR         the address to listen on, for HTTP/1 and HTTP/2; port 0 takes any free port;
                         default: 127.0.0.1:8080
   --tls-cert FILE       listens for TLS instead, with this certificate and its chain (PEM) …
-  --tls-key FILE        … and its key (PEM)
+  --tls-key FILE        … and its key (PEM); SIGHUP reads both anew, and keeps the old ones if they cannot be used
   --threads N           the number of worker threads; default: one per core
 
 The cache:
@@ -49,13 +55,20 @@ What it tells:
                         and the seconds that it took) or json
   --access-log-file F   appends these lines to a file, which SIGHUP opens anew; default: standard output
   --metrics ADDR        serves metrics for Prometheus at http://ADDR/metrics (those of the cache need the feature
-                        metrics)
+                        metrics); reverse_proxy_responses_total counts where responses came from, so that this is
+                        the share that needed nothing of the origin:
+                        sum(rate(reverse_proxy_responses_total{from=\"cache\"}[5m]))
+                          / sum(rate(reverse_proxy_responses_total[5m]))
 
 The log goes to standard error. The variable RUST_LOG filters it: debug, or warn,tower_response_cache=debug, and so on;
 default: info.";
 
 pub struct Arguments {
     pub mode: Mode,
+    /// The version of HTTP that is spoken to the origin.
+    pub speaks: Speaks,
+    /// The file with the authorities that an https origin's certificate may come from.
+    pub authorities: Option<PathBuf>,
     pub listen: String,
     pub tls: Option<(PathBuf, PathBuf)>,
     pub storage: String,
@@ -78,12 +91,15 @@ impl Arguments {
     /// Parses the command line, or returns `None` if it asks for help.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut origin, mut bare) = (None, None);
+        let (mut http1, mut http2) = (false, false);
         let (mut certificate, mut key) = (None, None);
         let (mut format, mut log_file) = (None, None);
         let mut limits = Limits::default();
         let (mut client_timeout, mut min_rate) = (Duration::from_secs(60), 500);
         let mut arguments = Self {
             mode: Mode::Bare(0),
+            speaks: Speaks::Http1,
+            authorities: None,
             listen: "127.0.0.1:8080".to_owned(),
             tls: None,
             storage: "memory".to_owned(),
@@ -99,7 +115,16 @@ impl Arguments {
                 Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
                 _ => (word.as_str(), None),
             };
-            let flag = matches!(option, "--help" | "-h" | "--shared" | "--private" | "--fetch-whole");
+            let flags = [
+                "--help",
+                "-h",
+                "--origin-http1",
+                "--origin-http2",
+                "--shared",
+                "--private",
+                "--fetch-whole",
+            ];
+            let flag = flags.contains(&option);
             if flag && attached.is_some() {
                 return Err(format!("{option} takes no value"));
             }
@@ -110,6 +135,9 @@ impl Arguments {
             match option {
                 "--help" | "-h" => return Ok(None),
                 "--origin" => origin = Some(parse_origin(&value()?)?),
+                "--origin-http1" => http1 = true,
+                "--origin-http2" => http2 = true,
+                "--origin-ca" => arguments.authorities = Some(value()?.into()),
                 "--listen" => arguments.listen = value()?,
                 "--tls-cert" => certificate = Some(value()?.into()),
                 "--tls-key" => key = Some(value()?.into()),
@@ -140,6 +168,19 @@ impl Arguments {
             (Some(origin), None) => Mode::Proxy(origin),
             (None, None) => return Err("--origin URL is missing; see --help".to_owned()),
         };
+        let is_https = matches!(&arguments.mode, Mode::Proxy(origin) if origin.scheme_str() == Some("https"));
+        arguments.speaks = match (http1, http2, is_https) {
+            (true, true, _) => return Err("--origin-http1 excludes --origin-http2; see --help".to_owned()),
+            (false, true, true) => {
+                return Err("--origin-http2 is for http: an https origin chooses it".to_owned());
+            }
+            (false, true, false) => Speaks::Http2,
+            (false, false, true) => Speaks::Negotiated,
+            (_, false, _) => Speaks::Http1,
+        };
+        if arguments.authorities.is_some() && !is_https {
+            return Err("--origin-ca needs an https origin; see --help".to_owned());
+        }
         arguments.tls = match (certificate, key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),

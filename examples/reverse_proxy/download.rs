@@ -14,17 +14,21 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::meter;
+use crate::multiplex::Place;
 use crate::pace::{Pace, Slowest};
 use crate::report::{Kind, causes, report};
 
 pub struct Download {
     body: Incoming,
     pace: Pace,
+    /// The place on an HTTP/2 connection, which another request may take after the end of this body.
+    place: Option<Place>,
 }
 
 impl Download {
-    pub fn new(body: Incoming, slowest: Slowest) -> Self {
-        Self { body, pace: Pace::new(slowest) }
+    pub fn new(body: Incoming, slowest: Slowest, place: Option<Place>) -> Self {
+        let place = place.filter(|_| !body.is_end_stream());
+        Self { body, pace: Pace::new(slowest), place }
     }
 }
 
@@ -39,9 +43,21 @@ impl Body for Download {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pace.moved(frame.data_ref().map_or(1, |data| data.len() as u64));
+                // A frame of HTTP/2 keeps a read buffer alive that it shares with frames of other streams, for as long as a
+                // slow client or a chunk that is gathered needs it.
+                let frame = match self.place {
+                    Some(_) => frame.map_data(|data| Bytes::copy_from_slice(&data)),
+                    None => frame,
+                };
+                if self.body.is_end_stream() {
+                    self.place = None;
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.place = None;
+                Poll::Ready(None)
+            }
             Poll::Ready(Some(Err(error))) => {
                 meter::origin_failed("broken_off");
                 report(Kind::OriginBrokenOff, || causes(&error));

@@ -24,6 +24,7 @@ use crate::download::Download;
 use crate::fields;
 use crate::host;
 use crate::interim::{CLIENT, Interims};
+use crate::meter;
 use crate::origin::{Failure, Origin};
 use crate::pace::Slowest;
 use crate::server::Respond;
@@ -79,7 +80,7 @@ impl<S: Storage> Respond for Front<S> {
     fn respond(&self, request: Request<Incoming>, interims: &Arc<Interims>) -> Responding {
         let (mut parts, body) = request.into_parts();
         if let Err((status, reason)) = self.check(&mut parts) {
-            return Responding::Ready(Some(plain(status, reason)));
+            return Responding::Ready(Some(refused(status, reason)));
         }
         // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
         let client = (parts.version == Version::HTTP_11).then(|| Arc::clone(interims));
@@ -88,13 +89,24 @@ impl<S: Storage> Respond for Front<S> {
     }
 }
 
-/// Returns a response with the cache's body, and marks it if the body comes from the origin.
+/// Counts a response with the cache's body, and marks it if the body comes from the origin.
 fn left(mut response: Response<CacheBody<Download>>) -> Answer<CacheBody<Download>> {
-    let outcome = response.body().status().map(|status| status.outcome());
-    if matches!(outcome, Some(Outcome::Miss(_) | Outcome::Bypass(_))) {
-        response.extensions_mut().insert(FromOrigin);
+    match response.body().status().map(|status| status.outcome()) {
+        Some(Outcome::Miss(_) | Outcome::Bypass(_)) => {
+            meter::responded("origin");
+            response.extensions_mut().insert(FromOrigin);
+        }
+        Some(Outcome::Revalidated(_)) => meter::responded("validated"),
+        Some(Outcome::Hit | Outcome::Stale(_)) => meter::responded("cache"),
+        _ => meter::responded("error"),
     }
     response.map(Either::Left)
+}
+
+/// Returns a response that says why there is none of the origin or the cache.
+fn refused(status: StatusCode, reason: &'static str) -> Answer<CacheBody<Download>> {
+    meter::responded("error");
+    plain(status, reason)
 }
 
 /// The future of a response.
@@ -124,7 +136,7 @@ impl Future for Responding {
             let client = client.take();
             let answer = match result {
                 Ok(response) => left(response),
-                Err(failure) => plain(failure.status(), failure.reason()),
+                Err(failure) => refused(failure.status(), failure.reason()),
             };
             match client {
                 Some(client) if client.poll_finish(cx).is_pending() => {

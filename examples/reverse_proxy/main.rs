@@ -3,13 +3,13 @@
 //! `cargo run --release --example reverse_proxy --features sqlite -- --listen ADDR --origin URL [option …]`
 //!
 //! It forwards every method but CONNECT, and every field that is not hop-by-hop and names no other target. It streams bodies
-//! both ways and relays 102 and 103 (to HTTP/1.1 clients). It stores what RFC 9111 permits, and serves stale responses while
+//! both ways and relays 102 and 103 (from HTTP/1.1 to HTTP/1.1). It stores what RFC 9111 permits, and serves stale responses while
 //! the origin cannot be reached. After SIGINT or SIGTERM it finishes the requests under way.
 //!
 //! # Files
 //!
 //! - A request goes through `accept`, `server` (with `tls`, `wire` and `backlog`), `exchange`, `front` (with `host` and `fields`), the
-//!   cache, and `origin` (with `upload`, `download` and `interim`).
+//!   cache, and `origin` (with `multiplex`, `connect`, `upload`, `download` and `interim`).
 //! - `limits` has the limits, `pace` decides who is too slow, and `activity` which connection is idle.
 //! - `report` writes errors to the log, `access_log` requests to theirs, and `meter` counts for `exporter`.
 
@@ -23,6 +23,7 @@ mod answer;
 mod arguments;
 mod backlog;
 mod bare;
+mod connect;
 mod download;
 mod exchange;
 mod exporter;
@@ -32,6 +33,7 @@ mod host;
 mod interim;
 mod limits;
 mod meter;
+mod multiplex;
 mod origin;
 mod pace;
 mod report;
@@ -61,6 +63,7 @@ use crate::origin::Origin;
 use crate::report::causes;
 use crate::server::{Respond, Server};
 use crate::stop::Signals;
+use crate::tls::Tls;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -133,7 +136,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
 async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), String> {
     let Mode::Proxy(url) = &arguments.mode else { return Ok(()) };
     let limits = arguments.limits;
-    let origin = Origin::new(url, limits.origin)?;
+    let origin = Origin::new(url, limits.origin, arguments.speaks, arguments.authorities.as_deref())?;
     let host = origin.host();
     let layer = front::cache_layer(storage, arguments.shared, arguments.fetches_whole)
         .map_err(|error| error.to_string())?;
@@ -146,7 +149,7 @@ async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), Strin
 async fn serve<R: Respond>(arguments: &Arguments, responder: Arc<R>) -> Result<(), String> {
     let tls = match &arguments.tls {
         None => None,
-        Some((certificate, key)) => Some(tls::acceptor(certificate, key)?),
+        Some((certificate, key)) => Some(Tls::read(certificate.clone(), key.clone())?),
     };
     let log = match &arguments.access_log {
         None => None,
@@ -158,7 +161,7 @@ async fn serve<R: Respond>(arguments: &Arguments, responder: Arc<R>) -> Result<(
     let address = &arguments.listen;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
-    let stop = Signals::catch()?.stop(log.clone());
+    let stop = Signals::catch()?.stop(log.clone(), tls.clone());
     announce(&listener, arguments)?;
     let reports = tokio::spawn(report::summarize());
     let server = Server::new(arguments.limits, log.clone(), tls);

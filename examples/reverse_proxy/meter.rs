@@ -23,6 +23,11 @@ pub fn answered(status: StatusCode, bytes: u64, took: Duration, is_complete: boo
     }
 }
 
+/// Counts a response by what it needed.
+pub fn responded(from: &'static str) {
+    counter!("reverse_proxy_responses_total", "from" => from).increment(1);
+}
+
 /// Counts bytes of a request's content.
 pub fn received(bytes: u64) {
     counter!("reverse_proxy_received_bytes_total").increment(bytes);
@@ -58,6 +63,12 @@ impl Drop for OpenConnection {
 pub fn describe() {
     let counters = [
         ("reverse_proxy_requests_total", Unit::Count, "Requests answered, by class of status"),
+        (
+            "reverse_proxy_responses_total",
+            Unit::Count,
+            "Responses by what they needed: nothing of the origin (cache), its 304 (validated), its response (origin), or \
+             none of them (error)",
+        ),
         ("reverse_proxy_responses_cut_total", Unit::Count, "Responses that ended before their end"),
         ("reverse_proxy_sent_bytes_total", Unit::Bytes, "Content bytes sent to clients"),
         ("reverse_proxy_received_bytes_total", Unit::Bytes, "Content bytes received from clients"),

@@ -26,7 +26,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use crate::accept::{Accepted, Acceptor};
 use crate::access_log::AccessLog;
@@ -38,6 +37,7 @@ use crate::interim::Interims;
 use crate::limits::Limits;
 use crate::meter::{self, OpenConnection};
 use crate::report::{Kind, causes, report};
+use crate::tls::Tls;
 use crate::wire::Wire;
 
 /// How much of a response waits for a client before more of its body is read, and the maximum length of a request's head.
@@ -68,13 +68,13 @@ pub trait Respond: Send + Sync + 'static {
 /// How connections are served.
 pub struct Server {
     http: auto::Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     log: Option<Arc<AccessLog>>,
     limits: Limits,
 }
 
 impl Server {
-    pub fn new(limits: Limits, log: Option<Arc<AccessLog>>, tls: Option<TlsAcceptor>) -> Self {
+    pub fn new(limits: Limits, log: Option<Arc<AccessLog>>, tls: Option<Arc<Tls>>) -> Self {
         let mut http = auto::Builder::new(TokioExecutor::new());
         // hyper has one timer for heads and for idle connections, so that `Activity` does it.
         http.http1().header_read_timeout(None).max_buf_size(MAX_BUFFERED);
@@ -131,7 +131,7 @@ async fn connection<R: Respond>(
     let Some(tls) = &server.tls else {
         return http(&server, TokioIo::new(stream), address, responder, stopped).await;
     };
-    match tokio::time::timeout(server.limits.head, tls.accept(stream)).await {
+    match tokio::time::timeout(server.limits.head, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => http(&server, TokioIo::new(stream), address, responder, stopped).await,
         Ok(Err(error)) => report(Kind::TlsFailed, || causes(&error)),
         Err(_) => meter::expired("head"),

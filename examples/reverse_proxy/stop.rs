@@ -1,7 +1,8 @@
 //! Signals, and the end of the program.
 //!
 //! # Invariants
-//! - SIGINT and SIGTERM end the program in an orderly way, SIGHUP opens the access log anew and never ends it.
+//! - SIGINT and SIGTERM end the program in an orderly way, SIGHUP opens the access log and reads the certificate anew,
+//!   and never ends it.
 //! - A second SIGINT or SIGTERM ends it at once.
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access_log::AccessLog;
+use crate::tls::Tls;
 
 pub struct Signals {
     interrupt: Signal,
@@ -31,12 +33,20 @@ impl Signals {
     }
 
     /// Waits for the signal to stop, and obeys the others meanwhile.
-    pub async fn stop(mut self, log: Option<Arc<AccessLog>>) {
+    pub async fn stop(mut self, log: Option<Arc<AccessLog>>, tls: Option<Arc<Tls>>) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => break,
                 _ = self.terminate.recv() => break,
-                _ = self.hangup.recv() => if let Some(log) = &log { log.reopen() },
+                _ = self.hangup.recv() => {
+                    if let Some(log) = &log {
+                        log.reopen();
+                    }
+                    if let Some(tls) = tls.clone() {
+                        // On a thread of its own, since a file may be slow. One after another, so that the latest counts.
+                        let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
+                    }
+                }
             }
         }
         tracing::info!(target: "reverse_proxy", "stops: requests in progress are finished");

@@ -29,6 +29,9 @@ mod answer;
 #[path = "../../examples/reverse_proxy/backlog.rs"]
 mod backlog;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/connect.rs"]
+mod connect;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/download.rs"]
 mod download;
 #[cfg(feature = "sqlite")]
@@ -54,6 +57,9 @@ mod limits;
 #[path = "../../examples/reverse_proxy/meter.rs"]
 mod meter;
 #[cfg(feature = "sqlite")]
+#[path = "../../examples/reverse_proxy/multiplex.rs"]
+mod multiplex;
+#[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/origin.rs"]
 mod origin;
 #[cfg(feature = "sqlite")]
@@ -66,6 +72,10 @@ mod report;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/server.rs"]
 mod server;
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // the program uses the rest
+#[path = "../../examples/reverse_proxy/tls.rs"]
+mod tls;
 #[cfg(feature = "sqlite")]
 #[path = "../../examples/reverse_proxy/upload.rs"]
 mod upload;

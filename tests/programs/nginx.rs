@@ -17,10 +17,12 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::SqliteStorage;
 use tower_response_cache::{Cache, CacheLayer, CacheStatus, Clock, MockClock};
 
-struct Nginx {
+pub struct Nginx {
     process: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    /// The port for HTTP/2 without TLS.
+    pub http2: u16,
+    pub folder: tempfile::TempDir,
 }
 
 impl Drop for Nginx {
@@ -40,7 +42,7 @@ impl Nginx {
     /// Starts nginx on a free port.
     ///
     /// Returns `None` if nginx is missing.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let Some(program) = find() else {
             assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "nginx is missing");
             println!("skipped: there is no nginx");
@@ -51,8 +53,10 @@ impl Nginx {
         fs::create_dir(root.join("files")).unwrap();
         fs::write(root.join("files/text.txt"), "some text, again and again ".repeat(200)).unwrap();
         fs::write(root.join("files/large.bin"), large()).unwrap();
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        fs::write(root.join("nginx.conf"), configuration(root, port)).unwrap();
+        let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let [port, http2] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        drop(listeners);
+        fs::write(root.join("nginx.conf"), configuration(root, port, http2)).unwrap();
         let process = Command::new(program)
             .args(["-p".as_ref(), root.as_os_str(), "-c".as_ref(), root.join("nginx.conf").as_os_str()])
             .stderr(Stdio::null())
@@ -63,11 +67,11 @@ impl Nginx {
             assert!(began.elapsed() < Duration::from_secs(10), "nginx does not listen");
             std::thread::yield_now();
         }
-        Some(Self { process, port, folder })
+        Some(Self { process, port, http2, folder })
     }
 }
 
-fn configuration(root: &Path, port: u16) -> String {
+fn configuration(root: &Path, port: u16, http2: u16) -> String {
     let root = root.display();
     format!(
         "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;
@@ -80,6 +84,7 @@ fn configuration(root: &Path, port: u16) -> String {
              gzip on; gzip_min_length 1; gzip_vary on; gzip_types text/plain; gzip_http_version 1.0;
              server {{
                  listen 127.0.0.1:{port};
+                 listen 127.0.0.1:{http2} http2;
                  root {root}/files;
                  location / {{ expires 60s; }}
                  location /stale/ {{ alias {root}/files/; add_header Cache-Control max-age=1; }}

@@ -1,31 +1,66 @@
-//! Programs that people use, as clients of the proxy: curl, wget, aria2c and git.
+//! Programs that people use, as clients of the proxy: curl, wget, aria2c, git, pip and Chromium.
 //!
 //! A test whose program is missing is skipped, and says so.
 
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tower_response_cache::{EntryFilter, Ttl};
 
 use super::program::{program, running};
+use super::world::{Asked, Proxy, RawOrigin};
 use crate::examples::Running;
+
+/// How long a program may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a program, which must succeed. Returns `None` if it is missing.
 fn run(program: &str, arguments: &[&str]) -> Option<Output> {
+    let output = try_run(program, arguments)?;
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(output)
+}
+
+/// Runs a program. Returns `None` if it is missing.
+fn try_run(program: &str, arguments: &[&str]) -> Option<Output> {
     let mut command = Command::new(program);
     // A proxy or a configuration of the user's must not matter.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.to_ascii_lowercase().ends_with("_proxy")) {
-        command.env_remove(name);
-    }
-    command.env("GIT_TERMINAL_PROMPT", "0").stdin(Stdio::null());
-    match command.args(arguments).output() {
-        Ok(output) => {
-            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-            Some(output)
-        }
-        Err(_) => {
-            println!("skipped: there is no {program}");
-            None
+    for (name, _) in std::env::vars() {
+        if name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("PIP_") {
+            command.env_remove(name);
         }
     }
+    command.env("GIT_TERMINAL_PROMPT", "0").env("PIP_CONFIG_FILE", "/dev/null").stdin(Stdio::null());
+    // Files, because a process that the program leaves behind would hold a pipe open.
+    let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.args(arguments).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    let Ok(mut child) = command.process_group(0).spawn() else {
+        println!("skipped: there is no {program}");
+        return None;
+    };
+    let began = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            ended => break ended,
+        }
+    };
+    // With all that it has started. There may be nothing left.
+    let group = format!("-{}", child.id());
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    let status = status.unwrap_or_else(|| panic!("{program} takes too long"));
+    let mut contents = [&mut out, &mut err].map(|file| {
+        let mut content = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut content).unwrap();
+        content
+    });
+    let [stdout, stderr] = contents.each_mut().map(std::mem::take);
+    Some(Output { status, stdout, stderr })
 }
 
 fn text(output: Output) -> String {
@@ -52,10 +87,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 print('listening on http://127.0.0.1:%d' % server.server_port, flush=True)
 server.serve_forever()";
-        if Command::new("python3").arg("--version").output().is_err() {
-            println!("skipped: there is no python3");
-            return None;
-        }
+        run("python3", &["--version"])?;
         let mut python = Command::new("python3");
         python.args(["-c", script]).current_dir(folder);
         let server = Running::start(python);
@@ -167,5 +199,168 @@ fn git_clones_twice() {
         let clone = folder.path().join(name);
         run("git", &["clone", "-q", &format!("{url}/project.git"), clone.to_str().unwrap()]);
         assert!(std::fs::read(clone.join("file")).unwrap() == large());
+    }
+}
+
+/// An origin with a few files, which stay fresh for ten minutes, and a proxy before it.
+struct Site {
+    proxy: Proxy,
+    asked: Arc<Mutex<Vec<(String, u16)>>>,
+}
+
+/// A path, the type of its content, and the content.
+type File = (&'static str, &'static str, Vec<u8>);
+
+impl Site {
+    async fn start(files: Vec<File>) -> Self {
+        let mut origin = RawOrigin::start().await;
+        let proxy = Proxy::before(&origin).await;
+        let asked = Arc::<Mutex<Vec<_>>>::default();
+        let list = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Some(asked) = origin.try_next().await {
+                let answer = answer(asked, &files).await;
+                list.lock().unwrap().push(answer);
+            }
+        });
+        Self { proxy, asked }
+    }
+
+    /// Runs a program while the proxy serves it.
+    async fn run(&self, program: &'static str, arguments: Vec<String>) -> Option<Output> {
+        let run = move || {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            run(program, &arguments)
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+
+    /// Returns the paths that the origin was asked for since the last call, and its statuses, sorted.
+    fn asked(&self) -> Vec<(String, u16)> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.sort();
+        asked
+    }
+}
+
+/// Answers a request with one of the files. Returns its path and the status.
+async fn answer(mut asked: Asked, files: &[File]) -> (String, u16) {
+    let path = asked.head.line.split(' ').nth(1).unwrap().to_owned();
+    let fields = "Cache-Control: max-age=600\r\nETag: \"v1\"\r\n";
+    let (status, response, body) = match files.iter().find(|file| file.0 == path) {
+        None => (404, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), &[][..]),
+        Some(_) if asked.head.get("if-none-match") == Some("\"v1\"") => {
+            (304, format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n"), &[][..])
+        }
+        Some((_, kind, body)) => {
+            let len = body.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\n{fields}Content-Type: {kind}\r\nContent-Length: {len}\r\n\r\n");
+            (200, head, &body[..])
+        }
+    };
+    asked.peer.send([response.as_bytes(), body].concat()).await;
+    asked.keep();
+    (path, status)
+}
+
+fn expected<const N: usize>(answers: [(&str, u16); N]) -> Vec<(String, u16)> {
+    answers.map(|(path, status)| (path.to_owned(), status)).to_vec()
+}
+
+#[tokio::test]
+async fn pip_downloads_from_the_cache() {
+    const WHEEL: &str = "/files/tiny-1.0-py3-none-any.whl";
+    let has_pip =
+        try_run("python3", &["-m", "pip", "--version"]).is_some_and(|output| output.status.success());
+    if !has_pip {
+        println!("skipped: there is no pip");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let wheel = folder.path().join("wheel");
+    let script = "import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], 'w') as wheel:
+    wheel.writestr('tiny.py', 'size = 1\\n' * 20000)
+    wheel.writestr('tiny-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n')
+    wheel.writestr('tiny-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr('tiny-1.0.dist-info/RECORD', '')";
+    run("python3", &["-c", script, wheel.to_str().unwrap()]).unwrap();
+    let wheel = std::fs::read(wheel).unwrap();
+    let index =
+        format!("<!doctype html><html><body><a href=\"{WHEEL}\">tiny-1.0-py3-none-any.whl</a></body></html>");
+    let files = vec![
+        ("/simple/tiny/", "text/html", index.into_bytes()),
+        (WHEEL, "application/octet-stream", wheel.clone()),
+    ];
+    let site = Site::start(files).await;
+    // pip asks for a new index each time (Cache-Control: max-age=0).
+    let answers = [expected([(WHEEL, 200), ("/simple/tiny/", 200)]), expected([("/simple/tiny/", 304)])];
+    for (name, answers) in ["first", "second"].into_iter().zip(answers) {
+        let target = folder.path().join(name);
+        let url = format!("http://127.0.0.1:{}/simple/", site.proxy.port);
+        let options =
+            ["-m", "pip", "download", "-q", "--no-cache-dir", "--disable-pip-version-check", "--no-deps"];
+        let target_option = target.to_str().unwrap();
+        let others = ["--trusted-host", "127.0.0.1", "--index-url", &url, "--dest", target_option, "tiny"];
+        let arguments = options.iter().chain(&others).map(|word| (*word).to_owned()).collect();
+        site.run("python3", arguments).await.unwrap();
+        assert!(std::fs::read(target.join("tiny-1.0-py3-none-any.whl")).unwrap() == wheel);
+        assert_eq!(site.asked(), answers);
+    }
+}
+
+/// A page that shows in its text whether its style, its script and its image have come.
+fn page() -> Vec<File> {
+    let page = "<!doctype html><link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"/style.css\">
+                <p id=\"text\">nothing</p><img id=\"image\" src=\"/image.svg\"><script src=\"/script.js\"></script>";
+    let script = "addEventListener('load', () => {
+        const text = document.getElementById('text');
+        const width = document.getElementById('image').naturalWidth;
+        text.textContent = `the color is ${getComputedStyle(text).color}, the width is ${width}`;
+    });";
+    let image = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"37\" height=\"5\"></svg>";
+    vec![
+        ("/", "text/html", page.into()),
+        ("/style.css", "text/css", "p { color: rgb(1, 2, 3) }".into()),
+        ("/script.js", "text/javascript", script.into()),
+        ("/image.svg", "image/svg+xml", image.into()),
+    ]
+}
+
+#[tokio::test]
+async fn chromium_shows_a_page_from_the_cache() {
+    let site = Site::start(page()).await;
+    let all = |status| {
+        expected([("/", status), ("/image.svg", status), ("/script.js", status), ("/style.css", status)])
+    };
+    // A stale response is confirmed by the origin, since each browser has an empty cache of its own.
+    for (is_stale, answers) in [(false, all(200)), (false, vec![]), (true, all(304))] {
+        if is_stale {
+            let every = EntryFilter::new();
+            assert_eq!(site.proxy.layer.handle().reset_expiry(&every, Ttl::Revalidate).await.unwrap(), 4);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let profile = format!("--user-data-dir={}", folder.path().display());
+        let url = format!("http://127.0.0.1:{}/", site.proxy.port);
+        let options = [
+            "--headless",
+            "--no-sandbox", // root has none
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+            "--no-proxy-server",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            &profile,
+            &url,
+        ];
+        let arguments = options.iter().map(|word| (*word).to_owned()).collect();
+        let Some(output) = site.run("chromium", arguments).await else { return };
+        let document = text(output);
+        assert!(document.contains("the color is rgb(1, 2, 3), the width is 37"), "{document}");
+        assert_eq!(site.asked(), answers);
     }
 }

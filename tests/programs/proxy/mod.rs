@@ -7,6 +7,7 @@ mod clients;
 mod connections;
 mod failures;
 mod forwarding;
+mod http2_origin;
 mod interims;
 mod limits;
 mod operating;

@@ -2,14 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::peer::get;
+use super::peer::{Peer, get};
 use super::program::{program, running};
-use super::world::refusing;
+use super::world::{RawOrigin, ok, refusing};
 use crate::access_log::{AccessLog, Entry, Format};
 use crate::examples::Running;
 
@@ -232,10 +237,7 @@ fn metrics_count_requests_and_bytes() {
     for _ in 0..3 {
         proxy.get("/");
     }
-    let mut scraper = TcpStream::connect(address).unwrap();
-    scraper.write_all(get("/metrics").as_bytes()).unwrap();
-    let mut text = String::new();
-    scraper.read_to_string(&mut text).unwrap();
+    let text = scrape(address);
     let has = |line: &str| text.lines().any(|found| found == line);
     assert!(has("reverse_proxy_requests_total{status=\"2xx\"} 3"), "{text}");
     assert!(has("reverse_proxy_sent_bytes_total 15"), "{text}");
@@ -247,6 +249,107 @@ fn metrics_count_requests_and_bytes() {
     stopped(proxy, log);
 }
 
+/// Returns the metrics that a proxy serves at this address.
+fn scrape(address: &str) -> String {
+    let mut scraper = TcpStream::connect(address).unwrap();
+    scraper.write_all(get("/metrics").as_bytes()).unwrap();
+    let mut text = String::new();
+    scraper.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn responses_are_counted_by_what_they_needed() {
+    let mut origin = RawOrigin::start().await;
+    let url = format!("http://127.0.0.1:{}", origin.port);
+    let mut proxy = program();
+    proxy.args(["--listen", "127.0.0.1:0", "--origin", &url, "--metrics", "127.0.0.1:0"]);
+    proxy.env_remove("RUST_LOG").stderr(Stdio::piped());
+    let mut proxy = Running::start(proxy);
+    let mut log = BufReader::new(proxy.child.stderr.take().unwrap());
+    let metrics = line(&mut log, "metrics on http://");
+    let metrics = metrics.trim_end().rsplit_once("http://").unwrap().1.strip_suffix("/metrics").unwrap();
+    let mut client = Peer::new(tokio::net::TcpStream::connect(&proxy.address).await.unwrap());
+
+    for (path, age) in [("/fresh", 60), ("/stale", 0)] {
+        client.send(get(path)).await;
+        origin.answer(ok(&format!("Cache-Control: max-age={age}\r\nETag: \"v1\"\r\n"), "hello")).await;
+        client.response().await;
+    }
+    client.send(get("/stale")).await;
+    let asked = origin.answer("HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n").await;
+    assert_eq!(asked.get("if-none-match"), Some("\"v1\""));
+    client.response().await;
+    client.get("/fresh").await;
+    let count = |from: &str| {
+        let text = scrape(metrics);
+        let name = format!("reverse_proxy_responses_total{{from=\"{from}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse::<u64>().unwrap())
+    };
+    let counts = || ["origin", "validated", "cache", "error"].map(count);
+    assert_eq!(counts(), [Some(2), Some(1), Some(1), None]);
+    origin.shut().await;
+    assert_eq!(client.get("/stale").await.head.status(), 200); // stale, since the origin has gone
+    assert_eq!(client.get("/new").await.head.status(), 502);
+    assert_eq!(client.ask("GET / HTTP/1.1\r\n\r\n").await.head.status(), 400); // without Host
+    assert_eq!(counts(), [Some(2), Some(1), Some(2), Some(2)]);
+    stopped(proxy, log);
+}
+
+/// Writes a new certificate for localhost and its key, and returns the certificate.
+fn certify(certificate: &Path, key: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(certificate, made.cert.pem()).unwrap();
+    std::fs::write(key, made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// Returns the certificate that a proxy shows.
+fn shown(address: &str, trusted: &CertificateDer<'static>) -> Result<Vec<u8>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).map_err(|error| error.to_string())?;
+    }
+    Ok(tls.peer_certificates().unwrap()[0].to_vec())
+}
+
+#[test]
+fn certificate_is_read_anew_unless_it_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let old = certify(&certificate, &key);
+    let arguments =
+        ["--bare", "5", "--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let (proxy, mut log) = logged(program(), &arguments);
+    assert_eq!(shown(&proxy.address, &old), Ok(old.to_vec()));
+
+    std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nbroken").unwrap();
+    signal(&proxy, "-HUP");
+    let text = line(&mut log, "the certificate stays");
+    assert!(text.contains(" WARN ") && text.contains("cert.pem"), "{text}");
+    assert_eq!(shown(&proxy.address, &old), Ok(old.to_vec()));
+
+    let new = certify(&certificate, &folder.path().join("other.pem"));
+    signal(&proxy, "-HUP"); // the key is still that of the old certificate
+    line(&mut log, "the certificate stays");
+    assert_eq!(shown(&proxy.address, &old), Ok(old.to_vec()));
+
+    std::fs::rename(folder.path().join("other.pem"), &key).unwrap();
+    signal(&proxy, "-HUP");
+    line(&mut log, "the certificate was read anew");
+    assert_eq!(shown(&proxy.address, &new), Ok(new.to_vec()));
+    shown(&proxy.address, &old).unwrap_err();
+    stopped(proxy, log);
+}
+
 /// Returns the memory of a process, in KiB.
 #[cfg(target_os = "linux")]
 fn resident(proxy: &Running) -> usize {
@@ -255,29 +358,20 @@ fn resident(proxy: &Running) -> usize {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// The length of the bodies for [`memory_of_slow_reader`].
 #[cfg(target_os = "linux")]
-#[test]
-fn slow_readers_of_new_bodies_take_little_memory() {
+pub const LARGE: usize = 20_000_000;
+
+/// Returns the memory that a proxy takes for a client that reads a new body slowly, in KiB.
+///
+/// What the allocator keeps for itself is included.
+#[cfg(target_os = "linux")]
+pub fn memory_of_slow_reader(arguments: &[&str]) -> usize {
     const READERS: usize = 160;
-    const LEN: usize = 20_000_000;
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store.sqlite");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            std::thread::spawn(move || {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 4096]); // the head of a GET is short
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {LEN}\r\n\r\n");
-                let _ = stream.write_all(head.as_bytes());
-                while stream.write_all(&[b'x'; 65536]).is_ok() {}
-            });
-        }
-    });
-    let arguments = ["--listen", "127.0.0.1:0", "--origin", &url, "--storage", store.to_str().unwrap()];
-    let proxy = running(&arguments);
+    let options = ["--listen", "127.0.0.1:0", "--storage", store.to_str().unwrap()];
+    let proxy = running(&[&options[..], arguments].concat());
     let read = |numbers: std::ops::Range<usize>| {
         let connect = |number: usize| {
             let mut reader = TcpStream::connect(&proxy.address).unwrap();
@@ -295,6 +389,27 @@ fn slow_readers_of_new_bodies_take_little_memory() {
     let _first = read(0..20); // what does not grow with the readers, such as the caches of SQLite
     let before = resident(&proxy);
     let _others = read(20..20 + READERS);
-    let each = resident(&proxy).saturating_sub(before) / READERS;
-    assert!(each < 640, "{each} KiB for each reader"); // what the allocator keeps for itself included
+    resident(&proxy).saturating_sub(before) / READERS
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_readers_of_new_bodies_take_little_memory() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]); // the head of a GET is short
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {LARGE}\r\n\r\n"
+                );
+                let _ = stream.write_all(head.as_bytes());
+                while stream.write_all(&[b'x'; 65536]).is_ok() {}
+            });
+        }
+    });
+    let each = memory_of_slow_reader(&["--origin", &url]);
+    assert!(each < 640, "{each} KiB for each reader");
 }

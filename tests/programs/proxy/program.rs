@@ -27,7 +27,7 @@ pub fn running(arguments: &[&str]) -> Running {
 fn help_succeeds_and_wrong_usage_fails() {
     let (code, output) = ended(&["--help"]);
     assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
-    let mistakes: [&[&str]; 13] = [
+    let mistakes: [&[&str]; 18] = [
         &[],
         &["--what"],
         &["--origin"],
@@ -41,6 +41,11 @@ fn help_succeeds_and_wrong_usage_fails() {
         &["--origin", "http://a", "--access-log-file", "file"],
         &["--origin", "http://a", "--tls-cert", "file"],
         &["--origin", "http://a", "--fetch-whole=yes"],
+        &["--origin", "http://a", "--origin-http2=yes"],
+        &["--origin", "http://a", "--origin-http1", "--origin-http2"],
+        &["--origin", "https://a", "--origin-http2"],
+        &["--origin", "http://a", "--origin-ca", "file"],
+        &["--origin", "https://a", "--origin-ca"],
     ];
     for arguments in mistakes {
         let (code, output) = ended(arguments);
@@ -55,9 +60,13 @@ fn startup_failures_are_one_line() {
     let other = running(&["--listen", "127.0.0.1:0", "--bare", "1"]);
     let no_store = folder.path().join("file/store.sqlite");
     std::fs::write(folder.path().join("file"), "").unwrap();
-    let failures: [&[&str]; 2] = [
+    let (empty, missing) = (folder.path().join("file"), folder.path().join("missing"));
+    let (empty, missing) = (empty.to_str().unwrap(), missing.to_str().unwrap());
+    let failures: [&[&str]; 4] = [
         &["--origin", "http://a", "--listen", &other.address],
         &["--origin", "http://a", "--listen", "127.0.0.1:0", "--storage", no_store.to_str().unwrap()],
+        &["--origin", "https://a", "--listen", "127.0.0.1:0", "--origin-ca", empty],
+        &["--origin", "https://a", "--listen", "127.0.0.1:0", "--origin-ca", missing],
     ];
     for arguments in failures {
         let (code, output) = ended(arguments);

@@ -16,13 +16,13 @@ use tower_response_cache::storage::MemoryStorage;
 use super::peer::{Head, Peer, patiently};
 use crate::front::{Front, cache_layer};
 use crate::limits::Limits;
-use crate::origin::Origin;
+use crate::origin::{Origin, Speaks};
 use crate::server::Server;
 
 type Http2 = http2::Connection<TokioIo<TcpStream>, Empty<Bytes>, TokioExecutor>;
 
 pub struct Proxy {
-    port: u16,
+    pub port: u16,
     pub layer: CacheLayer<MemoryStorage>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -39,10 +39,14 @@ impl Proxy {
     }
 
     pub async fn within(origin_port: u16, limits: Limits) -> Self {
+        Self::speaking(Speaks::Http1, origin_port, limits).await
+    }
+
+    pub async fn speaking(speaks: Speaks, origin_port: u16, limits: Limits) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
-        let origin = Origin::new(&url, limits.origin).unwrap();
+        let origin = Origin::new(&url, limits.origin, speaks, None).unwrap();
         let host = origin.host();
         let layer = cache_layer(MemoryStorage::new(), true, false).unwrap();
         let front = std::sync::Arc::new(Front::new(layer.layer(origin), host, limits.client));
@@ -122,6 +126,11 @@ impl RawOrigin {
     /// Waits for the next request.
     pub async fn next(&mut self) -> Asked {
         patiently(self.asked.recv()).await.unwrap()
+    }
+
+    /// Waits for the next request, however long. Returns `None` if there will be none.
+    pub async fn try_next(&mut self) -> Option<Asked> {
+        self.asked.recv().await
     }
 
     /// Answers the next request, and leaves the connection open. Returns the head of the request.
