@@ -46,7 +46,7 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const OUTCOMES: [(&str, &str); 35] = [
+pub(super) const OUTCOMES: [(&str, &str); 36] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -54,6 +54,7 @@ pub(super) const OUTCOMES: [(&str, &str); 35] = [
     ("stale", "failing"),
     ("stale", "force-cache"),
     ("revalidated", "stale"),
+    ("revalidated", "expired"),
     ("revalidated", "no-cache"),
     ("revalidated", "vary"),
     ("revalidated", "request"),
@@ -125,7 +126,7 @@ pub(super) const UNSTORED_REASONS: [&str; 33] = [
 pub(super) const REFRESH_RESULTS: [&str; 4] = ["done", "failed", "timeout", "needless"];
 
 /// The causes of invalidations.
-pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "manual", "other"];
+pub(super) const INVALIDATION_CAUSES: [&str; 6] = ["method", "head", "group", "manual", "expiry", "other"];
 
 // The numbers follow each other without gaps: first the outcomes, then the single counters, then one range for each list.
 const COLLAPSED: usize = OUTCOMES.len();
@@ -204,7 +205,8 @@ mod tests {
     #[test]
     fn each_outcome_has_its_own_number() {
         use MissReason::*;
-        let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
+        let reasons =
+            [ValidateReason::Stale, ValidateReason::Expired, ValidateReason::NoCache, ValidateReason::Vary];
         let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
         let stale = stale.into_iter().chain([StaleReason::Forced, StaleReason::Failing]).map(Outcome::Stale);
         let reasons = reasons.into_iter().chain([ValidateReason::Request]).map(Outcome::Revalidated);

@@ -165,7 +165,9 @@ pub use self::contents::ReplayedContent;
 pub(crate) use self::origin::{Fetcher, Unstorable, forward_unsafe};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::records::HiddenFields;
-pub(crate) use self::records::{CLOCK_SKEW, Found, Snapshot, Warming, origin, variant_in, within};
+pub(crate) use self::records::{
+    CLOCK_SKEW, EXPIRY_ATTEMPTS, Found, GroupState, Snapshot, Warming, contended, origin, variant_in, within,
+};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::request::{Content, Route, bypass, route, run};
 pub(crate) use self::respond::{RequestView, from_record};
