@@ -291,23 +291,29 @@ async fn first_fetch_that_began_before_the_expiry_is_not_stored() {
 async fn variant_in_flight_comes_out_stale() {
     const FIELDS: &[(&str, &str)] =
         &[("cache-control", "max-age=60"), ("vary", "accept-language"), ("etag", "\"\"")];
-    let storage = memory();
-    let world = world(&storage);
-    world.settled(in_language(SEVERAL, "en")).await;
-    let (gate, answer) = in_flight(&world, SEVERAL, FIELDS).await;
-    world.handle().expire_url(SEVERAL).await.unwrap();
-    // A request that comes after the expiry does not take the response of the earlier fetch for a fresh one.
-    let mut late = Box::pin(world.get(SEVERAL));
-    let ready = poll!(&mut late);
-    gate.add_permits(1);
-    answer.await.unwrap();
-    let late = match ready {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => late.await,
-    };
-    assert_ne!(late.body, "in flight");
-    world.layer.idle().await;
-    assert_eq!(world.get(SEVERAL).await.status.outcome(), EXPIRED);
+    for is_joined in [false, true] {
+        let world = world(&memory());
+        world.settled(in_language(SEVERAL, "en")).await;
+        let (gate, answer) = in_flight(&world, SEVERAL, FIELDS).await;
+        world.handle().expire_url(SEVERAL).await.unwrap();
+        if !is_joined {
+            gate.add_permits(1);
+            answer.await.unwrap();
+            world.layer.idle().await;
+            assert_eq!(world.get(SEVERAL).await.status.outcome(), EXPIRED);
+            continue;
+        }
+        // A request that comes after the expiry does not take the response of the earlier fetch for a fresh one.
+        let mut late = Box::pin(world.get(SEVERAL));
+        let ready = poll!(&mut late);
+        gate.add_permits(1);
+        answer.await.unwrap();
+        let late = match ready {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => late.await,
+        };
+        assert_ne!(late.body, "in flight");
+    }
 }
 
 /// Another process stores a response between the listing and the write.
