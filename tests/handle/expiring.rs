@@ -143,6 +143,23 @@ async fn stale_windows_count_from_the_first_expiry() {
 }
 
 #[tokio::test]
+async fn expiry_by_a_clock_that_is_ahead_holds_at_once() {
+    for by in ["url", "filter", "group"] {
+        let storage = memory();
+        let world = world(&storage);
+        world.fill(&[GROUPED]).await;
+        let ahead = beside(&storage, &world);
+        ahead.clock.advance(4 * SECOND);
+        match by {
+            "url" => drop(ahead.handle().expire_url(GROUPED).await.unwrap()),
+            "filter" => assert_eq!(ahead.handle().expire_matching(&everything()).await.unwrap(), 1),
+            _ => ahead.handle().expire_group("http://example.com", "g").await.unwrap(),
+        }
+        assert_eq!(world.get(GROUPED).await.status.outcome(), EXPIRED, "{by}");
+    }
+}
+
+#[tokio::test]
 async fn stale_while_revalidate_serves_the_expired_response() {
     let world = world(&memory());
     let uri = "http://example.com/?control=max-age=600,stale-while-revalidate=30";
