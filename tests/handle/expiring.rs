@@ -43,10 +43,10 @@ fn memory() -> BoxStorage {
     BoxStorage::new(MemoryStorage::new())
 }
 
-/// Sends a GET whose response waits for a permit of the gate. Returns once the origin has the request.
+/// Sends a request whose response waits for a permit of the gate. Returns once the origin has the request.
 async fn in_flight(
     world: &World,
-    uri: &str,
+    request: Request<ReqBody>,
     fields: &'static [(&'static str, &'static str)],
 ) -> (Arc<Semaphore>, tokio::task::JoinHandle<Answer>) {
     let (gate, arrived) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -59,7 +59,7 @@ async fn in_flight(
             Ok::<_, Infallible>(answer)
         }
     });
-    let (service, request) = (world.layer.layer(client), with_mode(uri, CacheMode::Reload));
+    let service = world.layer.layer(client);
     let answer = tokio::spawn(async move { Answer::read(service.oneshot(request).await.unwrap()).await });
     arrived.acquire().await.unwrap().forget();
     (gate, answer)
@@ -248,7 +248,7 @@ async fn fetch_that_began_before_the_expiry_of_its_group_comes_out_stale() {
     const FIELDS: &[(&str, &str)] =
         &[("cache-control", "max-age=60"), ("cache-groups", "\"g\""), ("etag", "\"\"")];
     for (round, ends) in [&world, &other].into_iter().enumerate() {
-        let (gate, answer) = in_flight(&world, GROUPED, FIELDS).await;
+        let (gate, answer) = in_flight(&world, with_mode(GROUPED, CacheMode::Reload), FIELDS).await;
         ends.handle().expire_group("http://example.com", "g").await.unwrap();
         gate.add_permits(1);
         assert_eq!(answer.await.unwrap().body, "in flight");
@@ -272,7 +272,7 @@ async fn fetch_that_began_before_the_expiry_of_its_entry_does_not_replace_it() {
         let world = world(&storage);
         let other = beside(&storage, &world);
         world.fill(&[A]).await;
-        let (gate, answer) = in_flight(&world, A, FIELDS).await;
+        let (gate, answer) = in_flight(&world, with_mode(A, CacheMode::Reload), FIELDS).await;
         match by_filter {
             true => assert_eq!(other.handle().expire_matching(&everything()).await.unwrap(), 1),
             false => assert_eq!(other.handle().expire_url(A).await.unwrap(), 1),
@@ -290,7 +290,7 @@ async fn first_fetch_that_began_before_the_expiry_is_not_stored() {
     const FIELDS: &[(&str, &str)] = &[("cache-control", "max-age=60")];
     for by_filter in [false, true] {
         let world = world(&memory());
-        let (gate, answer) = in_flight(&world, A, FIELDS).await;
+        let (gate, answer) = in_flight(&world, with_mode(A, CacheMode::Reload), FIELDS).await;
         match by_filter {
             true => assert_eq!(world.handle().expire_matching(&everything()).await.unwrap(), 0),
             false => assert_eq!(world.handle().expire_url(A).await.unwrap(), 0),
@@ -311,7 +311,7 @@ async fn variant_in_flight_comes_out_stale() {
     for is_joined in [false, true] {
         let world = world(&memory());
         world.settled(in_language(SEVERAL, "en")).await;
-        let (gate, answer) = in_flight(&world, SEVERAL, FIELDS).await;
+        let (gate, answer) = in_flight(&world, get(SEVERAL), FIELDS).await;
         world.handle().expire_url(SEVERAL).await.unwrap();
         if !is_joined {
             gate.add_permits(1);
