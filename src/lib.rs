@@ -90,7 +90,8 @@
 //! A successful unsafe request (POST, PUT, DELETE and the like) invalidates the stored responses for its URI, in every
 //! process that shares the storage. One write invalidates a whole group of responses: those with one of your own
 //! [tags](CacheOptions::tags), by [`invalidate_tag`](CacheLayer::invalidate_tag), and those that the origin groups by
-//! Cache-Groups (RFC 9875). Each tag or group of a response costs one more read.
+//! Cache-Groups (RFC 9875). Each tag or group of a response costs one more read. A soft purge
+//! ([`expire`](CacheHandle::expire), [`expire_tag`](CacheHandle::expire_tag)) makes responses stale instead.
 //!
 //! The [`CacheStatus`] of a response says why it was not stored ([`NotStored`], in [`Stored::No`]), why no stored response
 //! could be used ([`MissReason`]), and why the request bypassed the cache ([`BypassReason`]). The questions page explains
@@ -104,7 +105,7 @@
 //! | [`CacheLayer::statistics`] | numbers since the cache was built |
 //! | `tracing`, target `tower_response_cache` | [events and a span](observe#spans-and-events), at level debug |
 //! | feature `metrics` | [counters, gauges and histograms](observe#metrics), for Prometheus and others |
-//! | [`CacheLayer::handle`] | [stored responses](CacheHandle): list, find, delete and copy them |
+//! | [`CacheLayer::handle`] | [stored responses](CacheHandle): list, find, expire, delete and copy them |
 //! | `examples/inspect` | the same in a terminal, for any storage's address |
 //!
 //! # Many requests at once

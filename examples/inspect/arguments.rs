@@ -161,6 +161,9 @@ pub struct Delete {
     /// The URLs whose responses to delete, with all their variants
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
+    /// Makes the responses stale instead of deleting them, so that they are validated before their next use
+    #[arg(long)]
+    pub soft: bool,
     #[command(flatten)]
     pub confirmation: Confirmation,
     #[command(flatten)]

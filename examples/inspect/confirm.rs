@@ -75,8 +75,14 @@ pub async fn preview(
     Ok(found)
 }
 
-/// Returns whether to delete: `false` for a dry run. An answer other than yes is a failure.
-pub fn confirmed(confirmation: &Confirmation, address: &str) -> Result<bool, Failure> {
+/// Returns whether to change the storage: `false` for a dry run. An answer other than yes is a failure.
+///
+/// `question` and `done` say what the change is: "delete from" and "deleted".
+pub fn confirmed(
+    confirmation: &Confirmation,
+    (question, done): (&str, &str),
+    address: &str,
+) -> Result<bool, Failure> {
     if confirmation.dry_run {
         return Ok(false);
     }
@@ -85,11 +91,11 @@ pub fn confirmed(confirmation: &Confirmation, address: &str) -> Result<bool, Fai
     }
     let mut terminal = io::stderr();
     let mut answer = String::new();
-    write!(terminal, "delete from {}? [y/N] ", text::escaped(address))?;
+    write!(terminal, "{question} {}? [y/N] ", text::escaped(address))?;
     terminal.flush()?;
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(true),
-        _ => Err(Failure::Refused("nothing was deleted".to_owned())),
+        _ => Err(Failure::Refused(format!("nothing was {done}"))),
     }
 }

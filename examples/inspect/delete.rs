@@ -17,7 +17,7 @@ pub async fn matching(
     json: bool,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
-    let Delete { urls, conditions, confirmation } = options;
+    let Delete { urls, soft, conditions, confirmation } = options;
     if urls.is_empty() && conditions.are_empty() {
         let line = "delete needs a URL or a condition; to delete everything, use purge";
         return Err(Failure::Refused(line.to_owned()));
@@ -28,14 +28,16 @@ pub async fn matching(
     let filter = if urls.is_empty() { filter } else { with_urls(filter, &urls) };
     let found = confirm::preview(target, &filter, json, output).await?;
     if found.responses == 0 {
-        print_deleted(found, None, json, output)?;
+        print_changed(found, soft, None, json, output)?;
         return Ok(Exit::Negative);
     }
-    let deleted = match confirm::confirmed(&confirmation, &target.address)? {
+    let texts = if soft { ("make stale in", "expired") } else { ("delete from", "deleted") };
+    let deleted = match confirm::confirmed(&confirmation, texts, &target.address)? {
+        true if soft => Some(expire(target, filter, found).await?),
         true => Some(delete(target, filter, found).await?),
         false => None,
     };
-    print_deleted(found, deleted, json, output)?;
+    print_changed(found, soft, deleted, json, output)?;
     Ok(Exit::Done)
 }
 
@@ -48,7 +50,7 @@ pub async fn purge(
     confirm::require_terminal(&confirmation, json)?;
     let everything = EntryFilter::new();
     let found = confirm::preview(target, &everything, json, output).await?;
-    let deleted = if !confirm::confirmed(&confirmation, &target.address)? {
+    let deleted = if !confirm::confirmed(&confirmation, ("delete from", "deleted"), &target.address)? {
         None
     } else if target.is_own {
         // `clear` would also delete what other caches keep in the storage.
@@ -57,30 +59,48 @@ pub async fn purge(
         let _progress = Progress::begin("deleting", None);
         Some(target.handle.clear().await.map_err(target.failed("clear"))?)
     };
-    print_deleted(found, deleted, json, output)?;
+    print_changed(found, false, deleted, json, output)?;
     Ok(Exit::Done)
 }
 
 async fn delete(target: &Target, filter: EntryFilter, found: Found) -> Result<u64, Failure> {
     let progress = Progress::begin("deleting", Some(found.responses));
-    let bar = progress.bar();
-    let filter = filter.matching(move |_| {
-        bar.inc(1);
-        true
-    });
+    let filter = counted(filter, &progress);
     target.handle.delete_matching(&filter).await.map_err(target.failed("delete from"))
 }
 
-/// Prints how many responses were deleted, or nothing if none were to be.
-fn print_deleted(found: Found, deleted: Option<u64>, json: bool, output: &mut Output) -> Result<(), Failure> {
+async fn expire(target: &Target, filter: EntryFilter, found: Found) -> Result<u64, Failure> {
+    let progress = Progress::begin("expiring", Some(found.responses));
+    let filter = counted(filter, &progress);
+    target.handle.expire_matching(&filter).await.map_err(target.failed("change"))
+}
+
+/// Returns the filter, which moves the bar at each response.
+fn counted(filter: EntryFilter, progress: &Progress) -> EntryFilter {
+    let bar = progress.bar();
+    filter.matching(move |_| {
+        bar.inc(1);
+        true
+    })
+}
+
+/// Prints how many responses were deleted or made stale, or nothing if none were to be.
+fn print_changed(
+    found: Found,
+    soft: bool,
+    changed: Option<u64>,
+    json: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let done = if soft { "expired" } else { "deleted" };
     if json {
         output.json(&serde_json::json!({
             "responses": found.responses,
             "stored_bytes": found.stored_bytes,
-            "deleted": deleted.unwrap_or(0),
+            done: changed.unwrap_or(0),
         }))?;
-    } else if let Some(deleted) = deleted {
-        output.line(format_args!("deleted {}", text::count(deleted, "response", "responses")))?;
+    } else if let Some(changed) = changed {
+        output.line(format_args!("{done} {}", text::count(changed, "response", "responses")))?;
     }
     Ok(())
 }

@@ -38,6 +38,8 @@ pub struct CacheStatus {
     pub(crate) is_stored: bool,
     /// The response was fetched in the background: no request gets it.
     pub(crate) is_background: bool,
+    /// The stored response would be fresh, had it not been expired by hand.
+    pub(crate) is_expired: bool,
 }
 
 /// The source of a response.
@@ -161,6 +163,7 @@ impl CacheStatus {
             level: None,
             is_stored: false,
             is_background: false,
+            is_expired: false,
         }
     }
 
@@ -182,6 +185,13 @@ impl CacheStatus {
     /// Returns whether the response came from the storage and is stale.
     pub fn is_stale(&self) -> bool {
         matches!(self.outcome, Outcome::Stale(_))
+    }
+
+    /// Returns whether the served response is stale only because it was [expired](crate::CacheHandle::expire) by hand.
+    ///
+    /// [`ValidateReason::Expired`] says it of a response that was validated.
+    pub fn is_expired(&self) -> bool {
+        self.is_expired
     }
 
     /// Returns whether the origin confirmed the stored response.
@@ -279,6 +289,7 @@ impl fmt::Display for CacheStatus {
             (Outcome::Fallback, _) => f.write_str("; detail=fallback"),
             (Outcome::Hit, _) if self.level == Some(Level::Near) => f.write_str("; detail=near"),
             (Outcome::Hit, _) if self.level.is_some() => f.write_str("; detail=near-unchecked"),
+            (Outcome::Stale(reason), _) if self.is_expired => write!(f, "; detail=\"expired, {reason}\""),
             (Outcome::Stale(reason), _) => write!(f, "; detail={reason}"),
             (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
@@ -292,6 +303,6 @@ fn forward(reason: ValidateReason) -> &'static str {
     match reason {
         ValidateReason::Request => "request",
         ValidateReason::Vary => "vary-miss",
-        ValidateReason::Stale | ValidateReason::NoCache => "stale",
+        ValidateReason::Stale | ValidateReason::Expired | ValidateReason::NoCache => "stale",
     }
 }

@@ -101,6 +101,7 @@ fn stale(reason: StaleReason) -> &'static str {
 fn validated(reason: ValidateReason) -> &'static str {
     match reason {
         ValidateReason::Stale => "stale",
+        ValidateReason::Expired => "expired",
         ValidateReason::NoCache => "no-cache",
         ValidateReason::Vary => "vary",
         ValidateReason::Request => "request",

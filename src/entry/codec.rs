@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::expiries::{Expiries, Expiry, ExpiryId};
 use super::head::{
     DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse, Tagged, Variant,
 };
@@ -28,7 +29,7 @@ const MAX_STORED_FIELDS: usize = 4 * MAX_FIELDS;
 
 /// The description of a record. Every change of its fields needs a new [`FORM_VERSION`].
 ///
-/// postcard does not store the names of fields, so their order and types are the format.
+/// postcard does not store the names of fields, so their order and types are the format. An [`ExpiryForm`] may follow.
 #[derive(Serialize, Deserialize)]
 enum SlotForm<'a> {
     #[serde(borrow)]
@@ -95,6 +96,52 @@ struct VariantForm<'a> {
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
+/// What follows the description if the record, its entry or one of its groups has been expired.
+///
+/// Most records have nothing of it, and end with their description.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct ExpiryForm {
+    /// When the response itself was expired.
+    expired_at: Option<Timestamp>,
+    /// The expiry of the entry that the response remembers.
+    expiry: ExpiryId,
+    /// The expiries that it remembers of its groups, in their order. Empty if all are zero.
+    groups: Vec<ExpiryId>,
+    /// The expiries of the head or the group, each with its time and the id of its cache.
+    expiries: Vec<(ExpiryId, Timestamp, [u8; 16])>,
+}
+
+impl ExpiryForm {
+    fn of(slot: &DecodedRecord) -> Self {
+        let expiries = match slot {
+            DecodedRecord::Head(head) => &head.expiries,
+            DecodedRecord::Group(group) => &group.expiries,
+            _ => &Expiries::default(),
+        };
+        let expiries = expiries.list().iter().map(|of| (of.id, of.at, of.by)).collect();
+        let Some(variant) = slot.variant() else { return Self { expiries, ..Self::default() } };
+        let mut groups: Vec<_> = variant.response.groups.iter().map(|group| group.expiry).collect();
+        if groups.iter().all(|expiry| *expiry == [0; 16]) {
+            groups.clear();
+        }
+        Self { expired_at: variant.response.expired_at, expiry: variant.expiry, groups, expiries }
+    }
+
+    /// Sets what was described on a variant. Returns `None` if it is about other groups.
+    fn apply(&self, variant: &mut Variant) -> Option<()> {
+        (variant.expiry, variant.response.expired_at) = (self.expiry, self.expired_at);
+        if self.groups.is_empty() {
+            return Some(());
+        }
+        let groups = Arc::get_mut(&mut variant.response.groups)?;
+        if groups.len() != self.groups.len() {
+            return None;
+        }
+        groups.iter_mut().zip(&self.groups).for_each(|(group, expiry)| group.expiry = *expiry);
+        Some(())
+    }
+}
+
 /// Makes a record, which is not encoded before a storage asks for its bytes.
 ///
 /// It shares no memory with the connection from which its fields came.
@@ -138,7 +185,11 @@ impl Decoded for DecodedRecord {
         let (form, body) = describe(self);
         // Serializing to memory cannot fail for these types. If it did, the empty description would decode to
         // nothing.
-        let description = postcard::to_stdvec(&form).unwrap_or_default();
+        let mut description = postcard::to_stdvec(&form).unwrap_or_default();
+        let expiry = ExpiryForm::of(self);
+        if expiry != ExpiryForm::default() {
+            description.extend(postcard::to_stdvec(&expiry).unwrap_or_default());
+        }
         out.put_u8(VERSION);
         out.put_u32(u32::try_from(description.len()).unwrap_or(u32::MAX));
         out.put_slice(&description);
@@ -152,7 +203,7 @@ impl Decoded for DecodedRecord {
             Self::Head(head) => &head.inline,
             Self::Variant { variant, .. } => variant,
             Self::Fence { .. } => return 32,
-            Self::Group(_) => return 64,
+            Self::Group(group) => return 64 + 48 * group.expiries.list().len(),
             Self::Index(tags) => {
                 return 32 + tags.iter().map(|of| 24 + of.tag.len() + of.coding.len()).sum::<usize>();
             }
@@ -162,8 +213,9 @@ impl Decoded for DecodedRecord {
         };
         let response = &variant.response;
         let body = if let StoredBody::Inline(body) = response.body() { body.len() } else { 0 };
-        let groups: usize = response.groups.iter().map(|group| 40 + group.name.len()).sum();
-        256 + groups + fields(&response.headers) + response.trailers().map_or(0, fields) + body
+        let groups: usize = response.groups.iter().map(|group| 56 + group.name.len()).sum();
+        let expiries = self.expiries().map_or(0, |expiries| 48 * expiries.list().len());
+        256 + groups + expiries + fields(&response.headers) + response.trailers().map_or(0, fields) + body
     }
 
     fn memory(&self, within_payload: bool) -> usize {
@@ -197,7 +249,9 @@ fn describe(slot: &DecodedRecord) -> (SlotForm<'_>, &[u8]) {
             let forms = tags.iter().map(|of| (of.selection, of.tag.as_bytes(), &*of.coding));
             (SlotForm::Index(forms.collect()), &[])
         }
-        DecodedRecord::Group(GroupValue { value, since, by }) => (SlotForm::Group(*value, *since, *by), &[]),
+        DecodedRecord::Group(GroupValue { value, since, by, expiries: _ }) => {
+            (SlotForm::Group(*value, *since, *by), &[])
+        }
     }
 }
 
@@ -256,7 +310,13 @@ fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
         return None;
     }
     let description = rest.split_to(len);
-    let form: SlotForm<'_> = postcard::from_bytes(&description).ok()?;
+    let (form, expiry): (SlotForm<'_>, _) = postcard::take_from_bytes(&description).ok()?;
+    let expiry: ExpiryForm = match expiry {
+        [] => ExpiryForm::default(),
+        described => postcard::from_bytes(described).ok()?,
+    };
+    let expiries = expiry.expiries.iter().map(|&(id, at, by)| Expiry { id, at, by }).collect();
+    let expiries = Expiries::from_list(expiries)?;
     Some(match form {
         SlotForm::Head(form) => DecodedRecord::Head(Head {
             key_text: form.key_text.into(),
@@ -270,10 +330,11 @@ fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
             },
             generation: form.generation,
             fence: form.fence,
-            inline: read_variant(form.inline, &description, rest)?,
+            expiries,
+            inline: read_variant(form.inline, &expiry, &description, rest)?,
         }),
         SlotForm::Variant(form) => {
-            let variant = read_variant(form.variant, &description, rest)?;
+            let variant = read_variant(form.variant, &expiry, &description, rest)?;
             DecodedRecord::Variant { key_text: form.key_text.into(), generation: form.generation, variant }
         }
         SlotForm::Fence(until, placeholder) => DecodedRecord::Fence { until, placeholder },
@@ -283,11 +344,16 @@ fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
             };
             DecodedRecord::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
         }
-        SlotForm::Group(value, since, by) => DecodedRecord::Group(GroupValue { value, since, by }),
+        SlotForm::Group(value, since, by) => DecodedRecord::Group(GroupValue { value, since, by, expiries }),
     })
 }
 
-fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Option<Variant> {
+fn read_variant(
+    form: VariantForm<'_>,
+    expiry: &ExpiryForm,
+    description: &Bytes,
+    body: Bytes,
+) -> Option<Variant> {
     // The values are slices of the record, which spares an allocation for each.
     let fields = |fields: Fields<'_>| -> Option<HeaderMap> {
         if fields.len() > MAX_STORED_FIELDS {
@@ -325,6 +391,7 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
             let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
             RuleTtl { lifetime, overrides }
         }),
+        expired_at: None,
         groups: form
             .groups
             .into_iter()
@@ -333,6 +400,7 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
                 is_tag,
                 key: Key::group(entry),
                 value,
+                expiry: [0; 16],
                 retain_until: Timestamp::EPOCH,
             })
             .collect(),
@@ -340,5 +408,8 @@ fn read_variant(form: VariantForm<'_>, description: &Bytes, body: Bytes) -> Opti
         freshness: OnceLock::new(),
     };
     let VariantForm { until, selection, is_personal, has_hidden_selector, .. } = form;
-    Some(Variant { until, selection, is_personal, has_hidden_selector, response })
+    let mut variant =
+        Variant { until, selection, is_personal, has_hidden_selector, expiry: [0; 16], response };
+    expiry.apply(&mut variant)?;
+    Some(variant)
 }

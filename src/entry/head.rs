@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::expiries::{Expiries, ExpiryId, earlier};
 use crate::policy::{self, Freshness, IgnoredSelectors, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
@@ -46,6 +47,14 @@ impl DecodedRecord {
         }
     }
 
+    /// Returns the expiries of the entry, or none if this is not its head.
+    pub(crate) fn expiries(&self) -> Option<&Expiries> {
+        match self {
+            Self::Head(head) => Some(&head.expiries),
+            _ => None,
+        }
+    }
+
     /// Returns this record with another response, or `None` if it holds none.
     pub(crate) fn with(&self, variant: Variant) -> Option<Self> {
         match self {
@@ -59,7 +68,7 @@ impl DecodedRecord {
 }
 
 /// The value of a group of responses. Its members are the responses that were stored with this value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupValue {
     /// A random value, replaced by each invalidation.
     pub(crate) value: [u8; 16],
@@ -69,6 +78,8 @@ pub(crate) struct GroupValue {
     pub(crate) since: Timestamp,
     /// The id of the cache that made the last invalidation.
     pub(crate) by: [u8; 16],
+    /// The expiries of the group while it had this value. They leave members in the group, which are stale.
+    pub(crate) expiries: Expiries,
 }
 
 /// The membership of a response in a group.
@@ -81,6 +92,8 @@ pub(crate) struct Membership {
     pub(crate) key: Key,
     /// The value that the group had when the response was stored.
     pub(crate) value: [u8; 16],
+    /// The last expiry of the group when the response was fetched.
+    pub(crate) expiry: ExpiryId,
     /// The time until which the value of the group was retained then.
     ///
     /// It is not stored: in a record that was read from the storage it is the epoch.
@@ -113,6 +126,8 @@ pub(crate) struct Head {
     ///
     /// It is carried over from a tombstone that this head replaced.
     pub(crate) fence: Timestamp,
+    /// The expiries of the entry in this generation, for all its variants.
+    pub(crate) expiries: Expiries,
     /// The first variant.
     pub(crate) inline: Variant,
 }
@@ -132,6 +147,8 @@ pub(crate) struct Variant {
     ///
     /// Its entity tag is then never offered to the origin for a request with other values.
     pub(crate) has_hidden_selector: bool,
+    /// The last expiry of the entry when the response was fetched.
+    pub(crate) expiry: ExpiryId,
     pub(crate) response: StoredResponse,
 }
 
@@ -148,6 +165,10 @@ pub(crate) struct StoredResponse {
     pub(crate) response_time: Timestamp,
     /// The lifetime that a rule of the user gives it.
     pub(crate) given: Option<RuleTtl>,
+    /// When it was expired, if it was.
+    ///
+    /// In a record that a lookup has returned, this includes the expiries of its entry and its groups.
+    pub(crate) expired_at: Option<Timestamp>,
     /// The groups that it belongs to.
     pub(crate) groups: Arc<[Membership]>,
     /// The body and the trailers.
@@ -298,6 +319,11 @@ impl StoredResponse {
             && self.body().is_same(other.body())
     }
 
+    /// Returns the response as one that was expired at a time, or before.
+    pub(crate) fn expired(self, at: Option<Timestamp>) -> Self {
+        Self { expired_at: earlier(self.expired_at, at), freshness: OnceLock::new(), ..self }
+    }
+
     /// Returns the freshness of the response by the options of a cache.
     ///
     /// `cache` is the number of the cache.
@@ -316,7 +342,8 @@ impl StoredResponse {
                     options,
                 );
                 freshness.initial_age = std::time::Duration::from_millis(self.initial_age_ms);
-                let freshness = freshness.with_rule_ttl(self.given);
+                let mut freshness = freshness.with_rule_ttl(self.given);
+                freshness.expired_at = self.expired_at;
                 // Fails if another task, or another cache, was first: its result stays.
                 let _ = self.freshness.set((cache, freshness.clone()));
                 Cow::Owned(freshness)

@@ -15,6 +15,7 @@
 //! - The fields of a record that is made here own exactly their bytes, whatever buffer they came in.
 
 mod codec;
+mod expiries;
 mod head;
 mod packed;
 mod retention;
@@ -22,6 +23,7 @@ mod retention;
 mod tests;
 
 pub(crate) use self::codec::{decode, packed_record, placeholder, record};
+pub(crate) use self::expiries::{Expiries, Expiry, earlier};
 pub(crate) use self::head::{
     ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse,
     Tagged, Variant,

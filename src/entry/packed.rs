@@ -59,6 +59,7 @@ impl DecodedRecord {
                 heap_bytes(head.key_text.len())
                     + names(&head.names)
                     + ignored_selectors
+                    + heap_bytes(size_of_val(head.expiries.list()))
                     + head.inline.response.memory(within_payload)
             }
             Self::Variant { key_text, variant, .. } => {
@@ -71,7 +72,8 @@ impl DecodedRecord {
                 // A vector that has grown may have room for twice as many elements.
                 heap_bytes(2 * tags.len() * size_of::<Tagged>()) + tags.iter().map(own).sum::<usize>()
             }
-            Self::Fence { .. } | Self::Group(_) => 0,
+            Self::Group(group) => heap_bytes(size_of_val(group.expiries.list())),
+            Self::Fence { .. } => 0,
         };
         heap_bytes(2 * size_of::<usize>() + size_of::<Self>()) + contents
     }

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
+use super::expiries::ExpiryId;
 use super::*;
 use crate::policy::{IgnoredSelectors, RuleTtl};
 use crate::storage::{Key, Record};
@@ -54,7 +55,8 @@ prop_compose! {
         (initial_age_ms, selection, body) in (any::<u64>(), any::<[u8; 16]>(), body()),
         (is_personal, has_hidden_selector) in any::<(bool, bool)>(),
         given in of((any::<u64>(), any::<bool>())),
-        groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>()), 0..4),
+        groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>(), expiry_id()), 0..4),
+        (expiry, expired_at) in (expiry_id(), of(moment())),
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
@@ -64,16 +66,27 @@ prop_compose! {
                 let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
                 RuleTtl { lifetime, overrides }
             }),
+            expired_at,
             groups: groups
                 .into_iter()
-                .map(|(name, is_tag, entry, value)| Membership {
-                    name: name.into(), is_tag, key: Key::group(entry), value, retain_until: Timestamp::EPOCH,
+                .map(|(name, is_tag, entry, value, expiry)| Membership {
+                    name: name.into(), is_tag, key: Key::group(entry), value, expiry, retain_until: Timestamp::EPOCH,
                 })
                 .collect(),
             freshness: OnceLock::new(),
         };
-        Variant { until, selection, is_personal, has_hidden_selector, response }
+        Variant { until, selection, is_personal, has_hidden_selector, expiry, response }
     }
+}
+
+fn expiry_id() -> impl Strategy<Value = ExpiryId> {
+    prop_oneof![Just([0; 16]), any::<[u8; 16]>()]
+}
+
+fn expiries() -> impl Strategy<Value = Expiries> {
+    let expiry =
+        (any::<[u8; 16]>(), moment(), any::<[u8; 16]>()).prop_map(|(id, at, by)| Expiry { id, at, by });
+    vec(expiry, 0..12).prop_map(|all| all.into_iter().fold(Expiries::default(), |list, of| list.with(of)))
 }
 
 fn slot() -> impl Strategy<Value = DecodedRecord> {
@@ -85,16 +98,16 @@ fn slot() -> impl Strategy<Value = DecodedRecord> {
     };
     let ignored_selectors = of((names(), names()))
         .prop_map(|of| of.map(|(named, credentials)| Box::new(IgnoredSelectors { named, credentials })));
-    let head = (text(), names(), ignored_selectors, any::<[u8; 16]>(), moment(), variant()).prop_map(
-        |(key_text, names, ignored_selectors, generation, fence, inline)| Head {
+    let head = (text(), names(), ignored_selectors, any::<[u8; 16]>(), moment(), expiries(), variant())
+        .prop_map(|(key_text, names, ignored_selectors, generation, fence, expiries, inline)| Head {
             key_text,
             names,
             ignored_selectors,
             generation,
             fence,
+            expiries,
             inline,
-        },
-    );
+        });
     let tagged =
         (any::<[u8; 16]>(), "\"[a-z]{0,9}\"", vec(any::<u8>(), 0..9)).prop_map(|(selection, tag, coding)| {
             Tagged { selection, tag: tag.parse().expect("a tag"), coding: coding.into() }
@@ -107,8 +120,9 @@ fn slot() -> impl Strategy<Value = DecodedRecord> {
         (moment(), any::<bool>())
             .prop_map(|(until, placeholder)| DecodedRecord::Fence { until, placeholder }),
         vec(tagged, 0..5).prop_map(DecodedRecord::Index),
-        (any::<[u8; 16]>(), moment(), any::<[u8; 16]>())
-            .prop_map(|(value, since, by)| DecodedRecord::Group(GroupValue { value, since, by })),
+        (any::<[u8; 16]>(), moment(), any::<[u8; 16]>(), expiries()).prop_map(
+            |(value, since, by, expiries)| DecodedRecord::Group(GroupValue { value, since, by, expiries })
+        ),
     ]
 }
 
@@ -121,6 +135,7 @@ fn record_of_more_chunks_than_keys_is_not_read() {
         request_time: Timestamp::EPOCH,
         response_time: Timestamp::EPOCH,
         given: None,
+        expired_at: None,
         groups: [].into(),
         content: OnceLock::from(StoredContent::new(
             StoredBody::Chunked { id: [1; 16], chunk_len: 2, len, retain_until: Timestamp::NEVER },
@@ -134,6 +149,7 @@ fn record_of_more_chunks_than_keys_is_not_read() {
             selection: [0; 16],
             is_personal: false,
             has_hidden_selector: false,
+            expiry: [0; 16],
             response: response(len),
         };
         let slot = DecodedRecord::Variant { key_text: "http://a/".into(), generation: [0; 16], variant };

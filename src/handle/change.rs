@@ -38,22 +38,8 @@ impl<S: Storage> CacheHandle<S> {
     /// may be deleted by then.
     pub async fn delete_matching(&self, filter: &EntryFilter) -> Result<u64> {
         filter.check()?;
-        let (shared, all, chosen) = (&self.shared, self.across_partitions, filter.clone());
-        let (number, policy, clock) =
-            (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
-        let keyer = shared.records.keyer.clone();
         // Before the listing. A fetch that is under way then either is stored before the listing, or finds this note.
-        self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
-            let (text, variant) = match decode(record) {
-                Some(DecodedRecord::Head(head)) => (&head.key_text, &head.inline),
-                Some(DecodedRecord::Variant { key_text, variant, .. }) => (key_text, variant),
-                _ => return false,
-            };
-            let freshness = variant.response.freshness(number, &policy).into_owned();
-            let told = (freshness, clock.now());
-            is_own(&keyer, all, key, text)
-                && chosen.matches(&StoredEntry::new((key, record.clone()), text, names, variant, told))
-        }));
+        self.refuse_in_flight(filter);
         // Writes that passed the note before it was there, and are not in the storage yet.
         let mut removed = HashSet::new();
         for (key, record) in self.shared.records.in_flight.listed() {
@@ -69,6 +55,25 @@ impl<S: Storage> CacheHandle<S> {
             .try_buffer_unordered(AT_ONCE)
             .try_fold(before, |count, ()| future::ready(Ok(count + 1)))
             .await
+    }
+
+    /// Notes that the responses that are being fetched are not to be stored, if a filter chooses them.
+    pub(super) fn refuse_in_flight(&self, filter: &EntryFilter) {
+        let (shared, all, chosen) = (&self.shared, self.across_partitions, filter.clone());
+        let (number, policy, clock) =
+            (shared.records.number, shared.config.policy.clone(), shared.config.clock.clone());
+        let keyer = shared.records.keyer.clone();
+        self.shared.records.changes.add_deletion(Arc::new(move |key, record, names| {
+            let (text, variant) = match decode(record) {
+                Some(DecodedRecord::Head(head)) => (&head.key_text, &head.inline),
+                Some(DecodedRecord::Variant { key_text, variant, .. }) => (key_text, variant),
+                _ => return false,
+            };
+            let freshness = variant.response.freshness(number, &policy).into_owned();
+            let told = (freshness, clock.now());
+            is_own(&keyer, all, key, text)
+                && chosen.matches(&StoredEntry::new((key, record.clone()), text, names, variant, told))
+        }));
     }
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
@@ -154,6 +159,15 @@ impl<S: Storage> CacheHandle<S> {
             lifetime = now.since(received).saturating_add(from_now);
         }
         let StoredEntry { key, variant, record, .. } = entry;
+        // The new lifetime overrides earlier expiries too.
+        let head = match decode(&record) {
+            Some(DecodedRecord::Variant { .. }) => {
+                self.shared.records.storage.read(Key::head(key.entry)).await?
+            }
+            _ => Some(record.clone()),
+        };
+        let expiries = head.as_ref().and_then(decode).and_then(DecodedRecord::expiries);
+        let variant = self.shared.records.unexpired(variant, expiries).await?;
         let given = Some(RuleTtl { lifetime, overrides: true });
         let response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.shared.records.number, policy).retain_until(policy);

@@ -18,7 +18,7 @@ use crate::entry::{
 };
 use crate::error::{ErrorKind, Result};
 use crate::service::{CLOCK_SKEW, variant_in, within};
-use crate::storage::{Key, Kind, Record, Retain, Storage};
+use crate::storage::{Key, Kind, Record, Retain, Storage, random_id};
 use crate::time::Timestamp;
 
 /// The result for one response.
@@ -174,7 +174,10 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     /// Returns `None` if one of them was invalidated since the response was fetched.
     async fn join_groups(&self, entry: &StoredEntry) -> Result<Option<Record>> {
         let response = &entry.variant.response;
-        if response.groups.is_empty() {
+        // When it was expired is written too, since the lists of its groups may be other ones there.
+        let own = decode(&entry.record).and_then(DecodedRecord::variant).map(|own| own.response.expired_at);
+        let is_unchanged = own == Some(response.expired_at);
+        if response.groups.is_empty() && is_unchanged {
             return Ok(Some(entry.record.clone()));
         }
         let mut groups: Vec<Membership> = response.groups.to_vec();
@@ -183,11 +186,18 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
             if there.value != group.value && there.since + CLOCK_SKEW >= response.request_time {
                 return Ok(None);
             }
+            // An expiry there that may have come after the fetch makes it stale, and an older one does not concern it.
+            let is_late = there
+                .expiries
+                .any(|expiry| expiry.id != group.expiry && expiry.at + CLOCK_SKEW >= response.request_time);
+            if there.value != group.value || !is_late {
+                group.expiry = if is_late { random_id() } else { there.expiries.last() };
+            }
             group.value = there.value;
         }
         let keys: Vec<Key> = groups.iter().map(|group| group.key).collect();
         self.ask(self.to.retain(&keys, Retain::AtLeast(entry.variant.until))).await?;
-        if groups == *response.groups {
+        if groups == *response.groups && is_unchanged {
             return Ok(Some(entry.record.clone()));
         }
         let response = StoredResponse { groups: groups.into(), ..response.clone() };
@@ -204,7 +214,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
                 && let Some(DecodedRecord::Group(value)) = decode(record)
                 && record.retain_until() > self.now()
             {
-                return Ok(Some(*value));
+                return Ok(Some(value.clone()));
             }
             let Some(here) = self.handle.shared.records.storage.read(key).await? else { return Ok(None) };
             self.ask(self.to.write_if(key, there.as_ref().map(Record::stamp), here)).await?;

@@ -113,13 +113,13 @@ impl StoredEntry {
         self.variant.response.response_time
     }
 
-    /// Returns the time until which it is fresh.
+    /// Returns the time until which it is fresh, or when it was [expired](crate::CacheHandle::expire).
     ///
     /// [`Timestamp::NEVER`] means that it does not become stale.
     ///
     /// A response with `no-cache` has such a time too, though it is validated before each use.
     pub fn expires_at(&self) -> Timestamp {
-        let left = self.freshness.lifetime.saturating_sub(self.freshness.initial_age);
+        let left = self.freshness.lifetime_at(self.now).saturating_sub(self.freshness.initial_age);
         self.freshness.response_time + left
     }
 
@@ -146,7 +146,12 @@ impl StoredEntry {
     ///
     /// A response with `no-cache` could not.
     pub fn is_fresh(&self) -> bool {
-        !self.freshness.no_cache && self.freshness.age(self.now) < self.freshness.lifetime
+        !self.freshness.no_cache && self.freshness.age(self.now) < self.freshness.lifetime_at(self.now)
+    }
+
+    /// Returns whether it would be fresh, had it not been [expired](crate::CacheHandle::expire) by hand.
+    pub fn is_expired(&self) -> bool {
+        self.freshness.is_expired(self.now)
     }
 
     /// Returns the [tags](crate::CacheOptions::tags) that it was stored with.

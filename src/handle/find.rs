@@ -182,11 +182,12 @@ impl<S: Storage> CacheHandle<S> {
             Some(DecodedRecord::Variant { key_text, variant, .. }) => (key_text, variant),
             _ => return Ok(None),
         };
-        self.entry((key, record.clone()), text, names, variant).await
+        let by_entry = place.expired_by_entry(variant);
+        self.entry((key, record.clone()), text, names, variant, by_entry).await
     }
 
     /// Returns the URI of a text, which is a name that the user gave, or a URL.
-    fn uri_of<'a>(&'a self, text: &'a str, parts: &'a request::Parts) -> Result<EffectiveUri<'a>> {
+    pub(super) fn uri_of<'a>(&'a self, text: &'a str, parts: &'a request::Parts) -> Result<EffectiveUri<'a>> {
         if let Some(named) = EffectiveUri::of_text(text).filter(EffectiveUri::is_named) {
             return Ok(named);
         }
@@ -195,7 +196,7 @@ impl<S: Storage> CacheHandle<S> {
 }
 
 /// Returns a copy of a request without its body.
-fn parts_of<B>(request: &Request<B>) -> request::Parts {
+pub(super) fn parts_of<B>(request: &Request<B>) -> request::Parts {
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = request.method().clone();
     parts.uri = request.uri().clone();
@@ -204,7 +205,7 @@ fn parts_of<B>(request: &Request<B>) -> request::Parts {
     parts
 }
 
-fn parts_of_url(text: &str) -> Result<request::Parts> {
+pub(super) fn parts_of_url(text: &str) -> Result<request::Parts> {
     let (mut parts, ()) = Request::new(()).into_parts();
     if EffectiveUri::of_text(text).is_some_and(|uri| uri.is_named()) {
         return Ok(parts);

@@ -15,10 +15,12 @@ use http::HeaderName;
 use super::entry::StoredEntry;
 use super::filter::EntryFilter;
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{DecodedRecord, Variant, decode};
+use crate::entry::{DecodedRecord, Head, Variant, decode, earlier};
 use crate::error::Result;
 use crate::key::{EffectiveUri, Keyer};
+use crate::service::GroupState;
 use crate::storage::{Key, Kind, Record, Storage};
+use crate::time::Timestamp;
 
 /// The number and length of the stored responses, from [`CacheHandle::size`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +94,8 @@ impl<S: Storage> CacheHandle<S> {
     pub(super) async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         match decode(&record) {
             Some(DecodedRecord::Head(head)) if self.is_own(key, &head.key_text) => {
-                self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline).await
+                let by_entry = expired_by(head, &head.inline);
+                self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline, by_entry).await
             }
             Some(DecodedRecord::Variant { key_text, generation, variant })
                 if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
@@ -102,7 +105,8 @@ impl<S: Storage> CacheHandle<S> {
                     Some(DecodedRecord::Head(head))
                         if head.generation == *generation && head.key_text == *key_text =>
                     {
-                        self.entry((key, record.clone()), key_text, &head.names, variant).await
+                        let by_entry = expired_by(head, variant);
+                        self.entry((key, record.clone()), key_text, &head.names, variant, by_entry).await
                     }
                     _ => Ok(None),
                 }
@@ -112,21 +116,32 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     /// Returns the response in a record, if the cache could serve it now.
+    ///
+    /// `by_entry` is since when its entry has expired it.
     pub(super) async fn entry(
         &self,
         (key, record): (Key, Record),
         text: &str,
         names: &[HeaderName],
         variant: &Variant,
+        by_entry: Option<Timestamp>,
     ) -> Result<Option<StoredEntry>> {
         let now = self.shared.config.clock.now();
-        if variant.until <= now
-            || !self.shared.records.is_not_invalidated(key, text, variant)
-            || !self.shared.records.belongs(&variant.response.groups).await?
-        {
+        let (records, response) = (&self.shared.records, &variant.response);
+        if variant.until <= now || !records.is_not_invalidated(key, text, variant) {
             return Ok(None);
         }
-        Ok(Some(self.entry_of((key, record), text, names, variant)))
+        let by_groups = match records.group_state(&response.groups, response.response_time).await? {
+            GroupState::Current => None,
+            GroupState::Expired(since) => Some(since),
+            GroupState::Ended => return Ok(None),
+        };
+        let Some(expired_at) = earlier(by_entry, by_groups) else {
+            return Ok(Some(self.entry_of((key, record), text, names, variant)));
+        };
+        let response = response.clone().expired(Some(expired_at));
+        let variant = Variant { response, ..variant.clone() };
+        Ok(Some(self.entry_of((key, record), text, names, &variant)))
     }
 
     /// Returns the response in a record.
@@ -147,6 +162,11 @@ impl<S: Storage> CacheHandle<S> {
     fn is_own(&self, key: Key, text: &str) -> bool {
         is_own(&self.shared.records.keyer, self.across_partitions, key, text)
     }
+}
+
+/// Returns since when a head has expired one of its responses.
+fn expired_by(head: &Head, variant: &Variant) -> Option<Timestamp> {
+    head.expiries.since(variant.expiry, variant.response.response_time)
 }
 
 /// Returns whether the key is that of the text's URI by this keyer, or `all` is set.

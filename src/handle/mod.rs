@@ -1,7 +1,7 @@
 //! A handle to inspect and modify stored responses: [`CacheHandle`].
 //!
 //! Each file has one kind of method: `find` (one request or URL), `listing` (all entries), `change` (deletions and new
-//! lifetimes), `copy` with `destination` (to another storage), `survey` (damaged and unused records), `warm` and `sweeper`.
+//! lifetimes), `expire` (makes stale), `copy` with `destination` (to another storage), `survey` (damaged and unused records), `warm` and `sweeper`.
 //! An `EntryFilter` chooses responses, a `StoredEntry` describes one. The handle may call `service`, which never calls it.
 //!
 //! # Invariants
@@ -14,6 +14,7 @@ mod change;
 mod copy;
 mod destination;
 mod entry;
+mod expire;
 mod filter;
 mod find;
 mod listing;
@@ -46,6 +47,13 @@ use crate::storage::{Storage, Usage};
 /// storage that requests use meanwhile.
 const AT_ONCE: usize = 16;
 
+/// What becomes of the members of a group.
+#[derive(Clone, Copy)]
+enum Ending {
+    Invalid,
+    Stale,
+}
+
 /// A handle to inspect and modify the stored responses of a [`CacheLayer`], while the cache runs.
 ///
 /// It is cheap to clone.
@@ -57,6 +65,9 @@ const AT_ONCE: usize = 16;
 /// - **Changing**: [`delete_matching`](Self::delete_matching), [`delete_expired`](Self::delete_expired),
 ///   [`clear`](Self::clear), [`reset_expiry`](Self::reset_expiry), [`invalidate_tag`](Self::invalidate_tag),
 ///   [`prune`](Self::prune), [`sweep_every`](Self::sweep_every).
+/// - **Making stale** (a soft purge): [`expire`](Self::expire), [`expire_url`](Self::expire_url),
+///   [`expire_matching`](Self::expire_matching), [`expire_tag`](Self::expire_tag), [`expire_group`](Self::expire_group). The
+///   responses are kept, and are validated or served as stale ones are.
 /// - **Moving**: [`copy_to`](Self::copy_to) copies to another storage, [`warm`](Self::warm) fetches in advance.
 ///
 /// An **entry** is all that is stored for one URL: its first response, and variants of it where Vary or the cache's
@@ -142,7 +153,11 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns the storage's error if the storage could not be read, or has not acknowledged the write.
     pub async fn invalidate_tag(&self, name: &str) -> Result<()> {
         self.shared.records.invalidate_tag(name).await?;
-        self.end_elsewhere(|_, group| group.is_tag && *group.name == *name).await
+        self.end_tag_elsewhere(name, Ending::Invalid).await
+    }
+
+    async fn end_tag_elsewhere(&self, name: &str, ending: Ending) -> Result<()> {
+        self.end_elsewhere(ending, |_, group| group.is_tag && *group.name == *name).await
     }
 
     /// Invalidates all responses in a group of an origin, as [`CacheLayer::invalidate_group`] does.
@@ -154,6 +169,10 @@ impl<S: Storage> CacheHandle<S> {
     /// not be read, or has not acknowledged the write.
     pub async fn invalidate_group(&self, origin: &str, name: &str) -> Result<()> {
         self.shared.records.invalidate_origin_group(origin, name).await?;
+        self.end_group_elsewhere(origin, name, Ending::Invalid).await
+    }
+
+    async fn end_group_elsewhere(&self, origin: &str, name: &str, ending: Ending) -> Result<()> {
         let uri = origin.parse::<http::Uri>().ok();
         let Some(of) = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text()) else {
             return Ok(());
@@ -163,11 +182,15 @@ impl<S: Storage> CacheHandle<S> {
             service::origin(url) == service::origin(&of)
                 || EffectiveUri::of_text(url).is_none_or(|uri| uri.is_named())
         };
-        self.end_elsewhere(|url, group| !group.is_tag && *group.name == *name && is_of(url)).await
+        self.end_elsewhere(ending, |url, group| !group.is_tag && *group.name == *name && is_of(url)).await
     }
 
-    /// Invalidates the chosen groups of every partition, if this handle is for all of them.
-    async fn end_elsewhere(&self, chosen: impl Fn(&str, &Membership) -> bool + Send + Sync) -> Result<()> {
+    /// Invalidates or expires the chosen groups of every partition, if this handle is for all of them.
+    async fn end_elsewhere(
+        &self,
+        ending: Ending,
+        chosen: impl Fn(&str, &Membership) -> bool + Send + Sync,
+    ) -> Result<()> {
         if !self.across_partitions {
             return Ok(());
         }
@@ -177,9 +200,12 @@ impl<S: Storage> CacheHandle<S> {
         while let Some(entry) = entries.try_next().await? {
             let groups = entry.variant.response.groups.iter();
             for group in groups.filter(|group| chosen(entry.url(), group)) {
-                // Each group once: the listing no longer shows members of a group that was ended.
+                // Each group once: it may have many members.
                 if keys.insert(group.key) {
-                    self.shared.records.invalidate_group_at(group.key).await?;
+                    match ending {
+                        Ending::Invalid => self.shared.records.invalidate_group_at(group.key).await?,
+                        Ending::Stale => self.shared.records.expire_group(group.key).await?,
+                    }
                 }
             }
         }

@@ -46,7 +46,7 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const OUTCOMES: [(&str, &str); 37] = [
+pub(super) const OUTCOMES: [(&str, &str); 38] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -55,6 +55,7 @@ pub(super) const OUTCOMES: [(&str, &str); 37] = [
     ("stale", "slow"),
     ("stale", "force-cache"),
     ("revalidated", "stale"),
+    ("revalidated", "expired"),
     ("revalidated", "no-cache"),
     ("revalidated", "vary"),
     ("revalidated", "request"),
@@ -127,7 +128,7 @@ pub(super) const UNSTORED_REASONS: [&str; 33] = [
 pub(super) const REFRESH_RESULTS: [&str; 4] = ["done", "failed", "timeout", "needless"];
 
 /// The causes of invalidations.
-pub(super) const INVALIDATION_CAUSES: [&str; 5] = ["method", "head", "group", "manual", "other"];
+pub(super) const INVALIDATION_CAUSES: [&str; 6] = ["method", "head", "group", "manual", "expiry", "other"];
 
 // The numbers follow each other without gaps: first the outcomes, then the single counters, then one range for each list.
 const COLLAPSED: usize = OUTCOMES.len();
@@ -206,7 +207,8 @@ mod tests {
     #[test]
     fn each_outcome_has_its_own_number() {
         use MissReason::*;
-        let reasons = [ValidateReason::Stale, ValidateReason::NoCache, ValidateReason::Vary];
+        let reasons =
+            [ValidateReason::Stale, ValidateReason::Expired, ValidateReason::NoCache, ValidateReason::Vary];
         let stale = [StaleReason::MaxStale, StaleReason::WhileRevalidate, StaleReason::IfError];
         let stale = stale
             .into_iter()

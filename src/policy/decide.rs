@@ -67,6 +67,8 @@ impl fmt::Display for StaleReason {
 pub enum ValidateReason {
     /// The response is stale.
     Stale,
+    /// The response would be fresh, but was [expired](crate::CacheHandle::expire) by hand.
+    Expired,
     /// The response says `no-cache` (RFC 9111 §5.2.2.4).
     NoCache,
     /// No stored variant matches the request's fields, and the origin was asked which one answers (RFC 9111 §4.1).
@@ -86,30 +88,33 @@ pub(crate) fn decide(request: &RequestDirectives, stored: &Freshness, now: Times
 
 /// Decides as if the request permitted asking the origin (RFC 9111 §4, §4.2.4 and §5.2, RFC 5861 §3).
 fn reusable(request: &RequestDirectives, stored: &Freshness, now: Timestamp) -> Verdict {
-    let age = stored.age(now);
+    let (age, lifetime) = (stored.age(now), stored.lifetime_at(now));
     if request.force {
-        let is_fresh = stored.lifetime > age && !stored.no_cache;
+        let is_fresh = lifetime > age && !stored.no_cache;
         return if is_fresh { Verdict::Serve } else { Verdict::ServeStale(StaleReason::Forced) };
     }
     if stored.no_cache {
         return Verdict::Validate(ValidateReason::NoCache);
     }
-    let is_fresh = stored.lifetime > age;
+    let is_fresh = lifetime > age;
     // A reload sends `max-age=0`, which an immutable response ignores while it is fresh (RFC 8246 §2.1).
     let is_immutable = stored.immutable && is_fresh;
     let is_too_old = request.max_age.is_some_and(|longest| age > longest) && !is_immutable;
-    let expires_too_soon =
-        request.min_fresh.is_some_and(|shortest| stored.lifetime.saturating_sub(age) < shortest);
+    let expires_too_soon = request.min_fresh.is_some_and(|shortest| lifetime.saturating_sub(age) < shortest);
     if request.no_cache || is_too_old || expires_too_soon {
         return Verdict::Validate(ValidateReason::Request);
     }
     if is_fresh {
         return Verdict::Serve;
     }
-    let staleness = age - stored.lifetime;
+    let staleness = age - lifetime;
+    let reason = match stored.is_expired(now) {
+        true => ValidateReason::Expired,
+        false => ValidateReason::Stale,
+    };
     // Before every allowance for stale responses: `must-revalidate` overrides them all (RFC 9111 §5.2.2.2).
     if stored.must_revalidate {
-        return Verdict::Validate(ValidateReason::Stale);
+        return Verdict::Validate(reason);
     }
     if request.max_stale.is_some_and(|longest| staleness <= longest) {
         return Verdict::ServeStale(StaleReason::MaxStale);
@@ -121,7 +126,7 @@ fn reusable(request: &RequestDirectives, stored: &Freshness, now: Timestamp) -> 
     if !limits_staleness && window > Duration::ZERO && staleness <= window {
         return Verdict::ServeStale(StaleReason::WhileRevalidate);
     }
-    Verdict::Validate(ValidateReason::Stale)
+    Verdict::Validate(reason)
 }
 
 /// Returns whether a stored response may be served because the origin failed (RFC 5861 §4).

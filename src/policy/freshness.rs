@@ -39,6 +39,10 @@ pub(crate) struct Freshness {
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) has_validator: bool,
+    /// When the response was made stale by hand, if it was.
+    ///
+    /// Only for the response of a storage: its own fields say nothing about it.
+    pub(crate) expired_at: Option<Timestamp>,
 }
 
 /// A lifetime that a rule or a request's options gave.
@@ -97,6 +101,7 @@ impl Freshness {
             stale_if_error: directives.stale_if_error.or(options.stale_if_error),
             has_validator: entity_tag(headers).is_some()
                 || dates::single(headers, &header::LAST_MODIFIED, date).is_some(),
+            expired_at: None,
         }
     }
 
@@ -121,23 +126,39 @@ impl Freshness {
         self.initial_age.saturating_add(now.since(self.response_time))
     }
 
+    /// Returns the lifetime, which ended when the response was expired, if it was.
+    ///
+    /// An expiry whose time is in the future comes from a clock that is ahead. It is in force all the same.
+    pub(crate) fn lifetime_at(&self, now: Timestamp) -> Duration {
+        match self.expired_at {
+            None => self.lifetime,
+            Some(at) => self.lifetime.min(self.age(at.min(now))),
+        }
+    }
+
+    /// Returns whether the response would be fresh, had it not been expired.
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expired_at.is_some() && self.lifetime > self.age(now)
+    }
+
     /// Returns the time for which the response has been stale (RFC 9111 §4.2.4).
     pub(crate) fn staleness(&self, now: Timestamp) -> Duration {
-        self.age(now).saturating_sub(self.lifetime)
+        self.age(now).saturating_sub(self.lifetime_at(now))
     }
 
     /// Returns the whole seconds until the response is stale (RFC 9211 §2.4).
     ///
     /// The number is negative once the response is stale.
     pub(crate) fn ttl(&self, now: Timestamp) -> i64 {
-        self.ttl_at(self.age(now))
+        self.ttl_at(self.age(now), now)
     }
 
     /// Returns the same as [`ttl`](Self::ttl), from an age that is known already.
-    pub(crate) fn ttl_at(&self, age: Duration) -> i64 {
+    pub(crate) fn ttl_at(&self, age: Duration, now: Timestamp) -> i64 {
         // An integer of a Structured Field has at most fifteen digits (RFC 9651 §3.3.1). So many seconds are forever.
         let seconds = |time: Duration| time.as_secs().min(999_999_999_999_999) as i64;
-        if self.lifetime >= age { seconds(self.lifetime - age) } else { -seconds(age - self.lifetime) }
+        let lifetime = self.lifetime_at(now);
+        if lifetime >= age { seconds(lifetime - age) } else { -seconds(age - lifetime) }
     }
 
     /// Returns the time until which a storage has to keep the response (RFC 9111 §4.2.4 and §4.3).

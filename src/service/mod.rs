@@ -51,7 +51,7 @@
 //! | `shared` | the fields that all services of a layer share, without behaviour |
 //! | `coalesce` | flights, which know nothing of HTTP, and the type of their outcome |
 //! | `body` | downloads with their readers, and readers of stored bodies |
-//! | `records` | lookups, writes in flight, writers, invalidations, groups, leases; the storage with its deadlines |
+//! | `records` | lookups, writes in flight, writers, invalidations, expiries, groups, leases; the storage with its deadlines |
 //! | `directives`, `config`, `contents`, `telemetry`, `tasks` | what all of the above may use |
 //!
 //! Each calls only those below it in this table. `policy`, `entry`, `key`, `storage` and `wakers` are below all of them. Only `entry`
@@ -104,6 +104,8 @@
 //! - **A lease** is only an optimization: one process at a time fetches an entry. A process that cannot acquire it in time
 //!   fetches anyway, and `write_if` decides what is stored.
 //! - **A group or tag** is a record with a random value, which its members remember. Invalidating it writes another value.
+//! - **An expiry** makes responses stale by hand. An entry and a group list their last expiries, and a response remembers the
+//!   last one before its fetch: one write reaches all variants or members.
 //!
 //! # Writes in flight
 //!
@@ -165,7 +167,9 @@ pub use self::contents::ReplayedContent;
 pub(crate) use self::origin::{Fetcher, Unstorable, forward_unsafe};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::records::HiddenFields;
-pub(crate) use self::records::{CLOCK_SKEW, Found, Snapshot, Warming, origin, variant_in, within};
+pub(crate) use self::records::{
+    CLOCK_SKEW, EXPIRY_ATTEMPTS, Found, GroupState, Snapshot, Warming, contended, origin, variant_in, within,
+};
 #[cfg(feature = "reqwest")]
 pub(crate) use self::request::{Content, Route, bypass, route, run};
 pub(crate) use self::respond::{RequestView, from_record};

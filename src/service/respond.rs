@@ -295,7 +295,12 @@ pub(crate) fn stored_status(
     now: Timestamp,
 ) -> CacheStatus {
     let age = freshness.age(now);
-    CacheStatus { age: Some(age), ttl: Some(freshness.ttl_at(age)), ..CacheStatus::new(outcome, stored) }
+    CacheStatus {
+        age: Some(age),
+        ttl: Some(freshness.ttl_at(age, now)),
+        is_expired: freshness.is_expired(now),
+        ..CacheStatus::new(outcome, stored)
+    }
 }
 
 /// Tells how a request is answered with a stored response, before anything is made or read for that.

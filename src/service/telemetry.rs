@@ -125,7 +125,7 @@ pub(super) fn write_failed(observer: &Observer, operation: &'static str, error: 
 
 /// Counts an invalidation, and sends the event about it.
 ///
-/// `cause` is `method`, `head`, `group` or `hand`. `uri` is the URI of the entry, if it is known.
+/// `cause` is `method`, `head`, `group`, `manual` or `expiry`. `uri` is the URI of the entry, if it is known.
 pub(crate) fn invalidated(observer: &Observer, cause: &'static str, uri: Option<&EffectiveUri<'_>>) {
     observer.count(Count::Invalidation(cause));
     // A name that the user gave to an entry is a key, and may contain anything.

@@ -183,6 +183,18 @@ pub(super) struct CopyMark {
 }
 
 impl CopyMark {
+    /// Returns a mark of the same copy, which no longer follows this one.
+    fn duplicate(&self) -> Self {
+        // Relaxed, since no other data is read by these numbers.
+        let same = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Relaxed));
+        Self {
+            own_changes: same(&self.own_changes),
+            far_changes: same(&self.far_changes),
+            checked_at: same(&self.checked_at),
+            ..*self
+        }
+    }
+
     pub(super) fn new(
         tier: u32,
         own_changes: u64,
@@ -255,6 +267,13 @@ impl Record {
     pub fn with_retain_until(mut self, retain_until: Timestamp) -> Self {
         self.retain_until = retain_until;
         self
+    }
+
+    /// Returns the same record with another decoded form, for the caller alone: it must not be written.
+    pub(crate) fn with_decoded(&self, decoded: Arc<dyn Decoded>) -> Self {
+        let (stamp, copy) = (self.shared.stamp, self.shared.copy.as_ref().map(CopyMark::duplicate));
+        let shared = Shared { stamp, payload: None, decoded: OnceLock::from(decoded), copy };
+        Self { shared: Arc::new(shared), retain_until: self.retain_until }
     }
 
     /// Returns the same record as a copy that a tiered storage marks.

@@ -267,3 +267,15 @@ async fn function_answers_when_no_fetch_may_go_on() {
     assert!(world.upstream.call().is_dropped());
     world.layer.idle().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn expired_response_is_served_while_the_origin_is_slow() {
+    let world = World::with(impatient);
+    world.store(VALID, "stored", Duration::ZERO).await;
+    world.layer.handle().expire_url("http://example.com/").await.unwrap();
+    world.clock.advance(SECOND);
+    let mut tasks = [world.ask(&[])];
+    pass(200 * MILLI, &mut tasks).await;
+    let got = got(&mut tasks).remove(0);
+    assert_eq!((got.status.outcome(), got.status.is_expired()), (SLOW, true));
+}

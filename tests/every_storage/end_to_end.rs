@@ -42,6 +42,7 @@ cases![
     concurrent_requests_get_right_bodies,
     credentials_get_separate_responses,
     group_is_invalidated_for_every_cache,
+    expired_responses_are_validated_by_every_cache,
 ];
 
 type Cache = Fixture;
@@ -405,5 +406,61 @@ async fn group_is_invalidated_for_every_cache(place: &Place) {
     settled(&one).await;
     for cache in [&one, &other] {
         assert_eq!(cache.get(A).await.word(), "hit");
+    }
+}
+
+async fn expired_responses_are_validated_by_every_cache(place: &Place) {
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("cache-groups", "\"g\""),
+        ("vary", "accept-language"),
+        ("etag", "\"1\""),
+    ];
+    let origin = || {
+        Origin::new(move |request| match support::has_tag(request, "\"1\"") {
+            true => not_modified(&fields),
+            false => response(&fields, "body"),
+        })
+    };
+    let one = cache(place, origin()).await;
+    // As above: another handle of the same storage.
+    let other = match place.kind.is_shared() {
+        true => cache(place, origin()).await,
+        false => Fixture::with(origin(), one.layer.storage().clone(), |builder| builder),
+    };
+    let languages = ["en", "de"];
+    let ask = async |cache: &Cache, language| {
+        let answer = cache.ask(get_with(A, &[("accept-language", language)])).await;
+        settled(cache).await;
+        answer
+    };
+    other.clock.set(one.clock.now());
+    for language in languages {
+        ask(&one, language).await;
+        assert_eq!(ask(&other, language).await.word(), "hit");
+    }
+    for by in ["url", "filter", "group"] {
+        for cache in [&one, &other] {
+            cache.clock.advance(Duration::from_secs(6));
+        }
+        let handle = one.layer.handle();
+        match by {
+            "url" => assert_eq!(handle.expire_url(A).await.unwrap(), 1),
+            "filter" => assert_eq!(handle.expire_matching(&EntryFilter::new()).await.unwrap(), 2),
+            _ => handle.expire_group("http://example.com", "g").await.unwrap(),
+        }
+        // What the other cache fetches within the tolerance for clocks is stale still.
+        if by == "group" {
+            assert_eq!(ask(&other, "en").await.word(), "revalidated");
+            other.clock.advance(Duration::from_secs(6));
+            one.clock.advance(Duration::from_secs(6));
+        }
+        for language in languages {
+            let confirmed = ask(&other, language).await;
+            assert_eq!((confirmed.word(), &confirmed.body[..]), ("revalidated", &b"body"[..]), "{by}");
+            for cache in [&one, &other] {
+                assert_eq!(ask(cache, language).await.word(), "hit", "{by} {language}");
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod changing;
 mod copying;
 mod destinations;
+mod expiring;
 mod finding;
 mod listing;
 #[path = "../support/mod.rs"]

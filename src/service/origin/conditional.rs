@@ -309,6 +309,7 @@ impl<S: Storage> Revalidation<'_, S> {
             initial_age_ms: u64::try_from(initial_age.as_millis()).unwrap_or(u64::MAX),
             given,
             groups,
+            expired_at: None,
             request_time: times.requested,
             response_time: times.responded,
             content: OnceLock::new(),
@@ -351,11 +352,11 @@ impl<S: Storage> Revalidation<'_, S> {
                 status.stored = stored;
                 let entry = Some(snapshot.head).filter(|_| self.context.is_led);
                 let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
-                let &Variant { selection, is_personal, has_hidden_selector, .. } = variant;
+                let &Variant { selection, is_personal, has_hidden_selector, expiry, .. } = variant;
                 let response = response.with_content(StoredContent::new(body, trailers));
                 let (key_text, variant) = (
                     snapshot.key_text.clone(),
-                    Variant { until, selection, is_personal, has_hidden_selector, response },
+                    Variant { until, selection, is_personal, has_hidden_selector, expiry, response },
                 );
                 // This record is only for the caller and is not written, so that its generation does not matter.
                 let slot = DecodedRecord::Variant { key_text, generation: [0; 16], variant };

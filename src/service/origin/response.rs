@@ -507,6 +507,7 @@ fn storable<S: Storage>(
         request_time: times.requested,
         response_time: times.responded,
         given,
+        expired_at: None,
         groups,
         content: OnceLock::new(),
         freshness: if is_alike { OnceLock::from((shared.records.number, known)) } else { OnceLock::new() },

@@ -1,4 +1,4 @@
-//! The recent invalidations of groups and deletions by filter in this process.
+//! The recent invalidations and expiries of groups, and the deletions by filter, in this process.
 //!
 //! A response is not stored if one of them concerns it and was made after its fetch began. Records that are stored already
 //! are invalidated in the storage, and are not affected by this.
@@ -12,11 +12,12 @@ use http::HeaderName;
 use super::bounded_map::BoundedMap;
 use crate::storage::{Key, Record};
 
-/// Remembers the groups that this process has invalidated, and its deletions by filter.
+/// Remembers the groups that this process has invalidated or expired, and its deletions and expiries by filter.
 ///
 /// A lookup takes a [`Mark`]. The response is stored only if, since then, none of its groups was invalidated and no deletion
 /// matches it. Both lists are bounded. A response whose fetch began before the oldest deletion that is remembered is not
-/// stored, nor is one with groups whose fetch began before the oldest group change that is remembered.
+/// stored, nor is one with groups whose fetch began before the oldest group change that is remembered. After the expiry of a
+/// group, a response is stored, and is stale.
 ///
 /// The std `Mutex` guards both lists and their common count, so that a mark is a single number. It is never held across an
 /// await or while a filter runs, and no other lock is taken under it.
@@ -26,14 +27,38 @@ pub(crate) struct Changes(Mutex<History>);
 struct History {
     /// The number of changes so far.
     count: u64,
-    /// The number of the newest group change that has been forgotten.
-    forgotten_groups: u64,
-    /// The number of the last change of each group.
-    groups: BoundedMap<Key, u64>,
+    /// The groups that were invalidated.
+    invalidated: GroupChanges,
+    /// The groups that were expired.
+    expired: GroupChanges,
     /// The number of the newest deletion that has been forgotten.
     forgotten_deletions: u64,
     /// The number and the filter of each deletion, the oldest first.
     deletions: VecDeque<(u64, DeletionFilter)>,
+}
+
+/// The numbers of the last changes of groups.
+struct GroupChanges {
+    /// The number of the newest change that has been forgotten.
+    forgotten: u64,
+    /// The number of the last change of each group.
+    groups: BoundedMap<Key, u64>,
+}
+
+impl GroupChanges {
+    fn new() -> Self {
+        Self { forgotten: 0, groups: BoundedMap::new(Changes::MAX_GROUPS) }
+    }
+
+    fn add(&mut self, group: Key, count: u64) {
+        if let Some(forgotten) = self.groups.insert(group, count) {
+            self.forgotten = forgotten;
+        }
+    }
+
+    fn since(&self, mark: Mark, group: Key) -> bool {
+        mark.0 < self.forgotten || self.groups.get(&group).is_some_and(|changed| *changed > mark.0)
+    }
 }
 
 /// Returns whether a deletion matches the response in a record.
@@ -49,8 +74,8 @@ impl Default for Changes {
     fn default() -> Self {
         Self(Mutex::new(History {
             count: 0,
-            forgotten_groups: 0,
-            groups: BoundedMap::new(Self::MAX_GROUPS),
+            invalidated: GroupChanges::new(),
+            expired: GroupChanges::new(),
             forgotten_deletions: 0,
             deletions: VecDeque::new(),
         }))
@@ -58,7 +83,7 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// How many groups are remembered. They take about one megabyte.
+    /// How many groups of each kind of change are remembered. They take about one megabyte.
     const MAX_GROUPS: usize = 10_000;
     /// How many deletions are remembered. Storing a response may run the filter of each of them.
     const MAX_DELETIONS: usize = 64;
@@ -73,16 +98,25 @@ impl Changes {
         let mut history = self.lock();
         history.count += 1;
         let count = history.count;
-        if let Some(forgotten) = history.groups.insert(group, count) {
-            history.forgotten_groups = forgotten;
-        }
+        history.invalidated.add(group, count);
+    }
+
+    /// Adds the expiry of a group, before it begins.
+    pub(super) fn add_expiry(&self, group: Key) {
+        let mut history = self.lock();
+        history.count += 1;
+        let count = history.count;
+        history.expired.add(group, count);
+    }
+
+    /// Returns whether a group may have been expired since a mark.
+    pub(super) fn expired_since(&self, mark: Mark, group: Key) -> bool {
+        self.lock().expired.since(mark, group)
     }
 
     /// Returns whether a group may have been invalidated since a mark.
     pub(super) fn since(&self, mark: Mark, group: Key) -> bool {
-        let history = self.lock();
-        mark.0 < history.forgotten_groups
-            || history.groups.get(&group).is_some_and(|changed| *changed > mark.0)
+        self.lock().invalidated.since(mark, group)
     }
 
     /// Adds a deletion by filter, before it begins.

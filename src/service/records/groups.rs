@@ -4,7 +4,8 @@
 //!
 //! A group is a record with a random value. A response that joins a group remembers its value, and is a member as long as the
 //! group has that value. An invalidation overwrites the value with another one, which is one write for any number of members.
-//! At most [`MAX_GROUPS`] names of a field are used. The others are ignored.
+//! An expiry of the group leaves the value, and adds to the list of [`Expiries`](crate::entry::Expiries) beside it, which
+//! makes the members stale. At most [`MAX_GROUPS`] names of a field are used. The others are ignored.
 //!
 //! # Invariants
 //!
@@ -29,7 +30,7 @@ use http::{HeaderMap, Uri, request};
 use super::Records;
 use super::invalidation::InvalidationOutcome;
 use super::lookup::Snapshot;
-use crate::entry::{self, DecodedRecord, GroupValue, Membership, TOMBSTONE, decode};
+use crate::entry::{self, DecodedRecord, Expiries, GroupValue, Membership, TOMBSTONE, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::policy::{self, MAX_GROUPS, NamedGroups, NotStored};
@@ -45,6 +46,27 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 pub(crate) struct GroupName {
     pub(crate) is_tag: bool,
     pub(crate) name: String,
+}
+
+/// What its groups make of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupState {
+    /// It is a member of all of them.
+    Current,
+    /// It is a member of all of them, and is stale since one of them was expired at this time.
+    Expired(Timestamp),
+    /// One of them was invalidated.
+    Ended,
+}
+
+impl GroupState {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ended, _) | (_, Self::Ended) => Self::Ended,
+            (Self::Expired(one), Self::Expired(other)) => Self::Expired(one.min(other)),
+            (Self::Current, state) | (state, Self::Current) => state,
+        }
+    }
 }
 
 impl<S: Storage> Records<S> {
@@ -68,7 +90,7 @@ impl<S: Storage> Records<S> {
         let origin = origin(snapshot.uri_text());
         let joined = named.into_iter().map(async |GroupName { is_tag, name }| {
             let key = self.group_keyer.group(if is_tag { "" } else { origin }, &name);
-            let (GroupValue { value, since, by }, retain_until) =
+            let (GroupValue { value, since, by, expiries }, retain_until) =
                 self.group_value(key).await.map_err(|_| NotStored::StorageFailed)?;
             // The value is read first, and checked afterwards: an invalidation by this process that begins in between is either
             // counted already, or overwrites the value that was read. An invalidation by another process is known only by its
@@ -77,7 +99,12 @@ impl<S: Storage> Records<S> {
             if elsewhere || self.changes.since(snapshot.changes, key) || self.pending.get(key).is_some() {
                 return Err(NotStored::GroupInvalidated);
             }
-            Ok(Membership { name: name.into(), is_tag, key, value, retain_until })
+            // In the same order, and for the same reason. The response is stored all the same. It remembers an expiry that the
+            // group never had, so that it is stale.
+            let is_late = self.changes.expired_since(snapshot.changes, key)
+                || expiries.any(|expiry| expiry.by != self.id && expiry.at + CLOCK_SKEW >= requested);
+            let expiry = if is_late { random_id() } else { expiries.last() };
+            Ok(Membership { name: name.into(), is_tag, key, value, expiry, retain_until })
         });
         join_all(joined).await.into_iter().collect()
     }
@@ -86,7 +113,12 @@ impl<S: Storage> Records<S> {
     ///
     /// Writes a new value if there is none.
     async fn group_value(&self, key: Key) -> Result<(GroupValue, Timestamp)> {
-        let new = GroupValue { value: random_id(), since: Timestamp::EPOCH, by: self.id };
+        let new = GroupValue {
+            value: random_id(),
+            since: Timestamp::EPOCH,
+            by: self.id,
+            expiries: Expiries::default(),
+        };
         let now = self.config.clock.now();
         // Two attempts: the write fails if another process has just written a value, which the second read finds. Both fail
         // only if values are invalidated or evicted faster than they are read.
@@ -95,10 +127,10 @@ impl<S: Storage> Records<S> {
             if let Some(record) = &existing
                 && let Some(value) = value_in(record, now)
             {
-                return Ok((value, record.retain_until()));
+                return Ok((value.clone(), record.retain_until()));
             }
             let retain_until = now + TOMBSTONE;
-            let record = entry::record(DecodedRecord::Group(new), retain_until);
+            let record = entry::record(DecodedRecord::Group(new.clone()), retain_until);
             if self.storage.write_if(key, existing.as_ref().map(Record::stamp), record).await? {
                 return Ok((new, retain_until));
             }
@@ -109,41 +141,57 @@ impl<S: Storage> Records<S> {
         Err(Error::new(ErrorKind::Other, "the group is invalidated too often to join it"))
     }
 
-    /// Returns whether a response is still a member of all its groups.
+    /// Returns whether a response is still a member of all its groups, stale or not.
     pub(crate) async fn belongs(&self, groups: &[Membership]) -> Result<bool> {
+        Ok(self.group_state(groups, Timestamp::EPOCH).await? != GroupState::Ended)
+    }
+
+    /// Returns what the groups of a response make of it. It was received at the time.
+    pub(crate) async fn group_state(&self, groups: &[Membership], received: Timestamp) -> Result<GroupState> {
         if groups.is_empty() {
-            return Ok(true);
+            return Ok(GroupState::Current);
         }
         // Read at the same time, so that many groups cost one round trip. Their number is bounded when they are stored.
         let reads = join_all(groups.iter().map(|group| self.storage.read(group.key))).await;
         let now = self.config.clock.now();
+        let mut state = GroupState::Current;
         for (group, read) in groups.iter().zip(reads) {
-            if !self.is_member(group, read?.as_ref(), now) {
-                return Ok(false);
-            }
+            state = state.and(self.state_in(group, read?.as_ref(), now, received));
         }
-        Ok(true)
+        Ok(state)
     }
 
-    /// Returns the result of [`belongs`](Self::belongs) if the storage answers at once, and `None` otherwise.
-    pub(crate) fn belongs_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
+    /// Returns whether a response is a member of all its groups, and none of them was expired.
+    ///
+    /// Returns `None` if the storage does not answer at once.
+    pub(crate) fn is_current_now(&self, groups: &[Membership], now: Timestamp) -> Option<bool> {
         for group in groups {
             let existing = self.storage.read_now(group.key)?.ok()?;
-            if !self.is_member(group, existing.as_ref(), now) {
+            if self.state_in(group, existing.as_ref(), now, now) != GroupState::Current {
                 return Some(false);
             }
         }
         Some(true)
     }
 
-    /// Returns whether the record of a group makes a response its member.
+    /// Returns what the record of a group makes of a response that joined it.
     ///
-    /// It is not if an invalidation of the group is pending.
-    fn is_member(&self, group: &Membership, existing: Option<&Record>, now: Timestamp) -> bool {
-        self.pending.get(group.key).is_none()
-            && existing
-                .and_then(|record| value_in(record, now))
-                .is_some_and(|existing| existing.value == group.value)
+    /// While an invalidation of the group is pending, the group has no members.
+    fn state_in(
+        &self,
+        group: &Membership,
+        existing: Option<&Record>,
+        now: Timestamp,
+        received: Timestamp,
+    ) -> GroupState {
+        let existing = existing.and_then(|record| value_in(record, now));
+        match existing.filter(|_| self.pending.get(group.key).is_none()) {
+            Some(existing) if existing.value == group.value => existing
+                .expiries
+                .since(group.expiry, received)
+                .map_or(GroupState::Current, GroupState::Expired),
+            _ => GroupState::Ended,
+        }
     }
 
     /// Invalidates all responses with a tag.
@@ -164,13 +212,8 @@ impl<S: Storage> Records<S> {
     ///
     /// Returns `Config` if `of` is not an origin, and `Unavailable` if the storage has not taken the invalidation yet.
     pub(crate) async fn invalidate_origin_group(self: &Arc<Self>, of: &str, name: &str) -> Result<()> {
-        let uri = of.parse::<Uri>().ok();
-        let Some(uri) = uri.as_ref().and_then(EffectiveUri::of_uri) else {
-            let expected = "not an origin: expected a scheme and a host, like https://example.com";
-            return Err(Error::new(ErrorKind::Config, expected));
-        };
+        let of = origin_text(of)?;
         telemetry::invalidated(&self.observer, "manual", None);
-        let of = uri.to_text();
         self.invalidate_group(self.group_keyer.group(origin(&of), name), Some(&of)).await.into_result()
     }
 
@@ -206,7 +249,8 @@ impl<S: Storage> Records<S> {
 
     /// Returns a group's record with a new value, which has no members.
     pub(super) fn group_ended(&self, existing: Option<&Record>, now: Timestamp) -> Record {
-        let value = GroupValue { value: random_id(), since: now, by: self.id };
+        let expiries = Expiries::default();
+        let value = GroupValue { value: random_id(), since: now, by: self.id, expiries };
         // Kept at least as long as the former value: the late first write of a value, which is compared with nothing, has to
         // fail.
         let until = existing.map_or(Timestamp::EPOCH, Record::retain_until).max(now + TOMBSTONE);
@@ -215,11 +259,25 @@ impl<S: Storage> Records<S> {
 }
 
 /// Returns the value in a group's record, if it has not expired.
-fn value_in(record: &Record, now: Timestamp) -> Option<GroupValue> {
+pub(super) fn value_in(record: &Record, now: Timestamp) -> Option<&GroupValue> {
     match decode(record)? {
-        DecodedRecord::Group(value) if record.retain_until() > now => Some(*value),
+        DecodedRecord::Group(value) if record.retain_until() > now => Some(value),
         _ => None,
     }
+}
+
+/// Returns the text of the URI of an origin that the user gave.
+///
+/// # Errors
+///
+/// Returns `Config` if it is not an origin.
+pub(super) fn origin_text(of: &str) -> Result<String> {
+    let uri = of.parse::<Uri>().ok();
+    let uri = uri.as_ref().and_then(EffectiveUri::of_uri).map(|uri| uri.to_text());
+    uri.ok_or_else(|| {
+        let expected = "not an origin: expected a scheme and a host, like https://example.com";
+        Error::new(ErrorKind::Config, expected)
+    })
 }
 
 /// Sends an event if a field names more groups than are used.

@@ -8,14 +8,17 @@
 //! - A candidate was selected by the values of this request, belongs to its URI, has not expired, and is not invalidated.
 //! - If the storage fails, the lookup returns that, and no response is stored by its snapshot.
 
+use std::sync::Arc;
+
 use http::{HeaderName, request};
 
 use super::Records;
 use super::changes::Mark;
+use super::groups::GroupState;
 use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
-use crate::entry::{DecodedRecord, Head, TOMBSTONE, Variant, decode};
+use crate::entry::{DecodedRecord, Head, TOMBSTONE, Variant, decode, earlier};
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::storage::{Key, Record, Stamp, Storage};
@@ -101,6 +104,22 @@ impl Snapshot {
             Some(DecodedRecord::Head(head)) => &head.names,
             _ => &[],
         }
+    }
+
+    /// Returns since when the entry has expired a response, or `None` if it has not.
+    pub(crate) fn expired_by_entry(&self, variant: &Variant) -> Option<Timestamp> {
+        let expiries = self.usable.as_ref().and_then(decode)?.expiries()?;
+        expiries.since(variant.expiry, variant.response.response_time)
+    }
+
+    /// Returns whether the entry was expired since the fetch of a response of its generation began.
+    pub(crate) fn has_expired(&self, fetched: &DecodedRecord) -> bool {
+        let (Some(DecodedRecord::Head(head)), Some((_, generation)), Some(variant)) =
+            (self.usable.as_ref().and_then(decode), fetched.uri_and_generation(), fetched.variant())
+        else {
+            return false;
+        };
+        head.generation == generation && head.expiries.last() != variant.expiry
     }
 
     /// Returns the snapshot of a key where this cache has just written a tombstone.
@@ -272,7 +291,7 @@ impl<S: Storage> Records<S> {
         let (inline, generation) = (stored.inline.selection, stored.generation);
         snapshot.usable = Some(record.clone());
         if selection == inline {
-            let found = self.candidate(head, &snapshot.key_text, record, now).await;
+            let found = self.candidate(head, &snapshot, record, now).await;
             return (snapshot, found);
         }
         let key = self.keyer.variant(head, generation, selection);
@@ -301,7 +320,7 @@ impl<S: Storage> Records<S> {
         match existing.filter(is_it) {
             Some(record) => {
                 let now = self.config.clock.now();
-                self.candidate(key, &snapshot.key_text, record, now).await
+                self.candidate(key, snapshot, record, now).await
             }
             None => Found::Nothing(MissReason::Vary),
         }
@@ -324,21 +343,42 @@ impl<S: Storage> Records<S> {
     }
 
     /// Returns a record as the candidate, unless it has expired or is invalidated.
-    async fn candidate(&self, key: Key, key_text: &str, record: Record, now: Timestamp) -> Found {
-        let belongs = match variant_in(&record) {
-            Some(variant) if variant.until > now && self.is_not_invalidated(key, key_text, variant) => {
-                // Boxed, since few responses have groups, and their reads would enlarge the future of every lookup.
-                match &*variant.response.groups {
-                    [] => Ok(true),
-                    groups => Box::pin(self.belongs(groups)).await,
-                }
-            }
-            _ => return Found::Nothing(MissReason::Expired),
+    ///
+    /// If it was made stale by hand, its response says since when.
+    async fn candidate(&self, key: Key, snapshot: &Snapshot, record: Record, now: Timestamp) -> Found {
+        let is_usable =
+            |of: &&Variant| of.until > now && self.is_not_invalidated(key, &snapshot.key_text, of);
+        let Some(variant) = variant_in(&record).filter(is_usable) else {
+            return Found::Nothing(MissReason::Expired);
         };
-        match belongs {
-            Ok(true) => Found::Candidate(key, record),
-            Ok(false) => Found::Nothing(MissReason::Invalidated),
-            Err(_) => Found::Failed,
-        }
+        let response = &variant.response;
+        // Boxed, since few responses have groups, and their reads would enlarge the future of every lookup.
+        let state = match &*response.groups {
+            [] => Ok(GroupState::Current),
+            groups => Box::pin(self.group_state(groups, response.response_time)).await,
+        };
+        let by_groups = match state {
+            Ok(GroupState::Current) => None,
+            Ok(GroupState::Expired(since)) => Some(since),
+            Ok(GroupState::Ended) => return Found::Nothing(MissReason::Invalidated),
+            Err(_) => return Found::Failed,
+        };
+        let expired_at = earlier(snapshot.expired_by_entry(variant), by_groups);
+        Found::Candidate(key, expired(record, expired_at))
     }
+}
+
+/// Returns a record whose response is expired since a time, if there is one.
+///
+/// It has the same stamp, and is not to be written.
+fn expired(record: Record, at: Option<Timestamp>) -> Record {
+    if at.is_none() {
+        return record;
+    }
+    let slot = decode(&record).and_then(|slot| {
+        let variant = slot.variant()?.clone();
+        let response = variant.response.expired(at);
+        slot.with(Variant { response, ..variant })
+    });
+    slot.map_or_else(|| record.clone(), |slot| record.with_decoded(Arc::new(slot)))
 }

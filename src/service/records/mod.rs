@@ -28,6 +28,7 @@ mod breaker;
 mod changes;
 mod chunks;
 mod entity_tags;
+mod expiry;
 mod groups;
 mod guard;
 mod in_flight;
@@ -56,7 +57,8 @@ use crate::observe::Observer;
 use crate::storage::{Storage, Usage, random_id};
 
 pub(crate) use self::chunks::{ReadDeadline, RetainedBody};
-pub(crate) use self::groups::{CLOCK_SKEW, GroupName, origin, report_ignored_groups};
+pub(crate) use self::expiry::{EXPIRY_ATTEMPTS, contended};
+pub(crate) use self::groups::{CLOCK_SKEW, GroupName, GroupState, origin, report_ignored_groups};
 pub(crate) use self::guard::within;
 pub(crate) use self::in_flight::ChunkWrite;
 pub(crate) use self::lease::{Lease, Leased};

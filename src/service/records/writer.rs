@@ -29,8 +29,8 @@ use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
 use crate::entry::{
-    self, DecodedRecord, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredContent, StoredResponse, TOMBSTONE,
-    Variant, decode, with_slack,
+    self, DecodedRecord, Expiries, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredContent, StoredResponse,
+    TOMBSTONE, Variant, decode, with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
@@ -167,14 +167,16 @@ impl<S: Storage> Writer<S> {
         // The inline variant of a generation never changes its selection, since other requests find their variants by the
         // head. So a response with other names, or without a usable head, begins a new generation. A generation is random: if
         // it were derived from anything, old variants could become reachable again.
-        let (target, generation) = match (head, &snapshot.variant) {
-            (Some(head), Some((key, seen))) if head.inline.selection != selection => {
-                (WriteTarget::Variant { key: *key, seen: seen.clone() }, head.generation)
-            }
+        let (target, generation, expiries) = match (head, &snapshot.variant) {
+            (Some(head), Some((key, seen))) if head.inline.selection != selection => (
+                WriteTarget::Variant { key: *key, seen: seen.clone() },
+                head.generation,
+                head.expiries.clone(),
+            ),
             (Some(head), _) if head.inline.selection == selection => {
-                (WriteTarget::Head { same_generation: true }, head.generation)
+                (WriteTarget::Head { same_generation: true }, head.generation, head.expiries.clone())
             }
-            _ => (WriteTarget::Head { same_generation: false }, new_generation),
+            _ => (WriteTarget::Head { same_generation: false }, new_generation, Expiries::default()),
         };
         let needed = until + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
@@ -184,7 +186,9 @@ impl<S: Storage> Writer<S> {
         };
         let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
         let key_text = std::mem::take(&mut snapshot.key_text);
-        let variant = Variant { until, selection, is_personal, has_hidden_selector, response };
+        // The last one that the lookup saw, which was before the fetch. An entry that was expired since makes it stale.
+        let expiry = expiries.last();
+        let variant = Variant { until, selection, is_personal, has_hidden_selector, expiry, response };
         let prepared = match target {
             WriteTarget::Variant { .. } => DecodedRecord::Variant { key_text, generation, variant },
             WriteTarget::Head { .. } => {
@@ -195,6 +199,7 @@ impl<S: Storage> Writer<S> {
                     ignored_selectors,
                     generation,
                     fence,
+                    expiries,
                     inline: variant,
                 })
             }
@@ -241,6 +246,11 @@ impl<S: Storage> Writer<S> {
     /// Returns the hash of the request's values of the selecting fields.
     pub(crate) fn selection(&self) -> [u8; 16] {
         self.variant().selection
+    }
+
+    /// Returns whether the entry was expired since the fetch began, as another lookup has seen.
+    pub(crate) fn is_expired_by(&self, snapshot: &Snapshot) -> bool {
+        snapshot.has_expired(&self.prepared)
     }
 
     /// Returns the key of the entry's variant with another selection.

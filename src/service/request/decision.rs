@@ -52,8 +52,9 @@ fn nears_end(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
         return false;
     }
     // Earlier than 16 times the mean, the chance of a refresh is exp(-16), about one in ten million: not worth a draw.
-    let window = mean.saturating_mul(16).min(stored.lifetime / 2);
-    stored.lifetime.saturating_sub(stored.age(now)) < window
+    let lifetime = stored.lifetime_at(now);
+    let window = mean.saturating_mul(16).min(lifetime / 2);
+    lifetime.saturating_sub(stored.age(now)) < window
 }
 
 /// Draws whether a hit that may begin a refresh does so.
@@ -61,7 +62,7 @@ fn nears_end(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
 /// Chance keeps processes and entries that were stored together from being refreshed together (Vattani et al., "Optimal
 /// Probabilistic Cache Stampede Prevention", VLDB 2015).
 pub(super) fn draws_refresh(mean: Duration, stored: &Freshness, now: Timestamp) -> bool {
-    chance() < chance_of(stored.lifetime.saturating_sub(stored.age(now)), mean)
+    chance() < chance_of(stored.lifetime_at(now).saturating_sub(stored.age(now)), mean)
 }
 
 /// Returns the chance that a hit begins a refresh.

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::exchange::{Exchange, Step};
 use crate::control::{MissReason, Outcome, Stored};
-use crate::entry::StoredResponse;
+use crate::entry::{StoredResponse, decode};
 use crate::policy::{self, NotStored, RequestDirectives, StaleReason, Verdict};
 use crate::service::body::Download;
 use crate::service::coalesce::{Flight, FlightOutcome};
 use crate::service::origin::{Fetcher, Need, stale_on_error};
-use crate::service::records::variant_in;
+use crate::service::records::{GroupState, variant_in};
 use crate::service::respond::{self, RequestView, stored_status};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -26,7 +26,7 @@ enum Fit {
     Yes,
     /// It is another variant than the follower's, whose key this is.
     Other(Key),
-    /// It is stale, or belongs to a group that has been invalidated: it answers no further request.
+    /// It is stale, or belongs to a group that has been invalidated or expired: it answers no further request.
     Ended,
     No,
 }
@@ -130,7 +130,11 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let freshness = variant.response.freshness(records.number, &config.policy);
         let directives = self.directives_since(&variant.response);
         if policy::decide(&directives, &freshness, now) != Verdict::Serve
-            || !records.belongs(&variant.response.groups).await.unwrap_or(false)
+            || decode(&record).is_none_or(|fetched| self.state.snapshot.has_expired(fetched))
+            || !records
+                .group_state(&variant.response.groups, now)
+                .await
+                .is_ok_and(|state| state == GroupState::Current)
         {
             return Step::Fetch;
         }
@@ -168,9 +172,12 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             let is_stale = policy::decide(&RequestDirectives::default(), &freshness, now) != Verdict::Serve;
             return if is_stale { Fit::Ended } else { Fit::No };
         }
-        match records.belongs(&writer.response().groups).await {
-            Ok(true) => Fit::Yes,
-            Ok(false) => Fit::Ended,
+        if writer.is_expired_by(&self.state.snapshot) {
+            return Fit::Ended;
+        }
+        match records.group_state(&writer.response().groups, now).await {
+            Ok(GroupState::Current) => Fit::Yes,
+            Ok(GroupState::Expired(_) | GroupState::Ended) => Fit::Ended,
             Err(_) => Fit::No,
         }
     }

@@ -180,7 +180,9 @@ fn plain_hit<S: Storage, B>(
     if selection != variant.selection {
         return None;
     }
-    if !stored.groups.is_empty() && records.belongs_now(&stored.groups, now) != Some(true) {
+    if head.expiries.last() != variant.expiry
+        || (!stored.groups.is_empty() && records.is_current_now(&stored.groups, now) != Some(true))
+    {
         return None;
     }
     let freshness = stored.freshness(records.number, &config.policy);

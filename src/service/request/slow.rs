@@ -76,7 +76,7 @@ pub(super) async fn resort_to<S: Storage, B>(
     resort: Resort,
 ) -> Option<Response<CacheBody<B>>> {
     // A request or a response that demands a validation gets no stale response.
-    if let Need::Validate(key, record, ValidateReason::Stale) = need
+    if let Need::Validate(key, record, ValidateReason::Stale | ValidateReason::Expired) = need
         && let Some(response) = stale_on_error(shared, parts, *key, record, None, StaleReason::Slow).await
     {
         return Some(response);

@@ -30,6 +30,15 @@ async fn delete_removes_all_variants() {
 }
 
 #[tokio::test]
+async fn soft_delete_makes_responses_stale() {
+    let world = World::new().await;
+    let said = inspect(&world.store, &["delete", "--soft", A, "--yes"]).done();
+    assert!(said.out.contains("\nexpired 1 response"), "{said:?}");
+    let entry = inspect(&world.store, &["list", "--stale", "--json"]).done();
+    assert!(entry.out.contains(A), "{entry:?}");
+}
+
+#[tokio::test]
 async fn delete_removes_matching_responses() {
     let world = World::new().await;
     let said = inspect(&world.store, &["delete", "--url", "shop.example/*.html", "--yes"]).done();
