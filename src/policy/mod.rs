@@ -23,6 +23,7 @@ mod groups;
 mod header_hints;
 mod invalidate;
 mod list;
+mod loose_name;
 mod not_stored;
 mod options;
 mod rule_decision;
@@ -41,8 +42,9 @@ pub(crate) use self::freshness::{Freshness, RuleTtl};
 pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
 pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
+pub(crate) use self::loose_name::loose_name;
 pub use self::not_stored::NotStored;
-pub(crate) use self::options::Options;
+pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 pub(crate) use self::storing::{
