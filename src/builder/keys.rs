@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::{HeaderName, Method, request};
+use http::{HeaderName, Method, request, response};
 #[cfg(feature = "content-keys")]
 use http_body::Body;
 
@@ -180,6 +180,61 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Default: the whole field is compared.
     pub fn key_cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.config.key_cookies.get_or_insert_default().extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the response fields whose values are tags.
+    ///
+    /// All responses with one tag are [invalidated](crate::CacheLayer::invalidate_tag) together. Tags are separated by commas,
+    /// in `surrogate-key` by spaces, and in `xkey` by spaces or commas. They are compared with letter case, and added to those
+    /// of [rules](crate::Rule::tag) and [options](crate::CacheOptions::tags). A response with more than 128 tags in all, or
+    /// with a tag that is longer than 1,024 bytes or not UTF-8, is not stored
+    /// ([`TooManyGroups`](crate::NotStored::TooManyGroups), [`UnusableTag`](crate::NotStored::UnusableTag)). Names add up.
+    ///
+    /// The fields are stored, so that a response which a cache without this setting has stored is not served by a cache that
+    /// reads tags in it: a miss stores it with its tags. Give all caches on one storage the same fields.
+    ///
+    /// Default: none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .shared(true)
+    ///     .tag_fields(["surrogate-key", "cache-tag", "xkey"])
+    ///     .remove_tag_fields(true)
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn tag_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.tag_fields.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Removes the [`tag_fields`](Self::tag_fields) from each response that the cache returns.
+    ///
+    /// A response to a request that bypasses the cache keeps them.
+    ///
+    /// Default: `false`. The fields are passed on.
+    pub fn remove_tag_fields(mut self, remove: bool) -> Self {
+        self.config.removes_tag_fields = remove;
+        self
+    }
+
+    /// Sets the function that returns further tags of a response.
+    ///
+    /// It is called when a response is about to be stored, and again when a stored response is freshened by a 304, which
+    /// keeps its tags and adds these. The bounds are those of [`tag_fields`](Self::tag_fields). The extensions and the version
+    /// of the response are not there.
+    ///
+    /// Default: none.
+    pub fn tags_of(
+        mut self,
+        tags: impl Fn(&request::Parts, &response::Parts) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.tag_fn = Some(Arc::new(tags));
         self
     }
 

@@ -28,6 +28,7 @@ mod not_stored;
 mod options;
 mod rule_decision;
 mod storing;
+mod tags;
 mod validate;
 mod vary;
 
@@ -51,6 +52,7 @@ pub(crate) use self::storing::{
     HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_failed_call, is_reading, storable,
     stored_headers,
 };
+pub(crate) use self::tags::{check_tag, field_tags, has_tag_field};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,

@@ -37,6 +37,8 @@ pub(crate) struct Options {
     ///
     /// `None` for the default, which is CDN-Cache-Control in a shared cache and no field in a private one.
     pub(crate) targeted_fields: Option<Vec<HeaderName>>,
+    /// The fields of a response that contain tags.
+    pub(crate) tag_fields: Vec<HeaderName>,
     /// The fields that select the response, whatever Vary says.
     pub(crate) key_fields: Vec<HeaderName>,
     /// The fields that never select the response.
@@ -72,6 +74,7 @@ impl Default for Options {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
             targeted_fields: None,
+            tag_fields: Vec::new(),
             key_fields: Vec::new(),
             ignored_fields: Vec::new(),
         }

@@ -84,6 +84,7 @@ impl IgnoredSelectors {
             key_fields: Vec::new(),
             targeted_fields: options.targeted_fields.clone(),
             key_cookies: None,
+            tag_fields: Vec::new(),
             ..*options
         };
         let directives = ResponseDirectives::of(response, &without_exceptions);

@@ -21,6 +21,9 @@ use crate::time::Clock;
 /// Returns the URI from which a response came after redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
 
+/// Returns the tags of a response.
+pub(crate) type TagFn = Arc<dyn Fn(&request::Parts, &response::Parts) -> Vec<String> + Send + Sync>;
+
 /// Returns whether the cache handles a request.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
 /// Returns a future that tells whether the cache handles a request. Boxed, since one list holds filters of any type.
@@ -35,6 +38,12 @@ pub(crate) struct Config {
     pub(crate) policy: policy::Options,
     /// The names of the targeted fields, as the user gave them. `None` for the default.
     pub(crate) targeted_fields: Option<Vec<String>>,
+    /// The names of the fields that contain tags, as the user gave them.
+    pub(crate) tag_fields: Vec<String>,
+    /// Gives tags to a response.
+    pub(crate) tag_fn: Option<TagFn>,
+    /// Removes the fields that contain tags before a response is returned.
+    pub(crate) removes_tag_fields: bool,
     /// The names of the cookies that tell requests apart, as the user gave them. `None` for all cookies.
     pub(crate) key_cookies: Option<Vec<String>>,
     /// The secret that keys are hashed with.
@@ -128,6 +137,9 @@ impl Default for Config {
             clock: Clock::system(),
             policy: policy::Options::default(),
             targeted_fields: None,
+            tag_fields: Vec::new(),
+            tag_fn: None,
+            removes_tag_fields: false,
             key_cookies: None,
             key_secret: DEFAULT_SECRET.to_vec(),
             partition: String::new(),
@@ -244,6 +256,7 @@ impl Config {
             // `check` has refused names that are malformed.
             self.policy.targeted_fields = Some(names.iter().filter_map(|name| name.parse().ok()).collect());
         }
+        self.policy.tag_fields = self.tag_fields.iter().filter_map(|name| name.parse().ok()).collect();
         if let Some(names) = &self.key_cookies {
             let mut names: Vec<_> = names.iter().map(|name| policy::loose_name(name.as_bytes())).collect();
             names.sort();
@@ -374,6 +387,14 @@ impl Config {
                 }),
                 "targeted_fields names Cache-Control, Expires or Pragma, which are no targeted fields and count after them \
                  anyway: remove it",
+            ),
+            (
+                self.tag_fields.iter().any(|name| name.parse::<HeaderName>().is_err()),
+                "tag_fields has a name that is not one of a header field: give names such as surrogate-key",
+            ),
+            (
+                self.removes_tag_fields && self.tag_fields.is_empty(),
+                "remove_tag_fields has no effect without tag_fields: name the fields, or remove it",
             ),
             (
                 self.key_secret.is_empty(),

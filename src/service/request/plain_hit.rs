@@ -180,6 +180,9 @@ fn plain_hit<S: Storage, B>(
     if selection != variant.selection {
         return None;
     }
+    if !records.has_its_tags(stored) {
+        return None;
+    }
     if !stored.groups.is_empty() && records.belongs_now(&stored.groups, now) != Some(true) {
         return None;
     }
