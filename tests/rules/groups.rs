@@ -495,7 +495,7 @@ async fn assumed_scheme_invalidates_groups_under_both_schemes() {
 }
 
 /// Returns an origin whose responses have the fields that the query of the request names, `|` before each value.
-fn tagged() -> Origin {
+fn origin_of_fields() -> Origin {
     Origin::new(|request| {
         let query = request.uri().query().unwrap_or_default().replace('+', " ");
         let fields = query.split('&').filter_map(|field| field.split_once('|'));
@@ -512,7 +512,7 @@ async fn tag_fields_are_split_by_their_own_separators() {
         ("x-tags", "a+b,c", &["a b", "c"], &["a"]),
         ("other", "a", &[], &["a"]),
     ] {
-        let fixture = Fixture::with(tagged(), MemoryStorage::new(), |builder| {
+        let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
             builder.tag_fields(["Surrogate-Key", "cache-tag"]).tag_fields(["xkey", "x-tags"])
         });
         let uri = format!("{A}?{field}|{value}");
@@ -528,7 +528,8 @@ async fn tag_fields_are_split_by_their_own_separators() {
 
 #[tokio::test(start_paused = true)]
 async fn tags_in_fields_are_bounded() {
-    let fixture = Fixture::with(tagged(), MemoryStorage::new(), |builder| builder.tag_fields(["cache-tag"]));
+    let fixture =
+        Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| builder.tag_fields(["cache-tag"]));
     let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let refused = |reason| Stored::No(reason);
     for (value, expected) in [
@@ -553,7 +554,7 @@ async fn tags_in_fields_are_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn function_gives_tags_within_bounds() {
-    let fixture = Fixture::with(tagged(), MemoryStorage::new(), |builder| {
+    let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
         builder.tags_of(|request, response| {
             let name = response.headers.get("x-name").map_or("none", |name| name.to_str().unwrap());
             vec![format!("{}{name}", request.uri.path()).repeat(name.len())]
@@ -569,7 +570,7 @@ async fn function_gives_tags_within_bounds() {
 
 #[tokio::test(start_paused = true)]
 async fn removed_tag_fields_still_count() {
-    let fixture = Fixture::with(tagged(), MemoryStorage::new(), |builder| {
+    let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
         builder.tag_fields(["surrogate-key"]).remove_tag_fields(true)
     });
     let uri = format!("{A}?surrogate-key|a+b&x-other|c");
@@ -587,10 +588,12 @@ async fn removed_tag_fields_still_count() {
 async fn response_stored_without_its_tags_is_not_served() {
     let storage = MemoryStorage::new();
     let uri = format!("{A}?xkey|a&cache-tag|b");
-    let without = Fixture::with(tagged(), storage.clone(), |builder| builder.tag_fields(["cache-tag"]));
+    let without =
+        Fixture::with(origin_of_fields(), storage.clone(), |builder| builder.tag_fields(["cache-tag"]));
     fill(&without, &[&uri]).await;
     without.layer.idle().await;
-    let fixture = Fixture::with(tagged(), storage, |builder| builder.tag_fields(["cache-tag", "xkey"]));
+    let fixture =
+        Fixture::with(origin_of_fields(), storage, |builder| builder.tag_fields(["cache-tag", "xkey"]));
     for expected in ["miss", "hit"] {
         assert_eq!(fixture.get(&uri).await.word(), expected);
         fixture.layer.idle().await;
