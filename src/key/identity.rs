@@ -149,6 +149,22 @@ impl fmt::Debug for Identity {
 mod tests {
     use super::*;
 
+    /// Patterns are about the URL that the client asked for, not about the one that is sent on.
+    #[test]
+    fn rewritten_uri_has_the_settings_of_the_asked_one() {
+        let mut identity = Identity::default();
+        let pattern = Some(crate::rules::UrlPattern::glob("a/list"));
+        identity.query.add(pattern, crate::key::Named::Only, vec!["page".to_owned()]);
+        let sent: Uri = "/rewritten?page=1&t=2".parse().unwrap();
+        for (asked, expected) in [
+            ("http://a/list?page=1&t=2", "/rewritten?page=1"),
+            ("http://a/other?page=1&t=2", "/rewritten?page=1&t=2"),
+        ] {
+            let asked = asked.parse::<Uri>().unwrap();
+            assert_eq!(identity.rewritten(&sent, EffectiveUri::of_uri(&asked).as_ref()), expected);
+        }
+    }
+
     #[test]
     fn name_is_distinct_from_the_same_uri() {
         let (named, parts) =

@@ -71,6 +71,7 @@ impl QuerySettings {
         self.list.push(QuerySetting { pattern, named, names, fingerprint });
     }
 
+    /// Sets whether the order of parameters does not identify a request.
     pub(crate) fn sort(&mut self, sorted: bool) {
         self.sorted = sorted;
     }
@@ -126,7 +127,7 @@ impl QuerySettings {
             has_only |= setting.named == Named::Only;
             sum = sum.wrapping_add(setting.fingerprint);
         }
-        // Odd and even numbers of their own, since a list may be empty.
+        // Two bits of their own say what no name does, since a list may be empty.
         sum = sum.wrapping_mul(4).wrapping_add(2 * u64::from(has_only)).wrapping_add(u64::from(self.sorted));
         if is_any { sum.max(1) } else { 0 }
     }
