@@ -4,14 +4,16 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::{HeaderName, Method, request};
+use http::{HeaderName, Method, request, response};
 #[cfg(feature = "content-keys")]
 use http_body::Body;
 
 use super::CacheLayerBuilder;
 #[cfg(feature = "content-keys")]
 use crate::error::Result;
+use crate::key::Named;
 use crate::policy;
+use crate::rules::IntoUrlPattern;
 #[cfg(feature = "content-keys")]
 use crate::service::ReplayedContent;
 use crate::storage::Storage;
@@ -22,14 +24,86 @@ use crate::storage::Storage;
 impl<S: Storage> CacheLayerBuilder<S> {
     /// Leaves these query parameters out of the key.
     ///
-    /// Requests that differ in these parameters alone share an entry; use it for tokens and campaign tags. Names are
-    /// compared after percent-decoding, with letter case. The values are in no record of the storage, and
-    /// [rules](Self::rules) do not see them. The request is forwarded unchanged. A query with a semicolon counts as it is,
-    /// since some servers split at semicolons and would find a parameter within an ignored one. Names add up.
+    /// Requests that differ in these parameters alone share an entry; use it for tokens and campaign tags. In a name a star
+    /// stands for any text (`utm_*`). Names are compared after percent-decoding, with letter case. The values are in no
+    /// record of the storage, and [rules](Self::rules) do not see them. The request is forwarded unchanged. A query with a
+    /// semicolon counts as it is, since some servers split at semicolons and would find a parameter within an ignored one.
+    /// Names add up.
+    ///
+    /// The risk: if a parameter matches on which the response does depend, the response to one of its values is served for
+    /// all others. A star matches parameters that the origin will have one day, too.
+    ///
+    /// Invalidation and the [handle](crate::CacheLayer::handle) ignore the same parameters. Responses that were stored under
+    /// other settings for their URL are not served any more: each such entry is a miss once.
     ///
     /// Default: every parameter counts.
     pub fn ignore_query_params<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.config.identity.ignored_query.extend(names.into_iter().map(Into::into));
+        self.config.identity.query.add(None, Named::Ignored, names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Leaves these query parameters out of the key, for the URLs that match a pattern.
+    ///
+    /// Otherwise like [`ignore_query_params`](Self::ignore_query_params), to whose names they are added. The pattern is
+    /// matched with the URL without its query, and is refused if it has one. It is a glob as text, or a
+    /// [`UrlPattern`](crate::UrlPattern). A malformed pattern is an error when the cache is built.
+    ///
+    /// Default: none.
+    pub fn ignore_query_params_for<N: Into<String>>(
+        mut self,
+        pattern: impl IntoUrlPattern,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        let names = names.into_iter().map(Into::into).collect();
+        self.config.identity.query.add(Some(pattern.into_url_pattern()), Named::Ignored, names);
+        self
+    }
+
+    /// Leaves all query parameters except these out of the key.
+    ///
+    /// In a name a star stands for any text. Names are compared loosely, so that no server can take an ignored parameter
+    /// for one that counts: letter case does not matter, nor whether a name has a dot, a space or `_`, and `filter[a]`
+    /// counts with `filter`. An empty list ignores the whole query. A parameter that
+    /// [`ignore_query_params`](Self::ignore_query_params) names does not count all the same, and what is said there of
+    /// records, semicolons and changed settings holds here too. Names add up.
+    ///
+    /// The risk is greater than with `ignore_query_params`: if a name is forgotten, or the origin begins to read another
+    /// parameter, the response to one of its values is served for all others. With a forgotten `user`, that is one user's
+    /// page for every user. Prefer [`only_query_params_for`](Self::only_query_params_for) with a narrow pattern.
+    ///
+    /// Default: every parameter counts.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .ignore_query_params(["utm_*", "fbclid"])
+    ///     .only_query_params_for("example.com/list", ["page", "sort"])
+    ///     .only_query_params_for::<&str>("example.com/static/**", [])
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn only_query_params<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.identity.query.add(None, Named::Only, names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Leaves all query parameters except these out of the key, for the URLs that match a pattern.
+    ///
+    /// Otherwise like [`only_query_params`](Self::only_query_params), to whose names they are added. The pattern is matched
+    /// with the URL without its query, and is refused if it has one. It is a glob as text, or a
+    /// [`UrlPattern`](crate::UrlPattern). A malformed pattern is an error when the cache is built.
+    ///
+    /// Default: none.
+    pub fn only_query_params_for<N: Into<String>>(
+        mut self,
+        pattern: impl IntoUrlPattern,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        let names = names.into_iter().map(Into::into).collect();
+        self.config.identity.query.add(Some(pattern.into_url_pattern()), Named::Only, names);
         self
     }
 
@@ -40,7 +114,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// Default: `false`. The order counts.
     pub fn sort_query(mut self, sort: bool) -> Self {
-        self.config.identity.sorted_query = sort;
+        self.config.identity.query.sort(sort);
         self
     }
 
@@ -87,6 +161,80 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Default: `false`. Cookie counts.
     pub fn ignore_cookie(mut self, ignore: bool) -> Self {
         self.config.policy.ignore_cookie = ignore;
+        self
+    }
+
+    /// Compares only these cookies where the field Cookie tells requests apart.
+    ///
+    /// Cookie does so in a private cache, and where Vary or [`key_headers`](Self::key_headers) names it. Requests that differ
+    /// in other cookies then share a response; the request is forwarded with all of them. Names are compared loosely, as by
+    /// [`only_query_params`](Self::only_query_params), without stars. A field that servers may read in different ways (with an
+    /// odd quote, or a comma before one of these cookies) is compared as a whole. Names add up.
+    ///
+    /// The risk: if a cookie is forgotten on which the response depends, one visitor's response is served to others. In a
+    /// private cache with a forgotten session cookie, or in a shared cache behind an origin that says `Vary: Cookie` for the
+    /// sake of the session, that is one user's page for every user.
+    ///
+    /// Responses that were stored under other names are not served any more.
+    ///
+    /// Default: the whole field is compared.
+    pub fn key_cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.key_cookies.get_or_insert_default().extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the response fields whose values are tags.
+    ///
+    /// All responses with one tag are [invalidated](crate::CacheLayer::invalidate_tag) together. Tags are separated by commas,
+    /// in `surrogate-key` by spaces, and in `xkey` by spaces or commas. They are compared with letter case, and added to those
+    /// of [rules](crate::Rule::tag) and [options](crate::CacheOptions::tags). A response with more than 128 tags in all, or
+    /// with a tag that is longer than 1,024 bytes or not UTF-8, is not stored
+    /// ([`TooManyGroups`](crate::NotStored::TooManyGroups), [`UnusableTag`](crate::NotStored::UnusableTag)). Names add up.
+    ///
+    /// The fields are stored, so that a response which a cache without this setting has stored is not served by a cache that
+    /// reads tags in it: a miss stores it with its tags. Give all caches on one storage the same fields.
+    ///
+    /// Default: none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, storage::MemoryStorage};
+    ///
+    /// let layer = CacheLayer::builder(MemoryStorage::new())
+    ///     .shared(true)
+    ///     .tag_fields(["surrogate-key", "cache-tag", "xkey"])
+    ///     .remove_tag_fields(true)
+    ///     .build()?;
+    /// # }
+    /// # Ok::<_, tower_response_cache::Error>(())
+    /// ```
+    pub fn tag_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.config.tag_fields.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Removes the [`tag_fields`](Self::tag_fields) from each response that the cache returns.
+    ///
+    /// A response to a request that bypasses the cache keeps them.
+    ///
+    /// Default: `false`. The fields are passed on.
+    pub fn remove_tag_fields(mut self, remove: bool) -> Self {
+        self.config.removes_tag_fields = remove;
+        self
+    }
+
+    /// Sets the function that returns further tags of a response.
+    ///
+    /// It is called when a response is about to be stored, and again when a stored response is freshened by a 304, which
+    /// keeps its tags and adds these. The bounds are those of [`tag_fields`](Self::tag_fields). The extensions and the version
+    /// of the response are not there.
+    ///
+    /// Default: none.
+    pub fn tags_of(
+        mut self,
+        tags: impl Fn(&request::Parts, &response::Parts) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.tag_fn = Some(Arc::new(tags));
         self
     }
 

@@ -55,9 +55,10 @@ struct HeadForm<'a> {
     key_text: &'a str,
     #[serde(borrow)]
     names: Vec<&'a str>,
-    /// The fields that Vary names, and those that carry credentials.
+    /// The fields that Vary names, those that carry credentials, and the fingerprints of the settings on the query and on
+    /// cookies.
     #[serde(borrow)]
-    ignored_selectors: Option<(Vec<&'a str>, Vec<&'a str>)>,
+    ignored_selectors: Option<(Vec<&'a str>, Vec<&'a str>, u64, u64)>,
     generation: [u8; 16],
     fence: Timestamp,
     #[serde(borrow)]
@@ -233,7 +234,7 @@ fn describe(slot: &DecodedRecord) -> (SlotForm<'_>, &[u8]) {
                 key_text: &head.key_text,
                 names: name_texts(&head.names),
                 ignored_selectors: ignored_selectors
-                    .map(|of| (name_texts(&of.named), name_texts(&of.credentials))),
+                    .map(|of| (name_texts(&of.named), name_texts(&of.credentials), of.query, of.cookies)),
                 generation: head.generation,
                 fence: head.fence,
                 inline,
@@ -322,9 +323,11 @@ fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
             key_text: form.key_text.into(),
             names: parse_names(form.names)?,
             ignored_selectors: match form.ignored_selectors {
-                Some((named, credentials)) => Some(Box::new(IgnoredSelectors {
+                Some((named, credentials, query, cookies)) => Some(Box::new(IgnoredSelectors {
                     named: parse_names(named)?,
                     credentials: parse_names(credentials)?,
+                    query,
+                    cookies,
                 })),
                 None => None,
             },

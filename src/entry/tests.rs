@@ -96,8 +96,11 @@ fn slot() -> impl Strategy<Value = DecodedRecord> {
             names.iter().map(|name| name.parse().expect("a name")).collect::<Vec<HeaderName>>()
         })
     };
-    let ignored_selectors = of((names(), names()))
-        .prop_map(|of| of.map(|(named, credentials)| Box::new(IgnoredSelectors { named, credentials })));
+    let ignored_selectors = of((names(), names(), any::<[u64; 2]>())).prop_map(|of| {
+        of.map(|(named, credentials, [query, cookies])| {
+            Box::new(IgnoredSelectors { named, credentials, query, cookies })
+        })
+    });
     let head = (text(), names(), ignored_selectors, any::<[u8; 16]>(), moment(), expiries(), variant())
         .prop_map(|(key_text, names, ignored_selectors, generation, fence, expiries, inline)| Head {
             key_text,

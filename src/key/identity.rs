@@ -11,10 +11,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Uri, request};
-use percent_encoding::percent_decode_str;
-
+use super::query::QuerySettings;
 use super::{Defaults, EffectiveUri};
+use http::{Uri, request};
 
 /// A function of the user that names requests.
 ///
@@ -27,10 +26,8 @@ pub(super) const NAMED_SCHEME: &str = "cache-key";
 /// The settings from which the identity of a request is made.
 #[derive(Clone, Default)]
 pub(crate) struct Identity {
-    /// The names of the query parameters that do not identify a request.
-    pub(crate) ignored_query: Vec<String>,
-    /// Whether the order of query parameters does not identify a request.
-    pub(crate) sorted_query: bool,
+    /// Which query parameters identify a request.
+    pub(crate) query: QuerySettings,
     pub(crate) key_fn: Option<KeyFn>,
 }
 
@@ -60,20 +57,37 @@ impl Identity {
 
     /// Returns a rewritten URI without the ignored query parameters.
     ///
-    /// A URI is rewritten if it is not sent on as the client asked for it.
-    pub(crate) fn rewritten(&self, uri: &Uri) -> String {
+    /// A URI is rewritten if it is not sent on as the client asked for it. The settings are those for `asked`, the effective
+    /// URI of the request.
+    pub(crate) fn rewritten(&self, uri: &Uri, asked: Option<&EffectiveUri<'_>>) -> String {
         let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
-        let path_and_query =
-            self.normalized(path_and_query).map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        let url = asked.map(|asked| self.without_query(asked)).unwrap_or_default();
+        let normalized = self.query.normalized(&url, path_and_query);
+        let path_and_query = normalized.map_or(Cow::Borrowed(path_and_query), Cow::Owned);
         match (uri.scheme_str(), uri.authority()) {
             (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
             _ => path_and_query.into_owned(),
         }
     }
 
+    /// Returns a URI without its query, if some settings depend on it.
+    fn without_query(&self, uri: &EffectiveUri<'_>) -> String {
+        let mut url = if self.query.has_patterns() { uri.to_text() } else { String::new() };
+        url.truncate(url.find('?').unwrap_or(url.len()));
+        url
+    }
+
     /// Returns whether these settings keep every URI as it is.
     pub(crate) fn is_plain(&self) -> bool {
-        self.ignored_query.is_empty() && !self.sorted_query && self.key_fn.is_none()
+        self.query.is_plain() && self.key_fn.is_none()
+    }
+
+    /// Returns a number that stands for the settings by which the text of a key was made from a URI.
+    ///
+    /// It is 0 if there are none, and for a name.
+    pub(crate) fn query_fingerprint(&self, key_text: &str) -> u64 {
+        let is_name = || key_text.split_once("://").is_some_and(|(scheme, _)| scheme == NAMED_SCHEME);
+        if self.query.is_plain() || is_name() { 0 } else { self.query.fingerprint(key_text) }
     }
 
     /// Returns the identity of another URI, which the response to a request names (Location, Content-Location).
@@ -94,52 +108,14 @@ impl Identity {
     ///
     /// The others are sorted if these settings say so.
     pub(crate) fn plain<'a>(&self, mut uri: EffectiveUri<'a>) -> EffectiveUri<'a> {
-        if let Some(normalized) = self.normalized(&uri.path_and_query) {
+        if self.query.is_plain() {
+            return uri;
+        }
+        if let Some(normalized) = self.query.normalized(&self.without_query(&uri), &uri.path_and_query) {
             uri.path_and_query = Cow::Owned(normalized);
         }
         uri
     }
-
-    /// Returns the path and query in the form that requests of one identity share.
-    ///
-    /// Returns `None` if they are in that form already.
-    fn normalized(&self, path_and_query: &str) -> Option<String> {
-        if !self.sorted_query && self.ignored_query.is_empty() {
-            return None;
-        }
-        let (path, query) = path_and_query.split_once('?')?;
-        // Some servers split at semicolons as well. A client could hide a parameter in the value of an
-        // ignored one, or make another one the last of its name, and so store a response under the wrong
-        // identity.
-        if query.contains(';') {
-            return None;
-        }
-        let mut pairs: Vec<(Cow<'_, str>, &str)> = query
-            .split('&')
-            .map(|pair| (decoded(pair.split_once('=').map_or(pair, |(name, _)| name)), pair))
-            .collect();
-        let before = pairs.len();
-        pairs.retain(|(name, _)| !self.ignored_query.iter().any(|ignored| ignored == name));
-        let sorted = !self.sorted_query || pairs.is_sorted_by(|one, other| one.0 <= other.0);
-        if sorted && pairs.len() == before {
-            return None;
-        }
-        if self.sorted_query {
-            // A stable sort: the order of the values of one name may have a meaning.
-            pairs.sort_by(|one, other| one.0.cmp(&other.0));
-        }
-        let pairs: Vec<&str> = pairs.into_iter().map(|(_, pair)| pair).collect();
-        let question_mark = if pairs.is_empty() { "" } else { "?" };
-        Some(format!("{path}{question_mark}{}", pairs.join("&")))
-    }
-}
-
-/// Decodes the name of a parameter, in which a plus is a space.
-fn decoded(name: &str) -> Cow<'_, str> {
-    if !name.contains(['%', '+']) {
-        return Cow::Borrowed(name);
-    }
-    Cow::Owned(percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned())
 }
 
 impl EffectiveUri<'_> {
@@ -165,10 +141,7 @@ impl EffectiveUri<'_> {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("ignored_query", &self.ignored_query)
-            .field("sorted_query", &self.sorted_query)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("query", &self.query).finish_non_exhaustive()
     }
 }
 
@@ -176,30 +149,19 @@ impl fmt::Debug for Identity {
 mod tests {
     use super::*;
 
+    /// Patterns are about the URL that the client asked for, not about the one that is sent on.
     #[test]
-    fn ignored_parameters_are_removed_and_others_sorted() {
-        let identity = |ignored: &[&str], sorted_query| Identity {
-            ignored_query: ignored.iter().map(|&name| name.to_owned()).collect(),
-            sorted_query,
-            key_fn: None,
-        };
-        for (ignored, sorted, uri, expected) in [
-            (&[][..], false, "/?b=1&a=2", "/?b=1&a=2"),
-            (&[], true, "/?b=1&a=2", "/?a=2&b=1"),
-            (&[], true, "/?a=2&a=1&a=3", "/?a=2&a=1&a=3"),
-            (&[], true, "/?b&a=1", "/?a=1&b"),
-            (&["b"], false, "/x?b=1&a=2&b", "/x?a=2"),
-            (&["b"], false, "/x?b=1", "/x"),
-            (&["b"], false, "/x", "/x"),
-            (&["b"], false, "/x?", "/x?"),
-            (&["a b"], false, "/?a+b=1&a%20b=2&ab=3", "/?ab=3"),
-            (&["b"], false, "/?B=1&%62=2", "/?B=1"),
-            (&["b"], true, "/?c=1&b=2;c=3", "/?c=1&b=2;c=3"),
-            (&["b"], true, "/;x?c=1&b=2", "/;x?c=1"),
-            (&["b"], false, "/?b=1%3bc&c", "/?c"),
+    fn rewritten_uri_has_the_settings_of_the_asked_one() {
+        let mut identity = Identity::default();
+        let pattern = Some(crate::rules::UrlPattern::glob("a/list"));
+        identity.query.add(pattern, crate::key::Named::Only, vec!["page".to_owned()]);
+        let sent: Uri = "/rewritten?page=1&t=2".parse().unwrap();
+        for (asked, expected) in [
+            ("http://a/list?page=1&t=2", "/rewritten?page=1"),
+            ("http://a/other?page=1&t=2", "/rewritten?page=1&t=2"),
         ] {
-            let identity = identity(ignored, sorted);
-            assert_eq!(identity.normalized(uri).as_deref().unwrap_or(uri), expected);
+            let asked = asked.parse::<Uri>().unwrap();
+            assert_eq!(identity.rewritten(&sent, EffectiveUri::of_uri(&asked).as_ref()), expected);
         }
     }
 

@@ -23,10 +23,12 @@ mod groups;
 mod header_hints;
 mod invalidate;
 mod list;
+mod loose_name;
 mod not_stored;
 mod options;
 mod rule_decision;
 mod storing;
+mod tags;
 mod validate;
 mod vary;
 
@@ -41,14 +43,16 @@ pub(crate) use self::freshness::{Freshness, RuleTtl};
 pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
 pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
+pub(crate) use self::loose_name::loose_name;
 pub use self::not_stored::NotStored;
-pub(crate) use self::options::Options;
+pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 pub(crate) use self::storing::{
     HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_failed_call, is_reading, storable,
     stored_headers,
 };
+pub(crate) use self::tags::{check_tag, field_tags, has_tag_field};
 pub(crate) use self::validate::{
     add_entity_tags, add_validators, entity_tag_of, freshen, head_confirms, selects_304, strip_conditions,
     tag_selects,

@@ -60,6 +60,8 @@ pub enum NotStored {
     ///
     /// The origin's own groups (RFC 9875) do not count here: those after the first 128 are ignored.
     TooManyGroups,
+    /// One of the response's tags is longer than 1,024 bytes, or is not UTF-8.
+    UnusableTag,
     /// One of the response's groups or tags was invalidated while it was fetched.
     GroupInvalidated,
     /// The response came from another URI, since a layer below the cache followed redirects.
@@ -101,6 +103,7 @@ impl NotStored {
             Self::ReadOnly => "read-only",
             Self::TooManyFields => "too-many-fields",
             Self::TooManyGroups => "too-many-groups",
+            Self::UnusableTag => "unusable-tag",
             Self::GroupInvalidated => "group-invalidated",
             Self::Redirected => "redirected",
             Self::ClientHeaders => "client-headers",

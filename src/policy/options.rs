@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) vary_on_credentials: bool,
     /// Cookie does not select the response.
     pub(crate) ignore_cookie: bool,
+    /// The cookies that select the response where Cookie does. `None` for all.
+    pub(crate) key_cookies: Option<KeyCookies>,
     /// The fields that Vary names do not select the response.
     pub(crate) ignore_vary: bool,
     /// A stale response is served while the origin is unreachable, where no directive speaks about it.
@@ -35,10 +37,21 @@ pub(crate) struct Options {
     ///
     /// `None` for the default, which is CDN-Cache-Control in a shared cache and no field in a private one.
     pub(crate) targeted_fields: Option<Vec<HeaderName>>,
+    /// The fields of a response that contain tags.
+    pub(crate) tag_fields: Vec<HeaderName>,
     /// The fields that select the response, whatever Vary says.
     pub(crate) key_fields: Vec<HeaderName>,
     /// The fields that never select the response.
     pub(crate) ignored_fields: Vec<HeaderName>,
+}
+
+/// The cookies that tell requests apart.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyCookies {
+    /// The names, as [`loose_name`](super::loose_name()) returns them. `None` for a name that may be any.
+    pub(crate) names: Vec<Option<String>>,
+    /// Stands for the names, and is not 0.
+    pub(crate) fingerprint: u64,
 }
 
 impl Default for Options {
@@ -55,11 +68,13 @@ impl Default for Options {
             stale_retention: Duration::from_secs(7 * 24 * 60 * 60),
             vary_on_credentials: true,
             ignore_cookie: false,
+            key_cookies: None,
             ignore_vary: false,
             stale_when_disconnected: false,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: None,
             targeted_fields: None,
+            tag_fields: Vec::new(),
             key_fields: Vec::new(),
             ignored_fields: Vec::new(),
         }

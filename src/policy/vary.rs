@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, header};
 use super::directives::ResponseDirectives;
 use super::header_hints::HeaderHints;
 use super::list::split_list;
+use super::loose_name::loose_name;
 use super::not_stored::NotStored;
 use super::options::Options;
 use super::rule_decision::StoreDespite;
@@ -48,6 +49,13 @@ pub(crate) struct IgnoredSelectors {
     pub(crate) named: Vec<HeaderName>,
     /// The fields with credentials, in a private cache.
     pub(crate) credentials: Vec<HeaderName>,
+    /// The fingerprint of the settings on query parameters for the URL, which the writer of the response sets.
+    ///
+    /// 0 if there are none. The response then answers a request for exactly its key, whatever parameters another cache
+    /// ignores.
+    pub(crate) query: u64,
+    /// The fingerprint of the cookies that alone select, or 0 if Cookie selects as a whole or not at all.
+    pub(crate) cookies: u64,
 }
 
 impl IgnoredSelectors {
@@ -61,8 +69,11 @@ impl IgnoredSelectors {
         names: &[HeaderName],
     ) -> Option<Box<Self>> {
         let Options { ignored_fields, vary_on_credentials, ignore_cookie, ignore_vary, .. } = options;
+        let selects_by_cookie = names.contains(&header::COOKIE) || names.contains(&ALL_FIELDS);
+        let cookies =
+            options.key_cookies.as_ref().filter(|_| selects_by_cookie).map_or(0, |of| of.fingerprint);
         if ignored_fields.is_empty() && *vary_on_credentials && !ignore_cookie && !ignore_vary {
-            return None;
+            return (cookies != 0).then(|| Box::new(Self { cookies, ..Self::default() }));
         }
         // Under these settings nothing but credentials selects. The names of Vary are read apart, below.
         let without_exceptions = Options {
@@ -72,6 +83,8 @@ impl IgnoredSelectors {
             ignored_fields: Vec::new(),
             key_fields: Vec::new(),
             targeted_fields: options.targeted_fields.clone(),
+            key_cookies: None,
+            tag_fields: Vec::new(),
             ..*options
         };
         let directives = ResponseDirectives::of(response, &without_exceptions);
@@ -92,12 +105,20 @@ impl IgnoredSelectors {
         named.extend(ignored_fields.iter().filter(selects_unnamed).cloned());
         named.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         named.dedup();
-        let ignored_selectors = Self { named, credentials };
+        let ignored_selectors = Self { named, credentials, query: 0, cookies };
         (ignored_selectors != Self::default()).then(|| Box::new(ignored_selectors))
     }
 
     /// Returns whether these settings leave out all of the fields too (RFC 9111 §4.1).
-    pub(crate) fn is_within(&self, options: &Options) -> bool {
+    ///
+    /// `query` is the fingerprint of the settings on query parameters for the URL.
+    pub(crate) fn is_within(&self, options: &Options, query: u64) -> bool {
+        let cookies = options.key_cookies.as_ref().map_or(0, |of| of.fingerprint);
+        // The values that were left out are unknown, so that other settings might tell the requests apart.
+        let is_same = |stored, now| stored == 0 || stored == now;
+        if !is_same(self.query, query) || !is_same(self.cookies, cookies) {
+            return false;
+        }
         let ignores = |name: &HeaderName| options.ignored_fields.contains(name);
         let is_ignored_cookie = |name: &HeaderName| options.ignore_cookie && *name == header::COOKIE;
         self.named.iter().all(|name| options.ignore_vary || ignores(name))
@@ -158,13 +179,12 @@ pub(crate) fn selecting_names(
 ///
 /// Values of the same meaning become equal where the field's own syntax defines that. Any other field is compared as it
 /// came. `None` if the request does not have the field.
-pub(crate) fn selecting_value(
-    name: &HeaderName,
-    request: &HeaderMap,
-    ignored: &[HeaderName],
-) -> Option<Vec<u8>> {
+pub(crate) fn selecting_value(name: &HeaderName, request: &HeaderMap, options: &Options) -> Option<Vec<u8>> {
     if *name == ALL_FIELDS {
-        return Some(all_fields(request, ignored));
+        return Some(all_fields(request, options));
+    }
+    if let Some(of) = options.key_cookies.as_ref().filter(|_| *name == header::COOKIE) {
+        return key_cookies(request, &of.names);
     }
     let ordered = [header::ACCEPT, header::ACCEPT_LANGUAGE];
     let unordered = [header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
@@ -200,13 +220,52 @@ pub(crate) fn raw_value(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8
     }))
 }
 
+/// Returns the cookies of a request that have one of these names, as they came and in their order.
+///
+/// `None` if there are none. The whole field is returned if servers may find other cookies in it, since they differ in how
+/// they read quotes and commas.
+fn key_cookies(request: &HeaderMap, names: &[Option<String>]) -> Option<Vec<u8>> {
+    let is_named = |cookie: &[u8]| {
+        let name = cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let name = loose_name(name.trim_ascii());
+        name.is_none() || names.iter().any(|of| of.is_none() || *of == name)
+    };
+    let mut found: Option<Vec<u8>> = None;
+    // HTTP/2 may split the field into lines at its semicolons (RFC 9113 §8.2.3).
+    for line in request.get_all(header::COOKIE) {
+        for segment in line.as_bytes().split(|byte| *byte == b';') {
+            let cookie = segment.trim_ascii();
+            let quotes = cookie.iter().filter(|byte| **byte == b'"').count();
+            // A semicolon within quotes does not end a cookie, as some servers read it; nor does a quote after a backslash
+            // end the quotes. By RFC 2965 a comma ends a cookie. A cookie may have no name, and some servers then take the
+            // value for one.
+            let is_ambiguous = quotes % 2 == 1
+                || (quotes > 0 && cookie.contains(&b'\\'))
+                || cookie.split(|byte| *byte == b',').skip(1).any(is_named)
+                || cookie.starts_with(b"=");
+            if is_ambiguous {
+                // No field has a NUL, so that the whole never equals a part.
+                return raw_value(request, &header::COOKIE).map(|whole| [b"\0", &*whole].concat());
+            }
+            if !cookie.is_empty() && is_named(cookie) {
+                let found = found.get_or_insert_default();
+                if !found.is_empty() {
+                    found.extend_from_slice(b"; ");
+                }
+                found.extend_from_slice(cookie);
+            }
+        }
+    }
+    found
+}
+
 /// Returns all fields of a request that may select a response, sorted by name (RFC 9111 §4.1).
 ///
 /// Each name and value follows its length, so that no two sets of fields give the same bytes.
-fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
+fn all_fields(request: &HeaderMap, options: &Options) -> Vec<u8> {
     let selects = |name: &&HeaderName| {
         // Host is a part of the effective URI, which selects the entry.
-        !ignored.contains(name)
+        !options.ignored_fields.contains(name)
             && !is_connection_field(name)
             && !HeaderHints::is_control(name)
             && *name != header::HOST
@@ -215,7 +274,8 @@ fn all_fields(request: &HeaderMap, ignored: &[HeaderName]) -> Vec<u8> {
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     let mut all = Vec::new();
     for name in names {
-        let value = selecting_value(name, request, ignored).unwrap_or_default();
+        // Cookie has no value if none of its cookies counts, and is then as good as absent.
+        let Some(value) = selecting_value(name, request, options) else { continue };
         for piece in [name.as_str().as_bytes(), &value] {
             all.extend_from_slice(&(piece.len() as u64).to_be_bytes());
             all.extend_from_slice(piece);
@@ -231,11 +291,12 @@ pub(crate) fn is_public(response: &HeaderMap) -> bool {
 }
 
 /// Returns whether the request's credentials are among the values that select its response (RFC 9111 §4.1).
-pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap) -> bool {
-    let credentials = [header::AUTHORIZATION, header::COOKIE];
-    credentials
-        .iter()
-        .any(|name| (names.contains(name) || names.contains(&ALL_FIELDS)) && request.contains_key(name))
+pub(crate) fn is_personal(names: &[HeaderName], request: &HeaderMap, options: &Options) -> bool {
+    [header::AUTHORIZATION, header::COOKIE].iter().any(|name| {
+        (names.contains(name) || names.contains(&ALL_FIELDS))
+            && request.contains_key(name)
+            && selecting_value(name, request, options).is_some()
+    })
 }
 
 /// Returns whether a request accepts a content coding, where the response varies on Accept-Encoding (RFC 9110 §12.5.3).

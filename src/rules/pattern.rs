@@ -89,6 +89,15 @@ impl UrlPattern {
         UrlGlob::new(text).map(|glob| Self(Form::Glob(Arc::new(glob))))
     }
 
+    /// Returns whether the pattern is about the query too, as far as can be told.
+    pub(crate) fn has_query(&self) -> bool {
+        match &self.0 {
+            Form::Glob(glob) => glob.query.is_some(),
+            #[cfg(feature = "regex")]
+            Form::Regex(_) => false,
+        }
+    }
+
     /// Returns whether a URL matches.
     ///
     /// `url` is absolute and normalized: scheme and host in lower case, no default port, a path, no user, no fragment.

@@ -1,6 +1,6 @@
 //! The settings of a cache, and their validation.
 //!
-//! The builder sets the fields, and then calls [`Config::check`] and [`Config::settle`]. After that they do not change. A
+//! The builder sets the fields, and then calls [`Config::check`] and [`Config::apply_implied_settings`]. After that they do not change. A
 //! partition has a copy of its own.
 
 use std::fmt;
@@ -14,13 +14,16 @@ use http::uri::Scheme;
 use http::{HeaderName, Method, Response, Uri, header, request, response};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Defaults, Identity};
+use crate::key::{self, Defaults, Identity};
 use crate::policy;
 use crate::rules::Rules;
 use crate::time::Clock;
 
 /// Returns the URI from which a response came after redirects.
 pub(crate) type FinalUri = Arc<dyn Fn(&response::Parts) -> Option<Uri> + Send + Sync>;
+
+/// Returns the tags of a response.
+pub(crate) type TagFn = Arc<dyn Fn(&request::Parts, &response::Parts) -> Vec<String> + Send + Sync>;
 
 /// Returns whether the cache handles a request.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
@@ -38,6 +41,14 @@ pub(crate) struct Config {
     pub(crate) policy: policy::Options,
     /// The names of the targeted fields, as the user gave them. `None` for the default.
     pub(crate) targeted_fields: Option<Vec<String>>,
+    /// The names of the fields that contain tags, as the user gave them.
+    pub(crate) tag_fields: Vec<String>,
+    /// Gives tags to a response.
+    pub(crate) tag_fn: Option<TagFn>,
+    /// Removes the fields that contain tags before a response is returned.
+    pub(crate) removes_tag_fields: bool,
+    /// The names of the cookies that tell requests apart, as the user gave them. `None` for all cookies.
+    pub(crate) key_cookies: Option<Vec<String>>,
     /// The secret that keys are hashed with.
     pub(crate) key_secret: Vec<u8>,
     /// Separates the keys from those of other caches in the same storage. Empty for no partition.
@@ -133,6 +144,10 @@ impl Default for Config {
             clock: Clock::system(),
             policy: policy::Options::default(),
             targeted_fields: None,
+            tag_fields: Vec::new(),
+            tag_fn: None,
+            removes_tag_fields: false,
+            key_cookies: None,
             key_secret: DEFAULT_SECRET.to_vec(),
             partition: String::new(),
             #[cfg(feature = "metrics")]
@@ -250,6 +265,15 @@ impl Config {
             // `check` has refused names that are malformed.
             self.policy.targeted_fields = Some(names.iter().filter_map(|name| name.parse().ok()).collect());
         }
+        self.policy.tag_fields = self.tag_fields.iter().filter_map(|name| name.parse().ok()).collect();
+        if let Some(names) = &self.key_cookies {
+            let mut names: Vec<_> = names.iter().map(|name| policy::loose_name(name.as_bytes())).collect();
+            names.sort();
+            names.dedup();
+            let number = |name: &Option<String>| key::number_of("cookie", name.as_deref().unwrap_or("*"));
+            let fingerprint = names.iter().fold(0_u64, |sum, name| sum.wrapping_add(number(name))).max(1);
+            self.policy.key_cookies = Some(policy::KeyCookies { names, fingerprint });
+        }
         // GET and HEAD have no content, so that their keys need no digest of it.
         let has_no_content = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
         if !self.methods.iter().all(has_no_content) {
@@ -265,6 +289,7 @@ impl Config {
     /// another. The message names the setting and says what to do. Only the first mistake is reported.
     pub(crate) fn check(&self) -> Result<()> {
         self.rules.check()?;
+        self.identity.query.check()?;
         let policy = &self.policy;
         let is_keyed = |name: &HeaderName| policy.key_fields.contains(name);
         self.check_values()?;
@@ -316,6 +341,18 @@ impl Config {
                 policy.ignored_fields.iter().any(is_keyed),
                 "a field is named both by key_headers and by ignore_headers: remove it from one of them",
             ),
+            (
+                self.key_cookies
+                    .as_ref()
+                    .is_some_and(|names| names.iter().any(String::is_empty) || names.is_empty()),
+                "key_cookies is empty or has an empty name: name a cookie, or use ignore_cookie so that none counts",
+            ),
+            (
+                self.key_cookies.is_some()
+                    && (policy.ignore_cookie || policy.ignored_fields.contains(&header::COOKIE)),
+                "key_cookies names cookies that count, and ignore_cookie or ignore_headers says that none does: remove one \
+                 of them",
+            ),
             (self.methods.is_empty(), "methods is empty: name at least one method, or leave it out"),
             (
                 self.recording() == Some(Recording::Record) && (self.read_only || self.only_if_cached),
@@ -366,6 +403,14 @@ impl Config {
                  anyway: remove it",
             ),
             (
+                self.tag_fields.iter().any(|name| name.parse::<HeaderName>().is_err()),
+                "tag_fields has a name that is not one of a header field: give names such as surrogate-key",
+            ),
+            (
+                self.removes_tag_fields && self.tag_fields.is_empty(),
+                "remove_tag_fields has no effect without tag_fields: name the fields, or remove it",
+            ),
+            (
                 self.key_secret.is_empty(),
                 "key_secret is empty: give random bytes, the same to all processes that share the storage, or leave it out",
             ),
@@ -374,10 +419,6 @@ impl Config {
             (
                 self.status_field.as_deref() == Some("\"\""),
                 "status_field is empty: give the name of this cache, such as its host",
-            ),
-            (
-                self.identity.ignored_query.iter().any(String::is_empty),
-                "ignore_query_params names an empty parameter: remove the empty name",
             ),
             (
                 self.operation_timeout.is_zero(),

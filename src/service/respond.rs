@@ -260,6 +260,11 @@ fn mark<S: Storage, B>(
         // The age would differ from one replay to the next.
         response.headers_mut().remove(header::AGE);
     }
+    if shared.config.removes_tag_fields {
+        for name in &shared.config.policy.tag_fields {
+            response.headers_mut().remove(name);
+        }
+    }
     if shared.config.extensions {
         response.extensions_mut().insert(status);
     }

@@ -22,7 +22,7 @@ fn builder() -> Builder {
 
 #[test]
 fn contradictory_settings_report_a_remedy() {
-    let wrong: [(Settings, &[&str]); 50] = [
+    let wrong: [(Settings, &[&str]); 59] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
         (|b| b.record(true).shared(true), &["record", "remove shared(true)"]),
@@ -76,6 +76,15 @@ fn contradictory_settings_report_a_remedy() {
         (|b| b.key_secret(""), &["secret is empty", "leave it out"]),
         (|b| b.status_field(""), &["status_field is empty", "name"]),
         (|b| b.ignore_query_params([""]), &["ignore_query_params", "remove"]),
+        (|b| b.tag_fields(["a b"]), &["tag_fields", "surrogate-key"]),
+        (|b| b.remove_tag_fields(true), &["remove_tag_fields", "tag_fields"]),
+        (|b| b.only_query_params(["a", ""]), &["only_query_params", "remove"]),
+        (|b| b.only_query_params_for("a/?b", ["c"]), &["query", "remove"]),
+        (|b| b.ignore_query_params_for("a b", ["c"]), &["URL pattern"]),
+        (|b| b.key_cookies::<&str>([]), &["key_cookies", "ignore_cookie"]),
+        (|b| b.key_cookies([""]), &["key_cookies"]),
+        (|b| b.key_cookies(["a"]).ignore_cookie(true), &["key_cookies", "remove"]),
+        (|b| b.key_cookies(["a"]).ignore_headers([COOKIE]), &["key_cookies", "remove"]),
         (|b| b.default_authority(""), &["default_authority", "localhost:8080"]),
         (|b| b.default_authority("http://example.com"), &["default_authority"]),
         (|b| b.default_authority("user@example.com"), &["default_authority"]),

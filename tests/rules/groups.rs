@@ -493,3 +493,110 @@ async fn assumed_scheme_invalidates_groups_under_both_schemes() {
     fixture.ask(put.body(ReqBody::default()).unwrap()).await;
     assert_eq!(words(&fixture, &["https://example.com/a", A]).await, ["miss", "miss"]);
 }
+
+/// Returns an origin whose responses have the fields that the query of the request names, `|` before each value.
+fn origin_of_fields() -> Origin {
+    Origin::new(|request| {
+        let query = request.uri().query().unwrap_or_default().replace('+', " ");
+        let fields = query.split('&').filter_map(|field| field.split_once('|'));
+        response(&[&[("cache-control", "max-age=60")], &*fields.collect::<Vec<_>>()].concat(), "body")
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn tag_fields_are_split_by_their_own_separators() {
+    for (field, value, tags, others) in [
+        ("surrogate-key", "a+b,c++d", &["a", "b,c", "d"][..], &["b", "c"][..]),
+        ("cache-tag", "a+b,+c,,d", &["a b", "c", "d"], &["a", "b"]),
+        ("xkey", "a+b,c", &["a", "b", "c"], &["a b,c"]),
+        ("x-tags", "a+b,c", &["a b", "c"], &["a"]),
+        ("other", "a", &[], &["a"]),
+    ] {
+        let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
+            builder.tag_fields(["Surrogate-Key", "cache-tag"]).tag_fields(["xkey", "x-tags"])
+        });
+        let uri = format!("{A}?{field}|{value}");
+        for (names, expected) in [(tags, "miss"), (others, "hit")] {
+            for name in names {
+                fill(&fixture, &[&uri]).await;
+                fixture.layer.invalidate_tag(name).await.unwrap();
+                assert_eq!(fixture.get(&uri).await.word(), expected, "{field} {name}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_in_fields_are_bounded() {
+    let fixture =
+        Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| builder.tag_fields(["cache-tag"]));
+    let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let refused = |reason| Stored::No(reason);
+    for (value, expected) in [
+        (many(128), Stored::Storing),
+        (format!("{0},{0}", many(128)), Stored::Storing),
+        (many(129), refused(NotStored::TooManyGroups)),
+        (many(3000), refused(NotStored::TooManyGroups)),
+        ("t".repeat(1024), Stored::Storing),
+        ("t".repeat(1025), refused(NotStored::UnusableTag)),
+    ] {
+        let answer = fixture.get(&format!("{A}?cache-tag|{value}")).await;
+        assert_eq!(answer.status.stored(), expected, "{} bytes", value.len());
+    }
+    let origin = Origin::new(|_| {
+        let mut response = response(&[("cache-control", "max-age=60")], "");
+        response.headers_mut().insert("cache-tag", http::HeaderValue::from_bytes(b"\xff").unwrap());
+        response
+    });
+    let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| builder.tag_fields(["cache-tag"]));
+    assert_eq!(fixture.get(A).await.status.stored(), refused(NotStored::UnusableTag));
+}
+
+#[tokio::test(start_paused = true)]
+async fn function_gives_tags_within_bounds() {
+    let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
+        builder.tags_of(|request, response| {
+            let name = response.headers.get("x-name").map_or("none", |name| name.to_str().unwrap());
+            vec![format!("{}{name}", request.uri.path()).repeat(name.len())]
+        })
+    });
+    let uri = format!("{A}?x-name|n");
+    fill(&fixture, &[&uri]).await;
+    fixture.layer.invalidate_tag("/an").await.unwrap();
+    assert_eq!(fixture.get(&uri).await.word(), "miss");
+    let long = fixture.get(&format!("{A}?x-name|{}", "n".repeat(100))).await;
+    assert_eq!(long.status.stored(), Stored::No(NotStored::UnusableTag));
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_tag_fields_still_count() {
+    let fixture = Fixture::with(origin_of_fields(), MemoryStorage::new(), |builder| {
+        builder.tag_fields(["surrogate-key"]).remove_tag_fields(true)
+    });
+    let uri = format!("{A}?surrogate-key|a+b&x-other|c");
+    for expected in ["miss", "hit"] {
+        let answer = fixture.get(&uri).await;
+        assert_eq!(answer.word(), expected);
+        assert!(!answer.headers.contains_key("surrogate-key") && answer.headers.contains_key("x-other"));
+    }
+    fixture.layer.invalidate_tag("b").await.unwrap();
+    assert_eq!(fixture.get(&uri).await.word(), "miss");
+}
+
+/// A purge of a tag would not reach a response that was stored without it.
+#[tokio::test(start_paused = true)]
+async fn response_stored_without_its_tags_is_not_served() {
+    let storage = MemoryStorage::new();
+    let uri = format!("{A}?xkey|a&cache-tag|b");
+    let without =
+        Fixture::with(origin_of_fields(), storage.clone(), |builder| builder.tag_fields(["cache-tag"]));
+    fill(&without, &[&uri]).await;
+    without.layer.idle().await;
+    let fixture =
+        Fixture::with(origin_of_fields(), storage, |builder| builder.tag_fields(["cache-tag", "xkey"]));
+    for expected in ["miss", "hit"] {
+        assert_eq!(fixture.get(&uri).await.word(), expected);
+        fixture.layer.idle().await;
+    }
+    assert_eq!(without.get(&uri).await.word(), "hit");
+}

@@ -166,6 +166,11 @@ async fn reverted_key_setting_serves_no_earlier_response() {
     let shared_no_user: Settings = |b| b.shared(true).ignore_headers([USER]);
     let all: Settings = |b| b.key_all_headers(true);
     let all_no_user: Settings = |b| b.key_all_headers(true).ignore_headers([USER]);
+    let session: Settings = |b| b.key_cookies(["session"]);
+    let theme: Settings = |b| b.key_cookies(["theme"]);
+    let theme_all: Settings = |b| b.key_all_headers(true).key_cookies(["theme"]);
+    let shared_theme: Settings = |b| b.shared(true).key_cookies(["theme"]);
+    let shared_session: Settings = |b| b.shared(true).key_cookies(["session"]);
     // The field by which two users differ, the fields that Vary names, the settings before and after, and whether the
     // response stored before answers the other user.
     for (field, vary, before, after, answers) in [
@@ -184,7 +189,14 @@ async fn reverted_key_setting_serves_no_earlier_response() {
         ("x-user", "x-user", record, plain, false),
         ("x-user", "*", record, plain, false),
         ("x-user", "x-user", all_no_user, all, false),
+        ("cookie", "", theme, plain, false),
+        ("cookie", "", theme, session, false),
+        ("cookie", "", theme, theme, true),
+        ("cookie", "", theme_all, all, false),
+        ("cookie", "cookie", shared_theme, shared, false),
+        ("cookie", "cookie", shared_theme, shared_session, false),
         // Here the settings do not concern the field.
+        ("x-tenant", "", shared_theme, shared, true),
         ("x-tenant", "", no_user, plain, true),
         ("x-tenant", "accept", no_cookie, no_cookie, true),
     ] {
@@ -201,6 +213,133 @@ async fn reverted_key_setting_serves_no_earlier_response() {
             let answer = cache.ask(get_with("http://example.com/", other)).await;
             assert_eq!(answer.status.is_hit(), answers, "{field} {vary} {other:?}: {answer:?}");
         }
+    }
+}
+
+/// The same for query parameters.
+#[tokio::test]
+async fn reverted_query_setting_serves_no_earlier_response() {
+    let plain: Settings = |b| b;
+    let no_lang: Settings = |b| b.ignore_query_params(["lang"]);
+    let no_lang_here: Settings = |b| b.ignore_query_params_for("a/x", ["l*"]);
+    let no_lang_elsewhere: Settings = |b| b.ignore_query_params_for("a/y", ["lang"]);
+    let only_page: Settings = |b| b.only_query_params(["page"]);
+    let sorted: Settings = |b| b.sort_query(true);
+    let named: Settings = |b| b.ignore_query_params(["lang"]).key_fn(|_| Some("name".to_owned()));
+    let named_plain: Settings = |b| b.key_fn(|_| Some("name".to_owned()));
+    for (stored, before, asked, after, answers) in [
+        ("http://a/x?lang=de", no_lang, "http://a/x", plain, false),
+        ("http://a/x?lang=de", no_lang, "http://a/x", only_page, false),
+        ("http://a/x?lang=de", no_lang, "http://a/x", no_lang_here, false),
+        ("http://a/x?lang=de", no_lang, "http://a/x", no_lang_elsewhere, false),
+        ("http://a/x?lang=de", no_lang, "http://a/x", no_lang, true),
+        ("http://a/x?lang=de", no_lang_here, "http://a/x", plain, false),
+        ("http://a/x?lang=de", only_page, "http://a/x", plain, false),
+        ("http://a/x?b=1&a=2", sorted, "http://a/x?a=2&b=1", plain, false),
+        // A response to exactly this URL answers each request that the settings call the same.
+        ("http://a/x", plain, "http://a/x?lang=de", no_lang, true),
+        ("http://a/x", no_lang_elsewhere, "http://a/x", plain, true),
+        ("http://a/x?page=1", plain, "http://a/x?lang=de&page=1", only_page, true),
+        // A name does not depend on the query.
+        ("http://a/x?lang=de", named, "http://a/x", named_plain, true),
+    ] {
+        let storage = MemoryStorage::new();
+        let cache = on(storage.clone(), before);
+        cache.get(stored).await;
+        cache.layer.idle().await;
+        let copy = copy_of(&storage).await;
+        let answer = on(storage, after).get(asked).await;
+        assert_eq!(answer.status.is_hit(), answers, "{stored} {asked}: {answer:?}");
+        // The handle finds what a request would be answered with.
+        let found = on(copy, after).layer.handle().has(&Request::get(asked).body(()).unwrap()).await.unwrap();
+        assert_eq!(found, answers, "{stored} {asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_query_params_ignores_all_others() {
+    let fixture = fixture(|builder| {
+        builder
+            .ignore_query_params(["utm_*"])
+            .only_query_params_for("a/list", ["page"])
+            .only_query_params_for::<&str>("a/static/**", [])
+    });
+    let uris = [
+        "http://a/list?page=1&x=1",
+        "http://a/list?y=2&page=1&utm_source=z",
+        "http://a/list?PAGE=1",
+        "http://a/list?page[]=1",
+        "http://a/list",
+        "http://a/static/logo?v=1",
+        "http://a/static/logo",
+        "http://a/other?x=1&utm_id=1",
+        "http://a/other?x=1",
+        "http://a/other?x=2",
+    ];
+    let expected = ["miss", "hit", "miss", "miss", "miss", "miss", "hit", "miss", "hit", "miss"];
+    assert_eq!(words(&fixture, uris).await, expected);
+    assert_eq!(fixture.get(uris[1]).await.body, uris[0], "the request is forwarded unchanged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalidation_and_handle_use_only_query_params() {
+    let fixture = fixture(|builder| builder.only_query_params_for("a/**", ["page"]));
+    let uris = ["http://a/x?page=1&t=1", "http://a/y?page=1&t=1", "http://a/z?t=1"];
+    assert_eq!(words(&fixture, uris).await, ["miss"; 3]);
+    fixture.layer.idle().await;
+    let handle = fixture.layer.handle();
+    assert!(handle.has_url("http://a/z?t=2").await.unwrap());
+    assert_eq!(handle.delete_url("http://a/z?t=3").await.unwrap(), 1);
+    fixture.ask(post("http://a/x?t=2&page=1", &[("x-location", "/y?t=3&page=1")])).await;
+    assert_eq!(words(&fixture, ["http://a/x?page=1", "http://a/y?page=1", "http://a/z"]).await, ["miss"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_key_cookies_tell_requests_apart() {
+    let cookie = |value: &'static str| vec![("cookie", value)];
+    let lines = vec![("cookie", "session=5"), ("cookie", "theme=dark; a=1")];
+    let requests = [
+        (cookie("theme=dark; session=1"), "miss"),
+        (cookie("session=2;theme=dark;  a=\"b\""), "hit"),
+        (lines, "hit"),
+        (cookie("theme=light; session=1"), "miss"),
+        (cookie("session=1"), "miss"),
+        (cookie("session=3; xtheme=dark; themes=dark"), "hit"),
+        (vec![], "hit"),
+        // Servers differ in what they read from these.
+        (cookie("Theme=dark"), "miss"),
+        (cookie("theme=light; theme=dark"), "miss"),
+        (cookie("theme=dark; theme=light"), "miss"),
+        (cookie("a=\"b; theme=dark; c=\""), "miss"),
+        (cookie("a=\"\\\"; theme=dark"), "miss"),
+        (cookie("a=1, theme=dark"), "miss"),
+        (cookie("=theme=dark"), "miss"),
+        (cookie("%74heme=dark"), "miss"),
+    ];
+    for (shared, vary, all) in [(false, "", false), (true, "cookie", false), (true, "", true)] {
+        let origin =
+            Origin::new(move |_| response(&[("cache-control", "max-age=60"), ("vary", vary)], "body"));
+        let fixture = Fixture::with(origin, MemoryStorage::new(), |builder| {
+            builder.shared(shared).key_all_headers(all).key_cookies(["theme"])
+        });
+        for (fields, expected) in &requests {
+            let answer = fixture.ask(get_with("http://a/", fields)).await;
+            assert_eq!(answer.word(), *expected, "{shared} {vary} {fields:?}");
+        }
+    }
+}
+
+/// A response that no counted cookie selects is not for one user.
+#[tokio::test(start_paused = true)]
+async fn uncounted_cookies_make_no_response_personal() {
+    let fixture = fixture(|builder| builder.key_cookies(["session"]));
+    let requests = [("http://a/1", "seen=1", false), ("http://a/2", "session=1", true)];
+    for (uri, cookie, personal) in requests {
+        fixture.ask(get_with(uri, &[("cookie", cookie)])).await;
+        fixture.layer.idle().await;
+        let request = get_with(uri, &[("cookie", cookie)]);
+        let entry = fixture.layer.handle().get(&request).await.unwrap().unwrap();
+        assert_eq!(entry.is_personal(), personal, "{cookie}");
     }
 }
 

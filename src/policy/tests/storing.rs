@@ -152,7 +152,7 @@ fn every_vary_line_selects() {
 fn equivalent_values_become_equal() {
     let value = |name: &str, lines: &[&str]| {
         let list: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
-        selecting_value(&name.parse().unwrap(), &fields(&list), &[])
+        selecting_value(&name.parse().unwrap(), &fields(&list), &Options::default())
     };
     assert_eq!(value("accept-language", &["en, DE"]), value("accept-language", &["en", "de"]));
     assert_eq!(value("accept-encoding", &["gzip ,br"]), value("accept-encoding", &["GZIP, br"]));

@@ -156,6 +156,8 @@ pub(super) fn needs_filter_or_join<S: Storage>(
     rules.has_filters()
         || rules.has_tags()
         || policy::names_groups(response)
+        || shared.config.tag_fn.is_some()
+        || policy::has_tag_field(response, &shared.config.policy.tag_fields)
         || options(request).is_some_and(|options| options.tag_names().next().is_some())
 }
 
@@ -243,7 +245,7 @@ pub(super) async fn join_groups<S: Storage>(
     if shared.config.recording().is_some() {
         return Ok(Arc::default());
     }
-    let named = named_groups(shared, request, status, headers, before);
+    let named = named_groups(shared, request, status, headers, before)?;
     if named.is_empty() || !is_storable() {
         return Ok(Arc::default());
     }
@@ -251,13 +253,17 @@ pub(super) async fn join_groups<S: Storage>(
 }
 
 /// Returns the names of the groups and tags of a response.
+///
+/// # Errors
+///
+/// Returns why the response may not be stored: a tag cannot be kept.
 fn named_groups<S: Storage>(
     shared: &Shared<S>,
     request: &request::Parts,
     status: StatusCode,
     headers: &HeaderMap,
     before: &[Membership],
-) -> Vec<GroupName> {
+) -> std::result::Result<Vec<GroupName>, NotStored> {
     let group = |name| GroupName { is_tag: false, name };
     let tag = |name: &str| GroupName { is_tag: true, name: name.to_owned() };
     let NamedGroups { names, ignored } = policy::groups(headers);
@@ -266,11 +272,20 @@ fn named_groups<S: Storage>(
     named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
     let uri = || shared.config.ruled_uri(request);
     shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
+    named.extend(policy::field_tags(headers, &shared.config.policy.tag_fields)?.into_iter().map(tag));
+    if let Some(tags_of) = &shared.config.tag_fn {
+        let (mut response, ()) = Response::new(()).into_parts();
+        (response.status, response.headers) = (status, headers.clone());
+        for name in tags_of(request, &response) {
+            policy::check_tag(&name)?;
+            named.push(GroupName { is_tag: true, name });
+        }
+    }
     named.extend(before.iter().filter(|group| group.is_tag).map(|group| tag(&group.name)));
     // Without duplicates, since joining a group costs a storage operation.
     named.sort_unstable();
     named.dedup();
-    named
+    Ok(named)
 }
 
 /// Returns whether the user's filters permit to store a response.

@@ -18,9 +18,10 @@ use super::groups::GroupState;
 use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
 use crate::control::MissReason;
-use crate::entry::{DecodedRecord, Head, TOMBSTONE, Variant, decode, earlier};
+use crate::entry::{DecodedRecord, Head, StoredResponse, TOMBSTONE, Variant, decode, earlier};
 use crate::error::Result;
 use crate::key::EffectiveUri;
+use crate::policy;
 use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
@@ -342,12 +343,27 @@ impl<S: Storage> Records<S> {
             && self.pending.permits(variant.response.request_time, key_text)
     }
 
+    /// Returns whether a response was stored with every tag in its fields.
+    ///
+    /// It was not if the process that stored it reads other fields: the invalidation of a tag would not reach it.
+    pub(crate) fn has_its_tags(&self, response: &StoredResponse) -> bool {
+        let fields = &self.config.policy.tag_fields;
+        if !policy::has_tag_field(&response.headers, fields) || self.config.recording().is_some() {
+            return true;
+        }
+        let is_member = |tag: &str| response.groups.iter().any(|group| group.is_tag && *group.name == *tag);
+        policy::field_tags(&response.headers, fields).is_ok_and(|tags| tags.into_iter().all(is_member))
+    }
+
     /// Returns a record as the candidate, unless it has expired or is invalidated.
     ///
     /// If it was made stale by hand, its response says since when.
     async fn candidate(&self, key: Key, snapshot: &Snapshot, record: Record, now: Timestamp) -> Found {
-        let is_usable =
-            |of: &&Variant| of.until > now && self.is_not_invalidated(key, &snapshot.key_text, of);
+        let is_usable = |of: &&Variant| {
+            of.until > now
+                && self.is_not_invalidated(key, &snapshot.key_text, of)
+                && self.has_its_tags(&of.response)
+        };
         let Some(variant) = variant_in(&record).filter(is_usable) else {
             return Found::Nothing(MissReason::Expired);
         };

@@ -100,7 +100,7 @@ impl Config {
     /// of another request's response must not be offered to the origin then.
     pub(crate) fn has_hidden_selector(&self, names: &[HeaderName], request: &request::Parts) -> bool {
         let has = |name: &HeaderName| *name == policy::ALL_FIELDS || request.headers.contains_key(name);
-        policy::is_personal(names, &request.headers)
+        policy::is_personal(names, &request.headers, &self.policy)
             || self.policy.key_fields.iter().any(has)
             || is_by_content(request)
             || request.extensions.get::<HiddenFields>().is_some()
@@ -113,10 +113,10 @@ impl Config {
     /// A head that a cache with other settings has stored may not.
     pub(crate) fn covers_key_fields(&self, head: &Head) -> bool {
         self.policy.key_fields.iter().all(|name| head.names.contains(name))
-            && head
-                .ignored_selectors
-                .as_ref()
-                .is_none_or(|ignored_selectors| ignored_selectors.is_within(&self.policy))
+            && head.ignored_selectors.as_ref().is_none_or(|ignored_selectors| {
+                let query = self.identity.query_fingerprint(&head.key_text);
+                ignored_selectors.is_within(&self.policy, query)
+            })
     }
 }
 
@@ -126,7 +126,7 @@ impl<S: Storage> Records<S> {
     /// This is the values of the fields with these names, and of the parts that always select.
     pub(crate) fn selection(&self, names: &[HeaderName], request: &request::Parts) -> [u8; 16] {
         let target = [key::HOST_BESIDE, key::REWRITTEN, HIDDEN_FIELDS];
-        let (config, ignored) = (&self.config, &self.config.policy.ignored_fields);
+        let config = &self.config;
         self.keyer.selection(names.iter().chain(&target), |name| match name {
             name if *name == policy::CONTENT => {
                 let ContentKey(digest) = request.extensions.get()?;
@@ -137,10 +137,11 @@ impl<S: Storage> Records<S> {
                 .then(|| policy::raw_value(&request.headers, &header::HOST))?,
             name if *name == key::REWRITTEN => {
                 let uri = key::rewritten(request).filter(|_| !config.is_named(request))?;
-                Some(config.identity.rewritten(uri).into_bytes())
+                let asked = EffectiveUri::of(request, &config.defaults);
+                Some(config.identity.rewritten(uri, asked.as_ref()).into_bytes())
             }
             name if *name == HIDDEN_FIELDS => request.extensions.get::<HiddenFields>().map(|_| Vec::new()),
-            name => policy::selecting_value(name, &request.headers, ignored),
+            name => policy::selecting_value(name, &request.headers, &config.policy),
         })
     }
 

@@ -143,14 +143,19 @@ impl<S: Storage> Writer<S> {
     pub(crate) fn new(
         records: Arc<Records<S>>,
         mut snapshot: Snapshot,
-        names: SelectingFields,
+        mut names: SelectingFields,
         request: &request::Parts,
         (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Box<Lease<S>>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
-        let is_personal = policy::is_personal(&names.names, &request.headers);
+        let config = &records.config;
+        let query = config.identity.query_fingerprint(&snapshot.key_text);
+        if query != 0 {
+            names.ignored_selectors.get_or_insert_default().query = query;
+        }
+        let is_personal = policy::is_personal(&names.names, &request.headers, &config.policy);
         let warming = Warming::begin(request, records.number);
         let has_hidden_selector = records.config.has_hidden_selector(&names.names, request);
         records.record_scheme(request);

@@ -180,7 +180,8 @@ fn plain_hit<S: Storage, B>(
     if selection != variant.selection {
         return None;
     }
-    if head.expiries.last() != variant.expiry
+    if !records.has_its_tags(stored)
+        || head.expiries.last() != variant.expiry
         || (!stored.groups.is_empty() && records.is_current_now(&stored.groups, now) != Some(true))
     {
         return None;
