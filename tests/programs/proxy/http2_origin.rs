@@ -459,7 +459,7 @@ async fn slow_readers_of_new_bodies_take_little_memory() {
         tokio::task::spawn_blocking(move || memory_of_slow_reader(&["--origin", &url, "--origin-http2"]));
     let each = measured.await.unwrap();
     answering.abort();
-    assert!(each < 700, "{each} KiB for each reader");
+    assert!(each < 400, "{each} KiB for each reader");
 }
 
 #[tokio::test]

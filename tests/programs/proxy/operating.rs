@@ -411,5 +411,5 @@ fn slow_readers_of_new_bodies_take_little_memory() {
         }
     });
     let each = memory_of_slow_reader(&["--origin", &url]);
-    assert!(each < 640, "{each} KiB for each reader");
+    assert!(each < 400, "{each} KiB for each reader");
 }
