@@ -39,9 +39,8 @@ pub fn cache_layer<S: Storage>(
     fetches_whole: bool,
 ) -> tower_response_cache::Result<CacheLayer<S>> {
     CacheLayer::builder(storage)
-        // For each body that is being stored, about six chunks are held: one that fills, one that is written, what waits for
-        // a slow client, and the allocator's own share. Short ones cost a server with many slow clients less memory, and hits
-        // from SQLite are as fast.
+        // The cache holds several chunks of each body that it is storing. Short chunks cost a server with many slow clients
+        // less memory, and hits from SQLite are as fast.
         .chunk_bytes(32 * 1024)
         .shared(shared)
         .fetch_whole_for_range(fetches_whole)

@@ -69,7 +69,7 @@ pub struct Multiplexer {
     opening: tokio::sync::Mutex<Opening>,
 }
 
-/// What became of the connections that were opened.
+/// The results of opening connections.
 #[derive(Default)]
 struct Opening {
     /// How many there have been, which is the number of the latest one.
@@ -102,7 +102,7 @@ impl Users {
 /// The place of a request on its connection, until it is dropped.
 pub struct Place(#[expect(dead_code, reason = "its references are counted")] Arc<Users>);
 
-/// What became of a request.
+/// The result of sending a request.
 pub enum Sent {
     Response(Response<Incoming>, Place),
     /// The origin speaks HTTP/1 only. The request was not sent.

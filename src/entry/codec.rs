@@ -97,9 +97,9 @@ struct VariantForm<'a> {
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
-/// What follows the description if the record, its entry or one of its groups has been expired.
+/// The expiries of a record, its entry and its groups, which follow the description.
 ///
-/// Most records have nothing of it, and end with their description.
+/// Most records have none, and end with their description.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 struct ExpiryForm {
     /// When the response itself was expired.

@@ -1,4 +1,4 @@
-//! What was expired: made stale before its lifetime had ended.
+//! Expiries, which make responses stale before their lifetime has ended.
 //!
 //! An entry and a group each list their expiries. A response remembers the id of the last one before its fetch, so that one
 //! write of the list makes any number of responses stale, and a response that is fetched later is not concerned.

@@ -47,7 +47,7 @@ use crate::storage::{Storage, Usage};
 /// storage that requests use meanwhile.
 const AT_ONCE: usize = 16;
 
-/// What becomes of the members of a group.
+/// Tells how the members of a group end.
 #[derive(Clone, Copy)]
 enum Ending {
     Invalid,

@@ -23,7 +23,7 @@ pub(crate) struct QuerySettings {
     error: Option<Error>,
 }
 
-/// What a list of names says about the parameters that they match.
+/// Tells how a list of names applies to the parameters that match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     /// They do not identify a request.

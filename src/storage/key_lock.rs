@@ -62,7 +62,7 @@ pub(crate) mod two_processes {
     use std::pin::pin;
     use std::task::{Context, Poll};
 
-    /// What the future that this thread polls is a part of.
+    /// The part that the future plays which this thread polls.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Played {
         Nothing,

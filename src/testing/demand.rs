@@ -1,4 +1,4 @@
-//! How a case fails: with the clauses that the storage breaks, what they say, and what was found.
+//! Fails a case with the clauses that the storage breaks, their text and the observation.
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -44,7 +44,7 @@ const TITLES: [&str; 22] = [
 /// an operation on a thousand records has taken a minute.
 const OPERATION_TIME_LIMIT: Duration = Duration::from_secs(200);
 
-/// Fails the case with the numbers of the clauses, what they say, what was found, and the usual cause if there is one.
+/// Fails the case with the clauses, the rule that was broken, the observation, and the usual cause if there is one.
 #[track_caller]
 pub(super) fn fail(clauses: &[usize], rule: &str, found: impl fmt::Display, cause: &str) -> ! {
     let named: Vec<String> =

@@ -48,7 +48,7 @@ pub(crate) struct GroupName {
     pub(crate) name: String,
 }
 
-/// What its groups make of a response.
+/// Tells whether the groups of a response permit its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GroupState {
     /// It is a member of all of them.

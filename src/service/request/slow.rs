@@ -1,4 +1,4 @@
-//! What a request gets when the origin is slow: a stale response, or that of the user's function.
+//! Answers requests while the origin is slow, with a stale response or that of the user's function.
 //!
 //! # Invariants
 //!
@@ -22,7 +22,7 @@ use crate::service::respond;
 use crate::service::shared::{Begun, Shared};
 use crate::service::tasks::after;
 use crate::service::telemetry;
-use crate::storage::{Key, Record, Storage};
+use crate::storage::{Key, Storage};
 
 /// Until when a request waits for the origin.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub(super) struct Patience {
     fallback_at: Option<Instant>,
 }
 
-/// Which response ends the waiting.
+/// The kinds of response that may end the waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resort {
     /// Only a stale one.
@@ -113,12 +113,7 @@ impl<S: Storage> Impatient<S> {
         // In the request of the fetch, so that its response is not counted as that of a caller.
         let deserted = Deserted::new(shared.records.number);
         parts.extensions.insert(deserted.clone());
-        let need = match need {
-            Need::Fetch(reason) => Need::Fetch(*reason),
-            Need::Select => Need::Select,
-            Need::Validate(key, record, reason) => Need::Validate(*key, Record::clone(record), *reason),
-        };
-        Self { shared: Arc::clone(shared), parts: parts.clone(), need, key, patience, deserted }
+        Self { shared: Arc::clone(shared), parts: parts.clone(), need: need.clone(), key, patience, deserted }
     }
 
     /// Waits for the answer of a fetch, but not longer than the request has patience.
