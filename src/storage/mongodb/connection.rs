@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::mongodb::bson::Document;
+use ::mongodb::error::ErrorKind as DriverKind;
 use ::mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria,
     WriteConcern,
@@ -92,6 +93,27 @@ impl Connection {
         F: Future<Output = ::mongodb::error::Result<T>> + Send + 'static,
     {
         self.try_write(keys, command).await?.map_err(|error| convert(&error, true))
+    }
+
+    /// Runs a command that may change many documents at once, and repeats it once if the connections were closed under it.
+    ///
+    /// The driver closes all of them when the server misses one check, as it does on busy machines. It repeats the
+    /// commands that change one document by itself.
+    pub(super) async fn write_many<T, F>(
+        &self,
+        keys: &[Key],
+        command: impl Fn(Collection<Document>) -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = ::mongodb::error::Result<T>> + Send + 'static,
+    {
+        match self.try_write(keys, &command).await? {
+            Err(error) if matches!(*error.kind, DriverKind::ConnectionPoolCleared { .. }) => {
+                self.write(keys, &command).await
+            }
+            answer => answer.map_err(|error| convert(&error, true)),
+        }
     }
 
     /// Runs a command like [`write`](Connection::write) and returns the driver's own error as the inner result.

@@ -289,7 +289,10 @@ impl Storage for MongoDbStorage {
             let filter = ids_filter(group);
             let result = self
                 .connection
-                .write(group, |collection| async move { collection.delete_many(filter).await })
+                .write_many(group, |collection| {
+                    let filter = filter.clone();
+                    async move { collection.delete_many(filter).await }
+                })
                 .await?;
             deleted += result.deleted_count;
         }
@@ -302,7 +305,10 @@ impl Storage for MongoDbStorage {
             let (filter, update) = (ids_filter(group), document::retention_update(retain));
             let result = self
                 .connection
-                .write(group, |collection| async move { collection.update_many(filter, update).await })
+                .write_many(group, |collection| {
+                    let (filter, update) = (filter.clone(), update.clone());
+                    async move { collection.update_many(filter, update).await }
+                })
                 .await?;
             present += result.matched_count;
         }
@@ -313,7 +319,10 @@ impl Storage for MongoDbStorage {
         let expired = document::expired_filter(now);
         let result = self
             .connection
-            .write(&[], |collection| async move { collection.delete_many(expired).await })
+            .write_many(&[], |collection| {
+                let expired = expired.clone();
+                async move { collection.delete_many(expired).await }
+            })
             .await?;
         Ok(result.deleted_count)
     }
@@ -321,7 +330,7 @@ impl Storage for MongoDbStorage {
     async fn clear(&self) -> Result<()> {
         // Not `drop`, which would remove the indexes, too, and needs a permission of its own.
         self.connection
-            .write(&[], |collection| async move { collection.delete_many(doc! {}).await })
+            .write_many(&[], |collection| async move { collection.delete_many(doc! {}).await })
             .await
             .map(drop)
     }

@@ -26,6 +26,23 @@ impl Events {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Asserts that each outage was reported once, and its end too.
+    ///
+    /// Reads and writes have outages of their own, which an event names in the field `what`.
+    pub fn assert_once_each(&self, down: &str, up: &str) {
+        let events = self.all();
+        let of = |text: &str| {
+            let reported = events.iter().filter(|event| event.contains(text));
+            let mut kinds: Vec<_> =
+                reported.map(|event| event.split(' ').find(|word| word.starts_with("what="))).collect();
+            kinds.sort_unstable();
+            kinds
+        };
+        let (began, ended) = (of(down), of(up));
+        assert!(!began.is_empty() && began.windows(2).all(|pair| pair[0] != pair[1]), "{events:?}");
+        assert_eq!(began, ended, "{events:?}");
+    }
+
     pub fn count(&self, text: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|event| event.contains(text)).count()
     }

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
     tests.extend(redis_nodes::tests());
     tests.extend(outages::tests("mongodb", mongodb::Alone::start));
     tests.extend(contract::tests("mongodb", mongodb::Alone::start));
+    tests.extend(mongodb::tests());
     #[cfg(feature = "dynamodb")]
     tests.extend(outages::tests("dynamodb", dynamodb::Local::start));
     #[cfg(feature = "dynamodb")]

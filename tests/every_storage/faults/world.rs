@@ -189,6 +189,17 @@ impl World {
         }
     }
 
+    /// Reads and writes until as many events contain the text of an end of an outage as that of its beginning.
+    pub async fn until_answered_again(&self, down: &str, up: &str) {
+        let begun = Instant::now();
+        while self.events.count(up) < self.events.count(down).max(1) {
+            self.post("/1000/written").await;
+            self.get("/1000/written").await;
+            assert!(begun.elapsed() < PATIENCE, "no event {up}: {:?}", self.events.all());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Asserts that a request is a miss.
     ///
     /// Then waits until the attempt to store the response is over.
