@@ -147,6 +147,7 @@
 //! | `dynamodb` | `storage::DynamoDbStorage` |
 //! | `zstd`, `lz4` | `storage::CompressedStorage`, around any storage |
 //! | `encrypt` | `storage::EncryptedStorage`, around any storage |
+//! | `sitemap` | warming with the URLs of a sitemap |
 //! | `content-keys` | keys that include the content of POST, QUERY and the like |
 //! | `regex` | URL patterns by `regex::Regex` |
 //! | `reqwest` | `reqwest::HttpService` for a tower stack around reqwest 0.13, and `reqwest::CacheMiddleware` for reqwest-middleware 0.5 |
@@ -201,7 +202,7 @@ pub use self::control::{
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{
-    CacheHandle, CopyReport, EntryFilter, StorageSize, StoredEntry, Sweeper, VerifyReport, WarmReport,
+    CacheHandle, CopyReport, EntryFilter, StorageSize, StoredEntry, Sweeper, VerifyReport, WarmReport, Warmer,
 };
 pub use self::layer::{CacheLayer, DisabledGuard};
 pub use self::observe::statistics::Statistics;

@@ -1,7 +1,8 @@
 //! A handle to inspect and modify stored responses: [`CacheHandle`].
 //!
 //! Each file has one kind of method: `find` (one request or URL), `listing` (all entries), `change` (deletions and new
-//! lifetimes), `expire` (makes stale), `copy` with `destination` (to another storage), `survey` (damaged and unused records), `warm` and `sweeper`.
+//! lifetimes), `expire` (makes stale), `copy` with `destination` (to another storage), `survey` (damaged and unused records),
+//! `warm` with `sitemap` (fetches in advance) and `sweeper`.
 //! An `EntryFilter` chooses responses, a `StoredEntry` describes one. The handle may call `service`, which never calls it.
 //!
 //! # Invariants
@@ -18,6 +19,8 @@ mod expire;
 mod filter;
 mod find;
 mod listing;
+#[cfg(feature = "sitemap")]
+mod sitemap;
 mod survey;
 mod sweeper;
 mod warm;
@@ -34,7 +37,7 @@ pub use self::filter::EntryFilter;
 pub use self::listing::StorageSize;
 pub use self::survey::VerifyReport;
 pub use self::sweeper::Sweeper;
-pub use self::warm::WarmReport;
+pub use self::warm::{WarmReport, Warmer};
 use crate::entry::Membership;
 use crate::error::Result;
 use crate::key::EffectiveUri;

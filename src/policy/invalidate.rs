@@ -28,7 +28,7 @@ pub(crate) fn invalidated(effective: &Uri, response: &HeaderMap) -> Vec<Uri> {
         .iter()
         .flat_map(|name| response.get_all(name))
         .filter_map(|value| resolve(effective, value.to_str().ok()?.trim()))
-        .filter(|uri| origin(uri).is_some() && origin(uri) == origin(effective))
+        .filter(|uri| is_same_origin(uri, effective))
         .collect()
 }
 
@@ -41,14 +41,17 @@ pub(crate) fn answers_get(method: &Method, effective: &Uri, response: &HeaderMap
     let directives = ResponseDirectives::of(response, options);
     let represented = location.to_str().ok().and_then(|location| resolve(effective, location.trim()));
     let is_same = represented.is_some_and(|uri| {
-        origin(&uri).is_some()
-            && origin(&uri) == origin(effective)
-            && uri.path_and_query() == effective.path_and_query()
+        is_same_origin(&uri, effective) && uri.path_and_query() == effective.path_and_query()
     });
     // Only whether there is a lifetime matters here, so that any date will do.
     method == Method::POST
         && is_same
         && explicit_lifetime(response, &directives, Timestamp::EPOCH, options).is_some()
+}
+
+/// Returns whether two URIs have the same scheme, host and port.
+pub(crate) fn is_same_origin(one: &Uri, other: &Uri) -> bool {
+    origin(one).is_some() && origin(one) == origin(other)
 }
 
 /// Returns the scheme, host and port of a URI (RFC 9110 §4.3.1).
@@ -63,12 +66,10 @@ fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
 }
 
 /// Resolves a reference against a base URI (RFC 3986 §5.2.2).
-fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+pub(crate) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
-    if let Ok(uri) = reference.parse::<Uri>()
-        && uri.scheme().is_some()
-    {
-        return Some(uri);
+    if has_scheme(reference) {
+        return reference.parse().ok();
     }
     let (scheme, authority) = (base.scheme_str()?, base.authority()?.as_str());
     if let Some(rest) = reference.strip_prefix("//") {
@@ -88,6 +89,15 @@ fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{authority}{path}{query}").parse().ok()
+}
+
+/// Returns whether a reference begins with a scheme (RFC 3986 §3.1).
+fn has_scheme(reference: &str) -> bool {
+    let scheme = reference.split(['/', '?', ':']).next().unwrap_or_default();
+    let is_letter_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    reference[scheme.len()..].starts_with(':')
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(is_letter_of_scheme)
 }
 
 /// Removes `.` and `..` from a path that begins with a slash (RFC 3986 §5.2.4).

@@ -22,6 +22,7 @@ mod freshness;
 mod groups;
 mod header_hints;
 mod invalidate;
+mod links;
 mod list;
 mod loose_name;
 mod not_stored;
@@ -43,6 +44,9 @@ pub(crate) use self::freshness::{Freshness, RuleTtl};
 pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
 pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
+#[cfg(feature = "sitemap")]
+pub(crate) use self::invalidate::{is_same_origin, resolve};
+pub(crate) use self::links::hinted;
 pub(crate) use self::loose_name::loose_name;
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};

@@ -274,7 +274,7 @@ async fn handle_methods_work_in_spawned_task() {
         assert!(handle.verify(|_| {}).await.unwrap().is_sound());
         assert_eq!(handle.prune().await.unwrap(), 0);
         assert_eq!(handle.reset_expiry(&all, SECOND).await.unwrap(), 1);
-        assert_eq!(handle.warm(service, [get(A)], 2).await.hits, 1);
+        assert_eq!(handle.warm(service).requests([get(A)]).await.hits, 1);
         assert_eq!(handle.urls(&all).try_collect::<Vec<_>>().await.unwrap(), [A]);
         assert_eq!(handle.size().await.unwrap().entries, 1);
         assert_eq!(handle.delete_expired().await.unwrap(), 0);

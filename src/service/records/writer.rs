@@ -77,6 +77,11 @@ impl Warming {
     pub(crate) fn has_failed(&self) -> bool {
         self.state.load(Ordering::Relaxed) == Self::BEGUN
     }
+
+    /// Returns whether no writer is left that could change the state.
+    pub(crate) fn is_settled(&self) -> bool {
+        Arc::strong_count(&self.state) == 1
+    }
 }
 
 /// Stores one response. It is created when the head of the response has arrived, before its body.
