@@ -54,6 +54,8 @@ impl WarmReport {
     }
 }
 
+type Progress<'h> = Box<dyn FnMut(&WarmReport) + Send + 'h>;
+
 /// Sends requests through a service that contains a cache, so that their responses are stored.
 ///
 /// It is made by [`CacheHandle::warm`]. Say how fast it goes, then what it requests:
@@ -97,7 +99,7 @@ pub struct Warmer<'h, S: Storage, Svc, ReqB> {
     headers: HeaderMap,
     /// Makes the body of a request for a link. `None` if links are not followed.
     link_body: Option<fn() -> ReqB>,
-    progress: Option<Box<dyn FnMut(&WarmReport) + Send + 'h>>,
+    progress: Option<Progress<'h>>,
 }
 
 impl<S: Storage> CacheHandle<S> {
