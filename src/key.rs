@@ -25,7 +25,7 @@ use http::{HeaderName, Uri, request, uri::Scheme};
 use sha2::{Digest, Sha256};
 
 #[cfg(feature = "content-keys")]
-pub(crate) use self::content::{IgnoredFields, digest};
+pub(crate) use self::content::{ContentFields, IgnoredFields, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED_SCHEME;
 pub(crate) use self::query::{Named, number_of};

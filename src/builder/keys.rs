@@ -288,7 +288,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// Their responses need a lifetime, of their own or by a rule. A heuristic lifetime is given only to responses to
     /// QUERY and other safe methods (SEARCH, REPORT, PROPFIND). A request goes to the inner service, and its response is
     /// not stored, if its content is longer than [`max_content_bytes`](Self::max_content_bytes), if its body type cannot be
-    /// made anew (see [`replay_content`](Self::replay_content)), or if it has conditions or a range.
+    /// made anew (see [`replay_content`](Self::replay_content)), or if it has conditions or a range. Those of QUERY are answered
+    /// from the stored response, as they are about the result of the query (RFC 10008 §2.6, §2.8).
     ///
     /// Default: GET and HEAD.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {

@@ -15,7 +15,7 @@ mod json;
 mod media_type;
 mod multipart;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 use sha2::{Digest, Sha256};
 
 use super::update_with_length;
@@ -23,23 +23,50 @@ use super::update_with_length;
 pub(crate) use self::ignored::IgnoredFields;
 use self::media_type::MediaType;
 
+/// The fields that say what the content of a request is, each with its lines joined (RFC 9110 §8).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContentFields {
+    media_type: Option<HeaderValue>,
+    coding: Option<HeaderValue>,
+    language: Option<HeaderValue>,
+    location: Option<HeaderValue>,
+}
+
+impl ContentFields {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let joined = |name| {
+            let lines: Vec<_> = headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+            match lines.len() {
+                0 => None,
+                _ => HeaderValue::from_bytes(&lines.join(&b", "[..])).ok(),
+            }
+        };
+        Self {
+            media_type: joined(header::CONTENT_TYPE),
+            coding: joined(header::CONTENT_ENCODING),
+            language: joined(header::CONTENT_LANGUAGE),
+            location: joined(header::CONTENT_LOCATION),
+        }
+    }
+}
+
 /// Computes the digest of the content of a request.
 ///
-/// `media_type` is its Content-Type and `coding` its Content-Encoding, whose lines the caller has joined.
+/// Without `ignored` the content is compared by its bytes, as it is for most media types.
 /// Encoded content is not decoded but compared by its bytes. The parameters of the media type count, since
 /// each of them may change what the content means (`profile`, `version`). The boundary of a form that was
 /// parsed does not.
-pub(crate) fn digest(
-    media_type: Option<&HeaderValue>,
-    coding: Option<&HeaderValue>,
-    content: &[u8],
-    ignored: &IgnoredFields,
-) -> [u8; 32] {
-    let coding = coding.map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase()).unwrap_or_default();
+pub(crate) fn digest(fields: &ContentFields, content: &[u8], ignored: Option<&IgnoredFields>) -> [u8; 32] {
+    let media_type = fields.media_type.as_ref();
+    let coding = fields
+        .coding
+        .as_ref()
+        .map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase())
+        .unwrap_or_default();
     let coding = if coding == b"identity" { Vec::new() } else { coding };
     let read = media_type.and_then(|field| MediaType::parse(field.as_bytes()));
-    let canonical = match &read {
-        Some(media_type) if coding.is_empty() => canonical(media_type, content, ignored),
+    let canonical = match (&read, ignored) {
+        (Some(media_type), Some(ignored)) if coding.is_empty() => canonical(media_type, content, ignored),
         _ => None,
     };
 
@@ -60,6 +87,12 @@ pub(crate) fn digest(
     }
     hash.update([u8::from(canonical.is_some())]);
     update_with_length(&mut hash, canonical.as_deref().unwrap_or(content));
+    for (number, field) in [(1, &fields.language), (2, &fields.location)] {
+        if let Some(field) = field {
+            hash.update([number]);
+            update_with_length(&mut hash, field.as_bytes());
+        }
+    }
     hash.finalize().into()
 }
 

@@ -12,6 +12,7 @@ use super::dates;
 use super::freshness::entity_tag;
 use super::list::split_list;
 use super::options::Options;
+use super::storing::is_query;
 use crate::time::Timestamp;
 
 /// How a stored response is sent.
@@ -59,8 +60,11 @@ pub(crate) fn answer(
             return Answer::NotModified;
         }
     }
-    // RFC 9110 §14.2 defines Range for GET alone.
-    if method != Method::GET || !has(&header::RANGE) || !if_range_holds(request, stored, received) {
+    // RFC 9110 §14.2 defines Range for GET alone, and RFC 10008 §2.8 for QUERY.
+    if !(method == Method::GET || is_query(method))
+        || !has(&header::RANGE)
+        || !if_range_holds(request, stored, received)
+    {
         return Answer::Full;
     }
     answer_range(request, len)

@@ -103,6 +103,13 @@ impl RequestDirectives {
     }
 }
 
+/// Returns whether a request asks that its content is not transformed (RFC 9111 §5.2.1.6).
+#[cfg(feature = "content-keys")]
+pub(crate) fn forbids_transforming(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CACHE_CONTROL).iter();
+    lines.flat_map(|line| directives(line.as_bytes())).any(|(name, _)| is(name, "no-transform"))
+}
+
 /// The directives of a response to caches (RFC 9111 §5.2.2, RFC 5861, RFC 8246).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {

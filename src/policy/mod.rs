@@ -39,6 +39,8 @@ mod tests;
 pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
 pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
+#[cfg(feature = "content-keys")]
+pub(crate) use self::directives::forbids_transforming;
 pub(crate) use self::directives::{RequestDirectives, ResponseDirectives};
 pub(crate) use self::freshness::{Freshness, RuleTtl};
 pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_groups, names_groups};
@@ -52,6 +54,8 @@ pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
+#[cfg(feature = "content-keys")]
+pub(crate) use self::storing::is_query;
 pub(crate) use self::storing::{
     HttpExchange, MAX_FIELDS, UnstoredFields, ensure_date, is_failed_call, is_reading, storable,
     stored_headers,

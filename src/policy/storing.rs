@@ -169,6 +169,11 @@ pub(crate) fn is_reading(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "QUERY" | "SEARCH" | "REPORT" | "PROPFIND")
 }
 
+/// Returns whether a method is QUERY, whose conditions and ranges are about the result of the query (RFC 10008 §2.6, §2.8).
+pub(crate) fn is_query(method: &Method) -> bool {
+    method.as_str() == "QUERY"
+}
+
 /// Returns whether the response to a request with Authorization may be stored for other users (RFC 9111 §3.5).
 pub(super) fn allows_authorization(directives: &ResponseDirectives) -> bool {
     directives.public || directives.must_revalidate || directives.s_maxage.is_some()

@@ -204,6 +204,60 @@ async fn preconditions_scopes_and_options_apply_to_post() {
     assert_eq!(fixture.ask(send(Method::POST, JSON, "{}")).await.word(), "hit");
 }
 
+/// Returns a request for the query `[1]` with one more field.
+fn query_with(name: &'static str, value: &'static str) -> Request<ReqBody> {
+    let mut request = send(query(), JSON, "[1]");
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_and_ranges_of_query_are_about_its_result() {
+    let (fixture, calls) = echo(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
+    assert_eq!(fixture.ask(query_with("if-none-match", "\"b\"")).await.word(), "miss");
+    for (name, value, code, body) in [
+        ("if-none-match", "\"a\"", 304, ""),
+        ("if-none-match", "\"b\"", 200, "QUERY [1]"),
+        ("range", "bytes=0-4", 206, "QUERY"),
+        ("range", "bytes=20-", 416, ""),
+    ] {
+        let answer = fixture.ask(query_with(name, value)).await;
+        assert_eq!(
+            (answer.word(), answer.code.as_u16(), &answer.body[..]),
+            ("hit", code, body.as_bytes()),
+            "{name}: {value}"
+        );
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // Another query has another result, whatever its entity tag.
+    let mut other = query_with("if-none-match", "\"a\"");
+    *other.body_mut() = "[2]".into();
+    assert_eq!(fixture.ask(other).await.word(), "miss");
+    assert_eq!(fixture.ask(query_with("if-match", "\"a\"")).await.word(), "bypass");
+    let mut post = send(Method::POST, JSON, "[1]");
+    post.headers_mut().insert("if-none-match", "\"a\"".parse().unwrap());
+    assert_eq!(fixture.ask(post).await.word(), "bypass");
+}
+
+#[tokio::test(start_paused = true)]
+async fn query_may_ask_that_its_content_is_compared_as_it_is() {
+    let (fixture, _) = echo(FRESH);
+    let with = |content: &'static str, control: &'static str| {
+        let mut request = query_with("cache-control", control);
+        *request.body_mut() = content.into();
+        request
+    };
+    for (content, control, word) in [
+        ("[1]", "max-age=60", "miss"),
+        ("[ 1]", "max-age=60", "hit"),
+        ("[ 1]", "no-transform", "miss"),
+        ("[1]", "No-Transform", "miss"),
+        ("[1]", "no-transform", "hit"),
+    ] {
+        assert_eq!(fixture.ask(with(content, control)).await.word(), word, "{content} {control}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn unlisted_methods_bypass_cache() {
     let (fixture, _) = with(FRESH, |builder| builder.methods([Method::POST]));

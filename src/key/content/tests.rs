@@ -7,13 +7,56 @@ use crate::error::ErrorKind;
 
 use super::*;
 
+fn digest_of(
+    media_type: Option<&HeaderValue>,
+    coding: Option<&HeaderValue>,
+    content: &[u8],
+    ignored: &IgnoredFields,
+) -> [u8; 32] {
+    let fields = ContentFields {
+        media_type: media_type.cloned(),
+        coding: coding.cloned(),
+        ..ContentFields::default()
+    };
+    digest(&fields, content, Some(ignored))
+}
+
+#[test]
+fn language_and_location_of_content_count() {
+    let with = |names: &[(http::HeaderName, &str)]| {
+        let headers = names.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+        let mut headers: HeaderMap = headers.collect();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+        digest(&ContentFields::of(&headers), b"[1]", Some(&IgnoredFields::default()))
+    };
+    let digests = [
+        of(JSON, "[1]", &[]),
+        with(&[(header::CONTENT_LANGUAGE, "de")]),
+        with(&[(header::CONTENT_LANGUAGE, "en")]),
+        with(&[(header::CONTENT_LOCATION, "de")]),
+        with(&[(header::CONTENT_LOCATION, "de"), (header::CONTENT_LANGUAGE, "de")]),
+    ];
+    assert_eq!(with(&[]), digests[0]);
+    for (at, digest) in digests.iter().enumerate() {
+        assert!(!digests[..at].contains(digest), "{at}");
+    }
+}
+
+#[test]
+fn content_as_it_is_has_a_digest_of_its_own() {
+    let fields =
+        ContentFields { media_type: Some(HeaderValue::from_static(JSON)), ..ContentFields::default() };
+    assert_ne!(digest(&fields, b"[1]", None), digest(&fields, b"[ 1]", None));
+    assert_ne!(digest(&fields, b"[1]", None), of(JSON, "[1]", &[]));
+}
+
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=B";
 
 fn of(media_type: &str, content: impl AsRef<[u8]>, ignored: &[&str]) -> [u8; 32] {
     let media_type = HeaderValue::from_bytes(media_type.as_bytes()).unwrap();
-    digest(Some(&media_type), None, content.as_ref(), &IgnoredFields::new(ignored).unwrap())
+    digest_of(Some(&media_type), None, content.as_ref(), &IgnoredFields::new(ignored).unwrap())
 }
 
 /// Asserts that contents share a digest within each row, and only there.
@@ -332,7 +375,7 @@ fn the_media_type_counts() {
     );
     assert_eq!(of("application/vnd.a+json", "[1]", &[]), of("application/vnd.A+JSON", "[ 1 ]", &[]));
     assert_eq!(of("a/b; c=d; e=f", "x", &[]), of("A/B;e=\"f\";c=d", "x", &[]));
-    let mut all = vec![same, digest(None, None, b"[1]", &IgnoredFields::default())];
+    let mut all = vec![same, digest_of(None, None, b"[1]", &IgnoredFields::default())];
     for field in [
         "application/vnd.a+json",
         "application/vnd.b+json",
@@ -381,7 +424,12 @@ fn other_types_and_codings_are_compared_by_bytes() {
     }
     let json = HeaderValue::from_static(JSON);
     let coded = |coding: &str, content: &[u8]| {
-        digest(Some(&json), Some(&HeaderValue::from_str(coding).unwrap()), content, &IgnoredFields::default())
+        digest_of(
+            Some(&json),
+            Some(&HeaderValue::from_str(coding).unwrap()),
+            content,
+            &IgnoredFields::default(),
+        )
     };
     for coding in ["identity", " Identity ", ""] {
         assert_eq!(coded(coding, b"[ 1]"), of(JSON, "[1]", &[]), "{coding}");
@@ -486,8 +534,8 @@ proptest! {
         for field in fields {
             let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
             for content in [&bytes[..], near.as_bytes(), parts.as_bytes()] {
-                digest(Some(&field), None, content, &ignored);
-                digest(None, Some(&field), content, &ignored);
+                digest_of(Some(&field), None, content, &ignored);
+                digest_of(None, Some(&field), content, &ignored);
             }
         }
     }

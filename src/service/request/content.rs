@@ -16,7 +16,7 @@ use http::{Method, Request, header, request};
 use super::exchange::run;
 use super::route::{Route, bypass};
 use crate::control::BypassReason;
-use crate::key;
+use crate::key::{self, ContentFields};
 use crate::policy;
 use crate::service::config::Config;
 use crate::service::contents::{ReadContent, ReplayedContent};
@@ -39,15 +39,13 @@ impl Config {
         if is_excluded && !policy::is_reading(&parts.method) {
             return Route::Unsafe;
         }
-        // These are about the state of the resource, or about a response that is not selected by content.
-        let conditions = [
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            header::IF_MODIFIED_SINCE,
-            header::IF_UNMODIFIED_SINCE,
-            header::RANGE,
-        ];
-        let has_conditions = conditions.iter().any(|name| parts.headers.contains_key(name));
+        // The first two are about the state at the origin. The others are about a response that content selects only for
+        // QUERY (RFC 10008 §2.6, §2.8).
+        let of_origin = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+        let of_response = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE];
+        let has = |name| parts.headers.contains_key(name);
+        let has_conditions =
+            of_origin.iter().any(has) || (!policy::is_query(&parts.method) && of_response.iter().any(has));
         match bypass {
             Some(reason) => Route::Bypass(reason),
             None if is_excluded => Route::Bypass(BypassReason::Filtered),
@@ -71,16 +69,9 @@ impl Config {
 
     /// Adds the digest of the content to the request, where it selects the response.
     fn take_content(&self, parts: &mut request::Parts, content: &Bytes) {
-        let joined = |name| {
-            let lines: Vec<_> = parts.headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
-            match lines.len() {
-                0 => None,
-                _ => http::HeaderValue::from_bytes(&lines.join(&b", "[..])).ok(),
-            }
-        };
-        let (media_type, coding) = (joined(header::CONTENT_TYPE), joined(header::CONTENT_ENCODING));
-        let ignored = &self.contents.ignored;
-        let digest = key::digest(media_type.as_ref(), coding.as_ref(), content, ignored);
+        // A client may ask that no other spelling of its content shares the response (RFC 10008 §2.7).
+        let ignored = (!policy::forbids_transforming(&parts.headers)).then_some(&self.contents.ignored);
+        let digest = key::digest(&ContentFields::of(&parts.headers), content, ignored);
         parts.extensions.insert(ContentKey(digest));
     }
 }
