@@ -58,12 +58,6 @@ pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The chunk of a body that is being served has this long: the response cannot be taken back any more.
 pub(super) const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The length up to which a body is stored with its head.
-///
-/// A longer body takes longer to read than the round trip of a second read.
-#[cfg(any(feature = "redis", feature = "mongodb"))]
-pub(super) const INLINE_LEN: usize = 32 << 10;
-
 /// Returns whether the server of a new storage answered its first call.
 ///
 /// A server that cannot be reached is not an error, since requests are served without it. It is logged.

@@ -18,7 +18,6 @@ use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::Key;
 use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
-use crate::storage::remote::INLINE_LEN;
 use crate::time::Timestamp;
 
 /// The longest record, in bytes.
@@ -26,6 +25,10 @@ use crate::time::Timestamp;
 /// MongoDB limits a document to 16 MiB. Half of that leaves room for the other fields, and is far above the
 /// length of a chunk.
 const MAX_RECORD_LEN: usize = 8 << 20;
+/// The length up to which a body is stored with its head.
+///
+/// A second read takes longer than the transfer of so much. Longer than on Redis, as a command takes longer here.
+const INLINE_LEN: usize = 64 << 10;
 /// The most keys in one command.
 ///
 /// A key takes about 90 bytes, so this many take 2 MB of the 48 MB that a command may have.
@@ -228,11 +231,14 @@ impl Storage for MongoDbStorage {
         let keys: Vec<Key> = keys.iter().copied().collect::<HashSet<_>>().into_iter().collect();
         for group in keys.chunks(MAX_KEYS_PER_COMMAND) {
             let filter = ids_filter(group);
-            let present = self
+            // Not `count_documents`, which is an aggregation: not every server uses the index of the ids for it.
+            let present: Vec<Document> = self
                 .connection
-                .read(group, |collection| async move { collection.count_documents(filter).await })
+                .read(group, |collection| async move {
+                    collection.find(filter).projection(doc! { "_id": 1 }).await?.try_collect().await
+                })
                 .await?;
-            if present != group.len() as u64 {
+            if present.len() != group.len() {
                 return Ok(false);
             }
         }

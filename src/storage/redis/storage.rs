@@ -24,7 +24,6 @@ use crate::storage::contract::{Retain, Storage};
 use crate::storage::key::{Key, Kind};
 use crate::storage::recent_records::RecentRecords;
 use crate::storage::record::{Record, Stamp};
-use crate::storage::remote::INLINE_LEN;
 use crate::time::{Clock, Timestamp};
 
 /// The most bytes of a record. Redis takes values of 512 MB, but a connection sends one after another, and a record is mostly a
@@ -37,6 +36,9 @@ const PROBES: u8 = 16;
 const MAX_IN_FLIGHT: usize = 64;
 /// How many keys one command names. That takes the server about 1 ms, in which it does nothing else.
 const KEYS_PER_COMMAND: usize = 1000;
+
+/// The length up to which a body is stored with its head. A longer one takes longer to read than the round trip of a second read.
+const INLINE_LEN: usize = 32 << 10;
 
 /// A storage in Redis, which many processes on many machines may share.
 ///
