@@ -62,7 +62,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// so that its response is there for a later request. The response of the function is not stored.
     ///
     /// The time counts from the arrival of the request to the head of the response. Requests that bypass the cache or change
-    /// a resource are not limited, and neither are those whose fetch cannot outlive them, as with reqwest-middleware.
+    /// a resource are not limited, and neither are those whose fetch cannot outlive them, as with reqwest-middleware. Without
+    /// [`stale_after`](Self::stale_after), a stale response that may be served goes first, if the storage returns it within a
+    /// tenth of the limit.
     ///
     /// ```
     /// # use std::time::Duration;

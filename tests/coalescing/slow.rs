@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio::time::advance;
-use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::storage::{MemoryStorage, Storage};
 use tower_response_cache::{CacheLayerBuilder, Outcome, StaleReason};
 
 use super::world::{World, got};
+use crate::support::faulty::{Faulty, Mode};
 use crate::support::get_with;
 use crate::support::task::{Task, settle};
 
@@ -25,6 +26,10 @@ fn impatient(builder: Builder) -> Builder {
 }
 
 fn with_fallback(builder: Builder) -> Builder {
+    fallback(builder)
+}
+
+fn fallback<S: Storage>(builder: CacheLayerBuilder<S>) -> CacheLayerBuilder<S> {
     builder.fallback_after(2 * SECOND, |request| {
         let mut response = Response::new(Bytes::from(format!("nothing yet for {}", request.uri.path())));
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -278,4 +283,56 @@ async fn expired_response_is_served_while_the_origin_is_slow() {
     pass(200 * MILLI, &mut tasks).await;
     let got = got(&mut tasks).remove(0);
     assert_eq!((got.status.outcome(), got.status.is_expired()), (SLOW, true));
+}
+
+/// Returns a cache whose storage has a stale response, and does not return its body.
+async fn with_late_body(
+    settings: fn(CacheLayerBuilder<Faulty>) -> CacheLayerBuilder<Faulty>,
+) -> (World<Faulty>, Faulty) {
+    let storage = Faulty::new(Mode::Well);
+    let world = World::on(storage.clone(), |builder| {
+        // The body is not in the record of its head, which the request has read before.
+        settings(builder.stale_if_error(3600 * SECOND).inline_bytes(0))
+            .operation_timeout(60 * SECOND)
+            .body_timeout(60 * SECOND)
+    });
+    world.store(VALID, "stored", 11 * SECOND).await;
+    (world, storage)
+}
+
+#[tokio::test(start_paused = true)]
+async fn origin_that_answers_while_a_stale_response_is_read_is_not_kept_waiting() {
+    let (world, storage) = with_late_body(|builder| builder.stale_after(200 * MILLI)).await;
+    let mut tasks = [world.ask(&[])];
+    settle(&mut tasks).await;
+    storage.set(Mode::HungReads);
+    pass(200 * MILLI, &mut tasks).await;
+    assert!(!tasks[0].is_done());
+    drop(world.upstream.call().head(200, CHANGED));
+    settle(&mut tasks).await;
+    let got = got(&mut tasks).remove(0);
+    assert_eq!((got.status.word(), got.headers["etag"].to_str().unwrap()), ("miss", "\"b\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn function_does_not_wait_for_a_late_storage() {
+    type Settings = fn(CacheLayerBuilder<Faulty>) -> CacheLayerBuilder<Faulty>;
+    let cases: [(Settings, &[u32]); 2] = [
+        // Reading the stale response ends with the limit.
+        (|builder| fallback(builder.stale_after(200 * MILLI)), &[200, 1799]),
+        // It begins with the limit, and has a tenth of it.
+        (fallback, &[2000, 199]),
+    ];
+    for (settings, steps) in cases {
+        let (world, storage) = with_late_body(settings).await;
+        let mut tasks = [world.ask(&[])];
+        settle(&mut tasks).await;
+        storage.set(Mode::HungReads);
+        for step in steps {
+            pass(*step * MILLI, &mut tasks).await;
+        }
+        assert!(!tasks[0].is_done());
+        pass(MILLI, &mut tasks).await;
+        assert_eq!(got(&mut tasks)[0].status.outcome(), Outcome::Fallback);
+    }
 }

@@ -24,7 +24,7 @@ use tracing::Instrument;
 use super::decision::{Decision, decide, draws_refresh};
 use super::refresh::refresh_later;
 use super::route::{bypass, why_unidentified};
-use super::slow::{Impatient, Patience, Resort, is_deserted, resort_to};
+use super::slow::{Impatient, Patience, is_deserted, resort_to};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
 use crate::key::EffectiveUri;
@@ -418,9 +418,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     async fn wait_for(&mut self, flight: Arc<Flight<FlightOutcome<S>>>) -> Step<S, F::Body> {
         let ExchangeState { shared, parts, need, patience, until, .. } = &*self.state;
         // Its leader has left it, since the origin is slow. The others need not find that out again.
-        if patience.is_some()
+        if let Some(patience) = patience
             && is_deserted(shared, need)
-            && let Some(response) = resort_to(shared, parts, need, Resort::Stale).await
+            && let Some(response) = resort_to(shared, parts, need, patience.at_once()).await
         {
             return Step::Answer(response);
         }

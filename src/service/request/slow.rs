@@ -4,10 +4,13 @@
 //!
 //! - No stale response is served that may not be served when the origin fails.
 //! - A fetch whose caller got another response goes on in the background, where it is bounded in number and time.
+//! - While a stored response is read, the fetch goes on. Reading ends when it is the turn of the user's function; where it
+//!   begins only then, it has a tenth of that limit.
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError};
 
+use futures_util::future::{Either, select};
 use http::{Response, request};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,10 +39,12 @@ pub(super) struct Patience {
 /// The kinds of response that may end the waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resort {
-    /// Only a stale one.
-    Stale,
+    /// Only a stale one, if it is read until then.
+    Stale { until: Option<Instant> },
     /// A stale one, or that of the user's function.
-    Any,
+    ///
+    /// Only the latter if reading a stale one has been tried in vain.
+    Any { has_tried: bool },
 }
 
 impl Patience {
@@ -58,11 +63,17 @@ impl Patience {
         }))
     }
 
+    /// Returns the resort of a request that need not wait for its own time.
+    pub(super) fn at_once(self) -> Resort {
+        Resort::Stale { until: self.fallback_at }
+    }
+
     /// Returns the instants at which the waiting may end, in their order.
     pub(super) fn ends(self) -> impl Iterator<Item = (Instant, Resort)> {
         let stale = self.stale_at.filter(|stale| self.fallback_at.is_none_or(|fallback| *stale < fallback));
-        let stale = stale.map(|at| (at, Resort::Stale));
-        stale.into_iter().chain(self.fallback_at.map(|at| (at, Resort::Any)))
+        let fallback = self.fallback_at.map(|at| (at, Resort::Any { has_tried: stale.is_some() }));
+        let stale = stale.map(|at| (at, Resort::Stale { until: self.fallback_at }));
+        stale.into_iter().chain(fallback)
     }
 }
 
@@ -75,13 +86,25 @@ pub(super) async fn resort_to<S: Storage, B>(
     need: &Need,
     resort: Resort,
 ) -> Option<Response<CacheBody<B>>> {
+    let fallback = shared.config.fallback_after.as_ref();
     // A request or a response that demands a validation gets no stale response.
     if let Need::Validate(key, record, ValidateReason::Stale | ValidateReason::Expired) = need
-        && let Some(response) = stale_on_error(shared, parts, *key, record, None, StaleReason::Slow).await
+        && resort != (Resort::Any { has_tried: true })
     {
-        return Some(response);
+        let reading = stale_on_error(shared, parts, *key, record, None, StaleReason::Slow);
+        let until = match resort {
+            Resort::Stale { until } => until,
+            Resort::Any { .. } => fallback.map(|(limit, _)| after(*limit / 10)),
+        };
+        let read = match until {
+            None => reading.await,
+            Some(until) => timeout_at(until, reading).await.ok().flatten(),
+        };
+        if read.is_some() {
+            return read;
+        }
     }
-    let (_, fallback) = shared.config.fallback_after.as_ref().filter(|_| resort == Resort::Any)?;
+    let (_, fallback) = fallback.filter(|_| matches!(resort, Resort::Any { .. }))?;
     Some(respond::fallback(shared, parts, fallback(parts)))
 }
 
@@ -122,17 +145,26 @@ impl<S: Storage> Impatient<S> {
         fetching: impl Future<Output = Answered<F>> + Send + 'static,
     ) -> Answered<F> {
         let mut fetching = Box::pin(fetching);
-        for (end, resort) in self.patience.ends() {
+        let mut has_skipped = false;
+        for (end, mut resort) in self.patience.ends() {
             if let Ok(answer) = timeout_at(end, &mut fetching).await {
                 return answer;
             }
             let place = Refreshing::begin(&self.shared, self.key, Begun::Deserted);
-            if place.is_none() && resort == Resort::Stale {
-                continue;
+            match &mut resort {
+                Resort::Stale { .. } if place.is_none() => {
+                    has_skipped = true;
+                    continue;
+                }
+                Resort::Any { has_tried } => *has_tried &= !has_skipped,
+                Resort::Stale { .. } => {}
             }
-            let Some(response) = resort_to(&self.shared, &self.parts, &self.need, resort).await else {
-                continue;
+            let resorting = Box::pin(resort_to(&self.shared, &self.parts, &self.need, resort));
+            let response = match select(&mut fetching, resorting).await {
+                Either::Left((answer, _)) => return answer,
+                Either::Right((response, _)) => response,
             };
+            let Some(response) = response else { continue };
             if let Some(place) = place {
                 self.deserted.set();
                 let shared = Arc::clone(&self.shared);
