@@ -55,15 +55,23 @@ impl Identity {
         name.is_some() || self.key_fn.as_ref().is_some_and(|key_fn| key_fn(parts).is_some())
     }
 
-    /// Returns a rewritten URI without the ignored query parameters.
+    /// Returns a rewritten URI without the ignored query parameters, or without the query if that is the one of `asked`.
     ///
     /// A URI is rewritten if it is not sent on as the client asked for it. The settings are those for `asked`, the effective
     /// URI of the request.
     pub(crate) fn rewritten(&self, uri: &Uri, asked: Option<&EffectiveUri<'_>>) -> String {
         let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
-        let url = asked.map(|asked| self.without_query(asked)).unwrap_or_default();
-        let normalized = self.query.normalized(&url, path_and_query);
-        let path_and_query = normalized.map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        let path_and_query = match asked {
+            // The key has this query already, or stands for several queries (No-Vary-Search). No URI has a line feed.
+            Some(asked) if uri.query().is_some_and(|query| query == asked.query()) => {
+                Cow::Owned(format!("{}\n", uri.path()))
+            }
+            _ => {
+                let url = asked.map(|asked| self.without_query(asked)).unwrap_or_default();
+                let normalized = self.query.normalized(&url, path_and_query);
+                normalized.map_or(Cow::Borrowed(path_and_query), Cow::Owned)
+            }
+        };
         match (uri.scheme_str(), uri.authority()) {
             (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
             _ => path_and_query.into_owned(),
@@ -157,8 +165,10 @@ mod tests {
         identity.query.add(pattern, crate::key::Named::Only, vec!["page".to_owned()]);
         let sent: Uri = "/rewritten?page=1&t=2".parse().unwrap();
         for (asked, expected) in [
-            ("http://a/list?page=1&t=2", "/rewritten?page=1"),
-            ("http://a/other?page=1&t=2", "/rewritten?page=1&t=2"),
+            ("http://a/list?page=1&t=3", "/rewritten?page=1"),
+            ("http://a/other?page=1&t=3", "/rewritten?page=1&t=2"),
+            ("http://a/list?page=1&t=2", "/rewritten\n"),
+            ("http://a/list", "/rewritten?page=1"),
         ] {
             let asked = asked.parse::<Uri>().unwrap();
             assert_eq!(identity.rewritten(&sent, EffectiveUri::of_uri(&asked).as_ref()), expected);

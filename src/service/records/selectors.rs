@@ -65,7 +65,7 @@ impl Config {
 
     /// Returns the effective URI of a request as text, if its key has another text.
     pub(crate) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
-        if self.identity.is_plain() && !key.is_named() {
+        if self.identity.is_plain() && !key.is_named() && !key.is_for_queries() {
             return None;
         }
         self.plain_uri(parts).map(String::into_boxed_str)
