@@ -21,6 +21,7 @@
 //! - A list that is lost, late or unreadable costs hits.
 //! - A hit at the key of its own query costs nothing more.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,20 +102,23 @@ impl<S: Storage> Records<S> {
     /// Finds the stored response for a request, at the key of its own query or at that of all equivalent ones.
     ///
     /// `head` and `prior_read` are about the key of its own query.
-    pub(crate) async fn find(
-        &self,
+    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
+    pub(crate) fn find<'a>(
+        &'a self,
         head: Key,
-        uri: &EffectiveUri<'_>,
-        request: &request::Parts,
+        uri: &'a EffectiveUri<'_>,
+        request: &'a request::Parts,
         prior_read: Option<PriorRead>,
-    ) -> (Snapshot, Found) {
-        let (own, found) = self.lookup(head, uri, request, prior_read).await;
-        match found {
-            Found::Nothing(reason) if self.may_share(uri, request) => {
+    ) -> impl Future<Output = (Snapshot, Found)> + Send + 'a {
+        async move {
+            let (own, found) = self.lookup(head, uri, request, prior_read).await;
+            match found {
                 // Boxed, so that the future of a hit has no room for it.
-                Box::pin(self.find_equivalent(own, reason, uri, request)).await
+                Found::Nothing(reason) if self.may_share(uri, request) => {
+                    Box::pin(self.find_equivalent(own, reason, uri, request)).await
+                }
+                found => (own, found),
             }
-            found => (own, found),
         }
     }
 
