@@ -122,7 +122,7 @@ impl<S: Storage> CacheHandle<S> {
         let parts = parts_of_url(url)?;
         let uri = self.uri_of(url, &parts)?;
         let head = self.shared.records.keyer.head(&uri);
-        let (place, found) = self.shared.records.find(head, &uri, &parts, None).await;
+        let (place, found) = self.shared.records.find(head, &uri, &parts).await;
         match found {
             Found::Failed => Err(unavailable()),
             Found::Candidate(key, record) if key.kind == Kind::Head => {
@@ -177,7 +177,7 @@ impl<S: Storage> CacheHandle<S> {
         }
         let Some(uri) = self.shared.config.identify(&parts) else { return Ok(None) };
         let head = self.shared.records.keyer.head(&uri);
-        match self.shared.records.find(head, &uri, &parts, None).await {
+        match self.shared.records.find(head, &uri, &parts).await {
             (_, Found::Failed) => Err(unavailable()),
             (_, Found::Nothing(_)) => Ok(None),
             (place, Found::Candidate(key, record)) => self.entry_at(&place, key, record).await,

@@ -23,6 +23,13 @@ impl EffectiveUri<'_> {
         self.path_and_query.split_once('?').map_or("", |(_, query)| query)
     }
 
+    /// Returns this URI with another query.
+    pub(crate) fn with_query(&self, query: &str) -> EffectiveUri<'_> {
+        let question_mark = if query.is_empty() { "" } else { "?" };
+        let path_and_query = Cow::Owned(format!("{}{question_mark}{query}", self.path_alone()));
+        EffectiveUri { path_and_query, ..self.reborrowed() }
+    }
+
     /// Returns the identity of the responses for all queries that a value of No-Vary-Search treats as equivalent.
     ///
     /// `query` is their common form, and `id` stands for the value.

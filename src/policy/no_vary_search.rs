@@ -95,43 +95,62 @@ impl NoVarySearch {
     /// which some servers split. A client could hide a parameter in the value of an ignored one, and so store a response for
     /// queries that the server takes for others.
     pub(crate) fn normalized(&self, query: &str) -> Option<String> {
+        let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
+        let pairs = self.counting(query)?.into_iter().map(|(name, pair)| {
+            let value = pair.split_once('=').map_or("", |(_, value)| value);
+            format!("{}={}", encoded(&name), encoded(&decoded(value)))
+        });
+        Some(pairs.collect::<Vec<_>>().join("&"))
+    }
+
+    /// Returns a query without what does not count, spelled as it was.
+    ///
+    /// Returns `None` if all of it counts, because it has a semicolon.
+    pub(crate) fn reduced(&self, query: &str) -> Option<String> {
+        let pairs: Vec<&str> = self.counting(query)?.into_iter().map(|(_, pair)| pair).collect();
+        Some(pairs.join("&"))
+    }
+
+    /// Returns the parameters that count, each with its decoded name.
+    ///
+    /// They are in order if their order does not count.
+    fn counting<'q>(&self, query: &'q str) -> Option<Vec<(Cow<'q, str>, &'q str)>> {
         if query.contains(';') {
             return None;
         }
-        // Names that servers may read as one that counts are kept. Decoded names are encoded first, since they are decoded
-        // again.
-        let only =
-            || self.names.iter().map(|name| loose(&utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()));
+        // Names that servers may read as one that counts are kept.
+        let only = || self.names.iter().map(|name| loose(name));
         let only: Vec<_> = if self.is_except { only().collect() } else { Vec::new() };
-        let counts = |raw: &str, name: &str| {
+        let counts = |name: &str| {
             let is_named = self.names.binary_search_by(|known| (**known).cmp(name)).is_ok();
             match self.is_except {
                 false => !is_named,
                 true if is_named => true,
-                // `None` is a name that servers read in ways that are not known.
-                true => loose(raw).is_none_or(|name| only.iter().any(|only| only.as_ref() == Some(&name))),
+                // Servers read a name that is not UTF-8, or for which there is no loose name, in ways that are not known.
+                true if name.contains(char::REPLACEMENT_CHARACTER) => true,
+                true => loose(name).is_none_or(|name| only.iter().any(|only| only.as_ref() == Some(&name))),
             }
         };
-        let mut pairs: Vec<(String, String)> = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .map(|(raw, value)| (raw, decoded(raw), value))
-            .filter(|(raw, name, _)| counts(raw, name))
-            .map(|(_, name, value)| (name.into_owned(), decoded(value).into_owned()))
-            .collect();
+        let mut pairs: Vec<(Cow<'_, str>, &str)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let raw = pair.split_once('=').map_or(pair, |(name, _)| name);
+            let name = decoded(raw);
+            if counts(&name) {
+                pairs.push((name, pair));
+            }
+        }
         if self.ignores_order {
             // A stable sort: the order of the values of one name counts.
             pairs.sort_by(|one, other| one.0.cmp(&other.0));
         }
-        let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
-        let pairs = pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
-        Some(pairs.collect::<Vec<_>>().join("&"))
+        Some(pairs)
     }
 }
 
+/// Returns the loose form of a decoded name.
 fn loose(name: &str) -> Option<String> {
-    loose_name(name.as_bytes())
+    // Encoded first, since it is decoded there.
+    loose_name(utf8_percent_encode(name, NON_ALPHANUMERIC).to_string().as_bytes())
 }
 
 /// Returns the value of a boolean member.

@@ -224,6 +224,7 @@ proptest! {
         // The normal form stands for its queries.
         prop_assert!(is_equivalent(&value, &one, &normal(&one)), "{value:?} {one}");
         prop_assert_eq!(normal(&normal(&one)), normal(&one));
+        prop_assert_eq!(normal(&value.reduced(&one).unwrap()), normal(&one));
     }
 
     #[test]

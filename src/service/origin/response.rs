@@ -98,7 +98,7 @@ pub(super) fn assess<S: Storage>(
     // A recording keeps every response, whatever the options of a request say.
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
-    let url = || config.ruled_uri(request);
+    let url = || config.ruled_uri(request, headers);
     let decision = shared.rules().decision(own, url, status, headers);
     // The response to a request that is selected by its content is stored under the request's method, even where it is
     // assessed as the response to a GET.
@@ -270,7 +270,7 @@ fn named_groups<S: Storage>(
     report_ignored_groups("cache-groups", ignored);
     let mut named: Vec<GroupName> = names.into_iter().map(group).collect();
     named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
-    let uri = || shared.config.ruled_uri(request);
+    let uri = || shared.config.ruled_uri(request, headers);
     shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
     named.extend(policy::field_tags(headers, &shared.config.policy.tag_fields)?.into_iter().map(tag));
     if let Some(tags_of) = &shared.config.tag_fn {

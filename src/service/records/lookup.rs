@@ -246,7 +246,7 @@ impl<S: Storage> Records<S> {
         }
     }
 
-    /// Returns what [`find`](Self::find) would return after a read that has found nothing, if that needs no waiting.
+    /// Returns what [`find`](Self::find) returns after a read that has found nothing, if that needs no waiting.
     pub(crate) fn lookup_absent(
         &self,
         uri: &EffectiveUri<'_>,

@@ -21,7 +21,6 @@
 //! - A list that is lost, late or unreadable costs hits.
 //! - A hit at the key of its own query costs nothing more.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use http::{HeaderMap, request};
 
 use super::Records;
 use super::invalidation::InvalidationOutcome;
-use super::lookup::{Found, PriorRead, Snapshot, variant_in};
+use super::lookup::{Found, Snapshot, variant_in};
 use crate::control::MissReason;
 use crate::entry::{self, DecodedRecord, FirstOfSearch, GRACE, LOOKUP_LIMIT, Search, decode, with_slack};
 use crate::error::Result;
@@ -101,35 +100,33 @@ impl Snapshot {
 impl<S: Storage> Records<S> {
     /// Finds the stored response for a request, at the key of its own query or at that of all equivalent ones.
     ///
-    /// `head` and `prior_read` are about the key of its own query.
-    #[allow(clippy::manual_async_fn)] // an async function has room for its arguments twice
-    pub(crate) fn find<'a>(
-        &'a self,
+    /// `head` is the key of its own query.
+    pub(crate) async fn find(
+        &self,
         head: Key,
-        uri: &'a EffectiveUri<'_>,
-        request: &'a request::Parts,
-        prior_read: Option<PriorRead>,
-    ) -> impl Future<Output = (Snapshot, Found)> + Send + 'a {
-        async move {
-            let (own, found) = self.lookup(head, uri, request, prior_read).await;
-            match found {
-                // Boxed, so that the future of a hit has no room for it.
-                Found::Nothing(reason) if self.may_share(uri, request) => {
-                    Box::pin(self.find_equivalent(own, reason, uri, request)).await
-                }
-                found => (own, found),
-            }
+        uri: &EffectiveUri<'_>,
+        request: &request::Parts,
+    ) -> (Snapshot, Found) {
+        let (own, found) = self.lookup(head, uri, request, None).await;
+        match found {
+            Found::Nothing(reason) => Box::pin(self.find_equivalent(own, reason, uri, request)).await,
+            found => (own, found),
         }
     }
 
     /// Finds the stored response that answers a request by its No-Vary-Search.
-    async fn find_equivalent(
+    ///
+    /// Nothing was found at the key of its own query, for this reason.
+    pub(crate) async fn find_equivalent(
         &self,
         own: Snapshot,
         reason: MissReason,
         uri: &EffectiveUri<'_>,
         request: &request::Parts,
     ) -> (Snapshot, Found) {
+        if !self.may_share(uri, request) {
+            return (own, Found::Nothing(reason));
+        }
         let at = self.list_key(uri);
         let Some(list) = self.list_for_lookup(at).await else { return (own, Found::Nothing(reason)) };
         // The older values count for invalidations only.

@@ -165,7 +165,14 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             _ => shared.records.keyer.head(&uri),
         };
         let prior_read = prior_read.filter(|read| read.head.key == head);
-        shared.records.find(head, &uri, &parts, prior_read).await
+        let (own, found) = shared.records.lookup(head, &uri, &parts, prior_read).await;
+        match found {
+            // Boxed, so that the future of a hit has no room for it.
+            Found::Nothing(reason) => {
+                Box::pin(shared.records.find_equivalent(own, reason, &uri, &parts)).await
+            }
+            found => (own, found),
+        }
     };
     let directives = config.directives(&parts);
     match evaluate(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
@@ -383,8 +390,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let records = &shared.records;
         let found = match shared.config.identify(parts) {
             Some(uri) => {
-                let (snapshot, mut found) =
-                    records.find(self.state.snapshot.own().head, &uri, parts, None).await;
+                let (snapshot, mut found) = records.find(self.state.snapshot.own().head, &uri, parts).await;
                 // The head is read first, as in every lookup: an invalidation of the head concerns the sibling as well.
                 let sibling = self.state.sibling.take().filter(|_| !matches!(found, Found::Failed));
                 let sibling = sibling.and_then(|(key, writer)| {
