@@ -128,10 +128,13 @@ impl<S: Storage> CacheHandle<S> {
             Found::Candidate(key, record) if key.kind == Kind::Head => {
                 self.entry_at(&place, key, record).await
             }
-            _ => match place.usable.clone() {
-                Some(record) => self.entry_at(&place, place.head, record).await,
-                None => Ok(None),
-            },
+            _ => {
+                let place = if place.usable.is_some() { &place } else { place.own() };
+                match place.usable.clone() {
+                    Some(record) => self.entry_at(place, place.head, record).await,
+                    None => Ok(None),
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use http::Request;
 use tower_response_cache::storage::{BoxStorage, Key, MemoryStorage, Record, Storage};
-use tower_response_cache::{CacheLayerBuilder, EntryFilter, Result};
+use tower_response_cache::{CacheLayerBuilder, EntryFilter, Result, Rule, Rules};
 
 use crate::support::faulty::{Faulty, Mode};
 use crate::support::forward::forward;
@@ -390,6 +390,53 @@ async fn failing_storage_causes_misses_and_pending_invalidations() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(site.word("http://a/?utm=4").await, "miss");
     assert_eq!(site.word("http://a/?utm=5").await, "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_outlives_its_responses() {
+    let lifetime = Arc::new(Mutex::new("max-age=600"));
+    let current = Arc::clone(&lifetime);
+    let cache = Fixture::new(Origin::new(move |request| {
+        let fields = [("cache-control", *current.lock().unwrap()), ("no-vary-search", UTM)];
+        response(&fields, request.uri().to_string())
+    }));
+    cache.get("http://a/?utm=1").await;
+    cache.clock.advance(FIRST + Duration::from_secs(1));
+    *lifetime.lock().unwrap() = "max-age=31536000";
+    cache.get("http://a/?utm=2").await;
+    cache.clock.advance(Duration::from_secs(300 * 24 * 60 * 60));
+    assert_eq!(cache.get("http://a/?utm=3").await.word(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reserved_keys_share_responses_too() {
+    let site = Site::on(MemoryStorage::new(), UTM, |builder| builder.reserve_on_miss(true));
+    assert_eq!(
+        site.words(["http://a/?utm=1", "http://a/?utm=2", "http://a/?utm=3"]).await,
+        ["miss", "miss", "hit"]
+    );
+    site.send_field("");
+    assert_eq!(site.words(["http://a/?b", "http://a/?b", "http://a/?utm=4"]).await, ["miss", "hit", "hit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_do_not_see_what_does_not_count() {
+    let long = Rule::new().url("a/?x=1*").override_ttl(Duration::from_secs(7200));
+    let site =
+        Site::on(MemoryStorage::new(), "params=(\"x\")", |builder| builder.rules(Rules::new().rule(long)));
+    for uri in ["http://a/?x=1", "http://a/?x=1&b=1"] {
+        assert!(site.cache.get(uri).await.status.ttl().unwrap() <= 3600, "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_leave_shared_responses_out() {
+    let site = Site::new(UTM);
+    site.learn("http://a/?utm=0").await;
+    site.word("http://a/?utm=1").await;
+    let to = MemoryStorage::new();
+    let copied = site.cache.layer.handle().copy_to(&to, &EntryFilter::new(), |_| {}).await.unwrap();
+    assert_eq!((copied.responses, copied.skipped), (1, 1));
 }
 
 /// Counts the reads of a storage.

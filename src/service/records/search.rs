@@ -368,23 +368,28 @@ impl<S: Storage> Records<S> {
         let (records, own): (_, Box<str>) = (Arc::clone(self), text.into());
         // In a task if it has to wait, so that cancelling the caller does not cancel it.
         let invalidating = self.tasks.drive(async move {
-            let uri = EffectiveUri::of_text(&own)?;
-            let keys = records.equivalents(&uri).await.ok()?;
+            let Some(uri) = EffectiveUri::of_text(&own) else { return InvalidationOutcome::Settled };
+            let Ok(keys) = records.equivalents(&uri).await else { return records.invalidate_list(&uri) };
             let outcomes = keys.iter().map(|(key, text)| records.invalidate(*key, Some(text)));
             let is_pending = |outcome: &InvalidationOutcome| *outcome == InvalidationOutcome::Pending;
             let pending = join_all(outcomes).await.into_iter().find(is_pending);
-            Some(pending.unwrap_or(InvalidationOutcome::Settled))
+            pending.unwrap_or(InvalidationOutcome::Settled)
         });
-        let outcome = match invalidating {
+        match invalidating {
             Driven::Done(outcome) => outcome,
-            Driven::Spawned(task) => task.await.ok().flatten(),
-            Driven::NoRuntime => None,
-        };
-        match outcome {
-            Some(outcome) => outcome,
-            // It is not known which keys these are. Without the list, none of them is found.
-            None => self.invalidate(self.list_key(uri), Some(text)).await,
+            Driven::Spawned(task) => task.await.unwrap_or_else(|_| self.invalidate_list(uri)),
+            Driven::NoRuntime => self.invalidate_list(uri),
         }
+    }
+
+    /// Invalidates the list of a path, if it is not known which keys have to be.
+    ///
+    /// Without the list, nothing is found at any of them. It is not tried at once, since the storage has just failed, and a
+    /// request waits for this.
+    fn invalidate_list(self: &Arc<Self>, uri: &EffectiveUri<'_>) -> InvalidationOutcome {
+        self.pending.add(self.list_key(uri), Some(&uri.to_text()), self.config.clock.now());
+        self.settle_later();
+        InvalidationOutcome::Pending
     }
 
     /// Returns whether a response for several queries is found by the list of its path.
