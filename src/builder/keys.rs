@@ -139,7 +139,8 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// - Only the newest value of a path finds responses. If a response with another value comes, those with the former one
     ///   are misses for other queries until the former value comes again.
     ///
-    /// Invalidations by a cache with `false` reach the responses of caches with `true` on the same storage.
+    /// Give all caches on one storage the same setting: an invalidation by a cache with `false` reaches what is stored for
+    /// its very URL, and no response that answers several queries.
     ///
     /// Default: `true`. With `false` the field has no effect, and neither has it while [recording](Self::record) or
     /// [replaying](Self::replay).

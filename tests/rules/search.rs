@@ -200,7 +200,7 @@ async fn caches_on_one_storage_share_and_invalidate() {
     one.learn("http://b/?utm=1").await;
     other.cache.clock.advance(FIRST + Duration::from_secs(1));
     assert_eq!((one.word("http://b/?utm=2").await, other.word("http://b/?utm=3").await), ("miss", "hit"));
-    for (number, by) in [&other, &off].into_iter().enumerate() {
+    for (number, by) in [&other, &one].into_iter().enumerate() {
         by.post(&format!("http://b/?utm=x{number}")).await;
         assert_eq!(one.word(&format!("http://b/?utm=y{number}")).await, "miss");
         assert_eq!(other.word(&format!("http://b/?utm=z{number}")).await, "hit");

@@ -324,7 +324,7 @@ impl<S: Storage> Records<S> {
     ///
     /// Returns the storage's error if the list cannot be read.
     pub(crate) async fn equivalents(&self, uri: &EffectiveUri<'_>) -> Result<Vec<(Key, String)>> {
-        if uri.is_named() || uri.is_for_queries() {
+        if !self.config.no_vary_search || uri.is_named() || uri.is_for_queries() {
             return Ok(Vec::new());
         }
         // An expired list counts too, since the clock of another process may be slow.
@@ -362,7 +362,7 @@ impl<S: Storage> Records<S> {
         uri: &EffectiveUri<'_>,
         text: &str,
     ) -> InvalidationOutcome {
-        if uri.is_named() {
+        if !self.config.no_vary_search || uri.is_named() {
             return InvalidationOutcome::Settled;
         }
         let (records, own): (_, Box<str>) = (Arc::clone(self), text.into());
