@@ -15,6 +15,7 @@ mod content;
 mod identity;
 mod memo;
 mod query;
+mod search;
 mod target;
 
 use std::borrow::Cow;
@@ -29,7 +30,10 @@ pub(crate) use self::content::{ContentFields, IgnoredFields, digest};
 pub(crate) use self::identity::Identity;
 use self::identity::NAMED_SCHEME;
 pub(crate) use self::query::{Named, number_of};
-pub(crate) use self::target::{HOST_BESIDE, NoUriReason, REWRITTEN, has_scheme, no_uri_reason, rewritten};
+pub(crate) use self::search::split_id;
+pub(crate) use self::target::{
+    HOST_BESIDE, NoUriReason, REWRITTEN, has_other_query, has_scheme, no_uri_reason, rewritten,
+};
 use self::target::{HostField, asked_uri, host_field, split_authority};
 use crate::storage::{Key, Kind};
 

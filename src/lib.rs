@@ -133,7 +133,8 @@
 //! # Tests and work offline
 //! [`record`](CacheLayerBuilder::record) and [`replay`](CacheLayerBuilder::replay) keep a program off the network, and a
 //! [`Clock`] lets a test set the time. Settings such as [`ignore_query_params`](CacheLayerBuilder::ignore_query_params),
-//! [`key_headers`](CacheLayerBuilder::key_headers) and [`key_fn`](CacheLayerBuilder::key_fn) say which requests are the same.
+//! [`key_headers`](CacheLayerBuilder::key_headers) and [`key_fn`](CacheLayerBuilder::key_fn) say which requests are the same,
+//! and so does the origin by Vary and [No-Vary-Search](CacheLayerBuilder::no_vary_search).
 //!
 //! # Features
 //! | feature | enables |

@@ -118,6 +118,37 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Lets a response answer requests with other queries, as its field No-Vary-Search says.
+    ///
+    /// The origin says there which query parameters do not matter (draft-ietf-httpbis-no-vary-search): `params=("utm_source")`
+    /// names those that do not, `except=("id")` those that alone do, and with `key-order` their order does not matter. All
+    /// equivalent requests then share one entry, with its variants, its fetch and its invalidation: an unsafe request to one
+    /// of the URLs, or [`delete_url`](crate::CacheHandle::delete_url) for it, ends the response for all of them.
+    ///
+    /// - The older form that browsers have implemented is accepted too, where `params` is a boolean: `params` alone ignores
+    ///   all parameters, and `params, except=("id")` all but one.
+    /// - A malformed field has no effect, nor has one that is longer than 1 KiB or names more than 64 parameters.
+    /// - The response answers requests to its own scheme, host and path only, in its own [partition](Self::partition), and
+    ///   everything else that tells requests apart still does. Parameters that [settings](Self::ignore_query_params) ignore
+    ///   are ignored before. A request that is [named](Self::key_fn) is answered by its name alone.
+    /// - A query with a semicolon is equivalent to no other, since some servers split at semicolons. For the same reason a
+    ///   parameter counts by `except` if a server could take it for a named one (see
+    ///   [`only_query_params`](Self::only_query_params)).
+    /// - The last values of each path are kept in a record of the storage. It is read on a miss, unless there was none a
+    ///   moment ago, and by each invalidation. A hit for a URL that was requested before costs nothing more.
+    /// - Only the newest value of a path finds responses. If a response with another value comes, those with the former one
+    ///   are misses for other queries until the former value comes again.
+    ///
+    /// Give all caches on one storage the same setting: an invalidation by a cache with `false` reaches what is stored for
+    /// its very URL, and no response that answers several queries.
+    ///
+    /// Default: `true`. With `false` the field has no effect, and neither has it while [recording](Self::record) or
+    /// [replaying](Self::replay).
+    pub fn no_vary_search(mut self, follow: bool) -> Self {
+        self.config.no_vary_search = follow;
+        self
+    }
+
     /// Gives requests that differ in these fields variants of their own, whatever Vary says.
     ///
     /// The values are stored as a keyed hash. An invalidation of the entry ends all its variants. Names add up.

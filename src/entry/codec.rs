@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::expiries::{Expiries, Expiry, ExpiryId};
 use super::head::{
-    DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse, Tagged, Variant,
+    DecodedRecord, FirstOfSearch, GroupValue, Head, Membership, Search, StoredBody, StoredContent,
+    StoredResponse, Tagged, Variant,
 };
-use crate::policy::{IgnoredSelectors, MAX_FIELDS, RuleTtl};
+use crate::policy::{IgnoredSelectors, MAX_FIELDS, NoVarySearch, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record, Stamp};
 use crate::time::Timestamp;
 
@@ -40,6 +41,20 @@ enum SlotForm<'a> {
     #[serde(borrow)]
     Index(Vec<([u8; 16], &'a [u8], &'a [u8])>),
     Group([u8; 16], Timestamp, [u8; 16]),
+    #[serde(borrow)]
+    Searches(Vec<SearchForm<'a>>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct SearchForm<'a> {
+    ignores_order: bool,
+    is_except: bool,
+    #[serde(borrow)]
+    names: Vec<&'a str>,
+    id: [u8; 16],
+    /// The text of the key of the first response, and the time of the lookup before its fetch.
+    #[serde(borrow)]
+    first: Option<(&'a str, Timestamp)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -205,6 +220,13 @@ impl Decoded for DecodedRecord {
             Self::Variant { variant, .. } => variant,
             Self::Fence { .. } => return 32,
             Self::Group(group) => return 64 + 48 * group.expiries.list().len(),
+            Self::Searches(searches) => {
+                let own = |of: &Search| {
+                    let names = of.value.names.iter().map(|name| name.len() + 2).sum::<usize>();
+                    32 + names + of.first.as_ref().map_or(0, |first| first.key_text.len() + 12)
+                };
+                return 32 + searches.iter().map(own).sum::<usize>();
+            }
             Self::Index(tags) => {
                 return 32 + tags.iter().map(|of| 24 + of.tag.len() + of.coding.len()).sum::<usize>();
             }
@@ -252,6 +274,20 @@ fn describe(slot: &DecodedRecord) -> (SlotForm<'_>, &[u8]) {
         }
         DecodedRecord::Group(GroupValue { value, since, by, expiries: _ }) => {
             (SlotForm::Group(*value, *since, *by), &[])
+        }
+        DecodedRecord::Searches(searches) => {
+            let form = |of| {
+                let Search { value: NoVarySearch { ignores_order, is_except, names }, id, first }: &Search =
+                    of;
+                SearchForm {
+                    ignores_order: *ignores_order,
+                    is_except: *is_except,
+                    names: names.iter().map(String::as_str).collect(),
+                    id: *id,
+                    first: first.as_ref().map(|first| (&*first.key_text, first.at)),
+                }
+            };
+            (SlotForm::Searches(searches.iter().map(form).collect()), &[])
         }
     }
 }
@@ -348,7 +384,16 @@ fn from_payload(payload: &Bytes) -> Option<DecodedRecord> {
             DecodedRecord::Index(tags.into_iter().map(tag).collect::<Option<_>>()?)
         }
         SlotForm::Group(value, since, by) => DecodedRecord::Group(GroupValue { value, since, by, expiries }),
+        SlotForm::Searches(forms) => DecodedRecord::Searches(forms.into_iter().map(read_search).collect()),
     })
+}
+
+fn read_search(SearchForm { ignores_order, is_except, names, id, first }: SearchForm<'_>) -> Search {
+    let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    // They are searched in order, and a forged record may have another one.
+    names.sort_unstable();
+    let first = first.map(|(key_text, at)| FirstOfSearch { key_text: key_text.into(), at });
+    Search { value: NoVarySearch { ignores_order, is_except, names }, id, first }
 }
 
 fn read_variant(

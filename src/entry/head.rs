@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::expiries::{Expiries, ExpiryId, earlier};
-use crate::policy::{self, Freshness, IgnoredSelectors, RuleTtl};
+use crate::policy::{self, Freshness, IgnoredSelectors, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
@@ -26,6 +26,8 @@ pub(crate) enum DecodedRecord {
     Index(Vec<Tagged>),
     /// The value of a group.
     Group(GroupValue),
+    /// The values of No-Vary-Search that a path had last, newest first.
+    Searches(Vec<Search>),
 }
 
 impl DecodedRecord {
@@ -34,7 +36,7 @@ impl DecodedRecord {
         match self {
             Self::Head(head) => Some(&head.inline),
             Self::Variant { variant, .. } => Some(variant),
-            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) | Self::Searches(_) => None,
         }
     }
 
@@ -43,7 +45,7 @@ impl DecodedRecord {
         match self {
             Self::Head(head) => Some((&head.key_text, head.generation)),
             Self::Variant { key_text, generation, .. } => Some((key_text, *generation)),
-            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) | Self::Searches(_) => None,
         }
     }
 
@@ -62,7 +64,7 @@ impl DecodedRecord {
             Self::Variant { key_text, generation, .. } => {
                 Some(Self::Variant { key_text: key_text.clone(), generation: *generation, variant })
             }
-            Self::Fence { .. } | Self::Index(_) | Self::Group(_) => None,
+            Self::Fence { .. } | Self::Index(_) | Self::Group(_) | Self::Searches(_) => None,
         }
     }
 }
@@ -80,6 +82,26 @@ pub(crate) struct GroupValue {
     pub(crate) by: [u8; 16],
     /// The expiries of the group while it had this value. They leave members in the group, which are stale.
     pub(crate) expiries: Expiries,
+}
+
+/// A value of No-Vary-Search that responses of a path had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Search {
+    pub(crate) value: NoVarySearch,
+    /// A random id, which is part of the keys of the responses that are stored for all equivalent queries.
+    ///
+    /// A value that was listed before, and is listed again, has another id.
+    pub(crate) id: [u8; 16],
+    /// The response for which the value was listed, which is stored for its own query alone.
+    pub(crate) first: Option<FirstOfSearch>,
+}
+
+/// The response with which a value of No-Vary-Search came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FirstOfSearch {
+    pub(crate) key_text: Box<str>,
+    /// The time of the lookup before its fetch.
+    pub(crate) at: Timestamp,
 }
 
 /// The membership of a response in a group.

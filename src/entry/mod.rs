@@ -25,8 +25,8 @@ mod tests;
 pub(crate) use self::codec::{decode, packed_record, placeholder, record};
 pub(crate) use self::expiries::{Expiries, Expiry, earlier};
 pub(crate) use self::head::{
-    ChunkKeys, DecodedRecord, GroupValue, Head, Membership, StoredBody, StoredContent, StoredResponse,
-    Tagged, Variant,
+    ChunkKeys, DecodedRecord, FirstOfSearch, GroupValue, Head, Membership, Search, StoredBody, StoredContent,
+    StoredResponse, Tagged, Variant,
 };
 pub(crate) use self::packed::fit;
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE, with_slack};

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{DecodedRecord, Membership, StoredBody, StoredContent, StoredResponse, Tagged};
+use super::head::{DecodedRecord, Membership, Search, StoredBody, StoredContent, StoredResponse, Tagged};
 use crate::policy::IgnoredSelectors;
 use crate::storage::heap_bytes;
 
@@ -38,7 +38,7 @@ impl DecodedRecord {
                     }
                 }
             }
-            Self::Fence { .. } | Self::Group(_) => {}
+            Self::Fence { .. } | Self::Group(_) | Self::Searches(_) => {}
         }
     }
 
@@ -73,6 +73,14 @@ impl DecodedRecord {
                 heap_bytes(2 * tags.len() * size_of::<Tagged>()) + tags.iter().map(own).sum::<usize>()
             }
             Self::Group(group) => heap_bytes(size_of_val(group.expiries.list())),
+            Self::Searches(searches) => {
+                let own = |of: &Search| {
+                    let names = of.value.names.iter().map(|name| heap_bytes(name.len())).sum::<usize>();
+                    let first = of.first.as_ref().map_or(0, |first| heap_bytes(first.key_text.len()));
+                    heap_bytes(of.value.names.len() * size_of::<String>()) + names + first
+                };
+                heap_bytes(2 * searches.len() * size_of::<Search>()) + searches.iter().map(own).sum::<usize>()
+            }
             Self::Fence { .. } => 0,
         };
         heap_bytes(2 * size_of::<usize>() + size_of::<Self>()) + contents

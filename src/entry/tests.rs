@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::expiries::ExpiryId;
 use super::*;
-use crate::policy::{IgnoredSelectors, RuleTtl};
+use crate::policy::{IgnoredSelectors, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -115,7 +115,17 @@ fn slot() -> impl Strategy<Value = DecodedRecord> {
         (any::<[u8; 16]>(), "\"[a-z]{0,9}\"", vec(any::<u8>(), 0..9)).prop_map(|(selection, tag, coding)| {
             Tagged { selection, tag: tag.parse().expect("a tag"), coding: coding.into() }
         });
+    let names =
+        proptest::collection::btree_set(".{0,20}", 0..4).prop_map(|names| names.into_iter().collect());
+    let search = (any::<(bool, bool)>(), names, any::<[u8; 16]>(), of((text(), moment()))).prop_map(
+        |((ignores_order, is_except), names, id, first)| Search {
+            value: NoVarySearch { ignores_order, is_except, names },
+            id,
+            first: first.map(|(key_text, at)| FirstOfSearch { key_text, at }),
+        },
+    );
     prop_oneof![
+        vec(search, 0..5).prop_map(DecodedRecord::Searches),
         head.prop_map(DecodedRecord::Head),
         (text(), any::<[u8; 16]>(), variant()).prop_map(|(key_text, generation, variant)| {
             DecodedRecord::Variant { key_text, generation, variant }

@@ -77,8 +77,8 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn remove(&self, entry: StoredEntry) -> Result<()> {
-        invalidated(&self.shared.observer, "manual", EffectiveUri::of_text(&entry.url).as_ref());
-        self.shared.records.invalidate(entry.key, Some(&entry.url)).await.into_result()
+        invalidated(&self.shared.observer, "manual", EffectiveUri::of_text(entry.url()).as_ref());
+        self.shared.records.invalidate(entry.key, Some(entry.url())).await.into_result()
     }
 
     /// Removes all expired records, including body chunks, and returns how many ([`Storage::delete_expired`]).

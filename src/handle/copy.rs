@@ -26,7 +26,10 @@ pub struct CopyReport {
     pub bytes: u64,
     /// Responses that the other storage had already, from the same fetch.
     pub unchanged: u64,
-    /// Responses left out, since the other storage has a newer one, or a tombstone.
+    /// Responses left out.
+    ///
+    /// The other storage has a newer one, or a tombstone; or the response answers several queries
+    /// ([`no_vary_search`](crate::CacheLayerBuilder::no_vary_search)), and would not be found there.
     pub skipped: u64,
     /// Responses that have lost a part of their body, or are too large for the other storage.
     pub failed: u64,

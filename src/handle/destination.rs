@@ -50,6 +50,10 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
     /// Copies a response and the head that it is found through; returns the length of its body too.
     pub(super) async fn take_with_head(&self, entry: StoredEntry) -> Result<(Outcome, u64)> {
         let bytes = entry.body_len();
+        // The list by which it is found says which invalidations have reached it, in the storage where they were made.
+        if entry.is_for_queries() {
+            return Ok((Outcome::Skipped, 0));
+        }
         if entry.key.kind == Kind::Head {
             let key = entry.key;
             return Ok(match self.take(entry).await? {
@@ -59,7 +63,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
         }
         let head = Key::head(entry.key.entry);
         let Some(generation) = generation_of(&entry.record) else { return Ok((Outcome::Failed, 0)) };
-        if !self.has_head(head, generation, &entry.url).await? {
+        if !self.has_head(head, generation, &entry.key_text).await? {
             match self.handle.head_at(head, generation).await? {
                 Some(first) => {
                     if matches!(self.take(first).await?, Outcome::Written) {
@@ -68,7 +72,7 @@ impl<'a, S: Storage, T: Storage> Destination<'a, S, T> {
                 }
                 None => return Ok((Outcome::Failed, 0)),
             }
-            if !self.has_head(head, generation, &entry.url).await? {
+            if !self.has_head(head, generation, &entry.key_text).await? {
                 return Ok((Outcome::Skipped, 0)); // through another head it would not be found
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::entry::{StoredBody, Variant};
+use crate::key::split_id;
 use crate::policy::Freshness;
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
@@ -22,7 +23,8 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub struct StoredEntry {
     pub(super) key: Key,
-    pub(super) url: Box<str>,
+    /// The text of the key.
+    pub(super) key_text: Box<str>,
     pub(super) names: Box<[HeaderName]>,
     pub(super) variant: Variant,
     pub(super) record: Record,
@@ -33,21 +35,29 @@ pub struct StoredEntry {
 impl StoredEntry {
     pub(super) fn new(
         (key, record): (Key, Record),
-        url: &str,
+        key_text: &str,
         names: &[HeaderName],
         variant: &Variant,
         (freshness, now): (Freshness, Timestamp),
     ) -> Self {
-        let (url, names, variant) = (url.into(), names.into(), variant.clone());
-        Self { key, url, names, variant, record, freshness, now }
+        let (key_text, names, variant) = (key_text.into(), names.into(), variant.clone());
+        Self { key, key_text, names, variant, record, freshness, now }
     }
 
     /// Returns the URL, normalised and without ignored query parameters.
     ///
     /// For an entry that the user named ([`key_fn`](crate::CacheLayerBuilder::key_fn),
     /// [`CacheOptions::key`](crate::CacheOptions::key)) it is `cache-key:///` and the name.
+    ///
+    /// For a response that answers several queries ([`no_vary_search`](crate::CacheLayerBuilder::no_vary_search)) it has their
+    /// common query.
     pub fn url(&self) -> &str {
-        &self.url
+        split_id(&self.key_text).0
+    }
+
+    /// Returns whether it is stored for all queries that its No-Vary-Search treats as equivalent.
+    pub(super) fn is_for_queries(&self) -> bool {
+        split_id(&self.key_text).1.is_some()
     }
 
     /// Returns the key of its record in the storage.
@@ -173,7 +183,7 @@ impl StoredEntry {
 impl fmt::Debug for StoredEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredEntry")
-            .field("url", &self.url)
+            .field("url", &self.url())
             .field("status", &self.status())
             .field("body_len", &self.body_len())
             .field("stored_at", &self.stored_at())

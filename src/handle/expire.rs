@@ -75,8 +75,15 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn expire_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
-        let head = self.shared.records.keyer.head(uri);
-        Ok(u64::from(self.shared.records.expire_entry(head, uri).await?))
+        let records = &self.shared.records;
+        invalidated(&self.shared.observer, "expiry", Some(uri));
+        // Before the list of the others is read: a response that is listed later began after that.
+        let mut is_there = records.expire_entry(records.keyer.head(uri), uri).await?;
+        for (key, text) in records.equivalents(uri).await? {
+            let Some(other) = EffectiveUri::of_text(&text) else { continue };
+            is_there |= records.expire_entry(key, &other).await?;
+        }
+        Ok(u64::from(is_there))
     }
 
     /// Makes the stored responses that a filter chooses stale, as [`expire`](Self::expire) does, and returns how many.
@@ -120,7 +127,7 @@ impl<S: Storage> CacheHandle<S> {
         began: Timestamp,
     ) -> Result<bool> {
         let (records, key) = (&self.shared.records, entry.key);
-        invalidated(&self.shared.observer, "expiry", EffectiveUri::of_text(&entry.url).as_ref());
+        invalidated(&self.shared.observer, "expiry", EffectiveUri::of_text(entry.url()).as_ref());
         for _ in 0..EXPIRY_ATTEMPTS {
             if records.expire_record(key, &entry.record).await? {
                 return Ok(true);

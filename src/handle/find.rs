@@ -14,7 +14,7 @@ use crate::entry::{DecodedRecord, Variant, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EffectiveUri;
 use crate::service::{Found, RequestView, Snapshot, from_record, invalidated};
-use crate::storage::{Key, Record, Storage};
+use crate::storage::{Key, Kind, Record, Storage};
 
 impl<S: Storage> CacheHandle<S> {
     /// Returns whether a stored response, fresh or stale, answers this request.
@@ -122,14 +122,19 @@ impl<S: Storage> CacheHandle<S> {
         let parts = parts_of_url(url)?;
         let uri = self.uri_of(url, &parts)?;
         let head = self.shared.records.keyer.head(&uri);
-        let (place, found) = self.shared.records.lookup(head, &uri, &parts, None).await;
+        let (place, found) = self.shared.records.find(head, &uri, &parts).await;
         match found {
             Found::Failed => Err(unavailable()),
-            Found::Candidate(key, record) if key == head => self.entry_at(&place, key, record).await,
-            _ => match place.usable.clone() {
-                Some(record) => self.entry_at(&place, head, record).await,
-                None => Ok(None),
-            },
+            Found::Candidate(key, record) if key.kind == Kind::Head => {
+                self.entry_at(&place, key, record).await
+            }
+            _ => {
+                let place = if place.usable.is_some() { &place } else { place.own() };
+                match place.usable.clone() {
+                    Some(record) => self.entry_at(place, place.head, record).await,
+                    None => Ok(None),
+                }
+            }
         }
     }
 
@@ -143,19 +148,30 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     async fn delete_entry(&self, uri: &EffectiveUri<'_>) -> Result<u64> {
-        let head = self.shared.records.keyer.head(uri);
-        let there = self.shared.records.storage.read(head).await.ok().flatten();
+        let records = &self.shared.records;
+        // On an error, it is not known whether there is a response, and it is deleted all the same.
+        let others = records.equivalents(uri).await.unwrap_or_default();
+        let mut is_there = self.has_head(records.keyer.head(uri)).await;
+        for (key, _) in others {
+            is_there = is_there || self.has_head(key).await;
+        }
+        invalidated(&self.shared.observer, "manual", Some(uri));
+        let (own, others) = records.invalidate_uri(uri).await;
+        own.into_result().and(others.into_result())?;
+        Ok(u64::from(is_there))
+    }
+
+    /// Returns whether there is a response at the key of a head.
+    async fn has_head(&self, key: Key) -> bool {
+        let there = self.shared.records.storage.read(key).await.ok().flatten();
         let now = self.shared.config.clock.now();
-        let is_there = there.is_some_and(|record| match decode(&record) {
+        there.is_some_and(|record| match decode(&record) {
             Some(DecodedRecord::Head(of)) => {
                 record.retain_until() > now
-                    && self.shared.records.is_not_invalidated(head, &of.key_text, &of.inline)
+                    && self.shared.records.is_not_invalidated(key, &of.key_text, &of.inline)
             }
             _ => false,
-        });
-        invalidated(&self.shared.observer, "manual", Some(uri));
-        self.shared.records.invalidate(head, Some(&uri.to_text())).await.into_result()?;
-        Ok(u64::from(is_there))
+        })
     }
 
     async fn candidate(&self, parts: request::Parts) -> Result<Option<StoredEntry>> {
@@ -164,7 +180,7 @@ impl<S: Storage> CacheHandle<S> {
         }
         let Some(uri) = self.shared.config.identify(&parts) else { return Ok(None) };
         let head = self.shared.records.keyer.head(&uri);
-        match self.shared.records.lookup(head, &uri, &parts, None).await {
+        match self.shared.records.find(head, &uri, &parts).await {
             (_, Found::Failed) => Err(unavailable()),
             (_, Found::Nothing(_)) => Ok(None),
             (place, Found::Candidate(key, record)) => self.entry_at(&place, key, record).await,

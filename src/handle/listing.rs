@@ -60,7 +60,9 @@ impl<S: Storage> CacheHandle<S> {
 
     /// Lists the [URLs](StoredEntry::url) of the stored responses that a filter chooses, each once.
     ///
-    /// The order is not specified. It keeps about forty bytes for each URL with variants in memory.
+    /// The order is not specified. It keeps about forty bytes for each URL with variants in memory. A URL under which one
+    /// response is stored for itself and another for several queries
+    /// ([`no_vary_search`](crate::CacheLayerBuilder::no_vary_search)) may be listed twice.
     ///
     /// # Errors
     /// Yields the errors of [`entries`](Self::entries).
@@ -68,7 +70,7 @@ impl<S: Storage> CacheHandle<S> {
         let mut seen = HashSet::new();
         self.entries(filter).try_filter_map(move |entry| {
             let is_first = entry.vary().is_empty() || seen.insert(entry.key.entry);
-            future::ready(Ok(is_first.then(|| entry.url.into_string())))
+            future::ready(Ok(is_first.then(|| entry.url().to_owned())))
         })
     }
 
@@ -94,12 +96,18 @@ impl<S: Storage> CacheHandle<S> {
     pub(super) async fn shown(&self, key: Key, record: Record) -> Result<Option<StoredEntry>> {
         match decode(&record) {
             Some(DecodedRecord::Head(head)) if self.is_own(key, &head.key_text) => {
+                if !self.shared.records.is_listed(&head.key_text).await? {
+                    return Ok(None);
+                }
                 let by_entry = expired_by(head, &head.inline);
                 self.entry((key, record.clone()), &head.key_text, &head.names, &head.inline, by_entry).await
             }
             Some(DecodedRecord::Variant { key_text, generation, variant })
                 if variant.until > self.shared.config.clock.now() && self.is_own(key, key_text) =>
             {
+                if !self.shared.records.is_listed(key_text).await? {
+                    return Ok(None);
+                }
                 let head = self.shared.records.storage.read(Key::head(key.entry)).await?;
                 match head.as_ref().and_then(decode) {
                     Some(DecodedRecord::Head(head))

@@ -210,9 +210,12 @@ impl<S: Storage> CacheHandle<S> {
             Some(_) if self.is_orphan(varied, key, &record).await? => State::Orphan,
             Some(DecodedRecord::Head(head)) => self.body_state(key, &head.inline).await?,
             Some(DecodedRecord::Variant { variant, .. }) => self.body_state(key, variant).await?,
-            Some(DecodedRecord::Fence { .. } | DecodedRecord::Index(_) | DecodedRecord::Group(_)) => {
-                State::NoResponse
-            }
+            Some(
+                DecodedRecord::Fence { .. }
+                | DecodedRecord::Index(_)
+                | DecodedRecord::Group(_)
+                | DecodedRecord::Searches(_),
+            ) => State::NoResponse,
         };
         Ok((key, record, state))
     }

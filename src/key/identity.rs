@@ -55,7 +55,7 @@ impl Identity {
         name.is_some() || self.key_fn.as_ref().is_some_and(|key_fn| key_fn(parts).is_some())
     }
 
-    /// Returns a rewritten URI without the ignored query parameters.
+    /// Returns a rewritten URI without the ignored query parameters, or without the query if `asked` has the same.
     ///
     /// A URI is rewritten if it is not sent on as the client asked for it. The settings are those for `asked`, the effective
     /// URI of the request.
@@ -63,7 +63,15 @@ impl Identity {
         let path_and_query = uri.path_and_query().map_or("", |path| path.as_str());
         let url = asked.map(|asked| self.without_query(asked)).unwrap_or_default();
         let normalized = self.query.normalized(&url, path_and_query);
-        let path_and_query = normalized.map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        let mut path_and_query = normalized.map_or(Cow::Borrowed(path_and_query), Cow::Owned);
+        let query_of = |text: &str| text.split_once('?').map(|(_, query)| query.to_owned());
+        if asked.is_some_and(|asked| {
+            query_of(&self.plain(asked.clone()).path_and_query) == query_of(&path_and_query)
+        }) {
+            // The key has this query already, or stands for several queries (No-Vary-Search). No URI has a line feed.
+            let path = path_and_query.split('?').next().unwrap_or_default();
+            path_and_query = Cow::Owned(format!("{path}\n"));
+        }
         match (uri.scheme_str(), uri.authority()) {
             (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path_and_query}"),
             _ => path_and_query.into_owned(),
@@ -157,8 +165,12 @@ mod tests {
         identity.query.add(pattern, crate::key::Named::Only, vec!["page".to_owned()]);
         let sent: Uri = "/rewritten?page=1&t=2".parse().unwrap();
         for (asked, expected) in [
-            ("http://a/list?page=1&t=2", "/rewritten?page=1"),
-            ("http://a/other?page=1&t=2", "/rewritten?page=1&t=2"),
+            ("http://a/list?page=2&t=2", "/rewritten?page=1"),
+            ("http://a/other?page=1&t=3", "/rewritten?page=1&t=2"),
+            ("http://a/list?page=1&t=2", "/rewritten\n"),
+            ("http://a/other?page=1&t=2", "/rewritten\n"),
+            ("http://a/list?page=1&t=4", "/rewritten\n"),
+            ("http://a/list", "/rewritten?page=1"),
         ] {
             let asked = asked.parse::<Uri>().unwrap();
             assert_eq!(identity.rewritten(&sent, EffectiveUri::of_uri(&asked).as_ref()), expected);

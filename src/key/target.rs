@@ -141,3 +141,8 @@ pub(crate) fn rewritten(parts: &request::Parts) -> Option<&Uri> {
     let asked = asked_uri(parts);
     (!std::ptr::eq(asked, &parts.uri) && *asked != parts.uri).then_some(&parts.uri)
 }
+
+/// Returns whether the URI that is sent on has another query than the one that the client asked for.
+pub(crate) fn has_other_query(parts: &request::Parts) -> bool {
+    rewritten(parts).is_some_and(|uri| uri.query() != asked_uri(parts).query())
+}

@@ -2,7 +2,8 @@
 //!
 //! They decide whether a response may be stored, how long it is fresh, whether it answers a request, what a 304
 //! changes, and what an unsafe request invalidates. They also read preconditions and ranges (RFC 9110 §13 and §14), the
-//! windows for stale responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213) and groups (RFC 9875).
+//! windows for stale responses (RFC 5861), `immutable` (RFC 8246), CDN-Cache-Control (RFC 9213), groups (RFC 9875) and
+//! No-Vary-Search.
 //!
 //! The policy calls no other module of the crate but `time`. The modules `rules`, `control`, `entry` and `service` call
 //! it, and so do the builder, the handle and the adapters.
@@ -25,6 +26,7 @@ mod invalidate;
 mod links;
 mod list;
 mod loose_name;
+mod no_vary_search;
 mod not_stored;
 mod options;
 mod rule_decision;
@@ -50,6 +52,7 @@ pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe
 pub(crate) use self::invalidate::{is_same_origin, resolve};
 pub(crate) use self::links::hinted;
 pub(crate) use self::loose_name::loose_name;
+pub(crate) use self::no_vary_search::NoVarySearch;
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;

@@ -109,6 +109,8 @@ pub(crate) struct Config {
     pub(crate) lease: Option<Duration>,
     /// Tells which requests are for the same entry.
     pub(crate) identity: Identity,
+    /// Lets a response answer other queries, as its No-Vary-Search says.
+    pub(crate) no_vary_search: bool,
     /// The initial rules. They may be replaced while the cache runs.
     pub(crate) rules: Rules,
     /// The methods that the cache answers.
@@ -181,6 +183,7 @@ impl Default for Config {
             refresh_early: Duration::ZERO,
             lease: None,
             identity: Identity::default(),
+            no_vary_search: true,
             rules: Rules::default(),
             methods: vec![Method::GET, Method::HEAD],
             #[cfg(feature = "content-keys")]
@@ -254,6 +257,7 @@ impl Config {
             self.policy.ignore_vary = true;
             self.ignore_request_directives = true;
             self.coalesce = false;
+            self.no_vary_search = false;
             if cfg!(feature = "content-keys") {
                 self.methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "QUERY"]
                     .iter()

@@ -106,6 +106,9 @@
 //! - **A group or tag** is a record with a random value, which its members remember. Invalidating it writes another value.
 //! - **An expiry** makes responses stale by hand. An entry and a group list their last expiries, and a response remembers the
 //!   last one before its fetch: one write reaches all variants or members.
+//! - **A list** of a path has the last values of No-Vary-Search, each with a random id. The id is part of the keys of the
+//!   responses that answer several queries. Lookups and invalidations find these keys by the same list, and a value that comes
+//!   back gets another id.
 //!
 //! # Writes in flight
 //!

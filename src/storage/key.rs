@@ -50,7 +50,7 @@ pub enum Kind {
     Lease = 3,
     /// The current value of a group or tag, which its members remember.
     Group = 4,
-    /// The entity tags of an entry's further variants.
+    /// The entity tags of an entry's further variants, or the last values of No-Vary-Search of a path.
     Index = 5,
 }
 

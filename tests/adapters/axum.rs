@@ -95,8 +95,28 @@ async fn ignored_query_params_work_in_nested_routers() {
     let app = axum::Router::new().nest("/shop", inner.clone()).nest("/club", inner);
     assert_eq!(ask(&app, Request::get("/shop/cup?utm=1")).await, ("miss", "cup".to_owned()));
     assert_eq!(ask(&app, Request::get("/shop/cup?utm=2")).await, ("hit", "cup".to_owned()));
+    assert_eq!(ask(&app, Request::get("/shop/cup")).await, ("hit", "cup".to_owned()));
     assert_eq!(ask(&app, Request::get("/club/cup")).await, ("miss", "cup".to_owned()));
     assert_eq!(ask(&app, Request::get("/shop/jug")).await, ("miss", "jug".to_owned()));
+}
+
+#[tokio::test]
+async fn no_vary_search_works_in_nested_routers() {
+    let (clock, mock) = tower_response_cache::Clock::mock();
+    let layer = CacheLayer::builder(MemoryStorage::new()).shared(true).clock(clock).build().unwrap();
+    let item = |Path(item): Path<String>| async move {
+        ([("cache-control", "max-age=6000"), ("no-vary-search", "params=(\"utm\")")], item)
+    };
+    let inner = axum::Router::new().route("/{item}", axum::routing::get(item)).layer(layer);
+    let app = axum::Router::new().nest("/shop", inner.clone()).nest("/club", inner);
+    for word in ["hit", "miss"] {
+        ask(&app, Request::get("/shop/cup?utm=1")).await;
+        assert_eq!(ask(&app, Request::get("/shop/cup?utm=2")).await, (word, "cup".to_owned()));
+        assert_eq!(ask(&app, Request::get("/shop/cup")).await, ("hit", "cup".to_owned()));
+        assert_eq!(ask(&app, Request::get("/club/cup")).await.1, "cup");
+        // The next response is stored for all equivalent URLs.
+        mock.advance(std::time::Duration::from_secs(600));
+    }
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tower_response_cache::Result;
 use tower_response_cache::storage::{Key, MemoryStorage, Record, Stamp, Storage};
+use tower_response_cache::{CacheLayerBuilder, Result};
 
 use super::world::{Got, Sender, World};
 use crate::support::forward::forward;
@@ -102,14 +102,18 @@ struct Run {
 impl Run {
     fn new(callers: Callers, may_drop: bool) -> Self {
         let store = Gated::new();
+        // Without No-Vary-Search, whose one more read on a miss would multiply the orders.
         let (worlds, tasks): (Vec<_>, Vec<_>) = match callers {
             Callers::OneCache(many) => {
-                let world = World::on(store.clone(), |builder| builder);
+                let world = World::on(store.clone(), |builder| builder.no_vary_search(false));
                 let tasks = world.herd(many, &[]);
                 (vec![world], tasks)
             }
             Callers::CacheEach(many) => {
-                let world = |_| World::on(store.clone(), |builder| builder.lease(Duration::from_secs(9)));
+                let settings = |builder: CacheLayerBuilder<Gated>| {
+                    builder.no_vary_search(false).lease(Duration::from_secs(9))
+                };
+                let world = |_| World::on(store.clone(), settings);
                 (0..many)
                     .map(world)
                     .map(|world| (world.ask(&[]), world))

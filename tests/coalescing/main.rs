@@ -14,6 +14,7 @@ mod interleavings;
 mod leaders;
 mod lease;
 mod ranges;
+mod search;
 mod slow;
 mod stale;
 mod stored;

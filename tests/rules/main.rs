@@ -15,6 +15,7 @@ mod kept;
 mod options;
 mod sameness;
 mod scopes;
+mod search;
 #[cfg(all(feature = "sqlite", feature = "directory"))]
 mod tape;
 mod ttl;

@@ -4,6 +4,7 @@ mod conditions;
 mod dates;
 mod freshness;
 mod hostile;
+mod no_vary_search;
 mod storing;
 mod targeted;
 mod validation;

@@ -124,8 +124,12 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         }
         return Ok(ConditionalOutcome::Done(fetched));
     }
-    // The 304 is about another response than the stored one, or the stored body is gone. The request is sent again without
-    // the cache's conditions.
+    // The 304 is about another response than the stored one, the stored body is gone, or the response no longer answers all
+    // queries of its key. The request is sent again without the cache's conditions.
+    if snapshot.is_for_queries() {
+        // Otherwise every equivalent request would be sent twice.
+        records.put_out_of_use(key, record.stamp(), reads_only);
+    }
     Ok(ConditionalOutcome::Fetch(MissReason::BodyGone))
 }
 
@@ -243,7 +247,8 @@ impl<S: Storage> Revalidation<'_, S> {
     /// Freshens a stored response, and answers with it.
     ///
     /// `from` is the head of a 304, or of the 200 to a HEAD. Fields that must not be used without validation are in the
-    /// answer as they came, and not in what is stored. Returns `None` if the stored body is gone.
+    /// answer as they came, and not in what is stored. Returns `None` if the stored body is gone, or if the response would
+    /// no longer answer all queries of its key.
     async fn freshen<B>(&mut self, variant: &Variant, from: &response::Parts) -> Option<FetchResult<S, B>> {
         let (shared, request, snapshot, times) = (self.shared, self.request, self.snapshot, self.times);
         let (config, records) = (&shared.config, &shared.records);
@@ -251,6 +256,9 @@ impl<S: Storage> Revalidation<'_, S> {
         let old = &variant.response;
         let mut headers = old.headers.clone();
         policy::freshen(&mut headers, &from.headers, options);
+        if !snapshot.keeps(&headers) {
+            return None;
+        }
         policy::ensure_date(&mut headers, times.responded);
         let directives = ResponseDirectives::of(&headers, options);
         let Times { requested, responded } = times;

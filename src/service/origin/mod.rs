@@ -124,10 +124,18 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
     fetcher: &mut F,
     request: &request::Parts,
     mut body: Option<F::RequestBody>,
-    snapshot: Option<&mut Snapshot>,
+    mut snapshot: Option<&mut Snapshot>,
     need: &Need,
     context: &mut FetchContext<S>,
 ) -> Result<FetchResult<S, F::Body>, F::Error> {
+    // Whatever the need is, the response may turn out to be for its own query alone. If the reservation fails, so does the
+    // write that is compared with it.
+    if shared.config.reserve_on_miss
+        && let Some(own) = snapshot.as_deref_mut().and_then(Snapshot::own_mut)
+        && !shared.config.directives(request).read_only
+    {
+        Box::pin(shared.records.reserve(own, |_| ())).await;
+    }
     // The conditional requests are boxed, so that the future of a plain fetch has no room for them. Nor has it for their
     // outcome, which ends with this block.
     let reason = {

@@ -98,7 +98,7 @@ pub(super) fn assess<S: Storage>(
     // A recording keeps every response, whatever the options of a request say.
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
-    let url = || config.ruled_uri(request);
+    let url = || config.ruled_uri(request, headers);
     let decision = shared.rules().decision(own, url, status, headers);
     // The response to a request that is selected by its content is stored under the request's method, even where it is
     // assessed as the response to a GET.
@@ -270,7 +270,7 @@ fn named_groups<S: Storage>(
     report_ignored_groups("cache-groups", ignored);
     let mut named: Vec<GroupName> = names.into_iter().map(group).collect();
     named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
-    let uri = || shared.config.ruled_uri(request);
+    let uri = || shared.config.ruled_uri(request, headers);
     shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
     named.extend(policy::field_tags(headers, &shared.config.policy.tag_fields)?.into_iter().map(tag));
     if let Some(tags_of) = &shared.config.tag_fn {
@@ -353,6 +353,7 @@ where
     let hint = body.size_hint();
     let expected = content_length(&head.headers).or_else(|| hint.exact());
     let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
+    let snapshot = snapshot.map(|snapshot| snapshot.for_response(&head.headers));
     let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
     status.origin_status = Some(head.status.as_u16());
     status.is_background = is_background(request, records.number);
@@ -379,10 +380,17 @@ where
     let Storable { names, response, unstored, until, freshness } = storable;
     (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
     let about = (response, unstored);
+    if !snapshot.is_for_queries() {
+        let began = snapshot.at.min(times.requested);
+        records.list_value((&snapshot.key_text, began), &head.headers, until);
+    }
     let writer =
         Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take());
     let freshness = writer.response().freshness(records.number, &config.policy);
     update_coalescing(shared, writer.head(), &freshness, times.responded);
+    if let Some(other) = entry.filter(|entry| *entry != writer.head()) {
+        update_coalescing(shared, other, &freshness, times.responded);
+    }
     let placeholder = writer.placeholder_stamp();
     // Not every body says, at the end of its data, that its trailers are still to come.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);

@@ -84,7 +84,6 @@ impl<S: Storage> Records<S> {
     ///
     /// If there are none, a tombstone keeps a fetch that began before from being stored as fresh.
     pub(crate) async fn expire_entry(self: &Arc<Self>, key: Key, uri: &EffectiveUri<'_>) -> Result<bool> {
-        telemetry::invalidated(&self.observer, "expiry", Some(uri));
         let new = self.new_expiry();
         for _ in 0..EXPIRY_ATTEMPTS {
             let existing = self.read_slot(key, None).await?;

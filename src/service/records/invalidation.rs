@@ -182,17 +182,16 @@ impl<S: Storage> Records<S> {
         );
         let others = named.iter().filter_map(|uri| {
             let other = self.config.identity.of_uri(uri, request)?;
-            let (key, text) = (self.keyer.head(&other), other.to_text());
-            Some((key, text, uri)).filter(|_| key != head)
+            Some((uri, other)).filter(|(_, other)| self.keyer.head(other) != head)
         });
-        let others = others.map(|(key, text, uri)| {
+        let others = others.map(|(uri, other)| {
             telemetry::invalidated(&self.observer, "method", EffectiveUri::of_uri(uri).as_ref());
-            (key, text)
+            other
         });
-        let others: Vec<(Key, String)> = others.collect();
+        let others: Vec<EffectiveUri<'_>> = others.collect();
         // All at the same time, so that a storage that hangs costs the request only one deadline.
-        let others = join_all(others.iter().map(|(key, text)| self.invalidate(*key, Some(text))));
-        let (own, _) = join(self.invalidate(head, Some(&uri.to_text())), others).await;
+        let others = join_all(others.iter().map(|other| self.invalidate_uri(other)));
+        let ((own, _), _) = join(self.invalidate_uri(uri), others).await;
         match own {
             InvalidationOutcome::Written(stamp) => Some(stamp),
             InvalidationOutcome::Settled | InvalidationOutcome::Pending => None,

@@ -17,6 +17,7 @@ use super::changes::Mark;
 use super::groups::GroupState;
 use super::in_flight::Resolved;
 use super::invalidation::InvalidationOutcome;
+use super::search::Shareable;
 use crate::control::MissReason;
 use crate::entry::{DecodedRecord, Head, StoredResponse, TOMBSTONE, Variant, decode, earlier};
 use crate::error::Result;
@@ -74,6 +75,10 @@ pub(crate) struct Snapshot {
     ///
     /// `None` if that is the inline variant of the head.
     pub(crate) variant: Option<(Key, Option<Record>)>,
+    /// Present if the key is that of several queries, at which only a response is stored that answers all of them.
+    ///
+    /// Boxed, since few paths have such responses.
+    pub(super) shareable: Option<Box<Shareable>>,
 }
 
 impl Snapshot {
@@ -95,6 +100,7 @@ impl Snapshot {
             fence,
             usable: None,
             variant: None,
+            shareable: None,
         };
         std::mem::replace(self, left)
     }
@@ -134,7 +140,18 @@ impl Snapshot {
         changes: Mark,
     ) -> Self {
         let (key_text, fence) = (uri.to_text().into(), at + TOMBSTONE);
-        Self { head, key_text, uri: plain, at, changes, seen: Some(seen), fence, usable: None, variant: None }
+        Self {
+            head,
+            key_text,
+            uri: plain,
+            at,
+            changes,
+            seen: Some(seen),
+            fence,
+            usable: None,
+            variant: None,
+            shareable: None,
+        }
     }
 }
 
@@ -225,10 +242,11 @@ impl<S: Storage> Records<S> {
             fence: Timestamp::EPOCH,
             usable: None,
             variant: None,
+            shareable: None,
         }
     }
 
-    /// Returns what [`lookup`](Self::lookup) would return after a read that has found nothing, if that needs no waiting.
+    /// Returns what [`find`](Self::find) returns after a read that has found nothing, if that needs no waiting.
     pub(crate) fn lookup_absent(
         &self,
         uri: &EffectiveUri<'_>,
@@ -244,10 +262,10 @@ impl<S: Storage> Records<S> {
         }
         let snapshot = self.empty_snapshot(key, uri, request, (at, changes));
         // As in `read_slot`: a chain that began since the read says that the storage may have changed.
-        self.in_flight.chain(key).is_none().then_some(snapshot)
+        (self.in_flight.chain(key).is_none() && self.has_no_list_now(uri, request)).then_some(snapshot)
     }
 
-    /// Finds the stored response for a request.
+    /// Finds the stored response for a request at a key.
     ///
     /// `prior_read` is the read of the head, if it was made already.
     pub(crate) async fn lookup(
@@ -296,7 +314,7 @@ impl<S: Storage> Records<S> {
             return (snapshot, found);
         }
         let key = self.keyer.variant(head, generation, selection);
-        let found = self.lookup_variant(&mut snapshot, key, uri, selection).await;
+        let found = self.lookup_variant(&mut snapshot, key, selection).await;
         (snapshot, found)
     }
 
@@ -307,14 +325,13 @@ impl<S: Storage> Records<S> {
         &self,
         snapshot: &mut Snapshot,
         key: Key,
-        uri: &EffectiveUri<'_>,
         selection: [u8; 16],
     ) -> Found {
         let Ok(existing) = self.read_slot(key, None).await else { return Found::Failed };
         snapshot.variant = Some((key, existing.clone()));
         let is_it = |record: &Record| match decode(record) {
             Some(DecodedRecord::Variant { key_text, variant, .. }) => {
-                uri.is_text(key_text) && variant.selection == selection
+                *key_text == snapshot.key_text && variant.selection == selection
             }
             _ => false,
         };

@@ -37,6 +37,7 @@ mod lease;
 mod lookup;
 mod pending_invalidations;
 mod recent_keys;
+mod search;
 mod selectors;
 mod writer;
 
@@ -97,6 +98,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) uncoalescable: RecentKeys,
     /// The entries whose responses cannot be shared by requests with Authorization, in a shared cache.
     pub(crate) uncoalescable_authorized: RecentKeys,
+    /// The lists of paths that were not in the storage a moment ago (No-Vary-Search).
+    unlisted: RecentKeys,
     /// A response was stored under an assumed scheme.
     has_assumed_scheme: AtomicBool,
     /// The number of this cache in the process.
@@ -127,6 +130,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            unlisted: RecentKeys::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: random_id(),
@@ -157,6 +161,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            unlisted: RecentKeys::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: self.id,

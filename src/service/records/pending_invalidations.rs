@@ -157,7 +157,10 @@ impl PendingInvalidations {
 
     /// Returns the heads and groups of all pending invalidations.
     pub(crate) fn keys(&self) -> Vec<Key> {
-        self.lock().keys().copied().collect()
+        let mut keys: Vec<Key> = self.lock().keys().copied().collect();
+        // In an order that does not change from run to run, so that a random test can be replayed.
+        keys.sort_unstable();
+        keys
     }
 
     /// Returns the mark of the task that retries the invalidations.

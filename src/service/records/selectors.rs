@@ -13,13 +13,13 @@
 use std::sync::atomic::Ordering;
 
 use http::uri::Scheme;
-use http::{HeaderName, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, Uri, Version, header, request};
 
 use super::Records;
 use crate::control::CacheOptions;
 use crate::entry::Head;
 use crate::key::{self, EffectiveUri};
-use crate::policy;
+use crate::policy::{self, NoVarySearch};
 use crate::service::config::Config;
 use crate::service::directives::options;
 use crate::storage::Storage;
@@ -65,7 +65,7 @@ impl Config {
 
     /// Returns the effective URI of a request as text, if its key has another text.
     pub(crate) fn plain_text(&self, key: &EffectiveUri<'_>, parts: &request::Parts) -> Option<Box<str>> {
-        if self.identity.is_plain() && !key.is_named() {
+        if self.identity.is_plain() && !key.is_named() && !key.is_for_queries() {
             return None;
         }
         self.plain_uri(parts).map(String::into_boxed_str)
@@ -73,11 +73,16 @@ impl Config {
 
     /// Returns the URI that rules are matched with.
     ///
-    /// It lacks every part that the user ignores. Otherwise a client could add such a part, and so choose another rule for a
-    /// response that all clients get.
-    pub(crate) fn ruled_uri(&self, parts: &request::Parts) -> String {
-        let uri = EffectiveUri::of(parts, &self.defaults);
-        uri.map(|uri| self.identity.plain(uri).to_text()).unwrap_or_default()
+    /// It lacks every part that the user ignores, or that does not count by the response's own No-Vary-Search. Otherwise a
+    /// client could add such a part, and so choose another rule for a response that all clients get.
+    pub(crate) fn ruled_uri(&self, parts: &request::Parts, response: &HeaderMap) -> String {
+        let Some(uri) = EffectiveUri::of(parts, &self.defaults) else { return String::new() };
+        let uri = self.identity.plain(uri);
+        let value = if self.no_vary_search { NoVarySearch::of(response) } else { None };
+        match value.and_then(|value| value.reduced(uri.query())) {
+            Some(query) => uri.with_query(&query).to_text(),
+            None => uri.to_text(),
+        }
     }
 
     /// Returns whether a name that the user gave replaces the request's URI.

@@ -253,6 +253,11 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Returns the text of the key of the entry.
+    pub(crate) fn key_text(&self) -> &str {
+        self.uri_and_generation().0
+    }
+
     /// Returns the hash of the request's values of the selecting fields.
     pub(crate) fn selection(&self) -> [u8; 16] {
         self.variant().selection
@@ -474,6 +479,7 @@ impl<S: Storage> Writer<S> {
             return Ok(false);
         }
         self.keep_groups().await;
+        self.keep_list().await;
         self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
     }
 
@@ -525,6 +531,7 @@ impl<S: Storage> Writer<S> {
                     return Stored::No(NotStored::StorageFailed);
                 }
                 self.keep_groups().await;
+                self.keep_list().await;
                 self.records.storage.write_if(self.target_key(), write.seen(), write.record().clone()).await
             }
             _ => Ok(false),
@@ -598,6 +605,14 @@ impl<S: Storage> Writer<S> {
             let least = Retain::AtLeast(with_slack(*until, self.records.config.clock.now()));
             // Boxed, since few responses have groups.
             let _ = Box::pin(self.records.storage.retain(&groups, least)).await;
+        }
+    }
+
+    /// Retains the list by which a response for several queries is found.
+    async fn keep_list(&self) {
+        if self.snapshot.is_for_queries() {
+            // Boxed, since few responses are for several queries.
+            Box::pin(self.records.keep_list(&self.snapshot, self.variant().until)).await;
         }
     }
 

@@ -165,7 +165,14 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
             _ => shared.records.keyer.head(&uri),
         };
         let prior_read = prior_read.filter(|read| read.head.key == head);
-        shared.records.lookup(head, &uri, &parts, prior_read).await
+        let (own, found) = shared.records.lookup(head, &uri, &parts, prior_read).await;
+        match found {
+            // Boxed, so that the future of a hit has no room for it.
+            Found::Nothing(reason) => {
+                Box::pin(shared.records.find_equivalent(own, reason, &uri, &parts)).await
+            }
+            found => (own, found),
+        }
     };
     let directives = config.directives(&parts);
     match evaluate(&shared, &mut fetcher, &parts, &directives, &snapshot, found).await {
@@ -383,16 +390,18 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let records = &shared.records;
         let found = match shared.config.identify(parts) {
             Some(uri) => {
-                let (snapshot, mut found) = records.lookup(self.state.snapshot.head, &uri, parts, None).await;
-                self.state.snapshot = snapshot;
+                let (snapshot, mut found) = records.find(self.state.snapshot.own().head, &uri, parts).await;
                 // The head is read first, as in every lookup: an invalidation of the head concerns the sibling as well.
-                let sibling = self.state.sibling.take().filter(|(_, writer)| {
-                    !matches!(found, Found::Failed) && writer.matches_seen(self.state.snapshot.seen)
+                let sibling = self.state.sibling.take().filter(|_| !matches!(found, Found::Failed));
+                let sibling = sibling.and_then(|(key, writer)| {
+                    let seen = snapshot.at(writer.key_text())?;
+                    writer.matches_seen(seen.seen).then(|| (seen.clone(), key, writer))
                 });
-                if let Some((key, writer)) = sibling {
-                    self.state.snapshot = writer.sibling_snapshot(self.state.snapshot.clone(), key);
+                self.state.snapshot = snapshot;
+                if let Some((seen, key, writer)) = sibling {
+                    self.state.snapshot = writer.sibling_snapshot(seen, key);
                     let selection = records.selection(self.state.snapshot.names(), parts);
-                    found = records.lookup_variant(&mut self.state.snapshot, key, &uri, selection).await;
+                    found = records.lookup_variant(&mut self.state.snapshot, key, selection).await;
                     self.state.sibling = Some((key, writer));
                 }
                 found
@@ -661,7 +670,9 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             return Evaluated::Needs(Need::Validate(key, record, reason));
         }
         Decision::Serve { may_refresh } => {
+            // Not for the response to another query, which only requests for that query validate.
             if may_refresh
+                && key.entry == snapshot.head.entry
                 && draws_refresh(config.refresh_early, &freshness, now)
                 && let Some(background) = background_fetcher(fetcher, directives)
             {

@@ -157,6 +157,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// Returns whether the response of a download answers this request.
     async fn fits(&mut self, download: &Download<S>) -> Fit {
         let (writer, records) = (&download.writer, &self.state.shared.records);
+        // The response to another query does not answer this one after all.
+        let Some(snapshot) = self.state.snapshot.at(writer.key_text()) else { return Fit::No };
         let selection = records.selection(writer.names(), &self.state.parts);
         if selection != writer.selection() {
             return Fit::Other(writer.sibling(selection));
@@ -172,7 +174,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             let is_stale = policy::decide(&RequestDirectives::default(), &freshness, now) != Verdict::Serve;
             return if is_stale { Fit::Ended } else { Fit::No };
         }
-        if writer.is_expired_by(&self.state.snapshot) {
+        if writer.is_expired_by(snapshot) {
             return Fit::Ended;
         }
         match records.group_state(&writer.response().groups, now).await {

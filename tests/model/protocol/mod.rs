@@ -157,25 +157,31 @@ fn three_processes_in_every_order() {
 /// Runs three processes for 60 random steps with every kind of fault.
 async fn random_life(seed: u64) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
+    let shares = random.usize(..2) == 0;
     let kind = Kind {
         large: random.usize(..2) == 0,
         vary: random.usize(..2) == 0,
         names_change: random.usize(..4) == 0,
         // Only `reserve_on_miss` is safe against an eviction so soon after an invalidation.
-        reserves: true,
+        reserves: !shares || random.usize(..2) == 0,
         grouped: random.usize(..3) == 0,
+        shares,
     };
+    let query = |random: &mut fastrand::Rng| if shares { random.usize(..3) } else { 0 };
     let world = World::new(3, kind);
     let mut alive = vec![0, 1, 2];
     for _ in 0..60 {
         match random.usize(..20) {
-            0..4 => world.get(alive[random.usize(..alive.len())], ["1", "2"][random.usize(..2)]),
-            4 => world.post(alive[random.usize(..alive.len())]),
+            0..4 => {
+                let x = ["1", "2"][random.usize(..2)];
+                world.get_query(alive[random.usize(..alive.len())], x, query(&mut random));
+            }
+            4 => world.post_query(alive[random.usize(..alive.len())], query(&mut random)),
             5 if random.usize(..8) == 0 && alive.len() > 1 => {
                 world.crash(alive.remove(random.usize(..alive.len())))
             }
             6 if random.usize(..3) == 0 => world.clock.advance(Duration::from_secs(70)),
-            7 if random.usize(..4) == 0 => world.evict().await,
+            7 if random.usize(..4) == 0 && kind.reserves => world.evict().await,
             8 if world.gates.late() > 0 => world.gates.run_late(random.usize(..world.gates.late())).await,
             _ => {
                 let choices = world.gates.choices();

@@ -37,6 +37,15 @@ pub struct Kind {
     pub reserves: bool,
     /// Responses belong to a group, which a request for another URI invalidates by name.
     pub grouped: bool,
+    /// Responses answer all queries (`No-Vary-Search: params`).
+    ///
+    /// Without it, the caches do not look for such responses, since that would multiply the orders of a scenario.
+    pub shares: bool,
+}
+
+/// Returns the URI with a number in its query.
+fn uri(query: usize) -> String {
+    format!("{URI}?{query}")
 }
 
 /// One fetch that reached the origin.
@@ -48,6 +57,8 @@ struct Fetch {
 /// An invalidation that its process completed.
 #[derive(Clone, Debug)]
 struct Invalidation {
+    /// The number in the query of its URI.
+    query: usize,
     began: u64,
     completed: u64,
 }
@@ -88,7 +99,7 @@ impl World {
                 let builder = builder
                     .operation_timeout(Duration::from_secs(3600))
                     .body_timeout(Duration::from_secs(3600));
-                builder.reserve_on_miss(kind.reserves).build().unwrap()
+                builder.reserve_on_miss(kind.reserves).no_vary_search(kind.shares).build().unwrap()
             })
             .collect();
         let caches = layers.iter().enumerate().map(|(process, layer)| {
@@ -104,30 +115,40 @@ impl World {
 
     /// Sends a GET from a process, and checks the response when it arrives.
     pub fn get(&self, process: usize, x: &'static str) {
+        self.get_query(process, x, 0);
+    }
+
+    /// Sends a GET with a number in its query.
+    pub fn get_query(&self, process: usize, x: &'static str, query: usize) {
         let world = self.clone();
         self.spawn(async move {
             let began = world.now();
-            let request = Request::get(URI).header("x", x).body(Full::default()).unwrap();
+            let request = Request::get(uri(query)).header("x", x).body(Full::default()).unwrap();
             let response = world.caches[process].clone().oneshot(request).await.unwrap();
             let status = *response.extensions().get::<CacheStatus>().unwrap();
             if let Ok(body) = response.into_body().collect().await {
-                world.check(began, x, status, &body.to_bytes());
+                world.check(began, x, query, status, &body.to_bytes());
             }
         });
     }
 
     /// Sends an unsafe request from a process.
     pub fn post(&self, process: usize) {
+        self.post_query(process, 0);
+    }
+
+    /// Sends an unsafe request with a number in its query.
+    pub fn post_query(&self, process: usize, query: usize) {
         let world = self.clone();
         self.spawn(async move {
             let faults = world.shared.faults.lock().unwrap()[process];
-            let uri = if world.kind.grouped { OTHER } else { URI };
+            let uri = if world.kind.grouped { OTHER.to_owned() } else { uri(query) };
             let request = Request::post(uri).body(Full::default()).unwrap();
             let began = world.now();
             world.caches[process].clone().oneshot(request).await.unwrap();
             if world.shared.faults.lock().unwrap()[process] == faults {
                 let completed = world.now();
-                world.shared.invalidations.lock().unwrap().push(Invalidation { began, completed });
+                world.shared.invalidations.lock().unwrap().push(Invalidation { query, began, completed });
             }
         });
     }
@@ -141,7 +162,7 @@ impl World {
         });
     }
 
-    fn check(&self, began: u64, x: &str, status: CacheStatus, body: &[u8]) {
+    fn check(&self, began: u64, x: &str, query: usize, status: CacheStatus, body: &[u8]) {
         let violation = |what: String| self.shared.violations.lock().unwrap().push(what);
         let text = String::from_utf8_lossy(body).into_owned();
         // A body repeats the number of its fetch and the value of `x`.
@@ -158,7 +179,9 @@ impl World {
         if status.is_hit() || status.is_revalidated() {
             for gone in self.shared.invalidations.lock().unwrap().iter() {
                 // The origin confirmed a revalidated response after the request began.
-                if gone.completed < began && fetch.began < gone.began && !status.is_revalidated() {
+                let is_late = gone.completed < began && fetch.began < gone.began && !status.is_revalidated();
+                // The first invalidations may come before it is known which URIs are equivalent.
+                if is_late && (gone.query == query || self.kind.grouped) {
                     violation(format!("I1: fetch {number} was served after an invalidation"));
                 }
             }
@@ -212,7 +235,7 @@ impl World {
         }
         // I7: the next fetch can store.
         for &process in alive {
-            let request = Request::get(URI).header("x", "1").body(Full::default()).unwrap();
+            let request = Request::get(uri(0)).header("x", "1").body(Full::default()).unwrap();
             let answer = tokio::spawn(self.caches[process].clone().oneshot(request));
             self.drain().await;
             if !answer.is_finished() {
@@ -306,6 +329,9 @@ impl Origin {
         };
         if self.kind.grouped {
             response = response.header("cache-groups", "\"g\"");
+        }
+        if self.kind.shares {
+            response = response.header("no-vary-search", "params");
         }
         if self.kind.vary {
             let vary = if self.kind.names_change && number % 2 == 1 { "x, y" } else { "x" };
