@@ -26,6 +26,7 @@ use crate::key::EffectiveUri;
 use crate::policy::{
     self, Freshness, NotStored, ResponseDirectives, StaleReason, UnstoredFields, ValidateReason,
 };
+use crate::rules::RuledResponse;
 use crate::service::coalesce::FlightOutcome;
 use crate::service::directives::is_background;
 use crate::service::records::{RetainedBody, Snapshot, Writer, variant_in};
@@ -257,11 +258,12 @@ impl<S: Storage> Revalidation<'_, S> {
         let freshness =
             Freshness::by_directives(old.status, &headers, &directives, requested, responded, options);
         // Assessed as a new response is: the fields of the 304 may forbid to store it any longer.
-        let assessment = assess(shared, request, &Method::GET, old.status, &headers, &directives, freshness);
+        let ruled =
+            RuledResponse { request, status: old.status, headers: &headers, len: Some(old.body().len()) };
+        let assessment = assess(shared, &Method::GET, &ruled, &directives, freshness);
         let passes = freshened_passes_filters(shared, request, from, old.status, &headers).await;
-        let (is_storable, from_old) = (|| passes && assessment.is_ok(), (old.status, &headers));
-        let joined =
-            join_groups(shared, snapshot, request, times.requested, from_old, &old.groups, is_storable).await;
+        let is_storable = || passes && assessment.is_ok();
+        let joined = join_groups(shared, snapshot, times.requested, &ruled, &old.groups, is_storable).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let (until, initial_age, given) = match &assessment {
             Ok(Assessment { freshness, given, .. }) => {
