@@ -104,6 +104,34 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Drops stored responses that no request has used for this long (a time to idle).
+    ///
+    /// It limits how long a response is kept beside its lifetime, which it does not extend. A response that is not used for
+    /// this long and a quarter more is not served; one that was used within this time is. The storage drops it then as it
+    /// drops expired responses, and chunks of a body an hour later.
+    ///
+    /// A use is any request that finds the response, whether it is served fresh or stale, validated, or answered by 304.
+    /// Looking it up by a [handle](crate::CacheLayer::handle) is none, nor is a request of a cache that is
+    /// [read-only](Self::read_only). The variants of a URL count one by one, except the one that was stored first, which
+    /// stays as long as any of them is used.
+    ///
+    /// No storage is written at each use: the time is moved by a quarter of `idle` at a time, in the background, at most 256
+    /// at once. That moves the time of each chunk of a long body too. If the storage does not take it, the next use tries
+    /// again.
+    ///
+    /// - All caches that share a storage should have the same setting. A cache without it serves responses of the others until
+    ///   they are idle, and does not keep them longer.
+    /// - It applies to responses that are stored, confirmed by the origin or [given a lifetime](crate::CacheHandle::reset_expiry)
+    ///   from then on.
+    /// - After a URL was invalidated, its next response keeps its place for ten minutes. If `idle` is shorter, the uses within
+    ///   these minutes do not count.
+    ///
+    /// Default: none. Responses are kept for their lifetime and [`stale_retention`](Self::stale_retention), used or not.
+    pub fn default_tti(mut self, idle: Duration) -> Self {
+        self.config.default_tti = Some(idle);
+        self
+    }
+
     /// Serves stale responses at once for this long, while they are refreshed in the background (RFC 5861 §3).
     ///
     /// It counts for responses without `stale-while-revalidate`. `must-revalidate`, `no-cache` and the like still forbid

@@ -127,9 +127,10 @@ impl StoredEntry {
     ///
     /// [`Timestamp::NEVER`] means that it does not expire.
     ///
-    /// A bounded storage may evict it earlier.
+    /// With [`default_tti`](crate::CacheLayerBuilder::default_tti) it is the time at which it becomes idle, unless it is used
+    /// before. A bounded storage may evict it earlier.
     pub fn retain_until(&self) -> Timestamp {
-        self.variant.until
+        self.variant.until.min(self.record.retain_until())
     }
 
     /// Returns its age (RFC 9111 §4.2.3) when it was read.

@@ -43,6 +43,7 @@ cases![
     credentials_get_separate_responses,
     group_is_invalidated_for_every_cache,
     expired_responses_are_validated_by_every_cache,
+    idle_responses_are_dropped_and_used_ones_kept,
 ];
 
 type Cache = Fixture;
@@ -462,5 +463,55 @@ async fn expired_responses_are_validated_by_every_cache(place: &Place) {
                 assert_eq!(ask(cache, language).await.word(), "hit", "{by} {language}");
             }
         }
+    }
+}
+
+async fn idle_responses_are_dropped_and_used_ones_kept(place: &Place) {
+    const IDLE: Duration = Duration::from_secs(4000);
+    let origin = || {
+        Origin::new(|request| {
+            let len = if request.uri().path() == "/long" { 5000 } else { 10 };
+            response(&[("cache-control", "max-age=8640000"), ("vary", "x-v")], vec![7; len])
+        })
+    };
+    let settings = |builder: CacheLayerBuilder<BoxStorage>| {
+        builder.default_tti(IDLE).chunk_bytes(1000).inline_bytes(100)
+    };
+    let one = cache_with(place, origin(), settings).await;
+    let other = if place.kind.is_shared() { Some(cache_with(place, origin(), settings).await) } else { None };
+    let other = other.as_ref().unwrap_or(&one);
+    let (long, short) = ("http://example.com/long", "http://example.com/short");
+    let all = [(long, "1"), (long, "2"), (long, "3"), (short, "1"), (short, "2"), (short, "3")];
+    let ask = async |cache: &Cache, (uri, value)| {
+        let answer = cache.ask(get_with(uri, &[("x-v", value)])).await;
+        assert_eq!(answer.body.len(), if uri == long { 5000 } else { 10 });
+        settled(cache).await;
+        answer.word()
+    };
+    for which in all {
+        assert_eq!(ask(&one, which).await, "miss", "{which:?}");
+    }
+    // Each use is of another cache, and the second variants are used alone.
+    for round in 0..6 {
+        one.clock.advance(IDLE - Duration::from_secs(10));
+        other.clock.set(one.clock.now());
+        let cache = if round % 2 == 0 { &one } else { other };
+        for uri in [long, short] {
+            assert_eq!(ask(cache, (uri, "2")).await, "hit", "{round} {uri}");
+        }
+    }
+    for uri in [long, short] {
+        // The first variant is a part of the head, which the second one needs.
+        assert_eq!(ask(&one, (uri, "1")).await, "hit");
+        assert_eq!(ask(&one, (uri, "3")).await, "miss");
+    }
+    one.clock.advance(IDLE + IDLE / 4 + Duration::from_secs(1));
+    other.clock.set(one.clock.now());
+    for cache in [&one, other] {
+        let listed: Vec<_> = cache.layer.handle().entries(&EntryFilter::new()).try_collect().await.unwrap();
+        assert_eq!(listed.len(), 0);
+    }
+    for which in all {
+        assert_eq!(ask(other, which).await, "miss", "{which:?}");
     }
 }

@@ -10,6 +10,7 @@ mod adapt;
 mod awaited;
 mod faults;
 mod flow;
+mod idle;
 mod retention;
 mod stack;
 #[cfg(feature = "sqlite")]

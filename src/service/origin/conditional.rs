@@ -297,14 +297,17 @@ impl<S: Storage> Revalidation<'_, S> {
                 Some(body) => (body, until, Ok(names)),
                 None => (old.body().clone(), until, Err(Stored::Unchanged)),
             },
-            storable => match records.retain_body(snapshot.head, old.body(), until).await {
-                Ok(RetainedBody::Retained(body)) => (body, until, storable),
-                Ok(RetainedBody::Gone) => return None,
-                // No record may name the chunks for longer than they are known to be kept.
-                Ok(RetainedBody::InFlight) | Err(_) => {
-                    (old.body().clone(), until.min(variant.until), storable)
+            storable => {
+                match records.retain_body(snapshot.head, old.body(), records.limited_by_idleness(until)).await
+                {
+                    Ok(RetainedBody::Retained(body)) => (body, until, storable),
+                    Ok(RetainedBody::Gone) => return None,
+                    // No record may name the chunks for longer than they are known to be kept.
+                    Ok(RetainedBody::InFlight) | Err(_) => {
+                        (old.body().clone(), until.min(variant.until), storable)
+                    }
                 }
-            },
+            }
         };
         let mut response = StoredResponse {
             headers,

@@ -31,6 +31,7 @@ mod entity_tags;
 mod expiry;
 mod groups;
 mod guard;
+mod idle;
 mod in_flight;
 mod invalidation;
 mod lease;
@@ -97,6 +98,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) uncoalescable: RecentKeys,
     /// The entries whose responses cannot be shared by requests with Authorization, in a shared cache.
     pub(crate) uncoalescable_authorized: RecentKeys,
+    /// The records whose retention times are being moved, since they were used.
+    moves: idle::Moves,
     /// A response was stored under an assumed scheme.
     has_assumed_scheme: AtomicBool,
     /// The number of this cache in the process.
@@ -127,6 +130,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: random_id(),
@@ -157,6 +161,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: self.id,

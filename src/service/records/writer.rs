@@ -183,11 +183,11 @@ impl<S: Storage> Writer<S> {
             }
             _ => (WriteTarget::Head { same_generation: false }, new_generation, Expiries::default()),
         };
-        let needed = until + GRACE;
+        let needed = records.limited_by_idleness(until) + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
         let chunks_until = match response.freshness(records.number, &records.config.policy).has_validator {
-            true => with_slack(needed, records.config.clock.now()),
-            false => needed,
+            true if config.default_tti.is_none() => with_slack(needed, records.config.clock.now()),
+            _ => needed,
         };
         let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
         let key_text = std::mem::take(&mut snapshot.key_text);
@@ -277,7 +277,7 @@ impl<S: Storage> Writer<S> {
         snapshot.usable = match &self.target {
             WriteTarget::Head { .. } => {
                 let variant = self.variant().clone();
-                let until = variant.until.max(self.snapshot.fence);
+                let until = self.records.limited_by_idleness(variant.until).max(self.snapshot.fence);
                 // Without the body, whose chunks the other variant must not release.
                 let response = StoredResponse { content: OnceLock::new(), ..variant.response };
                 let head = self.prepared.with(Variant { response, ..variant });
@@ -342,16 +342,27 @@ impl<S: Storage> Writer<S> {
         let mut content = StoredContent::new(body, trailers.and_then(|trailers| self.trailers(trailers)));
         content.pack();
         let Variant { until, response, .. } = self.variant();
+        // A long download or a late 304 may leave chunks for a shorter time. No record outlives them.
+        let chunks_until = match content.body {
+            StoredBody::Chunked { retain_until, .. } => retain_until,
+            StoredBody::Inline(_) => Timestamp::NEVER,
+        };
+        let limit = |until| self.records.limited_by_idleness(until).min(chunks_until);
         let is_first = response.content.set(content).is_ok();
         debug_assert!(is_first, "a writer makes one record");
         let retain = match self.target {
-            WriteTarget::Variant { .. } => *until,
+            WriteTarget::Variant { .. } => limit(*until),
             WriteTarget::Head { same_generation } => {
                 // In the same generation, further variants stay reachable, so that the head is retained as long as the former
                 // one.
                 let replaced = self.snapshot.usable.as_ref().filter(|_| same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
-                (*until).max(self.snapshot.fence).max(retain)
+                match self.records.config.default_tti {
+                    None => (*until).max(retain),
+                    // The other variants are not idle if one of them was used, which has moved the time of the head.
+                    Some(_) => limit((*until).max(retain)),
+                }
+                .max(self.snapshot.fence)
             }
         };
         entry::packed_record(Arc::clone(&self.prepared), self.stamp, retain)
@@ -604,10 +615,11 @@ impl<S: Storage> Writer<S> {
         let Some(head) = &self.snapshot.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
-            let least = Retain::AtLeast(with_slack(until, self.records.config.clock.now()));
-            let _ = self.records.storage.retain(&[self.snapshot.head], least).await;
+            let slack = || with_slack(until, self.records.config.clock.now());
+            let least = if self.records.config.default_tti.is_some() { until } else { slack() };
+            let _ = self.records.retain_head(self.snapshot.head, head, least).await;
         }
-        self.records.list_tag(head, self.snapshot.head, record, until).await;
+        self.records.list_tag(head, self.snapshot.head, record, self.variant().until).await;
     }
 
     /// Lets the chunks of the replaced body expire after the grace.
