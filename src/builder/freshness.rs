@@ -104,6 +104,28 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Makes entity tags for stored responses whose origin sends none.
+    ///
+    /// Clients then get 304 for what they have, and may continue an interrupted download by If-Range. The tag is strong. It
+    /// stands for the bytes of the body, the content coding and the variant, so that it is the same when the same response is
+    /// fetched again. It is computed while the body is stored.
+    ///
+    /// - It is made for a 200 to a method that only reads. The response that is being fetched is sent without it, since it
+    ///   is known only after the last byte; the hits that follow have it.
+    /// - The origin never gets it. The cache validates by what the origin sends, such as Last-Modified. From the conditions of
+    ///   clients such tags are removed before a request is sent, together with the Range of their If-Range, so that the
+    ///   origin sends the whole response. If-Match without any other tag is sent as it is, and the origin refuses it by 412:
+    ///   without it, the request would change any version.
+    /// - Tags are recognized by their form: `"trc:"` with 32 hexadecimal digits. Behind another cache with this setting, the
+    ///   tags of that one are removed from the conditions of clients too, which costs whole responses.
+    /// - Caches without this setting neither send nor compare the tags that others have stored.
+    ///
+    /// Default: `false`.
+    pub fn make_etags(mut self, make: bool) -> Self {
+        self.config.make_etags = make;
+        self
+    }
+
     /// Drops stored responses that no request has used for this long (a time to idle).
     ///
     /// It limits how long a response is kept beside its lifetime, which it does not extend. A response that is not used for

@@ -175,8 +175,8 @@ impl<S: Storage> CacheHandle<S> {
         let kept_until = self.shared.records.limited_by_idleness(until);
         let chunks = response.body().chunks(key);
         let body = response.body().clone().with_retain_until(kept_until + GRACE);
-        let trailers = response.trailers().cloned();
-        let response = response.with_content(StoredContent::new(body, trailers));
+        let (trailers, made_tag) = (response.trailers().cloned(), response.made_tag());
+        let response = response.with_content(StoredContent::new(body, trailers).with_made_tag(made_tag));
         // Before the record, which must never outlive its body.
         if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(kept_until + GRACE)).await? {
             return Ok(false);

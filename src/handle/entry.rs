@@ -7,10 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::entry::{StoredBody, Variant};
-use crate::policy::Freshness;
+use crate::policy::{Freshness, MadeTag};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -96,6 +96,15 @@ impl StoredEntry {
     /// [`ignore_cookie`](crate::CacheLayerBuilder::ignore_cookie) is set, `cookie` are among them.
     pub fn vary(&self) -> &[HeaderName] {
         &self.names
+    }
+
+    /// Returns the entity tag that the cache made for it, as the value of an ETag field.
+    ///
+    /// It is not among the [`headers`](Self::headers), which are those of the origin. Only a cache with
+    /// [`make_etags`](crate::CacheLayerBuilder::make_etags) sends it. Returns `None` if the origin sent an ETag, or if the
+    /// response was stored without this setting.
+    pub fn made_etag(&self) -> Option<HeaderValue> {
+        self.variant.response.made_tag().map(MadeTag::to_value)
     }
 
     /// Returns whether it is only for requests with the same credentials.

@@ -24,6 +24,7 @@ mod header_hints;
 mod invalidate;
 mod list;
 mod loose_name;
+mod made_tag;
 mod not_stored;
 mod options;
 mod rule_decision;
@@ -44,6 +45,7 @@ pub(crate) use self::groups::{MAX_GROUPS, NamedGroups, groups, invalidated_group
 pub(crate) use self::header_hints::HeaderHints;
 pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe};
 pub(crate) use self::loose_name::loose_name;
+pub(crate) use self::made_tag::{MadeTag, TagHasher, remove_made_tags};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;

@@ -124,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
     /// Ignores the Cache-Control and Pragma fields of requests.
     pub(crate) ignore_request_directives: bool,
+    /// Makes entity tags for responses of origins that send none.
+    pub(crate) make_etags: bool,
     /// How long a stored response may remain unused. `None` if it does not matter.
     pub(crate) default_tti: Option<Duration>,
     /// Neither stores nor freshens responses.
@@ -190,6 +192,7 @@ impl Default for Config {
             filters: Vec::new(),
             async_filters: Vec::new(),
             ignore_request_directives: false,
+            make_etags: false,
             default_tti: None,
             read_only: false,
             only_if_cached: false,

@@ -44,6 +44,7 @@ cases![
     group_is_invalidated_for_every_cache,
     expired_responses_are_validated_by_every_cache,
     idle_responses_are_dropped_and_used_ones_kept,
+    made_entity_tags_are_stored_with_responses,
 ];
 
 type Cache = Fixture;
@@ -514,4 +515,31 @@ async fn idle_responses_are_dropped_and_used_ones_kept(place: &Place) {
     for which in all {
         assert_eq!(ask(other, which).await, "miss", "{which:?}");
     }
+}
+
+async fn made_entity_tags_are_stored_with_responses(place: &Place) {
+    let mut tags = Vec::new();
+    for (chunk, len) in [(1000, 5500), (100_000, 5500), (1000, 10)] {
+        let origin = || Origin::new(move |_| response(&[("cache-control", "max-age=60")], counted(len, 1)));
+        let settings = |builder: CacheLayerBuilder<BoxStorage>| {
+            builder.make_etags(true).chunk_bytes(chunk).inline_bytes(chunk)
+        };
+        let uri = format!("http://example.com/{chunk}/{len}");
+        let one = cache_with(place, origin(), settings).await;
+        assert_eq!(one.get(&uri).await.header("etag"), None);
+        settled(&one).await;
+        let other =
+            if place.kind.is_shared() { Some(cache_with(place, origin(), settings).await) } else { None };
+        let other = other.as_ref().unwrap_or(&one);
+        let hit = other.get(&uri).await;
+        let tag = hit.header("etag").unwrap();
+        assert_eq!((hit.word(), hit.body.len()), ("hit", len));
+        let same = other.ask(get_with(&uri, &[("if-none-match", tag)])).await;
+        assert_eq!((same.word(), same.code), ("hit", StatusCode::NOT_MODIFIED));
+        let part = other.ask(get_with(&uri, &[("if-range", tag), ("range", "bytes=3-")])).await;
+        assert_eq!((part.word(), part.code), ("hit", StatusCode::PARTIAL_CONTENT));
+        assert_eq!(part.body, counted(len, 1).slice(3..));
+        tags.push(tag.to_owned());
+    }
+    assert!(tags[0] == tags[1] && tags[0] != tags[2], "{tags:?}");
 }

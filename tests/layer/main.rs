@@ -11,6 +11,7 @@ mod awaited;
 mod faults;
 mod flow;
 mod idle;
+mod made_etags;
 mod retention;
 mod stack;
 #[cfg(feature = "sqlite")]

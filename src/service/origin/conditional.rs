@@ -331,7 +331,9 @@ impl<S: Storage> Revalidation<'_, S> {
                 let (lease, at) = (self.context.lease.take(), snapshot.clone());
                 let about = (response, unstored);
                 let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
-                let content = StoredContent::new(body, trailers);
+                // Of the same bytes, but a tag is of one variant alone.
+                let made_tag = old.made_tag().filter(|_| is_own);
+                let content = StoredContent::new(body, trailers).with_made_tag(made_tag);
                 let (at, record, freshened) = writer.announce_freshened(content.clone());
                 // A body that is moved into a chunk is served from memory, since the write of the chunk may fail.
                 let answer_record =
@@ -358,7 +360,8 @@ impl<S: Storage> Revalidation<'_, S> {
                 let entry = Some(snapshot.head).filter(|_| self.context.is_led);
                 let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
                 let &Variant { selection, is_personal, has_hidden_selector, expiry, .. } = variant;
-                let response = response.with_content(StoredContent::new(body, trailers));
+                let response =
+                    response.with_content(StoredContent::new(body, trailers).with_made_tag(old.made_tag()));
                 let (key_text, variant) = (
                     snapshot.key_text.clone(),
                     Variant { until, selection, is_personal, has_hidden_selector, expiry, response },

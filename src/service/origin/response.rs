@@ -496,9 +496,12 @@ fn storable<S: Storage>(
         return Err(NotStored::TooSmall);
     }
     let unstored = UnstoredFields::by(&head.headers, &directives, options);
-    // Date and Age, and Cache-Status in the copies of each hit, which keep the size of the index.
+    // Date and Age, and Cache-Status and ETag in the copies of each hit, which keep the size of the index.
     let has_date = head.headers.contains_key(header::DATE);
-    let added = 1 + usize::from(!has_date) + usize::from(config.status_field.is_some());
+    let added = 1
+        + usize::from(!has_date)
+        + usize::from(config.status_field.is_some())
+        + usize::from(config.make_etags);
     let mut headers = policy::stored_headers(&head.headers, &unstored, added);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
