@@ -100,6 +100,9 @@ fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> 
     let note = if is_validated { ", but validated before each use (no-cache)" } else { "" };
     fact("fresh until", &format!("{}{note}", text::timestamp(entry.expires_at(), now)))?;
     fact("kept until", &text::timestamp(entry.retain_until(), now))?;
+    if let Some(tag) = made_etag(entry) {
+        fact("etag", &format!("{tag}, made by the cache"))?;
+    }
     let names: Vec<_> = entry.vary().iter().map(HeaderName::as_str).collect();
     let vary = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
     fact("vary", &vary)?;
@@ -121,6 +124,9 @@ struct Shown {
     #[serde(flatten)]
     row: Row,
     groups: Vec<String>,
+    /// The entity tag that the cache made, which is not among the headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_etag: Option<String>,
     /// Pairs, since a name may occur several times.
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<Vec<(String, String)>>,
@@ -132,8 +138,14 @@ impl Shown {
             (name.to_string(), shown_value(name, value).into_owned())
         };
         let headers = with_headers.then(|| entry.headers().iter().map(pair).collect());
-        Self { variant, row: Row::of(entry), groups: entry.groups().map(str::to_owned).collect(), headers }
+        let groups = entry.groups().map(str::to_owned).collect();
+        Self { variant, row: Row::of(entry), groups, made_etag: made_etag(entry), headers }
     }
+}
+
+/// Returns the entity tag that the cache made for a response.
+fn made_etag(entry: &StoredEntry) -> Option<String> {
+    Some(String::from_utf8_lossy(entry.made_etag()?.as_bytes()).into_owned())
 }
 
 /// Returns the value of a field, unless it may be secret.

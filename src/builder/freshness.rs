@@ -104,6 +104,56 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Makes entity tags for stored responses whose origin sends none.
+    ///
+    /// Clients then get 304 for what they have, and may continue an interrupted download by If-Range. The tag is strong. It
+    /// stands for the bytes of the body, the content coding and the variant, so that it is the same when the same response is
+    /// fetched again. It is computed while the body is stored.
+    ///
+    /// - It is made for a 200 to a method that only reads. The response that is being fetched is sent without it, since it
+    ///   is known only after the last byte; the hits that follow have it.
+    /// - The origin never gets it. The cache validates by what the origin sends, such as Last-Modified. From the conditions of
+    ///   clients such tags are removed before a request is sent, together with the Range of their If-Range, so that the
+    ///   origin sends the whole response. If-Match without any other tag is sent as it is, and the origin refuses it by 412:
+    ///   without it, the request would change any version.
+    /// - Tags are recognized by their form: `"trc:"` with 32 hexadecimal digits. Behind another cache with this setting, the
+    ///   tags of that one are removed from the conditions of clients too, which costs whole responses.
+    /// - Caches without this setting neither send nor compare the tags that others have stored.
+    ///
+    /// Default: `false`.
+    pub fn make_etags(mut self, make: bool) -> Self {
+        self.config.make_etags = make;
+        self
+    }
+
+    /// Drops stored responses that no request has used for this long (a time to idle).
+    ///
+    /// It limits how long a response is kept beside its lifetime, which it does not extend. A response that is not used for
+    /// this long and a quarter more is not served; one that was used within this time is. The storage drops it then as it
+    /// drops expired responses, and chunks of a body an hour later.
+    ///
+    /// A use is any request that finds the response, whether it is served fresh or stale, validated, or answered by 304.
+    /// Looking it up by a [handle](crate::CacheLayer::handle) is none, nor is a request of a cache that is
+    /// [read-only](Self::read_only). The variants of a URL count one by one, except the one that was stored first, which
+    /// stays as long as any of them is used.
+    ///
+    /// No storage is written at each use: the time is moved by a quarter of `idle` at a time, in the background, at most 256
+    /// at once. That moves the time of each chunk of a long body too. If the storage does not take it, the next use tries
+    /// again.
+    ///
+    /// - All caches that share a storage should have the same setting. A cache without it serves responses of the others until
+    ///   they are idle, and does not keep them longer.
+    /// - It applies to responses that are stored, confirmed by the origin or [given a lifetime](crate::CacheHandle::reset_expiry)
+    ///   from then on.
+    /// - After a URL was invalidated, its next response keeps its place for ten minutes. If `idle` is shorter, the uses within
+    ///   these minutes do not count.
+    ///
+    /// Default: none. Responses are kept for their lifetime and [`stale_retention`](Self::stale_retention), used or not.
+    pub fn default_tti(mut self, idle: Duration) -> Self {
+        self.config.default_tti = Some(idle);
+        self
+    }
+
     /// Serves stale responses at once for this long, while they are refreshed in the background (RFC 5861 §3).
     ///
     /// It counts for responses without `stale-while-revalidate`. `must-revalidate`, `no-cache` and the like still forbid

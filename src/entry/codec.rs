@@ -16,7 +16,7 @@ use super::head::{
     DecodedRecord, FirstOfSearch, GroupValue, Head, Membership, Search, StoredBody, StoredContent,
     StoredResponse, Tagged, Variant,
 };
-use crate::policy::{IgnoredSelectors, MAX_FIELDS, NoVarySearch, RuleTtl};
+use crate::policy::{IgnoredSelectors, MAX_FIELDS, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record, Stamp};
 use crate::time::Timestamp;
 
@@ -104,6 +104,8 @@ struct VariantForm<'a> {
     #[serde(borrow)]
     groups: Vec<(&'a str, bool, [u8; 16], [u8; 16])>,
     body_len: u64,
+    /// The entity tag that the cache made.
+    made_tag: Option<[u8; 16]>,
     /// The id and the length of the chunks, and their retention time.
     ///
     /// `None` if the body is the rest of the record.
@@ -331,6 +333,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
             .map(|group| (&*group.name, group.is_tag, group.key.entry, group.value))
             .collect(),
         body_len: response.body().len(),
+        made_tag: response.content.get().and_then(|content| content.made_tag).map(|MadeTag(tag)| tag),
         chunked,
     };
     (form, body)
@@ -452,7 +455,7 @@ fn read_variant(
                 retain_until: Timestamp::EPOCH,
             })
             .collect(),
-        content: OnceLock::from(StoredContent::new(body, trailers)),
+        content: OnceLock::from(StoredContent::new(body, trailers).with_made_tag(form.made_tag.map(MadeTag))),
         freshness: OnceLock::new(),
     };
     let VariantForm { until, selection, is_personal, has_hidden_selector, .. } = form;

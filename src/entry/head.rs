@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::expiries::{Expiries, ExpiryId, earlier};
-use crate::policy::{self, Freshness, IgnoredSelectors, NoVarySearch, RuleTtl};
+use crate::policy::{self, Freshness, IgnoredSelectors, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
 
@@ -209,6 +209,8 @@ pub(crate) struct StoredContent {
     pub(crate) body: StoredBody,
     /// Boxed, since few bodies have trailers.
     pub(crate) trailers: Option<Box<HeaderMap>>,
+    /// The entity tag that the cache made from the bytes of the body, if the origin sent none.
+    pub(crate) made_tag: Option<MadeTag>,
 }
 
 /// The body of a stored response, in its record or in chunks.
@@ -312,7 +314,12 @@ impl ExactSizeIterator for ChunkKeys {}
 impl StoredContent {
     /// Creates the content of a response.
     pub(crate) fn new(body: StoredBody, trailers: Option<HeaderMap>) -> Self {
-        Self { body, trailers: trailers.map(Box::new) }
+        Self { body, trailers: trailers.map(Box::new), made_tag: None }
+    }
+
+    /// Returns the content with an entity tag that the cache made.
+    pub(crate) fn with_made_tag(self, made_tag: Option<MadeTag>) -> Self {
+        Self { made_tag, ..self }
     }
 }
 
@@ -326,6 +333,14 @@ impl StoredResponse {
     /// Returns the trailers, which most responses do not have.
     pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
         self.content.get()?.trailers.as_deref()
+    }
+
+    /// Returns the entity tag that the cache made for the response.
+    ///
+    /// It does not count beside one of the origin, which a 304 may have added.
+    pub(crate) fn made_tag(&self) -> Option<MadeTag> {
+        let made_tag = self.content.get()?.made_tag?;
+        (!self.headers.contains_key(header::ETAG)).then_some(made_tag)
     }
 
     /// Returns the response with a body and trailers.

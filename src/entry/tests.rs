@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::expiries::ExpiryId;
 use super::*;
-use crate::policy::{IgnoredSelectors, NoVarySearch, RuleTtl};
+use crate::policy::{IgnoredSelectors, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -56,12 +56,12 @@ prop_compose! {
         (is_personal, has_hidden_selector) in any::<(bool, bool)>(),
         given in of((any::<u64>(), any::<bool>())),
         groups in vec((".{0,40}", any::<bool>(), any::<[u8; 16]>(), any::<[u8; 16]>(), expiry_id()), 0..4),
-        (expiry, expired_at) in (expiry_id(), of(moment())),
+        (expiry, expired_at, made_tag) in (expiry_id(), of(moment()), of(any::<[u8; 16]>())),
     ) -> Variant {
         let response = StoredResponse {
             status: StatusCode::from_u16(status).expect("a status"),
             headers, initial_age_ms, request_time, response_time,
-            content: OnceLock::from(StoredContent::new(body, trailers)),
+            content: OnceLock::from(StoredContent::new(body, trailers).with_made_tag(made_tag.map(MadeTag))),
             given: given.map(|(millis, overrides)| {
                 let lifetime = if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) };
                 RuleTtl { lifetime, overrides }

@@ -171,12 +171,14 @@ impl<S: Storage> CacheHandle<S> {
         let given = Some(RuleTtl { lifetime, overrides: true });
         let response = StoredResponse { given, freshness: OnceLock::new(), ..variant.response };
         let until = response.freshness(self.shared.records.number, policy).retain_until(policy);
+        // The change counts as a use.
+        let kept_until = self.shared.records.limited_by_idleness(until);
         let chunks = response.body().chunks(key);
-        let body = response.body().clone().with_retain_until(until + GRACE);
-        let trailers = response.trailers().cloned();
-        let response = response.with_content(StoredContent::new(body, trailers));
+        let body = response.body().clone().with_retain_until(kept_until + GRACE);
+        let (trailers, made_tag) = (response.trailers().cloned(), response.made_tag());
+        let response = response.with_content(StoredContent::new(body, trailers).with_made_tag(made_tag));
         // Before the record, which must never outlive its body.
-        if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(until + GRACE)).await? {
+        if !self.shared.records.retain_chunks(chunks.clone(), Retain::AtLeast(kept_until + GRACE)).await? {
             return Ok(false);
         }
         let groups: Vec<Key> = response.groups.iter().map(|group| group.key).collect();
@@ -184,9 +186,9 @@ impl<S: Storage> CacheHandle<S> {
         let Some(slot) = decode(&record) else { return Ok(false) };
         let retain = match slot {
             // Without names it leads to no other variants.
-            DecodedRecord::Head(head) if head.names.is_empty() => until.max(head.fence),
-            DecodedRecord::Head(head) => until.max(head.fence).max(record.retain_until()),
-            _ => until,
+            DecodedRecord::Head(head) if head.names.is_empty() => kept_until.max(head.fence),
+            DecodedRecord::Head(head) => kept_until.max(head.fence).max(record.retain_until()),
+            _ => kept_until,
         };
         let Some(slot) = slot.with(Variant { until, response, ..variant }) else { return Ok(false) };
         let new = entry::record(slot, retain);
@@ -196,11 +198,11 @@ impl<S: Storage> CacheHandle<S> {
             Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(false),
             Err(error) => return Err(error),
         }
-        if key.kind == Kind::Variant {
-            self.shared.records.storage.retain(&[Key::head(key.entry)], Retain::AtLeast(until)).await?;
+        if let Some(head) = head.filter(|_| key.kind == Kind::Variant) {
+            self.shared.records.retain_head(Key::head(key.entry), &head, kept_until).await?;
         }
         // Where the body is now kept for a shorter time. Its readers have the grace to finish.
-        self.shared.records.retain_chunks(chunks, Retain::AtMost(until.max(now) + GRACE)).await?;
+        self.shared.records.retain_chunks(chunks, Retain::AtMost(kept_until.max(now) + GRACE)).await?;
         Ok(true)
     }
 }

@@ -7,11 +7,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::entry::{StoredBody, Variant};
 use crate::key::split_id;
-use crate::policy::Freshness;
+use crate::policy::{Freshness, MadeTag};
 use crate::storage::{Key, Record};
 use crate::time::Timestamp;
 
@@ -108,6 +108,15 @@ impl StoredEntry {
         &self.names
     }
 
+    /// Returns the entity tag that the cache made for it, as the value of an ETag field.
+    ///
+    /// It is not among the [`headers`](Self::headers), which are those of the origin. Only a cache with
+    /// [`make_etags`](crate::CacheLayerBuilder::make_etags) sends it. Returns `None` if the origin sent an ETag, or if the
+    /// response was stored without this setting.
+    pub fn made_etag(&self) -> Option<HeaderValue> {
+        self.variant.response.made_tag().map(MadeTag::to_value)
+    }
+
     /// Returns whether it is only for requests with the same credentials.
     pub fn is_personal(&self) -> bool {
         self.variant.is_personal
@@ -137,9 +146,10 @@ impl StoredEntry {
     ///
     /// [`Timestamp::NEVER`] means that it does not expire.
     ///
-    /// A bounded storage may evict it earlier.
+    /// With [`default_tti`](crate::CacheLayerBuilder::default_tti) it is the time at which it becomes idle, unless it is used
+    /// before. A bounded storage may evict it earlier.
     pub fn retain_until(&self) -> Timestamp {
-        self.variant.until
+        self.variant.until.min(self.record.retain_until())
     }
 
     /// Returns its age (RFC 9111 §4.2.3) when it was read.

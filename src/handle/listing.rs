@@ -136,7 +136,8 @@ impl<S: Storage> CacheHandle<S> {
     ) -> Result<Option<StoredEntry>> {
         let now = self.shared.config.clock.now();
         let (records, response) = (&self.shared.records, &variant.response);
-        if variant.until <= now || !records.is_not_invalidated(key, text, variant) {
+        if variant.until.min(record.retain_until()) <= now || !records.is_not_invalidated(key, text, variant)
+        {
             return Ok(None);
         }
         let by_groups = match records.group_state(&response.groups, response.response_time).await? {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::dates;
 use super::freshness::entity_tag;
 use super::list::split_list;
+use super::made_tag::MadeTag;
 use super::options::Options;
 use super::storing::is_query;
 use crate::time::Timestamp;
@@ -30,12 +31,14 @@ pub(crate) enum Answer {
 
 /// Returns how a stored response answers a request, in the order of RFC 9110 §13.2.2.
 ///
-/// `len` is the length of the stored body in bytes. `received` is when the stored response was received.
+/// `made` is the entity tag that the cache made for it. `len` is the length of the stored body in bytes. `received` is when
+/// the stored response was received.
 pub(crate) fn answer(
     method: &Method,
     request: &HeaderMap,
     status: StatusCode,
     stored: &HeaderMap,
+    made: Option<MadeTag>,
     len: u64,
     received: Timestamp,
 ) -> Answer {
@@ -49,7 +52,7 @@ pub(crate) fn answer(
     }
     // If-Modified-Since is ignored beside If-None-Match (RFC 9110 §13.1.3).
     if has(&header::IF_NONE_MATCH) {
-        if if_none_match_names(request, stored) {
+        if if_none_match_names(request, stored, made) {
             return Answer::NotModified;
         }
     } else if let Some(since) = dates::single(request, &header::IF_MODIFIED_SINCE, received) {
@@ -63,7 +66,7 @@ pub(crate) fn answer(
     // RFC 9110 §14.2 defines Range for GET alone, and RFC 10008 §2.8 for QUERY.
     if !(method == Method::GET || is_query(method))
         || !has(&header::RANGE)
-        || !if_range_holds(request, stored, received)
+        || !if_range_holds(request, stored, made, received)
     {
         return Answer::Full;
     }
@@ -71,18 +74,25 @@ pub(crate) fn answer(
 }
 
 /// Returns whether If-None-Match names the stored response, by weak comparison (RFC 9110 §13.1.2).
-fn if_none_match_names(request: &HeaderMap, stored: &HeaderMap) -> bool {
+fn if_none_match_names(request: &HeaderMap, stored: &HeaderMap, made: Option<MadeTag>) -> bool {
     let stored_tag = entity_tag(stored);
     let lines = request.get_all(header::IF_NONE_MATCH).iter();
-    lines
-        .flat_map(|line| split_list(line.as_bytes()))
-        .any(|tag| tag == b"*" || stored_tag.is_some_and(|stored_tag| weakly_equal(stored_tag, tag)))
+    lines.flat_map(|line| split_list(line.as_bytes())).any(|tag| {
+        tag == b"*"
+            || stored_tag.is_some_and(|stored_tag| weakly_equal(stored_tag, tag))
+            || made.is_some_and(|made| made.is(opaque_tag(tag)))
+    })
 }
 
 /// Returns whether If-Range permits a partial answer, by strong comparison (RFC 9110 §13.1.5).
 ///
 /// It does if the field is absent, or if it names the stored response. Several lines of it permit nothing.
-fn if_range_holds(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) -> bool {
+fn if_range_holds(
+    request: &HeaderMap,
+    stored: &HeaderMap,
+    made: Option<MadeTag>,
+    received: Timestamp,
+) -> bool {
     let mut lines = request.get_all(header::IF_RANGE).iter();
     let Some(condition) = lines.next() else { return true };
     if lines.next().is_some() {
@@ -90,7 +100,8 @@ fn if_range_holds(request: &HeaderMap, stored: &HeaderMap, received: Timestamp) 
     }
     let tag = condition.as_bytes().trim_ascii();
     if tag.starts_with(b"\"") || tag.starts_with(b"W/") {
-        return !tag.starts_with(b"W/") && entity_tag(stored) == Some(tag);
+        return !tag.starts_with(b"W/")
+            && (entity_tag(stored) == Some(tag) || made.is_some_and(|made| made.is(tag)));
     }
     let (Some(condition), Some(modified), Some(date)) = (
         dates::parse(condition, received),

@@ -26,6 +26,7 @@ mod invalidate;
 mod links;
 mod list;
 mod loose_name;
+mod made_tag;
 mod no_vary_search;
 mod not_stored;
 mod options;
@@ -52,6 +53,7 @@ pub(crate) use self::invalidate::{answers_get, invalidated, invalidates, is_safe
 pub(crate) use self::invalidate::{is_same_origin, resolve};
 pub(crate) use self::links::hinted;
 pub(crate) use self::loose_name::loose_name;
+pub(crate) use self::made_tag::{MadeTag, TagHasher, remove_made_tags};
 pub(crate) use self::no_vary_search::NoVarySearch;
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};

@@ -9,6 +9,7 @@
 //! - A malformed rule is an error when the cache is built, or when the rules are replaced. The error does not repeat
 //!   the pattern.
 
+mod condition;
 mod pattern;
 mod rule;
 mod set;
@@ -16,6 +17,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::condition::RuledResponse;
 pub use self::pattern::UrlPattern;
 pub use self::rule::{IntoUrlPattern, Rule};
 pub use self::set::{Forbidden, Rules};

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method};
 
+use super::condition::{Condition, RuledResponse};
 use super::pattern::UrlPattern;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Ttl;
@@ -13,6 +14,18 @@ use crate::policy::Ttl;
 ///
 /// It gives them a lifetime, or [tags](Self::tag), or both. Of the [rules](crate::Rules) of a layer that give a lifetime,
 /// the first one that matches a response decides.
+///
+/// # Conditions on the request
+/// A response is stored for every request with the same key. If a rule depends on something of the request that is not in
+/// the key, the request that fetches the response decides for all of them: a client can then choose the lifetime and the
+/// tags of what others get, though never the body. To tell the requests apart, put the field or cookie into the key by
+/// [`key_headers`](crate::CacheLayerBuilder::key_headers), unless the origin names it in Vary.
+///
+/// Rules are applied when a response is fetched, and again when the origin confirms it, each time with the request that is
+/// sent. A stored response keeps what it was given then:
+/// [rules that are replaced](crate::CacheLayer::set_rules), [new lifetimes](crate::CacheHandle::reset_expiry) and copies to
+/// another storage ask for no request again. What a client adds below the cache, such as reqwest's default headers and
+/// cookies, is not seen by rules.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,6 +41,7 @@ pub struct Rule {
     url: Option<UrlPattern>,
     statuses: Option<Vec<u16>>,
     content_type: Option<String>,
+    conditions: Vec<Condition>,
     pub(super) override_ttl: Option<Ttl>,
     pub(super) default_ttl: Option<Ttl>,
     pub(super) tags: Vec<String>,
@@ -79,6 +93,88 @@ impl Rule {
         self
     }
 
+    /// Limits the rule to URLs with a query parameter whose value matches a pattern.
+    ///
+    /// In the pattern `*` is any text, also none, so that `*` alone matches each value. Name and value are compared as they
+    /// are after decoding, in which `+` is a space. A parameter without `=` has an empty value. Parameters that the cache
+    /// [ignores](crate::CacheLayerBuilder::ignore_query_params) never match. Several calls add up: each needs a parameter.
+    ///
+    /// Default: any query.
+    pub fn query_param(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
+        self.and(Condition::query_param(name.into(), value.as_ref()))
+    }
+
+    /// Limits the rule to requests with a cookie whose value matches a pattern.
+    ///
+    /// In the pattern `*` is any text, also none. The value is compared as it was sent, with quotes and escapes. Several
+    /// calls add up. [`Rule`] says what depends on a cookie that is not in the key.
+    ///
+    /// Default: any cookies, and none.
+    pub fn cookie(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
+        self.and(Condition::cookie(name.into(), value.as_ref()))
+    }
+
+    /// Limits the rule to requests with a field of which a line matches a pattern.
+    ///
+    /// In the pattern `*` is any text, also none. The name is compared in any letter case, the value as it was sent: as a
+    /// whole line, so that a member of a list needs stars. Several calls add up. [`Rule`] says what depends on a field that
+    /// is not in the key.
+    ///
+    /// Default: any fields.
+    pub fn request_header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.and(Condition::header(name.as_ref(), value.as_ref(), true))
+    }
+
+    /// Limits the rule to responses with a field of which a line matches a pattern.
+    ///
+    /// The pattern is as in [`request_header`](Self::request_header). When the origin confirms a stored response, the fields
+    /// count that the response then has. For Content-Type, [`content_type`](Self::content_type) ignores letter case and
+    /// parameters. Several calls add up.
+    ///
+    /// Default: any fields.
+    pub fn response_header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.and(Condition::header(name.as_ref(), value.as_ref(), false))
+    }
+
+    /// Limits the rule to requests with one of these methods.
+    ///
+    /// HEAD counts as GET, since it is answered from the response to GET. Other methods are cached only if the layer's
+    /// `methods` name them.
+    ///
+    /// Default: any method.
+    pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.and(Condition::methods(methods))
+    }
+
+    /// Limits the rule to responses whose body is longer than this, in bytes.
+    ///
+    /// The length is the response's Content-Length, or else what the body of the inner service says exactly. A response
+    /// that is stored without a length in advance, such as one in chunks, matches neither this nor
+    /// [`smaller_than`](Self::smaller_than) when it is fetched. When the origin confirms it, its length is known.
+    ///
+    /// Default: any length.
+    pub fn larger_than(self, bytes: u64) -> Self {
+        self.and(Ok(Condition::LargerThan(bytes)))
+    }
+
+    /// Limits the rule to responses whose body is shorter than this, in bytes.
+    ///
+    /// A response of unknown length does not match, see [`larger_than`](Self::larger_than).
+    ///
+    /// Default: any length.
+    pub fn smaller_than(self, bytes: u64) -> Self {
+        self.and(Ok(Condition::SmallerThan(bytes)))
+    }
+
+    /// Adds a condition, or keeps its error until the cache is built.
+    fn and(mut self, condition: Result<Condition>) -> Self {
+        match condition {
+            Ok(condition) => self.conditions.push(condition),
+            Err(error) => self.error = Some(error),
+        }
+        self
+    }
+
     /// Sets how long the responses are fresh, whatever lifetime they state.
     ///
     /// Default: [`Rules::override_ttl`](crate::Rules::override_ttl), or else the response decides.
@@ -113,7 +209,7 @@ impl Rule {
 
     /// Returns whether the rule has a condition on the URL.
     pub(super) fn has_url_condition(&self) -> bool {
-        self.url.is_some()
+        self.url.is_some() || self.conditions.iter().any(Condition::is_of_url)
     }
 
     /// Returns whether the rule has a condition on the status.
@@ -122,10 +218,25 @@ impl Rule {
     }
 
     /// Returns whether a response meets every condition.
-    pub(super) fn matches(&self, url: &str, status: StatusCode, headers: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, url: &str, response: &RuledResponse<'_>) -> bool {
+        let status = response.status.as_u16();
         self.url.as_ref().is_none_or(|pattern| pattern.matches(url))
-            && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status.as_u16()))
-            && self.content_type.as_ref().is_none_or(|wanted| is_of_media_type(wanted, headers))
+            && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status))
+            && self.content_type.as_ref().is_none_or(|wanted| is_of_media_type(wanted, response.headers))
+            && self.conditions.iter().all(|condition| condition.holds(url, response))
+    }
+
+    /// Returns whether some length is within the limits of the rule.
+    fn has_possible_len(&self) -> bool {
+        let larger = self.conditions.iter().filter_map(|condition| match condition {
+            Condition::LargerThan(bytes) => Some(bytes.saturating_add(1)),
+            _ => None,
+        });
+        let smaller = self.conditions.iter().filter_map(|condition| match condition {
+            Condition::SmallerThan(bytes) => Some(*bytes),
+            _ => None,
+        });
+        larger.max().unwrap_or_default() < smaller.min().unwrap_or(u64::MAX)
     }
 
     /// Checks that the rule can have an effect and that its conditions are well formed.
@@ -156,6 +267,11 @@ impl Rule {
         if !self.content_type.as_ref().is_none_or(is_media_type) {
             return Err(config(
                 "a rule's content_type is malformed: write a media type such as image/png or image/*",
+            ));
+        }
+        if !self.has_possible_len() {
+            return Err(config(
+                "a rule's larger_than and smaller_than leave no length: raise smaller_than, or remove one",
             ));
         }
         Ok(())
@@ -231,6 +347,7 @@ impl fmt::Debug for Rule {
         f.debug_struct("Rule")
             .field("url", &self.url)
             .field("content_type", &self.content_type)
+            .field("conditions", &self.conditions)
             .field("override_ttl", &self.override_ttl)
             .field("default_ttl", &self.default_ttl)
             .finish_non_exhaustive()

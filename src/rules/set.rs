@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, request, response};
+use http::{request, response};
 
+use super::condition::RuledResponse;
 use super::rule::{Rule, check_statuses, config};
 use crate::error::Result;
 use crate::policy::{RuleDecision, StoreDespite, Ttl};
@@ -268,15 +269,14 @@ impl Rules {
         &self,
         own: Option<Ttl>,
         url: impl FnOnce() -> String,
-        status: StatusCode,
-        headers: &HeaderMap,
+        response: &RuledResponse<'_>,
     ) -> RuleDecision {
         // Most layers have no condition on the URL, and then need no text of it.
         let url = if self.list.iter().any(Rule::has_url_condition) { url() } else { String::new() };
-        let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, status, headers));
+        let rule = self.list.iter().find(|rule| rule.gives_ttl() && rule.matches(&url, response));
         // Every rule that matches counts here, and not only the one that gives the lifetime.
-        let names_status = |rule: &Rule| rule.has_status_condition() && rule.matches(&url, status, headers);
-        let listed = || self.statuses.as_ref().map(|statuses| statuses.contains(&status.as_u16()));
+        let names_status = |rule: &Rule| rule.has_status_condition() && rule.matches(&url, response);
+        let listed = || self.statuses.as_ref().map(|statuses| statuses.contains(&response.status.as_u16()));
         RuleDecision {
             override_ttl: own.or(rule.and_then(|rule| rule.override_ttl)).or(self.override_ttl),
             default_ttl: rule.and_then(|rule| rule.default_ttl).or(self.default_ttl),
@@ -291,15 +291,14 @@ impl Rules {
     pub(crate) fn tags(
         &self,
         url: impl FnOnce() -> String,
-        status: StatusCode,
-        headers: &HeaderMap,
+        response: &RuledResponse<'_>,
         mut give: impl FnMut(&str),
     ) {
         if !self.has_tags() {
             return;
         }
         let url = url();
-        let matching = self.list.iter().filter(|rule| rule.matches(&url, status, headers));
+        let matching = self.list.iter().filter(|rule| rule.matches(&url, response));
         matching.flat_map(|rule| &rule.tags).for_each(|name| give(name));
     }
 

@@ -126,6 +126,10 @@ pub(crate) struct Config {
     pub(crate) async_filters: Vec<AsyncRequestFilter>,
     /// Ignores the Cache-Control and Pragma fields of requests.
     pub(crate) ignore_request_directives: bool,
+    /// Makes entity tags for responses of origins that send none.
+    pub(crate) make_etags: bool,
+    /// How long a stored response may remain unused. `None` if it does not matter.
+    pub(crate) default_tti: Option<Duration>,
     /// Neither stores nor freshens responses.
     pub(crate) read_only: bool,
     /// Treats each request as if it had the directive `only-if-cached`.
@@ -191,6 +195,8 @@ impl Default for Config {
             filters: Vec::new(),
             async_filters: Vec::new(),
             ignore_request_directives: false,
+            make_etags: false,
+            default_tti: None,
             read_only: false,
             only_if_cached: false,
             record: false,
@@ -321,6 +327,10 @@ impl Config {
                 "lease has no effect on record and replay, which share no fetches: remove it",
             ),
             (
+                self.recording().is_some() && self.default_tti.is_some(),
+                "default_tti would drop responses of a recording, which is kept forever: remove it",
+            ),
+            (
                 self.min_body_bytes > self.max_body_bytes,
                 "min_body_bytes is more than max_body_bytes, so that nothing could be stored: lower it",
             ),
@@ -447,6 +457,10 @@ impl Config {
             (
                 self.refresh_timeout.is_zero(),
                 "refresh_timeout is zero: use max_background_refreshes(0) so that nothing is refreshed in the background",
+            ),
+            (
+                self.default_tti.is_some_and(|idle| idle.is_zero()),
+                "default_tti is zero, so that no stored response could be used: give a longer time, or leave it out",
             ),
             (
                 self.lease.is_some_and(|lease| lease.is_zero()),

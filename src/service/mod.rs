@@ -137,6 +137,7 @@
 //! - **put out of use**: to replace a record that must not be served by a placeholder.
 //! - **tombstone**: the record that an invalidation leaves. **placeholder**: the record that reserves a key. **fence**: the
 //!   time until which a key must not become empty. **generation**: the random id under which the variants of a head are found.
+//! - **use**: a request that finds the candidate. **idle**: not used for so long that it is dropped.
 //! - **pending invalidation**: one that the storage has not acknowledged yet, until which the entry is a miss for this process.
 //!   **settled**: acknowledged.
 //! - **in-flight write**: decided, and not acknowledged by the storage yet. **announced**: visible to the lookups of this

@@ -16,14 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 use super::age::age_value;
 use super::body::{ChunkReader, ChunkedBody, Download, Reader, RecordRef, Token};
-use super::config::Recording;
+use super::config::{Config, Recording};
 use super::records::variant_in;
 use super::shared::Shared;
 use super::telemetry;
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
-use crate::policy::{self, Answer, Freshness, HeaderHints};
+use crate::policy::{self, Answer, Freshness, HeaderHints, MadeTag};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
@@ -83,7 +83,7 @@ pub(super) fn from_record_now<S: Storage, B>(
     stored: &StoredResponse,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
-    let plan = plan(view, stored, Some(stored.body().len()));
+    let plan = plan(&shared.config, view, stored, Some(stored.body().len()));
     let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, plan.extent)?;
     let mut response =
         head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
@@ -102,7 +102,7 @@ pub(crate) async fn from_record<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
-    let plan = plan(view, stored, Some(stored.body().len()));
+    let plan = plan(&shared.config, view, stored, Some(stored.body().len()));
     let source = RecordRef { key, stamp: record.stamp() };
     let body = match body_now(shared, source, stored, plan.extent) {
         Some(body) => body,
@@ -155,7 +155,7 @@ pub(super) fn from_download<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let (stored, len) = (download.writer.response(), download.expected);
-    let plan = plan(view, stored, len);
+    let plan = plan(&shared.config, view, stored, len);
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     let (start, until) = match plan.extent {
         Extent::Nothing => {
@@ -315,6 +315,8 @@ struct Plan {
     len: u64,
     /// Which bytes of the body are sent.
     extent: Extent,
+    /// The entity tag that the cache made, if it uses such tags.
+    made_tag: Option<MadeTag>,
     /// The number of bytes that are sent, or that a HEAD leaves out. `None` if that is not known.
     count: Option<u64>,
 }
@@ -323,9 +325,11 @@ struct Plan {
 ///
 /// `len` is the length of the body. `None` if it is not known yet, so that no range can be answered.
 #[inline]
-fn plan(view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Plan {
+fn plan(config: &Config, view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Plan {
+    let made_tag = if config.make_etags { stored.made_tag() } else { None };
     let answer = |headers, len| {
-        policy::answer(&view.parts.method, headers, stored.status, &stored.headers, len, stored.response_time)
+        let (method, received) = (&view.parts.method, stored.response_time);
+        policy::answer(method, headers, stored.status, &stored.headers, made_tag, len, received)
     };
     let answer = match len {
         // Most requests have neither conditions nor a range, and need no evaluation.
@@ -347,7 +351,7 @@ fn plan(view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Pla
         Extent::Nothing | Extent::Whole => None,
     };
     let extent = if view.parts.method == Method::HEAD { Extent::Nothing } else { extent };
-    Plan { answer, len: len.unwrap_or(0), extent, count }
+    Plan { answer, len: len.unwrap_or(0), extent, made_tag, count }
 }
 
 /// Makes the head of the response.
@@ -382,6 +386,12 @@ fn head(
             *response.status_mut() = stored.status;
             *response.headers_mut() = stored.headers.clone();
         }
+    }
+    if let Some(made_tag) = plan.made_tag
+        && plan.answer != Answer::Unsatisfiable
+    {
+        // A response that has the maximum number of fields is sent without it.
+        let _ = response.headers_mut().try_insert(header::ETAG, made_tag.to_value());
     }
     // Stored fields contain an Age field already, which is overwritten: `insert` would reserve room for another field first,
     // and a full map would have to grow for that.

@@ -43,6 +43,8 @@ cases![
     credentials_get_separate_responses,
     group_is_invalidated_for_every_cache,
     expired_responses_are_validated_by_every_cache,
+    idle_responses_are_dropped_and_used_ones_kept,
+    made_entity_tags_are_stored_with_responses,
 ];
 
 type Cache = Fixture;
@@ -463,4 +465,81 @@ async fn expired_responses_are_validated_by_every_cache(place: &Place) {
             }
         }
     }
+}
+
+async fn idle_responses_are_dropped_and_used_ones_kept(place: &Place) {
+    const IDLE: Duration = Duration::from_secs(4000);
+    let origin = || {
+        Origin::new(|request| {
+            let len = if request.uri().path() == "/long" { 5000 } else { 10 };
+            response(&[("cache-control", "max-age=8640000"), ("vary", "x-v")], vec![7; len])
+        })
+    };
+    let settings = |builder: CacheLayerBuilder<BoxStorage>| {
+        builder.default_tti(IDLE).chunk_bytes(1000).inline_bytes(100)
+    };
+    let one = cache_with(place, origin(), settings).await;
+    let other = if place.kind.is_shared() { Some(cache_with(place, origin(), settings).await) } else { None };
+    let other = other.as_ref().unwrap_or(&one);
+    let (long, short) = ("http://example.com/long", "http://example.com/short");
+    let all = [(long, "1"), (long, "2"), (long, "3"), (short, "1"), (short, "2"), (short, "3")];
+    let ask = async |cache: &Cache, (uri, value)| {
+        let answer = cache.ask(get_with(uri, &[("x-v", value)])).await;
+        assert_eq!(answer.body.len(), if uri == long { 5000 } else { 10 });
+        settled(cache).await;
+        answer.word()
+    };
+    for which in all {
+        assert_eq!(ask(&one, which).await, "miss", "{which:?}");
+    }
+    // Each use is of another cache, and the second variants are used alone.
+    for round in 0..6 {
+        one.clock.advance(IDLE - Duration::from_secs(10));
+        other.clock.set(one.clock.now());
+        let cache = if round % 2 == 0 { &one } else { other };
+        for uri in [long, short] {
+            assert_eq!(ask(cache, (uri, "2")).await, "hit", "{round} {uri}");
+        }
+    }
+    for uri in [long, short] {
+        // The first variant is a part of the head, which the second one needs.
+        assert_eq!(ask(&one, (uri, "1")).await, "hit");
+        assert_eq!(ask(&one, (uri, "3")).await, "miss");
+    }
+    one.clock.advance(IDLE + IDLE / 4 + Duration::from_secs(1));
+    other.clock.set(one.clock.now());
+    for cache in [&one, other] {
+        let listed: Vec<_> = cache.layer.handle().entries(&EntryFilter::new()).try_collect().await.unwrap();
+        assert_eq!(listed.len(), 0);
+    }
+    for which in all {
+        assert_eq!(ask(other, which).await, "miss", "{which:?}");
+    }
+}
+
+async fn made_entity_tags_are_stored_with_responses(place: &Place) {
+    let mut tags = Vec::new();
+    for (chunk, len) in [(1000, 5500), (100_000, 5500), (1000, 10)] {
+        let origin = || Origin::new(move |_| response(&[("cache-control", "max-age=60")], counted(len, 1)));
+        let settings = |builder: CacheLayerBuilder<BoxStorage>| {
+            builder.make_etags(true).chunk_bytes(chunk).inline_bytes(chunk)
+        };
+        let uri = format!("http://example.com/{chunk}/{len}");
+        let one = cache_with(place, origin(), settings).await;
+        assert_eq!(one.get(&uri).await.header("etag"), None);
+        settled(&one).await;
+        let other =
+            if place.kind.is_shared() { Some(cache_with(place, origin(), settings).await) } else { None };
+        let other = other.as_ref().unwrap_or(&one);
+        let hit = other.get(&uri).await;
+        let tag = hit.header("etag").unwrap();
+        assert_eq!((hit.word(), hit.body.len()), ("hit", len));
+        let same = other.ask(get_with(&uri, &[("if-none-match", tag)])).await;
+        assert_eq!((same.word(), same.code), ("hit", StatusCode::NOT_MODIFIED));
+        let part = other.ask(get_with(&uri, &[("if-range", tag), ("range", "bytes=3-")])).await;
+        assert_eq!((part.word(), part.code), ("hit", StatusCode::PARTIAL_CONTENT));
+        assert_eq!(part.body, counted(len, 1).slice(3..));
+        tags.push(tag.to_owned());
+    }
+    assert!(tags[0] == tags[1] && tags[0] != tags[2], "{tags:?}");
 }

@@ -10,6 +10,8 @@ mod adapt;
 mod awaited;
 mod faults;
 mod flow;
+mod idle;
+mod made_etags;
 mod retention;
 mod stack;
 #[cfg(feature = "sqlite")]

@@ -22,7 +22,7 @@ fn builder() -> Builder {
 
 #[test]
 fn contradictory_settings_report_a_remedy() {
-    let wrong: [(Settings, &[&str]); 59] = [
+    let wrong: [(Settings, &[&str]); 61] = [
         (|b| b.record(true).replay(true), &["record and replay contradict", "build one layer to record"]),
         (|b| b.replay(true).record(true), &["record and replay contradict"]),
         (|b| b.record(true).shared(true), &["record", "remove shared(true)"]),
@@ -36,6 +36,8 @@ fn contradictory_settings_report_a_remedy() {
         (|b| b.coalesce_timeout(NONE), &["coalesce_timeout is zero", "coalesce(false)"]),
         (|b| b.refresh_timeout(NONE), &["refresh_timeout is zero", "max_background_refreshes(0)"]),
         (|b| b.lease(NONE), &["lease is zero", "leave it out"]),
+        (|b| b.default_tti(NONE), &["default_tti is zero", "leave it out"]),
+        (|b| b.record(true).default_tti(HOUR), &["default_tti", "remove it"]),
         (|b| b.store_set_cookie(true), &["store_set_cookie", "add shared(true)"]),
         (|b| b.shared(true).ignore_cookie(true), &["ignore_cookie", "ignore_headers([COOKIE])"]),
         (

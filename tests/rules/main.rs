@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conditions;
 #[cfg(feature = "content-keys")]
 mod content;
 mod contradictions;

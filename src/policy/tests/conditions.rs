@@ -10,7 +10,7 @@ fn ask(request: &[(&str, &str)]) -> Answer {
         ("last-modified", "Wed, 31 Dec 2025 00:00:00 GMT"),
         ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
     ]);
-    answer(&Method::GET, &fields(request), StatusCode::OK, &stored, 100, NOW)
+    answer(&Method::GET, &fields(request), StatusCode::OK, &stored, None, 100, NOW)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn preconditions_follow_their_precedence() {
         assert_eq!(ask(&request), expected, "{request:?}");
     }
     let request = fields(&[("if-none-match", "*")]);
-    let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), 1, NOW);
+    let not_found = answer(&Method::GET, &request, StatusCode::NOT_FOUND, &HeaderMap::new(), None, 1, NOW);
     assert_eq!(not_found, Answer::Full); // §13.2.1: only where the response would be a success
 }
 
@@ -64,9 +64,9 @@ fn single_range_answered_others_ignored() {
         assert_eq!(ask(&[("range", range)]), expected, "{range}");
     }
     let (range, head) = (fields(&[("range", "bytes=0-1")]), Method::HEAD);
-    assert_eq!(answer(&head, &range, StatusCode::OK, &HeaderMap::new(), 100, NOW), Answer::Full); // §14.2: GET only
+    assert_eq!(answer(&head, &range, StatusCode::OK, &HeaderMap::new(), None, 100, NOW), Answer::Full); // §14.2: GET only
     assert_eq!(
-        answer(&Method::GET, &range, StatusCode::OK, &HeaderMap::new(), 0, NOW),
+        answer(&Method::GET, &range, StatusCode::OK, &HeaderMap::new(), None, 0, NOW),
         Answer::Unsatisfiable
     );
 }
@@ -100,7 +100,7 @@ fn not_modified_carries_no_body_fields() {
 fn if_modified_since_falls_back_to_date() {
     let ask = |stored: &[(&str, &str)], since: &str| {
         let request = fields(&[("if-modified-since", since)]);
-        answer(&Method::GET, &request, StatusCode::OK, &fields(stored), 1, NOW)
+        answer(&Method::GET, &request, StatusCode::OK, &fields(stored), None, 1, NOW)
     };
     let date = [("date", "Wed, 31 Dec 2025 00:00:00 GMT")];
     assert_eq!(ask(&date, "Wed, 31 Dec 2025 00:00:00 GMT"), Answer::NotModified);

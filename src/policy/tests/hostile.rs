@@ -106,7 +106,7 @@ fn arbitrary_fields_never_panic_or_loosen() {
         selects_304(&response, &request);
         for len in [0, 1, 10, u64::MAX] {
             if let Answer::Range { start, end_inclusive } =
-                answer(&Method::GET, &request, StatusCode::OK, &response, len, NOW)
+                answer(&Method::GET, &request, StatusCode::OK, &response, None, len, NOW)
             {
                 assert!(start <= end_inclusive && end_inclusive < len);
             }

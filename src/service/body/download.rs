@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use super::frame_buffer::FrameBuffer;
 use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
-use crate::policy;
+use crate::policy::{self, TagHasher};
 use crate::service::records::{ChunkWrite, PlaceholderWrite, Records, WriteError, Writer};
 use crate::service::tasks::{Driven, after};
 use crate::service::telemetry;
@@ -315,7 +315,12 @@ impl<S: Storage> DownloadState<S> {
                 Some(Ok(frame)) => {
                     let has_ended = body.is_end_stream();
                     match frame.into_data() {
-                        Ok(data) => self.buffer.push(data),
+                        Ok(data) => {
+                            if let Storing::Recording(recorder) = &mut self.storing {
+                                recorder.hash(&data);
+                            }
+                            self.buffer.push(data);
+                        }
                         Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
                     }
                     let total = self.buffer.end();
@@ -461,6 +466,8 @@ pub(crate) struct Recorder<S: Storage> {
     awaits_trailers: bool,
     /// The number of chunks that were given to the storage.
     chunks: u32,
+    /// The entity tag that the cache makes, from the bytes that have arrived.
+    hasher: Option<Box<TagHasher>>,
     /// The write of the last chunk, until the storage has answered.
     writing: Option<JoinHandle<Result<(), WriteError>>>,
 }
@@ -468,7 +475,15 @@ pub(crate) struct Recorder<S: Storage> {
 impl<S: Storage> Recorder<S> {
     /// Returns a recorder that has stored nothing yet.
     pub(crate) fn new(writer: Arc<Writer<S>>, expected: Option<u64>, awaits_trailers: bool) -> Self {
-        Self { writer: Some(writer), expected, awaits_trailers, chunks: 0, writing: None }
+        let hasher = writer.tag_hasher();
+        Self { writer: Some(writer), expected, awaits_trailers, chunks: 0, hasher, writing: None }
+    }
+
+    /// Adds bytes of the body to the entity tag that the cache makes.
+    fn hash(&mut self, data: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(data);
+        }
     }
 
     /// Waits until the body may be polled again. It is ready with `false` if storing has ended.
@@ -616,8 +631,9 @@ impl<S: Storage> Recorder<S> {
         let Some(writer) = self.writer.take() else { return false };
         let records = Arc::clone(&writer.records);
         let total = buffer.end();
+        let made_tag = self.hasher.take().map(|hasher| hasher.finish());
         if self.chunks == 0 && total <= writer.inline_len() as u64 {
-            let write = writer.announce_inline(buffer.copy(0, total as usize), trailers);
+            let write = writer.announce_inline(buffer.copy(0, total as usize), trailers, made_tag);
             // A storage in memory has stored it when this returns. For any other storage a spawned task waits, and no reader.
             if let Driven::NoRuntime = records.tasks.drive(writer.commit(write, 0)) {
                 telemetry::unstored(&records.observer, "no-runtime");
@@ -634,7 +650,7 @@ impl<S: Storage> Recorder<S> {
             rest.push_back(self.next_chunk(&writer, buffer));
         }
         let chunks = self.chunks;
-        let write = writer.announce_chunked(total, trailers);
+        let write = writer.announce_chunked(total, trailers, made_tag);
         let step = async move {
             let write_all = async {
                 if let Some(writing) = writing {

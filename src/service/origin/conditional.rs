@@ -26,6 +26,7 @@ use crate::key::EffectiveUri;
 use crate::policy::{
     self, Freshness, NotStored, ResponseDirectives, StaleReason, UnstoredFields, ValidateReason,
 };
+use crate::rules::RuledResponse;
 use crate::service::coalesce::FlightOutcome;
 use crate::service::directives::is_background;
 use crate::service::records::{RetainedBody, Snapshot, Writer, variant_in};
@@ -265,11 +266,12 @@ impl<S: Storage> Revalidation<'_, S> {
         let freshness =
             Freshness::by_directives(old.status, &headers, &directives, requested, responded, options);
         // Assessed as a new response is: the fields of the 304 may forbid to store it any longer.
-        let assessment = assess(shared, request, &Method::GET, old.status, &headers, &directives, freshness);
+        let ruled =
+            RuledResponse { request, status: old.status, headers: &headers, len: Some(old.body().len()) };
+        let assessment = assess(shared, &Method::GET, &ruled, &directives, freshness);
         let passes = freshened_passes_filters(shared, request, from, old.status, &headers).await;
-        let (is_storable, from_old) = (|| passes && assessment.is_ok(), (old.status, &headers));
-        let joined =
-            join_groups(shared, snapshot, request, times.requested, from_old, &old.groups, is_storable).await;
+        let is_storable = || passes && assessment.is_ok();
+        let joined = join_groups(shared, snapshot, times.requested, &ruled, &old.groups, is_storable).await;
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         let (until, initial_age, given) = match &assessment {
             Ok(Assessment { freshness, given, .. }) => {
@@ -303,14 +305,17 @@ impl<S: Storage> Revalidation<'_, S> {
                 Some(body) => (body, until, Ok(names)),
                 None => (old.body().clone(), until, Err(Stored::Unchanged)),
             },
-            storable => match records.retain_body(snapshot.head, old.body(), until).await {
-                Ok(RetainedBody::Retained(body)) => (body, until, storable),
-                Ok(RetainedBody::Gone) => return None,
-                // No record may name the chunks for longer than they are known to be kept.
-                Ok(RetainedBody::InFlight) | Err(_) => {
-                    (old.body().clone(), until.min(variant.until), storable)
+            storable => {
+                match records.retain_body(snapshot.head, old.body(), records.limited_by_idleness(until)).await
+                {
+                    Ok(RetainedBody::Retained(body)) => (body, until, storable),
+                    Ok(RetainedBody::Gone) => return None,
+                    // No record may name the chunks for longer than they are known to be kept.
+                    Ok(RetainedBody::InFlight) | Err(_) => {
+                        (old.body().clone(), until.min(variant.until), storable)
+                    }
                 }
-            },
+            }
         };
         let mut response = StoredResponse {
             headers,
@@ -334,7 +339,9 @@ impl<S: Storage> Revalidation<'_, S> {
                 let (lease, at) = (self.context.lease.take(), snapshot.clone());
                 let about = (response, unstored);
                 let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
-                let content = StoredContent::new(body, trailers);
+                // Of the same bytes, but a tag is of one variant alone.
+                let made_tag = old.made_tag().filter(|_| is_own);
+                let content = StoredContent::new(body, trailers).with_made_tag(made_tag);
                 let (at, record, freshened) = writer.announce_freshened(content.clone());
                 // A body that is moved into a chunk is served from memory, since the write of the chunk may fail.
                 let answer_record =
@@ -361,7 +368,8 @@ impl<S: Storage> Revalidation<'_, S> {
                 let entry = Some(snapshot.head).filter(|_| self.context.is_led);
                 let flight_outcome = outcome_for_followers(shared, entry, &status, times.responded);
                 let &Variant { selection, is_personal, has_hidden_selector, expiry, .. } = variant;
-                let response = response.with_content(StoredContent::new(body, trailers));
+                let response =
+                    response.with_content(StoredContent::new(body, trailers).with_made_tag(old.made_tag()));
                 let (key_text, variant) = (
                     snapshot.key_text.clone(),
                     Variant { until, selection, is_personal, has_hidden_selector, expiry, response },

@@ -20,7 +20,7 @@ use tower_service::Service;
 use crate::adapt::EmptyBody;
 use crate::body::CacheBody;
 use crate::observe::{Gauge, GaugeGuard, Observer};
-use crate::policy::NotStored;
+use crate::policy::{self, NotStored};
 use crate::service::shared::Shared;
 use crate::service::telemetry;
 use crate::storage::Storage;
@@ -91,8 +91,11 @@ impl Unstorable {
 pub(crate) fn send<'a, S: Storage, F: Fetcher>(
     shared: &'a Shared<S>,
     fetcher: &'a mut F,
-    request: Request<F::RequestBody>,
+    mut request: Request<F::RequestBody>,
 ) -> impl Future<Output = Result<Response<F::Body>, F::Error>> + Send + 'a {
+    if shared.config.make_etags {
+        policy::remove_made_tags(request.headers_mut());
+    }
     let observer = &*shared.observer;
     Sending { fetching: fetcher.fetch(request), observer, _under_way: observer.raise(Gauge::OriginRequests) }
 }

@@ -23,7 +23,7 @@ use crate::policy::{
     self, Freshness, IgnoredSelectors, NamedGroups, NotStored, RequestDirectives, ResponseDirectives,
     RuleTtl, SelectingFields, UnstoredFields, Verdict,
 };
-use crate::rules::Rules;
+use crate::rules::{RuledResponse, Rules};
 use crate::service::body::{Download, Reader};
 use crate::service::coalesce::FlightOutcome;
 use crate::service::config::Config;
@@ -86,20 +86,19 @@ impl<S: Storage> Shared<S> {
 /// Returns the reason why it may not, and its freshness without rules.
 pub(super) fn assess<S: Storage>(
     shared: &Shared<S>,
-    request: &request::Parts,
     method: &Method,
-    status: StatusCode,
-    headers: &HeaderMap,
+    ruled: &RuledResponse<'_>,
     directives: &ResponseDirectives,
     freshness: Freshness,
 ) -> std::result::Result<Assessment, (Freshness, NotStored)> {
     let (config, policy_options) = (&shared.config, &shared.config.policy);
+    let &RuledResponse { request, status, headers, .. } = ruled;
     let request_directives = config.directives(request);
     // A recording keeps every response, whatever the options of a request say.
     let options = options(request).filter(|_| config.recording().is_none());
     let own = options.and_then(CacheOptions::given_ttl);
     let url = || config.ruled_uri(request, headers);
-    let decision = shared.rules().decision(own, url, status, headers);
+    let decision = shared.rules().decision(own, url, ruled);
     // The response to a request that is selected by its content is stored under the request's method, even where it is
     // assessed as the response to a GET.
     let by_content = is_by_content(request);
@@ -141,7 +140,9 @@ pub(crate) fn may_store_for<S: Storage>(shared: &Shared<S>, parts: &request::Par
     let Some(stored) = variant_in(record).map(|variant| &variant.response) else { return false };
     let freshness = stored.freshness(shared.records.number, &shared.config.policy).into_owned();
     let directives = ResponseDirectives::of(&stored.headers, &shared.config.policy);
-    assess(shared, parts, &parts.method, stored.status, &stored.headers, &directives, freshness).is_ok()
+    let len = Some(stored.body().len());
+    let ruled = RuledResponse { request: parts, status: stored.status, headers: &stored.headers, len };
+    assess(shared, &parts.method, &ruled, &directives, freshness).is_ok()
 }
 
 /// Returns whether [`filter_and_join`] has anything to do.
@@ -165,7 +166,7 @@ pub(super) fn needs_filter_or_join<S: Storage>(
 ///
 /// A response that may not be stored is marked in its extensions. Everything that has to wait for a filter or the storage is
 /// done here, so that [`store_and_respond`] need not be async.
-pub(super) async fn filter_and_join<S: Storage, B>(
+pub(super) async fn filter_and_join<S: Storage, B: Body>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<&Snapshot>,
@@ -174,15 +175,15 @@ pub(super) async fn filter_and_join<S: Storage, B>(
 ) -> Response<B> {
     shared.records.invalidate_named(request, response.headers()).await;
     let (mut head, body) = response.into_parts();
+    let len = known_len(&head.headers, &body);
     if !passes_filters(shared, request, &head).await {
         head.extensions.insert(Unstorable(NotStored::Filtered));
     }
     if let Some(snapshot) = snapshot {
-        let is_storable = || {
-            Unstorable::reason(&head.extensions).is_none() && is_storable(shared, request, requested, &head)
-        };
-        let of = (head.status, &head.headers);
-        match join_groups(shared, snapshot, request, requested, of, &[], is_storable).await {
+        let ruled = RuledResponse { request, status: head.status, headers: &head.headers, len };
+        let is_storable =
+            || Unstorable::reason(&head.extensions).is_none() && is_storable(shared, requested, &ruled);
+        match join_groups(shared, snapshot, requested, &ruled, &[], is_storable).await {
             Ok(groups) if groups.is_empty() => {}
             Ok(groups) => drop(head.extensions.insert(JoinedGroups(groups))),
             Err(reason) => drop(head.extensions.insert(Unstorable(reason))),
@@ -203,7 +204,7 @@ pub(super) fn waits_for_room<S: Storage>(shared: &Shared<S>, snapshot: Option<&S
 /// So a caller that fetches faster than the storage writes is slowed down for a short time, and its responses are stored. A
 /// response for which there is no room in time is marked in its extensions, unless it has followers, as in
 /// [`store_and_respond`].
-pub(super) async fn wait_for_room<S: Storage, B>(
+pub(super) async fn wait_for_room<S: Storage, B: Body>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     requested: Timestamp,
@@ -213,8 +214,10 @@ pub(super) async fn wait_for_room<S: Storage, B>(
     // Taken apart, since a reference to a response with a body that is not `Sync` could not be held over the wait.
     let (mut head, body) = response.into_parts();
     let records = &shared.records;
+    let len = known_len(&head.headers, &body);
+    let ruled = RuledResponse { request, status: head.status, headers: &head.headers, len };
     if Unstorable::reason(&head.extensions).is_none()
-        && is_storable(shared, request, requested, &head)
+        && is_storable(shared, requested, &ruled)
         && !records.storage.room().await
         && !context.is_followed()
     {
@@ -235,9 +238,8 @@ pub(super) async fn wait_for_room<S: Storage, B>(
 pub(super) async fn join_groups<S: Storage>(
     shared: &Arc<Shared<S>>,
     snapshot: &Snapshot,
-    request: &request::Parts,
     requested: Timestamp,
-    (status, headers): (StatusCode, &HeaderMap),
+    ruled: &RuledResponse<'_>,
     before: &[Membership],
     is_storable: impl FnOnce() -> bool + Send,
 ) -> std::result::Result<Arc<[Membership]>, NotStored> {
@@ -245,7 +247,7 @@ pub(super) async fn join_groups<S: Storage>(
     if shared.config.recording().is_some() {
         return Ok(Arc::default());
     }
-    let named = named_groups(shared, request, status, headers, before)?;
+    let named = named_groups(shared, ruled, before)?;
     if named.is_empty() || !is_storable() {
         return Ok(Arc::default());
     }
@@ -259,11 +261,10 @@ pub(super) async fn join_groups<S: Storage>(
 /// Returns why the response may not be stored: a tag cannot be kept.
 fn named_groups<S: Storage>(
     shared: &Shared<S>,
-    request: &request::Parts,
-    status: StatusCode,
-    headers: &HeaderMap,
+    ruled: &RuledResponse<'_>,
     before: &[Membership],
 ) -> std::result::Result<Vec<GroupName>, NotStored> {
+    let &RuledResponse { request, status, headers, .. } = ruled;
     let group = |name| GroupName { is_tag: false, name };
     let tag = |name: &str| GroupName { is_tag: true, name: name.to_owned() };
     let NamedGroups { names, ignored } = policy::groups(headers);
@@ -271,7 +272,7 @@ fn named_groups<S: Storage>(
     let mut named: Vec<GroupName> = names.into_iter().map(group).collect();
     named.extend(options(request).into_iter().flat_map(CacheOptions::tag_names).map(tag));
     let uri = || shared.config.ruled_uri(request, headers);
-    shared.rules().tags(uri, status, headers, |name| named.push(tag(name)));
+    shared.rules().tags(uri, ruled, |name| named.push(tag(name)));
     named.extend(policy::field_tags(headers, &shared.config.policy.tag_fields)?.into_iter().map(tag));
     if let Some(tags_of) = &shared.config.tag_fn {
         let (mut response, ()) = Response::new(()).into_parts();
@@ -317,17 +318,12 @@ pub(super) async fn freshened_passes_filters<S: Storage>(
 }
 
 /// Returns whether a response may be stored, by the current time.
-fn is_storable<S: Storage>(
-    shared: &Shared<S>,
-    request: &request::Parts,
-    requested: Timestamp,
-    head: &response::Parts,
-) -> bool {
+fn is_storable<S: Storage>(shared: &Shared<S>, requested: Timestamp, ruled: &RuledResponse<'_>) -> bool {
+    let &RuledResponse { request, status, headers, .. } = ruled;
     let (now, options) = (shared.config.clock.now(), &shared.config.policy);
-    let directives = ResponseDirectives::of(&head.headers, options);
-    let freshness =
-        Freshness::by_directives(head.status, &head.headers, &directives, requested, now, options);
-    assess(shared, request, &request.method, head.status, &head.headers, &directives, freshness).is_ok()
+    let directives = ResponseDirectives::of(headers, options);
+    let freshness = Freshness::by_directives(status, headers, &directives, requested, now, options);
+    assess(shared, &request.method, ruled, &directives, freshness).is_ok()
 }
 
 /// Returns the origin's response for the caller, and stores it if it may be stored.
@@ -351,7 +347,7 @@ where
     let groups =
         head.extensions.remove::<JoinedGroups>().map(|JoinedGroups(groups)| groups).unwrap_or_default();
     let hint = body.size_hint();
-    let expected = content_length(&head.headers).or_else(|| hint.exact());
+    let expected = known_len(&head.headers, &body);
     let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
     let snapshot = snapshot.map(|snapshot| snapshot.for_response(&head.headers));
     let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
@@ -494,8 +490,8 @@ fn storable<S: Storage>(
     let Times { requested, responded } = times;
     let freshness =
         Freshness::by_directives(head.status, &head.headers, &directives, requested, responded, options);
-    let assessment =
-        assess(shared, request, &request.method, head.status, &head.headers, &directives, freshness);
+    let ruled = RuledResponse { request, status: head.status, headers: &head.headers, len: expected };
+    let assessment = assess(shared, &request.method, &ruled, &directives, freshness);
     let Assessment { freshness, given, names } = assessment.map_err(|(_, reason)| reason)?;
     // The body's size hint contradicts the announced length, so that one of them is wrong.
     if expected.is_some_and(|len| hint.lower() > len || hint.upper().is_some_and(|most| most < len)) {
@@ -508,9 +504,12 @@ fn storable<S: Storage>(
         return Err(NotStored::TooSmall);
     }
     let unstored = UnstoredFields::by(&head.headers, &directives, options);
-    // Date and Age, and Cache-Status in the copies of each hit, which keep the size of the index.
+    // Date and Age, and Cache-Status and ETag in the copies of each hit, which keep the size of the index.
     let has_date = head.headers.contains_key(header::DATE);
-    let added = 1 + usize::from(!has_date) + usize::from(config.status_field.is_some());
+    let added = 1
+        + usize::from(!has_date)
+        + usize::from(config.status_field.is_some())
+        + usize::from(config.make_etags);
     let mut headers = policy::stored_headers(&head.headers, &unstored, added);
     policy::ensure_date(&mut headers, times.responded);
     // A hit overwrites this value, which is cheaper than adding a field to the map.
@@ -562,6 +561,11 @@ impl Config {
         let uri = self.final_uri.as_ref().and_then(|final_uri| final_uri(head));
         uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(snapshot.uri_text())))
     }
+}
+
+/// Returns the length of a body that has not arrived yet, if it is known.
+fn known_len(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
+    content_length(headers).or_else(|| body.size_hint().exact())
 }
 
 /// Returns the announced length of a body.

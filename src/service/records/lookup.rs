@@ -297,8 +297,10 @@ impl<S: Storage> Records<S> {
             Some(DecodedRecord::Fence { until, .. }) => *until,
             _ => record.retain_until().min(now + TOMBSTONE),
         };
-        let Some(stored) = usable_head(&record, uri, now).filter(|head| self.config.covers_key_fields(head))
-        else {
+        let is_usable = |head: &&Head| {
+            self.config.covers_key_fields(head) && !self.is_idle_behind_fence(&record, head, now)
+        };
+        let Some(stored) = usable_head(&record, uri, now).filter(is_usable) else {
             let reason = match decode(&record) {
                 Some(DecodedRecord::Fence { .. }) => MissReason::Invalidated,
                 Some(DecodedRecord::Head(_)) => MissReason::Expired,
@@ -378,6 +380,7 @@ impl<S: Storage> Records<S> {
     async fn candidate(&self, key: Key, snapshot: &Snapshot, record: Record, now: Timestamp) -> Found {
         let is_usable = |of: &&Variant| {
             of.until > now
+                && record.retain_until() > now
                 && self.is_not_invalidated(key, &snapshot.key_text, of)
                 && self.has_its_tags(&of.response)
         };

@@ -31,6 +31,7 @@ mod entity_tags;
 mod expiry;
 mod groups;
 mod guard;
+mod idle;
 mod in_flight;
 mod invalidation;
 mod lease;
@@ -100,6 +101,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) uncoalescable_authorized: RecentKeys,
     /// The lists of paths that were not in the storage a moment ago (No-Vary-Search).
     unlisted: RecentKeys,
+    /// The records whose retention times are being moved, since they were used.
+    moves: idle::Moves,
     /// A response was stored under an assumed scheme.
     has_assumed_scheme: AtomicBool,
     /// The number of this cache in the process.
@@ -131,6 +134,7 @@ impl<S: Storage> Records<S> {
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
             unlisted: RecentKeys::default(),
+            moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: random_id(),
@@ -162,6 +166,7 @@ impl<S: Storage> Records<S> {
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
             unlisted: RecentKeys::default(),
+            moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),
             number,
             id: self.id,

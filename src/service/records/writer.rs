@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName, StatusCode, header, request};
 
 use super::Records;
 use super::chunks::ReadDeadline;
@@ -34,7 +34,7 @@ use crate::entry::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Count, Observer};
-use crate::policy::{self, NotStored, SelectingFields, UnstoredFields};
+use crate::policy::{self, MadeTag, NotStored, SelectingFields, TagHasher, UnstoredFields};
 use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_ids};
 use crate::time::Timestamp;
@@ -96,6 +96,8 @@ pub(crate) struct Writer<S: Storage> {
     /// Until when the chunks of the body are retained.
     chunks_until: Timestamp,
     unstored: UnstoredFields,
+    /// The cache makes an entity tag for the response.
+    makes_tag: bool,
     /// Present if the request is a prefetch.
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
@@ -188,12 +190,17 @@ impl<S: Storage> Writer<S> {
             }
             _ => (WriteTarget::Head { same_generation: false }, new_generation, Expiries::default()),
         };
-        let needed = until + GRACE;
+        let needed = records.limited_by_idleness(until) + GRACE;
         // The slack saves moving the expiry at the next 304. A response without a validator is never confirmed by a 304.
         let chunks_until = match response.freshness(records.number, &records.config.policy).has_validator {
-            true => with_slack(needed, records.config.clock.now()),
-            false => needed,
+            true if config.default_tti.is_none() => with_slack(needed, records.config.clock.now()),
+            _ => needed,
         };
+        // Only a 200 is answered by its validator, and only where that says nothing about a change.
+        let makes_tag = config.make_etags
+            && response.status == StatusCode::OK
+            && !response.headers.contains_key(header::ETAG)
+            && policy::is_reading(&request.method);
         let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
         let key_text = std::mem::take(&mut snapshot.key_text);
         // The last one that the lookup saw, which was before the fetch. An entry that was expired since makes it stale.
@@ -221,6 +228,7 @@ impl<S: Storage> Writer<S> {
             prepared: Arc::new(prepared),
             chunks_until,
             unstored,
+            makes_tag,
             warming,
             body_id,
             stamp: Stamp::from_bytes(stamp),
@@ -287,7 +295,7 @@ impl<S: Storage> Writer<S> {
         snapshot.usable = match &self.target {
             WriteTarget::Head { .. } => {
                 let variant = self.variant().clone();
-                let until = variant.until.max(self.snapshot.fence);
+                let until = self.records.limited_by_idleness(variant.until).max(self.snapshot.fence);
                 // Without the body, whose chunks the other variant must not release.
                 let response = StoredResponse { content: OnceLock::new(), ..variant.response };
                 let head = self.prepared.with(Variant { response, ..variant });
@@ -347,21 +355,41 @@ impl<S: Storage> Writer<S> {
         self.unstored.trailers(trailers)
     }
 
+    /// Returns the hash of the response's entity tag, if the cache makes one.
+    ///
+    /// Boxed, since few caches make entity tags.
+    pub(crate) fn tag_hasher(&self) -> Option<Box<TagHasher>> {
+        let hasher = || Box::new(TagHasher::new(&self.response().headers, self.selection()));
+        self.makes_tag.then(hasher)
+    }
+
     /// Returns the record of the complete response. It is called once for a writer.
-    fn record(&self, body: StoredBody, trailers: Option<&HeaderMap>) -> Record {
-        let mut content = StoredContent::new(body, trailers.and_then(|trailers| self.trailers(trailers)));
+    fn record(&self, body: StoredBody, trailers: Option<&HeaderMap>, made_tag: Option<MadeTag>) -> Record {
+        let trailers = trailers.and_then(|trailers| self.trailers(trailers));
+        let mut content = StoredContent::new(body, trailers).with_made_tag(made_tag);
         content.pack();
         let Variant { until, response, .. } = self.variant();
+        // A long download or a late 304 may leave chunks for a shorter time. No record outlives them.
+        let chunks_until = match content.body {
+            StoredBody::Chunked { retain_until, .. } => retain_until,
+            StoredBody::Inline(_) => Timestamp::NEVER,
+        };
+        let limit = |until| self.records.limited_by_idleness(until).min(chunks_until);
         let is_first = response.content.set(content).is_ok();
         debug_assert!(is_first, "a writer makes one record");
         let retain = match self.target {
-            WriteTarget::Variant { .. } => *until,
+            WriteTarget::Variant { .. } => limit(*until),
             WriteTarget::Head { same_generation } => {
                 // In the same generation, further variants stay reachable, so that the head is retained as long as the former
                 // one.
                 let replaced = self.snapshot.usable.as_ref().filter(|_| same_generation);
                 let retain = replaced.map_or(Timestamp::EPOCH, Record::retain_until);
-                (*until).max(self.snapshot.fence).max(retain)
+                match self.records.config.default_tti {
+                    None => (*until).max(retain),
+                    // The other variants are not idle if one of them was used, which has moved the time of the head.
+                    Some(_) => limit((*until).max(retain)),
+                }
+                .max(self.snapshot.fence)
             }
         };
         entry::packed_record(Arc::clone(&self.prepared), self.stamp, retain)
@@ -376,13 +404,23 @@ impl<S: Storage> Writer<S> {
     /// Announces the record of a complete small body, before its caller has the last byte.
     ///
     /// Returns `None` if another write is compared with the same stamp.
-    pub(crate) fn announce_inline(&self, body: Bytes, trailers: Option<&HeaderMap>) -> Option<Write> {
-        self.announce(self.record(StoredBody::Inline(body), trailers), self.seen(false))
+    pub(crate) fn announce_inline(
+        &self,
+        body: Bytes,
+        trailers: Option<&HeaderMap>,
+        made_tag: Option<MadeTag>,
+    ) -> Option<Write> {
+        self.announce(self.record(StoredBody::Inline(body), trailers, made_tag), self.seen(false))
     }
 
     /// Announces the record of a complete chunked body, as [`announce_inline`](Self::announce_inline) does.
-    pub(crate) fn announce_chunked(&self, len: u64, trailers: Option<&HeaderMap>) -> Option<Write> {
-        self.announce(self.record(self.chunked(len), trailers), self.seen(true))
+    pub(crate) fn announce_chunked(
+        &self,
+        len: u64,
+        trailers: Option<&HeaderMap>,
+        made_tag: Option<MadeTag>,
+    ) -> Option<Write> {
+        self.announce(self.record(self.chunked(len), trailers, made_tag), self.seen(true))
     }
 
     /// Announces a record, unless an invalidation forbids it.
@@ -489,7 +527,7 @@ impl<S: Storage> Writer<S> {
     /// happens if it was stored under other settings, or is copied from another variant.
     pub(crate) fn announce_freshened(
         &self,
-        StoredContent { body, trailers }: StoredContent,
+        StoredContent { body, trailers, made_tag }: StoredContent,
     ) -> (Key, Record, FreshenedWrite) {
         let chunk = match &body {
             StoredBody::Inline(data) if (self.inline_len() + 1..=self.chunk_len()).contains(&data.len()) => {
@@ -501,7 +539,7 @@ impl<S: Storage> Writer<S> {
             Some(_) => self.chunked(body.len()),
             None => body,
         };
-        let record = self.record(body, trailers.as_deref());
+        let record = self.record(body, trailers.as_deref(), made_tag);
         let write = self.records.in_flight.write(self.target_key(), self.seen(false), record.clone());
         (self.target_key(), record, FreshenedWrite { write, chunk })
     }
@@ -624,10 +662,11 @@ impl<S: Storage> Writer<S> {
         let Some(head) = &self.snapshot.usable else { return };
         let until = record.retain_until();
         if head.retain_until() < until {
-            let least = Retain::AtLeast(with_slack(until, self.records.config.clock.now()));
-            let _ = self.records.storage.retain(&[self.snapshot.head], least).await;
+            let slack = || with_slack(until, self.records.config.clock.now());
+            let least = if self.records.config.default_tti.is_some() { until } else { slack() };
+            let _ = self.records.retain_head(self.snapshot.head, head, least).await;
         }
-        self.records.list_tag(head, self.snapshot.head, record, until).await;
+        self.records.list_tag(head, self.snapshot.head, record, self.variant().until).await;
     }
 
     /// Lets the chunks of the replaced body expire after the grace.

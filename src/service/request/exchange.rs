@@ -655,6 +655,9 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             false => Evaluated::Needs(Need::Fetch(MissReason::Absent)),
         };
     };
+    if !directives.read_only {
+        shared.records.note_use((key, &record), snapshot.usable.as_ref(), variant.until, now);
+    }
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
     let outcome = match decide(config, directives, &freshness, now) {
         Decision::Reload => return Evaluated::Needs(Need::Fetch(MissReason::Reload)),

@@ -167,7 +167,10 @@ fn plain_hit<S: Storage, B>(
     }
     let head = usable_head(record, uri, now).filter(|head| config.covers_key_fields(head))?;
     let (variant, stored) = (&head.inline, &head.inline.response);
-    if variant.until <= now || !records.is_not_invalidated(key, &head.key_text, variant) {
+    if variant.until <= now
+        || records.is_idle_behind_fence(record, head, now)
+        || !records.is_not_invalidated(key, &head.key_text, variant)
+    {
         return None;
     }
     // The selection of a request that has none of the selecting fields is zero, and no field needs to be looked up.
@@ -194,5 +197,8 @@ fn plain_hit<S: Storage, B>(
     };
     let mut status = stored_status(Outcome::Hit, Stored::Unchanged, &freshness, now);
     status.level = record.level();
+    if !directives.read_only {
+        records.note_use((key, record), None, variant.until, now);
+    }
     respond::from_record_now(shared, view, key, record, stored, status)
 }

@@ -1,7 +1,12 @@
 //! The command `show`.
 
+use std::time::SystemTime;
+
+use tower_response_cache::storage::connect;
+
 use super::program::{inspect, program};
-use super::world::{LARGE, World, fill_partition};
+use super::world::{LARGE, World, fill_partition, origin};
+use crate::support::Fixture;
 
 #[tokio::test]
 async fn show_prints_details_without_secrets() {
@@ -75,4 +80,24 @@ async fn body_of_any_partition_is_shown() {
     let output =
         program().arg(&world.store).args(["show", "https://shop.example/part", "--body"]).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 100));
+}
+
+#[tokio::test]
+async fn made_entity_tag_is_told_from_the_origins() {
+    let world = World::new().await;
+    let storage = connect(&world.store).await.unwrap();
+    let cache = Fixture::with(origin(), storage, |builder| builder.make_etags(true));
+    cache.clock.set(SystemTime::now().into());
+    let url = "https://shop.example/tagged";
+    cache.get(url).await;
+    cache.layer.idle().await;
+    let tag = cache.get(url).await.header("etag").unwrap().to_owned();
+    let shown = inspect(&world.store, &["show", url, "--headers"]).done();
+    let line = format!("  etag          {tag}, made by the cache");
+    assert!(shown.out.lines().any(|shown| shown == line), "{}", shown.out);
+    assert!(!shown.out.contains("    etag:"), "{}", shown.out);
+    let json = inspect(&world.store, &["show", url, "--json"]).done().json();
+    assert_eq!(json[0]["made_etag"], *tag);
+    let of_origin = inspect(&world.store, &["show", "https://shop.example/a.json", "--json"]).done().json();
+    assert!(of_origin[0].get("made_etag").is_none());
 }
