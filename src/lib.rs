@@ -173,6 +173,8 @@
 
 pub mod _documentation;
 pub mod adapt;
+#[cfg(feature = "admin")]
+pub mod admin;
 mod body;
 mod builder;
 mod control;
