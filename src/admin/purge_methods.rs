@@ -188,7 +188,10 @@ async fn ban<S: Storage>(shared: &Shared<S>, parts: &Parts) -> Result<Response, 
     };
     let host = match (is_of_host, host) {
         (false, _) => None,
-        (true, Some(host)) => Some(host.to_ascii_lowercase()),
+        (true, Some(host)) => {
+            let usual = host.strip_suffix(":80").or_else(|| host.strip_suffix(":443"));
+            Some(usual.unwrap_or(host).to_ascii_lowercase())
+        }
         (true, None) => return Err(Problem::bad("the request has no Host, whose URLs are to be removed")),
     };
     let filter = matching(&patterns, host)?;

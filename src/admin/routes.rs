@@ -124,7 +124,7 @@ async fn answer<S: Storage>(
         })
     };
     Ok(match route {
-        Route::Page => return page(parts),
+        Route::Page => page(parts),
         Route::Style => response_of("text/css; charset=utf-8", include_str!("page/page.css")),
         Route::Script => response_of("text/javascript; charset=utf-8", include_str!("page/page.js")),
         Route::Icon => response_of("image/svg+xml", include_str!("page/icon.svg")),
@@ -150,18 +150,20 @@ async fn answer<S: Storage>(
     })
 }
 
-/// Returns the page, or a redirect if the paths of its files would not be found from here.
-fn page(parts: &Parts) -> Result<Response, Problem> {
+/// Returns the page. Its files are named relative to the path that the browser has asked for.
+fn page(parts: &Parts) -> Response {
     let original = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-    let Some((_, last)) = original.path().rsplit_once('/').filter(|(_, last)| !last.is_empty()) else {
-        return Ok(response_of("text/html; charset=utf-8", include_str!("page/page.html")));
+    // Below the path that the router is nested at, a browser would look for them beside it.
+    let base = match original.path().rsplit_once('/') {
+        Some((_, last)) if !last.is_empty() => format!("./{}/", escaped(last)),
+        _ => "./".to_owned(),
     };
-    let mut response = response_of("text/plain", "");
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    let place = HeaderValue::from_str(&format!("./{last}/"));
-    let place = place.map_err(|_| Problem::internal("the path cannot be written in a field"))?;
-    response.headers_mut().insert(header::LOCATION, place);
-    Ok(response)
+    response_of("text/html; charset=utf-8", include_str!("page/page.html").replace("{base}", &base))
+}
+
+/// Escapes text for an attribute in HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 enum Missing {
