@@ -3,7 +3,9 @@
 
 mod access;
 mod api;
+mod browser;
 mod methods;
+mod page;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -93,24 +93,23 @@ function tell(text) {
   hiding = setTimeout(() => { at("done").hidden = true; }, 8000);
 }
 
-// Runs an action of a button, which cannot be pressed again meanwhile.
+// Runs an action of a button, which does nothing else meanwhile. It is not disabled: it would lose the focus.
 function act(button, action) {
   return async (event) => {
     event?.preventDefault();
-    if (button.disabled) return;
-    button.disabled = true;
+    if (button.getAttribute("aria-busy") === "true") return;
+    button.setAttribute("aria-busy", "true");
     try {
       await action(event);
     } catch (error) {
       fail(error);
     } finally {
-      button.disabled = button.dataset.off === "1";
+      button.removeAttribute("aria-busy");
     }
   };
 }
 
 function enable(button, on) {
-  button.dataset.off = on ? "0" : "1";
   button.disabled = !on;
 }
 
@@ -280,7 +279,10 @@ function row(entry) {
     cell("Fresh", make("span", { className: entry.is_fresh ? "fresh" : "stale" }, state)), cell("Tags", ...tags));
 }
 
+let loading = 0;
+
 async function load() {
+  const turn = ++loading;
   const query = new URLSearchParams({ limit: 50, sort: list.sort, order: list.order, ...list.conditions });
   const cursor = list.cursors.at(-1);
   if (cursor) query.set("cursor", cursor);
@@ -289,9 +291,10 @@ async function load() {
   try {
     page = await ask(`entries?${query}`);
   } catch (error) {
-    at("matching").textContent = "";
+    if (turn === loading) at("matching").textContent = "";
     throw error;
   }
+  if (turn !== loading) return; // a later one is under way, and its answer may already be there
   at("error").hidden = true;
   list.next = page.next;
   at("entries").tBodies[0].replaceChildren(...page.entries.map(row));
