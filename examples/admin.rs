@@ -6,6 +6,7 @@
 //! password. Without `--listen` it asks the service for the stored responses, prints them and ends.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
@@ -38,6 +39,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let layer =
         CacheLayer::builder(MemoryStorage::new()).shared(true).tag_fields(["surrogate-key"]).build()?;
     let handler = |Path(name): Path<String>| async move {
+        tokio::time::sleep(Duration::from_millis(2)).await; // as if it asked a database
         ([(CACHE_CONTROL, "public, max-age=60"), ("surrogate-key".parse().unwrap(), "articles")], name)
     };
     let site = Router::new().route("/articles/{name}", get(handler)).layer(layer.clone());

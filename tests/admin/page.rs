@@ -182,7 +182,7 @@ async fn every_button_does_what_it_says() {
         browser.click("#fetch");
         browser.until("document.querySelector('#warmed').textContent.startsWith('stored: 1, hits: 1')");
         browser.click("#verify");
-        browser.until("document.querySelector('#verified').textContent.startsWith('All is well: 3 responses')");
+        browser.until("document.querySelector('#verified').textContent.startsWith('All is well: 5 responses')");
         browser.click("#expire-all");
         confirm(browser, "validated");
         assert_eq!((stored().len(), fresh()), (3, 0));

@@ -50,7 +50,8 @@ function duration(seconds) {
 
 function millis(time) {
   if (time === null) return "–";
-  return time < 10 ? `${time.toFixed(2)} ms` : `${Math.round(time)} ms`;
+  if (time < 1) return `${Math.round(time * 1000)} µs`;
+  return time < 10 ? `${time.toFixed(1)} ms` : `${Math.round(time)} ms`;
 }
 
 // The clock of the cache, since that of this machine may differ.
