@@ -18,7 +18,7 @@
 //! # The page
 //! `GET /` answers with a page that works without any other host: the share of hits and the times of the origin and the
 //! storage since it was opened, the stored responses to search and sort, one of them with all that is known of it, and
-//! buttons that ask before they remove anything.
+//! buttons that ask before they remove anything. The README has pictures of it.
 //!
 //!
 //! # Who may do what

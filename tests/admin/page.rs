@@ -1,16 +1,20 @@
 //! The page, in Chromium.
 
+use std::fs::File;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 use tower_response_cache::admin::{self, Admin};
-use tower_response_cache::storage::MemoryStorage;
-use tower_response_cache::{CacheOptions, EntryFilter};
+use tower_response_cache::storage::{BoxStorage, MemoryStorage};
+use tower_response_cache::{CacheLayer, CacheOptions, EntryFilter};
 
 use crate::browser::Browser;
 use crate::support::{Fixture, Origin, response};
@@ -195,7 +199,7 @@ async fn every_button_does_what_it_says() {
         let known = json!([
             "confirm-no", "confirm-yes", "delete-all", "delete-matching", "entry-close", "entry-delete",
             "entry-expire", "entry-variants", "expire-all", "expire-matching", "explain", "fetch", "find",
-            "load-tags", "more-tags", "next", "previous", "reset", "verify",
+            "load-tags", "more-tags", "next", "previous", "show-all", "verify",
         ]);
         assert_eq!(buttons, known, "next, previous and more-tags are in large_storage_is_browsed_by_pages");
         // The mistake above is the only one that the browser has noted.
@@ -459,4 +463,82 @@ async fn page_of_another_site_can_do_nothing() {
         assert_eq!(runtime.block_on(world.stored()), ["/a", "/b"]);
     });
     task.await.unwrap();
+}
+
+/// Takes the pictures of the documentation, of a cache under traffic for a minute:
+/// `cargo test --features admin --test admin -- --ignored pictures`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes src/_documentation/pictures/admin-*.png"]
+async fn pictures() {
+    let origin = Origin::new(|request| {
+        std::thread::sleep(Duration::from_millis(2 + request.uri().path().len() as u64 % 5));
+        let path = request.uri().path();
+        let tag = if path.starts_with("/news") { "news front-page" } else { "shop" };
+        response(
+            &[
+                ("cache-control", "max-age=120, stale-while-revalidate=600"),
+                ("surrogate-key", tag),
+                ("content-type", "text/html; charset=utf-8"),
+                ("etag", "\"a1b2\""),
+                ("set-cookie", "seen=1"),
+            ],
+            vec![b'x'; 200 * path.len()],
+        )
+    });
+    let layer = CacheLayer::builder(BoxStorage::new(MemoryStorage::new()))
+        .tag_fields(["surrogate-key"])
+        .build()
+        .unwrap();
+    let service = layer.layer(origin);
+    let router = Admin::new(layer.handle(), admin::token(TOKEN)).router();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://admin:{}@{}/", TOKEN.replace(' ', "%20"), listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let traffic = tokio::spawn(async move {
+        let mut seed = 1_u64;
+        for number in 0_u64.. {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let range = if number % 1500 < 500 { 900 } else { 60 };
+            let kind = ["news", "shop/shoes", "shop/hats"][(seed >> 40) as usize % 3];
+            let url = format!("https://www.example.com/{kind}/{}", (seed >> 50) % range);
+            let request = Request::get(url).body(Full::default()).unwrap();
+            service.clone().oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    });
+    person(move |browser| {
+        let shot = |browser: &mut Browser, name: &str| {
+            let data = browser.call("Page.captureScreenshot", json!({ "format": "png" }))["data"].clone();
+            let path = format!("{}/src/_documentation/pictures/{name}.png", env!("CARGO_MANIFEST_DIR"));
+            let mut decode = Command::new("base64")
+                .arg("-d")
+                .stdin(Stdio::piped())
+                .stdout(File::create(path).unwrap())
+                .spawn()
+                .unwrap();
+            decode.stdin.take().unwrap().write_all(data.as_str().unwrap().as_bytes()).unwrap();
+            assert!(decode.wait().unwrap().success());
+        };
+        let screen = |browser: &mut Browser, width: u32, height: u32| {
+            let metrics =
+                json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+            browser.call("Emulation.setDeviceMetricsOverride", metrics);
+        };
+        screen(browser, 1000, 760);
+        browser.open(&url);
+        std::thread::sleep(Duration::from_secs(62));
+        browser.click("#show-all");
+        browser.until(LISTED);
+        browser.value("scrollTo(0, 0)");
+        shot(browser, "admin-wide");
+        screen(browser, 390, 844);
+        browser.value("document.querySelector('#responses').scrollIntoView()");
+        shot(browser, "admin-phone");
+        screen(browser, 900, 620);
+        browser.click("#entries tbody button");
+        browser.until("document.querySelector('#entry').open");
+        shot(browser, "admin-entry");
+    })
+    .await;
+    traffic.abort();
 }

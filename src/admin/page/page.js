@@ -9,6 +9,7 @@ base.username = base.password = "";
 
 const POLL = 2000; // milliseconds
 const SAMPLES = 300; // ten minutes
+const FEWEST = 30; // as wide as a plot is from the beginning
 
 const at = (id) => document.getElementById(id);
 
@@ -162,7 +163,7 @@ function quantile(newer, older, which, share) {
   return null;
 }
 
-// Draws lines of values from 0 to the highest, the last sample at the right. A value that is null leaves a gap.
+// Draws lines of values from 0 to the highest, all samples from the left to the right. A value that is null leaves a gap.
 function plot(svg, lines, highest, label) {
   const [width, height] = [600, 160];
   const shape = (style, path) => {
@@ -179,7 +180,7 @@ function plot(svg, lines, highest, label) {
         drawing = false;
         return;
       }
-      const x = width - (values.length - 1 - index) * (width / (SAMPLES - 1));
+      const x = width - (values.length - 1 - index) * (width / Math.max(values.length - 1, FEWEST));
       const y = height - 4 - Math.min(value / highest, 1) * (height - 8);
       // A point alone is drawn as a short line.
       path += `${drawing ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${drawing ? "" : "h1"}`;
