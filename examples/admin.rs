@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::Request;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use axum::routing::get;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -20,6 +20,9 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{CacheLayer, admin};
+
+/// The field with the tags of a response.
+const TAGS: HeaderName = HeaderName::from_static("surrogate-key");
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -40,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         CacheLayer::builder(MemoryStorage::new()).shared(true).tag_fields(["surrogate-key"]).build()?;
     let handler = |Path(name): Path<String>| async move {
         tokio::time::sleep(Duration::from_millis(2)).await; // as if it asked a database
-        ([(CACHE_CONTROL, "public, max-age=60"), ("surrogate-key".parse().unwrap(), "articles")], name)
+        ([(CACHE_CONTROL, "public, max-age=60"), (TAGS, "articles")], name)
     };
     let site = Router::new().route("/articles/{name}", get(handler)).layer(layer.clone());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

@@ -404,3 +404,25 @@ async fn one_verification_runs_at_a_time() {
     assert_eq!(world.get("/api/v1/entries").await.code, 503);
     assert_eq!(world.get("/api/v1/storage").await.json()["works"], false);
 }
+
+#[test]
+fn memory_of_a_page_does_not_grow_with_entries() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for path in ["/api/v1/entries?limit=20&sort=url&order=descending", "/api/v1/tags?limit=20"] {
+        let [few, many] = [200, 5000].map(|entries: usize| {
+            let world = World::new();
+            runtime.block_on(async {
+                for number in 0..entries {
+                    world.cache.get(&format!("http://example.com/{number:06}?tag-{number:06}")).await;
+                }
+                world.cache.layer.idle().await;
+                world.get(path).await; // what is made once
+            });
+            let used = allocation_counter::measure(|| {
+                assert_eq!(runtime.block_on(world.get(path)).code, 200);
+            });
+            used.bytes_max
+        });
+        assert!(many < few + 16 * 1024, "{path}: {few} bytes for few entries, {many} for many");
+    }
+}
