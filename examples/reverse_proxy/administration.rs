@@ -46,6 +46,13 @@ pub async fn start<S: Storage>(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(target: "reverse_proxy", "administration on http://{address}/");
     }
+    // The proxy keeps the status out of the extensions, where the report on warmed URLs reads it.
+    let cache = cache.map_response(|mut response| {
+        if let Some(status) = response.body().status().copied() {
+            response.extensions_mut().insert(status);
+        }
+        response
+    });
     let service = Admin::new(layer.handle(), admin::token(token)).warm_with::<_, Upload, _>(cache);
     tokio::spawn(serve(listener, service.router()));
     Ok(())
