@@ -431,6 +431,7 @@ async fn page_of_another_site_can_do_nothing() {
                 "'Content-Type': 'application/json', 'X-Cache-Admin': '1'",
                 "'{\"confirm\":true}'",
             ),
+            ("POST", "api/v1/verify", "", "undefined"),
             ("PURGE", "a", "", "undefined"),
             ("GET", "api/v1/entries", "", "undefined"),
         ];
@@ -461,6 +462,7 @@ async fn page_of_another_site_can_do_nothing() {
         );
         assert_eq!(browser.value(&form), true);
         assert_eq!(runtime.block_on(world.stored()), ["/a", "/b"]);
+        assert_eq!(runtime.block_on(world.get("/api/v1/verify")).json()["state"], "never");
     });
     task.await.unwrap();
 }
