@@ -8,6 +8,9 @@ use crate::world::{TOKEN, World};
 
 const PATHS: [&str; 5] = ["/a", "/a?red", "/b?red+blue", "/c?green", "/page"];
 
+/// A method, a path, fields, and what is expected.
+type Case<'c, T> = (&'c str, &'c str, &'c [(&'c str, &'c str)], T);
+
 /// Sends a request, and returns its status and the paths that are gone.
 async fn gone(method: &str, path: &str, fields: &[(&str, &str)]) -> (u16, Vec<&'static str>, World) {
     let world = World::new();
@@ -24,7 +27,7 @@ async fn gone(method: &str, path: &str, fields: &[(&str, &str)]) -> (u16, Vec<&'
 
 #[tokio::test]
 async fn purges_of_other_caches_are_understood() {
-    let cases: [(&str, &str, &[(&str, &str)], &[&str]); 16] = [
+    let cases: [Case<&[&str]>; 16] = [
         ("PURGE", "/a", &[], &["/a"]),
         ("PURGE", "/a?red", &[("host", "EXAMPLE.com:80")], &["/a?red"]),
         ("PURGE", "http://example.com/a", &[("host", "admin.test")], &["/a"]),
@@ -50,7 +53,7 @@ async fn purges_of_other_caches_are_understood() {
 
 #[tokio::test]
 async fn soft_purges_keep_the_responses() {
-    let cases: [(&str, &str, &[(&str, &str)], u64); 4] = [
+    let cases: [Case<u64>; 4] = [
         ("PURGE", "/a", &[("fastly-soft-purge", "1")], 4),
         ("PURGE", "/", &[("surrogate-key", "red"), ("fastly-soft-purge", "1")], 3),
         ("PURGEKEYS", "/", &[("xkey-softpurge", "red green")], 2),
@@ -68,7 +71,7 @@ async fn soft_purges_keep_the_responses() {
 #[tokio::test]
 async fn bans_match_regular_expressions() {
     let all = ".*";
-    let cases: [(&str, &str, &[(&str, &str)], &[&str]); 11] = [
+    let cases: [Case<&[&str]>; 11] = [
         ("BAN", "/", &[("x-ban-url", "^/[ab]\\?")], &["/a?red", "/b?red+blue"]),
         ("BAN", "/", &[("x-ban-url", "^/a"), ("host", "other.test")], &[]),
         (
@@ -106,7 +109,7 @@ async fn bans_match_regular_expressions() {
 
 #[tokio::test]
 async fn what_is_not_understood_changes_nothing() {
-    let cases: [(&str, &str, &[(&str, &str)], u16); 16] = [
+    let cases: [Case<u16>; 16] = [
         ("PURGE", "/a", &[("x-magento-tags-pattern", ".*")], 501),
         ("BAN", "/a", &[("x-ban-expression", "obj.status == 200")], 501),
         ("PURGE", "/souin-api/souin/GET-http-example.com-/a", &[], 501),
