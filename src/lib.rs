@@ -107,6 +107,7 @@
 //! | feature `metrics` | [counters, gauges and histograms](observe#metrics), for Prometheus and others |
 //! | [`CacheLayer::handle`] | [stored responses](CacheHandle): list, find, expire, delete and copy them |
 //! | `examples/inspect` | the same in a terminal, for any storage's address |
+//! | feature `admin` | the same by HTTP, and a page for a browser: `admin::router` |
 //!
 //! # Many requests at once
 //! Requests for the same entry share one fetch ([`coalesce`](CacheLayerBuilder::coalesce)). Each gets the head once the cache
@@ -152,6 +153,7 @@
 //! | `content-keys` | keys that include the content of POST, QUERY and the like |
 //! | `regex` | URL patterns by `regex::Regex` |
 //! | `reqwest` | `reqwest::HttpService` for a tower stack around reqwest 0.13, and `reqwest::CacheMiddleware` for reqwest-middleware 0.5 |
+//! | `admin` | `admin::router`: a JSON API, PURGE and BAN, and a page for a browser, as an axum router; enables `axum` |
 //! | `axum` | caching for axum 0.8, nested routers included; without it axum's requests bypass the cache |
 //! | `follow-redirect` | reading the final URI that tower-http 0.7's `FollowRedirect` leaves in a response |
 //! | `metrics` | metrics by the [`metrics`](https://docs.rs/metrics) facade |
@@ -175,6 +177,8 @@
 
 pub mod _documentation;
 pub mod adapt;
+#[cfg(feature = "admin")]
+pub mod admin;
 mod body;
 mod builder;
 mod control;

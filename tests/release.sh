@@ -119,7 +119,7 @@ docs() {
   local pages=$target/doc/tower_response_cache feature missing=""
   rm -rf "$pages"
   DOCS_RS=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --lib --no-deps --all-features
-  for feature in memory sqlite directory redis mongodb dynamodb reqwest regex content-keys sitemap testing; do
+  for feature in admin memory sqlite directory redis mongodb dynamodb reqwest regex content-keys sitemap testing; do
     grep -rqE "crate feature <code>$feature</code>" "$pages" || missing+=" $feature"
   done
   [ -z "$missing" ] || fail "no page shows that it needs the feature:$missing"

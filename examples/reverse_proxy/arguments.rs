@@ -59,6 +59,11 @@ What it tells:
                         the share that needed nothing of the origin:
                         sum(rate(reverse_proxy_responses_total{from=\"cache\"}[5m]))
                           / sum(rate(reverse_proxy_responses_total[5m]))
+  --admin ADDR          serves the administration of the cache at http://ADDR/: a page for a browser, an API, PURGE
+                        and BAN (needs the feature admin); it is without TLS: choose an address that only this machine
+                        reaches; it demands a token of at least 16 bytes, as a bearer or as the password of any user …
+  --admin-token FILE    … which is the first line of this file; without this option it is the value of the variable
+                        ADMIN_TOKEN
 
 The log goes to standard error. The variable RUST_LOG filters it: debug, or warn,tower_response_cache=debug, and so on;
 default: info.";
@@ -78,6 +83,8 @@ pub struct Arguments {
     pub limits: Limits,
     pub access_log: Option<(Format, Option<PathBuf>)>,
     pub metrics: Option<String>,
+    /// The address of the administration, and the file with its token.
+    pub admin: Option<(String, Option<PathBuf>)>,
 }
 
 pub enum Mode {
@@ -94,6 +101,7 @@ impl Arguments {
         let (mut http1, mut http2) = (false, false);
         let (mut certificate, mut key) = (None, None);
         let (mut format, mut log_file) = (None, None);
+        let (mut admin, mut admin_token) = (None, None);
         let mut limits = Limits::default();
         let (mut client_timeout, mut min_rate) = (Duration::from_secs(60), 500);
         let mut arguments = Self {
@@ -109,6 +117,7 @@ impl Arguments {
             limits,
             access_log: None,
             metrics: None,
+            admin: None,
         };
         while let Some(word) = words.next() {
             let (option, attached) = match word.split_once('=') {
@@ -157,6 +166,8 @@ impl Arguments {
                 "--access-log" => format = Some(parse_format(&value()?)?),
                 "--access-log-file" => log_file = Some(value()?.into()),
                 "--metrics" => arguments.metrics = Some(value()?),
+                "--admin" => admin = Some(value()?),
+                "--admin-token" => admin_token = Some(value()?.into()),
                 "--bare" => bare = Some(number(option, &value()?, 0, usize::MAX)?),
                 _ => return Err(format!("unknown argument {word}; see --help")),
             }
@@ -189,6 +200,16 @@ impl Arguments {
         arguments.access_log = match (format, log_file) {
             (None, Some(_)) => return Err("--access-log-file needs --access-log; see --help".to_owned()),
             (format, file) => format.map(|format| (format, file)),
+        };
+        arguments.admin = match (admin, admin_token) {
+            (None, Some(_)) => return Err("--admin-token needs --admin; see --help".to_owned()),
+            (Some(_), _) if matches!(arguments.mode, Mode::Bare(_)) => {
+                return Err("--admin needs --origin; see --help".to_owned());
+            }
+            (Some(_), _) if cfg!(not(feature = "admin")) => {
+                return Err("--admin needs a program that was built with the feature admin".to_owned());
+            }
+            (admin, token) => admin.map(|address| (address, token)),
         };
         Ok(Some(arguments))
     }

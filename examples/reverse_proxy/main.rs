@@ -12,6 +12,7 @@
 //!   cache, and `origin` (with `multiplex`, `connect`, `upload`, `download` and `interim`).
 //! - `limits` has the limits, `pace` decides who is too slow, and `activity` which connection is idle.
 //! - `report` writes errors to the log, `access_log` requests to theirs, and `meter` counts for `exporter`.
+//! - `administration` serves the administration of the cache.
 
 // The modules of a program have no other crate to be public for, and `main` blocks on its future instead of spawning it.
 #![allow(unreachable_pub, clippy::future_not_send)]
@@ -19,6 +20,8 @@
 mod accept;
 mod access_log;
 mod activity;
+#[cfg(feature = "admin")]
+mod administration;
 mod answer;
 mod arguments;
 mod backlog;
@@ -140,7 +143,12 @@ async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), Strin
     let host = origin.host();
     let layer = front::cache_layer(storage, arguments.shared, arguments.fetches_whole)
         .map_err(|error| error.to_string())?;
-    serve(&arguments, Arc::new(Front::new(layer.layer(origin), host, limits.client))).await?;
+    let cache = layer.layer(origin);
+    #[cfg(feature = "admin")]
+    if let Some((address, token)) = &arguments.admin {
+        administration::start(address, token.as_deref(), &layer, cache.clone()).await?;
+    }
+    serve(&arguments, Arc::new(Front::new(cache, host, limits.client))).await?;
     close(&layer, limits.grace).await;
     Ok(())
 }

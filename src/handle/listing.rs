@@ -168,7 +168,7 @@ impl<S: Storage> CacheHandle<S> {
     }
 
     /// Returns whether the key belongs to this handle's entries.
-    fn is_own(&self, key: Key, text: &str) -> bool {
+    pub(super) fn is_own(&self, key: Key, text: &str) -> bool {
         is_own(&self.shared.records.keyer, self.across_partitions, key, text)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each file has one kind of method: `find` (one request or URL), `listing` (all entries), `change` (deletions and new
 //! lifetimes), `expire` (makes stale), `copy` with `destination` (to another storage), `survey` (damaged and unused records),
-//! `warm` with `sitemap` (fetches in advance) and `sweeper`.
+//! `warm` with `sitemap` (fetches in advance), `sweeper`, and `verdict` (why a response is not served, for `admin`).
 //! An `EntryFilter` chooses responses, a `StoredEntry` describes one. The handle may call `service`, which never calls it.
 //!
 //! # Invariants
@@ -23,6 +23,8 @@ mod listing;
 mod sitemap;
 mod survey;
 mod sweeper;
+#[cfg(feature = "admin")]
+mod verdict;
 mod warm;
 
 use std::collections::HashSet;
@@ -37,11 +39,15 @@ pub use self::filter::EntryFilter;
 pub use self::listing::StorageSize;
 pub use self::survey::VerifyReport;
 pub use self::sweeper::Sweeper;
+#[cfg(feature = "admin")]
+pub(crate) use self::verdict::{Judged, Judgement};
 pub use self::warm::{WarmReport, Warmer};
 use crate::entry::Membership;
 use crate::error::Result;
 use crate::key::EffectiveUri;
 use crate::layer::CacheLayer;
+#[cfg(feature = "admin")]
+use crate::observe::LatencyCounts;
 use crate::observe::statistics::Statistics;
 use crate::service::{self, Shared};
 use crate::storage::{Storage, Usage};
@@ -218,6 +224,19 @@ impl<S: Storage> CacheHandle<S> {
     /// Returns what the cache has done since it was built, as [`CacheLayer::statistics`] does.
     pub fn statistics(&self) -> Statistics {
         self.shared.observer.statistics()
+    }
+
+    /// Returns how long the origin took for the heads of responses, and the storage for its operations.
+    #[cfg(feature = "admin")]
+    pub(crate) fn latencies(&self) -> (LatencyCounts, LatencyCounts) {
+        let observer = &self.shared.observer;
+        (observer.origin_latency.counts(), observer.storage_latency.counts())
+    }
+
+    /// Returns the time by the clock of the cache.
+    #[cfg(feature = "admin")]
+    pub(crate) fn now(&self) -> crate::time::Timestamp {
+        self.shared.config.clock.now()
     }
 
     /// Returns how many bytes the storage keeps, as [`CacheLayer::usage`] does.

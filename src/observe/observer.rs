@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::counts::{Count, Gauge};
+use super::latency::{Latency, Stopwatch};
 use super::meter::{ByteCounter, GaugeGuard, Meter, Timer};
 use super::statistics::Statistics;
 use super::stripes::Stripes;
@@ -17,6 +18,8 @@ use crate::control::CacheStatus;
 pub(crate) struct Observer {
     stripes: Stripes,
     meter: Meter,
+    pub(crate) origin_latency: Latency,
+    pub(crate) storage_latency: Latency,
 }
 
 impl Observer {
@@ -24,7 +27,12 @@ impl Observer {
     ///
     /// `label` tells its metrics from those of other caches.
     pub(crate) fn new(label: &str) -> Arc<Self> {
-        Arc::new(Self { stripes: Stripes::default(), meter: Meter::new(label) })
+        Arc::new(Self {
+            stripes: Stripes::default(),
+            meter: Meter::new(label),
+            origin_latency: Latency::default(),
+            storage_latency: Latency::default(),
+        })
     }
 
     /// Counts an event.
@@ -65,7 +73,17 @@ impl Observer {
         self.meter.raise(gauge)
     }
 
-    /// Starts to measure a storage operation.
+    /// Starts to measure how long the origin takes for the head of a response.
+    pub(crate) fn time_origin(&self) -> Stopwatch<'_> {
+        self.origin_latency.start()
+    }
+
+    /// Starts to measure how long a storage operation takes.
+    pub(crate) fn time_storage(&self) -> Stopwatch<'_> {
+        self.storage_latency.start()
+    }
+
+    /// Starts to measure a storage operation for the metrics.
     pub(crate) fn begin(&self, operation: &'static str) -> Timer<'_> {
         self.meter.begin(operation)
     }

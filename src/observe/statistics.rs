@@ -172,8 +172,20 @@ impl Statistics {
         super::counts::INVALIDATION_CAUSES.iter().map(|cause| self.of(Count::Invalidation(cause))).sum()
     }
 
+    /// Returns the numbers of answered requests by outcome and reason.
+    #[cfg(feature = "admin")]
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        OUTCOMES.iter().zip(self.counts).map(|((outcome, reason), count)| (*outcome, *reason, count))
+    }
+
+    /// Returns the numbers of responses that were not stored, by reason.
+    #[cfg(feature = "admin")]
+    pub(crate) fn unstored(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        super::counts::UNSTORED_REASONS.iter().map(|reason| (*reason, self.of(Count::Unstored(reason))))
+    }
+
     /// Returns all numbers under their names.
-    fn all(&self) -> [(&'static str, u64); 18] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 18] {
         [
             ("requests", self.requests()),
             ("hits", self.hits()),

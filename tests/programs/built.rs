@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The features that these tests were built with.
-const FEATURES: [(&str, bool); 15] = [
+const FEATURES: [(&str, bool); 16] = [
     ("default", cfg!(feature = "default")),
     ("memory", cfg!(feature = "memory")),
     ("sqlite", cfg!(feature = "sqlite")),
@@ -15,6 +15,7 @@ const FEATURES: [(&str, bool); 15] = [
     ("dynamodb", cfg!(feature = "dynamodb")),
     ("reqwest", cfg!(feature = "reqwest")),
     ("axum", cfg!(feature = "axum")),
+    ("admin", cfg!(feature = "admin")),
     ("follow-redirect", cfg!(feature = "follow-redirect")),
     ("regex", cfg!(feature = "regex")),
     ("content-keys", cfg!(feature = "content-keys")),

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use crate::adapt::EmptyBody;
 use crate::body::CacheBody;
-use crate::observe::{Gauge, GaugeGuard, Observer};
+use crate::observe::{Gauge, GaugeGuard, Observer, Stopwatch};
 use crate::policy::{self, NotStored};
 use crate::service::shared::Shared;
 use crate::service::telemetry;
@@ -97,7 +97,8 @@ pub(crate) fn send<'a, S: Storage, F: Fetcher>(
         policy::remove_made_tags(request.headers_mut());
     }
     let observer = &*shared.observer;
-    Sending { fetching: fetcher.fetch(request), observer, _under_way: observer.raise(Gauge::OriginRequests) }
+    let (under_way, time) = (observer.raise(Gauge::OriginRequests), observer.time_origin());
+    Sending { fetching: fetcher.fetch(request), observer, time, _under_way: under_way }
 }
 
 pin_project_lite::pin_project! {
@@ -108,6 +109,7 @@ pin_project_lite::pin_project! {
         #[pin]
         fetching: F,
         observer: &'a Observer,
+        time: Stopwatch<'a>,
         // A guard, so that the gauge also falls if the caller drops this future.
         _under_way: GaugeGuard,
     }
@@ -119,6 +121,7 @@ impl<B, E, F: Future<Output = Result<Response<B>, E>>> Future for Sending<'_, F>
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let sending = self.project();
         let result = ready!(sending.fetching.poll(cx));
+        sending.time.stop();
         if result.is_err() {
             telemetry::origin_failed(sending.observer);
         }

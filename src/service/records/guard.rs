@@ -284,9 +284,10 @@ impl<S: Storage> Guarded<S> {
         operation: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         breaker.admit()?;
-        let timer = self.observer.begin(name);
+        let (timer, time) = (self.observer.begin(name), self.observer.time_storage());
         let result = within(deadline, operation).await;
         timer.end(&result);
+        time.stop();
         match &result {
             Err(error)
                 if matches!(

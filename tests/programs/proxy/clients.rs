@@ -19,7 +19,7 @@ use crate::examples::Running;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a program, which must succeed. Returns `None` if it is missing.
-fn run(program: &str, arguments: &[&str]) -> Option<Output> {
+pub(super) fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     let output = try_run(program, arguments)?;
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     Some(output)

@@ -2,6 +2,8 @@
 //!
 //! Clients and origins are raw sockets, so that the tests see the bytes on the wire.
 
+#[cfg(feature = "admin")]
+mod administration;
 mod caching;
 mod clients;
 mod connections;

@@ -19,7 +19,7 @@ use crate::access_log::{AccessLog, Entry, Format};
 use crate::examples::Running;
 
 /// Starts the program, whose log the test reads.
-fn logged(mut command: Command, arguments: &[&str]) -> (Running, BufReader<ChildStderr>) {
+pub(super) fn logged(mut command: Command, arguments: &[&str]) -> (Running, BufReader<ChildStderr>) {
     command.args(["--listen", "127.0.0.1:0"]).args(arguments).env_remove("RUST_LOG").stderr(Stdio::piped());
     let mut running = Running::start(command);
     let log = BufReader::new(running.child.stderr.take().unwrap());
@@ -27,7 +27,7 @@ fn logged(mut command: Command, arguments: &[&str]) -> (Running, BufReader<Child
 }
 
 /// Reads the log up to a line with this text.
-fn line(log: &mut BufReader<ChildStderr>, text: &str) -> String {
+pub(super) fn line(log: &mut BufReader<ChildStderr>, text: &str) -> String {
     let mut line = String::new();
     loop {
         line.clear();
@@ -44,7 +44,7 @@ fn signal(running: &Running, name: &str) {
 }
 
 /// Ends the program, and returns the rest of its log.
-fn stopped(mut running: Running, mut log: BufReader<ChildStderr>) -> String {
+pub(super) fn stopped(mut running: Running, mut log: BufReader<ChildStderr>) -> String {
     signal(&running, "-TERM");
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();

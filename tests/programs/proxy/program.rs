@@ -27,7 +27,7 @@ pub fn running(arguments: &[&str]) -> Running {
 fn help_succeeds_and_wrong_usage_fails() {
     let (code, output) = ended(&["--help"]);
     assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
-    let mistakes: [&[&str]; 18] = [
+    let mistakes: [&[&str]; 20] = [
         &[],
         &["--what"],
         &["--origin"],
@@ -46,6 +46,8 @@ fn help_succeeds_and_wrong_usage_fails() {
         &["--origin", "https://a", "--origin-http2"],
         &["--origin", "http://a", "--origin-ca", "file"],
         &["--origin", "https://a", "--origin-ca"],
+        &["--origin", "http://a", "--admin-token", "file"],
+        &["--bare", "1", "--admin", "127.0.0.1:0"],
     ];
     for arguments in mistakes {
         let (code, output) = ended(arguments);
