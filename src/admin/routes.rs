@@ -263,7 +263,7 @@ mod tests {
     fn path_decides_before_the_method() {
         let find = |method: &str, path: &str| {
             let request = http::Request::builder().method(method).uri(path).body(()).unwrap();
-            super::find(&request.into_parts().0)
+            find(&request.into_parts().0)
         };
         assert!(matches!(find("GET", "/"), Ok((Route::Page, _))));
         assert!(matches!(find("HEAD", "/api/v1/entries"), Ok((Route::Entries, _))));
