@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 #[derive(Debug, Default)]
-pub(crate) struct Latency;
+pub(crate) struct Latency {}
 
 /// Stands for the measurement of a duration.
 #[derive(Debug)]
