@@ -105,8 +105,9 @@ pub struct Warmer<'h, S: Storage, Svc, ReqB> {
 impl<S: Storage> CacheHandle<S> {
     /// Returns a [`Warmer`], which sends requests through a service that contains this cache.
     ///
-    /// Layers above the cache count as for any request. Requests that do not pass this cache are answered, and count as not
-    /// stored.
+    /// Layers above the cache count as for any request. What became of a response is read from the status in its extensions:
+    /// without one, as with [`status_in_extensions(false)`](crate::CacheLayerBuilder::status_in_extensions) or where a request
+    /// does not pass the cache, it counts as not stored.
     pub fn warm<Svc, ReqB>(&self, service: Svc) -> Warmer<'_, S, Svc, ReqB>
     where
         Svc: Service<Request<ReqB>> + Clone,
