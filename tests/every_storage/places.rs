@@ -124,7 +124,7 @@ impl Servers {
             let port = redis.port;
             self.redis.push(redis);
             // Its records can be damaged, but a copy of them is good.
-            (format!("tiered+redis://127.0.0.1:{port}/0?near=1MiB&max_lag=0"), Vec::new())
+            (format!("tiered+redis://127.0.0.1:{port}/0?near=1MiB&max_lag=0&far_timeout=10"), Vec::new())
         });
         server("redis_with_few_rights", "TEST_REDIS_USER_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
@@ -146,7 +146,7 @@ impl Servers {
             let cluster = self.cluster.get_or_insert_with(|| Cluster::start().unwrap());
             let hosts: Vec<String> =
                 cluster.0.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-            (format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0", hosts.join(",")), Vec::new())
+            (format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0&far_timeout=10", hosts.join(",")), Vec::new())
         });
         server("redis_under_sentinels", "TEST_REDIS_SENTINEL_URL", &mut || {
             let sentinels = self.sentinels.insert(Sentinels::start().unwrap());
@@ -218,7 +218,7 @@ impl Place {
         match &self.kind.address {
             Address::Memory => "memory:".to_owned(),
             Address::Sqlite => self.sqlite(name),
-            Address::TieredSqlite => format!("tiered+{}?near=1MiB&max_lag=0", self.sqlite(name)),
+            Address::TieredSqlite => format!("tiered+{}?near=1MiB&max_lag=0&far_timeout=10", self.sqlite(name)),
             #[cfg(all(feature = "zstd", feature = "encrypt"))]
             Address::WrappedSqlite => format!("{WRAPPED}{}", self.sqlite(name)),
             Address::Directory => {

@@ -106,7 +106,12 @@ pub fn play(address: &str) -> ExitCode {
             .operation_timeout(Duration::from_secs(10))
             .build()
             .unwrap();
-        let layer = CacheLayer::builder(storage).clock(Clock::system()).build().unwrap();
+        // An invalidation that is late on busy cores would be carried out after the request that it belongs to.
+        let layer = CacheLayer::builder(storage)
+            .clock(Clock::system())
+            .operation_timeout(Duration::from_secs(10))
+            .build()
+            .unwrap();
         let origin = Origin::new(|request| {
             let field = |name| request.headers()[name].to_str().unwrap().to_owned();
             let (version, len) = (field("x-version"), field("x-length").parse().unwrap());

@@ -97,6 +97,7 @@ impl Claims {
         }
         varint(&mut form, 0); // no groups
         varint(&mut form, self.body_len);
+        form.push(0); // no entity tag of the cache
         match self.chunk_len {
             None => form.push(0),
             Some(chunk_len) => {
