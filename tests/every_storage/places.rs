@@ -146,7 +146,10 @@ impl Servers {
             let cluster = self.cluster.get_or_insert_with(|| Cluster::start().unwrap());
             let hosts: Vec<String> =
                 cluster.0.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-            (format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0&far_timeout=10", hosts.join(",")), Vec::new())
+            (
+                format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0&far_timeout=10", hosts.join(",")),
+                Vec::new(),
+            )
         });
         server("redis_under_sentinels", "TEST_REDIS_SENTINEL_URL", &mut || {
             let sentinels = self.sentinels.insert(Sentinels::start().unwrap());
@@ -218,7 +221,9 @@ impl Place {
         match &self.kind.address {
             Address::Memory => "memory:".to_owned(),
             Address::Sqlite => self.sqlite(name),
-            Address::TieredSqlite => format!("tiered+{}?near=1MiB&max_lag=0&far_timeout=10", self.sqlite(name)),
+            Address::TieredSqlite => {
+                format!("tiered+{}?near=1MiB&max_lag=0&far_timeout=10", self.sqlite(name))
+            }
             #[cfg(all(feature = "zstd", feature = "encrypt"))]
             Address::WrappedSqlite => format!("{WRAPPED}{}", self.sqlite(name)),
             Address::Directory => {
