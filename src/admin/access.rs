@@ -1,4 +1,4 @@
-//! Who is permitted to use the service.
+//! Decides which requests are permitted.
 //!
 //! # Invariants
 //! - A secret is compared in a time that does not depend on how much of it is right.

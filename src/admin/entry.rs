@@ -90,7 +90,7 @@ pub(super) struct Description {
     fields: Vec<Field>,
 }
 
-/// What decides on the use of a response (RFC 9111 §4.2).
+/// The values that decide whether a response may be used (RFC 9111 §4.2).
 #[derive(Debug, Serialize)]
 struct Facts {
     lifetime: u64,

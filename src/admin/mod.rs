@@ -121,7 +121,7 @@ use tower_service::Service;
 pub use self::access::token;
 use self::routes::respond;
 use self::verify::Verification;
-use self::warm::{Warm, warmer};
+use self::warm::Warm;
 use crate::handle::CacheHandle;
 use crate::storage::Storage;
 
@@ -186,7 +186,12 @@ impl<S: Storage> Admin<S> {
         B::Data: Send,
         B::Error: Send,
     {
-        self.warm = Some(warmer(service));
+        self.warm = Some(Arc::new(move |handle, requests, at_once| {
+            let service = service.clone();
+            let requests: Vec<_> =
+                requests.into_iter().map(|request| request.map(|()| Q::default())).collect();
+            Box::pin(async move { handle.warm(service).at_once(at_once).requests(requests).await })
+        }));
         self
     }
 
@@ -219,7 +224,7 @@ impl<S: Storage> fmt::Debug for Admin<S> {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 struct Shared<S: Storage> {
     handle: CacheHandle<S>,
     authorise: Arc<dyn Fn(&Parts) -> bool + Send + Sync>,

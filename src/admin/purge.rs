@@ -11,7 +11,7 @@ use super::problem::Problem;
 use crate::handle::EntryFilter;
 use crate::storage::Storage;
 
-/// What was done.
+/// The result of a purge.
 #[derive(Debug, Serialize)]
 pub(super) struct Purged {
     /// The responses were kept, and are stale.

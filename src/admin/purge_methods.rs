@@ -19,7 +19,7 @@ const METHODS: [&str; 4] = ["PURGE", "BAN", "PURGEKEYS", "PURGETAGS"];
 const TAGS: [&str; 6] = ["surrogate-key", "cache-tag", "cache-tags", "x-cache-tags", "xkey", "xkey-purge"];
 /// The field with tags whose responses are made stale.
 const SOFT_TAGS: &str = "xkey-softpurge";
-/// What other caches understand, and this one does not. Without them a request would remove something else.
+/// Fields of other caches that are not supported. If they were ignored, a request would remove something else.
 const UNKNOWN: [&str; 3] = ["x-magento-tags-pattern", "x-ban-expression", "x-purge-regex"];
 /// The beginning of the paths of Souin's API.
 const SOUIN: &str = "/souin-api/souin";

@@ -72,7 +72,7 @@ pub(super) fn statistics<S: Storage>(shared: &Shared<S>) -> Numbers {
     }
 }
 
-/// What the storage says about itself.
+/// The size and the health of the storage.
 #[derive(Debug, Serialize)]
 pub(super) struct State {
     works: bool,

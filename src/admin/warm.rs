@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body::Body;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use tower_service::Service;
 
 use super::Shared;
 use super::problem::Problem;
@@ -24,25 +21,6 @@ type Warming = Pin<Box<dyn Future<Output = WarmReport> + Send>>;
 
 /// Sends requests through the service that was given. The types of its bodies end here.
 pub(super) type Warm<S> = dyn Fn(CacheHandle<S>, Vec<Request<()>>, usize) -> Warming + Send + Sync;
-
-pub(super) fn warmer<S, T, Q, B>(service: T) -> Arc<Warm<S>>
-where
-    S: Storage,
-    T: Service<Request<Q>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    T::Future: Send,
-    T::Error: Send,
-    Q: Default + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Send,
-{
-    Arc::new(move |handle, requests, at_once| {
-        let service = service.clone();
-        let requests = requests.into_iter().map(|request| request.map(|()| Q::default()));
-        let requests: Vec<_> = requests.collect();
-        Box::pin(async move { handle.warm(service).at_once(at_once).requests(requests).await })
-    })
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,7 +16,7 @@ use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::Event;
 use tower_service::Service;
 
-use super::warm::{Run, WarmReport, Warmer};
+use super::warm::{Run, WarmReport, Warmer, get};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{is_same_origin, resolve};
 use crate::storage::Storage;
@@ -70,8 +70,9 @@ where
 
     #[allow(clippy::future_not_send)]
     async fn send_pages(&mut self, run: &mut Run, pages: Vec<Uri>) {
-        let requests: Vec<_> = pages.into_iter().map(|page| Some(self.get(page))).collect();
-        self.send_all(run, requests.into_iter()).await;
+        let headers = self.headers.clone();
+        let requests = pages.into_iter().map(|page| Some(get(page, &headers, ReqB::default())));
+        self.send_all(run, requests).await;
     }
 
     /// Fetches a file, and returns what it lists.
@@ -81,7 +82,7 @@ where
         let mut service = self.service.clone();
         let answer = async {
             std::future::poll_fn(|cx| service.poll_ready(cx)).await.ok()?;
-            service.call(self.get(uri.clone())).await.ok()
+            service.call(get(uri.clone(), &self.headers, ReqB::default())).await.ok()
         };
         let response = answer.await.ok_or_else(|| failed("the sitemap could not be fetched"))?;
         if !response.status().is_success() {
@@ -96,7 +97,7 @@ where
     }
 }
 
-/// What a file lists.
+/// The content of a file.
 #[derive(Debug, PartialEq)]
 enum Listed {
     Pages(Vec<Uri>),

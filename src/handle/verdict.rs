@@ -19,7 +19,7 @@ use crate::service::GroupState;
 use crate::storage::{Key, Kind, Storage};
 use crate::time::Timestamp;
 
-/// What the cache does with a stored response, for a GET request without directives.
+/// The way in which a stored response is used, for a GET request without directives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
     /// It is served.
@@ -126,7 +126,7 @@ impl<S: Storage> CacheHandle<S> {
             (_, head) => head.is_some(),
         };
         let judgement = match ended {
-            // The record's own time is earlier if nobody used the response.
+            // The record expires earlier if no request used the response.
             _ if variant.until <= now || record.retain_until() <= now => Judgement::Expired,
             _ if is_pending || !records.is_not_invalidated(key, text, variant) => Judgement::Invalidated,
             _ if !leads_here => Judgement::Unreachable,

@@ -96,7 +96,7 @@ pub struct Warmer<'h, S: Storage, Svc, ReqB> {
     at_once: usize,
     /// The time between the starts of two requests.
     spacing: Duration,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// Makes the body of a request for a link. `None` if links are not followed.
     link_body: Option<fn() -> ReqB>,
     progress: Option<Progress<'h>>,
@@ -140,7 +140,7 @@ where
 
     /// Limits how many requests are begun in a time. They are spread evenly over it, without bursts.
     ///
-    /// Hits count too, as nobody knows before that they are hits.
+    /// Hits count too, since it is not known before that they are hits.
     ///
     /// Default: no limit.
     pub fn rate(mut self, requests: u32, per: Duration) -> Self {
@@ -256,15 +256,6 @@ where
         run.settle(|_| true);
         run.warmed
     }
-
-    /// Returns a request for this URI as [`urls`](Self::urls) makes it.
-    #[cfg(feature = "sitemap")]
-    pub(super) fn get(&self, uri: Uri) -> Request<ReqB>
-    where
-        ReqB: Default,
-    {
-        get(uri, &self.headers, ReqB::default())
-    }
 }
 
 impl<S: Storage, Svc, ReqB> fmt::Debug for Warmer<'_, S, Svc, ReqB> {
@@ -276,7 +267,7 @@ impl<S: Storage, Svc, ReqB> fmt::Debug for Warmer<'_, S, Svc, ReqB> {
     }
 }
 
-/// What a run has done, and has still to do.
+/// The results of a run, and the requests that it has still to send.
 #[derive(Default)]
 pub(super) struct Run {
     warmed: WarmReport,
@@ -347,7 +338,8 @@ struct Answer {
     links: Vec<Uri>,
 }
 
-fn get<ReqB>(uri: Uri, headers: &HeaderMap, body: ReqB) -> Request<ReqB> {
+/// Returns a GET request.
+pub(super) fn get<ReqB>(uri: Uri, headers: &HeaderMap, body: ReqB) -> Request<ReqB> {
     let mut request = Request::new(body);
     *request.uri_mut() = uri;
     *request.headers_mut() = headers.clone();

@@ -28,9 +28,9 @@ const MAX_LEN: usize = 1024;
 /// The most parameters that a field may name. Each parameter of a query is compared with all of them.
 const MAX_NAMES: usize = 64;
 
-/// What is encoded in a query in normal form.
+/// The bytes that are encoded in a query in normal form.
 ///
-/// The semicolon is among it, since some servers split at semicolons.
+/// The semicolon is among them, since some servers split at semicolons.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')

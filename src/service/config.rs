@@ -27,9 +27,9 @@ pub(crate) type TagFn = Arc<dyn Fn(&request::Parts, &response::Parts) -> Vec<Str
 
 /// Returns whether the cache handles a request.
 pub(crate) type RequestFilter = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
-/// Returns a future that tells whether the cache handles a request. Boxed, since one list holds filters of any type.
 /// Makes the response to a request for which the origin is too slow.
 pub(crate) type Fallback = Arc<dyn Fn(&request::Parts) -> Response<Bytes> + Send + Sync>;
+/// Returns a future that tells whether the cache handles a request. Boxed, since one list holds filters of any type.
 pub(crate) type AsyncRequestFilter =
     Arc<dyn Fn(&request::Parts) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 

@@ -1,4 +1,4 @@
-//! Who is permitted.
+//! Requests that are permitted, and requests that are refused.
 
 use axum::body::Body;
 use axum::extract::OriginalUri;

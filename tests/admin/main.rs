@@ -1,4 +1,4 @@
-//! The administration service: who is permitted, its API, PURGE and BAN, and its page in a browser.
+//! The administration service: its access control, its API, PURGE and BAN, and its page in a browser.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
 mod access;
