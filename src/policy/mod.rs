@@ -54,7 +54,7 @@ pub(crate) use self::invalidate::{is_same_origin, resolve};
 pub(crate) use self::links::hinted;
 pub(crate) use self::loose_name::loose_name;
 pub(crate) use self::made_tag::{MadeTag, TagHasher, remove_made_tags};
-pub(crate) use self::no_vary_search::NoVarySearch;
+pub(crate) use self::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub use self::rule_decision::Ttl;

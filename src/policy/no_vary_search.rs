@@ -21,7 +21,7 @@ use sfv::{BareItem, Dictionary, InnerList, ListEntry, Parser};
 
 use super::loose_name;
 
-const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
+pub(crate) const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// The longest field that is read, in bytes. Each response of a path is stored and compared with its value.
 const MAX_LEN: usize = 1024;

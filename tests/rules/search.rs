@@ -207,6 +207,34 @@ async fn caches_on_one_storage_share_and_invalidate() {
     }
 }
 
+/// A process that does not know the list stores a response for its own query, which no invalidation of another would reach.
+#[tokio::test(start_paused = true)]
+async fn response_that_is_not_listed_does_not_outlive_an_invalidation() {
+    let storage = MemoryStorage::new();
+    let one = Site::on(storage.clone(), UTM, |builder| builder);
+    let other = Site::on(storage, "", |builder| builder);
+    assert_eq!(other.word("http://a/?x=1").await, "miss"); // there is no list of this path yet
+    other.send_field(UTM);
+    assert_eq!(one.word("http://a/?utm=1").await, "miss");
+    assert_eq!(other.word("http://a/?utm=2").await, "miss");
+    one.post("http://a/?utm=3").await;
+    assert_eq!(one.word("http://a/?utm=2").await, "miss");
+    // From then on all share one response.
+    assert_eq!(other.words(["http://a/?utm=1", "http://a/?utm=2", "http://a/?utm=4"]).await, ["hit"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_response_of_a_value_ends_with_its_place_in_the_list() {
+    let site = Site::new(UTM);
+    site.learn("http://a/?utm=1").await;
+    site.send_field(r#"params=("utm" "ref")"#);
+    site.learn("http://a/?ref=1").await;
+    assert_eq!(site.word("http://a/?utm=1").await, "hit");
+    // The value comes back with another first response.
+    site.send_field(UTM);
+    assert_eq!(site.words(["http://a/?utm=2&ref=2", "http://a/?utm=1"]).await, ["miss"; 2]);
+}
+
 /// An invalidation during the fetch of the first response of a value leaves a tombstone at its own key only.
 #[tokio::test(start_paused = true)]
 async fn first_response_does_not_answer_an_invalidated_url() {

@@ -6,7 +6,9 @@
 //! share it, with everything that belongs to an entry. Its snapshot was taken before the fetch, so that the protocol between
 //! processes holds there as it does everywhere. A response with another value is stored for its own query.
 //!
-//! For a few minutes after a value was listed, its first response answers equivalent queries too.
+//! For a few minutes after a value was listed, its first response answers equivalent queries too. Where several were fetched
+//! before the list was known, the others are dropped, as are the first responses of values that leave the list: an invalidation
+//! reaches only what is listed.
 //!
 //! # Invariants
 //!
@@ -265,7 +267,12 @@ impl<S: Storage> Records<S> {
         });
     }
 
-    async fn write_list(&self, value: NoVarySearch, first: FirstOfSearch, until: Timestamp) -> Result<()> {
+    async fn write_list(
+        self: &Arc<Self>,
+        value: NoVarySearch,
+        first: FirstOfSearch,
+        until: Timestamp,
+    ) -> Result<()> {
         let Some(uri) = EffectiveUri::of_text(&first.key_text).filter(|uri| !uri.is_named()) else {
             return Ok(());
         };
@@ -286,23 +293,60 @@ impl<S: Storage> Records<S> {
             let mut searches = listed.map(|list| searches_in(list).to_vec()).unwrap_or_default();
             let known = searches.iter().position(|of| of.value == value);
             if let (Some(0), Some(list)) = (known, listed) {
+                self.drop_duplicate(&searches[0], &first.key_text).await;
                 if list.retain_until() < until {
                     self.storage.retain(&[at], Retain::AtLeast(retain_until)).await?;
                 }
                 return Ok(());
             }
             // It keeps its id while it is listed, so that its responses are found again.
-            let id = known.map_or_else(random_id, |known| searches.remove(known).id);
+            let earlier = known.map(|known| searches.remove(known));
+            let id = earlier.as_ref().map_or_else(random_id, |earlier| earlier.id);
             searches.insert(0, Search { value: value.clone(), id, first: Some(first.clone()) });
-            searches.truncate(MAX_VALUES);
+            let left = searches.split_off(searches.len().min(MAX_VALUES));
             let retain_until = listed.map_or(retain_until, |list| list.retain_until().max(retain_until));
             let record = entry::record(DecodedRecord::Searches(searches), retain_until);
             if self.storage.write_if(at, existing.as_ref().map(Record::stamp), record).await? {
                 self.unlisted.forget(at);
+                for search in earlier.iter().chain(&left) {
+                    self.drop_first(search, &first.key_text).await;
+                }
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Drops a response that was stored for its own query, if another one is listed as the first with its value.
+    ///
+    /// The list may not have been known, or not have been there, when it was fetched.
+    pub(crate) async fn drop_unlisted(self: &Arc<Self>, key_text: &str, response: &HeaderMap) {
+        let Some(value) = NoVarySearch::of(response).filter(|_| self.config.no_vary_search) else { return };
+        let Some(uri) = EffectiveUri::of_text(key_text).filter(|uri| !uri.is_named()) else { return };
+        // If the list cannot be read, the response stays, and an invalidation of another query does not reach it.
+        let Ok(Some(list)) = self.storage.read(self.list_key(&uri)).await else { return };
+        if let Some(search) = searches_in(&list).iter().find(|search| search.value == value) {
+            self.drop_duplicate(search, key_text).await;
+        }
+    }
+
+    /// Drops the response with this text, if it is not the first of its value.
+    async fn drop_duplicate(self: &Arc<Self>, search: &Search, key_text: &str) {
+        let is_other = search.first.as_ref().is_some_and(|first| *first.key_text != *key_text);
+        // A query that is equivalent to no other stays where it is.
+        let is_shared = |uri: &EffectiveUri<'_>| search.value.normalized(uri.query()).is_some();
+        if let Some(uri) = EffectiveUri::of_text(key_text).filter(|uri| is_other && is_shared(uri)) {
+            self.unlisted.forget(self.list_key(&uri));
+            self.invalidate(self.keyer.head(&uri), Some(key_text)).await;
+        }
+    }
+
+    /// Drops the first response of a value that is not listed with it any more, unless it has this text.
+    async fn drop_first(self: &Arc<Self>, search: &Search, key_text: &str) {
+        let Some(first) = search.first.as_ref().filter(|first| *first.key_text != *key_text) else { return };
+        if let Some(uri) = EffectiveUri::of_text(&first.key_text) {
+            self.invalidate(self.keyer.head(&uri), Some(&first.key_text)).await;
+        }
     }
 
     /// Retains the list by which a response is found, at least as long as the response.

@@ -33,6 +33,7 @@ use crate::entry::{
     TOMBSTONE, Variant, decode, with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::key;
 use crate::observe::{Count, Observer};
 use crate::policy::{self, MadeTag, NotStored, SelectingFields, TagHasher, UnstoredFields};
 use crate::service::telemetry;
@@ -98,6 +99,8 @@ pub(crate) struct Writer<S: Storage> {
     unstored: UnstoredFields,
     /// The cache makes an entity tag for the response.
     makes_tag: bool,
+    /// The request may share its response with those for other queries (No-Vary-Search).
+    may_share: bool,
     /// Present if the request is a prefetch.
     warming: Option<Warming>,
     /// The random id of the body, which is part of the keys of its chunks.
@@ -229,6 +232,7 @@ impl<S: Storage> Writer<S> {
             chunks_until,
             unstored,
             makes_tag,
+            may_share: !key::has_other_query(request),
             warming,
             body_id,
             stamp: Stamp::from_bytes(stamp),
@@ -479,6 +483,9 @@ impl<S: Storage> Writer<S> {
                     if self.snapshot.usable.is_some() {
                         Box::pin(self.release_replaced()).await;
                     }
+                    if !self.snapshot.is_for_queries() {
+                        self.drop_unlisted();
+                    }
                     true
                 }
                 Ok(false) => {
@@ -651,6 +658,16 @@ impl<S: Storage> Writer<S> {
         if self.snapshot.is_for_queries() {
             // Boxed, since few responses are for several queries.
             Box::pin(self.records.keep_list(&self.snapshot, self.variant().until)).await;
+        }
+    }
+
+    /// Drops the response again if an invalidation of an equivalent query would not reach it.
+    fn drop_unlisted(self: &Arc<Self>) {
+        if self.may_share && self.response().headers.contains_key(policy::NO_VARY_SEARCH) {
+            let writer = Arc::clone(self);
+            self.records.tasks.drive(async move {
+                writer.records.drop_unlisted(writer.key_text(), &writer.response().headers).await;
+            });
         }
     }
 
