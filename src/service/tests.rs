@@ -73,9 +73,11 @@ fn futures_of_a_miss_are_small() {
     };
     // The first miss also allocates what later ones share.
     miss("first");
-    let used = allocation_counter::measure(|| miss("second"));
+    // The least of several, since tests in other threads may have changed what this thread has to look up again.
+    let used = ["second", "third", "fourth", "fifth"]
+        .map(|path| allocation_counter::measure(|| miss(path)).bytes_total);
     // It was three times as much while the futures held their arguments twice.
-    assert!(used.bytes_total <= 8 * 1024, "{used:?}");
+    assert!(used.iter().any(|bytes| *bytes <= 8 * 1024), "{used:?} bytes");
 }
 
 #[cfg(not(feature = "axum"))]
