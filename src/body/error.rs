@@ -28,6 +28,10 @@ pub enum BodyErrorKind {
     ///
     /// Several requests share the download, and it could not be stored, so that they must read at the same pace.
     TooSlow,
+    /// The origin has another representation now, or does not send the rest of this one.
+    ///
+    /// Parts of the body were stored, and only the others were asked for.
+    Changed,
 }
 
 impl BodyError {
@@ -51,6 +55,7 @@ impl fmt::Display for BodyError {
             BodyErrorKind::Inner => "the body of the response failed",
             BodyErrorKind::Storage => "the rest of the stored body could not be read",
             BodyErrorKind::Length => "the body does not have its announced length",
+            BodyErrorKind::Changed => "the origin does not send the rest of a body of which parts are stored",
             BodyErrorKind::TooSlow => "this reader was too slow for the others that share its download",
         })
     }

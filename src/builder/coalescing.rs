@@ -42,6 +42,29 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Stores partial responses, and asks the origin only for the bytes that are missing.
+    ///
+    /// A response with status 206 to a request for one range is stored as a part of its representation. A request is answered
+    /// from the parts that are there. The bytes between them are fetched when the caller has come to them, stored too, and sent
+    /// in their place. Parts are combined only if they have the same strong validator and the same complete length (RFC 9110
+    /// §15.3.7.3). The origin is asked for missing bytes by Range and If-Range. If it has another representation by then, its
+    /// response is sent instead, or, if a response has begun already, that ends with [`BodyErrorKind::Changed`].
+    ///
+    /// A body that breaks off, from the origin or because its caller drops it, leaves what has come as a part. The next request
+    /// goes on from there.
+    ///
+    /// A part without a strong validator answers requests for bytes within itself. A part whose Content-Range is malformed, has no
+    /// complete length, or does not agree with the request and the content is not stored.
+    ///
+    /// Default: `false`. Partial responses are not stored. A response in several parts may end with an error that the response of
+    /// the origin would not have had, and each part that is added writes the list of parts again.
+    ///
+    /// [`BodyErrorKind::Changed`]: crate::BodyErrorKind::Changed
+    pub fn store_parts(mut self, store: bool) -> Self {
+        self.config.store_parts = store;
+        self
+    }
+
     /// Lets one process at a time fetch an entry, among all that share the storage.
     ///
     /// Before a process fetches, it acquires a lease: a record in the storage that lasts at most this long. Other

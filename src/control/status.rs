@@ -131,6 +131,8 @@ pub enum MissReason {
     Reload,
     /// The stored response has lost its body.
     BodyGone,
+    /// Only a part of the wanted bytes is stored. The origin is asked for the others.
+    Partial,
     /// The storage failed or was too slow, or is not asked for a while because it did before.
     StorageFailed,
     /// The method is unsafe, so that the request goes to the origin.
@@ -263,6 +265,7 @@ impl fmt::Display for CacheStatus {
                 MissReason::Absent | MissReason::Invalidated | MissReason::StorageFailed => "fwd=uri-miss",
                 MissReason::Vary => "fwd=vary-miss",
                 MissReason::Expired | MissReason::BodyGone => "fwd=miss",
+                MissReason::Partial => "fwd=partial",
                 MissReason::Method => "fwd=method",
                 MissReason::Reload | MissReason::Replaced(ValidateReason::Request) => "fwd=request",
                 MissReason::Replaced(_) => "fwd=stale",

@@ -117,6 +117,7 @@ fn missed(reason: MissReason) -> &'static str {
         MissReason::Replaced(_) => "replaced",
         MissReason::Reload => "reload",
         MissReason::BodyGone => "body-gone",
+        MissReason::Partial => "partial",
         MissReason::StorageFailed => "storage-failed",
         MissReason::Method => "method",
     }

@@ -16,6 +16,7 @@ use super::head::{
     DecodedRecord, FirstOfSearch, GroupValue, Head, Membership, Search, StoredBody, StoredContent,
     StoredResponse, Tagged, Variant,
 };
+use super::parts::{Extent, Parts, Run};
 use crate::policy::{IgnoredSelectors, MAX_FIELDS, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Decoded, FORM_VERSION, Key, Record, Stamp};
 use crate::time::Timestamp;
@@ -110,7 +111,14 @@ struct VariantForm<'a> {
     ///
     /// `None` if the body is the rest of the record.
     chunked: Option<([u8; 16], u32, Timestamp)>,
+    /// The id of the stored parts, their retention time, and their runs.
+    ///
+    /// `None` if the body is stored as a whole.
+    parts: Option<([u8; 16], Timestamp, Vec<RunForm>)>,
 }
+
+/// The range of a run, and the id, the length of the chunks, the length and the start of its extent.
+type RunForm = (u64, u64, [u8; 16], u32, u64, u64);
 
 type Fields<'a> = Vec<(&'a str, &'a [u8])>;
 
@@ -237,7 +245,11 @@ impl Decoded for DecodedRecord {
             map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
         };
         let response = &variant.response;
-        let body = if let StoredBody::Inline(body) = response.body() { body.len() } else { 0 };
+        let body = match response.body() {
+            StoredBody::Inline(body) => body.len(),
+            StoredBody::Chunked { .. } => 0,
+            StoredBody::Parts(parts) => 48 * parts.runs().len(),
+        };
         let groups: usize = response.groups.iter().map(|group| 56 + group.name.len()).sum();
         let expiries = self.expiries().map_or(0, |expiries| 48 * expiries.list().len());
         256 + groups + expiries + fields(&response.headers) + response.trailers().map_or(0, fields) + body
@@ -307,10 +319,17 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
     let response = &variant.response;
-    let (chunked, body): (_, &[u8]) = match response.body() {
-        StoredBody::Inline(body) => (None, body),
+    let (chunked, parts, body): (_, _, &[u8]) = match response.body() {
+        StoredBody::Inline(body) => (None, None, body),
         StoredBody::Chunked { id, chunk_len, retain_until, .. } => {
-            (Some((*id, *chunk_len, *retain_until)), &[])
+            (Some((*id, *chunk_len, *retain_until)), None, &[])
+        }
+        StoredBody::Parts(parts) => {
+            let form = |&Run { ref range, extent: Extent { id, chunk_len, len, start } }: &Run| {
+                (range.start, range.end, id, chunk_len, len, start)
+            };
+            let runs = parts.runs().iter().map(form).collect();
+            (None, Some((parts.id, parts.retain_until, runs)), &[])
         }
     };
     let form = VariantForm {
@@ -335,6 +354,7 @@ fn describe_variant(variant: &Variant) -> (VariantForm<'_>, &[u8]) {
         body_len: response.body().len(),
         made_tag: response.content.get().and_then(|content| content.made_tag).map(|MadeTag(tag)| tag),
         chunked,
+        parts,
     };
     (form, body)
 }
@@ -399,6 +419,14 @@ fn read_search(SearchForm { ignores_order, is_except, names, id, first }: Search
     Search { value: NoVarySearch { ignores_order, is_except, names }, id, first }
 }
 
+fn read_parts((id, retain_until, runs): ([u8; 16], Timestamp, Vec<RunForm>), len: u64) -> Option<Parts> {
+    let run = |(from, to, id, chunk_len, len, start)| Run {
+        range: from..to,
+        extent: Extent { id, chunk_len, len, start },
+    };
+    Parts::from_runs(id, len, retain_until, runs.into_iter().map(run).collect())
+}
+
 fn read_variant(
     form: VariantForm<'_>,
     expiry: &ExpiryForm,
@@ -418,6 +446,7 @@ fn read_variant(
         Some(map)
     };
     let body = match form.chunked {
+        _ if form.parts.is_some() => StoredBody::Parts(Arc::new(read_parts(form.parts?, form.body_len)?)),
         None if body.len() as u64 == form.body_len => StoredBody::Inline(body),
         None | Some((_, 0, _)) => return None,
         // A part of a key has 32 bits, so this record cannot have been written by this crate.

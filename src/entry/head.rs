@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::expiries::{Expiries, ExpiryId, earlier};
+use super::parts::Parts;
 use crate::policy::{self, Freshness, IgnoredSelectors, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
@@ -213,7 +214,7 @@ pub(crate) struct StoredContent {
     pub(crate) made_tag: Option<MadeTag>,
 }
 
-/// The body of a stored response, in its record or in chunks.
+/// The body of a stored response, in its record or in chunks, or parts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoredBody {
     Inline(Bytes),
@@ -225,14 +226,33 @@ pub(crate) enum StoredBody {
         /// this does not move their times.
         retain_until: Timestamp,
     },
+    /// Not all of it may be stored. Shared, since a list of parts may be long.
+    Parts(Arc<Parts>),
 }
 
 impl StoredBody {
-    /// Returns the length of the body in bytes.
+    /// Returns the length of the complete body in bytes.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Chunked { len, .. } => *len,
+            Self::Parts(parts) => parts.len,
+        }
+    }
+
+    /// Returns the number of bytes that are stored.
+    pub(crate) fn stored_len(&self) -> u64 {
+        match self {
+            Self::Parts(parts) => parts.stored_len(),
+            whole => whole.len(),
+        }
+    }
+
+    /// Returns the stored parts of the body, unless it was stored as a whole.
+    pub(crate) fn parts(&self) -> Option<&Arc<Parts>> {
+        match self {
+            Self::Parts(parts) => Some(parts),
+            _ => None,
         }
     }
 
@@ -242,25 +262,47 @@ impl StoredBody {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Chunked { id, .. }, Self::Chunked { id: other, .. }) => id == other,
+            (Self::Parts(parts), Self::Parts(other)) => (parts.id, parts.runs()) == (other.id, other.runs()),
             _ => self == other,
         }
     }
 
     /// Returns the body with another time until which its chunks are retained.
     pub(crate) fn with_retain_until(mut self, time: Timestamp) -> Self {
-        if let Self::Chunked { retain_until, .. } = &mut self {
-            *retain_until = time;
+        match &mut self {
+            Self::Inline(_) => {}
+            Self::Chunked { retain_until, .. } => *retain_until = time,
+            Self::Parts(parts) => Arc::make_mut(parts).retain_until = time,
         }
         self
     }
 
+    /// Returns the time until which all chunks are retained at least, or `None` if it has none.
+    pub(crate) fn chunks_until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Chunked { retain_until, .. } => Some(*retain_until),
+            Self::Parts(parts) => Some(parts.retain_until),
+        }
+    }
+
     /// Returns the keys of the chunks, of which a body in its record has none.
     pub(crate) fn chunks(&self, head: Key) -> ChunkKeys {
-        match *self {
-            Self::Inline(_) => ChunkKeys { first: head, parts: 0..0 },
-            Self::Chunked { id, chunk_len, len, .. } => {
+        let none = Vec::new().into_iter();
+        match self {
+            Self::Inline(_) => ChunkKeys { first: head, parts: 0..0, others: none },
+            &Self::Chunked { id, chunk_len, len, .. } => {
                 let parts = u32::try_from(len.div_ceil(u64::from(chunk_len.max(1)))).unwrap_or(u32::MAX);
-                ChunkKeys { first: head.sibling(Kind::Chunk, id, 0), parts: 0..parts }
+                ChunkKeys { first: head.sibling(Kind::Chunk, id, 0), parts: 0..parts, others: none }
+            }
+            Self::Parts(parts) => {
+                let extents = parts.extents().into_iter();
+                let extents: Vec<_> = extents.map(|of| (of.id, of.chunks().unwrap_or(u32::MAX))).collect();
+                ChunkKeys {
+                    first: head.sibling(Kind::Chunk, parts.id, 0),
+                    parts: 0..0,
+                    others: extents.into_iter(),
+                }
             }
         }
     }
@@ -274,6 +316,8 @@ impl StoredBody {
 pub(crate) struct ChunkKeys {
     first: Key,
     parts: Range<u32>,
+    /// The ids of the bodies after this one, and how many chunks each has.
+    others: std::vec::IntoIter<([u8; 16], u32)>,
 }
 
 impl ChunkKeys {
@@ -300,12 +344,19 @@ impl Iterator for ChunkKeys {
     type Item = Key;
 
     fn next(&mut self) -> Option<Key> {
-        let part = self.parts.next()?;
-        Some(Key { part, ..self.first })
+        loop {
+            if let Some(part) = self.parts.next() {
+                return Some(Key { part, ..self.first });
+            }
+            let (id, parts) = self.others.next()?;
+            (self.first.slot, self.parts) = (id, 0..parts);
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.parts.size_hint()
+        let others: usize = self.others.as_slice().iter().map(|(_, parts)| *parts as usize).sum();
+        let len = self.parts.len() + others;
+        (len, Some(len))
     }
 }
 

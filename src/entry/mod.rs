@@ -1,7 +1,7 @@
 //! The records of an entry, decoded and encoded.
 //!
 //! An entry consists of a **head record** (the selecting names, a generation, and the first variant with its
-//! body if that is small), further **variant records**, and **chunk records** of long bodies. The key of the
+//! body if that is small), further **variant records**, and **chunk records** of long bodies and of parts of bodies. The key of the
 //! head may also hold a **tombstone** (an invalidation) or a **placeholder** (a fetch is writing chunks).
 //! Neither of these can be served.
 //!
@@ -18,6 +18,7 @@ mod codec;
 mod expiries;
 mod head;
 mod packed;
+mod parts;
 mod retention;
 #[cfg(test)]
 mod tests;
@@ -29,4 +30,5 @@ pub(crate) use self::head::{
     StoredResponse, Tagged, Variant,
 };
 pub(crate) use self::packed::fit;
+pub(crate) use self::parts::{Extent, Parts};
 pub(crate) use self::retention::{GRACE, LOOKUP_LIMIT, TOMBSTONE, with_slack};

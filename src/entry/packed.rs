@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{DecodedRecord, Membership, Search, StoredBody, StoredContent, StoredResponse, Tagged};
+use super::parts::Parts;
 use crate::policy::IgnoredSelectors;
 use crate::storage::heap_bytes;
 
@@ -103,6 +104,9 @@ impl StoredResponse {
         let body = match self.body() {
             StoredBody::Inline(body) if !within_payload && !body.is_empty() => {
                 heap_bytes(body.len()) + SHARED_BYTES_OVERHEAD
+            }
+            StoredBody::Parts(parts) => {
+                heap_bytes(size_of::<Parts>() + 16) + heap_bytes(size_of_val(parts.runs()))
             }
             _ => 0,
         };

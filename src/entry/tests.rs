@@ -37,6 +37,15 @@ fn body() -> impl Strategy<Value = StoredBody> {
     let len = |(chunk_len, parts): (u32, u32)| (chunk_len, u64::from(chunk_len) * u64::from(parts));
     let chunked = (any::<[u8; 16]>(), (1..u32::MAX, any::<u32>()).prop_map(len), moment());
     prop_oneof![
+        vec((1_u64..1000, 0_u64..1000, any::<[u8; 16]>(), 1_u32..100), 1..5).prop_map(|parts| {
+            let part = |(len, start, id, chunk_len)| {
+                Parts::new([7; 16], 2000, Extent { id, chunk_len, len, start }, Timestamp::NEVER)
+            };
+            let parts = parts.into_iter().map(part);
+            StoredBody::Parts(
+                parts.reduce(|parts, new| parts.with(&new).expect("few runs")).expect("one").into(),
+            )
+        }),
         vec(any::<u8>(), 0..300).prop_map(|bytes| StoredBody::Inline(Bytes::from(bytes))),
         chunked.prop_map(|(id, (chunk_len, len), retain_until)| StoredBody::Chunked {
             id,

@@ -89,15 +89,24 @@ impl StoredEntry {
         self.variant.response.body().len()
     }
 
+    /// Returns how much of the body is stored, if it was stored in parts.
+    ///
+    /// Returns the number of stored bytes, and the number of contiguous parts. Returns `None` for a body that was stored as a
+    /// whole.
+    pub fn parts(&self) -> Option<(u64, usize)> {
+        let parts = self.variant.response.body().parts()?;
+        Some((parts.stored_len(), parts.count()))
+    }
+
     /// Returns about how many bytes the response takes in the storage, with the chunks of its body.
     pub fn stored_len(&self) -> u64 {
-        let chunks = if self.is_chunked() { self.body_len() } else { 0 };
+        let chunks = if self.is_chunked() { self.variant.response.body().stored_len() } else { 0 };
         self.record.weight() as u64 + chunks
     }
 
     /// Returns whether the body is stored in chunks, apart from its head.
     pub fn is_chunked(&self) -> bool {
-        matches!(self.variant.response.body(), StoredBody::Chunked { .. })
+        !matches!(self.variant.response.body(), StoredBody::Inline(_))
     }
 
     /// Returns the request fields that tell this URL's responses apart.

@@ -13,7 +13,7 @@ use std::pin::pin;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::{AT_ONCE, CacheHandle};
-use crate::entry::{DecodedRecord, GRACE, StoredBody, Variant, decode};
+use crate::entry::{DecodedRecord, Extent, GRACE, StoredBody, Variant, decode};
 use crate::error::Result;
 use crate::service::variant_in;
 use crate::storage::{Key, Kind, Record, Retain, Storage};
@@ -225,17 +225,24 @@ impl<S: Storage> CacheHandle<S> {
             return Ok(State::NoResponse); // expired, so that its chunks may go in any order
         }
         let body = variant.response.body();
-        let StoredBody::Chunked { chunk_len, len, .. } = *body else { return Ok(State::Whole(body.len())) };
-        let mut left = len;
+        let extents = match body {
+            StoredBody::Inline(_) => Vec::new(),
+            &StoredBody::Chunked { id, chunk_len, len, .. } => vec![Extent { id, chunk_len, len, start: 0 }],
+            StoredBody::Parts(parts) => parts.extents(),
+        };
+        // In the order of the keys.
+        let mut lens = extents.iter().flat_map(|extent| {
+            let chunks = u64::from(extent.chunks().unwrap_or(u32::MAX));
+            let chunk_len = u64::from(extent.chunk_len);
+            (0..chunks).map(move |number| (extent.len - number * chunk_len).min(chunk_len))
+        });
         for key in body.chunks(key) {
-            let expected = left.min(u64::from(chunk_len));
             let chunk = self.shared.records.storage.read_chunk(key).await?;
-            if chunk.is_none_or(|chunk| chunk.payload().len() as u64 != expected) {
+            if chunk.map(|chunk| chunk.payload().len() as u64) != lens.next() {
                 return Ok(State::Incomplete);
             }
-            left -= expected;
         }
-        Ok(State::Whole(len))
+        Ok(State::Whole(body.stored_len()))
     }
 }
 
@@ -273,12 +280,15 @@ impl Survey {
         self.listed.remove(&number(&key.to_bytes()));
         match decode(record) {
             Some(DecodedRecord::Fence { placeholder: true, .. }) => drop(self.held.insert(key.entry)),
-            _ => {
-                if let Some(StoredBody::Chunked { id, .. }) = variant_in(record).map(|of| of.response.body())
-                {
-                    self.bodies.remove(&number(id));
+            _ => match variant_in(record).map(|of| of.response.body()) {
+                Some(StoredBody::Chunked { id, .. }) => drop(self.bodies.remove(&number(id))),
+                Some(StoredBody::Parts(parts)) => {
+                    for extent in parts.extents() {
+                        self.bodies.remove(&number(&extent.id));
+                    }
                 }
-            }
+                Some(StoredBody::Inline(_)) | None => {}
+            },
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) const OUTCOMES: [(&str, &str); 38] = [
 ];
 
 /// The reasons why responses are not stored.
-pub(super) const UNSTORED_REASONS: [&str; 33] = [
+pub(super) const UNSTORED_REASONS: [&str; 36] = [
     "method",
     "bypassed",
     "request-no-store",
@@ -102,6 +102,9 @@ pub(super) const UNSTORED_REASONS: [&str; 33] = [
     "must-understand",
     "grpc-status",
     "partial-content",
+    "content-range",
+    "already-stored",
+    "too-many-parts",
     "no-freshness",
     "stale",
     "rule",
@@ -216,7 +219,8 @@ mod tests {
             .map(Outcome::Stale);
         let reasons = reasons.into_iter().chain([ValidateReason::Request]).map(Outcome::Revalidated);
         let replaced = Replaced(ValidateReason::Stale);
-        let misses = [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, StorageFailed, Method];
+        let misses =
+            [Absent, Vary, Invalidated, Expired, replaced, Reload, BodyGone, Partial, StorageFailed, Method];
         let misses = misses.into_iter().map(Outcome::Miss);
         let bypasses = [
             BypassReason::Method,

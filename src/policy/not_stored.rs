@@ -36,8 +36,15 @@ pub enum NotStored {
     /// If it comes in the trailers only, the caller has got the head before, with another
     /// [`Stored`](crate::Stored).
     GrpcStatus,
-    /// The response is partial (206).
+    /// The response is partial (206), and parts are not [stored](crate::CacheLayerBuilder::store_parts).
     PartialContent,
+    /// The response is partial (206), and its Content-Range is malformed, lacks the complete length, or names other bytes than
+    /// were asked for or are sent.
+    ContentRange,
+    /// The response is partial (206), and all of it is stored already.
+    AlreadyStored,
+    /// The response is partial (206), and there are too many parts of its URL to store another one.
+    TooManyParts,
     /// The response has no lifetime and no validator.
     NoFreshness,
     /// The response is stale already and has no validator.
@@ -93,6 +100,9 @@ impl NotStored {
             Self::StatusNotUnderstood => "must-understand",
             Self::GrpcStatus => "grpc-status",
             Self::PartialContent => "partial-content",
+            Self::ContentRange => "content-range",
+            Self::AlreadyStored => "already-stored",
+            Self::TooManyParts => "too-many-parts",
             Self::NoFreshness => "no-freshness",
             Self::Stale => "stale",
             Self::Rule => "rule",
@@ -142,6 +152,8 @@ impl NotStored {
                 | Self::StorageBusy
                 | Self::NoRuntime
                 | Self::ClientHeaders
+                | Self::AlreadyStored
+                | Self::TooManyParts
         )
     }
 }

@@ -7,6 +7,7 @@
 //! - The head of a response is returned only after the first bytes of its body have been read.
 //! - Every response of the cache gets its status here, and is counted once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::age::age_value;
-use super::body::{ChunkReader, ChunkedBody, Download, Reader, RecordRef, Token};
+use super::body::{
+    ChunkReader, ChunkedBody, Download, Pieces, Reader, RecordRef, Stitched, StoredPieces, Token,
+};
 use super::config::{Config, Recording};
 use super::records::variant_in;
 use super::shared::Shared;
 use super::telemetry;
-use crate::body::CacheBody;
+use crate::body::{CacheBody, Source};
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
 use crate::policy::{self, Answer, Freshness, HeaderHints, MadeTag};
@@ -106,6 +109,16 @@ pub(crate) async fn from_record<S: Storage, B>(
     let source = RecordRef { key, stamp: record.stamp() };
     let body = match body_now(shared, source, stored, plan.extent) {
         Some(body) => body,
+        None if stored.body().parts().is_some() => {
+            let (start, count) = plan.extent.within(stored.body().len());
+            let mut pieces = StoredPieces::new(&shared.records, source, stored, start + count)?;
+            let first = pieces.open(start, false).await.ok()?;
+            CacheBody::from_source(Box::new(Stitched::new(
+                pieces,
+                start..start + count,
+                Some((start, first)),
+            )))
+        }
         None => {
             let (body, part) = (ChunkedBody::of(stored.body())?, plan.extent.within(stored.body().len()));
             let reader = ChunkReader::open(&shared.records, source, body, part, stored.trailers());
@@ -114,6 +127,31 @@ pub(crate) async fn from_record<S: Storage, B>(
     };
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
+}
+
+/// Returns the bytes of a stored body that answer a request, or `None` if it is answered without any.
+pub(super) fn wanted<S: Storage>(
+    shared: &Shared<S>,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+) -> Option<Range<u64>> {
+    let len = stored.body().len();
+    let (start, count) = plan(&shared.config, view, stored, Some(len)).extent.within(len);
+    (count > 0).then_some(start..start + count)
+}
+
+/// Makes the response from a stored head, and from a reader of the [wanted] bytes of its body.
+pub(super) fn from_source<S: Storage, B>(
+    shared: &Shared<S>,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+    len: u64,
+    source: Box<dyn Source>,
+    status: CacheStatus,
+) -> Response<CacheBody<B>> {
+    let plan = plan(&shared.config, view, stored, Some(len));
+    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    finish_for(shared, view.parts, response.map(|()| CacheBody::from_source(source)), status)
 }
 
 /// Returns the sent part of a body, if that needs no waiting.

@@ -220,7 +220,7 @@ impl CopyMark {
 /// The first byte of a payload that has a decoded form.
 ///
 /// No other payload is ever decoded.
-pub(crate) const FORM_VERSION: u8 = 9;
+pub(crate) const FORM_VERSION: u8 = 10;
 
 /// The first byte of a record's bytes. Bytes with another version are not read as a record.
 pub(super) const VERSION: u8 = 1;

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::entry::StoredBody;
+use crate::entry::{Extent, StoredBody};
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::records::{ReadDeadline, Records};
 use crate::storage::{Hold, Key, Kind, Stamp, Storage};
@@ -73,6 +74,8 @@ pub(crate) struct ChunkReader<S: Storage> {
     records: Arc<Records<S>>,
     /// The record that names the body.
     source: RecordRef,
+    /// The body is a part of the record's. The record stays if it is damaged, since the other parts may be whole.
+    is_part: bool,
     body: ChunkedBody,
     /// The number of the next chunk that is not in the batch.
     next: u32,
@@ -140,7 +143,7 @@ impl ChunkedBody {
     /// Returns the chunks of a stored body, or `None` if it is in its record.
     pub(crate) fn of(body: &StoredBody) -> Option<Self> {
         match *body {
-            StoredBody::Inline(_) => None,
+            StoredBody::Inline(_) | StoredBody::Parts(_) => None,
             StoredBody::Chunked { id, chunk_len, len, .. } => Some(Self { id, chunk_len, len }),
         }
     }
@@ -184,9 +187,17 @@ impl<S: Storage> ChunkReader<S> {
         trailers: Option<&HeaderMap>,
     ) -> Option<Box<Self>> {
         let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
+        reader.begin().await.then_some(reader)
+    }
+
+    /// Reads the first wanted chunk, and checks that the storage has all others.
+    ///
+    /// Returns false if one is missing or the storage fails.
+    async fn begin(&mut self) -> bool {
+        let reader = self;
         reader.hold();
-        if count == 0 {
-            return Some(reader);
+        if reader.remaining == 0 {
+            return true;
         }
         // A miss is still possible, so this read has no more time than a lookup.
         let first = reader.read(reader.next, ReadDeadline::Lookup);
@@ -211,16 +222,16 @@ impl<S: Storage> ChunkReader<S> {
         // it would enlarge the future of every lookup, and most lookups find a small body.
         match try_join(first, Box::pin(others)).await {
             Ok((first, ())) => {
-                let data = reader.accept(Ok(Some(first))).ok()?;
+                let Ok(data) = reader.accept(Ok(Some(first))) else { return false };
                 reader.batch.chunks[0] = Some(data);
-                Some(reader)
+                true
             }
             Err(Missing::Gone) => {
                 reader.put_out_of_use();
-                None
+                false
             }
             // The body may be there, so that its record stays, and the next request tries again.
-            Err(Missing::Unknown) => None,
+            Err(Missing::Unknown) => false,
         }
     }
 
@@ -240,6 +251,7 @@ impl<S: Storage> ChunkReader<S> {
         Some(Self {
             records: Arc::clone(records),
             source,
+            is_part: false,
             body,
             next: u32::try_from(start / chunk_len).ok()?,
             last: u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?,
@@ -361,8 +373,32 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
+    /// Opens a part of a body that is stored in parts, from an offset to another one.
+    ///
+    /// Returns `None` if a chunk is missing or the storage fails.
+    pub(crate) async fn open_part(
+        records: &Arc<Records<S>>,
+        source: RecordRef,
+        extent: &Extent,
+        range: Range<u64>,
+    ) -> Option<Box<Self>> {
+        let Extent { id, chunk_len, len, start } = *extent;
+        let (body, part) =
+            (ChunkedBody { id, chunk_len, len }, (range.start - start, range.end - range.start));
+        if let Some(mut reader) = Self::open_now(records, source, body, part, None) {
+            reader.is_part = true;
+            return Some(reader);
+        }
+        let mut reader = Box::new(Self::new(records, source, body, part, None)?);
+        reader.is_part = true;
+        reader.begin().await.then_some(reader)
+    }
+
     /// Keeps the record from being used again, since its body is damaged.
     fn put_out_of_use(&self) {
+        if self.is_part {
+            return;
+        }
         self.records.put_out_of_use(self.source.key, self.source.stamp, false);
     }
 

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use super::frame_buffer::FrameBuffer;
 use crate::body::{BodyError, BodyErrorKind};
 use crate::error::{Error, ErrorKind};
-use crate::policy::{self, TagHasher};
+use crate::policy::{self, MadeTag, TagHasher};
 use crate::service::records::{ChunkWrite, PlaceholderWrite, Records, WriteError, Writer};
 use crate::service::tasks::{Driven, after};
 use crate::service::telemetry;
@@ -366,9 +366,17 @@ impl<S: Storage> DownloadState<S> {
         // Dropped now, which releases its connection: readers may keep the download for much longer.
         self.body = None;
         if end.is_err() && self.is_open() {
-            self.storing = Storing::GivenUp;
+            self.storing = if self.finish_part() { Storing::Stored } else { Storing::GivenUp };
         }
         self.end.get_or_insert(end);
+    }
+
+    /// Stores what has arrived of a body as a part of it, since the rest does not arrive.
+    fn finish_part(&mut self) -> bool {
+        match &mut self.storing {
+            Storing::Recording(recorder) => recorder.finish_part(&self.buffer),
+            Storing::Stored | Storing::GivenUp => false,
+        }
     }
 
     /// Releases the bytes that every reader has read.
@@ -413,6 +421,13 @@ impl<S: Storage> DownloadState<S> {
             *position = offset.map_or(Position::Done, Position::At);
         }
         self.update_stall()
+    }
+}
+
+impl<S: Storage> Drop for DownloadState<S> {
+    fn drop(&mut self) {
+        // The last reader was dropped before the end.
+        self.finish_part();
     }
 }
 
@@ -640,6 +655,31 @@ impl<S: Storage> Recorder<S> {
             }
             return true;
         }
+        self.store_chunks(&writer, buffer, trailers, made_tag);
+        true
+    }
+
+    /// Stores the bytes that have arrived as a part, if they may be stored as one.
+    fn finish_part(&mut self, buffer: &FrameBuffer) -> bool {
+        let total = buffer.end();
+        let Some(expected) = self.expected.filter(|expected| (1..*expected).contains(&total)) else {
+            return false;
+        };
+        let Some(writer) = self.writer.take_if(|writer| writer.becomes_part(expected)) else { return false };
+        self.store_chunks(&writer, buffer, None, None);
+        true
+    }
+
+    /// Stores a body in chunks, of which some may be stored already.
+    fn store_chunks(
+        &mut self,
+        writer: &Arc<Writer<S>>,
+        buffer: &FrameBuffer,
+        trailers: Option<&HeaderMap>,
+        made_tag: Option<MadeTag>,
+    ) {
+        let (records, total) = (Arc::clone(&writer.records), buffer.end());
+        let writer = Arc::clone(writer);
         // Everything that is left is announced now, for readers and lookups. It is written in order, after the chunk that is
         // being written, and the record after all of its chunks: no other process must find a record whose chunks are missing.
         let writing = self.writing.take();
@@ -683,7 +723,6 @@ impl<S: Storage> Recorder<S> {
         if let Driven::NoRuntime = records.tasks.drive(step) {
             telemetry::unstored(&records.observer, "no-runtime");
         }
-        true
     }
 }
 

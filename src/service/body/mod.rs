@@ -1,8 +1,8 @@
 //! Downloads of bodies from the origin, and readers of stored bodies.
 //!
 //! A [`Download`] is one body from the origin, together with the recorder that stores it. Any number of [`Reader`]s read it
-//! while it is downloaded. A [`ChunkReader`] reads a stored body in chunks. Both readers are sources of a
-//! [`CacheBody`](crate::CacheBody).
+//! while it is downloaded. A [`ChunkReader`] reads a stored body in chunks. A [`Stitched`] body joins stored
+//! pieces with those that the origin is asked for. All readers are sources of a [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
@@ -21,7 +21,9 @@ mod chunks;
 mod download;
 mod frame_buffer;
 mod reader;
+mod stitched;
 
 pub(super) use self::chunks::{ChunkReader, ChunkedBody, RecordRef};
 pub(super) use self::download::Download;
 pub(super) use self::reader::{Reader, Token};
+pub(super) use self::stitched::{Piece, Pieces, Stitched, StoredPieces};

@@ -17,9 +17,11 @@
 
 mod conditional;
 mod fetcher;
+mod parts;
 mod response;
 mod unsafe_request;
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use http::{Request, Response, request};
@@ -48,6 +50,8 @@ pub(super) enum Need {
     Fetch(MissReason),
     /// A response, or a 304 that names one of the entry's stored responses.
     Select,
+    /// The bytes of a stored response that are missing in this range. The response is in this record.
+    Complete(Key, Record, Range<u64>),
     /// A response, or a 304 that confirms the stored response in this record.
     Validate(Key, Record, ValidateReason),
 }
@@ -143,6 +147,11 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
             (Need::Validate(key, record, reason), Some(snapshot)) => {
                 let about = (*key, record, *reason);
                 Box::pin(conditional::validate(shared, fetcher, request, &mut body, snapshot, about, context))
+                    .await?
+            }
+            (Need::Complete(key, record, wanted), Some(snapshot)) => {
+                let about = (*key, record, wanted.clone());
+                Box::pin(parts::complete(shared, fetcher, request, &mut body, snapshot, about, context))
                     .await?
             }
             (Need::Select, Some(snapshot)) => {

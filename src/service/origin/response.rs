@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request
 use http_body::{Body, SizeHint};
 
 use super::fetcher::Unstorable;
+use super::parts;
 use super::{FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheOptions, CacheStatus, Outcome, Stored};
@@ -33,7 +34,7 @@ use crate::service::records::{
 };
 use crate::service::respond::{self, RequestView};
 use crate::service::shared::Shared;
-use crate::storage::{Key, Record, Storage};
+use crate::storage::{Key, Record, Stamp, Storage};
 use crate::time::Timestamp;
 
 /// How a response may be stored.
@@ -326,6 +327,23 @@ fn is_storable<S: Storage>(shared: &Shared<S>, requested: Timestamp, ruled: &Rul
     assess(shared, &request.method, ruled, &directives, freshness).is_ok()
 }
 
+/// A response of the origin, which may be being stored.
+pub(super) enum Begun<S: Storage, B> {
+    Unstored {
+        response: Response<B>,
+        status: CacheStatus,
+        flight_outcome: FlightOutcome<S>,
+    },
+    Storing {
+        head: response::Parts,
+        /// Reads the body for the caller.
+        reader: Reader<S>,
+        download: Arc<Download<S>>,
+        status: CacheStatus,
+        placeholder: Option<Stamp>,
+    },
+}
+
 /// Returns the origin's response for the caller, and stores it if it may be stored.
 ///
 /// `snapshot` says where it is stored; `None` if the storage failed, so that it is not known what is there.
@@ -342,61 +360,20 @@ where
     S: Storage,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let (config, records) = (&shared.config, &shared.records);
-    let (mut head, body) = response.into_parts();
-    let groups =
-        head.extensions.remove::<JoinedGroups>().map(|JoinedGroups(groups)| groups).unwrap_or_default();
-    let hint = body.size_hint();
-    let expected = known_len(&head.headers, &body);
-    let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
-    let snapshot = snapshot.map(|snapshot| snapshot.for_response(&head.headers));
-    let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
-    status.origin_status = Some(head.status.as_u16());
-    status.is_background = is_background(request, records.number);
-    let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
-        let storable = storable(shared, request, &snapshot, (&head, groups), (expected, hint), times)?;
-        // A storage with a full backlog gets no further response, with two exceptions. A response that has followers reaches
-        // them only by being stored. One that replaces a stored response is written, or the older one would be served again.
-        if snapshot.usable.is_none() && !context.is_followed() && records.storage.is_busy() {
-            records.storage.count_shed();
-            return Err(NotStored::StorageBusy);
-        }
-        Ok((snapshot, storable))
-    });
-    let (snapshot, storable) = match storable {
-        Ok(storable) => storable,
-        Err(reason) => {
-            status.stored = Stored::No(reason);
-            let flight_outcome =
-                outcome_for_followers(shared, entry.filter(|_| context.is_led), &status, times.responded);
-            let response = Response::from_parts(head, CacheBody::inner(body));
-            return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
-        }
-    };
-    let Storable { names, response, unstored, until, freshness } = storable;
-    (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
-    let about = (response, unstored);
-    if !snapshot.is_for_queries() {
-        let began = snapshot.at.min(times.requested);
-        records.list_value((&snapshot.key_text, began), &head.headers, until);
-    }
-    let writer =
-        Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take());
-    let freshness = writer.response().freshness(records.number, &config.policy);
-    update_coalescing(shared, writer.head(), &freshness, times.responded);
-    if let Some(other) = entry.filter(|entry| *entry != writer.head()) {
-        update_coalescing(shared, other, &freshness, times.responded);
-    }
-    let placeholder = writer.placeholder_stamp();
-    // Not every body says, at the end of its data, that its trailers are still to come.
-    let awaits_trailers = head.headers.contains_key(header::TRAILER);
+    let (head, reader, download, status, placeholder) =
+        match store(shared, request, snapshot, response, times, outcome, context) {
+            Begun::Unstored { response, status, flight_outcome } => {
+                let response = response.map(CacheBody::inner);
+                return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
+            }
+            Begun::Storing { head, reader, download, status, placeholder } => {
+                (head, reader, download, status, placeholder)
+            }
+        };
     let is_narrowed = head.status == StatusCode::OK && context.strips_conditions;
-    let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
-    let token = context.flight.upgrade();
-    let reader = Reader::leader(Arc::clone(&download), token.clone(), context.is_background);
     // The caller wants only a part of the body, and the followers may want the rest. The caller's part is read by another
     // reader, and the leading reader is left to the download.
-    let part = token.filter(|_| is_narrowed).and_then(|token| {
+    let part = context.flight.upgrade().filter(|_| is_narrowed).and_then(|token| {
         respond::from_download(shared, RequestView::of(request), Arc::clone(&download), token, status)
     });
     let response = match part {
@@ -410,6 +387,82 @@ where
         }
     };
     FetchResult { response, flight_outcome: FlightOutcome::Streaming(download), placeholder }
+}
+
+/// Begins to store a response of the origin, if it may be stored.
+///
+/// `snapshot` says where it is stored; `None` if the storage failed, so that it is not known what is there.
+pub(super) fn store<S, B>(
+    shared: &Arc<Shared<S>>,
+    request: &request::Parts,
+    snapshot: Option<Snapshot>,
+    response: Response<B>,
+    times: Times,
+    outcome: Outcome,
+    context: &mut FetchContext<S>,
+) -> Begun<S, B>
+where
+    S: Storage,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let (config, records) = (&shared.config, &shared.records);
+    let (mut head, body) = response.into_parts();
+    let groups =
+        head.extensions.remove::<JoinedGroups>().map(|JoinedGroups(groups)| groups).unwrap_or_default();
+    let hint = body.size_hint();
+    let mut expected = known_len(&head.headers, &body);
+    let entry = snapshot.as_ref().map(|snapshot| snapshot.head);
+    let snapshot = snapshot.map(|snapshot| snapshot.for_response(&head.headers));
+    let mut status = CacheStatus::new(outcome, Stored::No(NotStored::StorageFailed));
+    status.origin_status = Some(head.status.as_u16());
+    status.is_background = is_background(request, records.number);
+    let storable = snapshot.ok_or(NotStored::StorageFailed).and_then(|snapshot| {
+        let (storable, part) = if head.status == StatusCode::PARTIAL_CONTENT && config.store_parts {
+            let about = parts::part(shared, request, &snapshot, &head, expected)?;
+            expected = Some(about.len);
+            let about_whole = ((&about.head, groups), (expected, hint), times);
+            let storable = storable(shared, request, &snapshot, about_whole.0, about_whole.1, about_whole.2)?;
+            (storable, Some(Box::new(about.part)))
+        } else {
+            (storable(shared, request, &snapshot, (&head, groups), (expected, hint), times)?, None)
+        };
+        // A storage with a full backlog gets no further response, with two exceptions. A response that has followers reaches
+        // them only by being stored. One that replaces a stored response is written, or the older one would be served again.
+        if snapshot.usable.is_none() && !context.is_followed() && records.storage.is_busy() {
+            records.storage.count_shed();
+            return Err(NotStored::StorageBusy);
+        }
+        Ok((snapshot, storable, part))
+    });
+    let (snapshot, storable, part) = match storable {
+        Ok(storable) => storable,
+        Err(reason) => {
+            status.stored = Stored::No(reason);
+            let flight_outcome =
+                outcome_for_followers(shared, entry.filter(|_| context.is_led), &status, times.responded);
+            return Begun::Unstored { response: Response::from_parts(head, body), status, flight_outcome };
+        }
+    };
+    let Storable { names, response, unstored, until, freshness } = storable;
+    (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
+    let about = (response, unstored);
+    if !snapshot.is_for_queries() {
+        let began = snapshot.at.min(times.requested);
+        records.list_value((&snapshot.key_text, began), &head.headers, until);
+    }
+    let writer =
+        Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take(), part);
+    let freshness = writer.response().freshness(records.number, &config.policy);
+    update_coalescing(shared, writer.head(), &freshness, times.responded);
+    if let Some(other) = entry.filter(|entry| *entry != writer.head()) {
+        update_coalescing(shared, other, &freshness, times.responded);
+    }
+    let placeholder = writer.placeholder_stamp();
+    // Not every body says, at the end of its data, that its trailers are still to come.
+    let awaits_trailers = head.headers.contains_key(header::TRAILER);
+    let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
+    let reader = Reader::leader(Arc::clone(&download), context.flight.upgrade(), context.is_background);
+    Begun::Storing { head, reader, download, status, placeholder }
 }
 
 /// Returns the outcome for the followers of a response that is not stored.

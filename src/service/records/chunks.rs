@@ -106,7 +106,7 @@ impl<S: Storage> Records<S> {
         body: &StoredBody,
         until: Timestamp,
     ) -> Result<RetainedBody> {
-        let &StoredBody::Chunked { retain_until, .. } = body else {
+        let Some(retain_until) = body.chunks_until() else {
             return Ok(RetainedBody::Retained(body.clone()));
         };
         let (chunks, needed) = (body.chunks(head), until + GRACE);
@@ -130,9 +130,13 @@ impl<S: Storage> Records<S> {
     /// Copies a body of one chunk for a second record.
     ///
     /// Two records must not name the same chunks: when one of them is replaced, the chunks of the other would expire. Returns
-    /// `None` if the body is longer or gone.
+    /// `None` if the body is longer, gone, or stored in parts.
     pub(crate) async fn copy_body(&self, head: Key, body: &StoredBody) -> Option<StoredBody> {
-        let StoredBody::Chunked { len, .. } = body else { return Some(body.clone()) };
+        let len = match body {
+            StoredBody::Inline(_) => return Some(body.clone()),
+            StoredBody::Chunked { len, .. } => len,
+            StoredBody::Parts(_) => return None,
+        };
         let mut chunks = body.chunks(head);
         // At most one chunk, since the copy is in memory as a whole and goes into one record.
         let (key, None) = (chunks.next()?, chunks.next()) else { return None };

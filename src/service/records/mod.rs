@@ -71,7 +71,7 @@ pub(crate) use self::selectors::ContentKey;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::selectors::HiddenFields;
 pub(crate) use self::selectors::{forget_content, is_by_content};
-pub(crate) use self::writer::{PlaceholderWrite, Warming, WriteError, Writer};
+pub(crate) use self::writer::{Part, PlaceholderWrite, Warming, WriteError, Writer};
 
 /// The minimum time between two readings of the storage's usage, in milliseconds. A reading may be a scan of the storage.
 #[cfg(feature = "metrics")]

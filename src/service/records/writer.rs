@@ -29,8 +29,8 @@ use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
 use crate::entry::{
-    self, DecodedRecord, Expiries, GRACE, Head, LOOKUP_LIMIT, StoredBody, StoredContent, StoredResponse,
-    TOMBSTONE, Variant, decode, with_slack,
+    self, DecodedRecord, Expiries, Extent, GRACE, Head, LOOKUP_LIMIT, Parts, StoredBody, StoredContent,
+    StoredResponse, TOMBSTONE, Variant, decode, with_slack,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key;
@@ -39,6 +39,9 @@ use crate::policy::{self, MadeTag, NotStored, SelectingFields, TagHasher, Unstor
 use crate::service::telemetry;
 use crate::storage::{self, Key, Kind, Record, Retain, Stamp, Storage, random_ids};
 use crate::time::Timestamp;
+
+/// How often a part is added to parts that other requests change at the same time. It is lost after that, which costs a fetch.
+const MAX_ATTEMPTS: usize = 64;
 
 /// Tells whether the response to a prefetch was stored.
 ///
@@ -85,6 +88,24 @@ impl Warming {
     }
 }
 
+/// The part of a representation that a response contains.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// The offset of its first byte.
+    pub(crate) start: u64,
+    /// The length of the complete representation.
+    pub(crate) complete: u64,
+    /// The stored parts of the same representation, which the lookup has seen.
+    pub(crate) stored: Option<Arc<Parts>>,
+}
+
+/// The part that a writer stores.
+struct PartWrite {
+    part: Part,
+    /// Its length, once it has arrived.
+    len: OnceLock<u64>,
+}
+
 /// Stores one response. It is created when the head of the response has arrived, before its body.
 pub(crate) struct Writer<S: Storage> {
     pub(crate) records: Arc<Records<S>>,
@@ -103,6 +124,10 @@ pub(crate) struct Writer<S: Storage> {
     may_share: bool,
     /// Present if the request is a prefetch.
     warming: Option<Warming>,
+    /// Present if the response is a part of a representation, or a whole one of which only a part has arrived.
+    ///
+    /// Boxed, since few responses are.
+    part: OnceLock<Box<PartWrite>>,
     /// The random id of the body, which is part of the keys of its chunks.
     body_id: [u8; 16],
     /// The stamp of the record of the complete response, of which there is one.
@@ -122,6 +147,12 @@ pub(crate) struct Writer<S: Storage> {
     ///
     /// A std `Mutex`, held to take the lease out, which any of the tasks that share the writer may do.
     lease: Mutex<Option<Box<Lease<S>>>>,
+}
+
+impl PartWrite {
+    fn new(part: Part) -> Box<Self> {
+        Box::new(Self { part, len: OnceLock::new() })
+    }
 }
 
 /// Tells which record a response is written to.
@@ -158,6 +189,7 @@ impl<S: Storage> Writer<S> {
         (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Box<Lease<S>>>,
+        part: Option<Box<Part>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
         let config = &records.config;
@@ -201,10 +233,13 @@ impl<S: Storage> Writer<S> {
         };
         // Only a 200 is answered by its validator, and only where that says nothing about a change.
         let makes_tag = config.make_etags
+            && part.is_none()
             && response.status == StatusCode::OK
             && !response.headers.contains_key(header::ETAG)
             && policy::is_reading(&request.method);
-        let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
+        // A part needs none: it can be added to what another request stores meanwhile.
+        let needs_placeholder = snapshot.usable.is_none() && part.is_none();
+        let placeholder = needs_placeholder.then_some(Stamp::from_bytes(placeholder));
         let key_text = std::mem::take(&mut snapshot.key_text);
         // The last one that the lookup saw, which was before the fetch. An entry that was expired since makes it stale.
         let expiry = expiries.last();
@@ -234,6 +269,7 @@ impl<S: Storage> Writer<S> {
             makes_tag,
             may_share: !key::has_other_query(request),
             warming,
+            part: part.map_or_else(OnceLock::new, |part| OnceLock::from(PartWrite::new(*part))),
             body_id,
             stamp: Stamp::from_bytes(stamp),
             placeholder,
@@ -374,10 +410,7 @@ impl<S: Storage> Writer<S> {
         content.pack();
         let Variant { until, response, .. } = self.variant();
         // A long download or a late 304 may leave chunks for a shorter time. No record outlives them.
-        let chunks_until = match content.body {
-            StoredBody::Chunked { retain_until, .. } => retain_until,
-            StoredBody::Inline(_) => Timestamp::NEVER,
-        };
+        let chunks_until = content.body.chunks_until().unwrap_or(Timestamp::NEVER);
         let limit = |until| self.records.limited_by_idleness(until).min(chunks_until);
         let is_first = response.content.set(content).is_ok();
         debug_assert!(is_first, "a writer makes one record");
@@ -402,7 +435,46 @@ impl<S: Storage> Writer<S> {
     /// Returns a body with a length that is stored in this writer's chunks.
     fn chunked(&self, len: u64) -> StoredBody {
         let chunk_len = self.chunk_len() as u32;
-        StoredBody::Chunked { id: self.body_id, chunk_len, len, retain_until: self.chunks_until }
+        match self.parts(len) {
+            None => StoredBody::Chunked { id: self.body_id, chunk_len, len, retain_until: self.chunks_until },
+            Some(new) => {
+                let stored = self.part().and_then(|part| part.stored.as_ref());
+                let parts = stored.and_then(|stored| stored.with(&new)).unwrap_or(new);
+                StoredBody::Parts(Arc::new(parts))
+            }
+        }
+    }
+
+    /// Returns the part that is stored in this writer's chunks, or `None` if it stores a whole body.
+    fn parts(&self, len: u64) -> Option<Parts> {
+        let &Part { start, complete, .. } = self.part()?;
+        let extent = Extent { id: self.body_id, chunk_len: self.chunk_len() as u32, len, start };
+        Some(Parts::new(self.body_id, complete, extent, self.chunks_until))
+    }
+
+    /// Returns the part of a representation that is stored, or `None` if it is a whole body.
+    pub(crate) fn part(&self) -> Option<&Part> {
+        self.part.get().map(|write| &write.part)
+    }
+
+    /// Makes the first bytes of a whole body a part of it, since the others do not arrive.
+    ///
+    /// Returns whether they may be stored as one: only a strong validator lets another request ask for the rest.
+    pub(crate) fn becomes_part(&self, complete: u64) -> bool {
+        if self.part.get().is_some() {
+            return true;
+        }
+        let StoredResponse { status, headers, .. } = self.response();
+        // A stored response stays, since a part of another one would answer less.
+        let replaces = match &self.target {
+            WriteTarget::Head { .. } => self.snapshot.usable.is_some(),
+            WriteTarget::Variant { seen, .. } => seen.is_some(),
+        };
+        let may_be = self.records.config.store_parts
+            && !replaces
+            && *status == StatusCode::OK
+            && policy::strong_validator(headers).is_some();
+        may_be && self.part.set(PartWrite::new(Part { start: 0, complete, stored: None })).is_ok()
     }
 
     /// Announces the record of a complete small body, before its caller has the last byte.
@@ -424,6 +496,10 @@ impl<S: Storage> Writer<S> {
         trailers: Option<&HeaderMap>,
         made_tag: Option<MadeTag>,
     ) -> Option<Write> {
+        if let Some(write) = self.part.get() {
+            // Set once, since a writer makes one record.
+            let _ = write.len.set(len);
+        }
         self.announce(self.record(self.chunked(len), trailers, made_tag), self.seen(true))
     }
 
@@ -444,6 +520,9 @@ impl<S: Storage> Writer<S> {
 
     /// Returns the maximum length of a body that is stored in its response's record.
     pub(crate) fn inline_len(&self) -> usize {
+        if self.part.get().is_some() {
+            return 0;
+        }
         let wanted =
             self.records.config.inline_len.unwrap_or_else(|| self.records.storage.inner().inline_len());
         wanted.min(self.chunk_len())
@@ -480,12 +559,18 @@ impl<S: Storage> Writer<S> {
                     if let Some(warming) = &self.warming {
                         warming.complete();
                     }
-                    if self.snapshot.usable.is_some() {
+                    let keeps_replaced = self.part().is_some_and(|part| part.stored.is_some());
+                    if self.snapshot.usable.is_some() && !keeps_replaced {
                         Box::pin(self.release_replaced()).await;
                     }
                     if !self.snapshot.is_for_queries() {
                         self.drop_unlisted();
                     }
+                    true
+                }
+                Ok(false) if self.part.get().is_some() && Box::pin(self.add_part()).await => {
+                    // The record that was announced is not written, but all of its bytes are stored.
+                    drop(write);
                     true
                 }
                 Ok(false) => {
@@ -513,6 +598,73 @@ impl<S: Storage> Writer<S> {
                 }
             }
         }
+    }
+
+    /// Adds the part to the stored parts of the same representation, which other requests have stored meanwhile.
+    ///
+    /// Returns whether it is stored. It is not if there was an invalidation since the lookup: the parts are then those of a
+    /// later generation, or their head has another fence.
+    async fn add_part(&self) -> bool {
+        let Some(len) = self.part.get().and_then(|write| write.len.get()) else { return false };
+        let Some(new) = self.parts(*len) else { return false };
+        // Each attempt fails only if another request has added a part.
+        for _ in 0..MAX_ATTEMPTS {
+            let Ok(Some(current)) = self.records.read_slot(self.target_key(), None).await else {
+                return false;
+            };
+            let Some(merged) = self.merged(&current, &new) else { return false };
+            let record = entry::record(merged, current.retain_until());
+            let Some(write) = self.records.in_flight.write(self.target_key(), Some(current.stamp()), record)
+            else {
+                continue;
+            };
+            if !self.may_store(&write) {
+                return false;
+            }
+            match self.records.carry_out(write).await {
+                Ok(true) => {
+                    self.records.observer.count(Count::Stored);
+                    self.records.report_usage();
+                    return true;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    telemetry::write_failed(&self.records.observer, "write_if", &error);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// Returns the record that contains the stored parts in a record and another one.
+    ///
+    /// Returns `None` if that one must not be added to them.
+    fn merged(&self, current: &Record, new: &Parts) -> Option<DecodedRecord> {
+        let (slot, own) = (decode(current)?, self.variant());
+        let variant = slot.variant().filter(|variant| variant.selection == own.selection)?;
+        let parts = variant.response.body().parts()?;
+        let is_same = match (slot, &*self.prepared) {
+            (DecodedRecord::Head(head), DecodedRecord::Head(prepared)) => {
+                (&head.key_text, &head.names, head.fence)
+                    == (&prepared.key_text, &prepared.names, self.snapshot.fence)
+            }
+            // A variant of another generation has another key.
+            (DecodedRecord::Variant { key_text, .. }, _) => **key_text == *self.key_text(),
+            _ => false,
+        };
+        if !is_same
+            || parts.len != new.len
+            || !policy::is_same_representation(&variant.response.headers, &own.response.headers)
+            || parts.stored_len() + new.stored_len() > self.records.config.max_body_bytes
+        {
+            return None;
+        }
+        let merged = parts.with(new)?;
+        let until = variant.until.min(merged.retain_until);
+        let content = StoredContent::new(StoredBody::Parts(Arc::new(merged)), None);
+        let response = variant.response.clone().with_content(content);
+        slot.with(Variant { until, response, ..variant.clone() })
     }
 
     /// Writes the announced record in its turn, if the backlog has a permit for it.

@@ -10,6 +10,7 @@
 //!   request are evaluated on the result.
 
 use std::future::Future;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,8 +28,9 @@ use super::route::{bypass, why_unidentified};
 use super::slow::{Impatient, Patience, is_deserted, resort_to};
 use crate::body::CacheBody;
 use crate::control::{BypassReason, MissReason, Outcome, Stored};
+use crate::entry::StoredResponse;
 use crate::key::EffectiveUri;
-use crate::policy::{RequestDirectives, StaleReason, ValidateReason};
+use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason};
 use crate::service::coalesce::{Flight, FlightOutcome, Joined, SeenStamp, Ticket};
 use crate::service::directives::is_background;
 use crate::service::origin::{
@@ -154,7 +156,7 @@ pub(crate) async fn run<S: Storage, F: Fetcher>(
         };
         if !config.passes_async_filters(&parts).await {
             // A request that the user excludes from the cache may change the resource, as its method does elsewhere.
-            if forget_content(&mut parts) && !crate::policy::is_reading(&parts.method) {
+            if forget_content(&mut parts) && !policy::is_reading(&parts.method) {
                 return Box::pin(forward_unsafe(Arc::clone(&shared), fetcher, parts, body, true)).await;
             }
             let request = Request::from_parts(parts, body);
@@ -364,6 +366,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         match self.state.need {
             // A download is shared by storing it, and nothing may be stored after the storage failed.
             Need::Fetch(MissReason::StorageFailed) => None,
+            // Other requests want other bytes.
+            Need::Complete(..) => None,
             // No response whose fetch began before this request may answer it.
             _ if self.state.directives.no_cache => None,
             Need::Validate(_, _, ValidateReason::NoCache) => None,
@@ -589,7 +593,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
 /// Returns the key of a request's flight, and the stamp that the lookup saw there.
 fn flight_key(snapshot: &Snapshot, need: &Need) -> (Key, SeenStamp) {
     match need {
-        Need::Validate(key, record, _) => (*key, Some(record.stamp())),
+        Need::Validate(key, record, _) | Need::Complete(key, record, _) => (*key, Some(record.stamp())),
         Need::Fetch(_) | Need::Select => match &snapshot.variant {
             Some((key, existing)) => (*key, existing.as_ref().map(Record::stamp)),
             None => (snapshot.head, snapshot.seen),
@@ -659,7 +663,20 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
         shared.records.note_use((key, &record), snapshot.usable.as_ref(), variant.until, now);
     }
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
-    let outcome = match decide(config, directives, &freshness, now) {
+    let decision = decide(config, directives, &freshness, now);
+    if let Some(wanted) = wants_more(shared, parts, &variant.response) {
+        return match decision {
+            Decision::Reload => Evaluated::Needs(Need::Fetch(MissReason::Reload)),
+            Decision::Refuse => Evaluated::Answered(respond::refuse_request(shared, parts)),
+            _ if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
+            // The origin is asked for the missing bytes on condition that the representation is the same, which validates it.
+            _ if policy::strong_validator(&variant.response.headers).is_some() => {
+                Evaluated::Needs(Need::Complete(key, record, wanted))
+            }
+            _ => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
+        };
+    }
+    let outcome = match decision {
         Decision::Reload => return Evaluated::Needs(Need::Fetch(MissReason::Reload)),
         Decision::Refuse => return Evaluated::Answered(respond::refuse_request(shared, parts)),
         Decision::Validate(reason) => {
@@ -704,6 +721,17 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
         None if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
         None => Evaluated::Needs(Need::Fetch(MissReason::BodyGone)),
     }
+}
+
+/// Returns the bytes that answer a request, if not all of them are stored.
+fn wants_more<S: Storage>(
+    shared: &Shared<S>,
+    parts: &request::Parts,
+    stored: &StoredResponse,
+) -> Option<Range<u64>> {
+    let of_body = stored.body().parts()?;
+    let wanted = respond::wanted(shared, RequestView::of(parts), stored)?;
+    of_body.first_gap(wanted.clone()).is_some().then_some(wanted)
 }
 
 /// Answers with the stale response that was served when the origin failed a moment ago.

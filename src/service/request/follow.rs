@@ -98,6 +98,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let outcome = Outcome::Miss(match &self.state.need {
             Need::Fetch(reason) => *reason,
             Need::Select => MissReason::Vary,
+            Need::Complete(..) => MissReason::Partial,
             Need::Validate(_, _, reason) => MissReason::Replaced(*reason),
         });
         let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
