@@ -1,0 +1,333 @@
+//! Parts of bodies: stored, combined and completed.
+
+mod origin;
+mod random;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt};
+use tower_response_cache::storage::{MemoryStorage, Storage};
+use tower_response_cache::{
+    BodyErrorKind, Cache, CacheLayer, CacheLayerBuilder, CacheStatus, Clock, MockClock, NotStored, Outcome,
+    Stored,
+};
+
+use self::origin::{Fault, FileOrigin, Validator, text};
+use crate::support::get_with;
+
+pub struct Got {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub status: CacheStatus,
+    /// The bytes that came, and the error after them.
+    pub bytes: Bytes,
+    pub error: Option<BodyErrorKind>,
+}
+
+pub struct World<S: Storage = MemoryStorage> {
+    pub origin: FileOrigin,
+    pub layer: CacheLayer<S>,
+    pub service: Cache<FileOrigin, S>,
+    pub clock: MockClock,
+}
+
+const URL: &str = "http://example.com/file";
+
+fn head(url: &str) -> http::Request<crate::support::ReqBody> {
+    let mut request = get_with(url, &[]);
+    *request.method_mut() = http::Method::HEAD;
+    request
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 7 % 251) as u8 ^ (at / 251) as u8).collect()
+}
+
+impl World {
+    fn new(len: usize) -> Self {
+        Self::on(MemoryStorage::new(), len, |builder| builder)
+    }
+}
+
+impl<S: Storage> World<S> {
+    pub fn on(
+        storage: S,
+        len: usize,
+        settings: impl FnOnce(CacheLayerBuilder<S>) -> CacheLayerBuilder<S>,
+    ) -> Self {
+        let (clock, mock) = Clock::mock();
+        let origin = FileOrigin::new(bytes(len));
+        let builder =
+            CacheLayer::builder(storage).clock(clock).store_parts(true).chunk_bytes(32).inline_bytes(0);
+        let layer = settings(builder).build().unwrap();
+        let service = layer.layer(origin.clone());
+        Self { origin, layer, service, clock: mock }
+    }
+
+    pub async fn get(&self, fields: &[(&str, &str)]) -> Got {
+        self.read(get_with(URL, fields), usize::MAX).await
+    }
+
+    pub async fn range(&self, range: &str) -> Got {
+        self.get(&[("range", &format!("bytes={range}"))]).await
+    }
+
+    /// Reads at most so many frames of a response.
+    pub async fn read(&self, request: http::Request<crate::support::ReqBody>, frames: usize) -> Got {
+        let response = self.service.clone().oneshot(request).await.unwrap();
+        let (head, mut body) = response.into_parts();
+        let status = *body.status().unwrap();
+        let (mut bytes, mut error) = (Vec::new(), None);
+        let mut left = frames;
+        while left > 0 {
+            left -= 1;
+            match body.frame().await {
+                None => break,
+                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Some(Err(of)) => {
+                    error = Some(of.kind());
+                    break;
+                }
+            }
+        }
+        Got { code: head.status.as_u16(), headers: head.headers, status, bytes: bytes.into(), error }
+    }
+}
+
+impl Got {
+    fn outcome(&self) -> &'static str {
+        match self.status.outcome() {
+            Outcome::Hit => "hit",
+            Outcome::Miss(_) => "miss",
+            Outcome::Revalidated(_) => "revalidated",
+            _ => "other",
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_answers_requests_within_it() {
+    let world = World::new(1000);
+    let first = world.range("100-299").await;
+    assert_eq!((first.code, text(&first.headers, "content-range")), (206, Some("bytes 100-299/1000")));
+    assert_eq!((first.outcome(), first.status.stored()), ("miss", Stored::Storing));
+    let file = bytes(1000);
+    for (range, from, to) in [("100-299", 100, 300), ("150-150", 150, 151), ("101-298", 101, 299)] {
+        let got = world.range(range).await;
+        assert_eq!((got.code, got.outcome()), (206, "hit"), "{range}");
+        assert_eq!(got.bytes, file[from..to]);
+        let field = format!("bytes {from}-{}/1000", to - 1);
+        assert_eq!(text(&got.headers, "content-range"), Some(&*field));
+        assert_eq!(text(&got.headers, "content-length"), Some(&*(to - from).to_string()));
+        assert_eq!(text(&got.headers, "content-type"), Some("text/plain"));
+    }
+    assert_eq!(world.origin.ranges(), ["bytes=100-299"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_missing_bytes_are_fetched() {
+    let world = World::new(1000);
+    let file = bytes(1000);
+    world.range("100-199").await;
+    world.range("400-499").await;
+    world.origin.takes();
+    let got = world.range("50-599").await;
+    assert_eq!((got.code, &got.bytes[..]), (206, &file[50..600]));
+    assert_eq!(text(&got.headers, "content-range"), Some("bytes 50-599/1000"));
+    assert!(
+        world.origin.0.lock().unwrap().sent.iter().all(|sent| sent.if_range.as_deref() == Some("\"v1\""))
+    );
+    assert_eq!(world.origin.ranges(), ["bytes=50-99", "bytes=200-399", "bytes=500-599"]);
+    assert_eq!(world.range("50-599").await.outcome(), "hit");
+    let whole = world.get(&[]).await;
+    assert_eq!((whole.code, &whole.bytes[..]), (200, &file[..]));
+    assert_eq!(text(&whole.headers, "content-length"), Some("1000"));
+    assert_eq!(text(&whole.headers, "content-range"), None);
+    assert_eq!(world.origin.ranges(), ["bytes=0-49", "bytes=600-999"]);
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
+    assert!(world.origin.0.lock().unwrap().counts.iter().all(|count| *count == 1), "no byte came twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn suffix_and_open_ranges_are_parts() {
+    let world = World::new(1000);
+    let file = bytes(1000);
+    assert_eq!(world.range("-100").await.bytes, file[900..]);
+    let got = world.range("950-").await;
+    assert_eq!((got.outcome(), &got.bytes[..]), ("hit", &file[950..]));
+    assert_eq!(world.range("-50").await.outcome(), "hit");
+    assert_eq!(world.range("800-").await.bytes, file[800..]);
+    assert_eq!(world.origin.ranges(), ["bytes=-100", "bytes=800-899"]);
+    let got = world.range("1000-").await;
+    assert_eq!((got.code, text(&got.headers, "content-range")), (416, Some("bytes */1000")));
+    assert_eq!(got.outcome(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_and_conditions_are_answered_from_parts() {
+    let world = World::new(1000);
+    world.range("0-9").await;
+    let got = world.read(head(URL), 9).await;
+    assert_eq!((got.code, got.outcome(), text(&got.headers, "content-length")), (200, "hit", Some("1000")));
+    let got = world.get(&[("if-none-match", "\"v1\"")]).await;
+    assert_eq!((got.code, got.outcome()), (304, "hit"));
+    let got = world.get(&[("range", "bytes=5-6"), ("if-range", "\"v1\"")]).await;
+    assert_eq!((got.code, got.outcome(), got.bytes.len()), (206, "hit", 2));
+    // The client has another version, so that it gets the whole.
+    let got = world.get(&[("range", "bytes=5-6"), ("if-range", "\"v0\"")]).await;
+    assert_eq!((got.code, got.bytes.len()), (200, 1000));
+    assert_eq!(world.origin.ranges(), ["bytes=0-9", "bytes=10-999"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_file_replaces_its_parts() {
+    let world = World::new(1000);
+    world.range("0-99").await;
+    world.origin.replace(vec![7; 500]);
+    // The origin sends the whole, since the condition of the request for the missing bytes does not hold.
+    let got = world.range("50-149").await;
+    assert!(matches!((got.code, got.bytes.len()), (200, 500) | (206, 100)));
+    assert!(got.bytes.iter().all(|byte| *byte == 7), "a mixture of two files");
+    let got = world.range("0-9").await;
+    assert_eq!((got.outcome(), &got.bytes[..]), ("hit", &[7; 10][..]));
+    assert_eq!(text(&got.headers, "etag"), Some("\"v2\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_changes_within_a_response_ends_it_with_an_error() {
+    let world = World::new(1000);
+    world.range("100-199").await;
+    world.range("300-399").await;
+    let response = world.service.clone().oneshot(get_with(URL, &[])).await.unwrap();
+    world.origin.replace(vec![7; 500]);
+    let mut body = response.into_body();
+    let mut got = Vec::new();
+    let error = loop {
+        match body.frame().await.expect("an error before the end") {
+            Ok(frame) => got.extend_from_slice(frame.data_ref().unwrap()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), BodyErrorKind::Changed);
+    assert_eq!(got, bytes(1000)[..200]);
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, &got.bytes[..]), (200, &[7; 500][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_parts_are_validated() {
+    let world = World::new(1000);
+    let file = bytes(1000);
+    world.range("0-99").await;
+    world.clock.advance(Duration::from_secs(3601));
+    let got = world.range("10-19").await;
+    assert_eq!((got.code, got.outcome(), &got.bytes[..]), (206, "revalidated", &file[10..20]));
+    assert_eq!(world.range("0-99").await.outcome(), "hit");
+    world.clock.advance(Duration::from_secs(3601));
+    world.origin.takes();
+    // The request for the missing bytes validates the others.
+    let got = world.range("50-149").await;
+    assert_eq!((got.code, &got.bytes[..]), (206, &file[50..150]));
+    assert_eq!(world.origin.ranges(), ["bytes=100-149"]);
+    assert_eq!(world.range("0-149").await.outcome(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_without_strong_validator_are_not_combined() {
+    for validator in [Validator::Weak, Validator::None] {
+        let world = World::new(1000);
+        world.origin.change(|file| file.validator = validator);
+        world.range("0-99").await;
+        assert_eq!(world.range("10-19").await.outcome(), "hit");
+        assert_eq!(world.range("100-199").await.outcome(), "miss");
+        assert_eq!(world.range("100-199").await.outcome(), "hit");
+        assert_eq!(world.range("0-99").await.outcome(), "miss", "it was replaced");
+        let got = world.range("50-149").await;
+        assert_eq!((got.outcome(), &got.bytes[..]), ("miss", &bytes(1000)[50..150]));
+        assert_eq!(world.origin.ranges(), ["bytes=0-99", "bytes=100-199", "bytes=0-99", "bytes=50-149"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lying_content_range_is_not_stored() {
+    for fault in [Fault::NamesOthers] {
+        let world = World::new(1000);
+        world.origin.change(|file| file.fault = fault);
+        let got = world.range("0-99").await;
+        assert_eq!(got.status.stored(), Stored::No(NotStored::ContentRange));
+        assert_eq!(world.range("0-99").await.outcome(), "miss");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_of_a_stored_whole_is_not_stored() {
+    let world = World::new(1000);
+    world.get(&[]).await;
+    let got = world.get(&[("range", "bytes=0-9"), ("cache-control", "no-cache")]).await;
+    assert_eq!((got.code, got.outcome(), got.bytes.len()), (206, "revalidated", 10));
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_download_is_continued_by_the_next_request() {
+    let world = World::new(1000);
+    world.origin.change(|file| file.fault = Fault::BreaksAfter(400));
+    let got = world.get(&[]).await;
+    assert_eq!((got.bytes.len(), got.error), (400, Some(BodyErrorKind::Inner)));
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, got.error, &got.bytes[..]), (200, None, &bytes(1000)[..]));
+    assert_eq!(world.origin.ranges(), ["whole", "bytes=400-999"]);
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_download_is_continued_by_the_next_request() {
+    let world = World::new(1000);
+    world.read(get_with(URL, &[]), 10).await;
+    world.layer.idle().await;
+    let got = world.range("0-499").await;
+    assert_eq!((got.code, &got.bytes[..]), (206, &bytes(1000)[..500]));
+    assert_eq!(world.origin.ranges(), ["whole", "bytes=70-499"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_bytes_are_fetched_again() {
+    let world = World::new(1000);
+    world.range("0-499").await;
+    world.range("500-999").await;
+    world.origin.takes();
+    let storage = world.layer.handle().storage().clone();
+    let keys: Vec<_> = futures_util::TryStreamExt::try_collect(storage.keys()).await.unwrap();
+    let chunks: Vec<_> = keys
+        .into_iter()
+        .filter(|key: &tower_response_cache::storage::Key| {
+            key.kind == tower_response_cache::storage::Kind::Chunk && key.part == 3
+        })
+        .collect();
+    storage.delete_many(&chunks).await.unwrap();
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, got.error), (200, None));
+    assert_eq!(got.bytes, bytes(1000));
+    let got = world.get(&[]).await;
+    assert_eq!((got.outcome(), got.bytes.len()), ("hit", 1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_takes_all_parts() {
+    let world = World::new(1000);
+    world.range("0-99").await;
+    world.range("300-399").await;
+    assert_eq!(world.layer.handle().delete_url(URL).await.unwrap(), 1);
+    assert_eq!(world.range("0-99").await.outcome(), "miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn partial_responses_are_not_stored_by_default() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.store_parts(false));
+    let got = world.range("0-99").await;
+    assert_eq!(got.status.stored(), Stored::No(NotStored::PartialContent));
+    assert_eq!(world.range("0-99").await.outcome(), "miss");
+}

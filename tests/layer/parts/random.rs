@@ -1,0 +1,170 @@
+//! Random requests for parts of a file, whose origin changes, lies and breaks off, compared with the file.
+//!
+//! `PARTS_SEED=x` runs one seed only, and `PARTS_SEEDS=n` runs `n` seeds.
+
+use std::time::Duration;
+
+use super::origin::{Fault, Validator, resolve, text};
+use super::{Got, URL, World, bytes, head};
+use crate::support::get_with;
+use tower_response_cache::storage::MemoryStorage;
+use tower_response_cache::{NotStored, Stored};
+
+const SEEDS: u64 = 300;
+const STEPS: usize = 60;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_is_the_bytes_or_an_error() {
+    let seeds = match number("PARTS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("PARTS_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        run(seed).await;
+    }
+}
+
+async fn run(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let len = random.usize(1..400);
+    let chunk = [1, 16, 100, 1000][random.usize(..4)];
+    let world = World::on(MemoryStorage::new(), len, |builder| builder.chunk_bytes(chunk));
+    let validator =
+        [Validator::Strong, Validator::Strong, Validator::Weak, Validator::None][random.usize(..4)];
+    world.origin.change(|file| file.validator = validator);
+    let has_faults = random.bool();
+    let mut is_clean = !has_faults && validator == Validator::Strong;
+    for step in 0..STEPS {
+        let context = || format!("seed {seed}, step {step}");
+        world.origin.change(|file| {
+            file.frame = random.usize(1..50);
+            file.fault = match random.u32(..20) {
+                _ if !has_faults => Fault::None,
+                0 => Fault::BreaksAfter(random.u64(..100)),
+                1 => Fault::Fails,
+                2 => Fault::IgnoresRange,
+                3 => Fault::SendsLess,
+                4 => Fault::NamesOthers,
+                5 => Fault::OtherLength,
+                6 => Fault::IgnoresIfRange,
+                _ => Fault::None,
+            };
+        });
+        match random.u32(..40) {
+            0 if has_faults => {
+                let len = random.usize(1..400);
+                let version = world.origin.0.lock().unwrap().versions.len();
+                world.origin.replace(bytes(len + version * 1000)[version * 1000..].to_vec());
+            }
+            1 => world.clock.advance(Duration::from_secs(random.u64(..8000))),
+            2 => {
+                world.layer.handle().delete_url(URL).await.unwrap();
+                is_clean = false;
+            }
+            _ => {}
+        }
+        let at = |random: &mut fastrand::Rng| random.u64(..len as u64 + 10);
+        let (first, last) = (at(&mut random), at(&mut random));
+        let range = match random.u32(..6) {
+            0 => None,
+            1 => Some(format!("bytes={first}-")),
+            2 => Some(format!("bytes=-{last}")),
+            _ => Some(format!("bytes={}-{}", first.min(last), first.max(last))),
+        };
+        let mut fields = Vec::new();
+        if let Some(range) = &range {
+            fields.push(("range", &**range));
+        }
+        if random.u32(..10) == 0 {
+            fields.push(("cache-control", "no-cache"));
+        }
+        let tag = format!("\"v{}\"", random.usize(1..=world.origin.0.lock().unwrap().versions.len()));
+        if range.is_some() && random.u32(..6) == 0 {
+            fields.push(("if-range", &tag));
+        }
+        let frames = if random.u32(..5) == 0 { random.usize(..6) } else { usize::MAX };
+        let request = if random.u32(..12) == 0 { head(URL) } else { get_with(URL, &fields) };
+        let is_head = request.method() == http::Method::HEAD;
+        let got = world.read(request, frames).await;
+        check(&world, &got, range.as_deref(), is_head, frames == usize::MAX, has_faults, &context());
+        if random.bool() {
+            world.layer.idle().await;
+        }
+    }
+    let file = world.origin.0.lock().unwrap();
+    // A dropped body has been asked for as a whole, so that its rest is asked for again: at most once for each drop. Without
+    // drops, no byte comes twice. Drops are a fifth of the requests, so that only the sum can be bounded.
+    if is_clean {
+        let most = file.counts.iter().max().copied().unwrap_or(0);
+        assert!(most <= 1 + STEPS as u32 / 2, "seed {seed}: a byte came {most} times");
+    }
+}
+
+fn check(
+    world: &World,
+    got: &Got,
+    range: Option<&str>,
+    is_head: bool,
+    is_read: bool,
+    has_faults: bool,
+    context: &str,
+) {
+    let file = world.origin.0.lock().unwrap();
+    let sent = |code: u16| file.sent.last().is_some_and(|sent| sent.status == code);
+    match got.code {
+        503 => assert!(sent(503), "{context}"),
+        416 => assert!(range.is_some(), "{context}"),
+        200 | 206 => {
+            // The versions that the response may be of.
+            let tag = text(&got.headers, "etag").map(|tag| tag.trim_start_matches("W/").to_owned());
+            let versions = (1..=file.versions.len())
+                .filter(|version| tag.as_ref().is_none_or(|tag| *tag == format!("\"v{version}\"")));
+            let mut fits = false;
+            for version in versions {
+                let bytes = &file.versions[version - 1];
+                let len = bytes.len() as u64;
+                let wanted = match (got.code, text(&got.headers, "content-range")) {
+                    (200, None) => 0..len,
+                    (206, Some(field)) => {
+                        let of = field.strip_prefix("bytes ").unwrap().split_once('/').unwrap();
+                        let (first, last) = of.0.split_once('-').unwrap();
+                        let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+                        let asked = resolve(range.expect("a range was asked for"), len);
+                        // What the origin itself sends wrongly is passed on.
+                        if has_faults && (of.1 != len.to_string() || last >= len) {
+                            return;
+                        }
+                        if !has_faults {
+                            assert_eq!(asked, Some(first..last + 1), "{context}");
+                        }
+                        first..last + 1
+                    }
+                    other => panic!("{context}: {other:?}"),
+                };
+                let wanted = &bytes[wanted.start as usize..wanted.end as usize];
+                let length: Option<usize> =
+                    text(&got.headers, "content-length").map(|len| len.parse().unwrap());
+                fits |= match is_head {
+                    // The origin may have lied about the length, which no request for other bytes has shown yet.
+                    true => {
+                        let is_len = length == Some(bytes.len());
+                        got.bytes.is_empty() && (is_len || (has_faults && length == Some(bytes.len() + 1)))
+                    }
+                    false if is_read && got.error.is_none() => {
+                        got.bytes == *wanted && length == Some(wanted.len())
+                    }
+                    false => wanted.starts_with(&got.bytes),
+                };
+            }
+            // What the origin itself names wrongly is passed on.
+            let is_passed_on = has_faults && got.status.stored() == Stored::No(NotStored::ContentRange);
+            assert!(fits || is_passed_on, "{context}: {} with {} bytes", got.code, got.bytes.len());
+            assert!(got.error.is_none() || has_faults, "{context}: {:?}", got.error);
+        }
+        other => panic!("{context}: {other}"),
+    }
+}
