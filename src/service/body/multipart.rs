@@ -191,3 +191,108 @@ where
         SizeHint::with_exact(self.remaining)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Provides these frames.
+    struct Frames(VecDeque<Frame<Bytes>>);
+
+    impl Source for Frames {
+        fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::new()
+        }
+    }
+
+    fn frames(frames: &[&'static str]) -> Part {
+        let frames = frames.iter().map(|data| Frame::data(Bytes::from_static(data.as_bytes())));
+        Part::Source(Box::new(Frames(frames.collect())))
+    }
+
+    fn layout(ranges: &[Range<u64>]) -> Arc<Layout> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, "text/plain".parse().unwrap())]);
+        Arc::new(Layout::new(ranges.to_vec(), 1000, &headers))
+    }
+
+    /// Reads all frames, and checks that the hint of the size is right before each of them.
+    fn read(source: &mut dyn Source) -> Result<String, BodyErrorKind> {
+        let mut content = Vec::new();
+        let len = source.size_hint().exact().unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = source.poll_frame(&mut cx) {
+            match frame {
+                Ok(frame) => content.extend_from_slice(frame.data_ref().unwrap()),
+                Err(error) => {
+                    assert!(source.is_end_stream());
+                    assert!(matches!(source.poll_frame(&mut cx), Poll::Ready(None)));
+                    return Err(error.kind());
+                }
+            }
+            assert_eq!(source.size_hint().exact(), Some(len - content.len() as u64));
+        }
+        assert!(source.is_end_stream());
+        assert_eq!(content.len() as u64, len);
+        Ok(String::from_utf8(content).unwrap())
+    }
+
+    #[test]
+    fn parts_have_heads_and_exact_length() {
+        let layout = layout(&[500..504, 0..2]);
+        let open = |range: Range<u64>| match range.start {
+            500 => Ok(frames(&["", "ab", "", "cd"])),
+            _ => Ok(Part::Data(Bytes::from_static(b"xy"))),
+        };
+        let content = read(&mut Multipart::new(Arc::clone(&layout), open)).unwrap();
+        let content_type = layout.content_type();
+        let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let expected = format!(
+            "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 500-503/1000\r\n\r\nabcd\r\n\
+             --{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/1000\r\n\r\nxy\r\n--{boundary}--\r\n"
+        );
+        assert_eq!(content, expected);
+    }
+
+    #[test]
+    fn boundaries_differ() {
+        assert_ne!(layout(&[0..1, 500..501]).boundary, layout(&[0..1, 500..501]).boundary);
+    }
+
+    #[test]
+    fn part_of_wrong_length_is_an_error() {
+        let trailers = || {
+            let frame = Frame::trailers(HeaderMap::new());
+            Part::Source(Box::new(Frames([Frame::data(Bytes::from_static(b"a")), frame].into())))
+        };
+        let parts: [fn() -> Part; 4] =
+            [|| frames(&["a"]), || frames(&["abc"]), || Part::Data(Bytes::from_static(b"a")), || frames(&[])];
+        for open in parts {
+            let read = read(&mut Multipart::new(layout(&[0..2, 500..502]), |_| Ok(open())));
+            assert_eq!(read, Err(BodyErrorKind::Length));
+        }
+        let read = read(&mut Multipart::new(layout(&[0..2, 500..502]), |_| Ok(trailers())));
+        assert_eq!(read, Err(BodyErrorKind::Length));
+    }
+
+    #[test]
+    fn part_that_cannot_be_opened_is_an_error() {
+        let mut opened = 0;
+        let open = |_| {
+            opened += 1;
+            let error = || BodyError::new(BodyErrorKind::Storage, None::<Error>);
+            if opened == 1 { Ok(frames(&["ab"])) } else { Err(error()) }
+        };
+        assert_eq!(read(&mut Multipart::new(layout(&[0..2, 500..502]), open)), Err(BodyErrorKind::Storage));
+    }
+}
