@@ -41,7 +41,7 @@ impl Drop for EndOfHold {
 }
 
 impl Storage for Listing {
-    forward!(inner: write, delete, clear, keys, retain, delete_expired);
+    forward!(inner: write, delete, clear, keys, retain, contains_all, delete_expired);
 
     async fn read(&self, key: Key) -> tower_response_cache::Result<Option<Record>> {
         if key.kind == Kind::Chunk {
