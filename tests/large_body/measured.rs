@@ -89,7 +89,7 @@ async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Durat
     let service = layer.layer(service_fn(origin));
     let mut first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
     if part == "hit" {
-        let hit = service.oneshot(ask()).await.unwrap();
+        let hit = service.clone().oneshot(ask()).await.unwrap();
         assert!(hit.body().status().unwrap().is_hit());
         first = read(hit.into_body()).await;
     }
