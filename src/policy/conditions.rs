@@ -2,12 +2,14 @@
 //!
 //! # Invariants
 //! - Only a stored 200 answers with 304, 206 or 416. Every other stored response is sent whole.
-//! - A Range field that cannot be answered with one range of bytes is ignored, as RFC 9110 §14.2 permits.
+//! - A Range field that cannot be answered with ranges of bytes is ignored, as RFC 9110 §14.2 permits.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
+use super::byte_ranges::{ByteRanges, Resolved};
 use super::dates;
 use super::freshness::entity_tag;
 use super::list::split_list;
@@ -17,14 +19,16 @@ use super::storing::is_query;
 use crate::time::Timestamp;
 
 /// How a stored response is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The whole response.
     Full,
     /// 304, without the body.
     NotModified,
-    /// 206, with the bytes from `start` to `end_inclusive`.
-    Range { start: u64, end_inclusive: u64 },
+    /// 206, with these bytes.
+    Range(Range<u64>),
+    /// 206, with several ranges of bytes as parts in this order.
+    Ranges(Vec<Range<u64>>),
     /// 416, since no byte of the body is in the range.
     Unsatisfiable,
 }
@@ -70,7 +74,7 @@ pub(crate) fn answer(
     {
         return Answer::Full;
     }
-    answer_range(request, len)
+    answer_ranges(request, len)
 }
 
 /// Returns whether If-None-Match names the stored response, by weak comparison (RFC 9110 §13.1.2).
@@ -115,48 +119,16 @@ fn if_range_holds(
     condition == modified && date >= modified + Duration::from_secs(1) && condition > Timestamp::EPOCH
 }
 
-/// Returns the answer to a Range field that asks for one range of bytes (RFC 9110 §14.1.2 and §14.2).
+/// Returns the answer to a Range field (RFC 9110 §14.2).
 ///
-/// The answer to any other Range field is the whole response: another unit, several ranges, or a malformed value.
-fn answer_range(request: &HeaderMap, len: u64) -> Answer {
-    let mut lines = request.get_all(header::RANGE).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return Answer::Full };
-    let parsed = line.to_str().ok().and_then(|line| {
-        let (unit, range) = line.trim().split_once('=')?;
-        let (first, last) = range.trim().split_once('-')?;
-        unit.eq_ignore_ascii_case("bytes").then_some((first, last))
-    });
-    let Some((first, last)) = parsed else { return Answer::Full };
-    match (position(first), position(last)) {
-        // `-n` asks for the last n bytes.
-        (None, Some(count)) if first.is_empty() => {
-            if count == 0 || len == 0 {
-                return Answer::Unsatisfiable;
-            }
-            Answer::Range { start: len.saturating_sub(count), end_inclusive: len - 1 }
-        }
-        (Some(start), _) if last.is_empty() => within_body(start, u64::MAX, len),
-        (Some(start), Some(end)) if start <= end => within_body(start, end, len),
-        _ => Answer::Full,
+/// The answer to a field that is ignored is the whole response.
+fn answer_ranges(request: &HeaderMap, len: u64) -> Answer {
+    match ByteRanges::parse(request).map_or(Resolved::Whole, |ranges| ranges.resolve(len)) {
+        Resolved::Whole => Answer::Full,
+        Resolved::Unsatisfiable => Answer::Unsatisfiable,
+        Resolved::One(range) => Answer::Range(range),
+        Resolved::Several(ranges) => Answer::Ranges(ranges),
     }
-}
-
-/// Cuts a range to the length of the body (RFC 9110 §14.1.2).
-fn within_body(start: u64, end: u64, len: u64) -> Answer {
-    if start >= len {
-        return Answer::Unsatisfiable;
-    }
-    Answer::Range { start, end_inclusive: end.min(len - 1) }
-}
-
-/// Parses a position in a byte range (RFC 9110 §14.1.2).
-///
-/// A number beyond `u64` counts as the largest one, since both are after the end of every body.
-fn position(digits: &str) -> Option<u64> {
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(digits.parse().unwrap_or(u64::MAX))
 }
 
 /// Compares two entity tags weakly (RFC 9110 §8.8.3.2).

@@ -15,6 +15,7 @@
 //! - A response with a status outside 200 to 599 is never stored.
 //! - A response to an unknown method, or with an unreadable Vary, is stored only if a setting or a rule permits it.
 
+mod byte_ranges;
 mod conditions;
 mod content_range;
 mod dates;

@@ -17,13 +17,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 use super::age::age_value;
 use super::body::{
-    ChunkReader, ChunkedBody, Download, Pieces, Reader, RecordRef, Stitched, StoredPieces, Token,
+    ChunkReader, ChunkedBody, Download, Layout, Multipart, Part, Pieces, Reader, RecordRef, Stitched,
+    StoredParts, StoredPieces, Token, content_range,
 };
 use super::config::{Config, Recording};
 use super::records::variant_in;
 use super::shared::Shared;
 use super::telemetry;
-use crate::body::{CacheBody, Source};
+use crate::body::{BodyError, CacheBody, Source};
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
 use crate::policy::{self, Answer, Freshness, HeaderHints, MadeTag};
@@ -31,6 +32,7 @@ use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// A request, and which kinds of header fields it has.
 #[derive(Clone, Copy)]
@@ -52,24 +54,39 @@ impl<'a> RequestView<'a> {
 }
 
 /// Tells which bytes of the body are sent.
-#[derive(Clone, Copy)]
 enum Extent {
     Nothing,
     Bytes {
         start: u64,
         count: u64,
     },
+    /// Several ranges, with what is around them.
+    Parts(Arc<Layout>),
     /// The whole body, whose length is not known yet.
     Whole,
 }
 
 impl Extent {
     /// Returns the offset of the first byte and the number of bytes, in a body of a length.
-    fn within(self, len: u64) -> (u64, u64) {
+    ///
+    /// Returns `None` for several ranges.
+    fn within(&self, len: u64) -> Option<(u64, u64)> {
+        match *self {
+            Self::Nothing => Some((0, 0)),
+            Self::Bytes { start, count } => Some((start, count)),
+            Self::Whole => Some((0, len)),
+            Self::Parts(_) => None,
+        }
+    }
+
+    /// Returns the ranges that are sent, in a body of a length.
+    fn ranges(&self, len: u64) -> Vec<Range<u64>> {
         match self {
-            Self::Nothing => (0, 0),
-            Self::Bytes { start, count } => (start, count),
-            Self::Whole => (0, len),
+            Self::Parts(layout) => layout.ranges().to_vec(),
+            one => {
+                let bytes = one.within(len).filter(|(_, count)| *count > 0);
+                bytes.map(|(start, count)| start..start + count).into_iter().collect()
+            }
         }
     }
 }
@@ -86,8 +103,8 @@ pub(super) fn from_record_now<S: Storage, B>(
     stored: &StoredResponse,
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
-    let plan = plan(&shared.config, view, stored, Some(stored.body().len()));
-    let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, plan.extent)?;
+    let plan = plan(&shared.config, view, stored, Some(stored.body().len()), Several::Parts);
+    let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, &plan.extent)?;
     let mut response =
         head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
@@ -105,39 +122,72 @@ pub(crate) async fn from_record<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let stored = &variant_in(record)?.response;
-    let plan = plan(&shared.config, view, stored, Some(stored.body().len()));
+    let plan = plan(&shared.config, view, stored, Some(stored.body().len()), Several::Parts);
     let source = RecordRef { key, stamp: record.stamp() };
-    let body = match body_now(shared, source, stored, plan.extent) {
+    let body = match body_now(shared, source, stored, &plan.extent) {
         Some(body) => body,
+        // Boxed, since few bodies are stored in parts.
         None if stored.body().parts().is_some() => {
-            let (start, count) = plan.extent.within(stored.body().len());
-            let mut pieces = StoredPieces::new(&shared.records, source, stored, start + count)?;
-            let first = pieces.open(start, false).await.ok()?;
-            CacheBody::from_source(Box::new(Stitched::new(
-                pieces,
-                start..start + count,
-                Some((start, first)),
-            )))
+            Box::pin(body_of_parts(shared, source, stored, &plan.extent)).await?
         }
         None => {
-            let (body, part) = (ChunkedBody::of(stored.body())?, plan.extent.within(stored.body().len()));
-            let reader = ChunkReader::open(&shared.records, source, body, part, stored.trailers());
-            CacheBody::from_source(reader.await?)
+            let body = ChunkedBody::of(stored.body())?;
+            match &plan.extent {
+                Extent::Parts(layout) => {
+                    let parts = StoredParts::open(&shared.records, source, body, layout.ranges());
+                    // Boxed, since it would enlarge the future of every lookup, and few requests ask for several ranges.
+                    stored_parts(layout, Box::pin(parts).await?)
+                }
+                extent => {
+                    let (part, trailers) = (extent.within(body.len)?, stored.trailers());
+                    let reader = ChunkReader::open(&shared.records, source, body, part, &[], trailers);
+                    CacheBody::from_source(reader.await?)
+                }
+            }
         }
     };
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
 }
 
-/// Returns the bytes of a stored body that answer a request, or `None` if it is answered without any.
+/// Returns the sent part of a body of which all sent bytes are stored in parts.
+///
+/// Returns `None` if some are not there.
+async fn body_of_parts<S: Storage, B>(
+    shared: &Shared<S>,
+    source: RecordRef,
+    stored: &StoredResponse,
+    extent: &Extent,
+) -> Option<CacheBody<B>> {
+    let parts = stored.body().parts()?;
+    let ranges = extent.ranges(parts.len);
+    if ranges.iter().any(|range| parts.first_gap(range.clone()).is_some()) {
+        return None;
+    }
+    // The first bytes are read before the head is returned.
+    let first = ranges.first()?.clone();
+    let mut pieces = StoredPieces::new(&shared.records, source, parts, first.end);
+    let opened = pieces.open(first.start, false).await.ok()?;
+    let reader = Stitched::new(pieces, first.clone(), Some((first.start, opened)));
+    let Extent::Parts(layout) = extent else { return Some(CacheBody::from_source(Box::new(reader))) };
+    let (records, parts, mut reader) = (Arc::clone(&shared.records), Arc::clone(parts), Some(reader));
+    Some(multipart(layout, move |range| {
+        let of_range = || {
+            let pieces = StoredPieces::new(&records, source, &parts, range.end);
+            Stitched::new(pieces, range.clone(), None)
+        };
+        Ok(Part::Source(Box::new(reader.take().unwrap_or_else(of_range))))
+    }))
+}
+
+/// Returns the ranges of a stored body that answer a request.
 pub(super) fn wanted<S: Storage>(
     shared: &Shared<S>,
     view: RequestView<'_>,
     stored: &StoredResponse,
-) -> Option<Range<u64>> {
-    let len = stored.body().len();
-    let (start, count) = plan(&shared.config, view, stored, Some(len)).extent.within(len);
-    (count > 0).then_some(start..start + count)
+    len: u64,
+) -> Vec<Range<u64>> {
+    plan(&shared.config, view, stored, Some(len), Several::Parts).extent.ranges(len)
 }
 
 /// Makes the response from a stored head, and from a reader of the [wanted] bytes of its body.
@@ -149,7 +199,7 @@ pub(super) fn from_source<S: Storage, B>(
     source: Box<dyn Source>,
     status: CacheStatus,
 ) -> Response<CacheBody<B>> {
-    let plan = plan(&shared.config, view, stored, Some(len));
+    let plan = plan(&shared.config, view, stored, Some(len), Several::Whole);
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     finish_for(shared, view.parts, response.map(|()| CacheBody::from_source(source)), status)
 }
@@ -159,13 +209,26 @@ fn body_now<S: Storage, B>(
     shared: &Shared<S>,
     source: RecordRef,
     stored: &StoredResponse,
-    extent: Extent,
+    extent: &Extent,
 ) -> Option<CacheBody<B>> {
     match (stored.body(), extent) {
         (_, Extent::Nothing) => Some(CacheBody::empty()),
-        (StoredBody::Inline(bytes), extent) => Some(inline(bytes, extent, stored)),
+        (StoredBody::Inline(bytes), Extent::Parts(layout)) => {
+            let bytes = bytes.clone();
+            Some(multipart(layout, move |range| {
+                Ok(Part::Data(bytes.slice(range.start as usize..range.end as usize)))
+            }))
+        }
+        (StoredBody::Inline(bytes), extent) => {
+            Some(inline(bytes, extent.within(bytes.len() as u64)?, stored))
+        }
+        (chunked, Extent::Parts(layout)) => {
+            let body = ChunkedBody::of(chunked)?;
+            let parts = StoredParts::open_now(&shared.records, source, body, layout.ranges())?;
+            Some(stored_parts(layout, parts))
+        }
         (chunked, extent) => {
-            let (body, part) = (ChunkedBody::of(chunked)?, extent.within(chunked.len()));
+            let (body, part) = (ChunkedBody::of(chunked)?, extent.within(chunked.len())?);
             let reader = ChunkReader::open_now(&shared.records, source, body, part, stored.trailers())?;
             Some(CacheBody::from_source(reader))
         }
@@ -173,13 +236,24 @@ fn body_now<S: Storage, B>(
 }
 
 /// Returns the sent part of a body that is in its record.
-fn inline<B>(bytes: &Bytes, extent: Extent, stored: &StoredResponse) -> CacheBody<B> {
-    match extent.within(bytes.len() as u64) {
-        (0, count) if count == bytes.len() as u64 => {
-            CacheBody::whole(bytes.clone(), stored.trailers().cloned())
-        }
-        (start, count) => CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None),
+fn inline<B>(bytes: &Bytes, (start, count): (u64, u64), stored: &StoredResponse) -> CacheBody<B> {
+    if count == bytes.len() as u64 {
+        return CacheBody::whole(bytes.clone(), stored.trailers().cloned());
     }
+    CacheBody::whole(bytes.slice(start as usize..(start + count) as usize), None)
+}
+
+/// Returns the ranges of a body in chunks as parts.
+fn stored_parts<S: Storage, B>(layout: &Arc<Layout>, mut parts: StoredParts<S>) -> CacheBody<B> {
+    multipart(layout, move |range| parts.part(&range))
+}
+
+/// Returns parts that a function opens.
+fn multipart<B>(
+    layout: &Arc<Layout>,
+    open: impl FnMut(Range<u64>) -> Result<Part, BodyError> + Send + Sync + 'static,
+) -> CacheBody<B> {
+    CacheBody::from_source(Box::new(Multipart::new(Arc::clone(layout), open)))
 }
 
 /// Makes the response from a download.
@@ -193,13 +267,14 @@ pub(super) fn from_download<S: Storage, B>(
     status: CacheStatus,
 ) -> Option<Response<CacheBody<B>>> {
     let (stored, len) = (download.writer.response(), download.expected);
-    let plan = plan(&shared.config, view, stored, len);
+    // The readers of a download go through it side by side, and not one after another as the parts would.
+    let plan = plan(&shared.config, view, stored, len, Several::Whole);
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
     let (start, until) = match plan.extent {
         Extent::Nothing => {
             return Some(finish_for(shared, view.parts, response.map(|()| CacheBody::empty()), status));
         }
-        Extent::Whole => (0, None),
+        Extent::Whole | Extent::Parts(_) => (0, None),
         Extent::Bytes { start: 0, count } if Some(count) == len => (0, None),
         Extent::Bytes { start, count } => (start, Some(start + count)),
     };
@@ -359,11 +434,26 @@ struct Plan {
     count: Option<u64>,
 }
 
-/// Evaluates the conditions and the range of a request.
+/// Tells how several ranges at once are answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Several {
+    /// As parts.
+    Parts,
+    /// With the whole body.
+    Whole,
+}
+
+/// Evaluates the conditions and the ranges of a request.
 ///
 /// `len` is the length of the body. `None` if it is not known yet, so that no range can be answered.
 #[inline]
-fn plan(config: &Config, view: RequestView<'_>, stored: &StoredResponse, len: Option<u64>) -> Plan {
+fn plan(
+    config: &Config,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+    len: Option<u64>,
+    several: Several,
+) -> Plan {
     let made_tag = if config.make_etags { stored.made_tag() } else { None };
     let answer = |headers, len| {
         let (method, received) = (&view.parts.method, stored.response_time);
@@ -379,13 +469,21 @@ fn plan(config: &Config, view: RequestView<'_>, stored: &StoredResponse, len: Op
             answer(&headers, 0)
         }
     };
-    let extent = match answer {
+    let answer = match answer {
+        Answer::Ranges(_) if several == Several::Whole => Answer::Full,
+        answer => answer,
+    };
+    let extent = match &answer {
         Answer::NotModified | Answer::Unsatisfiable => Extent::Nothing,
-        Answer::Range { start, end_inclusive } => Extent::Bytes { start, count: end_inclusive - start + 1 },
+        Answer::Range(range) => Extent::Bytes { start: range.start, count: range.end - range.start },
+        Answer::Ranges(ranges) => {
+            Extent::Parts(Arc::new(Layout::new(ranges.clone(), len.unwrap_or(0), &stored.headers)))
+        }
         Answer::Full => len.map_or(Extent::Whole, |count| Extent::Bytes { start: 0, count }),
     };
-    let count = match extent {
-        Extent::Bytes { count, .. } => Some(count),
+    let count = match &extent {
+        Extent::Bytes { count, .. } => Some(*count),
+        Extent::Parts(layout) => Some(layout.len()),
         Extent::Nothing | Extent::Whole => None,
     };
     let extent = if view.parts.method == Method::HEAD { Extent::Nothing } else { extent };
@@ -403,22 +501,27 @@ fn head(
 ) -> Response<()> {
     let mut response = Response::new(());
     let len = plan.len;
-    match plan.answer {
+    match &plan.answer {
         Answer::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.headers_mut() = policy::not_modified_headers(&stored.headers, options);
         }
-        Answer::Range { start, end_inclusive } => {
+        Answer::Range(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            *response.headers_mut() = stored.headers.clone();
-            let count = end_inclusive - start + 1;
-            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
-            content_range(response.headers_mut(), format!("bytes {start}-{end_inclusive}/{len}"));
+            *response.headers_mut() = partial_headers(stored, range.end - range.start);
+            set(response.headers_mut(), header::CONTENT_RANGE, content_range(range, len));
+        }
+        Answer::Ranges(_) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.headers_mut() = partial_headers(stored, plan.count.unwrap_or(0));
+            if let Extent::Parts(layout) = &plan.extent {
+                set(response.headers_mut(), header::CONTENT_TYPE, layout.content_type());
+            }
         }
         Answer::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-            content_range(response.headers_mut(), format!("bytes */{len}"));
+            set(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{len}"));
         }
         Answer::Full => {
             *response.status_mut() = stored.status;
@@ -450,9 +553,21 @@ fn head(
     response
 }
 
-/// Sets Content-Range.
-fn content_range(headers: &mut HeaderMap, value: String) {
+/// Returns the fields of a 206 with content of this length (RFC 9110 §15.3.7).
+///
+/// Content-Range is left to the caller, since a 206 with several parts has none.
+fn partial_headers(stored: &StoredResponse, count: u64) -> HeaderMap {
+    let mut headers = stored.headers.clone();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+    headers.remove(header::CONTENT_RANGE);
+    // It is the digest of the content of one message, here of the whole body (RFC 9530 §2).
+    headers.remove(CONTENT_DIGEST);
+    headers
+}
+
+/// Sets a field.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(header::CONTENT_RANGE, value);
+        headers.insert(name, value);
     }
 }

@@ -1,6 +1,7 @@
 //! Coalescing of range requests.
 
 use super::world::{World, got};
+use crate::support::byteranges::parts;
 use crate::support::task::settle;
 
 const WHOLE: &[(&str, &str)] =
@@ -69,4 +70,30 @@ async fn range_of_unfinished_body_awaits_only_its_bytes() {
     drop(sender);
     settle(&mut herd).await;
     assert_eq!(herd[0].run().unwrap().unwrap().body.unwrap(), "0123456789");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_ranges_of_unfinished_body_get_whole() {
+    let world = World::with(|builder| builder.fetch_whole_for_range(true).chunk_bytes(30));
+    let several = [("range", "bytes=0-9,190-199")];
+    let mut herd = [world.ask(&several), world.ask(&several), world.ask(&[("range", "bytes=5-")])];
+    settle(&mut herd).await;
+    assert_eq!(world.upstream.waiting(), 1);
+    let fields = &[("cache-control", "max-age=60"), ("content-length", "200")];
+    let whole = concat!(
+        "01234567890123456789012345678901234567890123456789aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbABCDEFGHIJABCDEFGHIJABCDEFGHIJABCDEFGHIJABCDEFGHIJ",
+    );
+    world.upstream.call().answer(200, fields, whole);
+    settle(&mut herd).await;
+    let got = got(&mut herd);
+    for (got, (code, body)) in got.iter().zip([(200, whole), (200, whole), (206, &whole[5..])]) {
+        assert_eq!((got.code, got.body.as_deref().unwrap()), (code, body));
+    }
+    world.layer.idle().await;
+    let hit = world.ask(&several).run().unwrap().unwrap();
+    assert_eq!((hit.code, hit.status.word()), (206, "hit"));
+    let parts = parts(hit.headers["content-type"].to_str().unwrap(), hit.body.unwrap().as_bytes());
+    assert_eq!(parts.iter().map(|part| part.range.clone()).collect::<Vec<_>>(), [0..10, 190..200]);
+    assert!(parts.iter().all(|part| part.data == whole.as_bytes()[part.range.clone()]));
 }

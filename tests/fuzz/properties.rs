@@ -1,7 +1,9 @@
 //! Properties that hold for any response.
 //!
-//! Nothing panics, the age of a stored response never decreases, and a further restriction never permits reuse.
+//! Nothing panics, the age of a stored response never decreases, a further restriction never permits reuse, and a part of a
+//! body has the bytes that it names.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -10,7 +12,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tower_response_cache::storage::MemoryStorage;
 
-use crate::support::{Answer, Fixture, Origin, ReqBody};
+use crate::support::byteranges::{content_range, parts};
+use crate::support::faulty::{Faulty, Mode};
+use crate::support::{Answer, Fixture, Origin, ReqBody, get_with};
 
 type Fields = Vec<(&'static str, Vec<u8>)>;
 
@@ -107,6 +111,123 @@ fn any_fields() -> impl Strategy<Value = Fields> {
     let bytes =
         prop_oneof![prop::collection::vec(any::<u8>(), 0..30), "[ -~]{0,30}".prop_map(String::into_bytes)];
     prop::collection::vec((select(names.to_vec()), bytes), 0..8)
+}
+
+/// Generates members of a Range field, most of them valid.
+fn range() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => (0_usize..2500, 0_usize..400).prop_map(|(first, count)| format!("{first}-{}", first + count)),
+        2 => (0_usize..2500).prop_map(|first| format!("{first}-")),
+        2 => (0_usize..2500).prop_map(|count| format!("-{count}")),
+        1 => select(&["", " ", "-0", "-1", "0-0", "0-18446744073709551616", "99999999999999999999-"][..])
+            .prop_map(str::to_owned),
+        1 => select(&["1-0", "-", "x", "0-0-0", "0 -1"][..]).prop_map(str::to_owned),
+    ]
+}
+
+/// Returns the bytes that a Range field asks for, or `None` if it is invalid.
+///
+/// Each range is one that has bytes in a body of this length, in the order of the field.
+fn asked(members: &[String], len: usize) -> Option<Vec<Range<usize>>> {
+    let mut ranges = Vec::new();
+    let members: Vec<_> =
+        members.iter().map(|member| member.trim()).filter(|member| !member.is_empty()).collect();
+    for member in &members {
+        let (first, last) = member.split_once('-')?;
+        let is_number = |text: &str| text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(first) || !is_number(last) {
+            return None;
+        }
+        let number = |text: &str| text.parse::<u128>().ok();
+        let (start, end) = match (number(first), number(last)) {
+            (None, None) => return None,
+            (None, Some(count)) => ((len as u128).saturating_sub(count), len as u128),
+            (Some(first), None) => (first, len as u128),
+            (Some(first), Some(last)) if first > last => return None,
+            (Some(first), Some(last)) => {
+                (first, len.min(usize::try_from(last).unwrap_or(len).saturating_add(1)) as u128)
+            }
+        };
+        if start < end {
+            ranges.push(start as usize..end as usize);
+        }
+    }
+    (!members.is_empty()).then_some(ranges)
+}
+
+/// Sends a request for ranges of a stored body.
+///
+/// The storage returns chunks at once, or only later.
+fn ask_for_ranges(body: &[u8], chunk_bytes: usize, later: bool, range: &str) -> Answer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let body = body.to_vec();
+        let origin =
+            Origin::new(move |_| crate::support::response(&[("cache-control", "max-age=60")], body.clone()));
+        let cache = if later {
+            Fixture::with(origin, Faulty::new(Mode::Well), |b| b.chunk_bytes(chunk_bytes))
+        } else {
+            Fixture::with(origin, MemoryStorage::new(), |b| b.chunk_bytes(chunk_bytes))
+        };
+        cache.get(URI).await;
+        cache.layer.idle().await;
+        let answer = cache.ask(get_with(URI, &[("range", range)])).await;
+        assert_eq!((answer.word(), cache.origin.count()), ("hit", 1));
+        answer
+    })
+}
+
+const URI: &str = "http://example.com/a";
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ranges_have_exactly_the_bytes_they_name(
+        len in 0_usize..2500,
+        seed: u8,
+        chunk_bytes in select(&[1_usize, 7, 100, 1000, 1 << 16][..]),
+        later: bool,
+        members in prop_oneof![4 => prop::collection::vec(range(), 1..6), 1 => prop::collection::vec(range(), 6..20)],
+    ) {
+        let body: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed).collect();
+        let answer = ask_for_ranges(&body, chunk_bytes, later, &format!("bytes={}", members.join(",")));
+        let asked = asked(&members, len);
+        let is_asked = |byte: usize| asked.iter().flatten().any(|range| range.contains(&byte));
+        match answer.code.as_u16() {
+            200 => {
+                prop_assert_eq!(&answer.body[..], &body[..]);
+                // The whole is not the answer to a plain request for parts.
+                let plain = asked.iter().flatten().is_sorted_by(|one, other| one.end <= other.start);
+                prop_assert!(!plain || members.len() > 16 || asked.is_none_or(|asked| asked.is_empty()));
+            }
+            416 => {
+                prop_assert_eq!(asked, Some(vec![]));
+                let value = format!("bytes */{len}");
+                prop_assert_eq!(answer.header("content-range"), Some(value.as_str()));
+            }
+            206 => {
+                let sent = match answer.header("content-range") {
+                    Some(value) => vec![(content_range(value), answer.body.to_vec())],
+                    None => {
+                        let parts = parts(answer.header("content-type").unwrap(), &answer.body);
+                        prop_assert!(parts.len() > 1);
+                        parts.into_iter().map(|part| ((part.range, part.complete_len), part.data)).collect()
+                    }
+                };
+                let mut times = vec![0; len];
+                for ((range, complete_len), data) in sent {
+                    prop_assert_eq!((complete_len, &data[..]), (len, &body[range.clone()]));
+                    range.for_each(|byte| times[byte] += 1);
+                }
+                let covered = (0..len).all(|byte| times[byte] == 1 || (times[byte] == 0 && !is_asked(byte)));
+                prop_assert!(covered && asked.is_some());
+                let value = answer.body.len().to_string();
+                prop_assert_eq!(answer.header("content-length"), Some(value.as_str()));
+            }
+            code => prop_assert!(false, "{code}"),
+        }
+    }
 }
 
 proptest! {

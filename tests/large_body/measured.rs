@@ -89,12 +89,55 @@ async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Durat
     let service = layer.layer(service_fn(origin));
     let mut first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
     if part == "hit" {
-        let hit = service.oneshot(ask()).await.unwrap();
+        let hit = service.clone().oneshot(ask()).await.unwrap();
         assert!(hit.body().status().unwrap().is_hit());
         first = read(hit.into_body()).await;
     }
+    if part == "parts" {
+        layer.idle().await;
+        let hit = service.oneshot(ask_for_parts()).await.unwrap();
+        assert_eq!((hit.status().as_u16(), hit.body().status().unwrap().is_hit()), (206, true));
+        first = read_parts(hit).await;
+    }
     layer.idle().await;
     first
+}
+
+/// Asks for half of the body in sixteen ranges, the last one first.
+fn ask_for_parts() -> Request<Empty<Bytes>> {
+    let stride = FRAME * FRAMES / 16;
+    let range = |number: usize| format!("{}-{}", number * stride, number * stride + stride / 2 - 1);
+    let ranges: Vec<_> = (0..16).rev().map(range).collect();
+    let mut request = ask();
+    request.headers_mut().insert("range", format!("bytes={}", ranges.join(",")).parse().unwrap());
+    request
+}
+
+/// Reads the parts and returns the time until the first byte.
+///
+/// Asserts the length, and that each frame with the beginning of a part follows the head of that part.
+async fn read_parts(response: Response<impl Body<Data = Bytes, Error: std::fmt::Debug>>) -> Duration {
+    let began = Instant::now();
+    let (head, body) = response.into_parts();
+    let announced: usize = head.headers["content-length"].to_str().unwrap().parse().unwrap();
+    let (mut first, mut len, mut heads) = (None, 0, 0);
+    let (mut body, mut expected) = (Box::pin(body), None);
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        first.get_or_insert_with(|| began.elapsed());
+        len += data.len();
+        if let Some(number) = expected.take() {
+            assert_eq!(data[..8], u64::to_be_bytes(number));
+        }
+        let text = str::from_utf8(&data[..data.len().min(200)]).unwrap_or("");
+        if let Some((_, range)) = text.split_once("Content-Range: bytes ") {
+            heads += 1;
+            expected = Some(range.split_once('-').unwrap().0.parse::<u64>().unwrap() / FRAME as u64);
+        }
+    }
+    assert_eq!((len, heads), (announced, 16));
+    assert!(len > FRAME * FRAMES / 2);
+    first.unwrap()
 }
 
 /// Plays a part in another process of this binary.

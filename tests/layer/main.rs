@@ -12,6 +12,7 @@ mod faults;
 mod flow;
 mod idle;
 mod made_etags;
+mod partial;
 mod parts;
 mod retention;
 mod stack;

@@ -1,6 +1,7 @@
 //! A cache over a scripted origin, and the requests and responses of tests.
 #![allow(dead_code, unreachable_pub)] // each test binary uses only some items
 
+pub mod byteranges;
 pub mod counting;
 pub mod faulty;
 pub mod forward;

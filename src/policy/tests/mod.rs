@@ -1,5 +1,6 @@
 //! Unit tests of the policy, each with the section of the RFC that it is about.
 
+mod byte_ranges;
 mod conditions;
 mod dates;
 mod freshness;

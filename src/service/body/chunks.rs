@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -148,6 +148,15 @@ impl ChunkedBody {
         }
     }
 
+    /// Returns the numbers of the chunks with `count` bytes from an offset.
+    ///
+    /// Returns `None` if the body would have more chunks than there are numbers for them.
+    fn numbers(&self, (start, count): (u64, u64)) -> Option<RangeInclusive<u32>> {
+        let last = start.checked_add(count.saturating_sub(1))?;
+        let number = |position: u64| u32::try_from(position / u64::from(self.chunk_len)).ok();
+        Some(number(start)?..=number(last)?)
+    }
+
     /// Returns the length of a chunk.
     fn len_of(&self, number: u32) -> u64 {
         let (number, chunk_len) = (u64::from(number), u64::from(self.chunk_len));
@@ -178,22 +187,26 @@ impl<S: Storage> ChunkReader<S> {
 
     /// Opens `count` bytes of a body from an offset, after [`open_now`](Self::open_now) has returned `None`.
     ///
-    /// Returns `None` if a chunk is missing or the storage fails.
+    /// `further` are ranges of the same body that the response will have after these bytes. Returns `None` if a chunk of any
+    /// of them is missing or the storage fails.
     pub(crate) async fn open(
         records: &Arc<Records<S>>,
         source: RecordRef,
         body: ChunkedBody,
         (start, count): (u64, u64),
+        further: &[Range<u64>],
         trailers: Option<&HeaderMap>,
     ) -> Option<Box<Self>> {
         let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
-        reader.begin().await.then_some(reader)
+        let further = further.iter().map(|range| body.numbers((range.start, range.end - range.start)));
+        let further: Vec<_> = further.collect::<Option<_>>()?;
+        reader.begin(further).await.then_some(reader)
     }
 
-    /// Reads the first wanted chunk, and checks that the storage has all others.
+    /// Reads the first wanted chunk, and checks that the storage has all others, and the `further` ones.
     ///
     /// Returns false if one is missing or the storage fails.
-    async fn begin(&mut self) -> bool {
+    async fn begin(&mut self, further: Vec<RangeInclusive<u32>>) -> bool {
         let reader = self;
         reader.hold();
         if reader.remaining == 0 {
@@ -210,7 +223,8 @@ impl<S: Storage> ChunkReader<S> {
         };
         // A storage that evicts single keys may have lost any of them, and after the head was sent only an error could say so.
         // A body has fewer chunks than `u32` has numbers, so that the sum does not overflow.
-        let others = (reader.next + 1..=reader.last).map(|number| reader.key(number));
+        let others = (reader.next + 1..=reader.last).chain(further.into_iter().flatten());
+        let others = others.map(|number| reader.key(number));
         let others = async {
             match reader.records.has_chunks(others).await {
                 Ok(true) => Ok(()),
@@ -235,6 +249,18 @@ impl<S: Storage> ChunkReader<S> {
         }
     }
 
+    /// Returns a reader of a range that [`open`](Self::open) was told of, which reads nothing before it is polled.
+    ///
+    /// Returns `None` if the body would have more chunks than there are numbers for them.
+    pub(crate) fn open_later(
+        records: &Arc<Records<S>>,
+        source: RecordRef,
+        body: ChunkedBody,
+        part: (u64, u64),
+    ) -> Option<Box<Self>> {
+        Self::new(records, source, body, part, None).map(Box::new)
+    }
+
     /// Returns a reader of `count` bytes of a body from an offset, which has read nothing yet.
     ///
     /// Returns `None` if the body would have more chunks than there are numbers for them.
@@ -245,7 +271,7 @@ impl<S: Storage> ChunkReader<S> {
         (start, count): (u64, u64),
         trailers: Option<&HeaderMap>,
     ) -> Option<Self> {
-        let chunk_len = u64::from(body.chunk_len);
+        let numbers = body.numbers((start, count))?;
         // Trailers describe the whole body, so that a part is sent without them.
         let trailers = trailers.filter(|_| count == body.len);
         Some(Self {
@@ -253,9 +279,9 @@ impl<S: Storage> ChunkReader<S> {
             source,
             is_part: false,
             body,
-            next: u32::try_from(start / chunk_len).ok()?,
-            last: u32::try_from(start.checked_add(count.saturating_sub(1))? / chunk_len).ok()?,
-            skip: (start % chunk_len) as usize,
+            next: *numbers.start(),
+            last: *numbers.end(),
+            skip: (start % u64::from(body.chunk_len)) as usize,
             remaining: count,
             batch: Batch::default(),
             shares_chunks: false,
@@ -391,7 +417,7 @@ impl<S: Storage> ChunkReader<S> {
         }
         let mut reader = Box::new(Self::new(records, source, body, part, None)?);
         reader.is_part = true;
-        reader.begin().await.then_some(reader)
+        reader.begin(Vec::new()).await.then_some(reader)
     }
 
     /// Keeps the record from being used again, since its body is damaged.

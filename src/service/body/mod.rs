@@ -1,8 +1,9 @@
 //! Downloads of bodies from the origin, and readers of stored bodies.
 //!
 //! A [`Download`] is one body from the origin, together with the recorder that stores it. Any number of [`Reader`]s read it
-//! while it is downloaded. A [`ChunkReader`] reads a stored body in chunks. A [`Stitched`] body joins stored
-//! pieces with those that the origin is asked for. All readers are sources of a [`CacheBody`](crate::CacheBody).
+//! while it is downloaded. A [`ChunkReader`] reads a stored body in chunks. A [`Stitched`] body joins stored pieces with those
+//! that the origin is asked for. A [`Multipart`] sends several ranges of a body, each from a source of its own. All of them are
+//! sources of a [`CacheBody`](crate::CacheBody).
 //!
 //! # Invariants
 //!
@@ -20,10 +21,14 @@
 mod chunks;
 mod download;
 mod frame_buffer;
+mod multipart;
 mod reader;
 mod stitched;
+mod stored_parts;
 
 pub(super) use self::chunks::{ChunkReader, ChunkedBody, RecordRef};
 pub(super) use self::download::Download;
+pub(super) use self::multipart::{Layout, Multipart, Part, content_range};
 pub(super) use self::reader::{Reader, Token};
 pub(super) use self::stitched::{Piece, Pieces, Stitched, StoredPieces};
+pub(super) use self::stored_parts::StoredParts;

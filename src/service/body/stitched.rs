@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 
 use super::chunks::{ChunkReader, RecordRef};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
-use crate::entry::{Parts, StoredResponse};
+use crate::entry::Parts;
 use crate::error::Error;
 use crate::service::records::Records;
 use crate::storage::Storage;
@@ -51,15 +51,9 @@ pub(crate) struct StoredPieces<S: Storage> {
 }
 
 impl<S: Storage> StoredPieces<S> {
-    /// Returns the pieces of a response, or `None` if it is not stored in parts.
-    pub(crate) fn new(
-        records: &Arc<Records<S>>,
-        source: RecordRef,
-        stored: &StoredResponse,
-        end: u64,
-    ) -> Option<Self> {
-        let parts = Arc::clone(stored.body().parts()?);
-        Some(Self { records: Arc::clone(records), source, parts, end })
+    /// Returns the pieces of the parts of the response in a record.
+    pub(crate) fn new(records: &Arc<Records<S>>, source: RecordRef, parts: &Arc<Parts>, end: u64) -> Self {
+        Self { records: Arc::clone(records), source, parts: Arc::clone(parts), end }
     }
 }
 

@@ -665,15 +665,17 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
     let decision = decide(config, directives, &freshness, now);
     if let Some(wanted) = wants_more(shared, parts, &variant.response) {
+        let has_validator = policy::strong_validator(&variant.response.headers).is_some();
         return match decision {
             Decision::Reload => Evaluated::Needs(Need::Fetch(MissReason::Reload)),
             Decision::Refuse => Evaluated::Answered(respond::refuse_request(shared, parts)),
             _ if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
             // The origin is asked for the missing bytes on condition that the representation is the same, which validates it.
-            _ if policy::strong_validator(&variant.response.headers).is_some() => {
-                Evaluated::Needs(Need::Complete(key, record, wanted))
-            }
-            _ => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
+            _ => match <[_; 1]>::try_from(wanted) {
+                Ok([wanted]) if has_validator => Evaluated::Needs(Need::Complete(key, record, wanted)),
+                // The origin answers a request for several ranges itself.
+                _ => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
+            },
         };
     }
     let outcome = match decision {
@@ -723,15 +725,15 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
     }
 }
 
-/// Returns the bytes that answer a request, if not all of them are stored.
+/// Returns the ranges of bytes that answer a request, if not all of them are stored.
 fn wants_more<S: Storage>(
     shared: &Shared<S>,
     parts: &request::Parts,
     stored: &StoredResponse,
-) -> Option<Range<u64>> {
+) -> Option<Vec<Range<u64>>> {
     let of_body = stored.body().parts()?;
-    let wanted = respond::wanted(shared, RequestView::of(parts), stored)?;
-    of_body.first_gap(wanted.clone()).is_some().then_some(wanted)
+    let wanted = respond::wanted(shared, RequestView::of(parts), stored, of_body.len);
+    wanted.iter().any(|range| of_body.first_gap(range.clone()).is_some()).then_some(wanted)
 }
 
 /// Answers with the stale response that was served when the origin failed a moment ago.

@@ -14,6 +14,7 @@ use tower_response_cache::{EntryFilter, Ttl};
 use super::program::{program, running};
 use super::world::{Asked, Proxy, RawOrigin};
 use crate::examples::Running;
+use crate::support::byteranges::parts;
 
 /// How long a program may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,6 +178,32 @@ fn download_is_resumed_and_split() {
         ["-q", "-x", "4", "-s", "4", "-k", "1M", "-d", target.path().to_str().unwrap(), "-o", "aria"];
     if run("aria2c", &[&arguments[..], &[&url]].concat()).is_some() {
         assert!(std::fs::read(path("aria")).unwrap() == large());
+    }
+}
+
+#[test]
+fn curl_gets_several_ranges_as_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large.txt"), large()).unwrap();
+    let Some((_files, _proxy, url)) = before(folder.path()) else { return };
+    let url = format!("{url}/large.txt");
+    if run("curl", &["-sS", "-o", "/dev/null", &url]).is_none() {
+        return;
+    }
+    // 128 KiB are a chunk, so that the ranges begin in the first one, span several, and are out of order.
+    for (option, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        for ranges in ["0-99,200-299", "1000000-1999999,0-99,-1000"] {
+            let format = "%{stderr}%{http_version} %{http_code} %{content_type}";
+            let output = run("curl", &["-sS", option, "-r", ranges, "-w", format, &url]).unwrap();
+            let written = String::from_utf8(output.stderr).unwrap();
+            let content_type = written.strip_prefix(&format!("{version} 206 ")).expect(&written);
+            let parts = parts(content_type, &output.stdout);
+            assert_eq!(parts.len(), ranges.split(',').count());
+            for part in parts {
+                assert!(part.data == large()[part.range] && part.complete_len == large().len());
+                assert_eq!(part.fields, ["Content-Type: text/plain"]);
+            }
+        }
     }
 }
 
