@@ -65,6 +65,24 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Fetches long bodies in aligned slices of this length, each of which is stored as a part.
+    ///
+    /// The origin is asked for the slice with the first byte that a request wants, and for the next one when the caller has come
+    /// to it. So a request for a few bytes of a long body costs a slice, requests for different parts of it run side by side, and
+    /// each slice is fetched once for all of them. An origin that ignores Range is answered as ever, and so is a response that
+    /// cannot be stored or has no strong validator: its first request is sent twice, and later ones for the same URL once.
+    ///
+    /// It applies to GET without conditions, for the whole or for one range that says where it begins. It sets
+    /// [`store_parts`](Self::store_parts). A list of parts has room for 4,096, so that slices should be longer than the longest
+    /// body divided by 4,096: slices of 4 MiB are for up to 16 GiB.
+    ///
+    /// Default: 0, no slices. A slice costs a request to the origin, and short bodies gain nothing by them.
+    pub fn slices(mut self, bytes: u64) -> Self {
+        self.config.slices = Some(bytes).filter(|bytes| *bytes > 0);
+        self.config.store_parts |= bytes > 0;
+        self
+    }
+
     /// Lets one process at a time fetch an entry, among all that share the storage.
     ///
     /// Before a process fetches, it acquires a lease: a record in the storage that lasts at most this long. Other

@@ -62,6 +62,11 @@ impl Parts {
         Self { id, len, retain_until, runs: vec![Run { range, extent }] }
     }
 
+    /// Returns a list without parts.
+    pub(crate) fn none(len: u64) -> Self {
+        Self { id: [0; 16], len, retain_until: Timestamp::NEVER, runs: Vec::new() }
+    }
+
     /// Returns the parts that a record describes, or `None` if it breaks an invariant.
     pub(crate) fn from_runs(id: [u8; 16], len: u64, retain_until: Timestamp, runs: Vec<Run>) -> Option<Self> {
         let mut at = 0;

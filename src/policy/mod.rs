@@ -61,7 +61,7 @@ pub(crate) use self::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub(crate) use self::parts::{
-    complete_fields, continues, is_same_representation, partial_range, strong_validator,
+    complete_fields, continues, first_wanted, is_same_representation, partial_range, strong_validator,
 };
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};

@@ -56,6 +56,21 @@ pub(crate) fn complete_fields(partial: &HeaderMap, complete: u64) -> HeaderMap {
     fields
 }
 
+/// Returns the offset of the first byte that a request wants, if that can be known without the length of the body.
+///
+/// It is zero without Range. Returns `None` for a range of the last bytes, for several ranges, and for a malformed field.
+pub(crate) fn first_wanted(request: &HeaderMap) -> Option<u64> {
+    let mut lines = request.get_all(header::RANGE).iter();
+    let Some(line) = lines.next() else { return Some(0) };
+    let (line, None) = (line.to_str().ok()?, lines.next()) else { return None };
+    let (unit, range) = line.trim().split_once('=')?;
+    let (first, last) = range.trim().split_once('-')?;
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_one = unit.eq_ignore_ascii_case("bytes") && is_number(first) && is_number(last);
+    let first = first.parse().ok().filter(|_| is_one)?;
+    (last.is_empty() || last.parse().is_ok_and(|last: u64| first <= last)).then_some(first)
+}
+
 /// Returns the bytes that a 206 contains, and the length of the complete representation.
 ///
 /// `requested` is the Range field of the request, and `len` the announced length of the content. Returns `None` if the field is

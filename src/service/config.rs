@@ -104,6 +104,8 @@ pub(crate) struct Config {
     /// Fetches the whole response if a request wants a range of it.
     pub(crate) fetch_whole_for_range: bool,
     pub(crate) store_parts: bool,
+    /// In bytes.
+    pub(crate) slices: Option<u64>,
     /// How long before it becomes stale a response is refreshed, on average. Zero if it is not refreshed before.
     pub(crate) refresh_early: Duration,
     /// How long one process may hold the lease of an entry. `None` if each process fetches for itself.
@@ -186,6 +188,7 @@ impl Default for Config {
             coalesce_timeout: Duration::from_secs(10),
             fetch_whole_for_range: false,
             store_parts: false,
+            slices: None,
             refresh_early: Duration::ZERO,
             lease: None,
             identity: Identity::default(),

@@ -190,18 +190,33 @@ pub(super) fn wanted<S: Storage>(
     plan(&shared.config, view, stored, Some(len), Several::Parts).extent.ranges(len)
 }
 
+/// Returns the one range of a stored body that answers a request, or the whole if it asks for several ranges.
+pub(super) fn wanted_at_once<S: Storage>(
+    shared: &Shared<S>,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+    len: u64,
+) -> Option<Range<u64>> {
+    plan(&shared.config, view, stored, Some(len), Several::Whole).extent.ranges(len).pop()
+}
+
 /// Makes the response from a stored head, and from a reader of the [wanted] bytes of its body.
 pub(super) fn from_source<S: Storage, B>(
     shared: &Shared<S>,
     view: RequestView<'_>,
     stored: &StoredResponse,
     len: u64,
-    source: Box<dyn Source>,
+    source: Option<Box<dyn Source>>,
     status: CacheStatus,
 ) -> Response<CacheBody<B>> {
     let plan = plan(&shared.config, view, stored, Some(len), Several::Whole);
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
-    finish_for(shared, view.parts, response.map(|()| CacheBody::from_source(source)), status)
+    finish_for(
+        shared,
+        view.parts,
+        response.map(|()| source.map_or_else(CacheBody::empty, CacheBody::from_source)),
+        status,
+    )
 }
 
 /// Returns the sent part of a body, if that needs no waiting.

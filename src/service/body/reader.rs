@@ -133,7 +133,7 @@ impl<S: Storage> Reader<S> {
     }
 
     /// Reads until the body is stored, or the origin is silent for too long.
-    async fn drain(mut self) {
+    pub(crate) async fn drain(mut self) {
         let timeout = self.download.writer.records.config.refresh_timeout;
         while self.download.lock().is_open() {
             let next = poll_fn(|cx| self.poll_frame(cx));

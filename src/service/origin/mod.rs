@@ -31,6 +31,7 @@ pub(crate) use self::fetcher::Fetcher;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::Unstorable;
 pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
+pub(super) use self::parts::{from_stored, slice_key};
 pub(super) use self::response::may_store_for;
 pub(crate) use self::unsafe_request::forward_unsafe;
 pub(super) use self::unsafe_request::respond_unstored;
@@ -156,6 +157,17 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
             }
             (Need::Select, Some(snapshot)) => {
                 Box::pin(conditional::select(shared, fetcher, request, &mut body, snapshot, context)).await?
+            }
+            (Need::Fetch(reason), Some(snapshot)) if shared.config.slices.is_some() => {
+                match parts::first_slice(shared, request, &snapshot.head, need) {
+                    Some(slice) => {
+                        let about = (slice, *reason);
+                        let fetching =
+                            parts::fetch_slice(shared, fetcher, request, &mut body, snapshot, about, context);
+                        Box::pin(fetching).await?
+                    }
+                    None => ConditionalOutcome::Fetch(*reason),
+                }
             }
             (Need::Fetch(reason), _) => ConditionalOutcome::Fetch(*reason),
             (_, None) => ConditionalOutcome::Fetch(MissReason::StorageFailed),

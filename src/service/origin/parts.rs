@@ -11,26 +11,31 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response};
+use bytes::{Buf, Bytes};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request, response,
+};
 use http_body::{Body, Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::time::timeout_at;
 
 use super::fetcher::{Fetcher, send};
 use super::response::{Begun, filter_and_join, store, store_and_respond};
-use super::{ConditionalOutcome, FetchContext, FetchResult, Times};
+use super::{ConditionalOutcome, FetchContext, FetchResult, Need, Times};
 use crate::body::{BodyError, BodyErrorKind, CacheBody, Exclusive, Source};
 use crate::control::{MissReason, Outcome, Stored};
 use crate::entry::{Parts, StoredResponse};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{self, NotStored};
-use crate::service::body::{ChunkReader, Piece, Pieces, RecordRef, Stitched};
-use crate::service::coalesce::FlightOutcome;
+use crate::service::body::{ChunkReader, Download, Piece, Pieces, Reader, RecordRef, Stitched};
+use crate::service::coalesce::{FlightOutcome, Joined};
 use crate::service::records::{Part, Snapshot, is_by_content, variant_in};
 use crate::service::respond::{self, RequestView, stored_status};
 use crate::service::shared::Shared;
-use crate::storage::{Key, Record, Storage};
+use crate::service::tasks::after;
+use crate::storage::{Key, Kind, Record, Stamp, Storage};
 
 /// A partial response, as it is stored.
 pub(super) struct PartialResponse {
@@ -101,6 +106,72 @@ fn replaced<'a, S: Storage>(
     of_request.map(|variant| &variant.response)
 }
 
+/// Returns the slice that a request for a response of which nothing is stored is fetched by.
+///
+/// Returns `None` if it is not fetched in slices.
+pub(super) fn first_slice<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    head: &Key,
+    need: &Need,
+) -> Option<Range<u64>> {
+    let slice = shared.config.slices?;
+    let has = |name: HeaderName| request.headers.contains_key(name);
+    if matches!(need, Need::Fetch(MissReason::StorageFailed))
+        || request.method != Method::GET
+        || is_by_content(request)
+        || has(header::IF_NONE_MATCH)
+        || has(header::IF_MODIFIED_SINCE)
+        || shared.config.directives(request).read_only
+        || shared.records.unsliced.since(*head).is_some()
+    {
+        return None;
+    }
+    let start = policy::first_wanted(&request.headers)? / slice * slice;
+    Some(start..start.checked_add(slice)?)
+}
+
+/// Returns the key of the flight of the slice that a request needs, if it is fetched in slices.
+pub(crate) fn slice_key<S: Storage>(
+    shared: &Shared<S>,
+    request: &request::Parts,
+    head: &Key,
+    need: &Need,
+) -> Option<Key> {
+    let slice = shared.config.slices?;
+    match need {
+        Need::Fetch(_) => {
+            Some(key_of_slice(*head, [0; 16], first_slice(shared, request, head, need)?.start / slice))
+        }
+        Need::Complete(_, record, wanted) => {
+            let parts = variant_in(record)?.response.body().parts()?;
+            let gap = parts.first_gap(wanted.clone())?;
+            Some(key_of_slice(*head, parts.id, gap.start / slice))
+        }
+        Need::Select | Need::Validate(..) => None,
+    }
+}
+
+/// Returns a key by which the flight of a slice is found. No record has it.
+fn key_of_slice(head: Key, id: [u8; 16], number: u64) -> Key {
+    // Two slices of a body of more than 2^32 may share a flight, whose followers look again.
+    head.sibling(Kind::Chunk, id, number as u32)
+}
+
+/// Returns the missing bytes that are asked for in one request, the first of which is at an offset.
+///
+/// They are those before the next stored part and within the wanted range, or within the slice.
+fn asked(slices: Option<u64>, parts: &Parts, offset: u64, wanted_end: u64) -> Range<u64> {
+    let Some(slice) = slices else {
+        return parts.first_gap(offset..wanted_end).unwrap_or(offset..wanted_end);
+    };
+    let begin = offset / slice * slice;
+    let end = begin.saturating_add(slice).min(parts.len);
+    let before = parts.runs().iter().map(|run| run.range.end).filter(|end| *end <= offset).max();
+    let gap = parts.first_gap(offset..end).unwrap_or(offset..end);
+    begin.max(before.unwrap_or(0))..gap.end
+}
+
 /// What the origin has sent for a missing range.
 enum Sent<B> {
     /// The bytes of the same representation, from the first missing one on.
@@ -118,6 +189,7 @@ async fn ask<S: Storage, F: Fetcher>(
     request: &request::Parts,
     body: F::RequestBody,
     stored: &StoredResponse,
+    complete: u64,
     range: Range<u64>,
 ) -> Result<Sent<F::Body>, F::Error> {
     let parts = request_for(request, stored, range.clone());
@@ -130,7 +202,7 @@ async fn ask<S: Storage, F: Fetcher>(
             let (mut head, body) = response.into_parts();
             let len = body.size_hint().exact();
             let sent = policy::partial_range(&sent_headers, &head.headers, len);
-            let continues = sent.is_some_and(|(_, complete)| complete == stored.body().len())
+            let continues = sent.is_some_and(|(_, of)| of == complete)
                 && policy::continues(&stored.headers, &head.headers);
             if !continues {
                 return Ok(Sent::Unusable);
@@ -182,14 +254,15 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
         return again(MissReason::Absent);
     };
     let Some(parts) = stored.body().parts() else { return again(MissReason::Absent) };
-    let Some(mut gap) = parts.first_gap(wanted.clone()) else { return again(MissReason::BodyGone) };
+    let Some(first) = parts.first_gap(wanted.clone()) else { return again(MissReason::BodyGone) };
+    let mut gap = asked(shared.config.slices, parts, first.start, wanted.end);
     let background = fetcher.background();
     // Further gaps could not be asked for, so that this request asks for all that follows.
     if background.is_none() {
         gap.end = wanted.end;
     }
     let body = body.take().unwrap_or_else(|| fetcher.repeated_body());
-    let (response, times) = match ask(shared, fetcher, request, body, stored, gap.clone()).await? {
+    let (response, times) = match ask(shared, fetcher, request, body, stored, parts.len, gap.clone()).await? {
         Sent::Bytes(response, times) => (response, times),
         Sent::Other(response, times) => {
             let outcome = Outcome::Miss(MissReason::Partial);
@@ -207,8 +280,9 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
     };
     let of_gap = request_for(request, stored, gap.clone());
     let code = response.status().as_u16();
-    let Fetched { piece, confirmed, stores } =
-        store_piece(shared, &of_gap, snapshot, stored, response, times, context).await;
+    let fetched =
+        store_piece(shared, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context).await;
+    let Fetched { piece, offset, confirmed, stores, flight_outcome } = fetched;
     let freshness = confirmed.freshness(shared.records.number, &shared.config.policy);
     let mut status = stored_status(Outcome::Miss(MissReason::Partial), stores, &freshness, times.responded);
     status.origin_status = Some(code);
@@ -217,63 +291,249 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
         fetcher: Exclusive::new(background),
         request: request.clone(),
         snapshot: snapshot.clone(),
-        source: RecordRef { key, stamp: record.stamp() },
+        key,
         stored: stored.clone(),
         parts: Arc::clone(parts),
         end: wanted.end,
     };
-    let source = Stitched::new(pieces, wanted, Some((gap.start, piece)));
-    let view = RequestView::of(request);
-    let response =
-        respond::from_source(shared, view, &confirmed, stored.body().len(), Box::new(source), status);
-    Ok(ConditionalOutcome::Done(FetchResult::new(response, FlightOutcome::LookAgain)))
+    let source = Box::new(Stitched::new(pieces, wanted, Some((offset, piece))));
+    let (view, len) = (RequestView::of(request), stored.body().len());
+    let response = respond::from_source(shared, view, &confirmed, len, Some(source), status);
+    Ok(ConditionalOutcome::Done(FetchResult::new(response, flight_outcome)))
 }
 
 /// A piece from the origin.
-struct Fetched {
+struct Fetched<S: Storage> {
     piece: Piece,
+    /// Where it begins.
+    offset: u64,
     /// The head of the representation, as its newest response describes it.
     confirmed: StoredResponse,
     stores: Stored,
+    flight_outcome: FlightOutcome<S>,
 }
 
-/// Begins to store the bytes of a missing range, and returns a reader of them.
+/// Begins to store the bytes of a missing range, and returns a reader of those among them that are wanted.
+///
+/// The range begins at an offset.
+#[allow(clippy::too_many_arguments)]
 async fn store_piece<S: Storage, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: &Snapshot,
     stored: &StoredResponse,
+    wanted: &Range<u64>,
+    start: u64,
     response: Response<B>,
     times: Times,
     context: &mut FetchContext<S>,
-) -> Fetched
+) -> Fetched<S>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
     let outcome = Outcome::Miss(MissReason::Partial);
-    let begun = store(shared, request, Some(snapshot.clone()), response, times, outcome, context);
-    let (source, confirmed, stores): (Box<dyn Source>, _, _) = match begun {
-        Begun::Unstored { response, status, .. } => {
-            let body = Passed(Exclusive::new(Box::pin(CacheBody::inner(response.into_body()))));
-            (Box::new(body), stored.clone(), status.stored())
+    match store(shared, request, Some(snapshot.clone()), response, times, outcome, context) {
+        Begun::Unstored { response, status, flight_outcome } => {
+            let body = Passed::new(response.into_body(), wanted.start.saturating_sub(start));
+            let piece = Piece { source: Box::new(body), is_stored: false };
+            let (offset, confirmed, stores) = (start.max(wanted.start), stored.clone(), status.stored());
+            Fetched { piece, offset, confirmed, stores, flight_outcome }
         }
         Begun::Storing { reader, download, status, .. } => {
-            (Box::new(reader), download.writer.response().clone(), status.stored())
+            let (confirmed, stores) = (download.writer.response().clone(), status.stored());
+            let (piece, offset) = piece_of(reader, &download, wanted, start, context);
+            Fetched { piece, offset, confirmed, stores, flight_outcome: FlightOutcome::Streaming(download) }
         }
-    };
-    Fetched { piece: Piece { source, is_stored: false }, confirmed, stores }
+    }
 }
 
-/// A body that is not stored.
-struct Passed<B>(Exclusive<Pin<Box<CacheBody<B>>>>);
+/// Returns a reader of the wanted bytes of a part that is being stored, and where it begins.
+///
+/// The rest of the part is read in the background.
+fn piece_of<S: Storage>(
+    reader: Reader<S>,
+    download: &Arc<Download<S>>,
+    wanted: &Range<u64>,
+    start: u64,
+    context: &FetchContext<S>,
+) -> (Piece, u64) {
+    let offset = start.max(wanted.start);
+    let len = download.expected.unwrap_or(u64::MAX);
+    let end = (wanted.end - start).min(len);
+    let token = || context.flight.upgrade().unwrap_or_else(|| Arc::new(()));
+    if (offset > start || end < len)
+        && offset - start < end
+        && let Some(part) = Reader::follower(Arc::clone(download), token(), offset - start, Some(end))
+    {
+        reader.leave_to_others();
+        return (Piece { source: Box::new(part), is_stored: false }, offset);
+    }
+    (Piece { source: Box::new(reader), is_stored: false }, start)
+}
+
+/// Fetches the slice with the first byte that a request wants, and answers the request with it and the following ones.
+pub(super) async fn fetch_slice<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
+    request: &request::Parts,
+    body: &mut Option<F::RequestBody>,
+    snapshot: &Snapshot,
+    (slice, reason): (Range<u64>, MissReason),
+    context: &mut FetchContext<S>,
+) -> Result<ConditionalOutcome<S, F::Body>, F::Error> {
+    let again = || Ok(ConditionalOutcome::Fetch(reason));
+    // Without it, the slices after the first could not be asked for.
+    let Some(background) = fetcher.background() else { return again() };
+    let mut of_slice = request.clone();
+    policy::strip_conditions(&mut of_slice.headers);
+    if let Ok(value) = HeaderValue::try_from(format!("bytes={}-{}", slice.start, slice.end - 1)) {
+        of_slice.headers.insert(header::RANGE, value);
+    }
+    let first_body = body.take().unwrap_or_else(|| fetcher.repeated_body());
+    let requested = shared.config.clock.now();
+    let response = send(shared, fetcher, Request::from_parts(of_slice.clone(), first_body)).await?;
+    let times = Times { requested, responded: shared.config.clock.now() };
+    let outcome = Outcome::Miss(reason);
+    let now = times.responded;
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {}
+        // The body is empty, or shorter than the wanted range. The request itself is answered in any case.
+        StatusCode::RANGE_NOT_SATISFIABLE => return again(),
+        code => {
+            context.strips_conditions = code == StatusCode::OK;
+            let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+            let fetched =
+                store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
+            return Ok(ConditionalOutcome::Done(fetched));
+        }
+    }
+    let len = response.body().size_hint().exact();
+    let range = policy::partial_range(&of_slice.headers, response.headers(), len);
+    let (Some((range, complete)), Some(_)) = (range, policy::strong_validator(response.headers())) else {
+        shared.records.unsliced.add(snapshot.head, now, None);
+        return again();
+    };
+    let response = filter_and_join(shared, &of_slice, Some(snapshot), requested, response).await;
+    let begun = store(shared, &of_slice, Some(snapshot.clone()), response, times, outcome, context);
+    let Begun::Storing { reader, download, status, .. } = begun else {
+        shared.records.unsliced.add(snapshot.head, now, None);
+        return again();
+    };
+    let view = RequestView::of(request);
+    let stored = download.writer.response().clone();
+    let wanted = respond::wanted_at_once(shared, view, &stored, complete);
+    let flight_outcome = FlightOutcome::Streaming(Arc::clone(&download));
+    let source: Option<Box<dyn Source>> = match wanted {
+        // A 304, a 416, or a part that begins elsewhere.
+        None => {
+            reader.leave_to_others();
+            None
+        }
+        Some(wanted) => {
+            // A piece that the caller does not come to soon is left to be read in the background.
+            let first = match range.contains(&wanted.start) {
+                true => {
+                    let (piece, offset) = piece_of(reader, &download, &wanted, range.start, context);
+                    Some((offset, piece))
+                }
+                false => {
+                    reader.leave_to_others();
+                    None
+                }
+            };
+            let pieces = Filler {
+                shared: Arc::clone(shared),
+                fetcher: Exclusive::new(Some(background)),
+                request: request.clone(),
+                snapshot: snapshot.clone(),
+                key: download.writer.target_key(),
+                stored: stored.clone(),
+                parts: Arc::new(Parts::none(complete)),
+                end: wanted.end,
+            };
+            Some(Box::new(Stitched::new(pieces, wanted, first)))
+        }
+    };
+    let response = respond::from_source(shared, view, &stored, complete, source, status);
+    Ok(ConditionalOutcome::Done(FetchResult::new(response, flight_outcome)))
+}
+
+/// How many stored bytes before the first missing one are sent at once, while the origin is not asked yet.
+///
+/// With fewer, the origin is asked before the response begins, so that a changed representation is noticed in time.
+const STORED_FIRST: u64 = 256 * 1024;
+
+/// Answers a request with stored bytes, and fetches the others when the caller has come to them.
+///
+/// Returns `None` if the origin has to be asked first, or the first bytes cannot be read.
+pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
+    shared: &Arc<Shared<S>>,
+    fetcher: F,
+    request: &request::Parts,
+    snapshot: &Snapshot,
+    (key, record, wanted): (Key, &Record, Range<u64>),
+) -> Option<Response<CacheBody<F::Body>>> {
+    let stored = &variant_in(record)?.response;
+    let parts = stored.body().parts()?;
+    let before = parts.first_gap(wanted.clone())?.start - wanted.start;
+    let least = if shared.config.slices.is_some() { 1 } else { STORED_FIRST };
+    if before < least {
+        return None;
+    }
+    let run = parts.run_at(wanted.start)?;
+    let at = RecordRef { key, stamp: record.stamp() };
+    let of_run = wanted.start..run.range.end.min(wanted.end);
+    let source = ChunkReader::open_part(&shared.records, at, &run.extent, of_run).await?;
+    let first = (wanted.start, Piece { source, is_stored: true });
+    let now = shared.config.clock.now();
+    let freshness = stored.freshness(shared.records.number, &shared.config.policy);
+    let mut status = stored_status(Outcome::Miss(MissReason::Partial), Stored::Unchanged, &freshness, now);
+    status.level = record.level();
+    let pieces = Filler {
+        shared: Arc::clone(shared),
+        fetcher: Exclusive::new(Some(fetcher)),
+        request: request.clone(),
+        snapshot: snapshot.clone(),
+        key,
+        stored: stored.clone(),
+        parts: Arc::clone(parts),
+        end: wanted.end,
+    };
+    let source = Box::new(Stitched::new(pieces, wanted, Some(first)));
+    let len = parts.len;
+    Some(respond::from_source(shared, RequestView::of(request), stored, len, Some(source), status))
+}
+
+/// A body that is not stored, without its first bytes.
+struct Passed<B> {
+    body: Exclusive<Pin<Box<CacheBody<B>>>>,
+    /// The number of bytes that are left out.
+    skip: u64,
+}
+
+impl<B> Passed<B> {
+    fn new(body: B, skip: u64) -> Self {
+        Self { body: Exclusive::new(Box::pin(CacheBody::inner(body))), skip }
+    }
+}
 
 impl<B> Source for Passed<B>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.get_mut().as_mut().poll_frame(cx)
+        loop {
+            let frame = ready!(self.body.get_mut().as_mut().poll_frame(cx));
+            let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+            let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+            let skipped = self.skip.min(data.len() as u64);
+            self.skip -= skipped;
+            data.advance(skipped as usize);
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -297,7 +557,8 @@ struct Filler<S: Storage, F: Fetcher> {
     fetcher: Exclusive<Option<F>>,
     request: request::Parts,
     snapshot: Snapshot,
-    source: RecordRef,
+    /// The key of the record that names the parts.
+    key: Key,
     stored: StoredResponse,
     /// The parts that were stored when the response began.
     parts: Arc<Parts>,
@@ -305,57 +566,53 @@ struct Filler<S: Storage, F: Fetcher> {
     end: u64,
 }
 
-impl<S: Storage, F: Fetcher> Filler<S, F> {
-    /// Returns the stored parts, to which others may have been added since the response began.
-    async fn current_parts(&self) -> Arc<Parts> {
-        let read = self.shared.records.read_slot(self.source.key, None).await.ok().flatten();
-        let current = read.as_ref().and_then(variant_in).and_then(|variant| {
+/// How often a slice that another request fetches is waited for, before it is fetched again.
+const MAX_FLIGHTS: usize = 4;
+
+impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
+    /// Returns the stored parts, to which others may have been added since the response began, and the stamp of their record.
+    async fn current_parts(&self) -> (Arc<Parts>, Option<Stamp>) {
+        let read = self.shared.records.read_slot(self.key, None).await.ok().flatten();
+        let current = read.as_ref().and_then(|record| {
+            let variant = variant_in(record)?;
             let parts = variant.response.body().parts()?;
             let is_same = policy::is_same_representation(&variant.response.headers, &self.stored.headers);
-            (is_same && parts.len == self.parts.len).then(|| Arc::clone(parts))
+            (is_same && parts.len == self.parts.len).then(|| (Arc::clone(parts), Some(record.stamp())))
         });
-        current.unwrap_or_else(|| Arc::clone(&self.parts))
+        current.unwrap_or_else(|| (Arc::clone(&self.parts), None))
     }
-}
 
-impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
-    async fn open(&mut self, offset: u64, avoids_storage: bool) -> Result<Piece, BodyError> {
-        let parts = self.current_parts().await;
-        let wanted = match parts.run_at(offset) {
-            Some(run) => {
-                let wanted = offset..run.range.end.min(self.end);
-                let records = &self.shared.records;
-                if !avoids_storage
-                    && let Some(source) =
-                        ChunkReader::open_part(records, self.source, &run.extent, wanted.clone()).await
-                {
-                    return Ok(Piece { source, is_stored: true });
-                }
-                // The storage has lost bytes here, and may have the ones after them.
-                offset..wanted.end.min(offset.saturating_add(REFETCHED))
-            }
-            None => parts.first_gap(offset..self.end).unwrap_or(offset..self.end),
-        };
-        let Self { shared, fetcher, request, snapshot, source, stored, .. } = self;
+    /// Asks the origin for missing bytes, of which those from an offset on are wanted.
+    async fn fetch(
+        &mut self,
+        gap: Range<u64>,
+        offset: u64,
+        stamp: Option<Stamp>,
+        context: &mut FetchContext<S>,
+    ) -> Result<(Piece, FlightOutcome<S>), BodyError> {
+        let Self { shared, fetcher, request, snapshot, key, stored, end, .. } = self;
         let Some(fetcher) = fetcher.get_mut() else {
             return Err(BodyError::new(BodyErrorKind::Storage, None::<Error>));
         };
         let body = fetcher.repeated_body();
-        match ask(shared, fetcher, request, body, stored, wanted.clone()).await {
+        match ask(shared, fetcher, request, body, stored, self.parts.len, gap.clone()).await {
             Ok(Sent::Bytes(response, times)) => {
-                let of_gap = request_for(request, stored, wanted);
-                let mut context = FetchContext::unshared();
-                let fetched =
-                    store_piece(shared, &of_gap, snapshot, stored, response, times, &mut context).await;
-                Ok(fetched.piece)
+                let (of_gap, wanted) = (request_for(request, stored, gap.clone()), offset..*end);
+                let storing = store_piece(
+                    shared, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context,
+                );
+                let fetched = storing.await;
+                Ok((fetched.piece, fetched.flight_outcome))
             }
             Ok(Sent::Other(response, _)) if response.status() != StatusCode::OK => {
                 let message = format!("the origin answered with {}", response.status());
                 Err(BodyError::new(BodyErrorKind::Changed, Some(Error::new(ErrorKind::Other, message))))
             }
             Ok(Sent::Other(..) | Sent::Unusable) => {
-                let reads_only = shared.config.directives(request).read_only;
-                shared.records.put_out_of_use(source.key, source.stamp, reads_only);
+                if let Some(stamp) = stamp {
+                    let reads_only = shared.config.directives(request).read_only;
+                    shared.records.put_out_of_use(*key, stamp, reads_only);
+                }
                 Err(BodyError::new(BodyErrorKind::Changed, None::<Error>))
             }
             // The error of the inner service need not be one that can be shared.
@@ -364,5 +621,66 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
                 Err(BodyError::new(BodyErrorKind::Inner, Some(Error::new(ErrorKind::Other, message))))
             }
         }
+    }
+}
+
+impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
+    async fn open(&mut self, offset: u64, avoids_storage: bool) -> Result<Piece, BodyError> {
+        let slices = self.shared.config.slices;
+        for _ in 0..MAX_FLIGHTS {
+            // Before the storage is read, as in every lookup: a part that is stored after it ends a flight.
+            let ended_flights = self.shared.flights.ended_flights();
+            let (parts, stamp) = self.current_parts().await;
+            let gap = match parts.run_at(offset) {
+                Some(run) => {
+                    let wanted = offset..run.range.end.min(self.end);
+                    let records = &self.shared.records;
+                    // The reader does not put the record out of use, so that its stamp does not matter.
+                    let at = RecordRef { key: self.key, stamp: stamp.unwrap_or_else(Stamp::random) };
+                    if !avoids_storage
+                        && let Some(source) =
+                            ChunkReader::open_part(records, at, &run.extent, wanted.clone()).await
+                    {
+                        return Ok(Piece { source, is_stored: true });
+                    }
+                    // The storage has lost bytes here, and may have the ones after them.
+                    let lost = offset..wanted.end.min(offset.saturating_add(REFETCHED));
+                    return Ok(self.fetch(lost, offset, stamp, &mut FetchContext::unshared()).await?.0);
+                }
+                None => asked(slices, &parts, offset, self.end),
+            };
+            let Some(slice) = slices.filter(|_| Handle::try_current().is_ok()) else {
+                return Ok(self.fetch(gap, offset, stamp, &mut FetchContext::unshared()).await?.0);
+            };
+            let key = key_of_slice(self.snapshot.head, parts.id, offset / slice);
+            let joined = self.shared.flights.join(key, None, ended_flights, true, FlightOutcome::is_joinable);
+            match joined {
+                Joined::Lead(_flight, mut ticket) if !ticket.looks_again => {
+                    let (is_led, flight) = (true, ticket.token());
+                    let mut context = FetchContext { is_led, flight, ..FetchContext::unshared() };
+                    let (piece, flight_outcome) = self.fetch(gap, offset, stamp, &mut context).await?;
+                    ticket.publish(flight_outcome, true);
+                    return Ok(piece);
+                }
+                Joined::Follow(flight) => {
+                    let until = after(self.shared.config.coalesce_timeout);
+                    let following = async {
+                        if let FlightOutcome::Streaming(download) = flight.outcome().await {
+                            let token = Arc::clone(&flight);
+                            if let Some(reader) = Reader::follower(download, token, 0, None) {
+                                reader.drain().await;
+                            }
+                        }
+                    };
+                    let _ = timeout_at(until, following).await;
+                    flight.retire();
+                }
+                // A part may have been stored since the read.
+                Joined::Lead(..) | Joined::Independent => {}
+            }
+        }
+        let (parts, stamp) = self.current_parts().await;
+        let gap = asked(slices, &parts, offset, self.end);
+        Ok(self.fetch(gap, offset, stamp, &mut FetchContext::unshared()).await?.0)
     }
 }

@@ -99,6 +99,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) uncoalescable: RecentKeys,
     /// The entries whose responses cannot be shared by requests with Authorization, in a shared cache.
     pub(crate) uncoalescable_authorized: RecentKeys,
+    /// The entries whose responses cannot be fetched in slices.
+    pub(crate) unsliced: RecentKeys,
     /// The lists of paths that were not in the storage a moment ago (No-Vary-Search).
     unlisted: RecentKeys,
     /// The records whose retention times are being moved, since they were used.
@@ -133,6 +135,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            unsliced: RecentKeys::default(),
             unlisted: RecentKeys::default(),
             moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),
@@ -165,6 +168,7 @@ impl<S: Storage> Records<S> {
             outdated: RecentKeys::default(),
             uncoalescable: RecentKeys::default(),
             uncoalescable_authorized: RecentKeys::default(),
+            unsliced: RecentKeys::default(),
             unlisted: RecentKeys::default(),
             moves: idle::Moves::default(),
             has_assumed_scheme: AtomicBool::new(false),

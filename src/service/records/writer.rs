@@ -367,7 +367,7 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Returns the key that the response is written to.
-    fn target_key(&self) -> Key {
+    pub(crate) fn target_key(&self) -> Key {
         match &self.target {
             WriteTarget::Head { .. } => self.snapshot.head,
             WriteTarget::Variant { key, .. } => *key,

@@ -34,7 +34,8 @@ use crate::policy::{self, RequestDirectives, StaleReason, ValidateReason};
 use crate::service::coalesce::{Flight, FlightOutcome, Joined, SeenStamp, Ticket};
 use crate::service::directives::is_background;
 use crate::service::origin::{
-    Answered, FetchContext, FetchResult, Fetcher, Need, exchange, forward_unsafe, publish, stale_on_error,
+    Answered, FetchContext, FetchResult, Fetcher, Need, exchange, forward_unsafe, from_stored, publish,
+    slice_key, stale_on_error,
 };
 use crate::service::records::{
     Found, Leased, PriorRead, Snapshot, Writer, forget_content, is_by_content, variant_in,
@@ -86,7 +87,7 @@ pub(super) struct ExchangeState<S: Storage> {
     /// How many rounds are left.
     rounds: usize,
     /// The deadline for waiting for another request's fetch.
-    until: Instant,
+    pub(super) until: Instant,
     /// Until when it waits for the origin. `None` if that has no limit.
     patience: Option<Box<Patience>>,
     /// The deadline was extended once, for a second leader. It is not extended again.
@@ -265,7 +266,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             while self.state.rounds > 0 {
                 self.state.rounds -= 1;
                 let Some(role) = self.flight_role() else { break };
-                let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
+                let (at, seen) = self.flight_key();
                 let (flights, before) = (&self.state.shared.flights, self.state.ended_flights);
                 match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
                     Joined::Independent => break,
@@ -363,6 +364,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         let has_range = has(header::RANGE);
         let conditional = has(header::IF_NONE_MATCH) || has(header::IF_MODIFIED_SINCE);
         let may_lead = is_get && config.may_fetch_for_others(&self.state.parts, &self.state.directives);
+        if self.slice_key().is_some() && !self.state.directives.no_cache {
+            return Some(FlightRole { may_lead, strips_conditions: false });
+        }
         match self.state.need {
             // A download is shared by storing it, and nothing may be stored after the storage failed.
             Need::Fetch(MissReason::StorageFailed) => None,
@@ -376,6 +380,20 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
             Need::Fetch(_) | Need::Select => {
                 Some(FlightRole { may_lead: may_lead && !conditional, strips_conditions: has_range })
             }
+        }
+    }
+
+    /// Returns the key of the flight of the slice that the request needs, if it is fetched in slices.
+    fn slice_key(&self) -> Option<Key> {
+        let ExchangeState { shared, parts, snapshot, need, .. } = &*self.state;
+        slice_key(shared, parts, &snapshot.head, need)
+    }
+
+    /// Returns the key of the request's flight, and the stamp that the lookup saw there.
+    fn flight_key(&self) -> (Key, SeenStamp) {
+        match self.slice_key() {
+            Some(key) => (key, None),
+            None => flight_key(&self.state.snapshot, &self.state.need),
         }
     }
 
@@ -531,7 +549,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
     /// may have stored one. Then it asks the origin. Returns `None` if the request goes on with its loop: it needs another key
     /// now, or a record was written at its key.
     async fn lead(&mut self, ticket: &mut Ticket<S>, strips_conditions: bool) -> Option<Answered<F>> {
-        let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
+        let (at, seen) = self.flight_key();
         // Half of the time that followers wait: the other half is left for the fetch, before they stop waiting for it.
         let until = after(self.state.shared.config.coalesce_timeout / 2);
         let flight = ticket.token();
@@ -540,7 +558,8 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         loop {
             if !std::mem::take(&mut ticket.looks_again) {
                 // No other process can fetch for this key yet: the head by which it is found is not stored.
-                if self.state.sibling.is_some() {
+                // Nor for a slice, since the lease is that of a whole record.
+                if self.state.sibling.is_some() || self.slice_key().is_some() {
                     break;
                 }
                 match self.state.shared.records.lease(at, seen, until).await {
@@ -557,7 +576,7 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 return Some(Ok(response));
             }
             let may_lead = self.flight_role().is_some_and(|role| role.may_lead);
-            if !may_lead || flight_key(&self.state.snapshot, &self.state.need) != (at, seen) {
+            if !may_lead || self.flight_key() != (at, seen) {
                 return None; // the flight is another key's
             }
             if context.lease.is_some() {
@@ -671,8 +690,19 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             Decision::Refuse => Evaluated::Answered(respond::refuse_request(shared, parts)),
             _ if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
             // The origin is asked for the missing bytes on condition that the representation is the same, which validates it.
-            _ => match <[_; 1]>::try_from(wanted) {
-                Ok([wanted]) if has_validator => Evaluated::Needs(Need::Complete(key, record, wanted)),
+            decision => match <[_; 1]>::try_from(wanted) {
+                Ok([wanted]) if has_validator => {
+                    let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
+                    let background = fetcher.background().filter(|_| is_usable);
+                    let about = (key, &record, wanted.clone());
+                    if let Some(background) = background
+                        && let Some(response) =
+                            Box::pin(from_stored(shared, background, parts, snapshot, about)).await
+                    {
+                        return Evaluated::Answered(response);
+                    }
+                    Evaluated::Needs(Need::Complete(key, record, wanted))
+                }
                 // The origin answers a request for several ranges itself.
                 _ => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
             },

@@ -9,11 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout_at;
+
 use super::exchange::{Exchange, Step};
 use crate::control::{MissReason, Outcome, Stored};
 use crate::entry::{StoredResponse, decode};
 use crate::policy::{self, NotStored, RequestDirectives, StaleReason, Verdict};
-use crate::service::body::Download;
+use crate::service::body::{Download, Reader};
 use crate::service::coalesce::{Flight, FlightOutcome};
 use crate::service::origin::{Fetcher, Need, stale_on_error};
 use crate::service::records::{GroupState, variant_in};
@@ -81,6 +83,15 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
         flight: Arc<Flight<FlightOutcome<S>>>,
         download: Arc<Download<S>>,
     ) -> Step<S, F::Body> {
+        if download.writer.part().is_some() {
+            // The part of a body is found by the next lookup once all of it has come.
+            let token = Arc::clone(&flight);
+            if let Some(reader) = Reader::follower(download, token, 0, None) {
+                let _ = timeout_at(self.state.until, reader.drain()).await;
+            }
+            flight.retire();
+            return Step::LookAgain;
+        }
         match self.fits(&download).await {
             Fit::Other(key) => return Step::LookAtSibling(key, Arc::clone(&download.writer)),
             Fit::Ended => {

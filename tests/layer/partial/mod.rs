@@ -331,3 +331,101 @@ async fn partial_responses_are_not_stored_by_default() {
     assert_eq!(got.status.stored(), Stored::No(NotStored::PartialContent));
     assert_eq!(world.range("0-99").await.outcome(), "miss");
 }
+
+#[tokio::test(start_paused = true)]
+async fn slices_cost_only_what_is_wanted() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100));
+    let file = bytes(1000);
+    let got = world.range("250-259").await;
+    assert_eq!((got.code, &got.bytes[..]), (206, &file[250..260]));
+    assert_eq!(text(&got.headers, "content-range"), Some("bytes 250-259/1000"));
+    world.layer.idle().await;
+    assert_eq!(world.origin.ranges(), ["bytes=200-299"]);
+    assert_eq!(world.range("200-299").await.outcome(), "hit");
+    let got = world.range("290-410").await;
+    assert_eq!((got.code, &got.bytes[..]), (206, &file[290..411]));
+    world.layer.idle().await;
+    assert_eq!(world.origin.ranges(), ["bytes=300-399", "bytes=400-499"]);
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, &got.bytes[..]), (200, &file[..]));
+    assert_eq!(text(&got.headers, "content-length"), Some("1000"));
+    let rest: Vec<_> =
+        [0, 1, 5, 6, 7, 8, 9].map(|slice| format!("bytes={}-{}", slice * 100, slice * 100 + 99)).into();
+    assert_eq!(world.origin.ranges(), rest);
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
+    assert!(world.origin.0.lock().unwrap().counts.iter().all(|count| *count == 1), "no byte came twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn herd_fetches_each_slice_once() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100));
+    let file = bytes(1000);
+    let ranges = ["", "bytes=0-999", "bytes=500-", "bytes=250-349", "bytes=990-999", "bytes=100-100"];
+    let asked = (0..60).map(|number| {
+        let range = ranges[number % ranges.len()];
+        let fields = [("range", range)];
+        let request = get_with(URL, if range.is_empty() { &[] } else { &fields });
+        let (world, file) = (&world, &file);
+        async move {
+            let got = world.read(request, usize::MAX).await;
+            let wanted = if range.is_empty() { 0..1000 } else { origin::resolve(range, 1000).unwrap() };
+            assert_eq!(got.error, None);
+            assert_eq!(got.bytes, file[wanted.start as usize..wanted.end as usize], "{range}");
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    world.layer.idle().await;
+    let counts = &world.origin.0.lock().unwrap().counts;
+    assert!(counts.iter().all(|count| *count == 1), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn origin_without_ranges_is_not_sliced() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100));
+    world.origin.change(|file| file.fault = Fault::IgnoresRange);
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, &got.bytes[..]), (200, &bytes(1000)[..]));
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
+    assert_eq!(world.origin.ranges(), ["bytes=0-99"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_without_strong_validator_is_not_sliced() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100));
+    world.origin.change(|file| file.validator = Validator::Weak);
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, &got.bytes[..]), (200, &bytes(1000)[..]));
+    assert_eq!(world.origin.ranges(), ["bytes=0-99", "whole"]);
+    world.layer.handle().delete_url(URL).await.unwrap();
+    world.get(&[]).await;
+    assert_eq!(world.origin.ranges(), ["whole"], "it is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_body_comes_in_one_slice() {
+    let world = World::on(MemoryStorage::new(), 50, |builder| builder.slices(100));
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, &got.bytes[..]), (200, &bytes(50)[..]));
+    assert_eq!(text(&got.headers, "content-range"), None);
+    let got = world.get(&[]).await;
+    assert_eq!((got.code, got.outcome(), &got.bytes[..]), (200, "hit", &bytes(50)[..]));
+    assert_eq!(world.origin.ranges(), ["bytes=0-99"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_ranges_are_answered_from_parts() {
+    let world = World::new(1000);
+    world.range("0-199").await;
+    world.range("400-599").await;
+    world.origin.takes();
+    let got = world.range("10-19,100-109,500-509").await;
+    assert_eq!((got.code, got.outcome(), got.error), (206, "hit", None));
+    assert!(text(&got.headers, "content-type").unwrap().starts_with("multipart/byteranges"));
+    let file = bytes(1000);
+    for (at, part) in [(10, &file[10..20]), (500, &file[500..510])] {
+        let head = format!("bytes {at}-");
+        assert!(got.bytes.windows(head.len()).any(|window| window == head.as_bytes()));
+        assert!(got.bytes.windows(part.len()).any(|window| window == part));
+    }
+    assert!(world.origin.takes().is_empty());
+}

@@ -32,7 +32,10 @@ async fn run(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let len = random.usize(1..400);
     let chunk = [1, 16, 100, 1000][random.usize(..4)];
-    let world = World::on(MemoryStorage::new(), len, |builder| builder.chunk_bytes(chunk));
+    let slices = [0, 0, 1, 10, 64, 1000][random.usize(..6)];
+    let world = World::on(MemoryStorage::new(), len, |builder| {
+        builder.chunk_bytes(chunk).slices(slices).store_parts(true)
+    });
     let validator =
         [Validator::Strong, Validator::Strong, Validator::Weak, Validator::None][random.usize(..4)];
     world.origin.change(|file| file.validator = validator);
