@@ -116,7 +116,8 @@
 //!
 //! A response for one caller alone is fetched by each caller at once. From then on, requests for that entry do not wait for
 //! each other, until a response comes that can be shared. A request with `no-cache` fetches for itself, and so does one with
-//! a range, unless [`fetch_whole_for_range`](CacheLayerBuilder::fetch_whole_for_range) is set.
+//! a range, unless [`fetch_whole_for_range`](CacheLayerBuilder::fetch_whole_for_range) or [`slices`](CacheLayerBuilder::slices)
+//! is set.
 //! [`lease`](CacheLayerBuilder::lease) makes it one fetch for all processes that share a storage.
 //!
 //! Where it is allowed, a stale response is served instead of a late one.

@@ -23,6 +23,8 @@ pub struct Row {
     /// About what its records take in the storage.
     pub stored_bytes: u64,
     in_chunks: bool,
+    /// Null in JSON if the body was stored as a whole.
+    parts: Option<Parts>,
     /// Joined by spaces: one allocation, since `list --sort` keeps many rows.
     #[serde(serialize_with = "split")]
     vary: Box<str>,
@@ -43,6 +45,13 @@ pub struct Row {
     tags: Box<[Box<str>]>,
 }
 
+/// How much of a body is stored, if it was stored in parts.
+#[derive(Serialize)]
+struct Parts {
+    bytes: u64,
+    count: usize,
+}
+
 impl Row {
     pub fn of(entry: &StoredEntry) -> Self {
         Self {
@@ -53,6 +62,7 @@ impl Row {
             body_bytes: entry.body_len(),
             stored_bytes: entry.stored_len(),
             in_chunks: entry.is_chunked(),
+            parts: entry.parts().map(|(bytes, count)| Parts { bytes, count }),
             vary: entry.vary().iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" ").into(),
             personal: entry.is_personal(),
             requested_at: entry.requested_at(),

@@ -34,6 +34,9 @@ The cache:
   --private             a private cache, for one user
   --fetch-whole         fetches and stores the whole response where a client asks for a range of one that is not
                         stored; without it, such requests are forwarded and not stored
+  --store-parts         stores the ranges that clients ask for, and asks the origin only for bytes that are missing
+  --slices SIZE         fetches long bodies in slices of this length, such as 4MiB, each once for all clients; it
+                        includes --store-parts
 
 Limits (times in seconds):
   --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
@@ -79,12 +82,21 @@ pub struct Arguments {
     pub storage: String,
     pub threads: Option<usize>,
     pub shared: bool,
-    pub fetches_whole: bool,
+    pub ranges: Ranges,
     pub limits: Limits,
     pub access_log: Option<(Format, Option<PathBuf>)>,
     pub metrics: Option<String>,
     /// The address of the administration, and the file with its token.
     pub admin: Option<(String, Option<PathBuf>)>,
+}
+
+/// What happens to ranges of bodies.
+#[derive(Clone, Copy, Default)]
+pub struct Ranges {
+    pub fetches_whole: bool,
+    pub stores_parts: bool,
+    /// In bytes, or zero.
+    pub slices: u64,
 }
 
 pub enum Mode {
@@ -113,7 +125,7 @@ impl Arguments {
             storage: "memory".to_owned(),
             threads: None,
             shared: true,
-            fetches_whole: false,
+            ranges: Ranges::default(),
             limits,
             access_log: None,
             metrics: None,
@@ -132,6 +144,7 @@ impl Arguments {
                 "--shared",
                 "--private",
                 "--fetch-whole",
+                "--store-parts",
             ];
             let flag = flags.contains(&option);
             if flag && attached.is_some() {
@@ -155,7 +168,9 @@ impl Arguments {
                 "--storage" | "--store" => arguments.storage = value()?,
                 "--shared" => arguments.shared = true,
                 "--private" => arguments.shared = false,
-                "--fetch-whole" => arguments.fetches_whole = true,
+                "--fetch-whole" => arguments.ranges.fetches_whole = true,
+                "--store-parts" => arguments.ranges.stores_parts = true,
+                "--slices" => arguments.ranges.slices = size(option, &value()?)?,
                 "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
                 "--head-timeout" => limits.head = seconds(option, &value()?)?,
                 "--idle-timeout" => limits.idle = seconds(option, &value()?)?,
@@ -242,6 +257,12 @@ fn parse_format(text: &str) -> Result<Format, String> {
 fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("{option} {text} is not a number from {least} to {most}"))
+}
+
+fn size(option: &str, text: &str) -> Result<u64, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
+    let size = size.filter(|size| (1024..=1 << 30).contains(size));
+    size.ok_or_else(|| format!("{option} {text} is not a size from 1KiB to 1GiB"))
 }
 
 fn seconds(option: &str, text: &str) -> Result<Duration, String> {

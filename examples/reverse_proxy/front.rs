@@ -19,6 +19,7 @@ use tower_response_cache::storage::Storage;
 use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer, Outcome};
 
 use crate::answer::{Answer, plain};
+use crate::arguments::Ranges;
 use crate::backlog::FromOrigin;
 use crate::download::Download;
 use crate::fields;
@@ -36,14 +37,16 @@ use crate::upload::Upload;
 pub fn cache_layer<S: Storage>(
     storage: S,
     shared: bool,
-    fetches_whole: bool,
+    ranges: Ranges,
 ) -> tower_response_cache::Result<CacheLayer<S>> {
     CacheLayer::builder(storage)
         // The cache holds several chunks of each body that it is storing. Short chunks cost a server with many slow clients
         // less memory, and hits from SQLite are as fast.
         .chunk_bytes(32 * 1024)
         .shared(shared)
-        .fetch_whole_for_range(fetches_whole)
+        .fetch_whole_for_range(ranges.fetches_whole)
+        .store_parts(ranges.stores_parts)
+        .slices(ranges.slices)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
         .status_field(fields::NAME)

@@ -20,6 +20,13 @@ const SECRET: [&str; 5] = ["set-cookie", "set-cookie2", "cookie", "authorization
 /// Words in the names of other fields that usually hold credentials.
 const SECRET_WORDS: [&str; 7] = ["auth", "token", "secret", "password", "api-key", "apikey", "session"];
 
+/// How much of a body is stored, if it was stored in parts.
+#[derive(Debug, Serialize)]
+struct PartsOfBody {
+    bytes: u64,
+    count: usize,
+}
+
 /// A stored response without its fields, which take most of the memory.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
@@ -31,6 +38,7 @@ pub(super) struct Row {
     pub(super) body_bytes: u64,
     stored_bytes: u64,
     is_chunked: bool,
+    parts: Option<PartsOfBody>,
     vary: Vec<Box<str>>,
     is_personal: bool,
     requested_at: Option<u64>,
@@ -56,6 +64,7 @@ impl Row {
             body_bytes: entry.body_len(),
             stored_bytes: entry.stored_len(),
             is_chunked: entry.is_chunked(),
+            parts: entry.parts().map(|(bytes, count)| PartsOfBody { bytes, count }),
             vary: entry.vary().iter().map(|name| name.as_str().into()).collect(),
             is_personal: entry.is_personal(),
             requested_at: millis(entry.requested_at()),

@@ -45,6 +45,7 @@ cases![
     expired_responses_are_validated_by_every_cache,
     idle_responses_are_dropped_and_used_ones_kept,
     made_entity_tags_are_stored_with_responses,
+    parts_of_two_caches_are_combined,
 ];
 
 type Cache = Fixture;
@@ -542,4 +543,54 @@ async fn made_entity_tags_are_stored_with_responses(place: &Place) {
         tags.push(tag.to_owned());
     }
     assert!(tags[0] == tags[1] && tags[0] != tags[2], "{tags:?}");
+}
+
+/// An origin of one file of this length, which answers requests for ranges.
+fn file(len: usize) -> (Bytes, Origin) {
+    let bytes: Bytes = (0..len).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect::<Vec<_>>().into();
+    let of_origin = bytes.clone();
+    let origin = Origin::new(move |request| {
+        let response =
+            http::Response::builder().header("etag", "\"a\"").header("cache-control", "max-age=3600");
+        let Some(range) = request.headers().get("range") else {
+            return response.body(Full::from(of_origin.clone())).unwrap();
+        };
+        let (first, last) = range.to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let last = last.min(len - 1);
+        let response = response.status(206).header("content-range", format!("bytes {first}-{last}/{len}"));
+        response.body(Full::from(of_origin.slice(first..=last))).unwrap()
+    });
+    (bytes, origin)
+}
+
+async fn parts_of_two_caches_are_combined(place: &Place) {
+    let (bytes, origin) = file(300_000);
+    let cache = |origin| cache_with(place, origin, |builder| builder.store_parts(true).chunk_bytes(20_000));
+    let (one, other) = (cache(origin.clone()).await, cache(origin.clone()).await);
+    let range = |range: &str| get_with(A, &[("range", &format!("bytes={range}"))]);
+    let (first, last) = tokio::join!(one.ask(range("0-99999")), other.ask(range("200000-299999")));
+    assert_eq!((&first.body[..], &last.body[..]), (&bytes[..100_000], &bytes[200_000..]));
+    one.layer.idle().await;
+    other.layer.idle().await;
+    // Of two parts at the same time, one is added to the other.
+    let asked = origin.count();
+    let whole = one.ask(get(A)).await;
+    assert_eq!((whole.code, whole.body.len()), (StatusCode::OK, 300_000));
+    assert!(whole.body == bytes, "the bytes of the file");
+    assert_eq!(origin.last()["range"], "bytes=100000-199999");
+    assert_eq!((origin.last()["if-range"].to_str().unwrap(), origin.count()), ("\"a\"", asked + 1));
+    one.layer.idle().await;
+    let again = other.ask(range("50000-249999")).await;
+    assert!(again.word() == "hit" && again.body == bytes[50_000..250_000]);
+    let entries: Vec<_> = one.layer.handle().entries(&EntryFilter::new()).try_collect().await.unwrap();
+    assert_eq!(
+        entries.iter().map(|entry| (entry.body_len(), entry.parts())).collect::<Vec<_>>(),
+        [(300_000, Some((300_000, 1)))]
+    );
+    assert!(one.layer.handle().verify(|_| {}).await.unwrap().is_sound());
+    assert_eq!(one.layer.handle().delete_url(A).await.unwrap(), 1);
+    let asked = origin.count();
+    assert_eq!(other.ask(range("0-9")).await.word(), "miss");
+    assert_eq!(origin.count(), asked + 1);
 }

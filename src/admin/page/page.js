@@ -400,7 +400,8 @@ async function describe(path, url) {
   if (entry) {
     const bytes = (number) => `${count(number)} bytes`;
     facts.push(["Status", String(entry.status)], ["Type", visible(entry.content_type ?? "–")],
-      ["Body", bytes(entry.body_bytes) + (entry.is_chunked ? ", in chunks" : "")], ["In the storage", `about ${bytes(entry.stored_bytes)}`],
+      ["Body", bytes(entry.body_bytes) + (entry.is_chunked ? ", in chunks" : "")
+        + (entry.parts ? `, of which ${bytes(entry.parts.bytes)} are stored in ${count(entry.parts.count)} parts` : "")], ["In the storage", `about ${bytes(entry.stored_bytes)}`],
       ["Requested", moment(entry.requested_at)], ["Stored", moment(entry.stored_at)],
       ["Fresh until", moment(entry.expires_at)], ["Kept until", moment(entry.retain_until)], ["Age", duration(entry.age)],
       ["Selected by", visible(entry.vary.join(", ")) || "–"], ["For one user", entry.is_personal ? "yes" : "no"],

@@ -144,7 +144,7 @@ impl File {
                 part.end = part.start + (part.end - part.start).div_ceil(2);
             }
             let (shift, longer) = match fault {
-                Fault::NamesOthers => (1, 1),
+                Fault::NamesOthers => (1, 0),
                 Fault::OtherLength => (0, 1),
                 _ => (0, 0),
             };

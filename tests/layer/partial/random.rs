@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::origin::{Fault, Validator, resolve, text};
 use super::{Got, URL, World, bytes, head};
 use crate::support::get_with;
@@ -165,7 +167,15 @@ fn check(
             }
             // What the origin itself names wrongly is passed on.
             let is_passed_on = has_faults && got.status.stored() == Stored::No(NotStored::ContentRange);
-            assert!(fits || is_passed_on, "{context}: {} with {} bytes", got.code, got.bytes.len());
+            let (sent, lens) = (&file.sent, file.versions.iter().map(Bytes::len).collect::<Vec<_>>());
+            assert!(
+                fits || is_passed_on,
+                "{context}: {} with {} bytes and {:?}, {:?}, of {lens:?}; the origin sent {sent:?}",
+                got.code,
+                got.bytes.len(),
+                got.error,
+                got.headers,
+            );
             assert!(got.error.is_none() || has_faults, "{context}: {:?}", got.error);
         }
         other => panic!("{context}: {other}"),
