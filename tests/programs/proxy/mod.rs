@@ -13,6 +13,7 @@ mod http2_origin;
 mod interims;
 mod limits;
 mod operating;
+mod parts;
 mod peer;
 mod program;
 mod world;
