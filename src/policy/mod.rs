@@ -16,6 +16,7 @@
 //! - A response to an unknown method, or with an unreadable Vary, is stored only if a setting or a rule permits it.
 
 mod conditions;
+mod content_range;
 mod dates;
 mod decide;
 mod directives;
@@ -30,6 +31,7 @@ mod made_tag;
 mod no_vary_search;
 mod not_stored;
 mod options;
+mod parts;
 mod rule_decision;
 mod storing;
 mod tags;
@@ -57,6 +59,7 @@ pub(crate) use self::made_tag::{MadeTag, TagHasher, remove_made_tags};
 pub(crate) use self::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
+pub(crate) use self::parts::strong_validator;
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 #[cfg(feature = "content-keys")]
