@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request, response};
 use http_body::{Body, SizeHint};
 
 use super::fetcher::Unstorable;
@@ -333,7 +333,7 @@ pub(super) fn store_and_respond<S, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<Snapshot>,
-    response: Response<B>,
+    response: Response<CacheBody<B>>,
     times: Times,
     outcome: Outcome,
     context: &mut FetchContext<S>,
@@ -369,7 +369,7 @@ where
             status.stored = Stored::No(reason);
             let flight_outcome =
                 outcome_for_followers(shared, entry.filter(|_| context.is_led), &status, times.responded);
-            let response = Response::from_parts(head, CacheBody::inner(body));
+            let response = Response::from_parts(head, body);
             return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
         }
     };
@@ -391,7 +391,7 @@ where
     // Not every body says, at the end of its data, that its trailers are still to come.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);
     let is_narrowed = head.status == StatusCode::OK && context.strips_conditions;
-    let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
+    let download = Download::new(Arc::new(writer), body, expected, awaits_trailers);
     let token = context.flight.upgrade();
     let reader = Reader::leader(Arc::clone(&download), token.clone(), context.is_background);
     // The caller wants only a part of the body, and the followers may want the rest. The caller's part is read by another
@@ -552,14 +552,19 @@ impl Config {
 
     /// Returns whether the response comes from another URI, because the inner service followed redirects.
     fn answers_elsewhere(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
+        let is_elsewhere =
+            |uri: &Uri| !EffectiveUri::of_uri(uri).is_some_and(|uri| uri.is_text(snapshot.uri_text()));
+        self.final_uris(head).iter().flatten().any(is_elsewhere)
+    }
+
+    /// Returns the URIs from which a response came after redirects, as far as the inner service tells them.
+    pub(super) fn final_uris(&self, head: &response::Parts) -> [Option<Uri>; 2] {
         #[cfg(feature = "follow-redirect")]
-        if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
-            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(snapshot.uri_text()))
-        {
-            return true;
-        }
-        let uri = self.final_uri.as_ref().and_then(|final_uri| final_uri(head));
-        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(snapshot.uri_text())))
+        let followed =
+            head.extensions.get::<tower_http::follow_redirect::RequestUri>().map(|uri| uri.0.clone());
+        #[cfg(not(feature = "follow-redirect"))]
+        let followed = None;
+        [followed, self.final_uri.as_ref().and_then(|final_uri| final_uri(head))]
     }
 }
 
@@ -573,7 +578,7 @@ fn known_len(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
 /// Returns `None` if no length or more than one is announced.
 ///
 /// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return None;
     }
