@@ -34,6 +34,8 @@ The cache:
   --private             a private cache, for one user
   --fetch-whole         fetches and stores the whole response where a client asks for a range of one that is not
                         stored; without it, such requests are forwarded and not stored
+  --resume N            asks the origin at most this often for the rest of a body that breaks off, by Range and
+                        If-Range, while clients wait for it; default: 0
 
 Limits (times in seconds):
   --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
@@ -80,6 +82,8 @@ pub struct Arguments {
     pub threads: Option<usize>,
     pub shared: bool,
     pub fetches_whole: bool,
+    /// How often the rest of a body is asked for.
+    pub resume: u32,
     pub limits: Limits,
     pub access_log: Option<(Format, Option<PathBuf>)>,
     pub metrics: Option<String>,
@@ -114,6 +118,7 @@ impl Arguments {
             threads: None,
             shared: true,
             fetches_whole: false,
+            resume: 0,
             limits,
             access_log: None,
             metrics: None,
@@ -156,6 +161,7 @@ impl Arguments {
                 "--shared" => arguments.shared = true,
                 "--private" => arguments.shared = false,
                 "--fetch-whole" => arguments.fetches_whole = true,
+                "--resume" => arguments.resume = number(option, &value()?, 0, 1_000)? as u32,
                 "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
                 "--head-timeout" => limits.head = seconds(option, &value()?)?,
                 "--idle-timeout" => limits.idle = seconds(option, &value()?)?,

@@ -141,8 +141,9 @@ async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), Strin
     let limits = arguments.limits;
     let origin = Origin::new(url, limits.origin, arguments.speaks, arguments.authorities.as_deref())?;
     let host = origin.host();
-    let layer = front::cache_layer(storage, arguments.shared, arguments.fetches_whole)
-        .map_err(|error| error.to_string())?;
+    let Arguments { shared, fetches_whole, resume, .. } = arguments;
+    let layer =
+        front::cache_layer(storage, shared, fetches_whole, resume).map_err(|error| error.to_string())?;
     let cache = layer.layer(origin);
     #[cfg(feature = "admin")]
     if let Some((address, token)) = &arguments.admin {

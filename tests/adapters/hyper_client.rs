@@ -6,7 +6,7 @@ mod example;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::client::legacy::Client;
@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::{MemoryStorage, SqliteStorage, Storage};
 use tower_response_cache::{BodyErrorKind, CacheLayer};
 
-use crate::sockets::{Origin, answer, refusing};
+use crate::sockets::{Origin, SentBody, answer, refusing};
 
 fn plain() -> Client<hyper_util::client::legacy::connect::HttpConnector, Empty<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
@@ -117,4 +117,48 @@ async fn http2_trailers_are_stored_and_served() {
         layer.idle().await;
     }
     server.abort();
+}
+
+/// Sends at most a third of what it is asked for over one connection, and then closes it.
+fn cut_off(request: &Request<Bytes>, whole: &Bytes) -> Response<SentBody> {
+    let asked = request.headers().get("range").map(|range| range.to_str().unwrap());
+    let range = asked.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+    let start: usize = range.map_or(0, |start| start.parse().unwrap());
+    let rest = whole.slice(start..);
+    let sent = if rest.len() < 100 { rest.clone() } else { rest.slice(..rest.len() / 3) };
+    let is_cut = sent.len() < rest.len();
+    let frames = [Ok(Frame::data(sent)), Err(std::io::Error::other("cut off"))];
+    let frames = frames.into_iter().take(1 + usize::from(is_cut));
+    let mut response = Response::builder().header("cache-control", "max-age=60").header("etag", "\"t\"");
+    if start > 0 {
+        let range = format!("bytes {start}-{}/{}", whole.len() - 1, whole.len());
+        response = response.status(206).header("content-range", range);
+    }
+    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
+    response.header("content-length", rest.len()).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn cut_connections_are_continued_unseen() {
+    let whole: Bytes = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect::<Vec<_>>().into();
+    let sent = whole.clone();
+    let origin = Origin::serve(move |request: Request<Bytes>| {
+        let response = cut_off(&request, &sent);
+        async move { response }
+    })
+    .await;
+    let layer = CacheLayer::builder(MemoryStorage::new()).resume(30).build().unwrap();
+    let service = layer.layer(plain());
+    let read = || async {
+        let response = service.clone().oneshot(get(origin.url("/"))).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    let (leader, follower) = tokio::join!(read(), read());
+    assert!(leader == whole && follower == whole);
+    let asked = origin.count();
+    assert_eq!(layer.statistics().resumed() as usize, asked - 1);
+    assert!(asked > 10, "{asked}");
+    assert!(read().await == whole);
+    assert_eq!(origin.count(), asked, "the whole body is stored");
 }
