@@ -209,7 +209,7 @@ async fn responses_without_the_means_are_not_continued() {
     // Nothing is missing.
     for len in ["4", "3"] {
         let world = world(9);
-        let mut tasks = broken(&world, 2, &with(1, ("content-length", len))).await;
+        let mut tasks = broken(&world, 1, &with(1, ("content-length", len))).await;
         assert!(tasks.iter().all(Task::is_done));
         settle(&mut tasks).await;
         assert_eq!(world.upstream.count(), 1, "{len}");

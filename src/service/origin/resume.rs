@@ -272,8 +272,6 @@ struct Resumption<S: Storage, F: Fetcher> {
     complete: u64,
     /// How many attempts are left.
     left: u32,
-    /// How many attempts were made since they were counted anew.
-    made: u32,
     /// The offset of the first break since the attempts were counted anew.
     counted_from: u64,
 }
@@ -309,7 +307,6 @@ impl<S: Storage, F: Fetcher> Resumption<S, F> {
             end: extent.end,
             complete: extent.complete,
             left: shared.config.resume,
-            made: 0,
             counted_from: extent.start,
         }
     }
@@ -317,9 +314,9 @@ impl<S: Storage, F: Fetcher> Resumption<S, F> {
     /// Returns whether an attempt may be made after a break at an offset.
     fn may_try(&mut self, offset: u64) -> bool {
         if offset - self.counted_from >= PROGRESS {
-            (self.left, self.made) = (self.shared.config.resume, 0);
+            self.left = self.shared.config.resume;
         }
-        if self.made == 0 {
+        if self.left == self.shared.config.resume {
             self.counted_from = offset;
         }
         self.left > 0 && Handle::try_current().is_ok()
@@ -327,16 +324,16 @@ impl<S: Storage, F: Fetcher> Resumption<S, F> {
 
     /// Makes attempts until one succeeds, the origin refuses, or none is left.
     async fn resume(mut self: Box<Self>, offset: u64) -> (Box<Self>, Option<Continued<F::Body>>) {
-        let mut asked_to_wait = None;
+        let (mut made, mut asked_to_wait) = (0, None);
         let (result, continued) = loop {
             // The reader may have moved to a thread without a runtime, where there is no timer.
             if self.left == 0 || Handle::try_current().is_err() {
                 break ("failed", None);
             }
-            let pause = pause(self.made, asked_to_wait);
-            (self.left, self.made) = (self.left - 1, self.made.saturating_add(1));
-            sleep(pause).await;
-            tracing::debug!(offset, attempt = self.made, "asking for the rest of a body that broke off");
+            self.left -= 1;
+            sleep(pause(made, asked_to_wait)).await;
+            made = made.saturating_add(1);
+            tracing::debug!(offset, attempt = made, "asking for the rest of a body that broke off");
             match self.attempt(offset).await {
                 Attempt::Continued(continued) => break ("done", Some(continued)),
                 Attempt::Refused => break ("changed", None),
@@ -391,7 +388,7 @@ impl<S: Storage, F: Fetcher> Resumption<S, F> {
     }
 }
 
-/// Returns the pause before an attempt.
+/// Returns the pause before an attempt, if this many were made for the same break.
 ///
 /// It is between half and all of a limit that doubles with each attempt, so that bodies that broke off together are not asked for
 /// together. It is longer if the origin asks for that, and never longer than [`MAX_PAUSE_MS`].
