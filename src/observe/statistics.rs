@@ -167,8 +167,9 @@ impl Statistics {
         super::counts::REFRESH_RESULTS.iter().map(|end| self.of(Count::Refresh(end))).sum()
     }
 
-    /// Returns the number of bodies that broke off and were continued, as
-    /// [`resume`](crate::CacheLayerBuilder::resume) has it. A body that breaks off twice counts twice.
+    /// Returns the number of bodies that broke off and were continued.
+    ///
+    /// [`resume`](crate::CacheLayerBuilder::resume) switches that on. A body that breaks off twice is counted twice.
     pub fn resumed(&self) -> u64 {
         self.of(Count::Resumption("done"))
     }

@@ -57,6 +57,28 @@ fn content_range_is_parsed_strictly() {
 }
 
 #[test]
+fn retry_after_is_seconds_or_date() {
+    let seconds = |value| {
+        let time = retry_after(&fields(&[("retry-after", value)]), NOW);
+        time.map(|time| time.as_secs())
+    };
+    for (value, expected) in [
+        ("120", Some(120)),
+        (" 0 ", Some(0)),
+        ("99999999999999999999999", Some(u64::MAX)),
+        ("Thu, 01 Jan 2026 00:00:07 GMT", Some(7)),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", Some(0)),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+    ] {
+        assert_eq!(seconds(value), expected, "{value}");
+    }
+    assert_eq!(retry_after(&fields(&[("retry-after", "1"), ("retry-after", "1")]), NOW), None);
+}
+
+#[test]
 fn strong_validator_is_tag_or_old_date() {
     let (date, before) = ("Thu, 01 Jan 2026 00:00:00 GMT", "Wed, 31 Dec 2025 23:59:59 GMT");
     for (response, expected) in [
