@@ -37,6 +37,8 @@ The cache:
   --store-parts         stores the ranges that clients ask for, and asks the origin only for bytes that are missing
   --slices SIZE         fetches long bodies in slices of this length, such as 4MiB, each once for all clients; it
                         includes --store-parts
+  --resume N            asks the origin at most this often for the rest of a body that breaks off, by Range and
+                        If-Range, while clients wait for it; default: 0
 
 Limits (times in seconds):
   --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
@@ -90,13 +92,15 @@ pub struct Arguments {
     pub admin: Option<(String, Option<PathBuf>)>,
 }
 
-/// What happens to ranges of bodies.
+/// What happens to ranges of bodies, and to bodies that break off.
 #[derive(Clone, Copy, Default)]
 pub struct Ranges {
     pub fetches_whole: bool,
     pub stores_parts: bool,
     /// In bytes, or zero.
     pub slices: u64,
+    /// How often the rest of a body is asked for.
+    pub resume: u32,
 }
 
 pub enum Mode {
@@ -171,6 +175,7 @@ impl Arguments {
                 "--fetch-whole" => arguments.ranges.fetches_whole = true,
                 "--store-parts" => arguments.ranges.stores_parts = true,
                 "--slices" => arguments.ranges.slices = size(option, &value()?)?,
+                "--resume" => arguments.ranges.resume = number(option, &value()?, 0, 1_000)? as u32,
                 "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
                 "--head-timeout" => limits.head = seconds(option, &value()?)?,
                 "--idle-timeout" => limits.idle = seconds(option, &value()?)?,

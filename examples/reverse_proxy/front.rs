@@ -47,6 +47,7 @@ pub fn cache_layer<S: Storage>(
         .fetch_whole_for_range(ranges.fetches_whole)
         .store_parts(ranges.stores_parts)
         .slices(ranges.slices)
+        .resume(ranges.resume)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
         .status_field(fields::NAME)

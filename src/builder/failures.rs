@@ -93,6 +93,27 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Continues bodies that break off, with at most this many requests for the rest of each.
+    ///
+    /// The readers of such a body wait meanwhile, and then get the rest as if nothing had happened; it is stored as a whole. The
+    /// rest is asked for with Range and If-Range, after a random pause that doubles from 100 ms to 5 s, or as long as
+    /// Retry-After says within these 5 s. An error, a 5xx, a 408 and a 429 use up a request. They count anew after a mebibyte
+    /// has arrived. A body that ends early counts as broken off, and so does a 206.
+    ///
+    /// It is done for a GET whose response has a length and a strong validator: an entity tag, or a Last-Modified that is older
+    /// than Date. Anything but exactly the rest of the same representation is refused: another validator, length,
+    /// Content-Encoding or Content-Type, or more bytes than announced. Then the body ends as it broke off.
+    ///
+    /// The inner service gets requests for it that no caller sent. They have no time limit but its own. It needs a tokio runtime,
+    /// and with reqwest-middleware `CacheMiddleware::refresh_with`. Responses to requests that bypass the cache are not
+    /// continued. [`Statistics::resumed`](crate::Statistics::resumed) counts the bodies.
+    ///
+    /// Default: 0. A body that breaks off ends with its error, since the cache sends no requests of its own unless it is told to.
+    pub fn resume(mut self, attempts: u32) -> Self {
+        self.config.resume = attempts;
+        self
+    }
+
     /// Answers 503 when the storage fails.
     ///
     /// Default: `false`. The request goes to the inner service.

@@ -29,6 +29,8 @@ pub(crate) enum Count {
     OriginError,
     /// A background refresh ended with this result.
     Refresh(&'static str),
+    /// A body broke off, and continuing it had this result.
+    Resumption(&'static str),
     /// An entry was invalidated, for this cause.
     Invalidation(&'static str),
 }
@@ -130,6 +132,9 @@ pub(super) const UNSTORED_REASONS: [&str; 36] = [
 /// The results of background refreshes.
 pub(super) const REFRESH_RESULTS: [&str; 4] = ["done", "failed", "timeout", "needless"];
 
+/// The results of continuing bodies that broke off.
+pub(super) const RESUMPTION_RESULTS: [&str; 3] = ["done", "changed", "failed"];
+
 /// The causes of invalidations.
 pub(super) const INVALIDATION_CAUSES: [&str; 6] = ["method", "head", "group", "manual", "expiry", "other"];
 
@@ -142,7 +147,8 @@ const FRESHENED: usize = STORED + 1;
 const ORIGIN_ERROR: usize = FRESHENED + 1;
 const UNSTORED: usize = ORIGIN_ERROR + 1;
 const REFRESH: usize = UNSTORED + UNSTORED_REASONS.len();
-const INVALIDATION: usize = REFRESH + REFRESH_RESULTS.len();
+const RESUMPTION: usize = REFRESH + REFRESH_RESULTS.len();
+const INVALIDATION: usize = RESUMPTION + RESUMPTION_RESULTS.len();
 /// The number of counters.
 pub(super) const LEN: usize = INVALIDATION + INVALIDATION_CAUSES.len();
 
@@ -162,6 +168,7 @@ impl Count {
             Self::OriginError => ORIGIN_ERROR,
             Self::Unstored(reason) => UNSTORED + index_in(&UNSTORED_REASONS, reason),
             Self::Refresh(end) => REFRESH + index_in(&REFRESH_RESULTS, end),
+            Self::Resumption(result) => RESUMPTION + index_in(&RESUMPTION_RESULTS, result),
             Self::Invalidation(cause) => INVALIDATION + index_in(&INVALIDATION_CAUSES, cause),
         }
     }
@@ -191,8 +198,12 @@ pub(super) fn series(number: usize) -> (&'static str, Vec<(&'static str, &'stati
         unstored if unstored < REFRESH => {
             ("http_cache_responses_not_stored_total", vec![("reason", UNSTORED_REASONS[unstored - UNSTORED])])
         }
-        refresh if refresh < INVALIDATION => {
+        refresh if refresh < RESUMPTION => {
             ("http_cache_background_refreshes_total", vec![("result", REFRESH_RESULTS[refresh - REFRESH])])
+        }
+        resumption if resumption < INVALIDATION => {
+            let result = RESUMPTION_RESULTS[resumption - RESUMPTION];
+            ("http_cache_body_resumptions_total", vec![("result", result)])
         }
         cause => {
             let cause = INVALIDATION_CAUSES.get(cause - INVALIDATION).unwrap_or(&"other");

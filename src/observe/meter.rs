@@ -182,7 +182,7 @@ impl Timer<'_> {
 ///
 /// Needs the feature `metrics`.
 pub fn describe_metrics() {
-    const COUNTERS: [(&str, Unit, &str); 11] = [
+    const COUNTERS: [(&str, Unit, &str); 12] = [
         ("http_cache_requests_total", Unit::Count, "Requests answered, by outcome and reason"),
         ("http_cache_requests_collapsed_total", Unit::Count, "Requests answered by another request's fetch"),
         (
@@ -196,6 +196,7 @@ pub fn describe_metrics() {
         ("http_cache_body_bytes_total", Unit::Bytes, "Body bytes that callers received, by source"),
         ("http_cache_origin_errors_total", Unit::Count, "Errors of the inner service"),
         ("http_cache_background_refreshes_total", Unit::Count, "Background refreshes, by result"),
+        ("http_cache_body_resumptions_total", Unit::Count, "Bodies that broke off, by result"),
         ("http_cache_invalidations_total", Unit::Count, "Entries invalidated, by cause"),
         ("http_cache_storage_evictions_total", Unit::Count, "Entries evicted, by kind of storage"),
     ];

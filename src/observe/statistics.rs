@@ -167,6 +167,13 @@ impl Statistics {
         super::counts::REFRESH_RESULTS.iter().map(|end| self.of(Count::Refresh(end))).sum()
     }
 
+    /// Returns the number of bodies that broke off and were continued.
+    ///
+    /// [`resume`](crate::CacheLayerBuilder::resume) switches that on. A body that breaks off twice is counted twice.
+    pub fn resumed(&self) -> u64 {
+        self.of(Count::Resumption("done"))
+    }
+
     /// Returns the number of invalidations.
     pub fn invalidations(&self) -> u64 {
         super::counts::INVALIDATION_CAUSES.iter().map(|cause| self.of(Count::Invalidation(cause))).sum()
@@ -185,7 +192,7 @@ impl Statistics {
     }
 
     /// Returns all numbers under their names.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 18] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 19] {
         [
             ("requests", self.requests()),
             ("hits", self.hits()),
@@ -204,6 +211,7 @@ impl Statistics {
             ("storage_failures", self.storage_failures()),
             ("origin_errors", self.origin_errors()),
             ("refreshes", self.refreshes()),
+            ("resumed", self.resumed()),
             ("invalidations", self.invalidations()),
         ]
     }

@@ -107,16 +107,17 @@ fn if_range_holds(
         return !tag.starts_with(b"W/")
             && (entity_tag(stored) == Some(tag) || made.is_some_and(|made| made.is(tag)));
     }
-    let (Some(condition), Some(modified), Some(date)) = (
-        dates::parse(condition, received),
-        dates::single(stored, &header::LAST_MODIFIED, received),
-        dates::single(stored, &header::DATE, received),
-    ) else {
-        return false;
-    };
-    // A date is a strong validator if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2).
+    dates::parse(condition, received).is_some_and(|date| strong_date(stored, received) == Some(date))
+}
+
+/// Returns the Last-Modified of a response, if it is a strong validator.
+///
+/// It is if it is at least a second before the Date of the response (RFC 9110 §8.8.2.2). `near` is a time near the dates.
+pub(super) fn strong_date(response: &HeaderMap, near: Timestamp) -> Option<Timestamp> {
+    let modified = dates::single(response, &header::LAST_MODIFIED, near)?;
+    let date = dates::single(response, &header::DATE, near)?;
     // Every date before 1970 is read as the epoch, so that equality says nothing there.
-    condition == modified && date >= modified + Duration::from_secs(1) && condition > Timestamp::EPOCH
+    (date >= modified + Duration::from_secs(1) && modified > Timestamp::EPOCH).then_some(modified)
 }
 
 /// Returns the answer to a Range field (RFC 9110 §14.2).

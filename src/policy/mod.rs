@@ -33,6 +33,7 @@ mod no_vary_search;
 mod not_stored;
 mod options;
 mod parts;
+mod resume;
 mod rule_decision;
 mod storing;
 mod tags;
@@ -43,6 +44,7 @@ mod vary;
 mod tests;
 
 pub(crate) use self::conditions::{Answer, answer, not_modified_headers};
+pub(crate) use self::content_range::ContentRange;
 pub use self::decide::{StaleReason, ValidateReason};
 pub(crate) use self::decide::{Verdict, decide, is_error_status, stale_on_error};
 #[cfg(feature = "content-keys")]
@@ -61,8 +63,9 @@ pub(crate) use self::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use self::not_stored::NotStored;
 pub(crate) use self::options::{KeyCookies, Options};
 pub(crate) use self::parts::{
-    complete_fields, continues, first_wanted, is_same_representation, partial_range, strong_validator,
+    complete_fields, first_wanted, is_same_representation, partial_range, strong_validator,
 };
+pub(crate) use self::resume::{is_continued_by, is_resumable, retry_after};
 pub use self::rule_decision::Ttl;
 pub(crate) use self::rule_decision::{RuleDecision, StoreDespite};
 #[cfg(feature = "content-keys")]

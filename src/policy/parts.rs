@@ -1,12 +1,11 @@
 //! Partial responses, and when they may be combined (RFC 9110 §14.4 and §15.3.7, RFC 9111 §3.3 and §3.4).
 
 use std::ops::Range;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
+use super::conditions::strong_date;
 use super::content_range::ContentRange;
-use super::dates;
 use super::freshness::entity_tag;
 use crate::time::Timestamp;
 
@@ -15,14 +14,12 @@ use crate::time::Timestamp;
 /// It is the strong entity tag of the response, or else its Last-Modified, if that is strong: at least a second before Date
 /// (§8.8.2.2). Returns `None` for a response without a strong validator, whose parts must not be combined.
 pub(crate) fn strong_validator(response: &HeaderMap) -> Option<&HeaderValue> {
-    if let Some(tag) = entity_tag(response) {
-        return response.get(header::ETAG).filter(|_| !tag.starts_with(b"W/"));
+    // A date must not stand in for an entity tag that is weak or malformed (RFC 9110 §13.1.5).
+    if response.contains_key(header::ETAG) {
+        let is_strong = entity_tag(response).is_some_and(|tag| !tag.starts_with(b"W/"));
+        return response.get(header::ETAG).filter(|_| is_strong);
     }
-    let date = |name| dates::single(response, name, Timestamp::EPOCH);
-    let modified = date(&header::LAST_MODIFIED)?;
-    // Every date before 1970 is read as the epoch, so that equality says nothing there.
-    let is_strong = modified > Timestamp::EPOCH && date(&header::DATE)? >= modified + Duration::from_secs(1);
-    response.get(header::LAST_MODIFIED).filter(|_| is_strong)
+    strong_date(response, Timestamp::EPOCH).and_then(|_| response.get(header::LAST_MODIFIED))
 }
 
 /// Returns whether two responses to requests for one URI are the same representation, so that their bytes may be combined.
@@ -34,16 +31,6 @@ pub(crate) fn is_same_representation(one: &HeaderMap, other: &HeaderMap) -> bool
     };
     strong_validator(one).is_some_and(|validator| strong_validator(other) == Some(validator))
         && coding(one) == coding(other)
-}
-
-/// Returns whether a 206 continues a stored response, of which it was asked for by If-Range.
-///
-/// The origin says that the representation is the same. It may leave out the fields that the client has (RFC 9110 §15.3.7), but
-/// it sends ETag.
-pub(crate) fn continues(stored: &HeaderMap, partial: &HeaderMap) -> bool {
-    let agrees = |name| partial.get(name).is_none_or(|value| stored.get(name) == Some(value));
-    let has_tag = entity_tag(stored).is_none() || partial.contains_key(header::ETAG);
-    has_tag && [header::ETAG, header::LAST_MODIFIED, header::CONTENT_ENCODING].iter().all(agrees)
 }
 
 /// Returns the fields of the complete response to which a partial one belongs.

@@ -87,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) fail_closed: bool,
     /// Reads a body to its end even if its caller drops it.
     pub(crate) finish_on_drop: bool,
+    /// How often the rest of a body that broke off is asked for. Zero if it is not.
+    pub(crate) resume: u32,
     /// Adds the status to the extensions of the response.
     pub(crate) extensions: bool,
     /// The name of this cache in the Cache-Status field. `None` if the field is not added.
@@ -178,6 +180,7 @@ impl Default for Config {
             fallback_after: None,
             fail_closed: false,
             finish_on_drop: false,
+            resume: 0,
             extensions: true,
             status_field: None,
             final_uri: None,

@@ -134,6 +134,14 @@ pub(crate) fn invalidated(observer: &Observer, cause: &'static str, uri: Option<
     tracing::debug!(cause, host, path, "invalidated");
 }
 
+/// Counts a body that broke off, and sends the event about it.
+///
+/// `result` is `done`, `changed` or `failed`. The body broke off at the offset.
+pub(super) fn resumed(observer: &Observer, result: &'static str, offset: u64) {
+    observer.count(Count::Resumption(result));
+    tracing::debug!(result, offset, "a body broke off");
+}
+
 /// Counts a background refresh that has ended, and sends the event about it.
 pub(super) fn refreshed(observer: &Observer, result: &'static str) {
     observer.count(Count::Refresh(result));

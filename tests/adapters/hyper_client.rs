@@ -6,7 +6,8 @@ mod example;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use futures_util::StreamExt;
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::client::legacy::Client;
@@ -15,7 +16,7 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::{MemoryStorage, SqliteStorage, Storage};
 use tower_response_cache::{BodyErrorKind, CacheLayer};
 
-use crate::sockets::{Origin, answer, refusing};
+use crate::sockets::{Origin, SentBody, answer, refusing};
 
 fn plain() -> Client<hyper_util::client::legacy::connect::HttpConnector, Empty<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
@@ -97,7 +98,7 @@ async fn http2_trailers_are_stored_and_served() {
             let frames = [Frame::data(Bytes::from("data")), Frame::trailers(trailers)];
             let body =
                 StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
-            http::Response::builder().header("cache-control", "max-age=60").body(body)
+            Response::builder().header("cache-control", "max-age=60").body(body)
         });
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
@@ -117,4 +118,53 @@ async fn http2_trailers_are_stored_and_served() {
         layer.idle().await;
     }
     server.abort();
+}
+
+/// Sends a part of what it is asked for over one connection, and then closes it.
+fn cut_off(request: &Request<Bytes>, whole: &Bytes) -> Response<SentBody> {
+    let asked = request.headers().get("range").map(|range| range.to_str().unwrap());
+    let range = asked.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+    let start: usize = range.map_or(0, |start| start.parse().unwrap());
+    let rest = whole.slice(start..);
+    let is_cut = rest.len() > 300_000;
+    let sent = rest.slice(..if is_cut { 300_000 } else { rest.len() });
+    let end = async move {
+        // Lets the server write what it has before it breaks off.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("cut off"))
+    };
+    let frames = futures_util::stream::once(async { Ok(Frame::data(sent)) });
+    let frames = frames.chain(futures_util::stream::once(end).take(usize::from(is_cut)));
+    let mut response = Response::builder().header("cache-control", "max-age=60").header("etag", "\"t\"");
+    if start > 0 {
+        let range = format!("bytes {start}-{}/{}", whole.len() - 1, whole.len());
+        response = response.status(206).header("content-range", range);
+    }
+    let body = BodyExt::boxed(StreamBody::new(frames));
+    response.header("content-length", rest.len()).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn cut_connections_are_continued_unseen() {
+    let whole: Bytes = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect::<Vec<_>>().into();
+    let sent = whole.clone();
+    let origin = Origin::serve(move |request: Request<Bytes>| {
+        let response = cut_off(&request, &sent);
+        async move { response }
+    })
+    .await;
+    let layer = CacheLayer::builder(MemoryStorage::new()).resume(50).build().unwrap();
+    let service = layer.layer(plain());
+    let read = || async {
+        let response = service.clone().oneshot(get(origin.url("/"))).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    let (leader, follower) = tokio::join!(read(), read());
+    assert!(leader == whole && follower == whole);
+    let asked = origin.count();
+    assert_eq!(layer.statistics().resumed() as usize, asked - 1);
+    assert!(asked > 3, "{asked}");
+    assert!(read().await == whole);
+    assert_eq!(origin.count(), asked, "the whole body is stored");
 }

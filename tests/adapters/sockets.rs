@@ -108,7 +108,8 @@ impl Origin {
         (origin, sender)
     }
 
-    async fn serve<F>(answer: impl Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static) -> Self
+    /// Starts an origin that answers each request with a response whose body may break off.
+    pub async fn serve<F>(answer: impl Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<SentBody>> + Send + 'static,
     {

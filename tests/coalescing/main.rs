@@ -14,6 +14,7 @@ mod interleavings;
 mod leaders;
 mod lease;
 mod ranges;
+mod resume;
 mod search;
 mod slow;
 mod stale;

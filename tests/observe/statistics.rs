@@ -36,7 +36,7 @@ async fn each_request_counts_once_by_its_outcome() {
     assert_eq!(
         statistics.to_string(),
         "requests=9 hits=2 stale=1 revalidated=1 misses=3 bypassed=1 refused=1 failed=0 collapsed=0 near=0 near_unchecked=0 stored=2 \
-         freshened=2 superseded=0 storage_failures=0 origin_errors=0 refreshes=1 invalidations=1"
+         freshened=2 superseded=0 storage_failures=0 origin_errors=0 refreshes=1 resumed=0 invalidations=1"
     );
     assert_eq!(statistics.stale_by(StaleReason::WhileRevalidate), 1);
     assert_eq!(statistics.stale_by(StaleReason::MaxStale), 0);

@@ -6,6 +6,7 @@ mod dates;
 mod freshness;
 mod hostile;
 mod no_vary_search;
+mod parts;
 mod storing;
 mod targeted;
 mod validation;

@@ -18,6 +18,7 @@ use super::response::{
     Assessment, assess, filter_and_join, freshened_passes_filters, join_groups, outcome_for_followers,
     store_and_respond, update_coalescing,
 };
+use super::resume::resumable;
 use super::{ConditionalOutcome, FetchContext, FetchResult, Times};
 use crate::body::CacheBody;
 use crate::control::{CacheStatus, MissReason, Outcome, Stored};
@@ -103,6 +104,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
             context.strips_conditions = false;
         }
         let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+        let response = resumable(shared, fetcher, request, response);
         let mut fetched =
             store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
         if failed {
@@ -161,6 +163,7 @@ pub(super) async fn select<S: Storage, F: Fetcher>(
     if response.status() != StatusCode::NOT_MODIFIED {
         let outcome = Outcome::Miss(MissReason::Vary);
         let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+        let response = resumable(shared, fetcher, request, response);
         let fetched =
             store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
         return Ok(ConditionalOutcome::Done(fetched));
@@ -233,7 +236,7 @@ impl<S: Storage> Revalidation<'_, S> {
             }
         }
         let outcome = Outcome::Miss(MissReason::Replaced(self.reason));
-        let response = Response::from_parts(head, body);
+        let response = Response::from_parts(head, CacheBody::inner(body));
         store_and_respond(
             shared,
             request,

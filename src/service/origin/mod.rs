@@ -19,6 +19,7 @@ mod conditional;
 mod fetcher;
 mod parts;
 mod response;
+mod resume;
 mod unsafe_request;
 
 use std::ops::Range;
@@ -203,6 +204,7 @@ pub(super) async fn exchange<S: Storage, F: Fetcher>(
         false => response,
     };
     let (snapshot, outcome) = (snapshot.map(Snapshot::take), Outcome::Miss(reason));
+    let response = resume::resumable(shared, fetcher, request, response);
     Ok(response::store_and_respond(shared, request, snapshot, response, times, outcome, context))
 }
 

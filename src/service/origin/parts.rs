@@ -23,6 +23,7 @@ use tokio::time::timeout_at;
 
 use super::fetcher::{Fetcher, send};
 use super::response::{Begun, filter_and_join, store, store_and_respond};
+use super::resume::resumable;
 use super::{ConditionalOutcome, FetchContext, FetchResult, Need, Times};
 use crate::body::{BodyError, BodyErrorKind, CacheBody, Exclusive, Source};
 use crate::control::{MissReason, Outcome, Stored};
@@ -203,7 +204,7 @@ async fn ask<S: Storage, F: Fetcher>(
             let len = body.size_hint().exact();
             let sent = policy::partial_range(&sent_headers, &head.headers, len);
             let continues = sent.is_some_and(|(_, of)| of == complete)
-                && policy::continues(&stored.headers, &head.headers);
+                && policy::is_continued_by(&stored.headers, &head.headers);
             if !continues {
                 return Ok(Sent::Unusable);
             }
@@ -228,12 +229,12 @@ fn request_for(request: &request::Parts, stored: &StoredResponse, range: Range<u
     parts
 }
 
-/// Adds the fields that a 206 to a request with If-Range leaves out, since its client has them (RFC 9110 §15.3.7).
+/// Adds the type of the content, which a 206 to a request with If-Range may leave out (RFC 9110 §15.3.7).
 fn complete_from(headers: &mut HeaderMap, stored: &HeaderMap) {
-    for name in [header::ETAG, header::LAST_MODIFIED, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
-        if let (false, Some(value)) = (headers.contains_key(&name), stored.get(&name)) {
-            headers.insert(name, value.clone());
-        }
+    if let (false, Some(value)) =
+        (headers.contains_key(header::CONTENT_TYPE), stored.get(header::CONTENT_TYPE))
+    {
+        headers.insert(header::CONTENT_TYPE, value.clone());
     }
 }
 
@@ -269,6 +270,7 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
             // A whole response answers the caller's range where that can be done. An error is not about its range.
             context.strips_conditions = response.status() == StatusCode::OK;
             let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
+            let response = resumable(shared, fetcher, request, response);
             let fetched =
                 store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
             return Ok(ConditionalOutcome::Done(fetched));
@@ -281,7 +283,8 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
     let of_gap = request_for(request, stored, gap.clone());
     let code = response.status().as_u16();
     let fetched =
-        store_piece(shared, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context).await;
+        store_piece(shared, fetcher, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context)
+            .await;
     let Fetched { piece, offset, confirmed, stores, flight_outcome } = fetched;
     let freshness = confirmed.freshness(shared.records.number, &shared.config.policy);
     let mut status = stored_status(Outcome::Miss(MissReason::Partial), stores, &freshness, times.responded);
@@ -317,21 +320,20 @@ struct Fetched<S: Storage> {
 ///
 /// The range begins at an offset.
 #[allow(clippy::too_many_arguments)]
-async fn store_piece<S: Storage, B>(
+async fn store_piece<S: Storage, F: Fetcher>(
     shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
     request: &request::Parts,
     snapshot: &Snapshot,
     stored: &StoredResponse,
     wanted: &Range<u64>,
     start: u64,
-    response: Response<B>,
+    response: Response<F::Body>,
     times: Times,
     context: &mut FetchContext<S>,
-) -> Fetched<S>
-where
-    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
+) -> Fetched<S> {
     let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
+    let response = resumable(shared, fetcher, request, response);
     let outcome = Outcome::Miss(MissReason::Partial);
     match store(shared, request, Some(snapshot.clone()), response, times, outcome, context) {
         Begun::Unstored { response, status, flight_outcome } => {
@@ -403,6 +405,7 @@ pub(super) async fn fetch_slice<S: Storage, F: Fetcher>(
         code => {
             context.strips_conditions = code == StatusCode::OK;
             let response = filter_and_join(shared, request, Some(snapshot), requested, response).await;
+            let response = resumable(shared, fetcher, request, response);
             let fetched =
                 store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
             return Ok(ConditionalOutcome::Done(fetched));
@@ -415,6 +418,7 @@ pub(super) async fn fetch_slice<S: Storage, F: Fetcher>(
         return again();
     };
     let response = filter_and_join(shared, &of_slice, Some(snapshot), requested, response).await;
+    let response = resumable(shared, fetcher, &of_slice, response);
     let begun = store(shared, &of_slice, Some(snapshot.clone()), response, times, outcome, context);
     let Begun::Storing { reader, download, status, .. } = begun else {
         shared.records.unsliced.add(snapshot.head, now, None);
@@ -513,8 +517,8 @@ struct Passed<B> {
 }
 
 impl<B> Passed<B> {
-    fn new(body: B, skip: u64) -> Self {
-        Self { body: Exclusive::new(Box::pin(CacheBody::inner(body))), skip }
+    fn new(body: CacheBody<B>, skip: u64) -> Self {
+        Self { body: Exclusive::new(Box::pin(body)), skip }
     }
 }
 
@@ -599,7 +603,7 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
             Ok(Sent::Bytes(response, times)) => {
                 let (of_gap, wanted) = (request_for(request, stored, gap.clone()), offset..*end);
                 let storing = store_piece(
-                    shared, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context,
+                    shared, fetcher, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context,
                 );
                 let fetched = storing.await;
                 Ok((fetched.piece, fetched.flight_outcome))

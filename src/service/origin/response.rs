@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request, response};
 use http_body::{Body, SizeHint};
 
 use super::fetcher::Unstorable;
@@ -330,7 +330,7 @@ fn is_storable<S: Storage>(shared: &Shared<S>, requested: Timestamp, ruled: &Rul
 /// A response of the origin, which may be being stored.
 pub(super) enum Begun<S: Storage, B> {
     Unstored {
-        response: Response<B>,
+        response: Response<CacheBody<B>>,
         status: CacheStatus,
         flight_outcome: FlightOutcome<S>,
     },
@@ -351,7 +351,7 @@ pub(super) fn store_and_respond<S, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<Snapshot>,
-    response: Response<B>,
+    response: Response<CacheBody<B>>,
     times: Times,
     outcome: Outcome,
     context: &mut FetchContext<S>,
@@ -363,7 +363,6 @@ where
     let (head, reader, download, status, placeholder) =
         match store(shared, request, snapshot, response, times, outcome, context) {
             Begun::Unstored { response, status, flight_outcome } => {
-                let response = response.map(CacheBody::inner);
                 return FetchResult::new(respond::finish(shared, response, status), flight_outcome);
             }
             Begun::Storing { head, reader, download, status, placeholder } => {
@@ -396,7 +395,7 @@ pub(super) fn store<S, B>(
     shared: &Arc<Shared<S>>,
     request: &request::Parts,
     snapshot: Option<Snapshot>,
-    response: Response<B>,
+    response: Response<CacheBody<B>>,
     times: Times,
     outcome: Outcome,
     context: &mut FetchContext<S>,
@@ -460,7 +459,7 @@ where
     let placeholder = writer.placeholder_stamp();
     // Not every body says, at the end of its data, that its trailers are still to come.
     let awaits_trailers = head.headers.contains_key(header::TRAILER);
-    let download = Download::new(Arc::new(writer), CacheBody::inner(body), expected, awaits_trailers);
+    let download = Download::new(Arc::new(writer), body, expected, awaits_trailers);
     let reader = Reader::leader(Arc::clone(&download), context.flight.upgrade(), context.is_background);
     Begun::Storing { head, reader, download, status, placeholder }
 }
@@ -605,14 +604,19 @@ impl Config {
 
     /// Returns whether the response comes from another URI, because the inner service followed redirects.
     fn answers_elsewhere(&self, snapshot: &Snapshot, head: &response::Parts) -> bool {
+        let is_elsewhere =
+            |uri: &Uri| !EffectiveUri::of_uri(uri).is_some_and(|uri| uri.is_text(snapshot.uri_text()));
+        self.final_uris(head).iter().flatten().any(is_elsewhere)
+    }
+
+    /// Returns the URIs from which a response came after redirects, as far as the inner service tells them.
+    pub(super) fn final_uris(&self, head: &response::Parts) -> [Option<Uri>; 2] {
         #[cfg(feature = "follow-redirect")]
-        if let Some(uri) = head.extensions.get::<tower_http::follow_redirect::RequestUri>()
-            && !EffectiveUri::of_uri(&uri.0).is_some_and(|uri| uri.is_text(snapshot.uri_text()))
-        {
-            return true;
-        }
-        let uri = self.final_uri.as_ref().and_then(|final_uri| final_uri(head));
-        uri.is_some_and(|uri| !EffectiveUri::of_uri(&uri).is_some_and(|uri| uri.is_text(snapshot.uri_text())))
+        let followed =
+            head.extensions.get::<tower_http::follow_redirect::RequestUri>().map(|uri| uri.0.clone());
+        #[cfg(not(feature = "follow-redirect"))]
+        let followed = None;
+        [followed, self.final_uri.as_ref().and_then(|final_uri| final_uri(head))]
     }
 }
 
@@ -626,7 +630,7 @@ fn known_len(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
 /// Returns `None` if no length or more than one is announced.
 ///
 /// Transfer-Encoding overrides Content-Length (RFC 9112 §6.3).
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return None;
     }

@@ -92,7 +92,7 @@ async fn forward_and_invalidate<S: Storage, F: Fetcher>(
                 &shared,
                 &request,
                 Some(snapshot),
-                response,
+                response.map(CacheBody::inner),
                 times,
                 outcome,
                 &mut context,

@@ -391,3 +391,52 @@ async fn chromium_shows_a_page_from_the_cache() {
         assert_eq!(site.asked(), answers);
     }
 }
+
+#[test]
+fn curl_gets_every_byte_from_an_origin_that_is_cut() {
+    if run("curl", &["--version"]).is_none() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut origin = runtime.block_on(RawOrigin::start());
+    let url = format!("http://127.0.0.1:{}", origin.port);
+    let whole = large();
+    let sent = whole.clone();
+    let serving = runtime.spawn(async move {
+        let mut ranges = Vec::new();
+        while let Some(mut asked) = origin.try_next().await {
+            let range = asked.head.get("range").map(str::to_owned);
+            let start = range.as_deref().map_or(0, |range| range[6..range.len() - 1].parse().unwrap());
+            let (rest, len) = (&sent[start..], sent.len());
+            let status = match start {
+                0 => "200 OK".to_owned(),
+                _ => format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{len}", len - 1),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nCache-Control: max-age=60\r\nETag: \"t\"\r\n\r\n",
+                rest.len()
+            );
+            asked.peer.send(head).await;
+            asked.peer.send(&rest[..rest.len().min(1_200_000)]).await;
+            assert_eq!(asked.head.get("if-range"), range.as_ref().map(|_| "\"t\""));
+            let is_last = rest.len() <= 1_200_000;
+            ranges.push(range);
+            // Dropping the request closes its connection.
+            if is_last {
+                return ranges;
+            }
+        }
+        panic!("the origin is asked for the rest");
+    });
+    let proxy = running(&["--listen", "127.0.0.1:0", "--origin", &url, "--resume", "3"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file").to_str().unwrap().to_owned();
+    let url = format!("http://{}/file", proxy.address);
+    // The second time from the storage: the origin has ended.
+    for _ in 0..2 {
+        run("curl", &["-sS", "--fail", "-o", &path, &url]);
+        assert!(std::fs::read(&path).unwrap() == whole);
+    }
+    let ranges = runtime.block_on(serving).unwrap();
+    assert_eq!(ranges, [None, Some("bytes=1200000-".to_owned()), Some("bytes=2400000-".to_owned())]);
+}

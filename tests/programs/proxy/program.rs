@@ -27,7 +27,7 @@ pub fn running(arguments: &[&str]) -> Running {
 fn help_succeeds_and_wrong_usage_fails() {
     let (code, output) = ended(&["--help"]);
     assert!(code == 0 && output.stdout.starts_with(b"usage: ") && output.stderr.is_empty());
-    let mistakes: [&[&str]; 20] = [
+    let mistakes: [&[&str]; 21] = [
         &[],
         &["--what"],
         &["--origin"],
@@ -41,6 +41,7 @@ fn help_succeeds_and_wrong_usage_fails() {
         &["--origin", "http://a", "--access-log-file", "file"],
         &["--origin", "http://a", "--tls-cert", "file"],
         &["--origin", "http://a", "--fetch-whole=yes"],
+        &["--origin", "http://a", "--resume", "often"],
         &["--origin", "http://a", "--origin-http2=yes"],
         &["--origin", "http://a", "--origin-http1", "--origin-http2"],
         &["--origin", "https://a", "--origin-http2"],
