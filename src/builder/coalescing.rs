@@ -83,6 +83,17 @@ impl<S: Storage> CacheLayerBuilder<S> {
         self
     }
 
+    /// Fetches the next slices of a body before its caller has come to them, at most this many.
+    ///
+    /// A caller that reads on then does not wait for the origin at the beginning of each [slice](Self::slices). Slices that the
+    /// request does not want are not fetched. Those that were begun are stored even if the caller goes away.
+    ///
+    /// Default: 0. The next slice is asked for when the caller has read the one before.
+    pub fn prefetch(mut self, slices: u32) -> Self {
+        self.config.prefetch = u64::from(slices);
+        self
+    }
+
     /// Lets one process at a time fetch an entry, among all that share the storage.
     ///
     /// Before a process fetches, it acquires a lease: a record in the storage that lasts at most this long. Other

@@ -108,6 +108,8 @@ pub(crate) struct Config {
     pub(crate) store_parts: bool,
     /// In bytes.
     pub(crate) slices: Option<u64>,
+    /// How many slices are fetched before they are wanted.
+    pub(crate) prefetch: u64,
     /// How long before it becomes stale a response is refreshed, on average. Zero if it is not refreshed before.
     pub(crate) refresh_early: Duration,
     /// How long one process may hold the lease of an entry. `None` if each process fetches for itself.
@@ -192,6 +194,7 @@ impl Default for Config {
             fetch_whole_for_range: false,
             store_parts: false,
             slices: None,
+            prefetch: 0,
             refresh_early: Duration::ZERO,
             lease: None,
             identity: Identity::default(),

@@ -8,6 +8,7 @@
 //!   that has begun ends with an error if it is not.
 //! - Only bytes that are missing are asked for.
 
+use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,6 +75,12 @@ pub(super) fn part<S: Storage>(
         .filter(|stored| policy::is_same_representation(&stored.headers, &head.headers))
         .filter(|stored| stored.body().len() == complete);
     let parts = match stored {
+        // The origin leaves out fields that the client of If-Range has, and this cache has not (RFC 9110 §15.3.7).
+        None if request.headers.contains_key(header::IF_RANGE)
+            && !head.headers.contains_key(header::CONTENT_TYPE) =>
+        {
+            return Err(NotStored::PartialContent);
+        }
         None => None,
         Some(stored) => {
             let parts = stored.body().parts().ok_or(NotStored::AlreadyStored)?;
@@ -574,6 +581,50 @@ struct Filler<S: Storage, F: Fetcher> {
 const MAX_FLIGHTS: usize = 4;
 
 impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
+    /// Fetches the slices after the one with an offset, as many as are set, in the background.
+    ///
+    /// It fetches none that is stored, being fetched, or not wanted.
+    fn prefetch(&mut self, offset: u64, parts: &Arc<Parts>) {
+        let (Some(slice), Ok(_)) = (self.shared.config.slices, Handle::try_current()) else { return };
+        for ahead in 1..=self.shared.config.prefetch {
+            let start = (offset / slice).saturating_add(ahead).saturating_mul(slice);
+            if start >= self.end.min(parts.len) {
+                return;
+            }
+            if parts.run_at(start).is_some() {
+                continue;
+            }
+            let Some(fetcher) = self.fetcher.get_mut().as_ref().and_then(Fetcher::background) else { return };
+            let key = key_of_slice(self.snapshot.head, parts.id, start / slice);
+            let flights = &self.shared.flights;
+            let joined = flights.join(key, None, flights.ended_flights(), true, FlightOutcome::is_joinable);
+            let Joined::Lead(flight, mut ticket) = joined else { continue };
+            let gap = asked(Some(slice), parts, start, parts.len);
+            let mut filler = Filler {
+                shared: Arc::clone(&self.shared),
+                fetcher: Exclusive::new(Some(fetcher)),
+                request: self.request.clone(),
+                snapshot: self.snapshot.clone(),
+                key: self.key,
+                stored: self.stored.clone(),
+                parts: Arc::clone(parts),
+                end: gap.end,
+            };
+            // Boxed, since the task of a slice would contain the one of the next otherwise.
+            let fetching: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+                let _flight = flight;
+                let flight = ticket.token();
+                let mut context = FetchContext { is_led: true, flight, ..FetchContext::unshared() };
+                let Ok((mut piece, outcome)) = filler.fetch(gap, start, None, &mut context).await else {
+                    return;
+                };
+                ticket.publish(outcome, true);
+                while let Some(Ok(_)) = poll_fn(|cx| piece.source.poll_frame(cx)).await {}
+            });
+            self.shared.records.tasks.spawn(fetching);
+        }
+    }
+
     /// Returns the stored parts, to which others may have been added since the response began, and the stamp of their record.
     async fn current_parts(&self) -> (Arc<Parts>, Option<Stamp>) {
         let read = self.shared.records.read_slot(self.key, None).await.ok().flatten();
@@ -635,6 +686,9 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
             // Before the storage is read, as in every lookup: a part that is stored after it ends a flight.
             let ended_flights = self.shared.flights.ended_flights();
             let (parts, stamp) = self.current_parts().await;
+            if self.shared.config.prefetch > 0 && !parts.runs().is_empty() {
+                self.prefetch(offset, &parts);
+            }
             let gap = match parts.run_at(offset) {
                 Some(run) => {
                     let wanted = offset..run.range.end.min(self.end);

@@ -559,7 +559,11 @@ impl<S: Storage> Writer<S> {
                     if let Some(warming) = &self.warming {
                         warming.complete();
                     }
-                    let keeps_replaced = self.part().is_some_and(|part| part.stored.is_some());
+                    let stored = self.part().and_then(|part| part.stored.as_ref());
+                    if let (Some(stored), StoredBody::Parts(parts)) = (stored, self.response().body()) {
+                        Box::pin(self.release_extents(stored, parts)).await;
+                    }
+                    let keeps_replaced = stored.is_some();
                     if self.snapshot.usable.is_some() && !keeps_replaced {
                         Box::pin(self.release_replaced()).await;
                     }
@@ -635,6 +639,18 @@ impl<S: Storage> Writer<S> {
             }
         }
         false
+    }
+
+    /// Lets the chunks of parts expire after the grace that were replaced as a whole.
+    async fn release_extents(&self, old: &Parts, new: &Parts) {
+        let named = new.extents();
+        for extent in old.extents() {
+            if !named.iter().any(|of| of.id == extent.id) {
+                let part = Parts::new(old.id, old.len, extent, old.retain_until);
+                let chunks = StoredBody::Parts(Arc::new(part)).chunks(self.snapshot.head);
+                self.records.release_chunks(chunks).await;
+            }
+        }
     }
 
     /// Returns the record that contains the stored parts in a record and another one.

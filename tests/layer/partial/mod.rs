@@ -429,3 +429,25 @@ async fn several_ranges_are_answered_from_parts() {
     }
     assert!(world.origin.takes().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn next_slices_are_fetched_before_they_are_wanted() {
+    let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100).prefetch(2));
+    world.range("0-9").await;
+    world.layer.idle().await;
+    assert_eq!(world.origin.ranges(), ["bytes=0-99"], "no other slice is wanted");
+    let response = world.service.clone().oneshot(get_with(URL, &[])).await.unwrap();
+    let mut body = response.into_body();
+    let mut got = Vec::new();
+    while got.len() < 110 {
+        got.extend_from_slice(body.frame().await.unwrap().unwrap().data_ref().unwrap());
+    }
+    world.layer.idle().await;
+    assert_eq!(world.origin.ranges(), ["bytes=200-299", "bytes=300-399", "bytes=100-199"]);
+    while let Some(frame) = body.frame().await {
+        got.extend_from_slice(frame.unwrap().data_ref().unwrap());
+    }
+    assert_eq!(got, bytes(1000));
+    let ranges = world.origin.ranges();
+    assert_eq!((ranges.len(), world.get(&[]).await.outcome()), (6, "hit"), "{ranges:?}");
+}
