@@ -31,6 +31,9 @@ const WHOLE: [(&str, &str); 5] = [
 const REST: [(&str, &str); 3] =
     [("content-range", "bytes 4-9/10"), ("etag", "\"t\""), ("content-type", "text/plain")];
 
+/// The status, the fields and the body of an answer.
+type Case = (u16, Vec<(&'static str, &'static str)>, &'static str);
+
 fn world(attempts: u32) -> World {
     World::with(|builder| builder.resume(attempts))
 }
@@ -120,7 +123,7 @@ async fn other_answers_are_never_joined() {
         fields
     };
     let range = |range| rest(0, ("content-range", range));
-    let cases: Vec<(u16, Vec<(&str, &str)>, &'static str)> = vec![
+    let cases: Vec<Case> = vec![
         (200, WHOLE.to_vec(), "0123456789"),
         (200, REST.to_vec(), "456789"),
         (304, REST.to_vec(), ""),

@@ -105,12 +105,15 @@ impl Extent {
     }
 }
 
+/// The body of one response. Boxed, since a body need not be `Unpin`.
+type BoxedBody<B> = Pin<Box<CacheBody<B>>>;
+
 /// A body that is continued if it breaks off.
 struct Resuming<S: Storage, F: Fetcher> {
     /// `None` while it is being continued, and once it has ended.
     ///
-    /// Boxed, since a body need not be `Unpin`, and exclusive, since it need not be `Sync`.
-    body: Option<Exclusive<Pin<Box<CacheBody<F::Body>>>>>,
+    /// Exclusive, since a body need not be `Sync`.
+    body: Option<Exclusive<BoxedBody<F::Body>>>,
     /// What the body says of its end, since it can only be asked exclusively.
     body_is_end: bool,
     /// The offset after the bytes that the origin says the current response has.
@@ -145,7 +148,7 @@ type Attempting<S, F> =
 
 /// The body of a response that continues another one.
 struct Continued<B> {
-    body: Pin<Box<CacheBody<B>>>,
+    body: BoxedBody<B>,
     /// The offset after its last byte.
     end: u64,
 }
